@@ -10,7 +10,7 @@ from .._base.errors import noting
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
-from .hyperparameters import as_function, check_fields, optional
+from .hyperparameters import set_functions
 
 
 @final
@@ -53,7 +53,7 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, Any, DType], Params] | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, fn=as_function, init_fn=optional(as_function))
+        set_functions(self, "fn", "init_fn")
         for name in ("state_size", "output_size"):
             with noting(f"FunctionCell: raised by `{name}`."):
                 size_shapes(getattr(self, name), name)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count, as_dtype, is_function
+from .._base.arguments import INT32_MAX, as_bool, as_count, as_dtype, is_function
 from .._base.errors import name_of, refusal
 from .._base.math import is_traced
 from .._base.trees import as_typed
@@ -116,6 +117,42 @@ _COMMON: dict[str, Check] = {
     "name": optional(as_string),
     "dtype": optional(_as_floating),
 }
+
+
+def set_counts(
+    cell: Any, *names: str, least: int = 1, most: int = INT32_MAX, fix: str = ""
+) -> None:
+    """Checks fields that are integers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not an integer.
+        ValueError: If one is not in `[least, most]`.
+    """
+    _set(cell, names, functools.partial(as_count, least=least, fix=fix, most=most))
+
+
+def set_numbers(
+    cell: Any, *names: str, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Checks fields that are numbers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not a number.
+        ValueError: If one is not in `[low, high]`.
+    """
+    _set(cell, names, functools.partial(check_number, low=low, high=high))
+
+
+def set_functions(cell: Any, *names: str) -> None:
+    """Raises TypeError unless these fields are functions, or None by default."""
+    _set(cell, names, as_function)
+
+
+def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
+    for name in names:
+        is_optional = getattr(type(cell), name, ...) is None
+        if not is_optional or getattr(cell, name) is not None:
+            check_fields(cell, **{name: check})
 
 
 class CommonFields:

@@ -1,7 +1,6 @@
 """Dropout on the inputs, the state and the output of a cell."""
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -11,12 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype, check_functions
+from .._base.arguments import as_dtype, check_functions
 from .._base.cell_keys import check_key_or_none, fold, run_key
 from .._base.errors import Words, noting, refusal
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
+from .._cells.hyperparameters import (
+    check_fields,
+    optional,
+    set_bools,
+    set_counts,
+    set_numbers,
+)
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
 from .._time.run import DeclinedError, Run, apply_cell_sequence
@@ -73,10 +78,9 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_bools(self)
-        prob = functools.partial(check_number, low=0, high=1)
-        in_64_bits = functools.partial(as_count, least=-(2**63), fix="", most=2**63 - 1)
         names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
-        check_fields(self, **dict.fromkeys(names, prob), seed=optional(in_64_bits))
+        set_numbers(self, *names, low=0, high=1)
+        set_counts(self, "seed", least=-(2**63), most=2**63 - 1)
         check_dtype = lambda caller, name, value: as_dtype(caller, value, name)
         check_fields(self, dtype=optional(check_dtype))
         if self.input_size is not None:

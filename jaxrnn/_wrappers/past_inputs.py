@@ -2,14 +2,12 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
 from .._base.cell_keys import check_key_or_none
 from .._base.errors import refusal
 from .._base.math import widened
@@ -18,7 +16,7 @@ from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell
-from .._cells.hyperparameters import check_fields
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import ParamSpec, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time import masking
@@ -52,10 +50,9 @@ class PastInputsBase(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        set_counts(self, "depth")
         fix = "A cell alone is given the inputs of one step."
-        depth = functools.partial(as_count, fix="")
-        width = functools.partial(as_count, least=2, fix=fix)
-        check_fields(self, depth=depth, width=width)
+        set_counts(self, "width", least=2, fix=fix)
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.errors import describe, refusal
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
-from .._cells.hyperparameters import as_function, check_fields, optional
+from .._cells.hyperparameters import set_functions
 from .._time.run import DeclinedError, Run, apply_cell_sequence
 from .base import WrapperCell
 
@@ -34,7 +34,7 @@ class ResidualWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, residual_fn=optional(as_function))
+        set_functions(self, "residual_fn")
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

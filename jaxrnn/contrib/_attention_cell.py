@@ -12,11 +12,11 @@ from .._base.errors import refusal
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells.hyperparameters import set_bools
+from .._cells.hyperparameters import set_bools, set_counts
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
-from ._fields import linear_specs, set_counts
+from ._fields import linear_specs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

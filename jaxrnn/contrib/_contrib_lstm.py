@@ -11,9 +11,9 @@ from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage
 
 from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, Initializer, Params, PyTree
+from .._cells.hyperparameters import set_counts, set_numbers
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.states import LSTMFamily, add_peephole
-from ._fields import set_counts, set_numbers
 
 
 class ContribLSTM(LSTMFamily):

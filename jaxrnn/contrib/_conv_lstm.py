@@ -13,11 +13,10 @@ from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 from .._base.arguments import as_axis_size, as_count
 from .._base.errors import Words, is_array, refusal
 from .._base.typing import Array, DType, Params, PyTree
-from .._cells.hyperparameters import CommonFields, set_field
+from .._cells.hyperparameters import CommonFields, set_counts, set_field
 from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype
-from ._fields import set_counts
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False, kw_only=True)

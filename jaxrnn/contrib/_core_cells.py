@@ -18,22 +18,17 @@ from ._contrib_lstm import ContribLSTM, core_lstm
 class _OfLSTMCell(ContribLSTM):
     """A cell with the products and updates of an `LSTMCell`."""
 
-    _lstm: Any
+    library_cell: Any
     """That cell."""
-
-    @property
-    def library_cell(self) -> LSTMCell:
-        """That cell, too."""
-        return self._lstm
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Those of the `LSTMCell`."""
-        return self._lstm.stages
+        return self.library_cell.stages
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, if any."""
-        return self._lstm.elementwise_specs()
+        return self.library_cell.elementwise_specs()
 
 
 @final
@@ -78,7 +73,10 @@ class LSTMBlockCell(_OfLSTMCell):
             set_field(self, cell_clip=None)
         super().__post_init__()
 
-    _lstm = property(lambda self: core_lstm(self, use_peepholes=self.use_peephole))
+    @property
+    def library_cell(self) -> LSTMCell:
+        """The `LSTMCell` with the same fields."""
+        return core_lstm(self, use_peepholes=self.use_peephole)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -120,12 +118,12 @@ class WeightNormLSTMCell(_OfLSTMCell):
     name: str | None = "wn_lstm_cell"
     dtype: DType | None = None
 
-    _lstm = property(core_lstm)
+    library_cell = property(core_lstm)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         (c, h), make = self.sizes, self.kernel_initializer
-        specs = self._lstm.param_specs(depth)
+        specs = self.library_cell.param_specs(depth)
         if self.norm:
             specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))
             if self.num_proj is not None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX
 from .._base.typing import Array, DType
-from ._fields import set_counts
+from .._cells.hyperparameters import set_counts
 from ._grid_lstm import GridLSTM
 
 

@@ -9,10 +9,10 @@ from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 
 from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells.hyperparameters import set_counts, set_numbers
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.states import add_peephole
 from ._contrib_lstm import LayerNormedLSTM, joined, shard_specs
-from ._fields import set_counts, set_numbers
 
 
 class _FourGateLSTM(LayerNormedLSTM):

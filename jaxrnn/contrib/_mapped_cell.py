@@ -17,14 +17,13 @@ from .._base.errors import refusal
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import bias_initializer, glorot_uniform, zeros
-from .._cells.specs_cell import SpecsCell
+from .._cells.specs_cell import SpecsCell, VectorState
 from .._cells.step_checks import check_one_dtype, check_step_inputs
 from .._time.run import apply_cell_sequence
 from .._time.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
-from ._fields import set_counts
 from ._small_cells import UGRNNCell
 
 
@@ -116,7 +115,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IntersectionRNNCell(CommonFields, MappedCell, SpecsCell):
+class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     """A recurrent cell whose output is gated between the inputs and a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -149,8 +148,6 @@ class IntersectionRNNCell(CommonFields, MappedCell, SpecsCell):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = None
     dtype: DType | None = None
-
-    state_size = output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,11 +14,18 @@ from .._base.errors import refusal
 from .._base.math import affine
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.hyperparameters import set_bools, set_common_fields, set_field
+from .._cells.hyperparameters import (
+    set_bools,
+    set_common_fields,
+    set_counts,
+    set_field,
+    set_functions,
+    set_numbers,
+)
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
-from ._fields import linear_specs, set_counts, set_functions, set_numbers
+from ._fields import linear_specs
 from ._mapped_cell import MappedWrapper
 
 

@@ -16,12 +16,12 @@ from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields
+from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
 from .._cells.initializers import glorot_uniform
 from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
-from ._fields import linear_specs, set_counts, set_numbers
+from ._fields import linear_specs
 
 
 @serializable

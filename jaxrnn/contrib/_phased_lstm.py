@@ -14,10 +14,10 @@ from .._base.errors import is_array, refusal
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields
+from .._cells.hyperparameters import CommonFields, set_numbers
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
-from ._fields import linear_specs, set_numbers
+from ._fields import linear_specs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

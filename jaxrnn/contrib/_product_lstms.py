@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxrnn import LSTMStateTuple, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
-from ._fields import set_counts
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 # Where each parameter of an `NASCell` is in its stages.

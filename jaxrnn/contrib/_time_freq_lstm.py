@@ -12,11 +12,10 @@ from jaxrnn import LSTMStateTuple, ParamSpec, Run
 from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields
+from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
 from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
 from ._contrib_lstm import core_lstm, joined, shard_specs
-from ._fields import set_counts, set_numbers
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
 

@@ -15,9 +15,15 @@ from ..._base.errors import refusal
 from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
-from ..._cells.hyperparameters import Hyperparameters, set_common_fields
+from ..._cells.hyperparameters import (
+    Hyperparameters,
+    set_common_fields,
+    set_counts,
+    set_functions,
+    set_numbers,
+)
 from ..._cells.initializers import glorot_uniform, ones, zeros
-from .._fields import RefusesElsewhere, set_counts, set_functions, set_numbers
+from .._fields import RefusesElsewhere
 from .state import AttentionMemory
 
 

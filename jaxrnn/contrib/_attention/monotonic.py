@@ -10,7 +10,7 @@ from jaxrnn import ParamSpec
 
 from ..._base.errors import refusal
 from ..._base.typing import Array, DType, Key, Params
-from .._fields import set_numbers
+from ..._cells.hyperparameters import set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 
