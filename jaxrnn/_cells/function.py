@@ -10,7 +10,7 @@ from .._base.errors import error_note
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
-from .hyperparameters import as_function, check_fields, optional
+from .hyperparameters import set_functions
 
 
 @final
@@ -28,7 +28,6 @@ class FunctionCell(RNNCell):
             made in `__init__` reads the original module, while nnx differentiates a
             copy, and all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
-        output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
 
     Raises:
@@ -54,7 +53,7 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, Any, DType], Params] | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, fn=as_function, init_fn=optional(as_function))
+        set_functions(self, "fn", "init_fn")
         for name in ("state_size", "output_size"):
             with error_note(f"FunctionCell: raised by `{name}`."):
                 size_shapes(getattr(self, name), name)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -10,11 +11,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._base import arguments
+from .._base.arguments import INT32_MAX, as_count
 from .._base.errors import describe, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType, Initializer
 from .activations import ACTIVATIONS, resolve_activation
+from .inherited_docs import inherit_docs
 from .step_checks import check_floating
 
 Check = Callable[[str, str, Any], Any]
@@ -79,7 +82,7 @@ def optional(check: Check) -> Check:
 
 def as_size(caller: str, name: str, value: Any) -> int:
     """A number of units; there may be none."""
-    return arguments.as_count(caller, name, value, 0, "")
+    return as_count(caller, name, value, 0, "")
 
 
 def as_string(caller: str, name: str, value: Any) -> str:
@@ -101,10 +104,10 @@ def _as_floating(caller: str, name: str, value: Any) -> DType:
 as_function: Check = arguments.check_function
 _activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
 _initializer = optional(_as_initializer)
-# The fields that mean the same in every cell with `set_common_fields`.
+# The fields that mean the same in all cells; `CommonFields` describes them.
 _COMMON: dict[str, Check] = {
     "num_units": as_size,
-    "num_heads": arguments.as_count,
+    "num_heads": as_count,
     "units": as_size,
     "activation": _activation,
     "y_activation": _activation,
@@ -116,6 +119,76 @@ _COMMON: dict[str, Check] = {
     "name": optional(as_string),
     "dtype": optional(_as_floating),
 }
+
+
+def set_counts(
+    cell: Any,
+    *names: str,
+    least: int = 1,
+    most: int = INT32_MAX,
+    fix: str = "",
+) -> None:
+    """Checks fields that are integers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not an integer.
+        ValueError: If one is not in `[least, most]`.
+    """
+    _set(
+        cell,
+        names,
+        functools.partial(as_count, least=least, fix=fix, most=most),
+    )
+
+
+def set_numbers(
+    cell: Any, *names: str, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Checks fields that are numbers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not a number.
+        ValueError: If one is not in `[low, high]`.
+    """
+    _set(cell, names, functools.partial(check_number, low=low, high=high))
+
+
+def set_functions(cell: Any, *names: str) -> None:
+    """Raises TypeError unless these fields are functions, or None by default."""
+    _set(cell, names, as_function)
+
+
+def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
+    for name in names:
+        is_optional = getattr(type(cell), name, ...) is None
+        if not is_optional or getattr(cell, name) is not None:
+            check_fields(cell, **{name: check})
+
+
+class CommonFields:
+    """The part of a cell that checks and describes the fields that many cells have.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order, and
+    describes those that are not described here.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a number is out of its range, an activation is not known, or
+            `dtype` is not floating.
+    """
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
 
 
 def head_size(cell: Any) -> int:
@@ -134,8 +207,13 @@ def head_size(cell: Any) -> int:
 class Hyperparameters:
     """A dataclass that compares by class and value, as static arguments of jit must.
 
-    Attributes that a subclass sets without being a dataclass itself count as well.
+    Attributes that a subclass sets without being a dataclass itself count as well. The
+    docstring of a subclass describes the fields that its base classes do not describe.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherit_docs(cls)
 
     def __eq__(self, other: object) -> bool:
         """By class and value; 1 and True differ, since their programs may differ."""

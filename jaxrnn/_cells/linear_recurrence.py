@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -14,7 +13,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree
 from .._sequences.linear import linear_sequence
 from .._sequences.recurrence import Element, plus, times
 from .._time.run import Run
-from .hyperparameters import check_fields, check_number
+from .hyperparameters import set_numbers
 from .initializers import ParamSpec, kernel_and_bias
 from .specs_cell import ParallelCell, VectorState
 
@@ -157,8 +156,7 @@ class DiagonalCell(VectorRecurrenceCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_unit = functools.partial(check_number, low=0, high=1)
-        check_fields(self, min_radius=of_unit, max_radius=of_unit)
+        set_numbers(self, "min_radius", "max_radius", low=0, high=1)
         if self.min_radius > self.max_radius:
             raise ValueError(
                 f"{type(self).__name__}: `min_radius` must be at most `max_radius`, "

@@ -43,6 +43,11 @@ class WrapperCell(RNNCell):
 
     Attributes:
         cell: The wrapped cell.
+        input_size: Accepted for compatibility with TensorFlow; not used.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
     """
 
     cell: RNNCell

@@ -22,7 +22,6 @@ class DeviceWrapper(WrapperCell):
     values.
 
     Attributes:
-        cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
             entry is that of the batch axis). A pickle refers to a device by its

@@ -1,7 +1,6 @@
 """Dropout on the inputs, the state and the output of a cell."""
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -16,7 +15,14 @@ from .._base.cell_keys import check_key_or_none, fold, run_key
 from .._base.errors import error_note
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
+from .._cells.hyperparameters import (
+    check_fields,
+    optional,
+    set_bools,
+    set_counts,
+    set_functions,
+    set_numbers,
+)
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
 from .._time.run import DeclinedError, Run
@@ -36,7 +42,6 @@ class DropoutWrapper(WrapperCell):
     step. By default the c of an LSTM is never dropped.
 
     Attributes:
-        cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The same for the output.
         state_keep_prob: The same for the leaves of the state that the filter selects.
@@ -74,16 +79,12 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_bools(self)
-        prob = functools.partial(check_number, low=0, high=1)
-        in_64_bits = {"least": -(2**63), "most": 2**63 - 1, "fix": ""}
         names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
-        check_fields(
-            self,
-            **dict.fromkeys(names, prob),
-            seed=optional(functools.partial(arguments.as_count, **in_64_bits)),
-            dtype=optional(lambda at, name, x: arguments.as_dtype(at, x, name)),
-            dropout_state_filter_visitor=optional(arguments.check_function),
-        )
+        set_numbers(self, *names, low=0, high=1)
+        set_counts(self, "seed", least=-(2**63), most=2**63 - 1)
+        set_functions(self, "dropout_state_filter_visitor")
+        check_dtype = lambda caller, name, x: arguments.as_dtype(caller, x, name)
+        check_fields(self, dtype=optional(check_dtype))
         if self.input_size is not None:
             with error_note("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")

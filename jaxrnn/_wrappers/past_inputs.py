@@ -2,14 +2,13 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, check_entries
+from .._base.arguments import check_entries
 from .._base.cell_keys import check_key_or_none
 from .._base.errors import describe
 from .._base.math import widened
@@ -18,7 +17,7 @@ from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell
-from .._cells.hyperparameters import check_fields
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import ParamSpec, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time import masking
@@ -52,10 +51,9 @@ class PastInputsBase(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        set_counts(self, "depth")
         fix = "A cell alone is given the inputs of one step."
-        depth = functools.partial(as_count, fix="")
-        width = functools.partial(as_count, least=2, fix=fix)
-        check_fields(self, depth=depth, width=width)
+        set_counts(self, "width", least=2, fix=fix)
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
@@ -179,7 +177,6 @@ class PastInputsWrapper(PastInputsBase):
     output are those of the wrapped cell.
 
     Attributes:
-        cell: The wrapped cell.
         depth: The size of the inputs, in a stack the output size of the layer below.
             The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the cell is given.
@@ -230,7 +227,6 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     cell's initial inputs are about ten times smaller than the inputs; the bias is 0.
 
     Attributes:
-        cell: The wrapped cell.
         depth: The size of the inputs, in a stack the output size of the layer below.
             The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the sum has.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
-from .._cells.hyperparameters import as_function, check_fields, optional
+from .._cells.hyperparameters import set_functions
 from .._time.run import DeclinedError, Run
 from .base import WrapperCell
 
@@ -21,7 +21,6 @@ class ResidualWrapper(WrapperCell):
     """Adds the inputs of a cell to its output; the state does not change.
 
     Attributes:
-        cell: The wrapped cell.
         residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum; its result
             must have the shapes of `output_size`. None for the sum.
 
@@ -35,7 +34,7 @@ class ResidualWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, residual_fn=optional(as_function))
+        set_functions(self, "residual_fn")
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

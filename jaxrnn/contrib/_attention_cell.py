@@ -12,11 +12,11 @@ from .._base.arguments import check_entries
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells.hyperparameters import set_bools
+from .._cells.hyperparameters import set_bools, set_counts
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
-from ._fields import linear_specs, set_counts
+from ._fields import linear_specs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -42,14 +42,12 @@ class AttentionCellWrapper(ParamsWrapper):
     parameters are under its scope, such as `lstm_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         attn_length: `L`.
         attn_size: `A`; None for the cell's output size.
         attn_vec_size: `V`; None for `attn_size`.
         input_size: `N`; None for the size of the inputs.
         state_is_tuple: False for a state `[batch, S + A + L A]` that holds all parts;
             that of the cell must then be one vector.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.

@@ -18,7 +18,7 @@ from .._base.arguments import as_count, check_equal, check_instance
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Params, PyTree, Size
-from .._cells.hyperparameters import set_field
+from .._cells.hyperparameters import CommonFields, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
@@ -29,8 +29,29 @@ _LSTMS = ("freq", "time")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GridLSTM(SpecsCell):
-    """What both classes share, with the fields that come first in both."""
+class GridLSTM(CommonFields, SpecsCell):
+    """What both classes share, with the fields that come first in both.
+
+    Attributes:
+        use_peepholes: Whether the gates read c and d.
+        share_time_frequency_weights: Whether the LSTM in time has the parameters of
+            that in frequency.
+        cell_clip: The bound on c and d, or None.
+        initializer: For kernels and diagonals; None for Glorot uniform.
+        num_unit_shards: The number of variables that hold a kernel.
+        feature_size: `F`, the size of a window; required.
+        frequency_skip: The distance from one window to the next; required.
+        num_frequency_blocks: A list of the number of windows of each block; required.
+        start_freqindex_list: The first input of each block; None for one block of all
+            inputs.
+        end_freqindex_list: The input before which each block ends.
+        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a required field is missing, the lists do not fit each other or
+            the windows, a number is out of its range, or `dtype` is not floating.
+    """
 
     num_units: int
     use_peepholes: bool = False
@@ -60,6 +81,7 @@ class GridLSTM(SpecsCell):
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_window(self)
         self._set_list("num_frequency_blocks", least=1)
         self._set_list("start_freqindex_list")

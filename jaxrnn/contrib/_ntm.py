@@ -16,12 +16,12 @@ from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields
+from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
 from .._cells.initializers import glorot_uniform
 from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
-from ._fields import linear_specs, set_counts, set_numbers
+from ._fields import linear_specs
 
 
 @serializable
@@ -49,7 +49,7 @@ class NTMControllerState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class NTMCell(OwnParams):
+class NTMCell(CommonFields, OwnParams):
     """A neural Turing machine: a controller, and a memory that it reads and writes.
 
     The controller, any cell, runs on `[x, reads]`, its output is u. A product `u
@@ -92,8 +92,6 @@ class NTMCell(OwnParams):
         output_dim: `O`; required, as the cell has its sizes before it has inputs.
             contrib takes the size of the inputs for None.
         clip_value: The bound on what sets the heads, and on the output.
-        dtype: The required dtype of parameters and inputs; None for any.
-        name: The name of the step in profiles; by default that of the class.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -125,7 +123,7 @@ class NTMCell(OwnParams):
     def __post_init__(self) -> None:
         caller = type(self).__name__
         check_wrapped(caller, "controller", self.controller)
-        set_common_fields(self)
+        super().__post_init__()
         fix = "In contrib that is the depth of the inputs: pass it."
         check_given(caller, "output_dim", self.output_dim, fix)
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")

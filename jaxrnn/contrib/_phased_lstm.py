@@ -15,14 +15,14 @@ from .._base.errors import describe, is_array
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields
+from .._cells.hyperparameters import CommonFields, set_numbers
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
-from ._fields import linear_specs, set_numbers
+from ._fields import linear_specs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class PhasedLSTMCell(SpecsCell):
+class PhasedLSTMCell(CommonFields, SpecsCell):
     """An LSTM whose units are updated while a gate that is periodic in time is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
@@ -50,7 +50,6 @@ class PhasedLSTMCell(SpecsCell):
     any floating dtype.
 
     Attributes:
-        num_units: `H`.
         use_peepholes: Whether the gates read c.
         leak: The slope of k where the gate is closed, in [0, 1].
         ratio_on: What the parameter `ratio_on` starts from, in (0, 1]: the part of a
@@ -59,14 +58,7 @@ class PhasedLSTMCell(SpecsCell):
         period_init_min: Periods start from `exp(U(log(min), log(max)))`, phases from
             `U(0, period)`; positive, and at most `period_init_max`.
         period_init_max: See `period_init_min`.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
         dtype: The required dtype of parameters and x; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, a number is out of its range, or `dtype`
-            is not floating.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
     """
@@ -87,7 +79,7 @@ class PhasedLSTMCell(SpecsCell):
     output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         set_numbers(self, "leak", "ratio_on", low=0, high=1)
         set_numbers(self, "period_init_min", "period_init_max", low=0)
         caller, (low, high) = type(self).__name__, self._periods

@@ -28,7 +28,6 @@ class TransformedCell(RNNCell):
     Attributes:
         transformed: `hk.transform` of a function of `(inputs, state)`.
         state_size: The sizes of the state, without the batch axis.
-        output_size: The sizes of the output, likewise.
     """
 
     transformed: Any

@@ -13,7 +13,7 @@ from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._cells import KINDS, as_bound, input_depth, read_params, stacked_cells
+from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cells
 from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}

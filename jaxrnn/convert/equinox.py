@@ -14,7 +14,7 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
-from ._cells import as_layers, cell_of_layers, layers_of_cell
+from ._bound_cells import as_layers, cell_of_layers, layers_of_cell
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import check_names, public, reader
 

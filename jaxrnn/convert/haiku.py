@@ -18,7 +18,7 @@ from .._base.errors import describe
 from .._cells.bound import BoundCell
 from . import _weights
 from ._as_cell import of_haiku as as_cell
-from ._cells import cell_of_layers, layers_of_cell
+from ._bound_cells import cell_of_layers, layers_of_cell
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
 from ._weights import Read, check_names, listed, public
 

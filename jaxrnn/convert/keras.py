@@ -14,8 +14,8 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_instance
 from .._cells.bound import BoundCell
-from . import _cells
-from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
+from . import _bound_cells
+from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import check_directions, public, reader
 
@@ -103,7 +103,7 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
-    return [_weights(layer) for _, layer in _cells.layers_of_cell(_LIBRARY, cell)]
+    return [_weights(layer) for _, layer in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
@@ -120,7 +120,7 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
             as in `save`.
     """
     layers = []
-    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
     for (name_fw, fw), (name_bw, bw) in pairs:
         _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
         layers.append(_weights(fw) + _weights(bw))
@@ -138,7 +138,7 @@ def _layers(
     """The one or two directions of each layer."""
     reset_after = as_bool("layers", "reset_after", reset_after)
     found, depth = [], None
-    for i, arrays in enumerate(_cells.as_layers("layers", layers)):
+    for i, arrays in enumerate(_bound_cells.as_layers("layers", layers)):
         name = f"layers[{i}]"
         _check_arrays(name, arrays, directions)
         size, both = len(arrays) // directions, []

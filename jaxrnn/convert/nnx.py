@@ -18,7 +18,7 @@ import numpy as np
 
 from .._cells.bound import BoundCell
 from . import _flax
-from ._cells import BothCells, Cells
+from ._bound_cells import BothCells, Cells
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
 from ._weights import check_names, public, reader
 

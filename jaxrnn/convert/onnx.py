@@ -19,8 +19,8 @@ import numpy as np
 from .._base.arguments import check_equal, check_one_of
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from . import _cells, _layer_weights
-from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
+from . import _bound_cells, _layer_weights
+from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
 from ._weights import as_mapping, check_directions, public, reader
 
@@ -124,7 +124,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
-    return [_node(each) for each in _cells.layers_of_cell(_LIBRARY, cell)]
+    return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
@@ -140,7 +140,7 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]
         ValueError: If the directions differ in the number of layers, or in the kinds or
             sizes of these; as in `save`.
     """
-    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
     return [_node(*pair) for pair in pairs]
 
 
@@ -151,7 +151,7 @@ def _as_text(value: Any) -> Any:
 def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each node."""
     layers, depth = [], None
-    for i, node in enumerate(_cells.as_layers("nodes", nodes)):
+    for i, node in enumerate(_bound_cells.as_layers("nodes", nodes)):
         layers.append(_directions(f"nodes[{i}]", node, depth, directions))
         depth = sum(layer.units for layer in layers[-1])
     return layers

@@ -37,7 +37,7 @@ from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from ..contrib import FusedRNNCell
-from ._cells import as_bound, paired
+from ._bound_cells import as_bound, paired
 from ._tf1_names import load_into, save_from
 from ._tf1_scopes import (
     STACK,

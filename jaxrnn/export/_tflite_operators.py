@@ -11,7 +11,7 @@ from .._base.errors import describe, error_note, prefixing
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
-from ..convert._cells import paired
+from ..convert._bound_cells import paired
 from ..convert._weights import reader
 from ._tflite import check_fixed_sizes
 from ._tflite_graph import Graph

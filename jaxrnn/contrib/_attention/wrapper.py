@@ -15,9 +15,9 @@ from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells.base import scope_name
-from ..._cells.hyperparameters import set_common_fields, set_field
+from ..._cells.hyperparameters import set_common_fields, set_field, set_functions
 from ..._wrappers.base import ParamsWrapper, vector_size
-from .._fields import RefusesElsewhere, set_functions
+from .._fields import RefusesElsewhere
 from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
 from .state import AttentionMemory, AttentionWrapperState
