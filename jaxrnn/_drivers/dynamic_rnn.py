@@ -8,7 +8,7 @@ from .._base.arguments import as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import knows_its_arguments
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
@@ -18,7 +18,7 @@ from .preparation import Batch, Options
 from .resets import as_resets
 
 
-@knows_its_arguments
+@hints_at_unknown_arguments
 def dynamic_rnn(
     cell: RNNCellLike,
     inputs: PyTree,

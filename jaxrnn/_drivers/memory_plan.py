@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX, as_dtype, check_time_major
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
@@ -142,8 +142,10 @@ def memory_plan(
     """
     check_time_major(_CALLER, time_major)
     if not isinstance(strategies, list | tuple):
-        must, fix = "be a list of them", "For example `[Keep(), True]`."
-        raise TypeError(refusal(_CALLER, "strategies", must, strategies, fix))
+        raise TypeError(
+            f"{_CALLER}: `strategies` must be a list of them, got "
+            f"{describe(strategies)}. For example `[Keep(), True]`."
+        )
     named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
     planned = [as_strategy(_CALLER, name, strategy) for name, strategy in named.items()]
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
@@ -222,12 +224,16 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     leaves = jax.tree.leaves(shape)
     for leaf in leaves or [shape]:
         if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
-            must = "have rank at least 3, [batch, time, ...]"
-            fix = "Pass a shape, an array or a nest of arrays."
-            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf, fix))
+            raise ValueError(
+                f"{_CALLER}: `inputs_shape` must have rank at least 3, [batch, time, "
+                f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
+                "arrays."
+            )
         if not all(0 < n <= INT32_MAX for n in leaf.shape):
-            must = f"have sizes from 1 to {INT32_MAX}"
-            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf))
+            raise ValueError(
+                f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
+                f"{describe(leaf)}."
+            )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 
 
@@ -244,8 +250,10 @@ def _with_params(
         return bind, jax.eval_shape(lambda: cell.params)
     makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
-        fix = "It has to make its parameters from shapes alone."
-        raise TypeError(refusal(_CALLER, "cell", "be a cell of jaxrnn", cell, fix))
+        raise TypeError(
+            f"{_CALLER}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
+            "to make its parameters from shapes alone."
+        )
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)

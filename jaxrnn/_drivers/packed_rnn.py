@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
-from .._base.errors import Words, refusal
+from .._base.errors import describe
 from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
@@ -76,15 +76,19 @@ def packed_rnn(
     arguments.check_is_cell(_CALLER, "cell", cell)
     strategy = as_strategy(_CALLER, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
-        must, fix = "come from `pack_sequences`", "For a window, pass `window.packed`."
-        raise TypeError(refusal(_CALLER, "packed", must, packed, fix))
+        raise TypeError(
+            f"{_CALLER}: `packed` must come from `pack_sequences`, got "
+            f"{describe(packed)}. For a window, pass `window.packed`."
+        )
     check_whole(_CALLER, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_CALLER, "initial_state", initial_state)
         if has_read_only(initial_state):
-            must, got = "hold no memory, which belongs to one sequence", Words("one")
-            fix = "Rows hold several: run the sequences by `dynamic_rnn` with lengths."
-            raise ValueError(refusal(_CALLER, "initial_state", must, got, fix))
+            raise ValueError(
+                f"{_CALLER}: `initial_state` must hold no memory, which belongs to one "
+                "sequence, got one. Rows hold several: run the sequences by "
+                "`dynamic_rnn` with lengths."
+            )
     dtype = output_dtype(_CALLER, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_axis_size, as_scope, as_unroll, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import describe, noting
+from .._base.errors import describe, error_note
 from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
@@ -204,7 +204,7 @@ def _with_notes(fn: Callable, what: str) -> Callable:
     """The function, with notes on the errors that it raises."""
 
     def noted(*args: Any) -> Any:
-        with noting(f"raw_rnn: raised by {what}."):
+        with error_note(f"raw_rnn: raised by {what}."):
             try:
                 return fn(*args)
             except jax.errors.JAXTypeError as error:

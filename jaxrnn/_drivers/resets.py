@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.inputs import as_array, as_state
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
@@ -48,8 +48,10 @@ class Resets(NamedTuple):
         zeros = None
         if self.state is None:
             if has_read_only(like):
-                must = "be given for a cell whose state has read-only parts"
-                raise ValueError(refusal(caller, "reset_state", must, None))
+                raise ValueError(
+                    f"{caller}: `reset_state` must be given for a cell whose state has "
+                    "read-only parts, got None."
+                )
             zeros = zero_state(caller, cell, self.at.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
         return self._replace(state=as_reset_state(caller, state, zeros, like))
@@ -84,11 +86,10 @@ def as_resets(
     resets = check_resets(caller, resets, shape, axis)
     if reset_state is not None:
         if resets is None:
-            must, fix = (
-                "be given with a `reset_state`",
-                "They tell where rows go to it.",
+            raise ValueError(
+                f"{caller}: `resets` must be given with a `reset_state`, got None. "
+                "They tell where rows go to it."
             )
-            raise ValueError(refusal(caller, "resets", must, None, fix))
         reset_state = as_state(caller, "reset_state", reset_state)
     if resets is None:
         return None
@@ -103,12 +104,16 @@ def check_resets(
         return None
     resets = as_array(caller, "resets", resets)
     if resets.dtype != bool:
-        fix = "Compare numbers: `done > 0`."
-        raise TypeError(refusal(caller, "resets", "be booleans", resets, fix))
+        raise TypeError(
+            f"{caller}: `resets` must be booleans, got {describe(resets)}. Compare "
+            "numbers: `done > 0`."
+        )
     if resets.shape != tuple(shape):
         names = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}
-        must = f"be {names[axis]} like the inputs, {list(shape)}"
-        raise ValueError(refusal(caller, "resets", must, resets))
+        raise ValueError(
+            f"{caller}: `resets` must be {names[axis]} like the inputs, {list(shape)}, "
+            f"got {describe(resets)}."
+        )
     return resets
 
 
@@ -133,12 +138,16 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
         if is_tensor_array(leaf):
             return leaf
         if leaf.shape != like.shape:
-            must = f"have the shape of the initial state, {like.shape}"
-            fix = "`jnp.broadcast_to` makes rows of one state."
-            raise ValueError(refusal(caller, name, must, leaf, fix))
+            raise ValueError(
+                f"{caller}: `{name}` must have the shape of the initial state, "
+                f"{like.shape}, got {describe(leaf)}. `jnp.broadcast_to` makes rows of "
+                "one state."
+            )
         if leaf.dtype != like.dtype:
-            must = f"have the dtype of the initial state, {like.dtype}"
-            raise TypeError(refusal(caller, name, must, leaf, "Cast it."))
+            raise TypeError(
+                f"{caller}: `{name}` must have the dtype of the initial state, "
+                f"{like.dtype}, got {describe(leaf)}. Cast it."
+            )
         return leaf
 
     return _map_leaves(checked, "reset_state", state, like)
@@ -152,8 +161,10 @@ def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
         if is_tensor_array(zero):
             return zero
         if leaf.shape != zero.shape:
-            must = f"have the shape of the cell's zero state, {zero.shape}"
-            raise ValueError(refusal(caller, name, must, leaf))
+            raise ValueError(
+                f"{caller}: `{name}` must have the shape of the cell's zero state, "
+                f"{zero.shape}, got {describe(leaf)}."
+            )
         return zero.astype(leaf.dtype)
 
     return _map_leaves(cast, "initial_state", state, zeros)

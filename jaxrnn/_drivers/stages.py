@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._base import cell_keys
 from .._base.cell_keys import varying_axes
-from .._base.errors import Words, describe, refusal
+from .._base.errors import describe, refusal
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
@@ -68,19 +68,21 @@ def check_is_bound(cell: Any) -> None:
     """Raises TypeError for a cell whose parameters are not apart from it."""
     missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
     if missing:
-        must = "be the cell of one layer, bound to stacked parameters"
         function = "`jaxrnn.FunctionCell` makes a cell of a function"
-        fix = f"Call `cell.bind(params)`; {function}."
-        raise TypeError(_refusal("cell", must, cell, fix))
+        raise TypeError(
+            f"{CALLER}: `cell` must be the cell of one layer, bound to stacked "
+            f"parameters, got {describe(cell)}. Call `cell.bind(params)`; {function}."
+        )
 
 
 def check_stages(axis_name: Any) -> None:
     """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name not in manual:
-        must = "be a mesh axis that `jax.shard_map` maps, around this call"
-        got, fix = Words(repr(axis_name)), f"Mapped are {manual}."
-        raise ValueError(_refusal("axis_name", must, got, fix))
+        raise ValueError(
+            f"{CALLER}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
+            f"around this call, got {axis_name!r}. Mapped are {manual}."
+        )
     if _is_same_on_all(axis_name, jax.lax.axis_index(axis_name)):
         raise ValueError(
             f"{CALLER}: `jax.shard_map` must have `check_vma=True`, its default. "
@@ -102,20 +104,21 @@ def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> Non
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape[2:] != shape:
             after = f"{shape}, after batch and time"
-            must = f"have the sizes of the layers' outputs, {after}"
-            fix = (
-                "Project the inputs, `x @ w`, or run a first layer of another shape "
-                "before, by `dynamic_rnn`."
+            raise ValueError(
+                f"{CALLER}: `{name}` must have the sizes of the layers' outputs, "
+                f"{after}, got {describe(leaf)}. Project the inputs, `x @ w`, or run a "
+                "first layer of another shape before, by `dynamic_rnn`."
             )
-            raise ValueError(_refusal(name, must, leaf, fix))
         if leaf.dtype != dtype:
-            must = f"have the dtype of the outputs, {dtype}"
-            fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
-            raise TypeError(_refusal(name, must, leaf, fix))
+            raise TypeError(
+                f"{CALLER}: `{name}` must have the dtype of the outputs, {dtype}, got "
+                f"{describe(leaf)}. Cast it, or pass `dtype=jnp.{leaf.dtype}`."
+            )
         if axis_name in varying_axes(leaf):
-            must, got = "be the same on all stages", Words("inputs that differ")
-            fix = f"Leave {axis_name!r} out of its spec in `in_specs`."
-            raise ValueError(_refusal(name, must, got, fix))
+            raise ValueError(
+                f"{CALLER}: `{name}` must be the same on all stages, got inputs that "
+                f"differ. Leave {axis_name!r} out of its spec in `in_specs`."
+            )
 
 
 def check_captured(captured: list[Array], axis_name: str) -> None:
@@ -126,13 +129,12 @@ def check_captured(captured: list[Array], axis_name: str) -> None:
     """
     for array in captured:
         if _is_same_on_all(axis_name, array):
-            must = (
-                "read no traced array that is the same on all stages, apart from its "
-                "arguments"
-            )
             cast = f"`jax.lax.pcast(array, {axis_name!r}, to='varying')`"
-            fix = f"Put it into the parameters, or pass the cell {cast}."
-            raise ValueError(_refusal("cell", must, array, fix))
+            raise ValueError(
+                f"{CALLER}: `cell` must read no traced array that is the same on all "
+                f"stages, apart from its arguments, got {describe(array)}. Put it into "
+                f"the parameters, or pass the cell {cast}."
+            )
 
 
 def layers_of_stage(cell: Any, axis_name: str) -> list[Layer]:
@@ -155,10 +157,11 @@ def layers_of_stage(cell: Any, axis_name: str) -> list[Layer]:
         )
     for name, leaf in named:
         if _is_same_on_all(axis_name, leaf):
-            got = Words(f"the same {describe(leaf)} on all of them")
-            fix = f"In `in_specs` of `jax.shard_map` its spec is `P({axis_name!r})`."
-            must = "be sharded over the stages"
-            raise ValueError(_refusal(name, must, got, fix))
+            raise ValueError(
+                f"{CALLER}: `{name}` must be sharded over the stages, got the same "
+                f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
+                f"its spec is `P({axis_name!r})`."
+            )
     (count,) = counts
     first, start = jax.lax.axis_index(axis_name) * count, jnp.int32(0)
     return [
@@ -182,8 +185,10 @@ def states_of_stage(
         if leaf.shape[:1] != (count,):
             each = f"for each layer of this stage, [{count}, batch, ...]"
             spec = f"in `in_specs` their spec begins with {axis_name!r}"
-            fix = f"Stack the states of all layers; {spec}."
-            raise ValueError(_refusal(name, f"have an entry {each}", leaf, fix))
+            raise ValueError(
+                f"{CALLER}: `{name}` must have an entry {each}, got {describe(leaf)}. "
+                f"Stack the states of all layers; {spec}."
+            )
     return [_entry(state, i) for i in range(count)]
 
 

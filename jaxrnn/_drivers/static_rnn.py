@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import noting
+from .._base.errors import error_note
 from .._base.inputs import as_state, as_steps, output_dtype
 from .._base.lengths import as_lengths
 from .._base.read_only import with_read_only
@@ -206,7 +206,7 @@ def _run(
 ) -> tuple[list[PyTree], PyTree]:
     read, outputs = reader(cell), []
     for t, inputs in enumerate(steps):
-        with noting(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+        with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
             result = cell_at_step(read(), jnp.int32(t))(inputs, state)
             output, state = as_pair(caller, result)
         outputs.append(output)
@@ -227,7 +227,7 @@ def _run_masked(
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            with noting(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+            with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
                 state = probe(caller, cell, inputs, state, dtype, strict=True)
             first = first or masking.stand_in(lengths, inputs, state)
             stand_in = first

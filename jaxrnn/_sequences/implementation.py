@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.sharding import meshes_of
 from .._base.typing import Params, PyTree
 from .._time.run import DeclinedError, Run
@@ -27,8 +27,10 @@ def check_implementation(caller: str, implementation: Any) -> None:
     if implementation is None or (is_name and implementation in _BY_NAME):
         return
     error = ValueError if is_name else TypeError
-    must = f"be None or one of {', '.join(_BY_NAME)}"
-    raise error(refusal(caller, "implementation", must, implementation))
+    raise error(
+        f"{caller}: `implementation` must be None or one of {', '.join(_BY_NAME)}, got "
+        f"{describe(implementation)}."
+    )
 
 
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:

@@ -86,9 +86,10 @@ def run_sequence(
     except DeclinedError as reason:
         if run.implementation not in (None, "xla"):
             name = f"{caller}: `implementation` {run.implementation!r}"
-            message = f"{name} cannot run this cell on these sequences: {reason}."
-            fix = "Leave it out for XLA's loop, which runs them."
-            raise ValueError(f"{message} {fix}") from None
+            raise ValueError(
+                f"{name} cannot run this cell on these sequences: {reason}. Leave it "
+                "out for XLA's loop, which runs them."
+            ) from None
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(*args)
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count
-from .._base.errors import Words, refusal
+from .._base.errors import describe
 from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
@@ -48,16 +48,18 @@ class CheckpointPlan:
     def __post_init__(self) -> None:
         name = "CheckpointPlan"
         if not isinstance(self.segments, tuple):
-            got = Words(repr(self.segments))
-            fix = "`(64,)` is one segment of 64 steps after another."
-            raise TypeError(refusal(name, "segments", "be a tuple of ints", got, fix))
+            raise TypeError(
+                f"{name}: `segments` must be a tuple of ints, got {self.segments!r}. "
+                "`(64,)` is one segment of 64 steps after another."
+            )
         for i, size in enumerate(self.segments):
             fix = "It is the number of steps in a segment."
             as_count(name, f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
-            fix = "On the device `CheckpointPlan()` saves residuals."
-            must, got = "have `on_host` as well", Words("on_host=False")
-            raise ValueError(refusal(name, "save_residuals", must, got, fix))
+            raise ValueError(
+                f"{name}: `save_residuals` must have `on_host` as well, got "
+                "on_host=False. On the device `CheckpointPlan()` saves residuals."
+            )
 
     @property
     def names_on_host(self) -> tuple[str, ...]:
@@ -104,9 +106,11 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     if not isinstance(plan, CheckpointPlan):
-        fix = "`CheckpointPlan((64,))` has segments of 64 steps."
-        must, name = "return a `CheckpointPlan`", type(strategy).__name__
-        raise TypeError(refusal(name, "plan", must, plan, fix))
+        name = type(strategy).__name__
+        raise TypeError(
+            f"{name}: `plan` must return a `CheckpointPlan`, got {describe(plan)}. "
+            "`CheckpointPlan((64,))` has segments of 64 steps."
+        )
     return plan
 
 
@@ -231,15 +235,19 @@ class Offload(Strategy):
 
     def __post_init__(self) -> None:
         if not isinstance(self.of, Strategy):
-            fix = "`Offload(Recompute(64))`, say."
-            raise TypeError(refusal("Offload", "of", "be a strategy", self.of, fix))
+            raise TypeError(
+                f"Offload: `of` must be a strategy, got {describe(self.of)}. "
+                "`Offload(Recompute(64))`, say."
+            )
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
         if plan_of(self.of, 2**20).segments:  # It may keep all of a few steps.
-            must = f"be None for {self.of!r}, which has segments already"
-            fix = f"Write `Offload(Recompute({self.chunk}))`."
-            raise ValueError(refusal("Offload", "chunk", must, self.chunk, fix))
+            raise ValueError(
+                f"Offload: `chunk` must be None for {self.of!r}, which has segments "
+                f"already, got {describe(self.chunk)}. Write "
+                f"`Offload(Recompute({self.chunk}))`."
+            )
 
     def plan(self, time: int) -> CheckpointPlan:
         """The plan of the other strategy, on the host."""
@@ -272,8 +280,10 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         (Recompute(), Offload())
     """
     if platform not in (None, *_PLATFORMS):
-        must, fix = f"be one of {', '.join(_PLATFORMS)}", "None is JAX's default."
-        raise ValueError(refusal("resolve", "platform", must, platform, fix))
+        raise ValueError(
+            f"resolve: `platform` must be one of {', '.join(_PLATFORMS)}, got "
+            f"{describe(platform)}. None is JAX's default."
+        )
     return as_strategy("resolve", "swap_memory", swap_memory, platform)
 
 
@@ -293,5 +303,7 @@ def as_strategy(
         fix = f"Make one: {swap_memory.__name__}()."
     if isinstance(swap_memory, str):
         fix = "Pass True for the default strategy of this platform."
-    must = "be True, False or a strategy of `jaxrnn.memory`"
-    raise TypeError(refusal(caller, name, must, swap_memory, fix))
+    raise TypeError(
+        f"{caller}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, got "
+        f"{describe(swap_memory)}. {fix}".rstrip()
+    )

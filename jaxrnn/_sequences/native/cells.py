@@ -51,8 +51,9 @@ def native_kind(cell: Any) -> str:
     if kind is None:
         raise DeclinedError(f"{known}: {type(cell).__name__} is none of them")
     if (activation := _activation(cell)) not in ACTIVATIONS:
-        others = f"with tanh, relu or sigmoid: this one has {name_of(activation)}"
-        raise DeclinedError(f"{known} {others}")
+        raise DeclinedError(
+            f"{known} with tanh, relu or sigmoid: this one has {name_of(activation)}"
+        )
     if kind != "lstm" or not (has := what_lstm_has(cell)):
         return kind
     if "layer normalization" not in has:
