@@ -5,12 +5,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any, final
 
+import jax
+
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import error_note
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
-from .hyperparameters import set_functions
+from .hyperparameters import set_field, set_functions
 
 
 @final
@@ -56,7 +58,9 @@ class FunctionCell(RNNCell):
         set_functions(self, "fn", "init_fn")
         for name in ("state_size", "output_size"):
             with error_note(f"FunctionCell: raised by `{name}`."):
-                size_shapes(getattr(self, name), name)
+                size_shapes(size := getattr(self, name), name)
+            copied = jax.tree.map(lambda n: n, size)  # What was given may change.
+            set_field(self, **{name: copied})
         _check_takes_key(self.fn)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:

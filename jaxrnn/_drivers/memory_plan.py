@@ -23,7 +23,9 @@ _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
 _ON_CPU = "On the CPU, host and device share one memory: peaks are those of both."
-_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+# Of one array XLA counts bytes in 64 bits, and ends the process beyond that.
+_MOST_BYTES = 2**60
+_UNITS = ((2**60, "EiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
 class Bytes(NamedTuple):
@@ -127,7 +129,8 @@ def memory_plan(
 
     Raises:
         TypeError: If `cell` is not a cell, or an entry of `strategies` not a strategy.
-        ValueError: If `inputs_shape` is of rank below 3.
+        ValueError: If `inputs_shape` is of rank below 3, or a size or the memory of a
+            strategy is beyond what XLA can count.
         jax.errors.JaxRuntimeError: If XLA refuses a program that exceeds the memory of
             the device; leave that strategy out.
 
@@ -183,6 +186,12 @@ def _planned(
 ) -> PlannedStrategy:
     scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
     saved = saved_bytes(scalar, *args)
+    if sum(saved) > _MOST_BYTES:
+        raise ValueError(
+            f"{_CALLER}: with {strategy!r} the run must save at most "
+            f"{_size(_MOST_BYTES)}, got {_size(sum(saved))}. Give a smaller "
+            "`inputs_shape`."
+        )
     program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
@@ -234,6 +243,11 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
                 f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
                 f"{describe(leaf)}."
             )
+    if _bytes(leaves) > _MOST_BYTES:
+        raise ValueError(
+            f"{_CALLER}: `inputs_shape` must describe at most {_size(_MOST_BYTES)}, "
+            f"got {describe(leaves[0])}."
+        )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 
 

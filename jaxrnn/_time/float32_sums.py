@@ -34,8 +34,8 @@ def _leaf_reader(leaf: Any) -> Callable[[], Any]:
         return lambda: leaf
     if at_least_float32(dtype) == dtype:
         return lambda: leaf
-    values, wide = jax.lax.stop_gradient(leaf), leaf.astype(jnp.float32)
-    return lambda: with_tangent_of(values, wide.astype(dtype))
+    wide = leaf.astype(jnp.float32)
+    return lambda: with_tangent_of(leaf, wide.astype(dtype))
 
 
 def closed_over(
@@ -70,4 +70,4 @@ def with_tangent_of(x: Array, same: Array) -> Array:
 
 @with_tangent_of.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    return with_tangent_of(*primals), tangents[1]  # Derivatives of it, likewise.
+    return primals[0], tangents[1]
