@@ -4,12 +4,16 @@ The fast run, `python -m pytest`, tests every mechanism against every law: an af
 cell, a stack, a wrapper with random numbers, a function cell; each driver, memory
 strategy, implementation and converter; and some goldens of each group. `-m slow` runs
 the others: further cells and sizes, second derivatives of variants, goldens again
-outside of jit, benchmarks and examples. A test with many parameters names those that
-are fast,
+outside of jit, pages and docstrings, benchmarks and examples. A test with many
+parameters names those that are fast,
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
 by patterns of their ids, as `pytest -v` prints them. A test without a mark is fast.
+
+What takes the time is compiling, some 50 ms for the smallest program: so data are drawn
+by NumPy, put on the device by `jax.device_put` (`jnp.asarray` compiles a copy for each
+shape), and both sides of a comparison are compiled as one.
 """
 
 import collections
@@ -42,11 +46,36 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci")
 
 
+def pytest_report_header(config):
+    """Says what happens before the first test."""
+    return "first every worker imports all tests, which takes some 15 s"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    """Shows the header before the tests are imported, in a file or a pipe as well."""
+    flush(session.config)
+
+
+@pytest.hookimpl(optionalhook=True, trylast=True)
+def pytest_xdist_node_collection_finished(node):
+    """Shows the lines of pytest-xdist as they are printed."""
+    flush(node.config)
+
+
+def flush(config):
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:  # The workers have none.
+        reporter.flush()
+
+
 @pytest.hookimpl(tryfirst=True)  # Before `-m` selects.
 def pytest_collection_modifyitems(config, items):
-    """Marks as slow the parameters that the `fast` mark of a test does not name."""
+    """Marks docstrings slow, and parameters that the `fast` mark does not name."""
     fast = collections.defaultdict(bool)
     for item in items:
+        if not isinstance(item, pytest.Function):
+            item.add_marker("slow")
         for mark in item.iter_markers("fast"):
             is_fast = any(fnmatch.fnmatchcase(item.callspec.id, p) for p in mark.args)
             fast[item.nodeid.split("[")[0]] |= is_fast
@@ -58,15 +87,31 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"`fast` matches no parameters of {unmatched}.")
 
 
+class Programs:
+    """Counts the programs that JAX has compiled."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self)
+
+    def __call__(self, event, duration, **kwargs):
+        self.count += event.endswith("backend_compile_duration")
+
+
+PROGRAMS = Programs()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """Clears JAX's caches after each module.
+    """Clears JAX's caches after modules, once there are many programs.
 
-    Lowering gets slower the more programs are cached: five times after 3000 programs,
-    which also take 4 GB.
+    Modules share the programs of small operations. But lowering gets slower the more
+    programs are cached: five times after 3000 programs, which also take 4 GB.
     """
     yield
-    jax.clear_caches()
+    if PROGRAMS.count > 500:
+        jax.clear_caches()
+        PROGRAMS.count = 0
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the tests of `to_stablehlo` and `to_tflite` export."""
 
-import jax
+import helpers
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,8 +11,7 @@ UNITS, DEPTH = 4, 3
 
 
 def bound(cell, depth=DEPTH):
-    inputs = jax.ShapeDtypeStruct((1, depth), F32)
-    return cell.bind(cell.init(jax.random.key(0), inputs, F32))
+    return helpers.bound(cell, depth, "float32", scale=0.5)
 
 
 def dynamic(cell):

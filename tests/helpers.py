@@ -52,12 +52,13 @@ def assert_same(got, want):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
 
 
-def bound(cell, depth=3, dtype="float64", seed=0):
-    """A cell with random parameters, none of them zero."""
+def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):
+    """A cell with random parameters, none of them zero. Nothing is compiled."""
     step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
     draw = np.random.default_rng(seed).normal
-    return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
+    scaled = lambda p: (scale * draw(size=p.shape)).astype(p.dtype)
+    return cell.bind(jax.tree.map(scaled, params))
 
 
 def with_prefix(prefix, arrays):

@@ -76,6 +76,7 @@ def test_the_longest_time_is_unpacked_to():
         assert join([padded, listed]).time == 8
 
 
+@pytest.mark.slow
 def test_stacked_packs_are_run_by_vmap_and_by_scan():
     packs = [pack(sequences(some)) for some in LENGTHS]
     stack = stack_packed(iter(packs))

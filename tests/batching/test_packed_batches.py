@@ -183,6 +183,7 @@ def batches_of(source):
     return packed_batches(SOURCES[source](), 2, 6, sequences=5)
 
 
+@pytest.mark.fast("list", "tuple", "indexable", "grain_iterator")
 @pytest.mark.parametrize("source", SOURCES)
 def test_resumes_at_every_batch(source):
     batches, states, all_batches = batches_of(source), [], []

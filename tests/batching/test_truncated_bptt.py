@@ -78,7 +78,7 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@pytest.mark.fast("2", "4")
+@pytest.mark.fast("2")
 @pytest.mark.parametrize("reach", [1, 2, 4])
 def test_gradients_while_the_parameters_change(reach):
     traced = []
@@ -102,6 +102,7 @@ def test_gradients_while_the_parameters_change(reach):
     assert carry.state["key"] == STATE["key"]
 
 
+@pytest.mark.slow
 def test_within_scan_and_vmap():
     bptt = truncated_bptt(loss, reach=3)
 

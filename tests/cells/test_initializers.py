@@ -34,6 +34,19 @@ def gates(kernel, blocks):
     return np.split(np.asarray(kernel), blocks, axis=-1)
 
 
+def test_glorot_uniform_fills_its_range():
+    cell = jaxrnn.LSTMCell(64, use_peepholes=True)
+    params = cell.init(jax.random.key(0), jnp.zeros((1, 36)))
+    for name, limit in (("kernel", (6 / 356) ** 0.5), ("w_f_diag", (6 / 128) ** 0.5)):
+        assert 0.9 * limit < abs(params[name]).max() <= limit
+        np.testing.assert_allclose(params[name].std(), limit / 3**0.5, rtol=0.25)
+    assert not params["bias"].any()
+    assert not np.array_equal(params["w_f_diag"], params["w_i_diag"])
+    gru = jaxrnn.GRUCell(3).init(jax.random.key(0), jnp.zeros((1, 2)))
+    assert (gru["gates"]["bias"] == 1).all()
+    assert not gru["candidate"]["bias"].any()
+
+
 def test_every_gate_of_the_state_is_orthogonal():
     kernel = params_of(LSTMCell(UNITS, initializer=BY_PART))["kernel"]
     np.testing.assert_array_equal(kernel[:DEPTH], 2)

@@ -105,6 +105,7 @@ def test_qrnn_is_a_convolution_and_a_pooling(pooling):
     np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-9)
 
 
+@pytest.mark.fast("chunks")
 @pytest.mark.parametrize("form", [by_loop, by_chunks], ids=["loop", "chunks"])
 def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
     """Blocks of 8 of 21 steps, with lengths, padding of NaN, and packed rows."""
@@ -180,6 +181,7 @@ def test_a_wide_state_of_narrow_inputs():
         cell.apply(params, jnp.ones((2, DEPTH)), jnp.ones((2, UNITS), jnp.float32))
 
 
+@pytest.mark.fast("cell0")
 @pytest.mark.parametrize("cell", [jaxrnn.LRUCell(DEPTH), jaxrnn.MLSTMCell(4)])
 def test_a_plain_tuple_passes_for_a_state(cell):
     """As for an LSTM: whole sequences return it, one step the named tuple."""

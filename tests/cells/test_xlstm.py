@@ -38,6 +38,7 @@ def set_chunks(monkeypatch, size):
         monkeypatch.setattr(MLSTMCell, "apply_sequence", steps_alone)
 
 
+@pytest.mark.fast("chunks-mlstm", "steps-slstm")
 @pytest.mark.parametrize("case", CASES)
 def test_same_as_the_package(case, chunks):
     cell, make = CASES[case]
@@ -95,7 +96,7 @@ def test_the_biases_start_as_in_the_package():
 LAWS = {law.__name__: law for law in testing.LAWS}
 
 
-@pytest.mark.fast("maps_over_an_axis")
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["maps_over_an_axis", "differentiates_twice"])
 def test_chunks_keep_the_laws(law, monkeypatch):
     set_chunks(monkeypatch, 2)  # Of 3 steps.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bound
 
 import jaxrnn
 import jaxrnn.decode
@@ -162,11 +163,11 @@ def attending(mechanism=None, inner=None, **options):
 
 
 def draw(*shape, seed=0):
-    return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def params_of(cell):
-    return cell.init(jax.random.key(1), draw(B, I))
+    return bound(cell, I, "float32", 1, scale=0.5).params
 
 
 def over_time(cell, params, memory, x, lengths=None, **options):
@@ -200,6 +201,7 @@ def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
     assert not np.asarray(clean[1])[np.broadcast_to(beyond, memory.shape)].any()
 
 
+@pytest.mark.slow
 def test_static_rnn_and_modules_take_it():
     linen = pytest.importorskip("jaxrnn.linen")
     nnx = pytest.importorskip("jaxrnn.nnx")

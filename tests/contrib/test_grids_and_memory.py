@@ -49,6 +49,7 @@ def test_states_of_equal_grids_are_of_one_class_and_survive_pickling():
     assert isinstance(again, first.state_tuple_type)
 
 
+@pytest.mark.slow
 def test_a_fixed_ratio_has_no_gradient():
     inputs = jnp.full((2, 1), 0.3), jnp.ones((2, 3))
 
@@ -63,6 +64,7 @@ def test_a_fixed_ratio_has_no_gradient():
     assert not slope(False)
 
 
+@pytest.mark.slow
 def test_a_packed_sequence_starts_with_the_first_memory():
     cell = contrib.NTMCell(jaxrnn.GRUCell(3), 4, 2, 1, 1, output_dim=2)
     x, lengths = jax.random.normal(KEY, (2, 3, 2)), jnp.array([3, 2])

@@ -33,6 +33,7 @@ def test_dropout_draws_from_the_key():
     assert not np.allclose(dropped, run(seeded, params, jax.random.key(2))[0])
 
 
+@pytest.mark.slow
 def test_dropout_scales_what_it_keeps():
     cell = contrib.LayerNormBasicLSTMCell(
         1000, layer_norm=False, dropout_keep_prob=0.7, forget_bias=0.0

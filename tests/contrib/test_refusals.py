@@ -128,6 +128,7 @@ def test_attention_over_an_empty_batch(state_is_tuple):
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, want)
 
 
+@pytest.mark.slow
 def test_windows_of_rows_that_are_divided():
     cell = contrib.TimeFreqLSTMCell(2, num_windows=2, **WINDOWS)
     x = jax.random.normal(KEY, (4, 3, 5))

@@ -1,6 +1,6 @@
 """Variables of TensorFlow's v1 cells give the cells that TensorFlow ran.
 
-The golden, and how to make it anew: `golden/make_convert_tf1.py`.
+The golden, and how to make it anew: `golden/generate/make_convert_tf1.py`.
 """
 
 import pathlib

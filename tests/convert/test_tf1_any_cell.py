@@ -1,6 +1,6 @@
 """`save` and `load` of every cell; names of users' cells as TensorFlow gives them.
 
-The names, and how to record them anew: `golden/make_convert_names.py`.
+The names, and how to record them anew: `golden/generate/make_convert_names.py`.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Variables of attention, under the names of real graphs, give the cell and back.
 
-The names, and how to record them anew: `golden/make_convert_attention.py`.
+The names, and how to record them anew: `golden/generate/make_convert_attention.py`.
 """
 
 import json

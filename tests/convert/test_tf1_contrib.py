@@ -1,6 +1,6 @@
 """Variables of contrib's cells, under the names of real graphs, give those cells.
 
-The names, and how to record them anew: `golden/make_convert_contrib.py`.
+The names, and how to record them anew: `golden/generate/make_convert_contrib.py`.
 """
 
 import json

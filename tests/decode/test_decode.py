@@ -332,6 +332,7 @@ def test_gradient_of_greedy_scores():
     check_gradient("lstm", make_params("lstm", 4, 9), run)
 
 
+@pytest.mark.slow
 def test_gradient_of_beam_scores():
     run = lambda p: beam_runner("gru", 5, 3)(p, 0.0)
     check_gradient("gru", make_params("gru", 4, 2), run)

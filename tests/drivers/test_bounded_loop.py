@@ -94,6 +94,7 @@ def rematerialized(run):
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.fast("gradient", "tangent_of_gradient", "many", "rematerialized")
 @pytest.mark.parametrize(
     "mode",
     [

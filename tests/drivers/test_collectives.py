@@ -31,7 +31,7 @@ ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]  # On any mesh.
 AXES = ["auto", "explicit", "shard_map"]
 
 
-@pytest.mark.fast("*-LSTM, GRU", "*-LSTM, peepholes, projection")
+@pytest.mark.fast("auto-LSTM, GRU", "shard_map-LSTM, peepholes, projection")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("axes", AXES)
 def test_data_parallel_sums_gradients_once(axes, cell):
@@ -79,7 +79,7 @@ def test_kernels_divided_by_columns_are_gathered_before_the_loop(axes, cell):
     assert "all-gather" in outside
 
 
-@pytest.mark.fast("auto-data-*projection", "explicit-tensor-*projection")
+@pytest.mark.fast("explicit-tensor-LSTM, peepholes, projection")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layout", ["data", "FSDP", "tensor"])
 @pytest.mark.parametrize("axes", ["auto", "explicit"])

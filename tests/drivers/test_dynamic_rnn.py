@@ -39,31 +39,6 @@ def test_leaves_without_axes_count_the_steps_of_the_loop(lengths, steps):
         np.testing.assert_allclose(total, (X * kept[..., None]).sum(1), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "lengths",
-    [
-        [5, 0, 3, 1],
-        np.array([5, 0, 3, 1], np.uint8),
-        np.array([2**32 + 1, -(2**40), 3, 1], np.int64),
-        jnp.asarray([2**32 + 1, -(2**40), 3, 1], jnp.int64),
-        [jnp.int32(5), 0, 3, 1],
-        (5, -1, 3, 1),
-    ],
-    ids=["list", "uint8", "int64", "jax_int64", "list_of_arrays", "tuple"],
-)
-def test_lengths_of_every_kind(lengths):
-    want, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, [5, 0, 3, 1], dtype="float32")
-    got, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, lengths, dtype="float32")
-    np.testing.assert_array_equal(got, want)
-
-
-def test_boolean_lengths_are_zero_or_one():
-    flags = np.array([True, False, True, False])
-    got, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, flags, dtype="float32")
-    want, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, [1, 0, 1, 0], dtype="float32")
-    np.testing.assert_array_equal(got, want)
-
-
 def close_to_rounding(got, want):
     # Two programs: XLA may fuse a product and a sum into one rounding or into two.
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-5, 1e-6), got, want)

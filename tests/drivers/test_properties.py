@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn._time import masking as _masking
 
 BATCH, TIME, DEPTH = 4, 6, 2
 CELLS = {
@@ -94,22 +93,6 @@ def test_outputs_end_where_rows_end_and_repeat_as_the_state(name, seed, n):
         assert not outputs[b, n[b] :].any()
         if n[b]:
             close(outputs[b, n[b] - 1], last[b])
-
-
-@hypothesis.given(seeds, lengths, st.booleans())
-@quick
-def test_reversing_twice_is_the_identity(seed, n, time_major):
-    x, n = data(seed), jnp.clip(jnp.asarray(n, jnp.int32), 0, TIME)
-    x = jnp.swapaxes(x, 0, 1) if time_major else x
-    tree = {"a": x, "b": [x[..., 0]]}
-    once = _masking.reverse_sequence(tree, n, time_major)
-    equal(_masking.reverse_sequence(once, n, time_major), tree)
-    rows = jnp.swapaxes(once["a"], 0, 1) if time_major else once["a"]
-    source = jnp.swapaxes(x, 0, 1) if time_major else x
-    for b in range(BATCH):
-        k = int(n[b])
-        want = np.concatenate([source[b, :k][::-1], source[b, k:]])
-        np.testing.assert_array_equal(rows[b], want)
 
 
 @hypothesis.given(cells, seeds, lengths)

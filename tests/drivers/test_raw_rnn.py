@@ -337,7 +337,7 @@ def test_is_dynamic_rnn_for_any_lengths(lengths):
 PAGE = jax.jit(lambda params, x, n: from_array(cells()[0], params, x, n, max_time=6))
 
 
-@pytest.mark.fast("*-nan")
+@pytest.mark.fast("compiled-nan")
 @pytest.mark.parametrize("padding", [0.5, np.nan, np.inf])
 @pytest.mark.parametrize("max_time", STARTS.values(), ids=STARTS)
 def test_has_the_gradients_of_dynamic_rnn_whatever_the_padding_holds(max_time, padding):

@@ -86,7 +86,7 @@ STRATEGIES = {
 }
 
 
-@pytest.mark.fast("gru-recompute", "linear-nested")
+@pytest.mark.fast("gru-recompute")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", ["gru", "linear", "function"])
 def test_memory_strategies(name, strategy):
@@ -206,7 +206,7 @@ def test_vmap_and_checkpoint(name):
     close(got, jax.tree.map(lambda *parts: jnp.stack(parts), *want))
 
 
-@pytest.mark.fast("lstm-*Explicit", "linear-*Auto")
+@pytest.mark.fast("lstm-AxisType.Explicit")
 @pytest.mark.parametrize("kind", AxisType)
 @pytest.mark.parametrize("name", ["lstm", "linear", "function"])
 def test_rows_on_several_devices(name, kind):

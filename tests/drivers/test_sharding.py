@@ -72,9 +72,7 @@ close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-11)
 ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in CELLS)]
 
 
-@pytest.mark.fast(
-    "*Auto-stack-sharded", "*Auto-function-sharded", "*Explicit-lstm-sharded"
-)
+@pytest.mark.fast("*Auto-function-sharded", "*Explicit-lstm-sharded")
 @pytest.mark.parametrize(("name", "lengths"), ON_A_MESH)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_on_a_mesh(name, axis_type, lengths):
@@ -376,7 +374,7 @@ UNDIVIDED = {
 SPECS = {"columns": P(None, "model"), "rows": P("model"), "fsdp": P("data")}
 
 
-@pytest.mark.fast("columns-*")
+@pytest.mark.fast("columns-centered", "columns-by_place", "columns-one_state")
 @pytest.mark.parametrize("cell", UNDIVIDED.values(), ids=UNDIVIDED)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
@@ -445,7 +443,7 @@ def test_inputs_that_are_divided_along_time_are_refused():
         jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype)
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("swap_memory", [False, True])
 def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
     """Windows of time, one after the other."""
@@ -469,6 +467,7 @@ def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
     close(jax.jit(jax.grad(windows))(divided, put(X, "data"), LENGTHS), want)
 
 
+@pytest.mark.slow
 def test_initial_states_of_packs_whose_rows_are_divided():
     cell, mesh = LSTMCell(4), jax.make_mesh((2,), ("data",))
     params, packed = params_of(cell), jaxrnn.pack_sequences(X, LENGTHS, rows=6)

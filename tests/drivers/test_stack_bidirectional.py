@@ -4,6 +4,7 @@
 import re
 
 import chex
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +33,7 @@ def data():
 
 
 def bound(cell, depth=DEPTH, seed=0):
-    params = cell.init(jax.random.key(seed), jax.ShapeDtypeStruct((BATCH, depth), F64))
-    return cell.bind(params)
+    return helpers.bound(cell, depth, seed=seed, scale=0.5)
 
 
 def with_gradients(run, *args):

@@ -3,6 +3,7 @@
 
 import re
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +98,7 @@ def test_equals_dynamic_rnn(name, with_lengths):
     close(differentiated(setup, listed, lengths), want, F64)
 
 
+@pytest.mark.fast("lengths1")
 @pytest.mark.parametrize("lengths", [None, [3, 0]])
 def test_equal_steps_are_compiled_once(lengths):
     cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
@@ -364,7 +366,7 @@ F32 = jnp.float32
 
 
 def bound(cell):
-    return cell.bind(cell.init(jax.random.key(0), jnp.asarray(X[0])))
+    return helpers.bound(cell, 3, "float32")
 
 
 GRU, LSTM = bound(GRUCell(2)), bound(LSTMCell(2))

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ KEYS = jax.random.split(jax.random.key(0))
 
 
 def bound(cell):
-    return cell.bind(cell.init(jax.random.key(0), jnp.asarray(X[:, 0])))
+    return helpers.bound(cell, X.shape[-1], "float32")
 
 
 RNN, GRU, LSTM = (bound(c(2)) for c in (BasicRNNCell, GRUCell, LSTMCell))
@@ -492,7 +493,8 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
         dynamic_rnn(GRU, x, dtype=float)
         GRUCell(2).init(key, X[:, 0].astype(np.float64))
         GRUCell(2).get_initial_state(X[:, 0].astype(np.float64))
-    dynamic_rnn(bound(GRUCell(2, dtype="float64")), x.astype(float), dtype="float64")
+    wide = helpers.bound(GRUCell(2, dtype="float64"), 3)
+    dynamic_rnn(wide, x.astype(float), dtype="float64")
 
 
 def test_a_function_without_parameters_that_reads_some():

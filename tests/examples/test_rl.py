@@ -28,6 +28,7 @@ def rollout():
     return params, parts, state
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_what_acted(rollout):
     params, parts, _ = rollout
     for before, part in parts:

@@ -97,7 +97,7 @@ def close(got, want):
         np.testing.assert_allclose(g, w, rtol=0, atol=5e-6)
 
 
-@pytest.mark.fast("lstm_peepholes", "gru*", "both_layers")
+@pytest.mark.fast("lstm_peepholes", "gru_after", "both_layers")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
     """Rows of length 0, padding of NaN, any batch and time by one session."""
@@ -138,6 +138,7 @@ def test_in_parts():
     close([np.concatenate(parts, 1), *states], driver(cell, x))
 
 
+@pytest.mark.fast("gru")
 @pytest.mark.parametrize("name", ["gru", "both_layers"])
 def test_time_major(name):
     x, lengths = padded()

@@ -243,6 +243,7 @@ def test_a_bounded_look_ahead(lookahead):
     assert_near(got[..., :UNITS], forward, tolerance=1e-6)
 
 
+@pytest.mark.slow
 def test_two_layers_carry_what_they_computed():
     """The second forward cell goes on from the state of the chunk before."""
     cells, chunk, lookahead, x = BOTH["two"], 4, 2, sequence(1, 12)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,13 +22,7 @@ FULL = {"use_peepholes": True, "num_proj": 2, "cell_clip": 0.3, "proj_clip": 0.1
 
 def bound(cell, depth=DEPTH, seed=0):
     """The cell with parameters that are all random, biases too."""
-    params = cell.init(jax.random.key(seed), jnp.ones((1, depth), F32), F32)
-    keys = iter(jax.random.split(jax.random.key(seed + 1), 99))
-    return cell.bind(
-        jax.tree.map(
-            lambda a: a + 0.3 * jax.random.normal(next(keys), a.shape, F32), params
-        )
-    )
+    return helpers.bound(cell, depth, "float32", seed, scale=0.5)
 
 
 def both(*arguments, **options):

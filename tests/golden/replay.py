@@ -124,15 +124,18 @@ def _stack(specs: Any) -> Any:
 
 
 def arguments(case: Case) -> dict[str, Any]:
-    """What gradients are taken of, by name: parameters, inputs and given states."""
+    """What gradients are taken of, by name: parameters, inputs and given states.
+
+    `jnp.asarray` would compile a copy for each shape.
+    """
     names = [key for key in case["structures"] if key not in _PARTS]
-    return {name: jax.tree.map(jnp.asarray, golden(case, name)) for name in names}
+    return {name: jax.tree.map(jax.device_put, golden(case, name)) for name in names}
 
 
 def lengths(case: Case) -> jax.Array | None:
     """The case's lengths."""
     given = case["lengths"]
-    return given and jnp.asarray(np.asarray(given["values"], given["dtype"]))
+    return given and jax.device_put(np.asarray(given["values"], given["dtype"]))
 
 
 def call(case: Case, given: dict[str, Any], sequence_length: Any) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def run(case: Case) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """The results of a case, and the gradients by path, both from one compilation."""
     given, sequence_length = arguments(case), lengths(case)
     cotangents = {
-        f"/{part}{path}": jnp.asarray(array)
+        f"/{part}{path}": array
         for part in _PARTS
         for path, array in golden_leaves(case, f"w_{part}").items()
     }

@@ -66,7 +66,7 @@ def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
 def arguments(case: Case) -> dict[str, Any]:
     """What the call is given: parameters, arguments and states, as arrays of JAX."""
     names = [name for name in structures(case) if name != "results"]
-    return {name: jax.tree.map(jnp.asarray, golden(case, name)) for name in names}
+    return {name: jax.tree.map(jax.device_put, golden(case, name)) for name in names}
 
 
 def steps(case: Case) -> int | None:
@@ -133,10 +133,7 @@ def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     given, count = arguments(case), steps(case)
     if not jit:
         return jax.tree.map(np.asarray, call(case, given, None)), None
-    cotangents = {
-        path: jnp.asarray(array)
-        for path, array in golden_leaves(case, "w_results").items()
-    }
+    cotangents = golden_leaves(case, "w_results")
     limit = None if count is None else count + spare
     pull = functools.partial(_pull, case, max_time=limit)
     return jax.tree.map(np.asarray, _quickly(pull, given, cotangents))

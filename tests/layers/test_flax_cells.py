@@ -368,6 +368,7 @@ def weigh(outs):
     )
 
 
+@pytest.mark.slow
 def test_a_decoder_of_linen():
     cell, state = GRUCell(UNITS), draw(ROWS, UNITS)
     decoder = LinenDecoder(cell)

@@ -109,7 +109,14 @@ EACH = [("function", s) for s in STRATEGIES] + [
 ]
 
 
-@pytest.mark.fast("function-*", "lstm-Uneven*", "stack-Recompute*", "noisy-Uneven*")
+@pytest.mark.fast(
+    "function-Offload()",
+    "function-Recompute(4)",
+    "function-Nested(2)",
+    "function-Offload(Nested(3))",
+    "function-Uneven(on_host=True)",
+    "stack-Recompute(4)",
+)
 @pytest.mark.parametrize(("name", "strategy"), EACH, ids=str)
 def test_results_are_those_of_keep(name, strategy):
     cell, params, x, state = make(name)
@@ -152,12 +159,9 @@ MODES = {
 
 
 @pytest.mark.fast(
-    "lstm-eager-Nested*",
-    "lstm-vmap-Offload*",
-    "lstm-checkpoint-Offload*",
-    "lstm-forward-Nested*",
-    "lstm-forward of backward-Offload*",
-    "function-eager-Offload*",
+    "lstm-vmap-Offload(Keep(), 2)",
+    "lstm-forward of backward-Offload(Keep(), 2)",
+    "function-eager-Offload(Keep(), 2)",
 )
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
@@ -315,7 +319,7 @@ def test_on_a_cpu_true_is_recompute():
 RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
 
 
-@pytest.mark.fast("Uneven*", "Offload(Keep())-params")
+@pytest.mark.fast("Offload(Keep())-params")
 @pytest.mark.parametrize("mapped", ["ends", "params"])
 @pytest.mark.parametrize("strategy", RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
@@ -346,7 +350,7 @@ def test_raw_rnn_keeps_the_states_between_segments():
     assert saved == pytest.approx(states(4) - states(64), rel=0.2)
 
 
-@pytest.mark.fast("Recompute*")
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [Recompute(2), Offload(Keep(), 4)], ids=str)
 def test_packed_rows_restart_in_any_segment(strategy):
     cell, params, x, _ = make("noisy", 5, 9)

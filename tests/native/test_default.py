@@ -231,7 +231,7 @@ def test_packed_sequences(name, time_major, request):
     assert_near(differentiated(call, *given), want)
 
 
-@pytest.mark.fast("lstm")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_second_derivatives_of_packed_sequences(name, request):
     """XLA's loop saves the state before a restart, the native one that after it."""
@@ -265,6 +265,7 @@ def test_mapped_packed_sequences(mapped, request):
     assert [c.shape[:3] for c in calls(step, *wide)] == [(2, 4, 7)] * 2
 
 
+@pytest.mark.slow
 def test_mapped_cotangents_of_packed_sequences(request):
     """What the forward loop saved is shared by the entries."""
     call, (params, *others) = of_packed(CELLS["gru"], False)

@@ -40,7 +40,7 @@ def with_bad_padding(x, state):
     return jnp.where(dead[..., None], jnp.nan, x), jax.tree.map(bad, state)
 
 
-@pytest.mark.fast("*-joined", "False-gru", "True-rnn")
+@pytest.mark.fast("False-gru", "True-joined")
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_ragged_rows_with_bad_padding(name, time_major):
@@ -195,7 +195,7 @@ KINDS = (
 )
 
 
-@pytest.mark.fast("lstm-grad_of_grad", "gru-forward_mode", "lstm-rematerialized")
+@pytest.mark.fast("lstm-grad_of_grad", "gru-forward_mode")
 @pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_derivatives_of_all_kinds(name, of):
@@ -302,6 +302,7 @@ def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
     assert len(calls(of("native", jax.vmap), *given)) == 2
 
 
+@pytest.mark.fast("forward_mode")
 @pytest.mark.parametrize("of", [grad_of_grad, forward_mode], ids=lambda of: of.__name__)
 def test_further_derivatives_of_mapped_nets(of):
     cell = CELLS["gru"]

@@ -25,7 +25,8 @@ import jaxrnn.lite
 import jaxrnn.nnx
 
 PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
-REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
+SCRIPT = "tests/golden/generate/make_params.py"
+REGENERATE = f"Run `python {SCRIPT}` and look at the difference."
 
 
 def public(module):

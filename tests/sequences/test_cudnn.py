@@ -187,6 +187,7 @@ def test_time_first(stand_in):
     assert_near(jnp.swapaxes(got[0][0], 0, 1), run(cell, "xla", params, x, state)[0])
 
 
+@pytest.mark.slow
 def test_whole_rows(stand_in):
     cell = CELLS["basic"]
     given = *data(cell), None
@@ -483,7 +484,7 @@ def of_nnx(cell, x, name):
     return jax.tree.leaves(flax.nnx.jit(flax.nnx.value_and_grad(call))(module))
 
 
-@pytest.mark.fast("of_nnx")
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [of_linen, of_nnx], ids=lambda of: of.__name__)
 def test_modules(stand_in, of):
     cell = CELLS["lstm"]

@@ -79,6 +79,7 @@ def scanned(resets, a, x, h):
     return hs, last
 
 
+@pytest.mark.fast("loop-real", "chunks-complex")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_of_both_orders(kind):
@@ -103,6 +104,7 @@ def test_derivatives_of_both_orders(kind):
         )
 
 
+@pytest.mark.fast("chunks")
 @pytest.mark.usefixtures("form")
 def test_what_stood_before_a_reset_does_not_matter():
     """Not even NaN: neither in states nor in gradients."""

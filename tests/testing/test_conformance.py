@@ -1,42 +1,35 @@
-"""Every exported cell against every law."""
+"""Every exported cell against its laws: `tests/cases.py` says which."""
 
 import jax.numpy as jnp
 import pytest
-from cases import CASES, ONE_OF_EACH_KIND
+from cases import CASES
 
 from jaxrnn import testing
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module")
 def setup(request):
     """One setup for all laws of a case, so that shared programs are compiled once."""
     case = CASES[request.param]
     return testing.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
 
 
-CHEAP = "*-is_a_value", "*-inits_from_shapes", "*-has_its_sizes"
-# Rows that run the code of other rows: an axis more or less, a state that is joined,
-# stages of the core. They are compared with the oracle, forward and backward.
-SIBLINGS = {"conv", "conv1d", "conv3d", "grid_joined", "attention_joined"}
-SIBLINGS |= {"min_lstm", "qrnn", "qrnn_ifo", "sru"}
-SIBLINGS |= {"glstm_projection", "phased_fixed", "lstm_block", "gru_block"}
-SIBLINGS |= {"past_inputs"}
-FEW = {"is_a_value", "inits_from_shapes", "has_its_sizes", "runs_as_a_loop"}
-FEW |= {"runs_backwards_as_a_loop", "ignores_padding", "runs_a_subclass"}
-# These laws are about derivative rules and strategies of memory, which cells share: one
-# row for each rule, and cells with other steps, inputs or states.
-OF_RULES = {"differentiates_twice", "runs_in_little_memory", "starts_again_at_resets"}
-RULES = {"gru_cudnn", "lru", "min_gru", "mlstm", "rg_lru", "slstm", *ONE_OF_EACH_KIND}
-RULES |= {"attention", "conv2d", "embedding", "layer_norm_lstm", "phased"}
-RULES |= {"temporal_conv"}
+def rows():
+    for name, case in CASES.items():
+        for law in testing.LAWS:
+            if law in case.laws:
+                marks = () if law in case.fast else pytest.mark.slow
+                yield pytest.param(name, law, marks=marks, id=f"{name}-{law.__name__}")
 
 
-@pytest.mark.fast(*(f"{name}-*" for name in ONE_OF_EACH_KIND), *CHEAP)
-@pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
-def test_law(setup, law, request):
-    row = request.node.callspec.params["setup"]
-    if row in SIBLINGS and law.__name__ not in FEW:
-        pytest.skip("another row runs the same code")
-    if row not in RULES and law.__name__ in OF_RULES:
-        pytest.skip("another row has the same rule")
+@pytest.mark.parametrize(("setup", "law"), list(rows()), indirect=["setup"])
+def test_law(setup, law):
     law(setup)
+
+
+def test_every_law_has_rows_in_both_runs():
+    for law in testing.LAWS:
+        assert any(law in case.fast for case in CASES.values()), law
+        assert sum(law in case.laws for case in CASES.values()) > 10, law
+    for name, case in CASES.items():
+        assert case.fast <= case.laws <= frozenset(testing.LAWS), name

@@ -162,6 +162,19 @@ def test_a_good_cell_passes(dtype):
     check_cell(cell_of(good), STEP, dtype)
 
 
+@pytest.mark.fast(
+    "unhashable",
+    "inits_from_values",
+    "starts_at_one",
+    "output_size",
+    "state_dtype",
+    "one_result",
+    "counting",
+    "hidden_noise",
+    "undefined_at_zero",
+    "binds_another",
+    "rows_meet",
+)
 @pytest.mark.parametrize(("cell", "law"), BROKEN.values(), ids=BROKEN)
 def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
     with pytest.raises(AssertionError, match=f"breaks `{law}`"):

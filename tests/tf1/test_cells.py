@@ -1,6 +1,6 @@
 """jaxrnn gives what TensorFlow gave: outputs, states, gradients, and refusals.
 
-The goldens, and how to make them anew: `golden/make_tf1.py`.
+The goldens, and how to make them anew: `golden/generate/make_tf1.py`.
 """
 
 import builtins
@@ -14,7 +14,7 @@ from ..golden import error_specs, replay, specs
 
 CASES = replay.recorded()["cases"]
 ERRORS = replay.recorded()["errors"]
-REGENERATE = "Run `python tests/golden/make_tf1.py`."
+REGENERATE = "Run `python tests/golden/generate/make_tf1.py`."
 
 
 def names(specifications):

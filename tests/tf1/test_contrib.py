@@ -1,6 +1,6 @@
 """jaxrnn.contrib gives what TensorFlow's contrib gave: outputs, states, gradients.
 
-The goldens, and how to make them anew: `golden/make_contrib.py`.
+The goldens, and how to make them anew: `golden/generate/make_contrib.py`.
 """
 
 import json
@@ -41,8 +41,8 @@ def test_same_as_contrib(case):
 def test_goldens_are_those_of_the_specs(family):
     got = [{k: v for k, v in c.items() if k != "structures"} for c in in_family(family)]
     wanted = json.loads(json.dumps(FAMILIES[family]))
-    command = f"python tests/golden/make_contrib.py --contrib PATH --only {family}"
-    assert got == wanted, f"Run `{command}`."
+    script = "tests/golden/generate/make_contrib.py"
+    assert got == wanted, f"Run `python {script} --contrib PATH --only {family}`."
     stored = {key.split("/")[0] for key in replay.arrays(family, "contrib")}
     assert stored == {case["name"] for case in wanted}
 

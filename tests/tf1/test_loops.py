@@ -1,6 +1,6 @@
 """raw_rnn, TensorArray and the unrolled drivers give what TensorFlow gave.
 
-The goldens, and how to make them anew: `golden/make_tf1_loops.py`.
+The goldens, and how to make them anew: `golden/generate/make_tf1_loops.py`.
 """
 
 import builtins
@@ -13,7 +13,7 @@ from ..golden import loop_specs, loop_store, replay, replay_loops
 from .test_cells import names, one_in
 
 CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
-REGENERATE = "Run `python tests/golden/make_tf1_loops.py`."
+REGENERATE = "Run `python tests/golden/generate/make_tf1_loops.py`."
 
 
 def run_in(where, cases=CASES):

@@ -1,6 +1,8 @@
-"""Gradients of rows that have ended: what the cell computes there must not matter."""
+"""Rows that have ended: they are not reversed, and what is computed there is masked."""
 
 import chex
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from helpers import normalized
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
+from jaxrnn._time import masking
 
 F64 = jnp.float64
 
@@ -120,3 +123,23 @@ def test_a_leaf_made_of_all_rows_sees_padding_as_zeros():
         unit = np.zeros(x.shape)
         unit[index] = 1
         np.testing.assert_allclose(got[index], step(unit), atol=1e-9)
+
+
+@hypothesis.given(
+    st.integers(0, 2**16),
+    st.lists(st.integers(0, 6), min_size=4, max_size=4),
+    st.booleans(),
+)
+@hypothesis.settings(max_examples=25)
+def test_reversing_twice_is_the_identity(seed, lengths, time_major):
+    x = np.random.default_rng(seed).normal(size=(4, 6, 2))
+    n = jnp.asarray(lengths, jnp.int32)
+    given = jnp.asarray(np.swapaxes(x, 0, 1) if time_major else x)
+    tree = {"a": given, "b": [given[..., 0]]}
+    once = masking.reverse_sequence(tree, n, time_major)
+    twice = masking.reverse_sequence(once, n, time_major)
+    chex.assert_trees_all_equal(twice, tree)
+    rows = np.swapaxes(once["a"], 0, 1) if time_major else once["a"]
+    for row, source, k in zip(rows, x, lengths, strict=True):
+        want = np.concatenate([source[:k][::-1], source[k:]])
+        np.testing.assert_array_equal(row, want)

@@ -136,7 +136,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.fast("conv-lengths", "past-short")
+@pytest.mark.fast("conv-lengths")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", CELLS)
 def test_sequences_give_what_steps_give(name, variant):
@@ -364,6 +364,7 @@ def test_divided_parameters_on_an_explicit_mesh():
     near(got, np.asarray(run(params)))
 
 
+@pytest.mark.slow
 def test_a_wide_zero_state_of_narrow_inputs():
     """One recipe for all linear cells: the zero state in float32, bfloat16 inputs."""
     cell = jaxrnn.TemporalConvWrapper(jaxrnn.MinGRUCell(4), 3, 3)

@@ -2,7 +2,7 @@
 
 It needs recurrentgemma 1.0.1 with PyTorch, for the CPU, and NumPy:
 
-    python tests/golden/make_rg_lru.py
+    python tests/golden/generate/make_rg_lru.py
 
 Two runs on one machine write the same arrays. The keys are a case's name and then
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from recurrentgemma.torch import layers
 
-HERE = pathlib.Path(__file__).resolve().parent
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
 BATCH, TIME, WIDTH = 2, 5, 4
 
 
@@ -53,8 +53,8 @@ def rg_lru(heads: int, position: int) -> dict[str, np.ndarray]:
 def save(file: str, cases: dict[str, dict[str, np.ndarray]]) -> None:
     """One file of several cases."""
     arrays = {f"{case}/{k}": v for case, run in cases.items() for k, v in run.items()}
-    HERE.mkdir(exist_ok=True)
-    np.savez_compressed(HERE / file, **arrays)
+    GOLDEN.mkdir(exist_ok=True)
+    np.savez_compressed(GOLDEN / file, **arrays)
 
 
 def make_rg_lru() -> None:

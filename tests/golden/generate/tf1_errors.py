@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from . import tf1_cells, trees
+from .. import trees
+from . import tf1_cells
 
 tf1 = tf.compat.v1
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from . import tf1_cells, tf1_errors, trees
+from .. import trees
+from . import tf1_cells, tf1_errors
 
 tf1 = tf.compat.v1
 

@@ -3,7 +3,7 @@
 It needs TensorFlow 2.21 with `tf_keras` 2.21, for the cells of `tf.compat.v1`, and
 runs in graph mode with while loops of version 2:
 
-    python tests/golden/make_tf1.py
+    python tests/golden/generate/make_tf1.py
 
 Two runs on one machine write the same bytes. Per family of `specs.py` there is one
 `<family>.npz` without pickles. Its keys are a case's name and then
@@ -31,14 +31,15 @@ from typing import Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Its tanh is approximate.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import tensorflow as tf
-from golden import error_specs, specs, tf1_cells, tf1_errors, trees
+from golden import error_specs, specs, trees
+from golden.generate import tf1_cells, tf1_errors
 
 tf1 = tf.compat.v1
-HERE = pathlib.Path(__file__).resolve().parent / "tf1"
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "tf1"
 _PADDING = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 # What a variable's name says beyond its path in jaxrnn's nested dicts.
 _SCOPES = {"rnn", "bidirectional_rnn", "fw", "bw", "hand", "multi_rnn_cell"}
@@ -363,7 +364,7 @@ def prepare() -> None:
 
 def main() -> None:
     """Writes all files."""
-    HERE.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     prepare()
     families: dict[str, dict[str, np.ndarray]] = {}
     cases = []
@@ -373,7 +374,7 @@ def main() -> None:
         families.setdefault(case["family"], {}).update(arrays)
         cases.append({**case, "structures": structures})
     for family, arrays in families.items():
-        np.savez_compressed(HERE / f"{family}.npz", **arrays)
+        np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
     recorded = {
         "tensorflow": tf.__version__,
         "cases": cases,
@@ -381,7 +382,7 @@ def main() -> None:
             {**error, "tf": tf1_errors.raised(error)} for error in error_specs.ERRORS
         ],
     }
-    (HERE / "cases.json").write_text(readable(recorded))
+    (FOLDER / "cases.json").write_text(readable(recorded))
 
 
 if __name__ == "__main__":

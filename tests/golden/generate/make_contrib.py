@@ -3,7 +3,7 @@
 It needs what `make_tf1.py` needs, and the folder `tensorflow/contrib` of a checkout
 from before TensorFlow 2, which `contrib_sources.py` runs:
 
-    python tests/golden/make_contrib.py --contrib PATH [--only PREFIX]
+    python tests/golden/generate/make_contrib.py --contrib PATH [--only PREFIX]
 
 With `--only`, only the families whose names begin so are written. For each family of
 `contrib_cases` there is one `.npz`, as in `make_tf1.py`, and one `.json` of its cases.
@@ -14,14 +14,17 @@ import pathlib
 import sys
 from typing import Any
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(GOLDEN.parent))
 
 import numpy as np  # noqa: E402
-from golden import make_tf1  # noqa: E402  # First: TensorFlow reads its settings.
+
+# First: TensorFlow reads its settings.
+from golden.generate import make_tf1  # noqa: E402
 
 # isort: split
-from golden import contrib_sources, contrib_specs, tf1_cells  # noqa: E402
+from golden import contrib_specs  # noqa: E402
+from golden.generate import contrib_sources, tf1_cells  # noqa: E402
 
 # Wrappers that make no variables, so that those of their cell are at the top.
 _BARE = ("ResidualWrapper", "DropoutWrapper", "DeviceWrapper")
@@ -70,9 +73,9 @@ def write(family: str, cases: list[dict[str, Any]]) -> None:
         make_tf1.check(made, case)
         arrays |= made
         found.append({**case, "structures": structures})
-    np.savez_compressed(HERE / "contrib" / f"{family}.npz", **arrays)
+    np.savez_compressed(GOLDEN / "contrib" / f"{family}.npz", **arrays)
     recorded = {"tensorflow": make_tf1.tf.__version__, "cases": found}
-    path = HERE / "contrib" / f"{family}.json"
+    path = GOLDEN / "contrib" / f"{family}.json"
     path.write_text(make_tf1.readable(recorded))
 
 
@@ -85,7 +88,7 @@ def main() -> None:
     make_tf1.prepare()
     modules = contrib_sources.load(options.contrib)
     tf1_cells.MODULES.extend(vars(modules).values())
-    (HERE / "contrib").mkdir(exist_ok=True)
+    (GOLDEN / "contrib").mkdir(exist_ok=True)
     for family, cases in contrib_specs.families().items():
         if family.startswith(options.only):
             write(family, cases)

@@ -2,7 +2,7 @@
 
 It needs the package `xlstm` 2.0.6 and PyTorch for the CPU:
 
-    python tests/golden/make_xlstm.py
+    python tests/golden/generate/make_xlstm.py
 
 Two runs on one machine write the same arrays. The keys are a case's name and then
 
@@ -151,7 +151,7 @@ def main() -> None:
         torch.manual_seed(seed)
         tensors |= {f"{name}/{key}": leaf for key, leaf in run(*case).items()}
     arrays = {key: leaf.detach().numpy() for key, leaf in tensors.items()}
-    path = pathlib.Path(__file__).resolve().with_name("xlstm.npz")
+    path = pathlib.Path(__file__).resolve().parents[1] / "xlstm.npz"
     np.savez_compressed(path, **arrays)
 
 

@@ -2,7 +2,7 @@
 
 It needs TensorFlow 2.21 with `tf_keras` 2.21, for the cells of `tf.compat.v1`:
 
-    python tests/golden/make_convert_tf1.py
+    python tests/golden/generate/make_convert_tf1.py
 
 Two runs on one machine write the same bytes. Under the name of each case there are
 
@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 tf1 = tf.compat.v1
-HERE = pathlib.Path(__file__).resolve().parent
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
 BATCH, TIME, DEPTH = 2, 3, 2
 DTYPE = "float64"
 
@@ -145,7 +145,7 @@ def main():
     arrays = {}
     for name, build in CASES.items():
         arrays |= record(name, build)
-    np.savez_compressed(HERE / "convert" / "tf1.npz", **arrays)
+    np.savez_compressed(GOLDEN / "convert" / "tf1.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 It needs what `make_contrib.py` needs, and builds the graphs of the same cases:
 
-    python tests/golden/make_convert_contrib.py --contrib PATH
+    python tests/golden/generate/make_convert_contrib.py --contrib PATH
 
 For each setting of a cell there is one case, the first, with the name of each variable
 in the graph and the keys of the parameter in jaxrnn's nested dicts, joined by slashes.
@@ -14,13 +14,15 @@ import pathlib
 import sys
 from typing import Any
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(GOLDEN.parent))
 
-from golden import make_contrib, make_tf1  # noqa: E402  # First, as in `make_contrib`.
+# First, as in `make_contrib`.
+from golden.generate import make_contrib, make_tf1  # noqa: E402
 
 # isort: split
-from golden import contrib_sources, contrib_specs, tf1_cells  # noqa: E402
+from golden import contrib_specs  # noqa: E402
+from golden.generate import contrib_sources, tf1_cells  # noqa: E402
 
 tf1 = make_tf1.tf1
 
@@ -54,7 +56,7 @@ def main() -> None:
             if case["cell"] not in seen:
                 seen.append(case["cell"])
                 found[f"{family}/{case['name']}"] = names(case)
-    path = HERE / "convert" / "tf1_contrib.json"
+    path = GOLDEN / "convert" / "tf1_contrib.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 What it needs and what it writes are as in `make_tf1.py`:
 
-    python tests/golden/make_tf1_loops.py
+    python tests/golden/generate/make_tf1_loops.py
 
 A case has these arrays, kept as `loop_store.py` tells:
 
@@ -24,13 +24,14 @@ import warnings
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from golden import loop_specs, loop_store, make_tf1, tf1_cells, tf1_loops, trees
+from golden import loop_specs, loop_store, trees
+from golden.generate import make_tf1, tf1_cells, tf1_loops
 
 tf, tf1 = make_tf1.tf, make_tf1.tf1
-HERE = pathlib.Path(__file__).resolve().parent / "tf1_loops"
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "tf1_loops"
 # What a variable's name says beyond its path in jaxrnn's nested dicts.
 _SCOPES = (make_tf1._SCOPES | {"decoder"}) - {"fw", "bw"}
 Case = dict[str, Any]
@@ -222,7 +223,7 @@ def _readable(cases: dict[str, Any], refusals: dict[str, Any]) -> str:
 
 def main() -> None:
     """Writes all files."""
-    HERE.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     warnings.simplefilter("ignore")
     tf1.disable_eager_execution()
     tf1.logging.set_verbosity(tf1.logging.FATAL)
@@ -237,12 +238,12 @@ def main() -> None:
         stored[case["name"]] = loop_store.pack(structures, arrays)
         cases[case["name"]] = {"mark": loop_store.mark(case), "structures": structures}
     for family, arrays in families.items():
-        np.savez_compressed(HERE / f"{family}.npz", **arrays)
+        np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
     refusals = {
         case["name"]: {"mark": loop_store.mark(case), "raises": raised(case)}
         for case in loop_specs.REFUSALS
     }
-    (HERE / "cases.json").write_text(_readable(cases, refusals))
+    (FOLDER / "cases.json").write_text(_readable(cases, refusals))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 It runs on TensorFlow 2.21 with `tf_keras`:
 
-    python tests/golden/make_convert_names.py
+    python tests/golden/generate/make_convert_names.py
 
 For each cell of `CELLS` there are the shapes of its variables under their names.
 """
@@ -15,15 +15,15 @@ from typing import Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(GOLDEN.parent))
 
 import tensorflow as tf  # noqa: E402
-from golden import variable_names  # noqa: E402
+from golden.generate import variable_names  # noqa: E402
 
 tf1 = tf.compat.v1
 cells = tf1.nn.rnn_cell
-PATH = HERE / "convert" / "tf1_names.json"
+PATH = GOLDEN / "convert" / "tf1_names.json"
 
 
 class PreNet(cells.RNNCell):

@@ -2,7 +2,7 @@
 
 It runs contrib's sources on TensorFlow 2.21, as `contrib_sources.py` says:
 
-    python tests/golden/make_convert_attention.py --contrib PATH/tensorflow/contrib
+    python tests/golden/generate/make_convert_attention.py --contrib PATH
 
 For each graph of `GRAPHS` there are the shapes of its variables under their names.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(GOLDEN.parent))
 
 import tensorflow as tf  # noqa: E402
-from golden import contrib_sources, variable_names  # noqa: E402
+from golden.generate import contrib_sources, variable_names  # noqa: E402
 
 tf1 = tf.compat.v1
 BATCH, TIME, DEPTH = 2, 3, 3
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--contrib", type=pathlib.Path, required=True)
     contrib = contrib_sources.load(parser.parse_args().contrib)
     graphs = {name: functools.partial(run, contrib) for name, run in GRAPHS.items()}
-    variable_names.write(HERE / "convert" / "tf1_attention.json", graphs)
+    variable_names.write(GOLDEN / "convert" / "tf1_attention.json", graphs)
 
 
 if __name__ == "__main__":

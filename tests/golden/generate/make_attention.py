@@ -2,7 +2,7 @@
 
 They are run on TensorFlow 2.21 with `tf_keras` 2.21, as `contrib_sources.py` says:
 
-    python tests/golden/make_attention.py --contrib PATH/tensorflow/contrib
+    python tests/golden/generate/make_attention.py --contrib PATH/tensorflow/contrib
 
 Of each case of `attention_specs.py` the file `attention.npz` holds, after its name,
 `params/...`, `inputs`, `memory/...`, `cell_state/...`; what the run gives, `outputs`
@@ -20,14 +20,15 @@ import zlib
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Its tanh is approximate.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import tensorflow as tf
-from golden import attention_specs as specs, contrib_sources
+from golden import attention_specs as specs
+from golden.generate import contrib_sources
 
 tf1 = tf.compat.v1
-FILE = pathlib.Path(__file__).resolve().parent / "attention.npz"
+FILE = pathlib.Path(__file__).resolve().parents[1] / "attention.npz"
 _SCOPES = ("rnn/attention_wrapper/", "rnn/")
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import tensorflow as tf
-from trees import sizes
+
+from ..trees import sizes
 
 tf1 = tf.compat.v1
 rnn_cell = tf1.nn.rnn_cell

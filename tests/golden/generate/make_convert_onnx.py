@@ -2,7 +2,7 @@
 
 It needs `onnx` 1.23 and `onnxruntime` 1.31:
 
-    python tests/golden/make_convert_onnx.py
+    python tests/golden/generate/make_convert_onnx.py
 
 Two runs on one machine write the same arrays. A case is one or two nodes, one on the
 other. The keys are a case's name and then
@@ -138,7 +138,7 @@ def main() -> None:
         for seed, (name, case) in enumerate(CASES.items())
         for key, array in run(seed, *case).items()
     }
-    path = pathlib.Path(__file__).resolve().parent / "convert" / "onnx.npz"
+    path = pathlib.Path(__file__).resolve().parents[1] / "convert" / "onnx.npz"
     np.savez_compressed(path, **arrays)
 
 

@@ -2,7 +2,7 @@
 
 It needs PyTorch 2.13, for the CPU, and NumPy:
 
-    python tests/golden/make_convert_torch.py
+    python tests/golden/generate/make_convert_torch.py
 
 Two runs on one machine write the same arrays. The keys are a case's name and then
 
@@ -69,7 +69,7 @@ def main() -> None:
     for seed, (name, case) in enumerate(CASES.items()):
         torch.manual_seed(seed)
         arrays |= {f"{name}/{k}": v.detach().numpy() for k, v in run(*case).items()}
-    path = pathlib.Path(__file__).resolve().parent / "convert" / "torch.npz"
+    path = pathlib.Path(__file__).resolve().parents[1] / "convert" / "torch.npz"
     np.savez_compressed(path, **arrays)
 
 

@@ -2,7 +2,7 @@
 
 It needs Keras 3.15 and JAX:
 
-    python tests/golden/make_convert_keras.py
+    python tests/golden/generate/make_convert_keras.py
 
 Two runs on one machine write the same arrays. A case is one or two layers, one on the
 other. The keys are a case's name and then
@@ -112,7 +112,7 @@ def main() -> None:
         for key, array in run(seed, *case).items()
     }
     assert all(array.dtype == np.float64 for array in arrays.values())
-    path = pathlib.Path(__file__).resolve().parent / "convert" / "keras.npz"
+    path = pathlib.Path(__file__).resolve().parents[1] / "convert" / "keras.npz"
     np.savez_compressed(path, **arrays)
 
 

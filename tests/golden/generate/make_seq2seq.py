@@ -2,7 +2,7 @@
 
 It needs what `make_tf1.py` needs, and the sources of contrib (`contrib_sources.py`):
 
-    python tests/golden/make_seq2seq.py --contrib .../tensorflow/contrib
+    python tests/golden/generate/make_seq2seq.py --contrib .../tensorflow/contrib
 
 A case's arrays are those of `make_tf1_loops.py`, kept as `loop_store.py` tells. What
 has fields becomes a dict, but for states of LSTMs, so that the files name no class.
@@ -19,20 +19,14 @@ from typing import Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Its tanh is approximate.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from golden import (
-    contrib_sources,
-    loop_store,
-    make_tf1,
-    make_tf1_loops,
-    seq2seq_specs,
-    tf1_cells,
-)
+from golden import loop_store, seq2seq_specs
+from golden.generate import contrib_sources, make_tf1, make_tf1_loops, tf1_cells
 
 tf, tf1 = make_tf1.tf, make_tf1.tf1
-HERE = pathlib.Path(__file__).resolve().parent / "seq2seq"
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "seq2seq"
 Case = dict[str, Any]
 
 
@@ -237,7 +231,7 @@ def main() -> None:
     tf1.disable_eager_execution()
     tf1.logging.set_verbosity(tf1.logging.FATAL)
     Graph.contrib = contrib_sources.load(parser.parse_args().contrib)
-    HERE.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     families: dict[str, dict[str, np.ndarray]] = {}
     cases = {}
     for case in seq2seq_specs.CASES:
@@ -247,10 +241,10 @@ def main() -> None:
         stored[case["name"]] = loop_store.pack(structures, arrays)
         cases[case["name"]] = {"mark": loop_store.mark(case), "structures": structures}
     for family, arrays in families.items():
-        np.savez_compressed(HERE / f"{family}.npz", **arrays)
+        np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
     rows = ",\n".join(f'"{name}": {json.dumps(case)}' for name, case in cases.items())
     found = f'{{\n"tensorflow": "{tf.__version__}",\n"cases": {{\n{rows}\n}}\n}}\n'
-    (HERE / "cases.json").write_text(found)
+    (FOLDER / "cases.json").write_text(found)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 It needs recurrentgemma 1.0.1 with JAX and Flax, for the CPU:
 
-    python tests/golden/make_recurrentgemma.py
+    python tests/golden/generate/make_recurrentgemma.py
 
 Two runs on one machine write the same arrays, in float64. The keys are a module's name
 and then
@@ -65,7 +65,7 @@ def main() -> None:
     """Write the file."""
     jax.config.update("jax_enable_x64", True)
     arrays = {f"{name}/{k}": v for name in MODULES for k, v in run(name).items()}
-    path = pathlib.Path(__file__).resolve().parent / "recurrentgemma.npz"
+    path = pathlib.Path(__file__).resolve().parents[1] / "recurrentgemma.npz"
     np.savez_compressed(path, **arrays)
 
 

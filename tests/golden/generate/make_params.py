@@ -1,7 +1,7 @@
 """Freezes the names, shapes and dtypes of every cell's parameters.
 
 Weights of a checkpoint drop in by name, so a name or a shape that changes is a break of
-the contract. Run from the root: `python tests/golden/make_params.py`.
+the contract. Run from the root: `python tests/golden/generate/make_params.py`.
 """
 
 import json
@@ -11,8 +11,8 @@ import sys
 import jax
 import jax.numpy as jnp
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+GOLDEN = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(GOLDEN.parent))
 
 from cases import CASES  # noqa: E402
 
@@ -36,7 +36,7 @@ def main() -> None:
         + "\n}"
         for name, params in table.items()
     ]
-    (HERE / "params.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    (GOLDEN / "params.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

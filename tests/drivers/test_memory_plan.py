@@ -27,7 +27,7 @@ PLANNED = {
 }
 
 
-@pytest.mark.fast("recurrence")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANNED)
 def test_numbers_are_those_of_compiled_programs(name):
     cell = PLANNED[name]
