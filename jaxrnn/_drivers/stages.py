@@ -1,22 +1,21 @@
 """What a stage of `pipelined_rnn` holds, layers of a stack, and what it refuses."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base import cell_keys
+from .._base.arguments import check_dtype
 from .._base.cell_keys import varying_axes
-from .._base.errors import describe, refusal
+from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._time.run import Run
 
 CALLER = "pipelined_rnn"
-_refusal = functools.partial(refusal, CALLER)
 
 
 @jax.tree_util.register_dataclass
@@ -109,11 +108,9 @@ def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> Non
                 f"{after}, got {describe(leaf)}. Project the inputs, `x @ w`, or run a "
                 "first layer of another shape before, by `dynamic_rnn`."
             )
-        if leaf.dtype != dtype:
-            raise TypeError(
-                f"{CALLER}: `{name}` must have the dtype of the outputs, {dtype}, got "
-                f"{describe(leaf)}. Cast it, or pass `dtype=jnp.{leaf.dtype}`."
-            )
+        must = f"have the dtype of the outputs, {dtype}"
+        fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
+        check_dtype(CALLER, name, leaf, dtype, must, fix)
         if axis_name in varying_axes(leaf):
             raise ValueError(
                 f"{CALLER}: `{name}` must be the same on all stages, got inputs that "
