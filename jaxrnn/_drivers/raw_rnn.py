@@ -21,7 +21,7 @@ from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
 from .._time.float32_sums import reader
 from ..memory._strategy import Strategy, as_strategy
-from .initial_state import started
+from .initial_state import call_start
 from .loop_fn import check_first_call, check_next_call
 from .raw_loop import Carry, Limit, Step, run_until_finished
 
@@ -160,7 +160,7 @@ def raw_rnn(
         )
         given = initial_state
         cell, finished, state = lay_out(cell, next_input, finished, initial_state)
-        initial_state = started(cell, state)
+        initial_state = call_start(cell, state)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(caller, "max_time", max_time)

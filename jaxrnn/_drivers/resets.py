@@ -1,4 +1,4 @@
-"""Where the rows of a run start again, and from which state."""
+"""The arguments `resets` and `reset_state`: checked, and as restarts of a run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,19 +22,19 @@ from .initial_state import zero_state
 
 
 class Resets(NamedTuple):
-    """The resets of a run.
+    """The resets that a user asks for; as `Restarts` a loop can take them.
 
     Attributes:
-        at: Bool `[batch, time]`, the steps before which a row's state is set back.
-        state: The state that it is set to, each leaf `[batch, ...]`; None for the zero
-            state. It is not the initial state: that of a part of a rollout is the state
-            after the part before.
+        where: Bool `[batch, time]`, the steps before which a row's state is reset.
+        state: The state that it is reset to, each leaf `[batch, ...]`; None for the
+            zero state. It is not the initial state: that of a part of a rollout is the
+            state after the part before.
     """
 
-    at: Array
+    where: Array
     state: PyTree
 
-    def with_state(
+    def with_state_like(
         self, caller: str, cell: Any, like: PyTree, time: Any, dtype: DType
     ) -> "Resets":
         """The same resets, to a state of the structure and the dtypes of `like`.
@@ -55,19 +55,18 @@ class Resets(NamedTuple):
             if has_read_only(like):
                 what = "given for a cell whose state has read-only parts"
                 check_given(caller, "reset_state", None, "", what)
-            zeros = zero_state(caller, cell, self.at.shape[0], dtype)
+            zeros = zero_state(caller, cell, self.where.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
         return self._replace(state=as_reset_state(caller, state, zeros, like))
 
-    def restarts(self, lengths: Array | None, axis: int) -> Restarts:
-        """Those before the rows' lengths as steps have them, time along `axis`."""
-        at = self.at
+    def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
+        """Those before the rows' lengths as a loop takes them, time along `axis`."""
+        where, (batch_size, time) = self.where, self.where.shape
         if lengths is not None:
-            at &= jnp.arange(at.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
-        rows = jnp.arange(at.shape[0], dtype=jnp.int32)[:, None]
-        starts = jnp.where(at, rows, jnp.int32(-1))
-        states = without_read_only(self.state)
-        return Restarts(jnp.swapaxes(starts, 1, axis), states, of_rows=True)
+            where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
+        rows = jnp.arange(batch_size, dtype=jnp.int32)[:, None]
+        numbers = jnp.swapaxes(jnp.where(where, rows, jnp.int32(-1)), 1, axis)
+        return Restarts(numbers, without_read_only(self.state), are_resets=True)
 
 
 def as_resets(
