@@ -115,11 +115,26 @@ def check_shape(
         raise ValueError(_message(caller, name, must, array, fix))
 
 
-def check_rank(caller: str, name: str, array: Any, least: int, axes: str) -> None:
-    """Raises ValueError for an array of fewer axes; `axes` names them."""
+def check_dtype(
+    caller: str, name: str, array: Any, dtype: DType, must: str, fix: str = ""
+) -> None:
+    """Raises TypeError for an array of another dtype; `must` says why it must."""
+    if array.dtype != dtype:
+        raise TypeError(_message(caller, name, must, array, fix))
+
+
+def check_rank(
+    caller: str,
+    name: str,
+    array: Any,
+    least: int,
+    axes: str,
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raises for an array of fewer axes; `axes` names them."""
     if array.ndim < least:
         must = f"have rank at least {least}, {axes}"
-        raise ValueError(_message(caller, name, must, array, ""))
+        raise error(_message(caller, name, must, array, ""))
 
 
 def check_dtype_kind(

@@ -8,7 +8,6 @@ of the step, and splits or folds both parts. Whatever a cell makes of its key fo
 inner cell, that one finds the run's part in it.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 
 from .errors import describe, is_array, is_key
 from .jax_internals import define_prng_impl
-from .typing import Array, Key, PyTree
+from .typing import Array, Key
 
 
 def check_key(caller: str, key: Any) -> None:
@@ -108,29 +107,6 @@ def run_key(key: Key) -> Key:
     data = jax.random.key_data(key)
     run, _ = jnp.split(data, 2, axis=-1)
     return jax.random.wrap_key_data(run, impl=impl)
-
-
-def key_of_device(key: Key, rows: PyTree) -> Key:
-    """The key for rows that `shard_map` divides: another one on each device.
-
-    A key that differs between the devices already, as far as its type tells, stays.
-    """
-    axes = set().union(*map(varying_axes, jax.tree.leaves(rows))) - varying_axes(key)
-    if not axes:
-        return key
-    return jax.random.fold_in(key, jax.lax.axis_index(tuple(sorted(axes))))
-
-
-def varying_axes(x: Any) -> frozenset[str]:
-    """The axes of `shard_map` over which a value may differ, as its type tells."""
-    return jax.typeof(x).mat.varying
-
-
-def cell_of_device(cell: Any, rows: PyTree) -> Any:
-    """The cell with `key_of_device`, if it is bound with a key."""
-    if (key := getattr(cell, "key", None)) is None:
-        return cell
-    return dataclasses.replace(cell, key=key_of_device(key, rows))
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:

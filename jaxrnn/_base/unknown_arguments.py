@@ -64,6 +64,3 @@ def hints_at_unknown_arguments(f: Callable[P, R]) -> Callable[P, R]:
         return f(*args, **kwargs)
 
     return checked
-
-
-knows_its_arguments = hints_at_unknown_arguments

@@ -22,7 +22,7 @@ from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Lengths, PyTree
-from .._time.steps import rows_of
+from .._time.steps import read_rows
 from .host import as_sources, check_known, cut, host_lengths
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 
@@ -178,7 +178,7 @@ class PackedWindow:
         states = as_state(caller, "states", states)
         for name, leaf in named_leaves("states", states):
             check_first_axis(caller, name, leaf, "parts", self.part_of.shape[0])
-        return rows_of(states, jnp.asarray(self.last))
+        return read_rows(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
         return f"PackedWindow(start={self.start}, packed={self.packed})"

@@ -16,6 +16,6 @@ def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
     return as_state(caller, "the cell's zero state", state)
 
 
-def started(cell: Any, state: PyTree) -> PyTree:
-    """The state before the first step, from the one that a driver was given."""
+def call_start(cell: Any, state: PyTree) -> PyTree:
+    """The state before the first step, which `cell.start` makes of the given one."""
     return cell.start(state) if has_read_only(state) else state

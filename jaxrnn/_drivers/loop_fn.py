@@ -1,13 +1,19 @@
 """What `loop_fn` of `raw_rnn` may return: checked at time 0 and at later times."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base import errors, math, trees
-from .._base.errors import EntryError, describe, describe_structure, refusal
+from .._base.arguments import (
+    check_dtype,
+    check_dtype_kind,
+    check_given,
+    check_rank,
+    check_shape,
+)
+from .._base.errors import EntryError, describe, describe_structure
 from .._base.inputs import as_array, as_state, check_same_size
 from .._base.read_only import without_read_only
 from .._base.typing import Array, PyTree
@@ -19,7 +25,6 @@ EMIT_FIX = (
     "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
-_refusal = functools.partial(refusal, CALLER)
 
 FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 """`(finished, next_input, initial_state, emit_types, loop_state)`."""
@@ -46,11 +51,8 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
-    if state is None:
-        raise ValueError(
-            f"{CALLER}: `next_cell_state` must be an initial state, got None. Return "
-            f"`cell.zero_state({batch_size}, dtype)` at time 0, say."
-        )
+    fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
+    check_given(CALLER, "next_cell_state", state, fix, "an initial state")
     state = as_state(CALLER, "next_cell_state", state)
     what = f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)"
     masked = without_read_only(state)
@@ -122,11 +124,7 @@ def _as_inputs(inputs: Any) -> PyTree:
     inputs = as_state(CALLER, "next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
-        if not leaf.ndim:
-            raise EntryError(
-                f"{CALLER}: `{name}` must have rank at least 1, [batch, ...], got "
-                f"{describe(leaf)}."
-            )
+        check_rank(CALLER, name, leaf, 1, "[batch, ...]", EntryError)
     check_same_size(CALLER, named)
     return inputs
 
@@ -138,11 +136,8 @@ def _as_finished(finished: Any) -> Array:
             f"{describe(finished)}."
         )
     array = as_array(CALLER, "finished", finished)
-    if array.dtype != bool:
-        raise TypeError(
-            f"{CALLER}: `finished` must be of dtype bool, got {describe(array)}. "
-            "Compare: `time >= lengths`."
-        )
+    fix = "Compare: `time >= lengths`."
+    check_dtype_kind(CALLER, "finished", array, jnp.bool_, "of dtype bool", fix)
     return array
 
 
@@ -223,10 +218,8 @@ def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
             )
         return leaf
     array = math.cast_if_weak(as_array(caller, name, leaf), like.dtype)
-    for kind, error in (("dtype", TypeError), ("shape", ValueError)):
-        if getattr(array, kind) != getattr(like, kind):
-            raise error(
-                f"{caller}: `{name}` must have {kind} {getattr(like, kind)} as at time "
-                f"0, got {describe(array)}. {fix}".rstrip()
-            )
+    must = f"have dtype {like.dtype} as at time 0"
+    check_dtype(caller, name, array, like.dtype, must, fix)
+    must = f"have shape {like.shape} as at time 0"
+    check_shape(caller, name, array, like.shape, must, fix)
     return array

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import INT32_MAX, as_dtype, check_time_major
+from .._base.arguments import INT32_MAX, as_dtype, check_instance, check_time_major
 from .._base.errors import describe
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
@@ -144,11 +144,9 @@ def memory_plan(
         48
     """
     check_time_major(_CALLER, time_major)
-    if not isinstance(strategies, list | tuple):
-        raise TypeError(
-            f"{_CALLER}: `strategies` must be a list of them, got "
-            f"{describe(strategies)}. For example `[Keep(), True]`."
-        )
+    fix = "For example `[Keep(), True]`."
+    kinds, what = list | tuple, "a list of them"
+    check_instance(_CALLER, "strategies", strategies, kinds, what, fix)
     named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
     planned = [as_strategy(_CALLER, name, strategy) for name, strategy in named.items()]
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))

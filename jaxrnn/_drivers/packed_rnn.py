@@ -10,7 +10,7 @@ from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
-from .._time.steps import Restarts, rows_of
+from .._time.steps import Restarts, read_rows
 from ..memory._strategy import Strategy, as_strategy
 from .initial_state import zero_state
 from .over_time import over_time
@@ -111,5 +111,5 @@ def packed_rnn(
 
 def _first_states(restarts: Restarts, axis: int) -> PyTree:
     """The state from which each row starts; zeros if it holds no sequence."""
-    which = jax.lax.index_in_dim(restarts.starts, 0, axis, keepdims=False)
-    return masking.zero_dead(which >= 0, rows_of(restarts.restart_states, which))
+    which = jax.lax.index_in_dim(restarts.state_numbers, 0, axis, keepdims=False)
+    return masking.zero_dead(which >= 0, read_rows(restarts.states, which))

@@ -18,7 +18,7 @@ from .._time.float32_sums import closed_over, reader
 from .._time.run import DeclinedError, Run
 from .._time.steps import Restarts, Steps, steps_to_run
 from ..memory._strategy import Strategy
-from .initial_state import started, zero_state
+from .initial_state import call_start, zero_state
 from .probe import probe
 from .resets import Resets
 
@@ -31,9 +31,9 @@ class Batch(NamedTuple):
             the time axis is 0.
         lengths: `[batch]`, or None for all steps.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
-        restarts: Where further sequences start within the rows. If given, the run
+        restarts: The first steps of the sequences in packed rows. If given, the run
             returns the states after every step in place of the last state.
-        resets: Where rows go back to a reset state.
+        resets: The resets of rows of one sequence.
     """
 
     inputs: PyTree
@@ -100,15 +100,15 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     if state is None:
         state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
     if resets is not None:
-        resets = resets.with_state(caller, cell, state, time, dtype)
+        resets = resets.with_state_like(caller, cell, state, time, dtype)
     arrays = state, resets
     cell, lengths, (state, resets) = sharding.lay_out(cell, inputs_0, lengths, arrays)
-    state = started(cell, state)
+    state = call_start(cell, state)
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
     if resets is not None:
-        restarts = resets.restarts(lengths, axis)
+        restarts = resets.as_restarts(lengths, axis)
     steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
     carried = without_read_only(state)
     apply, apply_sequence = _step_and_sequence(cell, inputs_0, state)

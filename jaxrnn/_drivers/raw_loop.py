@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
+from .._base.arguments import check_given
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
@@ -95,10 +96,8 @@ def _bounded(
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
     """The loop without emits or a bound, which cannot be differentiated backward."""
     if jax.tree.leaves(emit_types):
-        raise ValueError(
-            f"{limit.caller}: `{limit.name}` must be given under jit and vmap, got "
-            "None. It bounds the number of steps, and with it the size of the results."
-        )
+        fix = "It bounds the number of steps, and with it the size of the results."
+        check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
         time, carry = loop

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import check_is_cell
+from .._base.arguments import check_instance, check_is_cell, check_shape
 from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
@@ -104,11 +104,8 @@ class StateSaver:
     """
 
     def __init__(self, states: Mapping[str, Any]) -> None:
-        if not isinstance(states, Mapping):
-            raise TypeError(
-                "StateSaver: `states` must be a dict of arrays, got "
-                f"{describe(states)}. Give each leaf of the state a name."
-            )
+        what, fix = "a dict of arrays", "Give each leaf of the state a name."
+        check_instance("StateSaver", "states", states, Mapping, what, fix)
         self.states = as_state("StateSaver", "states", dict(states))
 
     def state(self, name: str) -> Array:
@@ -134,12 +131,9 @@ class StateSaver:
         """
         caller, old = "StateSaver.save_state", self.state(name)
         value = as_state(caller, "value", value)
-        if value.shape != old.shape:
-            raise ValueError(
-                f"{caller}: `value` must have the shape of state {name!r}, "
-                f"{describe(old)}, got {describe(value)}. Make a StateSaver for each "
-                "batch size."
-            )
+        must = f"have the shape of state {name!r}, {describe(old)}"
+        fix = "Make a StateSaver for each batch size."
+        check_shape(caller, "value", value, old.shape, must, fix)
         self.states[name] = value
 
     def __repr__(self) -> str:
@@ -158,10 +152,7 @@ def _state_names(caller: str, state_name: Any, size: Size) -> list[str]:
         )
     named = list(named_leaves("state_name", state_name))
     for name, leaf in named:
-        if not isinstance(leaf, str):
-            raise TypeError(
-                f"{caller}: `{name}` must be a string, got {describe(leaf)}."
-            )
+        check_instance(caller, name, leaf, str, "a string")
     names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
     if len(names) != count or len(set(names)) != count:
         each = f"a different one for each leaf of `cell.state_size` {size}"

@@ -22,7 +22,7 @@ from .._time import masking
 from .._time.float32_sums import reader
 from .._time.steps import Steps
 from ..memory import Keep
-from .initial_state import started, zero_state
+from .initial_state import call_start, zero_state
 from .over_time import over_time
 from .preparation import Batch, Options
 from .probe import as_pair, probe
@@ -164,7 +164,7 @@ def run_steps(
             return unstacked(outputs, len(steps)), state
         initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
-        state = started(cell, state)
+        state = call_start(cell, state)
         if lengths is None:
             outputs, state = _run(caller, cell, steps, state)
         else:

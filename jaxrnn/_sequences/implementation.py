@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
-from .._base.errors import describe
+from .._base.arguments import check_instance, check_one_of
 from .._base.sharding import meshes_of
 from .._base.typing import Params, PyTree
 from .._time.run import DeclinedError, Run
@@ -23,14 +23,9 @@ def check_implementation(caller: str, implementation: Any) -> None:
         ValueError: If no implementation has that name.
         TypeError: If it is neither None nor a string.
     """
-    is_name = isinstance(implementation, str)
-    if implementation is None or (is_name and implementation in _BY_NAME):
-        return
-    error = ValueError if is_name else TypeError
-    raise error(
-        f"{caller}: `implementation` must be None or one of {', '.join(_BY_NAME)}, got "
-        f"{describe(implementation)}."
-    )
+    name, what = "implementation", f"None or one of {', '.join(_BY_NAME)}"
+    check_instance(caller, name, implementation, str | None, what)
+    check_one_of(caller, name, implementation, (None, *_BY_NAME), what)
 
 
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:

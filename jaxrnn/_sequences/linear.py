@@ -65,8 +65,8 @@ def _run_block(
     coefficients = lambda x: cell.wide_coefficients(params, x, state)
     a, b, rest = at_each_step(coefficients, steps.fill_dead(xs))
     a, b = _masked(steps, a, b)
-    b, resets = _restarted(steps, a, b)
-    hs, last = linear_recurrence(a, b, widened(state), resets)
+    b, restarting = _with_restarts(steps, a, b)
+    hs, last = linear_recurrence(a, b, widened(state), restarting)
     hs, last = (cast_like(state, x) for x in (hs, last))
     output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
     outputs = steps.zero_dead(at_each_step(output, hs, rest))
@@ -81,12 +81,12 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
     return masking.choose(alive, a, one_like(a)), masking.zero_dead(alive, b)
 
 
-def _restarted(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
-    """`b` plus the restart states times a, and the steps that start from one."""
+def _with_restarts(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
+    """`b` plus the restart states times a, and the steps at which rows restart."""
     if steps.restarts is None:
         return b, None
-    resets = steps.restarts.starts >= 0
+    restarting = steps.restarts.state_numbers >= 0
     before = widened(steps.restarts.states_at_steps(steps.axis))
     # Else 0 times infinity could reach the gradient of a step without a restart.
-    before = masking.zero_dead(resets, before)
-    return plus(b, times(a, before)), resets
+    before = masking.zero_dead(restarting, before)
+    return plus(b, times(a, before)), restarting

@@ -22,7 +22,7 @@ from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
-from .._time.steps import Steps, rows_of
+from .._time.steps import Steps, read_rows
 
 # The products of the inputs are computed ahead of the loop for at most so many rows,
 # and at most so many rows times steps of a run, or of a segment. On a CPU this saves up
@@ -41,8 +41,8 @@ class Primals(NamedTuple):
         elementwise: The parameters that the updates read.
         xs: Inputs, `[time, batch, depth]`.
         state: The initial state, each leaf `[batch, size]`.
-        restart_states: The states from which sequences within the rows start, each
-            leaf `[sequences, size]`; None without restarts.
+        restart_states: The states that rows take at restarts, each leaf `[batch, size]`
+            or `[sequences, size]`; None without restarts.
     """
 
     products: list[Params]
@@ -219,11 +219,11 @@ def _restart(
     """
     if steps.restarts is None:
         return None, None
-    starts = steps.restarts.starts
+    starts = steps.restarts.state_numbers
     d_states = _dense(primals.restart_states, tangents.restart_states)
-    if not steps.restarts.of_rows:
+    if not steps.restarts.are_resets:
         choose = lambda at, d_state: masking.choose(at[0] < 0, d_state, at[1])
-        return (starts, rows_of(d_states, starts)), choose
+        return (starts, read_rows(d_states, starts)), choose
     wide = widened(d_states)
     restart = lambda at, d: masking.choose(at < 0, d, cast_like(d_states, wide))
     return starts, restart

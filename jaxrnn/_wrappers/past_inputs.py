@@ -284,10 +284,10 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
         tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
         if steps.restarts is not None:
-            restart_past = steps.restart_states[:, i]
-            restarts = dataclasses.replace(steps.restarts, restart_states=restart_past)
+            states = steps.restart_states[:, i]
+            restarts = dataclasses.replace(steps.restarts, states=states)
             other = restarts.states_at_steps(steps.axis)
-            tap = masking.choose(restarts.starts < 0, tap, other)
+            tap = masking.choose(restarts.state_numbers < 0, tap, other)
         taps.insert(0, steps.zero_dead(tap))
         last.insert(0, _after_last_step(steps, shifted))
     return taps, jnp.stack(last, axis=1)

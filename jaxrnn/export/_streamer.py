@@ -121,7 +121,7 @@ def _step(
 ) -> tuple[PyTree, PyTree]:
     """`(output, new_state)`."""
     if resets is not None:
-        state = masking.choose(~resets.at, state, resets.state)
+        state = masking.choose(~resets.where, state, resets.state)
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)
 

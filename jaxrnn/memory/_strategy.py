@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import as_count
+from .._base.arguments import as_count, check_instance, check_one_of
 from .._base.errors import describe
 from .._time.segments import RESIDUALS, STATE
 
@@ -234,20 +234,15 @@ class Offload(Strategy):
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.of, Strategy):
-            raise TypeError(
-                f"Offload: `of` must be a strategy, got {describe(self.of)}. "
-                "`Offload(Recompute(64))`, say."
-            )
+        fix = "`Offload(Recompute(64))`, say."
+        check_instance("Offload", "of", self.of, Strategy, "a strategy", fix)
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
         if plan_of(self.of, 2**20).segments:  # It may keep all of a few steps.
-            raise ValueError(
-                f"Offload: `chunk` must be None for {self.of!r}, which has segments "
-                f"already, got {describe(self.chunk)}. Write "
-                f"`Offload(Recompute({self.chunk}))`."
-            )
+            what = f"None for {self.of!r}, which has segments already"
+            fix = f"Write `Offload(Recompute({self.chunk}))`."
+            check_one_of("Offload", "chunk", self.chunk, (None,), what, fix)
 
     def plan(self, time: int) -> CheckpointPlan:
         """The plan of the other strategy, on the host."""
@@ -279,31 +274,28 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
         (Recompute(), Offload())
     """
-    if platform not in (None, *_PLATFORMS):
-        raise ValueError(
-            f"resolve: `platform` must be one of {', '.join(_PLATFORMS)}, got "
-            f"{describe(platform)}. None is JAX's default."
-        )
+    known, what = (None, *_PLATFORMS), f"one of {', '.join(_PLATFORMS)}"
+    fix = "None is JAX's default."
+    check_one_of("resolve", "platform", platform, known, what, fix)
     return as_strategy("resolve", "swap_memory", swap_memory, platform)
 
 
 def as_strategy(
-    caller: str, name: str, swap_memory: object, platform: str | None = None
+    caller: str, name: str, swap_memory: Any, platform: str | None = None
 ) -> Strategy:
     """As `resolve`, with the names of the caller and of the argument for messages."""
-    if isinstance(swap_memory, Strategy):
-        return swap_memory
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:
             return Keep()
         is_cpu = (platform or jax.default_backend()) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
-    fix = ""
-    if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
-        fix = f"Make one: {swap_memory.__name__}()."
-    if isinstance(swap_memory, str):
-        fix = "Pass True for the default strategy of this platform."
-    raise TypeError(
-        f"{caller}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, got "
-        f"{describe(swap_memory)}. {fix}".rstrip()
-    )
+    what = "True, False or a strategy of `jaxrnn.memory`"
+    fix = _how_to_make_one_of(swap_memory)
+    return check_instance(caller, name, swap_memory, Strategy, what, fix)
+
+
+def _how_to_make_one_of(value: Any) -> str:
+    if isinstance(value, str):
+        return "Pass True for the default strategy of this platform."
+    is_class = isinstance(value, type) and issubclass(value, Strategy)
+    return f"Make one: {value.__name__}()." if is_class else ""

@@ -25,8 +25,9 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: int32 `[batch, time]`, with the axes of `x`: the number of the sequence
-            that starts at a step, -1 where none does; None without restarts.
+        starts: int32 `[batch, time]`, with the axes of `x`: `Restarts.state_numbers`,
+            the number of the state that a row takes before a step; None without
+            restarts.
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
@@ -34,7 +35,7 @@ class ForwardArgs(NamedTuple):
             of gates f, i, o, `[3, units]`; or a shift and a gain for each norm, of f,
             i, o, c, j, `[10, units]`.
         state: `(h, c)` before the first step.
-        restart_states: The states from which sequences start, `[sequences, ...]`.
+        restart_states: The states that rows take at restarts, `[sequences, ...]`.
     """
 
     lengths: Any

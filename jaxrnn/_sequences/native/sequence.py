@@ -235,7 +235,7 @@ class NativeLoop:
 
 
 def _starts(steps: Steps) -> Array | None:
-    return None if steps.restarts is None else steps.restarts.starts
+    return None if steps.restarts is None else steps.restarts.state_numbers
 
 
 def _stacked(elementwise: Params) -> Array | None:

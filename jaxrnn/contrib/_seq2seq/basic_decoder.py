@@ -16,7 +16,7 @@ from ..._base.inputs import as_array, as_state, check_rows_of_state
 from ..._base.serialization import serializable
 from ..._base.trees import map_sizes
 from ..._base.typing import Array, DType, PyTree
-from ..._drivers.initial_state import started
+from ..._drivers.initial_state import call_start
 from .._fields import check_given_functions
 from .dynamic_decode import Decoder
 
@@ -271,7 +271,7 @@ class BasicDecoder(Decoder):
         """The helper's first inputs, and the initial state, started by the cell."""
         first = self._helper.initialize()
         self._check_rows()
-        return *first, started(self._cell, self._initial_state)
+        return *first, call_start(self._cell, self._initial_state)
 
     def _check_rows(self) -> None:
         """Raises ValueError for a state of other rows than those of the helper."""

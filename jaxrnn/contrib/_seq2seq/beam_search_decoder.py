@@ -16,7 +16,7 @@ from ..._base.math import concrete_or_none
 from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
-from ..._drivers.initial_state import started
+from ..._drivers.initial_state import call_start
 from ...decode import _beam as beam
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .._fields import check_given_functions
@@ -186,7 +186,7 @@ class BeamSearchDecoder(Decoder):
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
         log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
-        cell_state = self._split(started(self._cell, self._initial_state))
+        cell_state = self._split(call_start(self._cell, self._initial_state))
         coverage = self._alignments(cell_state) if self._has_coverage else ()
         beams = log_probs, ~first, fill(0, jnp.int32)
         state = BeamSearchDecoderState(cell_state, *beams, coverage)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxrnn import Steps
 
 from ..._base.arguments import check_given, check_rank, check_time_major
-from ..._base.cell_keys import check_key, key_of_device
+from ..._base.cell_keys import check_key
 from ..._base.errors import describe
 from ..._base.inputs import as_array, as_state, check_same_size
 from ..._base.lengths import as_lengths
 from ..._base.math import concrete_or_none
+from ..._base.sharding import key_of_device
 from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._time import masking

@@ -1,67 +1,16 @@
-"""What a stage of `pipelined_rnn` holds, layers of a stack, and what it refuses."""
+"""What `pipelined_rnn` refuses: cells, meshes, inputs, parameters and states."""
 
-import dataclasses
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from .._base import cell_keys
-from .._base.cell_keys import varying_axes
-from .._base.errors import describe, refusal
-from .._base.inputs import as_state
+from .._base.arguments import check_dtype
+from .._base.errors import describe
+from .._base.sharding import varying_axes
 from .._base.trees import check_structure, named_leaves, size_shapes
-from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._time.run import Run
+from .._base.typing import Array, DType, Params, PyTree, Size
 
 CALLER = "pipelined_rnn"
-_refusal = functools.partial(refusal, CALLER)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A layer over one chunk; it draws what it would draw in a `MultiRNNCell`.
-
-    Attributes:
-        params: The parameters of this layer.
-        key: The random key of the run, or None.
-        number: The index of the layer in the stack, an int32 scalar.
-        offset: The number of steps before the chunk, an int32 scalar.
-        cell: The hyper-parameters, of all layers.
-    """
-
-    params: Params
-    key: Key | None
-    number: Array
-    offset: Array
-    cell: Any = dataclasses.field(metadata={"static": True})
-
-    @property
-    def state_size(self) -> Size:
-        """That of the cell."""
-        return self.cell.state_size
-
-    @property
-    def output_size(self) -> Size:
-        """That of the cell."""
-        return self.cell.output_size
-
-    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """One step, `(output, new_state)`."""
-        return self.cell.apply(self.params, inputs, state, self.key)
-
-    def at_step(self, t: Array) -> "Layer":
-        """The layer with its keys for step `t` of the chunk."""
-        keys = cell_keys.at_step(self.key, self.offset + t)
-        return dataclasses.replace(self, key=cell_keys.fold(keys, self.number))
-
-    def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps of the chunk at once; see `RNNCell.apply_sequence`."""
-        if self.key is not None:
-            run = run.replace(keys=lambda t: self.at_step(run.steps.offset + t).key)
-        return self.cell.apply_sequence(self.params, run)
 
 
 def check_is_bound(cell: Any) -> None:
@@ -75,7 +24,7 @@ def check_is_bound(cell: Any) -> None:
         )
 
 
-def check_stages(axis_name: Any) -> None:
+def check_mesh_axis(axis_name: Any) -> None:
     """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name not in manual:
@@ -109,11 +58,9 @@ def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> Non
                 f"{after}, got {describe(leaf)}. Project the inputs, `x @ w`, or run a "
                 "first layer of another shape before, by `dynamic_rnn`."
             )
-        if leaf.dtype != dtype:
-            raise TypeError(
-                f"{CALLER}: `{name}` must have the dtype of the outputs, {dtype}, got "
-                f"{describe(leaf)}. Cast it, or pass `dtype=jnp.{leaf.dtype}`."
-            )
+        must = f"have the dtype of the outputs, {dtype}"
+        fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
+        check_dtype(CALLER, name, leaf, dtype, must, fix)
         if axis_name in varying_axes(leaf):
             raise ValueError(
                 f"{CALLER}: `{name}` must be the same on all stages, got inputs that "
@@ -137,15 +84,13 @@ def check_captured(captured: list[Array], axis_name: str) -> None:
             )
 
 
-def layers_of_stage(cell: Any, axis_name: str) -> list[Layer]:
-    """The layers of this stage of a bound cell, whose parameters are stacked.
+def count_layers(params: Params, axis_name: str) -> int:
+    """The number of layers of a stage, whose parameters are stacked.
 
     Raises:
-        TypeError: If a parameter is not an array.
-        ValueError: If they have different numbers of layers, or none; if they are the
-            same on all stages.
+        ValueError: If parameters have different numbers of layers, or none; if they are
+            the same on all stages.
     """
-    params = as_state(CALLER, "params", cell.params)
     named = list(named_leaves("params", params))
     counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}
     if len(counts) != 1 or 0 in counts:
@@ -162,18 +107,11 @@ def layers_of_stage(cell: Any, axis_name: str) -> list[Layer]:
                 f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
                 f"its spec is `P({axis_name!r})`."
             )
-    (count,) = counts
-    first, start = jax.lax.axis_index(axis_name) * count, jnp.int32(0)
-    return [
-        Layer(_entry(params, i), cell.key, first + i, start, cell.cell)
-        for i in range(count)
-    ]
+    return next(iter(counts))
 
 
-def states_of_stage(
-    state: PyTree, size: Size, count: int, axis_name: str
-) -> list[PyTree]:
-    """The initial state of each of `count` layers, which `state` holds stacked.
+def check_states(state: PyTree, size: Size, count: int, axis_name: str) -> None:
+    """Raises unless `state` holds the stacked states of `count` layers.
 
     Raises:
         TypeError: If a kind of sequence is not that of `size`.
@@ -189,8 +127,3 @@ def states_of_stage(
                 f"{CALLER}: `{name}` must have an entry {each}, got {describe(leaf)}. "
                 f"Stack the states of all layers; {spec}."
             )
-    return [_entry(state, i) for i in range(count)]
-
-
-def _entry(tree: PyTree, i: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[i], tree)
