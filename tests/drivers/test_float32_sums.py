@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, ONE_OF_EACH_KIND, Case
+from cases import CASES, Case
 
 import jaxrnn
 from jaxrnn import contrib
@@ -101,6 +101,7 @@ def by_packed_rnn(params, x):
     return jaxrnn.packed_rnn(CELL.bind(params), packed, dtype=x.dtype)[0]
 
 
+@pytest.mark.fast("dynamic", "raw", "segments")
 @pytest.mark.parametrize(
     "run",
     [
@@ -131,6 +132,7 @@ def test_unrolled_steps_sum_in_float32():
     assert error_in_bfloat16(loss, params, x) < LIMIT / 2
 
 
+@pytest.mark.fast("scan")
 @pytest.mark.parametrize("cell", [CELL, jaxrnn.GRUCell(UNITS)], ids=["scan", "fast"])
 def test_the_state_of_resets(cell):
     """A state that every other step goes back to has a sum of 1000 terms a row."""
@@ -240,7 +242,7 @@ def summed_by_numpy(case, params, xs):
     return jax.tree.map(summed, jax.jit(jax.grad(loss))(copies))
 
 
-@pytest.mark.fast(*ONE_OF_EACH_KIND, "mlstm", "layer_norm_lstm")
+@pytest.mark.fast("lstm_projection", "mlstm", "function_nested")
 @pytest.mark.parametrize("name", CASES)
 def test_every_cell_has_the_gradients_of_float32(name):
     """With resets that never come, in segments; against float32 without these."""
