@@ -191,8 +191,8 @@ def compute_loss(params, dates):
     return jnp.mean(losses)
 
 
-def train(key, data, steps):
-    """Trained parameters, and the loss at every 50th step."""
+def train(key, data, steps, init=init, compute_loss=compute_loss):
+    """Trained parameters, and the loss at every 50th step; of this net by default."""
     rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     init_key, key = jax.random.split(key)

@@ -93,7 +93,7 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._sequences.native_library import native_status as native_status
+from ._sequences.native.library import native_status as native_status
 from ._sequences.recurrence import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.run import DeclinedError as DeclinedError, Run as Run

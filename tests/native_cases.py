@@ -20,10 +20,10 @@ from jaxrnn import (
     LSTMCell,
     contrib,
 )
-from jaxrnn._sequences import native_library
+from jaxrnn._sequences.native import library
 
 needs_library = pytest.mark.skipif(
-    not native_library.LIBRARY.exists(), reason="the native loops were not built"
+    not library.LIBRARY.exists(), reason="the native loops were not built"
 )
 assert_near = functools.partial(helpers.assert_near, tolerance=2e-5)
 F32 = jnp.dtype(jnp.float32)

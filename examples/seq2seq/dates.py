@@ -1,8 +1,8 @@
 """Reads dates as people write them: a TensorFlow 1 script, line by line in JAX.
 
-The task and the data are those of `attention.py`. Here the decoder is made as such
-scripts made it, of `AttentionWrapper`, `BasicDecoder`, `BeamSearchDecoder`; README.md
-shows the script beside it. From the folder `examples`:
+The task, the data and the training are those of `attention.py`. Here the decoder is
+made as such scripts made it, of `AttentionWrapper`, `BasicDecoder`,
+`BeamSearchDecoder`; README.md shows the script beside it. From the folder `examples`:
 
     pip install -e '..[examples]'
     python -m seq2seq.dates
@@ -14,15 +14,13 @@ import attention as dates
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from flag_types import Count
-from tqdm import tqdm
 
 import jaxrnn
 from jaxrnn import contrib
 
-BATCH, HELD_OUT, LEARNING_RATE = 64, 2000, 0.005
+HELD_OUT = dates.HELD_OUT
 EMBEDDING, UNITS, BEAMS = 32, 64, 4
 LETTERS = len(dates.CHARACTERS)
 START, END = dates.START, dates.PADDING
@@ -122,31 +120,6 @@ def infer_by_beams(params, batch):
 # What was the session.
 
 
-def train(key, data, steps):
-    """Trained parameters, and the loss at every 50th step."""
-    rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    init_key, key = jax.random.split(key)
-    params, data = init(init_key), jax.device_put(data)
-    state, losses = optimizer.init(params), []
-
-    @jax.jit
-    def update(params, state, data, n):
-        key_n = jax.random.fold_in(key, n)
-        rows = jax.random.randint(key_n, (BATCH,), 0, len(data.iso), jnp.int32)
-        loss, gradient = jax.value_and_grad(compute_loss)(params, data.take(rows))
-        updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(params, updates), state, loss
-
-    with tqdm(range(steps), unit="step") as bar:
-        for n in bar:
-            params, state, loss = update(params, state, data, np.int32(n))
-            if n % 50 == 0 or n == steps - 1:
-                losses.append(loss.item())
-                bar.set_postfix(loss=f"{losses[-1]:.3f}")
-    return params, losses
-
-
 def right(ids: Any, iso: Any) -> float:
     """The share of rows that are written right, and ended."""
     targets = np.pad(iso, [(0, 0), (0, 1)], constant_values=END)
@@ -160,7 +133,8 @@ def main(steps: Count = 1000):
         steps: Steps of training.
     """
     data, test, drawn = dates.split_dates(HELD_OUT)
-    params, losses = train(jax.random.key(0), data, steps)
+    key = jax.random.key(0)
+    params, losses = dates.train(key, data, steps, init, compute_loss)
     greedily = right(infer_greedily(params, test), test.iso)
     beams, _ = infer_by_beams(params, test)
     by_beams = right(beams[..., 0], test.iso)

@@ -1,14 +1,18 @@
-"""Checks of the arguments that drivers share, apart from arrays."""
+"""Checks of single arguments, each a call of one line.
+
+Their messages read `<caller>: <argument> must be <this>, got <that>. <What to do>.`
+"""
 
 import operator
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
-from .errors import KindError, Words, describe, refusal
+from .errors import KindError, describe
 from .typing import DType
 
 # Unrolling makes programs larger and, on the CPU, no faster; TensorFlow's usual 32
@@ -17,6 +21,128 @@ MAX_UNROLL = 4
 
 # Steps, rows and units are counted in int32.
 INT32_MAX = np.iinfo(np.int32).max
+
+T = TypeVar("T")
+
+
+def _message(caller: str, name: str, must: str, value: Any, fix: str) -> str:
+    """The message of the checks; without a caller where `prefixing` adds it."""
+    where = f"{caller}: `{name}`" if caller else f"`{name}`"
+    return f"{where} must {must}, got {describe(value)}. {fix}".rstrip()
+
+
+def check_instance(
+    caller: str, name: str, value: T, kinds: Any, what: str, fix: str = ""
+) -> T:
+    """The value; TypeError unless it is of one of the kinds, which `what` names."""
+    if not isinstance(value, kinds):
+        raise TypeError(_message(caller, name, f"be {what}", value, fix))
+    return value
+
+
+def is_function(value: Any) -> bool:
+    """Whether `value` can be called for a result; a class makes an object instead."""
+    return callable(value) and not isinstance(value, type)
+
+
+def check_function(
+    caller: str, name: str, value: T, what: str = "a function", fix: str = ""
+) -> T:
+    """The value; TypeError unless it is a function, and not a class."""
+    kinds = object if is_function(value) else ()
+    return check_instance(caller, name, value, kinds, what, fix)
+
+
+def check_functions(caller: str, **functions: Any) -> None:
+    """Raises TypeError unless the arguments of these names are functions."""
+    for name, value in functions.items():
+        check_function(caller, name, value)
+
+
+def check_one_of(
+    caller: str, name: str, value: Any, choices: Any, what: str, fix: str = ""
+) -> None:
+    """Raises ValueError unless `value` is among the choices, which `what` lists."""
+    if value not in choices:
+        raise ValueError(_message(caller, name, f"be {what}", value, fix))
+
+
+def check_given(
+    caller: str, name: str, value: T | None, fix: str, what: str = "given"
+) -> T:
+    """The value; ValueError for None. `what` may say for what it is needed."""
+    if value is None:
+        raise ValueError(_message(caller, name, f"be {what}", None, fix))
+    return value
+
+
+def check_entries(
+    caller: str,
+    name: str,
+    value: Any,
+    count: int,
+    what: str,
+    fix: str = "",
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raises unless `value` is a tuple or list of `count` entries."""
+    if not isinstance(value, tuple | list) or len(value) != count:
+        raise error(_message(caller, name, f"be {what}", value, fix))
+
+
+def check_equal(
+    caller: str, name: str, number: int, want: int, must: str, fix: str = ""
+) -> None:
+    """Raises ValueError unless a number is the one that it must be."""
+    if number != want:
+        raise ValueError(_message(caller, name, must, number, fix))
+
+
+def check_divides(
+    caller: str, name: str, divisor: int, number: int, what: str, fix: str = ""
+) -> None:
+    """Raises ValueError unless the argument divides a number, which `what` names."""
+    if number % divisor:
+        raise ValueError(_message(caller, name, f"divide {what}", divisor, fix))
+
+
+def check_shape(
+    caller: str, name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
+) -> None:
+    """Raises ValueError for an array of another shape; `must` may say why it must."""
+    if jnp.shape(array) != shape:
+        must = must or f"have shape {shape}"
+        raise ValueError(_message(caller, name, must, array, fix))
+
+
+def check_dtype(
+    caller: str, name: str, array: Any, dtype: DType, must: str, fix: str = ""
+) -> None:
+    """Raises TypeError for an array of another dtype; `must` says why it must."""
+    if array.dtype != dtype:
+        raise TypeError(_message(caller, name, must, array, fix))
+
+
+def check_rank(
+    caller: str,
+    name: str,
+    array: Any,
+    least: int,
+    axes: str,
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raises for an array of fewer axes; `axes` names them."""
+    if array.ndim < least:
+        must = f"have rank at least {least}, {axes}"
+        raise error(_message(caller, name, must, array, ""))
+
+
+def check_dtype_kind(
+    caller: str, name: str, array: Any, kind: Any, what: str, fix: str = ""
+) -> None:
+    """Raises TypeError unless the dtype is of a kind, such as `jnp.floating`."""
+    if not jnp.issubdtype(array.dtype, kind):
+        raise TypeError(_message(caller, name, f"be {what}", array, fix))
 
 
 def check_is_cell(caller: str, name: str, cell: Any) -> None:
@@ -29,11 +155,11 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
     unbound = all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size"))
     if not (missing or unbound or isinstance(cell, type)):
         return
-    must = "be an RNNCell"
+    wanted = "an RNNCell"
     if isinstance(cell, type):
         got, fix = describe(cell), "Make one and bind it: `cell.bind(params)`."
     elif unbound:
-        must, got = "be a bound cell", f"the unbound {cell!r}"
+        wanted, got = "a bound cell", f"the unbound {cell!r}"
         fix = f"Bind it to its parameters: `{name}.bind(params)`."
     elif getattr(cell, "takes_sequences", False):
         got = f"{describe(cell)}, which takes whole sequences"
@@ -44,11 +170,12 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
         got += f", which lacks {', '.join(missing)}"
         fix = "Give a bound cell, or an object that keeps the RNNCell protocol."
         if hasattr(cell, "initialize_carry"):
-            of_flax = "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell`"
-            fix = f"{of_flax} convert cells of Flax."
+            fix = (
+                "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
+            )
         elif isinstance(cell, list | tuple):
             fix = "`MultiRNNCell` makes one of several: bind that."
-    raise TypeError(refusal(caller, name, must, Words(got), fix))
+    raise TypeError(f"{caller}: `{name}` must be {wanted}, got {got}. {fix}")
 
 
 def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
@@ -64,13 +191,15 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
         if dtype is None or canonical.kind in "OUSM":
             raise TypeError
     except (TypeError, ValueError):  # The latter for the dtype of random keys.
-        got, fix = Words(repr(dtype)), "Use jnp.float32, say."
-        raise TypeError(refusal(caller, name, "name a dtype", got, fix)) from None
+        text = f"`{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
+        raise TypeError(f"{caller}: {text}") from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype) != canonical:
-        instead = f"for which JAX uses {canonical} unless `jax_enable_x64` is set"
-        text = f"{caller}: `{name}` is {np.dtype(dtype)}, {instead}."
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(
+            f"{caller}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
+            "unless `jax_enable_x64` is set.",
+            stacklevel=3,
+        )
     return canonical
 
 
@@ -85,9 +214,8 @@ def as_unroll(caller: str, parallel_iterations: Any) -> int:
     """
     if parallel_iterations is None:
         return 1
-    errors = KindError, TypeError
-    steps = parallel_iterations
-    steps = as_count(caller, "parallel_iterations", steps, 0, errors=errors)
+    name, errors = "parallel_iterations", (KindError, TypeError)
+    steps = as_count(caller, name, parallel_iterations, 0, errors=errors)
     return min(max(1, steps), MAX_UNROLL)
 
 
@@ -112,10 +240,11 @@ def as_count(
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        raise not_integer(refusal(caller, name, "be an integer", count, fix)) from None
+        text = _message(caller, name, "be an integer", count, fix)
+        raise not_integer(text) from None
     if not least <= number <= most:
-        bound = f"be at least {least}" if number < least else f"be at most {most}"
-        raise out_of_range(refusal(caller, name, bound, number, fix))
+        must = f"be at least {least}" if number < least else f"be at most {most}"
+        raise out_of_range(_message(caller, name, must, number, fix))
     return number
 
 
@@ -137,9 +266,8 @@ def as_bool(caller: str, name: str, value: Any, fix: str = "") -> bool:
     Raises:
         TypeError: If it is neither a Python nor a NumPy bool; traced arrays are not.
     """
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(refusal(caller, name, "be True or False", value, fix))
-    return bool(value)
+    kinds, wanted = bool | np.bool_, "True or False"
+    return bool(check_instance(caller, name, value, kinds, wanted, fix))
 
 
 def check_time_major(caller: str, time_major: Any) -> None:
@@ -148,26 +276,13 @@ def check_time_major(caller: str, time_major: Any) -> None:
     as_bool(caller, "time_major", time_major, fix)
 
 
-def is_function(value: Any) -> bool:
-    """Whether `value` can be called for a result; a class makes an object instead."""
-    return callable(value) and not isinstance(value, type)
-
-
-def check_functions(caller: str, **functions: Any) -> None:
-    """Raises TypeError unless the arguments of these names are functions."""
-    for name, value in functions.items():
-        if not is_function(value):
-            raise TypeError(refusal(caller, name, "be a function", value))
-
-
 def as_scope(caller: str, scope: Any, default: str) -> str:
     """The name of the loop's operations in profiles.
 
     Raises:
         TypeError: If it is neither None nor a string.
     """
-    if not isinstance(scope, str | None):
-        raise TypeError(refusal(caller, "scope", "be a string", scope))
+    scope = check_instance(caller, "scope", scope, str | None, "a string")
     return default if scope is None else scope
 
 
@@ -175,9 +290,12 @@ def check_both_lists(caller: str, cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both are non-empty lists of the same number of cells."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            must = "be a list of at least one cell, one for each layer"
-            raise ValueError(refusal(caller, name, must, cells))
+            raise ValueError(
+                f"{caller}: `{name}` must be a list of at least one cell, one for each "
+                f"layer, got {describe(cells)}."
+            )
     if len(cells_fw) != len(cells_bw):
-        got = Words(f"{len(cells_fw)} and {len(cells_bw)} cells")
-        names = "cells_fw` and `cells_bw"
-        raise ValueError(refusal(caller, names, "have the same depth", got))
+        raise ValueError(
+            f"{caller}: `cells_fw` and `cells_bw` must have the same depth, got "
+            f"{len(cells_fw)} and {len(cells_bw)} cells."
+        )

@@ -8,16 +8,15 @@ of the step, and splits or folds both parts. Whatever a cell makes of its key fo
 inner cell, that one finds the run's part in it.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .errors import is_array, is_key, refusal
+from .errors import describe, is_array, is_key
 from .jax_internals import define_prng_impl
-from .typing import Array, Key, PyTree
+from .typing import Array, Key
 
 
 def check_key(caller: str, key: Any) -> None:
@@ -29,11 +28,15 @@ def check_key(caller: str, key: Any) -> None:
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     if not (is_raw or is_key(key)):
-        fix = "`jax.random.key(0)` makes one."
-        raise TypeError(refusal(caller, "key", "be a random key", key, fix))
+        raise TypeError(
+            f"{caller}: `key` must be a random key, got {describe(key)}. "
+            "`jax.random.key(0)` makes one."
+        )
     if key.ndim > is_raw:  # A raw key is a vector.
-        fix = "Use jax.vmap for a run with each of them."
-        raise ValueError(refusal(caller, "key", "be one key", key, fix))
+        raise ValueError(
+            f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
+            "run with each of them."
+        )
 
 
 def check_key_or_none(caller: str, key: Any) -> None:
@@ -104,29 +107,6 @@ def run_key(key: Key) -> Key:
     data = jax.random.key_data(key)
     run, _ = jnp.split(data, 2, axis=-1)
     return jax.random.wrap_key_data(run, impl=impl)
-
-
-def key_of_device(key: Key, rows: PyTree) -> Key:
-    """The key for rows that `shard_map` divides: another one on each device.
-
-    A key that differs between the devices already, as far as its type tells, stays.
-    """
-    axes = set().union(*map(varying_axes, jax.tree.leaves(rows))) - varying_axes(key)
-    if not axes:
-        return key
-    return jax.random.fold_in(key, jax.lax.axis_index(tuple(sorted(axes))))
-
-
-def varying_axes(x: Any) -> frozenset[str]:
-    """The axes of `shard_map` over which a value may differ, as its type tells."""
-    return jax.typeof(x).mat.varying
-
-
-def cell_of_device(cell: Any, rows: PyTree) -> Any:
-    """The cell with `key_of_device`, if it is bound with a key."""
-    if (key := getattr(cell, "key", None)) is None:
-        return cell
-    return dataclasses.replace(cell, key=key_of_device(key, rows))
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:

@@ -1,7 +1,6 @@
 """How values are described in messages, and two error classes.
 
-Every message reads `<where>: <what must hold>, got <what was passed>. <what to do>.`;
-`refusal` puts one together, `mismatch` what follows `<where>`.
+A message reads `<where>: <what must hold>, got <what was passed>. <What to do>.`
 """
 
 import contextlib
@@ -21,29 +20,10 @@ class EntryError(ValueError, IndexError):
     """A `ValueError` where TensorFlow raises `IndexError`; both can be caught."""
 
 
-class Words(str):
-    """Words that messages show as they are, without quotes."""
+class _Verbatim(str):
+    """Text that the `repr` of a nest shows without quotes."""
 
     __repr__ = str.__str__
-
-
-def refusal(caller: str, name: str, must: str, got: Any, fix: str = "") -> str:
-    """The message for a wrong argument: `caller: `name` must be this, got that. fix`.
-
-    Args:
-        caller: The function or class.
-        name: The argument.
-        must: What must hold, from the verb on: "be a string".
-        got: The value that was passed, to be described, or `Words` that do.
-        fix: What to do, one or more sentences.
-    """
-    return f"{caller}: {mismatch(name, must, got, fix)}"
-
-
-def mismatch(name: str, must: str, got: Any, fix: str = "") -> str:
-    """As `refusal`, without the caller, where something around adds it."""
-    got = got if isinstance(got, Words) else describe(got)
-    return f"`{name}` must {must}, got {got}. {fix}".rstrip()
 
 
 def name_of(value: Any) -> str:
@@ -65,12 +45,12 @@ def describe(value: Any) -> str:
 
 def describe_structure(tree: Any) -> str:
     """The nest without its leaves: `LSTMStateTuple(c=*, h=*)`."""
-    return repr(jax.tree.map(lambda _: Words("*"), tree))
+    return repr(jax.tree.map(lambda _: _Verbatim("*"), tree))
 
 
 def describe_leaves(tree: Any) -> str:
     """The nest with the description of each leaf: `{'a': float32[4, 8]}`."""
-    return repr(jax.tree.map(lambda leaf: Words(describe(leaf)), tree))
+    return repr(jax.tree.map(lambda leaf: _Verbatim(describe(leaf)), tree))
 
 
 def leaf_name(name: str, path: tuple) -> str:
@@ -94,12 +74,14 @@ def is_key(value: Any) -> bool:
 def check_not_masked(caller: str, name: str, value: Any) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        got, fix = Words(f"a masked {describe(value)}"), f"Pass `{name}.filled(0)`."
-        raise TypeError(refusal(caller, name, "be an array without a mask", got, fix))
+        raise TypeError(
+            f"{caller}: `{name}` must be an array without a mask, got a masked "
+            f"{describe(value)}. Pass `{name}.filled(0)`."
+        )
 
 
 @contextlib.contextmanager
-def noting(text: str) -> Iterator[None]:
+def error_note(text: str) -> Iterator[None]:
     """Adds a note to any error that is raised inside."""
     try:
         yield

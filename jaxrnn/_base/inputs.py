@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from . import errors
-from .arguments import INT32_MAX, as_dtype, check_time_major
-from .errors import EntryError, Words, describe, is_array, refusal
+from .arguments import INT32_MAX, as_dtype, check_rank, check_time_major
+from .errors import EntryError, describe, is_array
 from .math import is_float
-from .read_only import has_read_only
-from .trees import map_named, named_leaves
+from .read_only import without_read_only
+from .trees import is_tensor_array, map_named, named_leaves
 from .typing import Array, DType, PyTree
 
 _OF_A_LIST = (
@@ -27,8 +27,10 @@ def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, 
     """
     named = list(named_leaves("inputs", inputs))
     if not named:
-        got = Words(errors.describe_structure(inputs))
-        raise EntryError(refusal(caller, "inputs", "hold at least one array", got, fix))
+        raise EntryError(
+            f"{caller}: `inputs` must hold at least one array, got "
+            f"{errors.describe_structure(inputs)}. {fix}".rstrip()
+        )
     return named
 
 
@@ -55,13 +57,15 @@ def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Arra
     array = as_array(caller, name, leaf)
     if array.ndim < 3:
         fix = fix or fix_of_depth(name, array)
-        must = f"have rank at least 3, {axes}"
-        got = Words(f"{describe(leaf)} of rank {array.ndim}")
-        raise ValueError(refusal(caller, name, must, got, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must have rank at least 3, {axes}, got "
+            f"{describe(leaf)} of rank {array.ndim}. {fix}".rstrip()
+        )
     if any(isinstance(n, int) and n > INT32_MAX for n in array.shape):
-        must = f"have at most {INT32_MAX} steps and rows, {axes}"
-        fix = "Run it in windows: `jaxrnn.windows`."
-        raise ValueError(refusal(caller, name, must, array, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
+            f"got {describe(array)}. Run it in windows: `jaxrnn.windows`."
+        )
     return array
 
 
@@ -84,20 +88,36 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
             differ.
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
-        fix = "`list(x)` holds the steps of an array; `dynamic_rnn` takes the array."
-        raise TypeError(refusal(caller, "inputs", "be a sequence", inputs, fix))
+        raise TypeError(
+            f"{caller}: `inputs` must be a sequence, got {describe(inputs)}. `list(x)` "
+            "holds the steps of an array; `dynamic_rnn` takes the array."
+        )
     if not isinstance(inputs, list | tuple):
-        must, fix = "be a list or tuple with one entry a step", "A step may be a nest."
-        raise ValueError(refusal(caller, "inputs", must, inputs, fix))
+        raise ValueError(
+            f"{caller}: `inputs` must be a list or tuple with one entry a step, got "
+            f"{describe(inputs)}. A step may be a nest."
+        )
     steps = map_named("inputs", lambda n, x: as_array(caller, n, x), list(inputs))
     leaves = named_inputs(caller, steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
-    for name, other in leaves:
-        if other.ndim < least:
-            must = f"have rank at least {least}, [batch, ...]"
-            raise ValueError(refusal(caller, name, must, other))
+    for name, leaf in leaves:
+        check_rank(caller, name, leaf, least, "[batch, ...]")
     check_same_size(caller, leaves)
     return steps
+
+
+def check_rows_of_state(
+    caller: str, state: PyTree, rows: int, must: str, fix: str = ""
+) -> None:
+    """Raises ValueError for arrays of an initial state that have other rows.
+
+    Leaves without axes, TensorArrays and what steps only read may be as they are.
+    """
+    own = without_read_only(state)
+    for name, leaf in named_leaves("initial_state", own, is_tensor_array):
+        if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
+            text = f"{caller}: `{name}` must {must}, got {describe(leaf)}. {fix}"
+            raise ValueError(text.rstrip())
 
 
 def check_same_size(
@@ -142,15 +162,16 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
         TypeError: If it is neither an array nor a number.
     """
     if leaf is None:
-        none = "None values not supported"
-        raise ValueError(f"{caller}: `{name}` must be an array: {none}.")
+        reason = "None values not supported"
+        raise ValueError(f"{caller}: `{name}` must be an array: {reason}.")
     errors.check_not_masked(caller, name, leaf)
     try:
         if isinstance(leaf, str):  # JAX takes "q" for a dtype.
             raise TypeError
         return jnp.asarray(leaf)
     except TypeError:
-        raise TypeError(refusal(caller, name, "be an array", leaf)) from None
+        got = describe(leaf)
+        raise TypeError(f"{caller}: `{name}` must be an array, got {got}.") from None
 
 
 def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DType:
@@ -179,20 +200,6 @@ def _missing_dtype(caller: str, states: str) -> str:
         f"{caller}: dtype must be specified if there is no {states}. Pass "
         "`dtype=jnp.float32` for zero states of that dtype."
     )
-
-
-def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
-    """The zero state of `cell`, by whichever method it has."""
-    if hasattr(cell, "get_initial_state"):
-        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
-    else:
-        state = cell.zero_state(batch_size, dtype)
-    return as_state(caller, "the cell's zero state", state)
-
-
-def started(cell: Any, state: PyTree) -> PyTree:
-    """The state before the first step, from the one that a driver was given."""
-    return cell.start(state) if has_read_only(state) else state
 
 
 def check_states_of_both(

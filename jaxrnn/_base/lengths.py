@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import INT32_MAX
-from .errors import Words, check_not_masked, is_array, refusal
+from .errors import check_not_masked, describe, is_array
 from .sharding import as_rows_of
 from .typing import Array, PyTree
 
@@ -53,15 +53,18 @@ def as_lengths(
     lengths = lengths_array(caller, sequence_length, name)
     _check_integers(caller, lengths, name)
     if lengths.ndim != 1:
-        must = f"be a vector of length batch_size, {batch_size}"
         fix = f"Give one length for each row; `np.full({batch_size}, n)` is n for all."
         fix = OF_A_MASK if lengths.dtype == bool else fix
-        raise ValueError(refusal(caller, name, must, lengths, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must be a vector of length batch_size, {batch_size}, "
+            f"got {describe(lengths)}. {fix}"
+        )
     if lengths.shape[0] != batch_size:
         axis = ", or the second with `time_major`" if name == "sequence_length" else ""
-        must = f"have one entry per row, {batch_size}"
-        fix = f"Nothing is broadcast; rows are the first axis{axis}."
-        raise ValueError(refusal(caller, name, must, lengths, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must have one entry per row, {batch_size}, got "
+            f"{describe(lengths)}. Nothing is broadcast; rows are the first axis{axis}."
+        )
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))
 
@@ -89,15 +92,18 @@ def lengths_array(
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):
-        fix = "One integer per row is needed."
-        raise TypeError(refusal(caller, name, "hold integers", lengths, fix))
+        raise TypeError(
+            f"{caller}: `{name}` must hold integers, got {describe(lengths)}. One "
+            "integer per row is needed."
+        )
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
     try:
         # NumPy keeps 64 bits whether x64 is on or not.
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
-        must, got = "hold one integer for each row", Words(repr(lengths))
-        raise ValueError(refusal(caller, name, must, got)) from None
+        raise ValueError(
+            f"{caller}: `{name}` must hold one integer for each row, got {lengths!r}."
+        ) from None
     return array if array.size else array.astype(np.int32)
 
 
@@ -106,6 +112,9 @@ def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None
         return
     fix = "Cast it to jnp.int32."
     if lengths.dtype == object or lengths.ndim != 1:
-        others = "pass a dtype as `dtype=`, a state as `initial_state=`"
-        fix = f"One integer per row is needed; {others}."
-    raise TypeError(refusal(caller, name, "hold integers", lengths, fix))
+        fix = (
+            "One integer per row is needed; pass a dtype as `dtype=`, a state as "
+            "`initial_state=`."
+        )
+    got = describe(lengths)
+    raise TypeError(f"{caller}: `{name}` must hold integers, got {got}. {fix}")

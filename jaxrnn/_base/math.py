@@ -77,6 +77,11 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
 
 
+def cast_like(like: PyTree, tree: PyTree) -> PyTree:
+    """The arrays in the dtypes of those in `like`."""
+    return jax.tree.map(lambda x, y: y.astype(x.dtype), like, tree)
+
+
 def cast_number(array: Array, dtype: DType) -> Array:
     """A number without a dtype cast to `dtype`, if that can hold its kind."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array

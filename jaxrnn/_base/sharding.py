@@ -1,15 +1,15 @@
 """Arrays that a driver creates or reads, sharded as the inputs are."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .cell_keys import cell_of_device, varying_axes
-from .errors import Words, describe, is_array, is_key, refusal
+from .errors import describe, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
-from .typing import Array, PyTree
+from .typing import Array, Key, PyTree
 
 
 def lay_out(
@@ -64,9 +64,11 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
         spec = jax.typeof(x).sharding.spec
         rows, time = spec[batch_axis], spec[1 - batch_axis]
         if time is not None:
-            got = Words(f"{describe(x)} that is divided over {time!r}")
-            fix = "Steps run one after another. Divide rows, by `jax.sharding.reshard`."
-            raise ValueError(refusal(caller, name, "be whole along time", got, fix))
+            raise ValueError(
+                f"{caller}: `{name}` must be whole along time, got {describe(x)} that "
+                f"is divided over {time!r}. Steps run one after another. Divide rows, "
+                "by `jax.sharding.reshard`."
+            )
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
@@ -134,6 +136,29 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(vary, tree)
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The axes of `shard_map` over which a value may differ, as its type tells."""
+    return jax.typeof(x).mat.varying
+
+
+def key_of_device(key: Key, rows: PyTree) -> Key:
+    """The key for rows that `shard_map` divides: another one on each device.
+
+    A key that differs between the devices already, as far as its type tells, stays.
+    """
+    axes = set().union(*map(varying_axes, jax.tree.leaves(rows))) - varying_axes(key)
+    if not axes:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(tuple(sorted(axes))))
+
+
+def cell_of_device(cell: Any, rows: PyTree) -> Any:
+    """The cell with `key_of_device`, if it is bound with a key."""
+    if (key := getattr(cell, "key", None)) is None:
+        return cell
+    return dataclasses.replace(cell, key=key_of_device(key, rows))
 
 
 def zeros_like(x: Array) -> Array:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from .tensor_shape import TensorShape
+from .trees import as_typed
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 _CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
@@ -59,9 +60,15 @@ def _parts(value: Any) -> list | None:
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         names = {field.name for field in dataclasses.fields(value)}
         names |= set(getattr(value, "__dict__", ()))
-        return [getattr(value, name) for name in sorted(names)]
+        return [_field(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
     wrapped = getattr(value, "__wrapped__", None)  # By `jax.jit`, say.
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
         return [] if wrapped is None else [wrapped]
     return None
+
+
+def _field(value: Any, name: str) -> Any:
+    """A field; sizes may be dicts and lists, which a cell compares by their entries."""
+    field = getattr(value, name)
+    return as_typed(field) if name in ("state_size", "output_size") else field

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .arguments import as_axis_size
-from .errors import refusal
+from .arguments import as_axis_size, check_given
 
 
 class TensorShape:
@@ -78,7 +77,6 @@ class TensorShape:
 
 
 def _dim(value: Any) -> Any:
-    if value is None:
-        fix = "Give every axis a size."
-        raise ValueError(refusal("TensorShape", "dims", "be known", None, fix))
+    fix = "Give every axis a size."
+    check_given("TensorShape", "dims", value, fix, what="known")
     return as_axis_size("TensorShape", "dims", value)

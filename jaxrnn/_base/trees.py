@@ -76,8 +76,9 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
     try:
         return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
-        must = "must be an int or a TensorShape"
-        raise TypeError(f"`{name}` {must}, got {leaf!r}. {fix}") from None
+        raise TypeError(
+            f"`{name}` must be an int or a TensorShape, got {leaf!r}. {fix}"
+        ) from None
 
 
 def as_typed(tree: Any) -> tuple:
@@ -109,8 +110,10 @@ def check_structure(
     if same_but_for_kind and not strict:
         return
     error = TypeError if same_but_for_kind else ValueError
-    must = f"must have the structure {describe_structure(want)}"
-    raise error(f"{caller} {must}, got {describe_structure(got)}. {fix}".rstrip())
+    raise error(
+        f"{caller} must have the structure {describe_structure(want)}, got "
+        f"{describe_structure(got)}. {fix}".rstrip()
+    )
 
 
 def _loosened(treedef: Any) -> Any:

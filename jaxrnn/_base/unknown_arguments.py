@@ -48,11 +48,13 @@ def check_unknown(
     """
     for name in given:
         if name not in known:
-            text = f"{caller}: `{name}` is no argument of {taker}."
-            raise TypeError(f"{text} {_HINTS.get(name, '')}".rstrip())
+            raise TypeError(
+                f"{caller}: `{name}` is no argument of {taker}. "
+                f"{_HINTS.get(name, '')}".rstrip()
+            )
 
 
-def knows_its_arguments(f: Callable[P, R]) -> Callable[P, R]:
+def hints_at_unknown_arguments(f: Callable[P, R]) -> Callable[P, R]:
     """The function; it refuses other names with a hint, which Python's error lacks."""
     known = inspect.signature(f).parameters
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.errors import check_not_masked, describe, is_array, refusal
+from .._base.errors import check_not_masked, describe, is_array
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.math import is_traced
@@ -55,8 +55,10 @@ def _as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
     if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
         return as_host_array(caller, name, leaf, 2, axes)
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
-        fix = "A list is a nest of its elements: make it one array by np.asarray."
-        raise TypeError(refusal(caller, name, "be an array", leaf, fix))
+        raise TypeError(
+            f"{caller}: `{name}` must be an array, got {describe(leaf)}. A list is a "
+            "nest of its elements: make it one array by np.asarray."
+        )
     _check_rank(caller, name, leaf, leaf.shape, 2, axes)
     return leaf
 
@@ -71,9 +73,8 @@ def as_host_array(
         ValueError: If it is None, or its rank is below `rank`.
     """
     if leaf is None:
-        raise ValueError(
-            f"{caller}: `{name}` must be an array: None values not supported."
-        )
+        reason = "None values not supported"
+        raise ValueError(f"{caller}: `{name}` must be an array: {reason}.")
     check_known(caller, name, leaf)
     check_not_masked(caller, name, leaf)
     try:
@@ -137,5 +138,7 @@ def check_like(
     pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
     for (full, like), (_, leaf) in pairs:
         if kind(like) != kind(leaf):
-            must = f"{what} {describe(like)}"
-            raise ValueError(refusal(caller, full, must, leaf, fix))
+            raise ValueError(
+                f"{caller}: `{full}` must {what} {describe(like)}, got "
+                f"{describe(leaf)}. {fix}".rstrip()
+            )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.errors import refusal
+from .._base.errors import describe
 from .host import check_known, check_like
 from .packed_sequences import PackedSequences, check_whole
 
@@ -106,7 +106,9 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
 def _as_packs(caller: str, packs: Any) -> list[PackedSequences]:
     """Packs of NumPy arrays that agree in all but rows and sequences."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
-        raise TypeError(refusal(caller, "packs", "be a list of packs", packs))
+        raise TypeError(
+            f"{caller}: `packs` must be a list of packs, got {describe(packs)}."
+        )
     packs = list(packs)
     if not packs:
         raise ValueError(f"{caller}: `packs` must hold at least one pack, got none.")
@@ -120,8 +122,10 @@ def _as_packs(caller: str, packs: Any) -> list[PackedSequences]:
 
 def _check_pack(caller: str, name: str, pack: Any) -> None:
     if not isinstance(pack, PackedSequences):
-        must = "come from `pack_sequences` or `packed_batches`"
-        raise TypeError(refusal(caller, name, must, pack))
+        raise TypeError(
+            f"{caller}: `{name}` must come from `pack_sequences` or `packed_batches`, "
+            f"got {describe(pack)}."
+        )
     check_whole(caller, name, pack)
     check_known(caller, name, pack)
 

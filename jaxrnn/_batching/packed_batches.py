@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import mismatch, refusal
+from .._base.errors import describe
 from .packed_sequences import PackedSequences
 from .packing import OpenPack, PackShape
 from .records import RecordReader
@@ -63,9 +63,10 @@ class PackedBatches(Iterator[PackedSequences]):
         leaves = self._reader.leaves(name, record)
         length = leaves[0].shape[0]
         if length > self._shape.row_length:
-            must = f"have at most {self._shape.row_length} steps, the `row_length`"
-            fix = "Make rows longer, or cut it."
-            raise ValueError(refusal(_CALLER, name, must, length, fix))
+            raise ValueError(
+                f"{_CALLER}: `{name}` must have at most {self._shape.row_length} "
+                f"steps, the `row_length`, got {length}. Make rows longer, or cut it."
+            )
         self._held = leaves
         return leaves
 
@@ -86,10 +87,12 @@ class PackedBatches(Iterator[PackedSequences]):
         """
         state = self._before_batch or self._state()
         if state["records"] is None:
-            must = "be a sequence, or have `get_state` and `set_state` as Grain's have"
-            fix = "Pass a list (`__len__` and `__getitem__`), or a Grain dataset."
-            wrong = mismatch("records", must, self._source, fix)
-            raise TypeError(f"{_CALLER}: to be resumed, {wrong}")
+            raise TypeError(
+                f"{_CALLER}: to be resumed, `records` must be a sequence, or have "
+                "`get_state` and `set_state` as Grain's have, got "
+                f"{describe(self._source)}. Pass a list (`__len__` and `__getitem__`), "
+                "or a Grain dataset."
+            )
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -104,7 +107,9 @@ class PackedBatches(Iterator[PackedSequences]):
         """
         self.get_state()  # Raises where there is none.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
-            raise TypeError(refusal(_CALLER, "state", "come from `get_state`", state))
+            raise TypeError(
+                f"{_CALLER}: `state` must come from `get_state`, got {describe(state)}."
+            )
         _set_position(self._source, state["records"])
         self._number = state["number"]
         self._restart()
@@ -207,9 +212,10 @@ def _as_source(records: Any) -> Iterator[Any]:
     """
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     if isinstance(records, Mapping) or not (can_index or isinstance(records, Iterable)):
-        must = "be a sequence or an iterable of records"
-        fix = "Padded arrays go to `pack_sequences`."
-        raise TypeError(refusal(_CALLER, "records", must, records, fix))
+        raise TypeError(
+            f"{_CALLER}: `records` must be a sequence or an iterable of records, got "
+            f"{describe(records)}. Padded arrays go to `pack_sequences`."
+        )
     iterator = iter(records)
     if can_index and not _has_state(iterator):
         return _Indexed(records)

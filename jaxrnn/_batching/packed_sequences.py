@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import Words, describe, is_array, refusal
+from .._base.errors import describe, is_array
 from .._base.inputs import as_array
 from .._base.math import concrete_or_none
 from .._base.serialization import serializable
@@ -139,9 +139,10 @@ class PackedSequences:
         def read(name: str, leaf: Any) -> Array:
             leaf = as_array(caller, name, leaf)
             if leaf.shape[:2] != self.starts.shape:
-                must = f"must be [{axes}, ...], as `starts`, which is"
-                got = f"{describe(self.starts)}; got {describe(leaf)}"
-                raise ValueError(f"{caller}: `{name}` {must} {got}. Pass its outputs.")
+                raise ValueError(
+                    f"{caller}: `{name}` must be [{axes}, ...], as `starts`, which is "
+                    f"{describe(self.starts)}; got {describe(leaf)}. Pass its outputs."
+                )
             return read_at(leaf, *index)  # In bounds by construction.
 
         return map_named(name, read, tree)
@@ -161,32 +162,37 @@ def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     """Raises ValueError unless these are all arrays of one pack."""
     starts, rows, sequences = packed.starts, packed.rows, packed.sequences
     if starts.ndim != 2:
-        fix = "Map over it: `jax.vmap(run)(packed)`."
-        got = Words(f"a stack, with `starts` {describe(starts)}")
-        raise ValueError(refusal(caller, name, "be one pack", got, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must be one pack, got a stack, with `starts` "
+            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`."
+        )
     if rows is None or sequences is None:
         return
     found_rows = {packed.lengths.shape[0], starts.shape[1 if packed.time_major else 0]}
     of_sequences = packed.row, packed.offset, packed.sequence_length
     found = {x.shape[0] for x in of_sequences}
     if found_rows != {rows} or found != {sequences}:
-        must = f"be a whole pack, {rows} rows with {sequences} sequences"
-        fix = "Its numbers of rows do not hold in parts, nor concatenated: use "
-        fix += (
-            "`concat_packed`, and on several devices `stack_packed`, one pack for each."
+        raise ValueError(
+            f"{caller}: `{name}` must be a whole pack, {rows} rows with {sequences} "
+            f"sequences, got {packed!r}. Its numbers of rows do not hold in parts, nor "
+            "concatenated: use `concat_packed`, and on several devices `stack_packed`, "
+            "one pack for each."
         )
-        raise ValueError(refusal(caller, name, must, Words(repr(packed)), fix))
 
 
 def check_not_packed(caller: str, inputs: Any) -> None:
     """Raises TypeError for `PackedSequences`."""
     if isinstance(inputs, PackedSequences):
-        fix = "Use `packed_rnn`, or `packed.unpack(packed.inputs)` with its lengths."
-        raise TypeError(refusal(caller, "inputs", "be padded", inputs, fix))
+        raise TypeError(
+            f"{caller}: `inputs` must be padded, got {describe(inputs)}. Use "
+            "`packed_rnn`, or `packed.unpack(packed.inputs)` with its lengths."
+        )
 
 
 def check_first_axis(caller: str, name: str, leaf: Any, what: str, count: int) -> None:
     """Raises ValueError unless the leaf is `[count, ...]`."""
     if leaf.shape[:1] != (count,):
-        must = f"be [{what}, ...], for {count} {what}"
-        raise ValueError(refusal(caller, name, must, leaf))
+        raise ValueError(
+            f"{caller}: `{name}` must be [{what}, ...], for {count} {what}, got "
+            f"{describe(leaf)}."
+        )

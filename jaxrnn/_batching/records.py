@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._base.errors import Words, describe, describe_structure, refusal
+from .._base.errors import describe, describe_structure
 from .._base.inputs import named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
@@ -47,8 +47,10 @@ class RecordReader:
         lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
         if not lengths:
             read(1)  # Refuses a number.
-            got = Words(describe_structure(sequence))
-            raise ValueError(refusal(self._where, name, "hold at least one array", got))
+            raise ValueError(
+                f"{self._where}: `{name}` must hold at least one array, got "
+                f"{describe_structure(sequence)}."
+            )
         spread = lambda x: x if x.ndim else np.broadcast_to(x, lengths[:1])
         leaves = list(map(spread, leaves))
         if self.structure is None:
@@ -69,8 +71,10 @@ class RecordReader:
                 what, of, like = "dtype and shape of a step", (self._name, i), first
             else:
                 continue
-            must = f"have the {what} of `{self._leaf_name(*of)}`, {describe(like)}"
-            raise ValueError(refusal(self._where, self._leaf_name(name, i), must, leaf))
+            raise ValueError(
+                f"{self._where}: `{self._leaf_name(name, i)}` must have the {what} of "
+                f"`{self._leaf_name(*of)}`, {describe(like)}, got {describe(leaf)}."
+            )
 
     def _leaf_name(self, name: str, i: int) -> str:
         indices = jax.tree.unflatten(self.structure, self._first)
@@ -108,9 +112,10 @@ def from_list(caller: str, inputs: Any) -> Records:
     """
     # A named tuple is one sequence, a nest.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
-        must = "be a list or tuple of sequences"
-        fix = "Padded inputs need `sequence_length`."
-        raise TypeError(refusal(caller, "inputs", must, inputs, fix))
+        raise TypeError(
+            f"{caller}: `inputs` must be a list or tuple of sequences, got "
+            f"{describe(inputs)}. Padded inputs need `sequence_length`."
+        )
     if not inputs:
         named_inputs(caller, inputs, "A batch of no rows can be given padded.")
     reader = RecordReader(caller)
@@ -130,9 +135,11 @@ def from_padded(
     fix = "A list of sequences goes without `sequence_length`."
     inputs, time, batch_size = as_sources(caller, inputs, time_major, fix)
     if _are_sequences(inputs, sequence_length, batch_size):
-        must, got = "be None for a list of sequences", Words(f"{len(inputs)} lengths")
-        fix = "Their lengths are those of the arrays: cut off padding."
-        raise ValueError(refusal(caller, "sequence_length", must, got, fix))
+        raise ValueError(
+            f"{caller}: `sequence_length` must be None for a list of sequences, got "
+            f"{len(inputs)} lengths. Their lengths are those of the arrays: cut off "
+            "padding."
+        )
     lengths = host_lengths(caller, sequence_length, batch_size).clip(max=time)
     arrays, structure = jax.tree.flatten(inputs)
     arrays = [np.asarray(x).swapaxes(0, 1 if time_major else 0) for x in arrays]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count
-from .._base.errors import Words, describe, is_key, refusal
+from .._base.errors import describe, is_key
 from .._base.inputs import as_array
 from .._base.serialization import serializable
 from .._base.trees import map_named, named_leaves
@@ -135,19 +135,23 @@ class TruncatedBPTT:
 
     def _check(self, params: PyTree, carry: Any, window: PyTree) -> None:
         if not isinstance(carry, TruncatedCarry):
-            must = "come from `init` or from the call before"
-            raise TypeError(refusal(_CALLER, "carry", must, carry))
+            raise TypeError(
+                f"{_CALLER}: `carry` must come from `init` or from the call before, "
+                f"got {describe(carry)}."
+            )
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
         if count != self.reach - 1:
-            must = f"be made for reach={self.reach}"
-            got = Words(f"one with {count} windows")
-            raise ValueError(refusal(_CALLER, "carry", must, got, "Make it by `init`."))
+            raise ValueError(
+                f"{_CALLER}: `carry` must be made for reach={self.reach}, got one with "
+                f"{count} windows. Make it by `init`."
+            )
         for name, leaf in named_leaves("params", params):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                must = "be floating to have a gradient"
-                fix = "Cast it, or let `loss` close over it."
-                raise TypeError(refusal(_CALLER, name, must, leaf, fix))
+                raise TypeError(
+                    f"{_CALLER}: `{name}` must be floating to have a gradient, got "
+                    f"{describe(leaf)}. Cast it, or let `loss` close over it."
+                )
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
@@ -258,6 +262,8 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
     value = result[0]
     is_scalar = getattr(value, "shape", None) == ()
     if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
-        must = f"return {form} with a real scalar `value`"
-        raise TypeError(refusal(_CALLER, "loss", must, value))
+        raise TypeError(
+            f"{_CALLER}: `loss` must return {form} with a real scalar `value`, got "
+            f"{describe(value)}."
+        )
     return result[1][0] if has_aux else result[1]

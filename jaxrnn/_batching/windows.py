@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import describe_leaves, refusal
+from .._base.errors import describe, describe_leaves
 from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Lengths, PyTree
-from .._time.steps import rows_of
+from .._time.steps import read_rows
 from .host import as_sources, check_known, cut, host_lengths
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 
@@ -151,9 +151,12 @@ class PackedWindow:
             check_first_axis(caller, name, leaf, "rows", self.rows)
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
-                must = f"be {leaf.dtype}{[self.new, *leaf.shape[1:]]}, a row for each "
-                must += "sequence that may start, or have one row for all"
-                raise ValueError(refusal(caller, fresh_name, must, fresh))
+                raise ValueError(
+                    f"{caller}: `{fresh_name}` must be "
+                    f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}, a row for each "
+                    "sequence that may start, or have one row for all, got "
+                    f"{describe(fresh)}."
+                )
         each = lambda fresh: jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
         join = lambda leaf, fresh: jnp.concatenate([leaf, each(fresh)])
         return jax.tree.map(join, old, new)
@@ -175,7 +178,7 @@ class PackedWindow:
         states = as_state(caller, "states", states)
         for name, leaf in named_leaves("states", states):
             check_first_axis(caller, name, leaf, "parts", self.part_of.shape[0])
-        return rows_of(states, jnp.asarray(self.last))
+        return read_rows(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
         return f"PackedWindow(start={self.start}, packed={self.packed})"

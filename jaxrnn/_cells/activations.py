@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import is_function
-from .._base.errors import refusal
+from .._base.arguments import check_function, check_one_of
 from .._base.typing import Activation, Array
 
 
@@ -54,11 +53,7 @@ def resolve_activation(
     if activation is None:
         return jnp.tanh
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            must, fix = f"be one of {', '.join(ACTIVATIONS)}", "Or pass the function."
-            raise ValueError(refusal(caller, name, must, activation, fix))
+        what, fix = f"one of {', '.join(ACTIVATIONS)}", "Or pass the function."
+        check_one_of(caller, name, activation, ACTIVATIONS, what, fix)
         return ACTIVATIONS[activation]
-    if not is_function(activation):
-        must = "be None, a name or a function"
-        raise TypeError(refusal(caller, name, must, activation))
-    return activation
+    return check_function(caller, name, activation, "None, a name or a function")

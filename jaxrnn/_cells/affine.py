@@ -15,8 +15,8 @@ from typing import Any, ClassVar, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count
-from .._base.errors import describe, describe_leaves, name_of, noting, refusal
+from .._base.arguments import as_bool, as_count, check_divides
+from .._base.errors import describe, error_note, name_of
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -27,7 +27,7 @@ from .base import scope_name
 from .hyperparameters import as_function, as_size, as_string, check_fields, optional
 from .initializers import ParamSpec
 from .specs_cell import SpecsCell
-from .step_checks import check_one_dtype
+from .step_checks import as_pair, check_new_state, check_one_dtype, check_operand
 
 Updated: TypeAlias = tuple[Array, Any]
 """`(operand, carry)` for the next stage; of the last one `(output, new_state)`."""
@@ -85,9 +85,8 @@ class Stage:
             takes_inputs=as_bool,
             blocks=optional(as_count),
         )
-        if self.blocks is not None and self.columns % self.blocks:
-            must = f"divide the {self.columns} columns"
-            raise ValueError(refusal("Stage", "blocks", must, self.blocks))
+        what = f"the {self.columns} columns"
+        check_divides("Stage", "blocks", self.blocks or 1, self.columns, what)
 
     def specs(self, depth: int) -> dict[str, Any]:
         """The parameters for inputs of size `depth`, under their names."""
@@ -247,7 +246,7 @@ class AffineCell(SpecsCell):
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         output, new_state = self._step(self.stage_params(params), inputs, state)
-        self._check_new_state(state, new_state)
+        check_new_state(self, state, new_state)
         return output, new_state
 
     def _step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
@@ -293,16 +292,16 @@ class AffineCell(SpecsCell):
         """
         zs, operands, elementwise = [], [], self.elementwise(params)
         with jax.named_scope(scope_name(self)):
-            operand, carry = self._pair("`enter`", self.enter(state))
+            operand, carry = as_pair(self, "`enter`", self.enter(state))
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 operands.append(operand)
                 zs.append(product(k, stage, inputs, operand, dtype))
                 update = f"the update of stage {k}"
                 note = f"raised by {update}, whose z is {describe(zs[-1])}."
-                with noting(f"{type(self).__name__}: {note}"):
+                with error_note(f"{type(self).__name__}: {note}"):
                     result = stage.update(elementwise, zs[-1], carry)
-                operand, carry = self._pair(update, result)
+                operand, carry = as_pair(self, update, result)
             return operand, carry, zs, operands
 
     def elementwise(self, params: Params) -> Params:
@@ -315,35 +314,12 @@ class AffineCell(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError unless the inputs, the operand and the cell share one."""
-        operand, _ = self._pair("`enter`", self.enter(state))
-        declared = getattr(self, "dtype", None)
-        check_one_dtype(type(self).__name__, declared, inputs, operand)
-
-    def _pair(self, what: str, result: Any) -> tuple[Any, Any]:
-        if isinstance(result, tuple | list) and len(result) == 2:
-            return result[0], result[1]
-        must = "must return (operand, carry), the last update (output, new_state)"
-        name, got = type(self).__name__, describe(result)
-        raise ValueError(f"{name}: {what} {must}, got {got}.")
+        operand, _ = as_pair(self, "`enter`", self.enter(state))
+        check_one_dtype(self, inputs, operand)
 
     def _product(
         self, params: Params, k: int, stage: Stage, x: Array, operand: Array, dtype: Any
     ) -> Array:
         """The z of stage k, `[batch, columns]`, after a check of the operand."""
-        want = (x.shape[0], stage.rows)
-        if jnp.shape(operand) != want:
-            source = f"the update of stage {k - 1}" if k else "`enter`"
-            must = f"must return an operand of shape {want}, by the `rows` of stage {k}"
-            name, got = type(self).__name__, describe(operand)
-            raise ValueError(f"{name}: {source} {must}, got {got}.")
+        check_operand(self, k, operand, (x.shape[0], stage.rows))
         return stage.product(params, x, operand, dtype)
-
-    def _check_new_state(self, state: PyTree, new_state: PyTree) -> None:
-        shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
-        if shapes(state) != shapes(new_state):
-            last = len(self.stages) - 1
-            update = f"{type(self).__name__}: the update of stage {last}"
-            must = f"must return a new state of the shapes {describe_leaves(state)}"
-            fix = f"Its z has {self.stages[last].columns} columns."
-            got = describe_leaves(new_state)
-            raise ValueError(f"{update} {must}, got {got}. {fix}")

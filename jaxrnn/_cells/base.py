@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_axis_size, as_dtype
+from .._base.arguments import as_axis_size, as_dtype, check_given
 from .._base.cell_keys import check_key
-from .._base.errors import Words, refusal
+from .._base.errors import describe
 from .._base.trees import map_sizes, named_leaves
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
@@ -36,6 +36,19 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Declines to inherit `apply_sequence` from a class with another `apply`.
+
+        It would run the steps of that class.
+        """
+        super().__init_subclass__(**options)
+        mro = cls.__mro__
+        first = lambda name: next(i for i, c in enumerate(mro) if name in vars(c))
+        known = getattr(mro[first("apply_sequence")], "apply", None)
+        is_abstract = getattr(known, "__isabstractmethod__", False)
+        if first("apply") < first("apply_sequence") and not is_abstract:
+            cls.apply_sequence = _decline_custom_apply
 
     @property
     def is_random(self) -> bool | None:
@@ -144,9 +157,10 @@ class RNNCell(Hyperparameters, abc.ABC):
         try:
             hash(self)
         except TypeError as error:
-            fix = "Use tuples for lists, and put arrays into the parameters."
-            message = f"{name}: hyper-parameters must be hashable: {error}. {fix}"
-            raise TypeError(message) from None
+            raise TypeError(
+                f"{name}: hyper-parameters must be hashable: {error}. Use tuples for "
+                "lists, and put arrays into the parameters."
+            ) from None
         if key is not None:
             check_key(name, key)
         return BoundCell(params, key, cell=self)
@@ -206,6 +220,11 @@ class RNNCell(Hyperparameters, abc.ABC):
         return self.zero_state(batch_size, dtype)
 
 
+def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
+    """The `apply_sequence` of a cell that would inherit one of another `apply`."""
+    raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
+
+
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BoundOnlyCell(RNNCell):
     """A cell around a module that was constructed with its parameters."""
@@ -242,9 +261,8 @@ def snake_case(name: str) -> str:
 
 def _as_batch_size(batch_size: Any) -> Any:
     """The batch size as an int; a symbolic dimension of `jax.export` unchanged."""
-    if batch_size is None:
-        fix = "It is the number of rows of the inputs."
-        raise ValueError(refusal("zero_state", "batch_size", "be known", None, fix))
+    fix = "It is the number of rows of the inputs."
+    check_given("zero_state", "batch_size", batch_size, fix, what="known")
     fix = "Shapes are static under jit: pass `x.shape[0]`, or name `static_argnames`."
     return as_axis_size("zero_state", "batch_size", batch_size, fix)
 
@@ -255,13 +273,17 @@ def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DT
     name, leaf = next(named_leaves("inputs", inputs), no_leaf)
     caller = "get_initial_state"
     if not getattr(leaf, "shape", ()):
-        raise ValueError(refusal(caller, "inputs", "be arrays [batch, ...]", inputs))
+        raise ValueError(
+            f"{caller}: `inputs` must be arrays [batch, ...], got {describe(inputs)}."
+        )
     leaf_dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
     rows = leaf.shape[0] if batch_size is None else _as_batch_size(batch_size)
     given = leaf_dtype if dtype is None else as_dtype(caller, dtype)
     pairs = {"batch_size": (rows, leaf.shape[0]), "dtype": (given, leaf_dtype)}
     for argument, (value, of_inputs) in pairs.items():
         if value != of_inputs:
-            must, got = f"be that of `{name}`, {of_inputs}", Words(value)
-            raise ValueError(refusal(caller, argument, must, got, "Leave it out."))
+            raise ValueError(
+                f"{caller}: `{argument}` must be that of `{name}`, {of_inputs}, got "
+                f"{value}. Leave it out."
+            )
     return leaf.shape[0], leaf_dtype

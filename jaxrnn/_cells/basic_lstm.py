@@ -26,18 +26,7 @@ class BasicLSTMCell(LSTMFamily):
     float32 if h and the parameters have 16 bits (pass such an `initial_state`).
 
     Attributes:
-        num_units: `H`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1409.2329; `tf.compat.v1.nn.rnn_cell.BasicLSTMCell`.
     """

@@ -19,17 +19,8 @@ class BasicRNNCell(VectorStateCell):
     output `[batch, H]`; `kernel` `[I + H, H]`; `bias` `[H]`.
 
     Attributes:
-        num_units: `H`.
         activation: None for tanh, the name of a Keras activation, or a function
             defined at module level (a new lambda is a new cell, compiled again).
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
     """

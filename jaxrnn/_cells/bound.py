@@ -10,7 +10,7 @@ from .._base import cell_keys
 from .._base.arguments import as_count
 from .._base.errors import describe_leaves, is_array
 from .._base.typing import Array, DType, Params, PyTree, Size
-from .._time.run import Run, apply_cell_sequence
+from .._time.run import Run
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +62,7 @@ class BoundCell:
         if self.key is not None:
             start = run.steps.offset
             run = run.replace(keys=lambda t: cell_keys.at_step(self.key, start + t))
-        return apply_cell_sequence(self.cell, self.params, run)
+        return self.cell.apply_sequence(self.params, run)
 
     def __repr__(self) -> str:
         key = "" if self.key is None else ", key=..."

@@ -5,12 +5,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any, final
 
+import jax
+
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import noting
+from .._base.errors import error_note
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
-from .hyperparameters import as_function, check_fields, optional
+from .hyperparameters import set_field, set_functions
 
 
 @final
@@ -28,7 +30,6 @@ class FunctionCell(RNNCell):
             made in `__init__` reads the original module, while nnx differentiates a
             copy, and all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
-        output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
 
     Raises:
@@ -54,10 +55,12 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, Any, DType], Params] | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, fn=as_function, init_fn=optional(as_function))
+        set_functions(self, "fn", "init_fn")
         for name in ("state_size", "output_size"):
-            with noting(f"FunctionCell: raised by `{name}`."):
-                size_shapes(getattr(self, name), name)
+            with error_note(f"FunctionCell: raised by `{name}`."):
+                size_shapes(size := getattr(self, name), name)
+            copied = jax.tree.map(lambda n: n, size)  # What was given may change.
+            set_field(self, **{name: copied})
         _check_takes_key(self.fn)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:

@@ -26,19 +26,9 @@ class GRUCell(VectorStateCell):
     `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
 
     Attributes:
-        num_units: `H`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels; None for Glorot uniform.
         bias_initializer: For both biases; None for 1 in the gates and 0 in the
             candidate.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
     """
@@ -89,19 +79,9 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     `[H, H]`, and a `bias` `[H]` of each.
 
     Attributes:
-        num_units: `H`.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For all kernels; None for Glorot uniform.
-        activation: None for tanh, the name of a Keras activation, or a function.
         bias_initializer: For all biases; None for 1 in the gates and 0 in the
             candidate.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1406.1078v1; `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`.
     """

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -9,12 +10,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count, as_dtype, is_function
-from .._base.errors import name_of, refusal
+from .._base import arguments
+from .._base.arguments import INT32_MAX, as_count
+from .._base.errors import describe, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
-from .._base.typing import DType
+from .._base.typing import DType, Initializer
 from .activations import ACTIVATIONS, resolve_activation
+from .inherited_docs import inherit_docs
 from .step_checks import check_floating
 
 Check = Callable[[str, str, Any], Any]
@@ -40,7 +43,7 @@ def check_fields(cell: Any, **checks: Check) -> None:
 def set_bools(cell: Any) -> None:
     """Checks the fields whose default is True or False: they must be bools."""
     fields = [f.name for f in dataclasses.fields(cell) if isinstance(f.default, bool)]
-    check_fields(cell, **dict.fromkeys(fields, as_bool))
+    check_fields(cell, **dict.fromkeys(fields, arguments.as_bool))
 
 
 def set_field(cell: Any, **fields: Any) -> None:
@@ -63,10 +66,12 @@ def check_number(
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        fix = "Hyper-parameters are static: make a cell for each value."
-        raise TypeError(refusal(cell, name, "be a number", value, fix)) from None
+        raise TypeError(
+            f"{cell}: `{name}` must be a number, got {describe(value)}. "
+            "Hyper-parameters are static: make a cell for each value."
+        ) from None
     if not low <= number <= high:
-        raise ValueError(refusal(cell, name, f"be in [{low}, {high}]", number))
+        raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
     return number
 
 
@@ -80,27 +85,26 @@ def as_size(caller: str, name: str, value: Any) -> int:
     return as_count(caller, name, value, 0, "")
 
 
-def _required(test: Callable[[Any], bool], must: str, fix: str = "") -> Check:
-    def check(caller: str, name: str, value: Any) -> Any:
-        if not test(value):
-            raise TypeError(refusal(caller, name, must, value, fix))
-        return value
+def as_string(caller: str, name: str, value: Any) -> str:
+    """A string."""
+    return arguments.check_instance(caller, name, value, str, "a string")
 
-    return check
+
+def _as_initializer(caller: str, name: str, value: Any) -> Initializer:
+    what, fix = "a function (key, shape, dtype)", "See jax.nn.initializers."
+    return arguments.check_function(caller, name, value, what, fix)
 
 
 def _as_floating(caller: str, name: str, value: Any) -> DType:
-    dtype = as_dtype(caller, value, name)
+    dtype = arguments.as_dtype(caller, value, name)
     check_floating(caller, name, dtype)
     return dtype
 
 
-as_function = _required(is_function, "be a function")
-as_string = _required(lambda value: isinstance(value, str), "be a string")
+as_function: Check = arguments.check_function
 _activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
-_signature, _see = "be a function (key, shape, dtype)", "See jax.nn.initializers."
-_initializer = optional(_required(is_function, _signature, _see))
-# The fields that mean the same in every cell with `set_common_fields`.
+_initializer = optional(_as_initializer)
+# The fields that mean the same in all cells; `CommonFields` describes them.
 _COMMON: dict[str, Check] = {
     "num_units": as_size,
     "num_heads": as_count,
@@ -117,27 +121,99 @@ _COMMON: dict[str, Check] = {
 }
 
 
+def set_counts(
+    cell: Any,
+    *names: str,
+    least: int = 1,
+    most: int = INT32_MAX,
+    fix: str = "",
+) -> None:
+    """Checks fields that are integers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not an integer.
+        ValueError: If one is not in `[least, most]`.
+    """
+    _set(
+        cell,
+        names,
+        functools.partial(as_count, least=least, fix=fix, most=most),
+    )
+
+
+def set_numbers(
+    cell: Any, *names: str, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Checks fields that are numbers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not a number.
+        ValueError: If one is not in `[low, high]`.
+    """
+    _set(cell, names, functools.partial(check_number, low=low, high=high))
+
+
+def set_functions(cell: Any, *names: str) -> None:
+    """Raises TypeError unless these fields are functions, or None by default."""
+    _set(cell, names, as_function)
+
+
+def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
+    for name in names:
+        is_optional = getattr(type(cell), name, ...) is None
+        if not is_optional or getattr(cell, name) is not None:
+            check_fields(cell, **{name: check})
+
+
+class CommonFields:
+    """The part of a cell that checks and describes the fields that many cells have.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order, and
+    describes those that are not described here.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a number is out of its range, an activation is not known, or
+            `dtype` is not floating.
+    """
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
+
 def head_size(cell: Any) -> int:
     """The number of units of each of the `num_heads`.
 
     Raises:
         ValueError: If that does not divide `num_units`.
     """
-    size, rest = divmod(cell.num_units, cell.num_heads)
-    if rest:
-        must = f"divide `num_units`, {cell.num_units}"
-        fix = f"Choose a multiple of {cell.num_heads} units."
-        name = type(cell).__name__
-        raise ValueError(refusal(name, "num_heads", must, cell.num_heads, fix))
-    return size
+    name, units, heads = type(cell).__name__, cell.num_units, cell.num_heads
+    what, fix = f"`num_units`, {units}", f"Choose a multiple of {heads} units."
+    arguments.check_divides(name, "num_heads", heads, units, what, fix)
+    return units // heads
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Hyperparameters:
     """A dataclass that compares by class and value, as static arguments of jit must.
 
-    Attributes that a subclass sets without being a dataclass itself count as well.
+    Attributes that a subclass sets without being a dataclass itself count as well. The
+    docstring of a subclass describes the fields that its base classes do not describe.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherit_docs(cls)
 
     def __eq__(self, other: object) -> bool:
         """By class and value; 1 and True differ, since their programs may differ."""

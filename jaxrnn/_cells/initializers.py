@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import as_axis_size, check_functions
-from .._base.errors import describe, is_array, name_of, noting, refusal
+from .._base.arguments import as_axis_size, check_functions, check_instance
+from .._base.errors import describe, error_note, is_array, name_of
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .base import snake_case
@@ -24,9 +24,10 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
-        must = "the default initializer must have a floating dtype"
-        fix = "Pass an initializer for that dtype."
-        raise ValueError(f"{must}, got {dtype}. {fix}")
+        raise ValueError(
+            f"the default initializer must have a floating dtype, got {dtype}. Pass an "
+            "initializer for that dtype."
+        )
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -55,9 +56,8 @@ class ParamSpec:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, tuple | list):
-            must = "be a tuple of integers"
-            raise TypeError(refusal("ParamSpec", "shape", must, self.shape))
+        what = "a tuple of integers"
+        check_instance("ParamSpec", "shape", self.shape, tuple | list, what)
         for size in self.shape:
             as_axis_size("ParamSpec", "shape", size)
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -117,16 +117,21 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
 
     def make(name: str, spec: ParamSpec) -> Array:
         if not isinstance(spec, ParamSpec):
-            got = f"{describe(spec)} for `{name}`"
-            raise TypeError(f"`param_specs` must return `ParamSpec`s, got {got}.")
+            raise TypeError(
+                f"`param_specs` must return `ParamSpec`s, got {describe(spec)} for "
+                f"`{name}`."
+            )
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
-        with noting(f"raised by the initializer of `{name}`, called with {called}."):
+        with error_note(
+            f"raised by the initializer of `{name}`, called with {called}."
+        ):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
-            message = f"the initializer of `{name}` must make an array {spec.shape}"
-            call = " Call those of jax.nn.initializers first: `orthogonal()`."
-            fix = call if callable(leaf) else ""
-            raise TypeError(f"{message}, got {describe(leaf)}.{fix}")
+            fix = "Call those of jax.nn.initializers first: `orthogonal()`."
+            raise TypeError(
+                f"the initializer of `{name}` must make an array {spec.shape}, got "
+                f"{describe(leaf)}. {fix if callable(leaf) else ''}".rstrip()
+            )
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

@@ -2,19 +2,18 @@
 
 import abc
 import dataclasses
-import functools
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe_leaves, noting, refusal
-from .._base.math import affine, at_least_float32, widened
+from .._base.errors import describe, describe_leaves, error_note
+from .._base.math import affine, at_least_float32, cast_like, widened
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._sequences.linear import linear_sequence
-from .._sequences.recurrence import Element, cast_like, plus, times
+from .._sequences.recurrence import Element, plus, times
 from .._time.run import Run
-from .hyperparameters import check_fields, check_number
+from .hyperparameters import set_numbers
 from .initializers import ParamSpec, kernel_and_bias
 from .specs_cell import ParallelCell, VectorState
 
@@ -103,11 +102,11 @@ class LinearRecurrenceCell(ParallelCell):
             TypeError: If it returns complex arrays.
         """
         name = type(self).__name__
-        with noting(f"{name}: raised by `coefficients`."):
+        with error_note(f"{name}: raised by `coefficients`."):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
-            must = "return (a, b, rest)"
-            raise ValueError(refusal(name, "coefficients", must, result))
+            must = "`coefficients` must return (a, b, rest)"
+            raise ValueError(f"{name}: {must}, got {describe(result)}.")
         a, b, rest = result
         fit = lambda x: self._fitted(x, inputs.shape[0], state)
         return fit(a), fit(b), rest
@@ -122,21 +121,25 @@ class LinearRecurrenceCell(ParallelCell):
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
         """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
         like = widened(state)
-        wrong = functools.partial(refusal, type(self).__name__, "coefficients")
+        must = f"{type(self).__name__}: `coefficients` must return"
         if jax.tree.structure(x) != jax.tree.structure(like):
-            of_state = f"the structure of the state, {describe_leaves(state)}"
-            raise ValueError(wrong(f"return a and b of {of_state}", x))
+            raise ValueError(
+                f"{must} a and b of the structure of the state, "
+                f"{describe_leaves(state)}, got {describe(x)}."
+            )
 
         def fit(x: Any, h: Array) -> Array:
             if jnp.iscomplexobj(x):
-                fix = "Complex a and b are a `ComplexState` of arrays, as the state is."
-                raise TypeError(wrong("return real arrays", x, fix))
+                raise TypeError(
+                    f"{must} real arrays, got {describe(x)}. Complex a and b are a "
+                    "`ComplexState` of arrays, as the state is."
+                )
             x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
                 return jnp.broadcast_to(x, shape)
             except ValueError:
-                must = f"return a and b of the shape of the state, {shape}"
-                raise ValueError(wrong(must, x)) from None
+                want = f"a and b of the shape of the state, {shape}"
+                raise ValueError(f"{must} {want}, got {describe(x)}.") from None
 
         return jax.tree.map(fit, x, like)
 
@@ -153,21 +156,22 @@ class DiagonalCell(VectorRecurrenceCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_unit = functools.partial(check_number, low=0, high=1)
-        check_fields(self, min_radius=of_unit, max_radius=of_unit)
+        set_numbers(self, "min_radius", "max_radius", low=0, high=1)
         if self.min_radius > self.max_radius:
-            must = f"be at most `max_radius`, {self.max_radius}"
-            name, low = type(self).__name__, self.min_radius
-            raise ValueError(refusal(name, "min_radius", must, low))
+            raise ValueError(
+                f"{type(self).__name__}: `min_radius` must be at most `max_radius`, "
+                f"{self.max_radius}, got {self.min_radius}."
+            )
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs are as large as outputs."""
         if depth != self.num_units:
-            must = f"have depth `num_units`, {self.num_units}"
-            wrapper = "`jaxrnn.contrib.InputProjectionWrapper`"
-            past = "of a `PastInputsWrapper` the depth is width * depth"
-            fix = f"Project them to that size before, as by {wrapper}; {past}."
-            raise ValueError(refusal(type(self).__name__, "inputs", must, depth, fix))
+            raise ValueError(
+                f"{type(self).__name__}: `inputs` must have depth `num_units`, "
+                f"{self.num_units}, got {depth}. Project them to that size before, as "
+                "by `jaxrnn.contrib.InputProjectionWrapper`; of a `PastInputsWrapper` "
+                "the depth is width * depth."
+            )
 
     def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         """`-log |a|`, for factors `a` uniform in the area of the ring.

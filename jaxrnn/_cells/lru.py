@@ -1,7 +1,6 @@
 """The linear recurrent unit, whose state is complex."""
 
 import dataclasses
-import functools
 import math
 from typing import Any, final
 
@@ -12,7 +11,7 @@ from jax.nn.initializers import normal
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._sequences.recurrence import ComplexState
-from .hyperparameters import as_size, check_fields, check_number, set_field
+from .hyperparameters import as_size, check_fields, set_field, set_numbers
 from .initializers import ParamSpec, zeros
 from .linear_recurrence import Coefficients, DiagonalCell
 
@@ -36,14 +35,11 @@ class LRUCell(DiagonalCell):
     and D are normal, with variances `1 / 2H`, `1 / N` and 1.
 
     Attributes:
-        num_units: `H`.
         num_states: `N`; None for `num_units`.
         min_radius: The least initial `|lambda|`, `r_min` in the paper; near 1 for
             a long memory.
         max_radius: The greatest, `r_max`, at most 1.
         max_phase: The greatest initial phase, in radians.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -65,8 +61,8 @@ class LRUCell(DiagonalCell):
         super().__post_init__()
         if self.num_states is None:
             set_field(self, num_states=self.num_units)
-        phase = functools.partial(check_number, low=0, high=math.tau)
-        check_fields(self, num_states=as_size, max_phase=phase)
+        check_fields(self, num_states=as_size)
+        set_numbers(self, "max_phase", low=0, high=math.tau)
 
     @property
     def state_size(self) -> ComplexState:

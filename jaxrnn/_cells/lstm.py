@@ -33,26 +33,10 @@ class LSTMCell(LSTMFamily):
     (pass such an `initial_state`).
 
     Attributes:
-        num_units: `H`.
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', or None.
         initializer: For kernels and diagonals; None for Glorot uniform. The bias is
             zeros, unless this is an `initializers.by_part` with another.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, or None.
         num_unit_shards: Accepted for compatibility with TensorFlow; not used.
         num_proj_shards: Accepted for compatibility with TensorFlow; not used.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units`, `num_proj` or a clip is negative, the activation is
-            not known, or `dtype` is not floating.
 
     Source: Sak, Senior and Beaufays, Interspeech 2014;
     `tf.compat.v1.nn.rnn_cell.LSTMCell`.

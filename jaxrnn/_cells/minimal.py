@@ -13,7 +13,13 @@ from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _MinimalCell(VectorRecurrenceCell):
-    """The fields of both."""
+    """The fields of both.
+
+    Attributes:
+        activation: None for the paper's, `c + 1/2` where c is positive and else
+            `sigmoid(c)`; the name of a Keras activation ("linear" for the paper's
+            simplest form), or a function.
+    """
 
     num_units: int
     activation: Any = None
@@ -37,21 +43,6 @@ class MinGRUCell(_MinimalCell):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `kernel` `[I, 2H]` and `bias` `[2H]`, blocks z, c.
-
-    Attributes:
-        num_units: `H`.
-        activation: None for the paper's, `c + 1/2` where c is positive and else
-            `sigmoid(c)`; the name of a Keras activation ("linear" for the paper's
-            simplest form), or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:2410.01201, section 3.1 and appendix B.
     """
@@ -80,21 +71,6 @@ class MinLSTMCell(_MinimalCell):
     output `[batch, H]`; `kernel` `[I, 3H]` and `bias` `[3H]`, blocks f, i, c. The
     quotients are computed from logarithms, as in the paper: they are right where both
     gates are closed.
-
-    Attributes:
-        num_units: `H`.
-        activation: None for the paper's, `c + 1/2` where c is positive and else
-            `sigmoid(c)`; the name of a Keras activation ("linear" for the paper's
-            simplest form), or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:2410.01201, section 3.2 and appendix B.
     """

@@ -5,7 +5,7 @@ from typing import Any, final
 
 import jax
 
-from .._base.errors import refusal
+from .._base.arguments import check_one_of
 from .._base.typing import Array, DType, Initializer, Params
 from .linear_recurrence import Coefficients, VectorRecurrenceCell, gate_specs, gates
 
@@ -31,13 +31,7 @@ class QRNNCell(VectorRecurrenceCell):
     blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
 
     Attributes:
-        num_units: `H`.
         pooling: "f", "fo" or "ifo".
-        activation: None for tanh, the name of a Keras activation, or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -56,9 +50,8 @@ class QRNNCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in _BLOCKS:
-            must = 'be "f", "fo" or "ifo"'
-            raise ValueError(refusal("QRNNCell", "pooling", must, self.pooling))
+        what = '"f", "fo" or "ifo"'
+        check_one_of("QRNNCell", "pooling", self.pooling, _BLOCKS, what)
         super().__post_init__()
 
     def param_specs(self, depth: int) -> dict[str, Any]:

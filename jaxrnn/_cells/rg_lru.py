@@ -41,15 +41,12 @@ class RGLRUCell(DiagonalCell):
     of the root.
 
     Attributes:
-        num_units: `H`.
         num_heads: The number of blocks, which must divide `H`.
         min_radius: The least initial radius, where `a = radius ** (8 r)`. Initially r
             is about 1/2, and a about `radius ** 4`.
         max_radius: The greatest; at most 1. For a memory of M steps: `1 - 1 / (4 M)`.
         kernel_initializer: For `w`; None for normal of variance `1 / S`.
         bias_initializer: For `b`; None for zeros.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.

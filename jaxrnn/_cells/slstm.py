@@ -57,13 +57,10 @@ class SLSTMCell(VectorOutput, AffineCell):
     Attributes:
         num_units: `H`, the size of all heads.
         num_heads: `N`.
-        kernel_initializer: For the kernel; None for Glorot uniform.
         recurrent_initializer: For the recurrent kernel; None for zeros, as in the
             package `xlstm`.
         bias_initializer: For the bias; None for zeros in i, z and o, and in f values
             from 5 down to -7 over the units of a head: `5 - 12 (j / (d - 1))^0.3`.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.

@@ -10,7 +10,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
 from . import step_checks
 from .base import RNNCell, scope_name
-from .hyperparameters import set_common_fields
+from .hyperparameters import CommonFields
 from .initializers import make_params
 
 
@@ -123,17 +123,11 @@ class ParallelCell(SpecsCell):
         """`(outputs, state)`; see `RNNCell.apply_sequence`."""
 
 
-class VectorOutput:
-    """The part of a cell whose output is one array `[batch, num_units]`.
-
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
-    """
+class VectorOutput(CommonFields):
+    """The part of a cell whose output is one array `[batch, num_units]`."""
 
     num_units: int
     output_size = property(lambda self: self.num_units)
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
 
 
 class VectorState(VectorOutput):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .affine import AffineCell
-from .hyperparameters import set_common_fields
+from .hyperparameters import CommonFields
 from .specs_cell import VectorState
 
 
@@ -38,9 +38,10 @@ class LSTMStateTuple(NamedTuple):
             TypeError: If they differ.
         """
         if self.c.dtype != self.h.dtype:
-            got, fix = f"{self.c.dtype} and {self.h.dtype}", "Use that of `c` or `h`."
-            must = "`c` and `h` must have one dtype for `dtype`"
-            raise TypeError(f"LSTMStateTuple: {must}, got {got}. {fix}")
+            raise TypeError(
+                "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
+                f"{self.c.dtype} and {self.h.dtype}. Use that of `c` or `h`."
+            )
         return self.c.dtype
 
 
@@ -51,10 +52,16 @@ def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
-class LSTMFamily(AffineCell):
+class LSTMFamily(CommonFields, AffineCell):
     """A cell whose state is c and h, as a tuple or concatenated in one array.
 
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    Attributes:
+        use_peepholes: Whether the gates read c through the three diagonals.
+        cell_clip: The bound on c', at least 0, or None.
+        initializer: For kernels and diagonals; None for Glorot uniform.
+        num_proj: `P`, or None for no projection.
+        proj_clip: The bound on h' after a projection, at least 0, or None.
+        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
     """
 
     @property
@@ -64,9 +71,6 @@ class LSTMFamily(AffineCell):
 
     state_is_tuple: bool
     activation: Any
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
 
     @property
     def state_size(self) -> Size:

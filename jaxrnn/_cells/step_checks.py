@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import EntryError, Words, describe, is_array, refusal
+from .._base.arguments import check_shape
+from .._base.errors import EntryError, describe, describe_leaves, is_array
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
 
@@ -14,8 +15,10 @@ from .._base.typing import Array, DType, Params, PyTree, Size
 def check_floating(cell: str, name: str, dtype: DType) -> None:
     """Raises ValueError for an integer or boolean dtype."""
     if not jnp.issubdtype(dtype, jnp.inexact):
-        got, fix = f"got `{name}` of {dtype}", "Cast it, or embed integer ids first."
-        raise ValueError(f"{cell}: only supports floating point, {got}. {fix}")
+        raise ValueError(
+            f"{cell}: only supports floating point, got `{name}` of {dtype}. Cast it, "
+            "or embed integer ids first."
+        )
 
 
 def check_step_inputs(cell: str, inputs: Any) -> Any:
@@ -28,13 +31,16 @@ def check_step_inputs(cell: str, inputs: Any) -> Any:
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
         error = ValueError if is_nest else TypeError
-        raise error(refusal(cell, "inputs", "be one array [batch, depth]", inputs))
+        got = describe(inputs)
+        raise error(f"{cell}: `inputs` must be one array [batch, depth], got {got}.")
     if is_array(inputs):
         inputs = jnp.asarray(inputs)
     check_floating(cell, "inputs", inputs.dtype)
     if len(inputs.shape) != 2:
-        must, fix = "have rank 2, [batch, depth]", "They are those of one step."
-        raise ValueError(refusal(cell, "inputs", must, inputs, fix))
+        raise ValueError(
+            f"{cell}: `inputs` must have rank 2, [batch, depth], got "
+            f"{describe(inputs)}. They are those of one step."
+        )
     return inputs
 
 
@@ -54,28 +60,26 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         error = TypeError if wants_nest and not is_nest else EntryError
         each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
         wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
-        got = Words(f"{len(leaves)} arrays") if is_nest and wants_nest else state
-        must, fix = f"be {wanted} {each}", "`zero_state` makes one."
-        raise error(refusal(cell, "state", must, got, fix))
+        got = f"{len(leaves)} arrays" if is_nest and wants_nest else describe(state)
+        raise error(
+            f"{cell}: `state` must be {wanted} {each}, got {got}. `zero_state` makes "
+            "one."
+        )
     check_structure(f"{cell}: `state`", size, state, strict=False)
+    fix = "The batch is that of the inputs; nothing is broadcast."
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
         _check_array(cell, name, leaf)
         check_floating(cell, name, leaf.dtype)
-        if tuple(leaf.shape) != (batch, *shape):
-            must = f"have shape {(batch, *shape)}"
-            fix = "The batch is that of the inputs; nothing is broadcast."
-            raise ValueError(refusal(cell, name, must, leaf, fix))
+        check_shape(cell, name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, state)
 
 
 def _check_array(cell: str, name: str, leaf: Any) -> None:
-    if is_array(leaf):
-        return
-    fix = ""
-    if hasattr(leaf, "get_value"):
-        leaf = Words("a variable of nnx")
-        fix = "`nnx.as_pure` makes a dict of arrays."
-    raise TypeError(refusal(cell, name, "be an array", leaf, fix))
+    if not is_array(leaf):
+        got = f"{describe(leaf)}."
+        if hasattr(leaf, "get_value"):
+            got = "a variable of nnx. `nnx.as_pure` makes a dict of arrays."
+        raise TypeError(f"{cell}: `{name}` must be an array, got {got}")
 
 
 def check_params(
@@ -90,8 +94,10 @@ def check_params(
         TypeError: If `params` is not a dict of arrays, or a dtype differs.
     """
     if not isinstance(params, Mapping) or jax.tree_util.all_leaves([params]):
-        fix = "`init` makes one; convert the contents of a file by `dict`."
-        raise TypeError(refusal(cell, "params", "be a dict of arrays", params, fix))
+        raise TypeError(
+            f"{cell}: `params` must be a dict of arrays, got {describe(params)}. "
+            "`init` makes one; convert the contents of a file by `dict`."
+        )
     is_leaf = lambda x: not isinstance(x, Mapping)
     depth, dtype = inputs.shape[-1], inputs.dtype
     want = dict(named_leaves("params", param_specs(depth)))
@@ -112,38 +118,38 @@ def check_params(
             # An axis of the inputs is the only one that depends on the depth.
             params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
             if params_depth >= 0 and _fit(got, param_specs(params_depth)):
-                made = f"for which `{name}`, {describe(leaf)}, was made"
-                must = f"have depth {params_depth}, {made}"
-                shown = Words(f"{describe(inputs)} of depth {depth}")
-                fix = "`init` makes parameters for inputs of any depth."
-                raise ValueError(refusal(cell, "inputs", must, shown, fix))
+                raise ValueError(
+                    f"{cell}: `inputs` must have depth {params_depth}, for which "
+                    f"`{name}`, {describe(leaf)}, was made, got {describe(inputs)} of "
+                    f"depth {depth}. `init` makes parameters for inputs of any depth."
+                )
             must = f"have shape {spec.shape} for inputs of depth {depth}"
             fix = "`init` makes one of that shape."
-            raise ValueError(refusal(cell, name, must, leaf, fix))
+            check_shape(cell, name, leaf, spec.shape, must, fix)
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
-            must = f"have the dtype of the inputs, {dtype}"
-            fix = "Cast the inputs, or all parameters by jax.tree.map."
-            raise TypeError(refusal(cell, name, must, leaf, fix))
+            raise TypeError(
+                f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
+                f"{describe(leaf)}. Cast the inputs, or all parameters by jax.tree.map."
+            )
 
 
-def check_one_dtype(cell: str, declared: DType, inputs: Array, operand: Array) -> None:
+def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
     """Raises TypeError unless inputs, the state's operand and the cell share a dtype.
 
     Args:
-        cell: The cell's name.
-        declared: The cell's `dtype`; None for that of the inputs.
+        cell: The cell; its `dtype`, if it has one, is that of the inputs, too.
         inputs: One step of inputs.
         operand: The part of the state that is multiplied.
     """
+    declared = getattr(cell, "dtype", None)
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
     if not inputs.dtype == operand.dtype == dtype:
-        got = f"{describe(inputs)}, {describe(operand)} and {dtype}"
-        fix = (
-            "Cast inputs, or make the state with their dtype (a driver's `dtype`). "
-            "What is not multiplied, such as the c of an LSTM, may be wider."
+        raise TypeError(
+            f"{type(cell).__name__}: `inputs`, `state` and the cell must share one "
+            f"dtype, got {describe(inputs)}, {describe(operand)} and {dtype}. Cast "
+            "inputs, or make the state with their dtype (a driver's `dtype`). What is "
+            "not multiplied, such as the c of an LSTM, may be wider."
         )
-        must = "`inputs`, `state` and the cell must share one dtype"
-        raise TypeError(f"{cell}: {must}, got {got}. {fix}")
 
 
 def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
@@ -151,15 +157,48 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
 
     Or the state a wider floating one.
     """
-    name = type(cell).__name__
-    check_one_dtype(name, getattr(cell, "dtype", None), inputs, inputs)
-    for leaf_name, leaf in named_leaves("state", state):
+    check_one_dtype(cell, inputs, inputs)
+    for name, leaf in named_leaves("state", state):
         is_wider = leaf.dtype.itemsize > inputs.dtype.itemsize
         is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
         if leaf.dtype != inputs.dtype and not (is_wider and is_real):
-            must = f"have the dtype of the inputs, {inputs.dtype}, or a wider one"
-            fix = "Make the state with their dtype (a driver's `dtype`)."
-            raise TypeError(refusal(name, leaf_name, must, leaf, fix))
+            raise TypeError(
+                f"{type(cell).__name__}: `{name}` must have the dtype of the inputs, "
+                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the state "
+                "with their dtype (a driver's `dtype`)."
+            )
+
+
+def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
+    """What `enter` or an update, the `source`, has returned; ValueError if no pair."""
+    if isinstance(result, tuple | list) and len(result) == 2:
+        return result[0], result[1]
+    raise ValueError(
+        f"{type(cell).__name__}: {source} must return (operand, carry), the last "
+        f"update (output, new_state), got {describe(result)}."
+    )
+
+
+def check_operand(cell: Any, k: int, operand: Any, shape: tuple[int, int]) -> None:
+    """Raises ValueError unless stage number k can multiply its operand."""
+    if jnp.shape(operand) != shape:
+        source = f"the update of stage {k - 1}" if k else "`enter`"
+        raise ValueError(
+            f"{type(cell).__name__}: {source} must return an operand of shape {shape}, "
+            f"by the `rows` of stage {k}, got {describe(operand)}."
+        )
+
+
+def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
+    """Raises ValueError unless a step has kept the shapes of the state."""
+    shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
+    if shapes(state) != shapes(new_state):
+        raise ValueError(
+            f"{type(cell).__name__}: the update of stage {len(cell.stages) - 1} must "
+            f"return a new state of the shapes {describe_leaves(state)}, got "
+            f"{describe_leaves(new_state)}. "
+            f"Its z has {cell.stages[-1].columns} columns."
+        )
 
 
 def _fit(named: dict[str, Any], specs: dict[str, Any]) -> bool:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, trees
-from .._base.errors import noting
+from .._base.errors import error_note
 from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import lengths_for
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import knows_its_arguments
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
@@ -20,7 +20,7 @@ from .resets import check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
 
-@knows_its_arguments
+@hints_at_unknown_arguments
 def bidirectional_dynamic_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,
@@ -95,7 +95,7 @@ def bidirectional_dynamic_rnn(
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
     def run(cell: Any, inputs: PyTree, state: PyTree, scope: str, resets: Any) -> Any:
-        with noting(f"{caller}: `cell` is `cell_{scope}`."):
+        with error_note(f"{caller}: `cell` is `cell_{scope}`."):
             args = cell, inputs, lengths, state, *options, scope
             return dynamic(*args, resets=resets)
 
@@ -174,7 +174,7 @@ def run_both_ways(
     lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
 
     def run(cell: Any, steps: list[PyTree], state: PyTree, scope: str) -> Any:
-        with noting(f"{caller}: `cell` is `cell_{scope}`."):
+        with error_note(f"{caller}: `cell` is `cell_{scope}`."):
             return run_steps(caller, cell, steps, state, dtype, lengths, scope)
 
     (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
@@ -194,7 +194,9 @@ def joined(caller: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     """
     trees.check_structure(f"{caller}: the output of `cell_bw`", fw, bw, strict=False)
     join = lambda *pair: jnp.concatenate(pair, axis)
-    with noting(f"{caller}: raised as outputs were concatenated along axis {axis}."):
+    with error_note(
+        f"{caller}: raised as outputs were concatenated along axis {axis}."
+    ):
         return jax.tree.map(join, fw, trees.with_structure(fw, bw))
 
 
@@ -207,7 +209,7 @@ def _reversed(
     what = f"{caller}: with lengths each step of `{name}`"
     for step in steps[1:]:
         trees.check_structure(what, steps[0], step, strict=True)
-    with noting(f"{caller}: with lengths the shapes of all `{name}` must agree."):
+    with error_note(f"{caller}: with lengths the shapes of all `{name}` must agree."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

@@ -8,16 +8,17 @@ from .._base.arguments import as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import knows_its_arguments
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
+from .preparation import Batch, Options
 from .resets import as_resets
 
 
-@knows_its_arguments
+@hints_at_unknown_arguments
 def dynamic_rnn(
     cell: RNNCellLike,
     inputs: PyTree,
@@ -131,17 +132,7 @@ def dynamic_rnn(
         initial_state = with_capacity_for(initial_state, shape[axis])
         initial_state = as_state(caller, "initial_state", initial_state)
     dtype = output_dtype(caller, initial_state, dtype)
+    batch = Batch(inputs, lengths, initial_state, resets=checked_resets)
+    options = Options(caller, dtype, axis, strategy, unroll, implementation)
     with jax.named_scope(as_scope(caller, scope, "rnn")):
-        return over_time(
-            cell,
-            inputs,
-            lengths,
-            initial_state,
-            resets=checked_resets,
-            caller=caller,
-            dtype=dtype,
-            unroll=unroll,
-            axis=axis,
-            strategy=strategy,
-            implementation=implementation,
-        )
+        return over_time(cell, batch, options)

@@ -1,13 +1,19 @@
 """What `loop_fn` of `raw_rnn` may return: checked at time 0 and at later times."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base import errors, math, trees
-from .._base.errors import EntryError, Words, describe, describe_structure, refusal
+from .._base.arguments import (
+    check_dtype,
+    check_dtype_kind,
+    check_given,
+    check_rank,
+    check_shape,
+)
+from .._base.errors import EntryError, describe, describe_structure
 from .._base.inputs import as_array, as_state, check_same_size
 from .._base.read_only import without_read_only
 from .._base.typing import Array, PyTree
@@ -19,7 +25,6 @@ EMIT_FIX = (
     "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
-_refusal = functools.partial(refusal, CALLER)
 
 FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 """`(finished, next_input, initial_state, emit_types, loop_state)`."""
@@ -46,9 +51,8 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
-    if state is None:
-        fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
-        raise ValueError(_refusal("next_cell_state", "be an initial state", None, fix))
+    fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
+    check_given(CALLER, "next_cell_state", state, fix, "an initial state")
     state = as_state(CALLER, "next_cell_state", state)
     what = f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)"
     masked = without_read_only(state)
@@ -81,17 +85,21 @@ def check_next_call(
     old_finished, old_input, old_state, loop_state = carry
     finished = _as_finished(finished)
     if finished.shape not in (old_finished.shape, ()):
-        must = f"be a scalar or have its shape at time 0, {list(old_finished.shape)}"
-        fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at first."
-        raise ValueError(_refusal("finished", must, finished, fix))
+        raise ValueError(
+            f"{CALLER}: `finished` must be a scalar or have its shape at time 0, "
+            f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
+            "later, return `jnp.zeros(batch, bool)` at first."
+        )
     finished = jnp.broadcast_to(finished, old_finished.shape)
     next_input = as_like(CALLER, "next_input", next_input, old_input)
     state = as_like(CALLER, "next_cell_state", state, old_state)
     emit = as_like(CALLER, "emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is not None:
         if loop_state is None:
-            must, fix = "be None as at time 0", "Return one from the first call on."
-            raise ValueError(_refusal("next_loop_state", must, next_loop_state, fix))
+            raise ValueError(
+                f"{CALLER}: `next_loop_state` must be None as at time 0, got "
+                f"{describe(next_loop_state)}. Return one from the first call on."
+            )
         loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
 
@@ -99,32 +107,37 @@ def check_next_call(
 def _five(returned: Any) -> Any:
     must = f"return ({', '.join(NAMES)})"
     if not isinstance(returned, tuple | list):
-        raise TypeError(_refusal("loop_fn", must, returned))
+        raise TypeError(f"{CALLER}: `loop_fn` must {must}, got {describe(returned)}.")
     if len(returned) != len(NAMES):
-        raise ValueError(_refusal("loop_fn", must, Words(f"{len(returned)} values")))
+        raise ValueError(
+            f"{CALLER}: `loop_fn` must {must}, got {len(returned)} values."
+        )
     return returned
 
 
 def _as_inputs(inputs: Any) -> PyTree:
     if not jax.tree.leaves(inputs):
-        raise EntryError(_refusal("next_input", "hold at least one array", inputs))
+        raise EntryError(
+            f"{CALLER}: `next_input` must hold at least one array, got "
+            f"{describe(inputs)}."
+        )
     inputs = as_state(CALLER, "next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
-        if not leaf.ndim:
-            raise EntryError(_refusal(name, "have rank at least 1, [batch, ...]", leaf))
+        check_rank(CALLER, name, leaf, 1, "[batch, ...]", EntryError)
     check_same_size(CALLER, named)
     return inputs
 
 
 def _as_finished(finished: Any) -> Array:
     if isinstance(finished, tuple | list | dict) or finished is None:
-        must = "be one boolean array [batch]"
-        raise ValueError(_refusal("finished", must, finished))
+        raise ValueError(
+            f"{CALLER}: `finished` must be one boolean array [batch], got "
+            f"{describe(finished)}."
+        )
     array = as_array(CALLER, "finished", finished)
-    if array.dtype != bool:
-        fix = "Compare: `time >= lengths`."
-        raise TypeError(_refusal("finished", "be of dtype bool", array, fix))
+    fix = "Compare: `time >= lengths`."
+    check_dtype_kind(CALLER, "finished", array, jnp.bool_, "of dtype bool", fix)
     return array
 
 
@@ -139,9 +152,10 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     wrong = [array for array in arrays if not fitting(array.shape)]
     if wrong or not (by_rows or leaves):
         rows = f"each of the {batch_size} rows of `next_input`, state and emits"
-        must = f"be a scalar or have one entry for {rows}"
-        got = Words(", ".join(map(describe, (finished, *wrong))))
-        raise ValueError(_refusal("finished", must, got))
+        raise ValueError(
+            f"{CALLER}: `finished` must be a scalar or have one entry for {rows}, got "
+            f"{', '.join(map(describe, (finished, *wrong)))}."
+        )
 
 
 def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
@@ -155,9 +169,11 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
         if not shaped or errors.is_key(leaf):
             arrays = "arrays without batch axis that describe what is emitted"
-            fix = "`jnp.zeros([], dtype)` describes one number per row."
-            must = f"be None, or {arrays}"
-            raise TypeError(_refusal("emit_output", must, leaf, fix))
+            raise TypeError(
+                f"{CALLER}: `emit_output` must be None, or {arrays}, got "
+                f"{describe(leaf)}. `jnp.zeros([], dtype)` describes one number per "
+                "row."
+            )
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 
@@ -181,8 +197,10 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
         ValueError: If structures or shapes differ.
     """
     if tree is None:
-        must = f"have the structure {describe_structure(like)} as at time 0"
-        raise ValueError(refusal(caller, name, must, None, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must have the structure {describe_structure(like)} as "
+            f"at time 0, got None. {fix}".rstrip()
+        )
     trees.check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
     wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
     pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
@@ -194,12 +212,14 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
 def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
     if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
         if not (trees.is_tensor_array(like) and is_like(like, leaf)):
-            must = f"be {like!r} as at time 0, or result from writes to it"
-            raise ValueError(refusal(caller, name, must, Words(repr(leaf))))
+            raise ValueError(
+                f"{caller}: `{name}` must be {like!r} as at time 0, or result from "
+                f"writes to it, got {leaf!r}."
+            )
         return leaf
     array = math.cast_if_weak(as_array(caller, name, leaf), like.dtype)
-    for kind, error in (("dtype", TypeError), ("shape", ValueError)):
-        if getattr(array, kind) != getattr(like, kind):
-            must = f"have {kind} {getattr(like, kind)} as at time 0"
-            raise error(refusal(caller, name, must, array, fix))
+    must = f"have dtype {like.dtype} as at time 0"
+    check_dtype(caller, name, array, like.dtype, must, fix)
+    must = f"have shape {like.shape} as at time 0"
+    check_shape(caller, name, array, like.shape, must, fix)
     return array

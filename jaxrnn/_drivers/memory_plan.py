@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import INT32_MAX, as_dtype, check_time_major
-from .._base.errors import refusal
+from .._base.arguments import INT32_MAX, as_dtype, check_instance, check_time_major
+from .._base.errors import describe
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
@@ -23,7 +23,9 @@ _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
 _ON_CPU = "On the CPU, host and device share one memory: peaks are those of both."
-_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+# Of one array XLA counts bytes in 64 bits, and ends the process beyond that.
+_MOST_BYTES = 2**60
+_UNITS = ((2**60, "EiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
 class Bytes(NamedTuple):
@@ -127,7 +129,8 @@ def memory_plan(
 
     Raises:
         TypeError: If `cell` is not a cell, or an entry of `strategies` not a strategy.
-        ValueError: If `inputs_shape` is of rank below 3.
+        ValueError: If `inputs_shape` is of rank below 3, or a size or the memory of a
+            strategy is beyond what XLA can count.
         jax.errors.JaxRuntimeError: If XLA refuses a program that exceeds the memory of
             the device; leave that strategy out.
 
@@ -141,9 +144,9 @@ def memory_plan(
         48
     """
     check_time_major(_CALLER, time_major)
-    if not isinstance(strategies, list | tuple):
-        must, fix = "be a list of them", "For example `[Keep(), True]`."
-        raise TypeError(refusal(_CALLER, "strategies", must, strategies, fix))
+    fix = "For example `[Keep(), True]`."
+    kinds, what = list | tuple, "a list of them"
+    check_instance(_CALLER, "strategies", strategies, kinds, what, fix)
     named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
     planned = [as_strategy(_CALLER, name, strategy) for name, strategy in named.items()]
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
@@ -181,6 +184,12 @@ def _planned(
 ) -> PlannedStrategy:
     scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
     saved = saved_bytes(scalar, *args)
+    if sum(saved) > _MOST_BYTES:
+        raise ValueError(
+            f"{_CALLER}: with {strategy!r} the run must save at most "
+            f"{_size(_MOST_BYTES)}, got {_size(sum(saved))}. Give a smaller "
+            "`inputs_shape`."
+        )
     program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
@@ -222,12 +231,21 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     leaves = jax.tree.leaves(shape)
     for leaf in leaves or [shape]:
         if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
-            must = "have rank at least 3, [batch, time, ...]"
-            fix = "Pass a shape, an array or a nest of arrays."
-            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf, fix))
+            raise ValueError(
+                f"{_CALLER}: `inputs_shape` must have rank at least 3, [batch, time, "
+                f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
+                "arrays."
+            )
         if not all(0 < n <= INT32_MAX for n in leaf.shape):
-            must = f"have sizes from 1 to {INT32_MAX}"
-            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf))
+            raise ValueError(
+                f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
+                f"{describe(leaf)}."
+            )
+    if _bytes(leaves) > _MOST_BYTES:
+        raise ValueError(
+            f"{_CALLER}: `inputs_shape` must describe at most {_size(_MOST_BYTES)}, "
+            f"got {describe(leaves[0])}."
+        )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 
 
@@ -244,8 +262,10 @@ def _with_params(
         return bind, jax.eval_shape(lambda: cell.params)
     makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
-        fix = "It has to make its parameters from shapes alone."
-        raise TypeError(refusal(_CALLER, "cell", "be a cell of jaxrnn", cell, fix))
+        raise TypeError(
+            f"{_CALLER}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
+            "to make its parameters from shapes alone."
+        )
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)

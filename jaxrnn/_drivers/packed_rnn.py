@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
-from .._base.errors import Words, refusal
-from .._base.inputs import as_state, output_dtype, zero_state
+from .._base.errors import describe
+from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
-from .._time.steps import Restarts, rows_of
+from .._time.steps import Restarts, read_rows
 from ..memory._strategy import Strategy, as_strategy
+from .initial_state import zero_state
 from .over_time import over_time
+from .preparation import Batch, Options
 
 _CALLER = "packed_rnn"
 
@@ -74,15 +76,19 @@ def packed_rnn(
     arguments.check_is_cell(_CALLER, "cell", cell)
     strategy = as_strategy(_CALLER, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
-        must, fix = "come from `pack_sequences`", "For a window, pass `window.packed`."
-        raise TypeError(refusal(_CALLER, "packed", must, packed, fix))
+        raise TypeError(
+            f"{_CALLER}: `packed` must come from `pack_sequences`, got "
+            f"{describe(packed)}. For a window, pass `window.packed`."
+        )
     check_whole(_CALLER, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_CALLER, "initial_state", initial_state)
         if has_read_only(initial_state):
-            must, got = "hold no memory, which belongs to one sequence", Words("one")
-            fix = "Rows hold several: run the sequences by `dynamic_rnn` with lengths."
-            raise ValueError(refusal(_CALLER, "initial_state", must, got, fix))
+            raise ValueError(
+                f"{_CALLER}: `initial_state` must hold no memory, which belongs to one "
+                "sequence, got one. Rows hold several: run the sequences by "
+                "`dynamic_rnn` with lengths."
+            )
     dtype = output_dtype(_CALLER, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:
@@ -94,23 +100,16 @@ def packed_rnn(
     initial_state = sharding.as_varying_as(inputs, initial_state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), initial_state)
+    lengths, first = jnp.asarray(packed.lengths), _first_states(restarts, axis)
+    batch = Batch(inputs, lengths, first, restarts)
+    options = Options(_CALLER, dtype, axis, strategy)
     with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
-        outputs, states = over_time(
-            cell,
-            inputs,
-            jnp.asarray(packed.lengths),
-            _first_states(restarts, axis),
-            restarts,
-            caller=_CALLER,
-            dtype=dtype,
-            axis=axis,
-            strategy=strategy,
-        )
+        outputs, states = over_time(cell, batch, options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
 
 
 def _first_states(restarts: Restarts, axis: int) -> PyTree:
     """The state from which each row starts; zeros if it holds no sequence."""
-    which = jax.lax.index_in_dim(restarts.starts, 0, axis, keepdims=False)
-    return masking.zero_dead(which >= 0, rows_of(restarts.restart_states, which))
+    which = jax.lax.index_in_dim(restarts.state_numbers, 0, axis, keepdims=False)
+    return masking.zero_dead(which >= 0, read_rows(restarts.states, which))

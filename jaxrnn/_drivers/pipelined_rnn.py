@@ -12,19 +12,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base import arguments, cell_keys, sharding
-from .._base.inputs import as_sequences, as_state, output_dtype, zero_state
+from .._base import arguments, sharding
+from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.math import where
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._time.alive_scan import in_chunks
+from .._time.float32_sums import reader
 from .._time.steps import steps_to_run
 from ..memory._strategy import Strategy, as_strategy
-from . import stages
+from . import pipeline_checks as checks
+from .initial_state import zero_state
 from .over_time import over_time
-from .stages import CALLER, Layer
+from .pipeline_checks import CALLER
+from .pipeline_layers import PipelineLayer, layers_of_stage, states_of_stage
+from .preparation import Batch, Options
+from .static_rnn import stacked
 
 
 def pipelined_rnn(
@@ -114,37 +119,31 @@ def pipelined_rnn(
     layers of a recurrent stack on several devices: arXiv:1609.08144, section 3.
     """
     arguments.check_is_cell(CALLER, "cell", cell)
-    stages.check_is_bound(cell)
+    checks.check_is_bound(cell)
     check_implementation(CALLER, implementation)
     check_not_packed(CALLER, inputs)
     chunk = arguments.as_count(CALLER, "chunk", chunk, fix="It is a number of steps.")
     inputs = as_sequences(CALLER, inputs, time_major)
-    batch_axis = 1 if time_major else 0
-    batch_size = jax.tree.leaves(inputs)[0].shape[batch_axis]
+    axis = 0 if time_major else 1
+    batch_size = jax.tree.leaves(inputs)[0].shape[1 - axis]
     lengths = as_lengths(CALLER, sequence_length, batch_size)
     if initial_state is not None:
         initial_state = as_state(CALLER, "initial_state", initial_state)
     dtype = output_dtype(CALLER, initial_state, dtype)
     strategy = as_strategy(CALLER, "swap_memory", swap_memory)
-    options = {"caller": CALLER, "dtype": dtype, "axis": 0, "strategy": strategy}
-    options["implementation"] = implementation
-    stages.check_stages(axis_name)
-    stages.check_inputs(cell, inputs, dtype, axis_name)
-    # Rows that are divided over another axis draw noise of their own.
-    cell = cell_keys.cell_of_device(cell, inputs)
-    layers = stages.layers_of_stage(cell, axis_name)
+    options = Options(CALLER, dtype, 0, strategy, implementation=implementation)
+    checks.check_mesh_axis(axis_name)
+    checks.check_inputs(cell, inputs, dtype, axis_name)
+    layers = layers_of_stage(cell, inputs, axis_name)
     if initial_state is None:
         states = [zero_state(CALLER, cell, batch_size, dtype)] * len(layers)
     else:
-        count, size = len(layers), cell.state_size
-        states = stages.states_of_stage(initial_state, size, count, axis_name)
+        states = states_of_stage(cell, initial_state, len(layers), axis_name)
+    pipeline = _Pipeline(axis_name, chunk, options)
     with jax.named_scope(arguments.as_scope(CALLER, scope, CALLER)):
-        swap = lambda x: jnp.swapaxes(x, 0, 1 - batch_axis)
-        xs = jax.tree.map(swap, inputs)
-        pipeline = _Pipeline(axis_name, chunk, options)
-        outputs, states = pipeline.run(layers, xs, lengths, states)
-        stack = lambda *leaves: jnp.stack(leaves)
-        return jax.tree.map(swap, outputs), jax.tree.map(stack, *states)
+        swap_time = functools.partial(jax.tree.map, lambda x: jnp.swapaxes(x, 0, axis))
+        outputs, states = pipeline.run(layers, swap_time(inputs), lengths, states)
+        return swap_time(outputs), stacked(states)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,24 +153,28 @@ class _Pipeline:
     Attributes:
         axis_name: The mesh axis of the stages.
         chunk: The number of steps in a chunk.
-        options: What `over_time` needs besides a layer and arrays.
+        options: What the loop of a layer is compiled for.
     """
 
     axis_name: str
     chunk: int
-    options: dict[str, Any]
+    options: Options
 
     def run(
-        self, layers: list[Layer], xs: PyTree, lengths: Array | None, states: list
+        self,
+        layers: list[PipelineLayer],
+        xs: PyTree,
+        lengths: Array | None,
+        states: list,
     ) -> tuple[PyTree, list[PyTree]]:
         """`(outputs, states)` over all steps; the inputs are time-major."""
         time, batch_size = jax.tree.leaves(xs)[0].shape[:2]
         if lengths is None and time % self.chunk:  # The last chunk has steps too many.
             lengths = jnp.full(batch_size, time, jnp.int32)
-        running = time
+        longest = time
         if lengths is not None:
             lengths = jnp.minimum(lengths, time)
-            running = jnp.minimum(steps_to_run(lengths, time), time)
+            longest = jnp.minimum(steps_to_run(lengths, time), time)
         # From here on, not from within the loop, values vary over the devices: else the
         # backward pass would sum gradients over the devices at every tick.
         given = xs, layers, lengths
@@ -179,7 +182,7 @@ class _Pipeline:
         xs, layers, lengths = sharding.as_varying_as((stage, states, given), given)
         states = sharding.as_rows_of(xs, states, batch_axis=1)
         run_chunk = functools.partial(self.run_chunk, layers, lengths)
-        return self.run_ticks(run_chunk, xs, states, running)
+        return self.run_ticks(run_chunk, xs, states, longest)
 
     def run_chunk(
         self, layers: list, lengths: Array | None, start: Array, xs: PyTree, states: Any
@@ -189,13 +192,13 @@ class _Pipeline:
             lengths = jnp.clip(lengths - start, 0, self.chunk)
         new_states = []
         for layer, state in zip(layers, states, strict=True):
-            here: Any = dataclasses.replace(layer, offset=start)
-            xs, state = over_time(here, xs, lengths, state, **self.options)
+            layer_at: Any = dataclasses.replace(layer, offset=start)
+            xs, state = over_time(layer_at, Batch(xs, lengths, state), self.options)
             new_states.append(state)
         return xs, new_states
 
     def run_ticks(
-        self, run_chunk: Callable, xs: PyTree, state: PyTree, running: Array | int
+        self, run_chunk: Callable, xs: PyTree, state: PyTree, longest: Array | int
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)`: those of the last stage, the final state of this one.
 
@@ -208,7 +211,7 @@ class _Pipeline:
             xs: Inputs, time-major, each leaf `[time, batch, ...]`, varying over the
                 stages. The last step is repeated after them, up to a whole chunk.
             state: The initial state of this stage, of the type of one after a chunk.
-            running: The number of steps that are run.
+            longest: The number of steps that are run.
         """
         axis_name, chunk = self.axis_name, self.chunk
         stage, last = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name) - 1
@@ -216,13 +219,13 @@ class _Pipeline:
         # What a stage returns at a tick without a chunk.
         skip = lambda start, xs, state: (jax.tree.map(jnp.zeros_like, xs), state)
 
-        def tick(carry: tuple[PyTree, PyTree], at: tuple[Array, PyTree]) -> Any:
-            (received, state), (k, read) = carry, at
-            inputs = where(stage == 0, read, received)
+        def tick(carry: tuple[PyTree, PyTree], scanned: tuple[Array, PyTree]) -> Any:
+            (received, state), (k, inputs) = carry, scanned
+            inputs = where(stage == 0, inputs, received)
             start = (k - stage) * chunk
-            is_active = (start >= 0) & (start < running)
+            has_chunk = (start >= 0) & (start < longest)
             # Not a select: what is not run cannot make a gradient NaN.
-            outputs, state = jax.lax.cond(is_active, run, skip, start, inputs, state)
+            outputs, state = jax.lax.cond(has_chunk, run, skip, start, inputs, state)
             return (jax.lax.ppermute(outputs, axis_name, to_next), state), outputs
 
         time = jax.tree.leaves(xs)[0].shape[0]
@@ -231,8 +234,9 @@ class _Pipeline:
         nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), chunks)
         # The stage has the type of a start.
         converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
-        stages.check_captured(captured, axis_name)
-        run = lambda *args: converted(*args, *captured)
+        checks.check_captured(captured, axis_name)
+        read = reader(captured)  # Else gradients would be summed in their own dtype.
+        run = lambda *args: converted(*args, *read())
         ks = jnp.arange(ticks, dtype=jnp.int32)
         (_, state), outputs = jax.lax.scan(tick, (nothing, state), (ks, chunks))
         join = lambda x: jax.lax.collapse(x[last:], 0, 2)[:time]

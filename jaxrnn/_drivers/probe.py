@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from .._base.errors import Words, describe, describe_structure, noting, refusal
+from .._base.errors import describe, describe_structure, error_note
 from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
@@ -73,7 +73,7 @@ def probe(
 def _one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
     """The types of `(output, new_state)`."""
     args = f"inputs {_all(inputs)} and state (the initial one) {_all(state)}"
-    with noting(f"{caller}: raised by one step of `cell`, called with {args}."):
+    with error_note(f"{caller}: raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     return as_pair(caller, result)
 
@@ -85,10 +85,12 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
         ValueError: If it did not return a pair.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
-        must, got = "return (output, new_state)", Words(describe_structure(result))
         is_longer = isinstance(result, tuple | list) and len(result) > 2
         fix = _ONE_NEST if is_longer else ""
-        raise ValueError(refusal(caller, "cell", must, got, fix))
+        raise ValueError(
+            f"{caller}: `cell` must return (output, new_state), got "
+            f"{describe_structure(result)}. {fix}".rstrip()
+        )
     return result[0], result[1]
 
 
@@ -107,15 +109,19 @@ def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
             if getattr(old, kind) != getattr(new, kind)
         ]
         if changes:
-            must = f"keep its state's {kind}s{note}"
-            raise error(refusal(caller, "cell", must, Words("; ".join(changes)), fix))
+            raise error(
+                f"{caller}: `cell` must keep its state's {kind}s{note}, got "
+                f"{'; '.join(changes)}. {fix}".rstrip()
+            )
 
 
 def _check_rows(caller: str, state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
-            must = f"have {batch} rows or no axes with lengths"
-            raise ValueError(refusal(caller, name, must, leaf))
+            raise ValueError(
+                f"{caller}: `{name}` must have {batch} rows or no axes with lengths, "
+                f"got {describe(leaf)}."
+            )
 
 
 def _check_output(
@@ -124,9 +130,12 @@ def _check_output(
     named = named_leaves("output", output)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape != (batch, *shape):
-            must = f"have shape {(batch, *shape)} by `output_size`"
-            raise ValueError(refusal(caller, f"{name}` of `cell", must, leaf))
+            raise ValueError(
+                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} by "
+                f"`output_size`, got {describe(leaf)}."
+            )
         if leaf.dtype != dtype:
-            fix = f"Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
-            must = f"have dtype {dtype}"
-            raise TypeError(refusal(caller, f"{name}` of `cell", must, leaf, fix))
+            raise TypeError(
+                f"{caller}: `{name}` of `cell` must have dtype {dtype}, got "
+                f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
+            )

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._base.errors import refusal
+from .._base.arguments import check_given
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
 from .._tensor_array.tensor_array import TensorArray
-from ..memory._bounded_loop import bounded_loop
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
+from .bounded_loop import bounded_loop
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
@@ -96,9 +96,8 @@ def _bounded(
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
     """The loop without emits or a bound, which cannot be differentiated backward."""
     if jax.tree.leaves(emit_types):
-        must = "be given under jit and vmap"
         fix = "It bounds the number of steps, and with it the size of the results."
-        raise ValueError(refusal(limit.caller, limit.name, must, None, fix))
+        check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
         time, carry = loop

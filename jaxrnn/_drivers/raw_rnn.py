@@ -6,15 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_axis_size, as_scope, as_unroll, check_is_cell
+from .._base.arguments import (
+    as_axis_size,
+    as_scope,
+    as_unroll,
+    check_instance,
+    check_is_cell,
+)
 from .._base.cell_keys import cell_at_step
-from .._base.errors import describe, noting
-from .._base.inputs import started
+from .._base.errors import error_note
 from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
+from .._time.float32_sums import reader
 from ..memory._strategy import Strategy, as_strategy
+from .initial_state import call_start
 from .loop_fn import check_first_call, check_next_call
 from .raw_loop import Carry, Limit, Step, run_until_finished
 
@@ -137,10 +144,7 @@ def raw_rnn(
     """
     caller = "raw_rnn"
     check_is_cell(caller, "cell", cell)
-    if not callable(loop_fn):
-        raise TypeError(
-            f"{caller}: `loop_fn` must be callable, got {describe(loop_fn)}."
-        )
+    check_instance(caller, "loop_fn", loop_fn, Callable, "callable")
     loop_fn = _with_notes(
         loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
     )
@@ -156,7 +160,7 @@ def raw_rnn(
         )
         given = initial_state
         cell, finished, state = lay_out(cell, next_input, finished, initial_state)
-        initial_state = started(cell, state)
+        initial_state = call_start(cell, state)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(caller, "max_time", max_time)
@@ -174,9 +178,11 @@ def _step_of(
 
     The read-only parts of the state are those of `first_state`.
     """
+    read = reader((cell, first_state))
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         finished, next_input, state, loop_state = carry
+        cell, first_state = read()
         state = with_read_only(state, first_state)
         carry = finished, next_input, state, loop_state
         cell_now = _with_notes(
@@ -201,7 +207,7 @@ def _with_notes(fn: Callable, what: str) -> Callable:
     """The function, with notes on the errors that it raises."""
 
     def noted(*args: Any) -> Any:
-        with noting(f"raw_rnn: raised by {what}."):
+        with error_note(f"raw_rnn: raised by {what}."):
             try:
                 return fn(*args)
             except jax.errors.JAXTypeError as error:

@@ -1,4 +1,4 @@
-"""Where the rows of a run start again, and from which state."""
+"""The arguments `resets` and `reset_state`: checked, and as restarts of a run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,29 +6,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import refusal
-from .._base.inputs import as_array, as_state, zero_state
+from .._base.arguments import (
+    check_dtype,
+    check_dtype_kind,
+    check_given,
+    check_shape,
+)
+from .._base.inputs import as_array, as_state
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
 from .._base.typing import Array, DType, PyTree
 from .._tensor_array.carried import with_capacity_for
 from .._time.steps import Restarts
+from .initial_state import zero_state
 
 
 class Resets(NamedTuple):
-    """The resets of a run.
+    """The resets that a user asks for; as `Restarts` a loop can take them.
 
     Attributes:
-        at: Bool `[batch, time]`, the steps before which a row's state is set back.
-        state: The state that it is set to, each leaf `[batch, ...]`; None for the zero
-            state. It is not the initial state: that of a part of a rollout is the state
-            after the part before.
+        where: Bool `[batch, time]`, the steps before which a row's state is reset.
+        state: The state that it is reset to, each leaf `[batch, ...]`; None for the
+            zero state. It is not the initial state: that of a part of a rollout is the
+            state after the part before.
     """
 
-    at: Array
+    where: Array
     state: PyTree
 
-    def with_state(
+    def with_state_like(
         self, caller: str, cell: Any, like: PyTree, time: Any, dtype: DType
     ) -> "Resets":
         """The same resets, to a state of the structure and the dtypes of `like`.
@@ -47,21 +53,20 @@ class Resets(NamedTuple):
         zeros = None
         if self.state is None:
             if has_read_only(like):
-                must = "be given for a cell whose state has read-only parts"
-                raise ValueError(refusal(caller, "reset_state", must, None))
-            zeros = zero_state(caller, cell, self.at.shape[0], dtype)
+                what = "given for a cell whose state has read-only parts"
+                check_given(caller, "reset_state", None, "", what)
+            zeros = zero_state(caller, cell, self.where.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
         return self._replace(state=as_reset_state(caller, state, zeros, like))
 
-    def restarts(self, lengths: Array | None, axis: int) -> Restarts:
-        """Those before the rows' lengths as steps have them, time along `axis`."""
-        at = self.at
+    def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
+        """Those before the rows' lengths as a loop takes them, time along `axis`."""
+        where, (batch_size, time) = self.where, self.where.shape
         if lengths is not None:
-            at &= jnp.arange(at.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
-        rows = jnp.arange(at.shape[0], dtype=jnp.int32)[:, None]
-        starts = jnp.where(at, rows, jnp.int32(-1))
-        states = without_read_only(self.state)
-        return Restarts(jnp.swapaxes(starts, 1, axis), states, of_rows=True)
+            where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
+        rows = jnp.arange(batch_size, dtype=jnp.int32)[:, None]
+        numbers = jnp.swapaxes(jnp.where(where, rows, jnp.int32(-1)), 1, axis)
+        return Restarts(numbers, without_read_only(self.state), are_resets=True)
 
 
 def as_resets(
@@ -82,12 +87,8 @@ def as_resets(
     """
     resets = check_resets(caller, resets, shape, axis)
     if reset_state is not None:
-        if resets is None:
-            must, fix = (
-                "be given with a `reset_state`",
-                "They tell where rows go to it.",
-            )
-            raise ValueError(refusal(caller, "resets", must, None, fix))
+        fix = "They tell where rows go to it."
+        check_given(caller, "resets", resets, fix, "given with a `reset_state`")
         reset_state = as_state(caller, "reset_state", reset_state)
     if resets is None:
         return None
@@ -101,13 +102,11 @@ def check_resets(
     if resets is None:
         return None
     resets = as_array(caller, "resets", resets)
-    if resets.dtype != bool:
-        fix = "Compare numbers: `done > 0`."
-        raise TypeError(refusal(caller, "resets", "be booleans", resets, fix))
-    if resets.shape != tuple(shape):
-        names = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}
-        must = f"be {names[axis]} like the inputs, {list(shape)}"
-        raise ValueError(refusal(caller, "resets", must, resets))
+    fix = "Compare numbers: `done > 0`."
+    check_dtype_kind(caller, "resets", resets, jnp.bool_, "booleans", fix)
+    axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
+    must = f"be {axes} like the inputs, {list(shape)}"
+    check_shape(caller, "resets", resets, tuple(shape), must)
     return resets
 
 
@@ -131,13 +130,11 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
     def checked(name: str, leaf: Any, like: Any) -> Any:
         if is_tensor_array(leaf):
             return leaf
-        if leaf.shape != like.shape:
-            must = f"have the shape of the initial state, {like.shape}"
-            fix = "`jnp.broadcast_to` makes rows of one state."
-            raise ValueError(refusal(caller, name, must, leaf, fix))
-        if leaf.dtype != like.dtype:
-            must = f"have the dtype of the initial state, {like.dtype}"
-            raise TypeError(refusal(caller, name, must, leaf, "Cast it."))
+        must = f"have the shape of the initial state, {like.shape}"
+        fix = "`jnp.broadcast_to` makes rows of one state."
+        check_shape(caller, name, leaf, like.shape, must, fix)
+        must = f"have the dtype of the initial state, {like.dtype}"
+        check_dtype(caller, name, leaf, like.dtype, must, "Cast it.")
         return leaf
 
     return _map_leaves(checked, "reset_state", state, like)
@@ -150,9 +147,8 @@ def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
     def cast(name: str, leaf: Any, zero: Any) -> Any:
         if is_tensor_array(zero):
             return zero
-        if leaf.shape != zero.shape:
-            must = f"have the shape of the cell's zero state, {zero.shape}"
-            raise ValueError(refusal(caller, name, must, leaf))
+        must = f"have the shape of the cell's zero state, {zero.shape}"
+        check_shape(caller, name, leaf, zero.shape, must)
         return zero.astype(leaf.dtype)
 
     return _map_leaves(cast, "initial_state", state, zeros)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
-from .._base.errors import noting, refusal
+from .._base.errors import describe, error_note
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import knows_its_arguments
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
 from .static_rnn import checked_steps
@@ -69,7 +69,7 @@ def stack_bidirectional_rnn(
     return _run_layers(caller, scope, layers, run_layer, steps)
 
 
-@knows_its_arguments
+@hints_at_unknown_arguments
 def stack_bidirectional_dynamic_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],
@@ -160,7 +160,7 @@ def _run_layers(
     finals = []
     with jax.named_scope(as_scope(caller, scope, "stack_bidirectional_rnn")):
         for layer in layers:
-            with noting(f"{caller}: raised by layer {layer.name}."):
+            with error_note(f"{caller}: raised by layer {layer.name}."):
                 xs, *states = run_layer(layer, xs)
             finals.append(states)
     states_fw, states_bw = zip(*finals, strict=True)
@@ -185,7 +185,8 @@ def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]
     if states is None:
         return [None] * depth
     if not isinstance(states, Sequence) or len(states) != depth:
-        got = len(states) if isinstance(states, Sequence) else states
-        must = f"be a list of {depth} states, one for each layer"
-        raise ValueError(refusal(caller, name, must, got))
+        raise ValueError(
+            f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
+            f"got {describe(len(states) if isinstance(states, Sequence) else states)}."
+        )
     return states

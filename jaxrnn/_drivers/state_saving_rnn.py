@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import check_is_cell
-from .._base.errors import Words, describe, refusal
+from .._base.arguments import check_instance, check_is_cell, check_shape
+from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
@@ -55,8 +55,10 @@ def static_state_saving_rnn(
     names = _state_names(caller, state_name, size)
     for method in ("state", "save_state"):
         if not callable(getattr(state_saver, method, None)):
-            must, fix = f"have a method `{method}`", "`jaxrnn.StateSaver` is one."
-            raise TypeError(refusal(caller, "state_saver", must, state_saver, fix))
+            raise TypeError(
+                f"{caller}: `state_saver` must have a method `{method}`, got "
+                f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
+            )
     leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     steps = checked_steps(caller, inputs, [cell])
@@ -102,9 +104,8 @@ class StateSaver:
     """
 
     def __init__(self, states: Mapping[str, Any]) -> None:
-        if not isinstance(states, Mapping):
-            must, fix = "be a dict of arrays", "Give each leaf of the state a name."
-            raise TypeError(refusal("StateSaver", "states", must, states, fix))
+        what, fix = "a dict of arrays", "Give each leaf of the state a name."
+        check_instance("StateSaver", "states", states, Mapping, what, fix)
         self.states = as_state("StateSaver", "states", dict(states))
 
     def state(self, name: str) -> Array:
@@ -114,8 +115,10 @@ class StateSaver:
             KeyError: If there is none.
         """
         if name not in self.states:
-            names = ", ".join(map(str, self.states))
-            raise KeyError(refusal("StateSaver", "name", f"be one of {names}", name))
+            raise KeyError(
+                "StateSaver: `name` must be one of "
+                f"{', '.join(map(str, self.states))}, got {describe(name)}."
+            )
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
@@ -128,10 +131,9 @@ class StateSaver:
         """
         caller, old = "StateSaver.save_state", self.state(name)
         value = as_state(caller, "value", value)
-        if value.shape != old.shape:
-            must = f"have the shape of state {name!r}, {describe(old)}"
-            fix = "Make a StateSaver for each batch size."
-            raise ValueError(refusal(caller, "value", must, value, fix))
+        must = f"have the shape of state {name!r}, {describe(old)}"
+        fix = "Make a StateSaver for each batch size."
+        check_shape(caller, "value", value, old.shape, must, fix)
         self.states[name] = value
 
     def __repr__(self) -> str:
@@ -144,16 +146,17 @@ def _state_names(caller: str, state_name: Any, size: Size) -> list[str]:
     nested = not jax.tree_util.all_leaves([size])
     if nested == jax.tree_util.all_leaves([state_name]):
         want = "a tuple of strings" if nested else "a string"
-        must = f"be {want}, as `cell.state_size` is {size}"
-        got = Words(repr(state_name))
-        raise ValueError(refusal(caller, "state_name", must, got))
+        raise ValueError(
+            f"{caller}: `state_name` must be {want}, as `cell.state_size` is {size}, "
+            f"got {state_name!r}."
+        )
     named = list(named_leaves("state_name", state_name))
     for name, leaf in named:
-        if not isinstance(leaf, str):
-            raise TypeError(refusal(caller, name, "be a string", leaf))
+        check_instance(caller, name, leaf, str, "a string")
     names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
     if len(names) != count or len(set(names)) != count:
         each = f"a different one for each leaf of `cell.state_size` {size}"
-        must, got = f"hold {count} names, {each}", Words(names)
-        raise ValueError(refusal(caller, "state_name", must, got))
+        raise ValueError(
+            f"{caller}: `state_name` must hold {count} names, {each}, got {names}."
+        )
     return names

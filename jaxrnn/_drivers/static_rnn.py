@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import noting
-from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
+from .._base.errors import error_note
+from .._base.inputs import as_state, as_steps, output_dtype
 from .._base.lengths import as_lengths
 from .._base.read_only import with_read_only
 from .._base.sharding import lay_out
@@ -19,9 +19,12 @@ from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
+from .._time.float32_sums import reader
 from .._time.steps import Steps
 from ..memory import Keep
+from .initial_state import call_start, zero_state
 from .over_time import over_time
+from .preparation import Batch, Options
 from .probe import as_pair, probe
 
 # Compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s for 20
@@ -155,21 +158,13 @@ def run_steps(
                 zero_state(caller, cell, batch_size, dtype), len(steps)
             )
         if (loop_dtype := _dtype_in_loop(cell, steps, state, dtype)) is not None:
-            outputs, state = over_time(
-                cell,
-                stacked(steps),
-                lengths,
-                state,
-                caller=caller,
-                dtype=loop_dtype,
-                unroll=1,
-                axis=0,
-                strategy=Keep(),
-            )
+            batch = Batch(stacked(steps), lengths, state)
+            options = Options(caller, loop_dtype, axis=0, strategy=Keep())
+            outputs, state = over_time(cell, batch, options)
             return unstacked(outputs, len(steps)), state
         initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
-        state = started(cell, state)
+        state = call_start(cell, state)
         if lengths is None:
             outputs, state = _run(caller, cell, steps, state)
         else:
@@ -209,10 +204,10 @@ def _dtype_in_loop(
 def _run(
     caller: str, cell: RNNCellLike, steps: list[PyTree], state: PyTree
 ) -> tuple[list[PyTree], PyTree]:
-    outputs = []
+    read, outputs = reader(cell), []
     for t, inputs in enumerate(steps):
-        with noting(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
-            result = cell_at_step(cell, jnp.int32(t))(inputs, state)
+        with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+            result = cell_at_step(read(), jnp.int32(t))(inputs, state)
             output, state = as_pair(caller, result)
         outputs.append(output)
     return outputs, state
@@ -228,11 +223,11 @@ def _run_masked(
 ) -> tuple[list[PyTree], PyTree]:
     longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
     masked = Steps(lengths, longest, time=len(steps), axis=0)
-    types, first, outputs = None, None, []
+    read, types, first, outputs = reader(cell), None, None, []
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            with noting(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+            with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
                 state = probe(caller, cell, inputs, state, dtype, strict=True)
             first = first or masking.stand_in(lengths, inputs, state)
             stand_in = first
@@ -241,7 +236,7 @@ def _run_masked(
             masked = dataclasses.replace(masked, stand_in=stand_in)
         at = jnp.int32(t)
         step_inputs = masked.step_inputs(at, inputs, state)
-        output, new_state = cell_at_step(cell, at)(*step_inputs)
+        output, new_state = cell_at_step(read(), at)(*step_inputs)
         state, output = masked.mask_step(at, state, new_state, output)
         outputs.append(output)
     return outputs, state

@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_both_lists
+from .._base.arguments import check_both_lists, check_entries, check_instance
 from .._base.cell_keys import fold
-from .._base.errors import describe_structure, mismatch, refusal
+from .._base.errors import describe, describe_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import reverse_resets, reverse_sequence
-from .cells import check_are_cells, check_count, params_of_cell, unwrapped
+from .cell_checks import check_are_cells, check_count, params_of_cell, unwrapped
 from .layer import Layer, RunOptions
 
 
@@ -102,13 +102,14 @@ class TwoDirections(Layer):
         """As `bidirectional_dynamic_rnn`, with the outputs merged."""
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
-        if not isinstance(state, tuple | list) or len(state) != 2:
-            must = "be a pair, of the state forwards and the state backwards"
-            raise ValueError(mismatch("initial_state", must, state))
+        what = "a pair, of the state forwards and the state backwards"
+        check_entries("", "initial_state", state, 2, what)
         arguments = options.as_arguments()
         if arguments.pop("reset_state") is not None:
-            must = "be None for two directions, which resets set to zeros"
-            raise ValueError(mismatch("reset_state", must, options.reset_state))
+            raise ValueError(
+                "`reset_state` must be None for two directions, which resets set to "
+                f"zeros, got {describe(options.reset_state)}."
+            )
         arguments["initial_state_fw"], arguments["initial_state_bw"] = state
         outputs, states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
         return self.merge(*outputs), states
@@ -200,9 +201,8 @@ def make_two_directions(caller: str, fw: Any, bw: Any, merge: Any) -> TwoDirecti
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
     check_are_cells(caller, cell_fw=fw, cell_bw=bw)
-    if not callable(merge):
-        must = "be a function of both outputs"
-        raise TypeError(refusal(caller, "merge", must, merge, "`jnp.add` sums them."))
+    what, fix = "a function of both outputs", "`jnp.add` sums them."
+    check_instance(caller, "merge", merge, Callable, what, fix)
     return TwoDirections(fw, bw, merge)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_dtype
-from .._base.errors import describe, refusal
+from .._base.errors import describe
 from .._base.inputs import as_array, as_state, fix_of_depth, named_inputs
 from .._base.lengths import OF_A_MASK, lengths_array, lengths_for
 from .._base.math import is_float
@@ -51,8 +51,10 @@ class BatchAxes:
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
-                must = f"have rows along the axes {list(self.shape)}"
-                raise ValueError(refusal(caller, leaf_name, must, leaf))
+                raise ValueError(
+                    f"{caller}: `{leaf_name}` must have rows along the axes "
+                    f"{list(self.shape)}, got {describe(leaf)}."
+                )
 
     def merge(self, tree: PyTree, start: int = 0) -> PyTree:
         """`[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
@@ -180,8 +182,10 @@ def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
     """The lengths as an array; TypeError for booleans, which are those of a mask."""
     lengths = lengths_array(caller, lengths)
     if lengths.dtype == bool:
-        must = "be integers [*batch], one for each row"
-        raise TypeError(refusal(caller, "sequence_length", must, lengths, OF_A_MASK))
+        raise TypeError(
+            f"{caller}: `sequence_length` must be integers [*batch], one for each row, "
+            f"got {describe(lengths)}. {OF_A_MASK}"
+        )
     return lengths
 
 
@@ -204,11 +208,13 @@ def _batch_axes(
     if first.ndim < ndim or (features is not None and first.ndim > ndim):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
         of = "" if lengths is None else f", as {describe(lengths)} has"
-        must = f"be {axes} with {count} axes of rows{of}"
         fix = "A list is a nest of its elements."
         if lengths is not None and first.ndim == ndim - 1:
             fix = _fix_of_rank(name, lengths, first)
-        raise ValueError(refusal(caller, name, must, first, fix))
+        raise ValueError(
+            f"{caller}: `{name}` must be {axes} with {count} axes of rows{of}, got "
+            f"{describe(first)}. {fix}"
+        )
     start = 1 if time_major else 0
     return BatchAxes(first.shape[start : start + count])
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._base.arguments import as_bool, as_dtype
-from .._base.errors import Words, describe, mismatch, refusal
+from .._base.errors import describe
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
 from .._cells.step_checks import check_floating
@@ -33,7 +33,8 @@ def check_options(caller: str, **options: Any) -> None:
         elif name in ("dtype", "param_dtype"):
             check_floating(caller, name, as_dtype(caller, value, name))
         elif name in _KINDS and not isinstance(value, _KINDS[name][0]):
-            raise TypeError(refusal(caller, name, _KINDS[name][1], value))
+            must, got = _KINDS[name][1], describe(value)
+            raise TypeError(f"{caller}: `{name}` must {must}, got {got}.")
 
 
 def name_axes(
@@ -61,8 +62,10 @@ def name_axes(
         if names is None:
             return leaf
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
-            must = f"have a name or None for each axis of `{name}`, {describe(leaf)}"
-            raise ValueError(mismatch(f"axis_names[{last!r}]", must, Words(names)))
+            raise ValueError(
+                f"`axis_names[{last!r}]` must have a name or None for each axis of "
+                f"`{name}`, {describe(leaf)}, got {names}."
+            )
         return box(leaf, names)
 
     return map_named("params", boxed, params)
@@ -73,8 +76,10 @@ def check_axis_names(caller: str, axis_names: AxisNames | None, params: PyTree) 
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
-        got, fix = unknown[0], f"There are {', '.join(sorted(names))}."
-        raise ValueError(refusal(caller, "axis_names", "be of parameters", got, fix))
+        raise ValueError(
+            f"{caller}: `axis_names` must be of parameters, got "
+            f"{describe(unknown[0])}. There are {', '.join(sorted(names))}."
+        )
 
 
 def _last(name: str) -> str:

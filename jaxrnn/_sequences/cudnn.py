@@ -25,7 +25,7 @@ from .._time import masking
 from .._time.run import DeclinedError
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
-from .native import row_lengths, what_lstm_has, why_not_arrays
+from .library_calls import row_lengths, what_lstm_has, why_not_arrays
 
 # cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -118,7 +118,7 @@ def backward(
         args: Its other arguments.
         y: Its result, `[batch, time, units]`.
         reserve: Likewise, `[floats]`.
-        cts: The cotangents of its `(y, h, c)`, that of y zeros beyond the lengths.
+        cts: The cotangents of its `(y, h, c)`; zeros for y beyond the lengths.
     """
     weights, x, h, c, lengths = args
     ct_y, ct_h, ct_c = cts

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
-from .._base.errors import refusal
+from .._base.arguments import check_instance, check_one_of
 from .._base.sharding import meshes_of
 from .._base.typing import Params, PyTree
 from .._time.run import DeclinedError, Run
-from .affine import affine_sequence
 from .cudnn import cudnn_sequence
-from .native import native_sequence
+from .native.sequence import native_sequence
+from .xla_loop import affine_sequence
 
 _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
 
@@ -23,12 +23,9 @@ def check_implementation(caller: str, implementation: Any) -> None:
         ValueError: If no implementation has that name.
         TypeError: If it is neither None nor a string.
     """
-    is_name = isinstance(implementation, str)
-    if implementation is None or (is_name and implementation in _BY_NAME):
-        return
-    error = ValueError if is_name else TypeError
-    must = f"be None or one of {', '.join(_BY_NAME)}"
-    raise error(refusal(caller, "implementation", must, implementation))
+    name, what = "implementation", f"None or one of {', '.join(_BY_NAME)}"
+    check_instance(caller, name, implementation, str | None, what)
+    check_one_of(caller, name, implementation, (None, *_BY_NAME), what)
 
 
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:

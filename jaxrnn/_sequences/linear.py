@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 
-from .._base.math import widened
+from .._base.math import cast_like, widened
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
+from .._time.float32_sums import reader
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
-from .recurrence import Element, cast_like, linear_recurrence, one_like, plus, times
+from .recurrence import Element, linear_recurrence, one_like, plus, times
 
 
 def linear_sequence(
@@ -31,10 +32,11 @@ def linear_sequence(
         steps: Which steps there are, at least one. If
             `steps.returns_states` the outputs are pairs `(output, new_state)`.
     """
+    read = reader(params)
 
     def run(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
         block = steps.swap_time(xs), state, steps.time_first()
-        outputs, last = _run_block(cell, params, *block)
+        outputs, last = _run_block(cell, read(), *block)
         return steps.swap_time(outputs), last
 
     return run_in_segments(steps_in_block(state), run, xs, state, steps)
@@ -63,8 +65,8 @@ def _run_block(
     coefficients = lambda x: cell.wide_coefficients(params, x, state)
     a, b, rest = at_each_step(coefficients, steps.fill_dead(xs))
     a, b = _masked(steps, a, b)
-    b, resets = _restarted(steps, a, b)
-    hs, last = linear_recurrence(a, b, widened(state), resets)
+    b, restarting = _with_restarts(steps, a, b)
+    hs, last = linear_recurrence(a, b, widened(state), restarting)
     hs, last = (cast_like(state, x) for x in (hs, last))
     output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
     outputs = steps.zero_dead(at_each_step(output, hs, rest))
@@ -79,12 +81,12 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
     return masking.choose(alive, a, one_like(a)), masking.zero_dead(alive, b)
 
 
-def _restarted(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
-    """`b` plus the restart states times a, and the steps that start from one."""
+def _with_restarts(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
+    """`b` plus the restart states times a, and the steps at which rows restart."""
     if steps.restarts is None:
         return b, None
-    resets = steps.restarts.starts >= 0
+    restarting = steps.restarts.state_numbers >= 0
     before = widened(steps.restarts.states_at_steps(steps.axis))
     # Else 0 times infinity could reach the gradient of a step without a restart.
-    before = masking.zero_dead(resets, before)
-    return plus(b, times(a, before)), resets
+    before = masking.zero_dead(restarting, before)
+    return plus(b, times(a, before)), restarting

@@ -56,13 +56,8 @@ def one_like(a: Element) -> Any:
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
 
 
-def cast_like(like: Element, h: Element) -> Element:
-    """The same numbers in the dtypes of `like`."""
-    return jax.tree.map(lambda x, y: y.astype(x.dtype), like, h)
-
-
 def linear_recurrence(
-    a: Element, x: Element, h: Element, resets: Array | None
+    a: Element, x: Element, h: Element, restarting: Array | None
 ) -> tuple[Element, Element]:
     """`(hs, h)`: the states after all steps of `h' = a * h + x`, and the last one.
 
@@ -71,12 +66,12 @@ def linear_recurrence(
             factors are formed: they should not exceed 1.
         x: Of the same shape.
         h: The state before the first step, `[batch, units]`.
-        resets: Bool `[time, batch]`: where the state before a step has no influence,
-            whatever `a` is, not even NaN; None if nowhere.
+        restarting: Bool `[time, batch]`: where a row restarts, and the state before the
+            step has no influence, whatever `a` is, not even NaN; None if nowhere.
 
     Source: Blelloch, "Prefix sums and their applications", 1990.
     """
-    return _run((a, resets), x, as_varying_as((a, x), h))
+    return _run((a, restarting), x, as_varying_as((a, x), h))
 
 
 @jax.custom_jvp
@@ -104,7 +99,7 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     whatever its size; in chunks some `4 sqrt(T)` of T steps follow one another.
 
     Args:
-        factors: `(a, resets)`; see `linear_recurrence`.
+        factors: `(a, restarting)`; see `linear_recurrence`.
         x: What is added.
         h: The state before the first step.
     """
@@ -127,13 +122,13 @@ def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
 def by_chunks(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     """Chunks of about `sqrt(T)` steps, all of them at once."""
     time = jax.tree.leaves(x)[0].shape[0]
-    a, resets = factors
+    a, restarting = factors
     divide = functools.partial(_divided, math.isqrt(time))
     # The steps that fill the last chunk keep the state: a = 1, x = 0.
     a = jax.tree.map(divide, a, one_like(a))
-    resets, x = jax.tree.map(divide, (resets, x))
-    before, last = _states_between(a, resets, x, h)
-    hs, _ = by_loop((a, resets), x, before)
+    restarting, x = jax.tree.map(divide, (restarting, x))
+    before, last = _states_between(a, restarting, x, h)
+    hs, _ = by_loop((a, restarting), x, before)
     joined = lambda h: jax.lax.collapse(jnp.swapaxes(h, 0, 1), 0, 2)[:time]
     return jax.tree.map(joined, hs), last
 
@@ -147,7 +142,7 @@ def _divided(size: int, x: Array, added: float = 0) -> Array:
 
 
 def _states_between(
-    a: Element, resets: Array | None, x: Element, h: Element
+    a: Element, restarting: Array | None, x: Element, h: Element
 ) -> tuple[Element, Element]:
     """The state before each chunk, and the one after the last."""
 
@@ -161,14 +156,14 @@ def _states_between(
 
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), (a, x))
     ones, zeros = as_varying_as((a, x), (plus(zeros[0], one_like(a)), zeros[1]))
-    factor, _ = jax.lax.scan(multiply, ones, (a, resets))
-    added, _ = jax.lax.scan(add, zeros, (a, resets, x))
+    factor, _ = jax.lax.scan(multiply, ones, (a, restarting))
+    added, _ = jax.lax.scan(add, zeros, (a, restarting, x))
 
     def chunk(h: Element, at: Any) -> tuple[Element, Element]:
         return _step(h, *at), h
 
-    resets = None if resets is None else jnp.any(resets, axis=0)
-    last, before = jax.lax.scan(chunk, h, (factor, resets, added))
+    restarting = None if restarting is None else jnp.any(restarting, axis=0)
+    last, before = jax.lax.scan(chunk, h, (factor, restarting, added))
     return before, last
 
 
@@ -176,6 +171,6 @@ def _step(h: Element, a: Element, reset: Array | None, x: Element) -> Element:
     return plus(_zero_at(reset, times(a, h)), x)
 
 
-def _zero_at(resets: Array | None, x: Element) -> Element:
-    """`x` with zeros at resets, where it may be NaN."""
-    return x if resets is None else masking.zero_dead(~resets, x)
+def _zero_at(restarting: Array | None, x: Element) -> Element:
+    """`x` with zeros where rows restart, where it may be NaN."""
+    return x if restarting is None else masking.zero_dead(~restarting, x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._base.errors import EntryError, describe, is_array, refusal
+from .._base.errors import EntryError, describe, is_array
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, concrete_or_none
 from .._base.tensor_shape import TensorShape
@@ -26,9 +26,10 @@ def check_range(caller: str, indices: Any, length: Any) -> None:
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
-        must = f"must be in [0, {known_length}), got {outside.flat[0]}."
-        fix = "Negative ones do not count from the end."
-        raise EntryError(f"{caller}: an index {must} {fix}")
+        raise EntryError(
+            f"{caller}: an index must be in [0, {known_length}), got "
+            f"{outside.flat[0]}. Negative ones do not count from the end."
+        )
 
 
 def check_first_write(caller: str, indices: Any, written: Any) -> None:
@@ -42,9 +43,10 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
         checkify.debug_check(~jnp.any(written), text)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
-        must = f"must be written once, got {index} again."
-        fix = "A write returns a new array: in the old one the place is still free."
-        raise ValueError(f"{caller}: each index {must} {fix}")
+        raise ValueError(
+            f"{caller}: each index must be written once, got {index} again. A write "
+            "returns a new array: in the old one the place is still free."
+        )
 
 
 def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
@@ -53,8 +55,9 @@ def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
         return
     sizes = zip(want, shape, strict=False)
     if len(want) != len(shape) or any(w not in (None, size) for w, size in sizes):
-        must = f"must have shape {list(want)}, got {list(shape)}"
-        raise ValueError(f"{caller}: elements {must}.")
+        raise ValueError(
+            f"{caller}: elements must have shape {list(want)}, got {list(shape)}."
+        )
 
 
 def as_value(caller: str, value: Any, dtype: DType) -> Array:
@@ -81,9 +84,11 @@ def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
     if array.size == 0 and not is_array(values):
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(refusal(caller, name, "be of integers", values))
+        got = describe(values)
+        raise TypeError(f"{caller}: `{name}` must be of integers, got {got}.")
     if array.ndim != rank:
-        raise ValueError(refusal(caller, name, f"have rank {rank}", array))
+        got = describe(array)
+        raise ValueError(f"{caller}: `{name}` must have rank {rank}, got {got}.")
     if array.dtype.itemsize >= 4:  # Beyond int32 an index is out of range; don't wrap.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)

@@ -221,9 +221,10 @@ class Ragged:
         elements = [self.read(index) for index in _need_known(indices)]
         if len({element.shape for element in elements}) != 1:
             shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
-            must = f"must have one shape to be stacked, got {shapes}."
-            fix = "`concat` joins elements of several lengths."
-            raise ValueError(f"TensorArray: elements {must} {fix}")
+            raise ValueError(
+                "TensorArray: elements must have one shape to be stacked, got "
+                f"{shapes}. `concat` joins elements of several lengths."
+            )
         return jnp.stack(elements)
 
     def write(self, index: Any, value: Array) -> "Ragged":
@@ -252,9 +253,11 @@ class Ragged:
         for index, element in enumerate(elements):
             _check_joinable(element.shape)
             if element.shape[1:] != elements[0].shape[1:]:
-                got = f"{describe(elements[0])} at 0 and {describe(element)} at {index}"
-                text = "elements may differ in the first axis alone"
-                raise ValueError(f"TensorArray.concat: {text}, got {got}.")
+                raise ValueError(
+                    "TensorArray.concat: elements may differ in the first axis alone, "
+                    f"got {describe(elements[0])} at 0 and {describe(element)} at "
+                    f"{index}."
+                )
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":
@@ -266,9 +269,10 @@ class Ragged:
 def _need_known(indices: Any) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
-        must = "must be known where elements may differ in shape"
-        got = f"traced {describe(indices)}. Give `element_shape`, or infer the shape."
-        raise TypeError(f"TensorArray: indices {must}, got {got}")
+        raise TypeError(
+            "TensorArray: indices must be known where elements may differ in shape, "
+            f"got traced {describe(indices)}. Give `element_shape`, or infer the shape."
+        )
     return known
 
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_dtype
-from .._base.errors import Words, describe, is_array, refusal
+from .._base.arguments import as_dtype, check_one_of
+from .._base.errors import describe, is_array
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.tensor_shape import TensorShape
 from .._base.trees import RowlessArray
@@ -104,8 +104,7 @@ class TensorArray(RowlessArray):
         name: str | None = None,
     ) -> None:
         for argument, value in (("handle", handle), ("flow", flow)):
-            if value is not None:
-                raise ValueError(refusal("TensorArray", argument, "be None", value))
+            check_one_of("TensorArray", argument, value, (None,), "None")
         self._config = _Config(
             as_dtype("TensorArray", dtype),
             checks.as_size(size),
@@ -197,7 +196,9 @@ class TensorArray(RowlessArray):
         caller = "TensorArray.unstack"
         value = checks.as_value(caller, value, self.dtype)
         if value.ndim == 0:
-            raise ValueError(refusal(caller, "value", "have rows", value))
+            raise ValueError(
+                f"{caller}: `value` must have rows, got {describe(value)}."
+            )
         self._check_count(caller, "rows of `value`", value.shape[0])
         checks.check_element(caller, value.shape[1:], self.element_shape)
         return self._with_rows(value)
@@ -231,8 +232,10 @@ class TensorArray(RowlessArray):
         value = checks.as_value(caller, value, self.dtype)
         slots = checks.as_integers(caller, "indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
-            must = f"have one row for each of {slots.shape[0]} indices"
-            raise ValueError(refusal(caller, "value", must, value))
+            raise ValueError(
+                f"{caller}: `value` must have one row for each of {slots.shape[0]} "
+                f"indices, got {describe(value)}."
+            )
         store = self._store_to_write(caller, slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
@@ -263,9 +266,10 @@ class TensorArray(RowlessArray):
         if counts is None:
             raise TypeError(f"{caller}: `lengths` must be known shapes, got traced.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
-            must = "add up to the rows of `value`"
-            got = Words(f"{counts.tolist()} for {describe(value)}")
-            raise ValueError(refusal(caller, "lengths", must, got))
+            raise ValueError(
+                f"{caller}: `lengths` must add up to the rows of `value`, got "
+                f"{counts.tolist()} for {describe(value)}."
+            )
         self._check_count(caller, "`lengths`", len(counts))
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
@@ -337,9 +341,11 @@ class TensorArray(RowlessArray):
 
     def _store_to_read(self, caller: str) -> Rows | Ragged:
         if self._store is None:
-            must = "must be known, but nothing was written. Every write returns the new"
-            fix = "array, `ta = ta.write(...)`; or give `element_shape`, for zeros."
-            raise ValueError(f"{caller}: the shape of the elements {must} {fix}")
+            raise ValueError(
+                f"{caller}: the shape of the elements must be known, but nothing was "
+                "written. Every write returns the new array, `ta = ta.write(...)`; or "
+                "give `element_shape`, for zeros."
+            )
         return self._checked(self._store)
 
     def _store_to_write(self, caller: str, indices: Any, shape: tuple) -> Rows | Ragged:
@@ -354,9 +360,10 @@ class TensorArray(RowlessArray):
             checks.check_range(caller, indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
-            fix = "Under jit an array cannot grow: give the size that it may reach."
-            got = Words("0 and a traced index")
-            raise ValueError(refusal(caller, "size", "be the capacity", got, fix))
+            raise ValueError(
+                f"{caller}: `size` must be the capacity, got 0 and a traced index. "
+                "Under jit an array cannot grow: give the size that it may reach."
+            )
         store = self._checked(store)
         checks.check_range(caller, indices, axis_size(store.capacity))
         checks.check_first_write(caller, indices, store.was_written(indices))
@@ -364,15 +371,16 @@ class TensorArray(RowlessArray):
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
-            must = f"must be one, got a batch of arrays, {describe(store.buffer)}."
             raise ValueError(
-                f"TensorArray: the array {must} Use it inside of jax.vmap."
+                "TensorArray: the array must be one, got a batch of arrays, "
+                f"{describe(store.buffer)}. Use it inside of jax.vmap."
             )
         return store
 
     def _check_count(self, caller: str, what: str, count: int) -> None:
         size = self._config.size
         if not self.dynamic_size and count != size:
-            must = f"must be as many as there are elements, {size}, got {count}."
-            fix = "Or make the array with `dynamic_size=True`."
-            raise ValueError(f"{caller}: {what} {must} {fix}")
+            raise ValueError(
+                f"{caller}: {what} must be as many as there are elements, {size}, got "
+                f"{count}. Or make the array with `dynamic_size=True`."
+            )

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.trees import with_structure
-from .._base.typing import Array, Params, PyTree
+from .._base.typing import Array, PyTree
+from .float32_sums import reader
 from .steps import Steps
 
 _log = logging.getLogger("jaxrnn")
@@ -52,22 +53,6 @@ class Run:
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
 
 
-def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-    """`cell.apply_sequence`, if that knows the cell's own `apply`.
-
-    Raises:
-        DeclinedError: If the cell cannot run these sequences at once, or inherits the
-            method from a class that does not know the cell's own `apply`.
-    """
-    mro = type(cell).__mro__
-    first = lambda name: next(i for i, c in enumerate(mro) if name in vars(c))
-    known = getattr(mro[first("apply_sequence")], "apply", None)
-    is_abstract = getattr(known, "__isabstractmethod__", False)
-    if first("apply") < first("apply_sequence") and not is_abstract:
-        raise DeclinedError(f"{type(cell).__name__} has a custom `apply`")
-    return cell.apply_sequence(params, run)
-
-
 def run_sequence(
     caller: str,
     apply_sequence: Callable | None,
@@ -101,9 +86,10 @@ def run_sequence(
     except DeclinedError as reason:
         if run.implementation not in (None, "xla"):
             name = f"{caller}: `implementation` {run.implementation!r}"
-            message = f"{name} cannot run this cell on these sequences: {reason}."
-            fix = "Leave it out for XLA's loop, which runs them."
-            raise ValueError(f"{message} {fix}") from None
+            raise ValueError(
+                f"{name} cannot run this cell on these sequences: {reason}. Leave it "
+                "out for XLA's loop, which runs them."
+            ) from None
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(*args)
 
@@ -112,10 +98,12 @@ def scan_steps(
     apply: Apply, xs: PyTree, state: PyTree, steps: Steps, unroll: int = 1
 ) -> tuple[PyTree, PyTree]:
     """`run_sequence` step by step: the reference that faster paths must equal."""
+    read = reader(steps.restart_states)
 
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
         t, inputs = scanned
-        output, new_state = apply(t, *steps.step_inputs(t, inputs, state))
+        restarted = steps.with_restart_states(read())
+        output, new_state = apply(t, *restarted.step_inputs(t, inputs, state))
         state, output = steps.mask_step(t, state, new_state, output)
         return state, (output, state) if steps.returns_states else output
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from .._base.math import is_float
-from .._base.typing import Array, PyTree
+from .._base.typing import PyTree
+from .float32_sums import with_tangent_of
 from .steps import Steps
 
 RunSteps = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
@@ -76,7 +77,7 @@ def segmented_run(
         state = named(STATE, state) if on_host else state
         read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
         part = steps.swap_time(jax.tree.map(read, xs))
-        part = jax.tree.map(_with_tangent_of, part, scanned)
+        part = jax.tree.map(with_tangent_of, part, scanned)
         here = first.slice(start, size)
         outputs, state = segmented_run(sizes[1:], (), run, part, state, here)
         return state, outputs
@@ -86,7 +87,8 @@ def segmented_run(
         return in_scan(lambda state, at: segment(state, at, size), policy)
 
     # Each segment reads a slice of the inputs, which copies nothing else. What is
-    # scanned receives the gradient; its values are never read.
+    # scanned receives the gradient; its values are never read. The gradient of a slice
+    # would be as right, but it would be added to all inputs at each segment.
     whole, scanned = count * size, steps.swap_time(xs)
     in_segments = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
     starts = jnp.arange(count, dtype=jnp.int32) * size
@@ -111,19 +113,3 @@ def run_in_segments(
     """
     sizes = (size,) if size < steps.time else ()
     return segmented_run(sizes, (), run, xs, state, steps)
-
-
-@jax.custom_jvp
-def _with_tangent_of(x: Array, same: Array) -> Array:
-    """`x`, with the tangent of an equal array, which is not read.
-
-    The derivative of `x` would be as right, but not its cost: its transpose adds to the
-    gradient of all inputs at each segment.
-    """
-    del same
-    return x
-
-
-@_with_tangent_of.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    return primals[0], tangents[1]

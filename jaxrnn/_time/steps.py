@@ -21,46 +21,52 @@ from . import masking
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Restarts:
-    """Where sequences start within the rows, and the states that they start from.
+    """The steps before which rows take another state, and these states.
+
+    A *restart* is one of two things:
+
+    * A *reset*: the row goes back to a state that the user gives, one for each row
+      (`resets` of `dynamic_rnn`). Row b takes state b.
+    * The *first step* of a sequence in a packed row (`packed_rnn`), which holds several
+      sequences: the row takes the initial state of the sequence. The last state of each
+      sequence is wanted, so the run returns the states after all steps.
 
     Attributes:
-        starts: int32 `[batch, time]`, or `[time, batch]`, with the axes of the inputs:
-            the number of the sequence that starts at a step, -1 where none does.
-        restart_states: The initial state of each sequence, each leaf
-            `[sequences, ...]`; None where they are passed separately, as arguments to
-            differentiate with respect to.
-        of_rows: Whether these are resets: row b starts again from entry b of the
-            restart states, and the state after its last step alone is wanted. So
-            nothing is read by number, and no step's state is returned.
+        state_numbers: int32 `[batch, time]`, or `[time, batch]`, with the axes of the
+            inputs: the number of the state that a row takes before a step, which is
+            that of the row or of the sequence; -1 where the row keeps its own.
+        states: These states, each leaf `[batch, ...]` or `[sequences, ...]`; None where
+            they are passed separately, as arguments to differentiate with respect to.
+        are_resets: Whether all are resets, so that nothing is read by number; otherwise
+            all are first steps.
     """
 
-    starts: Any
-    restart_states: Any
-    of_rows: bool = dataclasses.field(default=False, metadata={"static": True})
+    state_numbers: Any
+    states: Any
+    are_resets: bool = dataclasses.field(default=False, metadata={"static": True})
 
-    def restart(self, sequence: Array, state: PyTree) -> PyTree:
-        """`state`, with a restart state in each row in which a sequence starts.
+    def restart(self, numbers: Array, state: PyTree) -> PyTree:
+        """`state`, with a restart state in each row that restarts.
 
         Args:
-            sequence: int32 `[batch]`, one step of `starts`.
+            numbers: int32 `[batch]`, one step of `state_numbers`.
             state: The state before that step, each leaf `[batch, ...]`; leaves without
                 axes belong to no row, and stay as they are.
         """
-        states = self.restart_states
-        states = states if self.of_rows else rows_of(states, sequence)
-        return masking.choose(sequence < 0, state, states)
+        states = self.states if self.are_resets else read_rows(self.states, numbers)
+        return masking.choose(numbers < 0, state, states)
 
     def states_at_steps(self, axis: int) -> PyTree:
         """Those of all steps, time along `axis`, or of size 1 if it is always the same.
 
-        Arbitrary where no sequence starts.
+        Arbitrary where no row restarts.
         """
-        if self.of_rows:
-            return jax.tree.map(lambda x: jnp.expand_dims(x, axis), self.restart_states)
-        return rows_of(self.restart_states, self.starts)
+        if self.are_resets:
+            return jax.tree.map(lambda x: jnp.expand_dims(x, axis), self.states)
+        return read_rows(self.states, self.state_numbers)
 
 
-def rows_of(tree: PyTree, indices: Array) -> PyTree:
+def read_rows(tree: PyTree, indices: Array) -> PyTree:
     """Rows `indices` of each leaf `[rows, ...]`; an arbitrary row for -1."""
 
     def read(leaf: Any) -> Any:
@@ -83,8 +89,7 @@ class Steps:
             possibly 0. None without lengths.
         stand_in: `(inputs, state)` of one step, finite, on which the cell is run in
             rows that are not alive; None without lengths.
-        restarts: Where further sequences start within the rows; None where each row is
-            one sequence.
+        restarts: Where rows take another state, as at resets; None for nowhere.
         offset: The number of steps of the whole run before these, an int32 scalar; step
             t draws from the random key of number `offset + t`.
         time: The number of steps, an int, or symbolic under `jax.export`.
@@ -108,11 +113,10 @@ class Steps:
         """
         if self.lengths is None:
             return self
-        inputs = masking.first_inputs(xs, self.axis)
-        restarts, first = self.restarts, jax.tree.leaves(xs)[0]
-        if restarts is not None and restarts.of_rows and first.shape[self.axis]:
-            # A state that is discarded at once need not be finite.
-            state = restarts.restart(self.read(restarts.starts, jnp.int32(0)), state)
+        inputs, first = masking.first_inputs(xs, self.axis), jax.tree.leaves(xs)[0]
+        if not self.returns_states and first.shape[self.axis]:
+            # A state that is reset at once need not be finite.
+            state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
 
@@ -120,29 +124,35 @@ class Steps:
     def returns_states(self) -> bool:
         """Whether the outputs of a run are pairs `(output, new_state)` of all steps.
 
-        So it is where a row holds several sequences: the last state of each is that of
-        some step.
+        So it is where rows are packed: the last state of each sequence is that of some
+        step.
         """
-        return self.restarts is not None and not self.restarts.of_rows
+        return self.restarts is not None and not self.restarts.are_resets
 
     @property
     def restart_states(self) -> PyTree:
-        """The states from which sequences start; None without restarts."""
-        return None if self.restarts is None else self.restarts.restart_states
+        """The states that rows take at restarts; None without restarts."""
+        return None if self.restarts is None else self.restarts.states
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
         """The same steps with other restart states; unchanged without restarts."""
         if self.restarts is None:
             return self
-        restarts = dataclasses.replace(self.restarts, restart_states=restart_states)
+        restarts = dataclasses.replace(self.restarts, states=restart_states)
         return dataclasses.replace(self, restarts=restarts)
 
-    def _map_starts(self, fn: Callable[[Array], Array]) -> "Steps":
+    def _map_state_numbers(self, fn: Callable[[Array], Array]) -> "Steps":
         if self.restarts is None:
             return self
-        starts = fn(self.restarts.starts)
-        restarts = dataclasses.replace(self.restarts, starts=starts)
+        numbers = fn(self.restarts.state_numbers)
+        restarts = dataclasses.replace(self.restarts, state_numbers=numbers)
         return dataclasses.replace(self, restarts=restarts)
+
+    def _restart(self, t: Array, state: PyTree) -> PyTree:
+        """The state before step t, after a restart there."""
+        if self.restarts is None:
+            return state
+        return self.restarts.restart(self.read(self.restarts.state_numbers, t), state)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
@@ -154,8 +164,7 @@ class Steps:
             inputs: Step t of the inputs, each leaf `[batch, ...]`.
             state: The state before the step, each leaf `[batch, ...]`.
         """
-        if self.restarts is not None:
-            state = self.restarts.restart(self.read(self.restarts.starts, t), state)
+        state = self._restart(t, state)
         if self.lengths is None:
             return inputs, state
         alive, running = t < self.lengths, t < self.longest
@@ -203,7 +212,7 @@ class Steps:
 
     def time_first(self) -> "Steps":
         """The same steps, of sequences `[time, batch, ...]`."""
-        return dataclasses.replace(self, axis=0)._map_starts(self.swap_time)
+        return dataclasses.replace(self, axis=0)._map_state_numbers(self.swap_time)
 
     def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
         """The same steps of other inputs, computed by `fn` from those of one step."""
@@ -237,7 +246,7 @@ class Steps:
         """`size` steps from `start` on, as those of a shorter run; all must exist."""
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         steps = dataclasses.replace(self, offset=self.offset + start, time=size)
-        steps = steps._map_starts(cut)
+        steps = steps._map_state_numbers(cut)
         if self.lengths is None:
             return steps
         lengths = jnp.clip(self.lengths - start, 0, size)

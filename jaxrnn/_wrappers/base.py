@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
+from .._base.arguments import check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold
-from .._base.errors import Words, refusal
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, scope_name
@@ -19,12 +19,10 @@ from .._cells.step_checks import check_params
 
 def check_wrapped(caller: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not an `RNNCell`."""
-    if isinstance(cell, RNNCell):
-        return
     fix = "`FunctionCell` makes one of a function."
     if isinstance(cell, BoundCell):
         fix = "Pass the unbound cell, and bind the whole."
-    raise TypeError(refusal(caller, name, "be an RNNCell", cell, fix))
+    check_instance(caller, name, cell, RNNCell, "an RNNCell", fix)
 
 
 def vector_size(caller: str, size: Size, name: str = "cell") -> int:
@@ -45,6 +43,11 @@ class WrapperCell(RNNCell):
 
     Attributes:
         cell: The wrapped cell.
+        input_size: Accepted for compatibility with TensorFlow; not used.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
     """
 
     cell: RNNCell
@@ -122,13 +125,13 @@ class OwnParams(RNNCell):
             ValueError: If it lacks those of the wrapped cell.
         """
         name, scope = type(self).__name__, self.cell_scope
-        if not isinstance(params, Mapping):
-            fix = "`init` makes one."
-            raise TypeError(refusal(name, "params", "be a dict of arrays", params, fix))
+        what, fix = "a dict of arrays", "`init` makes one."
+        check_instance(name, "params", params, Mapping, what, fix)
         if scope not in params:
-            must = f"hold `{scope}`, those of the wrapped cell"
-            got = Words(", ".join(params) or "nothing")
-            raise ValueError(refusal(name, "params", must, got))
+            raise ValueError(
+                f"{name}: `params` must hold `{scope}`, those of the wrapped cell, got "
+                f"{', '.join(params) or 'nothing'}."
+            )
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:

@@ -6,7 +6,7 @@ from typing import Any, final
 import jax
 from jax.sharding import PartitionSpec, Sharding
 
-from .._base.errors import refusal
+from .._base.arguments import check_instance
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.hyperparameters import set_field
 from .base import WrapperCell
@@ -22,7 +22,6 @@ class DeviceWrapper(WrapperCell):
     values.
 
     Attributes:
-        cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
             entry is that of the batch axis). A pickle refers to a device by its
@@ -38,9 +37,9 @@ class DeviceWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.device, str | jax.Device | Sharding | PartitionSpec):
-            must = "be a jax.Device, its name, a Sharding or a PartitionSpec"
-            raise TypeError(refusal("DeviceWrapper", "device", must, self.device))
+        kinds = str | jax.Device | Sharding | PartitionSpec
+        what = "a jax.Device, its name, a Sharding or a PartitionSpec"
+        check_instance("DeviceWrapper", "device", self.device, kinds, what)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.

@@ -1,7 +1,6 @@
 """Dropout on the inputs, the state and the output of a cell."""
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -11,15 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype, check_functions
+from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold, run_key
-from .._base.errors import Words, noting, refusal
+from .._base.errors import error_note
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
+from .._cells.hyperparameters import (
+    check_fields,
+    optional,
+    set_bools,
+    set_counts,
+    set_functions,
+    set_numbers,
+)
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
-from .._time.run import DeclinedError, Run, apply_cell_sequence
+from .._time.run import DeclinedError, Run
 from .base import WrapperCell
 
 _VISITOR = "dropout_state_filter_visitor"
@@ -36,7 +42,6 @@ class DropoutWrapper(WrapperCell):
     step. By default the c of an LSTM is never dropped.
 
     Attributes:
-        cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The same for the output.
         state_keep_prob: The same for the leaves of the state that the filter selects.
@@ -74,25 +79,23 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_bools(self)
-        prob = functools.partial(check_number, low=0, high=1)
-        in_64_bits = functools.partial(as_count, least=-(2**63), fix="", most=2**63 - 1)
         names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
-        check_fields(self, **dict.fromkeys(names, prob), seed=optional(in_64_bits))
-        check_dtype = lambda caller, name, value: as_dtype(caller, value, name)
+        set_numbers(self, *names, low=0, high=1)
+        set_counts(self, "seed", least=-(2**63), most=2**63 - 1)
+        set_functions(self, "dropout_state_filter_visitor")
+        check_dtype = lambda caller, name, x: arguments.as_dtype(caller, x, name)
         check_fields(self, dtype=optional(check_dtype))
         if self.input_size is not None:
-            with noting("DropoutWrapper: raised by `input_size`."):
+            with error_note("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")
-        if (visitor := self.dropout_state_filter_visitor) is not None:
-            check_functions("DropoutWrapper", dropout_state_filter_visitor=visitor)
-        if self.variational_recurrent and self.dtype is None:
-            must, fix = "be given for variational dropout", "It is that of the inputs."
-            raise ValueError(refusal("DropoutWrapper", "dtype", must, None, fix))
+        caller, fix = "DropoutWrapper", "It is that of the inputs."
         if self.variational_recurrent:
-            check_floating("DropoutWrapper", "dtype", self.dtype)
-        if self._has_input_mask and self.input_size is None:
-            must, fix = "be given for variational input dropout", "It is their depth."
-            raise ValueError(refusal("DropoutWrapper", "input_size", must, None, fix))
+            what = "given for variational dropout"
+            arguments.check_given(caller, "dtype", self.dtype, fix, what)
+            check_floating(caller, "dtype", self.dtype)
+        if self._has_input_mask:
+            what, fix = "given for variational input dropout", "It is their depth."
+            arguments.check_given(caller, "input_size", self.input_size, fix, what)
 
     @property
     def _has_input_mask(self) -> bool:
@@ -142,7 +145,7 @@ class DropoutWrapper(WrapperCell):
         """
         keys, steps = run.keys, run.steps
         if keys is None:
-            return apply_cell_sequence(self.cell, params, run)
+            return self.cell.apply_sequence(params, run)
         if self.state_keep_prob < 1:
             raise DeclinedError("DropoutWrapper drops the state at every step")
         self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
@@ -155,7 +158,7 @@ class DropoutWrapper(WrapperCell):
         inputs = drop("input", run.inputs, self.input_keep_prob)
         cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
         inner = run.of_inner(inputs, run.state, keys=cell_keys)
-        outputs, state = apply_cell_sequence(self.cell, params, inner)
+        outputs, state = self.cell.apply_sequence(params, inner)
         drop_output = lambda outputs: drop("output", outputs, self.output_keep_prob)
         return steps.map_outputs(drop_output, outputs), state
 
@@ -189,15 +192,16 @@ class DropoutWrapper(WrapperCell):
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
-            must, got = f"be that of the inputs, {got}", Words(self.input_size)
-            raise ValueError(refusal("DropoutWrapper", "input_size", must, got))
+            raise ValueError(
+                f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
+                f"{self.input_size}."
+            )
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        must = "be floating to be dropped"
-        fix = "Keep it by `dropout_state_filter_visitor` or keep_prob=1."
-        raise TypeError(refusal("DropoutWrapper", name, must, x, fix))
+    fix = "Keep it by `dropout_state_filter_visitor` or keep_prob=1."
+    what = "floating to be dropped"
+    arguments.check_dtype_kind("DropoutWrapper", name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
     mask = jax.random.bernoulli(key, keep_prob, shape)
@@ -221,14 +225,17 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             return jax.tree.map(lambda _: bool(verdict), state)
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
-        must, got = "return a bool or a structure of bools", Words(repr(verdict))
-        raise TypeError(refusal("DropoutWrapper", _VISITOR, must, got))
+        raise TypeError(
+            f"DropoutWrapper: `{_VISITOR}` must return a bool or a structure of bools, "
+            f"got {verdict!r}."
+        )
     else:
         marks = jax.tree.leaves(verdict)
     if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
-        must = f"return one bool for each of {len(children)} children"
-        got = Words(repr(verdict))
-        raise ValueError(refusal("DropoutWrapper", _VISITOR, must, got))
+        raise ValueError(
+            f"DropoutWrapper: `{_VISITOR}` must return one bool for each of "
+            f"{len(children)} children, got {verdict!r}."
+        )
     nothing = lambda _: False
     visitors = [visitor if mark else nothing for mark in marks]
     return treedef.unflatten(map(_selected, visitors, children))

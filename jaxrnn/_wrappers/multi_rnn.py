@@ -8,13 +8,14 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold
-from .._base.errors import EntryError, Words, describe, noting, refusal
+from .._base.errors import EntryError, describe, error_note
 from .._base.trees import map_sizes, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
 from .._cells.hyperparameters import set_bools, set_field
-from .._time.run import Run, apply_cell_sequence
+from .._time.run import Run
 from .._time.steps import Steps
 from .base import check_wrapped
 
@@ -48,13 +49,13 @@ class MultiRNNCell(RNNCell):
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cells, tuple | list):
-            must = "be a list or tuple"
-            raise TypeError(refusal("MultiRNNCell", "cells", must, self.cells))
+        kinds, what = tuple | list, "a list or tuple"
+        check_instance("MultiRNNCell", "cells", self.cells, kinds, what)
         set_bools(self)
         if not self.cells:
-            must, got = "hold at least one cell", Words("none")
-            raise ValueError(refusal("MultiRNNCell", "cells", must, got))
+            raise ValueError(
+                "MultiRNNCell: `cells` must hold at least one cell, got none."
+            )
         for i, cell in enumerate(self.cells):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
@@ -101,7 +102,7 @@ class MultiRNNCell(RNNCell):
         params: Params = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
-            with noting(self._note(i)):
+            with error_note(self._note(i)):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
                 else:
@@ -134,7 +135,7 @@ class MultiRNNCell(RNNCell):
         new_states = []
         for i, cell_state in enumerate(self._split(state)):
             cell, own = self.cells[i], params[self._name(i)]
-            with noting(self._note(i)):
+            with error_note(self._note(i)):
                 inputs, state = cell.apply(own, inputs, cell_state, fold(key, i))
             new_states.append(state)
         return inputs, self._join(new_states)
@@ -153,8 +154,8 @@ class MultiRNNCell(RNNCell):
             own_keys = keys and (lambda t, i=i: fold(keys(t), i))
             own_steps = self._cell_steps(i, steps)
             inner = run.of_inner(inputs, cell_state, steps=own_steps, keys=own_keys)
-            with noting(self._note(i)):
-                inputs, last_state = apply_cell_sequence(cell, own, inner)
+            with error_note(self._note(i)):
+                inputs, last_state = cell.apply_sequence(own, inner)
             last_states.append(last_state)
             if steps.returns_states:
                 inputs, states = inputs
@@ -190,22 +191,27 @@ class MultiRNNCell(RNNCell):
         if not self.state_is_tuple:
             *ends, total = itertools.accumulate(self._widths())
             if jnp.ndim(state) != 2 or state.shape[1] != total:
-                must = f"be one array [batch, {total}]"
-                raise ValueError(refusal("MultiRNNCell", "state", must, state))
+                raise ValueError(
+                    f"MultiRNNCell: `state` must be one array [batch, {total}], got "
+                    f"{describe(state)}."
+                )
             return tuple(jnp.split(state, ends, axis=-1))
         is_sequence = isinstance(state, tuple | list)
         if not is_sequence or len(state) != len(self.cells):
             got = f"{len(state)} entries" if is_sequence else describe(state)
-            must = f"be a tuple of {len(self.cells)} states, one per cell"
-            raise EntryError(refusal("MultiRNNCell", "state", must, Words(got)))
+            raise EntryError(
+                f"MultiRNNCell: `state` must be a tuple of {len(self.cells)} states, "
+                f"one per cell, got {got}."
+            )
         return tuple(state)
 
     def _check_params(self, params: Any) -> None:
         names = sorted({self._name(i) for i in range(len(self.cells))})
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if names != got:
-            must = f"hold {', '.join(names)}"
-            raise ValueError(refusal("MultiRNNCell", "params", must, Words(got)))
+            raise ValueError(
+                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
+            )
 
 
 def _is_vector(size: Size) -> bool:

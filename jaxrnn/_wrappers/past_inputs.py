@@ -2,27 +2,26 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from .._base.arguments import check_entries
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.math import widened
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell
-from .._cells.hyperparameters import check_fields
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import ParamSpec, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time import masking
-from .._time.run import Run, apply_cell_sequence
+from .._time.run import Run
 from .._time.steps import Steps, at_each_step
 from .base import OwnParams, WrapperCell
 
@@ -52,10 +51,9 @@ class PastInputsBase(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        set_counts(self, "depth")
         fix = "A cell alone is given the inputs of one step."
-        depth = functools.partial(as_count, fix="")
-        width = functools.partial(as_count, least=2, fix=fix)
-        check_fields(self, depth=depth, width=width)
+        set_counts(self, "width", least=2, fix=fix)
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
@@ -102,9 +100,10 @@ class PastInputsBase(WrapperCell):
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
         if inputs.shape[1] != self.depth:
-            must = f"be [batch, {self.depth}], as `depth` says"
-            fix = f"Make the wrapper with depth={inputs.shape[1]}."
-            raise ValueError(refusal(name, "inputs", must, inputs, fix))
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, {self.depth}], as `depth` says, got "
+                f"{describe(inputs)}. Make the wrapper with depth={inputs.shape[1]}."
+            )
         return inputs
 
     def apply(
@@ -144,7 +143,7 @@ class PastInputsBase(WrapperCell):
         combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
         inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
-        outputs, cell_state = apply_cell_sequence(self.cell, inner, inner_run)
+        outputs, cell_state = self.cell.apply_sequence(inner, inner_run)
         state = PastInputsState(past, cell_state)
         if not steps.returns_states:
             return outputs, state
@@ -154,9 +153,8 @@ class PastInputsBase(WrapperCell):
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """The state; its past inputs may be wider than the inputs."""
         name = type(self).__name__
-        if not isinstance(state, tuple | list) or len(state) != 2:
-            must, fix = "be (past inputs, cell state)", "`zero_state` makes one."
-            raise ValueError(refusal(name, "state", must, state, fix))
+        what, fix = "(past inputs, cell state)", "`zero_state` makes one."
+        check_entries(name, "state", state, 2, what, fix)
         past, cell_state = state
         # The wrapped cell checks the other part.
         size = self.state_size._replace(cell_state=())
@@ -179,7 +177,6 @@ class PastInputsWrapper(PastInputsBase):
     output are those of the wrapped cell.
 
     Attributes:
-        cell: The wrapped cell.
         depth: The size of the inputs, in a stack the output size of the layer below.
             The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the cell is given.
@@ -230,7 +227,6 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     cell's initial inputs are about ten times smaller than the inputs; the bias is 0.
 
     Attributes:
-        cell: The wrapped cell.
         depth: The size of the inputs, in a stack the output size of the layer below.
             The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the sum has.
@@ -288,10 +284,10 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
         tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
         if steps.restarts is not None:
-            restart_past = steps.restart_states[:, i]
-            restarts = dataclasses.replace(steps.restarts, restart_states=restart_past)
+            states = steps.restart_states[:, i]
+            restarts = dataclasses.replace(steps.restarts, states=states)
             other = restarts.states_at_steps(steps.axis)
-            tap = masking.choose(restarts.starts < 0, tap, other)
+            tap = masking.choose(restarts.state_numbers < 0, tap, other)
         taps.insert(0, steps.zero_dead(tap))
         last.insert(0, _after_last_step(steps, shifted))
     return taps, jnp.stack(last, axis=1)

@@ -7,11 +7,11 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, refusal
+from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
-from .._cells.hyperparameters import as_function, check_fields, optional
-from .._time.run import DeclinedError, Run, apply_cell_sequence
+from .._cells.hyperparameters import set_functions
+from .._time.run import DeclinedError, Run
 from .base import WrapperCell
 
 
@@ -21,7 +21,6 @@ class ResidualWrapper(WrapperCell):
     """Adds the inputs of a cell to its output; the state does not change.
 
     Attributes:
-        cell: The wrapped cell.
         residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum; its result
             must have the shapes of `output_size`. None for the sum.
 
@@ -35,7 +34,7 @@ class ResidualWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, residual_fn=optional(as_function))
+        set_functions(self, "residual_fn")
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -57,7 +56,7 @@ class ResidualWrapper(WrapperCell):
         """
         if self.residual_fn is not None:
             raise DeclinedError("`residual_fn` is a function of one step")
-        outputs, state = apply_cell_sequence(self.cell, params, run)
+        outputs, state = self.cell.apply_sequence(params, run)
         add = lambda outputs: run.steps.zero_dead(_add(run.inputs, outputs))
         return run.steps.map_outputs(add, outputs), state
 
@@ -70,9 +69,10 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
     def add(name: str, x: Any) -> Any:
         y = next(leaves)
         if jnp.shape(x) != jnp.shape(y):
-            must = f"have the shape of the output, {describe(y)}"
-            fix = "Combine them by `residual_fn`."
-            raise ValueError(refusal("ResidualWrapper", name, must, x, fix))
+            raise ValueError(
+                f"ResidualWrapper: `{name}` must have the shape of the output, "
+                f"{describe(y)}, got {describe(x)}. Combine them by `residual_fn`."
+            )
         return x + y
 
     return with_structure(output, map_named("inputs", add, inputs))

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec, RNNCell
 
-from .._base.errors import refusal
+from .._base.arguments import check_entries
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells.hyperparameters import set_bools
+from .._cells.hyperparameters import set_bools, set_counts
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
-from ._fields import linear_specs, set_counts
+from ._fields import linear_specs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -42,14 +42,12 @@ class AttentionCellWrapper(ParamsWrapper):
     parameters are under its scope, such as `lstm_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         attn_length: `L`.
         attn_size: `A`; None for the cell's output size.
         attn_vec_size: `V`; None for `attn_size`.
         input_size: `N`; None for the size of the inputs.
         state_is_tuple: False for a state `[batch, S + A + L A]` that holds all parts;
             that of the cell must then be one vector.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
@@ -80,9 +78,10 @@ class AttentionCellWrapper(ParamsWrapper):
         is_flat = all(len(shape) == 1 for shape in size_shapes(size))
         is_leaf = jax.tree_util.all_leaves([size])
         if not is_flat or not (self.state_is_tuple or is_leaf):
-            must = "needs a `cell` whose state is one vector, True one of vectors"
-            got = f"the state_size {size}"
-            raise ValueError(f"{name}: `state_is_tuple=False` {must}, got {got}.")
+            raise ValueError(
+                f"{name}: `state_is_tuple=False` needs a `cell` whose state is one "
+                f"vector, True one of vectors, got the state_size {size}."
+            )
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
@@ -164,9 +163,8 @@ class AttentionCellWrapper(ParamsWrapper):
         if not self.state_is_tuple:
             state = check_state(name, state, self.state_size, batch)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
-        elif not isinstance(state, tuple | list) or len(state) != 3:
-            must, fix = "be (cell state, context, memory)", "`zero_state` makes one."
-            raise ValueError(refusal(name, "state", must, state, fix))
+        what, fix = "(cell state, context, memory)", "`zero_state` makes one."
+        check_entries(name, "state", state, 3, what, fix)
         cell_state, context, memory = state
         parts = check_state(name, (context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)

@@ -11,15 +11,16 @@ from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage
 
 from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, Initializer, Params, PyTree
+from .._cells.hyperparameters import set_counts, set_numbers
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.states import LSTMFamily, add_peephole
-from ._fields import set_counts, set_numbers
 
 
 class ContribLSTM(LSTMFamily):
     """An LSTM that is not the plain one of the libraries, with a projection or without.
 
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    Attributes:
+        num_proj: `P`, positive, or None for no projection.
     """
 
     num_units: int
@@ -64,7 +65,10 @@ class LayerNormedLSTM(ContribLSTM):
     `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`.
     With them the product has no bias, even if one is stored.
 
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    Attributes:
+        layer_norm: Whether there is layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
     """
 
     forget_bias: float
@@ -148,8 +152,10 @@ def shard_specs(
         ValueError: If there are fewer rows than shards.
     """
     if shards > rows:
-        must = f"`{name}` of {rows} rows must be stored in at most as many shards"
-        raise ValueError(f"{type(cell).__name__}: {must}, got {shards}. Use fewer.")
+        raise ValueError(
+            f"{type(cell).__name__}: `{name}` of {rows} rows must be stored in at most "
+            f"as many shards, got {shards}. Use fewer."
+        )
     make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]
     return {f"{name}_{i}": ParamSpec((n, columns), make) for i, n in enumerate(sizes)}

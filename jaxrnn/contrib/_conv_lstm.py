@@ -11,18 +11,35 @@ from jax.nn.initializers import glorot_uniform
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
-from .._base.errors import Words, is_array, refusal
+from .._base.errors import describe, is_array
 from .._base.typing import Array, DType, Params, PyTree
-from .._cells.hyperparameters import set_common_fields, set_field
+from .._cells.hyperparameters import CommonFields, set_counts, set_field
 from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype
-from ._fields import set_counts
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class _ConvLSTM(SpecsCell):
-    """What the four classes share. Three of them take these fields by name alone."""
+class _ConvLSTM(CommonFields, SpecsCell):
+    """What the four classes share. Three of them take these fields by name alone.
+
+    Attributes:
+        conv_ndims: The number of axes of the grid, 1, 2 or 3.
+        input_shape: `(*G, I)`, the shape of one row of the inputs.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, as many entries as axes.
+        use_bias: Whether there are `biases`.
+        skip_connection: Whether the output is h followed by the inputs.
+        forget_bias: Added to f at each step; not part of the stored biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is drawn by Glorot uniform, and biases are zeros.
+        name: The name of the step in profiles.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `input_shape` or `kernel_shape` does not fit `conv_ndims`, or
+            `dtype` is not floating.
+    """
 
     conv_ndims: int
     input_shape: Any
@@ -38,7 +55,7 @@ class _ConvLSTM(SpecsCell):
     feature_axes = None  # Inputs are grids.
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         set_counts(self, "conv_ndims", most=3)
         set_counts(self, "output_channels")
         self._set_sizes("input_shape", as_axis_size, channels=1)
@@ -50,12 +67,16 @@ class _ConvLSTM(SpecsCell):
         try:
             named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
         except TypeError:
-            must, fix = "be a list of integers", "So is one axis: `kernel_shape=[3]`."
-            raise TypeError(refusal(caller, field, must, value, fix)) from None
+            raise TypeError(
+                f"{caller}: `{field}` must be a list of integers, got "
+                f"{describe(value)}. So is one axis: `kernel_shape=[3]`."
+            ) from None
         sizes = tuple(check(caller, name, size, fix="") for name, size in named)
         if len(sizes) != (count := self.conv_ndims + channels):
-            must = f"have {count} entries, one an axis{', and the channels' * channels}"
-            raise ValueError(refusal(caller, field, must, Words(sizes)))
+            raise ValueError(
+                f"{caller}: `{field}` must have {count} entries, one an "
+                f"axis{', and the channels' * channels}, got {sizes}."
+            )
         set_field(self, **{field: sizes})
 
     @property
@@ -91,7 +112,7 @@ class _ConvLSTM(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError unless inputs, h and the cell share a dtype."""
-        check_one_dtype(type(self).__name__, self.dtype, inputs, state.h)
+        check_one_dtype(self, inputs, state.h)
 
     def step_inputs(self, inputs: Any) -> Any:
         """The inputs of a step, checked: grids of `input_shape`."""
@@ -99,9 +120,9 @@ class _ConvLSTM(SpecsCell):
         is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
         if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
             is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
-            must = f"be [batch, {shape}], by `input_shape`"
             error = TypeError if is_other else ValueError
-            raise error(refusal(name, "inputs", must, inputs))
+            must = f"`inputs` must be [batch, {shape}], by `input_shape`"
+            raise error(f"{name}: {must}, got {describe(inputs)}.")
         check_floating(name, "inputs", inputs.dtype)
         return jnp.asarray(inputs) if is_array(inputs) else inputs
 
@@ -178,24 +199,6 @@ class ConvLSTMCell(_ConvLSTM):
     contrib puts the output with skip connection, of `C + I` channels, into the state as
     well, where h has `C`: so it runs for one step alone. Here the state is h.
 
-    Attributes:
-        conv_ndims: The number of axes of the grid, 1, 2 or 3.
-        input_shape: `(*G, I)`, the shape of one row of the inputs.
-        output_channels: `C`.
-        kernel_shape: The shape of the kernel's window, as many entries as axes.
-        use_bias: Whether there are `biases`.
-        skip_connection: Whether the output is h followed by the inputs.
-        forget_bias: Added to f at each step; not part of the stored biases.
-        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is drawn by Glorot uniform, and biases are zeros.
-        name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `input_shape` or `kernel_shape` does not fit `conv_ndims`, or
-            `dtype` is not floating.
-
     Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
     """
 
@@ -215,17 +218,6 @@ class ConvLSTMCell(_ConvLSTM):
 class Conv1DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over one axis, `input_shape` `(width, channels)`.
 
-    Attributes:
-        name: See `ConvLSTMCell`, as for all others.
-        input_shape: `(width, I)`.
-        output_channels: `C`.
-        kernel_shape: `(width,)`.
-        use_bias: Whether there are `biases`.
-        skip_connection: Whether the output is h followed by the inputs.
-        forget_bias: Added to f at each step.
-        initializers: Not used.
-        dtype: The required dtype of parameters and inputs; None for any.
-
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv1DLSTMCell`.
     """
 
@@ -237,17 +229,6 @@ class Conv1DLSTMCell(_ConvLSTM):
 class Conv2DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over images, `input_shape` `(height, width, channels)`.
 
-    Attributes:
-        name: See `ConvLSTMCell`, as for all others.
-        input_shape: `(height, width, I)`.
-        output_channels: `C`.
-        kernel_shape: `(height, width)`.
-        use_bias: Whether there are `biases`.
-        skip_connection: Whether the output is h followed by the inputs.
-        forget_bias: Added to f at each step.
-        initializers: Not used.
-        dtype: The required dtype of parameters and inputs; None for any.
-
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv2DLSTMCell`.
     """
 
@@ -258,17 +239,6 @@ class Conv2DLSTMCell(_ConvLSTM):
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv3DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over volumes, `input_shape` `(depth, height, width, channels)`.
-
-    Attributes:
-        name: See `ConvLSTMCell`, as for all others.
-        input_shape: `(depth, height, width, I)`.
-        output_channels: `C`.
-        kernel_shape: `(depth, height, width)`.
-        use_bias: Whether there are `biases`.
-        skip_connection: Whether the output is h followed by the inputs.
-        forget_bias: Added to f at each step.
-        initializers: Not used.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv3DLSTMCell`.
     """

@@ -18,22 +18,17 @@ from ._contrib_lstm import ContribLSTM, core_lstm
 class _OfLSTMCell(ContribLSTM):
     """A cell with the products and updates of an `LSTMCell`."""
 
-    _lstm: Any
+    library_cell: Any
     """That cell."""
-
-    @property
-    def library_cell(self) -> LSTMCell:
-        """That cell, too."""
-        return self._lstm
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Those of the `LSTMCell`."""
-        return self._lstm.stages
+        return self.library_cell.stages
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, if any."""
-        return self._lstm.elementwise_specs()
+        return self.library_cell.elementwise_specs()
 
 
 @final
@@ -54,18 +49,10 @@ class LSTMBlockCell(_OfLSTMCell):
     `w_f_diag`, `w_o_diag` `[H]`.
 
     Attributes:
-        num_units: `H`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         cell_clip: The bound on c'; None, 0 or a negative number for none. Gradients are
             those of the clip, which TensorFlow's operation leaves out.
         use_peephole: Whether the gates read c through the three diagonals.
-        dtype: The required dtype of parameters and inputs; None for any.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, or `dtype` not floating.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
     """
@@ -86,7 +73,10 @@ class LSTMBlockCell(_OfLSTMCell):
             set_field(self, cell_clip=None)
         super().__post_init__()
 
-    _lstm = property(lambda self: core_lstm(self, use_peepholes=self.use_peephole))
+    @property
+    def library_cell(self) -> LSTMCell:
+        """The `LSTMCell` with the same fields."""
+        return core_lstm(self, use_peepholes=self.use_peephole)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -108,23 +98,9 @@ class WeightNormLSTMCell(_OfLSTMCell):
     `projection/norm_0` `[P]`.
 
     Attributes:
-        num_units: `H`.
         norm: False for an `LSTMCell` with its kernels as they are.
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', or None.
         initializer: For kernels, norms and diagonals; None for Glorot uniform.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, or None.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles, and of the scope in checkpoints.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` or a clip is negative, `num_proj` not positive, the
-            activation not known, or `dtype` not floating.
 
     Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
     """
@@ -142,12 +118,12 @@ class WeightNormLSTMCell(_OfLSTMCell):
     name: str | None = "wn_lstm_cell"
     dtype: DType | None = None
 
-    _lstm = property(core_lstm)
+    library_cell = property(core_lstm)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         (c, h), make = self.sizes, self.kernel_initializer
-        specs = self._lstm.param_specs(depth)
+        specs = self.library_cell.param_specs(depth)
         if self.norm:
             specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))
             if self.num_proj is not None:
@@ -193,11 +169,8 @@ class GRUBlockCellV2(VectorStateCell):
     `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
 
     Attributes:
-        num_units: `H`.
         cell_size: The old name of `num_units`; None afterwards.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -217,11 +190,10 @@ class GRUBlockCellV2(VectorStateCell):
 
     def __post_init__(self) -> None:
         if (self.num_units is None) == (self.cell_size is None):
-            must = (
-                "exactly one of `num_units` and its old name `cell_size` must be given"
+            raise ValueError(
+                "GRUBlockCellV2: exactly one of `num_units` and its old name "
+                f"`cell_size` must be given, got {self.num_units} and {self.cell_size}."
             )
-            got = f"{self.num_units} and {self.cell_size}"
-            raise ValueError(f"GRUBlockCellV2: {must}, got {got}.")
         if self.num_units is None:
             set_field(self, num_units=self.cell_size, cell_size=None)
         super().__post_init__()

@@ -1,51 +1,12 @@
-"""What many files of contrib share: checks, and the parameters of a product."""
+"""What many files of contrib share: refusals, and the parameters of a product."""
 
-import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from jaxrnn import ParamSpec
 
-from .._base.arguments import INT32_MAX, as_count, check_functions
-from .._cells.hyperparameters import Check, as_function, check_fields, check_number
+from .._base.arguments import check_functions
 from .._cells.initializers import glorot_uniform, zeros
-
-
-def set_counts(
-    cell: Any, *names: str, least: int = 1, most: int = INT32_MAX, fix: str = ""
-) -> None:
-    """Checks fields that are integers; None is for those of which it is the default.
-
-    Raises:
-        TypeError: If one is not an integer.
-        ValueError: If one is not in `[least, most]`.
-    """
-    _set(cell, names, functools.partial(as_count, least=least, fix=fix, most=most))
-
-
-def set_numbers(
-    cell: Any, *names: str, low: float = -math.inf, high: float = math.inf
-) -> None:
-    """Checks fields that are numbers; None is for those of which it is the default.
-
-    Raises:
-        TypeError: If one is not a number.
-        ValueError: If one is not in `[low, high]`.
-    """
-    _set(cell, names, functools.partial(check_number, low=low, high=high))
-
-
-def set_functions(cell: Any, *names: str) -> None:
-    """Raises TypeError unless these fields are functions, or None by default."""
-    _set(cell, names, as_function)
-
-
-def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
-    for name in names:
-        is_optional = getattr(type(cell), name, ...) is None
-        if not is_optional or getattr(cell, name) is not None:
-            check_fields(cell, **{name: check})
 
 
 def check_given_functions(caller: str, **functions: Any) -> None:
@@ -55,13 +16,10 @@ def check_given_functions(caller: str, **functions: Any) -> None:
 
 
 class RefusesElsewhere:
-    """A class whose constructor tells where arguments of TensorFlow's are here.
-
-    Attributes:
-        elsewhere: What is said of each argument that is given by name.
-    """
+    """A class whose constructor tells where arguments of TensorFlow's are here."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What the error says about each of these arguments."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A new object.

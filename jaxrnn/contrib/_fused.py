@@ -8,9 +8,9 @@ import jax
 
 from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, static_rnn
 
-from .._base.arguments import as_scope
+from .._base.arguments import as_scope, check_instance
 from .._base.cell_keys import check_key
-from .._base.errors import noting, refusal
+from .._base.errors import describe, error_note
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
@@ -168,7 +168,7 @@ class _OverSteps(FusedRNNCell):
         """
         cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
         lengths, state = sequence_length, self._as_state(initial_state)
-        with noting(f"{_name(self)}: raised by the driver that runs it."):
+        with error_note(f"{_name(self)}: raised by the driver that runs it."):
             if self.use_dynamic_rnn:
                 given = cell, _stacked(self, inputs), lengths, state, dtype
                 outputs, state = dynamic_rnn(*given, time_major=True)
@@ -268,10 +268,8 @@ class TimeReversedFusedRNN(FusedRNNCell):
     cell: FusedRNNCell
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, FusedRNNCell):
-            fix = "`FusedRNNCellAdaptor` makes one of an RNNCell."
-            must = "be a FusedRNNCell"
-            raise TypeError(refusal(_name(self), "cell", must, self.cell, fix))
+        what, fix = "a FusedRNNCell", "`FusedRNNCellAdaptor` makes one of an RNNCell."
+        check_instance(_name(self), "cell", self.cell, FusedRNNCell, what, fix)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters of the cell, from all steps; see `FusedRNNCell.init`."""
@@ -329,8 +327,10 @@ def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
     """
     if isinstance(inputs, list):
         return inputs[0]
-    must = "be all steps, [time, batch, depth]"
     for x in jax.tree.leaves(inputs):
         if len(x.shape) < 3:
-            raise ValueError(refusal(_name(cell), "inputs", must, x))
+            raise ValueError(
+                f"{_name(cell)}: `inputs` must be all steps, [time, batch, depth], got "
+                f"{describe(x)}."
+            )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX
 from .._base.typing import Array, DType
-from ._fields import set_counts
+from .._cells.hyperparameters import set_counts
 from ._grid_lstm import GridLSTM
 
 
@@ -44,30 +44,7 @@ class GridLSTMCell(GridLSTM):
     it draws kernels and diagonals.
 
     Attributes:
-        num_units: `H`.
-        use_peepholes: Whether the gates read c and d.
-        share_time_frequency_weights: Whether the LSTM in time has the parameters of
-            that in frequency.
-        cell_clip: The bound on c and d, or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_unit_shards: The number of variables that hold a kernel.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        feature_size: `F`, the size of a window; required.
-        frequency_skip: The distance from one window to the next; required.
-        num_frequency_blocks: A list of the number of windows of each block; required.
-        start_freqindex_list: The first input of each block; None for one block of all
-            inputs.
-        end_freqindex_list: The input before which each block ends.
-        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
         state_is_tuple: False for a state that is one array.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a required field is missing, the lists do not fit each other or
-            the windows, a number is out of its range, or `dtype` is not floating.
 
     Source: arXiv:1507.01526; Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.GridLSTMCell`.
@@ -94,29 +71,8 @@ class BidirectionalGridLSTMCell(GridLSTM):
     contrib does not read its `initializer`; here it draws kernels and diagonals.
 
     Attributes:
-        num_units: See `GridLSTMCell`, as for all others.
-        use_peepholes: Whether the gates read c and d.
-        share_time_frequency_weights: Whether the LSTM in time has the parameters of
-            that in frequency.
-        cell_clip: The bound on c and d, or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_unit_shards: The number of variables that hold a kernel.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        feature_size: The size of a window; required.
-        frequency_skip: The distance from one window to the next; required.
-        num_frequency_blocks: A list of the number of windows of each block; required.
-        start_freqindex_list: The first input of each block.
-        end_freqindex_list: The input before which each block ends.
-        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
         backward_slice_offset: How many inputs higher the windows of `bwd` begin, lower
             if it is negative; outside of the inputs they read zeros.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: As `GridLSTMCell`.
-        ValueError: As `GridLSTMCell`.
 
     Source: Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.BidirectionalGridLSTMCell`.

@@ -14,12 +14,11 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from .._base.arguments import as_count
-from .._base.errors import Words, refusal
+from .._base.arguments import as_count, check_equal, check_instance
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Params, PyTree, Size
-from .._cells.hyperparameters import set_field
+from .._cells.hyperparameters import CommonFields, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
@@ -30,8 +29,29 @@ _LSTMS = ("freq", "time")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GridLSTM(SpecsCell):
-    """What both classes share, with the fields that come first in both."""
+class GridLSTM(CommonFields, SpecsCell):
+    """What both classes share, with the fields that come first in both.
+
+    Attributes:
+        use_peepholes: Whether the gates read c and d.
+        share_time_frequency_weights: Whether the LSTM in time has the parameters of
+            that in frequency.
+        cell_clip: The bound on c and d, or None.
+        initializer: For kernels and diagonals; None for Glorot uniform.
+        num_unit_shards: The number of variables that hold a kernel.
+        feature_size: `F`, the size of a window; required.
+        frequency_skip: The distance from one window to the next; required.
+        num_frequency_blocks: A list of the number of windows of each block; required.
+        start_freqindex_list: The first input of each block; None for one block of all
+            inputs.
+        end_freqindex_list: The input before which each block ends.
+        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a required field is missing, the lists do not fit each other or
+            the windows, a number is out of its range, or `dtype` is not floating.
+    """
 
     num_units: int
     use_peepholes: bool = False
@@ -61,6 +81,7 @@ class GridLSTM(SpecsCell):
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_window(self)
         self._set_list("num_frequency_blocks", least=1)
         self._set_list("start_freqindex_list")
@@ -68,48 +89,46 @@ class GridLSTM(SpecsCell):
         caller, blocks = type(self).__name__, self.num_frequency_blocks
         starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
         if not blocks:
-            must, got = (
-                "be a list of the number of windows of each block",
-                Words(blocks),
+            raise ValueError(
+                f"{caller}: `num_frequency_blocks` must be a list of the number of "
+                f"windows of each block, got {blocks}."
             )
-            raise ValueError(refusal(caller, "num_frequency_blocks", must, got))
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
-            names = "end_freqindex_list` and `start_freqindex_list"
-            must = f"have an entry for each of {len(blocks)} blocks"
-            got = Words(f"{ends} and {starts}")
-            fix = "Only one block of all inputs needs no start and end."
-            raise ValueError(refusal(caller, names, must, got, fix))
+            raise ValueError(
+                f"{caller}: `end_freqindex_list` and `start_freqindex_list` must have "
+                f"an entry for each of {len(blocks)} blocks, got {ends} and {starts}. "
+                "Only one block of all inputs needs no start and end."
+            )
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
 
     def _set_list(self, field: str, least: int = 0) -> None:
         """Checks a list of integers, and stores it as a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
-        if not isinstance(value, list | tuple | None):
-            must = "be a list with an entry for each block"
-            fix = "With one block it is a list of one number."
-            raise TypeError(refusal(caller, field, must, value, fix))
+        what = "a list with an entry for each block"
+        fix = "With one block it is a list of one number."
+        check_instance(caller, field, value, list | tuple | None, what, fix)
         if value is not None:
             counts = tuple(as_count(caller, field, n, least, fix="") for n in value)
             set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
         """Raises unless `size` inputs hold as many windows as the block has."""
-        found, want = count_windows(size, self), self.num_frequency_blocks[block]
-        if found != want:
-            name = f"num_frequency_blocks[{block}]"
-            must = f"be {found}, the number of windows in {size} inputs"
-            raise ValueError(refusal(type(self).__name__, name, must, want))
+        found, given = count_windows(size, self), self.num_frequency_blocks[block]
+        caller, name = type(self).__name__, f"num_frequency_blocks[{block}]"
+        must = f"be {found}, the number of windows in {size} inputs"
+        check_equal(caller, name, given, found, must)
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the windows of the cell are those of the inputs."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
-            name, ends = type(self).__name__, Words(self.end_freqindex_list)
-            must = f"not exceed the depth of the inputs, {depth}"
-            raise ValueError(refusal(name, "end_freqindex_list", must, ends))
+            raise ValueError(
+                f"{type(self).__name__}: `end_freqindex_list` must not exceed the "
+                f"depth of the inputs, {depth}, got {self.end_freqindex_list}."
+            )
 
     @property
     def state_tuple_type(self) -> type:

@@ -77,18 +77,6 @@ class IndRNNCell(_IndependentUnits, VectorStateCell):
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `kernel_w` `[I, H]`; `kernel_u` `[1, H]`; `bias` `[H]`.
 
-    Attributes:
-        num_units: `H`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
-
     Source: arXiv:1803.04831; `tf.contrib.rnn.IndRNNCell`.
     """
 
@@ -120,19 +108,9 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     `[1, H]` and `candidate/bias` `[H]`.
 
     Attributes:
-        num_units: `H`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels of the inputs; None for Glorot uniform.
         bias_initializer: For both biases; None for 1 in the gates and 0 in the
             candidate.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1803.04831 on the units of arXiv:1406.1078;
     `tf.contrib.rnn.IndyGRUCell`.
@@ -186,19 +164,7 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     `initial_state`).
 
     Attributes:
-        num_units: `H`.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For `kernel_w`; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1903.08023; `tf.contrib.rnn.IndyLSTMCell`.
     """

@@ -7,12 +7,11 @@ import jax
 
 from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 
-from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells.hyperparameters import set_counts, set_numbers
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.states import add_peephole
 from ._contrib_lstm import LayerNormedLSTM, joined, shard_specs
-from ._fields import set_counts, set_numbers
 
 
 class _FourGateLSTM(LayerNormedLSTM):
@@ -62,27 +61,6 @@ class LayerNormLSTMCell(_FourGateLSTM):
     `projection/kernel` `[H, P]`; `gamma` and `beta` `[H]` below `input`, `transform`,
     `forget`, `output` and `state`.
 
-    Attributes:
-        num_units: `H`.
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, or None.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        layer_norm: Whether there is layer normalization.
-        norm_gain: The initial `gamma`.
-        norm_shift: The initial `beta`.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` or a clip is negative, `num_proj` not positive, the
-            activation not known, or `dtype` not floating.
-
     Source: arXiv:1607.06450; `tf.contrib.rnn.LayerNormLSTMCell`.
     """
 
@@ -126,19 +104,10 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     `gamma` and `beta` `[H]` below `input`, `transform`, `forget`, `output` and `state`.
 
     Attributes:
-        num_units: `H`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         input_size: Accepted for compatibility with TensorFlow; not used.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        layer_norm: Whether there is layer normalization.
-        norm_gain: The initial `gamma`.
-        norm_shift: The initial `beta`.
         dropout_keep_prob: The probability of keeping an entry of g, in (0, 1].
         dropout_prob_seed: Cells with different seeds draw different masks from the same
             key; None for 0.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -167,13 +136,11 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_numbers(self, "dropout_keep_prob")
-        if not 0 < (kept := self.dropout_keep_prob) <= 1:
-            name, fix = (
-                "dropout_keep_prob",
-                "It is the probability of keeping an entry.",
+        if not 0 < self.dropout_keep_prob <= 1:
+            raise ValueError(
+                f"{type(self).__name__}: `dropout_keep_prob` must be in (0, 1], got "
+                f"{self.dropout_keep_prob}. It is the probability of keeping an entry."
             )
-            must = "be in (0, 1]"
-            raise ValueError(refusal(type(self).__name__, name, must, kept, fix))
         set_counts(self, "dropout_prob_seed", least=0, most=2**32 - 1)
 
     @property
@@ -240,23 +207,11 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     `gamma` and `beta` `[H]` below `transform`, `forget`, `output` and `state`.
 
     Attributes:
-        num_units: `H`.
         use_peepholes: Whether the gates read c through the two diagonals.
         initializer: For W, W_P and the diagonals; None for Glorot uniform. TensorFlow
             does not use it.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, or None.
         num_unit_shards: The number of variables that hold W.
         num_proj_shards: The number of variables that hold W_P.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        layer_norm: Whether there is layer normalization.
-        norm_gain: The initial `gamma`.
-        norm_shift: The initial `beta`.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.

@@ -13,18 +13,15 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, Run
 
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import refusal
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import bias_initializer, glorot_uniform, zeros
-from .._cells.specs_cell import SpecsCell
+from .._cells.specs_cell import SpecsCell, VectorState
 from .._cells.step_checks import check_one_dtype, check_step_inputs
-from .._time.run import apply_cell_sequence
 from .._time.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
-from ._fields import set_counts
 from ._small_cells import UGRNNCell
 
 
@@ -75,7 +72,7 @@ class MappedCell(RNNCell):
             before = functools.partial(self.before, own)
             mapped = at_each_step(before, steps.zero_dead(run.inputs))
             run = run.of_inner(mapped, run.state)
-        outputs, state = apply_cell_sequence(self.inner, inner, run)
+        outputs, state = self.inner.apply_sequence(inner, run)
         if not self.after:
             return outputs, state
         after = functools.partial(self.after, own)
@@ -116,7 +113,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IntersectionRNNCell(MappedCell, SpecsCell):
+class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     """A recurrent cell whose output is gated between the inputs and a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -131,21 +128,12 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
     from H.
 
     Attributes:
-        num_units: `H`.
         num_in_proj: None for inputs that must have size H. Any positive number allows
             other sizes; as in contrib, the projection is to H all the same.
         initializer: For the kernels; None for Glorot uniform. The biases are zeros,
             unless this is an `initializers.by_part` with another.
         forget_bias: Added to g and q at each step; not part of the stored bias.
         y_activation: A function, the name of a Keras activation, or None for tanh.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` or `num_in_proj` is negative, the activation is not
-            known, or `dtype` is not floating.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.IntersectionRNNCell`.
     """
@@ -159,10 +147,8 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
     name: str | None = None
     dtype: DType | None = None
 
-    state_size = output_size = property(lambda self: self.num_units)
-
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         set_counts(self, "num_in_proj", least=0, fix="None is for no projection.")
 
     def param_specs(self, depth: int) -> dict[str, Any]:
@@ -180,9 +166,10 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
         if depth == size:
             return specs
         if not self.num_in_proj:
-            must = f"have the size of `num_units`, {size}"
-            fix = f"Give `num_in_proj={size}` to project them."
-            raise ValueError(refusal("IntersectionRNNCell", "inputs", must, depth, fix))
+            raise ValueError(
+                "IntersectionRNNCell: `inputs` must have the size of `num_units`, "
+                f"{size}, got {depth}. Give `num_in_proj={size}` to project them."
+            )
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
         return {"in_projection": projection, **specs}
@@ -205,7 +192,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: Array) -> None:
         """Raises TypeError unless inputs, state and the cell share a dtype."""
-        check_one_dtype(type(self).__name__, self.dtype, inputs, state)
+        check_one_dtype(self, inputs, state)
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The projection, if any."""

@@ -10,15 +10,22 @@ from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec
 
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.math import affine
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.hyperparameters import set_bools, set_common_fields, set_field
+from .._cells.hyperparameters import (
+    set_bools,
+    set_common_fields,
+    set_counts,
+    set_field,
+    set_functions,
+    set_numbers,
+)
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
-from ._fields import linear_specs, set_counts, set_functions, set_numbers
+from ._fields import linear_specs
 from ._mapped_cell import MappedWrapper
 
 
@@ -48,11 +55,8 @@ class InputProjectionWrapper(_Projection):
     parameters are under its scope, such as `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         num_proj: `P`.
         activation: None for none, the name of a Keras activation, or a function.
-        input_size: Accepted for compatibility with TensorFlow; not used.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
@@ -93,10 +97,8 @@ class OutputProjectionWrapper(_Projection):
     the wrapped cell, whose parameters are under its scope, such as `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         output_size: `P`.
         activation: None for none, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
@@ -145,12 +147,8 @@ class HighwayWrapper(MappedWrapper):
     its scope, such as `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
         carry_bias_init: The initial `carry_b`; that of `transform_b` is the negative.
-
-    Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
 
     Source: arXiv:1505.00387; `tf.contrib.rnn.HighwayWrapper`.
     """
@@ -179,12 +177,12 @@ class HighwayWrapper(MappedWrapper):
         inputs = super().step_inputs(inputs)
         size = vector_size("HighwayWrapper", self.cell.output_size)
         if inputs.shape[1] != size:
-            must, whole = (
-                f"be [batch, {size}], as the cell's output",
-                type(self).__name__,
+            whole = type(self).__name__
+            raise ValueError(
+                f"{whole}: `inputs` must be [batch, {size}], as the cell's output, got "
+                f"{describe(inputs)}. `InputProjectionWrapper({whole}(cell), {size})` "
+                "projects them."
             )
-            fix = f"`InputProjectionWrapper({whole}(cell), {size})` projects them."
-            raise ValueError(refusal(whole, "inputs", must, inputs, fix))
         return inputs
 
     def before(self, own: Params, inputs: Array) -> Array:
@@ -223,11 +221,9 @@ class EmbeddingWrapper(MappedWrapper):
     `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         embedding_classes: The number of ids.
         embedding_size: The size of an embedding.
         initializer: For the embeddings; None for uniform numbers of variance 1.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
@@ -256,14 +252,16 @@ class EmbeddingWrapper(MappedWrapper):
         shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
         name = "EmbeddingWrapper"
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            must = "be an array of integers"
-            raise TypeError(refusal(name, "inputs", must, inputs))
-        if len(shape) != 1 and shape[1:] != (1,):
-            must = "be [batch, 1] or [batch]"
-            fix = (
-                "Of ids [batch, time] `init` takes ids[:, 0], drivers `ids[..., None]`."
+            got = describe(inputs)
+            raise TypeError(
+                f"{name}: `inputs` must be an array of integers, got {got}."
             )
-            raise ValueError(refusal(name, "inputs", must, inputs, fix))
+        if len(shape) != 1 and shape[1:] != (1,):
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, 1] or [batch], got "
+                f"{describe(inputs)}. Of ids [batch, time] `init` takes ids[:, 0], "
+                "drivers `ids[..., None]`."
+            )
         return inputs
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:

@@ -11,17 +11,17 @@ from jax.nn.initializers import constant, truncated_normal
 
 from jaxrnn import ParamSpec, RNNCell, TensorShape
 
-from .._base.errors import refusal
+from .._base.arguments import check_entries, check_given
 from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields
+from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
 from .._cells.initializers import glorot_uniform
 from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
-from ._fields import linear_specs, set_counts, set_numbers
+from ._fields import linear_specs
 
 
 @serializable
@@ -49,7 +49,7 @@ class NTMControllerState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class NTMCell(OwnParams):
+class NTMCell(CommonFields, OwnParams):
     """A neural Turing machine: a controller, and a memory that it reads and writes.
 
     The controller, any cell, runs on `[x, reads]`, its output is u. A product `u
@@ -92,8 +92,6 @@ class NTMCell(OwnParams):
         output_dim: `O`; required, as the cell has its sizes before it has inputs.
             contrib takes the size of the inputs for None.
         clip_value: The bound on what sets the heads, and on the output.
-        dtype: The required dtype of parameters and inputs; None for any.
-        name: The name of the step in profiles; by default that of the class.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -125,16 +123,17 @@ class NTMCell(OwnParams):
     def __post_init__(self) -> None:
         caller = type(self).__name__
         check_wrapped(caller, "controller", self.controller)
-        set_common_fields(self)
-        if self.output_dim is None:
-            fix = "In contrib that is the depth of the inputs: pass it."
-            raise ValueError(refusal(caller, "output_dim", "be given", None, fix))
+        super().__post_init__()
+        fix = "In contrib that is the depth of the inputs: pass it."
+        check_given(caller, "output_dim", self.output_dim, fix)
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
         set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
         set_numbers(self, "clip_value", low=0)
         if (shifts := 2 * self.shift_range + 1) > self.memory_size:
-            must = f"be at least {shifts}, the number of shifts by `shift_range`"
-            raise ValueError(refusal(caller, "memory_size", must, self.memory_size))
+            raise ValueError(
+                f"{caller}: `memory_size` must be at least {shifts}, the number of "
+                f"shifts by `shift_range`, got {self.memory_size}."
+            )
 
     @property
     def state_size(self) -> NTMControllerState:
@@ -271,16 +270,15 @@ class NTMCell(OwnParams):
     def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
         """The state, checked but for the part that the controller checks."""
         name = type(self).__name__
-        if not isinstance(state, tuple | list) or len(state) != 5:
-            fix = "`zero_state` makes one: `_replace` its `controller_state`."
-            must = "be an NTMControllerState"
-            raise TypeError(refusal(name, "state", must, state, fix))
+        fix = "`zero_state` makes one: `_replace` its `controller_state`."
+        what = "an NTMControllerState"
+        check_entries(name, "state", state, 5, what, fix, TypeError)
         state = NTMControllerState(*state)
         # The time may also be a number, without axes.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
         for leaf in jax.tree.leaves(check_state(name, own, size, inputs.shape[0])):
-            check_one_dtype(name, self.dtype, inputs, leaf)
+            check_one_dtype(self, inputs, leaf)
         return state
 
 

@@ -10,18 +10,19 @@ from jax.nn.initializers import constant
 
 from jaxrnn import LSTMStateTuple, ParamSpec
 
-from .._base.errors import is_array, refusal
+from .._base.arguments import check_entries
+from .._base.errors import describe, is_array
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields
+from .._cells.hyperparameters import CommonFields, set_numbers
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
-from ._fields import linear_specs, set_numbers
+from ._fields import linear_specs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class PhasedLSTMCell(SpecsCell):
+class PhasedLSTMCell(CommonFields, SpecsCell):
     """An LSTM whose units are updated while a gate that is periodic in time is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
@@ -49,7 +50,6 @@ class PhasedLSTMCell(SpecsCell):
     any floating dtype.
 
     Attributes:
-        num_units: `H`.
         use_peepholes: Whether the gates read c.
         leak: The slope of k where the gate is closed, in [0, 1].
         ratio_on: What the parameter `ratio_on` starts from, in (0, 1]: the part of a
@@ -58,14 +58,7 @@ class PhasedLSTMCell(SpecsCell):
         period_init_min: Periods start from `exp(U(log(min), log(max)))`, phases from
             `U(0, period)`; positive, and at most `period_init_max`.
         period_init_max: See `period_init_min`.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
         dtype: The required dtype of parameters and x; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, a number is out of its range, or `dtype`
-            is not floating.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
     """
@@ -86,17 +79,20 @@ class PhasedLSTMCell(SpecsCell):
     output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         set_numbers(self, "leak", "ratio_on", low=0, high=1)
         set_numbers(self, "period_init_min", "period_init_max", low=0)
         caller, (low, high) = type(self).__name__, self._periods
         for name in ("ratio_on", "period_init_min", "period_init_max"):
             if (number := getattr(self, name)) in (0, math.inf):
-                must = "be positive and finite"
-                raise ValueError(refusal(caller, name, must, number))
+                raise ValueError(
+                    f"{caller}: `{name}` must be positive and finite, got {number}."
+                )
         if low > high:
-            must = f"be at most `period_init_max`, {high}"
-            raise ValueError(refusal(caller, "period_init_min", must, low))
+            raise ValueError(
+                f"{caller}: `period_init_min` must be at most `period_init_max`, "
+                f"{high}, got {low}."
+            )
 
     _periods = property(lambda self: (self.period_init_min, self.period_init_max))
 
@@ -150,7 +146,7 @@ class PhasedLSTMCell(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError unless x, h and the cell share a dtype."""
-        check_one_dtype(type(self).__name__, self.dtype, inputs, state.h)
+        check_one_dtype(self, inputs, state.h)
 
     def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:
         """`(c~, h~)`."""
@@ -181,14 +177,14 @@ class PhasedLSTMCell(SpecsCell):
     def _checked_inputs(self, inputs: Any) -> tuple[Any, Any]:
         """`(time, x)`, each an array or its shape; the step checks x."""
         name = type(self).__name__
-        if not (isinstance(inputs, tuple | list) and len(inputs) == 2):
-            must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-            raise ValueError(refusal(name, "inputs", must, inputs))
+        what = "a pair (time, x) of arrays [batch, 1] and [batch, depth]"
+        check_entries(name, "inputs", inputs, 2, what)
         time, x = inputs
         x = check_step_inputs(f"{name}: of the pair (time, x), x", x)
         if getattr(time, "shape", None) != (x.shape[0], 1):
-            must = f"be the time, an array [{x.shape[0]}, 1]"
-            fix = "`times[..., None]` adds the axis."
-            raise ValueError(refusal(name, "inputs[0]", must, time, fix))
+            raise ValueError(
+                f"{name}: `inputs[0]` must be the time, an array [{x.shape[0]}, 1], "
+                f"got {describe(time)}. `times[..., None]` adds the axis."
+            )
         check_floating(name, "inputs[0]", time.dtype)
         return jnp.asarray(time) if is_array(time) else time, x

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxrnn import LSTMStateTuple, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._cells.hyperparameters import set_counts
 from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
-from ._fields import set_counts
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 # Where each parameter of an `NASCell` is in its stages.
@@ -42,17 +42,11 @@ class GLSTMCell(ContribLSTM):
     `bias_i`, `bias_j`, `bias_f`, `bias_o` `[H]`; `projection/kernel` `[H, P]`.
 
     Attributes:
-        num_units: `H`.
         initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
             it for the projection.
-        num_proj: `P`, or None for no projection.
         number_of_groups: `G`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         activation: That of c': None for tanh, the name of a Keras activation, or a
             function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -82,8 +76,10 @@ class GLSTMCell(ContribLSTM):
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
-            must = f"must be divisible by `number_of_groups`, {self.number_of_groups}"
-            raise ValueError(f"GLSTMCell: {what} {must}, got {size}.")
+            raise ValueError(
+                f"GLSTMCell: {what} must be divisible by `number_of_groups`, "
+                f"{self.number_of_groups}, got {size}."
+            )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -155,17 +151,7 @@ class NASCell(ContribLSTM):
     `[H, P]`, if there is a projection: without one `h' = m`.
 
     Attributes:
-        num_units: `H`.
-        num_proj: `P`, or None for no projection.
         use_bias: Whether there is a bias.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, `num_proj` not positive, or `dtype` is
-            not floating.
 
     Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
     """

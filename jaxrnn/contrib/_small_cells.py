@@ -28,19 +28,9 @@ class UGRNNCell(VectorStateCell):
     output `[batch, H]`; `kernel` `[I + H, 2H]`, blocks g, c; `bias` `[2H]`.
 
     Attributes:
-        num_units: `H`.
         initializer: For the kernel; None for Glorot uniform. The bias is zeros, unless
             this is an `initializers.by_part` with another.
         forget_bias: Added to g at each step; not part of the stored bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.UGRNNCell`.
     """
@@ -69,7 +59,14 @@ class UGRNNCell(VectorStateCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class UnitsCell(VectorStateCell):
-    """A cell with Keras's names of arguments; no activation is the identity."""
+    """A cell with Keras's names of arguments; no activation is the identity.
+
+    Attributes:
+        units: `H`.
+        activation: The name of a Keras activation, or a function; None for the
+            identity.
+        bias_initializer: For the bias; None for ones.
+    """
 
     units: int
     activation: Any = jnp.tanh
@@ -102,18 +99,7 @@ class CFNCell(UnitsCell):
     blocks a, b.
 
     Attributes:
-        units: `H`.
-        activation: The name of a Keras activation, or a function; None for the
-            identity.
         kernel_initializer: For both kernels; None for Glorot uniform.
-        bias_initializer: For the bias; None for ones.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `units` is negative, the activation is not known, or `dtype` is
-            not floating.
 
     Source: arXiv:1612.06212; `tf.contrib.rnn.CFNCell`.
     """
@@ -163,20 +149,6 @@ class MinimalRNNCell(UnitsCell):
 
     Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
     `[batch, H]`; `kernel` `[I + 2H, H]`; `bias` `[H]`.
-
-    Attributes:
-        units: `H`.
-        activation: The name of a Keras activation, or a function; None for the
-            identity.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for ones.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `units` is negative, the activation is not known, or `dtype` is
-            not floating.
 
     Source: arXiv:1711.06788; `tf.contrib.rnn.MinimalRNNCell`.
     """
@@ -228,18 +200,6 @@ class SRUCell(VectorRecurrenceCell):
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
     output `[batch, H]`; `kernel` `[I, 4H]`, blocks y, f, r, s; `bias` `[2H]`, blocks f,
     r.
-
-    Attributes:
-        num_units: `H`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
-            is not floating.
 
     Source: arXiv:1709.02755; `tf.contrib.rnn.SRUCell`.
     """

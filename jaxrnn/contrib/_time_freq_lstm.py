@@ -9,21 +9,20 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
-from .._base.errors import refusal
+from .._base.arguments import check_equal, check_given
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields
+from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
 from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
 from ._contrib_lstm import core_lstm, joined, shard_specs
-from ._fields import set_counts, set_numbers
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TimeFreqLSTMCell(SpecsCell):
+class TimeFreqLSTMCell(CommonFields, SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. With the
@@ -47,18 +46,13 @@ class TimeFreqLSTMCell(SpecsCell):
     `W` and the diagonals.
 
     Attributes:
-        num_units: `H`.
         use_peepholes: Whether the gates read c through the three diagonals.
         cell_clip: The bound on c', or None.
         initializer: For `W` and the diagonals; None for Glorot uniform.
         num_unit_shards: The number of variables that hold `W`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         feature_size: `F`, the size of a window.
         frequency_skip: The distance from one window to the next.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         num_windows: `N`, by default 1; not an argument of contrib's.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -86,15 +80,15 @@ class TimeFreqLSTMCell(SpecsCell):
     output_size = property(lambda self: self.num_units * self.num_windows)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_window(self)
         set_counts(self, "num_windows")
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
-        if (found := count_windows(depth, self)) != self.num_windows:
-            must = f"be that of the inputs, {found} for depth {depth}"
-            name, got = type(self).__name__, self.num_windows
-            raise ValueError(refusal(name, "num_windows", must, got))
+        name, found = type(self).__name__, count_windows(depth, self)
+        must = f"be that of the inputs, {found} for depth {depth}"
+        check_equal(name, "num_windows", self.num_windows, found, must)
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
@@ -173,18 +167,16 @@ def _joined(parts: PyTree) -> Array:
 
 
 def check_window(cell: Any) -> None:
-    """Checks the common fields, those of windows, the clip, and the number of shards.
+    """Checks the fields of windows, the clip, and the number of shards.
 
     Raises:
         ValueError: If one is not given, or out of its range.
         TypeError: If one is not a number.
     """
-    set_common_fields(cell)
     fields = "feature_size", "frequency_skip", "num_unit_shards"
+    fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
     for field in fields:
-        if getattr(cell, field) is None:
-            fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
-            raise ValueError(refusal(type(cell).__name__, field, "be given", None, fix))
+        check_given(type(cell).__name__, field, getattr(cell, field), fix)
     set_counts(cell, *fields)
     set_numbers(cell, "cell_clip", low=0)
 

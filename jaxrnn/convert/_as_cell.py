@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import Words, describe, describe_leaves, is_array, noting, refusal
+from .._base.arguments import check_function
+from .._base.errors import describe, describe_leaves, error_note, is_array
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
@@ -27,7 +28,6 @@ class TransformedCell(RNNCell):
     Attributes:
         transformed: `hk.transform` of a function of `(inputs, state)`.
         state_size: The sizes of the state, without the batch axis.
-        output_size: The sizes of the output, likewise.
     """
 
     transformed: Any
@@ -53,8 +53,10 @@ class TransformedCell(RNNCell):
         with _step("transformed", inputs, state, _OF_HAIKU):
             result = self.transformed.apply(params, *keys, inputs, state)
         if not isinstance(result, tuple | list) or len(result) != 2:
-            must, got = "give (output, new_state)", Words(describe_leaves(result))
-            raise ValueError(refusal("as_cell", "transformed", must, got))
+            raise ValueError(
+                "as_cell: `transformed` must give (output, new_state), got "
+                f"{describe_leaves(result)}."
+            )
         output, new_state = result
         _check_size("output_size", self.output_size, output)
         _check_size("state_size", self.state_size, new_state)
@@ -118,14 +120,17 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
         cell = as_cell(core, hk.LSTMState(8, 8), 8)
         params = cell.init(key, x[:, 0])
     """
-    must = "be made by hk.transform"
     if not all(callable(getattr(transformed, f, None)) for f in ("init", "apply")):
-        fix = "`hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
-        raise TypeError(refusal("as_cell", "transformed", must, transformed, fix))
+        raise TypeError(
+            "as_cell: `transformed` must be made by hk.transform, got "
+            f"{describe(transformed)}. `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
+        )
     if _after_params(transformed.apply)[:2] == ["state", "rng"]:
-        got = Words("one made by hk.transform_with_state")
-        fix = "What changes from step to step belongs in the state of the cell."
-        raise TypeError(refusal("as_cell", "transformed", must, got, fix))
+        raise TypeError(
+            "as_cell: `transformed` must be made by hk.transform, got one made by "
+            "hk.transform_with_state. What changes from step to step belongs in the "
+            "state of the cell."
+        )
     _check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     _check_sizes(state_size, output_size)
     return TransformedCell(transformed, state_size, output_size)
@@ -152,9 +157,8 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
-    if not callable(module) or isinstance(module, type):
-        must, fix = "be a cell of Equinox", "`eqx.nn.GRUCell(3, 8, key=key)` is one."
-        raise TypeError(refusal("as_cell", "module", must, module, fix))
+    what, fix = "a cell of Equinox", "`eqx.nn.GRUCell(3, 8, key=key)` is one."
+    check_function("as_cell", "module", module, what, fix)
     _check_takes("module", module, "inputs", "state")
     _check_sizes(state_size)
     named, tree = jax.tree_util.tree_flatten_with_path(module)
@@ -178,9 +182,10 @@ def _check_takes(name: str, function: Any, *wanted: str) -> None:
     try:
         signature.bind(*wanted)
     except TypeError:
-        must = f"take ({', '.join(wanted)}), as that of a cell does"
-        got = Words(f"{describe(function)} of ({', '.join(signature.parameters)})")
-        raise TypeError(refusal("as_cell", name, must, got)) from None
+        raise TypeError(
+            f"as_cell: `{name}` must take ({', '.join(wanted)}), as that of a cell "
+            f"does, got {describe(function)} of ({', '.join(signature.parameters)})."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -189,11 +194,12 @@ def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        types = describe_leaves((inputs, state))
         reason = f"{type(error).__name__}: {error}".rstrip(".")
-        must = f"take (inputs, state) of {types}"
-        fix = f"`state_size` must have the structure and the sizes of its state: {fix}."
-        raise ValueError(refusal("as_cell", name, must, Words(reason), fix)) from error
+        raise ValueError(
+            f"as_cell: `{name}` must take (inputs, state) of "
+            f"{describe_leaves((inputs, state))}, got {reason}. `state_size` must have "
+            f"the structure and the sizes of its state: {fix}."
+        ) from error
 
 
 def _check_size(name: str, size: Size, got: PyTree) -> None:
@@ -206,6 +212,6 @@ def _check_size(name: str, size: Size, got: PyTree) -> None:
 
 
 def _check_sizes(*sizes: Size) -> None:
-    with noting("as_cell: raised by `state_size` or `output_size`."):
+    with error_note("as_cell: raised by `state_size` or `output_size`."):
         for size in sizes:
             size_shapes(size)

@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
 from .._cells.bound import BoundCell
-from . import _cells, _weights
-from ._cells import BothCells, cell_of_layers, cells_of_pairs
+from . import _bound_cells, _weights
+from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
 from ._weights import as_mapping, check_names, listed
 
@@ -57,7 +56,7 @@ def _layers(
 
 def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
     """The weights of a cell, or of a `Sequential` of several."""
-    layers = [to_weights(*each) for each in _cells.layers_of_cell(LIBRARY, cell)]
+    layers = [to_weights(*each) for each in _bound_cells.layers_of_cell(LIBRARY, cell)]
     if len(layers) == 1:
         return layers[0]
     return stack([{"cell": weights} for weights in layers])
@@ -68,7 +67,7 @@ def save_bidirectional(
 ) -> dict[str, Any]:
     """The weights of a `Bidirectional`, or of a `Sequential` of several."""
     layers = []
-    for pair in _cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw):
+    for pair in _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw):
         cells = [{"cell": to_weights(*each)} for each in pair]
         layers.append(dict(zip(BOTH, cells, strict=True)))
     return layers[0] if len(layers) == 1 else stack(layers)
@@ -179,5 +178,4 @@ def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[st
 def _raise_unknown(name: str, flat: Mapping[str, Any]) -> NoReturn:
     cells = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
     of = f"an {cells}, of an RNN or Bidirectional of such, or of a Sequential of these"
-    got = Words(listed(flat))
-    raise ValueError(mismatch(name, f"be the parameters of {of}", got))
+    raise ValueError(f"`{name}` must be the parameters of {of}, got {listed(flat)}.")

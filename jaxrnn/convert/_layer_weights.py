@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
+from .._base.errors import describe
 from .._cells.activations import ACTIVATIONS, resolve_activation
 
 # Kinds of layers, as messages name them.
@@ -105,9 +105,10 @@ class Library:
             self._raise_kind(name, layer.kind)
         for field in self.lacks:
             if getattr(layer, field) is not None:
-                must = f"have no {field}, which the LSTM of {self.name} does not have"
-                got = Words("an LSTMCell with such")
-                raise ValueError(mismatch(name, must, got, "Train one without."))
+                raise ValueError(
+                    f"`{name}` must have no {field}, which the LSTM of {self.name} "
+                    "does not have, got an LSTMCell with such. Train one without."
+                )
         wanted = self.activations.get(layer.kind, ())
         if wanted and layer.activation_key not in wanted:
             module = self.modules.get(layer.kind, "cells")
@@ -118,14 +119,17 @@ class Library:
 
     def _raise_kind(self, name: str, kind: str) -> NoReturn:
         if kind == RNN:
-            must = f"be an LSTM or a GRU, as {self.name} has no plain RNN"
-            raise ValueError(mismatch(name, must, Words("a BasicRNNCell")))
+            raise ValueError(
+                f"`{name}` must be an LSTM or a GRU, as {self.name} has no plain RNN, "
+                "got a BasicRNNCell."
+            )
         cells = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
         got, when = cells.pop(kind), "before" if kind == GRU_AFTER else "after"
         (wanted,) = cells.values()
-        must = f"be a {wanted}, as the GRU of {self.name} resets {when} the product"
-        fix = f"Its weights do not fit: train a {wanted}."
-        raise ValueError(mismatch(name, must, Words(f"a {got}"), fix))
+        raise ValueError(
+            f"`{name}` must be a {wanted}, as the GRU of {self.name} resets {when} the "
+            f"product, got a {got}. Its weights do not fit: train a {wanted}."
+        )
 
     def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
         """The kernels of inputs and state and two biases, in the library's order.
@@ -176,5 +180,7 @@ def kind_of(name: str, got: np.ndarray, gates: int, units: int, gru: str = GRU) 
     for number, kind in {1: RNN, 3: gru, 4: LSTM}.items():
         if gates == number * units:
             return kind
-    must = f"have 1, 3 or 4 blocks of {units} units, for RNN, GRU or LSTM"
-    raise ValueError(mismatch(name, must, got))
+    raise ValueError(
+        f"`{name}` must have 1, 3 or 4 blocks of {units} units, for RNN, GRU or LSTM, "
+        f"got {describe(got)}."
+    )

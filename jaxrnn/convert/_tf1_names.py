@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .. import contrib
-from .._base.errors import mismatch
+from .._base.arguments import check_given, check_instance
 from .._base.typing import Params
 from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import OwnParams, WrapperCell
@@ -42,12 +42,11 @@ def load_into(
         ValueError: If `inputs` are None, a weight is missing, not known, or of the
             wrong shape.
     """
-    if not isinstance(cell, RNNCell | contrib.FusedRNNCell):
-        raise TypeError(mismatch("cell", "be a cell without its parameters", cell))
-    if inputs is None:
-        must = "be one step of the inputs of `cell`, or its shapes"
-        fix = "`jax.ShapeDtypeStruct((1, 8), jnp.float32)` is one."
-        raise ValueError(mismatch("inputs", must, None, fix))
+    kinds, what = RNNCell | contrib.FusedRNNCell, "a cell without its parameters"
+    check_instance("", "cell", cell, kinds, what)
+    what = "one step of the inputs of `cell`, or its shapes"
+    fix = "`jax.ShapeDtypeStruct((1, 8), jnp.float32)` is one."
+    check_given("", "inputs", inputs, fix, what)
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
@@ -137,9 +136,9 @@ def full_names(
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
         if place in full:
-            fix = "TensorFlow numbers the second scope: give that cell such a `name`."
             raise ValueError(
-                f"two cells within `cell` have a variable `{place}`. {fix}"
+                f"two cells within `cell` have a variable `{place}`. TensorFlow "
+                "numbers the second scope: give that cell such a `name`."
             )
         full[place] = value
     return full

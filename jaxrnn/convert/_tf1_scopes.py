@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import contrib
-from .._base.errors import Words, mismatch
+from .._base.errors import describe
 from .._cells.activations import resolve_activation
 from .._cells.base import RNNCell, scope_name, snake_case
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._cells import KINDS, as_bound, input_depth, read_params, stacked_cells
+from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cells
 from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
@@ -98,12 +98,16 @@ def guess_cell(
         got = ", ".join(match[0] for match in found) or ", ".join(groups)
         others = [] if found else map(_cell_of_contrib, groups)
         made = next(filter(None, others), None)
-        other = "of another cell, or one with a `name`, pass the `cell` and `inputs`."
-        fix = f"Of several cells pass the variables of one; {other}"
+        fix = (
+            "Of several cells pass the variables of one; of another cell, or one with "
+            "a `name`, pass the `cell` and `inputs`."
+        )
         if made:
             fix = f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
-        must = f"hold one of {', '.join(_CELLS)} and {STACK}"
-        raise ValueError(mismatch(scope, must, Words(got or "nothing"), fix))
+        raise ValueError(
+            f"`{scope}` must hold one of {', '.join(_CELLS)} and {STACK}, got "
+            f"{got or 'nothing'}. {fix}"
+        )
     (match,) = found
     place, inner = join(scope, match[0]), groups[match[0]]
     if match[1] != STACK:
@@ -131,10 +135,11 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
         if len(values) == 1 and values != {want}:
             name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
-            must = f"have {field} {want}, as variables do not hold it"
-            others = "the same to TensorFlow's cell and to `load`"
-            fix = f"Pass `{field}` to `save`, and {others}."
-            raise ValueError(mismatch(name, must, Words(got), fix))
+            raise ValueError(
+                f"`{name}` must have {field} {want}, as variables do not hold it, got "
+                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
+                "and to `load`."
+            )
 
 
 def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
@@ -188,8 +193,10 @@ def _single_cell(
     if make in (BasicLSTMCell, LSTMCell):
         units, rest = divmod(units, 4)
         if rest:
-            must = "have 4 blocks of one size"
-            raise ValueError(mismatch(f"{place}/bias", must, weights["bias"]))
+            raise ValueError(
+                f"`{place}/bias` must have 4 blocks of one size, got "
+                f"{describe(weights['bias'])}."
+            )
     if kind == _CUDNN_LSTM:
         options["forget_bias"] = 0.0
     if match[0] != snake_case(make.__name__):

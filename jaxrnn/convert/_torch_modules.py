@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import Words, describe, mismatch
+from .._base.errors import describe
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import as_mapping, check_directions, check_string, pick, reader
 
@@ -87,12 +87,15 @@ def _layer(
         units = projection.shape[0]
     kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
-        text = f"belongs to an LSTM, and this layer's kind is {_short(kind)}"
-        raise ValueError(f"`{name.format('weight_hr')}` {text}.")
+        raise ValueError(
+            f"`{name.format('weight_hr')}` belongs to an LSTM, and this layer's kind "
+            f"is {_short(kind)}."
+        )
     if nonlinearity not in LIBRARY.activations[kind]:
-        must = f"must be {' or '.join(LIBRARY.activations[kind])}"
-        got = f"of {_short(kind)} {must}, got {describe(nonlinearity)}"
-        raise ValueError(f"`nonlinearity` {got}.")
+        raise ValueError(
+            f"`nonlinearity` of {_short(kind)} must be "
+            f"{' or '.join(LIBRARY.activations[kind])}, got {describe(nonlinearity)}."
+        )
     inputs = get("weight_ih", rows, depth)
     biases = [np.zeros(rows, state.dtype)] * 2
     if kinds & {"bias_ih", "bias_hh"}:
@@ -136,9 +139,10 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
 def _check_projection(name: str, layer: LayerWeights) -> None:
     """Raises ValueError for a projection that is not smaller than the units."""
     if layer.projection is not None and layer.projection.shape[1] >= layer.units:
-        must = "have `num_proj` below `num_units`, as PyTorch's `proj_size`"
-        got = Words(f"{layer.projection.shape[1]} and {layer.units}")
-        raise ValueError(mismatch(name, must, got))
+        raise ValueError(
+            f"`{name}` must have `num_proj` below `num_units`, as PyTorch's "
+            f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
+        )
 
 
 def _check_alike(layers: Sequence[LayerWeights]) -> None:

@@ -7,7 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import Words, describe, mismatch, prefixing
+from .._base.arguments import check_dtype_kind, check_instance
+from .._base.errors import describe, prefixing
 from .._base.math import is_traced
 
 Arguments = ParamSpec("Arguments")
@@ -54,9 +55,10 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
         seen.append((name, array))
         other, first = seen[0]
         if array.dtype != first.dtype:
-            must = f"be {first.dtype}, as `{other}` is"
-            fix = "Cast all weights of a layer to one dtype."
-            raise TypeError(mismatch(name, must, array, fix))
+            raise TypeError(
+                f"`{name}` must be {first.dtype}, as `{other}` is, got "
+                f"{describe(array)}. Cast all weights of a layer to one dtype."
+            )
         return array
 
     return read
@@ -67,12 +69,12 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
     if is_traced(value):
-        fix = "Load and save outside of jit; a bound cell can be its argument."
-        got = Words(f"{describe(value)} that is traced")
-        raise TypeError(mismatch(name, "be an array with values", got, fix))
+        raise TypeError(
+            f"`{name}` must be an array with values, got {describe(value)} that is "
+            "traced. Load and save outside of jit; a bound cell can be its argument."
+        )
     array = np.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"`{name}` must be floating, got {describe(array)}.")
+    check_dtype_kind("", name, array, jnp.floating, "floating")
     return array
 
 
@@ -115,10 +117,7 @@ def flattened(tree: Any, name: str = "") -> dict[str, Any]:
 
 def as_mapping(name: str, value: Any, fix: str = "") -> Mapping[Any, Any]:
     """`value`; TypeError unless it is a mapping."""
-    if not isinstance(value, Mapping):
-        got = f"got {describe(value)}. {fix}".rstrip()
-        raise TypeError(f"`{name}` must be a dict of weights, {got}")
-    return value
+    return check_instance("", name, value, Mapping, "a dict of weights", fix)
 
 
 def listed(names: Iterable[Any]) -> str:
@@ -128,8 +127,7 @@ def listed(names: Iterable[Any]) -> str:
 
 def check_string(name: str, value: Any) -> None:
     """Raises TypeError unless `value` is a string."""
-    if not isinstance(value, str):
-        raise TypeError(f"`{name}` must be a string, got {describe(value)}.")
+    check_instance("", name, value, str, "a string")
 
 
 def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
@@ -146,8 +144,10 @@ def check_directions(name: str, found: int, wanted: int) -> None:
     if found != wanted:
         directions = "one direction", "two directions"
         loaders = "load", "load_bidirectional"
-        fix, got = f"Use `{loaders[found - 1]}`.", Words(directions[found - 1])
-        raise ValueError(mismatch(name, f"have {directions[wanted - 1]}", got, fix))
+        raise ValueError(
+            f"`{name}` must have {directions[wanted - 1]}, got "
+            f"{directions[found - 1]}. Use `{loaders[found - 1]}`."
+        )
 
 
 def faults(missing: Collection[Any], unknown: Collection[Any]) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import mismatch
+from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
-from ._cells import as_layers, cell_of_layers, layers_of_cell
+from ._bound_cells import as_layers, cell_of_layers, layers_of_cell
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import check_names, public, reader
 
@@ -94,8 +94,10 @@ def _layer(name: str, cell: Any) -> LayerWeights:
     rows, units = state.shape
     kind = kind_of(f"{name}.weight_hh", state, rows, units, GRU_AFTER)
     if kind == RNN:
-        must = "be that of an LSTMCell, [4 * size, size], or GRUCell, [3 * size, size]"
-        raise ValueError(mismatch(f"{name}.weight_hh", must, state))
+        raise ValueError(
+            f"`{name}.weight_hh` must be that of an LSTMCell, [4 * size, size], or "
+            f"GRUCell, [3 * size, size], got {describe(state)}."
+        )
     names = _NAMES[: 4 if kind == GRU_AFTER else 3]
     if not weights.keys() & {"bias", "bias_n"}:
         weights["bias"] = np.zeros(rows, state.dtype)
@@ -113,8 +115,10 @@ def _arrays(name: str, cell: Any) -> dict[str, Any]:
     else:
         weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
         if not weights:
-            must = "be an LSTMCell or a GRUCell of Equinox or a dict of its arrays"
-            raise TypeError(mismatch(name, must, cell))
+            raise TypeError(
+                f"`{name}` must be an LSTMCell or a GRUCell of Equinox or a dict of "
+                f"its arrays, got {describe(cell)}."
+            )
     weights = {key: value for key, value in weights.items() if value is not None}
     if not {"weight_ih", "weight_hh"} <= weights.keys():
         check_names(name, weights, _NAMES)

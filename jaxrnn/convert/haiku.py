@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
+from .._base.errors import describe
 from .._cells.bound import BoundCell
 from . import _weights
 from ._as_cell import of_haiku as as_cell
-from ._cells import cell_of_layers, layers_of_cell
+from ._bound_cells import cell_of_layers, layers_of_cell
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
 from ._weights import Read, check_names, listed, public
 
@@ -95,8 +95,9 @@ def save(
     layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
     names = _given(layers) if name is None else _as_names(name)
     if len(set(names)) != len(layers):
-        must = f"be one for each of {len(layers)} layers"
-        raise ValueError(mismatch("name", must, Words(listed(names))))
+        raise ValueError(
+            f"`name` must be one for each of {len(layers)} layers, got {listed(names)}."
+        )
     pairs = zip(names, layers, strict=True)
     return {k: v for pair in pairs for k, v in _arrays(*pair).items()}
 
@@ -104,8 +105,10 @@ def save(
 def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
-        must = "be a module's name or a list of at least one"
-        raise TypeError(mismatch("name", must, name))
+        raise TypeError(
+            "`name` must be a module's name or a list of at least one, got "
+            f"{describe(name)}."
+        )
     for each in names:
         _weights.check_string("name", each)
     return list(names)
@@ -151,8 +154,10 @@ def _lstm(read: Read, name: str) -> LayerWeights:
     units, rest = divmod(w.shape[1], 4)
     bias = read(f"{name}/b", w.shape[1])
     if rest or w.shape[0] <= units:
-        must = "have shape [depth + units, 4 * units], as that of an LSTM"
-        raise ValueError(mismatch(f"{name}/w", must, w))
+        raise ValueError(
+            f"`{name}/w` must have shape [depth + units, 4 * units], as that of an "
+            f"LSTM, got {describe(w)}."
+        )
     return _LIBRARY.layer(LSTM, w[:-units], w[-units:], bias)
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import as_bool
-from .._base.errors import mismatch
+from .._base.arguments import as_bool, check_instance
 from .._cells.bound import BoundCell
-from . import _cells
-from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
+from . import _bound_cells
+from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import check_directions, public, reader
 
@@ -104,7 +103,7 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
-    return [_weights(layer) for _, layer in _cells.layers_of_cell(_LIBRARY, cell)]
+    return [_weights(layer) for _, layer in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
@@ -121,7 +120,7 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
             as in `save`.
     """
     layers = []
-    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
     for (name_fw, fw), (name_bw, bw) in pairs:
         _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
         layers.append(_weights(fw) + _weights(bw))
@@ -139,7 +138,7 @@ def _layers(
     """The one or two directions of each layer."""
     reset_after = as_bool("layers", "reset_after", reset_after)
     found, depth = [], None
-    for i, arrays in enumerate(_cells.as_layers("layers", layers)):
+    for i, arrays in enumerate(_bound_cells.as_layers("layers", layers)):
         name = f"layers[{i}]"
         _check_arrays(name, arrays, directions)
         size, both = len(arrays) // directions, []
@@ -155,14 +154,14 @@ def _layers(
 
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
     """Raises unless these are the weights of as many directions."""
-    if not isinstance(arrays, list | tuple):
-        fix = "Pass `layer.get_weights()`."
-        raise TypeError(mismatch(name, "be a list of arrays", arrays, fix))
+    fix = "Pass `layer.get_weights()`."
+    check_instance("", name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     if count not in (2, 3, 4, 6):
-        must = "hold 2 or 3 weights for a direction"
-        fix = "Pass the `get_weights()` of each layer, and of each cell in one RNN."
-        raise ValueError(mismatch(name, must, count, fix))
+        raise ValueError(
+            f"`{name}` must hold 2 or 3 weights for a direction, got {count}. Pass the "
+            "`get_weights()` of each layer, and of each cell in one RNN."
+        )
     check_directions(name, 1 if count < 4 else 2, directions)
 
 

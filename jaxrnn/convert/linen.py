@@ -14,7 +14,7 @@ from typing import Any
 
 from .._cells.bound import BoundCell
 from . import _flax
-from ._cells import BothCells, Cells
+from ._bound_cells import BothCells, Cells
 from ._layer_weights import LayerWeights
 from ._weights import public
 

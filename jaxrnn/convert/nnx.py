@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
 from .._cells.bound import BoundCell
 from . import _flax
-from ._cells import BothCells, Cells
+from ._bound_cells import BothCells, Cells
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
 from ._weights import check_names, public, reader
 
@@ -157,9 +156,10 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
     if layer.kind == LSTM and not optimized:
         return _flax.to_separate(layer, "if_")
     if layer.state_bias is not None and layer.state_bias.any():
-        must = "have a `candidate/hidden_projection/bias` of zeros, as nnx's has none"
-        got, fix = Words("others"), "Linen's GRUCell has such a bias."
-        raise ValueError(mismatch(name, must, got, fix))
+        raise ValueError(
+            f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, as "
+            "nnx's has none, got others. Linen's GRUCell has such a bias."
+        )
     inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}
     weights[_WITH_BIAS[layer.kind]]["bias"] = bias

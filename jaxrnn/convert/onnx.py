@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import Words, describe, mismatch
+from .._base.arguments import check_equal, check_one_of
+from .._base.errors import describe
 from .._cells.bound import BoundCell
-from . import _cells, _layer_weights
-from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
+from . import _bound_cells, _layer_weights
+from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
 from ._weights import as_mapping, check_directions, public, reader
 
@@ -123,7 +124,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
-    return [_node(each) for each in _cells.layers_of_cell(_LIBRARY, cell)]
+    return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
@@ -139,7 +140,7 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]
         ValueError: If the directions differ in the number of layers, or in the kinds or
             sizes of these; as in `save`.
     """
-    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
     return [_node(*pair) for pair in pairs]
 
 
@@ -150,7 +151,7 @@ def _as_text(value: Any) -> Any:
 def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each node."""
     layers, depth = [], None
-    for i, node in enumerate(_cells.as_layers("nodes", nodes)):
+    for i, node in enumerate(_bound_cells.as_layers("nodes", nodes)):
         layers.append(_directions(f"nodes[{i}]", node, depth, directions))
         depth = sum(layer.units for layer in layers[-1])
     return layers
@@ -192,34 +193,35 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
     """
     node = {key: _as_text(value) for key, value in as_mapping(name, node).items()}
     operator = node.get("op_type", "LSTM")
-    if operator not in ("LSTM", "GRU", "RNN"):
-        must = "be LSTM, GRU or RNN"
-        raise ValueError(mismatch(f"{name}['op_type']", must, operator))
+    kinds = "LSTM", "GRU", "RNN"
+    check_one_of("", f"{name}['op_type']", operator, kinds, "LSTM, GRU or RNN")
     for key in node:
         if key not in _KNOWN:
-            fix = f"A node may have {', '.join(_KNOWN)}."
-            raise ValueError(f"`{name}[{key!r}]` is not known. {fix}")
+            raise ValueError(
+                f"`{name}[{key!r}]` is not known. A node may have {', '.join(_KNOWN)}."
+            )
     for key in _UNSUPPORTED:
         value = node.get(key)
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
-            got = Words(f"{value!r}: no cell has it")
-            raise ValueError(mismatch(f"{name}['{key}']", "be left out", got))
+            raise ValueError(
+                f"`{name}['{key}']` must be left out, got {value!r}: no cell has it."
+            )
     return node
 
 
 def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
     """Raises ValueError for a direction that is not known or not that of W."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
-    if direction not in _DIRECTIONS:
-        fix = "Load it as 'forward', and reverse its inputs and outputs."
-        fix = fix if direction == "reverse" else ""
-        must = "be forward or bidirectional"
-        raise ValueError(mismatch(f"{name}['direction']", must, direction, fix))
+    fix = "Load it as 'forward', and reverse its inputs and outputs."
+    what, fix = "forward or bidirectional", fix if direction == "reverse" else ""
+    check_one_of("", f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
     if len(w) != count:
-        must = f"have {count} as its first axis, for the direction {direction!r}"
-        raise ValueError(mismatch(f"{name}['W']", must, w))
+        raise ValueError(
+            f"`{name}['W']` must have {count} as its first axis, for the direction "
+            f"{direction!r}, got {describe(w)}."
+        )
 
 
 def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
@@ -228,18 +230,16 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     kind = _layer_weights.kind_of(f"{name}['R']", r, r.shape[1], units)
     wanted = node.get("op_type", kind)
     if wanted != kind:
-        got = Words(f"that of {kind}, {describe(r)}")
-        raise ValueError(mismatch(f"{name}['R']", f"be of {wanted}", got))
+        raise ValueError(
+            f"`{name}['R']` must be of {wanted}, got that of {kind}, {describe(r)}."
+        )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
             raise ValueError(f"`{name}['{key}']` belongs to {owner}, got {kind}.")
-    size = node.get("hidden_size", units)
-    if size != units:
-        must = f"be {units}, as `R` has it"
-        raise ValueError(mismatch(f"{name}['hidden_size']", must, size))
+    size, must = node.get("hidden_size", units), f"be {units}, as `R` has it"
+    check_equal("", f"{name}['hidden_size']", size, units, must)
     after = node.get("linear_before_reset") or 0
-    if after not in (0, 1):
-        raise ValueError(mismatch(f"{name}['linear_before_reset']", "be 0 or 1", after))
+    check_one_of("", f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
     return GRU_AFTER if after else kind
 
 
@@ -249,7 +249,9 @@ def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[s
     if given is None:
         return ["tanh"] * count
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(mismatch(f"{name}['activations']", "be a list of names", given))
+        raise TypeError(
+            f"`{name}['activations']` must be a list of names, got {describe(given)}."
+        )
     given = list(map(_as_text, given))
     size = len(_spelled(kind, "Tanh"))
     own = given[size - 1 :: size]
@@ -257,8 +259,10 @@ def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[s
     if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
         each = ", ".join(_spelled(kind, "activation"))
         one = f"one activation of {', '.join(_ACTIVATIONS)}"
-        must = f"be {each} for each direction, with {one}"
-        raise ValueError(mismatch(f"{name}['activations']", must, Words(given)))
+        raise ValueError(
+            f"`{name}['activations']` must be {each} for each direction, with {one}, "
+            f"got {given}."
+        )
     return [_ACTIVATIONS[one] for one in own]
 
 

@@ -32,12 +32,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import Words, mismatch
+from .._base.errors import describe
 from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from ..contrib import FusedRNNCell
-from ._cells import as_bound, paired
+from ._bound_cells import as_bound, paired
 from ._tf1_names import load_into, save_from
 from ._tf1_scopes import (
     STACK,
@@ -124,9 +124,10 @@ def load(
     own = variables_in(variables, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
-        fix = "Use `load_bidirectional`, or the scope of a cell."
-        got = Words(", ".join(sorted(heads)))
-        raise ValueError(mismatch(scope, "hold one direction", got, fix))
+        raise ValueError(
+            f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
+            "`load_bidirectional`, or the scope of a cell."
+        )
     bound = _load_guessed(scope, own, hyper)
     _check_clips(hyper, [bound])
     return bound
@@ -259,8 +260,10 @@ def _both(
     scope: str, groups: Mapping[str, dict[str, Any]], hyper: Hyper
 ) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
-        fix, got = "Use `load` for one direction.", Words(listed(groups))
-        raise ValueError(mismatch(scope, "hold two directions, fw and bw", got, fix))
+        raise ValueError(
+            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
+            "`load` for one direction."
+        )
     load = lambda way: _load_guessed(join(scope, way), pick(groups, way), hyper)
     return list(map(load, _DIRECTIONS))
 
@@ -280,8 +283,10 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     for name in ("cell_clip", "proj_clip"):
         clip = getattr(hyper, name)
         if clip is not None:
-            must = "be None, as there is no lstm_cell that could have one"
-            raise ValueError(mismatch(name, must, clip))
+            raise ValueError(
+                f"`{name}` must be None, as there is no lstm_cell that could have one, "
+                f"got {describe(clip)}."
+            )
 
 
 def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, describe_leaves, is_array, mismatch
+from .._base.errors import describe, describe_leaves, is_array
 from .._base.typing import PyTree
 from .._cells.bound import BoundCell
 from .._cells.states import LSTMStateTuple
-from . import _cells
-from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
+from . import _bound_cells
+from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._torch_modules import LIBRARY, as_state_dict, layers_of_module
 from ._weights import from_tensor, public
 
@@ -120,7 +120,7 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
         ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
             activations, a projection not smaller than the units, layers that differ.
     """
-    layers = _cells.layers_of_cell(LIBRARY, cell)
+    layers = _bound_cells.layers_of_cell(LIBRARY, cell)
     return as_state_dict([(each,) for each in layers], prefix)
 
 
@@ -139,7 +139,9 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If the directions differ in the number of layers; as in `save`.
     """
-    return as_state_dict(_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix)
+    return as_state_dict(
+        _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix
+    )
 
 
 @public
@@ -190,8 +192,10 @@ def load_state_bidirectional(state: PyTree) -> BothStates:
     """
     layers = _split_state(state)
     if len(layers) % 2:
-        must = "have two entries for each layer, forward and backward"
-        raise ValueError(mismatch("state", must, len(layers), "Use `load_state`."))
+        raise ValueError(
+            "`state` must have two entries for each layer, forward and backward, got "
+            f"{len(layers)}. Use `load_state`."
+        )
     return layers[::2], layers[1::2]
 
 
@@ -232,9 +236,10 @@ def save_state_bidirectional(
             or size.
     """
     if len(states_fw) != len(states_bw):
-        got = f"got {len(states_fw)} and {len(states_bw)}"
-        must = "must have the same number of layers"
-        raise ValueError(f"`states_fw` and `states_bw` {must}, {got}.")
+        raise ValueError(
+            "`states_fw` and `states_bw` must have the same number of layers, got "
+            f"{len(states_fw)} and {len(states_bw)}."
+        )
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair])
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import noting
+from .._base.errors import error_note
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from ._beam_rows import map_rows as map_rows, reordered, repeated, tile
 from ._checks import FINITE, as_int, as_number
@@ -137,7 +137,7 @@ def beam_search(
     caller = "decode.beam_search"
     model = Model(caller, embed, project, initial_state, start_ids, end_id)
     loop = _make(model, beam_width, length_penalty)
-    with noting(
+    with error_note(
         f"{caller}: the cell, `embed` and `project` are run on batch * beam_width = "
         f"{loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` to memories "
         "over which they close."

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.read_only import is_read_only
 from .._base.trees import is_tensor_array, named_leaves
@@ -22,9 +22,10 @@ def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
     """
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
         if is_tensor_array(leaf):
-            must = "have rows that beams can be made of"
-            fix = "Keep what it holds in arrays [batch, ...]."
-            raise ValueError(refusal(caller, leaf_name, must, leaf, fix))
+            raise ValueError(
+                f"{caller}: `{leaf_name}` must have rows that beams can be made of, "
+                f"got {describe(leaf)}. Keep what it holds in arrays [batch, ...]."
+            )
     tree = as_state(caller, name, tree)
     return map_rows(lambda x: repeated(x, width), tree)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import INT32_MAX, as_count
-from .._base.errors import describe, is_array, refusal
+from .._base.errors import describe, is_array
 from .._base.math import concrete_or_none
 from .._base.typing import Array
 
@@ -75,9 +75,3 @@ def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> An
     if known is not None and not within.holds(float(known)):
         raise ValueError(f"{wanted}, got {float(known):g}. {fix}")
     return value
-
-
-def check_callable(caller: str, name: str, value: Any, wanted: str) -> None:
-    """Raises TypeError unless `value` is callable."""
-    if not callable(value):
-        raise TypeError(refusal(caller, name, f"be a function {wanted}", value))

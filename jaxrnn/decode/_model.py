@@ -8,17 +8,17 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_is_cell
-from .._base.errors import describe, is_array, noting, refusal
-from .._base.inputs import as_state
+from .._base.arguments import check_instance, check_is_cell
+from .._base.errors import describe, error_note, is_array
+from .._base.inputs import as_state, check_rows_of_state
 from .._base.read_only import without_read_only
 from .._base.serialization import serializable
-from .._base.trees import check_structure, is_tensor_array, named_leaves
+from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._cells.hyperparameters import set_field
 from .._drivers.raw_rnn import raw_rnn
 from .._tensor_array.carried import opaque
-from ._checks import as_int, as_start_ids, check_callable
+from ._checks import as_int, as_start_ids
 
 Embed: TypeAlias = Callable[[Array], PyTree]
 """`embed(ids [batch]) -> inputs`, a nest of `[batch, ...]`."""
@@ -53,18 +53,16 @@ class Model:
 
     def __post_init__(self) -> None:
         caller = self.caller
-        check_callable(caller, "embed", self.embed, "of ids [batch]")
-        check_callable(caller, "project", self.project, "of the cell's output")
+        what = "a function of ids [batch]"
+        check_instance(caller, "embed", self.embed, Callable, what)
+        what = "a function of the cell's output"
+        check_instance(caller, "project", self.project, Callable, what)
         ids = as_start_ids(caller, self.start_ids)
         fix = "It is an id of the vocabulary."
         set_field(self, end_id=as_int(caller, "end_id", self.end_id, 0, fix))
         state = as_state(caller, "initial_state", self.initial_state)
-        rows = without_read_only(state)
-        for name, leaf in named_leaves("initial_state", rows, is_tensor_array):
-            if is_tensor_array(leaf) or leaf.shape[:1] in ((), ids.shape):
-                continue
-            must = f"have one row for each of `start_ids` {describe(ids)}"
-            raise ValueError(refusal(caller, name, must, leaf))
+        must = f"have one row for each of `start_ids` {describe(ids)}"
+        check_rows_of_state(caller, state, ids.shape[0], must)
         set_field(self, start_ids=ids, initial_state=state)
 
     @property
@@ -78,12 +76,14 @@ class Model:
         Raises:
             ValueError: If `embed` does not return one row for each id.
         """
-        with noting(f"{self.caller}: raised by `embed` of {describe(ids)}."):
+        with error_note(f"{self.caller}: raised by `embed` of {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
-                must = f"be an array with one row for each of {describe(ids)}"
-                raise ValueError(refusal(self.caller, name, must, leaf))
+                raise ValueError(
+                    f"{self.caller}: `{name}` must be an array with one row for each "
+                    f"of {describe(ids)}, got {describe(leaf)}."
+                )
         return inputs
 
     def log_probs(self, output: PyTree, dtype: DType) -> Array:
@@ -93,20 +93,21 @@ class Model:
             TypeError: If `project` does not return a floating array.
             ValueError: If it is not `[batch, vocab]`, or has no id `end_id`.
         """
-        with noting(f"{self.caller}: raised by `project`, of the cell's output."):
+        with error_note(f"{self.caller}: raised by `project`, of the cell's output."):
             logits = self.project(output)
-        name, must = "project(output)", "be floating [batch, vocab]"
+        wanted = f"{self.caller}: `project(output)` must be floating [batch, vocab]"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
-            fix = "Return the logits."
-            raise TypeError(refusal(self.caller, name, must, logits, fix))
+            raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
-            must += f" with {self.batch_size} rows"
-            fix = "Return one logit for each row and id."
-            raise ValueError(refusal(self.caller, name, must, logits, fix))
+            raise ValueError(
+                f"{wanted} with {self.batch_size} rows, got {describe(logits)}. Return "
+                "one logit for each row and id."
+            )
         if self.end_id >= logits.shape[1]:
-            must = f"be one of the {logits.shape[1]} ids that `project` has logits for"
-            fix = "It ends a row."
-            raise ValueError(refusal(self.caller, "end_id", must, self.end_id, fix))
+            raise ValueError(
+                f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
+                f"that `project` has logits for, got {self.end_id}. It ends a row."
+            )
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
@@ -183,8 +184,10 @@ def to_time(rows: Array, max_time: int) -> Array:
     """
     missing = max_time - rows.shape[0]
     if missing < 0:
-        must = f"be what `raw_rnn` was given, at least its {rows.shape[0]} steps"
-        raise ValueError(refusal("decode", "max_time", must, max_time))
+        raise ValueError(
+            "decode: `max_time` must be what `raw_rnn` was given, at least its "
+            f"{rows.shape[0]} steps, got {max_time}."
+        )
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 

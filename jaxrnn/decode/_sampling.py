@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import check_key, key_of_device
+from .._base.cell_keys import check_key
+from .._base.sharding import key_of_device
 from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
 from ._checks import POSITIVE, PROBABILITY, as_int, as_number
 from ._greedy import RowLoop

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_both_lists
-from .._base.errors import Words, refusal
-from .._base.inputs import zero_state
+from .._base.errors import describe
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined
 from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.initial_state import zero_state
 from .._time import masking
 from ._streamer import check_cell_of_stream
 
@@ -228,11 +228,14 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
     for leaf_name, leaf in named_leaves(name, chunk):
         rows, count, *_ = (*np.shape(leaf), -1, -1)
         if np.ndim(leaf) < 3 or rows != batch or not least <= count <= steps:
-            must = f"be [{batch}, {wanted}, ...]"
             fix = "A shorter last one goes to `flush`." if exactly else ""
-            raise ValueError(refusal(_CALLER, leaf_name, must, leaf, fix))
+            raise ValueError(
+                f"{_CALLER}: `{leaf_name}` must be [{batch}, {wanted}, ...], got "
+                f"{describe(leaf)}. {fix}".rstrip()
+            )
         found.add(count)
     if len(found) != 1:
-        got = Words(sorted(found))
-        raise ValueError(refusal(_CALLER, name, "have one number of steps", got))
+        raise ValueError(
+            f"{_CALLER}: `{name}` must have one number of steps, got {sorted(found)}."
+        )
     return found.pop()

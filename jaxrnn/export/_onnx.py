@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import as_bool
-from .._base.errors import Words, describe, refusal
+from .._base.arguments import as_bool, check_entries
+from .._base.errors import describe
 from .._base.typing import Array
 from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional
@@ -119,9 +119,10 @@ def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
     """The dtype of all layers."""
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
-        must, got = f"one dtype of {', '.join(_DTYPES)}", sorted(map(str, dtypes))
-        text = f"the parameters must share {must}, got {', '.join(got)}."
-        raise TypeError(f"{_CALLER}: {text} Cast them by jax.tree.map.")
+        raise TypeError(
+            f"{_CALLER}: the parameters must share one dtype of {', '.join(_DTYPES)}, "
+            f"got {', '.join(sorted(map(str, dtypes)))}. Cast them by jax.tree.map."
+        )
     return dtypes.pop()
 
 
@@ -129,8 +130,7 @@ def _checked_dense(
     dense: Any, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """`(kernel, bias)`, as arrays of that dtype."""
-    if not isinstance(dense, tuple | list) or len(dense) != 2:
-        raise TypeError(refusal(_CALLER, "dense", "be (kernel, bias)", dense))
+    check_entries(_CALLER, "dense", dense, 2, "(kernel, bias)", error=TypeError)
     kernel = np.asarray(dense[0])
     bias = None if dense[1] is None else np.asarray(dense[1])
     columns = kernel.shape[-1:]
@@ -139,9 +139,10 @@ def _checked_dense(
         wanted["bias"] = bias, columns
     for name, (got, shape) in wanted.items():
         if got.shape != shape or got.dtype != dtype:
-            must = f"be (kernel, bias) of {dtype} and of shapes [{size}, n] and [n]"
-            got = Words(f"{describe(got)} as its {name}")
-            raise ValueError(refusal(_CALLER, "dense", must, got))
+            raise ValueError(
+                f"{_CALLER}: `dense` must be (kernel, bias) of {dtype} and of shapes "
+                f"[{size}, n] and [n], got {describe(got)} as its {name}."
+            )
     return kernel, bias
 
 

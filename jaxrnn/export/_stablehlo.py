@@ -6,7 +6,7 @@ import jax
 from jax.experimental import checkify
 
 from .._base.arguments import as_count, check_functions
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.typing import PyTree
 
 
@@ -99,5 +99,7 @@ def check_examples(caller: str, examples: tuple) -> None:
     for path, leaf in leaves:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             name = jax.tree_util.keystr(path[:1]) + jax.tree_util.keystr(path[1:])
-            must = "be an array or a `jax.ShapeDtypeStruct`"
-            raise TypeError(refusal(caller, f"examples{name}", must, leaf))
+            raise TypeError(
+                f"{caller}: `examples{name}` must be an array or a "
+                f"`jax.ShapeDtypeStruct`, got {describe(leaf)}."
+            )

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_is_cell
-from .._base.errors import Words, refusal
-from .._base.inputs import as_state, zero_state
+from .._base.errors import describe
+from .._base.inputs import as_state
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._drivers.initial_state import zero_state
 from .._drivers.resets import Resets, as_reset_state, as_resets
 from .._time import masking
 
@@ -120,7 +121,7 @@ def _step(
 ) -> tuple[PyTree, PyTree]:
     """`(output, new_state)`."""
     if resets is not None:
-        state = masking.choose(~resets.at, state, resets.state)
+        state = masking.choose(~resets.where, state, resets.state)
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)
 
@@ -129,10 +130,12 @@ def check_cell_of_stream(caller: str, name: str, cell: Any) -> None:
     """Raises unless `cell` can be an argument of a compiled step, and has no key."""
     check_is_cell(caller, name, cell)
     if getattr(cell, "key", None) is not None:
-        must = "have no random key, as a stream has no number of steps to fold into it"
-        fix = "Bind it without."
-        raise ValueError(refusal(caller, name, must, Words("a cell with a key"), fix))
+        raise ValueError(
+            f"{caller}: `{name}` must have no random key, as a stream has no number of "
+            "steps to fold into it, got a cell with a key. Bind it without."
+        )
     if not is_pytree_of_arrays(cell):
-        must = "be a pytree of its parameters, as bound cells are"
-        fix = "`cell.bind(params)` makes one."
-        raise TypeError(refusal(caller, name, must, cell, fix))
+        raise TypeError(
+            f"{caller}: `{name}` must be a pytree of its parameters, as bound cells "
+            f"are, got {describe(cell)}. `cell.bind(params)` makes one."
+        )

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import check_functions
-from .._base.errors import Words, describe, refusal
+from .._base.arguments import check_equal, check_functions, check_one_of
+from .._base.errors import describe
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from ._optional import import_optional
@@ -69,9 +69,8 @@ def to_tflite(
     check_functions(_CALLER, f=f)
     check_examples(_CALLER, examples)
     check_fixed_sizes(_CALLER, "examples", examples)
-    if optimize not in _OPTIMIZE:
-        must = "be None, 'float16' or 'int8'"
-        raise ValueError(refusal(_CALLER, "optimize", must, optimize))
+    what = "None, 'float16' or 'int8'"
+    check_one_of(_CALLER, "optimize", optimize, _OPTIMIZE, what)
     exported = _exported(f, examples)
     tf = import_optional(_CALLER, "tensorflow", "tensorflow-cpu")
     try:
@@ -114,16 +113,16 @@ def tflite_deviation(
     litert = import_optional(caller, "ai_edge_litert.interpreter")
     run = litert.Interpreter(model_content=file).get_signature_runner()
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
-    if len(names) != len(leaves):
-        must = f"hold {len(names)} arrays"
-        raise ValueError(refusal(caller, "arguments", must, len(leaves)))
+    must = f"hold {len(names)} arrays"
+    check_equal(caller, "arguments", len(leaves), len(names), must)
     results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
     got = [results[name] for name in _in_order(results)]
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
     if [x.shape for x in got] != [x.shape for x in want]:
-        described = [", ".join(map(describe, leaves)) for leaves in (got, want)]
-        must = f"return what `file` does, {described[0]}"
-        raise ValueError(refusal(caller, "f", must, Words(described[1])))
+        of_file, of_f = (", ".join(map(describe, each)) for each in (got, want))
+        raise ValueError(
+            f"{caller}: `f` must return what `file` does, {of_file}, got {of_f}."
+        )
     pairs = zip(got, want, strict=True)
     differences = [np.abs(x.astype(float) - y.astype(float)) for x, y in pairs]
     return float(max(map(np.max, differences), default=0.0))
@@ -173,5 +172,7 @@ def check_fixed_sizes(caller: str, name: str, examples: PyTree) -> None:
     """Raises ValueError for a size of 0, or one of `jax.export.symbolic_shape`."""
     for leaf in jax.tree.leaves(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
-            must, fix = "have fixed sizes above 0", "`to_stablehlo` takes any."
-            raise ValueError(refusal(caller, name, must, leaf, fix))
+            raise ValueError(
+                f"{caller}: `{name}` must have fixed sizes above 0, got "
+                f"{describe(leaf)}. `to_stablehlo` takes any."
+            )

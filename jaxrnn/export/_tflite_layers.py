@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ..convert._cells import as_bound, layer_of, paired, stacked_cells
+from ..convert._bound_cells import as_bound, layer_of, paired, stacked_cells
 from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._tflite_graph import ABSENT, Graph
@@ -38,7 +37,7 @@ _FIX = "`to_tflite` and `to_stablehlo` export any function, without this operato
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class Direction:
     """One direction of a layer.
 
     Attributes:
@@ -57,7 +56,7 @@ class Layer:
         return len(self.weights.state_kernel)
 
 
-def read_stack(name: str, cell: Any) -> list[tuple[Layer, ...]]:
+def read_stack(name: str, cell: Any) -> list[tuple[Direction, ...]]:
     """The layers of a bound cell, from the inputs upwards, each of one direction.
 
     Raises:
@@ -67,12 +66,12 @@ def read_stack(name: str, cell: Any) -> list[tuple[Layer, ...]]:
     """
     bound = _in_core_layout(as_bound(name, cell))
     if not isinstance(bound.cell, MultiRNNCell):
-        return [(_read_layer(name, bound),)]
+        return [(_read_direction(name, bound),)]
     cells = stacked_cells(name, bound)
     return [layer for each in cells for layer in read_stack(*each)]
 
 
-def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, ...]]:
+def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
     """Both directions of each layer.
 
     Raises:
@@ -81,7 +80,9 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, ...]]:
             but once.
     """
     pairs = []
-    read = lambda name, cell: _read_layer(name, _in_core_layout(as_bound(name, cell)))
+    read = lambda name, cell: _read_direction(
+        name, _in_core_layout(as_bound(name, cell))
+    )
     for i, (fw, bw) in enumerate(paired(cells_fw, cells_bw)):
         pair = read(f"cells_fw[{i}]", fw), read(f"cells_bw[{i}]", bw)
         _check_alike(*pair)
@@ -89,7 +90,7 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, ...]]:
     return pairs
 
 
-def _check_alike(fw: Layer, bw: Layer) -> None:
+def _check_alike(fw: Direction, bw: Direction) -> None:
     described = [_described(each) for each in (fw, bw)]
     if described[0] != described[1]:
         raise ValueError(
@@ -98,13 +99,15 @@ def _check_alike(fw: Layer, bw: Layer) -> None:
         )
 
 
-def _described(layer: Layer) -> str:
+def _described(direction: Direction) -> str:
     """What the operator of two directions has but once."""
-    kind, activation = layer.weights.kind, layer.weights.activation_name
+    kind, activation = direction.weights.kind, direction.weights.activation_name
     if kind == RNN:
         return f"an RNN with {activation}"
-    bounds = " and ".join(f"{k} {v:g}" for k, v in layer.options.items() if "Clip" in k)
-    sizes = f"{layer.weights.units} units and {layer.outputs} outputs"
+    bounds = " and ".join(
+        f"{k} {v:g}" for k, v in direction.options.items() if "Clip" in k
+    )
+    sizes = f"{direction.weights.units} units and {direction.outputs} outputs"
     return f"an LSTM of {sizes} with {activation}, {bounds}"
 
 
@@ -118,7 +121,7 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
     return kind(**fields).bind(cell.stage_params(bound.params))
 
 
-def _read_layer(name: str, bound: BoundCell) -> Layer:
+def _read_direction(name: str, bound: BoundCell) -> Direction:
     cell = bound.cell
     if type(cell) not in (BasicRNNCell, BasicLSTMCell, LSTMCell):
         raise TypeError(
@@ -133,7 +136,7 @@ def _read_layer(name: str, bound: BoundCell) -> Layer:
     LIBRARY.check(name, weights)
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
     clips = _clips(name, weights) if weights.kind == LSTM else {}
-    return Layer(name, weights, {"fusedActivationFunction": number} | clips)
+    return Direction(name, weights, {"fusedActivationFunction": number} | clips)
 
 
 def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
@@ -143,13 +146,15 @@ def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
     has_projection = weights.projection is not None
     clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
     if 0 in clips.values():
-        must = "have clips above 0, which is for no clip in the operator"
-        raise ValueError(mismatch(name, must, Words(dict(weights.clips)), _FIX))
+        raise ValueError(
+            f"`{name}` must have clips above 0, which is for no clip in the operator, "
+            f"got {dict(weights.clips)}. {_FIX}"
+        )
     return {option: bound or 0.0 for option, bound in clips.items()}
 
 
 def add_layer(
-    graph: Graph, name: str, layer: tuple[Layer, ...], inputs: int, time_major: bool
+    graph: Graph, name: str, layer: tuple[Direction, ...], inputs: int, time_major: bool
 ) -> int:
     """Adds the operator for the one or two directions of a layer.
 
@@ -200,11 +205,11 @@ def add_swap(graph: Graph, inputs: int) -> int:
     return output
 
 
-def _states(graph: Graph, name: str, layer: Layer, batch: int) -> list[int]:
+def _states(graph: Graph, name: str, direction: Direction, batch: int) -> list[int]:
     """Those of h and, in an LSTM, c: variables, which the operator reads and writes."""
-    sizes = {"h": layer.outputs}
-    if layer.weights.kind == LSTM:
-        sizes["c"] = layer.weights.units
+    sizes = {"h": direction.outputs}
+    if direction.weights.kind == LSTM:
+        sizes["c"] = direction.weights.units
     return [graph.tensor(f"{name}/{n}", (batch, s), True) for n, s in sizes.items()]
 
 

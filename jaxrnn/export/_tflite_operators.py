@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_time_major
-from .._base.errors import Words, describe, mismatch, noting, prefixing, refusal
+from .._base.arguments import check_entries, check_time_major
+from .._base.errors import describe, error_note, prefixing
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
-from ..convert._cells import paired
+from ..convert._bound_cells import paired
 from ..convert._weights import reader
 from ._tflite import check_fixed_sizes
 from ._tflite_graph import Graph
@@ -103,8 +103,10 @@ def to_tflite_operators(
 def _check_inputs(inputs: Any) -> None:
     shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(shape) != 3:
-        must = "be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` of one"
-        raise TypeError(refusal(_CALLER, "inputs", must, inputs))
+        raise TypeError(
+            f"{_CALLER}: `inputs` must be a float32 array of rank 3, or a "
+            f"`jax.ShapeDtypeStruct` of one, got {describe(inputs)}."
+        )
     check_fixed_sizes(_CALLER, "inputs", inputs)
 
 
@@ -118,21 +120,21 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
         cells_fw, cells_bw = zip(*paired(*_two(cells)), strict=True)
         return stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, x, **options)
 
-    with noting(f"{_CALLER}: raised by the driver of the same outputs."):
+    with error_note(f"{_CALLER}: raised by the driver of the same outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
 
 
 def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(pair) != 2:
-        must = "be a cell or a pair of forward and backward cells"
-        fix = "A stack is a MultiRNNCell."
-        raise ValueError(mismatch("cells", must, Words(f"a tuple of {len(pair)}"), fix))
+        raise ValueError(
+            "`cells` must be a cell or a pair of forward and backward cells, got a "
+            f"tuple of {len(pair)}. A stack is a MultiRNNCell."
+        )
     return pair
 
 
 def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(dense, tuple | list) or len(dense) != 2:
-        raise TypeError(f"`dense` must be (kernel, bias), got {describe(dense)}.")
+    check_entries("", "dense", dense, 2, "(kernel, bias)", error=TypeError)
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     if kernel.dtype != np.float32:

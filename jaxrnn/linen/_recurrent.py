@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from .._base.errors import Words, refusal
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._base.unknown_arguments import check_unknown
 from .._cells.base import RNNCell
@@ -66,9 +65,10 @@ class HoldsCells(ChecksOptions):
         params = variables.get("params", {})
         names = layer.parts()
         if not names.keys() <= set(params):
-            must = f"have params {', '.join(names)}, as the module"
-            got = Words(", ".join(map(str, params)) or "none")
-            raise ValueError(refusal("cells_of", "variables", must, got))
+            raise ValueError(
+                f"cells_of: `variables` must have params {', '.join(names)}, as the "
+                f"module, got {', '.join(map(str, params)) or 'none'}."
+            )
         return layer.bind(nn.meta.unbox(params))
 
 

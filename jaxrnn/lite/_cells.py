@@ -25,24 +25,7 @@ class TFLiteLSTMCell(LSTMCell):
     `[P, H]`. The equations are those of `LSTMCell`; "cell" is its block j.
 
     Attributes:
-        num_units: `H`.
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', or None.
         initializer: For weights and diagonals; None for Glorot uniform.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, or None.
-        num_unit_shards: Accepted for compatibility with TensorFlow; not used.
-        num_proj_shards: Accepted for compatibility with TensorFlow; not used.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: As `LSTMCell`.
-        ValueError: As `LSTMCell`.
 
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """
@@ -90,15 +73,7 @@ class TfLiteRNNCell(BasicRNNCell):
     `[H]`.
 
     Attributes:
-        num_units: `H`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: As `BasicRNNCell`.
-        ValueError: As `BasicRNNCell`.
 
     Source: `tf.compat.v1.lite.experimental.nn.TfLiteRNNCell`.
     """

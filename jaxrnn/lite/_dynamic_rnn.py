@@ -3,7 +3,7 @@
 import jax
 
 from .._base.arguments import check_time_major
-from .._base.errors import KindError, describe_structure, refusal
+from .._base.errors import KindError, describe, describe_structure
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from ..memory._strategy import Strategy
@@ -53,8 +53,10 @@ def dynamic_rnn(
     caller = "lite.dynamic_rnn"
     check_time_major(caller, time_major)
     if not time_major:
-        fix = "Swap the axes of inputs, `jnp.swapaxes(inputs, 0, 1)`, and of outputs."
-        raise KindError(refusal(caller, "time_major", "be True", time_major, fix))
+        raise KindError(
+            f"{caller}: `time_major` must be True, got {describe(time_major)}. Swap "
+            "the axes of inputs, `jnp.swapaxes(inputs, 0, 1)`, and of outputs."
+        )
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise ValueError(
             f"{caller}: `inputs` must be one array [time, batch, ...], got "

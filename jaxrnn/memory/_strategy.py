@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import as_count
-from .._base.errors import Words, refusal
+from .._base.arguments import as_count, check_instance, check_one_of
+from .._base.errors import describe
 from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
@@ -48,16 +48,24 @@ class CheckpointPlan:
     def __post_init__(self) -> None:
         name = "CheckpointPlan"
         if not isinstance(self.segments, tuple):
-            got = Words(repr(self.segments))
-            fix = "`(64,)` is one segment of 64 steps after another."
-            raise TypeError(refusal(name, "segments", "be a tuple of ints", got, fix))
+            raise TypeError(
+                f"{name}: `segments` must be a tuple of ints, got {self.segments!r}. "
+                "`(64,)` is one segment of 64 steps after another."
+            )
         for i, size in enumerate(self.segments):
             fix = "It is the number of steps in a segment."
             as_count(name, f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
-            fix = "On the device `CheckpointPlan()` saves residuals."
-            must, got = "have `on_host` as well", Words("on_host=False")
-            raise ValueError(refusal(name, "save_residuals", must, got, fix))
+            raise ValueError(
+                f"{name}: `save_residuals` must have `on_host` as well, got "
+                "on_host=False. On the device `CheckpointPlan()` saves residuals."
+            )
+
+    @property
+    def names_on_host(self) -> tuple[str, ...]:
+        """The names of what is stored on the host; see `segmented_run`."""
+        names = (STATE, RESIDUALS) if self.save_residuals else (STATE,)
+        return names if self.on_host else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,17 +106,12 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     if not isinstance(plan, CheckpointPlan):
-        fix = "`CheckpointPlan((64,))` has segments of 64 steps."
-        must, name = "return a `CheckpointPlan`", type(strategy).__name__
-        raise TypeError(refusal(name, "plan", must, plan, fix))
+        name = type(strategy).__name__
+        raise TypeError(
+            f"{name}: `plan` must return a `CheckpointPlan`, got {describe(plan)}. "
+            "`CheckpointPlan((64,))` has segments of 64 steps."
+        )
     return plan
-
-
-def names_on_host(plan: CheckpointPlan) -> tuple[str, ...]:
-    """The names of what is stored on the host; see `segmented_run`."""
-    if not plan.on_host:
-        return ()
-    return (STATE, RESIDUALS) if plan.save_residuals else (STATE,)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -231,16 +234,15 @@ class Offload(Strategy):
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.of, Strategy):
-            fix = "`Offload(Recompute(64))`, say."
-            raise TypeError(refusal("Offload", "of", "be a strategy", self.of, fix))
+        fix = "`Offload(Recompute(64))`, say."
+        check_instance("Offload", "of", self.of, Strategy, "a strategy", fix)
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
         if plan_of(self.of, 2**20).segments:  # It may keep all of a few steps.
-            must = f"be None for {self.of!r}, which has segments already"
+            what = f"None for {self.of!r}, which has segments already"
             fix = f"Write `Offload(Recompute({self.chunk}))`."
-            raise ValueError(refusal("Offload", "chunk", must, self.chunk, fix))
+            check_one_of("Offload", "chunk", self.chunk, (None,), what, fix)
 
     def plan(self, time: int) -> CheckpointPlan:
         """The plan of the other strategy, on the host."""
@@ -272,27 +274,28 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
         (Recompute(), Offload())
     """
-    if platform not in (None, *_PLATFORMS):
-        must, fix = f"be one of {', '.join(_PLATFORMS)}", "None is JAX's default."
-        raise ValueError(refusal("resolve", "platform", must, platform, fix))
+    known, what = (None, *_PLATFORMS), f"one of {', '.join(_PLATFORMS)}"
+    fix = "None is JAX's default."
+    check_one_of("resolve", "platform", platform, known, what, fix)
     return as_strategy("resolve", "swap_memory", swap_memory, platform)
 
 
 def as_strategy(
-    caller: str, name: str, swap_memory: object, platform: str | None = None
+    caller: str, name: str, swap_memory: Any, platform: str | None = None
 ) -> Strategy:
     """As `resolve`, with the names of the caller and of the argument for messages."""
-    if isinstance(swap_memory, Strategy):
-        return swap_memory
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:
             return Keep()
         is_cpu = (platform or jax.default_backend()) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
-    fix = ""
-    if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
-        fix = f"Make one: {swap_memory.__name__}()."
-    if isinstance(swap_memory, str):
-        fix = "Pass True for the default strategy of this platform."
-    must = "be True, False or a strategy of `jaxrnn.memory`"
-    raise TypeError(refusal(caller, name, must, swap_memory, fix))
+    what = "True, False or a strategy of `jaxrnn.memory`"
+    fix = _how_to_make_one_of(swap_memory)
+    return check_instance(caller, name, swap_memory, Strategy, what, fix)
+
+
+def _how_to_make_one_of(value: Any) -> str:
+    if isinstance(value, str):
+        return "Pass True for the default strategy of this platform."
+    is_class = isinstance(value, type) and issubclass(value, Strategy)
+    return f"Make one: {value.__name__}()." if is_class else ""

@@ -14,7 +14,7 @@ has the same modules under the same names.
 """
 
 from .._base.public import set_public_module as _set_public_module
-from ._cells import Cell as Cell, as_cell as as_cell
+from ._cell_adapters import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (
     RNN as RNN,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._base.arguments import as_count
-from .._base.errors import describe, noting, refusal
+from .._base.arguments import as_count, check_instance
+from .._base.errors import describe, error_note
 from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
@@ -34,9 +34,10 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
         return jax.ShapeDtypeStruct((1, size), dtype)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
-        nest = "a nest of arrays or jax.ShapeDtypeStructs"
-        must = f"be an int, or one step of inputs, {nest}"
-        raise TypeError(refusal(caller, "in_features", must, in_features))
+        raise TypeError(
+            f"{caller}: `in_features` must be an int, or one step of inputs, a nest of "
+            f"arrays or jax.ShapeDtypeStructs, got {describe(in_features)}."
+        )
     as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     step = jax.tree.map(as_type, in_features)
     return jax.eval_shape(lambda tree: in_dtype(dtype, tree), step)
@@ -52,9 +53,8 @@ def make_params(
         ValueError: If `axis_names` do not fit; as `as_step`.
     """
     caller = type(module).__name__
-    if not isinstance(rngs, nnx.Rngs):
-        fix = "`nnx.Rngs(0)` makes some."
-        raise TypeError(refusal(caller, "rngs", "be nnx.Rngs", rngs, fix))
+    fix = "`nnx.Rngs(0)` makes some."
+    check_instance(caller, "rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
     step = as_step(caller, in_features, dtype)
     params = module.layer.init(rngs.params(), step, dtype)
     check_axis_names(caller, axis_names, params)
@@ -70,9 +70,10 @@ def check_same_shapes(caller: str, own: Params, params: Params) -> None:
     for name in known | given:
         old, new = known.get(name), given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
-            must = f"be as the module's, {describe(old)}"
-            fix = "`in_features` is the size of the cell's inputs."
-            raise ValueError(refusal(caller, name, must, new, fix))
+            raise ValueError(
+                f"{caller}: `{name}` must be as the module's, {describe(old)}, got "
+                f"{describe(new)}. `in_features` is the size of the cell's inputs."
+            )
 
 
 def _in_place_of(old: Any, new: Any) -> jax.Array:
@@ -95,7 +96,9 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
         return rngs()
     if isinstance(rngs, jax.Array):
         return rngs
-    raise TypeError(refusal(caller, "rngs", "be nnx.Rngs, a stream or a key", rngs))
+    raise TypeError(
+        f"{caller}: `rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
+    )
 
 
 class HoldsLayer(nnx.Module):
@@ -132,7 +135,7 @@ class HoldsLayer(nnx.Module):
         self.rngs = nnx.data(None)
         if self.is_random:
             source = f"from a stream {self.rng_collection!r}"
-            with noting(f"{caller}: the cell draws random numbers, {source}."):
+            with error_note(f"{caller}: the cell draws random numbers, {source}."):
                 self.rngs = rngs[self.rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import trees
-from .._base.arguments import as_dtype
+from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key
-from .._base.errors import Words, describe, is_array, noting, refusal
+from .._base.errors import describe, error_note, is_array
 from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -108,26 +108,28 @@ def check_cell(
         ValueError: If the batch has fewer than 4 rows, or `state` is not of the cell's
             sizes.
     """
-    if not isinstance(cell, RNNCell):
-        fix = "Give it unbound: its `init` makes the parameters."
-        if isinstance(cell, list | tuple):
-            fix = "Check them one by one, or as a `MultiRNNCell`."
-        raise TypeError(refusal("check_cell", "cell", "be an RNNCell", cell, fix))
+    fix = "Give it unbound: its `init` makes the parameters."
+    if isinstance(cell, list | tuple):
+        fix = "Check them one by one, or as a `MultiRNNCell`."
+    check_instance("check_cell", "cell", cell, RNNCell, "an RNNCell", fix)
     for name, leaf in trees.named_leaves("inputs", inputs):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            must = "be an array [batch, ...] or its shape"
-            fix = "`jax.ShapeDtypeStruct((4, 3), jnp.float32)` is one."
-            raise TypeError(refusal("check_cell", name, must, leaf, fix))
+            raise TypeError(
+                f"check_cell: `{name}` must be an array [batch, ...] or its shape, got "
+                f"{describe(leaf)}. `jax.ShapeDtypeStruct((4, 3), jnp.float32)` is one."
+            )
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
-        must = "be arrays [batch, ...] or their shapes, with a batch of at least 4"
-        raise ValueError(refusal("check_cell", "inputs", must, Words(batches)))
+        raise ValueError(
+            "check_cell: `inputs` must be arrays [batch, ...] or their shapes, with a "
+            f"batch of at least 4, got {batches}."
+        )
     dtype = as_dtype("check_cell", dtype)
     if key is not None:
         check_key("check_cell", key)
     if state is not None and not has_read_only(state):
         _check_state(cell, state, batches[0])
-    with noting("check_cell: raised while parameters and data were made."):
+    with error_note("check_cell: raised while parameters and data were made."):
         setup = make_setup(cell, inputs, dtype, key, state)
     for law in LAWS:
         try:

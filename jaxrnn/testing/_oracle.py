@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.inputs import started
 from .._base.read_only import with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.initial_state import call_start
 from .._drivers.raw_rnn import raw_rnn
 from .._drivers.static_rnn import static_rnn
 from .._tensor_array.tensor_array import TensorArray
@@ -126,7 +126,7 @@ def unrolled(
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
     last_step, outputs = min(time, max(1, *counts)), []
-    given, state = state, started(setup.bind(params), state)
+    given, state = state, call_start(setup.bind(params), state)
     for t in range(time):
         alive = t < counts
         # Finished rows read their first step again: padding must not matter.

@@ -17,70 +17,70 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps of a group of rows, the last one first. Each slot has some of
-// the units. A phase multiplies the cotangents of the products that the phase before
+// Runs C over all steps of a row block, the last one first. Each worker has some of the
+// units. A phase multiplies the cotangents of the products that the phase before
 // wrote by the transposed matrix of their stage, and does the elementwise work of the
 // stage before that one: of the last stage of the step before, after the first stage.
 // The last phase only multiplies. The cotangents of restart states are added to.
 template <typename C>
 class BackwardLoop {
  public:
-  BackwardLoop(const Backward& call, Group group, int64_t slots)
-      : call_(call),
-        sizes_(call.sizes),
+  BackwardLoop(const Backward& entry, RowBlock row_block, int64_t workers)
+      : entry_(entry),
+        sizes_(entry.sizes),
         cell_(sizes_),
-        rows_(sizes_, call.lengths, group),
+        rows_(sizes_, entry.lengths, row_block),
         stride_(Stride(LongestOperand())),
-        row_(call.settings, sizes_.units) {
+        row_(entry.settings, sizes_.units) {
     for (Buffer& operand : operands_) operand = Allocate(rows_.count() * stride_);
-    for (int64_t s = 0; s < slots; s++) {
-      const std::vector<Share> shares = cell_.Shares(s, slots);
-      slots_.push_back({shares, Carried<C::kCarried>(shares[0], rows_.count())});
-      AllocateMemory(slots_.back());
+    for (int64_t s = 0; s < workers; s++) {
+      const std::vector<VectorRange> ranges = cell_.Ranges(s, workers);
+      workers_.push_back({ranges, Carried<C::kCarried>(ranges[0], rows_.count())});
+      AllocateMemory(workers_.back());
     }
   }
 
   int64_t phases() const { return sizes_.time * C::kStages + 1; }
 
-  void Run(int64_t slot_number, int64_t phase) {
-    Slot& slot = slots_[slot_number];
-    if (phase == 0) Prepare(slot);
+  void Run(int64_t number, int64_t phase) {
+    Worker& worker = workers_[number];
+    if (phase == 0) Prepare(worker);
     const int64_t t = sizes_.time - 1 - phase / C::kStages;  // -1 in the last phase.
     const int stage =
         C::kStages - 1 - int(phase % C::kStages);  // Whose elementwise work it does.
     const bool new_step = stage == kLast;
     const int64_t n = t < 0 ? 0 : rows_.alive(t),
                   multiplied = new_step ? rows_.alive(t + 1) : n;
-    if (C::kHasC && (stage == 0 || t < 0)) BeginC(slot, t);
+    if (C::kHasC && (stage == 0 || t < 0)) BeginC(worker, t);
     const float* operand = operands_[(phase + 1) % 2].get();
     const int from = Following(stage);  // The stage whose cotangents are multiplied.
     const int64_t size = OperandSize(from);
-    for (const PackedPanel& packed : slot.stages[stage]) {
+    for (const PackedPanel& packed : worker.stages[stage]) {
       const int vectors = packed.panel.count;
       // All products of a row are kept for it.
       const int64_t width = C::kByRow ? cell_.padded(stage) : vectors * kLanes;
-      float* products = slot.products.get();
+      float* products = worker.products.get();
       if (C::kByRow) products += packed.panel.first * kLanes;
       Multiply(multiplied, vectors, {operand, stride_}, packed.transposed, size,
                {kZeros, 0}, {products, width});
       for (int64_t r = 0; r < multiplied; r++) {
         for (int w = 0; w < vectors; w++) {
-          Pull(slot, phase, stage, t, r, packed.panel.first + w,
+          Pull(worker, phase, stage, t, r, packed.panel.first + w,
                Load(products + r * width + w * kLanes));
         }
       }
     }
     // Rows whose last step this is.
-    const Share& of_h = slot.shares[kLast];
+    const VectorRange& of_h = worker.ranges[kLast];
     for (int64_t v = of_h.first; multiplied < n && v < of_h.end; v++) {
       for (int64_t r = multiplied; r < n; r++) {
         const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
-        PullStep(slot, phase, t, r, v,
-                 Load(call_.ct_last_h + at, Valid(sizes_.outputs, v)));
+        PullStep(worker, phase, t, r, v,
+                 Load(entry_.ct_last_h + at, Valid(sizes_.outputs, v)));
       }
     }
     if constexpr (C::kByRow)
-      for (int64_t r = 0; r < n; r++) PullRow(slot, phase, t, r);
+      for (int64_t r = 0; r < n; r++) PullRow(worker, phase, t, r);
   }
 
  private:
@@ -89,8 +89,9 @@ class BackwardLoop {
     Panel panel;
     float* transposed;  // Of the matrix of the state in the following stage.
   };
-  struct Slot {
-    std::vector<Share> shares;  // Of each stage; what is carried belongs to the first.
+  struct Worker {
+    // The range of each stage; what is carried belongs to the first.
+    std::vector<VectorRange> ranges;
     Carried<C::kCarried> carried;
     Buffer memory, products;
     std::vector<PackedPanel> stages[C::kStages];
@@ -108,38 +109,38 @@ class BackwardLoop {
   }
 
   // Before other threads begin, so that an error is one of the caller's.
-  void AllocateMemory(Slot& slot) {
+  void AllocateMemory(Worker& worker) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
-      floats += slot.shares[stage].size() * kLanes * OperandSize(Following(stage));
+      floats += worker.ranges[stage].size() * kLanes * OperandSize(Following(stage));
     }
-    slot.memory = Allocate(floats);
+    worker.memory = Allocate(floats);
     const int64_t width = C::kByRow ? cell_.padded(0) : kMaxVectors * kLanes;
-    slot.products = Allocate(rows_.count() * width);
-    float* next = slot.memory.get();
+    worker.products = Allocate(rows_.count() * width);
+    float* next = worker.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const Panel& panel : slot.shares[stage].Panels(kMaxVectors)) {
-        slot.stages[stage].push_back({panel, next});
+      for (const Panel& panel : worker.ranges[stage].Panels(kMaxVectors)) {
+        worker.stages[stage].push_back({panel, next});
         next += panel.count * kLanes * OperandSize(Following(stage));
       }
     }
   }
 
-  // What a slot does before the last step.
-  void Prepare(Slot& slot) {
+  // What a worker does before the last step.
+  void Prepare(Worker& worker) {
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const PackedPanel& packed : slot.stages[stage])
+      for (const PackedPanel& packed : worker.stages[stage])
         Transpose(Following(stage), packed.panel, packed.transposed);
     }
-    const int64_t slots = slots_.size();
-    for (int64_t r = &slot - slots_.data(); C::kStages > 1 && r < rows_.count();
-         r += slots)
-      rows_.ZeroDead(r, call_.operand, sizes_.units);
-    Keep(slot.shares[kLast], sizes_.outputs, call_.ct_last_h, call_.ct_h);
+    const int64_t workers = workers_.size();
+    for (int64_t r = &worker - workers_.data(); C::kStages > 1 && r < rows_.count();
+         r += workers)
+      rows_.ZeroDead(r, entry_.operand, sizes_.units);
+    Keep(worker.ranges[kLast], sizes_.outputs, entry_.ct_last_h, entry_.ct_h);
     if (!C::kHasC) return;
-    Keep(slot.shares[0], sizes_.units, call_.ct_last_c, call_.ct_c);
-    if (!call_.ct_elementwise) return;
-    for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
+    Keep(worker.ranges[0], sizes_.units, entry_.ct_last_c, entry_.ct_c);
+    if (!entry_.ct_elementwise) return;
+    for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         for (int k = 0; k + 1 < C::kCarried; k++)
           Store(Elementwise(k, r, v), Vec{}, Valid(sizes_.units, v));
@@ -148,8 +149,8 @@ class BackwardLoop {
   }
 
   // The cotangents of rows without steps.
-  void Keep(const Share& share, int64_t units, const float* ct_last, float* c) {
-    for (int64_t v = share.first; v < share.end; v++) {
+  void Keep(const VectorRange& range, int64_t units, const float* ct_last, float* c) {
+    for (int64_t v = range.first; v < range.end; v++) {
       const size_t bytes = sizeof(float) * Valid(units, v);
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         const int64_t at = rows_[r] * units + v * kLanes;
@@ -169,7 +170,7 @@ class BackwardLoop {
       const int64_t row = panel.first * kLanes + lane;
       if (row >= rows) break;
       for (int g = 0; g < gates; g++) {
-        const float* from = call_.w_state[C::kGate[stage][first + g].product] +
+        const float* from = entry_.w_state[C::kGate[stage][first + g].product] +
                             row * cell_.Columns(stage, first + g) +
                             cell_.Column(stage, first + g);
         for (int64_t u = 0; u < units; u++) {
@@ -180,40 +181,40 @@ class BackwardLoop {
     }
   }
 
-  // What a slot does with the cotangents of c before it pulls step t: those of the
+  // What a worker does with the cotangents of c before it pulls step t: those of the
   // state before step t + 1 become those of the state after step t.
-  void BeginC(Slot& slot, int64_t t) {
+  void BeginC(Worker& worker, int64_t t) {
     const int64_t units = sizes_.units, before = rows_.alive(t + 1);
-    for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
+    for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
       const int valid = Valid(units, v);
-      for (int64_t r = 0; call_.starts && r < before; r++) {
-        float* carried = slot.carried(v, r);
-        if (AddRestart(call_.ct_restart_c, units, t, r, v, Load(carried)))
+      for (int64_t r = 0; entry_.starts && r < before; r++) {
+        float* carried = worker.carried(v, r);
+        if (AddRestart(entry_.ct_restart_c, units, t, r, v, Load(carried)))
           Store(carried, Vec{});
       }
-      for (int64_t r = 0; t < 0 && r < before; r++) EndC(slot, r, v);
+      for (int64_t r = 0; t < 0 && r < before; r++) EndC(worker, r, v);
       if (t < 0) continue;
       for (int64_t r = before; r < rows_.alive(t); r++) {
-        float* carried = slot.carried(v, r);
+        float* carried = worker.carried(v, r);
         const int64_t at = rows_[r] * units + v * kLanes;
-        Store(carried, Load(call_.ct_last_c + at, valid));
+        Store(carried, Load(entry_.ct_last_c + at, valid));
         for (int k = 1; k < C::kCarried; k++) Store(carried + k * kLanes, Vec{});
       }
-      for (int64_t r = 0; call_.ct_new_c && r < rows_.alive(t); r++) {
-        float* carried = slot.carried(v, r);
+      for (int64_t r = 0; entry_.ct_new_c && r < rows_.alive(t); r++) {
+        float* carried = worker.carried(v, r);
         const int64_t at = rows_.At(r, t) * units + v * kLanes;
-        Store(carried, Load(carried) + Load(call_.ct_new_c + at, valid));
+        Store(carried, Load(carried) + Load(entry_.ct_new_c + at, valid));
       }
     }
   }
 
   // Stores the cotangents of the first c of row r, and of what else its elementwise
   // work reads.
-  void EndC(Slot& slot, int64_t r, int64_t v) {
+  void EndC(Worker& worker, int64_t r, int64_t v) {
     const int valid = Valid(sizes_.units, v);
-    const float* carried = slot.carried(v, r);
-    Store(call_.ct_c + rows_[r] * sizes_.units + v * kLanes, Load(carried), valid);
-    for (int k = 0; call_.ct_elementwise && k + 1 < C::kCarried; k++)
+    const float* carried = worker.carried(v, r);
+    Store(entry_.ct_c + rows_[r] * sizes_.units + v * kLanes, Load(carried), valid);
+    for (int k = 0; entry_.ct_elementwise && k + 1 < C::kCarried; k++)
       Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
@@ -221,7 +222,7 @@ class BackwardLoop {
   // state.
   bool AddRestart(float* ct_restart, int64_t units, int64_t t, int64_t r, int64_t v,
                   Vec cotangent) {
-    const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t + 1)] : -1;
+    const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t + 1)] : -1;
     if (sequence < 0) return false;
     const int valid = Valid(units, v);
     float* to = ct_restart + sequence * units + v * kLanes;
@@ -230,72 +231,75 @@ class BackwardLoop {
   }
 
   // Continues with what a product gave for a vector of units of row r.
-  void Pull(Slot& slot, int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
+  void Pull(Worker& worker, int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
             Vec product) {
     if constexpr (C::kStages > 1) {
-      if (stage == 0) return PullStage(slot, phase, t, r, v, product);
+      if (stage == 0) return PullStage(worker, phase, t, r, v, product);
     }
     // `product` and what is carried belong to the state before step t + 1.
-    Vec ct_h = C::kHasC ? product : product + Load(slot.carried(v, r));
-    if (AddRestart(call_.ct_restart_h, sizes_.outputs, t, r, v, ct_h)) ct_h = Vec{};
-    if (t >= 0) return PullStep(slot, phase, t, r, v, ct_h);
+    Vec ct_h = C::kHasC ? product : product + Load(worker.carried(v, r));
+    if (AddRestart(entry_.ct_restart_h, sizes_.outputs, t, r, v, ct_h)) ct_h = Vec{};
+    if (t >= 0) return PullStep(worker, phase, t, r, v, ct_h);
     const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
-    Store(call_.ct_h + at, ct_h, Valid(sizes_.outputs, v));
+    Store(entry_.ct_h + at, ct_h, Valid(sizes_.outputs, v));
   }
 
   // The last stage of step t, from the cotangent of the state after it.
-  void PullStep(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v, Vec ct_h) {
+  void PullStep(Worker& worker, int64_t phase, int64_t t, int64_t r, int64_t v,
+                Vec ct_h) {
     const int valid = Valid(sizes_.outputs, v);
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
-    ct_h += Load(call_.ct_outputs + at, valid);
+    ct_h += Load(entry_.ct_outputs + at, valid);
     if constexpr (C::kByRow)  // In the place of the product, until PullRow.
-      return Store(&slot.products[r * cell_.padded(0) + v * kLanes], ct_h);
+      return Store(&worker.products[r * cell_.padded(0) + v * kLanes], ct_h);
     Vec z[4];
     int count = 0;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        z[count++] = Load(call_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v), valid);
+        z[count++] =
+            Load(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v), valid);
     }
     // A projected h has other units than c.
     constexpr bool reads_c = C::kHasC && C::kStages == 1;
-    const float* states = reads_c ? call_.saved_c : call_.saved_h;
+    const float* states = reads_c ? entry_.saved_c : entry_.saved_h;
     const Vec state = Load(states + at, valid);
     Prefetch(states, r, t - 1, v);
-    float* carried = C::kHasC && C::kStages > 1 ? nullptr : slot.carried(v, r);
+    float* carried = C::kHasC && C::kStages > 1 ? nullptr : worker.carried(v, r);
     Vec ct_zs[4];
-    C::PullStep(z, state, ct_h, carried, Besides<C>(call_.settings, sizes_, kLast, v),
+    C::PullStep(z, state, ct_h, carried, Besides<C>(entry_.settings, sizes_, kLast, v),
                 ct_zs);
     Write(phase, kLast, t, r, v, ct_zs);
   }
 
   // The first stage of step t, from the cotangent of the second one's operand.
-  void PullStage(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v,
+  void PullStage(Worker& worker, int64_t phase, int64_t t, int64_t r, int64_t v,
                  Vec ct_operand) {
     const int valid = Valid(sizes_.units, v);
     const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
-    const Vec state = Load((C::kHasC ? call_.saved_c : call_.saved_h) + at, valid);
+    const Vec state = Load((C::kHasC ? entry_.saved_c : entry_.saved_h) + at, valid);
     Vec z[4], ct_zs[4];
     for (int g = 0; g < C::kGates[0]; g++)
-      z[g] = Load(call_.zs[ProductNumber(0, g)] + GateAt(0, g, r, t, v), valid);
-    const Vec operand = C::PullStage(z, state, ct_operand, slot.carried(v, r),
-                                     Besides<C>(call_.settings, sizes_, 0, v), ct_zs);
-    Store(call_.operand + at, operand, valid);
+      z[g] = Load(entry_.zs[ProductNumber(0, g)] + GateAt(0, g, r, t, v), valid);
+    const Vec operand = C::PullStage(z, state, ct_operand, worker.carried(v, r),
+                                     Besides<C>(entry_.settings, sizes_, 0, v), ct_zs);
+    Store(entry_.operand + at, operand, valid);
     Write(phase, 0, t, r, v, ct_zs);
   }
 
   // Step t of row r, of all of whose states the cotangents are known.
-  void PullRow(Slot& slot, int64_t phase, int64_t t, int64_t r) {
-    const int64_t vectors = slot.shares[0].end;
+  void PullRow(Worker& worker, int64_t phase, int64_t t, int64_t r) {
+    const int64_t vectors = worker.ranges[0].end;
     for (int64_t v = 0; v < vectors; v++) {
       const int valid = Valid(sizes_.units, v);
       const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
       for (int g = 0; g < C::kGates[0]; g++)
-        Store(row_.z(g) + v * kLanes, Load(call_.zs[0] + GateAt(0, g, r, t, v), valid));
-      Store(row_.c() + v * kLanes, Load(call_.saved_c + at, valid));
+        Store(row_.z(g) + v * kLanes,
+              Load(entry_.zs[0] + GateAt(0, g, r, t, v), valid));
+      Store(row_.c() + v * kLanes, Load(entry_.saved_c + at, valid));
     }
     row_.Step();
-    row_.Pull(&slot.products[r * cell_.padded(0)],
-              [&](int64_t v) { return slot.carried(v, r); });
+    row_.Pull(&worker.products[r * cell_.padded(0)],
+              [&](int64_t v) { return worker.carried(v, r); });
     for (int64_t v = 0; v < vectors; v++) {
       Vec ct_zs[4];
       for (int g = 0; g < C::kGates[0]; g++) ct_zs[g] = Load(row_.ct_z(g) + v * kLanes);
@@ -308,11 +312,11 @@ class BackwardLoop {
     if (t < 0) return;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        __builtin_prefetch(call_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v));
+        __builtin_prefetch(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v));
     }
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     __builtin_prefetch(states + at);
-    __builtin_prefetch(call_.ct_outputs + at);
+    __builtin_prefetch(entry_.ct_outputs + at);
   }
 
   void Write(int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
@@ -321,7 +325,7 @@ class BackwardLoop {
     float* shared = &operands_[phase % 2][r * stride_ + v * gates * kLanes];
     for (int g = 0; g < gates; g++) Store(shared + g * kLanes, ct_zs[first + g]);
     for (int g = 0; g < C::kGates[stage]; g++)
-      Store(call_.ct_zs[ProductNumber(stage, g)] + GateAt(stage, g, r, t, v), ct_zs[g],
+      Store(entry_.ct_zs[ProductNumber(stage, g)] + GateAt(stage, g, r, t, v), ct_zs[g],
             Valid(cell_.units(stage), v));
   }
 
@@ -331,17 +335,17 @@ class BackwardLoop {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;
   }
   float* Elementwise(int k, int64_t r, int64_t v) const {
-    return call_.ct_elementwise + (rows_[r] * (C::kCarried - 1) + k) * sizes_.units +
+    return entry_.ct_elementwise + (rows_[r] * (C::kCarried - 1) + k) * sizes_.units +
            v * kLanes;
   }
 
-  const Backward& call_;
+  const Backward& entry_;
   const Sizes sizes_;
   const Stages<C> cell_;
   const Rows rows_;
   const int64_t stride_;
   Buffer operands_[2];
-  std::vector<Slot> slots_;
+  std::vector<Worker> workers_;
   typename C::Row row_;
 };
 

@@ -1,4 +1,4 @@
-// What a slot of a loop keeps from phase to phase.
+// What a worker of a loop keeps from phase to phase.
 #ifndef JAXRNN_CARRIED_H_
 #define JAXRNN_CARRIED_H_
 
@@ -9,15 +9,15 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// For each row and each vector of the slot's units kCount vectors, as the functions of
-// the cells need them.
+// For each row and each vector of the worker's units kCount vectors, as the functions
+// of the cells need them.
 template <int kCount>
 class Carried {
  public:
-  Carried(const Share& share, int64_t batch)
-      : first_(share.first),
+  Carried(const VectorRange& range, int64_t batch)
+      : first_(range.first),
         batch_(batch),
-        memory_(Allocate(share.size() * batch * kCount * kLanes)) {}
+        memory_(Allocate(range.size() * batch * kCount * kLanes)) {}
 
   // Of vector v of row r.
   float* operator()(int64_t v, int64_t r) const {

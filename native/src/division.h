@@ -1,4 +1,4 @@
-// How the work of calls is divided among threads.
+// How the work of a call is divided among threads.
 #ifndef JAXRNN_DIVISION_H_
 #define JAXRNN_DIVISION_H_
 
@@ -8,56 +8,56 @@
 
 namespace jaxrnn {
 
-// The work of one of several equal calls. Its unit is the time of a multiplication.
+// The work of one of several equal entries, in units of the time of a multiplication.
 struct Work {
-  int64_t rows;       // Those that groups divide.
-  double row, group;  // The work for a row, and that for a group, however small.
-  int64_t vectors;    // Those that slots divide.
-  int64_t phases;     // After each of them slots meet.
-  // Each group has a copy of the matrices, which must not be too many.
-  int64_t most_groups = std::numeric_limits<int64_t>::max();
+  int64_t rows;           // Divided into row blocks.
+  double row, row_block;  // The work for a row; for a row block, however small.
+  int64_t vectors;        // Divided among workers.
+  int64_t phases;         // After each phase the workers meet.
+  // Each row block takes memory for a copy of the matrices.
+  int64_t most_row_blocks = std::numeric_limits<int64_t>::max();
 };
 
-// Each call is divided into groups of rows, and each group among slots.
+// Each entry is divided into row blocks, and each row block among workers.
 struct Division {
-  int64_t groups, slots;
+  int64_t row_blocks, workers;
 };
 
 // How long it takes until another thread works: about 5 microseconds.
 constexpr double kStart = 180'000;
-// For each slot that is more, how long slots take to meet: half a microsecond.
+// How long each further worker delays a meeting: half a microsecond.
 constexpr double kMeeting = 18'000;
-// How much longer slots that do the same take, since each waits for the slowest one.
+// How much longer workers take, since each waits for the slowest one.
 constexpr double kWaiting = 1.06;
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The time until all calls have ended, if as many groups run beside each other as there
-// are threads for.
-inline double Time(const Work& work, Division division, int64_t calls,
+// The time until all entries have ended, if as many row blocks run at the same time as
+// there are threads for.
+inline double Time(const Work& work, Division division, int64_t entries,
                    int64_t threads) {
-  const auto [groups, slots] = division;
-  double time = CeilDiv(work.rows, groups) * work.row + work.group;
-  if (slots > 1) {
-    time *= kWaiting * CeilDiv(work.vectors, slots) / work.vectors;
-    time += kMeeting * (slots - 1) * work.phases;
+  const auto [row_blocks, workers] = division;
+  double time = CeilDiv(work.rows, row_blocks) * work.row + work.row_block;
+  if (workers > 1) {
+    time *= kWaiting * CeilDiv(work.vectors, workers) / work.vectors;
+    time += kMeeting * (workers - 1) * work.phases;
   }
-  const bool alone = slots == 1 && (calls * groups == 1 || threads == 1);
-  return CeilDiv(calls * groups, threads / slots) * time + (alone ? 0 : kStart);
+  const bool alone = workers == 1 && (entries * row_blocks == 1 || threads == 1);
+  return CeilDiv(entries * row_blocks, threads / workers) * time + (alone ? 0 : kStart);
 }
 
 // The division with the least time.
-inline Division Divide(const Work& work, int64_t calls, int64_t threads) {
+inline Division Divide(const Work& work, int64_t entries, int64_t threads) {
   Division best = {1, 1};
   double least = std::numeric_limits<double>::infinity();
-  const int64_t most_groups = std::min({threads, work.rows, work.most_groups});
-  for (int64_t groups = 1; groups <= most_groups; groups++) {
-    for (int64_t slots = 1; slots <= std::min(threads / groups, work.vectors);
-         slots++) {
-      const double time = Time(work, {groups, slots}, calls, threads);
+  const int64_t most_row_blocks = std::min({threads, work.rows, work.most_row_blocks});
+  for (int64_t row_blocks = 1; row_blocks <= most_row_blocks; row_blocks++) {
+    for (int64_t workers = 1; workers <= std::min(threads / row_blocks, work.vectors);
+         workers++) {
+      const double time = Time(work, {row_blocks, workers}, entries, threads);
       if (time >= least) continue;
       least = time;
-      best = {groups, slots};
+      best = {row_blocks, workers};
     }
   }
   return best;

@@ -1,5 +1,5 @@
 // The calls from XLA: finds the arrays of a call, checks their types and sizes, runs
-// it.
+// the loop.
 #include "xla/ffi/api/ffi.h"
 
 #include <algorithm>
@@ -73,26 +73,23 @@ std::string Shape(int64_t entries, Axes axes) {
 
 // The arguments and the results of a call. They have entries along their first axis; an
 // argument has 1 there if all entries share it.
-struct Entries {
+struct Call {
   ffi::RemainingArgs args;
   ffi::RemainingRets rets;
 
-  int64_t Count() const {
+  int64_t Entries() const {
     auto result = rets.get<ffi::AnyBuffer>(0);
     if (!result.has_value() || (*result)->dimensions().size() == 0) return 1;
     return (*result)->dimensions()[0];
   }
 };
 
-// Takes those of one entry in their order. After the first that does not match, `error`
-// names it.
+// Takes the buffers of one entry in their order. After the first that does not match,
+// `error` names it.
 class Buffers {
  public:
-  Buffers(const Entries& entries, int64_t entry)
-      : args_(entries.args),
-        rets_(entries.rets),
-        entries_(entries.Count()),
-        entry_(entry) {}
+  Buffers(const Call& call, int64_t number)
+      : args_(call.args), rets_(call.rets), entries_(call.Entries()), number_(number) {}
 
   const float* Floats(const std::string& name, Axes axes) {
     return static_cast<const float*>(Argument(name, ffi::DataType::F32, axes));
@@ -132,7 +129,7 @@ class Buffers {
     int64_t count = dimensions.size() == 0 ? 0 : dimensions[0];
     if ((count == entries || count == entries_) && Matches(dimensions, axes)) {
       size_t size = buffer.size_bytes() / count;
-      return static_cast<char*>(buffer.untyped_data()) + entry_ % count * size;
+      return static_cast<char*>(buffer.untyped_data()) + number_ % count * size;
     }
     return Fail(name, "must be " + wanted + Shape(entries_, axes) +
                           ", but its shape is " + Shape(dimensions));
@@ -145,7 +142,7 @@ class Buffers {
 
   ffi::RemainingArgs args_;
   ffi::RemainingRets rets_;
-  int64_t entries_, entry_;
+  int64_t entries_, number_;
   size_t arg_ = 0, ret_ = 0;
 };
 
@@ -157,8 +154,8 @@ std::string Of(const char* name, int k) {
 // The arrays whose shapes all calls share.
 class Sequences : public Buffers {
  public:
-  Sequences(const Entries& entries, int64_t entry, Sizes& sizes)
-      : Buffers(entries, entry),
+  Sequences(const Call& call, int64_t number, Sizes& sizes)
+      : Buffers(call, number),
         sizes_(sizes),
         first_(sizes.time_major ? sizes.time : sizes.batch),
         second_(sizes.time_major ? sizes.batch : sizes.time) {}
@@ -179,11 +176,11 @@ class Sequences : public Buffers {
   int64_t &first_, &second_;
 };
 
-// And those that the loops share.
+// And the arrays that the loops share.
 class Arrays : public Sequences {
  public:
-  Arrays(const Entries& entries, int64_t entry, Cell cell, Sizes& sizes)
-      : Sequences(entries, entry, sizes), cell_(cell) {}
+  Arrays(const Call& call, int64_t number, Cell cell, Sizes& sizes)
+      : Sequences(call, number, sizes), cell_(cell) {}
 
   // The columns of product k: a multiple of a size.
   Axis Columns(int k) {
@@ -281,61 +278,62 @@ const Choice& Chosen() {
   return choice;
 }
 
-// Runs a loop of the target for all entries; find(call, entry) finds the arrays of one.
-template <typename Loop, typename Call, typename Find>
-ffi::Error RunLoop(Loop Target::* loop, const Call& without_arrays,
-                   const Entries& entries, const Find& find, ffi::ThreadPool& pool) {
+// Runs a loop of the target for all entries; find(entry, number) finds the arrays of
+// one.
+template <typename Loop, typename Entry, typename Find>
+ffi::Error RunLoop(Loop Target::* loop, const Entry& without_arrays, const Call& call,
+                   const Find& find, ffi::ThreadPool& pool) {
   if (const std::string& error = Chosen().error; !error.empty())
     return ffi::Error(ffi::ErrorCode::kFailedPrecondition, error);
   PoolExecutor executor(pool);
   try {
-    std::vector<Call> calls(entries.Count(), without_arrays);
-    for (size_t k = 0; k < calls.size(); k++)
-      if (ffi::Error error = find(calls[k], k); error.failure()) return error;
-    (Chosen().target.*loop)(calls, executor);
+    std::vector<Entry> entries(call.Entries(), without_arrays);
+    for (size_t k = 0; k < entries.size(); k++)
+      if (ffi::Error error = find(entries[k], k); error.failure()) return error;
+    (Chosen().target.*loop)(entries, executor);
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
   }
   return ffi::Error::Success();
 }
 
-ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
+ffi::Error FindArrays(Forward& entry, const Call& call, int64_t number,
                       bool elementwise, bool restarts, bool new_states, bool save) {
-  Sizes& sizes = call.sizes;
-  Arrays arrays(entries, entry, call.cell, sizes);
-  const int products = Products(call.cell);
+  Sizes& sizes = entry.sizes;
+  Arrays arrays(call, number, entry.cell, sizes);
+  const int products = Products(entry.cell);
 
-  call.lengths = arrays.Lengths();
-  if (restarts) call.starts = arrays.Starts();
-  call.x = arrays.Sequence("x", {sizes.depth});
+  entry.lengths = arrays.Lengths();
+  if (restarts) entry.starts = arrays.Starts();
+  entry.x = arrays.Sequence("x", {sizes.depth});
   for (int k = 0; k < products; k++) {
-    const Product product = ProductOf(call.cell, k);
+    const Product product = ProductOf(entry.cell, k);
     const Axis columns = arrays.Columns(k);
     if (product.inputs)
-      call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{sizes.depth}, columns});
-    if (product.state) call.w_state[k] = arrays.WState(k);
-    if (product.bias) call.bias[k] = arrays.Floats(Of("bias", k), {columns});
+      entry.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{sizes.depth}, columns});
+    if (product.state) entry.w_state[k] = arrays.WState(k);
+    if (product.bias) entry.bias[k] = arrays.Floats(Of("bias", k), {columns});
   }
-  if (elementwise) call.settings.elementwise = arrays.Elementwise();
-  call.h = arrays.H("h", sizes.batch);
-  call.c = arrays.C("c", sizes.batch);
+  if (elementwise) entry.settings.elementwise = arrays.Elementwise();
+  entry.h = arrays.H("h", sizes.batch);
+  entry.c = arrays.C("c", sizes.batch);
   if (restarts) {
-    call.restart_h = arrays.H("restart_h", sizes.sequences);
-    call.restart_c = arrays.C("restart_c", sizes.sequences);
+    entry.restart_h = arrays.H("restart_h", sizes.sequences);
+    entry.restart_c = arrays.C("restart_c", sizes.sequences);
   }
 
-  call.outputs = arrays.HSequenceResult("outputs");
-  call.last_h = arrays.HResult("last_h", sizes.batch);
-  call.last_c = arrays.CResult("last_c", sizes.batch);
-  if (new_states) call.new_c = arrays.CSequenceResult("new_c");
+  entry.outputs = arrays.HSequenceResult("outputs");
+  entry.last_h = arrays.HResult("last_h", sizes.batch);
+  entry.last_c = arrays.CResult("last_c", sizes.batch);
+  if (new_states) entry.new_c = arrays.CSequenceResult("new_c");
   if (save) {
     for (int k = 0; k < products; k++)
-      call.zs[k] = arrays.SequenceResult(Of("zs", k), arrays.Columns(k));
-    call.saved_h = arrays.HSequenceResult("saved_h");
-    call.saved_c = arrays.CSequenceResult("saved_c");
+      entry.zs[k] = arrays.SequenceResult(Of("zs", k), arrays.Columns(k));
+    entry.saved_h = arrays.HSequenceResult("saved_h");
+    entry.saved_c = arrays.CSequenceResult("saved_c");
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  return CheckStarts(call.starts, sizes);
+  return CheckStarts(entry.starts, sizes);
 }
 
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -346,51 +344,51 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (ffi::Error error = CheckAttributes(cell, activation, elementwise, time_axis);
       error.failure())
     return error;
-  Forward call = {
+  Forward entry = {
       static_cast<Cell>(cell),
       UnknownSizes(time_axis),
       {Activation(activation), forget_bias, cell_clip, output_clip, nullptr}};
-  Entries entries = {args, rets};
-  auto find = [&](Forward& own, int64_t entry) {
-    return FindArrays(own, entries, entry, elementwise, restarts, new_states, save);
+  const Call call = {args, rets};
+  auto find = [&](Forward& own, int64_t number) {
+    return FindArrays(own, call, number, elementwise, restarts, new_states, save);
   };
-  return RunLoop(&Target::forward, call, entries, find, pool);
+  return RunLoop(&Target::forward, entry, call, find, pool);
 }
 
-ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
+ffi::Error FindArrays(Backward& entry, const Call& call, int64_t number,
                       bool elementwise, bool restarts, bool new_states) {
-  Sizes& sizes = call.sizes;
-  Arrays arrays(entries, entry, call.cell, sizes);
-  const int products = Products(call.cell);
+  Sizes& sizes = entry.sizes;
+  Arrays arrays(call, number, entry.cell, sizes);
+  const int products = Products(entry.cell);
 
-  call.lengths = arrays.Lengths();
-  if (restarts) call.starts = arrays.Starts();
+  entry.lengths = arrays.Lengths();
+  if (restarts) entry.starts = arrays.Starts();
   for (int k = 0; k < products; k++) {
-    if (ProductOf(call.cell, k).state) call.w_state[k] = arrays.WState(k);
+    if (ProductOf(entry.cell, k).state) entry.w_state[k] = arrays.WState(k);
   }
-  if (elementwise) call.settings.elementwise = arrays.Elementwise();
+  if (elementwise) entry.settings.elementwise = arrays.Elementwise();
   for (int k = 0; k < products; k++)
-    call.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
-  call.saved_h = arrays.HSequence("saved_h");
-  call.saved_c = arrays.CSequence("saved_c");
-  call.ct_outputs = arrays.HSequence("ct_outputs");
-  if (new_states) call.ct_new_c = arrays.CSequence("ct_new_c");
-  call.ct_last_h = arrays.H("ct_last_h", sizes.batch);
-  call.ct_last_c = arrays.C("ct_last_c", sizes.batch);
+    entry.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
+  entry.saved_h = arrays.HSequence("saved_h");
+  entry.saved_c = arrays.CSequence("saved_c");
+  entry.ct_outputs = arrays.HSequence("ct_outputs");
+  if (new_states) entry.ct_new_c = arrays.CSequence("ct_new_c");
+  entry.ct_last_h = arrays.H("ct_last_h", sizes.batch);
+  entry.ct_last_c = arrays.C("ct_last_c", sizes.batch);
 
   for (int k = 0; k < products; k++)
-    call.ct_zs[k] = arrays.SequenceResult(Of("ct_zs", k), arrays.Columns(k));
-  if (HasOperand(call.cell))
-    call.operand = arrays.SequenceResult("operand", {sizes.units});
-  call.ct_h = arrays.HResult("ct_h", sizes.batch);
-  call.ct_c = arrays.CResult("ct_c", sizes.batch);
+    entry.ct_zs[k] = arrays.SequenceResult(Of("ct_zs", k), arrays.Columns(k));
+  if (HasOperand(entry.cell))
+    entry.operand = arrays.SequenceResult("operand", {sizes.units});
+  entry.ct_h = arrays.HResult("ct_h", sizes.batch);
+  entry.ct_c = arrays.CResult("ct_c", sizes.batch);
   if (restarts) {
-    call.ct_restart_h = arrays.HResult("ct_restart_h", sizes.sequences);
-    call.ct_restart_c = arrays.CResult("ct_restart_c", sizes.sequences);
+    entry.ct_restart_h = arrays.HResult("ct_restart_h", sizes.sequences);
+    entry.ct_restart_c = arrays.CResult("ct_restart_c", sizes.sequences);
   }
-  if (elementwise) call.ct_elementwise = arrays.ElementwiseResult();
+  if (elementwise) entry.ct_elementwise = arrays.ElementwiseResult();
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  return CheckStarts(call.starts, sizes);
+  return CheckStarts(entry.starts, sizes);
 }
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -401,31 +399,32 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (ffi::Error error = CheckAttributes(cell, activation, elementwise, time_axis);
       error.failure())
     return error;
-  Backward call = {
+  Backward entry = {
       static_cast<Cell>(cell),
       UnknownSizes(time_axis),
       {Activation(activation), forget_bias, cell_clip, output_clip, nullptr}};
-  Entries entries = {args, rets};
-  auto find = [&](Backward& own, int64_t entry) {
-    return FindArrays(own, entries, entry, elementwise, restarts, new_states);
+  const Call call = {args, rets};
+  auto find = [&](Backward& own, int64_t number) {
+    return FindArrays(own, call, number, elementwise, restarts, new_states);
   };
-  return RunLoop(&Target::backward, call, entries, find, pool);
+  return RunLoop(&Target::backward, entry, call, find, pool);
 }
 
-ffi::Error FindArrays(Weights& call, const Entries& entries, int64_t entry, bool inputs,
+ffi::Error FindArrays(Weights& entry, const Call& call, int64_t number, bool inputs,
                       bool state, bool bias) {
-  Sizes& sizes = call.sizes;
+  Sizes& sizes = entry.sizes;
   if (!inputs) sizes.depth = 0;
   if (!state) sizes.units = 0;
-  Sequences arrays(entries, entry, sizes);
-  const Axis columns = {call.columns};
-  call.lengths = arrays.Lengths();
-  if (inputs) call.x = arrays.Sequence("x", {sizes.depth});
-  if (state) call.operand = arrays.Sequence("operand", {sizes.units});
-  call.ct_zs = arrays.Sequence("ct_zs", columns);
-  if (inputs) call.ct_w_inputs = arrays.Result("ct_w_inputs", {{sizes.depth}, columns});
-  if (state) call.ct_w_state = arrays.Result("ct_w_state", {{sizes.units}, columns});
-  if (bias) call.ct_bias = arrays.Result("ct_bias", {columns});
+  Sequences arrays(call, number, sizes);
+  const Axis columns = {entry.columns};
+  entry.lengths = arrays.Lengths();
+  if (inputs) entry.x = arrays.Sequence("x", {sizes.depth});
+  if (state) entry.operand = arrays.Sequence("operand", {sizes.units});
+  entry.ct_zs = arrays.Sequence("ct_zs", columns);
+  if (inputs)
+    entry.ct_w_inputs = arrays.Result("ct_w_inputs", {{sizes.depth}, columns});
+  if (state) entry.ct_w_state = arrays.Result("ct_w_state", {{sizes.units}, columns});
+  if (bias) entry.ct_bias = arrays.Result("ct_bias", {columns});
   return arrays.Finish();
 }
 
@@ -433,23 +432,24 @@ ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t time_axis, bool inputs,
                        bool state, bool bias) {
   if (ffi::Error error = CheckTimeAxis(time_axis); error.failure()) return error;
-  Weights call = {UnknownSizes(time_axis), kUnknown};
-  Entries entries = {args, rets};
-  auto find = [&](Weights& own, int64_t entry) {
-    return FindArrays(own, entries, entry, inputs, state, bias);
+  Weights entry = {UnknownSizes(time_axis), kUnknown};
+  const Call call = {args, rets};
+  auto find = [&](Weights& own, int64_t number) {
+    return FindArrays(own, call, number, inputs, state, bias);
   };
-  return RunLoop(&Target::weights, call, entries, find, pool);
+  return RunLoop(&Target::weights, entry, call, find, pool);
 }
 
-ffi::Error FindArrays(Inputs& call, const Entries& entries, int64_t entry) {
-  Sequences arrays(entries, entry, call.sizes);
-  call.lengths = arrays.Lengths();
-  for (int k = 0; k < call.products; k++) {
-    const Axis columns = {call.columns[k]};
-    call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{call.sizes.depth}, columns});
-    call.ct_zs[k] = arrays.Sequence(Of("ct_zs", k), columns);
+ffi::Error FindArrays(Inputs& entry, const Call& call, int64_t number) {
+  Sequences arrays(call, number, entry.sizes);
+  entry.lengths = arrays.Lengths();
+  for (int k = 0; k < entry.products; k++) {
+    const Axis columns = {entry.columns[k]};
+    entry.w_inputs[k] =
+        arrays.Floats(Of("w_inputs", k), {{entry.sizes.depth}, columns});
+    entry.ct_zs[k] = arrays.Sequence(Of("ct_zs", k), columns);
   }
-  call.ct_x = arrays.SequenceResult("ct_x", {call.sizes.depth});
+  entry.ct_x = arrays.SequenceResult("ct_x", {entry.sizes.depth});
   return arrays.Finish();
 }
 
@@ -459,12 +459,12 @@ ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (products < 1 || products > kMaxProducts)
     return ffi::Error::InvalidArgument("products must be from 1 to " +
                                        std::to_string(kMaxProducts));
-  Inputs call = {UnknownSizes(time_axis), products, {kUnknown, kUnknown, kUnknown}};
-  Entries entries = {args, rets};
-  auto find = [&](Inputs& own, int64_t entry) {
-    return FindArrays(own, entries, entry);
+  Inputs entry = {UnknownSizes(time_axis), products, {kUnknown, kUnknown, kUnknown}};
+  const Call call = {args, rets};
+  auto find = [&](Inputs& own, int64_t number) {
+    return FindArrays(own, call, number);
   };
-  return RunLoop(&Target::inputs, call, entries, find, pool);
+  return RunLoop(&Target::inputs, entry, call, find, pool);
 }
 
 }  // namespace

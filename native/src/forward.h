@@ -19,49 +19,49 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps of a group of rows. Each slot has some of the units. A phase is
-// a stage of a step: all slots must have ended it before any begins the next, which
-// multiplies what they wrote.
+// Runs C over all steps of a row block. Each worker has some of the units. A phase
+// is a stage of a step: all workers must have ended it before any begins the next,
+// which multiplies what they wrote.
 template <typename C>
 class ForwardLoop {
  public:
-  ForwardLoop(const Forward& call, Group group, int64_t slots)
-      : call_(call),
-        sizes_(call.sizes),
+  ForwardLoop(const Forward& entry, RowBlock row_block, int64_t workers)
+      : entry_(entry),
+        sizes_(entry.sizes),
         cell_(sizes_),
-        rows_(sizes_, call.lengths, group),
+        rows_(sizes_, entry.lengths, row_block),
         blocks_(rows_, sizes_.time),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
-        row_(call.settings, sizes_.units) {
+        row_(entry.settings, sizes_.units) {
     for (int k = 0; k < 3; k++)
       operands_[k] = Allocate(rows_.count() * strides_[k / 2]);
     for (int64_t r = 0; r < rows_.count(); r++) {
       std::memcpy(&operands_[0][r * strides_[0]],
-                  StartOf(call.h, call.restart_h, sizes_.outputs, r, 0),
+                  StartOf(entry.h, entry.restart_h, sizes_.outputs, r, 0),
                   sizeof(float) * sizes_.outputs);
       std::fill_n(&operands_[0][r * strides_[0] + sizes_.outputs],
                   Padded(sizes_.outputs) - sizes_.outputs, 0.0f);
     }
-    for (int64_t s = 0; s < slots; s++) {
-      const std::vector<Share> shares = cell_.Shares(s, slots);
-      slots_.push_back({shares, ForwardPanels<C>(shares, sizes_, blocks_.most_rows()),
-                        Carried<1>(shares[0], rows_.count())});
+    for (int64_t s = 0; s < workers; s++) {
+      const std::vector<VectorRange> ranges = cell_.Ranges(s, workers);
+      workers_.push_back({ranges, ForwardPanels<C>(ranges, sizes_, blocks_.most_rows()),
+                          Carried<1>(ranges[0], rows_.count())});
       if (!rows_.contiguous())
-        slots_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
+        workers_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
     }
   }
 
   int64_t phases() const { return sizes_.time * C::kStages; }
 
-  void Run(int64_t slot_number, int64_t phase) {
-    Slot& slot = slots_[slot_number];
+  void Run(int64_t number, int64_t phase) {
+    Worker& worker = workers_[number];
     const int64_t t = phase / C::kStages, n = rows_.alive(t);
     const int stage = int(phase % C::kStages);
-    if (phase == 0) Prepare(slot);
-    if (stage == 0) Begin(slot, t);
+    if (phase == 0) Prepare(worker);
+    if (stage == 0) Begin(worker, t);
     // States alternate between two buffers; a second stage has an operand of its own.
     const In operand = {operands_[stage ? 2 : t % 2].get(), strides_[stage ? 1 : 0]};
-    for (const ForwardPanel& packed : slot.panels[stage]) {
+    for (const ForwardPanel& packed : worker.panels[stage]) {
       const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
       const int64_t width = gates * packed.panel.count * kLanes;
       float* zs = packed.zs + blocks_.offset(t) * width;
@@ -70,62 +70,63 @@ class ForwardLoop {
                cell_.rows(stage), {of_state.data, width}, of_state);
       for (int64_t r = 0; !C::kByRow && r < n; r++) {
         for (int v = 0; v < packed.panel.count; v++) {
-          Update(slot, stage, t, r, packed.panel.first + v,
+          Update(worker, stage, t, r, packed.panel.first + v,
                  zs + r * width + v * gates * kLanes);
         }
       }
     }
     if constexpr (C::kByRow)
-      for (int64_t r = 0; r < n; r++) UpdateRow(slot, t, r);
+      for (int64_t r = 0; r < n; r++) UpdateRow(worker, t, r);
   }
 
  private:
-  struct Slot {
-    std::vector<Share> shares;  // Of each stage.
+  struct Worker {
+    std::vector<VectorRange> ranges;  // One for each stage.
     ForwardPanels<C> panels;
     Carried<1> carried;
     Buffer x;  // The inputs of a block of steps, if they are not in one piece.
 
     // Of the units of c, and of those of h.
-    const Share& of_c() const { return shares.front(); }
-    const Share& of_h() const { return shares.back(); }
+    const VectorRange& of_c() const { return ranges.front(); }
+    const VectorRange& of_h() const { return ranges.back(); }
   };
 
   // The state, of so many units, from which row r starts at step t, if a sequence
   // starts there; else `otherwise`.
   const float* StartOf(const float* otherwise, const float* restarts, int64_t units,
                        int64_t r, int64_t t) const {
-    const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t)] : -1;
+    const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t)] : -1;
     if (sequence >= 0) return restarts + sequence * units;
     return otherwise ? otherwise + rows_[r] * units : nullptr;
   }
 
-  // What a slot does before the first step. A row without steps keeps its state.
-  void Prepare(Slot& slot) {
-    slot.panels.Pack(call_);
-    const int64_t slots = slots_.size();
-    for (int64_t r = &slot - slots_.data(); r < rows_.count(); r += slots) ZeroDead(r);
-    for (int64_t v = slot.of_h().first; v < slot.of_h().end; v++) {
+  // What a worker does before the first step. A row without steps keeps its state.
+  void Prepare(Worker& worker) {
+    worker.panels.Pack(entry_);
+    const int64_t workers = workers_.size();
+    for (int64_t r = &worker - workers_.data(); r < rows_.count(); r += workers)
+      ZeroDead(r);
+    for (int64_t v = worker.of_h().first; v < worker.of_h().end; v++) {
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++)
-        Copy(call_.h, call_.last_h, sizes_.outputs, r, v);
+        Copy(entry_.h, entry_.last_h, sizes_.outputs, r, v);
     }
-    for (int64_t v = slot.of_c().first; C::kHasC && v < slot.of_c().end; v++) {
+    for (int64_t v = worker.of_c().first; C::kHasC && v < worker.of_c().end; v++) {
       for (int64_t r = 0; r < rows_.count(); r++) {
         const int64_t at = rows_[r] * sizes_.units + v * kLanes;
-        Store(slot.carried(v, r), Load(call_.c + at, Valid(sizes_.units, v)));
-        if (r >= rows_.alive(0)) Copy(call_.c, call_.last_c, sizes_.units, r, v);
+        Store(worker.carried(v, r), Load(entry_.c + at, Valid(sizes_.units, v)));
+        if (r >= rows_.alive(0)) Copy(entry_.c, entry_.last_c, sizes_.units, r, v);
       }
     }
   }
 
-  // The steps at which row r is not alive. Rows, not units, are divided among slots.
+  // The steps at which row r is not alive. Rows, not units, are divided among workers.
   void ZeroDead(int64_t r) const {
-    rows_.ZeroDead(r, call_.outputs, sizes_.outputs);
-    rows_.ZeroDead(r, call_.new_c, sizes_.units);
-    rows_.ZeroDead(r, call_.saved_h, sizes_.outputs);
-    rows_.ZeroDead(r, call_.saved_c, sizes_.units);
-    for (int k = 0; k < Products(call_.cell); k++)
-      rows_.ZeroDead(r, call_.zs[k], sizes_.Columns(call_.cell, k));
+    rows_.ZeroDead(r, entry_.outputs, sizes_.outputs);
+    rows_.ZeroDead(r, entry_.new_c, sizes_.units);
+    rows_.ZeroDead(r, entry_.saved_h, sizes_.outputs);
+    rows_.ZeroDead(r, entry_.saved_c, sizes_.units);
+    for (int k = 0; k < Products(entry_.cell); k++)
+      rows_.ZeroDead(r, entry_.zs[k], sizes_.Columns(entry_.cell, k));
   }
 
   void Copy(const float* from, float* to, int64_t units, int64_t r, int64_t v) const {
@@ -133,45 +134,47 @@ class ForwardLoop {
     std::memcpy(to + at, from + at, sizeof(float) * Valid(units, v));
   }
 
-  // What a slot does before the products of step t.
-  void Begin(Slot& slot, int64_t t) {
-    if (blocks_.end(t)) MultiplyInputs(slot, t, blocks_.end(t));
+  // What a worker does before the products of step t.
+  void Begin(Worker& worker, int64_t t) {
+    if (blocks_.end(t)) MultiplyInputs(worker, t, blocks_.end(t));
     const int64_t n = rows_.alive(t);
-    for (int64_t v = slot.of_h().first; call_.saved_h && v < slot.of_h().end; v++) {
+    for (int64_t v = worker.of_h().first; entry_.saved_h && v < worker.of_h().end;
+         v++) {
       for (int64_t r = 0; r < n; r++) {
-        std::memcpy(call_.saved_h + At(sizes_.outputs, r, t, v),
+        std::memcpy(entry_.saved_h + At(sizes_.outputs, r, t, v),
                     &operands_[t % 2][r * strides_[0] + v * kLanes],
                     sizeof(float) * Valid(sizes_.outputs, v));
       }
     }
-    for (int64_t v = slot.of_c().first; C::kHasC && v < slot.of_c().end; v++)
-      BeginC(slot, t, v);
+    for (int64_t v = worker.of_c().first; C::kHasC && v < worker.of_c().end; v++)
+      BeginC(worker, t, v);
   }
 
   // The h of a sequence that starts was written at the end of the step before.
-  void BeginC(Slot& slot, int64_t t, int64_t v) {
+  void BeginC(Worker& worker, int64_t t, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const int64_t n = rows_.alive(t);
-    for (int64_t r = 0; call_.starts && r < n; r++) {
-      if (const float* start = StartOf(nullptr, call_.restart_c, sizes_.units, r, t))
-        Store(slot.carried(v, r), Load(start + v * kLanes, valid));
+    for (int64_t r = 0; entry_.starts && r < n; r++) {
+      if (const float* start = StartOf(nullptr, entry_.restart_c, sizes_.units, r, t))
+        Store(worker.carried(v, r), Load(start + v * kLanes, valid));
     }
-    for (int64_t r = 0; call_.saved_c && r < n; r++) {
-      Store(call_.saved_c + At(sizes_.units, r, t, v), Load(slot.carried(v, r)), valid);
+    for (int64_t r = 0; entry_.saved_c && r < n; r++) {
+      Store(entry_.saved_c + At(sizes_.units, r, t, v), Load(worker.carried(v, r)),
+            valid);
     }
   }
 
   // The products of the inputs, with the bias, from step t to the end of its block.
-  void MultiplyInputs(Slot& slot, int64_t t, int64_t end) {
+  void MultiplyInputs(Worker& worker, int64_t t, int64_t end) {
     const int64_t depth = sizes_.depth;
     const int64_t rows = blocks_.offset(end - 1) + rows_.alive(end - 1);
     if (rows == 0) return;
-    if (slot.x) GatherInputs(slot, t, end);
-    const In x = slot.x ? In{slot.x.get(), Stride(depth)}
-                        : In{call_.x + rows_.At(0, t) * depth, depth};
+    if (worker.x) GatherInputs(worker, t, end);
+    const In x = worker.x ? In{worker.x.get(), Stride(depth)}
+                          : In{entry_.x + rows_.At(0, t) * depth, depth};
     for (int stage = 0; stage < C::kStages; stage++) {
       const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
-      for (const ForwardPanel& packed : slot.panels[stage]) {
+      for (const ForwardPanel& packed : worker.panels[stage]) {
         const int64_t width = gates * packed.panel.count * kLanes;
         if (inputs > 0)
           Multiply(rows, inputs * packed.panel.count, x, packed.w_inputs, depth,
@@ -185,31 +188,32 @@ class ForwardLoop {
   }
 
   // Copies the inputs of a block of steps into one piece.
-  void GatherInputs(Slot& slot, int64_t t, int64_t end) {
+  void GatherInputs(Worker& worker, int64_t t, int64_t end) {
     const int64_t depth = sizes_.depth, stride = Stride(depth);
     for (; t < end; t++) {
       for (int64_t r = 0; r < rows_.alive(t); r++) {
-        std::memcpy(&slot.x[(blocks_.offset(t) + r) * stride],
-                    call_.x + rows_.At(r, t) * depth, sizeof(float) * depth);
+        std::memcpy(&worker.x[(blocks_.offset(t) + r) * stride],
+                    entry_.x + rows_.At(r, t) * depth, sizeof(float) * depth);
       }
     }
   }
 
   // The elementwise work for a vector of units of row r, whose products are z.
-  void Update(Slot& slot, int stage, int64_t t, int64_t r, int64_t v, const float* z) {
+  void Update(Worker& worker, int stage, int64_t t, int64_t r, int64_t v,
+              const float* z) {
     const int valid = Valid(cell_.units(stage), v);
     Vec values[4];
     for (int g = 0; g < C::kGates[stage]; g++) {
       values[g] = Load(z + g * kLanes);
-      if (call_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
+      if (entry_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
     }
-    const SettingsVec besides = Besides<C>(call_.settings, sizes_, stage, v);
+    const SettingsVec besides = Besides<C>(entry_.settings, sizes_, stage, v);
     const auto state = [&] {
       return Load(&operands_[t % 2][r * strides_[0] + v * kLanes]);
     };
     if constexpr (C::kStages > 1) {
       if (stage == 0) {
-        float* carried = slot.carried(v, r);
+        float* carried = worker.carried(v, r);
         const Vec h = C::kHasC ? Vec{} : state();
         Store(&operands_[2][r * strides_[1] + v * kLanes],
               C::Operand(values, h, carried, besides));
@@ -219,32 +223,32 @@ class ForwardLoop {
     }
     // A projected h has other units than what is carried.
     constexpr bool carries = !C::kHasC || C::kStages == 1;
-    float* carried = carries ? slot.carried(v, r) : nullptr;
+    float* carried = carries ? worker.carried(v, r) : nullptr;
     const Vec next = C::Update(values, state(), carried, besides);
     if (C::kHasC && C::kStages == 1) EndC(t, r, v, carried);
     EndH(t, r, v, next);
   }
 
-  // The elementwise work of row r, all of whose units the slot has.
-  void UpdateRow(Slot& slot, int64_t t, int64_t r) {
-    for (const ForwardPanel& packed : slot.panels[0]) {
+  // The elementwise work of row r, all of whose units the worker has.
+  void UpdateRow(Worker& worker, int64_t t, int64_t r) {
+    for (const ForwardPanel& packed : worker.panels[0]) {
       const Panel& panel = packed.panel;
       const int64_t row = blocks_.offset(t) + r;
       const float* z = packed.zs + row * panel.count * C::kGates[0] * kLanes;
       for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
         for (int g = 0; g < C::kGates[0]; g++, z += kLanes) {
           Store(row_.z(g) + v * kLanes, Load(z));
-          if (call_.zs[0])
+          if (entry_.zs[0])
             Store(Zs(0, g, r, t) + v * kLanes, Load(z), Valid(sizes_.units, v));
         }
       }
     }
-    for (int64_t v = 0; v < slot.of_c().end; v++)
-      Store(row_.c() + v * kLanes, Load(slot.carried(v, r)));
+    for (int64_t v = 0; v < worker.of_c().end; v++)
+      Store(row_.c() + v * kLanes, Load(worker.carried(v, r)));
     row_.Step();
-    for (int64_t v = 0; v < slot.of_c().end; v++) {
-      Store(slot.carried(v, r), Load(row_.next_c() + v * kLanes));
-      EndC(t, r, v, slot.carried(v, r));
+    for (int64_t v = 0; v < worker.of_c().end; v++) {
+      Store(worker.carried(v, r), Load(row_.next_c() + v * kLanes));
+      EndC(t, r, v, worker.carried(v, r));
       EndH(t, r, v, Load(row_.h() + v * kLanes));
     }
   }
@@ -252,22 +256,22 @@ class ForwardLoop {
   // Stores the c after step t.
   void EndC(int64_t t, int64_t r, int64_t v, const float* c) {
     const int valid = Valid(sizes_.units, v);
-    if (call_.new_c) Store(call_.new_c + At(sizes_.units, r, t, v), Load(c), valid);
+    if (entry_.new_c) Store(entry_.new_c + At(sizes_.units, r, t, v), Load(c), valid);
     if (r >= rows_.alive(t + 1))
-      Store(call_.last_c + rows_[r] * sizes_.units + v * kLanes, Load(c), valid);
+      Store(entry_.last_c + rows_[r] * sizes_.units + v * kLanes, Load(c), valid);
   }
 
   // Stores the h after step t, and that from which the next one starts.
   void EndH(int64_t t, int64_t r, int64_t v, Vec next) {
     const int64_t units = sizes_.outputs;
     const int valid = Valid(units, v);
-    Store(call_.outputs + At(units, r, t, v), next, valid);
+    Store(entry_.outputs + At(units, r, t, v), next, valid);
     float* next_h = &operands_[(t + 1) % 2][r * strides_[0] + v * kLanes];
     Store(next_h, next);
     if (r >= rows_.alive(t + 1)) {
-      Store(call_.last_h + rows_[r] * units + v * kLanes, next, valid);
+      Store(entry_.last_h + rows_[r] * units + v * kLanes, next, valid);
     } else if (const float* start =
-                   StartOf(nullptr, call_.restart_h, units, r, t + 1)) {
+                   StartOf(nullptr, entry_.restart_h, units, r, t + 1)) {
       Store(next_h, Load(start + v * kLanes, valid));
     }
   }
@@ -278,11 +282,11 @@ class ForwardLoop {
   }
 
   float* Zs(int stage, int gate, int64_t r, int64_t t) const {
-    return call_.zs[C::kGate[stage][gate].product] +
+    return entry_.zs[C::kGate[stage][gate].product] +
            cell_.GateAt(stage, gate, rows_.At(r, t));
   }
 
-  const Forward& call_;
+  const Forward& entry_;
   const Sizes sizes_;
   const Stages<C> cell_;
   const Rows rows_;
@@ -290,7 +294,7 @@ class ForwardLoop {
   const int64_t strides_[2];  // Of states, and of a second stage's operands.
   // The states, of even steps and of odd ones, and the operands of a second stage.
   Buffer operands_[3];
-  std::vector<Slot> slots_;
+  std::vector<Worker> workers_;
   typename C::Row row_;
 };
 

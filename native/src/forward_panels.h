@@ -20,24 +20,25 @@ struct ForwardPanel {
   float *w_inputs = nullptr, *w_state = nullptr, *bias = nullptr, *zs = nullptr;
 };
 
-// Those of a slot.
+// The panels of a worker.
 template <typename C>
 class ForwardPanels {
  public:
   // There is room for products of so many rows.
-  ForwardPanels(const std::vector<Share>& shares, const Sizes& sizes, int64_t rows)
+  ForwardPanels(const std::vector<VectorRange>& ranges, const Sizes& sizes,
+                int64_t rows)
       : sizes_(sizes), cell_(sizes) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
       floats +=
-          shares[stage].size() * kLanes *
+          ranges[stage].size() * kLanes *
           (C::kInputGates[stage] * sizes.depth +
            C::kStateGates[stage] * cell_.rows(stage) + C::kGates[stage] * (1 + rows));
     }
     memory_ = Allocate(floats);
     float* next = memory_.get();
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const Panel& panel : shares[stage].Panels(kMaxVectors / C::kGates[stage]))
+      for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))
         stages_[stage].push_back({panel});
       // One kind after the other, as the loop reads them.
       Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
@@ -47,13 +48,13 @@ class ForwardPanels {
     }
   }
 
-  void Pack(const Forward& call) {
+  void Pack(const Forward& entry) {
     for (int stage = 0; stage < C::kStages; stage++) {
       const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
-      Pack(stage, 0, inputs, call.w_inputs, sizes_.depth, &ForwardPanel::w_inputs);
-      Pack(stage, cell_.FirstOfState(stage), gates, call.w_state, cell_.rows(stage),
+      Pack(stage, 0, inputs, entry.w_inputs, sizes_.depth, &ForwardPanel::w_inputs);
+      Pack(stage, cell_.FirstOfState(stage), gates, entry.w_state, cell_.rows(stage),
            &ForwardPanel::w_state);
-      Pack(stage, 0, gates, call.bias, 1, &ForwardPanel::bias);
+      Pack(stage, 0, gates, entry.bias, 1, &ForwardPanel::bias);
     }
   }
 

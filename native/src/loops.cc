@@ -9,10 +9,10 @@
 #include "cells.h"
 #include "division.h"
 #include "forward.h"
-#include "gang.h"
 #include "inputs.h"
 #include "normed.h"
 #include "stages.h"
+#include "team.h"
 #include "weights.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
@@ -20,26 +20,27 @@ namespace {
 
 int64_t Vectors(int64_t size) { return Padded(size) / kLanes; }
 
-// Runs a loop whose arguments are these and the number of slots.
+// Runs a loop whose arguments are these and the number of workers.
 template <typename Loop, typename... Arguments>
-void RunLoop(Executor& executor, int64_t slots, const Arguments&... arguments) {
-  Loop loop(arguments..., slots);
-  RunPhases(executor, slots, loop.phases(),
-            [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
+void RunLoop(Executor& executor, int64_t workers, const Arguments&... arguments) {
+  Loop loop(arguments..., workers);
+  RunPhases(executor, workers, loop.phases(),
+            [&](int64_t worker, int64_t phase) { loop.Run(worker, phase); });
 }
 
-template <typename Loop, typename Call>
-void RunProducts(const std::vector<Call>& calls, double multiplications,
+template <typename Loop, typename Entry>
+void RunProducts(const std::vector<Entry>& entries, double multiplications,
                  int64_t vectors, int64_t phases, Executor& executor) {
-  const Work work = {1, multiplications, 0, vectors, phases};  // Of one row: no groups.
-  const int64_t slots = Divide(work, calls.size(), executor.threads()).slots;
-  RunJobs(executor, executor.threads() / slots, calls.size(),
-          [&](int64_t k) { RunLoop<Loop>(executor, slots, calls[k]); });
+  const Work work = {1, multiplications, 0, vectors,
+                     phases};  // One row: no row blocks.
+  const int64_t workers = Divide(work, entries.size(), executor.threads()).workers;
+  RunJobs(executor, executor.threads() / workers, entries.size(),
+          [&](int64_t k) { RunLoop<Loop>(executor, workers, entries[k]); });
 }
 
-// Of a loop over the steps. Measured: the elementwise work of a gate takes as long as
-// so many multiplications; packing an element of a matrix, as `packing`; and reading a
-// matrix, for each group and step, as a row's product with it.
+// The work of a loop over the steps. Measured: the elementwise work of a gate takes as
+// long as so many multiplications; packing an element of a matrix, as `packing`; and
+// reading a matrix, for each row block and step, as a row's product with it.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
   constexpr double kElementwise = 64, kMostPacked = 1 << 28;  // A GB of floats.
@@ -59,28 +60,30 @@ Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
           std::max<int64_t>(1, kMostPacked / std::max(1.0, inputs + state))};
 }
 
-template <typename Loop, typename Call>
-void RunSteps(const std::vector<Call>& calls, const Work& work, Executor& executor) {
-  const Division division = Divide(work, calls.size(), executor.threads());
-  const int64_t groups = division.groups, slots = division.slots;
-  RunJobs(executor, executor.threads() / slots, calls.size() * groups, [&](int64_t k) {
-    RunLoop<Loop>(executor, slots, calls[k / groups], Group{k % groups, groups});
-  });
+template <typename Loop, typename Entry>
+void RunSteps(const std::vector<Entry>& entries, const Work& work, Executor& executor) {
+  const Division division = Divide(work, entries.size(), executor.threads());
+  const int64_t row_blocks = division.row_blocks, workers = division.workers;
+  RunJobs(executor, executor.threads() / workers, entries.size() * row_blocks,
+          [&](int64_t k) {
+            RunLoop<Loop>(executor, workers, entries[k / row_blocks],
+                          RowBlock{k % row_blocks, row_blocks});
+          });
 }
 
 template <typename C>
-void RunCell(const std::vector<Forward>& calls, Executor& executor) {
-  const Sizes& sizes = calls[0].sizes;
-  RunSteps<ForwardLoop<C>>(calls, WorkOf<C>(sizes, sizes.depth, 8), executor);
+void RunCell(const std::vector<Forward>& entries, Executor& executor) {
+  const Sizes& sizes = entries[0].sizes;
+  RunSteps<ForwardLoop<C>>(entries, WorkOf<C>(sizes, sizes.depth, 8), executor);
 }
 
 // Whether a sequence starts in several rows, whose cotangents are one sum.
-bool StartsInRows(const Backward& call) {
-  if (!call.starts) return false;
-  std::vector<int64_t> rows(call.sizes.sequences, -1);
-  for (int64_t row = 0; row < call.sizes.batch; row++) {
-    for (int64_t t = 0; t < call.sizes.time; t++) {
-      const int32_t sequence = call.starts[call.sizes.At(row, t)];
+bool StartsInRows(const Backward& entry) {
+  if (!entry.starts) return false;
+  std::vector<int64_t> rows(entry.sizes.sequences, -1);
+  for (int64_t row = 0; row < entry.sizes.batch; row++) {
+    for (int64_t t = 0; t < entry.sizes.time; t++) {
+      const int32_t sequence = entry.starts[entry.sizes.At(row, t)];
       if (sequence < 0) continue;
       if (rows[sequence] >= 0 && rows[sequence] != row) return true;
       rows[sequence] = row;
@@ -90,79 +93,79 @@ bool StartsInRows(const Backward& call) {
 }
 
 template <typename C>
-void RunCell(const std::vector<Backward>& calls, Executor& executor) {
+void RunCell(const std::vector<Backward>& entries, Executor& executor) {
   // It packs a matrix transposed, which takes longer.
-  Work work = WorkOf<C>(calls[0].sizes, 0, 40);
-  if (std::any_of(calls.begin(), calls.end(), StartsInRows)) {
+  Work work = WorkOf<C>(entries[0].sizes, 0, 40);
+  if (std::any_of(entries.begin(), entries.end(), StartsInRows)) {
     work.row *= work.rows;
     work.rows = 1;
   }
-  RunSteps<BackwardLoop<C>>(calls, work, executor);
+  RunSteps<BackwardLoop<C>>(entries, work, executor);
 }
 
-template <Cell cell, typename C, typename Call>
-void RunKnown(const std::vector<Call>& calls, Executor& executor) {
+template <Cell cell, typename C, typename Entry>
+void RunKnown(const std::vector<Entry>& entries, Executor& executor) {
   static_assert(Describes<C>(cell));
-  RunCell<C>(calls, executor);
+  RunCell<C>(entries, executor);
 }
 
-template <typename Call>
-void RunAnyCell(const std::vector<Call>& calls, Executor& executor) {
-  if (calls.empty()) return;
-  switch (calls[0].cell) {
+template <typename Entry>
+void RunAnyCell(const std::vector<Entry>& entries, Executor& executor) {
+  if (entries.empty()) return;
+  switch (entries[0].cell) {
     case Cell::kLstm:
-      return RunKnown<Cell::kLstm, PlainLstm>(calls, executor);
+      return RunKnown<Cell::kLstm, PlainLstm>(entries, executor);
     case Cell::kGru:
-      return RunKnown<Cell::kGru, Gru>(calls, executor);
+      return RunKnown<Cell::kGru, Gru>(entries, executor);
     case Cell::kRnn:
-      return RunKnown<Cell::kRnn, Rnn>(calls, executor);
+      return RunKnown<Cell::kRnn, Rnn>(entries, executor);
     case Cell::kCudnnGru:
-      return RunKnown<Cell::kCudnnGru, CudnnGru>(calls, executor);
+      return RunKnown<Cell::kCudnnGru, CudnnGru>(entries, executor);
     case Cell::kPeepholeLstm:
-      return RunKnown<Cell::kPeepholeLstm, PeepholeLstm>(calls, executor);
+      return RunKnown<Cell::kPeepholeLstm, PeepholeLstm>(entries, executor);
     case Cell::kProjectedLstm:
-      return RunKnown<Cell::kProjectedLstm, ProjectedLstm>(calls, executor);
+      return RunKnown<Cell::kProjectedLstm, ProjectedLstm>(entries, executor);
     case Cell::kNormedLstm:
-      return RunKnown<Cell::kNormedLstm, NormedLstm>(calls, executor);
+      return RunKnown<Cell::kNormedLstm, NormedLstm>(entries, executor);
   }
 }
 
-// Before groups of rows, which are not ordered, add to them.
-void ZeroRestarts(const Backward& call) {
-  const Sizes& sizes = call.sizes;
-  if (call.ct_restart_h)
-    std::fill_n(call.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
-  if (call.ct_restart_c)
-    std::fill_n(call.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
+// Before row blocks add to them, in any order.
+void ZeroRestarts(const Backward& entry) {
+  const Sizes& sizes = entry.sizes;
+  if (entry.ct_restart_h)
+    std::fill_n(entry.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+  if (entry.ct_restart_c)
+    std::fill_n(entry.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
 }
 
 }  // namespace
 
-void RunForward(const std::vector<Forward>& calls, Executor& executor) {
-  RunAnyCell(calls, executor);
+void RunForward(const std::vector<Forward>& entries, Executor& executor) {
+  RunAnyCell(entries, executor);
 }
 
-void RunBackward(const std::vector<Backward>& calls, Executor& executor) {
-  for (const Backward& call : calls) ZeroRestarts(call);
-  RunAnyCell(calls, executor);
+void RunBackward(const std::vector<Backward>& entries, Executor& executor) {
+  for (const Backward& entry : entries) ZeroRestarts(entry);
+  RunAnyCell(entries, executor);
 }
 
-void RunWeights(const std::vector<Weights>& calls, Executor& executor) {
-  if (calls.empty()) return;
-  const Sizes& sizes = calls[0].sizes;
-  const int64_t columns = calls[0].columns;
+void RunWeights(const std::vector<Weights>& entries, Executor& executor) {
+  if (entries.empty()) return;
+  const Sizes& sizes = entries[0].sizes;
+  const int64_t columns = entries[0].columns;
   const double steps = sizes.batch * sizes.time;
   const double multiplications = steps * (sizes.depth + sizes.units) * columns;
-  RunProducts<WeightsLoop>(calls, multiplications, Vectors(columns), 1, executor);
+  RunProducts<WeightsLoop>(entries, multiplications, Vectors(columns), 1, executor);
 }
 
-void RunInputs(const std::vector<Inputs>& calls, Executor& executor) {
-  if (calls.empty()) return;
-  const Sizes& sizes = calls[0].sizes;
+void RunInputs(const std::vector<Inputs>& entries, Executor& executor) {
+  if (entries.empty()) return;
+  const Sizes& sizes = entries[0].sizes;
   const int64_t steps = sizes.batch * sizes.time;
   double columns = 0;
-  for (int s = 0; s < calls[0].products; s++) columns += calls[0].columns[s];
-  RunProducts<InputsLoop>(calls, columns * steps * sizes.depth, steps, 2, executor);
+  for (int s = 0; s < entries[0].products; s++) columns += entries[0].columns[s];
+  RunProducts<InputsLoop>(entries, columns * steps * sizes.depth, steps, 2, executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

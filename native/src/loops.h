@@ -102,6 +102,7 @@ constexpr int64_t ElementwiseVectors(Cell cell) {
   return cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm ? 3 : 0;
 }
 
+// An entry of a forward call: what it reads, then what it writes.
 struct Forward {
   Cell cell;
   Sizes sizes;
@@ -127,7 +128,7 @@ struct Forward {
                              // zeros where not alive. Null if nothing is saved.
 };
 
-// Names with ct_ are cotangents.
+// An entry of a backward call. Names with ct_ are cotangents.
 struct Backward {
   Cell cell;
   Sizes sizes;  // The depth is not read.
@@ -178,11 +179,11 @@ struct Inputs {
 // The loops are compiled once for each instruction set, in a namespace of its name.
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Each runs the entries of a call of XLA, which differ in their arrays alone.
-void RunForward(const std::vector<Forward>& calls, Executor& executor);
-void RunBackward(const std::vector<Backward>& calls, Executor& executor);
-void RunWeights(const std::vector<Weights>& calls, Executor& executor);
-void RunInputs(const std::vector<Inputs>& calls, Executor& executor);
+// Each runs the entries of a call, which differ in their arrays alone.
+void RunForward(const std::vector<Forward>& entries, Executor& executor);
+void RunBackward(const std::vector<Backward>& entries, Executor& executor);
+void RunWeights(const std::vector<Weights>& entries, Executor& executor);
+void RunInputs(const std::vector<Inputs>& entries, Executor& executor);
 
 }  // namespace jaxrnn::JAXRNN_TARGET
 #endif

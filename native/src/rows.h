@@ -12,16 +12,17 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// One of `count` groups of rows.
-struct Group {
+// One of `count` row blocks.
+struct RowBlock {
   int64_t number = 0, count = 1;
 };
 
-// A group's rows by falling length, so that those that are alive at a step are the
-// first ones. Of all rows, by falling length, each group has every count-th.
+// The rows of a row block by falling length, so that the rows that are alive at a step
+// come first. All rows are sorted by falling length, and each row block has every
+// count-th, so that row blocks have about equal work.
 class Rows {
  public:
-  Rows(const Sizes& sizes, const int32_t* lengths, Group group)
+  Rows(const Sizes& sizes, const int32_t* lengths, RowBlock row_block)
       : sizes_(sizes),
         lengths_(sizes.batch),
         order_(sizes.batch),
@@ -33,7 +34,7 @@ class Rows {
     in_order_ = std::is_sorted(order_.begin(), order_.end(), longer);
     if (!in_order_) std::stable_sort(order_.begin(), order_.end(), longer);
     int64_t count = 0;
-    for (int64_t r = group.number; r < sizes.batch; r += group.count)
+    for (int64_t r = row_block.number; r < sizes.batch; r += row_block.count)
       order_[count++] = order_[r];
     order_.resize(count);
     for (int64_t b : order_)

@@ -43,12 +43,12 @@ class Stages {
     return C::kGate[stage][g].blocks * units(stage);
   }
 
-  // The vectors of each stage that a slot has.
-  std::vector<Share> Shares(int64_t slot, int64_t slots) const {
-    std::vector<Share> shares;
+  // The vectors of each stage that a worker has.
+  std::vector<VectorRange> Ranges(int64_t worker, int64_t workers) const {
+    std::vector<VectorRange> ranges;
     for (int stage = 0; stage < C::kStages; stage++)
-      shares.emplace_back(units(stage), slot, slots);
-    return shares;
+      ranges.emplace_back(units(stage), worker, workers);
+    return ranges;
   }
 
  private:

@@ -1,6 +1,5 @@
-// How units, or columns, are divided: into vectors; these into the shares of slots; and
-// a share into panels of a few vectors, which are multiplied together. A slot is the
-// part of every phase that one thread runs.
+// How units, or columns, are divided: into vectors; the vectors into a range for each
+// worker; and a range into panels of a few vectors, which are multiplied together.
 #ifndef JAXRNN_UNITS_H_
 #define JAXRNN_UNITS_H_
 
@@ -18,14 +17,14 @@ struct Panel {
   int count;
 };
 
-// The vectors of a slot: those from `first` to before `end`.
-struct Share {
+// The vectors of a worker, from `first` to before `end`.
+struct VectorRange {
   int64_t first, end;
 
-  Share(int64_t units, int64_t slot, int64_t slots) {
+  VectorRange(int64_t units, int64_t worker, int64_t workers) {
     const int64_t vectors = (units + kLanes - 1) / kLanes;
-    first = vectors * slot / slots;
-    end = vectors * (slot + 1) / slots;
+    first = vectors * worker / workers;
+    end = vectors * (worker + 1) / workers;
   }
   int64_t size() const { return end - first; }
   // Panels of about equal size, of at most so many vectors.

@@ -15,39 +15,39 @@
 namespace jaxrnn::JAXRNN_TARGET {
 
 // Adds the products of one block of steps after the other to the cotangents of the
-// matrices and of the bias. Each slot has some of the columns, in a single phase.
+// matrices and of the bias. Each worker has some of the columns, in a single phase.
 class WeightsLoop {
  public:
-  WeightsLoop(const Weights& call, int64_t slots)
-      : call_(call), positions_(AlivePositions(call.sizes, call.lengths)) {
-    for (int64_t s = 0; s < slots; s++) {
-      slots_.push_back({Share(call.columns, s, slots).Panels(kMaxVectors),
-                        Allocate((call.sizes.depth + call.sizes.units) * kStride),
-                        Allocate(kBlockSteps * kWidth),
-                        Allocate(kMaxTailRows * kWidth)});
+  WeightsLoop(const Weights& entry, int64_t workers)
+      : entry_(entry), positions_(AlivePositions(entry.sizes, entry.lengths)) {
+    for (int64_t s = 0; s < workers; s++) {
+      workers_.push_back({VectorRange(entry.columns, s, workers).Panels(kMaxVectors),
+                          Allocate((entry.sizes.depth + entry.sizes.units) * kStride),
+                          Allocate(kBlockSteps * kWidth),
+                          Allocate(kMaxTailRows * kWidth)});
     }
   }
 
   int64_t phases() const { return 1; }
 
-  void Run(int64_t slot_number, int64_t) {
-    Slot& slot = slots_[slot_number];
-    const int64_t depth = call_.sizes.depth, units = call_.sizes.units;
-    for (const Panel& panel : slot.panels) {
-      Clear(panel, depth, call_.ct_w_inputs);
-      Clear(panel, units, call_.ct_w_state);
-      if (call_.ct_bias) Clear(panel, 1, call_.ct_bias);
+  void Run(int64_t number, int64_t) {
+    Worker& worker = workers_[number];
+    const int64_t depth = entry_.sizes.depth, units = entry_.sizes.units;
+    for (const Panel& panel : worker.panels) {
+      Clear(panel, depth, entry_.ct_w_inputs);
+      Clear(panel, units, entry_.ct_w_state);
+      if (entry_.ct_bias) Clear(panel, 1, entry_.ct_bias);
     }
     const int64_t count = positions_.size();
     for (int64_t first = 0; first < count; first += kBlockSteps) {
       const int64_t steps = std::min(kBlockSteps, count - first);
-      float* state = &slot.operands[depth * kStride];
-      Transpose(call_.x, depth, first, steps, slot.operands.get());
-      Transpose(call_.operand, units, first, steps, state);
-      for (const Panel& panel : slot.panels) {
-        Pack(panel, first, steps, slot.panel.get());
-        Add(slot, panel, steps, slot.operands.get(), depth, call_.ct_w_inputs);
-        Add(slot, panel, steps, state, units, call_.ct_w_state);
+      float* state = &worker.operands[depth * kStride];
+      Transpose(entry_.x, depth, first, steps, worker.operands.get());
+      Transpose(entry_.operand, units, first, steps, state);
+      for (const Panel& panel : worker.panels) {
+        Pack(panel, first, steps, worker.panel.get());
+        Add(worker, panel, steps, worker.operands.get(), depth, entry_.ct_w_inputs);
+        Add(worker, panel, steps, state, units, entry_.ct_w_state);
       }
     }
   }
@@ -58,7 +58,7 @@ class WeightsLoop {
   static constexpr int64_t kBlockSteps = 384;
   static constexpr int64_t kStride = kBlockSteps + 16, kWidth = kMaxVectors * kLanes;
   static constexpr int64_t kMaxTailRows = 64;
-  struct Slot {
+  struct Worker {
     std::vector<Panel> panels;
     // Of a block of steps: x and the state's operand, transposed; the cotangents of a
     // panel's products. And products of a panel whose last vector is not full.
@@ -68,12 +68,12 @@ class WeightsLoop {
   // The columns that a panel has.
   int64_t Columns(const Panel& panel) const {
     return std::min(panel.count * int64_t{kLanes},
-                    call_.columns - panel.first * kLanes);
+                    entry_.columns - panel.first * kLanes);
   }
 
   void Clear(const Panel& panel, int64_t rows, float* ct_matrix) {
     for (int64_t k = 0; k < rows; k++) {
-      std::memset(ct_matrix + k * call_.columns + panel.first * kLanes, 0,
+      std::memset(ct_matrix + k * entry_.columns + panel.first * kLanes, 0,
                   sizeof(float) * Columns(panel));
     }
   }
@@ -96,46 +96,47 @@ class WeightsLoop {
   void Pack(const Panel& panel, int64_t first, int64_t steps, float* to) {
     for (int v = 0; v < panel.count; v++) {
       const int64_t column = (panel.first + v) * kLanes;
-      const int valid = Valid(call_.columns, panel.first + v);
+      const int valid = Valid(entry_.columns, panel.first + v);
       Vec total = {};
       for (int64_t n = 0; n < steps; n++) {
         const Vec ct_z =
-            Load(call_.ct_zs + positions_[first + n] * call_.columns + column, valid);
+            Load(entry_.ct_zs + positions_[first + n] * entry_.columns + column, valid);
         Store(to + (n * panel.count + v) * kLanes, ct_z);
         total += ct_z;
       }
-      if (!call_.ct_bias) continue;
-      Store(call_.ct_bias + column, Load(call_.ct_bias + column, valid) + total, valid);
+      if (!entry_.ct_bias) continue;
+      Store(entry_.ct_bias + column, Load(entry_.ct_bias + column, valid) + total,
+            valid);
     }
   }
 
   // Adds operands [rows, steps] times the panel to the panel's columns of the matrix.
-  void Add(Slot& slot, const Panel& panel, int64_t steps, const float* operands,
+  void Add(Worker& worker, const Panel& panel, int64_t steps, const float* operands,
            int64_t rows, float* ct_matrix) {
     if (rows == 0) return;  // A product without this matrix.
     const int64_t columns = Columns(panel), width = panel.count * kLanes;
     float* c = ct_matrix + panel.first * kLanes;
     if (columns == width) {
-      Multiply(rows, panel.count, {operands, kStride}, slot.panel.get(), steps,
-               {c, call_.columns}, {c, call_.columns});
+      Multiply(rows, panel.count, {operands, kStride}, worker.panel.get(), steps,
+               {c, entry_.columns}, {c, entry_.columns});
       return;
     }
     // The last vector is not full: what is beyond it belongs to the next row.
-    float* tail = slot.tail.get();
+    float* tail = worker.tail.get();
     for (int64_t k = 0; k < rows; k += kMaxTailRows) {
       const int64_t count = std::min(kMaxTailRows, rows - k);
-      Multiply(count, panel.count, {operands + k * kStride, kStride}, slot.panel.get(),
-               steps, {kZeros, 0}, {tail, width});
+      Multiply(count, panel.count, {operands + k * kStride, kStride},
+               worker.panel.get(), steps, {kZeros, 0}, {tail, width});
       for (int64_t m = 0; m < count; m++) {
         for (int64_t i = 0; i < columns; i++)
-          c[(k + m) * call_.columns + i] += tail[m * width + i];
+          c[(k + m) * entry_.columns + i] += tail[m * width + i];
       }
     }
   }
 
-  const Weights& call_;
+  const Weights& entry_;
   const std::vector<int64_t> positions_;
-  std::vector<Slot> slots_;
+  std::vector<Worker> workers_;
 };
 
 }  // namespace jaxrnn::JAXRNN_TARGET

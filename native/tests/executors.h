@@ -13,15 +13,15 @@
 
 namespace jaxrnn {
 
-// Runs functions on `workers` threads, and says that it has `threads`.
+// Runs functions on `running` threads, and says that it has `threads`.
 class PoolExecutor final : public Executor {
  public:
-  PoolExecutor(int64_t threads, int64_t workers) : threads_(threads) {
-    for (int64_t k = 0; k < workers; k++) workers_.emplace_back([this] { Work(); });
+  PoolExecutor(int64_t threads, int64_t running) : threads_(threads) {
+    for (int64_t k = 0; k < running; k++) pool_.emplace_back([this] { Work(); });
   }
   ~PoolExecutor() override {
     Schedule(nullptr);
-    for (std::thread& worker : workers_) worker.join();
+    for (std::thread& thread : pool_) thread.join();
   }
   int64_t threads() const override { return threads_; }
   void Schedule(std::function<void()> function) override {
@@ -31,7 +31,7 @@ class PoolExecutor final : public Executor {
   }
 
  private:
-  // Until an empty function, which is left for the other workers.
+  // Until an empty function, which is left for the other threads.
   void Work() {
     while (true) {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -48,7 +48,7 @@ class PoolExecutor final : public Executor {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> functions_;
-  std::vector<std::thread> workers_;
+  std::vector<std::thread> pool_;
 };
 
 // Runs a function at once, as XLA does where it has no threads.

@@ -25,13 +25,13 @@ namespace {
 constexpr int64_t kUnits = 16;
 
 // tanh(x + bias), or sigmoid(x + bias), by a cell; x [n, kUnits], bias [kUnits].
-Floats Call(const Target& target, Cell cell, const Floats& x, const Floats& bias) {
+Floats Run(const Target& target, Cell cell, const Floats& x, const Floats& bias) {
   InlineExecutor executor;
   int64_t rows = x.size() / kUnits;
-  Forward call = {cell, {rows, 1, kUnits, kUnits, kUnits, 0, true}};
+  Forward entry = {cell, {rows, 1, kUnits, kUnits, kUnits, 0, true}};
   std::vector<int32_t> lengths(rows, 1);
-  call.lengths = lengths.data();
-  call.x = x.data();
+  entry.lengths = lengths.data();
+  entry.x = x.data();
   int64_t gates = ProductOf(cell, 0).gates;
   Floats w_inputs(kUnits * gates * kUnits), zeros(2 * kUnits * kUnits);
   Floats biases(gates * kUnits), h(x.size(), 1);
@@ -40,15 +40,15 @@ Floats Call(const Target& target, Cell cell, const Floats& x, const Floats& bias
     biases[(gates - 1) * kUnits + k] = bias[k];
   }
   for (int k = 0; k < Products(cell); k++) {
-    call.w_inputs[k] = k ? zeros.data() : w_inputs.data();
-    call.w_state[k] = zeros.data();
-    call.bias[k] = k ? zeros.data() : biases.data();
+    entry.w_inputs[k] = k ? zeros.data() : w_inputs.data();
+    entry.w_state[k] = zeros.data();
+    entry.bias[k] = k ? zeros.data() : biases.data();
   }
-  call.h = h.data();
+  entry.h = h.data();
   Floats outputs(x.size()), last_h(x.size());
-  call.outputs = outputs.data();
-  call.last_h = last_h.data();
-  target.forward({call}, executor);
+  entry.outputs = outputs.data();
+  entry.last_h = last_h.data();
+  target.forward({entry}, executor);
   return outputs;
 }
 
@@ -95,7 +95,7 @@ Floats Points(double step) {
 }
 
 void TestAccuracy(const Target& target, const Function& function, const Floats& x) {
-  Floats results = Call(target, function.cell, x, Floats(kUnits));
+  Floats results = Run(target, function.cell, x, Floats(kUnits));
   std::string name = std::string(target.name) + ": " + function.name;
   double worst = 0, worst_x = 0;
   for (size_t k = 0; k < x.size(); k++) {
@@ -122,7 +122,7 @@ void TestSpecial(const Target& target, const Function& function) {
   bias[2] = -kInfinity;
   bias[3] = std::numeric_limits<float>::max();
   bias[4] = -bias[3];
-  Floats results = Call(target, function.cell, Floats(kUnits), bias);
+  Floats results = Run(target, function.cell, Floats(kUnits), bias);
   for (int64_t k = 0; k < kUnits; k++) {
     float want = function.exact(bias[k]), got = results[k];
     Check(std::isnan(want) ? std::isnan(got) : std::abs(got - want) <= 3e-7,

@@ -104,22 +104,22 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
     const Product product = ProductOf(problem.c.cell, k);
     int64_t columns = problem.Columns(k);
     const float* ct_zs = problem.ct_zs[k].data();
-    Weights call = {sizes, columns, lengths, nullptr, nullptr, ct_zs};
-    call.sizes.depth = product.inputs ? sizes.depth : 0;
-    call.sizes.units = product.state ? sizes.Rows(k) : 0;
+    Weights entry = {sizes, columns, lengths, nullptr, nullptr, ct_zs};
+    entry.sizes.depth = product.inputs ? sizes.depth : 0;
+    entry.sizes.units = product.state ? sizes.Rows(k) : 0;
     if (product.inputs) {
       on_inputs.columns[on_inputs.products] = columns;
       on_inputs.w_inputs[on_inputs.products] = problem.w_inputs[k].data();
       on_inputs.ct_zs[on_inputs.products++] = ct_zs;
-      call.x = problem.x.data();
-      call.ct_w_inputs = results.Add(Of("ct_w_inputs", k), sizes.depth * columns);
+      entry.x = problem.x.data();
+      entry.ct_w_inputs = results.Add(Of("ct_w_inputs", k), sizes.depth * columns);
     }
     if (product.state) {
-      call.operand = problem.operand[k].data();
-      call.ct_w_state = results.Add(Of("ct_w_state", k), call.sizes.units * columns);
+      entry.operand = problem.operand[k].data();
+      entry.ct_w_state = results.Add(Of("ct_w_state", k), entry.sizes.units * columns);
     }
-    if (product.bias) call.ct_bias = results.Add(Of("ct_bias", k), columns);
-    weights(call);
+    if (product.bias) entry.ct_bias = results.Add(Of("ct_bias", k), columns);
+    weights(entry);
   }
   on_inputs.ct_x = results.Add("ct_x", sizes.batch * sizes.time * sizes.depth);
   inputs(on_inputs);
@@ -136,8 +136,8 @@ void TestCases(size_t first, size_t stride, const std::vector<Executor*>& execut
     for (const Target& target : Targets()) {
       if (!target.supported) continue;
       Executor& executor = *executors[random() % executors.size()];
-      auto weights = [&](const Weights& call) { target.weights({call}, executor); };
-      auto inputs = [&](const Inputs& call) { target.inputs({call}, executor); };
+      auto weights = [&](const Weights& entry) { target.weights({entry}, executor); };
+      auto inputs = [&](const Inputs& entry) { target.inputs({entry}, executor); };
       Run(problem, weights, inputs)
           .Compare(wanted, std::string(target.name) + ", " + problem.c.Text() +
                                ", threads " + std::to_string(executor.threads()));

@@ -54,7 +54,7 @@ struct Extent {
 };
 
 std::vector<Extent> Extents() {
-  // These are divided into groups of rows, slots, or both.
+  // These are divided into row blocks, workers, or both.
   std::vector<Extent> extents = {{100, 1, 9}, {100, 3, 9}, {33, 40, 9}, {256, 2, 3}};
   for (int64_t units : {1, 7, 16, 17, 40})
     for (int64_t batch : {1, 2, 13})
@@ -109,28 +109,28 @@ struct Problem {
   }
 
   Forward ForwardArguments() const {
-    Forward call = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
+    Forward entry = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
     for (int k = 0; k < Products(c.cell); k++) {
-      call.w_inputs[k] = Data(w_inputs[k]);
-      call.w_state[k] = Data(w_state[k]);
-      call.bias[k] = Data(bias[k]);
+      entry.w_inputs[k] = Data(w_inputs[k]);
+      entry.w_state[k] = Data(w_state[k]);
+      entry.bias[k] = Data(bias[k]);
     }
-    call.x = Data(x);
-    call.h = Data(h);
-    call.c = Data(c0);
-    call.restart_h = Data(restart_h);
-    call.restart_c = Data(restart_c);
-    return call;
+    entry.x = Data(x);
+    entry.h = Data(h);
+    entry.c = Data(c0);
+    entry.restart_h = Data(restart_h);
+    entry.restart_c = Data(restart_c);
+    return entry;
   }
 
   Backward BackwardArguments() const {
-    Backward call = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
-    for (int k = 0; k < Products(c.cell); k++) call.w_state[k] = Data(w_state[k]);
-    call.ct_outputs = Data(ct_outputs);
-    call.ct_new_c = Data(ct_new_c);
-    call.ct_last_h = Data(ct_last_h);
-    call.ct_last_c = Data(ct_last_c);
-    return call;
+    Backward entry = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
+    for (int k = 0; k < Products(c.cell); k++) entry.w_state[k] = Data(w_state[k]);
+    entry.ct_outputs = Data(ct_outputs);
+    entry.ct_new_c = Data(ct_new_c);
+    entry.ct_last_h = Data(ct_last_h);
+    entry.ct_last_c = Data(ct_last_c);
+    return entry;
   }
 
   Settings SettingsArguments() const {
@@ -207,19 +207,19 @@ template <typename Loop>
 Results RunForward(const Problem& problem, bool save, const Loop& loop) {
   const Case& c = problem.c;
   Results results;
-  Forward call = problem.ForwardArguments();
+  Forward entry = problem.ForwardArguments();
   int64_t steps = c.batch * c.time, m = c.outputs();
-  call.outputs = results.Add("outputs", steps * m);
-  call.last_h = results.Add("last_h", c.batch * m);
-  if (c.lstm()) call.last_c = results.Add("last_c", c.batch * c.units);
-  if (c.lstm() && c.restarts) call.new_c = results.Add("new_c", steps * c.units);
+  entry.outputs = results.Add("outputs", steps * m);
+  entry.last_h = results.Add("last_h", c.batch * m);
+  if (c.lstm()) entry.last_c = results.Add("last_c", c.batch * c.units);
+  if (c.lstm() && c.restarts) entry.new_c = results.Add("new_c", steps * c.units);
   if (save) {
     for (int k = 0; k < Products(c.cell); k++)
-      call.zs[k] = results.Add(Of("zs", k), steps * problem.sizes.Columns(c.cell, k));
-    call.saved_h = results.Add("saved_h", steps * m);
-    if (c.lstm()) call.saved_c = results.Add("saved_c", steps * c.units);
+      entry.zs[k] = results.Add(Of("zs", k), steps * problem.sizes.Columns(c.cell, k));
+    entry.saved_h = results.Add("saved_h", steps * m);
+    if (c.lstm()) entry.saved_c = results.Add("saved_c", steps * c.units);
   }
-  loop(call);
+  loop(entry);
   return results;
 }
 
@@ -229,27 +229,27 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
                     const Loop& loop) {
   const Case& c = problem.c;
   Results results;
-  Backward call = problem.BackwardArguments();
+  Backward entry = problem.BackwardArguments();
   int64_t steps = c.batch * c.time, m = c.outputs();
   for (int k = 0; k < Products(c.cell); k++) {
     Floats& zs = saved[Of("zs", k)];
-    call.ct_zs[k] = results.Add(Of("ct_zs", k), zs.size());
-    if (in_place) std::copy(zs.begin(), zs.end(), call.ct_zs[k]);
-    call.zs[k] = in_place ? call.ct_zs[k] : zs.data();
+    entry.ct_zs[k] = results.Add(Of("ct_zs", k), zs.size());
+    if (in_place) std::copy(zs.begin(), zs.end(), entry.ct_zs[k]);
+    entry.zs[k] = in_place ? entry.ct_zs[k] : zs.data();
   }
-  call.saved_h = saved["saved_h"].data();
-  if (c.lstm()) call.saved_c = saved["saved_c"].data();
-  if (HasOperand(c.cell)) call.operand = results.Add("operand", steps * c.units);
-  call.ct_h = results.Add("ct_h", c.batch * m);
-  if (c.lstm()) call.ct_c = results.Add("ct_c", c.batch * c.units);
+  entry.saved_h = saved["saved_h"].data();
+  if (c.lstm()) entry.saved_c = saved["saved_c"].data();
+  if (HasOperand(c.cell)) entry.operand = results.Add("operand", steps * c.units);
+  entry.ct_h = results.Add("ct_h", c.batch * m);
+  if (c.lstm()) entry.ct_c = results.Add("ct_c", c.batch * c.units);
   int64_t sequences = problem.sizes.sequences;
-  if (c.restarts) call.ct_restart_h = results.Add("ct_restart_h", sequences * m);
+  if (c.restarts) entry.ct_restart_h = results.Add("ct_restart_h", sequences * m);
   if (c.restarts && c.lstm())
-    call.ct_restart_c = results.Add("ct_restart_c", sequences * c.units);
-  if (call.settings.elementwise)
-    call.ct_elementwise =
+    entry.ct_restart_c = results.Add("ct_restart_c", sequences * c.units);
+  if (entry.settings.elementwise)
+    entry.ct_elementwise =
         results.Add("ct_elementwise", ElementwiseVectors(c.cell) * c.batch * c.units);
-  loop(call);
+  loop(entry);
   return results;
 }
 
@@ -285,9 +285,11 @@ struct Wanted {
     backward = RunBackward(problem, saved, false, naive_backward);
   }
 
-  static constexpr auto naive_forward = [](Forward& call) { naive::RunForward(call); };
-  static constexpr auto naive_backward = [](Backward& call) {
-    naive::RunBackward(call);
+  static constexpr auto naive_forward = [](Forward& entry) {
+    naive::RunForward(entry);
+  };
+  static constexpr auto naive_backward = [](Backward& entry) {
+    naive::RunBackward(entry);
   };
 
   Results forward, saving, saved, backward;
@@ -297,8 +299,8 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
               Executor& executor) {
   std::string text = std::string(target.name) + ", " + problem.c.Text() + ", threads " +
                      std::to_string(executor.threads());
-  auto forward = [&](Forward& call) { target.forward({call}, executor); };
-  auto backward = [&](Backward& call) { target.backward({call}, executor); };
+  auto forward = [&](Forward& entry) { target.forward({entry}, executor); };
+  auto backward = [&](Backward& entry) { target.backward({entry}, executor); };
   for (bool save : {false, true}) {
     Results results = RunForward(problem, save, forward);
     CheckDead(problem, save, results, text);
@@ -339,11 +341,11 @@ void TestEntries(const Target& target, Executor& executor, Case c) {
   std::vector<Backward> backward;
   std::vector<Results> results, ct_results;
   for (size_t k = 0; k < problems.size(); k++) {
-    results.push_back(
-        RunForward(problems[k], true, [&](Forward& call) { forward.push_back(call); }));
+    results.push_back(RunForward(problems[k], true,
+                                 [&](Forward& entry) { forward.push_back(entry); }));
     ct_results.push_back(
         RunBackward(problems[k], wanted[k].saved, false,
-                    [&](Backward& call) { backward.push_back(call); }));
+                    [&](Backward& entry) { backward.push_back(entry); }));
   }
   target.forward(forward, executor);
   target.backward(backward, executor);
@@ -382,12 +384,12 @@ void TestManyRows() {
   const Problem problem({Cell::kLstm, 8, 256, 20, 20, false, false});
   Wanted wanted(problem);
   CountingExecutor executor;
-  RunForward(problem, true, [&](Forward& call) {
-    Targets().back().forward({call}, executor);
+  RunForward(problem, true, [&](Forward& entry) {
+    Targets().back().forward({entry}, executor);
   }).Compare(wanted.saving, "many rows");
   Check(executor.count == 15, "forward uses all threads");
-  RunBackward(problem, wanted.saved, false, [&](Backward& call) {
-    Targets().back().backward({call}, executor);
+  RunBackward(problem, wanted.saved, false, [&](Backward& entry) {
+    Targets().back().backward({entry}, executor);
   }).Compare(wanted.backward, "many rows");
   Check(executor.count == 30, "backward, too");
 }
@@ -417,8 +419,8 @@ void TestSequenceOfAllRows() {
   for (int64_t row = 0; row < 64; row++) problem.starts[problem.sizes.At(row, 0)] = 0;
   Wanted wanted(problem);
   PoolExecutor executor(16, 3);
-  RunBackward(problem, wanted.saved, false, [&](Backward& call) {
-    Targets().back().backward({call}, executor);
+  RunBackward(problem, wanted.saved, false, [&](Backward& entry) {
+    Targets().back().backward({entry}, executor);
   }).Compare(wanted.backward, "one sequence in all rows");
 }
 

@@ -64,11 +64,11 @@ struct State {
   Vector h, c;
 };
 
-inline Vector ForwardProduct(const Forward& call, int k, const Vector& x,
+inline Vector ForwardProduct(const Forward& entry, int k, const Vector& x,
                              const Vector& operand) {
-  Vector z = Load(call.bias[k], 0, call.sizes.Columns(call.cell, k));
-  if (call.w_inputs[k]) AddProduct(x, call.w_inputs[k], z);
-  if (call.w_state[k]) AddProduct(operand, call.w_state[k], z);
+  Vector z = Load(entry.bias[k], 0, entry.sizes.Columns(entry.cell, k));
+  if (entry.w_inputs[k]) AddProduct(x, entry.w_inputs[k], z);
+  if (entry.w_state[k]) AddProduct(operand, entry.w_state[k], z);
   return z;
 }
 
@@ -167,68 +167,68 @@ struct NormedGates {
 };
 
 // One step of a row: changes the state, returns the products.
-inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
+inline std::vector<Vector> ForwardStep(const Forward& entry, const Vector& x,
                                        State& state) {
-  int64_t n = call.sizes.units;
+  int64_t n = entry.sizes.units;
   Vector &h = state.h, operand(n);
-  std::vector<Vector> zs = {ForwardProduct(call, 0, x, h)};
+  std::vector<Vector> zs = {ForwardProduct(entry, 0, x, h)};
   const Vector z = zs[0];
-  if (call.cell == Cell::kNormedLstm) {
-    const NormedGates gates(call.settings, z, state.c);
+  if (entry.cell == Cell::kNormedLstm) {
+    const NormedGates gates(entry.settings, z, state.c);
     state.c = gates.next_c;
     for (int64_t k = 0; k < n; k++) h[k] = gates.y[k] * gates.o[k];
-  } else if (HasC(call.cell)) {
+  } else if (HasC(entry.cell)) {
     for (int64_t k = 0; k < n; k++) {
-      LstmGates gates(call.settings, z, state.c[k], n, k);
+      LstmGates gates(entry.settings, z, state.c[k], n, k);
       state.c[k] = gates.next_c;
       operand[k] = gates.y * gates.o;
     }
     h = operand;
-    if (call.cell == Cell::kProjectedLstm) {
-      h = ForwardProduct(call, 1, x, operand);
+    if (entry.cell == Cell::kProjectedLstm) {
+      h = ForwardProduct(entry, 1, x, operand);
       zs.push_back(h);
-      for (Real& value : h) value = Clip(value, call.settings.output_clip);
+      for (Real& value : h) value = Clip(value, entry.settings.output_clip);
     }
-  } else if (call.cell == Cell::kGru) {
+  } else if (entry.cell == Cell::kGru) {
     for (int64_t k = 0; k < n; k++) operand[k] = Sigmoid(z[k]) * h[k];
-    zs.push_back(ForwardProduct(call, 1, x, operand));
+    zs.push_back(ForwardProduct(entry, 1, x, operand));
     for (int64_t k = 0; k < n; k++) {
       Real u = Sigmoid(z[n + k]);
-      h[k] = u * h[k] + (1 - u) * Active(call.settings, zs[1][k]);
+      h[k] = u * h[k] + (1 - u) * Active(entry.settings, zs[1][k]);
     }
-  } else if (call.cell == Cell::kCudnnGru) {
-    for (int p : {1, 2}) zs.push_back(ForwardProduct(call, p, x, h));
+  } else if (entry.cell == Cell::kCudnnGru) {
+    for (int p : {1, 2}) zs.push_back(ForwardProduct(entry, p, x, h));
     for (int64_t k = 0; k < n; k++) {
       Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]);
-      h[k] = u * h[k] + (1 - u) * Active(call.settings, zs[1][k] + r * zs[2][k]);
+      h[k] = u * h[k] + (1 - u) * Active(entry.settings, zs[1][k] + r * zs[2][k]);
     }
   } else {
-    for (int64_t k = 0; k < n; k++) h[k] = Active(call.settings, z[k]);
+    for (int64_t k = 0; k < n; k++) h[k] = Active(entry.settings, z[k]);
   }
   return zs;
 }
 
-inline void ForwardRow(const Forward& call, int64_t row) {
-  const Sizes& sizes = call.sizes;
+inline void ForwardRow(const Forward& entry, int64_t row) {
+  const Sizes& sizes = entry.sizes;
   int64_t n = sizes.units, m = sizes.outputs;
-  int64_t length = Length(sizes, call.lengths, row);
-  State state = {Load(call.h, row, m), Load(call.c, row, n)};
+  int64_t length = Length(sizes, entry.lengths, row);
+  State state = {Load(entry.h, row, m), Load(entry.c, row, n)};
   for (int64_t t = 0; t < sizes.time; t++) {
-    int64_t at = sizes.At(row, t), start = Start(call.starts, at);
+    int64_t at = sizes.At(row, t), start = Start(entry.starts, at);
     bool alive = t < length;
     if (alive && start >= 0)
-      state = {Load(call.restart_h, start, m), Load(call.restart_c, start, n)};
-    Store(alive ? state.h : Vector(m), call.saved_h, at);
-    Store(alive ? state.c : Vector(n), call.saved_c, at);
+      state = {Load(entry.restart_h, start, m), Load(entry.restart_c, start, n)};
+    Store(alive ? state.h : Vector(m), entry.saved_h, at);
+    Store(alive ? state.c : Vector(n), entry.saved_c, at);
     std::vector<Vector> zs;
-    if (alive) zs = ForwardStep(call, Load(call.x, at, sizes.depth), state);
-    for (int k = 0; k < Products(call.cell); k++)
-      Store(alive ? zs[k] : Vector(sizes.Columns(call.cell, k)), call.zs[k], at);
-    Store(alive ? state.h : Vector(m), call.outputs, at);
-    Store(alive ? state.c : Vector(n), call.new_c, at);
+    if (alive) zs = ForwardStep(entry, Load(entry.x, at, sizes.depth), state);
+    for (int k = 0; k < Products(entry.cell); k++)
+      Store(alive ? zs[k] : Vector(sizes.Columns(entry.cell, k)), entry.zs[k], at);
+    Store(alive ? state.h : Vector(m), entry.outputs, at);
+    Store(alive ? state.c : Vector(n), entry.new_c, at);
   }
-  Store(state.h, call.last_h, row);
-  Store(state.c, call.last_c, row);
+  Store(state.h, entry.last_h, row);
+  Store(state.c, entry.last_c, row);
 }
 
 // What a step of the backward loop computes beside the cotangent of the state. Those of
@@ -238,28 +238,28 @@ struct StepCotangents {
   Vector operand, elementwise;
 };
 
-inline void BackwardLstm(const Backward& call, int64_t at, State& ct_state,
+inline void BackwardLstm(const Backward& entry, int64_t at, State& ct_state,
                          StepCotangents& step) {
-  const Settings& settings = call.settings;
-  int64_t n = call.sizes.units, m = call.sizes.outputs;
-  Vector z = Load(call.zs[0], at, 4 * n), c = Load(call.saved_c, at, n);
+  const Settings& settings = entry.settings;
+  int64_t n = entry.sizes.units, m = entry.sizes.outputs;
+  Vector z = Load(entry.zs[0], at, 4 * n), c = Load(entry.saved_c, at, n);
   Vector ct_operand = ct_state.h;
-  if (call.cell == Cell::kProjectedLstm) {
-    Vector projected = Load(call.zs[1], at, m);
+  if (entry.cell == Cell::kProjectedLstm) {
+    Vector projected = Load(entry.zs[1], at, m);
     for (int64_t k = 0; k < m; k++)
       step.zs[1][k] = std::abs(projected[k]) > settings.output_clip ? 0 : ct_state.h[k];
     ct_operand = Vector(n);
-    AddTransposed(step.zs[1], call.w_state[1], ct_operand);
+    AddTransposed(step.zs[1], entry.w_state[1], ct_operand);
   }
   for (int64_t k = 0; k < n; k++) {
     LstmGates g(settings, z, c[k], n, k);
     Real ct_o = ct_operand[k] * g.y * g.o * (1 - g.o);
-    Real ct_c =
-        ct_state.c[k] + ct_operand[k] * g.o * Slope(call.settings, g.y) + ct_o * g.p[2];
+    Real ct_c = ct_state.c[k] + ct_operand[k] * g.o * Slope(entry.settings, g.y) +
+                ct_o * g.p[2];
     if (std::abs(g.unclipped) > settings.cell_clip) ct_c = 0;
     Real ct_i = ct_c * g.j * g.i * (1 - g.i), ct_f = ct_c * c[k] * g.f * (1 - g.f);
     step.zs[0][k] = ct_i;
-    step.zs[0][n + k] = ct_c * g.i * Slope(call.settings, g.j);
+    step.zs[0][n + k] = ct_c * g.i * Slope(entry.settings, g.j);
     step.zs[0][2 * n + k] = ct_f;
     step.zs[0][3 * n + k] = ct_o;
     step.operand[k] = g.y * g.o;
@@ -270,24 +270,24 @@ inline void BackwardLstm(const Backward& call, int64_t at, State& ct_state,
     step.elementwise[2 * n + k] += ct_o * g.next_c;
   }
   ct_state.h = Vector(m);
-  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
 }
 
-inline void BackwardNormedLstm(const Backward& call, int64_t at, State& ct_state,
+inline void BackwardNormedLstm(const Backward& entry, int64_t at, State& ct_state,
                                StepCotangents& step) {
-  int64_t n = call.sizes.units;
-  const Vector c = Load(call.saved_c, at, n);
-  const NormedGates g(call.settings, Load(call.zs[0], at, 4 * n), c);
+  int64_t n = entry.sizes.units;
+  const Vector c = Load(entry.saved_c, at, n);
+  const NormedGates g(entry.settings, Load(entry.zs[0], at, 4 * n), c);
   Vector ct_i(n), ct_j(n), ct_f(n), ct_o(n), ct_c = ct_state.c,
                                              &sums = step.elementwise;
   for (int64_t k = 0; k < n; k++) {
     ct_o[k] = ct_state.h[k] * g.y[k] * g.o[k] * (1 - g.o[k]);
-    ct_c[k] += ct_state.h[k] * g.o[k] * Slope(call.settings, g.y[k]);
+    ct_c[k] += ct_state.h[k] * g.o[k] * Slope(entry.settings, g.y[k]);
   }
   ct_c = g.norm_c[0].Pull(3, ct_c, sums);
   for (int64_t k = 0; k < n; k++) {
     ct_i[k] = ct_c[k] * g.j[k] * g.i[k] * (1 - g.i[k]);
-    ct_j[k] = ct_c[k] * g.i[k] * Slope(call.settings, g.j[k]);
+    ct_j[k] = ct_c[k] * g.i[k] * Slope(entry.settings, g.j[k]);
     ct_f[k] = ct_c[k] * c[k] * g.f[k] * (1 - g.f[k]);
     ct_state.c[k] = ct_c[k] * g.f[k];
   }
@@ -297,144 +297,145 @@ inline void BackwardNormedLstm(const Backward& call, int64_t at, State& ct_state
         g.norm_f.Pull(0, ct_f, sums), g.norm_o.Pull(2, ct_o, sums)})
     step.zs[0].insert(step.zs[0].end(), ct_z.begin(), ct_z.end());
   ct_state.h = Vector(n);
-  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
 }
 
-inline void BackwardGru(const Backward& call, int64_t at, State& ct_state,
+inline void BackwardGru(const Backward& entry, int64_t at, State& ct_state,
                         StepCotangents& step) {
-  int64_t n = call.sizes.units;
-  Vector z = Load(call.zs[0], at, 2 * n), candidate = Load(call.zs[1], at, n);
-  Vector h = Load(call.saved_h, at, n), ct_operand(n);
+  int64_t n = entry.sizes.units;
+  Vector z = Load(entry.zs[0], at, 2 * n), candidate = Load(entry.zs[1], at, n);
+  Vector h = Load(entry.saved_h, at, n), ct_operand(n);
   for (int64_t k = 0; k < n; k++) {
-    Real u = Sigmoid(z[n + k]), y = Active(call.settings, candidate[k]),
+    Real u = Sigmoid(z[n + k]), y = Active(entry.settings, candidate[k]),
          ct_h = ct_state.h[k];
     step.zs[0][n + k] = ct_h * (h[k] - y) * u * (1 - u);
-    step.zs[1][k] = ct_h * (1 - u) * Slope(call.settings, y);
+    step.zs[1][k] = ct_h * (1 - u) * Slope(entry.settings, y);
     ct_state.h[k] = ct_h * u;
   }
-  AddTransposed(step.zs[1], call.w_state[1], ct_operand);
+  AddTransposed(step.zs[1], entry.w_state[1], ct_operand);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]);
     step.operand[k] = r * h[k];
     step.zs[0][k] = ct_operand[k] * h[k] * r * (1 - r);
     ct_state.h[k] += ct_operand[k] * r;
   }
-  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
 }
 
-inline void BackwardCudnnGru(const Backward& call, int64_t at, State& ct_state,
+inline void BackwardCudnnGru(const Backward& entry, int64_t at, State& ct_state,
                              StepCotangents& step) {
-  int64_t n = call.sizes.units;
-  Vector z = Load(call.zs[0], at, 2 * n), of_x = Load(call.zs[1], at, n);
-  Vector of_h = Load(call.zs[2], at, n), h = Load(call.saved_h, at, n);
+  int64_t n = entry.sizes.units;
+  Vector z = Load(entry.zs[0], at, 2 * n), of_x = Load(entry.zs[1], at, n);
+  Vector of_h = Load(entry.zs[2], at, n), h = Load(entry.saved_h, at, n);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), ct_h = ct_state.h[k];
-    Real y = Active(call.settings, of_x[k] + r * of_h[k]),
-         ct_y = ct_h * (1 - u) * Slope(call.settings, y);
+    Real y = Active(entry.settings, of_x[k] + r * of_h[k]),
+         ct_y = ct_h * (1 - u) * Slope(entry.settings, y);
     step.zs[0][k] = ct_y * of_h[k] * r * (1 - r);
     step.zs[0][n + k] = ct_h * (h[k] - y) * u * (1 - u);
     step.zs[1][k] = ct_y;
     step.zs[2][k] = ct_y * r;
     ct_state.h[k] = ct_h * u;
   }
-  for (int p : {0, 2}) AddTransposed(step.zs[p], call.w_state[p], ct_state.h);
+  for (int p : {0, 2}) AddTransposed(step.zs[p], entry.w_state[p], ct_state.h);
 }
 
-inline void BackwardRnn(const Backward& call, int64_t at, State& ct_state,
+inline void BackwardRnn(const Backward& entry, int64_t at, State& ct_state,
                         StepCotangents& step) {
-  int64_t n = call.sizes.units;
-  Vector z = Load(call.zs[0], at, n);
+  int64_t n = entry.sizes.units;
+  Vector z = Load(entry.zs[0], at, n);
   for (int64_t k = 0; k < n; k++) {
-    Real y = Active(call.settings, z[k]);
-    step.zs[0][k] = ct_state.h[k] * Slope(call.settings, y);
+    Real y = Active(entry.settings, z[k]);
+    step.zs[0][k] = ct_state.h[k] * Slope(entry.settings, y);
   }
   ct_state.h = Vector(n);
-  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
 }
 
-inline void BackwardStep(const Backward& call, int64_t at, State& ct_state,
+inline void BackwardStep(const Backward& entry, int64_t at, State& ct_state,
                          StepCotangents& step) {
-  Vector ct_output = Load(call.ct_outputs, at, call.sizes.outputs);
-  Vector ct_new_c = Load(call.ct_new_c, at, call.sizes.units);
+  Vector ct_output = Load(entry.ct_outputs, at, entry.sizes.outputs);
+  Vector ct_new_c = Load(entry.ct_new_c, at, entry.sizes.units);
   for (size_t k = 0; k < ct_output.size(); k++) ct_state.h[k] += ct_output[k];
   for (size_t k = 0; k < ct_new_c.size(); k++) ct_state.c[k] += ct_new_c[k];
-  if (call.cell == Cell::kNormedLstm)
-    return BackwardNormedLstm(call, at, ct_state, step);
-  if (HasC(call.cell)) return BackwardLstm(call, at, ct_state, step);
-  if (call.cell == Cell::kGru) return BackwardGru(call, at, ct_state, step);
-  if (call.cell == Cell::kCudnnGru) return BackwardCudnnGru(call, at, ct_state, step);
-  BackwardRnn(call, at, ct_state, step);
+  if (entry.cell == Cell::kNormedLstm)
+    return BackwardNormedLstm(entry, at, ct_state, step);
+  if (HasC(entry.cell)) return BackwardLstm(entry, at, ct_state, step);
+  if (entry.cell == Cell::kGru) return BackwardGru(entry, at, ct_state, step);
+  if (entry.cell == Cell::kCudnnGru) return BackwardCudnnGru(entry, at, ct_state, step);
+  BackwardRnn(entry, at, ct_state, step);
 }
 
-inline void BackwardRow(const Backward& call, int64_t row) {
-  const Sizes& sizes = call.sizes;
+inline void BackwardRow(const Backward& entry, int64_t row) {
+  const Sizes& sizes = entry.sizes;
   int64_t n = sizes.units, m = sizes.outputs;
-  int64_t length = Length(sizes, call.lengths, row);
-  State ct_state = {Load(call.ct_last_h, row, m), Load(call.ct_last_c, row, n)};
-  StepCotangents step = {{}, Vector(n), Vector(ElementwiseVectors(call.cell) * n)};
+  int64_t length = Length(sizes, entry.lengths, row);
+  State ct_state = {Load(entry.ct_last_h, row, m), Load(entry.ct_last_c, row, n)};
+  StepCotangents step = {{}, Vector(n), Vector(ElementwiseVectors(entry.cell) * n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
-    int64_t at = sizes.At(row, t), start = Start(call.starts, at);
+    int64_t at = sizes.At(row, t), start = Start(entry.starts, at);
     step.zs.clear(), step.operand = Vector(n);
-    for (int k = 0; k < Products(call.cell); k++)
-      step.zs.emplace_back(sizes.Columns(call.cell, k));
+    for (int k = 0; k < Products(entry.cell); k++)
+      step.zs.emplace_back(sizes.Columns(entry.cell, k));
     if (t < length) {
-      BackwardStep(call, at, ct_state, step);
+      BackwardStep(entry, at, ct_state, step);
       if (start >= 0) {
-        Add(ct_state.h, call.ct_restart_h, start);
-        Add(ct_state.c, call.ct_restart_c, start);
+        Add(ct_state.h, entry.ct_restart_h, start);
+        Add(ct_state.c, entry.ct_restart_c, start);
         ct_state = {Vector(m), Vector(n)};
       }
-      for (int k = 0; k < Products(call.cell); k++)
-        Store(step.zs[k], call.ct_zs[k], at);
+      for (int k = 0; k < Products(entry.cell); k++)
+        Store(step.zs[k], entry.ct_zs[k], at);
     }
-    Store(step.operand, call.operand, at);
+    Store(step.operand, entry.operand, at);
   }
-  Store(ct_state.h, call.ct_h, row);
-  Store(ct_state.c, call.ct_c, row);
-  Store(step.elementwise, call.ct_elementwise, row);
+  Store(ct_state.h, entry.ct_h, row);
+  Store(ct_state.c, entry.ct_c, row);
+  Store(step.elementwise, entry.ct_elementwise, row);
 }
 
-inline void RunForward(const Forward& call) {
-  for (int64_t row = 0; row < call.sizes.batch; row++) ForwardRow(call, row);
+inline void RunForward(const Forward& entry) {
+  for (int64_t row = 0; row < entry.sizes.batch; row++) ForwardRow(entry, row);
 }
 
-inline void RunBackward(const Backward& call) {
-  const Sizes& sizes = call.sizes;
-  if (call.ct_restart_h)
-    std::fill_n(call.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
-  if (call.ct_restart_c)
-    std::fill_n(call.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
-  for (int64_t row = 0; row < call.sizes.batch; row++) BackwardRow(call, row);
+inline void RunBackward(const Backward& entry) {
+  const Sizes& sizes = entry.sizes;
+  if (entry.ct_restart_h)
+    std::fill_n(entry.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+  if (entry.ct_restart_c)
+    std::fill_n(entry.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
+  for (int64_t row = 0; row < entry.sizes.batch; row++) BackwardRow(entry, row);
 }
 
-inline void RunWeights(const Weights& call) {
-  const Sizes& sizes = call.sizes;
-  Vector one(1, 1.0), ct_w_inputs(sizes.depth * call.columns);
-  Vector ct_w_state(sizes.units * call.columns), ct_bias(call.columns);
+inline void RunWeights(const Weights& entry) {
+  const Sizes& sizes = entry.sizes;
+  Vector one(1, 1.0), ct_w_inputs(sizes.depth * entry.columns);
+  Vector ct_w_state(sizes.units * entry.columns), ct_bias(entry.columns);
   for (int64_t row = 0; row < sizes.batch; row++) {
-    for (int64_t t = 0; t < Length(sizes, call.lengths, row); t++) {
+    for (int64_t t = 0; t < Length(sizes, entry.lengths, row); t++) {
       int64_t at = sizes.At(row, t);
-      Vector ct_z = Load(call.ct_zs, at, call.columns);
-      AddOuter(Load(call.x, at, sizes.depth), ct_z, ct_w_inputs);
-      AddOuter(Load(call.operand, at, sizes.units), ct_z, ct_w_state);
+      Vector ct_z = Load(entry.ct_zs, at, entry.columns);
+      AddOuter(Load(entry.x, at, sizes.depth), ct_z, ct_w_inputs);
+      AddOuter(Load(entry.operand, at, sizes.units), ct_z, ct_w_state);
       AddOuter(one, ct_z, ct_bias);
     }
   }
-  Store(ct_w_inputs, call.ct_w_inputs, 0);
-  Store(ct_w_state, call.ct_w_state, 0);
-  Store(ct_bias, call.ct_bias, 0);
+  Store(ct_w_inputs, entry.ct_w_inputs, 0);
+  Store(ct_w_state, entry.ct_w_state, 0);
+  Store(ct_bias, entry.ct_bias, 0);
 }
 
-inline void RunInputs(const Inputs& call) {
-  const Sizes& sizes = call.sizes;
+inline void RunInputs(const Inputs& entry) {
+  const Sizes& sizes = entry.sizes;
   for (int64_t row = 0; row < sizes.batch; row++) {
     for (int64_t t = 0; t < sizes.time; t++) {
       int64_t at = sizes.At(row, t);
       Vector ct_x(sizes.depth);
-      bool alive = t < Length(sizes, call.lengths, row);
-      for (int s = 0; alive && s < call.products; s++)
-        AddTransposed(Load(call.ct_zs[s], at, call.columns[s]), call.w_inputs[s], ct_x);
-      Store(ct_x, call.ct_x, at);
+      bool alive = t < Length(sizes, entry.lengths, row);
+      for (int s = 0; alive && s < entry.products; s++)
+        AddTransposed(Load(entry.ct_zs[s], at, entry.columns[s]), entry.w_inputs[s],
+                      ct_x);
+      Store(ct_x, entry.ct_x, at);
     }
   }
 }

@@ -87,3 +87,19 @@ def test_constants_functions_and_cells_of_them_are_shared():
         assert is_shareable(cell.bind(params))
     assert not is_shareable(FunctionCell(around(np.ones(1)), 3, 3).bind({}))
     assert not is_shareable(FunctionCell(Scaled(), 3, 3).bind({}))
+
+
+def nested(params, inputs, state, key=None):
+    return inputs * state["a"][0], state
+
+
+def test_sizes_may_be_dicts_and_lists():
+    """A second call with an equal cell compiles nothing."""
+    size = {"a": [3]}
+    cell, same = (FunctionCell(nested, size, 3) for _ in range(2))
+    size["a"][0] = 4  # A cell keeps the sizes that it was given.
+    assert cell == same
+    assert cell.state_size == {"a": [3]}
+    run(cell)
+    with jax.no_tracing():
+        run(same)

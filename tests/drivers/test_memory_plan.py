@@ -117,3 +117,9 @@ REFUSALS = {
 def test_refusal(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(10**9, 10**9, 10**9), (10**8, 10**8, 1)])
+def test_sizes_that_xla_cannot_count_are_refused(shape):
+    with pytest.raises(ValueError, match=r"memory_plan: .* must .* at most 1.0 EiB"):
+        jaxrnn.memory_plan(LSTMCell(64), shape)

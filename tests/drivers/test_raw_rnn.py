@@ -23,7 +23,7 @@ from jaxrnn import (
     dynamic_rnn,
     raw_rnn,
 )
-from jaxrnn.memory._bounded_loop import STEPS_IN_SEGMENT
+from jaxrnn._drivers.bounded_loop import STEPS_IN_SEGMENT
 
 F64, I32 = jnp.float64, jnp.int32
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)

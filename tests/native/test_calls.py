@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from native_cases import needs_library
 
-from jaxrnn._sequences import native_library
+from jaxrnn._sequences.native import library
 
 pytestmark = needs_library
 
@@ -32,7 +32,7 @@ def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
         **dict(change),
     }
     arguments.pop(drop, None)
-    native_library.register()
+    library.register()
     call = jax.ffi.ffi_call(
         "jaxrnn_native_forward",
         [

@@ -17,7 +17,8 @@ from native_cases import assert_near, needs_library
 
 import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib, testing
-from jaxrnn._sequences import native
+from jaxrnn._sequences.native.cells import native_kind
+from jaxrnn._sequences.native.sequence import NativeLoop
 
 from ..golden import replay
 
@@ -26,7 +27,7 @@ pytestmark = [needs_library, pytest.mark.usefixtures("alone")]
 
 def is_known(cell):
     try:
-        return bool(native.native_kind(cell))
+        return bool(native_kind(cell))
     except (jaxrnn.DeclinedError, AttributeError):
         return False
 
@@ -47,9 +48,9 @@ KNOWN = [name for name, case in CASES.items() if is_known(case.cell)]
 def runs(monkeypatch):
     """The cells that the native loops ran."""
     found = []
-    run = native.NativeLoop.run
+    run = NativeLoop.run
     monkeypatch.setattr(
-        native.NativeLoop,
+        NativeLoop,
         "run",
         lambda loop, *args: [found.append(loop.cell), run(loop, *args)][1],
     )

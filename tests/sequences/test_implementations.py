@@ -9,7 +9,7 @@ from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
-from jaxrnn._sequences.native import native_kind
+from jaxrnn._sequences.native.cells import native_kind
 
 F32 = jnp.dtype(jnp.float32)
 # Cells that no implementation runs, and the reason in the message.

@@ -11,13 +11,19 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from ..._base.errors import refusal
+from ..._base.arguments import check_equal
 from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
-from ..._cells.hyperparameters import Hyperparameters, set_common_fields
+from ..._cells.hyperparameters import (
+    Hyperparameters,
+    set_common_fields,
+    set_counts,
+    set_functions,
+    set_numbers,
+)
 from ..._cells.initializers import glorot_uniform, ones, zeros
-from .._fields import RefusesElsewhere, set_counts, set_functions, set_numbers
+from .._fields import RefusesElsewhere
 from .state import AttentionMemory
 
 
@@ -31,10 +37,16 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
     overrides `param_specs` and `score`, `probabilities` or `next_state`.
 
     Attributes:
-        num_units: The size of the keys.
-        memory_depth: The size of an entry of the memory.
+        num_units: The size of keys.
+        memory_depth: The size of an entry of the memory. (The memory itself is an
+            argument of `AttentionWrapper.initial_state`.)
         score_mask_value: The score beyond the lengths; None for minus infinity.
         dtype: The required dtype of the memory; None for any.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is below 1.
 
     Source: `tf.contrib.seq2seq.AttentionMechanism`.
     """
@@ -135,7 +147,12 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LuongScore(AttentionMechanism):
-    """A mechanism with multiplicative scores."""
+    """A mechanism with multiplicative scores.
+
+    Attributes:
+        num_units: The size of keys and queries.
+        scale: Whether there is a factor `attention_g`, a number that is learned.
+    """
 
     num_units: int
     memory_depth: int
@@ -147,10 +164,9 @@ class LuongScore(AttentionMechanism):
         Raises:
             ValueError: If queries and keys differ in size.
         """
-        if query_depth != self.num_units:
-            must = f"be the size of the cell's output, {query_depth}"
-            name, fix = type(self).__name__, "Bahdanau's may have another."
-            raise ValueError(refusal(name, "num_units", must, self.num_units, fix))
+        must = f"be the size of the cell's output, {query_depth}"
+        name, fix = type(self).__name__, "Bahdanau's may have another."
+        check_equal(name, "num_units", self.num_units, query_depth, must, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
@@ -161,7 +177,11 @@ class LuongScore(AttentionMechanism):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BahdanauScore(AttentionMechanism):
-    """A mechanism with additive scores."""
+    """A mechanism with additive scores.
+
+    Attributes:
+        normalize: Whether v is normalized.
+    """
 
     num_units: int
     memory_depth: int
@@ -193,7 +213,14 @@ class BahdanauScore(AttentionMechanism):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _SoftmaxMechanism(AttentionMechanism):
-    """A mechanism whose alignments do not depend on those before."""
+    """A mechanism whose alignments do not depend on those before.
+
+    Attributes:
+        probability_fn: `probability_fn(score)`, both `[batch, memory_time]`; None for
+            softmax.
+        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`, once
+            a run; None for the keys above and the memory.
+    """
 
     probability_fn: Callable[[Array], Array] | None = None
     score_mask_value: float | None = None
@@ -216,23 +243,6 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
 
     Queries are the outputs of the cell; their size must be `num_units`.
 
-    Attributes:
-        num_units: The size of keys and queries.
-        memory_depth: The size of an entry of the memory. (The memory itself is an
-            argument of `AttentionWrapper.initial_state`.)
-        scale: Whether there is a factor `attention_g`, a number that is learned.
-        probability_fn: `probability_fn(score)`, both `[batch, memory_time]`; None for
-            softmax.
-        score_mask_value: The score beyond the lengths; None for minus infinity.
-        dtype: The required dtype of the memory; None for any.
-        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`, once
-            a run; None for the keys above and the memory.
-        name: Accepted for compatibility with TensorFlow; not used.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1.
-
     Source: arXiv:1508.04025; `tf.contrib.seq2seq.LuongAttention`.
     """
 
@@ -247,23 +257,6 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
 
     v is `attention_v`, and b zero; with `normalize` v is `attention_g * attention_v /
     |attention_v|`, and b is `attention_b`.
-
-    Attributes:
-        num_units: The size of keys.
-        memory_depth: The size of an entry of the memory. (The memory itself is an
-            argument of `AttentionWrapper.initial_state`.)
-        normalize: Whether v is normalized.
-        probability_fn: `probability_fn(score)`, both `[batch, memory_time]`; None for
-            softmax.
-        score_mask_value: The score beyond the lengths; None for minus infinity.
-        dtype: The required dtype of the memory; None for any.
-        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`, once
-            a run; None for the keys above and the memory.
-        name: Accepted for compatibility with TensorFlow; not used.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1.
 
     Source: arXiv:1409.0473, arXiv:1602.07868; `tf.contrib.seq2seq.BahdanauAttention`.
     """

@@ -8,15 +8,27 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from ..._base.errors import refusal
+from ..._base.arguments import check_one_of
 from ..._base.typing import Array, DType, Key, Params
-from .._fields import set_numbers
+from ..._cells.hyperparameters import set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _MonotonicMechanism(AttentionMechanism):
-    """A mechanism whose alignments follow from the scores and the alignments before."""
+    """A mechanism whose alignments follow from the scores and the alignments before.
+
+    Attributes:
+        sigmoid_noise: The standard deviation of noise, which makes the choices more
+            certain in training. It is drawn from the key with which the cell is bound.
+        sigmoid_noise_seed: Different seeds draw different noise from the same key.
+        score_bias_init: The initial `attention_score_bias`.
+        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is below 1, the noise is negative, or `mode` is not known.
+    """
 
     score_mask_value: float | None = None
     sigmoid_noise: float = 0.0
@@ -66,23 +78,6 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
         score      = BahdanauAttention's + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
 
-    Attributes:
-        num_units: The size of keys.
-        memory_depth: The size of an entry of the memory.
-        normalize: As in `BahdanauAttention`.
-        score_mask_value: The score beyond the lengths; None for minus infinity.
-        sigmoid_noise: The standard deviation of noise, which makes the choices more
-            certain in training. It is drawn from the key with which the cell is bound.
-        sigmoid_noise_seed: Different seeds draw different noise from the same key.
-        score_bias_init: The initial `attention_score_bias`.
-        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
-        dtype: The required dtype of the memory; None for any.
-        name: Accepted for compatibility with TensorFlow; not used.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1, the noise is negative, or `mode` is not known.
-
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.BahdanauMonotonicAttention`.
     """
 
@@ -93,23 +88,6 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
 
         score      = LuongAttention's + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
-
-    Attributes:
-        num_units: The size of keys and queries.
-        memory_depth: The size of an entry of the memory.
-        scale: As in `LuongAttention`.
-        score_mask_value: The score beyond the lengths; None for minus infinity.
-        sigmoid_noise: The standard deviation of noise, which makes the choices more
-            certain in training. It is drawn from the key with which the cell is bound.
-        sigmoid_noise_seed: Different seeds draw different noise from the same key.
-        score_bias_init: The initial `attention_score_bias`.
-        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
-        dtype: The required dtype of the memory; None for any.
-        name: Accepted for compatibility with TensorFlow; not used.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1, the noise is negative, or `mode` is not known.
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.LuongMonotonicAttention`.
     """
@@ -177,6 +155,5 @@ def _clip(x: Array, low: Any) -> Array:
 
 
 def _check_mode(caller: str, mode: Any) -> None:
-    if mode not in ("recursive", "parallel", "hard"):
-        must = 'be one of "recursive", "parallel", "hard"'
-        raise ValueError(refusal(caller, "mode", must, mode))
+    what = 'one of "recursive", "parallel", "hard"'
+    check_one_of(caller, "mode", mode, ("recursive", "parallel", "hard"), what)

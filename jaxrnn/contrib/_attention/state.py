@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.errors import Words, describe, refusal
+from ..._base.arguments import check_shape
+from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
@@ -74,17 +75,18 @@ def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> No
     """Raises ValueError unless leaves have these shapes; any will do for None."""
     named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
-        if shape is not None and jnp.shape(leaf) != shape:
-            raise ValueError(refusal(caller, full, f"have shape {shape}", leaf))
+        if shape is not None:
+            check_shape(caller, full, leaf, shape)
 
 
 def check_is_state(state: Any) -> None:
     """Raises TypeError unless it is a state with its memory."""
     is_state = isinstance(state, AttentionWrapperState)
     if not is_state or not jax.tree.leaves(state.memory):
-        must = "be an AttentionWrapperState with its memory"
-        fix = "`cell.initial_state(memory)` makes one."
-        raise TypeError(refusal("AttentionWrapper", "state", must, state, fix))
+        raise TypeError(
+            "AttentionWrapper: `state` must be an AttentionWrapperState with its "
+            f"memory, got {describe(state)}. `cell.initial_state(memory)` makes one."
+        )
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -96,17 +98,19 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     """
     caller, attention, rows = "AttentionWrapper", state.attention, inputs.shape[0]
     if checks_dtype and inputs.dtype != attention.dtype:
-        must = f"have the dtype of the memory, {attention.dtype}"
-        raise TypeError(refusal(caller, "inputs", must, inputs, "Cast one of them."))
+        raise TypeError(
+            f"{caller}: `inputs` must have the dtype of the memory, {attention.dtype}, "
+            f"got {describe(inputs)}. Cast one of them."
+        )
     is_memory = lambda x: isinstance(x, AttentionMemory)
     memories = [m.memory for m in jax.tree.leaves(state.memory, is_leaf=is_memory)]
     beams = any(rows % max(1, len(memory)) for memory in memories)
     if attention.shape[0] != rows or beams:
         leaves = ", ".join(map(describe, (attention, *memories)))
-        got = Words(f"attention and memory {leaves}")
-        others = "its memory as many, or one for several beams"
-        must = f"have the {rows} rows of the inputs, {others}"
-        raise ValueError(refusal(caller, "state", must, got))
+        raise ValueError(
+            f"{caller}: `state` must have the {rows} rows of the inputs, its memory as "
+            f"many, or one for several beams, got attention and memory {leaves}."
+        )
 
 
 def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
@@ -182,19 +186,23 @@ def as_memory(
     """
     memory = as_array(caller, name, memory)
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
-        must = "be floating [batch, memory_time, depth]"
-        fix = "Outputs of an encoder are batch-major here."
         error = ValueError if memory.ndim != 3 else TypeError
-        raise error(refusal(caller, name, must, memory, fix))
+        raise error(
+            f"{caller}: `{name}` must be floating [batch, memory_time, depth], got "
+            f"{describe(memory)}. Outputs of an encoder are batch-major here."
+        )
     first, depth = memory if first is None else first, mechanism.memory_depth
     rows, dtype = first.shape[0], mechanism.dtype or first.dtype
     if (memory.shape[0], memory.shape[2]) != (rows, depth):
-        of_mechanism = f"and the mechanism's `memory_depth`, {depth}"
-        must = f"have as many rows as `memory[0]`, {rows}, {of_mechanism}"
-        raise ValueError(refusal(caller, name, must, memory))
+        raise ValueError(
+            f"{caller}: `{name}` must have as many rows as `memory[0]`, {rows}, and "
+            f"the mechanism's `memory_depth`, {depth}, got {describe(memory)}."
+        )
     if memory.dtype != dtype:
-        must = f"have the dtype of the mechanism and of `memory[0]`, {dtype}"
-        raise TypeError(refusal(caller, name, must, memory))
+        raise TypeError(
+            f"{caller}: `{name}` must have the dtype of the mechanism and of "
+            f"`memory[0]`, {dtype}, got {describe(memory)}."
+        )
     lengths = as_lengths(caller, lengths, rows, "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)
     return dataclasses.replace(made, memory=made.without_padding(memory))

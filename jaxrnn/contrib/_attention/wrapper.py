@@ -9,16 +9,15 @@ import jax.numpy as jnp
 
 from jaxrnn import TensorArray, TensorShape
 
-from ..._base.arguments import as_count
+from ..._base.arguments import as_count, check_equal, check_instance
 from ..._base.cell_keys import fold
-from ..._base.errors import Words, refusal
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells.base import scope_name
-from ..._cells.hyperparameters import set_common_fields, set_field
+from ..._cells.hyperparameters import set_common_fields, set_field, set_functions
 from ..._wrappers.base import ParamsWrapper, vector_size
-from .._fields import RefusesElsewhere, set_functions
+from .._fields import RefusesElsewhere
 from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
 from .state import AttentionMemory, AttentionWrapperState
@@ -117,20 +116,16 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         set_functions(self, "cell_input_fn", "attention_fn")
         if isinstance(mechanisms, list):
             set_field(self, attention_mechanism=tuple(mechanisms))
+        name, what = "attention_mechanism", "an AttentionMechanism or several"
         for mechanism in self._mechanisms or [None]:
-            if not isinstance(mechanism, AttentionMechanism):
-                name, must = (
-                    "attention_mechanism",
-                    "be an AttentionMechanism or several",
-                )
-                raise TypeError(refusal(caller, name, must, mechanism))
+            check_instance(caller, name, mechanism, AttentionMechanism, what)
         if (sizes := self.attention_layer_size) is None:
             return
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
-        sizes = tuple(as_count(caller, "attention_layer_size", n) for n in sizes)
-        if (count := len(self._mechanisms)) != len(sizes):
-            must, got = f"hold one size for each of {count} mechanisms", len(sizes)
-            raise ValueError(refusal(caller, "attention_layer_size", must, got))
+        name, count = "attention_layer_size", len(self._mechanisms)
+        sizes = tuple(as_count(caller, name, n) for n in sizes)
+        must = f"hold one size for each of {count} mechanisms"
+        check_equal(caller, name, len(sizes), count, must)
         set_field(self, attention_layer_size=sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
@@ -182,8 +177,10 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         Raises:
             ValueError: Always.
         """
-        must, fix = "be given: it has the memory", "Make it by `cell.initial_state`."
-        raise ValueError(refusal("AttentionWrapper", "initial_state", must, None, fix))
+        raise ValueError(
+            "AttentionWrapper: `initial_state` must be given: it has the memory, got "
+            "None. Make it by `cell.initial_state`."
+        )
 
     def initial_state(
         self,
@@ -234,13 +231,12 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     def _memories(self, caller: str, memory: Any, lengths: Any) -> list[Any]:
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
-        if (counts := (len(memories), len(lengths))) != (count, count):
-            names, got = (
-                "memory` and `memory_sequence_length",
-                "{} and {}".format(*counts),
+        if len(memories) != count or len(lengths) != count:
+            raise ValueError(
+                f"{caller}: `memory` and `memory_sequence_length` must each hold one "
+                f"for each of {count} mechanisms, got {len(memories)} and "
+                f"{len(lengths)}."
             )
-            must = f"each hold one for each of {count} mechanisms"
-            raise ValueError(refusal(caller, names, must, Words(got)))
         made: list[AttentionMemory] = []
         several = zip(memories, lengths, self._mechanisms, strict=True)
         for i, (given, n, mechanism) in enumerate(several):

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 
 from jaxrnn import RNNCellLike, TensorShape
 
-from ..._base.arguments import check_functions, check_is_cell
+from ..._base.arguments import check_functions, check_instance, check_is_cell
 from ..._base.cell_keys import cell_at_step
-from ..._base.errors import Words, refusal
-from ..._base.inputs import as_array, as_state, started
-from ..._base.read_only import without_read_only
+from ..._base.inputs import as_array, as_state, check_rows_of_state
 from ..._base.serialization import serializable
-from ..._base.trees import is_tensor_array, map_sizes, named_leaves
+from ..._base.trees import map_sizes
 from ..._base.typing import Array, DType, PyTree
+from ..._drivers.initial_state import call_start
 from .._fields import check_given_functions
 from .dynamic_decode import Decoder
 
@@ -107,9 +106,10 @@ class CustomHelper(Helper):
             ValueError: If it is not known yet.
         """
         if self._batch_size is None:
-            must, got = "be read after `initialize`", Words("none before it")
-            fix = "`dynamic_decode` calls that first."
-            raise ValueError(refusal("CustomHelper", "batch_size", must, got, fix))
+            raise ValueError(
+                "CustomHelper: `batch_size` must be read after `initialize`, got none "
+                "before it. `dynamic_decode` calls that first."
+            )
         return self._batch_size
 
     sample_ids_shape = property(lambda self: self._sample_ids_shape)
@@ -229,9 +229,8 @@ class BasicDecoder(Decoder):
     ) -> None:
         caller = type(self).__name__
         check_is_cell(caller, "cell", cell)
-        if not isinstance(helper, Helper):
-            fix = "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
-            raise TypeError(refusal(caller, "helper", "be a Helper", helper, fix))
+        fix = "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
+        check_instance(caller, "helper", helper, Helper, "a Helper", fix)
         check_given_functions(caller, output_layer=output_layer)
         self._cell, self._helper = cell, helper
         self._initial_state = as_state(caller, "initial_state", initial_state)
@@ -272,15 +271,13 @@ class BasicDecoder(Decoder):
         """The helper's first inputs, and the initial state, started by the cell."""
         first = self._helper.initialize()
         self._check_rows()
-        return *first, started(self._cell, self._initial_state)
+        return *first, call_start(self._cell, self._initial_state)
 
     def _check_rows(self) -> None:
         """Raises ValueError for a state of other rows than those of the helper."""
-        own, rows = without_read_only(self._initial_state), self.batch_size
-        for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-            if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
-                must = f"have {rows} rows, as the helper's inputs or `start_tokens`"
-                raise ValueError(refusal(type(self).__name__, name, must, leaf))
+        caller, rows = type(self).__name__, self.batch_size
+        must = f"have {rows} rows, as the helper's inputs or `start_tokens`"
+        check_rows_of_state(caller, self._initial_state, rows, must)
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None

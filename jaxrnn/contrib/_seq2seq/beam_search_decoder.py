@@ -10,13 +10,13 @@ from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
-from ..._base.errors import describe, refusal
-from ..._base.inputs import as_state, started
+from ..._base.errors import describe
+from ..._base.inputs import as_state, check_rows_of_state
 from ..._base.math import concrete_or_none
-from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
-from ..._base.trees import is_tensor_array, named_leaves
+from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
+from ..._drivers.initial_state import call_start
 from ...decode import _beam as beam
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .._fields import check_given_functions
@@ -186,7 +186,7 @@ class BeamSearchDecoder(Decoder):
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
         log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
-        cell_state = self._split(started(self._cell, self._initial_state))
+        cell_state = self._split(call_start(self._cell, self._initial_state))
         coverage = self._alignments(cell_state) if self._has_coverage else ()
         beams = log_probs, ~first, fill(0, jnp.int32)
         state = BeamSearchDecoderState(cell_state, *beams, coverage)
@@ -274,10 +274,11 @@ class BeamSearchDecoder(Decoder):
         parts: Any = cell_state if is_nest else [cell_state]
         found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
-            caller, name = type(self).__name__, "coverage_penalty_weight"
-            must, got = "be 0 for a cell without attention", self._coverage_penalty
-            fix = "Its state has no `alignments`."
-            raise ValueError(refusal(caller, name, must, got, fix))
+            raise ValueError(
+                f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
+                f"cell without attention, got {describe(self._coverage_penalty)}. Its "
+                "state has no `alignments`."
+            )
         mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(mean(means), self._dtype)
@@ -286,13 +287,9 @@ class BeamSearchDecoder(Decoder):
         """The initial state, whose leaves must have a row for each beam."""
         state = as_state(caller, "initial_state", state)
         rows, width = self.batch_size * self._beam_width, self._beam_width
-        own = without_read_only(state)
-        for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-            if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
-                must = f"have {rows} rows, one for each of {width} beams"
-                others = "but not to `start_tokens`, which are [batch]."
-                fix = f"Apply `tile_batch` to it, {others}"
-                raise ValueError(refusal(caller, name, must, leaf, fix))
+        must = f"have {rows} rows, one for each of {width} beams"
+        fix = "Apply `tile_batch` to it, but not to `start_tokens`, which are [batch]."
+        check_rows_of_state(caller, state, rows, must, fix)
         return state
 
     def _split(self, tree: PyTree) -> PyTree:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxrnn import TensorArray
 
-from ..._base.errors import Words, refusal
 from ..._base.math import concrete_or_none
 from ..._base.read_only import is_read_only
 from ..._base.trees import is_tensor_array
@@ -43,9 +42,10 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     width = as_width("tile_batch", multiplier, "multiplier")
     is_number = lambda x: isinstance(x, int | float)
     if isinstance(t, list | tuple) and t and all(map(is_number, t)):
-        got = Words(f"{t}, whose numbers have no rows")
-        must, fix = "be a nest of arrays [batch, ...]", "`np.array(t)` makes one of it."
-        raise TypeError(refusal("tile_batch", "t", must, got, fix))
+        raise TypeError(
+            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
+            "numbers have no rows. `np.array(t)` makes one of it."
+        )
     is_leaf = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
     return jax.tree.map(lambda x: _tiled(x, width), t, is_leaf=is_leaf)
 
@@ -57,9 +57,10 @@ def _tiled(x: Any, width: int) -> Any:
     if not x.element_shape:
         return x
     if concrete_or_none(x.size()) != 0:
-        must, got = "hold empty TensorArrays alone", Words(repr(x))
-        fix = "Tile the state before the first step."
-        raise ValueError(refusal("tile_batch", "t", must, got, fix))
+        raise ValueError(
+            f"tile_batch: `t` must hold empty TensorArrays alone, got {x!r}. Tile "
+            "the state before the first step."
+        )
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
-from ..._base.errors import describe, noting, refusal
+from ..._base import arguments
+from ..._base.errors import describe, error_note
 from ..._base.inputs import as_array, as_state
 from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
@@ -133,15 +133,14 @@ def dynamic_decode(
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
-    if not isinstance(decoder, Decoder):
-        fix = "BasicDecoder, say, decodes with a cell and a helper."
-        raise TypeError(refusal(CALLER, "decoder", "be a Decoder", decoder, fix))
-    as_bool(CALLER, "output_time_major", output_time_major)
+    fix = "BasicDecoder, say, decodes with a cell and a helper."
+    arguments.check_instance(CALLER, "decoder", decoder, Decoder, "a Decoder", fix)
+    arguments.as_bool(CALLER, "output_time_major", output_time_major)
     _check_impute(decoder, impute_finished)
-    as_unroll(CALLER, parallel_iterations)
+    arguments.as_unroll(CALLER, parallel_iterations)
     strategy = as_strategy(CALLER, "swap_memory", swap_memory)
     limit, end = _limits(decoder, maximum_iterations, max_time)
-    with jax.named_scope(as_scope(CALLER, scope, "decoder")):
+    with jax.named_scope(arguments.as_scope(CALLER, scope, "decoder")):
         finished, inputs, first_state, lengths = _first_carry(decoder, end)
         carry = finished, inputs, without_read_only(first_state), lengths
         emit_types = _emit_types(decoder)
@@ -158,11 +157,13 @@ def dynamic_decode(
 
 
 def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
-    impute = as_bool(CALLER, "impute_finished", impute_finished)
+    impute = arguments.as_bool(CALLER, "impute_finished", impute_finished)
     if impute and decoder.tracks_own_finished:
-        must = f"be False for a {type(decoder).__name__}"
-        fix = "Its steps reorder rows: it tracks those that are finished."
-        raise ValueError(refusal(CALLER, "impute_finished", must, impute, fix))
+        raise ValueError(
+            f"{CALLER}: `impute_finished` must be False for a "
+            f"{type(decoder).__name__}, got {impute}. Its steps reorder rows: it "
+            "tracks those that are finished."
+        )
 
 
 def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
@@ -171,7 +172,7 @@ def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     sizes = {"max_time": max_time}
     sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
     given = [(name, size) for name, size in sizes.items() if size is not None]
-    known = [as_axis_size(CALLER, name, size, fix) for name, size in given]
+    known = [arguments.as_axis_size(CALLER, name, size, fix) for name, size in given]
     known += [] if decoder.longest is None else [decoder.longest]
     # Symbolic numbers have no order.
     are_ints = all(isinstance(size, int) for size in known)
@@ -180,7 +181,10 @@ def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     if not is_dynamic:
         return limit, steps
     if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
-        raise TypeError(refusal(CALLER, "maximum_iterations", "be an integer", maximum))
+        got = describe(maximum)
+        raise TypeError(
+            f"{CALLER}: `maximum_iterations` must be an integer, got {got}."
+        )
     return limit, maximum if steps is None else jnp.minimum(maximum, steps)
 
 
@@ -188,9 +192,10 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, as_array(CALLER, "finished", finished))
     if finished.dtype != bool:
-        must = "`finished` of the decoder must be of dtype bool"
-        fix = "Compare: `time >= lengths`."
-        raise TypeError(f"{CALLER}: {must}, got {describe(finished)}. {fix}")
+        raise TypeError(
+            f"{CALLER}: `finished` of the decoder must be of dtype bool, got "
+            f"{describe(finished)}. Compare: `time >= lengths`."
+        )
     inputs = as_state(CALLER, "the first inputs", inputs)
     state = as_state(CALLER, "the initial state", state)
     lengths = jnp.zeros_like(finished, jnp.int32)
@@ -218,7 +223,7 @@ def _step_of(
         finished, inputs, state, lengths = carry
         state = with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
-        with noting(f"{CALLER}: raised by `decoder.step(time, inputs, state)`."):
+        with error_note(f"{CALLER}: raised by `decoder.step(time, inputs, state)`."):
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
         emit = as_like(CALLER, "outputs", emit, emit_types, EMIT_FIX)
         next_state = as_like(CALLER, "next_state", next_state, state)

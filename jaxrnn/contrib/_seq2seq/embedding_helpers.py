@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
-from ..._base.errors import describe, is_array, refusal
+from ..._base.errors import describe, is_array
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
@@ -37,8 +37,10 @@ def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
     if callable(embedding):
         return embedding
     if not is_array(embedding) or not embedding.ndim:
-        must = "be a table [vocab, ...] or a function of ids"
-        raise TypeError(refusal(caller, "embedding", must, embedding))
+        raise TypeError(
+            f"{caller}: `embedding` must be a table [vocab, ...] or a function of ids, "
+            f"got {describe(embedding)}."
+        )
     return Table(jnp.asarray(embedding))
 
 
@@ -62,10 +64,12 @@ def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> 
     """
     array = as_array(caller, name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(refusal(caller, name, "be integers", value))
+        raise TypeError(f"{caller}: `{name}` must be integers, got {describe(value)}.")
     sizes = zip(array.shape, shape, strict=False)
     if array.ndim != len(shape) or any(n not in (m, None) for m, n in sizes):
-        raise ValueError(refusal(caller, name, f"be {axes or list(shape)}", array))
+        raise ValueError(
+            f"{caller}: `{name}` must be {axes or list(shape)}, got {describe(array)}."
+        )
     return array.astype(jnp.int32)
 
 

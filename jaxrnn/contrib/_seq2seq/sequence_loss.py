@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_bool, check_functions
-from ..._base.errors import Words, refusal
+from ..._base.arguments import as_bool, check_dtype_kind, check_functions
+from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
 from ..._time import masking
@@ -74,10 +74,10 @@ def sequence_loss(
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
     for axis in set(average) & set(total):
         noun = ("batch", "timesteps")[axis]
-        names = f"average_across_{noun}` and `sum_over_{noun}"
-        fix = "The sum divides by the number of weights, too."
-        must, got = "not both be True", Words("both")
-        raise ValueError(refusal(CALLER, names, must, got, fix))
+        raise ValueError(
+            f"{CALLER}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
+            "True, got both. The sum divides by the number of weights, too."
+        )
     with jax.named_scope(name or CALLER):
         hidden = masking.hide_nonfinite(weights == 0, logits)
         losses = _losses(hidden, targets, softmax_loss_function)
@@ -103,11 +103,12 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
         if array.ndim != 1 + axes.count(",") or array.shape[:2] != shape[:2]:
             ranks = len(shape), array.ndim
             fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
-            must = f"be {axes}, as `logits` {list(shape)}"
-            raise ValueError(refusal(CALLER, name, must, array, fix))
+            raise ValueError(
+                f"{CALLER}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
+                f"{describe(array)}. {fix}".rstrip()
+            )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
-        if not jnp.issubdtype((array := arrays[name]).dtype, kind):
-            raise TypeError(refusal(CALLER, name, f"be {kind.__name__}", array))
+        check_dtype_kind(CALLER, name, arrays[name], kind, kind.__name__)
     return list(arrays.values())
 
 

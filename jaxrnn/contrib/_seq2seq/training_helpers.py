@@ -8,12 +8,13 @@ import jax.numpy as jnp
 
 from jaxrnn import Steps
 
-from ..._base.arguments import check_time_major
-from ..._base.cell_keys import check_key, key_of_device
-from ..._base.errors import Words, refusal
+from ..._base.arguments import check_given, check_rank, check_time_major
+from ..._base.cell_keys import check_key
+from ..._base.errors import describe
 from ..._base.inputs import as_array, as_state, check_same_size
 from ..._base.lengths import as_lengths
 from ..._base.math import concrete_or_none
+from ..._base.sharding import key_of_device
 from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._time import masking
@@ -97,8 +98,10 @@ class _ScheduledHelper(TrainingHelper):
         caller, rows = type(self).__name__, self.batch_size
         array = as_array(caller, "sampling_probability", probability)
         if array.shape not in ((), (rows,)):
-            must = f"be a number or [{rows}], one for each row"
-            raise ValueError(refusal(caller, "sampling_probability", must, array))
+            raise ValueError(
+                f"{caller}: `sampling_probability` must be a number or [{rows}], one "
+                f"for each row, got {describe(array)}."
+            )
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
         self._choice_key = embeddings.seeded(caller, key, name, seed)
 
@@ -241,31 +244,26 @@ def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
     """
     inputs, axes = as_state(caller, name, inputs), "[batch, time, ...]"
     named = list(named_leaves(name, inputs))
-    must = f"have rank at least 2, {axes} or, with `time_major`, [time, batch, ...]"
+    either = f"{axes} or, with `time_major`, [time, batch, ...]"
     for leaf_name, leaf in named:
-        if leaf.ndim < 2:
-            raise ValueError(refusal(caller, leaf_name, must, leaf))
+        check_rank(caller, leaf_name, leaf, 2, either)
     if not named:
-        got = Words("none")
-        raise ValueError(refusal(caller, name, "hold at least one array", got))
+        raise ValueError(f"{caller}: `{name}` must hold at least one array, got none.")
     check_same_size(caller, named, slice(2), "Batch size and time", axes)
     return inputs
 
 
 def _as_lengths(caller: str, sequence_length: Any, batch: int, time: Any) -> Array:
-    lengths = as_lengths(caller, sequence_length, batch)
-    if lengths is None:
-        must, fix = (
-            "be integers [batch]",
-            f"Whole ones have `np.full({batch}, {time})`.",
-        )
-        raise ValueError(refusal(caller, "sequence_length", must, None, fix))
+    name, fix = "sequence_length", f"Whole ones have `np.full({batch}, {time})`."
+    check_given(caller, name, sequence_length, fix, "integers [batch]")
+    lengths: Any = as_lengths(caller, sequence_length, batch)
     known = concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     if longest > time:
-        must = f"be at most {time}, the number of steps of the inputs"
-        fix = "`time_major` says which axis is time."
-        raise ValueError(refusal(caller, "sequence_length", must, Words(longest), fix))
+        raise ValueError(
+            f"{caller}: `sequence_length` must be at most {time}, the number of steps "
+            f"of the inputs, got {longest}. `time_major` says which axis is time."
+        )
     return jnp.minimum(lengths, time)
 
 

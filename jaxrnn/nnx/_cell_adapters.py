@@ -15,7 +15,7 @@ from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
-from .._layers import cells
+from .._layers import cell_checks
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.options import check_options
@@ -139,11 +139,11 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
-    cells.check_is_flax_cell(module, nnx.RNNCellBase, example)
-    names = cells.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    cell_checks.check_is_flax_cell(module, nnx.RNNCellBase, example)
+    names = cell_checks.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
-        cells.refuse_variables(nnx.to_pure_dict(others))
+        cell_checks.refuse_variables(nnx.to_pure_dict(others))
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         copy = nnx.merge(graph, params, streams, copy=True)
@@ -154,7 +154,7 @@ def as_cell(
     are_keys = tuple(map(is_key, leaves))
     variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
     are_broadcast = tuple(variable.tag in names for variable in variables)
-    sizes = cells.sizes_of_cell(step, in_features)
+    sizes = cell_checks.sizes_of_cell(step, in_features)
     cell = NnxCell(graph, tree, are_keys, are_broadcast, *sizes)
     return cell.bind(nnx.to_pure_dict(params))
 

@@ -1,7 +1,11 @@
-"""The one operation that JAX lacks: a program of XLA's that is another one on CPUs.
+"""One program on CPUs and another one elsewhere, with a transpose of its own.
 
-`jax.custom_jvp` has no place for a transpose, `jax.custom_vjp` none for forward mode,
-and nothing documented tells for which platform a program is compiled.
+Documented JAX lacks this. `lax.platform_dependent` knows the platform alone, so that a
+program that is exported for CPUs would call a library which its reader may not have;
+`jax.export` refuses that program. Nor does a documented function take a transpose and
+work in all modes: `jax.custom_jvp` takes none, `jax.custom_vjp` lacks forward mode, and
+`lax.custom_linear_solve` fails in reverse mode over forward mode. The undocumented
+`linear_call` lacks `vmap` and second derivatives.
 """
 
 import dataclasses
@@ -12,14 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base import jax_internals
-from .._base.sharding import as_varying_as
-from .._base.typing import PyTree
-
-
-def why_not_in_jax() -> str | None:
-    """Why this JAX, newer than any that was tested, lacks what is needed; or None."""
-    return jax_internals.MISSING
+from ..._base import jax_internals
+from ..._base.sharding import as_varying_as
+from ..._base.typing import PyTree
 
 
 def run_beside_xla(
@@ -61,8 +60,9 @@ def run_beside_xla(
         fixed, cts = others.unflatten(leaves[:count]), out.unflatten(leaves[count:])
         return jax.tree.leaves(transpose(*fixed, cts)) if transpose else []
 
-    programs = _Programs(flat(native), flat(xla), flat_transpose, count, refusal)
-    return out.unflatten(_bind(leaves, programs, program.out_avals))
+    fns = flat(native), flat(xla), flat_transpose
+    programs = _Programs(*fns, tuple(program.out_avals), count, refusal)
+    return out.unflatten(_operation().bind(*leaves, programs=programs))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,29 +72,30 @@ class _Programs:
     Attributes:
         native: What runs on CPUs.
         xla: What runs elsewhere.
-        transpose: Their transpose, if they are linear in the leaves from `count` on.
-        count: The number of leaves that are not linear.
+        transpose: The transpose of both, if they are linear in the leaves from `count`
+            on.
+        types: The types of the results.
+        count: The number of leaves in which they need not be linear.
         refusal: Why there is no program for other platforms; None if `xla` is.
     """
 
     native: Callable
     xla: Callable
     transpose: Callable
+    types: tuple
     count: int
     refusal: str | None
 
 
-def _run(*leaves: Any, programs: _Programs, avals: Any) -> list:
+def _run(*leaves: Any, programs: _Programs) -> list:
     """The operation outside of jit."""
-    del avals
     arrays = (x for x in leaves if isinstance(x, jax.Array))  # Some may be scalars.
-    devices = (device for x in arrays for device in x.devices())
-    platforms = {device.platform for device in devices} or {jax.default_backend()}
-    return (programs.native if platforms == {"cpu"} else programs.xla)(*leaves)
+    platforms = {device.platform for x in arrays for device in x.devices()}
+    is_native = (platforms or {jax.default_backend()}) == {"cpu"}
+    return (programs.native if is_native else programs.xla)(*leaves)
 
 
-def _lower(ctx: Any, *leaves: Any, programs: _Programs, avals: Any) -> Any:
-    del avals
+def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
     module = ctx.module_context
     is_on_cpu = tuple(ctx.platforms or module.platforms) == ("cpu",)
     is_native = is_on_cpu and not module.lowering_parameters.for_export
@@ -105,9 +106,9 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs, avals: Any) -> Any:
 
 
 def _push_forward(
-    primals: Any, tangents: Any, *, programs: _Programs, avals: Any
+    primals: Any, tangents: Any, *, programs: _Programs
 ) -> tuple[list, list]:
-    """Derivatives of derivatives: those of XLA's program."""
+    """Further derivatives differentiate XLA's program."""
     is_perturbed = [isinstance(d, jax.Array) for d in tangents]
 
     def of_perturbed(*perturbed: Any) -> list:
@@ -118,31 +119,28 @@ def _push_forward(
     perturbed = [x for x, mark in zip(primals, is_perturbed, strict=True) if mark]
     d_perturbed = [d for d in tangents if isinstance(d, jax.Array)]
     _, d_outs = jax.jvp(of_perturbed, perturbed, d_perturbed)
-    return _bind(primals, programs, avals), d_outs
+    return _operation().bind(*primals, programs=programs), d_outs
 
 
-def _pull_back(cts: Any, *leaves: Any, programs: _Programs, avals: Any) -> list:
-    """The cotangents of what is unknown of the linear leaves; None for all others."""
+def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
+    """The cotangents of the linear leaves that are unknown; None for all others."""
     count = programs.count
-    zeros = as_varying_as(leaves[:count], [jnp.zeros(a.shape, a.dtype) for a in avals])
-    pairs = zip(cts, zeros, strict=True)
+    zeros = [jnp.zeros(x.shape, x.dtype) for x in programs.types]
+    pairs = zip(cts, as_varying_as(leaves[:count], zeros), strict=True)
     cts = [ct if isinstance(ct, jax.Array) else zero for ct, zero in pairs]
     found = zip(leaves[count:], programs.transpose(*leaves[:count], *cts), strict=True)
     linear = [None if isinstance(x, jax.Array) else ct for x, ct in found]
     return [None] * count + linear
 
 
-def _batch(
-    leaves: Any, dims: Any, *, programs: _Programs, avals: Any
-) -> tuple[list, list]:
+def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     """The same operation with mapped functions, whose results are mapped at axis 0."""
-    del avals
     pairs, count = list(zip(leaves, dims, strict=True)), programs.count
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     # All that is linear is mapped, so that the results of the transpose are, too.
     copies = lambda x: jnp.broadcast_to(x, (size, *x.shape))
     first = lambda x, axis: copies(x) if axis is None else jnp.moveaxis(x, axis, 0)
-    linear = [first(x, axis) for x, axis in pairs[count:]]
+    leaves = [*leaves[:count], *(first(x, axis) for x, axis in pairs[count:])]
 
     def mapped(fn: Callable) -> Callable:
         def run(*leaves: Any) -> list:
@@ -151,12 +149,10 @@ def _batch(
 
         return run
 
-    leaves = [*leaves[:count], *linear]
     fields = {n: mapped(getattr(programs, n)) for n in ("native", "xla", "transpose")}
-    programs = dataclasses.replace(programs, **fields)
-    avals = jax.make_jaxpr(programs.native)(*leaves).out_avals
-    outs = _bind(leaves, programs, avals)
-    return outs, [0] * len(outs)
+    types = tuple(jax.make_jaxpr(fields["native"])(*leaves).out_avals)
+    programs = dataclasses.replace(programs, types=types, **fields)
+    return _operation().bind(*leaves, programs=programs), [0] * len(types)
 
 
 @functools.cache
@@ -165,13 +161,9 @@ def _operation() -> Any:
     operation = jax_internals.Primitive("native")
     operation.multiple_results = True
     operation.def_impl(_run)
-    operation.def_abstract_eval(lambda *_, programs, avals: avals)
+    operation.def_abstract_eval(lambda *_, programs: programs.types)
     jax_internals.register_lowering(operation, _lower)
     jax_internals.primitive_jvps[operation] = _push_forward
     jax_internals.primitive_transposes[operation] = _pull_back
     jax_internals.primitive_batchers[operation] = _batch
     return operation
-
-
-def _bind(leaves: Any, programs: _Programs, avals: Any) -> list:
-    return _operation().bind(*leaves, programs=programs, avals=tuple(avals))

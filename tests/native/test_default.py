@@ -24,7 +24,8 @@ from native_cases import (
 
 import jaxrnn
 from jaxrnn._base import jax_internals
-from jaxrnn._sequences import affine, implementation, native_library
+from jaxrnn._sequences import implementation, xla_loop
+from jaxrnn._sequences.native import library
 from jaxrnn.testing._oracle import weighted_sum
 
 pytestmark = needs_library
@@ -36,10 +37,10 @@ def unread(monkeypatch):
 
     def at(path):
         jax.clear_caches()
-        monkeypatch.setattr(native_library, "LIBRARY", path)
+        monkeypatch.setattr(library, "LIBRARY", path)
         for name in ("_load", "why_not_loaded", "register"):
-            again = functools.cache(getattr(native_library, name).__wrapped__)
-            monkeypatch.setattr(native_library, name, again)
+            again = functools.cache(getattr(library, name).__wrapped__)
+            monkeypatch.setattr(library, name, again)
         return path
 
     yield at
@@ -58,7 +59,7 @@ def by_default(name):
 
 
 def test_xlas_loop_is_not_traced(alone, monkeypatch):
-    monkeypatch.setattr(affine, "forward", None)
+    monkeypatch.setattr(xla_loop, "forward", None)
     cell = CELLS["lstm"]
     given = data(cell)
     everything(cell, None, *given)
@@ -135,12 +136,12 @@ def test_a_question_registers_nothing(unread, monkeypatch):
     registered = []
     register = lambda name, *_, **__: registered.append(name)
     monkeypatch.setattr(jax.ffi, "register_ffi_target", register)
-    unread(native_library.LIBRARY)
+    unread(library.LIBRARY)
     assert jaxrnn.native_status() in {
         f"native loops, for {target}" for target in ("baseline", "avx2", "avx512")
     }
     assert not registered
-    assert native_library.register() is None
+    assert library.register() is None
     assert len(registered) == 4
 
 
@@ -163,7 +164,7 @@ def test_a_target_that_the_cpu_lacks():
 
 def test_a_library_that_does_not_fit_is_not_used(alone, monkeypatch):
     reason = "the native loops do not fit this JAX: no symbol"
-    monkeypatch.setattr(native_library, "register", lambda: reason)
+    monkeypatch.setattr(library, "register", lambda: reason)
     cell = CELLS["gru"]
     given = data(cell)
     assert not calls(by_default("gru"), *given)
@@ -175,7 +176,7 @@ def test_a_jax_that_has_no_place_for_it(alone, unread, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "jaxrnn")
     reason = "cannot import name 'lower_fun'"
     monkeypatch.setattr(jax_internals, "MISSING", reason)
-    unread(native_library.LIBRARY)
+    unread(library.LIBRARY)
     for name in ("gru", "lstm"):
         assert not calls(by_default(name), *data(CELLS[name]))
     with pytest.raises(ValueError, match=f"do not fit this JAX: {reason}"):

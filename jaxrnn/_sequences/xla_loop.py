@@ -1,4 +1,4 @@
-"""Whole sequences of an affine cell by XLA, with fast derivatives of every order.
+"""Whole sequences of an affine cell by XLA's loop, with fast derivatives of any order.
 
 A scan that JAX differentiates saves every gate of every step, and adds to the gradient
 of each kernel at every step. Here the forward loop saves the products `zs` and the
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.math import dot, widest_dtype
+from .._base.math import cast_like, dot, widened, widest_dtype
 from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
-from .._time.steps import Steps, rows_of
+from .._time.steps import Steps, read_rows
 
 # The products of the inputs are computed ahead of the loop for at most so many rows,
 # and at most so many rows times steps of a run, or of a segment. On a CPU this saves up
@@ -31,7 +31,7 @@ from .._time.steps import Steps, rows_of
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
 
 
-class Operands(NamedTuple):
+class Primals(NamedTuple):
     """What a run is differentiated with respect to; also the tangents.
 
     Attributes:
@@ -41,8 +41,8 @@ class Operands(NamedTuple):
         elementwise: The parameters that the updates read.
         xs: Inputs, `[time, batch, depth]`.
         state: The initial state, each leaf `[batch, size]`.
-        restart_states: The states from which sequences within the rows start, each
-            leaf `[sequences, size]`; None without restarts.
+        restart_states: The states that rows take at restarts, each leaf `[batch, size]`
+            or `[sequences, size]`; None without restarts.
     """
 
     products: list[Params]
@@ -65,43 +65,49 @@ def affine_sequence(
         steps: Which steps there are. If `steps.returns_states` the outputs are pairs
             `(output, new_state)`.
     """
-    products = cell.product_params(params, xs.shape[-1])
-    xs = steps.swap_time(xs)
-    elementwise = cell.elementwise(params)
-    operands = Operands(products, elementwise, xs, state, steps.restart_states)
-    outputs, last = _run(cell, operands, steps.with_restart_states(None).time_first())
+    primals = primals_of(cell, params, steps.swap_time(xs), state, steps)
+    outputs, last = _run(cell, primals, steps.with_restart_states(None).time_first())
     return steps.swap_time(outputs), last
 
 
+def primals_of(
+    cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+) -> Primals:
+    """What a run of `affine_sequence` is differentiated with respect to."""
+    products = cell.product_params(params, xs.shape[-1])
+    elementwise = cell.elementwise(params)
+    return Primals(products, elementwise, xs, state, steps.restart_states)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _run(cell: Any, operands: Operands, steps: Steps) -> tuple[PyTree, PyTree]:
-    outputs, state, _ = forward(cell, operands, steps, save=False)
+def _run(cell: Any, primals: Primals, steps: Steps) -> tuple[PyTree, PyTree]:
+    outputs, state, _ = forward(cell, primals, steps, save=False)
     return outputs, state
 
 
 @functools.partial(_run.defjvp, symbolic_zeros=True)
-def _(cell: Any, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
-    operands, steps = primals
-    outputs, state, saved = forward(cell, operands, steps, save=True)
+def _(cell: Any, args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
+    (primals, steps), (tangents, _) = args, d_args
+    outputs, state, saved = forward(cell, primals, steps, save=True)
     saved = named(RESIDUALS, saved)
-    return (outputs, state), push_forward(cell, operands, steps, saved, tangents[0])
+    return (outputs, state), push_forward(cell, primals, steps, saved, tangents)
 
 
 def forward(
-    cell: Any, operands: Operands, steps: Steps, save: bool
+    cell: Any, primals: Primals, steps: Steps, save: bool
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
     What is saved are `(zs, state)` of each step, `[time, batch, size]`: the products of
     the stages, and the state on which the cell was run.
     """
-    steps = steps.with_restart_states(operands.restart_states)
-    product, xs, steps = _products(operands, steps)
+    steps = steps.with_restart_states(primals.restart_states)
+    product, xs, steps = _products(primals, steps)
 
     def step(state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
         t, inputs = at
         inputs, before = steps.step_inputs(t, inputs, state)
-        elementwise = operands.elementwise
+        elementwise = primals.elementwise
         output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
@@ -111,22 +117,22 @@ def forward(
     if save and steps.longest is not None:
         # Derivatives read what is saved of steps that are skipped: it must be finite.
         first = jnp.int32(0), jax.tree.map(lambda x: x[0], xs)
-        _, (output, saved) = step(operands.state, first)
+        _, (output, saved) = step(primals.state, first)
         skipped = jax.tree.map(zeros_like, output), saved
     state, (outputs, saved) = alive_scan(
-        step, operands.state, xs, steps.longest, skipped=skipped
+        step, primals.state, xs, steps.longest, skipped=skipped
     )
     return outputs, state, saved
 
 
-def _products(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps]:
+def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     """`(product, xs, steps)`: how a step computes its products, and from what."""
-    products, xs = operands.products, operands.xs
+    products, xs = primals.products, primals.xs
     rows = xs.shape[1]
     takes_inputs = any("inputs" in p for p in products)
     if takes_inputs and isinstance(rows, int) and rows <= FEW_ROWS:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
-            return _products_ahead(operands, steps)
+            return _products_ahead(primals, steps)
     whole = lambda p: [p["inputs"], p["state"]] if "inputs" in p else [p["state"]]
     kernels = [jnp.concatenate(whole(p)) for p in products]
 
@@ -138,9 +144,9 @@ def _products(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps
     return product, xs, steps
 
 
-def _products_ahead(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """`_products` with those of the inputs computed for all steps at once."""
-    products, dtype = operands.products, widest_dtype(operands.state)
+def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
+    """`_products`, which computes the inputs' part for all steps at once."""
+    products, dtype = primals.products, widest_dtype(primals.state)
 
     def of_inputs(xs: Array) -> list:
         ahead = lambda p: _plus_bias(dot(xs, p["inputs"], dtype), p)
@@ -150,7 +156,7 @@ def _products_ahead(operands: Operands, steps: Steps) -> tuple[Callable, PyTree,
         z = dot(operand, products[k]["state"], dtype)
         return _plus_bias(z, products[k]) if inputs[k] is None else inputs[k] + z
 
-    ahead = of_inputs(steps.zero_dead(operands.xs))
+    ahead = of_inputs(steps.zero_dead(primals.xs))
     return product, ahead, steps.map_stand_in_inputs(of_inputs)
 
 
@@ -162,21 +168,21 @@ def _plus_bias(z: Array, product: Params) -> Array:
 
 
 def push_forward(
-    cell: Any, operands: Operands, steps: Steps, saved: PyTree, tangents: Operands
+    cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
 ) -> tuple[PyTree, PyTree]:
-    """The tangents of `(outputs, state)`, linear in those of the operands.
+    """The tangents of `(outputs, state)`, linear in the tangents of the primals.
 
     Args:
         cell: An `AffineCell`.
-        operands: Those of the run.
+        primals: The primals of the run.
         steps: Its steps, without the restart states.
         saved: What `forward` saved of them.
-        tangents: Those of the operands; what is not perturbed may be a symbolic zero.
+        tangents: The tangents of the primals; symbolic zeros or None for zeros.
     """
     zs, states = saved
-    push_update = _pushed_update(operands, tangents.elementwise)
-    matrices = [product["state"] for product in operands.products]
-    starts, restart = _restart(operands, steps, tangents)
+    push_update = _pushed_update(primals, tangents.elementwise)
+    matrices = [product["state"] for product in primals.products]
+    starts, restart = _restart(primals, steps, tangents)
 
     def step(d_state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
         t, (zs, state, d_zs, starts) = at
@@ -193,19 +199,19 @@ def push_forward(
         d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
         return d_state, (d_output, d_state) if steps.returns_states else d_output
 
-    finite = operands._replace(xs=steps.zero_dead(operands.xs))
+    finite = primals._replace(xs=steps.zero_dead(primals.xs))
     outside = functools.partial(_tangents_outside, cell, finite, saved)
     # What else these products read is computed again in the backward pass, not saved.
     d_zs = jax.checkpoint(lambda: outside(tangents))()
-    d_state = _dense(operands.state, tangents.state)
-    d_state = as_varying_as((operands, _perturbed(tangents)), d_state)
+    d_state = _dense(primals.state, tangents.state)
+    d_state = as_varying_as((primals, _perturbed(tangents)), d_state)
     xs = zs, states, d_zs, starts
     d_state, d_outputs = alive_scan(step, d_state, xs, steps.longest, recompute=True)
     return d_outputs, d_state
 
 
 def _restart(
-    operands: Operands, steps: Steps, tangents: Operands
+    primals: Primals, steps: Steps, tangents: Primals
 ) -> tuple[PyTree, Callable | None]:
     """`(starts, restart)`, what a step reads, and how it sets back a state's tangent.
 
@@ -213,24 +219,26 @@ def _restart(
     """
     if steps.restarts is None:
         return None, None
-    starts = steps.restarts.starts
-    d_states = _dense(operands.restart_states, tangents.restart_states)
-    if not steps.restarts.of_rows:
+    starts = steps.restarts.state_numbers
+    d_states = _dense(primals.restart_states, tangents.restart_states)
+    if not steps.restarts.are_resets:
         choose = lambda at, d_state: masking.choose(at[0] < 0, d_state, at[1])
-        return (starts, rows_of(d_states, starts)), choose
-    return starts, lambda at, d_state: masking.choose(at < 0, d_state, d_states)
+        return (starts, read_rows(d_states, starts)), choose
+    wide = widened(d_states)
+    restart = lambda at, d: masking.choose(at < 0, d, cast_like(d_states, wide))
+    return starts, restart
 
 
 def _tangents_outside(
-    cell: Any, operands: Operands, saved: PyTree, tangents: Operands
+    cell: Any, primals: Primals, saved: PyTree, tangents: Primals
 ) -> list[Array | None]:
     """The part of each product's tangent that is known before the loop; None for zero.
 
     They are products over all steps. What they read in rows that are not alive must be
     finite, and does not affect the result.
     """
-    xs, d_xs = operands.xs, tangents.xs
-    factors = _factors(cell, operands.elementwise, saved)
+    xs, d_xs = primals.xs, tangents.xs
+    factors = _factors(cell, primals.elementwise, saved)
 
     def tangent(z: Array, product: Params, d_product: Params, factor: Array) -> Any:
         terms = []
@@ -244,7 +252,7 @@ def _tangents_outside(
             terms = [_plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
         return _sum(terms) if terms else None
 
-    stages = saved[0], operands.products, tangents.products, factors
+    stages = saved[0], primals.products, tangents.products, factors
     return list(map(tangent, *stages))
 
 
@@ -266,38 +274,40 @@ def _sum(terms: list[Array]) -> Array:
     return functools.reduce(jnp.add, terms)
 
 
-def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
+def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
     """`push(stage, (z, carry), tangents)`: the update of a stage and its tangents.
 
-    The tangents of elementwise parameters are given to each row by itself: so their
-    transpose adds up rows, which devices may divide, outside of the loop.
+    The tangents of elementwise parameters are given to each row by itself, and in
+    float32: so their transpose adds up steps in float32, and rows, which devices may
+    divide, outside of the loop.
     """
-    elementwise = operands.elementwise
+    elementwise = primals.elementwise
     if not _perturbed(d_elementwise):
 
-        def push(stage: Any, primals: tuple, tangents: tuple) -> tuple:
+        def push(stage: Any, args: tuple, d_args: tuple) -> tuple:
             update = functools.partial(stage.update, elementwise)
-            return jax.jvp(lambda *args: tuple(update(*args)), primals, tangents)
+            return jax.jvp(lambda *args: tuple(update(*args)), args, d_args)
 
         return push
-    state = jax.tree.leaves(operands.state)[0]
+    state = jax.tree.leaves(primals.state)[0]
     to_rows = lambda d: broadcast_first(d, state, 0)
-    d_rows = jax.tree.map(to_rows, _dense(elementwise, d_elementwise))
+    d_rows = jax.tree.map(to_rows, widened(_dense(elementwise, d_elementwise)))
 
-    def push_rows(stage: Any, primals: tuple, tangents: tuple) -> tuple:
-        def push_row(d_elementwise: Params, primals: tuple, tangents: tuple) -> tuple:
-            primals, tangents = jax.tree.map(lambda x: x[None], (primals, tangents))
+    def push_rows(stage: Any, args: tuple, d_args: tuple) -> tuple:
+        def push_row(d_elementwise: Params, args: tuple, d_args: tuple) -> tuple:
+            args, d_args = jax.tree.map(lambda x: x[None], (args, d_args))
+            d_elementwise = cast_like(elementwise, d_elementwise)
             update = lambda *args: tuple(stage.update(*args))
-            return jax.jvp(update, (elementwise, *primals), (d_elementwise, *tangents))
+            return jax.jvp(update, (elementwise, *args), (d_elementwise, *d_args))
 
-        pushed = jax.vmap(push_row)(d_rows, primals, tangents)
+        pushed = jax.vmap(push_row)(d_rows, args, d_args)
         return jax.tree.map(lambda x: x[:, 0], pushed)
 
     return push_rows
 
 
 def is_perturbed(tangent: Any) -> bool:
-    """Whether a tangent is more than a symbolic zero."""
+    """Whether a tangent is an array, not None or a symbolic zero."""
     return isinstance(tangent, jax.Array)
 
 
@@ -306,7 +316,7 @@ def _perturbed(tangents: PyTree) -> list[Array]:
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:
-    """The tangents as arrays: zeros in place of symbolic zeros."""
+    """The tangents as arrays, zeros where nothing is perturbed."""
     return jax.tree.map(
         lambda x, d: d if is_perturbed(d) else zeros_like(x), primals, tangents
     )

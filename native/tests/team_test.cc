@@ -1,5 +1,5 @@
 // Every piece is done once, after all pieces of the phase before it; every job once.
-#include "gang.h"
+#include "team.h"
 
 #include <cstdint>
 #include <new>
@@ -12,16 +12,16 @@
 namespace jaxrnn {
 namespace {
 
-void TestRun(Executor& executor, int64_t slots, int64_t phases) {
+void TestRun(Executor& executor, int64_t workers, int64_t phases) {
   // Not atomic: the thread sanitizer sees where pieces are not ordered.
-  std::vector<int64_t> pieces(slots), phase_before[2];
-  phase_before[0].assign(slots, -1);
-  phase_before[1].assign(slots, -1);
-  RunPhases(executor, slots, phases, [&](int64_t slot, int64_t phase) {
+  std::vector<int64_t> pieces(workers), phase_before[2];
+  phase_before[0].assign(workers, -1);
+  phase_before[1].assign(workers, -1);
+  RunPhases(executor, workers, phases, [&](int64_t worker, int64_t phase) {
     for (int64_t before : phase_before[phase % 2])
       Check(before == phase - 1, "a phase starts after the one before it");
-    phase_before[(phase + 1) % 2][slot] = phase;
-    pieces[slot]++;
+    phase_before[(phase + 1) % 2][worker] = phase;
+    pieces[worker]++;
   });
   for (int64_t count : pieces) Check(count == phases, "a piece is done once");
 }
@@ -49,23 +49,23 @@ void TestJobOutOfMemory(Executor& executor) {
 }
 
 void TestRuns(Executor& executor) {
-  for (int64_t slots : {1, 2, 3, 8})
-    for (int64_t phases : {0, 1, 2, 100}) TestRun(executor, slots, phases);
+  for (int64_t workers : {1, 2, 3, 8})
+    for (int64_t phases : {0, 1, 2, 100}) TestRun(executor, workers, phases);
   for (int64_t threads : {1, 2, 4})
     for (int64_t jobs : {0, 1, 3, 9}) TestJobs(executor, threads, jobs);
   TestJobOutOfMemory(executor);
 }
 
-void TestCallsAtOnce(int64_t callers, int64_t workers) {
-  PoolExecutor executor(workers, workers);
+void TestCallsAtOnce(int64_t callers, int64_t pool) {
+  PoolExecutor executor(pool, pool);
   std::vector<std::thread> threads;
   for (int64_t k = 0; k < callers; k++)
     threads.emplace_back([&executor] { TestRuns(executor); });
   for (std::thread& thread : threads) thread.join();
 }
 
-// The only worker is occupied until the call has ended.
-void TestBusyWorker() {
+// The only thread of the pool is busy until the run has ended.
+void TestBusyThread() {
   std::atomic<bool> ended{false};
   PoolExecutor executor(2, 1);
   executor.Schedule([&ended] {
@@ -86,7 +86,7 @@ int main() {
     LateExecutor late;
     TestRuns(late);
   }
-  TestBusyWorker();
+  TestBusyThread();
   for (int64_t callers : {1, 4})
-    for (int64_t workers : {1, 2, 3}) TestCallsAtOnce(callers, workers);
+    for (int64_t pool : {1, 2, 3}) TestCallsAtOnce(callers, pool);
 }

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.errors import Words, mismatch
+from .._base.arguments import check_instance
+from .._base.errors import describe
 from .._base.trees import named_leaves
 from .._base.typing import Params
 from .._cells.basic_lstm import BasicLSTMCell
@@ -73,8 +74,10 @@ def _check_chain(layers: Sequence[LayerWeights]) -> None:
     for i, (below, above) in enumerate(itertools.pairwise(layers)):
         depth, outputs = len(above.input_kernel), len(below.state_kernel)
         if depth != outputs:
-            must = f"read {outputs} inputs, the size of the output of layer {i}"
-            raise ValueError(f"layer {i + 1} must {must}, got a kernel of {depth}.")
+            raise ValueError(
+                f"layer {i + 1} must read {outputs} inputs, the size of the output of "
+                f"layer {i}, got a kernel of {depth}."
+            )
 
 
 def _cell(layer: LayerWeights) -> Any:
@@ -122,8 +125,9 @@ def layers_of_cell(
     _check_chain([layer for _, layer in layers])
     for own, layer in layers:
         for clip, value in layer.clips.items():
-            must = f"have no `{clip}`, which only jaxrnn has"
-            raise ValueError(mismatch(own, must, value))
+            raise ValueError(
+                f"`{own}` must have no `{clip}`, which only jaxrnn has, got {value}."
+            )
         library.check(own, layer)
     return layers
 
@@ -143,9 +147,9 @@ def pairs_of_cells(
         bw = _one_layer(library, f"cells_bw[{i}]", cell_bw)
         depths = [len(layer.input_kernel) for _, layer in (fw, bw)]
         if depths[0] != depths[1]:
-            got = f"got kernels of {depths[0]} and {depths[1]}."
             raise ValueError(
-                f"both cells of layer {i} must read the same inputs, {got}"
+                f"both cells of layer {i} must read the same inputs, got kernels of "
+                f"{depths[0]} and {depths[1]}."
             )
         pairs.append((fw, bw))
     return pairs
@@ -154,9 +158,10 @@ def pairs_of_cells(
 def _one_layer(library: Library, name: str, cell: Any) -> tuple[str, LayerWeights]:
     layers = layers_of_cell(library, cell, name)
     if len(layers) > 1:
-        fix = "Between two layers both directions are joined: pass a cell for each."
-        got = Words(f"a MultiRNNCell of {len(layers)}")
-        raise ValueError(mismatch(name, "be one layer", got, fix))
+        raise ValueError(
+            f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Between "
+            "two layers both directions are joined: pass a cell for each."
+        )
     return layers[0]
 
 
@@ -172,13 +177,16 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
         cells = [cells] if isinstance(cells, BoundCell) else cells
         if not isinstance(cells, Sequence) or not cells:
             kind = ValueError if isinstance(cells, Sequence) else TypeError
-            must = "be a list of at least one cell, one for each layer"
-            raise kind(mismatch(name, must, cells))
+            raise kind(
+                f"`{name}` must be a list of at least one cell, one for each layer, "
+                f"got {describe(cells)}."
+            )
         both.append(cells)
     fw, bw = map(len, both)
     if fw != bw:
-        must = f"must have the same depth, got {fw} and {bw}"
-        raise ValueError(f"`cells_fw` and `cells_bw` {must}.")
+        raise ValueError(
+            f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw}."
+        )
     return list(zip(*both, strict=True))
 
 
@@ -188,17 +196,17 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     Raises:
         TypeError: If it is not a bound cell, or its parameters are not arrays.
     """
-    if not isinstance(cell, BoundCell):
-        is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
-        fix = "A module has `get_cells()`, or `cells_of(variables)`."
-        must = "be a cell with its parameters, `cell.bind(params)`"
-        raise TypeError(mismatch(name, must, cell, fix if is_module else ""))
+    is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
+    fix = "A module has `get_cells()`, or `cells_of(variables)`." if is_module else ""
+    what = "a cell with its parameters, `cell.bind(params)`"
+    check_instance("", name, cell, BoundCell, what, fix)
     is_variable = lambda leaf: hasattr(leaf, "get_value")
     leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
     if any(map(is_variable, leaves)):
-        fix = "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
-        got = Words("variables of nnx")
-        raise TypeError(mismatch(name, "have arrays for parameters", got, fix))
+        raise TypeError(
+            f"`{name}` must have arrays for parameters, got variables of nnx. "
+            "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
+        )
     as_mapping(f"{name}.params", cell.params)
     while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
         cell = cell.cell.cell.bind(cell.params)
@@ -215,8 +223,9 @@ def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
-        must = f"be {listed(sorted(set(owners)))}"
-        raise ValueError(mismatch(f"{name}.params", must, Words(unknown[0])))
+        raise ValueError(
+            f"`{name}.params` must be {listed(sorted(set(owners)))}, got {unknown[0]}."
+        )
     return [
         (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
         for i, (each, owner) in enumerate(zip(stack.cell.cells, owners, strict=True))
@@ -234,15 +243,15 @@ def read_params(name: str, bound: BoundCell) -> Params:
     cell = bound.cell
     if type(cell) not in KINDS:
         kinds = ", ".join(kind.__name__ for kind in KINDS)
-        must, got = f"be a {kinds} or a MultiRNNCell of these", Words(repr(cell))
-        fix = (
+        raise TypeError(
+            f"`{name}` must be a {kinds} or a MultiRNNCell of these, got {cell!r}. "
             "Convert the cell inside of a wrapper: `cell.cell.cell.bind(cell.params)`."
         )
-        raise TypeError(mismatch(name, must, got, fix))
     given, wanted = _named(bound.params), _named(cell.param_specs(1))
     if given.keys() != wanted.keys():
-        got = Words(listed(sorted(given)))
-        raise ValueError(mismatch(name, f"have {listed(sorted(wanted))}", got))
+        raise ValueError(
+            f"`{name}` must have {listed(sorted(wanted))}, got {listed(sorted(given))}."
+        )
     first = "params['kernel']"
     if first not in given:
         first = "params['gates']['kernel']"
@@ -263,8 +272,10 @@ def input_depth(name: str, kernel: Any, outputs: int) -> int:
     """
     depth = kernel.shape[0] - outputs
     if depth < 1:
-        must = f"have a row for each input and each of {outputs} of the state"
-        raise ValueError(mismatch(name, must, kernel))
+        raise ValueError(
+            f"`{name}` must have a row for each input and each of {outputs} of the "
+            f"state, got {describe(kernel)}."
+        )
     return depth
 
 

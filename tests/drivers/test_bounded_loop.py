@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxrnn.memory import CheckpointPlan, _bounded_loop
+from jaxrnn._drivers import bounded_loop as module
+from jaxrnn.memory import CheckpointPlan
 
 LIMIT, STEPS, ROWS, UNITS = 9, 4, 2, 3
-bounded_loop = functools.partial(_bounded_loop.bounded_loop, plan=CheckpointPlan())
+bounded_loop = functools.partial(module.bounded_loop, plan=CheckpointPlan())
 
 
 def data():
@@ -205,7 +206,7 @@ def test_steps_taken_forward_and_backward_do_not_depend_on_the_limit():
         jax.effects_barrier()
         return counts["steps"]
 
-    size = _bounded_loop.STEPS_IN_SEGMENT
+    size = module.STEPS_IN_SEGMENT
     for limit in (30, 1000):
         forward = functools.partial(run, limit=limit)
         assert taken(forward) == 30

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrnn._base import jax_internals
-from jaxrnn._sequences.native_operation import run_beside_xla, why_not_in_jax
+from jaxrnn._sequences.native.operation import run_beside_xla
 
 X = jnp.arange(3.0)
 
@@ -38,15 +38,15 @@ def test_what_is_used_of_jax():
 @pytest.mark.parametrize("name", USED)
 def test_a_later_jax_may_lack(name, monkeypatch):
     """`import jaxrnn` works there; tests/native/ tests that XLA's loop runs."""
-    assert why_not_in_jax() is None
+    assert jax_internals.MISSING is None
     monkeypatch.delattr(importlib.import_module(USED[name]), name)
     try:
         importlib.reload(jax_internals)
-        assert f"cannot import name '{name}'" in why_not_in_jax()
+        assert f"cannot import name '{name}'" in jax_internals.MISSING
     finally:
         monkeypatch.undo()
         importlib.reload(jax_internals)
-    assert why_not_in_jax() is None
+    assert jax_internals.MISSING is None
 
 
 def tenfold(pair, y):
@@ -138,6 +138,14 @@ def test_the_precision_of_products_is_that_of_the_call():
             return run_beside_xla(jnp.sum, lambda x: x @ x, x)
 
     assert "HIGHEST" in exported(step, "tpu").mlir_module()
+
+
+def test_an_export_of_documented_jax_would_have_the_native_call():
+    """If this fails, `lax.platform_dependent` may serve in place of the operation."""
+    call = jax.ffi.ffi_call("jaxrnn_native", jax.ShapeDtypeStruct(X.shape, X.dtype))
+    step = lambda x: jax.lax.platform_dependent(x, cpu=call, default=jnp.sin)
+    with pytest.raises(ValueError, match="no compatibility guarantees"):
+        exported(step, "cpu")
 
 
 # Derivatives.

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import jax
 
 from .._base.arguments import as_count
-from .._base.errors import Words, describe, noting, refusal
+from .._base.errors import describe, error_note
 from .._base.tensor_shape import TensorShape
 from .._base.typing import PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
@@ -18,8 +18,10 @@ def check_are_cells(caller: str, **cells: Any) -> None:
     """Raises TypeError for what is not an `RNNCell` that makes its parameters."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
-            must, fix = "be a cell of jaxrnn", _remedy(cell)
-            raise TypeError(refusal(caller, name, must, cell, fix))
+            raise TypeError(
+                f"{caller}: `{name}` must be a cell of jaxrnn, got {describe(cell)}. "
+                f"{_remedy(cell)}".rstrip()
+            )
 
 
 _RUN = "`jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)` runs it."
@@ -67,12 +69,15 @@ def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
         ValueError: If it is another cell.
     """
     if not isinstance(cell, BoundCell):
-        must = f"must be bound, cell.bind(params), got {describe(cell)}."
-        raise TypeError(f"{caller}: a cell {must}")
+        raise TypeError(
+            f"{caller}: a cell must be bound, cell.bind(params), got {describe(cell)}."
+        )
     got, want = unwrapped(cell.cell), unwrapped(own)
     if not _are_equal(got, want):
-        must = f"must be the module's, {want!r}, got {got!r}."
-        raise ValueError(f"{caller}: a cell {must} Make the module with `cell.cell`.")
+        raise ValueError(
+            f"{caller}: a cell must be the module's, {want!r}, got {got!r}. Make the "
+            "module with `cell.cell`."
+        )
     return cell.params
 
 
@@ -108,9 +113,10 @@ def _with_initializers(one: Any, other: Any) -> Any:
 
 def refuse_variables(others: Collection[str]) -> NoReturn:
     """Raises ValueError for a cell of Flax with variables that are no parameters."""
-    fix, got = "What changes from step to step belongs in the state.", sorted(others)
-    must = "have parameters alone"
-    raise ValueError(refusal("as_cell", "module", must, Words(got), fix))
+    raise ValueError(
+        f"as_cell: `module` must have parameters alone, got {sorted(others)}. What "
+        "changes from step to step belongs in the state."
+    )
 
 
 def check_is_flax_cell(module: Any, base: type, example: str) -> None:
@@ -125,9 +131,10 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
     is_module = isinstance(module, base.__bases__) and callable(module)
     initialize = getattr(type(module), "initialize_carry", None)
     if not is_module or initialize in (None, base.initialize_carry):
-        lack = ", which lacks `initialize_carry`. It returns the first state"
-        got = Words(f"{describe(module)}{lack if is_module else ''}")
-        raise TypeError(refusal("as_cell", "module", f"be {example}", got))
+        got = describe(module)
+        if is_module:
+            got += ", which lacks `initialize_carry`. It returns the first state"
+        raise TypeError(f"as_cell: `module` must be {example}, got {got}.")
 
 
 def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
@@ -163,7 +170,8 @@ def sizes_of_cell(
     fix = "It is the size of the inputs or their shape, without the batch axis."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("as_cell", "in_features", n, fix=fix) for n in sizes))
-    with noting(f"as_cell: in a step of inputs {list(shape)}, as `in_features` says."):
+    note = f"as_cell: in a step of inputs {list(shape)}, as `in_features` says."
+    with error_note(note):
         state, output = jax.eval_shape(lambda: step(shape))
     size = lambda x: TensorShape(x.shape[1:])
     return jax.tree.map(size, state), jax.tree.map(size, output)

@@ -7,17 +7,12 @@ import pathlib
 
 import jax
 
-from .native_operation import why_not_in_jax
+from ..._base import jax_internals
 
 _log = logging.getLogger("jaxrnn")
 
 LIBRARY = pathlib.Path(__file__).with_name("libjaxrnn_native.so")
-_SYMBOLS = {
-    "jaxrnn_native_forward": "JaxrnnNativeForward",
-    "jaxrnn_native_backward": "JaxrnnNativeBackward",
-    "jaxrnn_native_weights": "JaxrnnNativeWeights",
-    "jaxrnn_native_inputs": "JaxrnnNativeInputs",
-}
+_CALLS = "forward", "backward", "weights", "inputs"
 
 
 def native_status() -> str:
@@ -32,15 +27,14 @@ def native_status() -> str:
         >>> jaxrnn.native_status().startswith(("native loops, for ", "XLA's loops: "))
         True
     """
-    reason = why_not_loaded()
-    if reason:
+    if reason := why_not_loaded():
         return f"XLA's loops: {reason}"
     return f"native loops, for {_text('JaxrnnNativeTarget')}"
 
 
 @functools.cache
 def why_not_loaded() -> str | None:
-    """Why the library cannot be used, or None. It is not registered for that."""
+    """Why the library cannot be used, or None; this registers nothing."""
     if not LIBRARY.exists():
         return (
             "the library of native loops was not built: installing the package from "
@@ -51,8 +45,9 @@ def why_not_loaded() -> str | None:
             return reason
     except (AttributeError, OSError) as error:
         return f"the library of native loops cannot be loaded: {error}"
-    reason = why_not_in_jax()
-    return reason and f"the native loops do not fit this JAX: {reason}"
+    if jax_internals.MISSING is not None:
+        return f"the native loops do not fit this JAX: {jax_internals.MISSING}"
+    return None
 
 
 @functools.cache
@@ -63,20 +58,21 @@ def register() -> str | None:
         Why that failed, which is logged, or None.
     """
     reason = why_not_loaded()
-    try:
-        if reason is None:
-            for target, symbol in _SYMBOLS.items():
-                capsule = jax.ffi.pycapsule(getattr(_load(), symbol))
+    if reason is None:
+        try:
+            for name in _CALLS:
+                symbol = getattr(_load(), f"JaxrnnNative{name.title()}")
+                capsule, target = jax.ffi.pycapsule(symbol), f"jaxrnn_native_{name}"
                 jax.ffi.register_ffi_target(target, capsule, platform="cpu")
             return None
-    except (AttributeError, RuntimeError) as error:
-        reason = f"the native loops do not fit this JAX: {error}"
+        except (AttributeError, RuntimeError) as error:
+            reason = f"the native loops do not fit this JAX: {error}"
     _log.info("XLA's loops run: %s.", reason)
     return reason
 
 
 def _text(symbol: str) -> str:
-    """What this function of the library returns."""
+    """The text that a function of the library returns."""
     function = getattr(_load(), symbol)
     function.restype = ctypes.c_char_p
     return function().decode()

@@ -1,7 +1,7 @@
-"""Calls of other libraries under `vmap`: mapped axes become part of one call.
+"""Native calls under `vmap`: mapped axes become part of one call.
 
-Such a call has entries, which are independent. Its arrays have them along their first
-axis; an argument has 1 there if all entries share it.
+A call has entries, which are independent. All arrays have entries along their first
+axis; an argument that all entries share has size 1 there.
 """
 
 import functools
@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from .._base.typing import Array, PyTree
+from ..._base.typing import Array, PyTree
 
-# In place of the axis of rows: of what the rows of an entry share, such as a matrix.
-ENTRIES = 0
+ENTRIES = 0  # The axis of the entries.
+# In place of the axis of rows, for an array without rows, such as a matrix.
+NO_ROWS = "no rows"
 
 
 def in_one_call(
@@ -23,14 +24,14 @@ def in_one_call(
 ) -> Callable[..., PyTree]:
     """`call` as a function of the arrays of one entry.
 
-    Axes that `vmap` maps become rows of the same call; entries of it, if something that
-    rows share is mapped.
+    Axes that `vmap` maps become rows of the same call. They become entries of the call
+    if it maps an array without rows.
 
     Args:
         call: A function of arrays with entries, which closes over none.
-        axes: The axis of the rows of each array, or `ENTRIES`; a prefix of the tuple of
+        axes: The axis of the rows of each array, or `NO_ROWS`; a prefix of the tuple of
             arguments.
-        result_axes: The axis of the rows of each result; a prefix of the results.
+        result_axes: Likewise for the results.
     """
 
     @custom_vmap
@@ -42,15 +43,11 @@ def in_one_call(
         leaves, tree = jax.tree.flatten(args)
         batched = jax.tree.leaves(in_batched)
         row_axes = jax.tree.leaves(jax.tree.broadcast(axes, args))
-        by_rows = (ENTRIES, True) not in zip(row_axes, batched, strict=True)
-        if by_rows:
-            marks = list(zip(leaves, batched, row_axes, strict=True))
-            count = next(x.shape[b + n] for x, b, n in marks if n != ENTRIES)
-            joined = [_join(size, x, b, n) if n != ENTRIES else x for x, b, n in marks]
-        else:
-            marks = list(zip(leaves, batched, strict=True))
-            count = _common(x.shape[is_batched] for x, is_batched in marks)
-            joined = [_join_entries(size, count, *mark) for mark in marks]
+        by_rows = (NO_ROWS, True) not in zip(row_axes, batched, strict=True)
+        joined_axes = row_axes if by_rows else [ENTRIES] * len(leaves)
+        marks = list(zip(leaves, batched, joined_axes, strict=True))
+        count = _common(x.shape[b + n] for x, b, n in marks if n != NO_ROWS)
+        joined = [_join(size, count, *mark) for mark in marks]
         results = run(*tree.unflatten(joined))
         out_axes = jax.tree.broadcast(result_axes if by_rows else ENTRIES, results)
         split = functools.partial(_split, size, count)
@@ -74,19 +71,14 @@ def _common(sizes: Any) -> int:
     return next((size for size in sizes if size != 1), 1)
 
 
-def _join_entries(size: int, count: int, x: Array, is_batched: bool) -> Array:
-    """The mapped axis of `x` joined with its `count` entries, unless all share it."""
-    if not is_batched and x.shape[ENTRIES] == 1:
+def _join(size: int, count: int, x: Array, is_batched: bool, axis: Any) -> Array:
+    """The mapped axis of `x`, its first, joined with another one of size `count`."""
+    is_shared = axis == ENTRIES and x.shape[is_batched] == 1
+    if axis == NO_ROWS or (is_shared and not is_batched):
         return x
-    mapped, rest = x.shape[:is_batched], x.shape[is_batched + 1 :]
-    return _join(
-        size, jnp.broadcast_to(x, (*mapped, count, *rest)), is_batched, ENTRIES
-    )
-
-
-def _join(size: int, x: Array, is_batched: bool, axis: int) -> Array:
-    """The mapped axis of `x`, its first, joined with another."""
-    x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+    shape = x.shape[is_batched:]
+    shape = size, *shape[:axis], count, *shape[axis + 1 :]
+    x = jnp.broadcast_to(x, shape)
     return jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.jax_internals import eval_jaxpr
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
+from .._time.float32_sums import closed_over, reader
 from .._time.segments import STATE, in_scan, named, save_on_host
-from ._strategy import CheckpointPlan
+from ..memory._strategy import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 Running = Callable[[Array, PyTree], Array]
@@ -49,36 +49,38 @@ def bounded_loop(
     if isinstance(limit, int) and not limit:
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
-    closed, (_, y_types) = jax.make_jaxpr(step, return_shape=True)(zero, carry)
-    trees = jax.tree.structure((carry, y_types))
-    jaxpr = closed.jaxpr
-
-    def pure_step(consts: list, t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:
-        leaves = jax.tree.leaves(carry)
-        return trees.unflatten(eval_jaxpr(jaxpr, consts, t, *leaves))
+    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
 
     @jax.custom_jvp
-    def run(consts: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
-        taken = lambda t, carry: pure_step(consts, t, carry)
-        return _while(running, taken, carry, limit, y_types)
+    def run(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
+        step = functools.partial(pure, arrays)
+        return _while(running, step, carry, limit, y_types)
 
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        leaves, tree = jax.tree.flatten(primals)
-        d_leaves = jax.tree.leaves(tangents)
-        perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]
+        def scan(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
+            read = reader(arrays)
+            step = lambda t, carry: pure(read(), t, carry)
+            return _scan(running, step, carry, limit, y_types, plan)
 
-        def of_perturbed(*given: Array) -> tuple[Array, PyTree, PyTree]:
-            rest = dict(zip(perturbed, given, strict=True))
-            filled = [rest.get(i, leaf) for i, leaf in enumerate(leaves)]
-            consts, carry = tree.unflatten(filled)
-            taken = lambda t, carry: pure_step(consts, t, carry)
-            return _scan(running, taken, carry, limit, y_types, plan)
-
-        pick = lambda xs: [xs[i] for i in perturbed]
-        return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))
+        return _jvp_of_perturbed(scan, primals, tangents)
 
     run.defjvp(rule, symbolic_zeros=True)
-    return run(closed.consts, carry)
+    return run(arrays, carry)
+
+
+def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    """`jax.jvp(fn, primals, tangents)`, where tangents may be symbolic zeros."""
+    leaves, tree = jax.tree.flatten(primals)
+    d_leaves = jax.tree.leaves(tangents)
+    perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]
+
+    def of_perturbed(*given: Array) -> PyTree:
+        replaced = dict(zip(perturbed, given, strict=True))
+        all_leaves = [replaced.get(i, leaf) for i, leaf in enumerate(leaves)]
+        return fn(*tree.unflatten(all_leaves))
+
+    pick = lambda xs: [xs[i] for i in perturbed]
+    return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))
 
 
 def _while(
@@ -128,27 +130,29 @@ def _scan(
         state = where(is_taken, (t + 1, carry), state)
         return state, where(is_taken, y, zeros)
 
-    def segment_of(
-        body: Callable, count: int, types: PyTree, on_host: bool
-    ) -> Callable:
-        """The body of a scan over segments, each of `count` steps of `body`."""
-
-        def segment(state: Any, _: None) -> tuple[Any, PyTree]:
-            state = named(STATE, state) if on_host else state
-            run = lambda state: jax.lax.scan(body, state, None, length=count)
-            skip = lambda state: (state, zeros_of(types, count, state))
-            return jax.lax.cond(goes_on(state), run, skip, state)
-
-        # Around the condition, which would save a copy of all that is closed over.
-        return in_scan(segment, save_on_host((STATE,)) if on_host else None)
-
     sizes = plan.segments or (STEPS_IN_SEGMENT,)
     body, types, steps = one_step, y_types, 1
     for depth, size in reversed(list(enumerate(sizes))):
         count = -(-min(size, limit) // steps)
-        body = segment_of(body, count, types, plan.on_host and not depth)
+        on_host = plan.on_host and not depth
+        body = _segment(goes_on, body, count, types, on_host)
         types = jax.eval_shape(functools.partial(zeros_of, types, count, ()))
         steps *= count
     state, ys = jax.lax.scan(body, start, None, length=-(-limit // steps))
     flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:limit]
     return *state, jax.tree.map(flat, ys)
+
+
+def _segment(
+    goes_on: Callable, body: Callable, count: int, types: PyTree, on_host: bool
+) -> Callable:
+    """The body of a scan over segments, each of `count` steps of `body`."""
+
+    def segment(state: Any, _: None) -> tuple[Any, PyTree]:
+        state = named(STATE, state) if on_host else state
+        run = lambda state: jax.lax.scan(body, state, None, length=count)
+        skip = lambda state: (state, zeros_of(types, count, state))
+        return jax.lax.cond(goes_on(state), run, skip, state)
+
+    # Around the condition, which would save a copy of all that is closed over.
+    return in_scan(segment, save_on_host((STATE,)) if on_host else None)

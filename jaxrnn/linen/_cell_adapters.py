@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._base.cell_keys import run_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
-from .._layers import cells
+from .._layers import cell_checks
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.layer import in_dtype
@@ -106,8 +106,8 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of linen, such as nn.LSTMCell(8)"
-    cells.check_is_flax_cell(module, nn.RNNCellBase, example)
-    streams = cells.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    cell_checks.check_is_flax_cell(module, nn.RNNCellBase, example)
+    streams = cell_checks.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     # A cell constructed within a module of linen would become its submodule.
     module = module.clone(parent=None)
 
@@ -116,8 +116,10 @@ def as_cell(
         carry = module.initialize_carry(key, shape)
         return module.init_with_output(key, carry, inputs)[0]
 
-    axes = cells.feature_axes_of_cell(module)
-    return LinenCell(module, *cells.sizes_of_cell(step, in_features), axes, streams)
+    axes = cell_checks.feature_axes_of_cell(module)
+    return LinenCell(
+        module, *cell_checks.sizes_of_cell(step, in_features), axes, streams
+    )
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -140,7 +142,7 @@ class LinenCell(RNNCell):
         with jax.numpy_dtype_promotion("standard"):  # The carry has its own dtype.
             variables = self.module.init(keys, carry, inputs)
         if others := variables.keys() - {"params"}:
-            cells.refuse_variables(others)
+            cell_checks.refuse_variables(others)
         params = nn.meta.unbox(variables.get("params", {}))
         return params if dtype is None else in_dtype(dtype, params)
 

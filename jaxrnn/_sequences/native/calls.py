@@ -1,11 +1,9 @@
-"""The native loops: calls through JAX's FFI, as functions of arrays.
+"""The native loops as functions of arrays: calls through JAX's FFI.
 
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
-arguments, in their order, are the arguments of a call; what there is not is None. A
+arguments, in their order, are the arguments of a call; what a call lacks is None. A
 state is `(h, c)`, `[batch, outputs]` and `[batch, units]`, whose sizes differ if h is
-projected; c is None but for an LSTM.
-
-A call has entries along a first axis of all arrays, of size 1 where entries share one.
+projected; c is None unless the cell is an LSTM.
 """
 
 import dataclasses
@@ -16,39 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.sharding import as_varying_as
-from .._base.typing import Array, Params, PyTree
-from .mapped_calls import ENTRIES, entries, in_one_call
-
-
-class Cell(NamedTuple):
-    """A cell that the calls know.
-
-    Attributes:
-        number: The number by which they name it.
-        has_c: Whether it is an LSTM.
-        factors: What each product multiplies beside the inputs: "h"; "operand", which
-            is computed from it in the step; or nothing.
-    """
-
-    number: int
-    has_c: bool
-    factors: tuple[str | None, ...]
-
-
-CELLS = {
-    "lstm": Cell(0, True, ("h",)),
-    "gru": Cell(1, False, ("h", "operand")),
-    "rnn": Cell(2, False, ("h",)),
-    "cudnn_gru": Cell(3, False, ("h", None, "h")),
-    "peephole_lstm": Cell(4, True, ("h",)),
-    "projected_lstm": Cell(5, True, ("h", "operand")),
-    "normed_lstm": Cell(6, True, ("h",)),
-}
-
-
-# Those of the candidate, or of j and c of an LSTM, by the number of each.
-ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
+from ..._base.sharding import as_varying_as
+from ..._base.typing import Array, Params, PyTree
+from .cells import Cell
+from .mapped_calls import NO_ROWS, entries, in_one_call
 
 
 class ForwardArgs(NamedTuple):
@@ -56,16 +25,17 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: int32 `[batch, time]`, with the axes of `x`: the number of the sequence
-            that starts at a step, -1 where none does; None without restarts.
+        starts: int32 `[batch, time]`, with the axes of `x`: `Restarts.state_numbers`,
+            the number of the state that a row takes before a step; None without
+            restarts.
         x: The inputs.
-        weights: Of each product `(w_inputs, w_state, bias)`, `[depth, columns]`,
+        weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
         elementwise: What the elementwise work of an LSTM reads, or None: the peepholes
-            of gates f, i, o, `[3, units]`; or of the norms of f, i, o, c, j the shift
-            and the gain of each, `[10, units]`.
+            of gates f, i, o, `[3, units]`; or a shift and a gain for each norm, of f,
+            i, o, c, j, `[10, units]`.
         state: `(h, c)` before the first step.
-        restart_states: Those from which sequences start, `[sequences, ...]`.
+        restart_states: The states that rows take at restarts, `[sequences, ...]`.
     """
 
     lengths: Any
@@ -102,13 +72,13 @@ class BackwardArgs(NamedTuple):
     Attributes:
         lengths: As in `ForwardArgs`.
         starts: As in `ForwardArgs`.
-        w_state: The `w_state` of each product that has one.
+        w_state: The `w_state` of each product, or None.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
         saved: As in `ForwardResults`.
-        ct_outputs: Those of the outputs.
-        ct_new_c: Those of `new_c`.
-        ct_last: Those of `last`.
+        ct_outputs: The cotangents of `outputs`.
+        ct_new_c: The cotangents of `new_c`.
+        ct_last: The cotangents of `last`.
     """
 
     lengths: Any
@@ -126,11 +96,13 @@ class BackwardResults(NamedTuple):
     """The results of the backward loop.
 
     Attributes:
-        ct_zs: Those of `zs`, in their memory; of no meaning where a row is not alive.
+        ct_zs: The cotangents of `zs`, in the memory of `zs`; of no meaning where a row
+            is not alive.
         operand: What a product multiplies beside h; zeros where a row is not alive.
-        ct_state: Those of `state`.
-        ct_restart_states: Those of `restart_states`.
-        ct_elementwise: Those of `elementwise` from each row, `[batch, 3 or 10, units]`.
+        ct_state: The cotangents of `state`.
+        ct_restart_states: The cotangents of `restart_states`.
+        ct_elementwise: The cotangents of `elementwise`, each row's by itself, `[batch,
+            3 or 10, units]`.
     """
 
     ct_zs: Any
@@ -145,22 +117,16 @@ class Call:
     """What all calls know statically.
 
     Attributes:
-        kind: The cell, a key of `CELLS`.
-        activation: One of `ACTIVATIONS`.
-        forget_bias: That of an LSTM.
-        cell_clip: The bound on its c, or infinity.
-        output_clip: The bound on a projected h, or infinity.
+        cell: The cell.
+        attributes: What the loops are told of the cell: its number and settings.
         axis: The time axis, 0 or 1.
         sequences: The number of sequences that start within the rows; None without
             restarts.
         new_states: Whether the state after each step is a result.
     """
 
-    kind: str
-    activation: Any
-    forget_bias: float
-    cell_clip: float
-    output_clip: float
+    cell: Cell
+    attributes: dict[str, Any]
     axis: int
     sequences: int | None
     new_states: bool
@@ -172,22 +138,18 @@ class Call:
             args: The arguments.
             save: Whether to return what the backward loop reads.
         """
-        run = functools.partial(self._forward, save=save)
-        if self.sequences is not None:  # `starts` counts those of one entry.
-            return in_one_call(run, ENTRIES, ENTRIES)(args)
         rows = 2 - self.axis
-        axes = ForwardArgs(1, rows, rows, ENTRIES, ENTRIES, 1, ENTRIES)
+        axes = ForwardArgs(1, rows, rows, NO_ROWS, NO_ROWS, 1, NO_ROWS)
         result_axes = ForwardResults(rows, 1, rows, rows, rows)
-        return in_one_call(run, (axes,), result_axes)(args)
+        run = functools.partial(self._forward, save=save)
+        return self._in_one_call(run, args, axes, result_axes)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
         """Runs all steps backward; what `vmap` maps is part of the same call."""
-        if self.sequences is not None:
-            return in_one_call(self._backward, ENTRIES, ENTRIES)(args)
         rows = 2 - self.axis
-        axes = BackwardArgs(1, rows, ENTRIES, ENTRIES, rows, rows, rows, rows, 1)
-        result_axes = BackwardResults(rows, rows, 1, ENTRIES, 1)
-        return in_one_call(self._backward, (axes,), result_axes)(args)
+        axes = BackwardArgs(1, rows, NO_ROWS, NO_ROWS, rows, rows, rows, rows, 1)
+        result_axes = BackwardResults(rows, rows, 1, NO_ROWS, 1)
+        return self._in_one_call(self._backward, args, axes, result_axes)
 
     def weights(
         self, lengths: Array, xs: Any, operand: Any, ct_z: Array, bias: bool
@@ -196,46 +158,53 @@ class Call:
 
         Args:
             lengths: int32 `[batch]`.
-            xs: The inputs, or None if the product has no part of them.
+            xs: The inputs, or None if the product does not read them.
             operand: What the state's matrix multiplied: h of `saved`, `operand` or
                 None.
             ct_z: The cotangents of the product.
-            bias: Whether it has one.
+            bias: Whether the product has a bias.
 
         Returns:
             `{"inputs": [depth, columns], "state": [rows, columns], "bias":
-            [columns]}`, those that there are.
+            [columns]}`, without what the product lacks.
         """
 
         def run(*args: Any) -> Params:
             columns = args[3].shape[-1]
-            named = {"inputs": args[1], "state": args[2]}
-            factors = {name: x for name, x in named.items() if x is not None}
-            types = {n: _float32(x.shape[-1], columns) for n, x in factors.items()}
+            pairs = zip(("inputs", "state"), args[1:3], strict=True)
+            types = {
+                n: _float32(x.shape[-1], columns) for n, x in pairs if x is not None
+            }
             types |= {"bias": _float32(columns)} if bias else {}
             has = {name: name in types for name in ("inputs", "state", "bias")}
             results = self._run("weights", args, list(types.values()), **has)
             return dict(zip(types, results, strict=True))
 
-        return in_one_call(run, ENTRIES, ENTRIES)(lengths, xs, operand, ct_z)
+        return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, ct_z)
 
-    def inputs(self, lengths: Array, w_inputs: list, ct_zs: list) -> Array:
+    def inputs(self, lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
         """The cotangent of the inputs; what `vmap` maps is part of the same call.
 
         Args:
             lengths: int32 `[batch]`.
-            w_inputs: The matrix of the inputs in each product that has one, `[depth,
-                columns]`.
-            ct_zs: The cotangents of these products.
+            pairs: For each product that reads the inputs, their matrix `[depth,
+                columns]` and the cotangents of the product.
         """
 
-        def run(lengths: Array, w_inputs: list, ct_zs: list) -> Array:
-            types = _float32(*ct_zs[0].shape[1:3], w_inputs[0].shape[1])
-            pairs, count = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
-            return self._run("inputs", (lengths, pairs), types, products=count)
+        def run(lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
+            w_inputs, ct_z = pairs[0]
+            types = _float32(*ct_z.shape[1:3], w_inputs.shape[1])
+            products = np.int32(len(pairs))
+            return self._run("inputs", (lengths, pairs), types, products=products)
 
         rows = 2 - self.axis
-        return in_one_call(run, (1, ENTRIES, rows), rows)(lengths, w_inputs, ct_zs)
+        axes = 1, [(NO_ROWS, rows)] * len(pairs)
+        return in_one_call(run, axes, rows)(lengths, pairs)
+
+    def _in_one_call(self, run: Any, args: Any, axes: Any, result_axes: Any) -> Any:
+        if self.sequences is not None:  # `starts` counts the sequences of one entry.
+            return in_one_call(run, NO_ROWS, NO_ROWS)(args)
+        return in_one_call(run, (axes,), result_axes)(args)
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps = args.x.shape[1:3]
@@ -252,7 +221,7 @@ class Call:
         batch, count = args.lengths.shape[1], self.sequences
         elementwise = args.elementwise
         units = [x.shape[-1] for x in args.ct_last if x is not None][-1]
-        has_operand = "operand" in CELLS[self.kind].factors
+        has_operand = "operand" in self.cell.factors
         results = BackwardResults(
             [_float32(*z.shape[1:]) for z in args.zs],
             _float32(*args.zs[0].shape[1:3], units) if has_operand else None,
@@ -261,18 +230,14 @@ class Call:
             None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
-        has_memory = args.zs[0].shape[0] == entries(args)  # That of all results.
+        # Entries that share `zs` cannot all write there.
+        has_memory = args.zs[0].shape[0] == entries(args)
         aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop(args))
 
     def _of_loop(self, args: ForwardArgs | BackwardArgs) -> dict[str, Any]:
-        """The attributes of a loop."""
-        return {
-            "cell": np.int32(CELLS[self.kind].number),
-            "activation": np.int32(ACTIVATIONS.index(self.activation)),
-            "forget_bias": np.float32(self.forget_bias),
-            "cell_clip": np.float32(self.cell_clip),
-            "output_clip": np.float32(self.output_clip),
+        """The attributes of a call of a loop."""
+        return self.attributes | {
             "elementwise": args.elementwise is not None,
             "restarts": self.sequences is not None,
             "new_states": self.new_states,

@@ -15,7 +15,7 @@ from helpers import drawn
 
 import jaxrnn
 from jaxrnn import AffineCell, DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, Stage
-from jaxrnn._sequences import affine
+from jaxrnn._sequences import xla_loop
 from jaxrnn._time.alive_scan import chunk_size
 from jaxrnn.testing._oracle import StepByStep, close, weighted_sum
 
@@ -87,7 +87,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(rows, time, with_lengths)
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", ["lstm_projection", "gru"])
 def test_inputs_products_made_before_the_loop_change_nothing(name, few, monkeypatch):
-    monkeypatch.setattr(affine, "FEW_ROWS", few)
+    monkeypatch.setattr(xla_loop, "FEW_ROWS", few)
     cell, lengths = cases.CASES[name].cell, np.array([6, 0, 3])
     params, x, state = data(cell, 3, 6)
     args = params, padded(x, lengths), state

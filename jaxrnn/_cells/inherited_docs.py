@@ -1,0 +1,44 @@
+"""Docstrings of dataclasses, which need not repeat those of their base classes."""
+
+import inspect
+import re
+
+
+def inherit_docs(cls: type) -> None:
+    """Completes the docstring of a new dataclass from those of its base classes.
+
+    In the source a class describes the fields that its base classes do not describe.
+    `help` and the documentation show all fields, in the order of the constructor's
+    arguments. A class without a section `Raises` has the section of a base class.
+    """
+    try:
+        own_fields = list(inspect.get_annotations(cls))
+    except NameError:  # From Python 3.14 on, where an annotation is defined later.
+        return
+    if not cls.__doc__:
+        return
+    own, names, entries, raises = _sections(cls), [], {}, ""
+    for base in reversed(cls.__mro__):
+        sections = _sections(base)
+        names += vars(base).get("__dataclass_fields__", ())
+        entries |= _entries(sections.get("Attributes", ""))
+        raises = sections.get("Raises", raises)
+    names += [*own_fields, *_entries(own.get("Attributes", ""))]
+    described = [entries[name] for name in dict.fromkeys(names) if name in entries]
+    if described:
+        attributes = "\n".join(["Attributes:", *described])
+        first = {"": own.pop(""), "Attributes": attributes, "Raises": raises}
+        cls.__doc__ = "\n\n".join(filter(None, (first | own | first).values()))
+
+
+def _sections(cls: type) -> dict[str, str]:
+    """The sections of a docstring by their headings; the text before them by ""."""
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    text, *sections = re.split(r"\n\n(?=[A-Z]\w+:\n|Source:)", doc)
+    return {"": text} | {section.partition(":")[0]: section for section in sections}
+
+
+def _entries(section: str) -> dict[str, str]:
+    """The lines of a section about each name."""
+    entries = re.split(r"\n(?=    \w)", section)[1:]
+    return {entry.partition(":")[0].strip(): entry for entry in entries}

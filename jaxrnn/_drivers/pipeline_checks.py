@@ -1,0 +1,129 @@
+"""What `pipelined_rnn` refuses: cells, meshes, inputs, parameters and states."""
+
+from typing import Any
+
+import jax
+
+from .._base.arguments import check_dtype
+from .._base.errors import describe
+from .._base.sharding import varying_axes
+from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.typing import Array, DType, Params, PyTree, Size
+
+CALLER = "pipelined_rnn"
+
+
+def check_is_bound(cell: Any) -> None:
+    """Raises TypeError for a cell whose parameters are not apart from it."""
+    missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
+    if missing:
+        function = "`jaxrnn.FunctionCell` makes a cell of a function"
+        raise TypeError(
+            f"{CALLER}: `cell` must be the cell of one layer, bound to stacked "
+            f"parameters, got {describe(cell)}. Call `cell.bind(params)`; {function}."
+        )
+
+
+def check_mesh_axis(axis_name: Any) -> None:
+    """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if axis_name not in manual:
+        raise ValueError(
+            f"{CALLER}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
+            f"around this call, got {axis_name!r}. Mapped are {manual}."
+        )
+    if _is_same_on_all(axis_name, jax.lax.axis_index(axis_name)):
+        raise ValueError(
+            f"{CALLER}: `jax.shard_map` must have `check_vma=True`, its default. "
+            "Without it, JAX would count gradients once for each stage."
+        )
+
+
+def _is_same_on_all(axis_name: str, x: Array) -> bool:
+    """Whether a value is the same on all of several stages, as its type tells."""
+    return jax.lax.axis_size(axis_name) > 1 and axis_name not in varying_axes(x)
+
+
+def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> None:
+    """Raises unless inputs are what every layer puts out, the same on all stages."""
+    size = cell.output_size
+    fix = "The outputs of a layer are the inputs of the next."
+    check_structure(f"{CALLER}: `inputs`", size, inputs, strict=True, fix=fix)
+    named = named_leaves("inputs", inputs)
+    for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
+        if leaf.shape[2:] != shape:
+            after = f"{shape}, after batch and time"
+            raise ValueError(
+                f"{CALLER}: `{name}` must have the sizes of the layers' outputs, "
+                f"{after}, got {describe(leaf)}. Project the inputs, `x @ w`, or run a "
+                "first layer of another shape before, by `dynamic_rnn`."
+            )
+        must = f"have the dtype of the outputs, {dtype}"
+        fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
+        check_dtype(CALLER, name, leaf, dtype, must, fix)
+        if axis_name in varying_axes(leaf):
+            raise ValueError(
+                f"{CALLER}: `{name}` must be the same on all stages, got inputs that "
+                f"differ. Leave {axis_name!r} out of its spec in `in_specs`."
+            )
+
+
+def check_captured(captured: list[Array], axis_name: str) -> None:
+    """Raises ValueError if the cell reads an array that is the same on all stages.
+
+    Its gradient would be summed over the stages within the loop, where a stage that has
+    no chunk does not take part: the program would hang.
+    """
+    for array in captured:
+        if _is_same_on_all(axis_name, array):
+            cast = f"`jax.lax.pcast(array, {axis_name!r}, to='varying')`"
+            raise ValueError(
+                f"{CALLER}: `cell` must read no traced array that is the same on all "
+                f"stages, apart from its arguments, got {describe(array)}. Put it into "
+                f"the parameters, or pass the cell {cast}."
+            )
+
+
+def count_layers(params: Params, axis_name: str) -> int:
+    """The number of layers of a stage, whose parameters are stacked.
+
+    Raises:
+        ValueError: If parameters have different numbers of layers, or none; if they are
+            the same on all stages.
+    """
+    named = list(named_leaves("params", params))
+    counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}
+    if len(counts) != 1 or 0 in counts:
+        got = ", ".join(f"{count} in `{name}`" for count, name in counts.items())
+        stack = "`jax.tree.map(lambda *p: jnp.stack(p), *params_of_layers)`"
+        raise ValueError(
+            f"{CALLER}: the first axis of all `params` must be that of the layers, got "
+            f"{got or 'no array'}. Stack the parameters of equal cells: {stack}."
+        )
+    for name, leaf in named:
+        if _is_same_on_all(axis_name, leaf):
+            raise ValueError(
+                f"{CALLER}: `{name}` must be sharded over the stages, got the same "
+                f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
+                f"its spec is `P({axis_name!r})`."
+            )
+    return next(iter(counts))
+
+
+def check_states(state: PyTree, size: Size, count: int, axis_name: str) -> None:
+    """Raises unless `state` holds the stacked states of `count` layers.
+
+    Raises:
+        TypeError: If a kind of sequence is not that of `size`.
+        ValueError: If the structure is not that of `size`, or the first axis of a leaf
+            is not `count`.
+    """
+    check_structure(f"{CALLER}: `initial_state`", size, state, strict=True)
+    for name, leaf in named_leaves("initial_state", state):
+        if leaf.shape[:1] != (count,):
+            each = f"for each layer of this stage, [{count}, batch, ...]"
+            spec = f"in `in_specs` their spec begins with {axis_name!r}"
+            raise ValueError(
+                f"{CALLER}: `{name}` must have an entry {each}, got {describe(leaf)}. "
+                f"Stack the states of all layers; {spec}."
+            )

@@ -1,0 +1,148 @@
+"""What a run over time is given, and what its loop needs."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base import math, sharding, trees
+from .._base.cell_keys import cell_at_step
+from .._base.read_only import has_read_only, with_read_only, without_read_only
+from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._tensor_array.carried import with_capacity_for
+from .._time import masking
+from .._time.float32_sums import closed_over, reader
+from .._time.run import DeclinedError, Run
+from .._time.steps import Restarts, Steps, steps_to_run
+from ..memory._strategy import Strategy
+from .initial_state import call_start, zero_state
+from .probe import probe
+from .resets import Resets
+
+
+class Batch(NamedTuple):
+    """The arrays of a run, as a driver has checked them.
+
+    Attributes:
+        inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
+            the time axis is 0.
+        lengths: `[batch]`, or None for all steps.
+        state: The initial state, each leaf `[batch, ...]`; None for the zero state.
+        restarts: The first steps of the sequences in packed rows. If given, the run
+            returns the states after every step in place of the last state.
+        resets: The resets of rows of one sequence.
+    """
+
+    inputs: PyTree
+    lengths: Array | None
+    state: PyTree
+    restarts: Restarts | None = None
+    resets: Resets | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run is compiled for.
+
+    Attributes:
+        caller: The driver, for messages.
+        dtype: The dtype of the zero state and of the outputs.
+        axis: The time axis of inputs and outputs, 0 or 1.
+        strategy: What the forward pass saves for derivatives (`swap_memory`).
+        unroll: The number of steps unrolled in each iteration of a scan.
+        implementation: What runs an affine cell, a name or None.
+    """
+
+    caller: str
+    dtype: DType
+    axis: int
+    strategy: Strategy
+    unroll: int = 1
+    implementation: str | None = None
+
+
+class Prepared(NamedTuple):
+    """A run that a loop can take: checked, laid out over devices, with a state.
+
+    Attributes:
+        inputs: All steps.
+        state: The initial state without its read-only parts, which steps read beside
+            the loop.
+        steps: Which steps there are, and which rows are alive in them.
+        apply: `apply(t, inputs, state) -> (output, new_state)`, step t of the run.
+        apply_sequence: `apply_sequence(run)`, whole sequences at once; None for a cell
+            without that method.
+    """
+
+    inputs: PyTree
+    state: PyTree
+    steps: Steps
+    apply: Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
+    apply_sequence: Callable[[Run], tuple[PyTree, PyTree]] | None
+
+
+def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
+    """The run of `cell` over a batch.
+
+    Raises:
+        ValueError: If one step of the cell does not fit the inputs and the state.
+        TypeError: If it does not keep the dtypes of its state.
+    """
+    caller, axis, dtype = options.caller, options.axis, options.dtype
+    inputs, lengths, state, restarts, resets = batch
+    beside = cell, lengths, state
+    inputs = sharding.whole_features(caller, inputs, beside, batch_axis=1 - axis)
+    first, inputs_0 = jax.tree.leaves(inputs)[0], masking.first_inputs(inputs, axis)
+    time, batch_size = first.shape[axis], first.shape[1 - axis]
+    if state is None:
+        state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
+    if resets is not None:
+        resets = resets.with_state_like(caller, cell, state, time, dtype)
+    arrays = state, resets
+    cell, lengths, (state, resets) = sharding.lay_out(cell, inputs_0, lengths, arrays)
+    state = call_start(cell, state)
+    state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
+    longest = None if lengths is None else steps_to_run(lengths, time)
+    lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
+    if resets is not None:
+        restarts = resets.as_restarts(lengths, axis)
+    steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
+    carried = without_read_only(state)
+    apply, apply_sequence = _step_and_sequence(cell, inputs_0, state)
+    steps = steps.with_stand_in(inputs, carried)
+    return Prepared(inputs, carried, steps, apply, apply_sequence)
+
+
+def _step_and_sequence(
+    cell: RNNCellLike, inputs: PyTree, state: PyTree
+) -> tuple[Callable, Callable | None]:
+    """`(apply, apply_sequence)`; the gradients of what they read sum in float32.
+
+    Args:
+        cell: As a loop reads it.
+        inputs: One step of inputs.
+        state: The initial state, whose read-only parts every step reads.
+    """
+    step = lambda cell, t, inputs, state: cell_at_step(cell, t)(inputs, state)
+    arrays: Any = cell
+    if not trees.is_pytree_of_arrays(cell):  # Which arrays it reads, a trace tells.
+        step = functools.partial(step, cell)
+        step, arrays, _ = closed_over(step, jnp.int32(0), inputs, state)
+    read = reader((arrays, state))
+
+    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        arrays, first_state = read()
+        state = with_read_only(state, first_state)
+        output, new_state = step(arrays, t, inputs, state)
+        return output, without_read_only(new_state)
+
+    def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
+        if has_read_only(state):
+            raise DeclinedError("its state has read-only parts")
+        runs: Any = read()[0] if arrays is cell else cell
+        return runs.apply_sequence(run)
+
+    return apply, apply_sequence if hasattr(cell, "apply_sequence") else None

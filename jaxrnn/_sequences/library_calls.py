@@ -1,0 +1,44 @@
+"""What a call of a library, native or cuDNN's, asks of a cell and its arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.sharding import explicit_mesh_of
+from .._base.typing import Array, PyTree
+from .._time.steps import Steps
+
+
+def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
+    """Why a call cannot have these inputs and this state, or None."""
+    if explicit_mesh_of((xs, state)) is not None:
+        return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
+    if not isinstance(xs.shape[1 - steps.axis], int):
+        return "the number of rows is symbolic"
+    arrays = [xs, *jax.tree.leaves(state)]
+    if any(0 in x.shape for x in arrays):
+        return "there are no steps, no rows, no inputs, or no units"
+    dtypes = {x.dtype for x in arrays}
+    if dtypes != {jnp.dtype(jnp.float32)}:
+        return f"it computes in float32, got {', '.join(sorted(map(str, dtypes)))}"
+    return None
+
+
+def row_lengths(xs: Array, steps: Steps) -> Array:
+    """int32 `[batch]`, the number of steps of each row, from 0 to all."""
+    if steps.lengths is None:
+        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
+    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+
+
+def what_lstm_has(cell: Any) -> list[str]:
+    """What an LSTM has beyond the plain one, in words."""
+    core = cell.library_cell
+    found = {
+        "layer normalization": getattr(core, "layer_norm", False),
+        "peepholes": getattr(core, "use_peepholes", False),
+        "a `cell_clip`": getattr(core, "cell_clip", None) is not None,
+        "a projection": getattr(core, "num_proj", None) is not None,
+    }
+    return [name for name, has_it in found.items() if has_it]

@@ -1,0 +1,1 @@
+"""Whole sequences of common cells on CPUs, by loops in C++."""

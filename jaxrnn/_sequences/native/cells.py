@@ -1,0 +1,80 @@
+"""The cells that the native loops run."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._base.errors import name_of
+from ..._time.run import DeclinedError
+from ..library_calls import what_lstm_has
+
+
+class Cell(NamedTuple):
+    """A cell that the native loops run.
+
+    Attributes:
+        number: The number that stands for it in C++.
+        has_c: Whether it is an LSTM.
+        factors: What each product multiplies beside the inputs: "h"; "operand", which
+            the step computes from h; or None.
+    """
+
+    number: int
+    has_c: bool
+    factors: tuple[str | None, ...]
+
+
+CELLS = {
+    "lstm": Cell(0, True, ("h",)),
+    "gru": Cell(1, False, ("h", "operand")),
+    "rnn": Cell(2, False, ("h",)),
+    "cudnn_gru": Cell(3, False, ("h", None, "h")),
+    "peephole_lstm": Cell(4, True, ("h",)),
+    "projected_lstm": Cell(5, True, ("h", "operand")),
+    "normed_lstm": Cell(6, True, ("h",)),
+}
+
+# The activation of the candidate, or of j and c in an LSTM. C++ has these numbers.
+ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
+
+
+def native_kind(cell: Any) -> str:
+    """The key of a cell in `CELLS`.
+
+    Raises:
+        DeclinedError: If it has none, with the reason.
+    """
+    kind, known = cell.declared_kind, "it runs LSTMs, GRUs and basic RNNs"
+    if kind is None:
+        raise DeclinedError(f"{known}: {type(cell).__name__} is none of them")
+    if (activation := _activation(cell)) not in ACTIVATIONS:
+        raise DeclinedError(
+            f"{known} with tanh, relu or sigmoid: this one has {name_of(activation)}"
+        )
+    if kind != "lstm" or not (has := what_lstm_has(cell)):
+        return kind
+    if "layer normalization" not in has:
+        return "projected_lstm" if "a projection" in has else "peephole_lstm"
+    if len(has) > 1:
+        raise DeclinedError(f"it runs no LSTM that has {' and '.join(has)}")
+    return "normed_lstm"
+
+
+def attributes(cell: Any, kind: str) -> dict[str, Any]:
+    """What a call of a loop is told of a cell of this kind."""
+    core = cell.library_cell
+    bound = lambda clip: np.float32(math.inf if clip is None else clip)
+    return {
+        "cell": np.int32(CELLS[kind].number),
+        "activation": np.int32(ACTIVATIONS.index(_activation(cell))),
+        "forget_bias": np.float32(getattr(core, "forget_bias", 0)),
+        "cell_clip": bound(getattr(core, "cell_clip", None)),
+        "output_clip": bound(getattr(core, "proj_clip", None)),
+    }
+
+
+def _activation(cell: Any) -> Any:
+    return getattr(cell.library_cell, "activation", jnp.tanh)

@@ -1,0 +1,165 @@
+// A team: threads that run a sequence of phases together.
+#ifndef JAXRNN_TEAM_H_
+#define JAXRNN_TEAM_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "executor.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace jaxrnn {
+
+inline void Pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Runs function(worker, phase) once for each worker and phase; a phase begins when all
+// workers have ended the one before.
+//
+// A worker is what one thread usually runs of every phase. The first workers each have
+// a thread; worker 0's is the caller. A thread that waits long for a phase to end also
+// runs workers that no thread has begun: so nothing waits for a thread that has not
+// started, however busy the executor is.
+template <typename Function>
+class Team {
+ public:
+  Team(int64_t workers, int64_t phases, Function& function)
+      : workers_(workers), phases_(phases), function_(function) {}
+
+  // Takes part as the thread of a worker, from the current phase to the last.
+  void Work(int64_t own) {
+    for (int64_t phase = Current(); phase < phases_; phase++) {
+      if (!workers_[own].present.load(std::memory_order_relaxed))
+        workers_[own].present.store(true, std::memory_order_relaxed);
+      TryRun(own, phase);
+      for (int64_t spins = 1; !IsOver(phase); spins++) {
+        if (spins == kPatience / 20) Replace(phase, false);
+        if (spins % kPatience == 0) {
+          Replace(phase, true);
+          if (own != 0 && phase == phases_ - 1) return;  // All is begun.
+        }
+        if (spins > 20 * kPatience) std::this_thread::yield();
+        Pause();
+      }
+    }
+  }
+
+  // A helper's whole life; it may begin when all phases are over, and must not then
+  // look at it.
+  void Help(int64_t own) {
+    if (helpers_.fetch_add(1) >= 0) Work(own);
+    helpers_.fetch_sub(1);
+  }
+
+  // Waits for helpers that are inside, and keeps others out.
+  void Close() {
+    helpers_.fetch_sub(kClosed);
+    while (helpers_.load() != -kClosed) Pause();
+  }
+
+ private:
+  static constexpr int64_t kPatience = 100, kClosed = int64_t{1} << 40;
+  // On lines of the cache of their own: `begun` stays with the worker's thread, while
+  // all others read `ended`.
+  struct Worker {
+    alignas(64) std::atomic<int64_t> begun{0};  // The phases that were begun.
+    alignas(64) std::atomic<int64_t> ended{0};
+    alignas(64) std::atomic<bool> present{false};
+  };
+
+  // Runs the workers whose thread is absent; late ones, too, which then count as
+  // absent.
+  void Replace(int64_t phase, bool late) {
+    for (int64_t s = 0; s < int64_t(workers_.size()); s++) {
+      if (!late && workers_[s].present.load(std::memory_order_relaxed)) continue;
+      if (TryRun(s, phase)) workers_[s].present.store(false, std::memory_order_relaxed);
+    }
+  }
+
+  bool TryRun(int64_t worker, int64_t phase) {
+    int64_t expected = phase;
+    if (workers_[worker].begun.load(std::memory_order_relaxed) != phase) return false;
+    if (!workers_[worker].begun.compare_exchange_strong(expected, phase + 1))
+      return false;
+    function_(worker, phase);
+    workers_[worker].ended.store(phase + 1, std::memory_order_release);
+    return true;
+  }
+
+  bool IsOver(int64_t phase) const {
+    for (const Worker& worker : workers_) {
+      if (worker.ended.load(std::memory_order_acquire) <= phase) return false;
+    }
+    return true;
+  }
+
+  // The first phase that some worker has not ended.
+  int64_t Current() const {
+    int64_t phase = phases_;
+    for (const Worker& worker : workers_)
+      phase = std::min(phase, worker.ended.load(std::memory_order_acquire));
+    return phase;
+  }
+
+  std::vector<Worker> workers_;
+  const int64_t phases_;
+  Function& function_;
+  std::atomic<int64_t> helpers_{0};
+};
+
+template <typename Function>
+void RunTeam(Executor& executor, int64_t threads, int64_t workers, int64_t phases,
+             Function& function) {
+  if (threads == 1) {
+    for (int64_t phase = 0; phase < phases; phase++)
+      for (int64_t s = 0; s < workers; s++) function(s, phase);
+    return;
+  }
+  // Shared with the helpers, since one may begin after all is done.
+  const auto team = std::make_shared<Team<Function>>(workers, phases, function);
+  struct Closing {  // Also if Schedule is out of memory: helpers use the function.
+    Team<Function>& team;
+    ~Closing() { team.Close(); }
+  } closing{*team};
+  for (int64_t s = 1; s < threads; s++) executor.Schedule([team, s] { team->Help(s); });
+  team->Work(0);
+}
+
+// Runs the phases with a thread for each worker.
+template <typename Function>
+void RunPhases(Executor& executor, int64_t workers, int64_t phases, Function function) {
+  RunTeam(executor, workers, workers, phases, function);
+}
+
+// Runs function(job) once for each job, with so many threads at most; if one is out of
+// memory, so is the caller.
+template <typename Function>
+void RunJobs(Executor& executor, int64_t threads, int64_t jobs, Function function) {
+  std::atomic<bool> failed{false};
+  const auto run = [&](int64_t job, int64_t) {
+    try {
+      function(job);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  };
+  RunTeam(executor, std::min(threads, jobs), jobs, 1, run);
+  if (failed) throw std::bad_alloc();
+}
+
+}  // namespace jaxrnn
+
+#endif  // JAXRNN_TEAM_H_

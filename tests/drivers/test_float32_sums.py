@@ -1,0 +1,262 @@
+"""Gradients in bfloat16: sums over many steps are as exact as in float32."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, Case
+
+import jaxrnn
+from jaxrnn import contrib
+
+TIME, ROWS, DEPTH, UNITS = 2000, 2, 3, 4
+LIMIT = 0.02
+
+
+def cast(tree, dtype):
+    """The floating arrays in `dtype`."""
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, tree)
+
+
+def relative_error(got, want):
+    """The norm of the difference over the norm, of all leaves together."""
+    flat = lambda tree: np.concatenate(
+        [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
+    )
+    return np.linalg.norm(flat(got) - flat(want)) / np.linalg.norm(flat(want))
+
+
+def total(tree):
+    """The sum of all numbers, in float32."""
+    return sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(tree))
+
+
+def error_in_bfloat16(loss, *given):
+    """Of the gradients of `loss(*given)`, whose numbers bfloat16 can hold."""
+    low = cast(given, jnp.bfloat16)
+    gradients = jax.jit(jax.grad(loss, tuple(range(len(given)))))
+    return relative_error(gradients(*low), gradients(*cast(low, jnp.float32)))
+
+
+def step(params, inputs, state, key=None):
+    state = jnp.tanh(inputs @ params["w"] + state @ params["u"] + params["b"][None])
+    return state, state
+
+
+CELL = jaxrnn.FunctionCell(step, UNITS, UNITS)
+
+
+def data():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.3, jnp.float32)
+    params = {"w": draw(DEPTH, UNITS), "u": draw(UNITS, UNITS), "b": draw(UNITS)}
+    return params, draw(ROWS, TIME, DEPTH)
+
+
+class Plain:
+    """A cell that is no pytree: it keeps the protocol and closes over its arrays."""
+
+    state_size = output_size = UNITS
+
+    def __init__(self, params):
+        self.params = params
+
+    def zero_state(self, batch_size, dtype):
+        return jnp.zeros((batch_size, UNITS), dtype)
+
+    def __call__(self, inputs, state):
+        return step(self.params, inputs, state)
+
+
+def by_dynamic_rnn(params, x, **options):
+    return jaxrnn.dynamic_rnn(CELL.bind(params), x, dtype=x.dtype, **options)[0]
+
+
+def by_protocol(params, x):
+    return jaxrnn.dynamic_rnn(Plain(params), x, dtype=x.dtype)[0]
+
+
+def by_raw_rnn(params, x):
+    def loop_fn(time, output, state, loop_state):
+        if output is None:
+            state = CELL.zero_state(ROWS, x.dtype)
+        at = jnp.minimum(time, TIME - 1)
+        inputs = jax.lax.dynamic_index_in_dim(x, at, 1, keepdims=False)
+        # The loop function reads parameters of its own.
+        inputs = inputs + params["b"][:DEPTH][None]
+        return time >= TIME, inputs, state, output, None
+
+    cell = CELL.bind(params)
+    return jaxrnn.raw_rnn(cell, loop_fn, max_time=TIME)[0].stack()
+
+
+def by_packed_rnn(params, x):
+    lengths = np.array([TIME, TIME // 2])
+    packed = jaxrnn.pack_sequences(np.zeros(x.shape, np.float32), lengths)
+    packed = dataclasses.replace(packed, inputs=x)
+    return jaxrnn.packed_rnn(CELL.bind(params), packed, dtype=x.dtype)[0]
+
+
+@pytest.mark.fast("dynamic", "raw", "segments")
+@pytest.mark.parametrize(
+    "run",
+    [
+        by_dynamic_rnn,
+        by_protocol,
+        by_raw_rnn,
+        by_packed_rnn,
+        functools.partial(by_dynamic_rnn, swap_memory=jaxrnn.memory.Nested()),
+        functools.partial(by_dynamic_rnn, swap_memory=jaxrnn.memory.Recompute(7)),
+    ],
+    ids=["dynamic", "protocol", "raw", "packed", "nested", "segments"],
+)
+def test_every_loop_sums_in_float32(run):
+    assert error_in_bfloat16(lambda params, x: total(run(params, x)), *data()) < LIMIT
+
+
+def test_unrolled_steps_sum_in_float32():
+    """Steps of two types are unrolled, each with a copy of the cell."""
+    params, x = data()
+    of_first = lambda params, inputs, *rest, key=None: step(params, inputs[0], *rest)
+    twice, count = dataclasses.replace(CELL, fn=of_first), 40
+
+    def loss(params, x):
+        steps = [(x[:, t], x[:, t, : 1 + t % 2]) for t in range(count)]
+        outputs, _ = jaxrnn.static_rnn(twice.bind(params), steps, dtype=x.dtype)
+        return total(outputs)
+
+    assert error_in_bfloat16(loss, params, x) < LIMIT / 2
+
+
+@pytest.mark.fast("scan")
+@pytest.mark.parametrize("cell", [CELL, jaxrnn.GRUCell(UNITS)], ids=["scan", "fast"])
+def test_the_state_of_resets(cell):
+    """A state that every other step goes back to has a sum of 1000 terms a row."""
+    params, x = data()
+    if cell is not CELL:
+        params = cell.init(jax.random.key(0), x[:, 0])
+    resets = jnp.zeros((ROWS, TIME), bool).at[:, ::2].set(True)
+
+    def loss(state, params, x):
+        state = jnp.broadcast_to(state, (ROWS, UNITS))
+        options = {"resets": resets, "reset_state": state}
+        return total(jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, **options))
+
+    assert error_in_bfloat16(loss, jnp.ones(UNITS), params, x) < LIMIT
+
+
+def test_derivatives_of_derivatives_are_those_of_the_cell():
+    """What a step reads has the tangent of its copy, in every order."""
+    params, x = cast(data(), jnp.bfloat16)
+
+    def loss(params):
+        return total(by_dynamic_rnn(params, x[:, :5]))
+
+    def in_float32(params):
+        return total(by_dynamic_rnn(params, x[:, :5].astype(jnp.float32)))
+
+    def second(loss, params):
+        ones = jax.tree.map(jnp.ones_like, params)
+        return jax.jvp(jax.grad(loss), (params,), (ones,))[1]
+
+    wide = cast(params, jnp.float32)
+    assert relative_error(second(loss, params), second(in_float32, wide)) < 2 * LIMIT
+
+
+# Rounding decides where the states of these go: relus grow, and a phase is a remainder.
+# They are compared with a loop of the same steps in bfloat16.
+CHAOTIC = ("basic_rnn_relu", "phased", "phased_fixed")
+# With a gain of 1, or a memory in bfloat16, a normalization amplifies rounding.
+TAME = {
+    "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4, norm_gain=0.3)),
+    "layer_norm_lstm": Case(contrib.LayerNormLSTMCell(4, True, layer_norm=True)),
+}
+# The state is divided by a probability at each step, and would overflow.
+STEPS = {"dropout_variational": 30}
+
+
+def initial_state(case, dtype):
+    """The case's own or zeros; in float32 if a step would round a memory."""
+    if case.state is None:
+        if isinstance(case.cell, jaxrnn.MLSTMCell):
+            return case.cell.zero_state(ROWS, jnp.float32)
+        state = case.cell.zero_state(ROWS, dtype)
+        if not getattr(case.cell, "layer_norm", False):
+            return state
+        return state._replace(c=state.c.astype(jnp.float32))
+    of_rows = lambda x: jnp.asarray(x)[:ROWS] if jnp.ndim(x) else jnp.asarray(x)
+    return cast(jax.tree.map(of_rows, case.state), dtype)
+
+
+def sequences(inputs, time):
+    """Random inputs of all steps, like those of one."""
+    rng = np.random.default_rng(0)
+
+    def draw(one):
+        shape = ROWS, time, *one.shape[1:]
+        if jnp.issubdtype(one.dtype, jnp.integer):
+            return jnp.asarray(rng.integers(0, 2, shape))
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return jax.tree.map(draw, inputs)
+
+
+def gradient(case, params, xs, dtype, **options):
+    """The gradient of the sum of all outputs, as `dynamic_rnn` has it."""
+
+    def loss(params, xs):
+        state = initial_state(case, dtype)
+        has_resets = "resets" in options
+        reset = {"reset_state": state} if has_resets and case.state is not None else {}
+        cell, time = case.cell.bind(params, case.key), jax.tree.leaves(xs)[0].shape[1]
+        outputs, _ = jaxrnn.dynamic_rnn(
+            cell, xs, [time, time * 2 // 3], state, dtype, **options, **reset
+        )
+        return total(outputs)
+
+    return jax.jit(jax.grad(loss))(*cast((params, xs), dtype))
+
+
+def summed_by_numpy(case, params, xs):
+    """The sum of the gradients in bfloat16 of steps that have their own parameters."""
+    time = jax.tree.leaves(xs)[0].shape[1]
+    low = cast((params, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs)), "bfloat16")
+    copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (time, *p.shape)), low[0])
+    alive = jnp.arange(time)[:, None] < jnp.array([time, time * 2 // 3])[None]
+
+    def loss(copies):
+        def step(state, at):
+            params, inputs, alive = at
+            output, new = case.cell.apply(params, inputs, state)
+            keep = lambda new, old: jnp.where(alive[:, None], new, old)
+            return jax.tree.map(keep, new, state), keep(output, jnp.zeros_like(output))
+
+        state = initial_state(case, jnp.bfloat16)
+        return total(jax.lax.scan(step, state, (copies, low[1], alive))[1])
+
+    summed = lambda g: np.sum(np.asarray(g, np.float64), 0)
+    return jax.tree.map(summed, jax.jit(jax.grad(loss))(copies))
+
+
+@pytest.mark.fast("lstm_projection", "mlstm", "function_nested")
+@pytest.mark.parametrize("name", CASES)
+def test_every_cell_has_the_gradients_of_float32(name):
+    """With resets that never come, in segments; against float32 without these."""
+    case, time = TAME.get(name, CASES[name]), STEPS.get(name, TIME)
+    xs = sequences(case.inputs, time)
+    first = jax.tree.map(lambda x: x[:, 0], xs)
+    params = case.cell.init(jax.random.key(0), first, jnp.float32)
+    params, xs = cast(cast((params, xs), jnp.bfloat16), jnp.float32)
+    options = {"swap_memory": True}
+    if name != "attention":  # A memory is not reset.
+        options["resets"] = jnp.zeros((ROWS, time), bool)
+    got = gradient(case, params, xs, jnp.bfloat16, **options)
+    if name in CHAOTIC:
+        want = summed_by_numpy(case, params, xs)
+    else:
+        want = gradient(case, params, xs, jnp.float32)
+    assert relative_error(got, want) < LIMIT
