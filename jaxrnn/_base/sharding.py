@@ -191,9 +191,10 @@ def read_at(array: Array, *indices: Array) -> Array:
         array: Of as many axes as there are indices, or more.
         *indices: Integers for each of the first axes, of one shape; all are in bounds.
     """
-    at, of = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
-    spec = PartitionSpec(*at.spec, *of.spec[len(indices) :])
-    sharding = explicit_sharding(spec, at.mesh) or explicit_sharding(spec, of.mesh)
+    first, whole = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
+    spec = PartitionSpec(*first.spec, *whole.spec[len(indices) :])
+    sharding = explicit_sharding(spec, first.mesh)
+    sharding = sharding or explicit_sharding(spec, whole.mesh)
     return array.at[indices].get(mode="promise_in_bounds", out_sharding=sharding)
 
 

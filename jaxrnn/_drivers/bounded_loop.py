@@ -1,8 +1,10 @@
 """A while loop with a bound on its steps that can be differentiated in every mode.
 
 JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
-steps. With a bound on their number its derivative is that of a scan over segments of
-steps, which are skipped once the loop has ended.
+steps. The idea here: **run the while loop, and differentiate a scan in its place**.
+`_as_while_loop` and `_as_scan` compute the same; the second takes as many steps as the
+bound allows, in segments that are skipped once the loop has ended, and JAX can
+differentiate it.
 """
 
 import functools
@@ -20,79 +22,81 @@ from .._time.segments import STATE, in_scan, named, save_on_host
 from ..memory._strategy import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
-Running = Callable[[Array, PyTree], Array]
+Condition = Callable[[Array, PyTree], Array]
 
 # So few that their residuals take little memory, and few are run after the end.
 STEPS_IN_SEGMENT = 16
 
 
 def bounded_loop(
-    running: Running, step: Step, carry: PyTree, limit: Any, plan: CheckpointPlan
+    is_running: Condition,
+    step: Step,
+    carry: PyTree,
+    max_steps: Any,
+    plan: CheckpointPlan,
 ) -> tuple[Array, PyTree, PyTree]:
-    """Takes steps while `running(t, carry)`, at most `limit`.
+    """Takes steps while `is_running(t, carry)`, at most `max_steps`.
 
     Args:
-        running: Whether to take step t, a bool scalar; it closes over no arrays.
+        is_running: Whether to take step t, a bool scalar; it closes over no arrays.
         step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
             keeps its structure, shapes and dtypes. It may close over arrays, and is
             traced once.
         carry: What the first step receives.
-        limit: The largest number of steps, static or symbolic.
+        max_steps: The largest number of steps, static or symbolic.
         plan: What derivatives save: the carry before each segment, which is run again;
             without segments in the plan they are short.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
-        them; and the y of each step, `[limit, ...]`, zeros for steps not taken.
+        them; and the y of each step, `[max_steps, ...]`, zeros for steps not taken.
     """
     zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
-    if isinstance(limit, int) and not limit:
+    if isinstance(max_steps, int) and not max_steps:
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
     pure, arrays, (_, y_types) = closed_over(step, zero, carry)
 
     @jax.custom_jvp
-    def run(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
+    def while_loop(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
         step = functools.partial(pure, arrays)
-        return _while(running, step, carry, limit, y_types)
+        return _as_while_loop(is_running, step, carry, max_steps, y_types)
 
-    def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        def scan(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
-            read = reader(arrays)
-            step = lambda t, carry: pure(read(), t, carry)
-            return _scan(running, step, carry, limit, y_types, plan)
+    def scan(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
+        read = reader(arrays)
+        step = lambda t, carry: pure(read(), t, carry)
+        return _as_scan(is_running, step, carry, max_steps, y_types, plan)
 
-        return _jvp_of_perturbed(scan, primals, tangents)
-
-    run.defjvp(rule, symbolic_zeros=True)
-    return run(arrays, carry)
+    derivative_of_scan = functools.partial(_jvp_of_perturbed, scan)
+    while_loop.defjvp(derivative_of_scan, symbolic_zeros=True)
+    return while_loop(arrays, carry)
 
 
 def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     """`jax.jvp(fn, primals, tangents)`, where tangents may be symbolic zeros."""
-    leaves, tree = jax.tree.flatten(primals)
+    leaves, structure = jax.tree.flatten(primals)
     d_leaves = jax.tree.leaves(tangents)
     perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]
 
     def of_perturbed(*given: Array) -> PyTree:
         replaced = dict(zip(perturbed, given, strict=True))
         all_leaves = [replaced.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return fn(*tree.unflatten(all_leaves))
+        return fn(*structure.unflatten(all_leaves))
 
-    pick = lambda xs: [xs[i] for i in perturbed]
+    pick = lambda leaves: [leaves[i] for i in perturbed]
     return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))
 
 
-def _while(
-    running: Running, step: Step, carry: PyTree, limit: Any, y_types: PyTree
+def _as_while_loop(
+    is_running: Condition, step: Step, carry: PyTree, max_steps: Any, y_types: PyTree
 ) -> tuple[Array, PyTree, PyTree]:
-    """`bounded_loop` without derivatives."""
-    buffers = zeros_of(y_types, limit, carry)
-    start = as_varying_as(carry, jnp.zeros((), jnp.int32))
+    """`bounded_loop` as a while loop, which is as fast as can be."""
+    buffers = zeros_of(y_types, max_steps, carry)
+    zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
 
     def goes_on(loop: Any) -> Array:
         t, carry, _ = loop
-        return (t < limit) & running(t, carry)
+        return (t < max_steps) & is_running(t, carry)
 
     def body(loop: Any) -> Any:
         t, carry, ys = loop
@@ -100,14 +104,14 @@ def _while(
         put = lambda ys, y: jax.lax.dynamic_update_index_in_dim(ys, y, t, 0)
         return t + 1, carry, jax.tree.map(put, ys, y)
 
-    return jax.lax.while_loop(goes_on, body, (start, carry, buffers))
+    return jax.lax.while_loop(goes_on, body, (zero, carry, buffers))
 
 
-def _scan(
-    running: Running,
+def _as_scan(
+    is_running: Condition,
     step: Step,
     carry: PyTree,
-    limit: int,
+    max_steps: int,
     y_types: PyTree,
     plan: CheckpointPlan,
 ) -> tuple[Array, PyTree, PyTree]:
@@ -116,31 +120,31 @@ def _scan(
     Its segments are skipped once the loop has ended. In a segment in which it ends,
     further steps are the first one again, and dropped: it is as finite as the loop is.
     """
-    start = as_varying_as(carry, jnp.zeros((), jnp.int32)), carry
+    first = as_varying_as(carry, jnp.zeros((), jnp.int32)), carry
 
-    def goes_on(state: Any) -> Array:
-        t, carry = state
-        return (t < limit) & running(t, carry)
+    def goes_on(loop: Any) -> Array:
+        t, carry = loop
+        return (t < max_steps) & is_running(t, carry)
 
-    def one_step(state: Any, _: None) -> tuple[Any, PyTree]:
-        is_taken = goes_on(state)
-        t, carry = where(is_taken, state, start)
+    def one_step(loop: Any, _: None) -> tuple[Any, PyTree]:
+        is_taken = goes_on(loop)
+        t, carry = where(is_taken, loop, first)
         carry, y = step(t, carry)
         zeros = jax.tree.map(jnp.zeros_like, y)
-        state = where(is_taken, (t + 1, carry), state)
-        return state, where(is_taken, y, zeros)
+        loop = where(is_taken, (t + 1, carry), loop)
+        return loop, where(is_taken, y, zeros)
 
     sizes = plan.segments or (STEPS_IN_SEGMENT,)
     body, types, steps = one_step, y_types, 1
     for depth, size in reversed(list(enumerate(sizes))):
-        count = -(-min(size, limit) // steps)
+        count = -(-min(size, max_steps) // steps)
         on_host = plan.on_host and not depth
         body = _segment(goes_on, body, count, types, on_host)
         types = jax.eval_shape(functools.partial(zeros_of, types, count, ()))
         steps *= count
-    state, ys = jax.lax.scan(body, start, None, length=-(-limit // steps))
-    flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:limit]
-    return *state, jax.tree.map(flat, ys)
+    loop, ys = jax.lax.scan(body, first, None, length=-(-max_steps // steps))
+    flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:max_steps]
+    return *loop, jax.tree.map(flat, ys)
 
 
 def _segment(
@@ -148,11 +152,11 @@ def _segment(
 ) -> Callable:
     """The body of a scan over segments, each of `count` steps of `body`."""
 
-    def segment(state: Any, _: None) -> tuple[Any, PyTree]:
-        state = named(STATE, state) if on_host else state
-        run = lambda state: jax.lax.scan(body, state, None, length=count)
-        skip = lambda state: (state, zeros_of(types, count, state))
-        return jax.lax.cond(goes_on(state), run, skip, state)
+    def segment(loop: Any, _: None) -> tuple[Any, PyTree]:
+        loop = named(STATE, loop) if on_host else loop
+        run = lambda loop: jax.lax.scan(body, loop, None, length=count)
+        skip = lambda loop: (loop, zeros_of(types, count, loop))
+        return jax.lax.cond(goes_on(loop), run, skip, loop)
 
     # Around the condition, which would save a copy of all that is closed over.
     return in_scan(segment, save_on_host((STATE,)) if on_host else None)

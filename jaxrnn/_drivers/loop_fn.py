@@ -5,14 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base import errors, math, trees
-from .._base.arguments import (
-    check_dtype,
-    check_dtype_kind,
-    check_given,
-    check_rank,
-    check_shape,
-)
+from .._base import arguments, errors, math, trees
 from .._base.errors import EntryError, describe, describe_structure
 from .._base.inputs import as_array, as_state, check_same_size
 from .._base.read_only import without_read_only
@@ -52,7 +45,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
     fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
-    check_given(CALLER, "next_cell_state", state, fix, "an initial state")
+    arguments.check_given(CALLER, "next_cell_state", state, fix, "an initial state")
     state = as_state(CALLER, "next_cell_state", state)
     what = f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)"
     masked = without_read_only(state)
@@ -124,7 +117,7 @@ def _as_inputs(inputs: Any) -> PyTree:
     inputs = as_state(CALLER, "next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
-        check_rank(CALLER, name, leaf, 1, "[batch, ...]", EntryError)
+        arguments.check_rank(CALLER, name, leaf, 1, "[batch, ...]", EntryError)
     check_same_size(CALLER, named)
     return inputs
 
@@ -136,8 +129,8 @@ def _as_finished(finished: Any) -> Array:
             f"{describe(finished)}."
         )
     array = as_array(CALLER, "finished", finished)
-    fix = "Compare: `time >= lengths`."
-    check_dtype_kind(CALLER, "finished", array, jnp.bool_, "of dtype bool", fix)
+    what, fix = "of dtype bool", "Compare: `time >= lengths`."
+    arguments.check_dtype_kind(CALLER, "finished", array, jnp.bool_, what, fix)
     return array
 
 
@@ -219,7 +212,7 @@ def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
         return leaf
     array = math.cast_if_weak(as_array(caller, name, leaf), like.dtype)
     must = f"have dtype {like.dtype} as at time 0"
-    check_dtype(caller, name, array, like.dtype, must, fix)
+    arguments.check_dtype(caller, name, array, like.dtype, must, fix)
     must = f"have shape {like.shape} as at time 0"
-    check_shape(caller, name, array, like.shape, must, fix)
+    arguments.check_shape(caller, name, array, like.shape, must, fix)
     return array

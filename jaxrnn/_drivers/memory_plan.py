@@ -156,7 +156,9 @@ def memory_plan(
     widest = widest_dtype(floats) if floats else jnp.float32
     dtype = as_dtype(_CALLER, dtype or widest)
     bind, params = _with_params(cell, inputs, dtype, axis)
-    loss = functools.partial(_loss, bind, dtype, time_major)
+    # XLA does not see into other implementations; they save the same.
+    options = {"dtype": dtype, "time_major": time_major, "implementation": "xla"}
+    loss = functools.partial(_loss, bind, options)
     time, batch_size = leaves[0].shape[axis], leaves[0].shape[1 - axis]
     forward = time * _step_flops(loss, params, inputs, axis)
     unbound = cell.cell if _is_bound(cell) else cell
@@ -169,22 +171,10 @@ def memory_plan(
 
 
 def _loss(
-    bind: Callable[[Params], Any],
-    dtype: DType,
-    time_major: bool,
-    params: Params,
-    inputs: PyTree,
-    strategy: bool | Strategy = False,
+    bind: Callable, options: dict, params: Params, inputs: PyTree, strategy: Any = False
 ) -> tuple[Any, PyTree]:
     """A loss on the final state, and the outputs."""
-    outputs, state = dynamic_rnn(
-        bind(params),
-        inputs,
-        dtype=dtype,
-        swap_memory=strategy,
-        time_major=time_major,
-        implementation="xla",  # XLA does not see into others; they save the same.
-    )
+    outputs, state = dynamic_rnn(bind(params), inputs, swap_memory=strategy, **options)
     floats = filter(is_float, jax.tree.leaves(state))
     return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
 

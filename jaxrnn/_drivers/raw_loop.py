@@ -20,7 +20,7 @@ from .bounded_loop import bounded_loop
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
 Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
-"""`step(time, carry) -> (carry, emit)`."""
+"""`step(t, carry) -> (carry, emit)`, at time t."""
 
 
 class Limit(NamedTuple):
@@ -59,24 +59,24 @@ def run_until_finished(
     Raises:
         ValueError: If the loop must be compiled and emits, and there is no limit.
     """
-    start = carry = as_varying_as(carry, carry)
-    time, emits = 0, []
-    while time != limit.steps:
+    first_carry = carry = as_varying_as(carry, carry)
+    t, emits = 0, []
+    while t != limit.steps:
         finished = concrete_or_none(_all_finished(carry))
         if finished is None and limit.steps is None:
-            return emit_types, _unbounded(step, start, emit_types, limit)
+            return emit_types, _unbounded(step, first_carry, emit_types, limit)
         if finished is None:
-            start = with_capacity_for(start, limit.steps, first_write)
-            return _bounded(step, start, limit, plan_of(strategy, limit.steps))
+            carry = with_capacity_for(first_carry, limit.steps, first_write)
+            return _bounded(step, carry, limit, plan_of(strategy, limit.steps))
         if finished:
             break
-        carry, emit = step(jnp.asarray(time, jnp.int32), carry)
+        carry, emit = step(jnp.asarray(t, jnp.int32), carry)
         emits.append(emit)
-        time += 1
+        t += 1
 
     def stacked(emitted: jax.ShapeDtypeStruct, *emits: Array) -> TensorArray:
         no_emits = jnp.zeros((0, *emitted.shape), emitted.dtype)
-        return of_rows(jnp.stack(emits) if emits else no_emits, np.int32(time))
+        return of_rows(jnp.stack(emits) if emits else no_emits, np.int32(t))
 
     return jax.tree.map(stacked, emit_types, *emits), carry
 
@@ -100,11 +100,11 @@ def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Ca
         check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
-        time, carry = loop
-        return time + 1, step(time, carry)[0]
+        t, carry = loop
+        return t + 1, step(t, carry)[0]
 
-    start = (jnp.zeros((), jnp.int32), carry)
-    return jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
+    first = (jnp.zeros((), jnp.int32), carry)
+    return jax.lax.while_loop(lambda loop: _is_running(*loop), body, first)[1]
 
 
 def _all_finished(carry: Carry) -> Array:
@@ -112,6 +112,6 @@ def _all_finished(carry: Carry) -> Array:
     return jnp.all(finished)
 
 
-def _is_running(time: Array, carry: Carry) -> Array:
-    del time
+def _is_running(t: Array, carry: Carry) -> Array:
+    del t
     return ~_all_finished(carry)

@@ -6,13 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import (
-    as_axis_size,
-    as_scope,
-    as_unroll,
-    check_instance,
-    check_is_cell,
-)
+from .._base import arguments
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note
 from .._base.read_only import with_read_only, without_read_only
@@ -143,17 +137,17 @@ def raw_rnn(
     Source: `tf.compat.v1.nn.raw_rnn`.
     """
     caller = "raw_rnn"
-    check_is_cell(caller, "cell", cell)
-    check_instance(caller, "loop_fn", loop_fn, Callable, "callable")
+    arguments.check_is_cell(caller, "cell", cell)
+    arguments.check_instance(caller, "loop_fn", loop_fn, Callable, "callable")
     loop_fn = _with_notes(
         loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
     )
-    as_unroll(caller, parallel_iterations)
+    arguments.as_unroll(caller, parallel_iterations)
     strategy = as_strategy(caller, "swap_memory", swap_memory)
     if max_time is not None:
         fix = "It is static: the size of buffers."
-        max_time = as_axis_size(caller, "max_time", max_time, fix)
-    with jax.named_scope(as_scope(caller, scope, "rnn")):
+        max_time = arguments.as_axis_size(caller, "max_time", max_time, fix)
+    with jax.named_scope(arguments.as_scope(caller, scope, "rnn")):
         time = jnp.zeros((), jnp.int32)
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)

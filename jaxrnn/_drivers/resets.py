@@ -6,12 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import (
-    check_dtype,
-    check_dtype_kind,
-    check_given,
-    check_shape,
-)
+from .._base import arguments
 from .._base.inputs import as_array, as_state
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
@@ -54,7 +49,7 @@ class Resets(NamedTuple):
         if self.state is None:
             if has_read_only(like):
                 what = "given for a cell whose state has read-only parts"
-                check_given(caller, "reset_state", None, "", what)
+                arguments.check_given(caller, "reset_state", None, "", what)
             zeros = zero_state(caller, cell, self.where.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
         return self._replace(state=as_reset_state(caller, state, zeros, like))
@@ -87,8 +82,8 @@ def as_resets(
     """
     resets = check_resets(caller, resets, shape, axis)
     if reset_state is not None:
-        fix = "They tell where rows go to it."
-        check_given(caller, "resets", resets, fix, "given with a `reset_state`")
+        what, fix = "given with a `reset_state`", "They tell where rows go to it."
+        arguments.check_given(caller, "resets", resets, fix, what)
         reset_state = as_state(caller, "reset_state", reset_state)
     if resets is None:
         return None
@@ -103,10 +98,10 @@ def check_resets(
         return None
     resets = as_array(caller, "resets", resets)
     fix = "Compare numbers: `done > 0`."
-    check_dtype_kind(caller, "resets", resets, jnp.bool_, "booleans", fix)
+    arguments.check_dtype_kind(caller, "resets", resets, jnp.bool_, "booleans", fix)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
-    check_shape(caller, "resets", resets, tuple(shape), must)
+    arguments.check_shape(caller, "resets", resets, tuple(shape), must)
     return resets
 
 
@@ -132,9 +127,9 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
             return leaf
         must = f"have the shape of the initial state, {like.shape}"
         fix = "`jnp.broadcast_to` makes rows of one state."
-        check_shape(caller, name, leaf, like.shape, must, fix)
+        arguments.check_shape(caller, name, leaf, like.shape, must, fix)
         must = f"have the dtype of the initial state, {like.dtype}"
-        check_dtype(caller, name, leaf, like.dtype, must, "Cast it.")
+        arguments.check_dtype(caller, name, leaf, like.dtype, must, "Cast it.")
         return leaf
 
     return _map_leaves(checked, "reset_state", state, like)
@@ -148,7 +143,7 @@ def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
         if is_tensor_array(zero):
             return zero
         must = f"have the shape of the cell's zero state, {zero.shape}"
-        check_shape(caller, name, leaf, zero.shape, must)
+        arguments.check_shape(caller, name, leaf, zero.shape, must)
         return zero.astype(leaf.dtype)
 
     return _map_leaves(cast, "initial_state", state, zeros)

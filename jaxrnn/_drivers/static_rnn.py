@@ -166,9 +166,10 @@ def run_steps(
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = call_start(cell, state)
         if lengths is None:
-            outputs, state = _run(caller, cell, steps, state)
+            outputs, state = _unrolled(caller, cell, steps, state)
         else:
-            outputs, state = _run_masked(caller, cell, steps, state, lengths, dtype)
+            args = caller, cell, steps, state, lengths, dtype
+            outputs, state = _unrolled_with_lengths(*args)
         return outputs, with_read_only(state, initial_state)
 
 
@@ -201,7 +202,7 @@ def _dtype_in_loop(
     return found if dtype in (None, found) else None
 
 
-def _run(
+def _unrolled(
     caller: str, cell: RNNCellLike, steps: list[PyTree], state: PyTree
 ) -> tuple[list[PyTree], PyTree]:
     read, outputs = reader(cell), []
@@ -213,7 +214,7 @@ def _run(
     return outputs, state
 
 
-def _run_masked(
+def _unrolled_with_lengths(
     caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
@@ -234,10 +235,10 @@ def _run_masked(
             if types != _types(first[0]):  # Dead rows cannot repeat these inputs.
                 stand_in = jax.tree.map(jnp.zeros_like, inputs), first[1]
             masked = dataclasses.replace(masked, stand_in=stand_in)
-        at = jnp.int32(t)
-        step_inputs = masked.step_inputs(at, inputs, state)
-        output, new_state = cell_at_step(read(), at)(*step_inputs)
-        state, output = masked.mask_step(at, state, new_state, output)
+        number = jnp.int32(t)
+        step_inputs = masked.step_inputs(number, inputs, state)
+        output, new_state = cell_at_step(read(), number)(*step_inputs)
+        state, output = masked.mask_step(number, state, new_state, output)
         outputs.append(output)
     return outputs, state
 

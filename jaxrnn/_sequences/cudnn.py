@@ -73,7 +73,7 @@ def cudnn_sequence(
         # cuDNN fails at 0: https://github.com/jax-ml/jax/issues/17966.
         jnp.maximum(lengths, 1),
     )
-    run: Any = functools.partial(_run, _precision_here())
+    run: Any = functools.partial(_call, _precision_here())
     y, h, c = run(*as_varying_as(args, args))
     last = with_structure(state, cell.leave(c, h)[1])
     outputs = steps.zero_dead(_batch_major(y, steps))
@@ -156,12 +156,12 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(precision: Precision, *args: Array) -> Arrays:
+def _call(precision: Precision, *args: Array) -> Arrays:
     """`(y, h, c)`; for the arguments see `forward`."""
-    return _run_and_save(precision, *args)[0]
+    return _call_and_save(precision, *args)[0]
 
 
-def _run_and_save(precision: Precision, *args: Array) -> tuple[Arrays, tuple]:
+def _call_and_save(precision: Precision, *args: Array) -> tuple[Arrays, tuple]:
     run = sequential_vmap(functools.partial(forward, precision))
     # The results of a call do not even have types that vary over devices like these.
     (y, h, c), reserve = as_varying_as(args, run(*args))
@@ -173,7 +173,7 @@ def _pull_back(precision: Precision, saved: tuple, cts: tuple) -> tuple:
     return *as_varying_as(saved, run(*saved, cts)), None
 
 
-_run.defvjp(_run_and_save, _pull_back)
+_call.defvjp(_call_and_save, _pull_back)
 
 
 def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:

@@ -71,22 +71,22 @@ def linear_recurrence(
 
     Source: Blelloch, "Prefix sums and their applications", 1990.
     """
-    return _run((a, restarting), x, as_varying_as((a, x), h))
+    return _recurrence((a, restarting), x, as_varying_as((a, x), h))
 
 
 @jax.custom_jvp
-def _run(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+def _recurrence(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     return run_steps(factors, x, h)
 
 
-@_run.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+@_recurrence.defjvp
+def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (factors, x, h), ((d_a, _), d_x, d_h) = primals, tangents
-    hs, last = _run(factors, x, h)
+    hs, last = _recurrence(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
     # Zeros in `before`, not in the product: the transpose multiplies by it.
     d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
-    return (hs, last), _run(factors, d_x, d_h)
+    return (hs, last), _recurrence(factors, d_x, d_h)
 
 
 def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
@@ -111,8 +111,8 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
 def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     """One step after another."""
 
-    def step(h: Element, at: Any) -> tuple[Element, Element]:
-        new = _step(h, *at)
+    def step(h: Element, scanned: Any) -> tuple[Element, Element]:
+        new = _step(h, *scanned)
         return new, new
 
     last, hs = jax.lax.scan(step, h, (*factors, x))
@@ -147,28 +147,28 @@ def _states_between(
     """The state before each chunk, and the one after the last."""
 
     # Two loops, each linear in its carry: JAX can transpose such loops alone.
-    def multiply(factor: Element, at: Any) -> tuple[Element, None]:
-        a, reset = at
-        return _zero_at(reset, times(a, factor)), None
+    def multiply(factor: Element, scanned: Any) -> tuple[Element, None]:
+        a, restarting = scanned
+        return _zero_at(restarting, times(a, factor)), None
 
-    def add(added: Element, at: Any) -> tuple[Element, None]:
-        return _step(added, *at), None
+    def add(added: Element, scanned: Any) -> tuple[Element, None]:
+        return _step(added, *scanned), None
 
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), (a, x))
     ones, zeros = as_varying_as((a, x), (plus(zeros[0], one_like(a)), zeros[1]))
     factor, _ = jax.lax.scan(multiply, ones, (a, restarting))
     added, _ = jax.lax.scan(add, zeros, (a, restarting, x))
 
-    def chunk(h: Element, at: Any) -> tuple[Element, Element]:
-        return _step(h, *at), h
+    def chunk(h: Element, scanned: Any) -> tuple[Element, Element]:
+        return _step(h, *scanned), h
 
     restarting = None if restarting is None else jnp.any(restarting, axis=0)
     last, before = jax.lax.scan(chunk, h, (factor, restarting, added))
     return before, last
 
 
-def _step(h: Element, a: Element, reset: Array | None, x: Element) -> Element:
-    return plus(_zero_at(reset, times(a, h)), x)
+def _step(h: Element, a: Element, restarting: Array | None, x: Element) -> Element:
+    return plus(_zero_at(restarting, times(a, h)), x)
 
 
 def _zero_at(restarting: Array | None, x: Element) -> Element:

@@ -1,12 +1,17 @@
 """Whole sequences of an affine cell by XLA's loop, with fast derivatives of any order.
 
 A scan that JAX differentiates saves every gate of every step, and adds to the gradient
-of each kernel at every step. Here the forward loop saves the products `zs` and the
-states. The tangent of a product that comes from parameters and inputs is one product
-over all steps, outside of the loop; the loop pushes the tangent of the state alone,
-through the elementwise updates and the recurrent part of a kernel. JAX's transpose of
-that is the fast backward pass: a loop that runs backward, then large products that
-give the gradients of kernels and inputs.
+of each kernel at every step. Here `forward` saves the products `zs` and the states. The
+tangent has two parts:
+
+* `_product_tangents`, outside of the loop: what parameters and inputs add to the
+  tangents of the products, each term one product over all steps. JAX's transpose of
+  these is one large product, too: **the gradient of a kernel, a bias or the inputs**.
+* `_push_state`, a loop: the tangent of the state alone, through the elementwise updates
+  and the recurrent part of a kernel. JAX's transpose of it is a loop that runs
+  backward, which gives the cotangents of the products.
+
+Here and in `native/`, `d_x` is the tangent of x, and `ct_x` its cotangent.
 """
 
 import functools
@@ -66,7 +71,8 @@ def affine_sequence(
             `(output, new_state)`.
     """
     primals = primals_of(cell, params, steps.swap_time(xs), state, steps)
-    outputs, last = _run(cell, primals, steps.with_restart_states(None).time_first())
+    steps_first = steps.with_restart_states(None).time_first()
+    outputs, last = _affine_sequence(cell, primals, steps_first)
     return steps.swap_time(outputs), last
 
 
@@ -80,13 +86,14 @@ def primals_of(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _run(cell: Any, primals: Primals, steps: Steps) -> tuple[PyTree, PyTree]:
+def _affine_sequence(cell: Any, primals: Primals, steps: Steps) -> tuple:
+    """`(outputs, state)`, whose derivative is `_tangent_of_sequence`."""
     outputs, state, _ = forward(cell, primals, steps, save=False)
     return outputs, state
 
 
-@functools.partial(_run.defjvp, symbolic_zeros=True)
-def _(cell: Any, args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
+@functools.partial(_affine_sequence.defjvp, symbolic_zeros=True)
+def _tangent_of_sequence(cell: Any, args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
     (primals, steps), (tangents, _) = args, d_args
     outputs, state, saved = forward(cell, primals, steps, save=True)
     saved = named(RESIDUALS, saved)
@@ -104,8 +111,8 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     product, xs, steps = _products(primals, steps)
 
-    def step(state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
-        t, inputs = at
+    def step(state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+        t, inputs = scanned
         inputs, before = steps.step_inputs(t, inputs, state)
         elementwise = primals.elementwise
         output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
@@ -179,14 +186,75 @@ def push_forward(
         saved: What `forward` saved of them.
         tangents: The tangents of the primals; symbolic zeros or None for zeros.
     """
-    zs, states = saved
+    d_zs = _product_tangents(cell, primals, steps, saved, tangents)
+    return _push_state(cell, primals, steps, saved, d_zs, tangents)
+
+
+def _product_tangents(
+    cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
+) -> list[Array | None]:
+    """What parameters and inputs add to the tangent of each product; None for zero.
+
+    All that they read is known before the loop. In rows that are not alive it must be
+    finite, and does not affect the result.
+    """
+    zs, _ = saved
+    xs = steps.zero_dead(primals.xs)
+
+    def of_all_steps() -> list[Array | None]:
+        factors = _factors(cell, primals.elementwise, saved)
+        of_stage = functools.partial(_product_tangent, xs, tangents.xs)
+        return list(map(of_stage, zs, factors, primals.products, tangents.products))
+
+    # What else these products read is computed again in the backward pass, not saved.
+    return jax.checkpoint(of_all_steps)()
+
+
+def _product_tangent(
+    xs: Array, d_xs: Any, z: Array, factor: Array, product: Params, d_product: Params
+) -> Array | None:
+    """`xs @ d_W + factor @ d_U + d_xs @ W + d_b`, of all steps at once.
+
+    It is the tangent of `z = xs @ W + factor @ U + b` but for `d_factor @ U`, which the
+    loop adds. The transposes of these products are the gradients of W, U, xs and b.
+    """
+    terms = []
+    if is_perturbed(d_product.get("inputs")):
+        terms.append(dot(xs, d_product["inputs"], z.dtype))
+    if is_perturbed(d_product["state"]) and factor.shape[-1]:
+        terms.append(dot(factor, d_product["state"], z.dtype))
+    if is_perturbed(d_xs) and "inputs" in product:
+        terms.append(dot(d_xs, product["inputs"], z.dtype))
+    if is_perturbed(d_product.get("bias")):
+        terms = [_plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
+    return _sum(terms) if terms else None
+
+
+def _push_state(
+    cell: Any,
+    primals: Primals,
+    steps: Steps,
+    saved: PyTree,
+    d_zs: list[Array | None],
+    tangents: Primals,
+) -> tuple[PyTree, PyTree]:
+    """The loop of `push_forward`: the tangents of `(outputs, state)`.
+
+    Args:
+        cell: An `AffineCell`.
+        primals: The primals of the run.
+        steps: Its steps, without the restart states.
+        saved: What `forward` saved of them.
+        d_zs: What `_product_tangents` returned.
+        tangents: The tangents of the primals.
+    """
     push_update = _pushed_update(primals, tangents.elementwise)
     matrices = [product["state"] for product in primals.products]
-    starts, restart = _restart(primals, steps, tangents)
+    restarts, restart = _tangent_restarts(primals, steps, tangents)
 
-    def step(d_state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
-        t, (zs, state, d_zs, starts) = at
-        d_before = d_state if restart is None else restart(starts, d_state)
+    def step(d_state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+        t, ((zs, state), d_zs, restarts) = scanned
+        d_before = d_state if restart is None else restart(restarts, d_state)
         (_, carry), (d_operand, d_carry) = jax.jvp(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
@@ -199,61 +267,33 @@ def push_forward(
         d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
         return d_state, (d_output, d_state) if steps.returns_states else d_output
 
-    finite = primals._replace(xs=steps.zero_dead(primals.xs))
-    outside = functools.partial(_tangents_outside, cell, finite, saved)
-    # What else these products read is computed again in the backward pass, not saved.
-    d_zs = jax.checkpoint(lambda: outside(tangents))()
     d_state = _dense(primals.state, tangents.state)
     d_state = as_varying_as((primals, _perturbed(tangents)), d_state)
-    xs = zs, states, d_zs, starts
-    d_state, d_outputs = alive_scan(step, d_state, xs, steps.longest, recompute=True)
+    read = saved, d_zs, restarts
+    d_state, d_outputs = alive_scan(
+        step, d_state, read, steps.longest, save_inputs_only=True
+    )
     return d_outputs, d_state
 
 
-def _restart(
+def _tangent_restarts(
     primals: Primals, steps: Steps, tangents: Primals
 ) -> tuple[PyTree, Callable | None]:
-    """`(starts, restart)`, what a step reads, and how it sets back a state's tangent.
+    """`(restarts, restart)`: what each step reads, and how it restarts a tangent.
 
-    Sequences that start at different steps read their tangents ahead of the loop.
+    `restart(restarts, d_state)` has step t of the first. First steps of sequences read
+    the tangents of their states ahead of the loop.
     """
     if steps.restarts is None:
         return None, None
-    starts = steps.restarts.state_numbers
+    numbers = steps.restarts.state_numbers
     d_states = _dense(primals.restart_states, tangents.restart_states)
     if not steps.restarts.are_resets:
-        choose = lambda at, d_state: masking.choose(at[0] < 0, d_state, at[1])
-        return (starts, read_rows(d_states, starts)), choose
+        choose = lambda read, d_state: masking.choose(read[0] < 0, d_state, read[1])
+        return (numbers, read_rows(d_states, numbers)), choose
     wide = widened(d_states)
-    restart = lambda at, d: masking.choose(at < 0, d, cast_like(d_states, wide))
-    return starts, restart
-
-
-def _tangents_outside(
-    cell: Any, primals: Primals, saved: PyTree, tangents: Primals
-) -> list[Array | None]:
-    """The part of each product's tangent that is known before the loop; None for zero.
-
-    They are products over all steps. What they read in rows that are not alive must be
-    finite, and does not affect the result.
-    """
-    xs, d_xs = primals.xs, tangents.xs
-    factors = _factors(cell, primals.elementwise, saved)
-
-    def tangent(z: Array, product: Params, d_product: Params, factor: Array) -> Any:
-        terms = []
-        if is_perturbed(d_product.get("inputs")):
-            terms.append(dot(xs, d_product["inputs"], z.dtype))
-        if is_perturbed(d_product["state"]) and factor.shape[-1]:
-            terms.append(dot(factor, d_product["state"], z.dtype))
-        if is_perturbed(d_xs) and "inputs" in product:
-            terms.append(dot(d_xs, product["inputs"], z.dtype))
-        if is_perturbed(d_product.get("bias")):
-            terms = [_plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
-        return _sum(terms) if terms else None
-
-    stages = saved[0], primals.products, tangents.products, factors
-    return list(map(tangent, *stages))
+    own = lambda: cast_like(d_states, wide)
+    return numbers, lambda read, d_state: masking.choose(read < 0, d_state, own())
 
 
 def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
+from .segments import in_scan
 
 # A chunk has about so many steps: of a ragged run at most one chunk is run in vain.
 LEAST, MOST = 8, 16
@@ -21,7 +22,7 @@ def alive_scan(
     carry: PyTree,
     xs: PyTree,
     longest: Array | None,
-    recompute: bool = False,
+    save_inputs_only: bool = False,
     skipped: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan(body, carry, (ts, xs))`, but for most steps from `longest` on.
@@ -33,12 +34,12 @@ def alive_scan(
         carry: What the first step receives.
         xs: What each step reads, each leaf `[time, ...]`.
         longest: The number of steps that count, an int32 scalar; None for all.
-        recompute: Whether derivatives save what a step reads and compute the rest
-            again. Otherwise they save what its derivative reads.
+        save_inputs_only: Whether derivatives save of each step what it reads, and
+            compute again what the derivative needs; by default they save the latter.
         skipped: What a step that is skipped stacks, as the body would; None for zeros.
     """
-    remat = jax.checkpoint if recompute else _as_it_is
-    step = remat(body, prevent_cse=False)
+    saved = in_scan if save_inputs_only else lambda body: body
+    step = saved(body)
     time = jax.tree.leaves(xs)[0].shape[0]
     if longest is None or time <= LEAST:
         return jax.lax.scan(step, carry, (jnp.arange(time, dtype=jnp.int32), xs))
@@ -46,24 +47,24 @@ def alive_scan(
     first = jnp.int32(0), jax.tree.map(lambda x: x[0], xs)
     types = jax.eval_shape(step, carry, first)[1]
 
-    def skip(carry: PyTree, at: Any) -> tuple[PyTree, PyTree]:
+    def skip(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
         if skipped is None:
-            return carry, zeros_of(types, size, (carry, at))
+            return carry, zeros_of(types, size, (carry, scanned))
         repeated = jax.tree.map(
             lambda y: jnp.broadcast_to(y, (size, *y.shape)), skipped
         )
-        return carry, as_varying_as((carry, at), repeated)
+        return carry, as_varying_as((carry, scanned), repeated)
 
-    def chunk(carry: PyTree, at: Any) -> tuple[PyTree, PyTree]:
-        ts, _ = at
-        run = lambda carry, at: jax.lax.scan(step, carry, at)
-        return jax.lax.cond(ts[0] < longest, run, skip, carry, at)
+    def chunk(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+        ts, _ = scanned
+        run = lambda carry, scanned: jax.lax.scan(step, carry, scanned)
+        return jax.lax.cond(ts[0] < longest, run, skip, carry, scanned)
 
     count = -(-time // size)
     parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
     ts = jnp.arange(count * size, dtype=jnp.int32).reshape(count, size)
     # Else what a chunk reads would be saved a second time, on its way into the branch.
-    carry, ys = jax.lax.scan(remat(chunk, prevent_cse=False), carry, (ts, parts))
+    carry, ys = jax.lax.scan(saved(chunk), carry, (ts, parts))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
 
@@ -80,7 +81,3 @@ def in_chunks(x: Array, count: int, size: int) -> Array:
     last = x[-1:] if x.shape[0] else jnp.zeros((1, *x.shape[1:]), x.dtype)
     filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
     return filled.reshape(count, size, *x.shape[1:])
-
-
-def _as_it_is(fn: Callable, **_: Any) -> Callable:
-    return fn

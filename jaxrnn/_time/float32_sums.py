@@ -69,5 +69,5 @@ def with_tangent_of(x: Array, same: Array) -> Array:
 
 
 @with_tangent_of.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return primals[0], tangents[1]

@@ -185,8 +185,8 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
     def reverse_row(x: Array, length: Array) -> Array:
         t = jnp.arange(x.shape[0], dtype=length.dtype)
         # Indices are valid by construction; NaN padding must not come from a fill.
-        at = jnp.where(t < length, length - 1 - t, t)
-        return x.at[at].get(mode="promise_in_bounds", unique_indices=True)
+        source = jnp.where(t < length, length - 1 - t, t)
+        return x.at[source].get(mode="promise_in_bounds", unique_indices=True)
 
     reverse = jax.vmap(reverse_row, (1 - axis, 0), 1 - axis)
     return jax.tree.map(lambda x: reverse(x, lengths), tree)

@@ -224,8 +224,8 @@ class Steps:
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf, `[batch, ...]`."""
         options = {"keepdims": False, "allow_negative_indices": False}
-        at = jax.lax.dynamic_index_in_dim
-        return jax.tree.map(lambda x: at(x, t, self.axis, **options), tree)
+        index = jax.lax.dynamic_index_in_dim
+        return jax.tree.map(lambda x: index(x, t, self.axis, **options), tree)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """The outputs of a run with `fn` applied; new states stay as they are."""
@@ -254,21 +254,21 @@ class Steps:
         return dataclasses.replace(steps, lengths=lengths, longest=longest)
 
 
-def at_each_step(fn: Callable[..., PyTree], *trees: Any) -> PyTree:
+def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
     """`fn` mapped over steps; a product in it becomes one product over all of them.
 
     Args:
-        fn: A function of one step of each tree, leaves `[batch, ...]`, which treats
+        fn: A function of one step of each, leaves `[batch, ...]`, which treats
             each row separately. In rows that are not alive its arguments must be
             finite, or its derivatives are not.
-        trees: Sequences, each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
+        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
 
     Returns:
         What `fn` returns, with the same two axes.
     """
     # Always over the first axis, even if that is the batch: `fn` then takes the steps
     # of one row for rows. Mapped over the second axis, XLA would transpose every array.
-    return jax.vmap(fn)(*trees)
+    return jax.vmap(fn)(*sequences)
 
 
 def steps_to_run(lengths: Array, time: int) -> Array:
