@@ -69,7 +69,7 @@ def test_cells_that_are_known():
 
 
 # One for each loop; the goldens have the other hyper-parameters.
-OF_KINDS = {native.native_kind(CASES[name].cell): name for name in KNOWN[::-1]}
+OF_KINDS = {native_kind(CASES[name].cell): name for name in KNOWN[::-1]}
 
 
 @pytest.mark.slow
