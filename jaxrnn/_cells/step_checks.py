@@ -104,14 +104,7 @@ def check_params(
     got = dict(named_leaves("params", params, is_leaf))
     for name, leaf in got.items():
         _check_array(cell, name, leaf)
-    missing = [name for name in want if name not in got]
-    unknown = [name for name in got if name not in want]
-    if missing or unknown:
-        raise ValueError(
-            f"{cell}: `params` must hold {', '.join(want)}; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"not known: {', '.join(unknown) or 'none'}."
-        )
+    _check_names(cell, want, got)
     for name, spec in want.items():
         leaf = got[name]
         if tuple(jnp.shape(leaf)) != spec.shape:
@@ -131,6 +124,17 @@ def check_params(
                 f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
                 f"{describe(leaf)}. Cast the inputs, or all parameters by jax.tree.map."
             )
+
+
+def _check_names(cell: str, want: Mapping, got: Mapping) -> None:
+    missing = [name for name in want if name not in got]
+    unknown = [name for name in got if name not in want]
+    if missing or unknown:
+        raise ValueError(
+            f"{cell}: `params` must hold {', '.join(want)}; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"not known: {', '.join(unknown) or 'none'}."
+        )
 
 
 def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:

@@ -1,6 +1,5 @@
 """One cell forwards in time and one backwards, over arrays or over lists of steps."""
 
-import functools
 from typing import Any
 
 import jax
@@ -80,8 +79,7 @@ def bidirectional_dynamic_rnn(
     leaf, where TensorFlow packs them into one array.
     """
     caller = "bidirectional_dynamic_rnn"
-    arguments.check_is_cell(caller, "cell_fw", cell_fw)
-    arguments.check_is_cell(caller, "cell_bw", cell_bw)
+    _check_cells(caller, cell_fw, cell_bw)
     check_not_packed(caller, inputs)
     inputs = as_sequences(caller, inputs, time_major)
     check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
@@ -91,21 +89,24 @@ def bidirectional_dynamic_rnn(
     resets = check_resets(caller, resets, shape, axis)
 
     options = dtype, parallel_iterations, swap_memory, time_major
-    dynamic = functools.partial(dynamic_rnn, implementation=implementation)
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
     def run(cell: Any, inputs: PyTree, state: PyTree, scope: str, resets: Any) -> Any:
         with error_note(f"{caller}: `cell` is `cell_{scope}`."):
             args = cell, inputs, lengths, state, *options, scope
-            return dynamic(*args, resets=resets)
+            return dynamic_rnn(*args, resets=resets, implementation=implementation)
 
     with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
         output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw", resets)
-        if resets is not None:
-            resets = masking.reverse_resets(resets, lengths, time_major)
-        backward = reverse(inputs), initial_state_bw, "bw", resets
-        output_bw, state_bw = run(cell_bw, *backward)
+        resets = masking.reverse_resets(resets, lengths, time_major)
+        args = cell_bw, reverse(inputs), initial_state_bw, "bw", resets
+        output_bw, state_bw = run(*args)
         return (output_fw, reverse(output_bw)), (state_fw, state_bw)
+
+
+def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
+    arguments.check_is_cell(caller, "cell_fw", cell_fw)
+    arguments.check_is_cell(caller, "cell_bw", cell_bw)
 
 
 def static_bidirectional_rnn(
@@ -152,8 +153,7 @@ def static_bidirectional_rnn(
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
     caller = "static_bidirectional_rnn"
-    arguments.check_is_cell(caller, "cell_fw", cell_fw)
-    arguments.check_is_cell(caller, "cell_bw", cell_bw)
+    _check_cells(caller, cell_fw, cell_bw)
     cells, states = (cell_fw, cell_bw), (initial_state_fw, initial_state_bw)
     steps = checked_steps(caller, inputs, cells, "bidirectional_dynamic_rnn")
     with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):

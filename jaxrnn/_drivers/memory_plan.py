@@ -1,6 +1,7 @@
 """`memory_plan`: what each memory strategy would save of a run, and at what cost."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -155,19 +156,7 @@ def memory_plan(
     widest = widest_dtype(floats) if floats else jnp.float32
     dtype = as_dtype(_CALLER, dtype or widest)
     bind, params = _with_params(cell, inputs, dtype, axis)
-
-    def loss(params: Params, inputs: PyTree, strategy: Any = False) -> Any:
-        outputs, state = dynamic_rnn(
-            bind(params),
-            inputs,
-            dtype=dtype,
-            swap_memory=strategy,
-            time_major=time_major,
-            implementation="xla",  # XLA does not see into others; they save the same.
-        )
-        floats = filter(is_float, jax.tree.leaves(state))
-        return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
-
+    loss = functools.partial(_loss, bind, dtype, time_major)
     time, batch_size = leaves[0].shape[axis], leaves[0].shape[1 - axis]
     forward = time * _step_flops(loss, params, inputs, axis)
     unbound = cell.cell if _is_bound(cell) else cell
@@ -177,6 +166,27 @@ def memory_plan(
         inputs=_bytes(leaves),
         outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
     )
+
+
+def _loss(
+    bind: Callable[[Params], Any],
+    dtype: DType,
+    time_major: bool,
+    params: Params,
+    inputs: PyTree,
+    strategy: bool | Strategy = False,
+) -> tuple[Any, PyTree]:
+    """A loss on the final state, and the outputs."""
+    outputs, state = dynamic_rnn(
+        bind(params),
+        inputs,
+        dtype=dtype,
+        swap_memory=strategy,
+        time_major=time_major,
+        implementation="xla",  # XLA does not see into others; they save the same.
+    )
+    floats = filter(is_float, jax.tree.leaves(state))
+    return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
 
 
 def _planned(

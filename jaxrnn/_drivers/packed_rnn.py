@@ -81,35 +81,47 @@ def packed_rnn(
             f"{describe(packed)}. For a window, pass `window.packed`."
         )
     check_whole(_CALLER, "packed", packed)
-    if initial_state is not None:
-        initial_state = as_state(_CALLER, "initial_state", initial_state)
-        if has_read_only(initial_state):
-            raise ValueError(
-                f"{_CALLER}: `initial_state` must hold no memory, which belongs to one "
-                "sequence, got one. Rows hold several: run the sequences by "
-                "`dynamic_rnn` with lengths."
-            )
-    dtype = output_dtype(_CALLER, initial_state, dtype)
     count = packed.sequence_length.shape[0]
-    if initial_state is None:
-        initial_state = zero_state(_CALLER, cell, count, dtype)
-    for name, leaf in trees.named_leaves("initial_state", initial_state):
-        check_first_axis(_CALLER, name, leaf, "sequences", count)
+    state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
     # Before the loop, as in `as_varying_as`: sequences start at any step.
-    initial_state = sharding.as_varying_as(inputs, initial_state)
+    state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
-    restarts = Restarts(jnp.asarray(packed.starts), initial_state)
-    lengths, first = jnp.asarray(packed.lengths), _first_states(restarts, axis)
+    restarts = Restarts(jnp.asarray(packed.starts), state)
+    lengths, first = jnp.asarray(packed.lengths), _states_of_rows(restarts, axis)
     batch = Batch(inputs, lengths, first, restarts)
     options = Options(_CALLER, dtype, axis, strategy)
     with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
         outputs, states = over_time(cell, batch, options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
-    return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
+    return outputs, masking.choose(has_steps, packed.at_ends(states), state)
 
 
-def _first_states(restarts: Restarts, axis: int) -> PyTree:
-    """The state from which each row starts; zeros if it holds no sequence."""
+def _states_of_sequences(
+    cell: RNNCellLike, state: PyTree, dtype: DType | None, count: int
+) -> tuple[PyTree, DType]:
+    """The initial state of each of `count` sequences, checked, and the outputs' dtype.
+
+    Raises:
+        ValueError: If it holds a memory, or an axis is not that of the sequences.
+    """
+    if state is not None:
+        state = as_state(_CALLER, "initial_state", state)
+        if has_read_only(state):
+            raise ValueError(
+                f"{_CALLER}: `initial_state` must hold no memory, which belongs to one "
+                "sequence, got one. Rows hold several: run the sequences by "
+                "`dynamic_rnn` with lengths."
+            )
+    dtype = output_dtype(_CALLER, state, dtype)
+    if state is None:
+        state = zero_state(_CALLER, cell, count, dtype)
+    for name, leaf in trees.named_leaves("initial_state", state):
+        check_first_axis(_CALLER, name, leaf, "sequences", count)
+    return state, dtype
+
+
+def _states_of_rows(restarts: Restarts, axis: int) -> PyTree:
+    """The state before the first step of each row; zeros if it holds no sequence."""
     which = jax.lax.index_in_dim(restarts.state_numbers, 0, axis, keepdims=False)
     return masking.zero_dead(which >= 0, read_rows(restarts.states, which))

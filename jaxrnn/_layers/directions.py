@@ -62,7 +62,7 @@ class OneDirection(Layer):
         lengths, time_major = options.sequence_length, options.time_major
         flip = lambda tree: reverse_sequence(tree, lengths, time_major)
         inputs = flip(inputs) if self.reverse else inputs
-        if self.reverse and options.resets is not None:
+        if self.reverse:
             args = options.resets, lengths, time_major
             arguments["resets"] = reverse_resets(*args)
         outputs, state = dynamic_rnn(cell, inputs, initial_state=state, **arguments)

@@ -146,16 +146,21 @@ def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
     return jax.tree.map(hide, inputs)
 
 
-def reverse_resets(resets: Array, lengths: Array | None, time_major: bool) -> Array:
+def reverse_resets(
+    resets: Array | None, lengths: Array | None, time_major: bool
+) -> Array | None:
     """Where a run over the reversed sequences is reset.
 
     It enters a segment at the segment's last step, the one before the next reset.
 
     Args:
-        resets: Bool `[time, batch]` or `[batch, time]`, where forward runs are reset.
+        resets: Bool `[time, batch]` or `[batch, time]`, where forward runs are reset;
+            None, which is returned, for nowhere.
         lengths: `[batch]`, at most the number of steps; None for all steps.
         time_major: Whether time is the first axis.
     """
+    if resets is None:
+        return None
     axis = 0 if time_major else 1
     ts = jnp.expand_dims(jnp.arange(resets.shape[axis], dtype=jnp.int32), 1 - axis)
     ends = resets.shape[axis] if lengths is None else jnp.expand_dims(lengths, axis)

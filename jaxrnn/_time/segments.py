@@ -5,6 +5,7 @@ segment, and runs the segment again in the backward pass. What a policy names go
 the memory of the host meanwhile.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,39 +69,47 @@ def segmented_run(
     """
     if not sizes:
         return run(xs, state, steps)
-    first = steps.time_first()
+    steps_first = steps.time_first()
     size = min(sizes[0], steps.time)
     count, remaining = divmod(steps.time, size)
 
-    def segment(state: PyTree, at: Any, size: int) -> tuple[PyTree, PyTree]:
-        start, scanned = at
+    def segment(size: int, state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+        start, part = scanned
         state = named(STATE, state) if on_host else state
-        read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
-        part = steps.swap_time(jax.tree.map(read, xs))
-        part = jax.tree.map(with_tangent_of, part, scanned)
-        here = first.slice(start, size)
-        outputs, state = segmented_run(sizes[1:], (), run, part, state, here)
+        inputs = _inputs_of_segment(xs, start, size, steps, part)
+        args = inputs, state, steps_first.slice(start, size)
+        outputs, state = segmented_run(sizes[1:], (), run, *args)
         return state, outputs
 
-    def visit(size: int) -> Callable:
-        policy = save_on_host(on_host) if on_host else None
-        return in_scan(lambda state, at: segment(state, at, size), policy)
-
-    # Each segment reads a slice of the inputs, which copies nothing else. What is
-    # scanned receives the gradient; its values are never read. The gradient of a slice
-    # would be as right, but it would be added to all inputs at each segment.
-    whole, scanned = count * size, steps.swap_time(xs)
-    in_segments = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
+    policy = save_on_host(on_host) if on_host else None
+    body = lambda size: in_scan(functools.partial(segment, size), policy)
+    whole, xs_first = count * size, steps.swap_time(xs)
+    divide = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    at = starts, jax.tree.map(in_segments, scanned)
-    state, outputs = jax.lax.scan(visit(size), state, at)
+    scanned = starts, jax.tree.map(divide, xs_first)
+    state, outputs = jax.lax.scan(body(size), state, scanned)
     outputs = jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2), outputs)
     if remaining:
-        at = jnp.int32(whole), jax.tree.map(lambda x: x[whole:], scanned)
-        state, last = visit(remaining)(state, at)
+        scanned = jnp.int32(whole), jax.tree.map(lambda x: x[whole:], xs_first)
+        state, last = body(remaining)(state, scanned)
         join = lambda y, z: jnp.concatenate([y, z])
         outputs = jax.tree.map(join, outputs, last)
     return steps.swap_time(outputs), state
+
+
+def _inputs_of_segment(
+    xs: PyTree, start: Any, size: int, steps: Steps, part: PyTree
+) -> PyTree:
+    """The inputs of `size` steps from `start` on, `[time, batch, ...]`.
+
+    Inputs come to a segment twice. Their values are a slice of `xs`, which copies no
+    others. Their gradient goes to `part`, the same steps as the scan over segments
+    hands them out, whose values nobody reads. The gradient of a slice would be as
+    right, but each segment would add it to the gradient of all inputs.
+    """
+    read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
+    values = steps.swap_time(jax.tree.map(read, xs))
+    return jax.tree.map(with_tangent_of, values, part)
 
 
 def run_in_segments(
