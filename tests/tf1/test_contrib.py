@@ -22,11 +22,12 @@ def in_family(family):
 
 
 def first_of_each_class(cases):
-    """The name of the first case of each class of cells."""
+    """The name of the first case of each class of cells but two that compile long."""
     names = {}
     for case in cases:
         names.setdefault(case["cell"]["class"], case["name"])
-    return list(names.values())
+    long = "BidirectionalGridLSTMCell", "NTMCell"
+    return [name for kind, name in names.items() if kind not in long]
 
 
 @pytest.mark.fast(*first_of_each_class(CASES))

@@ -45,7 +45,7 @@ SPARES = [
 ]
 
 
-@pytest.mark.fast(*one_in(8, run_in("jit")))
+@pytest.mark.fast(*one_in(12, run_in("jit")))
 @pytest.mark.parametrize(
     ("case", "spare"),
     list(zip(run_in("jit"), SPARES, strict=True)),
@@ -63,7 +63,7 @@ def test_larger_buffers_change_nothing(name, spare):
     compare(case, jit=True, spare=spare)
 
 
-@pytest.mark.fast(*one_in(16, run_in("eager")))
+@pytest.mark.fast(*one_in(24, run_in("eager")))
 @pytest.mark.parametrize("case", run_in("eager"), ids=names(run_in("eager")))
 def test_same_as_tensorflow_outside_of_jit(case):
     compare(case, jit=False)
