@@ -35,15 +35,13 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> tuple[PyTree, PyT
     ) -> tuple[PyTree, PyTree]:
         steps = steps.with_restart_states(read())
         run = Run(inputs, state, steps, implementation=options.implementation)
-        apply = lambda t, *args: prepared.apply(steps.offset + t, *args)
-        sequence, unroll = prepared.apply_sequence, options.unroll
-        return run_sequence(options.caller, sequence, apply, run, unroll)
+        ways = prepared.apply_sequence, prepared.apply
+        return run_sequence(options.caller, *ways, run, options.unroll)
 
     steps = prepared.steps
     plan = plan_of(options.strategy, steps.time)
-    outputs, state = segmented_run(
-        plan.segments, plan.names_on_host, run_segment, *prepared[:3]
-    )
+    args = run_segment, prepared.inputs, prepared.state, steps
+    outputs, state = segmented_run(plan.segments, plan.names_on_host, *args)
     if steps.returns_states:
         outputs, state = outputs
     # Without lengths a cell may return a list where it declares a tuple.

@@ -1,7 +1,6 @@
 """What a run over time is given, and what its loop needs."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,6 +74,9 @@ class Prepared(NamedTuple):
         apply: `apply(t, inputs, state) -> (output, new_state)`, step t of the run.
         apply_sequence: `apply_sequence(run)`, whole sequences at once; None for a cell
             without that method.
+
+    Both read the cell anew in each call, so that gradients of what the calls share are
+    summed in float32; see `float32_sums`.
     """
 
     inputs: PyTree
@@ -116,33 +118,61 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     return Prepared(inputs, carried, steps, apply, apply_sequence)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _TracedCell:
+    """A cell that is no pytree, with the arrays that its step turned out to read.
+
+    Attributes:
+        arrays: What a trace of the step found.
+        t: The number of the step.
+        step: `step(arrays, t, inputs, state)`.
+        cell: The cell.
+    """
+
+    arrays: list[Array]
+    t: Any
+    step: Callable = dataclasses.field(metadata={"static": True})
+    cell: Any = dataclasses.field(metadata={"static": True})
+
+    def at_step(self, t: Array) -> "_TracedCell":
+        return dataclasses.replace(self, t=t)
+
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.step(self.arrays, self.t, inputs, state)
+
+    def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
+        return self.cell.apply_sequence(run)
+
+
+def _traced(cell: RNNCellLike, inputs: PyTree, state: PyTree) -> _TracedCell:
+    at_step = lambda t, inputs, state: cell_at_step(cell, t)(inputs, state)
+    step, arrays, _ = closed_over(at_step, jnp.int32(0), inputs, state)
+    return _TracedCell(arrays, jnp.int32(0), step, cell)
+
+
 def _step_and_sequence(
     cell: RNNCellLike, inputs: PyTree, state: PyTree
 ) -> tuple[Callable, Callable | None]:
-    """`(apply, apply_sequence)`; the gradients of what they read sum in float32.
+    """`(apply, apply_sequence)` of `Prepared`.
 
     Args:
         cell: As a loop reads it.
         inputs: One step of inputs.
         state: The initial state, whose read-only parts every step reads.
     """
-    step = lambda cell, t, inputs, state: cell_at_step(cell, t)(inputs, state)
-    arrays: Any = cell
-    if not trees.is_pytree_of_arrays(cell):  # Which arrays it reads, a trace tells.
-        step = functools.partial(step, cell)
-        step, arrays, _ = closed_over(step, jnp.int32(0), inputs, state)
-    read = reader((arrays, state))
+    is_pytree = trees.is_pytree_of_arrays(cell)
+    read_cell = reader(cell if is_pytree else _traced(cell, inputs, state))
+    read_memory = reader(state)
 
     def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        arrays, first_state = read()
-        state = with_read_only(state, first_state)
-        output, new_state = step(arrays, t, inputs, state)
+        state = with_read_only(state, read_memory())
+        output, new_state = cell_at_step(read_cell(), t)(inputs, state)
         return output, without_read_only(new_state)
 
     def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
         if has_read_only(state):
             raise DeclinedError("its state has read-only parts")
-        runs: Any = read()[0] if arrays is cell else cell
-        return runs.apply_sequence(run)
+        return read_cell().apply_sequence(run)
 
     return apply, apply_sequence if hasattr(cell, "apply_sequence") else None

@@ -66,7 +66,7 @@ def run_sequence(
         caller: The driver, for messages.
         apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
             a cell without that method.
-        apply: `apply(t, inputs, state)`, one step.
+        apply: `apply(t, inputs, state)`, step t of the whole run.
         run: The sequences. If `steps.returns_states` the outputs are pairs `(output,
             new_state)`. A cell that declines is scanned, unless `implementation` is
             "native" or "cudnn".
@@ -103,7 +103,8 @@ def scan_steps(
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
         t, inputs = scanned
         restarted = steps.with_restart_states(read())
-        output, new_state = apply(t, *restarted.step_inputs(t, inputs, state))
+        inputs, before = restarted.step_inputs(t, inputs, state)
+        output, new_state = apply(steps.offset + t, inputs, before)
         state, output = steps.mask_step(t, state, new_state, output)
         return state, (output, state) if steps.returns_states else output
 
