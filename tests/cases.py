@@ -385,7 +385,7 @@ CASES = {
         {"picture": step(2, 2), "vector": step(5)},
         state=NESTED_STATE,
         laws=EVERY_LAW,
-        fast=EVERY_LAW,
+        fast=IN_PARTS | {_laws.runs_in_raw_rnn, _laws.maps_over_an_axis},
     ),
     "function_integers": Case(
         FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)

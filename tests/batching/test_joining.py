@@ -129,6 +129,7 @@ def test_a_pack_that_is_divided_over_devices_is_refused():
         jax.jit(divided)(packed)
 
 
+@pytest.mark.slow
 def test_sizes_that_are_symbolic_are_not_checked():
     unchecked = functools.partial(dataclasses.replace, rows=None, sequences=None)
     r, t, s = jax.export.symbolic_shape("r, t, s")

@@ -356,7 +356,7 @@ def with_inputs(window, inputs):
     return dataclasses.replace(window, packed=packed)
 
 
-@pytest.mark.fast("cell0-*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "size", "time_major"),
     [(jaxrnn.LSTMCell(UNITS), 4, False), (jaxrnn.GRUCell(UNITS), 3, True)],

@@ -31,7 +31,7 @@ def test_every_leaf_keeps_its_dtype(name, dtype):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((outputs, state))} == {dtype}
 
 
-@pytest.mark.fast("bfloat16-lstm_projection")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_laws_in_low_precision(name, dtype):

@@ -241,6 +241,7 @@ class Plain(jaxrnn.RNNCell):
         return self.cell.apply(params["cell"], inputs, state, key)
 
 
+@pytest.mark.slow
 def test_inside_a_wrapper_that_does_not_start_it():
     cell, memory, x = attending(), draw(B, S, D), draw(B, 4, I)
     params = params_of(cell)

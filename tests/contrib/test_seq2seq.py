@@ -60,7 +60,7 @@ EAGER = "training-f32", "scheduled_embedding-always", "beam-5-early-penalty"
 SOME = [c for i, c in enumerate(CASES) if i % 3 == 0 or c["name"] in EAGER]
 
 
-@pytest.mark.fast("training-f32", "beam-5-early-penalty")
+@pytest.mark.fast("training-f32")
 @pytest.mark.parametrize("case", SOME, ids=[case["name"] for case in SOME])
 def test_same_as_contrib_outside_of_jit(case):
     compare(case, jit=False)
@@ -354,6 +354,7 @@ def test_memory_strategies_change_nothing(strategy):
     chex.assert_trees_all_close(gradient(swap_memory=strategy), gradient(), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_vmap_of_beams():
     def run(scale):
         decoder = beams(3, length_penalty_weight=scale)

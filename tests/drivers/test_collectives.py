@@ -80,7 +80,7 @@ def test_kernels_divided_by_columns_are_gathered_before_the_loop(axes, cell):
     assert "all-gather" in outside
 
 
-@pytest.mark.fast("explicit-tensor-LSTM, peepholes, projection")
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layout", ["data", "FSDP", "tensor"])
 @pytest.mark.parametrize("axes", ["auto", "explicit"])

@@ -80,7 +80,7 @@ def check_program(program, name):
     assert name == "function" or not any(re.search(COLLECTIVE, b) for b in bodies)
 
 
-@pytest.mark.fast("AxisType.Explicit-lstm")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_a_pack_for_each_device(axis_type, name):
@@ -139,7 +139,7 @@ def test_one_pack_whose_rows_are_divided(axis_type, time_major):
     close(got, want, DTYPE)
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("with_lengths", [False, True])
 def test_batches_over_an_explicit_mesh(with_lengths):
     """`vmap` of `dynamic_rnn` over an axis that is sharded."""

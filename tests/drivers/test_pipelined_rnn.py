@@ -285,6 +285,7 @@ def test_no_steps():
     close(state, args[-1])
 
 
+@pytest.mark.slow
 def test_a_gradient_inside_of_shard_map():
     cell = CELLS["gru"]
     args = params_of(cell, 2), X, LENGTHS, states_of(cell, 2)

@@ -158,6 +158,7 @@ def test_nothing_crosses_a_reset(name):
     chex.assert_tree_all_finite(of_x[:, 3:])
 
 
+@pytest.mark.slow
 def test_both_directions_read_segments_apart():
     cells = bound(CELLS["gru"], seed=1), bound(CELLS["lstm"], seed=2)
     ends = states(cells[0], 1), states(cells[1], 2)

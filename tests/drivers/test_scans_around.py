@@ -57,7 +57,7 @@ TWICE = [
 ]
 
 
-@pytest.mark.fast("by_dynamic_rnn-keep")
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "outer"), TWICE)
 @pytest.mark.parametrize("driver", [by_dynamic_rnn, by_raw_rnn])
 def test_derivatives_of_gradients_of_a_scan_around_a_driver(driver, strategy, outer):

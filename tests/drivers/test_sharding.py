@@ -130,6 +130,7 @@ def test_collectives_on_a_mesh(name, axis_type):
         assert not any(re.search(COLLECTIVE, body) for body in while_bodies(program))
 
 
+@pytest.mark.slow
 def test_collectives_inside_of_shard_map():
     cell = CELLS["stack"]
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
@@ -185,7 +186,7 @@ def test_inside_of_shard_map(cell, check_vma):
     close(got, jnp.concatenate(shards))
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_an_ensemble_over_devices(check_vma):
     cell = CELLS["stack"]

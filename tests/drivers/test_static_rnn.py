@@ -100,7 +100,7 @@ def test_equals_dynamic_rnn(name, with_lengths):
     close(differentiated(setup, listed, lengths), want, F64)
 
 
-@pytest.mark.fast("lengths1")
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [None, [3, 0]])
 def test_equal_steps_are_compiled_once(lengths):
     cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])

@@ -302,6 +302,7 @@ esac
 """
 
 
+@pytest.mark.slow
 def test_phonetisaurus_reads_the_same_words(words, tmp_path, monkeypatch, capsys):
     command = tmp_path / "phonetisaurus"
     command.write_text(FAKE)

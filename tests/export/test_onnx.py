@@ -97,7 +97,7 @@ def close(got, want):
         np.testing.assert_allclose(g, w, rtol=0, atol=5e-6)
 
 
-@pytest.mark.fast("lstm_peepholes", "gru_after", "both_layers")
+@pytest.mark.fast("lstm_peepholes", "gru_after")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
     """Rows of length 0, padding of NaN, any batch and time by one session."""

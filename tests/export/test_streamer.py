@@ -212,7 +212,7 @@ def joined(parts, rest):
     return jnp.concatenate([y for y in (*parts, rest) if y is not None], axis=1)
 
 
-@pytest.mark.fast("12-4-two")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize(("time", "chunk"), [(11, 4), (12, 4), (3, 5), (6, 1)])
 def test_a_look_ahead_over_the_rest_gives_the_whole_run(time, chunk, name):

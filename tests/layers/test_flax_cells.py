@@ -391,6 +391,7 @@ def test_a_decoder_of_linen():
     same(out, by_hand(again, state))
 
 
+@pytest.mark.slow
 def test_a_decoder_of_nnx():
     cell, state = GRUCell(UNITS), draw(ROWS, UNITS)
     decoder = NnxDecoder(cell, nnx.Rngs(0))

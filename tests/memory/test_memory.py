@@ -158,9 +158,7 @@ MODES = {
 }
 
 
-@pytest.mark.fast(
-    "lstm-vmap-Offload(Keep(), 2)", "lstm-forward of backward-Offload(Keep(), 2)"
-)
+@pytest.mark.fast("lstm-forward of backward-Offload(Keep(), 2)")
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["lstm", "function"])
@@ -227,7 +225,7 @@ def test_a_segment_saves_no_parameters_and_no_inputs():
     assert more - less == pytest.approx((6400 - 640) * a_step, rel=0.01)
 
 
-@pytest.mark.fast("Nested()")
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [Recompute(64), Nested()], ids=str)
 def test_inputs_are_not_copied_if_segments_do_not_divide_time(strategy):
     inputs = 8 * 256 * 10_007 * 4 / MIB
@@ -342,6 +340,7 @@ def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     close(gradient(strategy), gradient(False), F64)
 
 
+@pytest.mark.slow
 def test_raw_rnn_keeps_the_states_between_segments():
     def mib(strategy):
         _, *types = step_loss(strategy, 4096, 64)

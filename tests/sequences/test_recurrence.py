@@ -84,7 +84,7 @@ def scanned(resets, a, x, h):
     return hs, last
 
 
-@pytest.mark.fast("chunks-complex")
+@pytest.mark.fast("chunks-real")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_of_both_orders(kind):

@@ -488,6 +488,7 @@ def test_a_cells_own_way_is_taken_unless_it_declines():
         np.testing.assert_array_equal(outputs[0, :, 0], want)
 
 
+@pytest.mark.slow
 def test_noise_is_that_of_the_steps():
     """Dropout around an affine cell draws at step t what it draws step by step."""
     cell = MultiRNNCell(

@@ -78,6 +78,7 @@ def test_convolves_as_recurrentgemma():
     near((output, state.past_inputs), want)
 
 
+@pytest.mark.slow
 def test_convolves_packs_as_recurrentgemma():
     cell, arrays, named = golden()
     sequences = np.zeros((4, 3, DEPTH))  # Of 2 and 3 steps, two in each row.
