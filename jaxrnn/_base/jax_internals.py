@@ -5,7 +5,9 @@ JAX breaks the package, it breaks here.
 """
 
 # Runs a jaxpr whose constants are arguments: `raw_rnn` is differentiated with respect
-# to all that a user's function closes over.
+# to all that a user's function closes over, and so is a loop over a cell that is no
+# pytree. (`jax.closure_convert` finds only what may be differentiated, and its cache
+# keeps the arrays alive.)
 from jax.core import eval_jaxpr as eval_jaxpr
 
 # Defines the keys of steps, which hold that of the run as well.
