@@ -51,7 +51,7 @@ class GRUCell(VectorStateCell):
         return _stage_of_gates(self), new
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
-        r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
+        r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
         return r * state, (u, state)
 
     def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
@@ -109,7 +109,7 @@ class CudnnCompatibleGRUCell(VectorStateCell):
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
-        r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
+        r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
         no_operand = state[:, :0]  # The next product is of the inputs alone.
         return no_operand, (r, u, state)
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from .._base.math import cast_like, dot, widened, widest_dtype
 from .._base.sharding import as_varying_as, broadcast_first, zeros_like
+from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
@@ -105,31 +106,48 @@ def forward(
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
-    What is saved are `(zs, state)` of each step, `[time, batch, size]`: the products of
-    the stages, and the state on which the cell was run.
+    What is saved are `(zs, state)` of each step, `[time, batch, size]`: the product of
+    each stage, as the list of its blocks, and the state on which the cell was run.
     """
     steps = steps.with_restart_states(primals.restart_states)
+    steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
 
-    def step(state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
-        t, inputs = scanned
+    # A TPU reads a number of the carry for nothing, one of an array at the cost of an
+    # elementwise operation.
+    def step(carry: tuple[Array, PyTree], inputs: Any) -> tuple[Any, PyTree]:
+        t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
         elementwise = primals.elementwise
         output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
-        return state, (output, (zs, before) if save else ())
+        return (t + 1, state), (output, (_blocks(cell, zs), before) if save else ())
 
-    skipped = None
+    carry, skipped = (jnp.int32(0), primals.state), None
     if save and steps.longest is not None:
         # Derivatives read what is saved of steps that are skipped: it must be finite.
-        first = jnp.int32(0), jax.tree.map(lambda x: x[0], xs)
-        _, (output, saved) = step(primals.state, first)
+        _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
         skipped = jax.tree.map(zeros_like, output), saved
-    state, (outputs, saved) = alive_scan(
-        step, primals.state, xs, steps.longest, skipped=skipped
+    (_, state), (outputs, saved) = alive_scan(
+        step, carry, xs, steps.longest, skipped=skipped
     )
     return outputs, state, saved
+
+
+def _blocks(cell: Any, zs: list[Array]) -> list[list[Array]]:
+    """The blocks into which updates split each product.
+
+    They are saved in arrays of their own: the compiler of TPUs estimates a fifth fewer
+    cycles for the gradient of an LSTM.
+    """
+    split = lambda stage, z: jnp.split(z, stage.blocks or 1, axis=-1)
+    return list(map(split, cell.stages, zs))
+
+
+def joined(zs: list[list[Array]]) -> list[Array]:
+    """The products, of whose blocks `forward` saves lists."""
+    return [jnp.concatenate(blocks, axis=-1) for blocks in zs]
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
@@ -140,13 +158,14 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     if takes_inputs and isinstance(rows, int) and rows <= FEW_ROWS:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(primals, steps)
-    whole = lambda p: [p["inputs"], p["state"]] if "inputs" in p else [p["state"]]
-    kernels = [jnp.concatenate(whole(p)) for p in products]
 
+    # On TPUs `[inputs, operand] @ kernel` would write the concatenation at every step;
+    # on CPUs the two forms differ by less than 3 %.
     def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
+        z = dot(operand, products[k]["state"], dtype)
         if stage.takes_inputs:
-            operand = jnp.concatenate([inputs, operand], axis=-1)
-        return _plus_bias(dot(operand, kernels[k], dtype), products[k])
+            z = dot(inputs, products[k]["inputs"], dtype) + z
+        return _plus_bias(z, products[k])
 
     return product, xs, steps
 
@@ -198,7 +217,7 @@ def _product_tangents(
     All that they read is known before the loop. In rows that are not alive it must be
     finite, and does not affect the result.
     """
-    zs, _ = saved
+    zs = joined(saved[0])
     xs = steps.zero_dead(primals.xs)
 
     def of_all_steps() -> list[Array | None]:
@@ -252,24 +271,32 @@ def _push_state(
     matrices = [product["state"] for product in primals.products]
     restarts, restart = _tangent_restarts(primals, steps, tangents)
 
-    def step(d_state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
-        t, ((zs, state), d_zs, restarts) = scanned
+    def step(d_state: PyTree, read: Any) -> tuple[PyTree, PyTree]:
+        (zs, state), d_zs, restarts, alive = read
         d_before = d_state if restart is None else restart(restarts, d_state)
         (_, carry), (d_operand, d_carry) = jax.jvp(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
-        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
+        stages = zip(cell.stages, matrices, joined(zs), d_zs, strict=True)
+        for stage, matrix, z, d_z in stages:
             pushed = dot(d_operand, matrix, z.dtype)
-            d_z = pushed if d_z is None else d_z + pushed
+            d_z = pushed if d_z is None else d_z[0] + pushed
             (_, carry), (d_operand, d_carry) = push_update(
                 stage, (z, carry), (d_z, d_carry)
             )
-        d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
-        return d_state, (d_output, d_state) if steps.returns_states else d_output
+        d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
+        if alive is not None:
+            d_new_state = masking.choose(alive, d_new_state, d_state)
+            d_output = masking.zero_dead(alive, d_output)
+        outputs = (d_output, d_new_state) if steps.returns_states else d_output
+        return d_new_state, outputs
 
     d_state = _dense(primals.state, tangents.state)
     d_state = as_varying_as((primals, _perturbed(tangents)), d_state)
-    read = saved, d_zs, restarts
+    # Not the shape of what is saved: the compiler of TPUs gives buffers of one shape
+    # zeros to start from if one of them is filled backward.
+    d_zs = [None if d_z is None else d_z[:, None] for d_z in d_zs]
+    read = saved, d_zs, restarts, steps.alive_steps()
     d_state, d_outputs = alive_scan(
         step, d_state, read, steps.longest, save_inputs_only=True
     )
@@ -302,7 +329,7 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     def step(zs: list, state: PyTree) -> list[Array]:
         operand, carry = cell.enter(state)
         operands = [operand]
-        for stage, z in zip(cell.stages[:-1], zs, strict=False):
+        for stage, z in zip(cell.stages[:-1], joined(zs), strict=False):
             operand, carry = stage.update(elementwise, z, carry)
             operands.append(operand)
         return operands

@@ -88,7 +88,8 @@ class Steps:
             scalar: of a whole run the greatest length, at least 1; of a segment
             possibly 0. None without lengths.
         stand_in: `(inputs, state)` of one step, finite, on which the cell is run in
-            rows that are not alive; None without lengths.
+            rows that are not alive; None without lengths, or if the cell may be run on
+            padding, as no derivative reads what it computes there.
         restarts: Where rows take another state, as at resets; None for nowhere.
         offset: The number of steps of the whole run before these, an int32 scalar; step
             t draws from the random key of number `offset + t`.
@@ -119,6 +120,10 @@ class Steps:
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
+
+    def without_stand_in(self) -> "Steps":
+        """The same steps, for a run that is not differentiated."""
+        return dataclasses.replace(self, stand_in=None)
 
     @property
     def returns_states(self) -> bool:
@@ -165,7 +170,7 @@ class Steps:
             state: The state before the step, each leaf `[batch, ...]`.
         """
         state = self._restart(t, state)
-        if self.lengths is None:
+        if self.stand_in is None:
             return inputs, state
         alive, running = t < self.lengths, t < self.longest
         return masking.step_inputs(alive, running, inputs, state, self.stand_in)
