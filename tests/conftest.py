@@ -18,6 +18,7 @@ shape), and both sides of a comparison are compiled as one.
 
 import collections
 import fnmatch
+import gc
 import os
 
 import hypothesis
@@ -85,6 +86,17 @@ def pytest_collection_modifyitems(config, items):
     unmatched = [test for test in fast if not fast[test]]
     if unmatched and not in_part:
         raise pytest.UsageError(f"`fast` matches no parameters of {unmatched}.")
+
+
+def pytest_collection_finish(session):
+    """Spares the garbage collector what lives as long as the tests do.
+
+    Tracing makes so many objects that it would otherwise go through all modules and
+    tests again and again, for a tenth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 class Programs:
