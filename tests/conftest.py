@@ -92,7 +92,7 @@ def pytest_collection_finish(session):
     """Spares the garbage collector what lives as long as the tests do.
 
     Tracing makes so many objects that it would otherwise go through all modules and
-    tests again and again, for a tenth of the time.
+    tests again and again, and so would each call of `jax.clear_caches`.
     """
     gc.collect()
     gc.freeze()
