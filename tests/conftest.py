@@ -121,7 +121,18 @@ def forget_programs():
     programs are cached: five times after 3000 programs, which also take 4 GB.
     """
     yield
-    if PROGRAMS.count > 500:
+    forget_more_than(500)
+
+
+@pytest.fixture(autouse=True)
+def forget_programs_of_large_modules():
+    """Likewise after a test; the slow laws of all cells are in one module."""
+    yield
+    forget_more_than(1200)
+
+
+def forget_more_than(limit):
+    if PROGRAMS.count > limit:
         jax.clear_caches()
         PROGRAMS.count = 0
 
