@@ -116,13 +116,12 @@ MOST_LAWS = EVERY_LAW - {
     _laws.runs_in_little_memory,
     _laws.starts_again_at_resets,
 }
-# They compile little.
-CHEAP = frozenset(
-    {_laws.is_a_value, _laws.inits_from_shapes, _laws.has_its_sizes},
-)
+# They compile almost nothing, and so are fast for all rows.
+CHEAP = frozenset({_laws.is_a_value, _laws.has_its_sizes})
 # For rows that run the code of other rows (an axis more or less, a state that is
 # joined, stages of the core): they are compared with the oracle in both directions.
 FEW_LAWS = CHEAP | {
+    _laws.inits_from_shapes,
     _laws.runs_as_a_loop,
     _laws.runs_backwards_as_a_loop,
     _laws.runs_a_subclass,
@@ -130,6 +129,7 @@ FEW_LAWS = CHEAP | {
 }
 # Where there are cells in cells: inputs, states and keys reach the right ones.
 IN_PARTS = CHEAP | {
+    _laws.inits_from_shapes,
     _laws.runs_as_a_loop,
     _laws.runs_unrolled,
     _laws.keeps_rows_apart,

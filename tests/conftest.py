@@ -18,6 +18,7 @@ shape), and both sides of a comparison are compiled as one.
 
 import collections
 import fnmatch
+import gc
 import os
 
 import hypothesis
@@ -87,6 +88,17 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"`fast` matches no parameters of {unmatched}.")
 
 
+def pytest_collection_finish(session):
+    """Spares the garbage collector what lives as long as the tests do.
+
+    Tracing makes so many objects that it would otherwise go through all modules and
+    tests again and again, and so would each call of `jax.clear_caches`.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 class Programs:
     """Counts the programs that JAX has compiled."""
 
@@ -109,7 +121,18 @@ def forget_programs():
     programs are cached: five times after 3000 programs, which also take 4 GB.
     """
     yield
-    if PROGRAMS.count > 500:
+    forget_more_than(500)
+
+
+@pytest.fixture(autouse=True)
+def forget_programs_of_large_modules():
+    """Likewise after a test; the slow laws of all cells are in one module."""
+    yield
+    forget_more_than(1200)
+
+
+def forget_more_than(limit):
+    if PROGRAMS.count > limit:
         jax.clear_caches()
         PROGRAMS.count = 0
 

@@ -44,8 +44,9 @@ def make_setup(
 
     batch = jax.tree.leaves(inputs)[0].shape[0]
     step = jax.tree.map(lambda x: draw(x.shape, x.dtype), inputs)
-    params = cell.init(jax.random.key(0), step, dtype)
-    params = jax.tree.map(lambda p: draw(p.shape, p.dtype), params)
+    # The shapes of the parameters, without compiling their random draws.
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, dtype))
+    params = jax.tree.map(lambda p: draw(p.shape, p.dtype), shapes)
     if state is None:
         state = trees.map_sizes(lambda s: draw((batch, *s), dtype), cell.state_size)
     return Setup(

@@ -60,9 +60,9 @@ def has_its_sizes(setup: Setup) -> None:
 
 def runs_as_a_loop(setup: Setup) -> None:
     """`dynamic_rnn` equals a Python loop: outputs, state and gradients."""
-    want = oracle.differentiated(setup, oracle.unrolled, setup.lengths)
-    close(setup.differentiated, want, setup.dtype)
-    want = oracle.differentiated(setup, oracle.unrolled, None)
+    loop, args = setup.loop_differentiator, (setup.params, setup.xs, setup.state)
+    close(setup.differentiated, loop(*args, setup.lengths), setup.dtype)
+    want = loop(*args, jnp.full_like(setup.lengths, TIME))
     close(oracle.differentiated(setup, Setup.run, None), want, setup.dtype)
 
 
@@ -89,8 +89,9 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     args = setup.xs, n, setup.state, setup.state, setup.dtype
     pair, states = bidirectional_dynamic_rnn(bound, bound, *args)
     flipped = jax.tree.map(lambda x: oracle.reversed_rows(x, n), setup.xs)
-    want_fw = oracle.unrolled(setup, setup.params, setup.xs, setup.state, n)
-    out_bw, state_bw = oracle.unrolled(setup, setup.params, flipped, setup.state, n)
+    given, counts = (setup, setup.params), np.asarray(n)
+    want_fw = oracle.unrolled(*given, setup.xs, setup.state, counts)
+    out_bw, state_bw = oracle.unrolled(*given, flipped, setup.state, counts)
     want_bw = jax.tree.map(lambda x: oracle.reversed_rows(x, n), out_bw), state_bw
     close((pair[0], states[0]), want_fw, setup.dtype)
     close((pair[1], states[1]), want_bw, setup.dtype)

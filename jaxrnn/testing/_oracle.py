@@ -1,7 +1,6 @@
 """The oracle for cells and drivers, and the comparison of results.
 
-The oracle is a Python loop over time with NumPy masks. It shares no code with the
-drivers.
+The oracle is a Python loop over time with masks. It shares no code with the drivers.
 """
 
 import dataclasses
@@ -70,6 +69,15 @@ class Setup:
         """The results of `dynamic_rnn` with lengths, and their gradients."""
         return self.differentiator(self.params, self.xs, self.state)
 
+    @functools.cached_property
+    def loop_differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
+        """As `differentiator`, of the oracle; it takes the lengths after the state.
+
+        So it is compiled only once for all lengths.
+        """
+        run = lambda setup, *args_and_lengths: unrolled(setup, *args_and_lengths[:-1])
+        return differentiator(self, run, None)
+
 
 def raw(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
@@ -122,10 +130,11 @@ def unrolled(
     resets: np.ndarray | None = None,
     reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """The oracle: a Python loop over the steps of `xs` with NumPy masks."""
+    """The oracle: a Python loop over the steps of `xs` with masks."""
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
-    counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
-    last_step, outputs = min(time, max(1, *counts)), []
+    counts = np.full(batch, time) if lengths is None else lengths
+    # Leaves without axes change while there are steps, of which there is at least one.
+    last_step, outputs = jnp.clip(jnp.max(counts), 1, time), []
     given, state = state, call_start(setup.bind(params), state)
     for t in range(time):
         alive = t < counts
@@ -136,17 +145,18 @@ def unrolled(
             state = jax.tree.map(lambda s, o: _pick(keep, s, o), state, other)  # noqa: B023
         output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
         outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
-        if t < last_step:
-            state = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
+        after = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
+        of_all = lambda n, o: n if n.ndim else jnp.where(t < last_step, n, o)  # noqa: B023
+        state = jax.tree.map(of_all, after, state)
     state = with_read_only(state, given)
     return jax.tree.map(lambda *os: jnp.stack(os, 1), *outputs), state
 
 
-def _pick(alive: np.ndarray, new: Array, old: Array) -> Array:
+def _pick(alive: Array, new: Array, old: Array) -> Array:
     if new.ndim == 0:
         return new
     mask = alive.reshape(alive.shape + (1,) * (new.ndim - 1))
-    return jnp.where(np.broadcast_to(mask, new.shape), new, old)
+    return jnp.where(mask, new, old)
 
 
 def reversed_rows(x: Array, lengths: Array) -> Array:

@@ -26,11 +26,18 @@ def usual_jax():
 def run(cell):
     """Outputs and state, and the gradient of a sum of both."""
 
-    def loss(cell):
-        results = jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)
+    of = lambda cell: jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)
+    return jax.jit(jax.grad(squares(of), has_aux=True))(cell)
+
+
+def squares(run):
+    """The sum of the squares of `run`'s results, and the results."""
+
+    def loss(given):
+        results = run(given)
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(results)), results
 
-    return jax.jit(jax.grad(loss, has_aux=True))(cell)
+    return loss
 
 
 def by_hand(step, state):
@@ -57,9 +64,9 @@ def test_a_core_of_haiku():
     gradient, results = run(cell.bind(params))
     zeros = hk.LSTMState(*[jnp.zeros((ROWS, UNITS))] * 2)
     want = lambda p: by_hand(lambda x, s: core.apply(p, None, x, s), zeros)
-    same(results, want(params))
-    of = lambda p: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(want(p)))
-    same(gradient.params, jax.grad(of)(params))
+    wanted_gradient, wanted = jax.jit(jax.grad(squares(want), has_aux=True))(params)
+    same(results, wanted)
+    same(gradient.params, wanted_gradient)
 
 
 def test_noise_of_haiku_is_drawn_at_each_step():
@@ -104,9 +111,10 @@ def test_a_cell_of_equinox(kind):
 
         return by_hand(step, zeros)
 
-    same(results, want(module))
-    of = lambda m: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(want(m)))
-    gradients = eqx.filter_grad(of)(module)
+    gradients, wanted = eqx.filter_jit(eqx.filter_grad(squares(want), has_aux=True))(
+        module
+    )
+    same(results, wanted)
     same(gradient.params["weight_ih"], gradients.weight_ih)
     same(gradient.params["weight_hh"], gradients.weight_hh)
 

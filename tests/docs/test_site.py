@@ -1,6 +1,7 @@
 """What the site shows: the pages that a search finds, and the examples of cells."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -43,15 +44,23 @@ def find(build):
     return dict(zip(SEARCHES, json.loads(done.stdout), strict=True))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("node") is None, reason="the search is JavaScript")
-def test_searches_find_the_right_page_first(tmp_path):
+@pytest.fixture
+def site(tmp_path):
+    """The built site: the one in the folder `SITE`, or one whose code is not run."""
+    if "SITE" in os.environ:
+        return ROOT / os.environ["SITE"]
     pytest.importorskip("sphinx_book_theme")
     options = "-q", "-D", "nb_execution_mode=off", "-d", tmp_path / "doctrees"
     sphinx = sys.executable, "-m", "sphinx", *options, DOCS, tmp_path
     subprocess.run(sphinx, check=True, capture_output=True)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("node") is None, reason="the search is JavaScript")
+def test_searches_find_the_right_page_first(site):
     missed = {}
-    for search, hits in find(tmp_path).items():
+    for search, hits in find(site).items():
         page, first = SEARCHES[search], [name for name, *_ in hits[:3]]
         is_there = page.startswith("api/") or (DOCS / f"{page}.md").exists()
         if is_there and page not in first:

@@ -101,7 +101,7 @@ def by_packed_rnn(params, x):
     return jaxrnn.packed_rnn(CELL.bind(params), packed, dtype=x.dtype)[0]
 
 
-@pytest.mark.fast("dynamic", "raw", "segments")
+@pytest.mark.fast("dynamic", "raw")
 @pytest.mark.parametrize(
     "run",
     [
@@ -242,7 +242,7 @@ def summed_by_numpy(case, params, xs):
     return jax.tree.map(summed, jax.jit(jax.grad(loss))(copies))
 
 
-@pytest.mark.fast("lstm_projection", "mlstm", "function_nested")
+@pytest.mark.fast("lstm_projection", "function_nested")
 @pytest.mark.parametrize("name", CASES)
 def test_every_cell_has_the_gradients_of_float32(name):
     """With resets that never come, in segments; against float32 without these."""

@@ -216,7 +216,7 @@ def compiled_run(chunk):
     return functools.partial(differentiated, run)
 
 
-@pytest.mark.fast("4")
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 2, 4, 7, 11, 12])
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(st.lists(st.integers(0, TIME + 1), min_size=ROWS, max_size=ROWS))

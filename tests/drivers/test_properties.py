@@ -29,14 +29,25 @@ def data(seed):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(BATCH, TIME, DEPTH)))
 
 
-# One compilation a cell serves all examples.
-def run(name, x, n, state=None):
-    cell = CELLS[name]
+def bound(name):
     step = jax.ShapeDtypeStruct((BATCH, DEPTH), jnp.float64)
-    params = drawn(cell, step)
-    return jaxrnn.dynamic_rnn(
-        cell.bind(params), x, np.asarray(n, np.int32), state, jnp.float64
-    )
+    return CELLS[name].bind(drawn(CELLS[name], step))
+
+
+# One trace and one compilation a cell serve all examples.
+@functools.partial(jax.jit, static_argnums=0)
+def compiled(name, x, n, state):
+    return jaxrnn.dynamic_rnn(bound(name), x, n, state, jnp.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def both_ways(name, x, n):
+    cell = bound(name)
+    return jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, n, dtype=jnp.float64)
+
+
+def run(name, x, n, state=None):
+    return compiled(name, x, np.asarray(n, np.int32), state)
 
 
 equal = chex.assert_trees_all_equal
@@ -100,11 +111,7 @@ def test_outputs_end_where_rows_end_and_repeat_as_the_state(name, seed, n):
 @quick
 def test_the_backward_cell_is_the_forward_cell_on_reversed_rows(name, seed, n):
     x, n = data(seed), np.clip(n, 0, TIME)
-    cell = CELLS[name]
-    bound = cell.bind(drawn(cell, x[:, 0]))
-    (_, got), (_, state) = jaxrnn.bidirectional_dynamic_rnn(
-        bound, bound, x, n, dtype=jnp.float64
-    )
+    (_, got), (_, state) = both_ways(name, x, n)
     backwards = np.array(x)
     for b in range(BATCH):
         backwards[b, : n[b]] = backwards[b, : n[b]][::-1]

@@ -70,7 +70,7 @@ def loop(cell, x, lengths, state, resets, reset_state):
     arrays(bool, (BATCH, TIME)),
     arrays(np.int32, BATCH, elements=st.integers(-1, TIME + 2)),
 )
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 def test_any_resets_and_lengths(name, resets, lengths):
     cell = bound(CELLS[name])
     state, other = states(cell, 1), states(cell, 2)

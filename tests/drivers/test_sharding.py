@@ -100,8 +100,8 @@ def on_one_device(name, is_whole):
     """Results and gradients, which no layout of the lengths is to change."""
     cell, n = CELLS[name], None if is_whole else LENGTHS
     params = params_of(cell)
-    gradient = jax.grad(loss, (0, 1))(params, X, n, cell)
-    return forward(cell, params, X, n), gradient
+    both = lambda *args: (forward(cell, *args), jax.grad(loss, (0, 1))(*args, cell))
+    return jax.jit(both)(params, X, n)
 
 
 COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
@@ -385,12 +385,12 @@ def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
     mesh = jax.make_mesh((2, 2), ("data", "model"))
     x = X[..., :2]  # Kernels of an even number of rows.
     params = drawn(cell, x[:, 0], jnp.float64)
-    want = jax.value_and_grad(loss)(params, x, LENGTHS, cell)
+    run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
+    want = run(params, x, LENGTHS, cell)
     put = lambda leaf: jax.device_put(
         leaf, NamedSharding(mesh, spec if leaf.ndim == 2 else P())
     )
     rows = NamedSharding(mesh, P("data"))
-    run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
     got = run(jax.tree.map(put, params), *jax.device_put((x, LENGTHS), rows), cell)
     close(got, want)
 

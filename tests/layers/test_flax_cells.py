@@ -1,5 +1,6 @@
 """Cells of Flax in the drivers, ours in Flax's, and `raw_rnn` as a module."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -65,18 +66,8 @@ def of_nnx():
 def test_a_cell_of_flax_in_the_drivers(make):
     cell, (state, outputs) = make()
     want = alive(outputs), state
-    same(jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype), want)
     steps = [X[:, t] for t in range(TIME)]
-    listed, last = jaxrnn.static_rnn(
-        cell, steps, dtype=X.dtype, sequence_length=LENGTHS
-    )
-    same((jnp.stack(listed, 1), last), want)
-    both, _ = jaxrnn.bidirectional_dynamic_rnn(cell, cell, X, LENGTHS, dtype=X.dtype)
-    same(both[0], want[0])
     row = X[:1, :3]  # Backwards over three steps, as row 2 of length 3 has.
-    got, _ = jaxrnn.dynamic_rnn(cell, row[:, ::-1], dtype=X.dtype)
-    again, _ = jaxrnn.bidirectional_dynamic_rnn(cell, cell, row, dtype=X.dtype)
-    same(again[1][:, ::-1], got)
 
     def loop_fn(time, output, cell_state, loop_state):
         first = cell.zero_state(ROWS, X.dtype)
@@ -89,14 +80,35 @@ def test_a_cell_of_flax_in_the_drivers(make):
             None,
         )
 
-    emit_ta, last, _ = jaxrnn.raw_rnn(cell, loop_fn, max_time=TIME)
-    same((jnp.moveaxis(emit_ta.stack(), 0, 1), last), want)
-    gradient = jax.grad(
-        lambda params: jnp.sum(
-            jaxrnn.dynamic_rnn(cell.cell.bind(params), X, LENGTHS, dtype=X.dtype)[0]
+    def loss(params):
+        bound = cell.cell.bind(params)
+        results = jaxrnn.dynamic_rnn(bound, X, LENGTHS, dtype=X.dtype)
+        return jnp.sum(results[0]), results
+
+    @jax.jit
+    def by_drivers():
+        gradient, dynamic = jax.grad(loss, has_aux=True)(cell.params)
+        listed, last = jaxrnn.static_rnn(
+            cell, steps, dtype=X.dtype, sequence_length=LENGTHS
         )
-    )(cell.params)
-    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+        emit_ta, end, _ = jaxrnn.raw_rnn(cell, loop_fn, max_time=TIME)
+        both = functools.partial(jaxrnn.bidirectional_dynamic_rnn, cell, cell)
+        return {
+            "gradient": gradient,
+            "dynamic": dynamic,
+            "static": (jnp.stack(listed, 1), last),
+            "raw": (jnp.moveaxis(emit_ta.stack(), 0, 1), end),
+            "forwards": both(X, LENGTHS, dtype=X.dtype)[0][0],
+            "backwards": both(row, dtype=X.dtype)[0][1][:, ::-1],
+            "reversed": jaxrnn.dynamic_rnn(cell, row[:, ::-1], dtype=X.dtype)[0],
+        }
+
+    got = by_drivers()
+    for driver in ("dynamic", "static", "raw"):
+        same(got[driver], want)
+    same(got["forwards"], want[0])
+    same(got["backwards"], got["reversed"])
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(got["gradient"]))
 
 
 @pytest.mark.slow

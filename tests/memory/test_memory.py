@@ -418,6 +418,21 @@ def test_plans_cover_all_steps_in_segments_within_segments(time):
         )
 
 
+@pytest.mark.parametrize(
+    ("branches", "time", "segments"),
+    [
+        (2, 64, (32, 16, 8, 4, 2)),
+        (2, 100, (64, 32, 16, 8, 4, 2)),
+        (2, 1000, (512, 256, 128, 64, 32, 16, 8, 4, 2)),
+        (8, 64, (8,)),
+        (8, 100, (13,)),  # 8 segments of 12 steps would lack 4.
+        (8, 1000, (128, 16)),  # 64 segments of 15 steps would lack 40.
+    ],
+)
+def test_the_innermost_segments_are_as_short_as_they_can_be(branches, time, segments):
+    assert Nested(branches).plan(time) == CheckpointPlan(segments)
+
+
 def test_a_divisor_is_taken_if_one_is_near():
     assert Recompute().plan(10_000) == CheckpointPlan((100,))
     assert Recompute().plan(1000) == CheckpointPlan((25,))

@@ -177,7 +177,7 @@ CELLS = st.one_of(
     st.integers(0, 2**31),
 )
 @hypothesis.settings(
-    max_examples=40,
+    max_examples=15,  # Each compiles programs of its own.
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 def test_random_settings_against_numpy(runs, cell, lengths, time, depth, seed):

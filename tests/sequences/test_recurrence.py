@@ -102,11 +102,16 @@ def test_derivatives_of_both_orders(kind):
     def slope(run, args):
         return jax.jvp(lambda args: loss(run, args), (args,), (direction,))[1]
 
-    for of in (loss, slope):
-        got, want = (jax.grad(functools.partial(of, f))(args) for f in (ours, plain))
-        jax.tree.map(
-            lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12), got, want
-        )
+    @jax.jit
+    def derivatives(args):
+        each = lambda of: [
+            jax.grad(functools.partial(of, f))(args) for f in (ours, plain)
+        ]
+        return list(zip(each(loss), each(slope), strict=True))
+
+    jax.tree.map(
+        lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12), *derivatives(args)
+    )
 
 
 @pytest.mark.fast("chunks")
@@ -118,12 +123,14 @@ def test_what_stood_before_a_reset_does_not_matter():
     resets = jnp.zeros((12, BATCH), bool).at[5].set(True)
     bad = x.at[:5].set(jnp.nan)
 
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def after(x):
         hs, _ = recurrence.linear_recurrence(a, x, h, resets)
         return jnp.sum(jnp.sin(hs[5:])), hs[5:]
 
-    (_, want), want_slope = jax.value_and_grad(after, has_aux=True)(x)
-    (_, got), got_slope = jax.value_and_grad(after, has_aux=True)(bad)
+    (_, want), want_slope = after(x)
+    (_, got), got_slope = after(bad)
     np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(got_slope[5:], want_slope[5:])
 
@@ -138,7 +145,7 @@ def test_many_steps_of_strong_decay_are_finite():
             a, jnp.ones_like(a), jnp.ones((1, 1), jnp.float32), None
         )[0]
     )
-    value, slope = jax.value_and_grad(loss)(a)
+    value, slope = jax.jit(jax.value_and_grad(loss))(a)
     np.testing.assert_allclose(value, 3000 / (1 - 1e-3), rtol=1e-5)
     assert jnp.all(jnp.isfinite(slope))
 

@@ -37,7 +37,7 @@ def plain(specifications):
     return json.loads(json.dumps(specifications))
 
 
-@pytest.mark.fast(*one_in(12, CASES))
+@pytest.mark.fast(*one_in(18, CASES))
 @pytest.mark.parametrize("case", CASES, ids=names(CASES))
 def test_same_as_tensorflow(case):
     replay.check(case)

@@ -45,7 +45,7 @@ SPARES = [
 ]
 
 
-@pytest.mark.fast(*one_in(12, run_in("jit")))
+@pytest.mark.fast(*one_in(18, run_in("jit")))
 @pytest.mark.parametrize(
     ("case", "spare"),
     list(zip(run_in("jit"), SPARES, strict=True)),

@@ -112,6 +112,22 @@ def test_residual_adds_the_inputs():
     np.testing.assert_array_equal(state, plain_state)
 
 
+def test_residual_adds_nothing_in_padding():
+    """The sum skips finished rows, even if the padding holds NaN."""
+    inner, lengths = GRUCell(3), np.array([5, 0, 2, 3])
+    alive = (np.arange(5) < lengths[:, None])[..., None]
+    params = inner.init(KEY, X[:, 0])
+
+    @jax.jit
+    def both(x):
+        of = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=F64)
+        return of(ResidualWrapper(inner)), of(inner)
+
+    (outputs, state), (plain, plain_state) = both(np.where(alive, X, np.nan))
+    np.testing.assert_allclose(outputs, np.where(alive, plain + X, 0), rtol=1e-12)
+    np.testing.assert_array_equal(state, plain_state)
+
+
 def test_wrappers_show_what_they_wrap():
     inner = LSTMCell(3)
     wrapper = ResidualWrapper(inner)

@@ -19,6 +19,10 @@ from ..._base.typing import Array, Params, PyTree
 from .cells import Cell
 from .mapped_calls import NO_ROWS, entries, in_one_call
 
+# The axis of the rows of an array without time, which follows that of the entries. An
+# axis, like `NO_ROWS`, may stand in each field of the classes below for an array.
+ROWS = 1
+
 
 class ForwardArgs(NamedTuple):
     """The arguments of the forward loop.
@@ -138,17 +142,47 @@ class Call:
             args: The arguments.
             save: Whether to return what the backward loop reads.
         """
-        rows = 2 - self.axis
-        axes = ForwardArgs(1, rows, rows, NO_ROWS, NO_ROWS, 1, NO_ROWS)
-        result_axes = ForwardResults(rows, 1, rows, rows, rows)
+        in_sequences = self._rows_in_sequences
+        axes = ForwardArgs(
+            lengths=ROWS,
+            starts=in_sequences,
+            x=in_sequences,
+            weights=NO_ROWS,
+            elementwise=NO_ROWS,
+            state=ROWS,
+            restart_states=NO_ROWS,
+        )
+        result_axes = ForwardResults(
+            outputs=in_sequences,
+            last=ROWS,
+            new_c=in_sequences,
+            zs=in_sequences,
+            saved=in_sequences,
+        )
         run = functools.partial(self._forward, save=save)
         return self._in_one_call(run, args, axes, result_axes)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
         """Runs all steps backward; what `vmap` maps is part of the same call."""
-        rows = 2 - self.axis
-        axes = BackwardArgs(1, rows, NO_ROWS, NO_ROWS, rows, rows, rows, rows, 1)
-        result_axes = BackwardResults(rows, rows, 1, NO_ROWS, 1)
+        in_sequences = self._rows_in_sequences
+        axes = BackwardArgs(
+            lengths=ROWS,
+            starts=in_sequences,
+            w_state=NO_ROWS,
+            elementwise=NO_ROWS,
+            zs=in_sequences,
+            saved=in_sequences,
+            ct_outputs=in_sequences,
+            ct_new_c=in_sequences,
+            ct_last=ROWS,
+        )
+        result_axes = BackwardResults(
+            ct_zs=in_sequences,
+            operand=in_sequences,
+            ct_state=ROWS,
+            ct_restart_states=NO_ROWS,
+            ct_elementwise=ROWS,
+        )
         return self._in_one_call(self._backward, args, axes, result_axes)
 
     def weights(
@@ -197,9 +231,17 @@ class Call:
             products = np.int32(len(pairs))
             return self._run("inputs", (lengths, pairs), types, products=products)
 
-        rows = 2 - self.axis
-        axes = 1, [(NO_ROWS, rows)] * len(pairs)
-        return in_one_call(run, axes, rows)(lengths, pairs)
+        in_sequences = self._rows_in_sequences
+        axes = ROWS, [(NO_ROWS, in_sequences)] * len(pairs)
+        return in_one_call(run, axes, in_sequences)(lengths, pairs)
+
+    @property
+    def _rows_in_sequences(self) -> int:
+        """The axis of the rows of sequences with entries, whose time axis is another.
+
+        Of `[entries, batch, time, size]` it is 1, of `[entries, time, batch, size]` 2.
+        """
+        return 2 - self.axis
 
     def _in_one_call(self, run: Any, args: Any, axes: Any, result_axes: Any) -> Any:
         if self.sequences is not None:  # `starts` counts the sequences of one entry.
