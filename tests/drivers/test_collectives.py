@@ -17,12 +17,12 @@ from benchmarks.collectives import (
     DEPTH,
     DRIVERS,
     TIME,
-    collectives,
     compiled,
     gradient_of,
     make_mesh,
     types_of,
 )
+from benchmarks.compilers.hlo import collectives
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(BATCH, TIME, DEPTH))
