@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from .hlo import Collective, Operation, Program
 
@@ -56,13 +57,23 @@ class Compiled:
 def compiled_for(device: Any, fn: Callable, *types: Any) -> Compiled:
     """`fn` compiled for one device.
 
+    The types are put on a mesh of that device, so that jaxrnn knows its platform.
+
     Args:
         device: One of `devices`.
         fn: A function of trees of arrays.
         *types: Its arguments, trees of `jax.ShapeDtypeStruct`.
     """
-    shardings = jax.tree.map(lambda _: SingleDeviceSharding(device), types)
-    return read(jax.jit(fn, in_shardings=shardings).lower(*types))
+    mesh = Mesh(np.asarray([device]), ("device",))
+    return read(jax.jit(fn).lower(*on_mesh(types, NamedSharding(mesh, P()))))
+
+
+def on_mesh(types: Any, sharding: Any) -> Any:
+    """The types, with a sharding for each leaf or one for all."""
+    if isinstance(sharding, NamedSharding):
+        sharding = jax.tree.map(lambda _: sharding, types)
+    put = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+    return jax.tree.map(put, types, sharding)
 
 
 def read(lowered: Any) -> Compiled:
