@@ -109,8 +109,9 @@ def make_mesh(devices: Any, layout: str, axes: str) -> Mesh:
     """The mesh of a layout; `axes` is "auto", "explicit" or "shard_map"."""
     names = ("data", "model") if layout == "tensor" else ("data",)
     kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
-    shape = (2, DEVICES // 2) if layout == "tensor" else (DEVICES,)
-    grid = np.asarray(devices[:DEVICES]).reshape(shape)
+    count = len(devices)
+    shape = (min(2, count), -1) if layout == "tensor" else (count,)
+    grid = np.asarray(devices).reshape(shape)
     return Mesh(grid, names, axis_types=(kind,) * len(names))
 
 
