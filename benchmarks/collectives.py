@@ -1,10 +1,10 @@
 """What devices exchange: the collectives in compiled programs, in loops and outside.
 
 A program is the value and the gradient of a loss over a driver's results, compiled for
-four devices: CPU devices of this process, or a TPU that is not at hand.
+four devices: CPU devices of this process, or TPUs or GPUs that are not there.
 
-    python -m benchmarks.collectives                   # four CPU devices
-    python -m benchmarks.collectives --target v5e:2x2  # needs libtpu, no TPU
+    python -m benchmarks.collectives                # four CPU devices
+    python -m benchmarks.collectives --target v5e  # see `benchmarks/compilers`
 
 It prints a table and writes it to `benchmarks/results/collectives-<target>.md`.
 """
@@ -12,7 +12,6 @@ It prints a table and writes it to `benchmarks/results/collectives-<target>.md`.
 import argparse
 import collections
 import functools
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,60 +24,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 import jaxrnn
 import jaxrnn.decode
 
+from .compilers.hlo import collectives
+
 RESULTS = Path(__file__).parent / "results"
 DEVICES = 4
 # Several chunks of steps in the backward loop: one chunk would hide what it exchanges.
 BATCH, TIME, DEPTH, UNITS, VOCABULARY = 512, 64, 16, 32, 8
-KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-OPERATION = re.compile(
-    rf"= (?P<types>\S.*?) (?P<kind>{KINDS})(?:-start)?\(.*?(?P<part>chain_id|\n)"
-)
-CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition|branch_computations|\w+_computation)"
-    r"=\{?((?:%?[\w.\-]+(?:, )?)+)"
-)
-LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
-
-
-# The compiled program
-
-
-def collectives(program: str) -> tuple[list[str], list[str]]:
-    """The kinds of collectives in a program's text: in loops, and outside of them."""
-    parts = dict(_computations(program))
-    in_loops, waiting = set(), LOOP.findall(program)
-    while waiting:
-        name = waiting.pop()
-        if name in parts and name not in in_loops:
-            in_loops.add(name)
-            called = ", ".join(CALLED.findall(parts[name]))
-            waiting += re.findall(r"[\w.\-]+", called)
-    found = {True: [], False: []}
-    for name, text in parts.items():
-        found[name in in_loops] += re.finditer(OPERATION, text)
-    return _kinds(found[True]), _kinds(found[False])
-
-
-def _kinds(operations: list[re.Match]) -> list[str]:
-    """The kind of each operation.
-
-    A TPU runs a collective in parts, beside other work; these have a `chain_id`. Parts
-    of one kind and type count once.
-    """
-    whole = [x["kind"] for x in operations if x["part"] == "\n"]
-    parts = {
-        (x["kind"], re.sub("{.*?}", "", x["types"]))
-        for x in operations
-        if x["part"] != "\n"
-    }
-    return sorted(whole + [kind for kind, _ in parts])
-
-
-def _computations(program: str) -> Iterator[tuple[str, str]]:
-    for text in re.split(r"\n(?=%|ENTRY)", program):
-        name = re.match(r"(?:ENTRY )?%?([\w.\-]+) ", text)
-        if name:
-            yield name[1], text
 
 
 # The programs
@@ -158,8 +109,9 @@ def make_mesh(devices: Any, layout: str, axes: str) -> Mesh:
     """The mesh of a layout; `axes` is "auto", "explicit" or "shard_map"."""
     names = ("data", "model") if layout == "tensor" else ("data",)
     kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
-    shape = (2, DEVICES // 2) if layout == "tensor" else (DEVICES,)
-    grid = np.asarray(devices[:DEVICES]).reshape(shape)
+    count = len(devices)
+    shape = (min(2, count), -1) if layout == "tensor" else (count,)
+    grid = np.asarray(devices).reshape(shape)
     return Mesh(grid, names, axis_types=(kind,) * len(names))
 
 
@@ -215,12 +167,12 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def devices_of(target: str) -> Any:
-    """Devices to compile for: those of this process, or those of a TPU's topology."""
+    """Devices to compile for: those of this process, or some that are not there."""
     if target == "cpu":
         return jax.devices()
-    from jax.experimental import topologies
+    from .compilers.devices import devices
 
-    return topologies.get_topology_desc(target, platform="tpu").devices
+    return devices(target, DEVICES)
 
 
 def counts(kinds: list[str]) -> str:
@@ -232,7 +184,7 @@ def counts(kinds: list[str]) -> str:
 def main() -> None:
     """Compiles every program, prints the table and saves it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="cpu", help="cpu, or such as v5e:2x2")
+    parser.add_argument("--target", default="cpu", help="cpu, v5e, h100 or such")
     target = parser.parse_args().target
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)
@@ -243,8 +195,7 @@ def main() -> None:
         inside, outside = collectives(compiled(devices, *row))
         lines.append(f"| {' | '.join(row)} | {counts(inside)} | {counts(outside)} |")
         print(lines[-1], flush=True)
-    name = target.replace(":", "-")
-    (RESULTS / f"collectives-{name}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"collectives-{target}.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def lay_out(
     lengths, state = as_rows_of(inputs, (lengths, state))
     if not is_pytree_of_arrays(cell):
         return cell, *as_varying_as((inputs, lengths, state), (lengths, state))
-    cell = _whole_on_auto_mesh(cell_of_device(cell, inputs))
+    cell = _whole_on_auto_mesh(cell_of_device(cell, inputs), (inputs, lengths, state))
     arrays = whole_on_explicit_mesh(cell, inputs), lengths, state
     return as_varying_as((inputs, arrays), arrays)
 
@@ -75,15 +75,18 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
     return map_named("inputs", put, xs)
 
 
-def _whole_on_auto_mesh(cell: Any) -> Any:
-    def gather(leaf: Any) -> Any:
-        mesh = jax.typeof(leaf).sharding.mesh
-        if AxisType.Auto not in mesh.axis_types or is_key(leaf):
-            return leaf
-        whole = NamedSharding(mesh, PartitionSpec())
-        return jax.lax.with_sharding_constraint(leaf, whole)
+def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
+    """The cell, whole on each device of the automatic mesh of its arrays or others.
 
-    return jax.tree.map(gather, cell)
+    Compilers gather an array where it is read: in a loop, at every step.
+    """
+    meshes = meshes_of((cell, beside))
+    mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
+    if mesh is None:
+        return cell
+    whole = NamedSharding(mesh, PartitionSpec())
+    gather = lambda x: jax.lax.with_sharding_constraint(x, whole)
+    return jax.tree.map(lambda x: x if is_key(x) else gather(x), cell)
 
 
 def meshes_of(tree: PyTree) -> list[Any]:
@@ -91,6 +94,18 @@ def meshes_of(tree: PyTree) -> list[Any]:
     arrays = filter(is_array, jax.tree.leaves(tree))
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
     return [*meshes, jax.sharding.get_abstract_mesh()]
+
+
+def platform_of(tree: PyTree = ()) -> str:
+    """The platform that a program on these arrays is for, such as "cpu" or "tpu".
+
+    It is that of the first mesh that types or the context know, whose devices need not
+    be there; without one it is JAX's default.
+    """
+    default = jax.default_backend()
+    devices = (mesh.abstract_device for mesh in meshes_of(tree))
+    # JAX 0.10.0 does not say the platform of a device of a mesh.
+    return next((getattr(d, "platform", default) for d in devices if d), default)
 
 
 def explicit_mesh_of(tree: PyTree) -> Any:

@@ -121,7 +121,8 @@ def dynamic_rnn(
     check_is_cell(caller, "cell", cell)
     check_implementation(caller, implementation)
     unroll = as_unroll(caller, parallel_iterations)
-    strategy = as_strategy(caller, "swap_memory", swap_memory)
+    beside = cell, inputs, initial_state
+    strategy = as_strategy(caller, "swap_memory", swap_memory, beside)
     check_not_packed(caller, inputs)
     inputs = as_sequences(caller, inputs, time_major)
     axis = 0 if time_major else 1

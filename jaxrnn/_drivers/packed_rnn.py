@@ -74,7 +74,8 @@ def packed_rnn(
         ((4, 7, 5), (4, 5))
     """
     arguments.check_is_cell(_CALLER, "cell", cell)
-    strategy = as_strategy(_CALLER, "swap_memory", swap_memory)
+    beside = cell, packed, initial_state
+    strategy = as_strategy(_CALLER, "swap_memory", swap_memory, beside)
     if not isinstance(packed, PackedSequences):
         raise TypeError(
             f"{_CALLER}: `packed` must come from `pack_sequences`, got "

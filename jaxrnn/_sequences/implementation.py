@@ -6,7 +6,7 @@ import jax
 from jax.sharding import AxisType
 
 from .._base.arguments import check_instance, check_one_of
-from .._base.sharding import meshes_of
+from .._base.sharding import meshes_of, platform_of
 from .._base.typing import Params, PyTree
 from .._time.run import DeclinedError, Run
 from .cudnn import cudnn_sequence
@@ -48,11 +48,12 @@ def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
 
 
 def _is_local(arrays: PyTree) -> bool:
-    """Whether arrays are on one device of a process that runs on a CPU.
+    """Whether arrays are on one device, a CPU.
 
-    XLA cannot divide a native loop over devices, and would gather its rows.
+    XLA cannot divide a native loop over devices, and would gather its rows. Compiled
+    for another platform after all, a native loop is XLA's (`native/operation.py`).
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
     is_one_of_many = kinds == {AxisType.Manual}
     is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
-    return jax.default_backend() == "cpu" and (is_one_of_many or is_alone)
+    return platform_of(arrays) == "cpu" and (is_one_of_many or is_alone)

@@ -6,11 +6,12 @@ import logging
 import math
 from typing import Any
 
-import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_instance, check_one_of
 from .._base.errors import describe
+from .._base.sharding import platform_of
+from .._base.typing import PyTree
 from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
@@ -261,9 +262,10 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 
     Args:
         swap_memory: False, True or a strategy, which is returned as it is.
-        platform: The platform that runs it, "cpu", "gpu" or "tpu"; None for JAX's
-            default backend, as in drivers. To lower or export a program for a platform
-            other than that, pass the strategy itself to the driver.
+        platform: The platform that runs it, "cpu", "gpu" or "tpu". None for that of the
+            mesh in context or, without one, of JAX's default backend. Drivers know the
+            mesh of their arrays as well. To compile for another platform without a
+            mesh, pass `Offload()` itself to the driver.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
@@ -277,17 +279,31 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
     known, what = (None, *_PLATFORMS), f"one of {', '.join(_PLATFORMS)}"
     fix = "None is JAX's default."
     check_one_of("resolve", "platform", platform, known, what, fix)
-    return as_strategy("resolve", "swap_memory", swap_memory, platform)
+    return as_strategy("resolve", "swap_memory", swap_memory, platform=platform)
 
 
 def as_strategy(
-    caller: str, name: str, swap_memory: Any, platform: str | None = None
+    caller: str,
+    name: str,
+    swap_memory: Any,
+    beside: PyTree = (),
+    platform: str | None = None,
 ) -> Strategy:
-    """As `resolve`, with the names of the caller and of the argument for messages."""
+    """The strategy that a driver's argument stands for; see `resolve`.
+
+    Args:
+        caller: The driver, for messages.
+        name: The argument, for messages.
+        swap_memory: Its value.
+        beside: Other arguments, whose mesh tells the platform.
+        platform: The platform; None for that of the mesh, or JAX's default.
+    """
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:
             return Keep()
-        is_cpu = (platform or jax.default_backend()) == "cpu"
+        # With `Offload` a program for CPUs is the same, but JAX commits its results to
+        # a device, so that the second call of a training step would compile again.
+        is_cpu = (platform or platform_of(beside)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
     fix = _how_to_make_one_of(swap_memory)

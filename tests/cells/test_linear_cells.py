@@ -110,7 +110,7 @@ def test_qrnn_is_a_convolution_and_a_pooling(pooling):
 def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
     """Blocks of 8 of 21 steps, with lengths, padding of NaN, and packed rows."""
     monkeypatch.setattr(recurrence, "run_steps", form)
-    monkeypatch.setattr(sequence, "steps_in_block", lambda state: 8)
+    monkeypatch.setattr(sequence, "steps_in_block", lambda *_: 8)
     cell = jaxrnn.QRNNCell(UNITS)
     scanned = jaxrnn.FunctionCell(cell.apply, UNITS, UNITS, cell.init)
     params, xs, state = jax.tree.map(jnp.asarray, data(cell))
@@ -263,6 +263,20 @@ def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
     with jax.log_compiles():
         jax.grad(loss)(params)
     assert not [m for m in caplog.messages if "Compiling" in m]
+
+
+def test_the_target_decides_the_size_of_blocks():
+    """Eight blocks of 512 steps as compiled for CPUs, and one for TPUs."""
+    cell, xs = jaxrnn.MinGRUCell(128), jnp.ones((4096, 8, 16), jnp.float32)
+    bound = cell.bind(drawn(cell, xs[0]))
+    run = jax.jit(
+        lambda xs: jaxrnn.dynamic_rnn(bound, xs, time_major=True, dtype=xs.dtype)
+    )
+    traced = run.trace(xs)
+    lower = lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
+    blocks = "tensor<8x512x8x16xf32>"
+    assert blocks in lower("cpu")
+    assert blocks not in lower("tpu")
 
 
 @pytest.mark.parametrize(

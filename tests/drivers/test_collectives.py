@@ -3,6 +3,7 @@
 The sizes give the backward loop several chunks of steps.
 """
 
+import contextlib
 from itertools import cycle
 
 import jax
@@ -17,12 +18,12 @@ from benchmarks.collectives import (
     DEPTH,
     DRIVERS,
     TIME,
-    collectives,
     compiled,
     gradient_of,
     make_mesh,
     types_of,
 )
+from benchmarks.compilers.hlo import collectives
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(BATCH, TIME, DEPTH))
@@ -68,6 +69,24 @@ def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
     types, _, _ = types_of(CELLS[cell], mesh_of("FSDP", axes), "FSDP")
     kernels = [leaf for leaf in jax.tree.leaves(types) if leaf.ndim == 2]
     assert outside.count("all-gather") == len(kernels)
+
+
+@pytest.mark.parametrize("told", ["context", "inputs"])
+def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
+    """`in_shardings` divides them; the mesh is set, or the inputs are on it."""
+    cell, mesh = CELLS["LSTM"], mesh_of("FSDP", "auto")
+    types = types_of(cell, mesh, "FSDP")
+    shardings = jax.tree.map(lambda x: x.sharding, types)
+    bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), types)
+    if told == "inputs":
+        bare = bare[0], *types[1:]
+    gradient = gradient_of(DRIVERS["dynamic_rnn"], cell, mesh, "auto")
+    gradient = jax.jit(gradient, in_shardings=shardings)
+    set_mesh = jax.set_mesh(mesh) if told == "context" else contextlib.nullcontext()
+    with set_mesh:
+        inside, outside = collectives(gradient.lower(*bare).compile().as_text())
+    assert inside == []
+    assert outside.count("all-gather") == 1
 
 
 @pytest.mark.fast("explicit-LSTM")

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import MIB, drawn, step_loss, temporary_mib
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax.sharding import (
+    AbstractDevice,
+    AbstractMesh,
+    AxisType,
+    NamedSharding,
+    PartitionSpec as P,
+)
 
 import jaxrnn
 from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
@@ -317,6 +323,25 @@ def test_on_a_cpu_true_is_recompute():
     assert resolve(True, "tpu") == resolve(True, "gpu") == Offload(Recompute())
     assert resolve(True) == Recompute()
     assert resolve(False) == Keep()
+
+
+@pytest.mark.skipif(
+    "platform" not in AbstractDevice.__dataclass_fields__,
+    reason="the meshes of this JAX do not tell it",
+)
+def test_a_mesh_tells_the_platform():
+    """Of devices that need not be there, by their arrays or in context."""
+    tpu = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    for kind in AxisType.Auto, AxisType.Explicit:
+        mesh = AbstractMesh((1,), ("data",), (kind,), abstract_device=tpu)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert resolve(True) == Offload()
+            assert resolve(True, "cpu") == Recompute()
+        whole = NamedSharding(mesh, P())
+        loss, *types = step_loss(True, 100, 8, 2)
+        put = lambda x, s=whole: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+        traced = jax.jit(jax.grad(loss)).trace(*jax.tree.map(put, types))
+        assert "<host>" in str(traced.jaxpr)
 
 
 RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]

@@ -1,0 +1,146 @@
+"""The text of a compiled program: its computations, its loops and its collectives."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+_HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) .*\{\s*")
+_OPERATION = re.compile(r"(?:ROOT )?%?[\w.\-]+ = (\S.*?) ([a-z][a-z0-9\-]*)\(")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations"
+    r"|\w+_computation)=\{?((?:%?[\w.\-]+(?:, ?)?)+)"
+)
+_LOOP = re.compile(r"\b(?:body|condition)=%?([\w.\-]+)")
+_COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "all-to-all",
+    "collective-broadcast",
+    "collective-permute",
+    "ragged-all-to-all",
+    "reduce-scatter",
+)
+_ARRAY = re.compile(r"\b(pred|[subf]+\d+\w*|c\d+)\[([\d,]*)\]")
+
+
+class Operation(NamedTuple):
+    """An operation of a program.
+
+    Attributes:
+        kind: Such as "fusion" or "all-reduce-start".
+        types: The types of its results.
+        line: All of its text.
+    """
+
+    kind: str
+    types: str
+    line: str
+
+    @property
+    def called(self) -> list[str]:
+        """The names of the computations that it calls."""
+        names = ", ".join(_CALLED.findall(self.line))
+        return re.findall(r"[\w.\-]+", names)
+
+
+class Collective(NamedTuple):
+    """An exchange between devices: its kind, and the bytes of its result on one."""
+
+    kind: str
+    bytes: int
+
+
+class Program:
+    """A program's text, by computations.
+
+    Attributes:
+        computations: The operations of each computation, by its name.
+        entry: The name of the computation that calls the others.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.computations: dict[str, list[Operation]] = {}
+        self.entry, name = "", ""
+        for line in text.splitlines():
+            if not line.startswith((" ", "}")) and (head := _HEAD.fullmatch(line)):
+                name = head[2]
+                self.computations[name] = []
+                self.entry = name if head[1] else self.entry
+            elif found := _OPERATION.match(line.strip()) if name else None:
+                operation = Operation(found[2], found[1], line.strip())
+                self.computations[name].append(operation)
+
+    def in_loops(self) -> set[str]:
+        """The names of the computations that loops run, themselves or by calls."""
+        found, waiting = set(), []
+        for operation in self.operations():
+            waiting += _LOOP.findall(operation.line)
+        while waiting:
+            name = waiting.pop()
+            if name in self.computations and name not in found:
+                found.add(name)
+                for operation in self.computations[name]:
+                    waiting += operation.called
+        return found
+
+    def operations(self) -> Iterator[Operation]:
+        """All operations."""
+        for operations in self.computations.values():
+            yield from operations
+
+    def collectives(self) -> tuple[list[Collective], list[Collective]]:
+        """The collectives in loops, and those outside of them, each in order."""
+        in_loops = self.in_loops()
+        inside, outside = [], []
+        for name, operations in self.computations.items():
+            (inside if name in in_loops else outside).extend(operations)
+        return _collectives(inside), _collectives(outside)
+
+
+def collectives(text: str) -> tuple[list[str], list[str]]:
+    """The kinds of the collectives in a program's text: in loops, and outside."""
+    inside, outside = Program(text).collectives()
+    return [c.kind for c in inside], [c.kind for c in outside]
+
+
+def _collectives(operations: list[Operation]) -> list[Collective]:
+    """The collectives among operations.
+
+    A TPU runs a collective in parts, beside other work; these have a `chain_id`. Parts
+    of one kind and type count once.
+    """
+    whole, parts = [], set()
+    for operation in operations:
+        kind = operation.kind.removesuffix("-start")
+        if kind not in _COLLECTIVES:
+            continue
+        found = Collective(kind, _bytes(operation))
+        if "chain_id" in operation.line:
+            parts.add(found)
+        else:
+            whole.append(found)
+    return sorted([*whole, *parts])
+
+
+def _bytes(operation: Operation) -> int:
+    """The bytes of the results, without the operands that a start returns as well."""
+    sizes = [
+        int(np.prod([int(n) for n in shape.split(",") if n], dtype=np.int64))
+        * _bytes_of(dtype)
+        for dtype, shape in _ARRAY.findall(operation.types)
+    ]
+    is_start = operation.kind in ("all-gather-start", "collective-permute-start")
+    if is_start and operation.types.startswith("("):
+        # The operands, as many results, and counters without axes.
+        arrays = [size for size in sizes if size > 4] or sizes
+        return sum(arrays[len(arrays) // 2 :])
+    return sum(sizes)
+
+
+def _bytes_of(dtype: str) -> int:
+    if dtype == "pred":
+        return 1
+    bits = re.search(r"\d+", dtype)
+    return max(1, int(bits[0]) // 8) if bits else 0

@@ -1,0 +1,146 @@
+"""A program, compiled for devices that are not there, and what its compiler says.
+
+Cycles are the TPU compiler's own estimates, which leave out what waits for memory, and
+launches are counted. Neither is a measurement.
+"""
+
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from .hlo import Collective, Operation, Program
+
+MIB = 2**20
+# What is no work of a device.
+_FREE = frozenset(
+    {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What a compiler says about a program.
+
+    Attributes:
+        text: The compiled program.
+        temporary: The bytes of its temporary memory on a device.
+        host: The bytes of its temporary memory on the host.
+        seconds: How long it took to compile.
+        cycles: The TPU compiler's estimate; a loop counts as often as it runs. 0 for
+            other devices.
+        launches: The number of operations, of loops as often as they run. On a GPU
+            each is launched.
+        unknown_loops: The number of loops that run for a time that is known at run
+            time alone, and count once.
+        in_loops: The collectives in loops.
+        outside: The collectives outside of loops.
+    """
+
+    text: str = dataclasses.field(repr=False)
+    temporary: int
+    host: int
+    seconds: float
+    cycles: int
+    launches: int
+    unknown_loops: int
+    in_loops: list[Collective]
+    outside: list[Collective]
+
+
+def compiled_for(device: Any, fn: Callable, *types: Any) -> Compiled:
+    """`fn` compiled for one device.
+
+    The types are put on a mesh of that device, so that jaxrnn knows its platform.
+
+    Args:
+        device: One of `devices`.
+        fn: A function of trees of arrays.
+        *types: Its arguments, trees of `jax.ShapeDtypeStruct`.
+    """
+    mesh = Mesh(np.asarray([device]), ("device",))
+    return read(jax.jit(fn).lower(*on_mesh(types, NamedSharding(mesh, P()))))
+
+
+def on_mesh(types: Any, sharding: Any) -> Any:
+    """The types, with a sharding for each leaf or one for all."""
+    if isinstance(sharding, NamedSharding):
+        sharding = jax.tree.map(lambda _: sharding, types)
+    put = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+    return jax.tree.map(put, types, sharding)
+
+
+def read(lowered: Any) -> Compiled:
+    """What the compiler of its devices says about a lowered program."""
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    program = Program(text)
+    return Compiled(
+        text,
+        memory.temp_size_in_bytes,
+        memory.host_temp_size_in_bytes,
+        seconds,
+        *work_of(program),
+        *program.collectives(),
+    )
+
+
+def work_of(program: Program) -> tuple[int, int, int]:
+    """`(cycles, launches, unknown_loops)`; see `Compiled`."""
+    work = _Work(program)
+    cycles, launches = work.of(program.entry)
+    return cycles, launches, work.unknown_loops
+
+
+class _Work:
+    """The estimated cycles and the number of operations of a program's computations.
+
+    Of a conditional the dearer branch counts.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.unknown_loops = program, 0
+        self.of = functools.cache(self._of)
+
+    def _of(self, name: str) -> tuple[int, int]:
+        works = map(self._of_operation, self.program.computations.get(name, ()))
+        return _sums(list(works))
+
+    def _of_operation(self, operation: Operation) -> tuple[int, int]:
+        if operation.kind in _FREE or operation.kind.endswith("-done"):
+            return 0, 0
+        if operation.kind == "while":
+            times = self._trips(operation)
+            (body,) = re.findall(r"\bbody=%?([\w.\-]+)", operation.line)
+            cycles, launches = self.of(body)
+            return times * cycles, times * launches
+        if operation.kind == "conditional":
+            return max(map(self.of, operation.called))
+        if operation.kind == "call":
+            return _sums(list(map(self.of, operation.called)))
+        estimate = re.search(r'"estimated_cycles":"(\d+)"', operation.line)
+        return int(estimate[1]) if estimate else 0, 1
+
+    def _trips(self, loop: Operation) -> int:
+        """How often a loop runs: as the compiler notes it, or as its condition says."""
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line):
+            return int(known[1])
+        (condition,) = re.findall(r"\bcondition=%?([\w.\-]+)", loop.line)
+        lines = [o.line for o in self.program.computations[condition]]
+        constants = re.findall(r"s32\[\]\S* constant\((\d+)\)", "\n".join(lines))
+        if constants and any("direction=LT" in line for line in lines):
+            return max(map(int, constants))
+        self.unknown_loops += 1
+        return 1
+
+
+def _sums(works: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(cycles for cycles, _ in works), sum(launches for _, launches in works)

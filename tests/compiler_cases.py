@@ -1,0 +1,41 @@
+"""What the tests of `tests/compilers/` share: devices that are not there.
+
+They run where a compiler is installed and JAX runs on the CPU:
+
+    pip install 'jax[tpu,cuda12-local]'
+    JAX_PLATFORMS=cpu python -m pytest tests/compilers
+"""
+
+import functools
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from benchmarks.compilers import devices as kinds
+
+on_cpu = jax.config.jax_platforms == "cpu"
+MODULES = {"h100": "jax_cuda12_plugin"}  # The others need libtpu.
+HERE = [
+    kind
+    for kind in kinds.KINDS
+    if on_cpu and importlib.util.find_spec(MODULES.get(kind, "libtpu"))
+]
+devices = functools.cache(kinds.devices)
+
+
+if not HERE:  # The module that imports this one is skipped.
+    reason = "no compiler for TPUs or GPUs, or JAX_PLATFORMS is not cpu"
+    pytest.skip(reason, allow_module_level=True)
+
+
+def skipped_without(kind):
+    """The marks of a test for a kind of device."""
+    return () if kind in HERE else pytest.mark.skip("its compiler is not installed")
+
+
+def single(kind):
+    """The layout of arrays on one device."""
+    return NamedSharding(Mesh(np.asarray(devices(kind, 1)), ("device",)), P())

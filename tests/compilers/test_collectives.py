@@ -1,0 +1,96 @@
+"""On TPUs and GPUs devices exchange what they exchange outside of loops.
+
+The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/drivers`
+asks the first, these tests the others. Sizes are those of `benchmarks/collectives.py`.
+"""
+
+import itertools
+
+import pytest
+from compiler_cases import devices, skipped_without
+
+from benchmarks.collectives import DRIVERS, compiled
+from benchmarks.compilers.hlo import collectives
+
+# The layouts of parameters: whole, divided by rows, divided by columns.
+LAYOUTS = [
+    ("data", "auto"),
+    ("data", "explicit"),
+    ("data", "shard_map"),
+    ("FSDP", "auto"),
+    ("FSDP", "explicit"),
+    ("tensor", "auto"),
+    ("tensor", "explicit"),
+]
+FOUR = [("v5e", 4), ("h100", 4)]
+SIZES = [("v5e", 1), ("v5e", 16), ("h100", 1), ("h100", 8)]
+
+
+def on(sizes, *rows):
+    """Each row on each number of devices of a kind."""
+    cases = []
+    for (kind, count), row in itertools.product(sizes, rows):
+        marks, (_, axes, driver, _) = skipped_without(kind), row
+        if kind == "h100" and count > 1 and axes == "auto" and driver in GATHERED:
+            marks = marks or pytest.mark.xfail(reason=BRANCHES)
+        name = "-".join(map(str, (kind, count, *row)))
+        cases.append(pytest.param(kind, count, *row, marks=marks, id=name))
+    return cases
+
+
+# With lengths, XLA's GPU compiler makes whole what the branches of a chunk return.
+GATHERED = "dynamic_rnn", "bidirectional"
+BRANCHES = "a chunk of steps is gathered: see `docs/guide/devices.md`, which says so"
+
+LSTM = [(*layout, "dynamic_rnn", "LSTM") for layout in LAYOUTS]
+OTHERS = [
+    ("data", "explicit", "bidirectional", "LSTM"),
+    ("FSDP", "auto", "bidirectional", "LSTM"),
+    ("data", "shard_map", "bidirectional", "LSTM"),
+    ("data", "auto", "dynamic_rnn", "LSTM, GRU"),
+    ("FSDP", "explicit", "dynamic_rnn", "LSTM, GRU"),
+    ("tensor", "auto", "dynamic_rnn", "LSTM, GRU"),
+    ("data", "shard_map", "swap_memory", "LSTM"),
+    ("data", "shard_map", "raw_rnn", "LSTM"),
+    ("data", "shard_map", "beam_search", "LSTM"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "layout", "axes", "driver", "cell"),
+    [*on(FOUR, *LSTM, *OTHERS), *on(SIZES, *LSTM[2:5])],
+)
+def test_no_collective_in_a_loop(kind, count, layout, axes, driver, cell):
+    inside, outside = found(kind, count, layout, axes, driver, cell)
+    assert inside == []
+    assert ("all-gather" in outside) == (count > 1 and layout != "data")
+    assert ("all-reduce" in outside) == (count > 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "layout", "axes", "driver", "cell"),
+    on(
+        FOUR,
+        ("FSDP", "auto", "swap_memory", "LSTM"),
+        ("FSDP", "explicit", "swap_memory", "LSTM"),
+    ),
+)
+def test_segments_sum_their_gradients(kind, count, layout, axes, driver, cell):
+    inside, outside = found(kind, count, layout, axes, driver, cell)
+    assert set(inside) <= {"all-reduce", "reduce-scatter"}
+    assert "all-gather" in outside
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "layout", "axes", "driver", "cell"),
+    on(
+        [("v5e", 1), ("h100", 1)],
+        *(("data", "auto", driver, "LSTM") for driver in DRIVERS),
+    ),
+)
+def test_drivers_on_one_device(kind, count, layout, axes, driver, cell):
+    assert found(kind, count, layout, axes, driver, cell) == ([], [])
+
+
+def found(kind, count, *row):
+    return collectives(compiled(devices(kind, count), *row))

@@ -1,0 +1,155 @@
+"""Every driver compiles for TPUs and GPUs, with its gradients.
+
+`test_collectives.py` has those of `benchmarks/collectives.py`: `dynamic_rnn`,
+`bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiler_cases import devices, single, skipped_without
+from helpers import bound
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from benchmarks.compilers.program import on_mesh, read
+from jaxrnn import GRUCell, LSTMCell, contrib, decode, lite
+
+ROWS, TIME, SIZE = 4, 20, 8
+F32 = np.float32
+X = jax.ShapeDtypeStruct((ROWS, TIME, SIZE), F32)
+LENGTHS = [TIME, 0, 3, 11]
+CELL = bound(LSTMCell(SIZE), SIZE, F32)
+
+
+def steps_of(x):
+    return list(jnp.swapaxes(x[:, :4], 0, 1))
+
+
+def resets(x):
+    starts = x[..., 0] > 1
+    return jaxrnn.dynamic_rnn(CELL, x, dtype=F32, resets=starts)
+
+
+def stack(x):
+    cells = [bound(GRUCell(SIZE), SIZE, F32)], [CELL]
+    return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=F32)
+
+
+def packed(x):
+    pack = jaxrnn.pack_sequences(np.ones(x.shape, F32), LENGTHS)
+    pack = dataclasses.replace(pack, inputs=pack.inputs * x[:1, :1])
+    outputs, state = jaxrnn.packed_rnn(CELL, pack, dtype=F32)
+    return pack.unpack(outputs), state
+
+
+def saving(x):
+    zeros = np.zeros((ROWS, SIZE), F32)
+    saver = jaxrnn.StateSaver({"c": zeros, "h": zeros})
+    return jaxrnn.static_state_saving_rnn(CELL, steps_of(x), saver, ("c", "h"))
+
+
+def both_ways(x):
+    return jaxrnn.static_bidirectional_rnn(CELL, CELL, steps_of(x), dtype=F32)
+
+
+def tensor_array(x):
+    """A loop that reads and writes arrays, without a cell."""
+    given = jaxrnn.TensorArray(F32, TIME).unstack(jnp.swapaxes(x, 0, 1))
+    step = lambda t, written: written.write(t, jnp.tanh(given.read(t)))
+    return jax.lax.fori_loop(0, TIME, step, given).stack()
+
+
+def lite_loop(x):
+    cell = bound(lite.TFLiteLSTMCell(SIZE), SIZE, F32)
+    return lite.dynamic_rnn(cell, jnp.swapaxes(x, 0, 1), LENGTHS, dtype=F32)
+
+
+def attention(x):
+    """A decoder of `contrib` that attends to the inputs."""
+    mechanism = contrib.LuongAttention(SIZE, SIZE)
+    cell = contrib.AttentionWrapper(LSTMCell(SIZE), mechanism, SIZE)
+    params = bound(cell, SIZE, F32).params
+    state = cell.initial_state(x, LENGTHS)
+    helper = contrib.TrainingHelper(x, np.asarray(LENGTHS, np.int32))
+    decoder = contrib.BasicDecoder(cell.bind(params), helper, state)
+    outputs, _, _ = contrib.dynamic_decode(decoder)
+    return outputs
+
+
+def sampled(x):
+    embed = lambda ids: jax.nn.one_hot(ids, SIZE, dtype=F32)
+    state = CELL.zero_state(ROWS, F32)
+    state = jax.tree.map(lambda s: s + x[:, 0], state)
+    key, start = jax.random.key(0), np.zeros(ROWS, np.int32)
+    return decode.sample(CELL, embed, lambda y: y, state, start, 1, 12, key).scores
+
+
+DRIVERS = [
+    resets,
+    stack,
+    packed,
+    saving,
+    both_ways,
+    tensor_array,
+    lite_loop,
+    attention,
+    sampled,
+]
+KINDS = [
+    pytest.param(kind, marks=skipped_without(kind), id=kind) for kind in ("v5e", "h100")
+]
+
+
+@pytest.mark.parametrize("run", DRIVERS, ids=lambda run: run.__name__)
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiles(kind, run):
+    assert read(lowered(run, kind)).temporary >= 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_true_stores_states_on_the_host(kind):
+    """As compiled on a CPU, of which `swap_memory=True` would store nothing there."""
+    x = jax.ShapeDtypeStruct((ROWS, 400, SIZE), F32)
+
+    def host_memory(swap_memory):
+        run = lambda x: jaxrnn.dynamic_rnn(CELL, x, dtype=F32, swap_memory=swap_memory)
+        return read(lowered(run, kind, x)).host
+
+    states = 20 * 2 * ROWS * SIZE * 4  # Before 20 segments, of c and h.
+    assert host_memory(False) == 0
+    assert host_memory(True) >= states
+    assert host_memory(jaxrnn.memory.Recompute()) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pipeline_sends_a_chunk_at_a_time(kind):
+    mesh = Mesh(np.asarray(devices(kind, 4)), ("stage",))
+    params = jax.tree.map(lambda p: np.stack([p] * 4), CELL.params)
+
+    def stage(params, x):
+        cell = LSTMCell(SIZE).bind(params)
+        return jaxrnn.pipelined_rnn(cell, x, dtype=F32, axis_name="stage", chunk=4)[0]
+
+    run = jax.shard_map(stage, mesh=mesh, in_specs=(P("stage"), P()), out_specs=P())
+    loss = lambda params, x: jnp.sum(run(params, x) ** 2)
+    layouts = NamedSharding(mesh, P("stage")), NamedSharding(mesh, P())
+    types = [on_mesh(t, s) for t, s in zip((params, X), layouts, strict=True)]
+    program = read(jax.jit(jax.grad(loss)).lower(*types))
+    assert {c.kind for c in program.in_loops} == {"collective-permute"}
+
+
+def lowered(run, kind, x=X):
+    """The results of `run` and the gradient of their sum."""
+
+    def loss(x):
+        results = run(x)
+        leaves = jax.tree.leaves(results)
+        floats = [y for y in leaves if np.issubdtype(y.dtype, np.floating)]
+        return sum(jnp.sum(jnp.sin(y)) for y in floats), results
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    return gradient.lower(on_mesh(x, single(kind)))
