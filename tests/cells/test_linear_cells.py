@@ -265,18 +265,16 @@ def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
     assert not [m for m in caplog.messages if "Compiling" in m]
 
 
-def test_the_target_decides_the_size_of_blocks():
-    """Eight blocks of 512 steps as compiled for CPUs, and one for TPUs."""
-    cell, xs = jaxrnn.MinGRUCell(128), jnp.ones((4096, 8, 16), jnp.float32)
+@pytest.mark.parametrize(("platform", "size"), [("cpu", 512), ("tpu", 1024)])
+def test_the_platform_of_the_mesh_decides_the_size_of_blocks(
+    platform, size, monkeypatch
+):
+    monkeypatch.setattr(sequence, "platform_of", lambda _: platform)
+    cell, xs = jaxrnn.MinGRUCell(128), jnp.ones((4 * size, 8, 16), jnp.float32)
     bound = cell.bind(drawn(cell, xs[0]))
-    run = jax.jit(
-        lambda xs: jaxrnn.dynamic_rnn(bound, xs, time_major=True, dtype=xs.dtype)
-    )
-    traced = run.trace(xs)
-    lower = lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
-    blocks = "tensor<8x512x8x16xf32>"
-    assert blocks in lower("cpu")
-    assert blocks not in lower("tpu")
+    run = lambda xs: jaxrnn.dynamic_rnn(bound, xs, time_major=True, dtype=xs.dtype)
+    text = jax.jit(run).lower(xs).as_text()
+    assert f"tensor<4x{size}x8x16xf32>" in text
 
 
 @pytest.mark.parametrize(

@@ -30,17 +30,11 @@ def on(sizes, *rows):
     """Each row on each number of devices of a kind."""
     cases = []
     for (kind, count), row in itertools.product(sizes, rows):
-        marks, (_, axes, driver, _) = skipped_without(kind), row
-        if kind == "h100" and count > 1 and axes == "auto" and driver in GATHERED:
-            marks = marks or pytest.mark.xfail(reason=BRANCHES)
         name = "-".join(map(str, (kind, count, *row)))
+        marks = skipped_without(kind)
         cases.append(pytest.param(kind, count, *row, marks=marks, id=name))
     return cases
 
-
-# With lengths, XLA's GPU compiler makes whole what the branches of a chunk return.
-GATHERED = "dynamic_rnn", "bidirectional"
-BRANCHES = "a chunk of steps is gathered: see `docs/guide/devices.md`, which says so"
 
 LSTM = [(*layout, "dynamic_rnn", "LSTM") for layout in LAYOUTS]
 OTHERS = [
