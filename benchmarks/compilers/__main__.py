@@ -1,0 +1,84 @@
+"""What the compilers of TPUs and GPUs say of jaxrnn's loops, beside peers.
+
+    JAX_PLATFORMS=cpu python -m benchmarks.compilers --target v5e
+
+Nothing runs. Cycles are the estimate of the TPU's compiler, which leaves out what waits
+for memory, and of a product with elementwise work fused to it counts the product alone.
+Of GPUs the launches are counted. The table goes to `benchmarks/results/`.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import pathlib
+import re
+
+import jax
+from tqdm import tqdm
+
+from .devices import KINDS, devices
+from .program import MIB, Compiled, compiled_for
+from .programs import Row, loops, recurrences
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+PACKAGES = "jax", "jaxlib", "flax", "libtpu", "jax-cuda12-plugin"
+
+
+def measure(device: jax.Device, row: Row) -> tuple[Compiled, Compiled]:
+    """What the compiler says of ours and of the peer's."""
+    nets = row.ours, row.peer
+    ours, peer = (compiled_for(device, fn, params, *row.types) for fn, params in nets)
+    return ours, peer
+
+
+def line(row: Row, ours: Compiled, peer: Compiled) -> str:
+    """A line of the table, with ours divided by the peer's in the third column."""
+    if ours.cycles:
+        work = [f"{one.cycles / 1e6:.2f}" for one in (ours, peer)]
+        ratio = ours.cycles / peer.cycles
+    else:
+        work = [f"{one.launches:,}" for one in (ours, peer)]
+        ratio = ours.launches / peer.launches
+    memory = [f"{one.temporary / MIB:,.0f}" for one in (ours, peer)]
+    seconds = [f"{one.seconds:.1f}" for one in (ours, peer)]
+    cells = row.name, str(row.sizes), *work, f"{ratio:.2f}", *memory, *seconds
+    return f"| {' | '.join(cells)} |"
+
+
+def head(target: str) -> list[str]:
+    """The title of the page, its versions, and the names of columns."""
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
+    versions = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
+    work = "launches" if target == "h100" else "cycles, millions"
+    columns = [f"{what}: ours | peer" for what in (work, "MiB", "seconds")]
+    columns.insert(1, "ours ÷ peer")
+    return [
+        f"# What the compiler of the {target} says",
+        f"{datetime.date.today().isoformat()}; {', '.join(versions)}; float32. Nothing "
+        "was run: cycles are estimated by the compiler, launches are counted. MiB are "
+        "of temporary memory, seconds those of one compilation beside other work.",
+        f"| program | sizes | {' | '.join(columns)} |\n{'|---' * 9}|",
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compiles all programs, prints the table and writes it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--target", choices=KINDS, default="v5e")
+    parser.add_argument("--only", metavar="REGEX", default="", help="of the programs")
+    options = parser.parse_args(arguments)
+    (device,), text = devices(options.target), "\n\n".join(head(options.target))
+    file = RESULTS / f"compilers_{options.target}.md"
+    rows = [*loops(), *recurrences()]
+    rows = [row for row in rows if re.search(options.only, f"{row.name} {row.sizes}")]
+    for row in tqdm(rows):
+        text += "\n" + line(row, *measure(device, row))
+    print(text)
+    if not options.only:
+        file.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The programs whose estimates are compared: those of jaxrnn and of a peer."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+from jaxrnn._sequences.recurrence import plus, times
+
+Fn = Callable[..., Any]
+
+
+class Sizes(NamedTuple):
+    """Rows, steps, inputs and units, and whether time is the first axis."""
+
+    batch: int
+    time: int
+    depth: int
+    units: int
+    time_major: bool = False
+
+    def __str__(self) -> str:
+        layout = ", time-major" if self.time_major else ""
+        return f"B{self.batch} T{self.time} D{self.depth} H{self.units}{layout}"
+
+    @property
+    def inputs(self) -> jax.ShapeDtypeStruct:
+        """Their type, float32."""
+        first = (self.time, self.batch) if self.time_major else (self.batch, self.time)
+        return jax.ShapeDtypeStruct((*first, self.depth), jnp.float32)
+
+
+class Row(NamedTuple):
+    """A program of the table, by ours and by the peer.
+
+    Attributes:
+        name: What it computes.
+        sizes: Of what.
+        ours: The function of jaxrnn, and its parameters' types.
+        peer: That of the peer.
+        types: The types of the other arguments.
+    """
+
+    name: str
+    sizes: Sizes
+    ours: tuple[Fn, Any]
+    peer: tuple[Fn, Any]
+    types: tuple
+
+
+LOOPS = [
+    Sizes(64, 256, 256, 512),
+    Sizes(64, 256, 256, 512, time_major=True),
+    Sizes(16, 512, 128, 1024),
+    Sizes(128, 64, 512, 256),
+]
+RECURRENCES = [Sizes(8, 1024, 512, 512), Sizes(4, 8192, 512, 512)]
+CELLS = {
+    "LSTM": (jaxrnn.LSTMCell, nn.OptimizedLSTMCell),
+    "GRU": (jaxrnn.CudnnCompatibleGRUCell, nn.GRUCell),
+}
+LINEAR_CELLS = [jaxrnn.MinGRUCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell]
+
+
+def loops() -> Iterator[Row]:
+    """LSTMs and GRUs beside those of Flax linen, forward and gradient."""
+    for sizes in LOOPS:
+        for name, (cell, peer) in CELLS.items():
+            nets = _jaxrnn(cell(sizes.units), sizes), _linen(peer(sizes.units), sizes)
+            for lengths in (False, True):
+                types = (jax.ShapeDtypeStruct((sizes.batch,), jnp.int32),) * lengths
+                types = sizes.inputs, *types
+                what = f"{name}, lengths" if lengths else name
+                yield Row(what, sizes, *nets, types)
+                nets_of_gradient = [(gradient(fn), params) for fn, params in nets]
+                yield Row(f"{what}, gradient", sizes, *nets_of_gradient, types)
+
+
+def recurrences() -> Iterator[Row]:
+    """Gradients of linear recurrences, beside `jax.lax.associative_scan`."""
+    for sizes in RECURRENCES:
+        for kind in LINEAR_CELLS:
+            cell = kind(sizes.units)
+            ours, params = _jaxrnn(cell, sizes)
+            nets = [(gradient(fn), params) for fn in (ours, _by_tree(cell))]
+            yield Row(f"{kind.__name__}, gradient", sizes, *nets, (sizes.inputs,))
+
+
+def gradient(fn: Fn) -> Fn:
+    """The gradients by parameters and inputs of the sum of squared outputs."""
+    loss = lambda *args: jnp.sum(fn(*args)[0] ** 2)
+    return jax.grad(loss, (0, 1))
+
+
+def _jaxrnn(cell: Any, sizes: Sizes) -> tuple[Fn, Any]:
+    def run(params: Any, xs: Any, lengths: Any = None) -> tuple:
+        options = {"time_major": sizes.time_major, "implementation": "xla"}
+        return jaxrnn.dynamic_rnn(
+            cell.bind(params), xs, lengths, dtype=xs.dtype, **options
+        )
+
+    step = jax.ShapeDtypeStruct((sizes.batch, sizes.depth), jnp.float32)
+    return run, jax.eval_shape(lambda x: cell.init(jax.random.key(0), x), step)
+
+
+def _linen(cell: nn.RNNCellBase, sizes: Sizes) -> tuple[Fn, Any]:
+    rnn = nn.RNN(cell, time_major=sizes.time_major, return_carry=True)
+
+    def run(params: Any, xs: Any, lengths: Any = None) -> tuple:
+        return rnn.apply(params, xs, seq_lengths=lengths)[::-1]
+
+    init = lambda xs: rnn.init(jax.random.key(0), xs)
+    return run, jax.eval_shape(init, sizes.inputs)
+
+
+def _by_tree(cell: Any) -> Fn:
+    """A linear recurrence from zeros, all steps at once."""
+
+    def join(first: tuple, second: tuple) -> tuple:
+        (a, b), (a_after, b_after) = first, second
+        return times(a_after, a), plus(times(a_after, b), b_after)
+
+    def run(params: Any, xs: Any) -> tuple:
+        state = cell.zero_state(xs.shape[0], xs.dtype)
+        of_step = lambda x: cell.wide_coefficients(params, x, state)
+        a, b, rest = jax.vmap(of_step, in_axes=1)(xs)
+        _, states = jax.lax.associative_scan(join, (a, b))
+        output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
+        return jax.vmap(output, out_axes=1)(states, rest), None
+
+    return run
