@@ -106,8 +106,8 @@ def forward(
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
-    What is saved are `(zs, state)` of each step, `[time, batch, size]`: the product of
-    each stage, as the list of its blocks, and the state on which the cell was run.
+    What is saved are `(zs, state)` of each step, `[time, batch, size]`: the products of
+    the stages, and the state on which the cell was run.
     """
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
@@ -122,7 +122,7 @@ def forward(
         output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
-        return (t + 1, state), (output, (_blocks(cell, zs), before) if save else ())
+        return (t + 1, state), (output, (zs, before) if save else ())
 
     carry, skipped = (jnp.int32(0), primals.state), None
     if save and steps.longest is not None:
@@ -135,21 +135,6 @@ def forward(
     return outputs, state, saved
 
 
-def _blocks(cell: Any, zs: list[Array]) -> list[list[Array]]:
-    """The blocks into which updates split each product.
-
-    They are saved in arrays of their own: the compiler of TPUs estimates a fifth fewer
-    cycles for the gradient of an LSTM.
-    """
-    split = lambda stage, z: jnp.split(z, stage.blocks or 1, axis=-1)
-    return list(map(split, cell.stages, zs))
-
-
-def joined(zs: list[list[Array]]) -> list[Array]:
-    """The products, of whose blocks `forward` saves lists."""
-    return [jnp.concatenate(blocks, axis=-1) for blocks in zs]
-
-
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     """`(product, xs, steps)`: how a step computes its products, and from what."""
     products, xs = primals.products, primals.xs
@@ -159,8 +144,9 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(primals, steps)
 
-    # On TPUs `[inputs, operand] @ kernel` would write the concatenation at every step;
-    # on CPUs the two forms differ by less than 3 %.
+    # Two products a step: in one, `[inputs, operand] @ kernel`, TPUs write the joined
+    # operands at every step, and GPUs launch half as many operations again for a GRU.
+    # On CPUs the two forms differ by less than 3 %.
     def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         if stage.takes_inputs:
@@ -217,7 +203,7 @@ def _product_tangents(
     All that they read is known before the loop. In rows that are not alive it must be
     finite, and does not affect the result.
     """
-    zs = joined(saved[0])
+    zs, _ = saved
     xs = steps.zero_dead(primals.xs)
 
     def of_all_steps() -> list[Array | None]:
@@ -277,8 +263,7 @@ def _push_state(
         (_, carry), (d_operand, d_carry) = jax.jvp(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
-        stages = zip(cell.stages, matrices, joined(zs), d_zs, strict=True)
-        for stage, matrix, z, d_z in stages:
+        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
             pushed = dot(d_operand, matrix, z.dtype)
             d_z = pushed if d_z is None else d_z[0] + pushed
             (_, carry), (d_operand, d_carry) = push_update(
@@ -329,7 +314,7 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     def step(zs: list, state: PyTree) -> list[Array]:
         operand, carry = cell.enter(state)
         operands = [operand]
-        for stage, z in zip(cell.stages[:-1], joined(zs), strict=False):
+        for stage, z in zip(cell.stages[:-1], zs, strict=False):
             operand, carry = stage.update(elementwise, z, carry)
             operands.append(operand)
         return operands

@@ -114,9 +114,7 @@ class NativeLoop:
         swap = steps.swap_time
         primals = primals._replace(xs=swap(primals.xs))
         tangents = tangents._replace(xs=swap(tangents.xs))
-        zs, states = swap(saved)
-        saved = [[z] for z in zs], states
-        args = self.cell, primals, steps.time_first(), saved, tangents
+        args = self.cell, primals, steps.time_first(), swap(saved), tangents
         d_outputs, d_state = xla_loop.push_forward(*args)
         return swap(d_outputs), d_state
 
@@ -137,8 +135,6 @@ class NativeLoop:
         primals = primals._replace(xs=swap(primals.xs))
         results = xla_loop.forward(self.cell, primals, steps.time_first(), save)
         outputs, state, saved = results
-        if save:  # The native loop does not save the blocks apart.
-            saved = xla_loop.joined(saved[0]), saved[1]
         return swap(outputs), state, swap(saved)
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
