@@ -30,6 +30,7 @@ class Compiled:
 
     Attributes:
         text: The compiled program.
+        arguments: The bytes of its arguments on a device.
         temporary: The bytes of its temporary memory on a device.
         host: The bytes of its temporary memory on the host.
         seconds: How long it took to compile.
@@ -44,6 +45,7 @@ class Compiled:
     """
 
     text: str = dataclasses.field(repr=False)
+    arguments: int
     temporary: int
     host: int
     seconds: float
@@ -85,6 +87,7 @@ def read(lowered: Any) -> Compiled:
     program = Program(text)
     return Compiled(
         text,
+        memory.argument_size_in_bytes,
         memory.temp_size_in_bytes,
         memory.host_temp_size_in_bytes,
         seconds,

@@ -43,6 +43,7 @@ WORDS = {
     "guide/weights": {"each-library": ["weights", "convert"]},
     "guide/accelerators": {"": ["gpu", "tpu", "cudnn"]},
     "guide/devices": {"": ["sharding", "data parallel"]},
+    "guide/one_to_256": {"": ["scaling", "256 chips"]},
     "guide/export": {"": ["onnx", "tflite", "streaming"]},
     "api/generated/jaxrnn.LSTMCell": {"": ["LSTM"]},
     "api/generated/jaxrnn.GRUCell": {"": ["GRU"]},

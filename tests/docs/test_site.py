@@ -33,6 +33,8 @@ SEARCHES = {
     "variable length": "guide/lengths",
     "stateful": "guide/long_sequences",
     "BPTT": "guide/long_sequences",
+    "scaling": "guide/one_to_256",
+    "256 chips": "guide/one_to_256",
 }
 
 
