@@ -28,7 +28,7 @@ class LinearRecurrenceCell(ParallelCell):
     A subclass has `param_specs`, `coefficients` and, unless its output is its state,
     `output`; `init` and `apply` follow from them. So does `apply_sequence`: over whole
     sequences products and gates are computed for many steps at once, and the states by
-    a loop of one multiplication a step (on CPUs), or for chunks of steps in parallel.
+    a loop of one multiplication a step (on CPUs), or by a tree of steps.
 
     Inputs are `[batch, depth]` and floating; parameters and outputs have their dtype.
     The state is `[batch, units]`, or a `ComplexState` of two such arrays, and may be

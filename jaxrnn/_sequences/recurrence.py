@@ -1,15 +1,12 @@
 """The states of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`, in two forms.
 
-A step takes the state through as `A * h + S`, and so do several steps. So time can be
-divided into chunks: the A and S of every chunk, all chunks at once; the states between
-them, which are a recurrence over chunks; and the steps again, from these states.
+One form runs step after step. The other joins steps in a tree: a step takes the state
+through as `a * h + x`, and so do two steps after one another, with another a and x.
 
 The tangent of a recurrence is the same recurrence of `da_t * h_{t-1} + dx_t`. Its
 numbers are real, or complex as pairs of real arrays.
 """
 
-import functools
-import math
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -62,8 +59,8 @@ def linear_recurrence(
     """`(hs, h)`: the states after all steps of `h' = a * h + x`, and the last one.
 
     Args:
-        a: `[time, batch, units]`. Where time is divided into chunks, products of many
-            factors are formed: they should not exceed 1.
+        a: `[time, batch, units]`. In a tree, products of many factors are formed: they
+            should not exceed 1.
         x: Of the same shape.
         h: The state before the first step, `[batch, units]`.
         restarting: Bool `[time, batch]`: where a row restarts, and the state before the
@@ -94,9 +91,9 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
 
     On CPUs the loop runs whatever the number: its step is compiled into one function
     that costs 0.15 us and, unlike any form in parallel, reads and writes each number
-    once. Of T = 8192, B = 1 and 8, H = 256 it took 1.2 and 36 ms, in chunks 2.2 and 53,
-    `lax.associative_scan` 13 and 197. Elsewhere a step of a loop costs microseconds,
-    whatever its size; in chunks some `4 sqrt(T)` of T steps follow one another.
+    once. Of T = 8192, B = 1 and 8, H = 256 it took 1.2 and 36 ms, the tree 13 and 197.
+    Elsewhere a step of a loop costs microseconds, whatever its size: of the gradient of
+    1024 steps a GPU launches some 40 operations by the tree, several a step by a loop.
 
     Args:
         factors: `(a, restarting)`; see `linear_recurrence`.
@@ -105,7 +102,7 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     """
     if jax.tree.leaves(x)[0].shape[0] < 64:
         return by_loop(factors, x, h)
-    return jax.lax.platform_dependent(factors, x, h, cpu=by_loop, default=by_chunks)
+    return jax.lax.platform_dependent(factors, x, h, cpu=by_loop, default=by_tree)
 
 
 def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
@@ -119,52 +116,18 @@ def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     return hs, last
 
 
-def by_chunks(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
-    """Chunks of about `sqrt(T)` steps, all of them at once."""
-    time = jax.tree.leaves(x)[0].shape[0]
-    a, restarting = factors
-    divide = functools.partial(_divided, math.isqrt(time))
-    # The steps that fill the last chunk keep the state: a = 1, x = 0.
-    a = jax.tree.map(divide, a, one_like(a))
-    restarting, x = jax.tree.map(divide, (restarting, x))
-    before, last = _states_between(a, restarting, x, h)
-    hs, _ = by_loop((a, restarting), x, before)
-    joined = lambda h: jax.lax.collapse(jnp.swapaxes(h, 0, 1), 0, 2)[:time]
-    return jax.tree.map(joined, hs), last
+def by_tree(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+    """All steps at once, by a tree of about `log2(T)` levels."""
 
+    def join(first: Any, second: Any) -> Any:
+        (a, restarting, x), (a_after, restarting_after, x_after) = first, second
+        through = lambda s: _zero_at(restarting_after, times(a_after, s))
+        either = jax.tree.map(jnp.logical_or, restarting, restarting_after)
+        return through(a), either, plus(through(x), x_after)
 
-def _divided(size: int, x: Array, added: float = 0) -> Array:
-    """`[size, chunks, ...]`, chunks of `size` steps of `x`."""
-    widths = [(0, -x.shape[0] % size)] + [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(x, widths, constant_values=added)
-    shape = (padded.shape[0] // size, size, *x.shape[1:])
-    return jnp.swapaxes(padded.reshape(shape), 0, 1)
-
-
-def _states_between(
-    a: Element, restarting: Array | None, x: Element, h: Element
-) -> tuple[Element, Element]:
-    """The state before each chunk, and the one after the last."""
-
-    # Two loops, each linear in its carry: JAX can transpose such loops alone.
-    def multiply(factor: Element, scanned: Any) -> tuple[Element, None]:
-        a, restarting = scanned
-        return _zero_at(restarting, times(a, factor)), None
-
-    def add(added: Element, scanned: Any) -> tuple[Element, None]:
-        return _step(added, *scanned), None
-
-    zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), (a, x))
-    ones, zeros = as_varying_as((a, x), (plus(zeros[0], one_like(a)), zeros[1]))
-    factor, _ = jax.lax.scan(multiply, ones, (a, restarting))
-    added, _ = jax.lax.scan(add, zeros, (a, restarting, x))
-
-    def chunk(h: Element, scanned: Any) -> tuple[Element, Element]:
-        return _step(h, *scanned), h
-
-    restarting = None if restarting is None else jnp.any(restarting, axis=0)
-    last, before = jax.lax.scan(chunk, h, (factor, restarting, added))
-    return before, last
+    a, restarting, x = jax.lax.associative_scan(join, (*factors, x))
+    hs = _step(jax.tree.map(lambda h: h[None], h), a, restarting, x)
+    return hs, jax.tree.map(lambda h: h[-1], hs)
 
 
 def _step(h: Element, a: Element, restarting: Array | None, x: Element) -> Element:

@@ -10,7 +10,7 @@ from helpers import assert_same, drawn
 
 import jaxrnn
 from jaxrnn._sequences import linear as sequence, recurrence
-from jaxrnn._sequences.recurrence import by_chunks, by_loop
+from jaxrnn._sequences.recurrence import by_loop, by_tree
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
 ZEROS = jax.nn.initializers.zeros
@@ -105,8 +105,8 @@ def test_qrnn_is_a_convolution_and_a_pooling(pooling):
     np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-9)
 
 
-@pytest.mark.fast("chunks")
-@pytest.mark.parametrize("form", [by_loop, by_chunks], ids=["loop", "chunks"])
+@pytest.mark.fast("tree")
+@pytest.mark.parametrize("form", [by_loop, by_tree], ids=["loop", "tree"])
 def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
     """Blocks of 8 of 21 steps, with lengths, padding of NaN, and packed rows."""
     monkeypatch.setattr(recurrence, "run_steps", form)
@@ -137,7 +137,7 @@ def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
 
 @pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(4), jaxrnn.RGLRUCell(4, 2)])
 def test_no_rows(cell):
-    """64 steps, so that the form in chunks is traced too."""
+    """64 steps, so that the tree is traced too."""
     xs = jnp.ones((0, 64, 4))
     params = drawn(cell, xs[:, 0])
     outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)

@@ -33,7 +33,7 @@ def as_complex(state):
     return np.asarray(state.real) + 1j * np.asarray(state.imag)
 
 
-@pytest.mark.parametrize("form", [recurrence.by_loop, recurrence.by_chunks])
+@pytest.mark.parametrize("form", [recurrence.by_loop, recurrence.by_tree])
 def test_same_as_the_papers_equations(form, monkeypatch):
     monkeypatch.setattr(recurrence, "run_steps", form)
     rng = np.random.default_rng(1)
