@@ -2,6 +2,9 @@
 
     pip install "jax[tpu,cuda12-local]"  # Two compilers; no device, driver or CUDA.
 
-`devices.py` makes the devices, `program.py` compiles for them and measures, `hlo.py`
-reads the text of a compiled program. Nothing runs.
+`jaxrnn/_drivers/absent_devices.py` makes the devices, `program.py` compiles for them
+and measures, `hlo.py` reads the text of a compiled program. Nothing runs.
+
+Set JAX_PLATFORMS=cpu, or `jax.config.update("jax_platforms", "cpu")` before JAX starts.
+Otherwise JAX looks for TPUs and GPUs, and its CUDA plugin gives up without one.
 """
