@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from benchmarks.compilers import devices as kinds
+from jaxrnn._drivers.absent_devices import KINDS, absent_devices
 
 on_cpu = jax.config.jax_platforms == "cpu"
 MODULES = {"h100": "jax_cuda12_plugin"}  # The others need libtpu.
 HERE = [
     kind
-    for kind in kinds.KINDS
+    for kind in KINDS
     if on_cpu and importlib.util.find_spec(MODULES.get(kind, "libtpu"))
 ]
-devices = functools.cache(kinds.devices)
+devices = functools.cache(absent_devices)
 
 
 if not HERE:  # The module that imports this one is skipped.

@@ -16,7 +16,8 @@ import re
 import jax
 from tqdm import tqdm
 
-from .devices import KINDS, devices
+from jaxrnn._drivers.absent_devices import KINDS, absent_devices
+
 from .program import MIB, Compiled, compiled_for
 from .programs import Row, loops, recurrences
 
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--target", choices=KINDS, default="v5e")
     parser.add_argument("--only", metavar="REGEX", default="", help="of the programs")
     options = parser.parse_args(arguments)
-    (device,), text = devices(options.target), "\n\n".join(head(options.target))
+    (device,), text = absent_devices(options.target), "\n\n".join(head(options.target))
     file = RESULTS / f"compilers_{options.target}.md"
     rows = [*loops(), *recurrences()]
     rows = [row for row in rows if re.search(options.only, f"{row.name} {row.sizes}")]

@@ -62,7 +62,7 @@ def compiled_for(device: Any, fn: Callable, *types: Any) -> Compiled:
     The types are put on a mesh of that device, so that jaxrnn knows its platform.
 
     Args:
-        device: One of `devices`.
+        device: One of `absent_devices`.
         fn: A function of trees of arrays.
         *types: Its arguments, trees of `jax.ShapeDtypeStruct`.
     """

@@ -55,6 +55,9 @@ WORDS = {
     "recipes/speech_ctc": {"": ["CTC", "speech"]},
     "recipes/sweeps": {"": ["sweep", "seeds"]},
     "recipes/serving": {"": ["serving", "deployment", "stateful"]},
+    "recipes/will_it_fit": {
+        "": ["out of memory", "OOM", "HBM", "RESOURCE_EXHAUSTED", "TPU memory"]
+    },
     "tutorials/letters_to_sounds": {"": ["pronunciation", "g2p"]},
 }
 

@@ -80,7 +80,8 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
 
     Compilers gather an array where it is read: in a loop, at every step.
     """
-    meshes = meshes_of((cell, beside))
+    # On a mesh of one device an array is whole already.
+    meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
     mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
     if mesh is None:
         return cell

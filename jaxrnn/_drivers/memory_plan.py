@@ -8,21 +8,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .._base.arguments import INT32_MAX, as_dtype, check_instance, check_time_major
-from .._base.errors import describe
+from .._base.errors import describe, error_note
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
 from .._time.segments import RESIDUALS
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._strategy import as_strategy, plan_of
+from .absent_devices import KINDS, absent_devices
 from .dynamic_rnn import dynamic_rnn
 
 _CALLER = "memory_plan"
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
-_HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
+_HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
+_PEAK_ON_HOST = _HEAD.index("peak on host")
 _ON_CPU = "On the CPU, host and device share one memory: peaks are those of both."
 # Of one array XLA counts bytes in 64 bits, and ends the process beyond that.
 _MOST_BYTES = 2**60
@@ -45,7 +49,7 @@ class PlannedStrategy:
         saved: Bytes that are saved between the forward and the backward pass.
         peak: Bytes that the compiled program needs beside its arguments and results,
             including what is saved. On a CPU, where both share one memory, all of it
-            is the device's.
+            is the device's. A TPU's fast memory is not counted.
         extra_flops: Floating-point operations of the steps that are computed again.
         extra_share: `extra_flops` as a share of those of training without
             recomputation: a forward pass, and twice that for the backward pass.
@@ -67,15 +71,22 @@ class MemoryPlan:
         rows: A `PlannedStrategy` for each strategy, in the given order.
         inputs: Bytes of the inputs.
         outputs: Bytes of the outputs.
+        device: The kind of device that the programs are compiled for, by the name that
+            JAX gives it, such as "cpu" or "TPU v5 lite".
     """
 
     title: str
     rows: tuple[PlannedStrategy, ...]
     inputs: int
     outputs: int
+    device: str = "cpu"
 
     def __str__(self) -> str:
-        table = [_HEAD, *map(_texts, self.rows)]
+        table, last = [_HEAD, *map(_texts, self.rows)], _ON_CPU
+        if self.device == "cpu":
+            table = [row[:_PEAK_ON_HOST] + row[_PEAK_ON_HOST + 1 :] for row in table]
+        else:
+            last = f"Compiled for {self.device}; nothing was run."
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         first, *rest = (
             "  ".join([name.ljust(widths[0]), *map(str.rjust, row, widths[1:])])
@@ -83,12 +94,12 @@ class MemoryPlan:
         )
         sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
         beside = f"Besides: {sizes}, twice that if the loss reads them."
-        lines = [self.title, "", first, "-" * len(first), *rest, "", beside, _ON_CPU]
+        lines = [self.title, "", first, "-" * len(first), *rest, "", beside, last]
         return "\n".join(lines)
 
 
 def _texts(row: PlannedStrategy) -> tuple[str, ...]:
-    sizes = row.saved.device, row.saved.host, row.peak.device
+    sizes = *row.saved, *row.peak
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
     return repr(row.strategy), *map(_size, sizes), extra if row.extra_flops else "none"
 
@@ -105,12 +116,13 @@ def memory_plan(
     *,
     dtype: DType | None = None,
     time_major: bool = False,
+    device: Any = None,
 ) -> MemoryPlan:
     """The memory that `dynamic_rnn` would need in training under each strategy.
 
     For each strategy the gradients of a loss on the final state with respect to the
-    parameters, without lengths, are compiled for the device at hand, which takes a
-    second or more, and XLA tells what memory they need; nothing is run. Operations are
+    parameters, without lengths, are compiled for one device, which takes a second or
+    more, and XLA tells what memory they need; nothing is run. Operations are
     those that XLA counts in a step. What a cell computes again of its own accord, as
     linear recurrences do, is not extra.
 
@@ -124,16 +136,23 @@ def memory_plan(
         dtype: The dtype of the zero state, and of inputs that are given by their shape;
             None for the widest of the inputs, or float32 if they have none.
         time_major: Whether time is the first axis.
+        device: The device to compile for, which need not be there: a name, "v5e",
+            "v6e", "v5p" or "h100", or a compile-only device of
+            `jax.experimental.topologies`. None for the device at hand. TPUs need
+            libtpu, `pip install 'jax[tpu]'`. GPUs need JAX's CUDA plugin, `pip install
+            'jax[cuda12-local]'`, and JAX_PLATFORMS=cpu where there is no GPU.
 
     Returns:
         A `MemoryPlan`: a table when printed, numbers in its `rows`.
 
     Raises:
-        TypeError: If `cell` is not a cell, or an entry of `strategies` not a strategy.
-        ValueError: If `inputs_shape` is of rank below 3, or a size or the memory of a
-            strategy is beyond what XLA can count.
+        TypeError: If `cell` is not a cell, an entry of `strategies` not a strategy, or
+            `device` neither a name nor a device.
+        ValueError: If `inputs_shape` is of rank below 3, a size or the memory of a
+            strategy is beyond what XLA can count, or no device has that name.
+        ImportError: If the compiler for `device` is not installed.
         jax.errors.JaxRuntimeError: If XLA refuses a program that exceeds the memory of
-            the device; leave that strategy out.
+            the device. A note names the strategy; leave it out.
 
     Example:
         >>> import jaxrnn
@@ -149,7 +168,9 @@ def memory_plan(
     kinds, what = list | tuple, "a list of them"
     check_instance(_CALLER, "strategies", strategies, kinds, what, fix)
     named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
-    planned = [as_strategy(_CALLER, name, strategy) for name, strategy in named.items()]
+    device = _as_device(device)
+    platform = device.platform if device else None
+    planned = [as_strategy(_CALLER, k, s, platform=platform) for k, s in named.items()]
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
     leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
     floats = list(filter(is_float, leaves))
@@ -162,12 +183,37 @@ def memory_plan(
     time, batch_size = leaves[0].shape[axis], leaves[0].shape[1 - axis]
     forward = time * _step_flops(loss, params, inputs, axis)
     unbound = cell.cell if _is_bound(cell) else cell
+    kind = (device or jax.devices()[0]).device_kind
+    title = f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}"
+    args = _put((params, inputs), device)
     return MemoryPlan(
-        f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
-        tuple(_planned(loss, (params, inputs), s, time, forward) for s in planned),
+        title if kind == "cpu" else f"{title}, on {kind}",
+        tuple(_planned(loss, args, s, time, forward) for s in planned),
         inputs=_bytes(leaves),
         outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
+        device=kind,
     )
+
+
+def _as_device(device: Any) -> Any:
+    """The device that an argument stands for; None for the one at hand."""
+    if device is None:
+        return None
+    what = f"a device or one of {', '.join(map(repr, KINDS))}"
+    check_instance(_CALLER, "device", device, str | jax.Device, what)
+    if isinstance(device, str):
+        return absent_devices(device, caller=_CALLER)[0]
+    return device
+
+
+def _put(types: PyTree, device: Any) -> PyTree:
+    """The types, on a mesh of one device, which tells drivers and XLA its platform."""
+    if device is None:
+        return types
+    mesh = Mesh(np.asarray([device]), ("device",))
+    whole = NamedSharding(mesh, PartitionSpec())
+    put = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
+    return jax.tree.map(put, types)
 
 
 def _loss(
@@ -190,7 +236,8 @@ def _planned(
             f"{_size(_MOST_BYTES)}, got {_size(sum(saved))}. Give a smaller "
             "`inputs_shape`."
         )
-    program = jax.jit(jax.grad(scalar)).lower(*args).compile()
+    with error_note(f"{_CALLER}: this is the program with {strategy!r}."):
+        program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
     # Each level of segments is one more forward pass, unless its residuals are saved.

@@ -1,8 +1,5 @@
 """What is read from the text of a compiled program: loops, collectives, work."""
 
-import pytest
-
-from benchmarks.compilers.devices import devices
 from benchmarks.compilers.hlo import Collective, Program, collectives
 from benchmarks.compilers.program import work_of
 
@@ -67,10 +64,3 @@ def test_loops_count_as_often_as_they_run():
     assert work_of(Program(TEXT.replace("body=%body", known))) == (21, 10, 0)
     unknown = TEXT.replace("direction=LT", "direction=NE")
     assert work_of(Program(unknown)) == (7, 6, 1)
-
-
-def test_devices_that_nobody_knows():
-    with pytest.raises(ValueError, match=r"one of v5e, .*h100, got 'v99'"):
-        devices("v99")
-    with pytest.raises(ValueError, match=r"at most 256 for v5e"):
-        devices("v5e", 257)

@@ -1,13 +1,18 @@
 """`memory_plan`: its numbers, against the memory of compiled programs."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import MIB, temporary_mib
+from jax.experimental import topologies
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, MinGRUCell, MultiRNNCell
+from jaxrnn._drivers.absent_devices import absent_devices
+from jaxrnn._drivers.memory_plan import Bytes, PlannedStrategy
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 F64 = np.dtype("float64")
@@ -84,6 +89,85 @@ def test_inputs_may_be_a_nest():
     # Each step multiplies two numbers and adds twice, in each of three rows.
     assert again.extra_flops >= 50 * 3 * 2 * 3
     assert again.saved.device < keep.peak.device
+
+
+def test_a_device_that_is_there():
+    plan_on = lambda device: jaxrnn.memory_plan(
+        GRUCell(8), (2, 60, 3), [False, True], device=device
+    )
+    plan = plan_on(None)
+    assert plan_on(jax.devices()[1]) == plan
+    assert plan.device == "cpu"
+
+
+PLAN_OF_A_TPU = """\
+GRUCell over 2 steps of 1 rows, on TPU v5 lite
+
+strategy     saved  saved on host     peak  peak on host  extra FLOPs
+---------------------------------------------------------------------
+Offload()  3.0 KiB        2.0 KiB  1.0 MiB       5.0 MiB         none
+
+Besides: inputs 1.0 GiB; outputs 2.0 GiB, twice that if the loss reads them.
+Compiled for TPU v5 lite; nothing was run."""
+
+
+def test_the_table_of_another_device_has_the_peak_on_the_host():
+    saved, peak = Bytes(3 * 2**10, 2 * 2**10), Bytes(2**20, 5 * 2**20)
+    rows = (PlannedStrategy(Offload(), saved, peak, 0, 0.0),)
+    title = "GRUCell over 2 steps of 1 rows, on TPU v5 lite"
+    plan = jaxrnn.MemoryPlan(title, rows, 2**30, 2**31, "TPU v5 lite")
+    assert str(plan) == PLAN_OF_A_TPU
+
+
+def plan_for(device):
+    return jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), device=device)
+
+
+def test_an_unknown_device():
+    message = (
+        "memory_plan: `device` must be one of 'v5e', 'v6e', 'v5p', 'h100', got 'v99'. "
+        "For another kind, pass a device of `jax.experimental.topologies`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        plan_for("v99")
+    message = (
+        "memory_plan: `device` must be a device or one of 'v5e', 'v6e', 'v5p', 'h100', "
+        "got list."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        plan_for(jax.devices())
+    message = "absent_devices: `count` must be at most 256 for 'v5e', got 257."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        absent_devices("v5e", 257)
+
+
+NOT_INSTALLED = {  # What JAX raises without a compiler, and what the plan says.
+    "v5e": (
+        RuntimeError("JAX TPU support not installed"),
+        "memory_plan: the device 'v5e' needs the compiler for TPUs, which is not "
+        "installed. Install it by `pip install 'jax[tpu]'`.",
+    ),
+    "h100": (
+        NotImplementedError("topology not implemented for cuda"),
+        "memory_plan: the device 'h100' needs the compiler for GPUs, which JAX does "
+        "not find. Install it by `pip install 'jax[cuda12-local]'`, and set "
+        "JAX_PLATFORMS=cpu before JAX starts if this machine has no GPU.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_INSTALLED)
+def test_a_device_whose_compiler_is_not_installed(kind, monkeypatch):
+    error, message = NOT_INSTALLED[kind]
+
+    def fail(**kwargs):
+        raise error
+
+    monkeypatch.setattr(topologies, "get_topology_desc", fail)
+    for name in "TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD":
+        monkeypatch.setenv(name, "1")  # And as before when the test ends.
+    with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
+        plan_for(kind)
 
 
 REFUSALS = {

@@ -1,0 +1,77 @@
+"""`memory_plan` for devices that are not there, and the recipe that shows it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+import run_page
+from compiler_cases import devices, skipped_without
+
+import jaxrnn
+from jaxrnn import LSTMCell
+from jaxrnn.memory import Keep, Offload, Recompute
+
+KINDS = [
+    pytest.param(kind, marks=skipped_without(kind), id=kind) for kind in ("v5e", "h100")
+]
+SHAPE = (4000, 32, 256)  # More than the fast memory of a TPU.
+F32 = jax.numpy.float32
+
+
+def plan_for(device, strategies, shape=SHAPE):
+    cell = LSTMCell(shape[-1])
+    return jaxrnn.memory_plan(
+        cell, shape, strategies, dtype=F32, time_major=True, device=device
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strategies(kind):
+    plan = plan_for(kind, [Keep(), Offload(Keep()), True])
+    keep, offload, swap = plan.rows
+    # The gates, c and h of each step: six numbers a unit, of 4 bytes.
+    saved = 6 * 4 * 4000 * 32 * 256
+    assert keep.saved.device == pytest.approx(saved, rel=0.01)
+    assert keep.peak.device >= keep.saved.device
+    assert keep.peak.host == keep.saved.host == 0
+    assert offload.saved.device < 2**10  # The parameters are no part of it.
+    assert offload.saved.host == pytest.approx(saved, rel=0.01)
+    # The last segment is padded, or is copied from where it lies.
+    assert offload.peak.host == pytest.approx(saved, rel=0.02)
+    assert offload.peak.device < keep.peak.device / 20
+    assert swap.strategy == Offload()
+    assert swap.peak.host > 0
+    assert plan.device == devices(kind)[0].device_kind
+    assert plan.title.endswith(f"of 32 rows, float32, on {plan.device}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_device_gives_the_same_as_its_name(kind):
+    strategies, shape = [Recompute(), Offload()], (300, 8, 64)
+    named = plan_for(kind, strategies, shape)
+    assert plan_for(devices(kind)[0], strategies, shape) == named
+
+
+@pytest.mark.parametrize("kind", KINDS[:1])  # The GPU's compiler refuses nothing.
+def test_a_program_that_does_not_fit(kind):
+    refused = r"^RESOURCE_EXHAUSTED: Ran out of memory .* exceeds available HBM"
+    with pytest.raises(jax.errors.JaxRuntimeError, match=refused) as caught:
+        plan_for(kind, [Keep()], (20_000, 64, 1024))
+    note = "memory_plan: this is the program with Keep()."
+    assert note in caught.value.__notes__
+
+
+@pytest.mark.parametrize("kind", KINDS[:1])
+def test_recipe(kind):
+    """Its numbers are those of the compiler; with another version record them anew."""
+    root = pathlib.Path(__file__).parents[2]
+    page = root / "docs" / "recipes" / "will_it_fit.md"
+    program = [sys.executable, run_page.__file__, page]
+    settings = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        program, cwd=root, env=settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
