@@ -130,8 +130,7 @@ def pipelined_rnn(
     if initial_state is not None:
         initial_state = as_state(CALLER, "initial_state", initial_state)
     dtype = output_dtype(CALLER, initial_state, dtype)
-    beside = cell, inputs, initial_state
-    strategy = as_strategy(CALLER, "swap_memory", swap_memory, beside)
+    strategy = as_strategy(CALLER, "swap_memory", swap_memory, (cell, inputs))
     options = Options(CALLER, dtype, 0, strategy, implementation=implementation)
     checks.check_mesh_axis(axis_name)
     checks.check_inputs(cell, inputs, dtype, axis_name)

@@ -192,6 +192,9 @@ def push_forward(
         tangents: The tangents of the primals; symbolic zeros or None for zeros.
     """
     d_zs = _product_tangents(cell, primals, steps, saved, tangents)
+    # Not the shape of what is saved: the compiler of TPUs gives buffers of one shape
+    # zeros to start from if one of them is filled backward.
+    d_zs = [None if d_z is None else d_z[:, None] for d_z in d_zs]
     return _push_state(cell, primals, steps, saved, d_zs, tangents)
 
 
@@ -250,7 +253,7 @@ def _push_state(
         primals: The primals of the run.
         steps: Its steps, without the restart states.
         saved: What `forward` saved of them.
-        d_zs: What `_product_tangents` returned.
+        d_zs: What `_product_tangents` returned, `[time, 1, batch, columns]`.
         tangents: The tangents of the primals.
     """
     push_update = _pushed_update(primals, tangents.elementwise)
@@ -278,9 +281,6 @@ def _push_state(
 
     d_state = _dense(primals.state, tangents.state)
     d_state = as_varying_as((primals, _perturbed(tangents)), d_state)
-    # Not the shape of what is saved: the compiler of TPUs gives buffers of one shape
-    # zeros to start from if one of them is filled backward.
-    d_zs = [None if d_z is None else d_z[:, None] for d_z in d_zs]
     read = saved, d_zs, restarts, steps.alive_steps()
     d_state, d_outputs = alive_scan(
         step, d_state, read, steps.longest, save_inputs_only=True

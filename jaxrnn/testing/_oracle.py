@@ -126,7 +126,7 @@ def unrolled(
     params: Params,
     xs: PyTree,
     state: PyTree,
-    lengths: Array | None,
+    lengths: Array | np.ndarray | None,
     resets: np.ndarray | None = None,
     reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
@@ -152,7 +152,7 @@ def unrolled(
     return jax.tree.map(lambda *os: jnp.stack(os, 1), *outputs), state
 
 
-def _pick(alive: Array, new: Array, old: Array) -> Array:
+def _pick(alive: Array | np.ndarray, new: Array, old: Array) -> Array:
     if new.ndim == 0:
         return new
     mask = alive.reshape(alive.shape + (1,) * (new.ndim - 1))
