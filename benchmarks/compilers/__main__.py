@@ -2,9 +2,9 @@
 
     JAX_PLATFORMS=cpu python -m benchmarks.compilers --target v5e
 
-Nothing runs. Cycles are the estimate of the TPU's compiler, which leaves out what waits
-for memory, and of a product with elementwise work fused to it counts the product alone.
-Of GPUs the launches are counted. The table goes to `benchmarks/results/`.
+Nothing runs. Cycles are the estimate of the TPU's compiler, which does not count
+waiting for memory, and of a product with elementwise work fused to it the product
+alone. Of GPUs the launches are counted. The table goes to `benchmarks/results/`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def measure(device: jax.Device, row: Row) -> tuple[Compiled, Compiled]:
 
 
 def line(row: Row, ours: Compiled, peer: Compiled) -> str:
-    """A line of the table, with ours divided by the peer's in the third column."""
+    """A line of the table, with ours divided by the peer's."""
     if ours.cycles:
         work = [f"{one.cycles / 1e6:.2f}" for one in (ours, peer)]
         ratio = ours.cycles / peer.cycles
@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--target", choices=KINDS, default="v5e")
     parser.add_argument("--only", metavar="REGEX", default="", help="of the programs")
     options = parser.parse_args(arguments)
-    (device,), text = absent_devices(options.target), "\n\n".join(head(options.target))
+    (device,) = absent_devices(options.target)
+    text = "\n\n".join(head(options.target))
     file = RESULTS / f"compilers_{options.target}.md"
     rows = [*loops(), *recurrences()]
     rows = [row for row in rows if re.search(options.only, f"{row.name} {row.sizes}")]

@@ -1,6 +1,6 @@
 """A program, compiled for devices that are not there, and what its compiler says.
 
-Cycles are the TPU compiler's own estimates, which leave out what waits for memory, and
+Cycles are the TPU compiler's own estimates, which do not count waiting for memory, and
 launches are counted. Neither is a measurement.
 """
 
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from .hlo import Collective, Operation, Program
 
 MIB = 2**20
-# What is no work of a device.
+# Operations that cost nothing.
 _FREE = frozenset(
     {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 )
@@ -36,8 +36,8 @@ class Compiled:
         seconds: How long it took to compile.
         cycles: The TPU compiler's estimate; a loop counts as often as it runs. 0 for
             other devices.
-        launches: The number of operations, of loops as often as they run. On a GPU
-            each is launched.
+        launches: The number of operations, those of a loop as often as it runs. On a
+            GPU each is launched.
         unknown_loops: The number of loops that run for a time that is known at run
             time alone, and count once.
         in_loops: The collectives in loops.

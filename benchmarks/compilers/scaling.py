@@ -111,8 +111,10 @@ def compiled(chips: int, layout: str, sizes: Sizes | None = None) -> Compiled:
 def sent(exchanged: list[Collective], chips: int) -> float:
     """The bytes that a chip sends at least, by ring algorithms."""
     share = (chips - 1) / chips
-    times = {"all-reduce": 2 * share, "all-gather": share, "reduce-scatter": chips - 1}
-    return sum(times[one.kind] * one.bytes for one in exchanged)
+    factors = {"all-reduce": 2 * share, "all-gather": share}
+    factors |= {"reduce-scatter": chips - 1, "all-to-all": share}
+    factors["collective-permute"] = 1
+    return sum(factors[one.kind] * one.bytes for one in exchanged)
 
 
 def least_products(sizes: Sizes) -> float:
@@ -186,8 +188,9 @@ At {PRODUCTS / 1e12:.0f} TFLOP/s in bfloat16 the products of both LSTMs take at 
 400 GB/s in both directions together, over four links, so a chip sends
 {LINKS / 1e9:.0f} GB/s. An all-reduce sends at least twice the bytes of its result, an
 all-gather once, both less one part. With 4 chips only two links of each lead to another
-chip, which doubles the time. With fewer rows of {sizes.steps} steps on a chip than the
-last column says, the exchange takes longer than the products.
+chip: there the exchange takes twice the time of the table. With fewer rows of
+{sizes.steps} steps on a chip than the last column says, the exchange takes longer than
+the products.
 """
 
 

@@ -276,7 +276,7 @@ class AffineCell(SpecsCell):
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree
-    ) -> tuple[PyTree, PyTree, list, list]:
+    ) -> tuple[PyTree, PyTree, list]:
         """One step by its stages.
 
         Args:
@@ -287,22 +287,21 @@ class AffineCell(SpecsCell):
             state: The state before the step, each leaf `[batch, size]`.
 
         Returns:
-            `(output, new_state, zs, operands)`, the last two with an entry for each
-            stage, `[batch, columns]` and `[batch, rows]`.
+            `(output, new_state, zs)`, the last with an entry for each stage, `[batch,
+            columns]`.
         """
-        zs, operands, elementwise = [], [], self.elementwise(params)
+        zs, elementwise = [], self.elementwise(params)
         with jax.named_scope(scope_name(self)):
             operand, carry = as_pair(self, "`enter`", self.enter(state))
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
-                operands.append(operand)
                 zs.append(product(k, stage, inputs, operand, dtype))
                 update = f"the update of stage {k}"
                 note = f"raised by {update}, whose z is {describe(zs[-1])}."
                 with error_note(f"{type(self).__name__}: {note}"):
                     result = stage.update(elementwise, zs[-1], carry)
                 operand, carry = as_pair(self, update, result)
-            return operand, carry, zs, operands
+            return operand, carry, zs
 
     def elementwise(self, params: Params) -> Params:
         """The parameters that the updates use directly, outside any product."""

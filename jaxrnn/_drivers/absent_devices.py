@@ -8,15 +8,15 @@ import jax
 
 from .._base.arguments import check_one_of
 
-# The smallest slices of a kind of TPU, by their number of chips. A smaller number of
-# devices is a part of one.
+# The slices of a kind of TPU to compile for, by their number of chips. Fewer devices
+# are the first ones of a slice.
 _SLICES = {
     "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v6e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v5p": {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 64: "4x4x4"},
 }
 
-# What XLA's GPU compiler asks a GPU for, as NVIDIA publishes it.
+# The properties that XLA's GPU compiler would ask of a GPU, as NVIDIA publishes them.
 _GPUS = {"h100": Path(__file__).with_name("h100.txtpb")}
 
 KINDS = (*_SLICES, *_GPUS)
@@ -34,7 +34,7 @@ def absent_devices(
 
     Raises:
         ImportError: If the compiler for such devices is not installed.
-        ValueError: If nothing is known of `kind`, or `count` is too large.
+        ValueError: If nothing is known of `kind`, or no slice has so many chips.
     """
     fix = "For another kind, pass a device of `jax.experimental.topologies`."
     what = f"one of {', '.join(map(repr, KINDS))}"
@@ -56,9 +56,9 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
     # Imported here, because hardly anyone needs it.
     from jax.experimental import topologies
 
-    # libtpu reads these when it is loaded. They say that there is no metadata server to
-    # ask, and that other processes may load libtpu as well. On a machine that has TPUs
-    # JAX must start without them.
+    # JAX starts first: on a machine with TPUs it must not see these variables. libtpu
+    # reads them when it is loaded: there is no metadata server to ask, and other
+    # processes may load it too.
     jax.devices()
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

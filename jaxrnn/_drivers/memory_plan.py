@@ -50,7 +50,8 @@ class PlannedStrategy:
         peak: Bytes that the compiled program needs beside its arguments and results,
             including what is saved. On a CPU, where both share one memory, all of it
             is the device's. A TPU's fast memory is not counted.
-        extra_flops: Floating-point operations of the steps that are computed again.
+        extra_flops: Floating-point operations of the steps that are computed again, as
+            XLA counts them on JAX's default backend.
         extra_share: `extra_flops` as a share of those of training without
             recomputation: a forward pass, and twice that for the backward pass.
     """

@@ -2,8 +2,8 @@
 
 Of a block the products and gates are computed at once, then the states, then the
 outputs. On a CPU a block is small enough for a cache, so that little of it goes through
-main memory. The backward pass computes it again from the state before it, so besides
-outputs and gradients the states between blocks alone take memory that grows with time.
+main memory. The backward pass computes it again from the state before it, so beside
+outputs and gradients only the states between blocks take memory that grows with time.
 """
 
 from typing import Any
@@ -51,9 +51,9 @@ def steps_in_block(state: Element, platform: str) -> int:
     232, 175, 192 and 210 ms forward in blocks of 128, 256, 512 and 1024 steps, and 680,
     722, 775 and 839 ms to train; with B = 1, 256 to 2048 steps are equally fast.
 
-    Elsewhere they are 1,024. By the compiler of TPUs, the gradient of 8192 steps of
-    MinGRU with B = 4, H = 512 takes 18 million cycles and 99 MiB so, and 13 million and
-    829 MiB with all steps at once.
+    Elsewhere a block has 1,024 steps. By the compiler of TPUs, the gradient of 8192
+    steps of MinGRU with B = 4, H = 512 takes 18 million cycles and 99 MiB so, and 13
+    million and 829 MiB with all steps at once.
     """
     if not all(isinstance(n, int) for x in jax.tree.leaves(state) for n in x.shape):
         return 256  # The number of rows is symbolic.
@@ -67,7 +67,7 @@ def steps_in_block(state: Element, platform: str) -> int:
 def _run_block(
     cell: Any, params: Params, xs: Array, state: Element, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """`linear_sequence` of steps that fit into a cache."""
+    """`linear_sequence` of one block."""
     coefficients = lambda x: cell.wide_coefficients(params, x, state)
     a, b, rest = at_each_step(coefficients, steps.fill_dead(xs))
     a, b = _masked(steps, a, b)

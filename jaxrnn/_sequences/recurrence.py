@@ -1,7 +1,7 @@
 """The states of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`, in two forms.
 
-One form runs step after step. The other joins steps in a tree: a step takes the state
-through as `a * h + x`, and so do two steps after one another, with another a and x.
+One form runs step after step. The other joins steps in a tree: a step maps the state h
+to `a * h + x`, and so do two steps in a row, with another a and x.
 
 The tangent of a recurrence is the same recurrence of `da_t * h_{t-1} + dx_t`. Its
 numbers are real, or complex as pairs of real arrays.

@@ -113,13 +113,13 @@ def forward(
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
 
-    # A TPU reads a number of the carry for nothing, one of an array at the cost of an
-    # elementwise operation.
+    # The number of the step is carried, not scanned: a TPU reads a scalar of the carry
+    # for nothing, and an element of an array at the cost of an elementwise operation.
     def step(carry: tuple[Array, PyTree], inputs: Any) -> tuple[Any, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
         elementwise = primals.elementwise
-        output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
+        output, after, zs = cell.chain(product, elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
         return (t + 1, state), (output, (zs, before) if save else ())
@@ -145,7 +145,7 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
             return _products_ahead(primals, steps)
 
     # Two products a step: in one, `[inputs, operand] @ kernel`, TPUs write the joined
-    # operands at every step, and GPUs launch half as many operations again for a GRU.
+    # operands at every step, and GPUs launch 1.5 times as many operations for a GRU.
     # On CPUs the two forms differ by less than 3 %.
     def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
         z = dot(operand, products[k]["state"], dtype)
@@ -192,8 +192,8 @@ def push_forward(
         tangents: The tangents of the primals; symbolic zeros or None for zeros.
     """
     d_zs = _product_tangents(cell, primals, steps, saved, tangents)
-    # Not the shape of what is saved: the compiler of TPUs gives buffers of one shape
-    # zeros to start from if one of them is filled backward.
+    # The axis of size 1 makes their shape another than that of the saved products: if
+    # one buffer is filled backward, the compiler of TPUs zeroes all of its shape.
     d_zs = [None if d_z is None else d_z[:, None] for d_z in d_zs]
     return _push_state(cell, primals, steps, saved, d_zs, tangents)
 
@@ -253,7 +253,8 @@ def _push_state(
         primals: The primals of the run.
         steps: Its steps, without the restart states.
         saved: What `forward` saved of them.
-        d_zs: What `_product_tangents` returned, `[time, 1, batch, columns]`.
+        d_zs: What parameters and inputs add to the tangents of the products, each
+            `[time, 1, batch, columns]`; None for zero.
         tangents: The tangents of the primals.
     """
     push_update = _pushed_update(primals, tangents.elementwise)
@@ -309,7 +310,10 @@ def _tangent_restarts(
 
 
 def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
-    """What each stage multiplied by its "state", `[time, batch, rows]`."""
+    """What each stage multiplied by its "state", `[time, batch, rows]`.
+
+    The updates are run again; the last one is not needed.
+    """
 
     def step(zs: list, state: PyTree) -> list[Array]:
         operand, carry = cell.enter(state)

@@ -32,15 +32,15 @@ def alive_scan(
         body: A step, for which it makes no difference whether those from `longest` on
             are run; what they stack must not be read.
         carry: What the first step receives.
-        xs: What each step reads, each leaf `[time, ...]`. After their end the steps of
-            a chunk read the last one again, but False for bools.
+        xs: What each step reads, each leaf `[time, ...]`. A chunk that goes on after
+            the last step repeats it, with False for bools.
         longest: The number of steps that count, an int32 scalar; None for all.
         save_inputs_only: Whether derivatives save of each step what it reads, and
             compute again what the derivative needs; by default they save the latter.
         skipped: What a step that is skipped stacks, as the body would; None for zeros.
     """
-    saved = in_scan if save_inputs_only else lambda body: body
-    step = saved(body)
+    checkpointed = in_scan if save_inputs_only else lambda body: body
+    step = checkpointed(body)
     time = jax.tree.leaves(xs)[0].shape[0]
     if longest is None or time <= LEAST:
         return jax.lax.scan(step, carry, xs)
@@ -55,8 +55,8 @@ def alive_scan(
         )
         return carry, as_varying_as((carry, part), repeated)
 
-    # A condition keeps the compiler of TPUs from holding kernels in fast memory: by its
-    # estimate an LSTM of 512 units took 1.8 times the cycles. A GPU would wait for it.
+    # With a condition the compiler of TPUs holds no kernel in fast memory: an LSTM of
+    # 512 units took 1.8 times the estimated cycles. A GPU would wait for its value.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
     def chunk(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
@@ -69,7 +69,7 @@ def alive_scan(
     parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
     starts = jnp.arange(count, dtype=jnp.int32) * size
     # Else what a chunk reads would be saved a second time, on its way into the branch.
-    carry, ys = jax.lax.scan(saved(chunk), carry, (starts, parts))
+    carry, ys = jax.lax.scan(checkpointed(chunk), carry, (starts, parts))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
 
@@ -84,7 +84,7 @@ def in_chunks(x: Array, count: int, size: int) -> Array:
     It is as finite as a step is. Zeros need not be, to the derivative of a cell. But no
     row is alive there.
     """
-    is_read = x.shape[0] and x.dtype != bool
-    last = x[-1:] if is_read else jnp.zeros((1, *x.shape[1:]), x.dtype)
+    repeats_last = x.shape[0] > 0 and x.dtype != bool
+    last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)
     filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
     return filled.reshape(count, size, *x.shape[1:])
