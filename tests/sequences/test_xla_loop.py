@@ -84,6 +84,22 @@ def test_chunks_whole_and_in_part_give_what_steps_give(rows, time, with_lengths)
     close(results(cell, lengths)(args), want, DTYPE)
 
 
+@pytest.mark.parametrize("time", [31, 37], ids=["short rows", "the last chunk lacks"])
+def test_chunks_that_tpus_and_gpus_run_change_nothing(time, monkeypatch):
+    """On CPUs they are skipped, so here the choice of the platform is replaced."""
+    choose = lambda *args, cpu, default: jnp.asarray(default(*args))
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+    cell, longest = GRUCell(5), {31: 7, 37: 37}[time]
+    params, x, state = data(cell, 6, time)
+    lengths = np.array([3, 0, longest, 2, longest, 1])
+    args = params, padded(x, lengths), state
+    want = results(cell, lengths, as_it_is=False)(args)
+    got = results(cell, lengths)(args)
+    close(got, want, DTYPE)
+    forward = jaxrnn.dynamic_rnn(cell.bind(params), args[1], lengths, state)
+    close(forward, want[1], DTYPE)
+
+
 @pytest.mark.fast("gru-100")
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", ["lstm_projection", "gru"])
