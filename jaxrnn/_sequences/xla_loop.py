@@ -192,9 +192,6 @@ def push_forward(
         tangents: The tangents of the primals; symbolic zeros or None for zeros.
     """
     d_zs = _product_tangents(cell, primals, steps, saved, tangents)
-    # The axis of size 1 makes their shape another than that of the saved products: if
-    # one buffer is filled backward, the compiler of TPUs zeroes all of its shape.
-    d_zs = [None if d_z is None else d_z[:, None] for d_z in d_zs]
     return _push_state(cell, primals, steps, saved, d_zs, tangents)
 
 
@@ -253,8 +250,7 @@ def _push_state(
         primals: The primals of the run.
         steps: Its steps, without the restart states.
         saved: What `forward` saved of them.
-        d_zs: What parameters and inputs add to the tangents of the products, each
-            `[time, 1, batch, columns]`; None for zero.
+        d_zs: What `_product_tangents` returned.
         tangents: The tangents of the primals.
     """
     push_update = _pushed_update(primals, tangents.elementwise)
@@ -269,7 +265,7 @@ def _push_state(
         )
         for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
             pushed = dot(d_operand, matrix, z.dtype)
-            d_z = pushed if d_z is None else d_z[0] + pushed
+            d_z = pushed if d_z is None else d_z + pushed
             (_, carry), (d_operand, d_carry) = push_update(
                 stage, (z, carry), (d_z, d_carry)
             )

@@ -21,8 +21,7 @@ class Streamer:
     """Runs a cell frame by frame and keeps its state between the calls.
 
     The outputs are those of `dynamic_rnn` over the sequence of all frames, up to
-    rounding; of more than 8 rows on a CPU those of its `implementation="xla"` bit for
-    bit. Of fewer it may compute the products of the inputs ahead.
+    rounding.
 
     A step is compiled at the first call; equal cells share the program. Then a call
     takes the time of one step: its state is overwritten in place.

@@ -1,8 +1,6 @@
 """Streams of frames and of chunks, against the drivers over whole sequences."""
 
 import logging
-import subprocess
-import sys
 
 import chex
 import jax
@@ -54,27 +52,6 @@ def test_as_the_whole_sequence(name, batch):
         buffer[:] = np.nan
     want = jax.jit(lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F32))(x)
     assert_near((np.stack(outputs, 1), stream.state), want, tolerance=1e-6)
-
-
-BITS = """
-import jax, jax.numpy as jnp, jaxrnn, numpy as np
-from jaxrnn.export import Streamer
-cell = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(13, use_peepholes=True), jaxrnn.GRUCell(9)])
-x = np.random.default_rng(0).normal(size=(10, 50, 5)).astype("f")
-bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
-stream = Streamer(bound, 10)
-got = np.stack([stream(x[:, t]) for t in range(50)], 1), stream.state
-want = jaxrnn.dynamic_rnn(bound, x, dtype=jnp.float32, implementation="xla")
-jax.tree.map(np.testing.assert_array_equal, got, want)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="products round differently")
-@pytest.mark.usefixtures("users_flags")
-def test_bits_of_many_rows():
-    """With XLA's own flags: without optimization its products round differently."""
-    subprocess.run([sys.executable, "-c", BITS], check=True)
 
 
 def test_states_can_be_kept_and_restored():
