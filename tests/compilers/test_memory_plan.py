@@ -70,7 +70,8 @@ def test_recipe(kind):
     root = pathlib.Path(__file__).parents[2]
     page = root / "docs" / "recipes" / "will_it_fit.md"
     program = [sys.executable, run_page.__file__, page]
-    settings = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(root)}
+    settings = os.environ | settings
     done = subprocess.run(
         program, cwd=root, env=settings, capture_output=True, text=True
     )
