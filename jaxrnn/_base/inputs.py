@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from . import errors
-from .arguments import INT32_MAX, as_dtype, check_rank, check_time_major
+from .arguments import (
+    INT32_MAX,
+    as_dtype,
+    check_dtype_kind,
+    check_rank,
+    check_shape,
+    check_time_major,
+)
 from .errors import EntryError, describe, is_array
 from .math import is_float
 from .read_only import without_read_only
@@ -172,6 +179,31 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
     except TypeError:
         got = describe(leaf)
         raise TypeError(f"{caller}: `{name}` must be an array, got {got}.") from None
+
+
+def as_step_booleans(
+    caller: str, name: str, values: Any, shape: tuple, axis: int | None, fix: str
+) -> Array:
+    """Booleans, one for each row and step of the inputs.
+
+    Args:
+        caller: The driver, for messages.
+        name: The name of the argument.
+        values: What the user gave.
+        shape: The first two axes of the inputs, or the first of a step.
+        axis: The time axis, 0 or 1; None for one step.
+        fix: What to do about numbers.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If they are not booleans.
+    """
+    values = as_array(caller, name, values)
+    check_dtype_kind(caller, name, values, jnp.bool_, "booleans", fix)
+    axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
+    must = f"be {axes} like the inputs, {list(shape)}"
+    check_shape(caller, name, values, tuple(shape), must)
+    return values
 
 
 def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DType:

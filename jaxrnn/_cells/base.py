@@ -130,8 +130,8 @@ class RNNCell(Hyperparameters, abc.ABC):
         Returns:
             `(outputs, state)`: the outputs of all steps along the same axis, zeros in
             rows that are not alive; the state after each row's last step. If
-            `run.steps.returns_states`, each row holds several sequences and the outputs
-            are pairs `(output, new_state)` of all steps.
+            `run.steps.returns_states`, the outputs are pairs `(output, new_state)` of
+            all steps.
 
         Raises:
             DeclinedError: If this cell cannot run these steps at once; the message is

@@ -155,6 +155,8 @@ class MLSTMCell(VectorOutput, ParallelCell):
         inputs, state, steps = run.inputs, run.state, run.steps
         if steps.restarts is not None:
             raise DeclinedError("rows start again within a chunk")
+        if steps.returns_states:
+            raise DeclinedError("a chunk forms no states of its steps")
         dtype = _arithmetic_dtype(inputs, state)
         cast = lambda tree, dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
         # The gradients of parameters are added up over chunks in this dtype.

@@ -15,6 +15,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
+from .masks import as_mask
 from .resets import check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
@@ -35,7 +36,9 @@ def bidirectional_dynamic_rnn(
     *,
     resets: ArrayLike | None = None,
     implementation: Any = None,
-) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    mask: ArrayLike | None = None,
+    return_states: bool = False,
+) -> tuple[tuple[PyTree, PyTree], ...]:
     """Runs `cell_fw` forwards and `cell_bw` backwards over the length of each row.
 
     The backward cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are
@@ -64,11 +67,15 @@ def bidirectional_dynamic_rnn(
             the initial state, unless `resets` is true at the first step of a row, where
             the forward direction discards that.
         implementation: As in `dynamic_rnn`.
+        mask: As in `dynamic_rnn`.
+        return_states: Whether to return the states after every step as well.
 
     Returns:
         `((output_fw, output_bw), (state_fw, state_bw))`, outputs and states as
         `dynamic_rnn` returns them. To concatenate the outputs, use
-        `jnp.concatenate(outputs, axis=-1)`.
+        `jnp.concatenate(outputs, axis=-1)`. With `return_states` a third pair,
+        `(states_fw, states_bw)`, in the order of the inputs: step t of `states_bw` is
+        the backward state after `x[t]`.
 
     Raises:
         TypeError: If one of the cells is not a cell; as `dynamic_rnn`.
@@ -80,33 +87,43 @@ def bidirectional_dynamic_rnn(
     """
     caller = "bidirectional_dynamic_rnn"
     _check_cells(caller, cell_fw, cell_bw)
-    check_not_packed(caller, inputs)
-    inputs = as_sequences(caller, inputs, time_major)
     check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
-    batch_axis = 1 if time_major else 0
-    shape, axis = jax.tree.leaves(inputs)[0].shape[:2], 1 - batch_axis
-    lengths = lengths_for(caller, sequence_length, inputs, shape[axis], batch_axis)
-    resets = check_resets(caller, resets, shape, axis)
-
+    given = inputs, sequence_length, mask, resets, time_major
+    inputs, lengths, mask, resets = _sequences(caller, *given)
+    kwargs = {"implementation": implementation, "return_states": return_states}
     options = dtype, parallel_iterations, swap_memory, time_major
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
-    def run(cell: Any, inputs: PyTree, state: PyTree, scope: str, resets: Any) -> Any:
-        with error_note(f"{caller}: `cell` is `cell_{scope}`."):
-            args = cell, inputs, lengths, state, *options, scope
-            return dynamic_rnn(*args, resets=resets, implementation=implementation)
+    def run(cell: Any, inputs: Any, mask: Any, resets: Any, state: Any, n: str) -> Any:
+        with error_note(f"{caller}: `cell` is `cell_{n}`."):
+            args = cell, inputs, lengths, state, *options, n
+            return dynamic_rnn(*args, mask=mask, resets=resets, **kwargs)
 
     with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
-        output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw", resets)
+        forwards = run(cell_fw, inputs, mask, resets, initial_state_fw, "fw")
         resets = masking.reverse_resets(resets, lengths, time_major)
-        args = cell_bw, reverse(inputs), initial_state_bw, "bw", resets
-        output_bw, state_bw = run(*args)
-        return (output_fw, reverse(output_bw)), (state_fw, state_bw)
+        inputs, mask = reverse((inputs, mask))
+        args = inputs, mask, resets, initial_state_bw, "bw"
+        output, state, *states = run(cell_bw, *args)
+        backwards = reverse(output), state, *reverse(states)
+        return tuple(zip(forwards, backwards, strict=True))
 
 
 def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
     arguments.check_is_cell(caller, "cell_fw", cell_fw)
     arguments.check_is_cell(caller, "cell_bw", cell_bw)
+
+
+def _sequences(
+    caller: str, inputs: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
+) -> tuple[PyTree, Array | None, Array | None, Array | None]:
+    """`(inputs, lengths, mask, resets)`, checked; lengths or mask are None."""
+    check_not_packed(caller, inputs)
+    inputs = as_sequences(caller, inputs, time_major)
+    shape, axis = jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
+    mask, lengths = as_mask(caller, mask, lengths, shape, axis)
+    lengths = lengths_for(caller, lengths, inputs, shape[axis], 1 - axis)
+    return inputs, lengths, mask, check_resets(caller, resets, shape, axis)
 
 
 def static_bidirectional_rnn(
@@ -178,9 +195,9 @@ def run_both_ways(
             return run_steps(caller, cell, steps, state, dtype, lengths, scope)
 
     (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
-    output_fw, state_fw = run(cell_fw, steps, state_fw, "fw")
+    output_fw, state_fw, _ = run(cell_fw, steps, state_fw, "fw")
     reversed_steps = _reversed(caller, "inputs", steps, lengths)
-    output_bw, state_bw = run(cell_bw, reversed_steps, state_bw, "bw")
+    output_bw, state_bw, _ = run(cell_bw, reversed_steps, state_bw, "bw")
     output_bw = _reversed(caller, "outputs", output_bw, lengths)
     pairs = zip(output_fw, output_bw, strict=True)
     return [joined(caller, fw, bw, 1) for fw, bw in pairs], state_fw, state_bw

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_scope, as_unroll, check_is_cell
+from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
@@ -13,6 +13,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
 from ..memory._strategy import Strategy, as_strategy
+from .masks import as_mask
 from .over_time import over_time
 from .preparation import Batch, Options
 from .resets import as_resets
@@ -33,7 +34,9 @@ def dynamic_rnn(
     resets: ArrayLike | None = None,
     reset_state: PyTree = None,
     implementation: Any = None,
-) -> tuple[PyTree, PyTree]:
+    mask: ArrayLike | None = None,
+    return_states: bool = False,
+) -> tuple[PyTree, ...]:
     """The outputs of a cell at all steps of `inputs`, and its final state.
 
     Past its length a row outputs zeros and keeps its state, so the final state is that
@@ -90,11 +93,20 @@ def dynamic_rnn(
             cuDNN's LSTM, for plain LSTMs in float32, traced on a machine with an
             NVIDIA GPU. None for "native" on one CPU device, where it was built and can
             run the cell, and in `shard_map` over CPU devices; else "xla".
+        mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`, in place of
+            `sequence_length`: the steps that count. At the others a row keeps its
+            state and outputs zeros, and its inputs (NaN included) have no effect; a
+            reset there takes effect at the row's next step that counts. None for the
+            steps before the lengths.
+        return_states: Whether to return the state after every step as well.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
         leaf `[batch, time, ...]` (`[time, batch, ...]` if `time_major`); the state
         after the last step of each row, in the structure of the initial state.
+        With `return_states`, `(outputs, state, states)`: the states in the structure
+        of `state`, each leaf with the axes of the outputs. A step past the length of a
+        row, or masked, has the state that the row keeps.
 
     Raises:
         TypeError: If `cell` is not a cell, or does not keep the dtypes of its state; if
@@ -102,7 +114,9 @@ def dynamic_rnn(
         ValueError: If `inputs` are None or of rank below 3, or hold no array (then it
             is an IndexError as well, as in TensorFlow); if shapes disagree; if neither
             `initial_state` nor `dtype` is given; if there is a `reset_state` and no
-            `resets`; if `implementation` cannot run this cell.
+            `resets`; if there is a `mask` beside `sequence_length`; if
+            `implementation` cannot run this cell; with `return_states`, if a leaf of
+            the state has no axis of rows.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -121,6 +135,7 @@ def dynamic_rnn(
     check_is_cell(caller, "cell", cell)
     check_implementation(caller, implementation)
     unroll = as_unroll(caller, parallel_iterations)
+    as_bool(caller, "return_states", return_states)
     beside = cell, inputs, initial_state
     strategy = as_strategy(caller, "swap_memory", swap_memory, beside)
     check_not_packed(caller, inputs)
@@ -128,12 +143,14 @@ def dynamic_rnn(
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape
     checked_resets = as_resets(caller, resets, reset_state, shape[:2], axis)
+    mask, sequence_length = as_mask(caller, mask, sequence_length, shape[:2], axis)
     lengths = as_lengths(caller, sequence_length, shape[1 - axis])
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, shape[axis])
         initial_state = as_state(caller, "initial_state", initial_state)
     dtype = output_dtype(caller, initial_state, dtype)
-    batch = Batch(inputs, lengths, initial_state, resets=checked_resets)
-    options = Options(caller, dtype, axis, strategy, unroll, implementation)
+    batch = Batch(inputs, lengths, initial_state, resets=checked_resets, mask=mask)
+    how = strategy, unroll, implementation, return_states
     with jax.named_scope(as_scope(caller, scope, "rnn")):
-        return over_time(cell, batch, options)
+        results = over_time(cell, batch, Options(caller, dtype, axis, *how))
+    return tuple(results) if return_states else tuple(results[:2])

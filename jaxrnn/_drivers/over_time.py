@@ -1,22 +1,40 @@
 """`over_time`, the loop of `dynamic_rnn` and its kin, compiled where possible."""
 
+from typing import NamedTuple
+
 import jax
+import jax.numpy as jnp
 
 from .._base import shareable, trees
 from .._base.read_only import with_read_only
+from .._base.sharding import as_rows_of
 from .._base.typing import PyTree, RNNCellLike
 from .._time.float32_sums import reader
+from .._time.gaps import Kept
 from .._time.run import Run, run_sequence
 from .._time.segments import segmented_run
 from .._time.steps import Steps
 from ..memory._strategy import plan_of
-from .preparation import Batch, Options, prepare
+from .preparation import Batch, Options, Prepared, prepare
 
 
-def over_time(
-    cell: RNNCellLike, batch: Batch, options: Options
-) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of `cell` over all steps of a batch.
+class Results(NamedTuple):
+    """What a run over time returns.
+
+    Attributes:
+        outputs: The outputs of all steps, with the axes of the inputs.
+        state: The state after the last step of each row.
+        states: The states after all steps, without read-only parts, if the options ask
+            for them; else None.
+    """
+
+    outputs: PyTree
+    state: PyTree
+    states: PyTree = None
+
+
+def over_time(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
+    """What `cell` returns over all steps of a batch.
 
     Outside of jit, JAX would compile a loop over a new closure in every call. So equal
     cells share one compiled function, where that is safe.
@@ -26,8 +44,36 @@ def over_time(
     return _run(cell, batch, options)
 
 
-def _run(cell: RNNCellLike, batch: Batch, options: Options) -> tuple[PyTree, PyTree]:
+def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
+    kept, axis = None, options.axis
+    if batch.mask is not None:
+        mask = jnp.swapaxes(batch.mask, 1, axis)
+        kept = Kept.by(as_rows_of(batch.inputs, mask, 1 - axis))
+        batch = _only_kept(batch, kept, axis)
     prepared = prepare(cell, batch, options)
+    outputs, state = _run_loop(prepared, options)
+    states = None
+    if options.return_states:
+        outputs, states = outputs
+        if kept is None:
+            states = prepared.steps.keep_last(states, state)
+        else:
+            states = kept.states(states, prepared.state, axis)
+    # Without lengths a cell may return a list where it declares a tuple.
+    outputs = trees.with_structure(cell.output_size, outputs)
+    outputs = outputs if kept is None else kept.to_places(outputs, axis)
+    return Results(outputs, with_read_only(state, batch.state), states)
+
+
+def _only_kept(batch: Batch, kept: Kept, axis: int) -> Batch:
+    """The batch of the steps that its mask keeps, a batch with lengths."""
+    inputs, resets = kept.to_front(batch.inputs, axis), batch.resets
+    if resets is not None:
+        resets = resets._replace(where=kept.resets(resets.where))
+    return batch._replace(inputs=inputs, lengths=kept.lengths, resets=resets, mask=None)
+
+
+def _run_loop(prepared: Prepared, options: Options) -> tuple[PyTree, PyTree]:
     read = reader(prepared.steps.restart_states)
 
     def run_segment(
@@ -41,12 +87,7 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> tuple[PyTree, PyT
     steps = prepared.steps
     plan = plan_of(options.strategy, steps.time)
     args = run_segment, prepared.inputs, prepared.state, steps
-    outputs, state = segmented_run(plan.segments, plan.names_on_host, *args)
-    if steps.returns_states:
-        outputs, state = outputs
-    # Without lengths a cell may return a list where it declares a tuple.
-    outputs = trees.with_structure(cell.output_size, outputs)
-    return outputs, with_read_only(state, batch.state)
+    return segmented_run(plan.segments, plan.names_on_host, *args)
 
 
 _run_compiled = jax.jit(_run, static_argnames="options")

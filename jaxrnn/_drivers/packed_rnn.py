@@ -27,7 +27,8 @@ def packed_rnn(
     scope: str | None = None,
     *,
     swap_memory: bool | Strategy = False,
-) -> tuple[PyTree, PyTree]:
+    return_states: bool = False,
+) -> tuple[PyTree, ...]:
     """Runs `cell` over packed sequences, each from its initial state.
 
     The results for a sequence are those of `dynamic_rnn` for that row of the padded
@@ -46,12 +47,15 @@ def packed_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             since the last state of each sequence is read from them.
+        return_states: Whether to return the state after every step as well, which a run
+            computes in any case.
 
     Returns:
         `(outputs, state)`: outputs in the layout of `packed.inputs`, `[rows,
         row_length, ...]`, zeros at steps that belong to no sequence
         (`packed.unpack(outputs)` is their padded form); the state after the last step
-        of each sequence, each leaf `[sequences, ...]`.
+        of each sequence, each leaf `[sequences, ...]`. With `return_states`,
+        `(outputs, state, states)`: the states in the layout of the outputs.
 
     Raises:
         TypeError: If `packed` is not a result of `pack_sequences`; as `dynamic_rnn`.
@@ -74,6 +78,7 @@ def packed_rnn(
         ((4, 7, 5), (4, 5))
     """
     arguments.check_is_cell(_CALLER, "cell", cell)
+    arguments.as_bool(_CALLER, "return_states", return_states)
     beside = cell, packed, initial_state
     strategy = as_strategy(_CALLER, "swap_memory", swap_memory, beside)
     if not isinstance(packed, PackedSequences):
@@ -91,11 +96,12 @@ def packed_rnn(
     restarts = Restarts(jnp.asarray(packed.starts), state)
     lengths, first = jnp.asarray(packed.lengths), _states_of_rows(restarts, axis)
     batch = Batch(inputs, lengths, first, restarts)
-    options = Options(_CALLER, dtype, axis, strategy)
+    options = Options(_CALLER, dtype, axis, strategy, return_states=True)
     with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
-        outputs, states = over_time(cell, batch, options)
+        outputs, _, states = over_time(cell, batch, options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
-    return outputs, masking.choose(has_steps, packed.at_ends(states), state)
+    last = masking.choose(has_steps, packed.at_ends(states), state)
+    return (outputs, last, states) if return_states else (outputs, last)
 
 
 def _states_of_sequences(

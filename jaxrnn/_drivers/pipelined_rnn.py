@@ -193,7 +193,8 @@ class _Pipeline:
         new_states = []
         for layer, state in zip(layers, states, strict=True):
             layer_at: Any = dataclasses.replace(layer, offset=start)
-            xs, state = over_time(layer_at, Batch(xs, lengths, state), self.options)
+            batch = Batch(xs, lengths, state)
+            xs, state, _ = over_time(layer_at, batch, self.options)
             new_states.append(state)
         return xs, new_states
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .._base import math, sharding, trees
 from .._base.cell_keys import cell_at_step
+from .._base.errors import describe
 from .._base.read_only import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -30,9 +31,10 @@ class Batch(NamedTuple):
             the time axis is 0.
         lengths: `[batch]`, or None for all steps.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
-        restarts: The first steps of the sequences in packed rows. If given, the run
-            returns the states after every step in place of the last state.
+        restarts: The first steps of the sequences in packed rows.
         resets: The resets of rows of one sequence.
+        mask: Bool, with the first two axes of the inputs: the steps that count, which
+            may lie anywhere in a row; None for all, and wherever there are lengths.
     """
 
     inputs: PyTree
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
     state: PyTree
     restarts: Restarts | None = None
     resets: Resets | None = None
+    mask: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Options:
         strategy: What the forward pass saves for derivatives (`swap_memory`).
         unroll: The number of steps unrolled in each iteration of a scan.
         implementation: What runs an affine cell, a name or None.
+        return_states: Whether the states after all steps are a third result.
     """
 
     caller: str
@@ -61,6 +65,7 @@ class Options:
     strategy: Strategy
     unroll: int = 1
     implementation: str | None = None
+    return_states: bool = False
 
 
 class Prepared(NamedTuple):
@@ -94,7 +99,7 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
         TypeError: If it does not keep the dtypes of its state.
     """
     caller, axis, dtype = options.caller, options.axis, options.dtype
-    inputs, lengths, state, restarts, resets = batch
+    inputs, lengths, state, restarts, resets, _ = batch
     beside = cell, lengths, state
     inputs = sharding.whole_features(caller, inputs, beside, batch_axis=1 - axis)
     first, inputs_0 = jax.tree.leaves(inputs)[0], masking.first_inputs(inputs, axis)
@@ -111,11 +116,25 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
     if resets is not None:
         restarts = resets.as_restarts(lengths, axis)
-    steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
     carried = without_read_only(state)
+    if options.return_states:
+        _check_has_rows(caller, carried)
+    axes = {"time": time, "axis": axis, "returns_states": options.return_states}
+    steps = Steps(lengths, longest, restarts=restarts, **axes)
     apply, apply_sequence = _step_and_sequence(cell, inputs_0, state)
     steps = steps.with_stand_in(inputs, carried)
     return Prepared(inputs, carried, steps, apply, apply_sequence)
+
+
+def _check_has_rows(caller: str, state: PyTree) -> None:
+    """Raises ValueError for a leaf of the state that belongs to no row."""
+    for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
+        if trees.is_tensor_array(leaf) or not leaf.ndim:
+            raise ValueError(
+                f"{caller}: with `return_states` each leaf of the state must be an "
+                f"array [batch, ...], got {describe(leaf)} as `{name}`. Leave "
+                "`return_states` out, or return in the outputs what is needed."
+            )
 
 
 @jax.tree_util.register_dataclass

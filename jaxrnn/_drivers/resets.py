@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments
-from .._base.inputs import as_array, as_state
+from .._base.inputs import as_state, as_step_booleans
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
 from .._base.typing import Array, DType, PyTree
@@ -96,13 +96,8 @@ def check_resets(
     """The resets as an array, checked as by `as_resets`; None stays None."""
     if resets is None:
         return None
-    resets = as_array(caller, "resets", resets)
     fix = "Compare numbers: `done > 0`."
-    arguments.check_dtype_kind(caller, "resets", resets, jnp.bool_, "booleans", fix)
-    axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
-    must = f"be {axes} like the inputs, {list(shape)}"
-    arguments.check_shape(caller, "resets", resets, tuple(shape), must)
-    return resets
+    return as_step_booleans(caller, "resets", resets, shape, axis, fix)
 
 
 def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:

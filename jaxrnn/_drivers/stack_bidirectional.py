@@ -84,6 +84,7 @@ def stack_bidirectional_dynamic_rnn(
     swap_memory: bool | Strategy = False,
     *,
     resets: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Layers of `bidirectional_dynamic_rnn`, each over both outputs of the one below.
 
@@ -105,6 +106,7 @@ def stack_bidirectional_dynamic_rnn(
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
         swap_memory: As in `dynamic_rnn`.
         resets: As in `bidirectional_dynamic_rnn`, in every layer.
+        mask: As in `dynamic_rnn`.
 
     Returns:
         `(outputs, states_fw, states_bw)`: the outputs of the top layer, in each leaf
@@ -141,7 +143,8 @@ def stack_bidirectional_dynamic_rnn(
 
     def run_layer(layer: _Layer, inputs: PyTree) -> tuple:
         args = *layer.cells, inputs, sequence_length, *layer.states, *options
-        pair, states = bidirectional_dynamic_rnn(*args, layer.name, resets=resets)
+        args = *args, layer.name
+        pair, states = bidirectional_dynamic_rnn(*args, resets=resets, mask=mask)
         return joined(caller, *pair, axis=2), *states
 
     return _run_layers(caller, scope, layers, run_layer, inputs)

@@ -62,7 +62,8 @@ def static_state_saving_rnn(
     leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     steps = checked_steps(caller, inputs, [cell])
-    outputs, state = run_steps(caller, cell, steps, state, None, sequence_length, scope)
+    args = state, None, sequence_length, scope
+    outputs, state, _ = run_steps(caller, cell, steps, *args)
     check_structure(f"{caller}: the state that `cell` returns", size, state, False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)

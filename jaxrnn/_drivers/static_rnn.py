@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_is_cell
+from .._base.arguments import as_bool, as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note
 from .._base.inputs import as_state, as_steps, output_dtype
 from .._base.lengths import as_lengths
-from .._base.read_only import with_read_only
+from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
@@ -23,7 +23,7 @@ from .._time.float32_sums import reader
 from .._time.steps import Steps
 from ..memory import Keep
 from .initial_state import call_start, zero_state
-from .over_time import over_time
+from .over_time import Results, over_time
 from .preparation import Batch, Options
 from .probe import as_pair, probe
 
@@ -39,7 +39,9 @@ def static_rnn(
     dtype: DType | None = None,
     sequence_length: Lengths | None = None,
     scope: str | None = None,
-) -> tuple[list[PyTree], PyTree]:
+    *,
+    return_states: bool = False,
+) -> tuple[Any, ...]:
     """Runs `cell` over a list of steps, which may differ in shape and type.
 
     A bound cell over steps of one type, which keeps the type of its state, is run by
@@ -64,10 +66,13 @@ def static_rnn(
             (`dynamic_rnn` updates it once then). None for all steps; then a step may
             return a state of another structure, shape or dtype than it received.
         scope: The name of the steps in profiles; "rnn" by default.
+        return_states: Whether to return the state after every step as well.
 
     Returns:
         `(outputs, state)`: a list with the output of each step, each leaf
-        `[batch, ...]`; the state after the last step of each row.
+        `[batch, ...]`; the state after the last step of each row. With `return_states`,
+        `(outputs, state, states)`: a list with the state after each step, past a row's
+        length its last one.
 
     Raises:
         TypeError: If `cell` is not a cell; if `inputs` are not a sequence; with
@@ -92,7 +97,10 @@ def static_rnn(
     caller = "static_rnn"
     check_is_cell(caller, "cell", cell)
     steps = checked_steps(caller, inputs, [cell])
-    return run_steps(caller, cell, steps, initial_state, dtype, sequence_length, scope)
+    as_bool(caller, "return_states", return_states)
+    args = initial_state, dtype, sequence_length, scope
+    results = run_steps(caller, cell, steps, *args, return_states)
+    return tuple(results) if return_states else tuple(results[:2])
 
 
 def checked_steps(
@@ -141,7 +149,8 @@ def run_steps(
     dtype: DType | None,
     sequence_length: Lengths | None,
     scope: str | None,
-) -> tuple[list[PyTree], PyTree]:
+    return_states: bool = False,
+) -> Results:
     """`static_rnn` on checked steps."""
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
@@ -159,18 +168,19 @@ def run_steps(
             )
         if (loop_dtype := _dtype_in_loop(cell, steps, state, dtype)) is not None:
             batch = Batch(stacked(steps), lengths, state)
-            options = Options(caller, loop_dtype, axis=0, strategy=Keep())
-            outputs, state = over_time(cell, batch, options)
-            return unstacked(outputs, len(steps)), state
+            how = {"axis": 0, "strategy": Keep(), "return_states": return_states}
+            results = over_time(cell, batch, Options(caller, loop_dtype, **how))
+            outputs, states = (unstacked(x, len(steps)) for x in results[::2])
+            return Results(outputs, results.state, states)
         initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = call_start(cell, state)
         if lengths is None:
-            outputs, state = _unrolled(caller, cell, steps, state)
+            results = _unrolled(caller, cell, steps, state)
         else:
             args = caller, cell, steps, state, lengths, dtype
-            outputs, state = _unrolled_with_lengths(*args)
-        return outputs, with_read_only(state, initial_state)
+            results = _unrolled_with_lengths(*args)
+        return results._replace(state=with_read_only(results.state, initial_state))
 
 
 def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
@@ -204,14 +214,15 @@ def _dtype_in_loop(
 
 def _unrolled(
     caller: str, cell: RNNCellLike, steps: list[PyTree], state: PyTree
-) -> tuple[list[PyTree], PyTree]:
-    read, outputs = reader(cell), []
+) -> Results:
+    read, outputs, states = reader(cell), [], []
     for t, inputs in enumerate(steps):
         with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
             result = cell_at_step(read(), jnp.int32(t))(inputs, state)
             output, state = as_pair(caller, result)
         outputs.append(output)
-    return outputs, state
+        states.append(without_read_only(state))
+    return Results(outputs, state, states)
 
 
 def _unrolled_with_lengths(
@@ -221,10 +232,11 @@ def _unrolled_with_lengths(
     state: PyTree,
     lengths: Array,
     dtype: DType,
-) -> tuple[list[PyTree], PyTree]:
+) -> Results:
     longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
     masked = Steps(lengths, longest, time=len(steps), axis=0)
-    read, types, first, outputs = reader(cell), None, None, []
+    read, types, first = reader(cell), None, None
+    outputs, states = [], []
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
@@ -240,7 +252,8 @@ def _unrolled_with_lengths(
         output, new_state = cell_at_step(read(), number)(*step_inputs)
         state, output = masked.mask_step(number, state, new_state, output)
         outputs.append(output)
-    return outputs, state
+        states.append(without_read_only(state))
+    return Results(outputs, state, states)
 
 
 def _types(inputs: PyTree) -> tuple:

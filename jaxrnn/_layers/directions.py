@@ -56,19 +56,20 @@ class OneDirection(Layer):
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, ...]:
         """As `dynamic_rnn`."""
         cell, arguments = self.bind(params, options.key), options.as_arguments()
         lengths, time_major = options.sequence_length, options.time_major
         flip = lambda tree: reverse_sequence(tree, lengths, time_major)
-        inputs = flip(inputs) if self.reverse else inputs
         if self.reverse:
+            inputs, arguments["mask"] = flip((inputs, options.mask))
             args = options.resets, lengths, time_major
             arguments["resets"] = reverse_resets(*args)
-        outputs, state = dynamic_rnn(cell, inputs, initial_state=state, **arguments)
+        results = dynamic_rnn(cell, inputs, initial_state=state, **arguments)
         if self.reverse and self.keep_order:
-            outputs = flip(outputs)
-        return outputs, state
+            outputs, state, *states = results
+            return flip(outputs), state, *flip(states)
+        return results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TwoDirections(Layer):
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, ...]:
         """As `bidirectional_dynamic_rnn`, with the outputs merged."""
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
@@ -111,8 +112,8 @@ class TwoDirections(Layer):
                 f"zeros, got {describe(options.reset_state)}."
             )
         arguments["initial_state_fw"], arguments["initial_state_bw"] = state
-        outputs, states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
-        return self.merge(*outputs), states
+        outputs, *states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
+        return self.merge(*outputs), *states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,13 +155,16 @@ class Stack(Layer):
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, ...]:
         """The outputs of the highest layer; the states of all, forward and backward."""
-        pairs = self._pairs(state)
-        for i, (name, layer) in enumerate(self.parts().items()):
+        found = []
+        layers = zip(self.parts().items(), self._pairs(state), strict=True)
+        for i, ((name, layer), pair) in enumerate(layers):
             own = dataclasses.replace(options, key=fold(options.key, i))
-            inputs, pairs[i] = layer.run(params[name], inputs, pairs[i], own)
-        return inputs, tuple(zip(*pairs, strict=True))
+            inputs, *pairs = layer.run(params[name], inputs, pair, own)
+            found.append(pairs)
+        by_direction = lambda pairs: tuple(zip(*pairs, strict=True))
+        return inputs, *map(by_direction, zip(*found, strict=True))
 
     def _pairs(self, state: PyTree) -> list[Any]:
         """The initial states of each layer, forward and backward.

@@ -142,21 +142,24 @@ class LayerInputs:
 
     def run(
         self, layer: Layer, params: Params, state: PyTree, options: RunOptions
-    ) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of the layer, with all batch axes.
+    ) -> tuple[PyTree, ...]:
+        """What the layer returns, with all batch axes.
 
-        So have the arguments, the resets and the reset state of the options included.
+        So have the arguments, and the resets, the reset state and the mask of the
+        options.
         """
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         state = self._state("initial_state", state, options)
         options = dataclasses.replace(
             options,
             sequence_length=self.lengths,
-            resets=self._resets(options.resets),
+            resets=self._of_steps("resets", options.resets),
+            mask=self._of_steps("mask", options.mask),
             reset_state=self._state("reset_state", options.reset_state, options),
         )
-        outputs, state = layer.run(params, inputs, state, options)
-        return self.axes.split(outputs, self.start), self.axes.split(state)
+        outputs, state, *states = layer.run(params, inputs, state, options)
+        outputs, *states = self.axes.split((outputs, *states), self.start)
+        return outputs, self.axes.split(state), *states
 
     def _state(self, name: str, state: PyTree, options: RunOptions) -> PyTree:
         """A state with one batch axis, in the dtype of the computation; None is None.
@@ -170,12 +173,13 @@ class LayerInputs:
         self.axes.check(self.caller, name, state)
         return in_dtype(options.dtype, self.axes.merge(state))
 
-    def _resets(self, resets: Any) -> Array | None:
-        if resets is None:
+    def _of_steps(self, name: str, values: Any) -> Array | None:
+        """Values of each row and step, with one batch axis; None stays None."""
+        if values is None:
             return None
-        resets = as_array(self.caller, "resets", resets)
-        self.axes.check(self.caller, "resets", resets, self.start)
-        return self.axes.merge(resets, self.start)
+        values = as_array(self.caller, name, values)
+        self.axes.check(self.caller, name, values, self.start)
+        return self.axes.merge(values, self.start)
 
 
 def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:

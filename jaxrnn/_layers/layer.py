@@ -32,6 +32,8 @@ class RunOptions:
         parallel_iterations: As in `dynamic_rnn`.
         swap_memory: As in `dynamic_rnn`.
         implementation: As in `dynamic_rnn`.
+        mask: Bool, with the first two axes of the inputs, or None.
+        return_states: As in `dynamic_rnn`.
     """
 
     dtype: DType
@@ -43,12 +45,22 @@ class RunOptions:
     parallel_iterations: int | None = None
     swap_memory: Any = False
     implementation: Any = None
+    mask: Array | None = None
+    return_states: bool = False
 
     @classmethod
-    def of(cls, module: Any, dtype: DType, key: Key | None) -> "RunOptions":
-        """The options of a module, from its attributes of the same names."""
+    def of(
+        cls, module: Any, dtype: DType, key: Key | None, **given: Any
+    ) -> "RunOptions":
+        """The options of a module, from its attributes of the same names.
+
+        Those of a call are given; None for the attribute, if there is one.
+        """
         names = ("time_major", "parallel_iterations", "swap_memory", "implementation")
-        return cls(dtype, key, **{name: getattr(module, name) for name in names})
+        own = {name: getattr(module, name) for name in (*names, "return_states")}
+        return cls(
+            dtype, key, **own | {k: v for k, v in given.items() if v is not None}
+        )
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of a driver."""
@@ -99,7 +111,7 @@ class Layer(abc.ABC):
     @abc.abstractmethod
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, ...]:
         """`(outputs, state)` of sequences with one batch axis.
 
         Args:
@@ -108,7 +120,8 @@ class Layer(abc.ABC):
                 `options.time_major`; or a nest.
             state: A state in the structure of the layer's, each leaf `[rows, ...]`;
                 None for the zero state.
-            options: How to run.
+            options: How to run. With `return_states` the states after all steps are a
+                third value, with the axes of the outputs.
         """
 
     def run_step(
@@ -116,7 +129,7 @@ class Layer(abc.ABC):
     ) -> tuple[PyTree, PyTree]:
         """`(output, state)` of one step from the zero state."""
         inputs = jax.tree.map(lambda x: jnp.expand_dims(x, 1), step)
-        outputs, state = self.run(params, inputs, None, options)
+        outputs, state, *_ = self.run(params, inputs, None, options)
         return jax.tree.map(lambda y: jnp.squeeze(y, 1), outputs), state
 
     def draws_random_numbers(self, params: Params, step: PyTree, dtype: DType) -> bool:

@@ -11,12 +11,13 @@ from .._cells.step_checks import check_floating
 
 AxisNames = Mapping[str, tuple[str | None, ...]]
 
-_FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
+_OF_CALLS = ("deterministic", "return_carry", "return_states")
+_FLAGS = ("reverse", "keep_order", "time_major", *_OF_CALLS)
 _KINDS = {
     "rng_collection": (str, "name a stream"),
     "axis_names": (Mapping, "be a dict of tuples such as {'bias': ('hidden',)}"),
 }
-_NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
+_NONE_IS_DEFAULT = (*_OF_CALLS, "dtype", "axis_names")
 
 
 def check_options(caller: str, **options: Any) -> None:

@@ -189,6 +189,8 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
         return reason
     if steps.restarts is not None:
         return "rows of several sequences restart within the loop"
+    if steps.returns_states:
+        return "it does not return the states of all steps"
     if steps.time > MOST_STEPS:
         return f"it takes {MOST_STEPS} steps at most, got {steps.time}"
     return why_not_here()

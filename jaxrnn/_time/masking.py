@@ -181,12 +181,27 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
     axis = 0 if time_major else 1
     if lengths is None:
         return jax.tree.map(lambda x: jnp.flip(x, axis), tree)
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        return tree
+    ts = jnp.arange(leaves[0].shape[axis], dtype=lengths.dtype)
+    t, length = ts[None, :], lengths[:, None]
+    return read_steps(tree, jnp.where(t < length, length - 1 - t, t), axis)
 
-    def reverse_row(x: Array, length: Array) -> Array:
-        t = jnp.arange(x.shape[0], dtype=length.dtype)
-        # Indices are valid by construction; NaN padding must not come from a fill.
-        source = jnp.where(t < length, length - 1 - t, t)
-        return x.at[source].get(mode="promise_in_bounds", unique_indices=True)
 
-    reverse = jax.vmap(reverse_row, (1 - axis, 0), 1 - axis)
-    return jax.tree.map(lambda x: reverse(x, lengths), tree)
+def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> PyTree:
+    """Other steps of each row: step t of row b is step `sources[b, t]` of the nest.
+
+    Args:
+        tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
+        sources: Integers `[batch, time]`, each the number of a step.
+        axis: The time axis of the nest, 0 or 1.
+        unique: Whether no step is read twice in a row, so that derivatives add nothing.
+    """
+
+    def read_row(x: Array, source: Array) -> Array:
+        # NaN padding must not come from a fill.
+        return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
+
+    read = jax.vmap(read_row, (1 - axis, 0), 1 - axis)
+    return jax.tree.map(lambda x: read(x, sources), tree)

@@ -28,8 +28,7 @@ class Restarts:
     * A *reset*: the row goes back to a state that the user gives, one for each row
       (`resets` of `dynamic_rnn`). Row b takes state b.
     * The *first step* of a sequence in a packed row (`packed_rnn`), which holds several
-      sequences: the row takes the initial state of the sequence. The last state of each
-      sequence is wanted, so the run returns the states after all steps.
+      sequences: the row takes the initial state of the sequence.
 
     Attributes:
         state_numbers: int32 `[batch, time]`, or `[time, batch]`, with the axes of the
@@ -95,6 +94,8 @@ class Steps:
             t draws from the random key of number `offset + t`.
         time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
+        returns_states: Whether the outputs of a run are pairs `(output, new_state)` of
+            all steps. New states are arbitrary where a row is not alive.
     """
 
     lengths: Any = None
@@ -104,6 +105,9 @@ class Steps:
     offset: Any = 0
     time: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
+    returns_states: bool = dataclasses.field(
+        default=False, metadata={"static": True}, kw_only=True
+    )
 
     def with_stand_in(self, xs: PyTree, state: PyTree) -> "Steps":
         """The same steps, with the stand-in that these inputs and this state give.
@@ -115,7 +119,8 @@ class Steps:
         if self.lengths is None:
             return self
         inputs, first = masking.first_inputs(xs, self.axis), jax.tree.leaves(xs)[0]
-        if not self.returns_states and first.shape[self.axis]:
+        are_resets = self.restarts is not None and self.restarts.are_resets
+        if are_resets and first.shape[self.axis]:
             # A state that is reset at once need not be finite.
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
@@ -124,15 +129,6 @@ class Steps:
     def without_stand_in(self) -> "Steps":
         """The same steps, for a run that is not differentiated."""
         return dataclasses.replace(self, stand_in=None)
-
-    @property
-    def returns_states(self) -> bool:
-        """Whether the outputs of a run are pairs `(output, new_state)` of all steps.
-
-        So it is where rows are packed: the last state of each sequence is that of some
-        step.
-        """
-        return self.restarts is not None and not self.restarts.are_resets
 
     @property
     def restart_states(self) -> PyTree:
@@ -214,6 +210,19 @@ class Steps:
         """Sequences with zeros at the steps at which a row is not alive."""
         alive = self.alive_steps()
         return tree if alive is None else masking.zero_dead(alive, tree)
+
+    def keep_last(self, new_states: PyTree, last: PyTree) -> PyTree:
+        """The new states of all steps, from a row's length on its last state.
+
+        Args:
+            new_states: As a run returns them, each leaf `[batch, time, ...]`.
+            last: The last state of each row, each leaf `[batch, ...]`.
+        """
+        alive = self.alive_steps()
+        if alive is None:
+            return new_states
+        last = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), last)
+        return masking.choose(alive, new_states, last)
 
     def time_first(self) -> "Steps":
         """The same steps, of sequences `[time, batch, ...]`."""

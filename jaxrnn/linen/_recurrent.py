@@ -77,6 +77,7 @@ class Recurrent(HoldsCells, kw_only=True):
 
     time_major: bool = False
     return_carry: bool = False
+    return_states: bool = False
     swap_memory: Any = False
     parallel_iterations: int | None = None
     implementation: Any = None
@@ -95,8 +96,10 @@ class Recurrent(HoldsCells, kw_only=True):
         initial_state: PyTree = None,
         resets: ArrayLike | None = None,
         reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
         deterministic: bool | None = None,
         return_carry: bool | None = None,
+        return_states: bool | None = None,
         **unknown: Any,
     ) -> Any:
         """Runs over sequences.
@@ -116,14 +119,20 @@ class Recurrent(HoldsCells, kw_only=True):
             reset_state: The state that resets go to, as `initial_state`; None for the
                 zero state. Of `RNN` alone: two directions are reset to zeros, and
                 refuse another state.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`, in place
+                of `sequence_length`: the steps that count, which may have gaps; see
+                `jaxrnn.dynamic_rnn`.
             deterministic: True for a run without random numbers; None for the
                 attribute.
             return_carry: Whether to return the state as well; None for the attribute.
+            return_states: Whether to return the states after all steps as well; None
+                for the attribute.
             **unknown: Refused; for a name of Flax's, the error gives ours.
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
-            outputs)`, in the order of Flax.
+            outputs)`, in the order of Flax; with `return_states` `(outputs, state,
+            states)`, as `jaxrnn.dynamic_rnn`, whatever `return_carry` is.
 
         Raises:
             TypeError: If an option is not of its type; as `jaxrnn.dynamic_rnn`.
@@ -133,7 +142,8 @@ class Recurrent(HoldsCells, kw_only=True):
         """
         layer, caller = self._layer(), type(self).__name__
         check_unknown(caller, "a call", unknown)
-        check_options(caller, deterministic=deterministic, return_carry=return_carry)
+        flags = {"deterministic": deterministic, "return_states": return_states}
+        check_options(caller, return_carry=return_carry, **flags)
         sequences = LayerInputs.make(self, layer, inputs, sequence_length)
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)
@@ -142,11 +152,13 @@ class Recurrent(HoldsCells, kw_only=True):
         key, step = None, sequences.step(dtype)
         if not deterministic and layer.draws_random_numbers(params, step, dtype):
             key = self.make_rng(self.rng_collection)
-        options = RunOptions.of(self, dtype, key)
-        options = dataclasses.replace(options, resets=resets, reset_state=reset_state)
+        given = {"resets": resets, "reset_state": reset_state, "mask": mask}
+        options = RunOptions.of(self, dtype, key, return_states=return_states, **given)
         if self.is_initializing():  # This must work where a named one cannot run.
             options = dataclasses.replace(options, implementation=None)
-        outputs, state = sequences.run(layer, params, initial_state, options)
+        outputs, state, *states = sequences.run(layer, params, initial_state, options)
+        if options.return_states:
+            return outputs, state, *states
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
@@ -179,6 +191,7 @@ class RNN(Recurrent):
             output of a row's last step first; Flax's default, too.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
+        return_states: Whether a call returns `(outputs, state, states)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.

@@ -1,6 +1,5 @@
 """`dynamic_rnn` and its bidirectional forms as modules."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ class Recurrent(HoldsLayer):
     defaults = HoldsLayer.defaults | {
         "time_major": False,
         "return_carry": False,
+        "return_states": False,
         "swap_memory": False,
         "parallel_iterations": None,
         "implementation": None,
@@ -29,6 +29,7 @@ class Recurrent(HoldsLayer):
     }
     time_major: bool
     return_carry: bool
+    return_states: bool
     dtype: DType | None
 
     def __call__(
@@ -39,8 +40,10 @@ class Recurrent(HoldsLayer):
         initial_state: PyTree = None,
         resets: ArrayLike | None = None,
         reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
         deterministic: bool | None = None,
         return_carry: bool | None = None,
+        return_states: bool | None = None,
         rngs: Rngs | None = None,
         **unknown: Any,
     ) -> Any:
@@ -61,10 +64,15 @@ class Recurrent(HoldsLayer):
             reset_state: The state that resets go to, as `initial_state`; None for the
                 zero state. Of `RNN` alone: two directions are reset to zeros, and
                 refuse another state.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`, in place
+                of `sequence_length`: the steps that count, which may have gaps; see
+                `jaxrnn.dynamic_rnn`.
             deterministic: True for a run without random numbers; None for what the
                 constructor, `train()` or `eval()` has set.
             return_carry: Whether to return the state as well; None for what the
                 constructor was given.
+            return_states: Whether to return the states after all steps as well; None
+                for what the constructor was given.
             rngs: A stream or a key for random numbers, instead of the module's stream.
                 If a function under `jax.jit` closes over the module, pass a key: the
                 module's stream cannot advance there and raises `TraceContextError`.
@@ -72,7 +80,8 @@ class Recurrent(HoldsLayer):
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
-            outputs)`, in the order of Flax.
+            outputs)`, in the order of Flax; with `return_states` `(outputs, state,
+            states)`, as `jaxrnn.dynamic_rnn`, whatever `return_carry` is.
 
         Raises:
             TypeError: If an option is not of its type, or `rngs` is neither a stream
@@ -81,12 +90,22 @@ class Recurrent(HoldsLayer):
         """
         caller, params = type(self).__name__, as_pure(self.params)
         check_unknown(caller, "a call", unknown)
-        check_options(caller, return_carry=return_carry)
+        check_options(caller, return_carry=return_carry, return_states=return_states)
         sequences = LayerInputs.make(self, self.layer, inputs, sequence_length)
         dtype = sequences.compute_dtype(self.dtype, params)
-        options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))
-        options = dataclasses.replace(options, resets=resets, reset_state=reset_state)
-        outputs, state = sequences.run(self.layer, params, initial_state, options)
+        given = {"resets": resets, "reset_state": reset_state, "mask": mask}
+        options = RunOptions.of(
+            self,
+            dtype,
+            self._draw_key(deterministic, rngs),
+            return_states=return_states,
+            **given,
+        )
+        outputs, state, *states = sequences.run(
+            self.layer, params, initial_state, options
+        )
+        if options.return_states:
+            return outputs, state, *states
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
@@ -109,6 +128,7 @@ class RNN(Recurrent):
 
             - `time_major=False`: Whether time is the first axis of inputs and outputs.
             - `return_carry=False`: Whether a call returns `(state, outputs)`.
+            - `return_states=False`: Whether a call returns `(outputs, state, states)`.
             - `swap_memory=False`: As in `jaxrnn.dynamic_rnn`.
             - `parallel_iterations=None`: As in `jaxrnn.dynamic_rnn`.
             - `implementation=None`: As in `jaxrnn.dynamic_rnn`.

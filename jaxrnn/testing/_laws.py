@@ -114,6 +114,50 @@ def starts_again_at_resets(setup: Setup) -> None:
     close(differentiated(Setup.run), differentiated(oracle.unrolled), setup.dtype)
 
 
+def returns_all_states(setup: Setup) -> None:
+    """With `return_states`, `dynamic_rnn` returns the state after each step of a loop.
+
+    Not of a cell whose state has leaves without rows, which that argument refuses.
+    """
+    if not _is_of_rows(setup):
+        return
+    run = functools.partial(Setup.run, return_states=True)
+    got = oracle.differentiated(setup, run, setup.lengths)
+    want = oracle.differentiated(setup, oracle.unrolled_states, setup.lengths)
+    close(got, want, setup.dtype)
+
+
+def leaves_out_gaps(setup: Setup) -> None:
+    """With a `mask`, `dynamic_rnn` equals a loop whose state masked steps keep.
+
+    What a mask leaves out is NaN. No key is given: a run counts the keys of the steps
+    that the mask keeps.
+    """
+    if not _is_of_rows(setup):
+        return
+    keyless = dataclasses.replace(setup, key=None)
+    rows, ts = np.arange(setup.lengths.shape[0])[:, None], np.arange(TIME)
+    mask = (rows + 1) // 2**ts % 2 == 1  # All gaps that there are, from row 0 on.
+    resets = mask & ((rows + ts) % 3 == 1)
+    other = jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state)
+    options = {"mask": mask, "resets": resets, "reset_state": other}
+
+    def fill(x: Array) -> Array:
+        keep = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
+        return jnp.where(keep, x, jnp.asarray(jnp.nan).astype(x.dtype))
+
+    padded = dataclasses.replace(keyless, xs=jax.tree.map(fill, setup.xs))
+    run = functools.partial(Setup.run, return_states=True, **options)
+    loop = functools.partial(oracle.unrolled_states, **options)
+    got = oracle.differentiated(padded, run, None)
+    close(got, oracle.differentiated(padded, loop, None), setup.dtype)
+
+
+def _is_of_rows(setup: Setup) -> bool:
+    has_rows = all(leaf.ndim for leaf in jax.tree.leaves(setup.state))
+    return has_rows and not has_read_only(setup.state)
+
+
 def runs_in_little_memory(setup: Setup) -> None:
     """Recomputation changes neither outputs nor the state nor gradients."""
     run = functools.partial(Setup.run, swap_memory=Recompute(2))
@@ -260,6 +304,8 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     runs_a_subclass,
     runs_backwards_as_a_loop,
     starts_again_at_resets,
+    returns_all_states,
+    leaves_out_gaps,
     runs_in_little_memory,
     runs_unrolled,
     runs_in_raw_rnn,

@@ -131,15 +131,33 @@ def unrolled(
     reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
     """The oracle: a Python loop over the steps of `xs` with masks."""
+    results = unrolled_states(
+        setup, params, xs, state, lengths, resets=resets, reset_state=reset_state
+    )
+    return results[:2]
+
+
+def unrolled_states(
+    setup: Setup,
+    params: Params,
+    xs: PyTree,
+    state: PyTree,
+    lengths: Array | np.ndarray | None,
+    mask: np.ndarray | None = None,
+    resets: np.ndarray | None = None,
+    reset_state: PyTree = None,
+) -> tuple[PyTree, PyTree, PyTree]:
+    """`unrolled` with a mask, bool `[batch, time]`, and the states of all steps."""
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else lengths
     # Leaves without axes change while there are steps, of which there is at least one.
-    last_step, outputs = jnp.clip(jnp.max(counts), 1, time), []
+    last_step, outputs, states = jnp.clip(jnp.max(counts), 1, time), [], []
     given, state = state, call_start(setup.bind(params), state)
     for t in range(time):
-        alive = t < counts
+        alive = t < counts if mask is None else mask[:, t]
         # Finished rows read their first step again: padding must not matter.
-        x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
+        other = lambda x: x[:, 0] if mask is None else jnp.zeros_like(x[:, 0])
+        x = jax.tree.map(lambda x: _pick(alive, x[:, t], other(x)), xs)  # noqa: B023
         if resets is not None:
             keep, other = ~(alive & resets[:, t]), with_read_only(reset_state, state)
             state = jax.tree.map(lambda s, o: _pick(keep, s, o), state, other)  # noqa: B023
@@ -148,8 +166,10 @@ def unrolled(
         after = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
         of_all = lambda n, o: n if n.ndim else jnp.where(t < last_step, n, o)  # noqa: B023
         state = jax.tree.map(of_all, after, state)
+        states.append(state)
     state = with_read_only(state, given)
-    return jax.tree.map(lambda *os: jnp.stack(os, 1), *outputs), state
+    stack = lambda steps: jax.tree.map(lambda *xs: jnp.stack(xs, 1), *steps)
+    return stack(outputs), state, stack(states)
 
 
 def _pick(alive: Array | np.ndarray, new: Array, old: Array) -> Array:

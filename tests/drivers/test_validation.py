@@ -98,8 +98,6 @@ REFUSALS = {
               lambda: dynamic_rnn([GRU, GRU], X, dtype=F32)),
     "unknown": (TypeError, "^dynamic_rnn: `foo` is no argument of a call.$",
                 lambda: dynamic_rnn(GRU, X, foo=3)),
-    "unknown_mask": (TypeError, r"`mask` is no argument of a call. Pass `sequence_length=mask.sum\(-1\)`",
-                     lambda: dynamic_rnn(GRU, X, dtype=F32, mask=X[..., 0] > 0)),
     "unknown_done": (TypeError, "`done` is no argument of a call. Pass `resets`, true where an episode begins",
                      lambda: dynamic_rnn(GRU, X, dtype=F32, done=X[..., 0] > 0)),
     "no_dtype": (ValueError, "dtype must be specified if there is no `initial_state`",

@@ -302,6 +302,41 @@ def test_resets(make):
         both(x, resets=resets, reset_state=(state, state))
 
 
+@pytest.mark.fast("InLinen")
+@pytest.mark.parametrize("make", [InLinen, InNnx])
+def test_masks_and_states_of_all_steps(make):
+    """Several batch axes, and what the drivers return."""
+    x = draw(2, 2, TIME, DEPTH)
+    mask = np.random.default_rng(1).random((2, 2, TIME)) < 0.6
+    rows, at = x.reshape(4, TIME, DEPTH), mask.reshape(4, TIME)
+    join = lambda tree: jax.tree.map(lambda y: y.reshape(4, *y.shape[2:]), tree)
+    options = {"mask": mask, "return_states": True}
+    rnn = make("RNN", GRUCell(UNITS))
+    cell = GRUCell(UNITS).bind(rnn.params["gru_cell"])
+    driver = {"dtype": "float32", "mask": at, "return_states": True}
+    want = jaxrnn.dynamic_rnn(cell, rows, **driver)
+    same(join(rnn(x, **options)), want)
+    always = make("RNN", GRUCell(UNITS), return_states=True)
+    assert len(always(x)) == 3
+    assert always(x, return_states=False).shape == (2, 2, TIME, UNITS)
+
+    both = make("Bidirectional", GRUCell(UNITS), LSTMCell(UNITS))
+    outputs, state, states = join(both(x, **options))
+    backward = make("RNN", LSTMCell(UNITS), reverse=True, keep_order=True)
+    got = join(backward(x, params=both.params["bw"], **options))
+    same(got, (outputs[..., UNITS:], state[1], states[1]))
+
+    stack = make("StackBidirectional", *[[GRUCell(UNITS), GRUCell(UNITS)]] * 2)
+    top, last, (states_fw, states_bw) = join(stack(x, **options))
+    assert jax.tree.map(jnp.shape, states_bw) == ((4, TIME, UNITS),) * 2
+    for b, row in enumerate(rows):
+        if at[b].any():
+            kept = stack(row[None, at[b]], return_states=True)
+            same(top[b, at[b]], kept[0][0])
+            same([s[b] for s in last[1]], [s[0] for s in kept[1][1]])
+            same([s[b, at[b]] for s in states_fw], [s[0] for s in kept[2][0]])
+
+
 def test_lengths_that_are_traced_one_by_one():
     rnn = InLinen("RNN", GRUCell(UNITS))
     got = jax.jit(lambda a, b: rnn(X, [a, b, 5]))(jnp.int32(2), jnp.int32(0))
@@ -1017,10 +1052,15 @@ REFUSED = {
         r"as int32\[3, 5\] has, got float32\[3, 5, 2\]\. .* mask .* `mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), jnp.int32)),
     ),
-    "a_mask_by_name": (
-        TypeError,
-        r"RNN: `mask` is no argument of a call\. Pass `sequence_length=mask\.sum\(",
-        lambda make: make("RNN", GRUCell(UNITS))(X, mask=jnp.ones((3, 5), bool)),
+    "a_mask_beside_lengths": (
+        ValueError,
+        "`mask` must be None where `sequence_length` is given",
+        lambda make: make("RNN", GRUCell(UNITS))(X, [2, 3, 4], mask=X[..., 0] > 0),
+    ),
+    "a_mask_of_other_rows": (
+        ValueError,
+        r"`mask` must be \[batch, time\] like the inputs",
+        lambda make: make("RNN", GRUCell(UNITS))(X, mask=X[1:, :, 0] > 0),
     ),
     "bools_for_lengths": (
         TypeError,

@@ -8,11 +8,13 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import differentiated, eqns
 from native_cases import (
     CELLS,
     F32,
+    LENGTHS,
     assert_near,
     calls,
     data,
@@ -352,3 +354,26 @@ def test_workers(method, fast_to_compile, tmp_path, monkeypatch):
     file = tmp_path / "workers.py"
     file.write_text(WORKERS)
     subprocess.run([sys.executable, file, method], check=True)
+
+
+# Masks with gaps, and the states of all steps.
+
+
+@pytest.mark.fast("projected-False")
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn", "projected"])
+def test_masks_and_states_of_all_steps(name, with_lengths):
+    """The loop that was compiled for lengths runs them, with the results of XLA's."""
+    cell = CELLS[name]
+    params, x, state = data(cell)
+    mask = jnp.asarray([[False] * 6, [True] * 6, *3 * [[True, False] * 3]])
+    kept = mask if not with_lengths else np.arange(6) < np.asarray(LENGTHS)[:, None]
+    x = jnp.where(kept[..., None], x, jnp.nan)
+    options = {} if with_lengths else {"lengths": None, "mask": mask}
+    both = [
+        functools.partial(everything, cell, name, return_states=True, **options)
+        for name in ("native", "xla")
+    ]
+    native, xla = (of(params, x, state) for of in both)
+    assert len(calls(both[0], params, x, state)) == 2
+    assert_near(native, xla)

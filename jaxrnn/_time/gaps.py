@@ -1,0 +1,76 @@
+"""Masks with gaps: the steps that a mask keeps, moved to the front of each row.
+
+A run over these is a run with lengths, so every loop can take it, and none computes
+what the mask leaves out.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import Array, PyTree
+from . import masking
+
+
+class Kept(NamedTuple):
+    """Where the steps that a mask keeps are in the run over these alone.
+
+    Attributes:
+        lengths: int32 `[batch]`, the number of steps that are kept of each row.
+        sources: int32 `[batch, time]`, the step of the row that is step t of the run;
+            from the row's length on those that the mask leaves out.
+        places: int32 `[batch, time]`, the inverse: which step of the run step t is.
+        last: int32 `[batch, time]`, the number of the last step of the run up to step
+            t of the row; -1 before the first.
+    """
+
+    lengths: Array
+    sources: Array
+    places: Array
+    last: Array
+
+    @classmethod
+    def by(cls, mask: Array) -> "Kept":
+        """Those of a mask, bool `[batch, time]`."""
+        counts = lambda mask: jnp.cumsum(mask, 1, dtype=jnp.int32)
+        last, lengths = counts(mask) - 1, jnp.sum(mask, 1, dtype=jnp.int32)
+        places = jnp.where(mask, last, lengths[:, None] + counts(~mask) - 1)
+        ts = jnp.arange(mask.shape[1], dtype=jnp.int32)
+        put = lambda places: jnp.zeros_like(places).at[places].set(ts, **_IN_ORDER)
+        return cls(lengths, jax.vmap(put)(places), places, last)
+
+    def to_front(self, tree: PyTree, axis: int) -> PyTree:
+        """Sequences in the order of the run, time along `axis`."""
+        return masking.read_steps(tree, self.sources, axis)
+
+    def resets(self, where: Array) -> Array:
+        """The resets of the run, of resets bool `[batch, time]`.
+
+        A reset of a step that is left out takes effect at the next one that is kept.
+        """
+        counts = self.to_front(jnp.cumsum(where, 1, dtype=jnp.int32), 1)
+        before = jnp.pad(counts[:, :-1], ((0, 0), (1, 0)))[:, : counts.shape[1]]
+        return counts > before
+
+    def to_places(self, outputs: PyTree, axis: int) -> PyTree:
+        """The outputs of the run, zeros past its lengths, in the order of the rows."""
+        return masking.read_steps(outputs, self.places, axis)
+
+    def states(self, states: PyTree, first: PyTree, axis: int) -> PyTree:
+        """The state after each step of a row, which those left out do not change.
+
+        Args:
+            states: The states after the steps of the run.
+            first: The state before the first step, each leaf `[batch, ...]`.
+            axis: The time axis of `states`.
+        """
+        last = jnp.swapaxes(self.last, 1, axis)
+        states = masking.read_steps(
+            states, jnp.maximum(self.last, 0), axis, unique=False
+        )
+        first = jax.tree.map(lambda x: jnp.expand_dims(x, axis), first)
+        return masking.choose(last >= 0, states, first)
+
+
+_IN_ORDER = {"mode": "promise_in_bounds", "unique_indices": True}

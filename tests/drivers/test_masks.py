@@ -1,0 +1,225 @@
+"""Masks with gaps, against a Python loop whose masked steps change nothing."""
+
+import chex
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bound, differentiated, eqns
+from hypothesis.extra.numpy import arrays
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+
+BATCH, TIME, DEPTH = 5, 7, 3
+X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
+MASK = np.random.default_rng(1).random((BATCH, TIME)) < 0.6
+MASK[0], MASK[1] = False, True
+PADDED = np.where(MASK[..., None], X, np.nan)
+CELL = jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2)
+
+
+def close(got, want, tolerance=1e-9):
+    chex.assert_trees_all_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def state_of(cell, seed=2):
+    draw = np.random.default_rng(seed).normal
+    zeros = jax.eval_shape(lambda: cell.zero_state(BATCH, jnp.float64))
+    return jax.tree.map(lambda s: draw(size=s.shape), zeros)
+
+
+def loop(cell, x, mask, state, resets=None, reset_state=None):
+    """The steps of each row that count, one after the other."""
+    outputs, states = np.zeros((BATCH, TIME, cell.output_size)), []
+    for b in range(BATCH):
+        row = lambda tree, b=b: jax.tree.map(lambda x: x[b : b + 1], tree)
+        now, states_of_row = row(state), []
+        for t in range(TIME):
+            if resets is not None and resets[b, t]:
+                now = row(reset_state)
+            if mask[b, t]:
+                output, now = cell(x[b : b + 1, t], now)
+                outputs[b, t] = output[0]
+            states_of_row.append(now)
+        states.append(jax.tree.map(lambda *s: jnp.concatenate(s), *states_of_row))
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *states)
+    return outputs, jax.tree.map(lambda s: s[:, -1], stacked), stacked
+
+
+@hypothesis.given(arrays(bool, (BATCH, TIME)), arrays(bool, (BATCH, TIME)))
+@hypothesis.settings(max_examples=10)
+def test_any_mask_and_resets(mask, resets):
+    """A reset of a step that is masked counts at the next one that is not."""
+    cell, state, other = bound(CELL), state_of(CELL), state_of(CELL, 3)
+    resets[:, -1] &= mask[:, -1]  # One that no step follows is as past a length.
+    options = {"resets": resets, "reset_state": other}
+    want, _, states = loop(cell, X, mask, state, resets, other)
+    run = jax.jit(lambda mask: jaxrnn.dynamic_rnn(
+        cell, X, mask=mask, initial_state=state, return_states=True, **options
+    ))  # fmt: skip
+    got, last, got_states = run(mask)
+    close(got, want)
+    at = lambda s: np.where(mask.any(1)[:, None], s, 0)
+    close(jax.tree.map(at, last), jax.tree.map(lambda s: at(s[:, -1]), got_states))
+    counts = lambda s: np.where(mask[..., None], s, 0)
+    close(jax.tree.map(counts, got_states), jax.tree.map(counts, states))
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_padding_is_nothing(is_known, time_major):
+    """NaN where the mask is false; also with a mask that is known before tracing."""
+    cell, state = bound(CELL), state_of(CELL)
+    swap = (lambda x: jnp.swapaxes(x, 0, 1)) if time_major else jnp.asarray
+
+    def run(params, x, state, mask=MASK):
+        cell = CELL.bind(params)
+        options = {"mask": swap(mask), "time_major": time_major}
+        outputs, last = jaxrnn.dynamic_rnn(cell, swap(x), None, state, **options)
+        return swap(outputs), last
+
+    def slow(params, x, state):
+        outputs = []
+        for t in range(TIME):
+            alive = MASK[:, t, None]
+            output, new = CELL.apply(params, jnp.where(alive, x[:, t], 0), state)
+            state = jax.tree.map(lambda n, s: jnp.where(alive, n, s), new, state)  # noqa: B023
+            outputs.append(jnp.where(alive, output, 0))
+        return jnp.stack(outputs, 1), state
+
+    args = cell.params, PADDED, state
+    if is_known:
+        close(run(*args), slow(*args))
+    close(differentiated(run, *args), differentiated(slow, *args))
+
+
+def test_a_known_mask_without_gaps_is_lengths():
+    cell, state = bound(CELL), state_of(CELL)
+    lengths = np.array([0, 7, 3, 1, 2])
+    mask = np.arange(TIME) < lengths[:, None]
+    run = lambda **kwargs: jaxrnn.dynamic_rnn(cell, X, initial_state=state, **kwargs)
+    want, program = run(sequence_length=lengths), lambda f: str(jax.make_jaxpr(f)())
+    assert program(lambda: run(mask=mask)) == program(
+        lambda: run(sequence_length=lengths)
+    )
+    for given in (mask, jnp.asarray(mask)):
+        chex.assert_trees_all_equal(run(mask=given), want)
+    close(jax.jit(lambda mask: run(mask=mask))(mask), want)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(run(mask=MASK), want)
+
+
+@pytest.mark.parametrize("resets", [None, MASK[::-1]])
+def test_both_directions(resets):
+    """The backward direction is the forward one of the reversed rows."""
+    fw, bw = bound(CELL), bound(CELL, seed=1)
+    options = {"dtype": jnp.float64, "return_states": True}
+    args = fw, bw, PADDED
+    got = jaxrnn.bidirectional_dynamic_rnn(*args, mask=MASK, resets=resets, **options)
+    want_fw = jaxrnn.dynamic_rnn(fw, PADDED, mask=MASK, resets=resets, **options)
+    ends = None if resets is None else np.pad(resets[:, 1:], ((0, 0), (0, 1)))
+    flip = lambda x: None if x is None else x[:, ::-1]
+    args = bw, flip(PADDED)
+    output, state, states = jaxrnn.dynamic_rnn(
+        *args, mask=flip(MASK), resets=flip(ends), **options
+    )
+    want_bw = flip(output), state, jax.tree.map(flip, states)
+    close(got, tuple(zip(want_fw, want_bw, strict=True)))
+    outputs, _ = jaxrnn.dynamic_rnn(
+        bw, flip(X), mask=flip(MASK), resets=flip(ends), dtype=jnp.float64
+    )
+    close(got[0][1], flip(outputs))
+
+
+def test_stacks_of_two_directions():
+    layers = (
+        [bound(CELL), bound(CELL, 4)],
+        [bound(CELL, seed=1), bound(CELL, 4, seed=1)],
+    )
+    args = *layers, X
+    got, *_ = jaxrnn.stack_bidirectional_dynamic_rnn(*args, dtype="float64", mask=MASK)
+    for b in range(BATCH):
+        row = X[b : b + 1, MASK[b]]
+        if not row.size:
+            continue
+        want, *_ = jaxrnn.stack_bidirectional_dynamic_rnn(*layers, row, dtype="float64")
+        close(got[b, MASK[b]], want[0])
+
+
+def test_vmap_and_little_memory():
+    cell = bound(CELL)
+
+    def run(x, mask, swap_memory=False):
+        options = {"dtype": jnp.float64, "swap_memory": swap_memory}
+        return jaxrnn.dynamic_rnn(cell, x, mask=mask, return_states=True, **options)
+
+    masks = np.stack([MASK, ~MASK, MASK[::-1]])
+    got = jax.vmap(run, (None, 0))(X, masks)
+    for i, mask in enumerate(masks):
+        close(jax.tree.map(lambda x, i=i: x[i], got), run(X, mask))
+    want = differentiated(lambda x: run(x, MASK), X)
+    close(differentiated(lambda x: run(x, MASK, True), X), want)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_on_a_mesh(axis_type):
+    cell, rows = bound(CELL), 4
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    run = jax.jit(lambda x, mask: jaxrnn.dynamic_rnn(
+        cell, x, mask=mask, dtype=jnp.float64, return_states=True
+    ))  # fmt: skip
+    want = run(X[:rows], MASK[:rows])
+    layout = NamedSharding(mesh, P("data"))
+    with jax.set_mesh(mesh):
+        for mask in (jax.device_put(MASK[:rows], layout), MASK[:rows]):
+            got = run(jax.device_put(X[:rows], layout), mask)
+            close(jax.device_get(got), jax.device_get(want))
+
+
+@pytest.mark.parametrize("shape", [(0, TIME), (BATCH, 0)])
+def test_no_rows_or_no_steps(shape):
+    x, mask = np.zeros((*shape, DEPTH)), np.zeros(shape, bool)
+    options = {"dtype": jnp.float64, "return_states": True}
+    run = jax.jit(lambda mask: jaxrnn.dynamic_rnn(bound(CELL), x, mask=mask, **options))
+    outputs, state, states = run(mask)
+    assert (outputs.shape, states.c.shape) == ((*shape, 2), (*shape, 4))
+    assert not state.c.any()
+
+
+def test_the_loops_are_those_of_lengths():
+    """The loop of a run with a mask holds no select that one with lengths lacks."""
+    cell, x = bound(CELL), X.astype(np.float64)
+    run = lambda **given: jaxrnn.dynamic_rnn(cell, x, dtype=jnp.float64, **given)
+    lengths = jnp.full(BATCH, 3)
+    scans = lambda f, *args: [
+        e for e in eqns(jax.make_jaxpr(f)(*args)) if e.primitive.name == "scan"
+    ]
+    masked = scans(lambda mask: run(mask=mask), MASK)
+    given = scans(lambda n: run(sequence_length=n), lengths)
+    assert [str(e.params["jaxpr"]) for e in masked] == [
+        str(e.params["jaxpr"]) for e in given
+    ]
+
+
+X32 = X.astype(np.float32)
+REFUSED = [
+    (ValueError, "`mask` must be None where `sequence_length`", {
+        "mask": MASK, "sequence_length": [3] * BATCH}),
+    (ValueError, r"`mask` must be \[batch, time\] like the inputs, \[5, 7\]",
+     {"mask": MASK[:, 1:]}),
+    (ValueError, "`mask` must be", {"mask": MASK.T}),
+    (ValueError, r"be \[time, batch\]", {"mask": MASK.T, "time_major": True}),
+    (TypeError, r"`mask` must be booleans.*`mask != 0`", {"mask": MASK.astype("f")}),
+    (TypeError, "`mask` must be booleans", {"mask": MASK.astype(np.int32)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "words", "given"), REFUSED)
+def test_refusal(error, words, given):
+    cell = bound(CELL, dtype="float32")
+    with pytest.raises(error, match=words):
+        jaxrnn.dynamic_rnn(cell, X32, dtype="float32", **given)
+    with pytest.raises(error, match=words):
+        jaxrnn.bidirectional_dynamic_rnn(cell, cell, X32, dtype="float32", **given)
