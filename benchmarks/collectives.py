@@ -41,6 +41,15 @@ def dynamic(bound: Any, x: Any, lengths: Any) -> Any:
     return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=x.dtype)[0]
 
 
+def masked(bound: Any, x: Any, lengths: Any) -> Any:
+    """`dynamic_rnn` with a mask with gaps, and the states of all steps."""
+    ts = jnp.arange(x.shape[1], dtype=lengths.dtype)
+    mask = (ts[None, :] + lengths[:, None]) % 3 > 0
+    run = jaxrnn.dynamic_rnn
+    outputs, _, states = run(bound, x, mask=mask, dtype=x.dtype, return_states=True)
+    return outputs + jax.tree.leaves(states)[-1]
+
+
 def bidirectional(bound: Any, x: Any, lengths: Any) -> Any:
     """`bidirectional_dynamic_rnn`, one cell for both directions."""
     run = jaxrnn.bidirectional_dynamic_rnn
@@ -84,6 +93,7 @@ def _decode(run: Callable, bound: Any, x: Any, lengths: Any) -> Any:
 
 DRIVERS = {
     "dynamic_rnn": dynamic,
+    "mask": masked,
     "bidirectional": bidirectional,
     "static_rnn": static,
     "swap_memory": swapped,
