@@ -47,13 +47,28 @@ WORDS = {
     "guide/export": {"": ["onnx", "tflite", "streaming"]},
     "api/generated/jaxrnn.LSTMCell": {"": ["LSTM"]},
     "api/generated/jaxrnn.GRUCell": {"": ["GRU"]},
+    "recipes/character_language_model": {
+        "": ["language model", "text generation"],
+        "model-and-loss": ["embedding", "masked loss"],
+        "new-texts": ["temperature"],
+    },
+    "recipes/continuous_time_rnn": {
+        "": ["neuroscience", "CTRNN"],
+        "the-cell": ["noise", "Dale"],
+        "fixed-points": ["fixed points", "eigenvalues"],
+    },
     "recipes/missing_values": {"": ["irregular", "missing values", "uneven sampling"]},
     "recipes/mixed_precision": {"": ["mixed precision", "bfloat16"]},
     "recipes/reinforcement_learning": {
         "": ["episode", "reinforcement learning", "actor critic"]
     },
+    "recipes/save_and_resume_nnx": {"": ["checkpoint", "resume", "Orbax"]},
     "recipes/speech_ctc": {"": ["CTC", "speech"]},
+    "recipes/stored_states": {"": ["R2D2", "burn-in", "stored state", "replay"]},
     "recipes/sweeps": {"": ["sweep", "seeds"]},
+    "recipes/system_identification": {
+        "": ["system identification", "L-BFGS", "float64"]
+    },
     "recipes/serving": {"": ["serving", "deployment", "stateful"]},
     "recipes/will_it_fit": {
         "": ["out of memory", "OOM", "HBM", "RESOURCE_EXHAUSTED", "TPU memory"]
