@@ -98,7 +98,8 @@ def dynamic_rnn(
             state and outputs zeros, and its inputs (NaN included) have no effect; a
             reset there takes effect at the row's next step that counts. None for the
             steps before the lengths.
-        return_states: Whether to return the state after every step as well.
+        return_states: Whether to return the state after every step as well. That before
+            a step is the one after the step before, or the initial state.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
