@@ -40,7 +40,7 @@ SEARCHES = {
     "NaN gradient": "guide/lengths",
     "reset state": "guide/lengths#resets",
     "lengths": "guide/lengths",
-    "embedding": "guide/contrib",
+    "embedding": "recipes/character_language_model",
     "noise": "guide/cells",
     "sLSTM": "guide/recurrences",
     "int8": "guide/export",
