@@ -15,6 +15,7 @@ const run = (file) =>
 run("_static/searchtools.js");
 run("_static/language_data.js");
 run("searchindex.js");
+run("_static/some_words.js");
 
 const find = vm.runInContext(
   "(query) => Search._performSearch(...Search._parseQuery(query)).reverse()", context);
