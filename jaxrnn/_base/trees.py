@@ -106,7 +106,7 @@ def check_structure(
     want_def, got_def = jax.tree.structure(want), jax.tree.structure(got)
     if want_def == got_def:
         return
-    same_but_for_kind = _loosened(want_def) == _loosened(got_def)
+    same_but_for_kind = _are_alike(want_def, got_def)
     if same_but_for_kind and not strict:
         return
     error = TypeError if same_but_for_kind else ValueError
@@ -116,16 +116,22 @@ def check_structure(
     )
 
 
-def _loosened(treedef: Any) -> Any:
-    """The nest with all kinds of sequence replaced by one."""
-    node = treedef.node_data()
-    if node is None:
-        return "*"
-    kind, data = node
-    children = tuple(_loosened(child) for child in treedef.children())
-    if issubclass(kind, tuple | list):
-        return ("sequence", children)
-    return (kind, str(data), children)
+def _are_alike(want: Any, got: Any) -> bool:
+    """Whether two structures differ in kinds of sequence alone.
+
+    Named tuples of other fields differ: `(hidden, cell)` is not `(c, h)`.
+    """
+    if want.node_data() is None or got.node_data() is None:
+        return want == got
+    (want_kind, want_data), (got_kind, got_data) = want.node_data(), got.node_data()
+    if all(issubclass(kind, tuple | list) for kind in (want_kind, got_kind)):
+        fields = {getattr(kind, "_fields", None) for kind in (want_kind, got_kind)}
+        if len(fields - {None}) > 1:
+            return False
+    elif (want_kind, str(want_data)) != (got_kind, str(got_data)):
+        return False
+    pairs = want.children(), got.children()
+    return len(pairs[0]) == len(pairs[1]) and all(map(_are_alike, *pairs))
 
 
 def merge_dicts(first: Mapping, second: Mapping) -> dict:

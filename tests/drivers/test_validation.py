@@ -1,5 +1,6 @@
 """What is refused, how, and in which words: argument, leaf, what came, what to do."""
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from jaxrnn import (
 F32 = jnp.float32
 X = np.ones((4, 5, 3), np.float32)
 ZEROS = np.zeros((4, 2), np.float32)
+HaikuState = collections.namedtuple("LSTMState", "hidden cell")
 KEYS = jax.random.split(jax.random.key(0))
 
 
@@ -213,6 +215,8 @@ REFUSALS = {
                        lambda: dynamic_rnn(STACK, X, initial_state=(ZEROS,) * 3)),
     "state_too_few": (IndexError, "`state` must be a tuple of 2 states.* got 1 entries",
                       lambda: dynamic_rnn(STACK, X, initial_state=(ZEROS,))),
+    "state_of_other_fields": (ValueError, r"got LSTMState\(hidden=\*, cell=\*\)",
+                              lambda: dynamic_rnn(LSTM, X, initial_state=HaikuState(ZEROS, ZEROS))),
     "state_plain_tuple": (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple",
                           lambda: dynamic_rnn(LSTM, X, [1] * 4, initial_state=(ZEROS, ZEROS))),
     "state_dtypes_differ": (ValueError, r"`initial_state.c` float32\[4, 2\], `initial_state.h` bfloat16",
