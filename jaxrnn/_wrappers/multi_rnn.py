@@ -209,8 +209,10 @@ class MultiRNNCell(RNNCell):
         names = sorted({self._name(i) for i in range(len(self.cells))})
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if names != got:
+            shared = len(names) < len(self.cells)
+            fix = " One cell at several places has one set of parameters." * shared
             raise ValueError(
-                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
+                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}.{fix}"
             )
 
 

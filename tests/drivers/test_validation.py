@@ -47,6 +47,12 @@ RNN, GRU, LSTM = (bound(c(2)) for c in (BasicRNNCell, GRUCell, LSTMCell))
 STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
 
 
+def shared_cell():
+    """Two layers that are one cell, with parameters for each."""
+    stack = MultiRNNCell([GRUCell(2)] * 2)
+    return dynamic_rnn(stack.bind(STACK.params), X, dtype=F32)
+
+
 def keep(params, inputs, state, key=None):
     return inputs, state
 
@@ -264,6 +270,8 @@ REFUSALS = {
                      lambda: GRU(np.ones((4, 5), np.float32), ZEROS)),
     "params_kind": (TypeError, "`params` must be a dict of arrays, got None",
                     lambda: GRUCell(2).apply(None, X[:, 0], ZEROS)),
+    "params_of_a_shared_cell": (ValueError, "must hold cell_0, got .*cell_1.*One cell at several places",
+                                lambda: shared_cell()),
     "params_of_stack": (ValueError, "must hold cell_0, cell_1, got",
                         lambda: STACK.cell.apply({"cell_0": {}}, X[:, 0], (ZEROS, ZEROS))),
     "params_list": (TypeError, r"`params\['bias'\]` must be an array, got list",
