@@ -300,6 +300,9 @@ def test_resets(make):
     np.testing.assert_array_equal(got, want)
     with pytest.raises(ValueError, match="`reset_state` must be None for two"):
         both(x, resets=resets, reset_state=(state, state))
+    for module, units in ((rnn, UNITS), (both, 2 * UNITS)):
+        outputs = module(x[..., :0, :], resets=resets[..., :0])
+        assert outputs.shape == (2, 2, 0, units)
 
 
 def test_lengths_that_are_traced_one_by_one():
