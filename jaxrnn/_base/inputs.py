@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from . import errors
 from .arguments import INT32_MAX, as_dtype, check_rank, check_time_major
 from .errors import EntryError, describe, is_array
-from .math import is_float
+from .math import in_native_order, is_float
 from .read_only import without_read_only
 from .trees import is_tensor_array, map_named, named_leaves
 from .typing import Array, DType, PyTree
@@ -168,7 +168,7 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
     try:
         if isinstance(leaf, str):  # JAX takes "q" for a dtype.
             raise TypeError
-        return jnp.asarray(leaf)
+        return jnp.asarray(in_native_order(leaf))
     except TypeError:
         got = describe(leaf)
         raise TypeError(f"{caller}: `{name}` must be an array, got {got}.") from None
