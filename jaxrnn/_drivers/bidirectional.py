@@ -109,6 +109,7 @@ def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
     arguments.check_is_cell(caller, "cell_bw", cell_bw)
 
 
+@hints_at_unknown_arguments
 def static_bidirectional_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,

@@ -875,6 +875,21 @@ REFUSED = {
         r"RNN: `reverse` is no argument of a call\. It is an argument of the const",
         lambda make: make("RNN", GRUCell(3))(X, reverse=True),
     ),
+    "lengths_by_another_name": (
+        TypeError,
+        r"RNN: `lengths` is no argument of a call\. It is `sequence_length` here",
+        lambda make: make("RNN", GRUCell(3))(X, lengths=LENGTHS),
+    ),
+    "layers_by_number": (
+        TypeError,
+        r"RNN: `num_layers` is .* constructor\. .*`MultiRNNCell\(\[cell, \.\.\.\]\)`",
+        lambda make: make("RNN", GRUCell(3), num_layers=2),
+    ),
+    "an_option_of_one_direction": (
+        TypeError,
+        r"Bidirectional: `keep_order` is .* of the constructor of `RNN`",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), keep_order=True),
+    ),
     "an_option_that_nobody_has": (
         TypeError,
         r"RNN: `foo` is no argument of the constructor\.$",
