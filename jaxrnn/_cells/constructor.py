@@ -54,7 +54,7 @@ def _check(cls: type[HintsAtArguments], args: tuple, kwargs: Mapping[str, Any]) 
     forget_bias = by_position.get("forget_bias")
     if isinstance(forget_bias, int) and forget_bias > _MOST_FORGET_BIAS:
         _log.warning(
-            "%s: `forget_bias` is %d, which forgets nothing. The depth of the inputs is "
-            "not an argument: give `%s(%d)` for %d units.",
+            "%s: `forget_bias` is %d, which forgets nothing. The depth of the inputs "
+            "is not an argument: give `%s(%d)` for %d units.",
             *(name, forget_bias, name, forget_bias, forget_bias),
         )
