@@ -17,6 +17,7 @@ from .._base.trees import map_sizes, named_leaves
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
 from .bound import BoundCell
+from .constructor import hints_at_missing_params
 from .hyperparameters import Hyperparameters
 
 
@@ -140,23 +141,22 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
-    def bind(self, params: Params | None = None, key: Key | None = None) -> BoundCell:
+    @hints_at_missing_params
+    def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """The cell together with its parameters, which is what drivers take.
 
         Args:
             params: Parameters as `init` returns them, or those of a checkpoint under
-                the same names. They must be given.
+                the same names.
             key: The random key of one run, for cells that draw random numbers. None
                 for a deterministic run.
 
         Raises:
             TypeError: If `key` is not a random key, or a hyper-parameter is not
                 hashable.
-            ValueError: If `key` is an array of keys, or `params` is None.
+            ValueError: If `key` is an array of keys.
         """
         name = type(self).__name__
-        fix = "`cell.init(key, inputs)` makes them from one step of inputs."
-        check_given(f"{name}.bind", "params", params, fix)
         try:
             hash(self)
         except TypeError as error:

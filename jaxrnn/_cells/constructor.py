@@ -1,11 +1,15 @@
-"""The constructor of cells, which has hints at the habits of other libraries."""
+"""Cells as users of other libraries make them, with hints at what to pass instead."""
 
+import functools
 import inspect
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 from .._base.unknown_arguments import check_unknown
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _log = logging.getLogger("jaxrnn")
 
@@ -58,3 +62,18 @@ def _check(cls: type[HintsAtArguments], args: tuple, kwargs: Mapping[str, Any]) 
             "is not an argument: give `%s(%d)` for %d units.",
             *(name, forget_bias, name, forget_bias, forget_bias),
         )
+
+
+def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
+    """The method; it says where parameters come from if it is given none."""
+
+    @functools.wraps(bind)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) < 2 and "params" not in kwargs:
+            raise TypeError(
+                f"{type(args[0]).__name__}: `bind` needs `params`, which `cell.init("
+                "key, inputs)` makes for one step of inputs."
+            )
+        return bind(*args, **kwargs)
+
+    return checked

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import logging
 
+import jax
 import pytest
 
 import jaxrnn
@@ -78,9 +79,12 @@ def test_refuses(name):
 
 
 def test_bind_needs_parameters():
-    message = r"^GRUCell\.bind: `params` must be given, .* `cell\.init\(key, inputs\)`"
-    with pytest.raises(ValueError, match=message):
+    message = r"^GRUCell: `bind` needs `params`, which `cell\.init\(key, inputs\)`"
+    with pytest.raises(TypeError, match=message):
         jaxrnn.GRUCell(2).bind()
+    with pytest.raises(TypeError, match=message):
+        jaxrnn.GRUCell(2).bind(key=jax.random.key(0))
+    assert jaxrnn.GRUCell(2).bind(params={}).params == {}
 
 
 @pytest.mark.parametrize("cell", [jaxrnn.BasicLSTMCell, contrib.LSTMBlockCell])
