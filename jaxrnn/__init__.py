@@ -1,4 +1,34 @@
-"""TensorFlow's RNN API for JAX: the cells and the drivers that run them over time.
+"""TensorFlow's RNN API for JAX: cells, and drivers that run them over time.
+
+Three sequences of at most five steps; their padding may hold anything, even NaN:
+
+    >>> import jax, jax.numpy as jnp, jaxrnn
+    >>> cell = jaxrnn.LSTMCell(16)                     # Hyper-parameters alone, as a value.
+    >>> x, lengths = jnp.ones((3, 5, 8)), jnp.array([5, 2, 0])
+    >>> x = x.at[1, 2:].set(jnp.nan).at[2].set(jnp.nan)  # All steps past the lengths.
+    >>> params = cell.init(jax.random.key(0), x[:, 0])  # A dict under TensorFlow's names.
+    >>> @jax.jit
+    ... def loss(params, x, lengths):
+    ...     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=x.dtype)
+    ...     return jnp.mean(state.h**2), outputs
+    >>> (value, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(params, x, lengths)
+    >>> print(outputs.shape, bool((outputs[1, 2:] == 0).all()))
+    (3, 5, 16) True
+    >>> print(gradient["kernel"].shape, bool(jnp.isfinite(gradient["kernel"]).all()))
+    (24, 64) True
+
+`help(jaxrnn.dynamic_rnn)` explains a name. These modules are loaded when they are first
+used; `import jaxrnn` is enough:
+
+* `jaxrnn.linen`, `jaxrnn.nnx`: Flax modules around any cell (`pip install flax`).
+* `jaxrnn.contrib`: cells, wrappers, attention and decoders of `tf.contrib`.
+* `jaxrnn.decode`: greedy decoding, sampling and beam search.
+* `jaxrnn.memory`: what the backward pass stores, as values of `swap_memory`.
+* `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
+* `jaxrnn.export`: files for other runtimes (StableHLO, ONNX, TFLite), and streams.
+* `jaxrnn.initializers`: initial kernels and biases by part and by gate.
+* `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
+* `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 
 Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
 `raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
@@ -21,18 +51,17 @@ Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`
 the family of the last, step by step, `SLSTMCell` (`SLSTMState`). With the last inputs:
 `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`). For custom cells:
 `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `LinearRecurrenceCell`
-(`ComplexState`), `ParamSpec`,
-`TensorShape`; for cells that run whole sequences at once: `Run`, `Steps`,
-`DeclinedError`.
+(`ComplexState`), `ParamSpec`, `TensorShape`; for cells that run whole sequences at once:
+`Run`, `Steps`, `DeclinedError`.
 What drivers take: `BoundCell`, `RNNCellLike`.
+"""  # noqa: E501 (The README has the example in the same lines.)
 
-Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
-only: `jaxrnn.contrib`, `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`,
-`jaxrnn.export`, `jaxrnn.initializers`, `jaxrnn.testing`, and `jaxrnn.linen` and
-`jaxrnn.nnx`, which need Flax.
-"""
+import typing as _typing
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 
 from . import memory as memory
+from ._base.missing_names import missing_name as _missing_name
 from ._base.public import set_public_module as _set_public_module
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
@@ -111,3 +140,37 @@ from ._wrappers.residual import ResidualWrapper as ResidualWrapper
 _set_public_module(globals())
 
 __version__ = "0.1.0"
+
+_OF_FLAX = ("linen", "nnx")
+_LAZY = "contrib convert decode export initializers lite testing".split()
+_HERE = "All names are in `jaxrnn` itself: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
+_MODULES = (
+    "`dynamic_rnn` runs a cell such as `LSTMCell`; `jaxrnn.linen.RNN` and "
+    "`jaxrnn.nnx.RNN` are modules."
+)
+_HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
+_HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
+
+if _typing.TYPE_CHECKING:  # For type checkers, which do not run `__getattr__`.
+    from . import (
+        contrib as contrib,
+        convert as convert,
+        decode as decode,
+        export as export,
+        initializers as initializers,
+        linen as linen,
+        lite as lite,
+        nnx as nnx,
+        testing as testing,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        """Imports a module when it is first used."""
+        if name in _LAZY or name in _OF_FLAX:
+            return _import_module(f"{__name__}.{name}")
+        raise _missing_name(__name__, name, _HINTS)
+
+    def __dir__() -> set[str]:
+        """The names that can be used, as `help` and tab completion use them all."""
+        return {*globals(), *_LAZY, *(_OF_FLAX if _find_spec("flax") else ())}

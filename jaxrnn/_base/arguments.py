@@ -190,11 +190,12 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
         canonical = jax.dtypes.canonicalize_dtype(dtype)
         if dtype is None or canonical.kind in "OUSM":
             raise TypeError
+        canonical = canonical.newbyteorder("=")
     except (TypeError, ValueError):  # The latter for the dtype of random keys.
         text = f"`{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
         raise TypeError(f"{caller}: {text}") from None
     is_python = any(dtype is kind for kind in (int, float, complex))
-    if not is_python and np.dtype(dtype) != canonical:
+    if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
         warnings.warn(
             f"{caller}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
             "unless `jax_enable_x64` is set.",

@@ -15,7 +15,7 @@ from .arguments import (
     check_time_major,
 )
 from .errors import EntryError, describe, is_array
-from .math import is_float
+from .math import in_native_order, is_float
 from .read_only import without_read_only
 from .trees import is_tensor_array, map_named, named_leaves
 from .typing import Array, DType, PyTree
@@ -175,7 +175,7 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
     try:
         if isinstance(leaf, str):  # JAX takes "q" for a dtype.
             raise TypeError
-        return jnp.asarray(leaf)
+        return jnp.asarray(in_native_order(leaf))
     except TypeError:
         got = describe(leaf)
         raise TypeError(f"{caller}: `{name}` must be an array, got {got}.") from None

@@ -57,6 +57,18 @@ def is_traced(x: Any) -> bool:
         return True
 
 
+def in_native_order(tree: PyTree) -> PyTree:
+    """The nest; NumPy's arrays in the byte order of this machine, as JAX needs them.
+
+    Files of some formats (FITS, IDX, netCDF) hold big-endian numbers.
+    """
+    is_foreign = lambda x: isinstance(x, np.ndarray) and not x.dtype.isnative
+    if not any(map(is_foreign, jax.tree.leaves(tree))):
+        return tree
+    cast = lambda x: x.astype(x.dtype.newbyteorder("=")) if is_foreign(x) else x
+    return jax.tree.map(cast, tree)
+
+
 def is_float(x: Any) -> bool:
     """Whether an array has a tangent."""
     return jnp.issubdtype(x.dtype, jnp.inexact)

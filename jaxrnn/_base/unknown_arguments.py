@@ -8,6 +8,17 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LENGTHS = (
+    "lengths seq_length seq_lengths seq_len seq_lens sequence_lengths input_lengths"
+)
+_UNITS = (
+    "hidden_size hidden_dim hidden_features features num_features num_hidden "
+    "num_units units"
+)
+_KEYS = (
+    "Keys go to `cell.init(key, inputs)` and, for random numbers in steps, to "
+    "`cell.bind(params, key)`."
+)
 _ONE_MASK = (
     "`DropoutWrapper(variational_recurrent=True)` has one mask for all steps, and so "
     "have the streams in `broadcast_rngs` of `as_cell`."
@@ -17,22 +28,92 @@ _RESETS = "Pass `resets`, true where an episode begins: at the step after its `d
 _RESET_STATE = (
     "`dynamic_rnn` and a call of `RNN` have it; two directions are reset to zeros."
 )
+# Of calls and of constructors.
 _HINTS_OF = {
     "mask": "Pass `sequence_length=mask.sum(-1)`, of a mask `[batch, time]`.",
-    "seq_lengths": "It is `sequence_length` here.",
-    "initial_carry": "It is `initial_state` here.",
+    _LENGTHS: "It is `sequence_length` here.",
+    "initial_carry init_state hx h0 h_0": "It is `initial_state` here.",
     "reset done dones": _RESETS,
     "reset_state": _RESET_STATE,
     "init_key": "A run starts from zeros, or from `initial_state`.",
-    "time_major reverse keep_order": "It is an argument of the constructor of modules.",
+    "params": "Bind them to the cell: `cell.bind(params)`.",
+    "key rng rngs": _KEYS,
+    "training train": "Nothing is dropped without a key: `cell.bind(params)`.",
+    "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
+    "return_sequences return_state": "A driver returns all outputs and the last state.",
+    "time_major": "It is an argument of the constructor of modules.",
+    "reverse keep_order": "It is an argument of the constructor of `RNN`, a module.",
     "unroll": "It is `parallel_iterations` here.",
     "merge_fn": "It is `merge` here.",
     "forward_rnn": "It is `cell_fw` here, a cell without an RNN around it.",
     "backward_rnn": "It is `cell_bw` here, a cell without an RNN around it.",
     "broadcast_rngs split_rngs": _ONE_MASK,
     "variable_axes variable_broadcast variable_carry state_axes": _SHARED,
+    "input_size input_dim in_features": (
+        "The depth of the inputs is not an argument: `init` reads it from them."
+    ),
+    _UNITS: "It is `num_units` of a cell.",
+    "num_layers": "A cell is one layer: `MultiRNNCell([cell, ...])` stacks several.",
+    "bidirectional": (
+        "Two cells run in two directions: by `bidirectional_dynamic_rnn`, or in the "
+        "module `Bidirectional`."
+    ),
+    "dropout dropout_rate recurrent_dropout rate": (
+        "`DropoutWrapper(cell, output_keep_prob=1 - rate)` drops entries of outputs."
+    ),
+    "keep_prob": (
+        "There are `input_keep_prob`, `output_keep_prob` and `state_keep_prob`."
+    ),
+    "nonlinearity": "It is `activation` here.",
+    "proj_size": "It is `num_proj` here.",
 }
-_HINTS = {name: hint for names, hint in _HINTS_OF.items() for name in names.split()}
+# Of single functions, where something else takes the place of the argument.
+_STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
+_HINTS_IN = {
+    "packed_rnn": {
+        f"sequence_length {_LENGTHS}": "`pack_sequences` takes it and stores it.",
+        "mask": "`pack_sequences(inputs, mask.sum(-1))` leaves the padding out.",
+        "time_major": "`pack_sequences` takes it.",
+        "resets": (
+            "Each sequence starts from its initial state: pack each episode as a "
+            "sequence of its own."
+        ),
+    },
+    "raw_rnn": {
+        f"sequence_length {_LENGTHS}": (
+            "`loop_fn` returns `finished`: `time >= sequence_length`."
+        ),
+        "mask": "`loop_fn` returns `finished`: `time >= mask.sum(-1)`.",
+        "inputs": "`loop_fn` returns the inputs of each step, `next_input`.",
+        "initial_state": "`loop_fn` returns it at time 0, as `next_cell_state`.",
+        "resets": (
+            "`loop_fn` returns the state of the next step: "
+            "`jnp.where(resets[:, time, None], 0, cell_state)`."
+        ),
+    },
+    "static_rnn static_state_saving_rnn": {
+        "resets": (
+            "`dynamic_rnn` has it, with `jnp.stack(inputs)` and `time_major=True`."
+        ),
+        "time_major": _STEPS,
+    },
+    "static_bidirectional_rnn stack_bidirectional_rnn": {
+        "resets": "The drivers with `dynamic` in their names have it.",
+        "time_major": _STEPS,
+    },
+}
+
+
+def _by_name(hints: dict[str, str]) -> dict[str, str]:
+    return {name: hint for names, hint in hints.items() for name in names.split()}
+
+
+_HINTS = _by_name(_HINTS_OF)
+_HINTS_OF_CALLER = {
+    caller: _by_name(hints)
+    for callers, hints in _HINTS_IN.items()
+    for caller in callers.split()
+}
 
 
 def check_unknown(
@@ -48,9 +129,12 @@ def check_unknown(
     """
     for name in given:
         if name not in known:
+            hints = _HINTS | _HINTS_OF_CALLER.get(caller, {})
+            hint = hints.get(name, "")
+            if name in _UNITS.split() and "units" in known:
+                hint = "It is `units` here."
             raise TypeError(
-                f"{caller}: `{name}` is no argument of {taker}. "
-                f"{_HINTS.get(name, '')}".rstrip()
+                f"{caller}: `{name}` is no argument of {taker}. {hint}".rstrip()
             )
 
 

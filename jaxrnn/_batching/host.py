@@ -112,7 +112,7 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
     def cut_one(source: Any) -> np.ndarray:
         steps = np.asarray(source[*before, start : start + size])
         shape = (*steps.shape[:axis], size, *steps.shape[axis + 1 :])
-        window = np.zeros(shape, steps.dtype)
+        window = np.zeros(shape, steps.dtype.newbyteorder("="))
         window[*before, : steps.shape[axis]] = steps
         return window
 

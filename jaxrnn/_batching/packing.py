@@ -153,7 +153,8 @@ class OpenPack:
         """An empty pack for sequences of the dtypes and shapes of a step of `like`."""
         self._shape, self.count = shape, 0
         self.free = [shape.row_length] * shape.rows
-        self._leaves = [self._steps(x.shape[1:], x.dtype, 0) for x in like]
+        dtype = lambda x: x.dtype.newbyteorder("=")
+        self._leaves = [self._steps(x.shape[1:], dtype(x), 0) for x in like]
         self._starts = self._steps((), np.dtype(np.int32), -1)
         zeros = lambda: np.zeros(shape.sequences, np.int32)
         self._row, self._offset, self._length = zeros(), zeros(), zeros()

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 from .._base.arguments import as_axis_size, as_dtype, check_given
 from .._base.cell_keys import check_key
 from .._base.errors import describe
+from .._base.math import in_native_order
 from .._base.trees import map_sizes, named_leaves
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
 from .bound import BoundCell
+from .constructor import hints_at_missing_params
 from .hyperparameters import Hyperparameters
 
 
@@ -139,6 +141,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
+    @hints_at_missing_params
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """The cell together with its parameters, which is what drivers take.
 
@@ -163,7 +166,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             ) from None
         if key is not None:
             check_key(name, key)
-        return BoundCell(params, key, cell=self)
+        return BoundCell(in_native_order(params), key, cell=self)
 
     if not TYPE_CHECKING:  # Type checkers report the call themselves.
 
@@ -211,6 +214,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             ValueError: If the arguments disagree, or batch size or dtype is missing.
         """
         if inputs is not None:
+            inputs = in_native_order(inputs)
             batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
         if batch_size is None or dtype is None:
             raise ValueError(

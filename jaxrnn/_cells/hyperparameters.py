@@ -17,6 +17,7 @@ from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType, Initializer
 from .activations import ACTIVATIONS, resolve_activation
+from .constructor import HintsAtArguments
 from .inherited_docs import inherit_docs
 from .step_checks import check_floating
 
@@ -36,8 +37,25 @@ def set_common_fields(cell: Any) -> None:
 def check_fields(cell: Any, **checks: Check) -> None:
     """Checks and normalizes fields, each by its own check."""
     for name, check in checks.items():
-        value = check(type(cell).__name__, name, getattr(cell, name))
-        set_field(cell, **{name: value})
+        value = getattr(cell, name)
+        try:
+            set_field(cell, **{name: check(type(cell).__name__, name, value)})
+        except (TypeError, ValueError) as error:
+            if _may_be_units(cell, name, value):
+                fix = f"give `{type(cell).__name__}({value})` for {value} units."
+                text = f"{error} The depth of the inputs is not an argument: {fix}"
+                error.args = (text,)
+            raise
+
+
+def _may_be_units(cell: Any, name: str, value: Any) -> bool:
+    """Whether a field may hold the units of a cell that was given a depth first.
+
+    So it is in `LSTMCell(depth, units)` of PyTorch and Equinox.
+    """
+    first, second, *_ = [field.name for field in dataclasses.fields(cell)] + ["", ""]
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return is_number and first in ("num_units", "units") and name == second
 
 
 def set_bools(cell: Any) -> None:
@@ -204,7 +222,7 @@ def head_size(cell: Any) -> int:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Hyperparameters:
+class Hyperparameters(HintsAtArguments):
     """A dataclass that compares by class and value, as static arguments of jit must.
 
     Attributes that a subclass sets without being a dataclass itself count as well. The

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_shape
 from .._base.errors import EntryError, describe, describe_leaves, is_array
+from .._base.math import in_native_order
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
 
@@ -34,7 +35,7 @@ def check_step_inputs(cell: str, inputs: Any) -> Any:
         got = describe(inputs)
         raise error(f"{cell}: `inputs` must be one array [batch, depth], got {got}.")
     if is_array(inputs):
-        inputs = jnp.asarray(inputs)
+        inputs = jnp.asarray(in_native_order(inputs))
     check_floating(cell, "inputs", inputs.dtype)
     if len(inputs.shape) != 2:
         raise ValueError(
@@ -71,7 +72,7 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         _check_array(cell, name, leaf)
         check_floating(cell, name, leaf.dtype)
         check_shape(cell, name, leaf, (batch, *shape), fix=fix)
-    return jax.tree.map(jnp.asarray, state)
+    return jax.tree.map(jnp.asarray, in_native_order(state))
 
 
 def _check_array(cell: str, name: str, leaf: Any) -> None:

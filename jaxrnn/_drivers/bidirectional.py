@@ -126,6 +126,7 @@ def _sequences(
     return inputs, lengths, mask, check_resets(caller, resets, shape, axis)
 
 
+@hints_at_unknown_arguments
 def static_bidirectional_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,

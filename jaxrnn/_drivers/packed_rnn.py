@@ -8,6 +8,7 @@ from .._base.errors import describe
 from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
 from .._time.steps import Restarts, read_rows
@@ -19,6 +20,7 @@ from .preparation import Batch, Options
 _CALLER = "packed_rnn"
 
 
+@hints_at_unknown_arguments
 def packed_rnn(
     cell: RNNCellLike,
     packed: PackedSequences,

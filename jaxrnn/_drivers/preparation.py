@@ -114,7 +114,7 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
-    if resets is not None:
+    if resets is not None and time != 0:  # Without a step there is nothing to reset.
         restarts = resets.as_restarts(lengths, axis)
     carried = without_read_only(state)
     if options.return_states:

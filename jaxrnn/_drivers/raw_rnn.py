@@ -12,6 +12,7 @@ from .._base.errors import error_note
 from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._time import masking
 from .._time.float32_sums import reader
 from ..memory._strategy import Strategy, as_strategy
@@ -22,6 +23,7 @@ from .raw_loop import Carry, Limit, Step, run_until_finished
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
 
 
+@hints_at_unknown_arguments
 def raw_rnn(
     cell: RNNCellLike,
     loop_fn: LoopFn,

@@ -14,6 +14,7 @@ from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
 from .static_rnn import checked_steps
 
 
+@hints_at_unknown_arguments
 def stack_bidirectional_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],

@@ -10,9 +10,11 @@ from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .static_rnn import checked_steps, run_steps
 
 
+@hints_at_unknown_arguments
 def static_state_saving_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],

@@ -17,6 +17,7 @@ from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.float32_sums import reader
@@ -32,6 +33,7 @@ from .probe import as_pair, probe
 UNREASONABLE_STEPS = 50
 
 
+@hints_at_unknown_arguments
 def static_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],
@@ -120,7 +122,7 @@ def checked_steps(
         "(the gradient of an LSTM: 15 to 45 s at 50 steps, minutes at 100). "
         f"`{instead}` gives the same values and compiles one step, in a second.",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,  # Drivers are wrapped to check names of arguments.
     )
     return steps
 

@@ -37,9 +37,10 @@ class DropoutWrapper(WrapperCell):
     """Dropout on the inputs, the new state and the output of a cell.
 
     The random numbers come from the key in `cell.bind(params, key)`; without a key, as
-    in evaluation, nothing is dropped. Entries that are kept are scaled by
-    `1 / keep_prob`. Dropout on the new state does not affect the output of the same
-    step. By default the c of an LSTM is never dropped.
+    in evaluation, nothing is dropped. The probabilities are those of keeping an entry:
+    `DropoutWrapper(cell, 0.2)` drops 80 % of the inputs. Entries that are kept are
+    scaled by `1 / keep_prob`. Dropout on the new state does not affect the output of
+    the same step. By default the c of an LSTM is never dropped.
 
     Attributes:
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].

@@ -29,6 +29,9 @@ Decoders: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
 makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is the loss.
 """
 
+import typing as _typing
+
+from .._base.missing_names import missing_name as _missing_name
 from .._base.public import set_public_module as _set_public_module
 from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
@@ -123,21 +126,34 @@ from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 
 _set_public_module(globals())
 
+_CORE = "Its names are those of `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
+_HERE = "All names are in this module itself."
+_LEGACY = "A few lines replace it: see the guide to contrib, `legacy_seq2seq`."
+_HINTS = {
+    "rnn": _HERE,
+    "seq2seq": _HERE,
+    "nn": _CORE,
+    "rnn_cell": _CORE,
+    "CompiledWrapper": "`jax.jit` compiles any cell and any driver.",
+    "GRUBlockCell": "`GRUBlockCellV2` has the same equations.",
+    "LSTMBlockWrapper": "`FusedRNNCell` is the base class of cells over sequences.",
+}
+_HINTS |= dict.fromkeys(
+    """
+    legacy_seq2seq attention_decoder basic_rnn_seq2seq embedding_attention_decoder
+    embedding_attention_seq2seq embedding_rnn_decoder embedding_rnn_seq2seq
+    embedding_tied_rnn_seq2seq model_with_buckets one2many_rnn_seq2seq rnn_decoder
+    sequence_loss_by_example tied_rnn_seq2seq
+    """.split(),
+    _LEGACY,
+)
 
-_LEGACY = """
-    legacy_seq2seq attention_decoder basic_rnn_seq2seq embedding_attention_seq2seq
-    embedding_rnn_decoder embedding_rnn_seq2seq rnn_decoder sequence_loss_by_example
-    tied_rnn_seq2seq
-""".split()
 
+if not _typing.TYPE_CHECKING:  # Type checkers report names that do not exist.
 
-def __getattr__(name: str) -> object:
-    """Says where a name of `tf.contrib.rnn` is that is no name of this module."""
-    import jaxrnn
+    def __getattr__(name: str) -> _typing.NoReturn:
+        """Says where a name of `tf.contrib` is that is no name of this module."""
+        import jaxrnn
 
-    hint = f"It is `jaxrnn.{name}`." if hasattr(jaxrnn, name) else ""
-    if name in ("rnn", "seq2seq"):
-        hint = "All names are in this module itself."
-    if name in _LEGACY:
-        hint = "A few lines replace it: see the guide to contrib, `legacy_seq2seq`."
-    raise AttributeError(f"jaxrnn.contrib has no attribute {name!r}. {hint}".rstrip())
+        core = {name: f"It is `jaxrnn.{name}`." for name in jaxrnn.__all__}
+        raise _missing_name(__name__, name, core | _HINTS)

@@ -12,6 +12,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
 from .._base.errors import describe, is_array
+from .._base.math import in_native_order
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells.hyperparameters import CommonFields, set_counts, set_field
 from .._cells.initializers import zeros
@@ -124,7 +125,7 @@ class _ConvLSTM(CommonFields, SpecsCell):
             must = f"`inputs` must be [batch, {shape}], by `input_shape`"
             raise error(f"{name}: {must}, got {describe(inputs)}.")
         check_floating(name, "inputs", inputs.dtype)
-        return jnp.asarray(inputs) if is_array(inputs) else inputs
+        return jnp.asarray(in_native_order(inputs)) if is_array(inputs) else inputs
 
 
 @jax.custom_jvp

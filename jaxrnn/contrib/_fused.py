@@ -13,6 +13,7 @@ from .._base.cell_keys import check_key
 from .._base.errors import describe, error_note
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
+from .._base.math import in_native_order
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
 from .._cells.hyperparameters import Hyperparameters, set_bools
 from .._drivers.static_rnn import stacked, unstacked
@@ -96,7 +97,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
         """
         if key is not None:
             check_key(_name(self), key)
-        return BoundFusedCell(params, key, cell=self)
+        return BoundFusedCell(in_native_order(params), key, cell=self)
 
 
 @jax.tree_util.register_dataclass

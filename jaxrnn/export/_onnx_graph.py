@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._optional import import_optional
+from .._base.optional import import_optional
 
 # The first opset with the present forms of LSTM, GRU and RNN, and its file version.
 OPSET, IR_VERSION = 14, 7

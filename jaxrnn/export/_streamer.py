@@ -10,6 +10,7 @@ import numpy as np
 from .._base.arguments import as_count, as_dtype, check_is_cell
 from .._base.errors import describe
 from .._base.inputs import as_state
+from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.initial_state import zero_state
@@ -88,7 +89,7 @@ class Streamer:
         # already written the next frame into them.
         copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
         given = jax.tree.map(copy, (frame, resets, reset_state))
-        frame, resets, reset_state = given
+        frame, resets, reset_state = in_native_order(given)
         at = as_resets("Streamer", resets, reset_state, (self._rows,), None)
         if at is not None:
             to = as_reset_state("Streamer", at.state, self._zero, self._state)

@@ -9,8 +9,8 @@ import numpy as np
 from .._base.arguments import check_equal, check_functions, check_one_of
 from .._base.errors import describe
 from .._base.jax_internals import serialize_portable_artifact_str
+from .._base.optional import import_optional
 from .._base.typing import Array, PyTree
-from ._optional import import_optional
 from ._stablehlo import check_examples, without_checks
 
 _CALLER = "to_tflite"

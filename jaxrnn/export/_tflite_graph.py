@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ._optional import import_optional
+from .._base.optional import import_optional
 
 ABSENT = -1  # In place of a tensor that an operator can do without.
 # The first version of each operator that has all inputs and options used here.

@@ -13,6 +13,7 @@ names.
 """
 
 from .._base.public import set_public_module as _set_public_module
+from .._layers import needs_flax as _needs_flax  # noqa: F401 (It may raise.)
 from ._cell_adapters import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (

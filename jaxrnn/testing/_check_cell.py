@@ -1,5 +1,9 @@
 """`check_cell`, which checks a cell against all laws, on random data."""
 
+import logging
+import sys
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +17,8 @@ from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
 from ._laws import LAWS
 from ._oracle import TIME, Setup
+
+_log = logging.getLogger("jaxrnn")
 
 
 def make_setup(
@@ -91,6 +97,9 @@ def check_cell(
 ) -> None:
     """Checks a cell against every law of `LAWS`, in ten to thirty seconds.
 
+    A terminal shows the law that is being checked; elsewhere the logger "jaxrnn"
+    reports each at level INFO.
+
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
@@ -132,10 +141,26 @@ def check_cell(
         _check_state(cell, state, batches[0])
     with error_note("check_cell: raised while parameters and data were made."):
         setup = make_setup(cell, inputs, dtype, key, state)
-    for law in LAWS:
-        try:
-            law(setup)
-        except Exception as error:
-            summary = (law.__doc__ or "").splitlines()[0]
-            text = f"{cell!r} breaks `{law.__name__}`. {summary}\n{error}"
-            raise AssertionError(text) from error
+    try:
+        for number, law in enumerate(LAWS, 1):
+            _show(f"check_cell: law {number} of {len(LAWS)}, `{law.__name__}`")
+            _check_law(law, setup)
+    finally:
+        _show("")
+
+
+def _check_law(law: Callable[[Setup], None], setup: Setup) -> None:
+    try:
+        law(setup)
+    except Exception as error:
+        summary = (law.__doc__ or "").splitlines()[0]
+        text = f"{setup.cell!r} breaks `{law.__name__}`. {summary}\n{error}"
+        raise AssertionError(text) from error
+
+
+def _show(text: str) -> None:
+    """Replaces the last line of a terminal; elsewhere a text goes to the logger."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        _log.info(text)

@@ -46,6 +46,7 @@ std::vector<Target> Targets() {
 }
 
 Choice Choose(const char* name) {
+  if (name != nullptr && *name == '\0') name = nullptr;  // Set to nothing: not set.
   std::string all, supported;
   for (const Target& target : Targets()) {
     const auto add = [&](std::string& to) {

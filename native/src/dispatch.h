@@ -28,7 +28,8 @@ struct Choice {
 };
 
 // The fastest target that is supported, or the one of this name; it comes from the
-// environment variable JAXRNN_NATIVE_TARGET, which the error names. Null if not set.
+// environment variable JAXRNN_NATIVE_TARGET, which the error names. Null or empty if
+// not set.
 Choice Choose(const char* name);
 
 }  // namespace jaxrnn

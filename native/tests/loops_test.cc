@@ -410,6 +410,7 @@ void TestChoice() {
     Check(choice.error.empty() == target.supported, "is refused if not supported");
   }
   Check(Choose(nullptr).error.empty(), "there is a default");
+  Check(Choose("").error.empty(), "an empty name is the default");
   Check(Choose("none").error.find("JAXRNN_NATIVE_TARGET") == 0, "names the variable");
 }
 

@@ -22,3 +22,11 @@ def test_a_clip_keeps_nan_and_a_bound_of_zero_gives_zero():
     np.testing.assert_array_equal(
         _math.clip_symmetric(jnp.asarray([-1.0, 0.0, 2.0]), 0.0), np.zeros(3)
     )
+
+
+def test_only_big_endian_arrays_are_copied():
+    tree = {"a": np.arange(3.0), "b": 1, "c": jnp.zeros(2)}
+    assert _math.in_native_order(tree) is tree
+    got = _math.in_native_order(tree | {"d": np.arange(3, dtype=">i2")})
+    assert all(got[name] is tree[name] for name in tree)
+    np.testing.assert_array_equal(got["d"], np.arange(3, dtype=np.int16), strict=True)

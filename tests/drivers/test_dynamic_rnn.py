@@ -7,6 +7,8 @@ import pytest
 from helpers import drawn
 
 import jaxrnn
+import jaxrnn.export
+import jaxrnn.linen
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
 
 X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
@@ -214,3 +216,53 @@ def test_transfers_nothing_if_all_is_on_the_device():
         mapped, _ = jax.vmap(run)(x, lengths)
         jax.jvp(lambda x: run(x, n), (one,), (one,))
     np.testing.assert_array_equal(outputs, mapped[0])
+
+
+STACK = jaxrnn.MultiRNNCell([LSTMCell(4, use_peepholes=True), GRUCell(4)])
+TAKERS = {
+    "dynamic_rnn": jaxrnn.dynamic_rnn,
+    "resets": lambda cell, x, lengths, state: jaxrnn.dynamic_rnn(
+        cell, x, lengths, state, resets=x[..., 0] > 0.5, reset_state=state
+    ),
+    "dtype": lambda cell, x, lengths, state: jaxrnn.dynamic_rnn(
+        cell, x, lengths, dtype=x.dtype
+    ),
+    "bidirectional_dynamic_rnn": lambda cell, x, lengths, state: (
+        jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, lengths, state, state)
+    ),
+    "static_rnn": lambda cell, x, lengths, state: jaxrnn.static_rnn(
+        cell, list(x.swapaxes(0, 1)), state, sequence_length=lengths
+    ),
+    "packed_rnn": lambda cell, x, lengths, state: jaxrnn.packed_rnn(
+        cell, jaxrnn.pack_sequences(x, lengths), state
+    ),
+    "windows": lambda cell, x, lengths, state: jaxrnn.dynamic_rnn(
+        cell, jaxrnn.windows(x, 3, lengths)[0].inputs, initial_state=state
+    ),
+    "one step": lambda cell, x, lengths, state: cell(x[:, 0], state),
+    "initial state": lambda cell, x, lengths, state: cell.get_initial_state(x[:, 0]),
+    "init": lambda cell, x, lengths, state: cell.cell.init(jax.random.key(0), x[:, 0]),
+    "module": lambda cell, x, lengths, state: jaxrnn.linen.RNN(cell.cell).apply(
+        {"params": {"multi_rnn_cell": cell.params}}, x, lengths, initial_state=state
+    ),
+    "stream": lambda cell, x, lengths, state: jaxrnn.export.Streamer(cell, 4, x.dtype)(
+        x[:, 0], reset_state=state, resets=x[:, 0, 0] > 0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_big_endian_arrays(name):
+    """Those of files in formats of other machines, without a copy by hand."""
+    state = jax.tree.map(np.asarray, STACK.zero_state(4, jnp.float32))
+    state = jax.tree.map(lambda s: s + np.float32(0.5), state)
+    native = X, np.array([5, 0, 3, 1]), state
+    params = drawn(STACK, X[:, 0])
+    foreign = lambda a: np.asarray(a).astype(a.dtype.newbyteorder(">"))
+    big = jax.tree.map(foreign, native)
+    assert not big[0].dtype.isnative
+    want = TAKERS[name](STACK.bind(params), *native)
+    got = TAKERS[name](STACK.bind(jax.tree.map(foreign, params)), *big)
+    jax.tree.map(
+        lambda g, w: np.testing.assert_array_equal(g, w, strict=True), got, want
+    )

@@ -158,6 +158,39 @@ def test_nothing_crosses_a_reset(name):
     chex.assert_tree_all_finite(of_x[:, 3:])
 
 
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_no_steps(name, time_major):
+    """The state stays as it was, so no gradient reaches the state of resets."""
+    cell, shape = bound(CELLS[name]), (0, BATCH) if time_major else (BATCH, 0)
+
+    def run(state, other):
+        x, options = jnp.zeros((*shape, DEPTH)), {"time_major": time_major}
+        args = cell, x, [0] * BATCH, state, None, None, False
+        options |= {"resets": np.zeros(shape, bool), "reset_state": other}
+        return jaxrnn.dynamic_rnn(*args, **options)
+
+    given = states(cell, 1), states(cell, 2)
+    (outputs, state), (of_state, of_other) = differentiated(run, *given)
+    assert outputs.shape == (*shape, cell.output_size)
+    chex.assert_trees_all_equal(state, given[0])
+    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(of_state))
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(of_other))
+
+
+def test_no_steps_of_two_directions():
+    cell = bound(CELLS["lstm"])
+    args, resets = (
+        (cell, cell, jnp.zeros((BATCH, 0, DEPTH))),
+        np.zeros((BATCH, 0), bool),
+    )
+    run = jaxrnn.bidirectional_dynamic_rnn
+    (fw, bw), pair = run(*args, dtype="float64", resets=resets)
+    assert fw.shape == bw.shape == (BATCH, 0, 2)
+    zeros = cell.zero_state(BATCH, "float64")
+    chex.assert_trees_all_equal(pair, (zeros, zeros))
+
+
 @pytest.mark.slow
 def test_both_directions_read_segments_apart():
     cells = bound(CELLS["gru"], seed=1), bound(CELLS["lstm"], seed=2)

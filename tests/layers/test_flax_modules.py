@@ -300,6 +300,9 @@ def test_resets(make):
     np.testing.assert_array_equal(got, want)
     with pytest.raises(ValueError, match="`reset_state` must be None for two"):
         both(x, resets=resets, reset_state=(state, state))
+    for module, units in ((rnn, UNITS), (both, 2 * UNITS)):
+        outputs = module(x[..., :0, :], resets=resets[..., :0])
+        assert outputs.shape == (2, 2, 0, units)
 
 
 @pytest.mark.fast("InLinen")
@@ -906,6 +909,21 @@ REFUSED = {
         TypeError,
         r"RNN: `reverse` is no argument of a call\. It is an argument of the const",
         lambda make: make("RNN", GRUCell(3))(X, reverse=True),
+    ),
+    "lengths_by_another_name": (
+        TypeError,
+        r"RNN: `lengths` is no argument of a call\. It is `sequence_length` here",
+        lambda make: make("RNN", GRUCell(3))(X, lengths=LENGTHS),
+    ),
+    "layers_by_number": (
+        TypeError,
+        r"RNN: `num_layers` is .* constructor\. .*`MultiRNNCell\(\[cell, \.\.\.\]\)`",
+        lambda make: make("RNN", GRUCell(3), num_layers=2),
+    ),
+    "an_option_of_one_direction": (
+        TypeError,
+        r"Bidirectional: `keep_order` is .* of the constructor of `RNN`",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), keep_order=True),
     ),
     "an_option_that_nobody_has": (
         TypeError,

@@ -1,6 +1,10 @@
 """`check_cell` passes good cells and names the law that a bad one breaks."""
 
 import dataclasses
+import io
+import logging
+import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -179,6 +183,36 @@ def test_a_good_cell_passes(dtype):
 def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
     with pytest.raises(AssertionError, match=f"breaks `{law}`"):
         check_cell(cell, STEP)
+
+
+PROGRESS = [
+    "check_cell: law 1 of 16, `is_a_value`",
+    "check_cell: law 2 of 16, `inits_from_shapes`",
+    "check_cell: law 3 of 16, `has_its_sizes`",
+]
+
+
+def check_one_that_breaks_the_third_law():
+    with pytest.raises(AssertionError, match="breaks `has_its_sizes`"):
+        check_cell(*BROKEN["output_size"][:1], STEP)
+
+
+def test_a_terminal_shows_the_law_until_it_was_checked(monkeypatch, caplog):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with caplog.at_level(logging.INFO, "jaxrnn"):
+        check_one_that_breaks_the_third_law()
+    # Each text replaces the one before, and nothing stays.
+    assert re.split("\r\033\\[K", terminal.getvalue()) == ["", *PROGRESS, ""]
+    assert not caplog.records
+
+
+def test_elsewhere_the_logger_reports_the_law(capsys, caplog):
+    with caplog.at_level(logging.INFO, "jaxrnn"):
+        check_one_that_breaks_the_third_law()
+    assert caplog.messages == PROGRESS
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_no_cell_is_refused():

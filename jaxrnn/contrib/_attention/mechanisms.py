@@ -23,11 +23,10 @@ from ..._cells.hyperparameters import (
     set_numbers,
 )
 from ..._cells.initializers import glorot_uniform, ones, zeros
-from .._fields import RefusesElsewhere
 from .state import AttentionMemory
 
 
-class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
+class AttentionMechanism(Hyperparameters, abc.ABC):
     """The hyper-parameters of an attention mechanism, which hold no memory.
 
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
@@ -62,7 +61,7 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
     is_random: Any = False
     """Whether `probabilities` draws random numbers, if it gets a key."""
 
-    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+    _elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("memory", "memory_sequence_length"),
         "must be given to `AttentionWrapper.initial_state`. A mechanism has "
         "`memory_depth`, the size of the memory's last axis",

@@ -17,7 +17,6 @@ from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTre
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field, set_functions
 from ..._wrappers.base import ParamsWrapper, vector_size
-from .._fields import RefusesElsewhere
 from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
 from .state import AttentionMemory, AttentionWrapperState
@@ -25,7 +24,7 @@ from .step import Attention, compute_attention, numbered
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
+class AttentionWrapper(ParamsWrapper):
     """A cell that attends to a memory at each step.
 
         output, cell_state = cell(cell_input_fn(inputs, attention), cell_state)
@@ -100,7 +99,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     attention_fn: Callable[..., tuple[Array, Array, Any]] | None = None
     dtype: DType | None = None
 
-    elsewhere: ClassVar[Mapping[str, str]] = {
+    _elsewhere: ClassVar[Mapping[str, str]] = {
         "initial_cell_state": "is `cell_state` of `AttentionWrapper.initial_state`",
         "attention_layer": "is an `attention_layer_size`, or part of an `attention_fn`",
         "probability_fn": "is a field of the mechanism",

@@ -1,0 +1,79 @@
+"""Cells as users of other libraries make them, with hints at what to pass instead."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
+
+from .._base.unknown_arguments import check_unknown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("jaxrnn")
+
+# A sigmoid of more is above 0.9997: a cell that forgets nothing.
+_MOST_FORGET_BIAS = 8
+
+
+class _Signature:
+    """That of `__init__`; `inspect` would take `__new__` for it in some subclasses."""
+
+    def __get__(self, cell: Any, cls: type) -> inspect.Signature:
+        if cell is not None:  # An object's signature is that of its call.
+            raise AttributeError("__signature__")
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        return inspect.Signature(parameters)
+
+
+class HintsAtArguments:
+    """A class whose constructor says what to pass in place of unknown arguments."""
+
+    _elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Where arguments of TensorFlow's constructor are here: the end of the error."""
+
+    if not TYPE_CHECKING:  # Type checkers read `__init__`.
+        __signature__ = _Signature()
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+            """A new object, for `__init__`.
+
+            Raises:
+                TypeError: If an argument is not known.
+            """
+            if args[1:] or kwargs:
+                _check(cls, args, kwargs)
+            return super().__new__(cls)
+
+
+def _check(cls: type[HintsAtArguments], args: tuple, kwargs: Mapping[str, Any]) -> None:
+    name, parameters = cls.__name__, inspect.signature(cls).parameters
+    for argument in kwargs.keys() & cls._elsewhere.keys():
+        raise TypeError(f"{name}: `{argument}` {cls._elsewhere[argument]}.")
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_all:
+        check_unknown(name, "the constructor", kwargs, parameters)
+    by_position = dict(zip(parameters, args, strict=False))
+    forget_bias = by_position.get("forget_bias")
+    if isinstance(forget_bias, int) and forget_bias > _MOST_FORGET_BIAS:
+        _log.warning(
+            "%s: `forget_bias` is %d, which forgets nothing. The depth of the inputs "
+            "is not an argument: give `%s(%d)` for %d units.",
+            *(name, forget_bias, name, forget_bias, forget_bias),
+        )
+
+
+def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
+    """The method; it says where parameters come from if it is given none."""
+
+    @functools.wraps(bind)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) < 2 and "params" not in kwargs:
+            raise TypeError(
+                f"{type(args[0]).__name__}: `bind` needs `params`, which `cell.init("
+                "key, inputs)` makes for one step of inputs."
+            )
+        return bind(*args, **kwargs)
+
+    return checked

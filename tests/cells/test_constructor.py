@@ -1,0 +1,132 @@
+"""Cells that are made in the ways of other libraries."""
+
+import dataclasses
+import inspect
+import logging
+
+import jax
+import pytest
+
+import jaxrnn
+from jaxrnn import contrib
+
+DEPTH = "The depth of the inputs is not an argument"
+REFUSED = {
+    "depth_first": (
+        lambda: jaxrnn.LSTMCell(3, 16),
+        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: give `LSTMCell\(16\)` for 16",
+    ),
+    "depth_first_gru": (
+        lambda: jaxrnn.GRUCell(3, 16),
+        rf"`activation` .* got 16\. {DEPTH}: give `GRUCell\(16\)` for 16 units",
+    ),
+    "units_alone": (
+        lambda: contrib.CFNCell(3, 16),
+        rf"`activation` .* got 16\. {DEPTH}: give `CFNCell\(16\)` for 16 units",
+    ),
+    "hidden_size": (
+        lambda: jaxrnn.LSTMCell(hidden_size=16),
+        r"LSTMCell: `hidden_size` is no argument of the constructor\. It is `num_u",
+    ),
+    "hidden_size_of_units": (
+        lambda: contrib.CFNCell(hidden_size=16),
+        r"CFNCell: `hidden_size` is .* It is `units` here",
+    ),
+    "features": (
+        lambda: jaxrnn.GRUCell(features=16),
+        "GRUCell: `features` is .* It is `num_units` of a cell",
+    ),
+    "input_size": (
+        lambda: jaxrnn.LSTMCell(input_size=3, hidden_size=16),
+        f"LSTMCell: `input_size` is .* {DEPTH}: `init` reads it from them",
+    ),
+    "num_layers": (
+        lambda: jaxrnn.LSTMCell(16, num_layers=2),
+        r"LSTMCell: `num_layers` is .* `MultiRNNCell\(\[cell, \.\.\.\]\)` stacks",
+    ),
+    "bidirectional": (
+        lambda: jaxrnn.LSTMCell(16, bidirectional=True),
+        "LSTMCell: `bidirectional` is .* by `bidirectional_dynamic_rnn`",
+    ),
+    "dropout": (
+        lambda: jaxrnn.LSTMCell(16, dropout=0.2),
+        r"LSTMCell: `dropout` is .*`DropoutWrapper\(cell, output_keep_prob=1 - rate\)`",
+    ),
+    "keep_prob": (
+        lambda: jaxrnn.DropoutWrapper(jaxrnn.GRUCell(2), keep_prob=0.2),
+        "DropoutWrapper: `keep_prob` is .* There are `input_keep_prob`, `output_keep",
+    ),
+    "rngs": (
+        lambda: jaxrnn.GRUCell(16, rngs=0),
+        r"GRUCell: `rngs` is .* Keys go to `cell\.init\(key, inputs\)`",
+    ),
+    "nothing_known_of": (
+        lambda: jaxrnn.GRUCell(16, foo=0),
+        r"^GRUCell: `foo` is no argument of the constructor\.$",
+    ),
+    "elsewhere": (
+        lambda: contrib.AttentionWrapper(jaxrnn.GRUCell(2), None, initial_cell_state=0),
+        "AttentionWrapper: `initial_cell_state` is ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(name):
+    make, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_bind_needs_parameters():
+    message = r"^GRUCell: `bind` needs `params`, which `cell\.init\(key, inputs\)`"
+    with pytest.raises(TypeError, match=message):
+        jaxrnn.GRUCell(2).bind()
+    with pytest.raises(TypeError, match=message):
+        jaxrnn.GRUCell(2).bind(key=jax.random.key(0))
+    assert jaxrnn.GRUCell(2).bind(params={}).params == {}
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.BasicLSTMCell, contrib.LSTMBlockCell])
+def test_a_depth_that_would_be_a_forget_bias_is_reported(cell, caplog):
+    with caplog.at_level(logging.WARNING, "jaxrnn"):
+        cell(16)
+        cell(16, 1)
+        cell(16, 0.0)
+        assert not caplog.records
+        cell(3, 16)
+    (record,) = caplog.records
+    assert "`forget_bias` is 16, which forgets nothing" in record.getMessage()
+    assert f"`{cell.__name__}(16)`" in record.getMessage()
+
+
+class Plain(jaxrnn.LSTMCell):
+    """A subclass that is no dataclass itself."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaled(jaxrnn.GRUCell):
+    """One more field."""
+
+    scale: float = 1.0
+
+
+class Loose(jaxrnn.LSTMCell):
+    """A constructor of its own, which takes any name."""
+
+    def __init__(self, **sizes):
+        super().__init__(sizes["hidden_size"])
+
+
+def test_cells_of_ones_own():
+    of = lambda cell: str(inspect.signature(cell))
+    assert of(Plain) == of(jaxrnn.LSTMCell)
+    assert of(Scaled).endswith("scale: float = 1.0)")
+    assert of(Loose) == "(**sizes)"
+    assert Scaled(4, scale=2.0) == dataclasses.replace(Scaled(4), scale=2.0)
+    assert Loose(hidden_size=3).num_units == 3
+    with pytest.raises(TypeError, match="Scaled: `scales` is no argument"):
+        Scaled(4, scales=2.0)
+    # An object is no class: its signature is that of its call.
+    with pytest.raises(AttributeError):
+        _ = jaxrnn.GRUCell(2).__signature__
