@@ -30,7 +30,7 @@ _RESET_STATE = (
 )
 # Of calls and of constructors.
 _HINTS_OF = {
-    "mask": "Pass `sequence_length=mask.sum(-1)`, of a mask `[batch, time]`.",
+    "mask": "Pass `sequence_length=mask.sum(-1)`; `dynamic_rnn` takes masks with gaps.",
     _LENGTHS: "It is `sequence_length` here.",
     "initial_carry init_state hx h0 h_0": "It is `initial_state` here.",
     "reset done dones": _RESETS,

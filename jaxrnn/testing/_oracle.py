@@ -168,7 +168,8 @@ def unrolled_states(
         state = jax.tree.map(of_all, after, state)
         states.append(state)
     state = with_read_only(state, given)
-    stack = lambda steps: jax.tree.map(lambda *xs: jnp.stack(xs, 1), *steps)
+    join = lambda *steps: jnp.stack(steps, min(1, steps[0].ndim))
+    stack = lambda steps: jax.tree.map(join, *steps)
     return stack(outputs), state, stack(states)
 
 
