@@ -872,6 +872,11 @@ REFUSED = {
         r"RNN: `reverse` is no argument of a call\. It is an argument of the const",
         lambda make: make("RNN", GRUCell(3))(X, reverse=True),
     ),
+    "an_option_of_one_direction": (
+        TypeError,
+        r"Bidirectional: `keep_order` is no .* an argument of the constructor of `RNN`",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), keep_order=True),
+    ),
     "an_option_that_nobody_has": (
         TypeError,
         r"RNN: `foo` is no argument of the constructor\.$",
