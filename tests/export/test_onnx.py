@@ -215,6 +215,11 @@ REFUSALS = {
     "unbound": (TypeError, "`cell` must be a cell with its .*got GRUCell", GRUCell(4)),
     "layers": (ValueError, "`cell` must be a bound cell or .* of 3", (LSTM,) * 3),
     "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
+    "backward": (
+        TypeError,
+        "`cell` must be .* got None for one direction. .* backward, reverse the steps",
+        (None, [LSTM]),
+    ),
     "projection": (
         ValueError,
         "`cell` must have no projection.*What ONNX does not have, `to_stablehlo` has",
