@@ -107,7 +107,8 @@ def test_as_the_driver(name):
         close(got, driver(cell, x, lengths))
 
 
-@pytest.mark.parametrize("name", ["lstm_peepholes", "stack", "both_layers"])
+@pytest.mark.fast("lstm_peepholes", "stack", "both_layers")
+@pytest.mark.parametrize("name", LAYERS)
 def test_initial_states(name):
     """Rows of length 0 keep them, and no steps at all do, too."""
     cell, states = LAYERS[name], states_of(LAYERS[name])
