@@ -30,7 +30,8 @@ class FunctionCell(RNNCell):
             made in `__init__` reads the original module, while nnx differentiates a
             copy, and all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
-        init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
+        init_fn: `init_fn(key, inputs, dtype) -> params`, a nest of arrays: dicts, lists
+            or tuples of them, or one array; None for no parameters.
 
     Raises:
         TypeError: If `fn` or `init_fn` is not a function, or a size is of the wrong

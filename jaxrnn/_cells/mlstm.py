@@ -46,6 +46,12 @@ class MLSTMState(NamedTuple):
     m: Any
 
 
+# A forget gate below this counts as this: float32 has no much smaller sigmoid. A chunk
+# takes differences of sums of logarithms, in which much larger ones round away what the
+# other steps add, and infinite ones make NaN.
+_SHUT = -87.0
+
+
 class Projected(NamedTuple):
     """What steps compute from their inputs alone, besides the output gate.
 
@@ -80,6 +86,8 @@ class MLSTMCell(VectorOutput, ParallelCell):
     exp(i) in range, the state holds c and n divided by exp(m):
 
         m'     = max(log(sigmoid(f)) + m, i)
+
+    where f is at least -87, at which float32 forgets all.
 
     Nothing but the update reads the state, so a whole sequence is run in chunks: within
     a chunk as an attention, between chunks as this recurrence. Packed sequences are run
@@ -177,7 +185,8 @@ class MLSTMCell(VectorOutput, ParallelCell):
         shape = (inputs.shape[0], heads, head_size(self))
         q, k, v = (x.reshape(shape) for x in vectors)
         k = k / math.sqrt(max(1, head_size(self)))
-        return jax.nn.sigmoid(o), Projected(q, k, v, i, jax.nn.log_sigmoid(f))
+        log_f = jax.nn.log_sigmoid(jnp.maximum(f, _SHUT))
+        return jax.nn.sigmoid(o), Projected(q, k, v, i, log_f)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth, units = shape[0], self.num_units

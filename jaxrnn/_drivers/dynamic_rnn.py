@@ -82,8 +82,10 @@ def dynamic_rnn(
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
             true, the row's state is set to `reset_state` before the step, as at the
             first step of an episode: the `done` of a step belongs to the next one. What
-            came before has no influence on what follows, nor on its gradients, NaN
-            included. Resets past the length are ignored.
+            came before, NaN included, reaches no output or state after it, and no
+            gradient of inputs after it. (A gradient of parameters is a sum over all
+            steps, so NaN in any episode makes it NaN.) Resets past the length are
+            ignored.
         reset_state: The state that resets go to, as `initial_state`, each leaf
             `[batch, ...]`; leaves without axes, and read-only parts, are not reset.
             None for the zero state of the cell, also where an `initial_state` is given.

@@ -284,7 +284,8 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
                 f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
                 "arrays."
             )
-        if not all(0 < n <= INT32_MAX for n in leaf.shape):
+        is_bool = any(isinstance(n, bool) for n in leaf.shape)
+        if is_bool or not all(0 < n <= INT32_MAX for n in leaf.shape):
             raise ValueError(
                 f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
                 f"{describe(leaf)}."

@@ -56,6 +56,7 @@ def load_into(
     found = _found(variables, scope, memory_scope, places)
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
     _check_found(type(cell).__name__, scope, found, wanted)
+    _check_shared(found, {name: names[places[name]] for name in wanted})
     read = reader(found)
     try:
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
@@ -108,6 +109,21 @@ def _check_found(
     raise ValueError(f"{place} must hold the variables of {kind}{wrong}. {fix}")
 
 
+def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
+    """Raises ValueError if layers that share a variable have different ones.
+
+    Args:
+        found: The variables.
+        owners: For the name of each variable, that of the one that its layer takes.
+    """
+    for name, owner in owners.items():
+        if not np.array_equal(found[name], found[owner]):
+            raise ValueError(
+                f"`{name}` must equal `{owner}`, since both layers of `cell` are one "
+                "object, which has one set of parameters. Make a cell for each layer."
+            )
+
+
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
     """The variables of a bound cell under their names in a graph.
 
@@ -126,7 +142,7 @@ def full_names(
     """The parameters under their names in a graph.
 
     Raises:
-        ValueError: If two have the same name.
+        ValueError: If two have the same name, or nothing is in the memory's scope.
     """
     full, layers = {}, 0
     for name, value in _named(cell, params):
@@ -141,6 +157,12 @@ def full_names(
                 "numbers the second scope: give that cell such a `name`."
             )
         full[place] = value
+    if memory_scope and not layers:
+        raise ValueError(
+            "`memory_scope` must be left out for a cell in which no AttentionWrapper "
+            f"is found, got {memory_scope!r}. A class of your own must have the inner "
+            "cell as a field, and its parameters under the name of that field."
+        )
     return full
 
 

@@ -104,7 +104,9 @@ def load(
         ValueError: If there is no cell in the scope, or more than one, or two
             directions; if a weight is missing, not known, or of the wrong shape; if a
             clip is given and there is no `LSTMCell`; if there is only one of `cell`
-            and `inputs`, or `cell` and a hyper-parameter.
+            and `inputs`, or `cell` and a hyper-parameter; if layers of `cell` are one
+            object, and their variables differ; if there is a `memory_scope` and no
+            attention in `cell`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.tf1
@@ -201,6 +203,8 @@ def save(
             given to `load` itself, so its hyper-parameters may be any: a wrapper, a
             cell of `jaxrnn.contrib` or of a class of your own, one with a `name`, a
             stack that holds one of these or whose cells differ in a hyper-parameter.
+            Layers of a stack that are one object are saved in the scope of each, so
+            that `load` alone finds them all; TensorFlow has those of the first alone.
         scope: As in `load`.
         memory_scope: As in `load`.
         forget_bias: That of the cell, if it is an LSTM.

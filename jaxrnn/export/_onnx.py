@@ -107,6 +107,12 @@ def _nodes(cell: Any) -> list[dict[str, Any]]:
             f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
             f"got a tuple of {len(cell)}. Layers of one direction are a MultiRNNCell."
         )
+    if isinstance(cell, tuple) and any(cells is None for cells in cell):
+        raise TypeError(
+            f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
+            "got None for one direction. Pass the cell of the other one by itself; if "
+            "it runs backward, reverse the steps of its inputs and outputs."
+        )
     try:
         return save_bidirectional(*cell) if isinstance(cell, tuple) else save(cell)
     except (TypeError, ValueError) as error:

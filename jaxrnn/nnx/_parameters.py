@@ -10,7 +10,7 @@ from flax import nnx
 from .._base.arguments import as_count, check_instance
 from .._base.errors import describe, error_note
 from .._base.math import is_traced
-from .._base.trees import named_leaves
+from .._base.trees import named_leaves, with_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._base.unknown_arguments import check_unknown
 from .._layers.layer import Layer, in_dtype
@@ -158,7 +158,10 @@ class HoldsLayer(nnx.Module):
         own = as_pure(self.params)
         params = self.layer.params_of("set_cells", *cells)
         check_same_shapes("set_cells", own, params)
-        nnx.update(self.params, jax.tree.map(_in_place_of, own, params))
+        arrays = jax.tree.map(_in_place_of, own, params)
+        # `nnx.update` takes lists as dicts, whose leaves are in the same order.
+        names = nnx.to_pure_dict(nnx.state(self.params))
+        nnx.update(self.params, with_structure(names, arrays))
 
     def get_cells(self) -> Any:
         """The module's bound cells, as `set_cells` takes them."""

@@ -50,11 +50,12 @@ struct SettingsVec {
     if (activation == Activation::kSigmoid) return Sigmoid(x);
     return x < 0 ? Vec{} : x;  // NaN stays NaN.
   }
-  // The derivative, from the result y.
-  Vec Slope(Vec y) const {
-    if (activation == Activation::kTanh) return 1 - y * y;
-    if (activation == Activation::kSigmoid) return y * (1 - y);
-    return y > 0 ? Vec{} + 1 : Vec{};
+  // The cotangent of x, from that of the result y. As in JAX, a shut relu has a
+  // cotangent of 0, whatever that of y: a product with 0 would let NaN and infinity by.
+  Vec PullActive(Vec ct_y, Vec y) const {
+    if (activation == Activation::kTanh) return ct_y * (1 - y * y);
+    if (activation == Activation::kSigmoid) return ct_y * (y * (1 - y));
+    return y > 0 ? ct_y : Vec{};
   }
 };
 
@@ -77,9 +78,9 @@ struct PlainLstm : ByUnit {
     const Vec i = Sigmoid(z[0]), j = settings.Active(z[1]),
               f = Sigmoid(z[2] + settings.forget_bias), o = Sigmoid(z[3]);
     const Vec active_c = settings.Active(c * f + i * j);
-    const Vec total = Load(ct_c) + ct_h * o * settings.Slope(active_c);
+    const Vec total = Load(ct_c) + settings.PullActive(ct_h * o, active_c);
     ct_zs[0] = total * j * i * (1 - i);
-    ct_zs[1] = total * i * settings.Slope(j);
+    ct_zs[1] = settings.PullActive(total * i, j);
     ct_zs[2] = total * c * f * (1 - f);
     ct_zs[3] = ct_h * active_c * o * (1 - o);
     Store(ct_c, total * f);
@@ -130,11 +131,11 @@ struct PeepholeLstm : PlainLstm {
                         const SettingsVec& settings, Vec* ct_zs) {
     const Vec i = gates.i, j = gates.j, f = gates.f, o = gates.o, y = gates.active_c;
     ct_zs[3] = ct_h * y * o * (1 - o);
-    Vec total = Load(carried) + ct_h * o * settings.Slope(y);
+    Vec total = Load(carried) + settings.PullActive(ct_h * o, y);
     if (settings.has_peepholes) total += ct_zs[3] * settings.peepholes[2];
     total = PullClamp(total, gates.unclipped, settings.cell_clip);
     ct_zs[0] = total * j * i * (1 - i);
-    ct_zs[1] = total * i * settings.Slope(j);
+    ct_zs[1] = settings.PullActive(total * i, j);
     ct_zs[2] = total * c * f * (1 - f);
     Vec ct_c = total * f;
     if (settings.has_peepholes) {
@@ -200,7 +201,7 @@ struct Gru : ByUnit {
     const Vec u = Sigmoid(z[1]), c = settings.Active(z[2]);
     Store(carried, ct_h * u);
     Store(carried + kLanes, ct_h * (h - c) * u * (1 - u));
-    ct_zs[0] = ct_h * (1 - u) * settings.Slope(c);
+    ct_zs[0] = settings.PullActive(ct_h * (1 - u), c);
   }
 
   static Vec PullStage(const Vec* z, Vec h, Vec ct_operand, float* carried,
@@ -231,7 +232,7 @@ struct CudnnGru : ByUnit {
     const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]),
               c = settings.Active(z[0] + r * z[3]);
     Store(carried, ct_h * u);
-    ct_zs[0] = ct_h * (1 - u) * settings.Slope(c);
+    ct_zs[0] = settings.PullActive(ct_h * (1 - u), c);
     ct_zs[1] = ct_zs[0] * z[3] * r * (1 - r);
     ct_zs[2] = ct_h * (h - c) * u * (1 - u);
     ct_zs[3] = ct_zs[0] * r;
@@ -253,7 +254,7 @@ struct Rnn : ByUnit {
                        const SettingsVec& settings, Vec* ct_zs) {
     const Vec h = settings.Active(z[0]);
     Store(carried, Vec{});
-    ct_zs[0] = ct_h * settings.Slope(h);
+    ct_zs[0] = settings.PullActive(ct_h, h);
   }
 };
 

@@ -74,14 +74,14 @@ class NormedRow {
       const Vec cotangent = Load(ct_h + k);
       Store(ct_z(3) + k, cotangent * y * o * (1 - o));
       Store(ct_z(kNewC) + k,
-            Load(carried(k / kLanes)) + cotangent * o * settings_.Slope(y));
+            Load(carried(k / kLanes)) + settings_.PullActive(cotangent * o, y));
     }
     PullNorm(kNewC, carried);
     for (int64_t k = 0; k < padded_; k += kLanes) {
       const Vec total = Load(ct_z(kNewC) + k), i = Load(Array(kGates) + k),
                 j = Load(Array(kGates + 1) + k), f = Load(Array(kGates + 2) + k);
       Store(ct_z(0) + k, total * j * i * (1 - i));
-      Store(ct_z(1) + k, total * i * settings_.Slope(j));
+      Store(ct_z(1) + k, settings_.PullActive(total * i, j));
       Store(ct_z(2) + k, total * Load(c() + k) * f * (1 - f));
       Store(carried(k / kLanes), total * f);
     }

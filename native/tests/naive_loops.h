@@ -81,11 +81,11 @@ inline Real Active(const Settings& settings, Real x) {
   if (settings.activation == Activation::kSigmoid) return Sigmoid(x);
   return x < 0 ? 0 : x;
 }
-// The derivative, from the result.
-inline Real Slope(const Settings& settings, Real y) {
-  if (settings.activation == Activation::kTanh) return 1 - y * y;
-  if (settings.activation == Activation::kSigmoid) return y * (1 - y);
-  return y > 0;
+// The cotangent of the argument, from that of the result y.
+inline Real PullActive(const Settings& settings, Real ct_y, Real y) {
+  if (settings.activation == Activation::kTanh) return ct_y * (1 - y * y);
+  if (settings.activation == Activation::kSigmoid) return ct_y * y * (1 - y);
+  return y > 0 ? ct_y : 0;
 }
 
 // The gates of an LSTM for one unit; p are its peepholes of f, i, o.
@@ -254,12 +254,12 @@ inline void BackwardLstm(const Backward& entry, int64_t at, State& ct_state,
   for (int64_t k = 0; k < n; k++) {
     LstmGates g(settings, z, c[k], n, k);
     Real ct_o = ct_operand[k] * g.y * g.o * (1 - g.o);
-    Real ct_c = ct_state.c[k] + ct_operand[k] * g.o * Slope(entry.settings, g.y) +
+    Real ct_c = ct_state.c[k] + PullActive(entry.settings, ct_operand[k] * g.o, g.y) +
                 ct_o * g.p[2];
     if (std::abs(g.unclipped) > settings.cell_clip) ct_c = 0;
     Real ct_i = ct_c * g.j * g.i * (1 - g.i), ct_f = ct_c * c[k] * g.f * (1 - g.f);
     step.zs[0][k] = ct_i;
-    step.zs[0][n + k] = ct_c * g.i * Slope(entry.settings, g.j);
+    step.zs[0][n + k] = PullActive(entry.settings, ct_c * g.i, g.j);
     step.zs[0][2 * n + k] = ct_f;
     step.zs[0][3 * n + k] = ct_o;
     step.operand[k] = g.y * g.o;
@@ -282,12 +282,12 @@ inline void BackwardNormedLstm(const Backward& entry, int64_t at, State& ct_stat
                                              &sums = step.elementwise;
   for (int64_t k = 0; k < n; k++) {
     ct_o[k] = ct_state.h[k] * g.y[k] * g.o[k] * (1 - g.o[k]);
-    ct_c[k] += ct_state.h[k] * g.o[k] * Slope(entry.settings, g.y[k]);
+    ct_c[k] += PullActive(entry.settings, ct_state.h[k] * g.o[k], g.y[k]);
   }
   ct_c = g.norm_c[0].Pull(3, ct_c, sums);
   for (int64_t k = 0; k < n; k++) {
     ct_i[k] = ct_c[k] * g.j[k] * g.i[k] * (1 - g.i[k]);
-    ct_j[k] = ct_c[k] * g.i[k] * Slope(entry.settings, g.j[k]);
+    ct_j[k] = PullActive(entry.settings, ct_c[k] * g.i[k], g.j[k]);
     ct_f[k] = ct_c[k] * c[k] * g.f[k] * (1 - g.f[k]);
     ct_state.c[k] = ct_c[k] * g.f[k];
   }
@@ -309,7 +309,7 @@ inline void BackwardGru(const Backward& entry, int64_t at, State& ct_state,
     Real u = Sigmoid(z[n + k]), y = Active(entry.settings, candidate[k]),
          ct_h = ct_state.h[k];
     step.zs[0][n + k] = ct_h * (h[k] - y) * u * (1 - u);
-    step.zs[1][k] = ct_h * (1 - u) * Slope(entry.settings, y);
+    step.zs[1][k] = PullActive(entry.settings, ct_h * (1 - u), y);
     ct_state.h[k] = ct_h * u;
   }
   AddTransposed(step.zs[1], entry.w_state[1], ct_operand);
@@ -330,7 +330,7 @@ inline void BackwardCudnnGru(const Backward& entry, int64_t at, State& ct_state,
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), ct_h = ct_state.h[k];
     Real y = Active(entry.settings, of_x[k] + r * of_h[k]),
-         ct_y = ct_h * (1 - u) * Slope(entry.settings, y);
+         ct_y = PullActive(entry.settings, ct_h * (1 - u), y);
     step.zs[0][k] = ct_y * of_h[k] * r * (1 - r);
     step.zs[0][n + k] = ct_h * (h[k] - y) * u * (1 - u);
     step.zs[1][k] = ct_y;
@@ -346,7 +346,7 @@ inline void BackwardRnn(const Backward& entry, int64_t at, State& ct_state,
   Vector z = Load(entry.zs[0], at, n);
   for (int64_t k = 0; k < n; k++) {
     Real y = Active(entry.settings, z[k]);
-    step.zs[0][k] = ct_state.h[k] * Slope(entry.settings, y);
+    step.zs[0][k] = PullActive(entry.settings, ct_state.h[k], y);
   }
   ct_state.h = Vector(n);
   AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, differentiated, with_prefix
+from helpers import assert_near, bound, differentiated, drawn, with_prefix
 
 import jaxrnn
 from jaxrnn import MLSTMCell, MLSTMState, SLSTMCell, SLSTMState, testing
@@ -138,6 +138,46 @@ def test_all_gates_give_finite_results_in_float32(chunks):
     gates = jnp.asarray([[-300, -300], [300, -300], [300, 300], [-300, 300]], x.dtype)
     gradients = jax.vmap(jax.value_and_grad(loss, (0, 1)), (None, 0))
     chex.assert_tree_all_finite(jax.jit(gradients)(params, gates))
+
+
+def one_head_by_its_equations(params, x):
+    """The outputs of an `MLSTMCell` of one head, `[time, units]`, in float64."""
+    z = x @ np.asarray(params["kernel"], np.float64)
+    z, units = z + np.asarray(params["bias"], np.float64), z.shape[1] // 4
+    sigmoid = lambda x: np.exp(-np.logaddexp(0, -x))
+    c, n, outputs = np.zeros((units, units)), np.zeros(units), []
+    for step in z:
+        q, k, v, o = np.split(step[:-2], 4)
+        (i, f), k = step[-2:], k / units**0.5
+        c = sigmoid(f) * c + np.exp(i) * np.outer(k, v)
+        n = sigmoid(f) * n + np.exp(i) * k
+        outputs.append(sigmoid(o) * (q @ c) / max(abs(q @ n), 1))
+    return np.stack(outputs)
+
+
+@pytest.mark.fast("-inf")
+@pytest.mark.parametrize("gate", [-100, -1e6, -np.inf])
+def test_shut_forget_gates(gate):
+    shut = lambda p: p | {"bias": p["bias"].at[-1].set(gate)}
+    check_gates(shut, np.random.default_rng(0).normal(size=(100, 3)))
+
+
+@pytest.mark.fast("-1000000.0")
+@pytest.mark.parametrize("gate", [-100, -1e6, -1e38])  # Of the last a sum is infinite.
+def test_forget_gates_that_are_shut_at_some_steps(gate):
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    x[:, 0] = np.arange(100) % 7 == 0
+    check_gates(lambda p: p | {"kernel": p["kernel"].at[0, -1].set(gate)}, x)
+
+
+def check_gates(change, x):
+    """Asserts that chunks round little, and that their gradients are finite."""
+    cell = MLSTMCell(4)
+    params = change(drawn(cell, jax.ShapeDtypeStruct((1, 3), jnp.float32)))
+    run = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+    got, gradients = differentiated(run, params, jnp.asarray(x[None], jnp.float32))
+    np.testing.assert_allclose(got[0], one_head_by_its_equations(params, x), atol=5e-4)
+    chex.assert_tree_all_finite(gradients)
 
 
 @pytest.mark.slow

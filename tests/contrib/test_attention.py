@@ -516,6 +516,11 @@ def refusals():
             '"recursive", "parallel", "hard"',
             lambda: contrib.LuongMonotonicAttention(H, D, mode="soft"),
         ),
+        "seed": (
+            TypeError,
+            "`sigmoid_noise_seed` must be an integer, got True",
+            lambda: contrib.LuongMonotonicAttention(H, D, sigmoid_noise_seed=True),
+        ),
         "clone": (
             ValueError,
             "`cell_state.c` must have shape",

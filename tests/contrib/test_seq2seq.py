@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_same, drawn
 
 import jaxrnn
 from jaxrnn import contrib, decode
@@ -515,6 +516,34 @@ def attending_beams(width, **options):
     return contrib.BeamSearchDecoder(*given, **options)
 
 
+def attended_beams(memory, lengths=None, **options):
+    """A run over a memory `[batch, time, 4]`, with alignments of all steps."""
+    cell = contrib.AttentionWrapper(
+        CELL, contrib.LuongAttention(UNITS, 4), UNITS, alignment_history=True
+    )
+    bound = cell.bind(drawn(cell, jax.ShapeDtypeStruct((1, DEPTH), INPUTS.dtype)))
+    state = contrib.tile_batch(cell.initial_state(memory, lengths), 2)
+    given = bound, TABLE, START[: len(memory)], END, state, 2, project
+    decoder = contrib.BeamSearchDecoder(*given, **options)
+    return contrib.dynamic_decode(decoder, maximum_iterations=4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_beams_over_a_memory_without_steps(weight):
+    """As over one whose rows have no length."""
+    run = functools.partial(attended_beams, coverage_penalty_weight=weight)
+    got = jax.jit(run)(np.zeros((BATCH, 0, 4)))
+    want = jax.jit(run)(np.full((BATCH, 2, 4), np.nan), np.zeros(BATCH, np.int32))
+    results = lambda outputs, state, lengths: (outputs, state.log_probs, lengths)
+    assert_same(results(*got), results(*want))
+
+
+def test_beams_of_an_empty_batch():
+    outputs, state, lengths = jax.jit(attended_beams)(np.zeros((0, 3, 4)))
+    assert (outputs.predicted_ids.shape, lengths.shape) == ((0, 4, 2), (0, 2))
+    assert state.cell_state.alignment_history.shape[1:] == (0, 3)
+
+
 def in_python(width, weight, steps):
     """Beams with a coverage penalty, as lists: `[(score, ids)]` for each row."""
     # Log-probability, score, ids, state, coverage.
@@ -639,9 +668,10 @@ def test_loss_and_its_gradient_ignore_padding():
     weights = jnp.array([[1.0, 1.0, 0.0], [0.5, 0.0, 0.0]])
     padded = jnp.where(weights[..., None] == 0, jnp.nan, logits)
     loss = jax.value_and_grad(contrib.sequence_loss)
-    chex.assert_trees_all_close(
-        loss(padded, targets, weights), loss(logits, targets, weights), rtol=1e-12
-    )
+    want = loss(logits, targets, weights)
+    for padding in (0, -1, -99, VOCAB, 99):
+        ids = jnp.where(weights == 0, padding, targets)
+        chex.assert_trees_all_close(loss(padded, ids, weights), want, rtol=1e-12)
     value, gradient = loss(logits, targets, jnp.zeros((2, 3)))
     assert value == 0
     assert not gradient.any()

@@ -139,6 +139,24 @@ def test_attention_inside_a_users_wrapper(memory_scope):
     there_and_back(saved, "decoder", PreNet(attention), memory_scope=memory_scope)
 
 
+class Renamed(PreNet):
+    """One whose parameters are not under the name of the attribute that it holds."""
+
+    def init(self, key, inputs, dtype=None):
+        params = super().init(key, inputs, dtype)
+        return {"prenet": params["prenet"], "inner": params["cell"]}
+
+
+def test_a_memory_scope_without_attention_in_sight():
+    attention = contrib.AttentionWrapper(GRUCell(4), contrib.LuongAttention(4, 6), 5)
+    for cell in (Renamed(attention), GRUCell(4)):
+        message = "`memory_scope` must be left out .* got 'model'.* name of that field"
+        with pytest.raises(ValueError, match=message):
+            tf1.save(bound(cell), memory_scope="model")
+        with pytest.raises(ValueError, match=message):
+            tf1.load({}, cell=cell, inputs=STEP, memory_scope="model")
+
+
 def test_the_second_stack_in_a_scope_is_numbered():
     stack = bound(MultiRNNCell([GRUCell(4), GRUCell(3)]))
     renamed = {

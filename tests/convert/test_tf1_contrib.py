@@ -115,6 +115,9 @@ def test_cells_of_the_core_are_loaded_into_a_cell_as_well():
     both = {name.replace("cell_0", "cell_1"): x for name, x in variables.items()}
     loaded = tf1.load(variables | both, cell=shared, inputs=STEP)
     assert loaded.params.keys() == {"cell_0"}
+    other = {name: 2 * x for name, x in both.items()}
+    with pytest.raises(ValueError, match=r"cell_1.* must equal .*cell_0.* one object"):
+        tf1.load(variables | other, cell=shared, inputs=STEP)
 
 
 UGRNN = contrib.UGRNNCell(3)

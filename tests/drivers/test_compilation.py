@@ -1,8 +1,11 @@
 """One compilation a shape, programs that do not grow with time."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import assert_near, differentiated, drawn
 
 import jaxrnn
@@ -102,6 +105,36 @@ def test_programs_do_not_grow_with_time():
         return jax.jit(jax.grad(loss)).lower(params, shape, lengths).as_text()
 
     assert program(1000).count("\n") == program(500).count("\n")
+
+
+@pytest.mark.fast("highest-lstm", "float32-mlstm")
+@pytest.mark.parametrize("name", ["lstm", "gru", "mingru", "mlstm", "slstm", "scanned"])
+@pytest.mark.parametrize("precision", ["highest", "float32"])
+def test_the_precision_of_products_reaches_all_of_them(precision, name):
+    """Those of the forward and of the backward pass."""
+    cell = {
+        "lstm": LSTMCell(4, num_proj=2),
+        "gru": GRUCell(4),
+        "mingru": jaxrnn.MinGRUCell(4),
+        "mlstm": jaxrnn.MLSTMCell(4, 2),
+        "slstm": jaxrnn.SLSTMCell(4, 2),
+        "scanned": FunctionCell(GRUCell(4).apply, 4, 4, GRUCell(4).init),
+    }[name]
+
+    def loss(params, x):
+        options = {"dtype": x.dtype, "implementation": "xla"}
+        return jnp.sum(jaxrnn.dynamic_rnn(cell.bind(params), x, **options)[0] ** 2)
+
+    params = drawn(cell, jax.ShapeDtypeStruct((4, 3), X.dtype))
+    lower = lambda: jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, X)
+    products = lambda text: re.findall(r"dot_general .*", text)
+    exact = "precision = [HIGHEST, HIGHEST]"
+    default = products(lower().as_text())
+    assert not any(exact in product for product in default)
+    with jax.default_matmul_precision(precision):
+        found = products(lower().as_text())
+    assert len(found) == len(default) >= 3
+    assert all(exact in product for product in found)
 
 
 def test_a_cell_that_closes_over_arrays_is_not_kept():

@@ -187,7 +187,10 @@ REFUSALS = {
             rf"`inputs_shape` must have sizes from 1 to .*, got .*{shape[1]}, 3",
             lambda shape=shape: jaxrnn.memory_plan(GRUCell(2), shape),
         )
-        for shape in [(1, -2, 3), (1, 0, 3), (1, 2**31, 3), (1, 10**30, 3)]
+        for shape in [
+            *((1, -2, 3), (1, 0, 3), (1, True, 3)),
+            *((1, 2**31, 3), (1, 10**30, 3)),
+        ]
     },
     "strategy": (
         TypeError,

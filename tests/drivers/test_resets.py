@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import memory
+from jaxrnn._sequences import linear
 
 BATCH, TIME, DEPTH = 4, 6, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -102,6 +103,44 @@ def test_memory_strategies(name, strategy):
         return differentiated(of_arrays, *given)
 
     close(run(STRATEGIES[strategy]), run(False))
+
+
+LINEAR = {
+    "mingru": jaxrnn.MinGRUCell(2),
+    "minlstm": jaxrnn.MinLSTMCell(2),
+    "qrnn": jaxrnn.QRNNCell(2),
+    "rg_lru": jaxrnn.RGLRUCell(3),
+    "lru": jaxrnn.LRUCell(3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINEAR)
+def test_resets_around_the_boundaries_of_blocks(name, monkeypatch):
+    """Of 256 steps each: before, at and after them, against separate runs."""
+    monkeypatch.setattr(linear, "steps_in_block", lambda state, platform: 256)
+    starts = [0, 255, 256, 257, 512, 1023, 1025, 1792, 2047]
+    lengths = np.diff([*starts, 2048])
+    cell, rng = bound(LINEAR[name]), np.random.default_rng(0)
+    episodes = [rng.normal(size=(length, DEPTH)) for length in lengths]
+    # A run of each episode is a row, so only the longest one has more than one block.
+    rows = np.zeros((len(starts), 767, DEPTH))
+    for row, episode in zip(rows, episodes, strict=True):
+        row[: len(episode)] = episode
+
+    def joined(cell, x):
+        resets = np.isin(np.arange(2048), starts)[None]
+        return jaxrnn.dynamic_rnn(cell, x, dtype="float64", resets=resets)[0][0]
+
+    def apart(cell, x):
+        outputs = jaxrnn.dynamic_rnn(cell, x, lengths, dtype="float64")[0]
+        return jnp.concatenate([y[:n] for y, n in zip(outputs, lengths, strict=True)])
+
+    got, (of_cell, of_x) = differentiated(joined, cell, np.concatenate(episodes)[None])
+    want, (want_of_cell, of_rows) = differentiated(apart, cell, rows)
+    of_rows = [x[:n] for x, n in zip(of_rows, lengths, strict=True)]
+    want = want, want_of_cell, jnp.concatenate(of_rows)
+    close((got, of_cell, of_x[0]), want, atol=1e-10)
 
 
 def test_a_carried_state_is_not_what_rows_are_reset_to():

@@ -107,7 +107,8 @@ def test_as_the_driver(name):
         close(got, driver(cell, x, lengths))
 
 
-@pytest.mark.parametrize("name", ["lstm_peepholes", "stack", "both_layers"])
+@pytest.mark.fast("lstm_peepholes", "stack", "both_layers")
+@pytest.mark.parametrize("name", LAYERS)
 def test_initial_states(name):
     """Rows of length 0 keep them, and no steps at all do, too."""
     cell, states = LAYERS[name], states_of(LAYERS[name])
@@ -215,6 +216,11 @@ REFUSALS = {
     "unbound": (TypeError, "`cell` must be a cell with its .*got GRUCell", GRUCell(4)),
     "layers": (ValueError, "`cell` must be a bound cell or .* of 3", (LSTM,) * 3),
     "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
+    "backward": (
+        TypeError,
+        "`cell` must be .* got None for one direction. .* backward, reverse the steps",
+        (None, [LSTM]),
+    ),
     "projection": (
         ValueError,
         "`cell` must have no projection.*What ONNX does not have, `to_stablehlo` has",

@@ -736,6 +736,31 @@ def test_cells_with_weights_may_differ_in_their_initializers(stacked):
     same(linen.cells_of(linen.variables_of(one)).params, one.params, rtol=0)
 
 
+def of_list(params, inputs, state, key=None):
+    *parts, (scale,) = params
+    shift = parts[10]["w"][None]
+    state = jnp.tanh(inputs @ parts[0]["w"] + scale * state) + shift
+    return state, state
+
+
+@both
+def test_parameters_may_be_lists_and_tuples(make):
+    """Of more than ten entries, whose numbers sort otherwise as strings."""
+
+    def init(key, inputs, dtype):
+        kernel = jnp.full((DEPTH, UNITS), 0.5, dtype)
+        rest = [{"w": jnp.full((UNITS,), i, dtype)} for i in range(10)]
+        return [{"w": kernel}, *rest, (jnp.ones((), dtype),)]
+
+    cell = jaxrnn.FunctionCell(of_list, UNITS, UNITS, init)
+    params = init(None, None, X.dtype)
+    params[0]["w"], params[-1] = params[0]["w"] / 4, (jnp.full((), 0.3, X.dtype),)
+    module = put(make("RNN", cell), cell.bind(params))
+    want = jaxrnn.dynamic_rnn(cell.bind(params), X, LENGTHS, dtype=X.dtype)[0]
+    same(module(X, LENGTHS), want)
+    same(jax.tree.leaves(taken(module).params), jax.tree.leaves(params), rtol=0)
+
+
 def test_weights_are_kept_in_the_dtype_of_the_module():
     rnn = jaxrnn.nnx.RNN(GRUCell(3), DEPTH, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     rnn.set_cells(bound(GRUCell(3), DEPTH, 0))

@@ -67,6 +67,27 @@ def test_whole_rows(name):
     assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
 
 
+RELU_CELLS = {
+    "lstm": LSTMCell(8, activation="relu"),
+    "peepholes": LSTMCell(8, use_peepholes=True, activation="relu"),
+    "gru": GRUCell(8, activation="relu"),
+    "cudnn_gru": jaxrnn.CudnnCompatibleGRUCell(8, activation="relu"),
+    "normed": contrib.LayerNormBasicLSTMCell(8, activation="relu"),
+}
+
+
+@pytest.mark.fast("nan-lstm", "inf-cudnn_gru")
+@pytest.mark.parametrize("name", RELU_CELLS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_in_gradients_passes_no_shut_relu(bad, name):
+    params, x, state = data(RELU_CELLS[name])
+    given = params, x.at[1, 2, 0].set(bad), state, None
+    got, want = (everything(RELU_CELLS[name], way, *given) for way in ("native", "xla"))
+    masks = [[np.isnan(leaf) for leaf in jax.tree.leaves(r)] for r in (got, want)]
+    assert any(map(np.any, masks[1]))
+    helpers.assert_same(*masks)
+
+
 SHAPES = {"ones": (1, 1, 1, 1), "few": (3, 7, 40, 129), "many": (67, 9, 19, 70)}
 
 

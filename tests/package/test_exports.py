@@ -183,15 +183,16 @@ def test_a_docstring_need_not_repeat_the_fields_of_a_base_class():
 SIGNATURES = {
     "dynamic_rnn": "cell, inputs, sequence_length=None, initial_state=None, "
     "dtype=None, parallel_iterations=None, swap_memory=False, time_major=False, "
-    "scope=None, resets=None, reset_state=None, implementation=None",
+    "scope=None, resets=None, reset_state=None, implementation=None, mask=None, "
+    "return_states=False",
     "bidirectional_dynamic_rnn": "cell_fw, cell_bw, inputs, sequence_length=None, "
     "initial_state_fw=None, initial_state_bw=None, dtype=None, "
     "parallel_iterations=None, swap_memory=False, time_major=False, scope=None, "
-    "resets=None, implementation=None",
+    "resets=None, implementation=None, mask=None, return_states=False",
     "raw_rnn": "cell, loop_fn, parallel_iterations=None, swap_memory=False, "
     "scope=None, max_time=None",
     "static_rnn": "cell, inputs, initial_state=None, dtype=None, "
-    "sequence_length=None, scope=None",
+    "sequence_length=None, scope=None, return_states=False",
     "static_state_saving_rnn": "cell, inputs, state_saver, state_name, "
     "sequence_length=None, scope=None",
     "static_bidirectional_rnn": "cell_fw, cell_bw, inputs, initial_state_fw=None, "
@@ -201,7 +202,7 @@ SIGNATURES = {
     "stack_bidirectional_dynamic_rnn": "cells_fw, cells_bw, inputs, "
     "initial_states_fw=None, initial_states_bw=None, dtype=None, "
     "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
-    "swap_memory=False, resets=None",
+    "swap_memory=False, resets=None, mask=None",
     "truncated_bptt": "loss, reach=1, has_aux=False",
     "windows": "inputs, size, sequence_length=None, time_major=False",
     "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "

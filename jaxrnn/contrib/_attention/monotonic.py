@@ -10,7 +10,7 @@ from jaxrnn import ParamSpec
 
 from ..._base.arguments import check_one_of
 from ..._base.typing import Array, DType, Key, Params
-from ..._cells.hyperparameters import set_numbers
+from ..._cells.hyperparameters import set_counts, set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 
@@ -27,7 +27,8 @@ class _MonotonicMechanism(AttentionMechanism):
 
     Raises:
         TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1, the noise is negative, or `mode` is not known.
+        ValueError: If a size is below 1, the noise is negative, the seed is not in
+            `[0, 2**32)`, or `mode` is not known.
     """
 
     score_mask_value: float | None = None
@@ -44,6 +45,7 @@ class _MonotonicMechanism(AttentionMechanism):
         super().__post_init__()
         set_numbers(self, "score_bias_init")
         set_numbers(self, "sigmoid_noise", low=0)
+        set_counts(self, "sigmoid_noise_seed", least=0, most=2**32 - 1)
         _check_mode(type(self).__name__, self.mode)
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:

@@ -299,7 +299,7 @@ class BeamSearchDecoder(Decoder):
 
     def _merge(self, tree: PyTree) -> PyTree:
         """Leaves `[batch, beam, ...]` as `[batch * beam, ...]`."""
-        return beam.map_rows(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+        return beam.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
     def _sorted(self, leaf: Any, *paths: Array) -> Any:
         """A TensorArray as an array in which beams have their own entries."""

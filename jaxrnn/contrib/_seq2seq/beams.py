@@ -118,7 +118,7 @@ def gather_tree_from_array(
         lengths: `[batch, beam]`, the lengths of the final beams; beyond them what was
             written is not reordered.
     """
-    time, batch, width = shape = parent_ids.shape
+    time, *_ = shape = parent_ids.shape
     # A TensorArray under jit may have room for more steps.
     missing = max(0, time - t.shape[0])
     rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
@@ -126,7 +126,8 @@ def gather_tree_from_array(
     inside = steps < max_sequence_lengths[None, :, None]
     places = _along_paths(parent_ids, parent_ids, inside)
     places = jnp.where(steps < lengths[None], places, own)
-    split = rows.reshape(time, batch, width, -1)
+    # JAX cannot tell the size of a last axis -1 where an array is empty.
+    split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
     return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
 
 

@@ -43,8 +43,9 @@ def sequence_loss(
       computed, as in TensorFlow;
     - c itself with none of them.
 
-    Where a divisor is 0 the result is 0. Logits that are NaN or infinite count as 0
-    where the weight is 0 (in TensorFlow the loss is NaN).
+    Where a divisor is 0 the result is 0. Where the weight is 0, logits may be NaN or
+    infinite, and targets out of range, such as padding of -1 or 99 (in TensorFlow the
+    loss is NaN). Elsewhere a target of `vocab` or more makes the loss NaN.
 
     Args:
         logits: Floating `[batch, time, vocab]`.
@@ -79,8 +80,10 @@ def sequence_loss(
             "True, got both. The sum divides by the number of weights, too."
         )
     with jax.named_scope(name or CALLER):
-        hidden = masking.hide_nonfinite(weights == 0, logits)
-        losses = _losses(hidden, targets, softmax_loss_function)
+        unused = weights == 0
+        hidden = masking.hide_nonfinite(unused, logits)
+        ids = jnp.where(unused, jnp.clip(targets, 0, logits.shape[2] - 1), targets)
+        losses = _losses(hidden, ids, softmax_loss_function)
         weights = weights.astype(losses.dtype)
         losses = losses * weights
         if len(total) == 2 or (total and not average):
