@@ -26,7 +26,7 @@ WORDS = {
         "padding-is-never-read": ["padding", "NaN", "NaN gradient"],
         "resets": ["reset state", "resets"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
-        "the-state-of-every-step": ["states of all steps", "cell state", "return_states"],
+        "the-state-of-every-step": ["state every step", "return_states"],
     },
     "guide/packing": {"": ["packing", "ragged"]},
     "guide/cells": {

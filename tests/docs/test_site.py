@@ -46,7 +46,7 @@ SEARCHES = {
     "reset state": "guide/lengths#resets",
     "lengths": "guide/lengths",
     "mask gaps": "guide/lengths#masks-with-gaps",
-    "cell state every step": "guide/lengths#the-state-of-every-step",
+    "state every step": "guide/lengths#the-state-of-every-step",
     "return_states": "guide/lengths#the-state-of-every-step",
     "embedding": "recipes/character_language_model",
     "noise": "guide/cells",
