@@ -142,7 +142,7 @@ _set_public_module(globals())
 __version__ = "0.1.0"
 
 _OF_FLAX = ("linen", "nnx")
-_LAZY = "contrib convert decode export initializers lite testing".split()
+_LAZY = ("contrib", "convert", "decode", "export", "initializers", "lite", "testing")
 _HERE = "All names are in `jaxrnn` itself: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _MODULES = (
     "`dynamic_rnn` runs a cell such as `LSTMCell`; `jaxrnn.linen.RNN` and "
@@ -172,5 +172,5 @@ else:
         raise _missing_name(__name__, name, _HINTS)
 
     def __dir__() -> set[str]:
-        """The names that can be used, as `help` and tab completion use them all."""
+        """The public names, which `help` reads: `linen` and `nnx` where Flax is."""
         return {*globals(), *_LAZY, *(_OF_FLAX if _find_spec("flax") else ())}

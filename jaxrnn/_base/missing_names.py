@@ -7,8 +7,10 @@ from collections.abc import Mapping
 def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
     """The error for a module's `__getattr__` to raise.
 
-    That is an AttributeError. `from module import name` would turn it into an
-    ImportError without the hint, so there it is an ImportError that has the hint.
+    That is an AttributeError. Python replaces one that is raised for `from module
+    import name` by an ImportError without the hint; so there an ImportError is
+    returned, which passes. The frame that tells is that of who called `__getattr__`:
+    nothing may lie between that and this function.
 
     Args:
         module: The name of the module.

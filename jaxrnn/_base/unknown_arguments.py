@@ -40,7 +40,11 @@ _HINTS_OF = {
     "key rng rngs": _KEYS,
     "training train": "Nothing is dropped without a key: `cell.bind(params)`.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "A driver returns all outputs and the last state.",
+    "return_sequences return_state": (
+        "A driver returns all outputs and the last state; so does a module with "
+        "`return_carry=True`."
+    ),
+    "return_states": "`dynamic_rnn` and `bidirectional_dynamic_rnn` have it.",
     "time_major": "It is an argument of the constructor of modules.",
     "reverse keep_order": "It is an argument of the constructor of `RNN`, a module.",
     "unroll": "It is `parallel_iterations` here.",
@@ -67,6 +71,8 @@ _HINTS_OF = {
     "nonlinearity": "It is `activation` here.",
     "proj_size": "It is `num_proj` here.",
 }
+# Of constructors alone.
+_ARGUMENTS_OF_CALLS = "mask resets reset_state sequence_length initial_state"
 # Of single functions, where something else takes the place of the argument.
 _STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
 _HINTS_IN = {
@@ -133,6 +139,8 @@ def check_unknown(
             hint = hints.get(name, "")
             if name in _UNITS.split() and "units" in known:
                 hint = "It is `units` here."
+            if taker == "the constructor" and name in _ARGUMENTS_OF_CALLS.split():
+                hint = "A call takes it."
             raise TypeError(
                 f"{caller}: `{name}` is no argument of {taker}. {hint}".rstrip()
             )

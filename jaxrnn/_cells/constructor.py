@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
@@ -11,14 +10,9 @@ from .._base.unknown_arguments import check_unknown
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_log = logging.getLogger("jaxrnn")
-
-# A sigmoid of more is above 0.9997: a cell that forgets nothing.
-_MOST_FORGET_BIAS = 8
-
 
 class _Signature:
-    """That of `__init__`; `inspect` would take `__new__` for it in some subclasses."""
+    """The signature of `__init__`, in place of that of `__new__`, for `inspect`."""
 
     def __get__(self, cell: Any, cls: type) -> inspect.Signature:
         if cell is not None:  # An object's signature is that of its call.
@@ -42,26 +36,18 @@ class HintsAtArguments:
             Raises:
                 TypeError: If an argument is not known.
             """
-            if args[1:] or kwargs:
-                _check(cls, args, kwargs)
+            if kwargs:
+                _check(cls, kwargs)
             return super().__new__(cls)
 
 
-def _check(cls: type[HintsAtArguments], args: tuple, kwargs: Mapping[str, Any]) -> None:
+def _check(cls: type[HintsAtArguments], kwargs: Mapping[str, Any]) -> None:
     name, parameters = cls.__name__, inspect.signature(cls).parameters
     for argument in kwargs.keys() & cls._elsewhere.keys():
         raise TypeError(f"{name}: `{argument}` {cls._elsewhere[argument]}.")
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_all:
         check_unknown(name, "the constructor", kwargs, parameters)
-    by_position = dict(zip(parameters, args, strict=False))
-    forget_bias = by_position.get("forget_bias")
-    if isinstance(forget_bias, int) and forget_bias > _MOST_FORGET_BIAS:
-        _log.warning(
-            "%s: `forget_bias` is %d, which forgets nothing. The depth of the inputs "
-            "is not an argument: give `%s(%d)` for %d units.",
-            *(name, forget_bias, name, forget_bias, forget_bias),
-        )
 
 
 def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
@@ -70,8 +56,9 @@ def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(bind)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         if len(args) < 2 and "params" not in kwargs:
+            name = type(args[0]).__name__ if args else "RNNCell"
             raise TypeError(
-                f"{type(args[0]).__name__}: `bind` needs `params`, which `cell.init("
+                f"{name}: `bind` needs `params`, which `cell.init("
                 "key, inputs)` makes for one step of inputs."
             )
         return bind(*args, **kwargs)

@@ -15,7 +15,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
-from .masks import as_mask
+from .masks import check_mask
 from .resets import check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
@@ -117,11 +117,14 @@ def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
 def _sequences(
     caller: str, inputs: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
 ) -> tuple[PyTree, Array | None, Array | None, Array | None]:
-    """`(inputs, lengths, mask, resets)`, checked; lengths or mask are None."""
+    """`(inputs, lengths, mask, resets)`, checked; lengths or mask are None.
+
+    A mask stays a mask: reversed lengths leave the padding where it is.
+    """
     check_not_packed(caller, inputs)
     inputs = as_sequences(caller, inputs, time_major)
     shape, axis = jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
-    mask, lengths = as_mask(caller, mask, lengths, shape, axis)
+    mask = check_mask(caller, mask, lengths, shape, axis)
     lengths = lengths_for(caller, lengths, inputs, shape[axis], 1 - axis)
     return inputs, lengths, mask, check_resets(caller, resets, shape, axis)
 

@@ -98,7 +98,8 @@ def dynamic_rnn(
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`, in place of
             `sequence_length`: the steps that count. At the others a row keeps its
             state and outputs zeros, and its inputs (NaN included) have no effect; a
-            reset there takes effect at the row's next step that counts. None for the
+            reset there takes effect at the row's next step that counts. Random numbers
+            are drawn from the keys of steps 0, 1, ... of those that count. None for the
             steps before the lengths.
         return_states: Whether to return the state after every step as well. That before
             a step is the one after the step before, or the initial state.

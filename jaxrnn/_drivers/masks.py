@@ -13,10 +13,24 @@ from .._base.typing import Array, Lengths
 def as_mask(
     caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
-    """`(mask, sequence_length)`, of which one is None.
+    """`(mask, sequence_length)`, of which one is None; arguments as of `check_mask`.
 
     A mask without gaps becomes lengths, if its values are known outside of jit: nothing
     has to be moved then.
+    """
+    checked = check_mask(caller, mask, lengths, shape, axis)
+    if checked is None:
+        return None, lengths
+    known = concrete_or_none(mask)
+    if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
+        return checked, None
+    return None, known.sum(axis)
+
+
+def check_mask(
+    caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+) -> Array | None:
+    """The mask as an array; None stays None.
 
     Args:
         caller: The driver, for messages.
@@ -30,7 +44,7 @@ def as_mask(
         TypeError: If the mask does not hold booleans.
     """
     if mask is None:
-        return None, lengths
+        return None
     if lengths is not None:
         raise ValueError(
             f"{caller}: `mask` must be None where `sequence_length` is given, got "
@@ -38,8 +52,4 @@ def as_mask(
             "`mask & (jnp.arange(time) < lengths[:, None])`."
         )
     fix = "Compare numbers: `mask != 0`."
-    checked = as_step_booleans(caller, "mask", mask, shape, axis, fix)
-    known = concrete_or_none(mask)
-    if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
-        return checked, None
-    return None, known.sum(axis)
+    return as_step_booleans(caller, "mask", mask, shape, axis, fix)

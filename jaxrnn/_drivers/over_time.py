@@ -52,16 +52,15 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
         batch = _only_kept(batch, kept, axis)
     prepared = prepare(cell, batch, options)
     outputs, state = _run_loop(prepared, options)
-    states = None
-    if options.return_states:
-        outputs, states = outputs
-        if kept is None:
-            states = prepared.steps.keep_last(states, state)
-        else:
-            states = kept.states(states, prepared.state, axis)
+    outputs, states = outputs if options.return_states else (outputs, None)
     # Without lengths a cell may return a list where it declares a tuple.
     outputs = trees.with_structure(cell.output_size, outputs)
-    outputs = outputs if kept is None else kept.to_places(outputs, axis)
+    if kept is not None:
+        outputs = kept.to_places(outputs, axis)
+        if options.return_states:
+            states = kept.states(states, prepared.state, axis)
+    elif options.return_states:
+        states = prepared.steps.keep_last(states, state)
     return Results(outputs, with_read_only(state, batch.state), states)
 
 

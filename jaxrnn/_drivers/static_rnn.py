@@ -136,11 +136,9 @@ def unstacked(xs: PyTree, time: int) -> list[PyTree]:
     """The steps of a nest of arrays `[time, batch, ...]`."""
     # The transpose of a split is one concatenation; each of `x[t]` would add to all.
     split = lambda x: jax.lax.split(x, [1] * time)
-    columns = [[y[0] for y in split(x)] for x in jax.tree.leaves(xs)]
-    return [
-        jax.tree.unflatten(jax.tree.structure(xs), step)
-        for step in zip(*columns, strict=True)
-    ]
+    leaves, structure = jax.tree.flatten(xs)
+    columns = [[y[0] for y in split(x)] for x in leaves]
+    return [structure.unflatten(column[t] for column in columns) for t in range(time)]
 
 
 def run_steps(
@@ -171,9 +169,7 @@ def run_steps(
         if (loop_dtype := _dtype_in_loop(cell, steps, state, dtype)) is not None:
             batch = Batch(stacked(steps), lengths, state)
             how = {"axis": 0, "strategy": Keep(), "return_states": return_states}
-            results = over_time(cell, batch, Options(caller, loop_dtype, **how))
-            outputs, states = (unstacked(x, len(steps)) for x in results[::2])
-            return Results(outputs, results.state, states)
+            return _in_loop(cell, batch, Options(caller, loop_dtype, **how))
         initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = call_start(cell, state)
@@ -183,6 +179,14 @@ def run_steps(
             args = caller, cell, steps, state, lengths, dtype
             results = _unrolled_with_lengths(*args)
         return results._replace(state=with_read_only(results.state, initial_state))
+
+
+def _in_loop(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
+    outputs, state, states = over_time(cell, batch, options)
+    time = jax.tree.leaves(batch.inputs)[0].shape[0]
+    if options.return_states:
+        states = unstacked(states, time)
+    return Results(unstacked(outputs, time), state, states)
 
 
 def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:

@@ -161,10 +161,9 @@ class Stack(Layer):
         layers = zip(self.parts().items(), self._pairs(state), strict=True)
         for i, ((name, layer), pair) in enumerate(layers):
             own = dataclasses.replace(options, key=fold(options.key, i))
-            inputs, *pairs = layer.run(params[name], inputs, pair, own)
-            found.append(pairs)
-        by_direction = lambda pairs: tuple(zip(*pairs, strict=True))
-        return inputs, *map(by_direction, zip(*found, strict=True))
+            inputs, *of_layer = layer.run(params[name], inputs, pair, own)
+            found.append(of_layer)  # Its final states, and those of all steps.
+        return inputs, *(tuple(zip(*s, strict=True)) for s in zip(*found, strict=True))
 
     def _pairs(self, state: PyTree) -> list[Any]:
         """The initial states of each layer, forward and backward.

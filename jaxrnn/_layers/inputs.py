@@ -11,7 +11,13 @@ import numpy as np
 
 from .._base.arguments import as_dtype
 from .._base.errors import describe
-from .._base.inputs import as_array, as_state, fix_of_depth, named_inputs
+from .._base.inputs import (
+    as_array,
+    as_state,
+    as_step_booleans,
+    fix_of_depth,
+    named_inputs,
+)
 from .._base.lengths import OF_A_MASK, lengths_array, lengths_for
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
@@ -145,16 +151,15 @@ class LayerInputs:
     ) -> tuple[PyTree, ...]:
         """What the layer returns, with all batch axes.
 
-        So have the arguments, and the resets, the reset state and the mask of the
-        options.
+        Arguments, resets, reset state and mask have all batch axes, too.
         """
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         state = self._state("initial_state", state, options)
         options = dataclasses.replace(
             options,
             sequence_length=self.lengths,
-            resets=self._of_steps("resets", options.resets),
-            mask=self._of_steps("mask", options.mask),
+            resets=self._of_steps("resets", options.resets, "`done > 0`"),
+            mask=self._of_steps("mask", options.mask, "`mask != 0`"),
             reset_state=self._state("reset_state", options.reset_state, options),
         )
         outputs, state, *states = layer.run(params, inputs, state, options)
@@ -173,13 +178,16 @@ class LayerInputs:
         self.axes.check(self.caller, name, state)
         return in_dtype(options.dtype, self.axes.merge(state))
 
-    def _of_steps(self, name: str, values: Any) -> Array | None:
-        """Values of each row and step, with one batch axis; None stays None."""
+    def _of_steps(self, name: str, values: Any, fix: str) -> Array | None:
+        """Booleans of each row and step, with one batch axis; None stays None."""
         if values is None:
             return None
         values = as_array(self.caller, name, values)
         self.axes.check(self.caller, name, values, self.start)
-        return self.axes.merge(values, self.start)
+        values = self.axes.merge(values, self.start)
+        shape, axis = jax.tree.leaves(self.inputs)[0].shape[:2], 1 - self.start
+        fix = f"Compare numbers: {fix}."
+        return as_step_booleans(self.caller, name, values, shape, axis, fix)
 
 
 def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:

@@ -54,13 +54,14 @@ class RunOptions:
     ) -> "RunOptions":
         """The options of a module, from its attributes of the same names.
 
-        Those of a call are given; None for the attribute, if there is one.
+        `given` are arguments of its call; one that is None leaves the attribute, or the
+        default.
         """
         names = ("time_major", "parallel_iterations", "swap_memory", "implementation")
-        own = {name: getattr(module, name) for name in (*names, "return_states")}
-        return cls(
-            dtype, key, **own | {k: v for k, v in given.items() if v is not None}
-        )
+        options = {name: getattr(module, name) for name in (*names, "return_states")}
+        options |= {name: value for name, value in given.items() if value is not None}
+        options["return_states"] = bool(options["return_states"])
+        return cls(dtype, key, **options)
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of a driver."""

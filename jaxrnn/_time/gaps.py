@@ -12,15 +12,20 @@ import jax.numpy as jnp
 from .._base.typing import Array, PyTree
 from . import masking
 
+# Of indices that are a permutation.
+_PERMUTATION = {"mode": "promise_in_bounds", "unique_indices": True}
+
 
 class Kept(NamedTuple):
-    """Where the steps that a mask keeps are in the run over these alone.
+    """Where the steps are that a mask keeps.
+
+    *The run* is over these alone; *the row* is the sequence that the user gave.
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps that are kept of each row.
-        sources: int32 `[batch, time]`, the step of the row that is step t of the run;
-            from the row's length on those that the mask leaves out.
-        places: int32 `[batch, time]`, the inverse: which step of the run step t is.
+        sources: int32 `[batch, time]`, which step of the row is step t of the run. The
+            steps that are left out follow, in order, from the row's length on.
+        places: int32 `[batch, time]`, the inverse of `sources`.
         last: int32 `[batch, time]`, the number of the last step of the run up to step
             t of the row; -1 before the first.
     """
@@ -37,7 +42,7 @@ class Kept(NamedTuple):
         last, lengths = counts(mask) - 1, jnp.sum(mask, 1, dtype=jnp.int32)
         places = jnp.where(mask, last, lengths[:, None] + counts(~mask) - 1)
         ts = jnp.arange(mask.shape[1], dtype=jnp.int32)
-        put = lambda places: jnp.zeros_like(places).at[places].set(ts, **_IN_ORDER)
+        put = lambda places: jnp.zeros_like(places).at[places].set(ts, **_PERMUTATION)
         return cls(lengths, jax.vmap(put)(places), places, last)
 
     def to_front(self, tree: PyTree, axis: int) -> PyTree:
@@ -50,8 +55,7 @@ class Kept(NamedTuple):
         A reset of a step that is left out takes effect at the next one that is kept.
         """
         counts = self.to_front(jnp.cumsum(where, 1, dtype=jnp.int32), 1)
-        before = jnp.pad(counts[:, :-1], ((0, 0), (1, 0)))[:, : counts.shape[1]]
-        return counts > before
+        return jnp.diff(counts, axis=1, prepend=0) > 0
 
     def to_places(self, outputs: PyTree, axis: int) -> PyTree:
         """The outputs of the run, zeros past its lengths, in the order of the rows."""
@@ -71,6 +75,3 @@ class Kept(NamedTuple):
         )
         first = jax.tree.map(lambda x: jnp.expand_dims(x, axis), first)
         return masking.choose(last >= 0, states, first)
-
-
-_IN_ORDER = {"mode": "promise_in_bounds", "unique_indices": True}

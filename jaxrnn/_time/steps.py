@@ -87,15 +87,16 @@ class Steps:
             scalar: of a whole run the greatest length, at least 1; of a segment
             possibly 0. None without lengths.
         stand_in: `(inputs, state)` of one step, finite, on which the cell is run in
-            rows that are not alive; None without lengths, or if the cell may be run on
-            padding, as no derivative reads what it computes there.
+            rows that are not alive. None without lengths, and in a run that is not
+            differentiated: there the cell runs on padding, and its results are dropped.
         restarts: Where rows take another state, as at resets; None for nowhere.
         offset: The number of steps of the whole run before these, an int32 scalar; step
             t draws from the random key of number `offset + t`.
         time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
         returns_states: Whether the outputs of a run are pairs `(output, new_state)` of
-            all steps. New states are arbitrary where a row is not alive.
+            all steps. New states are arbitrary where a row is not alive; `keep_last`
+            replaces them.
     """
 
     lengths: Any = None
@@ -200,11 +201,7 @@ class Steps:
 
     def fill_dead(self, xs: PyTree) -> PyTree:
         """The inputs with the stand-in at the steps at which a row is not alive."""
-        alive = self.alive_steps()
-        if alive is None:
-            return xs
-        first = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), self.stand_in[0])
-        return masking.choose(alive, xs, first)
+        return xs if self.lengths is None else self._or_of_row(xs, self.stand_in[0])
 
     def zero_dead(self, tree: PyTree) -> PyTree:
         """Sequences with zeros at the steps at which a row is not alive."""
@@ -218,11 +215,15 @@ class Steps:
             new_states: As a run returns them, each leaf `[batch, time, ...]`.
             last: The last state of each row, each leaf `[batch, ...]`.
         """
+        return self._or_of_row(new_states, last)
+
+    def _or_of_row(self, tree: PyTree, of_row: PyTree) -> PyTree:
+        """Sequences with what belongs to a row where the row is not alive."""
         alive = self.alive_steps()
         if alive is None:
-            return new_states
-        last = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), last)
-        return masking.choose(alive, new_states, last)
+            return tree
+        of_row = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), of_row)
+        return masking.choose(alive, tree, of_row)
 
     def time_first(self) -> "Steps":
         """The same steps, of sequences `[time, batch, ...]`."""

@@ -121,7 +121,8 @@ class Recurrent(HoldsCells, kw_only=True):
                 refuse another state.
             mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`, in place
                 of `sequence_length`: the steps that count, which may have gaps; see
-                `jaxrnn.dynamic_rnn`.
+                `jaxrnn.dynamic_rnn`. A reversed run reverses all steps, those that do
+                not count included.
             deterministic: True for a run without random numbers; None for the
                 attribute.
             return_carry: Whether to return the state as well; None for the attribute.

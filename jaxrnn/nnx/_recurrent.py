@@ -66,7 +66,8 @@ class Recurrent(HoldsLayer):
                 refuse another state.
             mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`, in place
                 of `sequence_length`: the steps that count, which may have gaps; see
-                `jaxrnn.dynamic_rnn`.
+                `jaxrnn.dynamic_rnn`. A reversed run reverses all steps, those that do
+                not count included.
             deterministic: True for a run without random numbers; None for what the
                 constructor, `train()` or `eval()` has set.
             return_carry: Whether to return the state as well; None for what the
@@ -93,14 +94,9 @@ class Recurrent(HoldsLayer):
         check_options(caller, return_carry=return_carry, return_states=return_states)
         sequences = LayerInputs.make(self, self.layer, inputs, sequence_length)
         dtype = sequences.compute_dtype(self.dtype, params)
+        key = self._draw_key(deterministic, rngs)
         given = {"resets": resets, "reset_state": reset_state, "mask": mask}
-        options = RunOptions.of(
-            self,
-            dtype,
-            self._draw_key(deterministic, rngs),
-            return_states=return_states,
-            **given,
-        )
+        options = RunOptions.of(self, dtype, key, return_states=return_states, **given)
         outputs, state, *states = sequences.run(
             self.layer, params, initial_state, options
         )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import logging
 
 import jax
 import pytest
@@ -85,19 +84,6 @@ def test_bind_needs_parameters():
     with pytest.raises(TypeError, match=message):
         jaxrnn.GRUCell(2).bind(key=jax.random.key(0))
     assert jaxrnn.GRUCell(2).bind(params={}).params == {}
-
-
-@pytest.mark.parametrize("cell", [jaxrnn.BasicLSTMCell, contrib.LSTMBlockCell])
-def test_a_depth_that_would_be_a_forget_bias_is_reported(cell, caplog):
-    with caplog.at_level(logging.WARNING, "jaxrnn"):
-        cell(16)
-        cell(16, 1)
-        cell(16, 0.0)
-        assert not caplog.records
-        cell(3, 16)
-    (record,) = caplog.records
-    assert "`forget_bias` is 16, which forgets nothing" in record.getMessage()
-    assert f"`{cell.__name__}(16)`" in record.getMessage()
 
 
 class Plain(jaxrnn.LSTMCell):

@@ -223,3 +223,17 @@ def test_refusal(error, words, given):
         jaxrnn.dynamic_rnn(cell, X32, dtype="float32", **given)
     with pytest.raises(error, match=words):
         jaxrnn.bidirectional_dynamic_rnn(cell, cell, X32, dtype="float32", **given)
+
+
+@pytest.mark.parametrize("resets", [None, MASK[::-1]])
+def test_both_directions_of_a_known_mask_without_gaps(resets):
+    """What is known before tracing changes no result, past the ends of rows either."""
+    cell, mask = bound(CELL), np.arange(TIME) < np.array([[0], [7], [3], [1], [2]])
+    options = {
+        "initial_state_fw": state_of(CELL),
+        "initial_state_bw": state_of(CELL, 3),
+    }
+    run = lambda mask: jaxrnn.bidirectional_dynamic_rnn(
+        cell, cell, X, mask=mask, resets=resets, return_states=True, **options
+    )
+    close(run(mask), jax.jit(run)(mask))
