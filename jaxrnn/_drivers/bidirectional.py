@@ -101,7 +101,7 @@ def bidirectional_dynamic_rnn(
 
     with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
         forwards = run(cell_fw, inputs, mask, resets, initial_state_fw, "fw")
-        resets = masking.reverse_resets(resets, lengths, time_major)
+        resets = masking.reverse_resets(resets, lengths, mask, time_major)
         inputs, mask = reverse((inputs, mask))
         args = inputs, mask, resets, initial_state_bw, "bw"
         output, state, *states = run(cell_bw, *args)

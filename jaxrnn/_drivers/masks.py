@@ -21,7 +21,7 @@ def as_mask(
     checked = check_mask(caller, mask, lengths, shape, axis)
     if checked is None:
         return None, lengths
-    known = concrete_or_none(mask)
+    known = concrete_or_none(mask if isinstance(mask, np.ndarray) else checked)
     if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
         return checked, None
     return None, known.sum(axis)
@@ -46,10 +46,11 @@ def check_mask(
     if mask is None:
         return None
     if lengths is not None:
+        ts, n = ("ts", "lengths[:, None]") if axis == 1 else ("ts[:, None]", "lengths")
         raise ValueError(
             f"{caller}: `mask` must be None where `sequence_length` is given, got "
             f"{describe(mask)}. Leave the lengths out, and mask what is past them: "
-            "`mask & (jnp.arange(time) < lengths[:, None])`."
+            f"`mask & ({ts} < {n})` with `ts = jnp.arange(time)`."
         )
-    fix = "Compare numbers: `mask != 0`."
+    fix = "Compare numbers: `mask > 0`. Lengths go to `sequence_length`."
     return as_step_booleans(caller, "mask", mask, shape, axis, fix)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from .._base import shareable, trees
 from .._base.read_only import with_read_only
-from .._base.sharding import as_rows_of
-from .._base.typing import PyTree, RNNCellLike
+from .._base.sharding import as_rows_of, whole_features
+from .._base.typing import Array, PyTree, RNNCellLike
 from .._time.float32_sums import reader
 from .._time.gaps import Kept
 from .._time.run import Run, run_sequence
@@ -47,9 +47,7 @@ def over_time(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
 def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
     kept, axis = None, options.axis
     if batch.mask is not None:
-        mask = jnp.swapaxes(batch.mask, 1, axis)
-        kept = Kept.by(as_rows_of(batch.inputs, mask, 1 - axis))
-        batch = _only_kept(batch, kept, axis)
+        batch, kept = _only_kept(batch, batch.mask, cell, options)
     prepared = prepare(cell, batch, options)
     outputs, state = _run_loop(prepared, options)
     outputs, states = outputs if options.return_states else (outputs, None)
@@ -64,12 +62,18 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
     return Results(outputs, with_read_only(state, batch.state), states)
 
 
-def _only_kept(batch: Batch, kept: Kept, axis: int) -> Batch:
-    """The batch of the steps that its mask keeps, a batch with lengths."""
-    inputs, resets = kept.to_front(batch.inputs, axis), batch.resets
+def _only_kept(
+    batch: Batch, mask: Array, cell: RNNCellLike, options: Options
+) -> tuple[Batch, Kept]:
+    """The steps that the mask keeps as a batch with lengths, and where they are."""
+    axis, beside = options.axis, (cell, batch.state)
+    inputs = whole_features(options.caller, batch.inputs, beside, 1 - axis)
+    kept = Kept.by(as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis))
+    inputs, resets = kept.to_front(inputs, axis), batch.resets
     if resets is not None:
         resets = resets._replace(where=kept.resets(resets.where))
-    return batch._replace(inputs=inputs, lengths=kept.lengths, resets=resets, mask=None)
+    new = {"inputs": inputs, "lengths": kept.lengths, "resets": resets, "mask": None}
+    return batch._replace(**new), kept
 
 
 def _run_loop(prepared: Prepared, options: Options) -> tuple[PyTree, PyTree]:

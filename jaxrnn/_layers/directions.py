@@ -63,7 +63,7 @@ class OneDirection(Layer):
         flip = lambda tree: reverse_sequence(tree, lengths, time_major)
         if self.reverse:
             inputs, arguments["mask"] = flip((inputs, options.mask))
-            args = options.resets, lengths, time_major
+            args = options.resets, lengths, options.mask, time_major
             arguments["resets"] = reverse_resets(*args)
         results = dynamic_rnn(cell, inputs, initial_state=state, **arguments)
         if self.reverse and self.keep_order:

@@ -159,7 +159,7 @@ class LayerInputs:
             options,
             sequence_length=self.lengths,
             resets=self._of_steps("resets", options.resets, "`done > 0`"),
-            mask=self._of_steps("mask", options.mask, "`mask != 0`"),
+            mask=self._of_steps("mask", options.mask, "`mask > 0`"),
             reset_state=self._state("reset_state", options.reset_state, options),
         )
         outputs, state, *states = layer.run(params, inputs, state, options)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._base.math import expand_rows
 from .._base.typing import Array, PyTree
 from . import masking
 
@@ -74,4 +75,5 @@ class Kept(NamedTuple):
             states, jnp.maximum(self.last, 0), axis, unique=False
         )
         first = jax.tree.map(lambda x: jnp.expand_dims(x, axis), first)
-        return masking.choose(last >= 0, states, first)
+        either = lambda x, first: jnp.where(expand_rows(last >= 0, x), x, first)
+        return jax.tree.map(either, states, first)

@@ -147,7 +147,7 @@ def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
 
 
 def reverse_resets(
-    resets: Array | None, lengths: Array | None, time_major: bool
+    resets: Array | None, lengths: Array | None, mask: Array | None, time_major: bool
 ) -> Array | None:
     """Where a run over the reversed sequences is reset.
 
@@ -157,11 +157,14 @@ def reverse_resets(
         resets: Bool `[time, batch]` or `[batch, time]`, where forward runs are reset;
             None, which is returned, for nowhere.
         lengths: `[batch]`, at most the number of steps; None for all steps.
+        mask: Bool, as `resets`, the steps that count; None for all before the lengths.
         time_major: Whether time is the first axis.
     """
     if resets is None:
         return None
     axis = 0 if time_major else 1
+    if mask is not None:  # After the last step that counts it is as past a length.
+        resets &= jax.lax.cumsum(mask.astype(jnp.int32), axis, reverse=True) > 0
     ts = jnp.expand_dims(jnp.arange(resets.shape[axis], dtype=jnp.int32), 1 - axis)
     ends = resets.shape[axis] if lengths is None else jnp.expand_dims(lengths, axis)
     next_resets = jnp.roll(resets, -1, axis) & (ts + 1 < ends)

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import bound, differentiated, eqns
 from hypothesis.extra.numpy import arrays
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
+import jaxrnn.nnx
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -211,7 +213,7 @@ REFUSED = [
      {"mask": MASK[:, 1:]}),
     (ValueError, "`mask` must be", {"mask": MASK.T}),
     (ValueError, r"be \[time, batch\]", {"mask": MASK.T, "time_major": True}),
-    (TypeError, r"`mask` must be booleans.*`mask != 0`", {"mask": MASK.astype("f")}),
+    (TypeError, r"`mask` must be booleans.*`mask > 0`", {"mask": MASK.astype("f")}),
     (TypeError, "`mask` must be booleans", {"mask": MASK.astype(np.int32)}),
 ]  # fmt: skip
 
@@ -237,3 +239,42 @@ def test_both_directions_of_a_known_mask_without_gaps(resets):
         cell, cell, X, mask=mask, resets=resets, return_states=True, **options
     )
     close(run(mask), jax.jit(run)(mask))
+    lengths = mask.sum(1)
+    want = jaxrnn.bidirectional_dynamic_rnn(
+        cell, cell, X, lengths, resets=resets, **options
+    )
+    close(run(mask)[:2], want)
+    backward = lambda **given: jaxrnn.nnx.RNN(
+        CELL, DEPTH, rngs=nnx.Rngs(0), reverse=True, return_carry=True
+    )(X.astype(np.float32), resets=resets, **given)
+    close(backward(mask=mask)[0], backward(sequence_length=lengths)[0], 1e-6)
+
+
+def count_up(params, inputs, state, key=None):
+    keys, number = state
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (), inputs.dtype))(keys)
+    output = inputs[:, :1] + noise[:, None]
+    return output, (jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys), number + 1)
+
+
+def test_keys_in_the_state():
+    """They are kept in masked steps, as numbers are."""
+    cell = jaxrnn.FunctionCell(count_up, ((), ()), 1).bind({})
+    state = jax.random.split(jax.random.key(0), BATCH), np.zeros(BATCH, "f")
+    x = X.astype(np.float32)
+    _, last, (keys, numbers) = jaxrnn.dynamic_rnn(
+        cell, x, mask=MASK, initial_state=state, dtype="float32", return_states=True
+    )
+    np.testing.assert_array_equal(numbers, np.cumsum(MASK, axis=1))
+    for b, t in np.ndindex(MASK.shape):
+        want = state[0][b]
+        for _ in range(int(numbers[b, t])):
+            want = jax.random.fold_in(want, 1)
+        data = map(jax.random.key_data, (keys[b, t], want))
+        np.testing.assert_array_equal(*data)
+    assert (jax.random.key_data(keys[:, -1]) == jax.random.key_data(last[0])).all()
+
+
+def test_a_list_of_traced_rows():
+    run = lambda mask: jaxrnn.dynamic_rnn(bound(CELL), X, mask=mask, dtype="float64")
+    close(jax.jit(lambda rows: run(list(rows)))(list(MASK)), run(MASK))
