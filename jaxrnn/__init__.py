@@ -30,7 +30,8 @@ used; `import jaxrnn` is enough:
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 
-Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
+Rows have lengths (`sequence_length`) or a `mask`; `return_states=True` adds the states
+after all steps. Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
 `raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
 `static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
 with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`;

@@ -26,7 +26,13 @@ WORDS = {
         "padding-is-never-read": ["padding", "NaN", "NaN gradient"],
         "resets": ["reset state", "resets"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
-        "the-state-of-every-step": ["state every step", "return_states"],
+        "the-state-of-every-step": [
+            "state every step",
+            "return_states",
+            "cell state all steps timesteps",
+            "hidden state timesteps",
+            "state after every step",
+        ],
     },
     "guide/packing": {"": ["packing", "ragged"]},
     "guide/cells": {

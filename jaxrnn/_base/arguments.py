@@ -174,7 +174,10 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
                 "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
             )
         elif isinstance(cell, list | tuple):
-            fix = "`MultiRNNCell` makes one of several: bind that."
+            fix = (
+                "`MultiRNNCell` makes one of several: bind that. Layers of both "
+                "directions go to `stack_bidirectional_dynamic_rnn`."
+            )
     raise TypeError(f"{caller}: `{name}` must be {wanted}, got {got}. {fix}")
 
 

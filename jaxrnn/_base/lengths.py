@@ -11,7 +11,10 @@ from .errors import check_not_masked, describe, is_array
 from .sharding import as_rows_of
 from .typing import Array, PyTree
 
-OF_A_MASK = "The lengths of a mask `[batch, time]` are `mask.sum(-1)`."
+OF_A_MASK = (
+    "A mask `[batch, time]` goes to `mask` of `dynamic_rnn`; without gaps its lengths "
+    "are `mask.sum(-1)`."
+)
 
 
 def lengths_for(

@@ -30,7 +30,13 @@ _RESET_STATE = (
 )
 # Of calls and of constructors.
 _HINTS_OF = {
-    "mask": "Pass `sequence_length=mask.sum(-1)`; `dynamic_rnn` takes masks with gaps.",
+    "mask": (
+        "`dynamic_rnn` takes masks; for one without gaps pass "
+        "`sequence_length=mask.sum(-1)`."
+    ),
+    "masks padding_mask key_padding_mask attention_mask": (
+        "It is `mask` of `dynamic_rnn`, true at the steps that count."
+    ),
     _LENGTHS: "It is `sequence_length` here.",
     "initial_carry init_state hx h0 h_0": "It is `initial_state` here.",
     "reset done dones": _RESETS,
@@ -38,14 +44,20 @@ _HINTS_OF = {
     "init_key": "A run starts from zeros, or from `initial_state`.",
     "params": "Bind them to the cell: `cell.bind(params)`.",
     "key rng rngs": _KEYS,
-    "training train": "Nothing is dropped without a key: `cell.bind(params)`.",
-    "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": (
-        "A driver returns all outputs and the last state; so does a module with "
-        "`return_carry=True`."
+    "training train deterministic": (
+        "Nothing is dropped without a key: `cell.bind(params)`."
     ),
-    "return_states": "`dynamic_rnn` and `bidirectional_dynamic_rnn` have it.",
+    "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
+    "return_sequences return_state return_all_states": (
+        "A driver returns all outputs and the last state, and so does a module with "
+        "`return_carry=True`; `return_states=True` adds the states after all steps."
+    ),
+    "return_states": (
+        "`dynamic_rnn`, `bidirectional_dynamic_rnn`, `static_rnn`, `packed_rnn` and "
+        "the modules have it."
+    ),
     "time_major": "It is an argument of the constructor of modules.",
+    "go_backwards": "The modules `RNN` have `reverse=True`.",
     "reverse keep_order": "It is an argument of the constructor of `RNN`, a module.",
     "unroll": "It is `parallel_iterations` here.",
     "merge_fn": "It is `merge` here.",
@@ -78,7 +90,10 @@ _STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
 _HINTS_IN = {
     "packed_rnn": {
         f"sequence_length {_LENGTHS}": "`pack_sequences` takes it and stores it.",
-        "mask": "`pack_sequences(inputs, mask.sum(-1))` leaves the padding out.",
+        "mask": (
+            "`pack_sequences(inputs, mask.sum(-1))` leaves out the padding of a mask "
+            "without gaps."
+        ),
         "time_major": "`pack_sequences` takes it.",
         "resets": (
             "Each sequence starts from its initial state: pack each episode as a "

@@ -53,4 +53,10 @@ def check_mask(
             f"`mask & ({ts} < {n})` with `ts = jnp.arange(time)`."
         )
     fix = "Compare numbers: `mask > 0`. Lengths go to `sequence_length`."
+    if getattr(mask, "ndim", 0) == 3:
+        fix = "`mask.all(-1)` is true where all features of a step are known."
+        raise ValueError(
+            f"{caller}: `mask` must have one bool for each row and step, got "
+            f"{describe(mask)}. {fix}"
+        )
     return as_step_booleans(caller, "mask", mask, shape, axis, fix)

@@ -191,6 +191,7 @@ def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]
     if not isinstance(states, Sequence) or len(states) != depth:
         raise ValueError(
             f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
-            f"got {describe(len(states) if isinstance(states, Sequence) else states)}."
+            f"got {describe(len(states) if isinstance(states, Sequence) else states)}. "
+            "Lengths go to `sequence_length`."
         )
     return states

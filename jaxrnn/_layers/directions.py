@@ -14,6 +14,7 @@ from .._base.errors import describe, describe_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
+from .._cells.states import LSTMStateTuple
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import reverse_resets, reverse_sequence
@@ -104,6 +105,9 @@ class TwoDirections(Layer):
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
         what = "a pair, of the state forwards and the state backwards"
+        if isinstance(state, LSTMStateTuple):  # It has two entries, too.
+            got = describe_structure(state)
+            raise ValueError(f"`initial_state` must be {what}, got {got}.")
         check_entries("", "initial_state", state, 2, what)
         arguments = options.as_arguments()
         if arguments.pop("reset_state") is not None:

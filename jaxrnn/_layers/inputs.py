@@ -191,12 +191,13 @@ class LayerInputs:
 
 
 def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
-    """The lengths as an array; TypeError for booleans, which are those of a mask."""
+    """The lengths as an array; TypeError for a mask, or a state."""
     lengths = lengths_array(caller, lengths)
-    if lengths.dtype == bool:
+    if lengths.dtype.kind not in "iu":
+        fix = "A state goes to `initial_state`."
         raise TypeError(
             f"{caller}: `sequence_length` must be integers [*batch], one for each row, "
-            f"got {describe(lengths)}. {OF_A_MASK}"
+            f"got {describe(lengths)}. {OF_A_MASK if lengths.dtype == bool else fix}"
         )
     return lengths
 

@@ -85,7 +85,8 @@ def sample(
         initial_state: The cell's initial state, each leaf `[batch, ...]` or without
             axes.
         start_ids: Integers `[batch]`, the ids for the first step.
-        end_id: The id that ends a row, an int.
+        end_id: The id that ends a row, an int. If none does, let `project` append a
+            logit of -inf, and give its id.
         max_time: The maximum number of ids of a row, an int.
         key: A random key; `fold_in(key, t)` draws the id at position t, from 0.
         temperature: The divisor of the logits, positive; a number or an array scalar,

@@ -44,7 +44,7 @@ HINTS = {
     "packed_rnn": {
         "sequence_length": "`pack_sequences` takes it and stores it",
         "lengths": "`pack_sequences` takes it and stores it",
-        "mask": r"`pack_sequences\(inputs, mask\.sum\(-1\)\)` leaves the padding out",
+        "mask": r"`pack_sequences\(inputs, mask\.sum\(-1\)\)` leaves out the padding",
         "resets": "pack each episode as a sequence of its own",
     },
     "raw_rnn": {

@@ -439,12 +439,13 @@ def test_vmap_over_an_axis_that_is_divided():
     close(jax.jit(jax.grad(total))(params, rows), want)
 
 
-def test_inputs_that_are_divided_along_time_are_refused():
+@pytest.mark.parametrize("mask", [None, X[..., 0] > 0])
+def test_inputs_that_are_divided_along_time_are_refused(mask):
     mesh = jax.make_mesh((2,), ("data",))
     x = jax.device_put(X, NamedSharding(mesh, P(None, "data")))
     cell = GRUCell(5)
     with pytest.raises(ValueError, match=r"`inputs` must be whole along time.*'data'"):
-        jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype)
+        jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype, mask=mask)
 
 
 @pytest.mark.slow

@@ -167,7 +167,7 @@ REFUSALS = {
                  lambda: dynamic_rnn(GRU, X, dtype=F32, swap_memory=Seven())),
     "lengths_rank_2": (ValueError, "must be a vector of length batch_size",
                        lambda: dynamic_rnn(GRU, X, [[1]] * 4, dtype=F32)),
-    "lengths_mask": (ValueError, r"must be a vector .* got bool\[4, 5\]. The lengths of a mask .* are `mask.sum\(-1\)`",
+    "lengths_mask": (ValueError, r"must be a vector .* got bool\[4, 5\]. A mask .* its lengths are `mask.sum\(-1\)`",
                      lambda: dynamic_rnn(GRU, X, X[..., 0] > 0, dtype=F32)),
     "lengths_count": (ValueError, r"one entry per row, 4, got int64\[1\]. Nothing is broadcast",
                       lambda: dynamic_rnn(GRU, X, [1], dtype=F32)),

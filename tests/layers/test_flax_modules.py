@@ -1087,7 +1087,7 @@ REFUSED = {
     "a_mask": (
         TypeError,
         r"RNN: `sequence_length` must be integers \[\*batch\], .* got bool\[3, 5\]\. "
-        r"The lengths of a mask `\[batch, time\]` are `mask\.sum\(-1\)`",
+        r"A mask `\[batch, time\]` goes to `mask` of",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
     ),
     "a_mask_of_integers": (
