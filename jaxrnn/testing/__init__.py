@@ -16,14 +16,17 @@ from ._laws import (
     inits_from_shapes as inits_from_shapes,
     is_a_value as is_a_value,
     keeps_rows_apart as keeps_rows_apart,
+    leaves_out_gaps as leaves_out_gaps,
     maps_over_an_axis as maps_over_an_axis,
     resumes as resumes,
+    returns_all_states as returns_all_states,
     runs_a_subclass as runs_a_subclass,
     runs_as_a_loop as runs_as_a_loop,
     runs_backwards_as_a_loop as runs_backwards_as_a_loop,
     runs_in_little_memory as runs_in_little_memory,
     runs_in_raw_rnn as runs_in_raw_rnn,
     runs_unrolled as runs_unrolled,
+    starts_again_at_resets as starts_again_at_resets,
 )
 
 _set_public_module(globals())

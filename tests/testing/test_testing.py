@@ -143,6 +143,16 @@ class NeverStartsAgain(jaxrnn.BasicRNNCell):
         return super().apply_sequence(params, run.replace(steps=steps))
 
 
+class LosesStates(jaxrnn.BasicRNNCell):
+    """Returns zeros for the states of all steps."""
+
+    def apply_sequence(self, params, run):
+        results, last = super().apply_sequence(params, run)
+        if run.steps.returns_states:
+            results = results[0], jnp.zeros_like(results[1])
+        return results, last
+
+
 BROKEN = {
     "unhashable": (Unhashable([3]), "is_a_value"),
     "inits_from_values": (InitsFromValues(), "inits_from_shapes"),
@@ -156,6 +166,7 @@ BROKEN = {
     "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
     "binds_another": (BindsAnother(), "runs_a_subclass"),
     "no_resets": (NeverStartsAgain(2), "starts_again_at_resets"),
+    "no_states": (LosesStates(2), "returns_all_states"),
     "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
 }
 
