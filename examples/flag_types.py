@@ -81,6 +81,7 @@ def read_folder(word: str) -> Path:
 
 
 Count = Annotated[int, number(int, "an integer, at least 1", lambda n: n >= 1)]
+NaturalNumber = Annotated[int, number(int, "an integer, at least 0", lambda n: n >= 0)]
 Seed = Annotated[
     int, number(int, "an integer from 0 to 2147483647", lambda n: 0 <= n < 2**31)
 ]

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from flag_types import Count, File
+from flag_types import Count, NaturalNumber
 
 from . import data, decoding, model, scores
 
@@ -100,10 +100,10 @@ def print_near(found, words):
 
 
 def main(
-    paths: tuple[File, ...] = (model.COMMITTED,),
+    paths: tuple[model.NetFile, ...] = (model.COMMITTED,),
     part: Literal["test", "dev"] = "test",
     beams: Count = 8,
-    wrong: Count = 20,
+    wrong: NaturalNumber = 20,
 ):
     """Prints error rates, by the length of words too, and some wrong words.
 

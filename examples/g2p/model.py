@@ -5,13 +5,13 @@ import functools
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flag_types import Count, Dropout
+from flag_types import Count, Dropout, flag, read_file
 
 import jaxrnn
 from jaxrnn import contrib
@@ -152,11 +152,20 @@ def save(path, net, params):
     np.savez_compressed(path, net=json.dumps(dataclasses.asdict(net)), **arrays)
 
 
-def load(path):
-    """`(net, params)` from the file, the parameters as float32."""
+def read_net_file(word):
+    """The path of a file that `save` wrote whole."""
+    path = read_file(word)
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else ()
     if "net.npy" not in names:
-        raise ValueError(f"{path} was not written by g2p.train")
+        raise ValueError(f"{path} is not a whole file of g2p.train")
+    return path
+
+
+NetFile = Annotated[Path, flag(Path, read_net_file)]
+
+
+def load(path):
+    """`(net, params)` from the file, the parameters as float32."""
     with np.load(path) as file:
         net = Net(**json.loads(file["net"].item()))
         like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from flag_types import Count, File, Picture
+from flag_types import Count, Picture
 from matplotlib.figure import Figure
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -55,7 +55,8 @@ def draw(path, net, params, found):
     weights = np.asarray(decoding.alignments(net, params, batch))
     sizes = [len(word) for word in found]
     width = max(3, 1 + 0.4 * sum(sizes))
-    figure = Figure(figsize=(width, 4), dpi=130, layout="constrained")
+    height = max(4, 1 + 0.2 * max(map(len, found.values())))
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False, width_ratios=sizes)[0]
     for i, (axes, (word, phonemes)) in enumerate(
         zip(panels, found.items(), strict=True)
@@ -81,7 +82,7 @@ def draw_panel(axes, word, phonemes, weights):
 
 def main(
     words: tyro.conf.Positional[Words],
-    path: File = model.COMMITTED,
+    path: model.NetFile = model.COMMITTED,
     beams: Count = 8,
     figure: Picture = Path("g2p_attention.png"),
 ):
