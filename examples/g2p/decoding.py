@@ -11,31 +11,48 @@ import jaxrnn
 from jaxrnn import decode
 
 from . import data, model
-from .ensemble import decoder_arguments
+
+
+def writer(nets, params, letters, letter_count):
+    """What `jaxrnn.decode` needs for nets to write the phonemes of words together."""
+    models = []
+    for net, own in zip(nets, params, strict=True):
+        memory = model.encode(net, own, letters, letter_count)
+        parts = {
+            "cell": net.attention.bind(own["decoder"]),
+            "embed": lambda ids, own=own: own["written"][ids],
+            "project": functools.partial(model.project, own),
+            "initial_state": net.attention.initial_state(memory, letter_count),
+        }
+        models.append(parts)
+    start_ids = jnp.full(len(letters), data.START, jnp.int32)
+    return decode.ensemble(models) | {"start_ids": start_ids, "end_id": data.END}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def greedy(nets, params, letters, letter_count):
     """The ids that are written, `[rows, phonemes]`."""
-    return decode.greedy(**decoder_arguments(nets, params, letters, letter_count)).ids
+    given = writer(nets, params, letters, letter_count)
+    return decode.greedy(**given, max_time=data.BUCKETS[-1]).ids
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def beam_search(nets, params, letters, letter_count, beams):
     """The ids of the best sequence, `[rows, phonemes]`."""
-    arguments = decoder_arguments(nets, params, letters, letter_count)
-    return decode.beam_search(**arguments, beam_width=beams).ids[:, 0]
+    given = writer(nets, params, letters, letter_count)
+    return decode.beam_search(**given, max_time=data.BUCKETS[-1], beam_width=beams).ids[
+        :, 0
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def alignments(net, params, batch):
     """Where the net looks as it writes these phonemes, `[phonemes, rows, letters]`."""
     memory = model.encode(net, params, batch.letters, batch.letter_count)
-    fed = jnp.pad(batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
-    cell = net.watched_decoder
+    cell = net.watched_attention
     _, state = jaxrnn.dynamic_rnn(
         cell.bind(params["decoder"]),
-        params["written"][fed],
+        params["written"][model.shifted(batch.phonemes)],
         initial_state=cell.initial_state(memory, batch.letter_count),
         dtype=jnp.float32,
     )

@@ -9,11 +9,11 @@ the folder `examples`:
 """
 
 import functools
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
-from flag_types import Count, NaturalNumber
 
 from . import data, decoding, model, scores
 
@@ -100,10 +100,10 @@ def print_near(found, words):
 
 
 def main(
-    paths: tuple[model.NetFile, ...] = (model.COMMITTED,),
+    paths: tuple[Path, ...] = (model.COMMITTED,),
     part: Literal["test", "dev"] = "test",
-    beams: Count = 8,
-    wrong: NaturalNumber = 20,
+    beams: int = 8,
+    wrong: int = 20,
 ):
     """Prints error rates, by the length of words too, and some wrong words.
 

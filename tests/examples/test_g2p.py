@@ -4,6 +4,10 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +135,46 @@ def test_the_mean_of_nets_is_that_of_their_probabilities(params, words):
 
 
 @pytest.mark.slow
+def test_dropout_is_that_of_the_step_and_scales(params, words):
+    """Another key, other logits; on average the memory is that without dropout."""
+    batch = data.Training(words, 16, seed=0)[0]
+    letters = batch.letters, batch.letter_count
+    logits = [model.compute_logits(SMALL, params, batch, k) for k in (KEY, KEY)]
+    np.testing.assert_array_equal(*logits)
+    other = model.compute_logits(SMALL, params, batch, jax.random.key(2))
+    assert not np.allclose(logits[0], other)
+    net = dataclasses.replace(SMALL, layers=1)  # Its inputs and its outputs drop.
+    memory = np.asarray(
+        model.encode(net, params | {"encoder": params["encoder"][:1]}, *letters, KEY)
+    )
+    inside = np.arange(memory.shape[1]) < batch.letter_count[:, None]
+    assert np.mean(memory[inside] == 0) == pytest.approx(SMALL.dropout, abs=0.02)
+
+
+def test_the_loss_is_the_mean_of_the_phonemes_and_the_ends():
+    batch = data.make_batch([("cat", ("K", "AE", "T")), ("a", ("EY",))], 5, 3)
+    logits = np.random.default_rng(0).normal(size=(3, 5, model.WRITTEN))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    losses = [
+        -0.8 * log_probs[i, t, batch.phonemes[i, t]] - 0.2 * log_probs[i, t].mean()
+        for i in range(2)
+        for t in range(batch.phoneme_count[i])
+    ]
+    loss = model.cross_entropy(jnp.asarray(logits), batch, 0.2)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_folder_can_be_copied_out(tmp_path):
+    """What it imports are its own files and packages that are installed."""
+    folder = Path(model.__file__).parent
+    shutil.copytree(folder, tmp_path / "sounds")
+    names = "pronounce, train, evaluate, baseline, time_epoch"
+    command = [sys.executable, "-c", f"from sounds import {names}"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.slow
 def test_attention_is_on_the_letters(params):
     pairs = [("cat", ("K", "AE", "T")), ("a", ("EY",))]
     weights = decoding.alignments(SMALL, params, data.make_batch(pairs, 5, 2))
@@ -204,18 +248,34 @@ def test_words_are_pronounced_and_drawn(saved, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("word", ["naïve", "two words", "a" * 30, ""])
-def test_what_is_no_word_is_refused(refusal, word):
-    assert "letters or apostrophes" in refusal(pronounce.main, "cat", word)
+def test_what_is_no_word_is_refused(word):
+    with pytest.raises(SystemExit, match="letters or apostrophes"):
+        pronounce.main(("cat", word))
 
 
-def test_files_that_hold_no_net_are_refused(refusal, tmp_path):
-    assert "there is no file" in refusal(pronounce.main, "cat", "--path", "none.npz")
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--units", "0", "at least 1, got 0"),
+        ("--dropout", "1", r"from 0 to below 1, got 1\.0"),
+        ("--rows", "-1", "at least 1, got -1"),
+        ("--learning-rate", "nan", "finite and above 0, got nan"),
+        ("--smoothing", "2", r"from 0 to 1, got 2\.0"),
+        ("--seed", "-1", "from 0 to 2147483647, got -1"),
+    ],
+)
+def test_wrong_flags_are_refused(flag, value, said):
+    with pytest.raises(SystemExit, match=f"{flag} must be {said}"):
+        tyro.cli(train.main, args=[flag, value])
+
+
+def test_files_that_hold_no_net_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", x=np.zeros(2))
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "part.npz").write_bytes(model.COMMITTED.read_bytes()[:100_000])
-    for name in ("other.npz", "text.npz", "part.npz"):
-        said = refusal(pronounce.main, "cat", "--path", str(tmp_path / name))
-        assert "is not a whole file of g2p.train" in " ".join(said.split())
+    for name in ("other.npz", "text.npz", "part.npz", "none.npz"):
+        with pytest.raises(SystemExit, match=r"is not a whole file of g2p\.train"):
+            model.load(tmp_path / name)
     with pytest.raises(SystemExit, match="one file or more"):
         evaluate.main(paths=())
 
@@ -251,8 +311,9 @@ def test_a_batch_must_be_filled(short_words):
         data.Training(short_words, 500, seed=0)
 
 
-def test_there_must_be_a_word(refusal):
-    assert "one word or more" in refusal(pronounce.main)
+def test_there_must_be_a_word():
+    with pytest.raises(SystemExit, match="one word or more"):
+        pronounce.main(())
 
 
 @pytest.mark.slow
