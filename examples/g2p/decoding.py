@@ -39,10 +39,21 @@ def greedy(nets, params, letters, letter_count):
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def beam_search(nets, params, letters, letter_count, beams):
     """The ids of the best sequence, `[rows, phonemes]`."""
+    return all_beams(nets, params, letters, letter_count, beams)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def all_beams(nets, params, letters, letter_count, beams):
+    """The ids of the beams, `[rows, beams, phonemes]`, the best first."""
     given = writer(nets, params, letters, letter_count)
-    return decode.beam_search(**given, max_time=data.BUCKETS[-1], beam_width=beams).ids[
-        :, 0
-    ]
+    time = data.BUCKETS[-1]
+    return decode.beam_search(**given, max_time=time, beam_width=beams).ids
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def score(nets, params, letters, letter_count, ids):
+    """Log-probabilities `[rows, n]` of the ids `[rows, n, phonemes]`."""
+    return decode.score(**writer(nets, params, letters, letter_count), ids=ids)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -69,13 +80,25 @@ def pronounce(nets, params, words, search: Callable = greedy, rows=256):
         search: `greedy`, or any function with its arguments.
         rows: How many words are read at once.
     """
+    run = lambda batch, _: search(nets, params, batch.letters, batch.letter_count)
+    ids = in_batches(run, words, rows)
+    return {word: data.to_phonemes(ids[word]) for word in words}
+
+
+def in_batches(run, words, rows=256):
+    """A dict of the words, each with its row of the results of `run`.
+
+    Args:
+        run: `run(batch, words)`, an array with one row for each of these words.
+        words: What to read.
+        rows: How many words are read at once.
+    """
     found, buckets = {}, {}
     for word in words:
         buckets.setdefault(data.bucket_of(word), []).append(word)
     for size, members in buckets.items():
         for part in np.array_split(members, -(-len(members) // rows)):
-            batch = data.make_batch([(str(w), ()) for w in part], size, rows)
-            ids = np.asarray(search(nets, params, batch.letters, batch.letter_count))
-            for word, row in zip(part, ids, strict=False):
-                found[str(word)] = data.to_phonemes(row)
-    return {word: found[word] for word in words}
+            part = list(map(str, part))
+            batch = data.make_batch([(word, ()) for word in part], size, rows)
+            found |= zip(part, np.asarray(run(batch, part)), strict=False)
+    return found

@@ -188,6 +188,13 @@ def load(path):
         return net, jax.tree_util.tree_map_with_path(read, like)
 
 
+def load_all(paths):
+    """`(nets, params)`, two tuples, from one file or more."""
+    if not paths:
+        raise SystemExit("--paths needs one file or more")
+    return tuple(zip(*map(load, paths), strict=True))
+
+
 def name_of(path):
     """A name such as `encoder/0/fw/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

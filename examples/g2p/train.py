@@ -4,10 +4,11 @@ From the folder `examples`:
 
     pip install -e '..[examples]'
     python -m g2p.train
-    python -m g2p.train --quick --folder g2p_quick
+    python -m g2p.train --seed 1
+    python -m g2p.train --quick
 
-It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder. README.md
-says what comes out.
+It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder
+for each seed. README.md says what comes out.
 """
 
 import dataclasses
@@ -173,7 +174,7 @@ def fit(config, train, dev, folder):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = FULL,
-    folder: Path = Path("g2p_output"),
+    folder: Path | None = None,
     quick: bool = False,
 ):
     """Trains or goes on training.
@@ -181,12 +182,13 @@ def main(
     Args:
         config: The net and its training.
         folder: For checkpoints, `log.jsonl` and `model.npz`; what is in it is
-            continued.
+            continued. Without one it is `g2p_<seed>`, or `g2p_quick`.
         quick: Train a small net for a few minutes instead; with no flags but `folder`.
     """
     if quick and config != FULL:
         raise SystemExit("--quick sets the net and its training: drop the other flags")
     config = QUICK if quick else config
+    folder = folder or Path("g2p_quick" if quick else f"g2p_{config.seed}")
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder, config)
     train, dev, _ = data.split(data.load())

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,8 +19,10 @@ from g2p import (
     decoding,
     evaluate,
     flax_net,
+    hybrid,
     log,
     model,
+    neighbours,
     pronounce,
     scores,
     time_epoch,
@@ -84,7 +85,7 @@ def test_phonemes_that_count_as_one():
 
 def test_an_interval_holds_the_rate_and_has_its_width():
     wrong = np.arange(1000) % 4 == 0
-    rate, low, high = evaluate.bootstrap(wrong, np.ones(1000))
+    rate, low, high = scores.bootstrap(wrong, np.ones(1000))
     assert rate == 0.25
     assert high - low == pytest.approx(2 * 1.96 * (0.25 * 0.75 / 1000) ** 0.5, rel=0.1)
     assert low < rate < high
@@ -355,23 +356,85 @@ def test_an_epoch_is_timed(words, monkeypatch, capsys):
         assert training.of_epoch(min, batches) == 25.0
 
 
-FAKE = """#!/bin/sh
-# Learns the lexicon by heart.
-case $1 in
-  train) cp "$4" "$3.words" && mv "$3.words" "$3" ;;
-  predict) while read -r word || [ -n "$word" ]; do grep "^$word " "$3"; done ;;
-esac
-"""
+def test_mcnemar():
+    """The p-value by hand: 1 or fewer, or 7 or more, of 8 throws of a coin."""
+    wrong, other = np.zeros((2, 100), bool)
+    wrong[:20], other[19:21] = True, True
+    wrong[7:19] = False  # 7 of one alone, 1 of the other alone, 1 of both.
+    difference, half, p = scores.paired(wrong, other)
+    assert difference == pytest.approx(0.06)
+    assert p == pytest.approx((1 + 8) * 2 / 2**8)
+    assert half == pytest.approx(1.96 * np.std(wrong.astype(int) - other) / 10)
+    assert scores.paired(wrong, wrong)[2] == 1
+
+
+def test_neighbours():
+    train = {"cities": [("S",)], "walk": [("W", "AO", "K")], "its": [("IH", "T", "S")]}
+    known = neighbours.Neighbours(train)
+    for word in ("city", "walked", "walker", "walks", "walk's"):
+        assert known.has(word, [("X",)])
+    assert known.has("wauk", [("W", "AO", "K")])
+    for word in ("wal", "walkie", "it", "ing"):  # A stem has three letters.
+        assert not known.has(word, [("X",)])
+
+
+def fake_phonetisaurus(*command):
+    """Learns the lexicon by heart, and proposes a wrong pronunciation as the second."""
+    if "train" in command:
+        *_, model, lexicon = command
+        return model.write_text(lexicon.read_text())
+    flags = dict(flag.split("=", 1) for flag in command if "=" in flag)
+    known = dict(
+        line.split("\t") for line in Path(flags["--model"]).read_text().splitlines()
+    )
+    words = Path(flags["--wordlist"]).read_text().splitlines()
+    return "".join(
+        f"{w}\t0.5\t{known[w]}\n{w}\t900\tAA\n" if w in known else f"{w}\t0\t\n"
+        for w in words
+    )
+
+
+@pytest.fixture
+def baseline_folder(words, tmp_path, monkeypatch):
+    """What Phonetisaurus writes, if it knows all but 100 of the words."""
+    monkeypatch.setattr(baseline, "run", fake_phonetisaurus)
+    known = dict(list(words.items())[100:])
+    part = dict(list(words.items())[50:150])
+    monkeypatch.setattr(data, "split", lambda _: (known, part, words))
+    rates = baseline.main(tmp_path / "baseline")
+    assert rates["Phonetisaurus, test"]["words wrong"][0] == 100 / 400
+    assert rates["Phonetisaurus, dev"]["words wrong"][0] == 50 / 100
+    return tmp_path / "baseline"
 
 
 @pytest.mark.slow
-def test_phonetisaurus_reads_the_same_words(words, tmp_path, monkeypatch, capsys):
-    command = tmp_path / "phonetisaurus"
-    command.write_text(FAKE)
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    known = dict(list(words.items())[100:])
-    monkeypatch.setattr(data, "split", lambda _: (known, {}, words))
-    rates = baseline.main()
-    assert rates["Phonetisaurus"]["words wrong"][0] == 100 / 400
-    assert "| Phonetisaurus | 25.00 % (" in capsys.readouterr().out
+def test_systems_are_compared_word_by_word(saved, baseline_folder, capsys):
+    file = baseline_folder / "net.tsv"
+    evaluate.main((saved,), beams=2, against=baseline_folder / "test.tsv", save=file)
+    assert "less those of the other, 25.00 %: +7" in capsys.readouterr().out
+    evaluate.main((saved,), beams=2, against=file)
+    assert "+0.00 ± 0.00 points, p = 1.000 (McNemar)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_hybrid_is_chosen_by_dev(saved, baseline_folder, capsys, words):
+    """An untrained net adds nothing to a system that knows words by heart."""
+    rates = hybrid.main((saved,), baseline_folder, beams=2)
+    assert "The weight is" in capsys.readouterr().out
+    assert rates["hybrid, dev"]["words wrong"][0] == pytest.approx(0.5, abs=0.02)
+    nets, params = model.load_all((saved,))
+    listed = scores.read_all(baseline_folder / "dev.tsv")
+    some = dict(list(words.items())[98:106])
+    both = hybrid.Candidates(nets, params, some, listed, 3)
+    still = dataclasses.replace(nets[0], dropout=0.0)
+    for word, entries in listed.items():
+        if word in some:
+            (phonemes, other), *_ = entries
+            at = both.proposed[word].index(phonemes)
+            batch = data.make_batch([(word, phonemes)], 29, 1)
+            logits = model.compute_logits(still, params[0], batch, KEY)
+            log_probs = jax.nn.log_softmax(logits[0])
+            ids = data.to_ids(phonemes)
+            expected = log_probs[np.arange(len(ids)), np.array(ids)].sum()
+            assert both.ours[word][at] == pytest.approx(expected, rel=1e-4)
+            assert both.others[word][at] == other
