@@ -1,11 +1,11 @@
 """Which words have a neighbour among those that a net learned from.
 
-A homophone is another word with one of the word's pronunciations. An inflected
-neighbour has the same stem: what is left of three letters or more without an ending.
+A word has a neighbour if another word shares a pronunciation with it, a homophone, or a
+stem. Its stems are the word itself, and what remains of it without one of the endings.
 """
 
 ENDINGS = "s es 's s' e ed d er ers ing ings y ies ied ly".split()
-LEAST = 3
+LEAST = 3  # Letters of a stem.
 
 
 def stems(word):

@@ -435,6 +435,6 @@ def test_the_hybrid_is_chosen_by_dev(saved, baseline_folder, capsys, words):
             logits = model.compute_logits(still, params[0], batch, KEY)
             log_probs = jax.nn.log_softmax(logits[0])
             ids = data.to_ids(phonemes)
-            expected = log_probs[np.arange(len(ids)), np.array(ids)].sum()
+            expected = log_probs[np.arange(len(ids)), np.array(ids)].sum().item()
             assert both.ours[word][at] == pytest.approx(expected, rel=1e-4)
             assert both.others[word][at] == other
