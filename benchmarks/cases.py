@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 # The largest deviation, relative to an array's norm, of results that count as equal.
 TOLERANCE = 1e-3
+LSTMS = "lstm", "peephole", "glstm"  # The cells with a state (c, h).
 # Adam divides by the gradient's size, which amplifies the rounding of small ones.
 STEP_TOLERANCE = 1e-2
 
@@ -18,7 +19,7 @@ class Case:
     Attributes:
         cell: "lstm", "peephole", "gru", "gru_after" (which resets after the product),
             "rnn", "mgu" (a user's own cell), "lstm2" (two layers); "mingru", "rglru"
-            (linear recurrences, of jaxrnn alone).
+            (linear recurrences) and "glstm" (an LSTM in 4 groups), of jaxrnn alone.
         batch: The number of rows, B.
         time: The number of steps, T.
         depth: The size of the inputs, D.
@@ -69,7 +70,7 @@ class Case:
     @property
     def state_names(self) -> tuple[str, ...]:
         """The parts of a layer's state."""
-        return ("c", "h") if self.layer_cell in ("lstm", "peephole") else ("h",)
+        return ("c", "h") if self.layer_cell in LSTMS else ("h",)
 
 
 def select(cases: list[Case], only: str | None) -> list[Case]:
@@ -165,6 +166,7 @@ VERSIONS: Presets = {
         *_cases("mgu", 32, 100, 128, 128, lengths=BOTH, modes=TRAIN),
         *_cases("mingru", 8, 1024, 128, 128),
         *_cases("rglru", 8, 1024, 128, 128),
+        *_cases("glstm", 32, 100, 128, 256),
     ],
     "full": [
         *_cases("lstm", 16, 120, 96, 160, lengths=BOTH, runs=LOOPS),
@@ -182,6 +184,8 @@ VERSIONS: Presets = {
         *_cases("lstm2", 32, 100, 128, 128, lengths=BOTH, runs=LOOPS),
         *_cases("peephole", 32, 100, 128, 128, lengths=BOTH),
         *_cases("mgu", 32, 100, 128, 128, lengths=BOTH),
+        *_cases("glstm", 32, 100, 64, 128),
+        *_cases("glstm", 32, 100, 256, 512, lengths=BOTH),
         *_cases("lstm", 8, 1000, 256, 256, modes=("train", "final"), runs=STRATEGIES),
         *_cases("mingru", 8, 1024, 128, 128, lengths=BOTH),
         *_cases("mingru", 1, 8192, 256, 256),

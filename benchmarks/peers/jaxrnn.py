@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+from jaxrnn.contrib import GLSTMCell
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
@@ -37,7 +38,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
 }
 
-RECURRENCES = {"mingru": jaxrnn.MinGRUCell, "rglru": jaxrnn.RGLRUCell}
+# Cells that no other peer has, and so with parameters as they draw them.
+OWN = {
+    "mingru": jaxrnn.MinGRUCell,
+    "rglru": jaxrnn.RGLRUCell,
+    "glstm": functools.partial(GLSTMCell, number_of_groups=4),
+}
 
 
 def build(case: Case, data: Data) -> Built:
@@ -120,7 +126,7 @@ def _net(case: Case, data: Data, run: Run) -> _jax.Net:
         return outputs, list(final) if stacked else [final]
 
     to_params, read = functools.partial(_to_params, case), None
-    if case.cell in RECURRENCES:
+    if case.cell in OWN:
         to_params, read = lambda _: _drawn(case), _by_path
     return _jax.make_net(data, apply, to_params, _layer_state(case), read_params=read)
 
@@ -144,7 +150,7 @@ def _make_cell(case: Case) -> jaxrnn.RNNCell:
         case "mgu":
             init = functools.partial(_mgu_zeros, units)
             return jaxrnn.FunctionCell(_mgu, units, units, init)
-    return RECURRENCES[case.cell](units)
+    return OWN[case.cell](units)
 
 
 def _mgu(
@@ -170,7 +176,7 @@ def _layer_state(case: Case) -> tuple[Any, Any]:
 
 
 def _drawn(case: Case) -> PyTree:
-    """The parameters of a linear recurrence, as the cell draws them."""
+    """The parameters of a cell of `OWN`, as the cell draws them."""
     row = jnp.zeros((case.batch, case.depth), jnp.float32)
     return _make_cell(case).init(jax.random.key(0), row)
 

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import LSTMStateTuple, ParamSpec, Stage
+from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.hyperparameters import set_counts
 from .._cells.initializers import glorot_uniform, zeros
-from ._contrib_lstm import ContribLSTM
+from ._contrib_lstm import ContribLSTM, core_lstm
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 # Where each parameter of an `NASCell` is in its stages.
@@ -111,6 +111,35 @@ class GLSTMCell(ContribLSTM):
             x = jnp.pad(x, [(g * rows, (groups - 1 - g) * rows), (0, 0)])
             staged[f"group{g}"] = {"kernel": jnp.concatenate([x, h])}
         return staged
+
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """All steps at once; see `AffineCell.apply_sequence`.
+
+        Groups that nothing joins are LSTMs, and run one after the other: the stages
+        multiply the inputs of the other groups by zeros.
+        """
+        if self.num_proj is not None or self.activation is not jnp.tanh:
+            return super().apply_sequence(params, run)
+        group = core_lstm(self, num_units=self.num_units // self.number_of_groups)
+        biases = self._parts([params[name] for name in _BIASES])
+        parts = self._parts((run.inputs, run.state, run.steps.restart_states))
+        runs = []
+        for g, (bias, part) in enumerate(zip(biases, parts, strict=True)):
+            inputs, state, restart_states = part
+            steps = run.steps.with_restart_states(restart_states)
+            own = params[f"group{g}"] | {"bias": jnp.concatenate(bias)}
+            inner = run.replace(steps=steps).of_inner(inputs, state)
+            runs.append(group.apply_sequence(own, inner))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
+
+    def _parts(self, tree: PyTree) -> list[PyTree]:
+        """The part of each group in arrays of all units, or of all inputs."""
+        leaves, structure = jax.tree.flatten(tree)
+        split = [jnp.split(leaf, self.number_of_groups, axis=-1) for leaf in leaves]
+        return [
+            structure.unflatten([parts[g] for parts in split])
+            for g in range(self.number_of_groups)
+        ]
 
     def enter(self, state: PyTree) -> tuple[Array, Any]:
         """The part of h that the first group reads, and the carry."""

@@ -66,6 +66,39 @@ def test_groups_do_not_see_each_other():
     assert np.isfinite(outputs[..., :2]).all()
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_groups_of_whole_sequences_equal_single_steps(activation):
+    # In float32 groups run by the native loops, where they were built.
+    cell = contrib.GLSTMCell(4, number_of_groups=2, activation=activation)
+    x = jnp.asarray(X, jnp.float32)
+    params = jax.tree.map(lambda p: p.astype(x.dtype), drawn(cell, X[:, 0]))
+    lengths, resets = jnp.asarray([4, 5]), jnp.arange(x.shape[1]) % 3 == 2
+
+    def whole(params, x):
+        arguments = {"dtype": x.dtype, "resets": jnp.tile(resets, (2, 1))}
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, **arguments)
+
+    def stepped(params, x):
+        state = first = cell.zero_state(2, x.dtype)
+        outputs = []
+        for t in range(x.shape[1]):
+            before = first if resets[t] else state
+            output, after = cell.apply(params, x[:, t], before)
+            alive = (t < lengths)[:, None]
+            outputs.append(jnp.where(alive, output, 0))
+            keep = lambda new, old, alive=alive: jnp.where(alive, new, old)
+            state = jax.tree.map(keep, after, state)
+        return jnp.stack(outputs, 1), state
+
+    def results(run):
+        loss = lambda *args: sum(jnp.sum(y**2) for y in jax.tree.leaves(run(*args)))
+        return run(params, x), jax.grad(loss, (0, 1))(params, x)
+
+    pairs = zip(*map(jax.tree.leaves, map(results, (whole, stepped))), strict=True)
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def cell_outputs(cell, params, x):
     return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
 
