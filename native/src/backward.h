@@ -261,9 +261,8 @@ class BackwardLoop {
     }
     // A projected h has other units than c.
     constexpr bool reads_c = C::kHasC && C::kStages == 1;
-    const float* states = reads_c ? entry_.saved_c : entry_.saved_h;
-    const Vec state = Load(states + at, valid);
-    Prefetch(states, r, t - 1, v);
+    const Vec state = Load(reads_c ? entry_.saved_c + at : H(r, t, v), valid);
+    Prefetch(reads_c, r, t - 1, v);
     float* carried = C::kHasC && C::kStages > 1 ? nullptr : worker.carried(v, r);
     Vec ct_zs[4];
     C::PullStep(z, state, ct_h, carried, Besides<C>(entry_.settings, sizes_, kLast, v),
@@ -276,7 +275,7 @@ class BackwardLoop {
                  Vec ct_operand) {
     const int valid = Valid(sizes_.units, v);
     const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
-    const Vec state = Load((C::kHasC ? entry_.saved_c : entry_.saved_h) + at, valid);
+    const Vec state = Load(C::kHasC ? entry_.saved_c + at : H(r, t, v), valid);
     Vec z[4], ct_zs[4];
     for (int g = 0; g < C::kGates[0]; g++)
       z[g] = Load(entry_.zs[ProductNumber(0, g)] + GateAt(0, g, r, t, v), valid);
@@ -308,15 +307,23 @@ class BackwardLoop {
   }
 
   // Begins to read what the step before needs, which the hardware does not foresee.
-  void Prefetch(const float* states, int64_t r, int64_t t, int64_t v) const {
+  void Prefetch(bool reads_c, int64_t r, int64_t t, int64_t v) const {
     if (t < 0) return;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
         __builtin_prefetch(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v));
     }
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
-    __builtin_prefetch(states + at);
+    __builtin_prefetch(reads_c ? entry_.saved_c + at : H(r, t, v));
     __builtin_prefetch(entry_.ct_outputs + at);
+  }
+
+  // Vector v of the h before step t of row r, after a restart.
+  const float* H(int64_t r, int64_t t, int64_t v) const {
+    const int64_t size = sizes_.outputs;
+    if (entry_.saved_h) return entry_.saved_h + rows_.At(r, t) * size + v * kLanes;
+    if (t == 0) return entry_.h + rows_[r] * size + v * kLanes;
+    return entry_.outputs + rows_.At(r, t - 1) * size + v * kLanes;
   }
 
   void Write(int64_t phase, int stage, int64_t t, int64_t r, int64_t v,

@@ -329,7 +329,7 @@ ffi::Error FindArrays(Forward& entry, const Call& call, int64_t number,
   if (save) {
     for (int k = 0; k < products; k++)
       entry.zs[k] = arrays.SequenceResult(Of("zs", k), arrays.Columns(k));
-    entry.saved_h = arrays.HSequenceResult("saved_h");
+    if (restarts) entry.saved_h = arrays.HSequenceResult("saved_h");
     entry.saved_c = arrays.CSequenceResult("saved_c");
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
@@ -369,8 +369,9 @@ ffi::Error FindArrays(Backward& entry, const Call& call, int64_t number,
   if (elementwise) entry.settings.elementwise = arrays.Elementwise();
   for (int k = 0; k < products; k++)
     entry.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
-  entry.saved_h = arrays.HSequence("saved_h");
+  (restarts ? entry.saved_h : entry.outputs) = arrays.HSequence("saved_h");
   entry.saved_c = arrays.CSequence("saved_c");
+  if (!restarts) entry.h = arrays.H("h", sizes.batch);
   entry.ct_outputs = arrays.HSequence("ct_outputs");
   if (new_states) entry.ct_new_c = arrays.CSequence("ct_new_c");
   entry.ct_last_h = arrays.H("ct_last_h", sizes.batch);
@@ -411,7 +412,7 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }
 
 ffi::Error FindArrays(Weights& entry, const Call& call, int64_t number, bool inputs,
-                      bool state, bool bias) {
+                      bool state, bool before, bool bias) {
   Sizes& sizes = entry.sizes;
   if (!inputs) sizes.depth = 0;
   if (!state) sizes.units = 0;
@@ -420,6 +421,7 @@ ffi::Error FindArrays(Weights& entry, const Call& call, int64_t number, bool inp
   entry.lengths = arrays.Lengths();
   if (inputs) entry.x = arrays.Sequence("x", {sizes.depth});
   if (state) entry.operand = arrays.Sequence("operand", {sizes.units});
+  if (before) entry.first = arrays.Floats("first", {{sizes.batch}, {sizes.units}});
   entry.ct_zs = arrays.Sequence("ct_zs", columns);
   if (inputs)
     entry.ct_w_inputs = arrays.Result("ct_w_inputs", {{sizes.depth}, columns});
@@ -430,12 +432,12 @@ ffi::Error FindArrays(Weights& entry, const Call& call, int64_t number, bool inp
 
 ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t time_axis, bool inputs,
-                       bool state, bool bias) {
+                       bool state, bool before, bool bias) {
   if (ffi::Error error = CheckTimeAxis(time_axis); error.failure()) return error;
   Weights entry = {UnknownSizes(time_axis), kUnknown};
   const Call call = {args, rets};
   auto find = [&](Weights& own, int64_t number) {
-    return FindArrays(own, call, number, inputs, state, bias);
+    return FindArrays(own, call, number, inputs, state, before, bias);
   };
   return RunLoop(&Target::weights, entry, call, find, pool);
 }
@@ -514,6 +516,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeWeights, jaxrnn::CallWeights,
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("inputs")
                                   .Attr<bool>("state")
+                                  .Attr<bool>("before")
                                   .Attr<bool>("bias"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeInputs(XLA_FFI_CallFrame*);

@@ -125,7 +125,8 @@ struct Forward {
   float* zs[kMaxProducts];   // A sequence of size C, the products; finite where not
                              // alive. Null if nothing is saved.
   float *saved_h, *saved_c;  // A sequence, the state before each step, after a restart;
-                             // zeros where not alive. Null if nothing is saved.
+                             // zeros where not alive. Null if nothing is saved, and
+                             // h without restarts: it is the output before.
 };
 
 // An entry of a backward call. Names with ct_ are cotangents.
@@ -137,6 +138,7 @@ struct Backward {
   const float* w_state[kMaxProducts];
   const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
+  const float *outputs, *h;  // Of the forward call, where saved_h is null.
   const float *ct_outputs, *ct_new_c;
   const float *ct_last_h, *ct_last_c;
 
@@ -156,6 +158,8 @@ struct Weights {
   int64_t columns;           // C.
   const int32_t* lengths;    // [batch].
   const float *x, *operand;  // Sequences of size depth, and units: what was multiplied.
+  const float* first;  // [batch, units]; if not null, the operand of a step is what the
+                       // sequence has at the step before, and this at the first step.
   const float* ct_zs;        // A sequence of size C.
 
   float *ct_w_inputs, *ct_w_state, *ct_bias;  // [depth, C], [units, C], [C].

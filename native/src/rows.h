@@ -74,6 +74,15 @@ class Rows {
   bool in_order_;
 };
 
+// What a sequence of this size has at the step before the one at `position`; at the
+// first step, what the row has in `first`.
+inline const float* RowBefore(const Sizes& sizes, int64_t position, int64_t size,
+                              const float* sequence, const float* first) {
+  const int64_t row = sizes.time_major ? position % sizes.batch : position / sizes.time;
+  const int64_t t = sizes.time_major ? position / sizes.batch : position % sizes.time;
+  return t ? sequence + sizes.At(row, t - 1) * size : first + row * size;
+}
+
 // The positions in a sequence at which rows are alive, in the order of memory.
 inline std::vector<int64_t> AlivePositions(const Sizes& sizes, const int32_t* lengths) {
   std::vector<int64_t> positions;

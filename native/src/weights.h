@@ -42,8 +42,8 @@ class WeightsLoop {
     for (int64_t first = 0; first < count; first += kBlockSteps) {
       const int64_t steps = std::min(kBlockSteps, count - first);
       float* state = &worker.operands[depth * kStride];
-      Transpose(entry_.x, depth, first, steps, worker.operands.get());
-      Transpose(entry_.operand, units, first, steps, state);
+      Transpose(entry_.x, nullptr, depth, first, steps, worker.operands.get());
+      Transpose(entry_.operand, entry_.first, units, first, steps, state);
       for (const Panel& panel : worker.panels) {
         Pack(panel, first, steps, worker.panel.get());
         Add(worker, panel, steps, worker.operands.get(), depth, entry_.ct_w_inputs);
@@ -78,14 +78,17 @@ class WeightsLoop {
     }
   }
 
-  // Steps of a sequence [.., size] as columns of a matrix [size, kStride].
-  void Transpose(const float* sequence, int64_t size, int64_t first, int64_t steps,
-                 float* to) {
+  // Steps of a sequence [.., size] as columns of a matrix [size, kStride]; if there is
+  // `before`, the steps before them, of which it is the first.
+  void Transpose(const float* sequence, const float* before, int64_t size,
+                 int64_t first, int64_t steps, float* to) {
     for (int64_t n = 0; n < steps; n += kLanes) {
       const int64_t count = std::min<int64_t>(kLanes, steps - n);
       const float* rows[kLanes];
       for (int64_t i = 0; i < count; i++)
-        rows[i] = sequence + positions_[first + n + i] * size;
+        rows[i] = before ? RowBefore(entry_.sizes, positions_[first + n + i], size,
+                                     sequence, before)
+                         : sequence + positions_[first + n + i] * size;
       for (int64_t k = 0; k < size; k++) {
         for (int64_t i = 0; i < count; i++) to[k * kStride + n + i] = rows[i][k];
       }

@@ -25,13 +25,14 @@ struct Case {
   int64_t units, depth, batch, time;
   Lengths lengths;
   bool time_major;
+  bool before;  // Whether steps multiplied the operand of the step before.
 
   std::string Text() const {
     return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
            std::to_string(units) + ", depth " + std::to_string(depth) + ", batch " +
            std::to_string(batch) + ", time " + std::to_string(time) + ", lengths " +
            std::to_string(static_cast<int>(lengths)) +
-           (time_major ? ", time major" : "");
+           (time_major ? ", time major" : "") + (before ? ", before" : "");
   }
 };
 
@@ -48,8 +49,9 @@ std::vector<Case> Cases() {
         for (const Steps& steps : all_steps)
           for (Lengths lengths : {Lengths::kFull, Lengths::kRagged, Lengths::kNone})
             for (bool time_major : {false, true})
-              cases.push_back(
-                  {cell, units, depth, steps.batch, steps.time, lengths, time_major});
+              for (bool before : {false, true})
+                cases.push_back({cell, units, depth, steps.batch, steps.time, lengths,
+                                 time_major, before});
   return cases;
 }
 
@@ -61,6 +63,7 @@ struct Problem {
     x = Padded(c.depth, 1);
     for (int k = 0; k < Products(c.cell); k++) {
       operand[k] = Padded(sizes.Rows(k), 1);
+      first[k] = Random(c.batch * sizes.Rows(k), 1);
       ct_zs[k] = Padded(Columns(k), 0.1f);
       w_inputs[k] = Random(c.depth * Columns(k), 0.5f);
     }
@@ -71,7 +74,7 @@ struct Problem {
   Case c;
   Sizes sizes;
   std::vector<int32_t> lengths;
-  Floats x, operand[kMaxProducts], ct_zs[kMaxProducts], w_inputs[kMaxProducts];
+  Floats x, operand[kMaxProducts], first[kMaxProducts], ct_zs[kMaxProducts], w_inputs[kMaxProducts];
 
  private:
   // They need not be between 0 and the time.
@@ -104,7 +107,7 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
     const Product product = ProductOf(problem.c.cell, k);
     int64_t columns = problem.Columns(k);
     const float* ct_zs = problem.ct_zs[k].data();
-    Weights entry = {sizes, columns, lengths, nullptr, nullptr, ct_zs};
+    Weights entry = {sizes, columns, lengths, nullptr, nullptr, nullptr, ct_zs};
     entry.sizes.depth = product.inputs ? sizes.depth : 0;
     entry.sizes.units = product.state ? sizes.Rows(k) : 0;
     if (product.inputs) {
@@ -116,6 +119,7 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
     }
     if (product.state) {
       entry.operand = problem.operand[k].data();
+      if (problem.c.before) entry.first = problem.first[k].data();
       entry.ct_w_state = results.Add(Of("ct_w_state", k), entry.sizes.units * columns);
     }
     if (product.bias) entry.ct_bias = results.Add(Of("ct_bias", k), columns);

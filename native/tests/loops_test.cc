@@ -139,6 +139,9 @@ struct Problem {
             Data(elementwise)};
   }
 
+  // Which result of the forward call has h for the backward call.
+  std::string SavedH() const { return c.restarts ? "saved_h" : "outputs"; }
+
   // Fill a sequence where rows are alive, or where they are not.
   void FillAlive(Floats& values, float value) const {
     FillSteps(sizes, lengths, true, value, values);
@@ -216,7 +219,7 @@ Results RunForward(const Problem& problem, bool save, const Loop& loop) {
   if (save) {
     for (int k = 0; k < Products(c.cell); k++)
       entry.zs[k] = results.Add(Of("zs", k), steps * problem.sizes.Columns(c.cell, k));
-    entry.saved_h = results.Add("saved_h", steps * m);
+    if (c.restarts) entry.saved_h = results.Add("saved_h", steps * m);
     if (c.lstm()) entry.saved_c = results.Add("saved_c", steps * c.units);
   }
   loop(entry);
@@ -237,7 +240,8 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
     if (in_place) std::copy(zs.begin(), zs.end(), entry.ct_zs[k]);
     entry.zs[k] = in_place ? entry.ct_zs[k] : zs.data();
   }
-  entry.saved_h = saved["saved_h"].data();
+  (c.restarts ? entry.saved_h : entry.outputs) = saved[problem.SavedH()].data();
+  if (!c.restarts) entry.h = Data(problem.h);
   if (c.lstm()) entry.saved_c = saved["saved_c"].data();
   if (HasOperand(c.cell)) entry.operand = results.Add("operand", steps * c.units);
   entry.ct_h = results.Add("ct_h", c.batch * m);
@@ -280,7 +284,7 @@ struct Wanted {
         saved(saving) {
     for (int k = 0; k < Products(problem.c.cell); k++)
       problem.FillDead(saved[Of("zs", k)], kNaN);
-    problem.FillDead(saved["saved_h"], kNaN);
+    problem.FillDead(saved[problem.SavedH()], kNaN);
     if (problem.c.lstm()) problem.FillDead(saved["saved_c"], kNaN);
     backward = RunBackward(problem, saved, false, naive_backward);
   }

@@ -231,6 +231,23 @@ inline void ForwardRow(const Forward& entry, int64_t row) {
   Store(state.c, entry.last_c, row);
 }
 
+// What a sequence has at the step before the one at `at`; at a first step, `first`.
+inline Vector Before(const Sizes& sizes, int64_t at, int64_t size,
+                     const float* sequence, const float* first) {
+  for (int64_t row = 0; row < sizes.batch; row++) {
+    for (int64_t t = 1; t < sizes.time; t++)
+      if (sizes.At(row, t) == at) return Load(sequence, sizes.At(row, t - 1), size);
+    if (sizes.At(row, 0) == at) return Load(first, row, size);
+  }
+  return {};
+}
+
+inline Vector HBefore(const Backward& entry, int64_t at) {
+  const int64_t m = entry.sizes.outputs;
+  if (entry.saved_h) return Load(entry.saved_h, at, m);
+  return Before(entry.sizes, at, m, entry.outputs, entry.h);
+}
+
 // What a step of the backward loop computes beside the cotangent of the state. Those of
 // what the elementwise work reads besides are added up.
 struct StepCotangents {
@@ -304,7 +321,7 @@ inline void BackwardGru(const Backward& entry, int64_t at, State& ct_state,
                         StepCotangents& step) {
   int64_t n = entry.sizes.units;
   Vector z = Load(entry.zs[0], at, 2 * n), candidate = Load(entry.zs[1], at, n);
-  Vector h = Load(entry.saved_h, at, n), ct_operand(n);
+  Vector h = HBefore(entry, at), ct_operand(n);
   for (int64_t k = 0; k < n; k++) {
     Real u = Sigmoid(z[n + k]), y = Active(entry.settings, candidate[k]),
          ct_h = ct_state.h[k];
@@ -326,7 +343,7 @@ inline void BackwardCudnnGru(const Backward& entry, int64_t at, State& ct_state,
                              StepCotangents& step) {
   int64_t n = entry.sizes.units;
   Vector z = Load(entry.zs[0], at, 2 * n), of_x = Load(entry.zs[1], at, n);
-  Vector of_h = Load(entry.zs[2], at, n), h = Load(entry.saved_h, at, n);
+  Vector of_h = Load(entry.zs[2], at, n), h = HBefore(entry, at);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), ct_h = ct_state.h[k];
     Real y = Active(entry.settings, of_x[k] + r * of_h[k]),
@@ -416,7 +433,10 @@ inline void RunWeights(const Weights& entry) {
       int64_t at = sizes.At(row, t);
       Vector ct_z = Load(entry.ct_zs, at, entry.columns);
       AddOuter(Load(entry.x, at, sizes.depth), ct_z, ct_w_inputs);
-      AddOuter(Load(entry.operand, at, sizes.units), ct_z, ct_w_state);
+      Vector operand =
+          entry.first ? Before(sizes, at, sizes.units, entry.operand, entry.first)
+                      : Load(entry.operand, at, sizes.units);
+      AddOuter(operand, ct_z, ct_w_state);
       AddOuter(one, ct_z, ct_bias);
     }
   }

@@ -60,7 +60,7 @@ class ForwardResults(NamedTuple):
         new_c: c after each step, where `Call.new_states` asks for it.
         zs: The products; empty if nothing is saved. Finite where a row is not alive.
         saved: The state before each step, after a restart; zeros where a row is not
-            alive.
+            alive. Without restarts its h is None: it is the output of the step before.
     """
 
     outputs: Any
@@ -79,7 +79,8 @@ class BackwardArgs(NamedTuple):
         w_state: The `w_state` of each product, or None.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
-        saved: As in `ForwardResults`.
+        saved: As in `ForwardResults`, but without restarts its h is `outputs`.
+        h: h before the first step; None with restarts.
         ct_outputs: The cotangents of `outputs`.
         ct_new_c: The cotangents of `new_c`.
         ct_last: The cotangents of `last`.
@@ -91,6 +92,7 @@ class BackwardArgs(NamedTuple):
     elementwise: Any
     zs: Any
     saved: Any
+    h: Any
     ct_outputs: Any
     ct_new_c: Any
     ct_last: Any
@@ -172,6 +174,7 @@ class Call:
             elementwise=NO_ROWS,
             zs=in_sequences,
             saved=in_sequences,
+            h=ROWS,
             ct_outputs=in_sequences,
             ct_new_c=in_sequences,
             ct_last=ROWS,
@@ -186,7 +189,13 @@ class Call:
         return self._in_one_call(self._backward, args, axes, result_axes)
 
     def weights(
-        self, lengths: Array, xs: Any, operand: Any, ct_z: Array, bias: bool
+        self,
+        lengths: Array,
+        xs: Any,
+        operand: Any,
+        first: Any,
+        ct_z: Array,
+        bias: bool,
     ) -> Params:
         """The cotangents of a product's parameters; what `vmap` maps is in the call.
 
@@ -195,6 +204,8 @@ class Call:
             xs: The inputs, or None if the product does not read them.
             operand: What the state's matrix multiplied: h of `saved`, `operand` or
                 None.
+            first: If this is not None, each step multiplied what `operand` has at the
+                step before, and the first one this.
             ct_z: The cotangents of the product.
             bias: Whether the product has a bias.
 
@@ -204,17 +215,18 @@ class Call:
         """
 
         def run(*args: Any) -> Params:
-            columns = args[3].shape[-1]
+            columns = args[-1].shape[-1]
             pairs = zip(("inputs", "state"), args[1:3], strict=True)
             types = {
                 n: _float32(x.shape[-1], columns) for n, x in pairs if x is not None
             }
             types |= {"bias": _float32(columns)} if bias else {}
             has = {name: name in types for name in ("inputs", "state", "bias")}
+            has["before"] = args[3] is not None
             results = self._run("weights", args, list(types.values()), **has)
             return dict(zip(types, results, strict=True))
 
-        return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, ct_z)
+        return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)
 
     def inputs(self, lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
         """The cotangent of the inputs; what `vmap` maps is part of the same call.
@@ -255,7 +267,8 @@ class Call:
         columns = [jax.tree.leaves(w)[0].shape[-1] for w in args.weights]
         zs = [_float32(*steps, n) for n in columns] if save else []
         last = _types_like(args.state, args.lengths.shape[1])
-        results = ForwardResults(states[0], last, new_c, zs, states if save else None)
+        saved = (None if self.sequences is None else states[0], states[1])
+        results = ForwardResults(states[0], last, new_c, zs, saved if save else None)
         static = self._of_loop(args)
         return self._run("forward", args, results, **static, save=save)
 

@@ -102,7 +102,12 @@ class NativeLoop:
     def forward(
         self, primals: Primals, steps: Steps, save: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """`(outputs, state, saved)`; what is saved has the axes of the inputs."""
+        """`(outputs, state, saved)`.
+
+        What is saved are `zs` and `(h, c)`, with the axes of the inputs: the state
+        before each step. Without restarts its h would be the outputs, a step later: so
+        the outputs are saved in its place, which costs no memory of their own.
+        """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
         return run_beside_xla(native, xla, primals, steps, refusal=self.refusal)
@@ -114,7 +119,8 @@ class NativeLoop:
         swap = steps.swap_time
         primals = primals._replace(xs=swap(primals.xs))
         tangents = tangents._replace(xs=swap(tangents.xs))
-        args = self.cell, primals, steps.time_first(), swap(saved), tangents
+        saved = self._saved_by_xla(primals, steps, swap(saved))
+        args = self.cell, primals, steps.time_first(), saved, tangents
         d_outputs, d_state = xla_loop.push_forward(*args)
         return swap(d_outputs), d_state
 
@@ -135,7 +141,25 @@ class NativeLoop:
         primals = primals._replace(xs=swap(primals.xs))
         results = xla_loop.forward(self.cell, primals, steps.time_first(), save)
         outputs, state, saved = results
+        if save:
+            zs, states = saved
+            h, c = self._split(states)
+            saved = zs, (self._saved_h(outputs, h, steps), c)
         return swap(outputs), state, swap(saved)
+
+    def _saved_h(self, outputs: PyTree, h: Array | None, steps: Steps) -> Array | None:
+        """What is saved of the h before each step, `h` if there are restarts."""
+        if steps.restarts is not None:
+            return h
+        return outputs[0] if steps.returns_states else outputs
+
+    def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
+        """What XLA's loop would have saved, with time first."""
+        zs, (h, c) = saved
+        if steps.restarts is None:
+            first, _ = self._split(primals.state)
+            h = jnp.concatenate([first[None], h[:-1]])
+        return zs, self._join(primals.state, (h, c))
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         args = ForwardArgs(
@@ -152,7 +176,10 @@ class NativeLoop:
         outputs = found.outputs
         if steps.returns_states:
             outputs = outputs, join((outputs, found.new_c))
-        saved = (found.zs, join(found.saved)) if save else ()
+        saved = ()
+        if save:
+            h, c = found.saved
+            saved = found.zs, (self._saved_h(outputs, h, steps), c)
         return outputs, join(found.last), saved
 
     def _backward(
@@ -172,6 +199,7 @@ class NativeLoop:
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> BackwardArgs:
         (zs, states), (ct_outputs, ct_last), ct_new_c = saved, cotangents, None
+        first = None if steps.restarts is not None else self._split(primals.state)[0]
         if steps.returns_states:
             ct_outputs, ct_states = ct_outputs
             ct_h, ct_new_c = self._split(ct_states)
@@ -182,7 +210,8 @@ class NativeLoop:
             [w_state for _, w_state, _ in self._weights(primals)],
             _stacked(primals.elementwise),
             zs,
-            self._split(states),
+            states,
+            first,
             ct_outputs,
             ct_new_c,
             self._split(ct_last),
@@ -196,7 +225,8 @@ class NativeLoop:
 
         def pull(product: Params, factor: str | None, ct_z: Array) -> Params:
             x, bias = primals.xs if "inputs" in product else None, "bias" in product
-            cts = call.weights(args.lengths, x, factors[factor], ct_z, bias)
+            operands = factors[factor], args.h if factor == "h" else None
+            cts = call.weights(args.lengths, x, *operands, ct_z, bias)
             return {"state": jnp.zeros_like(product["state"])} | cts
 
         ct_products = list(map(pull, primals.products, self.spec.factors, found.ct_zs))
