@@ -1,10 +1,13 @@
 """A while loop with a bound on its steps that can be differentiated in every mode.
 
 JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
-steps. The idea here: **run the while loop, and differentiate a scan in its place**.
-`_as_while_loop` and `_as_scan` compute the same; the second takes as many steps as the
-bound allows, in segments that are skipped once the loop has ended, and JAX can
-differentiate it.
+steps. A loop that is differentiated saves them: it is **the same loop that also returns
+the carry before each step**, from which `recorded_steps.py` has the derivative.
+
+A plan may say that carries are saved only now and then, or on the host. Then the while
+loop is run, and a scan is differentiated in its place: `_as_while_loop` and `_as_scan`
+compute the same. The second takes as many steps as the bound allows, in segments that
+are skipped once the loop has ended.
 """
 
 import functools
@@ -13,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
@@ -20,6 +24,7 @@ from .._base.typing import Array, PyTree
 from .._time.float32_sums import closed_over, reader
 from .._time.segments import STATE, in_scan, named, save_on_host
 from ..memory._strategy import CheckpointPlan
+from .recorded_steps import Record, RecordedSteps, no_tangent
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 Condition = Callable[[Array, PyTree], Array]
@@ -44,8 +49,8 @@ def bounded_loop(
             traced once.
         carry: What the first step receives.
         max_steps: The largest number of steps, static or symbolic.
-        plan: What derivatives save: the carry before each segment, which is run again;
-            without segments in the plan they are short.
+        plan: What derivatives save: the carry before each step, or before each segment
+            of the plan, which is run again; segments on the host are short by default.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
@@ -67,8 +72,26 @@ def bounded_loop(
         step = lambda t, carry: pure(read(), t, carry)
         return _as_scan(is_running, step, carry, max_steps, y_types, plan)
 
-    derivative_of_scan = functools.partial(_jvp_of_perturbed, scan)
-    while_loop.defjvp(derivative_of_scan, symbolic_zeros=True)
+    def jvp_by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        arrays, first = primals
+
+        def recording(t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:
+            after, y = pure(arrays, t, carry)
+            return after, (y, carry)
+
+        loop = bounded_loop(is_running, recording, first, max_steps, plan)
+        count, last, (ys, carries) = loop
+        d_arrays, d_first = tangents
+        is_perturbed = [isinstance(d, jax.Array) for d in d_arrays]
+        steps = RecordedSteps(pure, max_steps, list(np.flatnonzero(is_perturbed)))
+        record = Record(arrays, first, carries, count)
+        d_outs = steps.tangent(record, d_arrays, d_first, (last, ys))
+        return (count, last, ys), (no_tangent(count), *d_outs)
+
+    has_segments = plan.segments or plan.on_host or not isinstance(max_steps, int)
+    jvp_of_scan = functools.partial(_jvp_of_perturbed, scan)
+    rule = jvp_of_scan if has_segments else jvp_by_record
+    while_loop.defjvp(rule, symbolic_zeros=True)
     return while_loop(arrays, carry)
 
 
