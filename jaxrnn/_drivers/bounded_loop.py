@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.math import where
+from .._base.run_time_checks import without_checks
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from .._time.float32_sums import closed_over, reader
@@ -60,20 +61,22 @@ def bounded_loop(
     if isinstance(max_steps, int) and not max_steps:
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
-    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
+    checked, arrays, (_, y_types) = closed_over(step, zero, carry)
 
     @jax.custom_jvp
     def while_loop(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
-        step = functools.partial(pure, arrays)
+        step = functools.partial(checked, arrays)
         return _as_while_loop(is_running, step, carry, max_steps, y_types)
 
     def scan(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
         read = reader(arrays)
-        step = lambda t, carry: pure(read(), t, carry)
+        step = lambda t, carry: checked(read(), t, carry)
         return _as_scan(is_running, step, carry, max_steps, y_types, plan)
 
     def jvp_by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         arrays, first = primals
+        # `checkify` does not see into a derivative rule, and exports refuse checks.
+        pure = without_checks(checked)
 
         def recording(t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:
             after, y = pure(arrays, t, carry)
