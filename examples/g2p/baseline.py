@@ -1,58 +1,72 @@
-"""Error rates of Phonetisaurus, which counts n-grams, on the same words.
+"""Pronunciations by Phonetisaurus, which counts n-grams, for the same words.
 
 It learns from the same words as the net, by its own defaults: joint 8-grams of letters
 and phonemes. From the folder `examples`, on Linux:
 
     pip install -e '..[examples]' phonetisaurus
     python -m g2p.baseline
+
+It prints error rates, and writes the ten best pronunciations of each word for
+`g2p.evaluate --against` and `g2p.hybrid`.
 """
 
+import importlib
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
-from . import data, evaluate
+from . import data, scores
+
+BEST = 10
+FOLDER = Path("g2p_baseline")
+
+
+def run(*command):
+    """What one of its programs prints."""
+    environment = importlib.import_module("phonetisaurus").guess_environment()
+    return subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def learn(path, words):
     """Writes its model of the words, in some minutes."""
     pairs = ((word, each) for word in words for each in words[word])
     lexicon = path.with_suffix(".txt")
-    lexicon.write_text("".join(f"{w} {' '.join(each)}\n" for w, each in pairs))
-    command = ["phonetisaurus", "train", "--model", path, lexicon]
-    subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
+    lexicon.write_text("".join(f"{w}\t{' '.join(each)}\n" for w, each in pairs))
+    run(sys.executable, "-m", "phonetisaurus", "train", "--model", path, lexicon)
 
 
-def pronounce(path, words):
-    """A dict of the words, each with the phonemes that it writes."""
-    command = ["phonetisaurus", "predict", "--model", path]
-    written = subprocess.run(
-        command, input="\n".join(words), check=True, capture_output=True, text=True
-    )
-    found: dict[str, tuple[str, ...]] = dict.fromkeys(words, ())
-    for line in written.stdout.splitlines():
-        word, *phonemes = line.split()
-        found[word] = tuple(phonemes)
-    return found
+def predict(model, path, words):
+    """Writes lines `word, negative log-probability, phonemes`, the best first."""
+    listed = path.with_suffix(".words")
+    listed.write_text("\n".join(words))
+    options = ["--beam=10000", "--thresh=99", f"--wordlist={listed}"]
+    options += [f"--model={model}", f"--nbest={BEST}"]
+    lines = run("phonetisaurus-g2pfst", *options).splitlines()
+    # A word that it has nothing for has fewer columns.
+    path.write_text("".join(f"{x}\n" for x in lines if len(x.strip().split("\t")) == 3))
 
 
-def main(part: Literal["test", "dev"] = "test"):
-    """Prints error rates.
+def main(folder: Path = FOLDER):
+    """Learns unless it has learned before, and prints error rates.
 
     Args:
-        part: The words of the test, or those by which hyper-parameters are chosen.
+        folder: For the model, `dev.tsv` and `test.tsv`.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     train, dev, test = data.split(data.load())
-    words = test if part == "test" else dev
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.fst")
-        learn(path, train)
-        found = pronounce(path, words)
-    rates = {"Phonetisaurus": evaluate.measure(found, words)}
-    evaluate.print_rates(rates)
+    model = folder / "model.fst"
+    if not model.exists():
+        learn(model, train)
+    rates = {}
+    for part, words in {"dev": dev, "test": test}.items():
+        path = folder / f"{part}.tsv"
+        predict(model, path, words)
+        rates[f"Phonetisaurus, {part}"] = scores.measure(scores.read(path), words)
+    scores.print_rates(rates)
     return rates
 
 

@@ -1,7 +1,7 @@
 """The CMU Pronouncing Dictionary: words, how they are said, and batches of both.
 
 Stress is removed, which leaves 39 phonemes. A word may have several pronunciations;
-each is one example to learn from. `data/ATTRIBUTION.md` says where the file is from.
+each is one example to learn from. ATTRIBUTION.md says where the file is from.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FILE = Path(__file__).parents[1] / "data" / "cmudict.txt.xz"
+FILE = Path(__file__).with_name("cmudict.txt.xz")
 TEST, DEV = 12_000, 2_670
 """Words of each, as many as in the split of the published results."""
 

@@ -11,31 +11,59 @@ import jaxrnn
 from jaxrnn import decode
 
 from . import data, model
-from .ensemble import decoder_arguments
+
+
+def writer(nets, params, letters, letter_count):
+    """What `jaxrnn.decode` needs for nets to write the phonemes of words together."""
+    models = []
+    for net, own in zip(nets, params, strict=True):
+        memory = model.encode(net, own, letters, letter_count)
+        parts = {
+            "cell": net.attention.bind(own["decoder"]),
+            "embed": lambda ids, own=own: own["written"][ids],
+            "project": functools.partial(model.project, own),
+            "initial_state": net.attention.initial_state(memory, letter_count),
+        }
+        models.append(parts)
+    start_ids = jnp.full(len(letters), data.START, jnp.int32)
+    return decode.ensemble(models) | {"start_ids": start_ids, "end_id": data.END}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def greedy(nets, params, letters, letter_count):
     """The ids that are written, `[rows, phonemes]`."""
-    return decode.greedy(**decoder_arguments(nets, params, letters, letter_count)).ids
+    given = writer(nets, params, letters, letter_count)
+    return decode.greedy(**given, max_time=data.BUCKETS[-1]).ids
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def beam_search(nets, params, letters, letter_count, beams):
     """The ids of the best sequence, `[rows, phonemes]`."""
-    arguments = decoder_arguments(nets, params, letters, letter_count)
-    return decode.beam_search(**arguments, beam_width=beams).ids[:, 0]
+    return all_beams(nets, params, letters, letter_count, beams)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def all_beams(nets, params, letters, letter_count, beams):
+    """The ids of the beams, `[rows, beams, phonemes]`, the best first."""
+    given = writer(nets, params, letters, letter_count)
+    time = data.BUCKETS[-1]
+    return decode.beam_search(**given, max_time=time, beam_width=beams).ids
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def score(nets, params, letters, letter_count, ids):
+    """Log-probabilities `[rows, n]` of the ids `[rows, n, phonemes]`."""
+    return decode.score(**writer(nets, params, letters, letter_count), ids=ids)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def alignments(net, params, batch):
     """Where the net looks as it writes these phonemes, `[phonemes, rows, letters]`."""
     memory = model.encode(net, params, batch.letters, batch.letter_count)
-    fed = jnp.pad(batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
-    cell = net.watched_decoder
+    cell = net.watched_attention
     _, state = jaxrnn.dynamic_rnn(
         cell.bind(params["decoder"]),
-        params["written"][fed],
+        params["written"][model.shifted(batch.phonemes)],
         initial_state=cell.initial_state(memory, batch.letter_count),
         dtype=jnp.float32,
     )
@@ -52,13 +80,25 @@ def pronounce(nets, params, words, search: Callable = greedy, rows=256):
         search: `greedy`, or any function with its arguments.
         rows: How many words are read at once.
     """
+    run = lambda batch, _: search(nets, params, batch.letters, batch.letter_count)
+    ids = in_batches(run, words, rows)
+    return {word: data.to_phonemes(ids[word]) for word in words}
+
+
+def in_batches(run, words, rows=256):
+    """A dict of the words, each with its row of the results of `run`.
+
+    Args:
+        run: `run(batch, words)`, an array with one row for each of these words.
+        words: What to read.
+        rows: How many words are read at once.
+    """
     found, buckets = {}, {}
     for word in words:
         buckets.setdefault(data.bucket_of(word), []).append(word)
     for size, members in buckets.items():
         for part in np.array_split(members, -(-len(members) // rows)):
-            batch = data.make_batch([(str(w), ()) for w in part], size, rows)
-            ids = np.asarray(search(nets, params, batch.letters, batch.letter_count))
-            for word, row in zip(part, ids, strict=False):
-                found[str(word)] = data.to_phonemes(row)
-    return {word: found[word] for word in words}
+            part = list(map(str, part))
+            batch = data.make_batch([(word, ()) for word in part], size, rows)
+            found |= zip(part, np.asarray(run(batch, part)), strict=False)
+    return found

@@ -9,62 +9,27 @@ the folder `examples`:
 """
 
 import functools
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
-from flag_types import Count, NaturalNumber
 
 from . import data, decoding, model, scores
+from .neighbours import Neighbours
+from .scores import words_wrong
 
 LENGTHS = ((1, 4), (5, 6), (7, 8), (9, 10), (11, 28))
-SAMPLES = 2000
 VOWELS = [phoneme for phoneme in data.PHONEMES if phoneme[0] in "AEIOU"]
-
-
-def bootstrap(wrong, of):
-    """`sum(wrong) / sum(of)`, and 95 % of such rates of words drawn anew.
-
-    Args:
-        wrong: What is wrong in each word.
-        of: Out of how many.
-    """
-    random, n = np.random.default_rng(0), len(wrong)
-    drawn = (random.integers(n, size=n) for _ in range(SAMPLES))
-    rates = [wrong[rows].sum() / of[rows].sum() for rows in drawn]
-    return wrong.sum() / of.sum(), *np.quantile(rates, [0.025, 0.975])
-
-
-def measure(found, words):
-    """The rates by name, each with its interval."""
-    ones = np.ones(len(words))
-    return {
-        "words wrong": bootstrap(scores.words_wrong(found, words), ones),
-        "by the first pronunciation": bootstrap(
-            scores.words_wrong_by_first(found, words), ones
-        ),
-        "phonemes wrong": bootstrap(*scores.phonemes_wrong(found, words)),
-    }
 
 
 def by_length(found, words):
     """`(shortest, longest, words, share that is wrong)` for words of each length."""
-    wrong = scores.words_wrong(found, words)
+    wrong = words_wrong(found, words)
     letters = np.array([len(word) for word in words])
     for shortest, longest in LENGTHS:
         chosen = (shortest <= letters) & (letters <= longest)
         yield shortest, longest, chosen.sum(), wrong[chosen].mean()
-
-
-def print_rates(rates):
-    """A row for each search, a column for each rate."""
-    names = next(iter(rates.values()))
-    print(f"\n| search | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}")
-    for search, row in rates.items():
-        cells = (
-            f"{100 * x:.2f} % ({100 * a:.2f}-{100 * b:.2f})" for x, a, b in row.values()
-        )
-        print(f"| {search} | {' | '.join(cells)} |")
 
 
 def print_lengths(found, words):
@@ -72,6 +37,16 @@ def print_lengths(found, words):
     print("\n| letters | words | wrong |\n|---|---|---|")
     for shortest, longest, count, wrong in by_length(found, words):
         print(f"| {shortest} to {longest} | {count} | {100 * wrong:.1f} % |")
+
+
+def print_neighbours(found, words, train):
+    """A row for the words with a neighbour in training, and one for the others."""
+    wrong, known = words_wrong(found, words), Neighbours(train)
+    has = np.array([known.has(*item) for item in words.items()])
+    print("\n| neighbour in training | words | wrong |\n|---|---|---|")
+    for name, chosen in (("yes", has), ("no", ~has)):
+        share = wrong[chosen].sum() / max(1, chosen.sum())
+        print(f"| {name} | {chosen.sum()} | {100 * share:.1f} % |")
 
 
 def print_wrong(found, words, count):
@@ -87,7 +62,7 @@ def wrong_if_one(found, words, phonemes):
     as_one = lambda each: tuple("*" if p in phonemes else p for p in each)
     found = {word: as_one(found[word]) for word in words}
     words = {word: list(map(as_one, words[word])) for word in words}
-    return scores.words_wrong(found, words).mean()
+    return words_wrong(found, words).mean()
 
 
 def print_near(found, words):
@@ -100,24 +75,26 @@ def print_near(found, words):
 
 
 def main(
-    paths: tuple[model.NetFile, ...] = (model.COMMITTED,),
+    paths: tuple[Path, ...] = (model.COMMITTED,),
     part: Literal["test", "dev"] = "test",
-    beams: Count = 8,
-    wrong: NaturalNumber = 20,
+    beams: int = 8,
+    wrong: int = 20,
+    against: Path | None = None,
+    save: Path | None = None,
 ):
-    """Prints error rates, by the length of words too, and some wrong words.
+    """Prints error rates, also by length and by neighbours, and some wrong words.
 
     Args:
         paths: The net; or several, whose probabilities are averaged.
         part: The words of the test, or those by which hyper-parameters are chosen.
         beams: Width of the beam search.
         wrong: How many wrong words to print.
+        against: A file of `g2p.baseline`, or of `--save`, to compare the beams with.
+        save: Where to write what the beams found.
     """
-    if not paths:
-        raise SystemExit("--paths needs one file or more")
-    _, dev, test = data.split(data.load())
+    train, dev, test = data.split(data.load())
     words = test if part == "test" else dev
-    nets, params = zip(*map(model.load, paths), strict=True)
+    nets, params = model.load_all(paths)
     searches = {
         "greedy": decoding.greedy,
         f"{beams} beams": functools.partial(decoding.beam_search, beams=beams),
@@ -126,10 +103,15 @@ def main(
         name: decoding.pronounce(nets, params, words, search)
         for name, search in searches.items()
     }
-    rates = {name: measure(each, words) for name, each in found.items()}
-    print_rates(rates)
+    rates = {name: scores.measure(each, words) for name, each in found.items()}
+    scores.print_rates(rates)
     *_, best = found.values()
+    if save is not None:
+        scores.write(save, best)
+    if against is not None:
+        scores.print_paired(best, scores.read(against), words)
     print_lengths(best, words)
+    print_neighbours(best, words, train)
     print_near(best, words)
     print()
     print_wrong(best, words, wrong)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jaxrnn
 from jaxrnn.convert import linen
 
-from . import data, model
+from . import model
 
 
 class Attending(nn.Module):
@@ -48,9 +48,7 @@ class FlaxNet(nn.Module):
         memory = drop(x)
         keys = nn.Dense(units, use_bias=False, name="memory")(memory)
         is_letter = jnp.arange(batch.letters.shape[1]) < batch.letter_count[:, None]
-        fed = jnp.pad(
-            batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START
-        )
+        fed = model.shifted(batch.phonemes)
         x = nn.Embed(model.FED, net.embedding, name="written")(fed)
         over_time: Any = (1, nn.broadcast, nn.broadcast, nn.broadcast)
         steps = nn.scan(
@@ -70,9 +68,10 @@ class FlaxNet(nn.Module):
 def from_ours(net, params):
     """The parameters of the `FlaxNet` that computes the same as ours."""
     decoder, cell = params["decoder"], jaxrnn.LSTMCell(net.decoder_units)
+    encoder = jaxrnn.LSTMCell(net.units)
     directions = [layer[name] for layer in params["encoder"] for name in ("fw", "bw")]
     cells = {
-        f"OptimizedLSTMCell_{n}": linen.save(net.encoder.bind(direction))
+        f"OptimizedLSTMCell_{n}": linen.save(encoder.bind(direction))
         for n, direction in enumerate(directions)
     }
     return {

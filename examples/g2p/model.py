@@ -5,18 +5,17 @@ import functools
 import json
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flag_types import Count, Dropout, flag, read_file
 
 import jaxrnn
 from jaxrnn import contrib
 
-from . import data
+from . import checks, data
 
 LETTERS = 1 + len(data.LETTERS)  # With the padding.
 WRITTEN = 1 + len(data.PHONEMES)  # With END.
@@ -30,33 +29,46 @@ COMMITTED = Path(__file__).with_name("model.npz")
 class Net:
     """The sizes of the net; its parameters are a dict beside it."""
 
-    embedding: Count = 64
+    embedding: int = 64
     """Size of the vector of a letter, and of a phoneme."""
-    units: Count = 184
+    units: int = 184
     """Size of an LSTM of the encoder, in each direction."""
-    layers: Count = 3
+    layers: int = 3
     """Bidirectional layers of the encoder."""
-    decoder_units: Count = 256
+    decoder_units: int = 256
     """Sizes of the decoder's LSTM and of its attention."""
-    dropout: Dropout = 0.25
+    dropout: float = 0.25
     """Share of the inputs of each layer that is dropped in training."""
+
+    def __post_init__(self):
+        checks.positive_ints(self, "embedding", "units", "layers", "decoder_units")
+        checks.check(self, "dropout", "from 0 to below 1", lambda x: 0 <= x < 1)
 
     @functools.cached_property
     def encoder(self):
-        """The cell of one layer and direction."""
-        return jaxrnn.LSTMCell(self.units)
+        """The cell of each layer, in one direction: what the next one reads drops."""
+        keep, cell = 1 - self.dropout, jaxrnn.LSTMCell(self.units)
+        first = jaxrnn.DropoutWrapper(cell, input_keep_prob=keep, output_keep_prob=keep)
+        other = jaxrnn.DropoutWrapper(cell, output_keep_prob=keep)
+        return [first] + [other] * (self.layers - 1)
+
+    @functools.cached_property
+    def attention(self):
+        """The decoder's LSTM, which attends to the encoder's outputs."""
+        return self._attention(alignment_history=False)
+
+    @functools.cached_property
+    def watched_attention(self):
+        """The same, and its state collects where it looks."""
+        return self._attention(alignment_history=True)
 
     @functools.cached_property
     def decoder(self):
-        """An LSTM that attends to the encoder's outputs."""
-        return self._decoder(alignment_history=False)
+        """The same with dropout; without a key it drops nothing."""
+        keep = 1 - self.dropout
+        return jaxrnn.DropoutWrapper(self.attention, keep, keep)
 
-    @functools.cached_property
-    def watched_decoder(self):
-        """The same, and its state collects where it looks."""
-        return self._decoder(alignment_history=True)
-
-    def _decoder(self, alignment_history):
+    def _attention(self, alignment_history):
         size = self.decoder_units
         mechanism = contrib.LuongAttention(size, memory_depth=2 * self.units)
         return contrib.AttentionWrapper(
@@ -71,7 +83,7 @@ def init(net, key):
     layers = []
     for n, key_n in enumerate(jax.random.split(of_layers, net.layers)):
         inputs = vector(2 * net.units if n else net.embedding)
-        fw, bw = (net.encoder.init(key, inputs) for key in jax.random.split(key_n))
+        fw, bw = (net.encoder[n].init(key, inputs) for key in jax.random.split(key_n))
         layers.append({"fw": fw, "bw": bw})
     glorot = jax.nn.initializers.glorot_normal()
     return {
@@ -88,19 +100,27 @@ def init(net, key):
     }
 
 
-def encode(net, params, letters, letter_count, drop=lambda x: x):
-    """The memory `[rows, size, 2 * units]`: each letter in its context."""
-    x = params["read"][letters]
-    for layer in params["encoder"]:
-        outputs, _ = jaxrnn.bidirectional_dynamic_rnn(
-            net.encoder.bind(layer["fw"]),
-            net.encoder.bind(layer["bw"]),
-            drop(x),
-            letter_count,
-            dtype=jnp.float32,
+def encode(net, params, letters, letter_count, key=None):
+    """The memory `[rows, size, 2 * units]`: each letter in its context.
+
+    Without a key nothing is dropped.
+    """
+    bind = lambda name, i: [
+        cell.bind(
+            layer[name], key if key is None else jax.random.fold_in(key, 2 * n + i)
         )
-        x = jnp.concatenate(outputs, axis=-1)
-    return drop(x)
+        for n, (cell, layer) in enumerate(
+            zip(net.encoder, params["encoder"], strict=True)
+        )
+    ]
+    memory, _, _ = jaxrnn.stack_bidirectional_dynamic_rnn(
+        bind("fw", 0),
+        bind("bw", 1),
+        params["read"][letters],
+        dtype=jnp.float32,
+        sequence_length=letter_count,
+    )
+    return memory
 
 
 def project(params, outputs):
@@ -108,36 +128,40 @@ def project(params, outputs):
     return outputs @ params["project"]["kernel"] + params["project"]["bias"]
 
 
+def shifted(phonemes):
+    """What the decoder reads to write these: START, then all but the last."""
+    return jnp.pad(phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
+
+
 # Training
 
 
 def compute_logits(net, params, batch, key):
     """Logits `[rows, size, WRITTEN]` by teacher forcing, with dropout."""
-    keys = iter(jax.random.split(key, net.layers + 3))
-    drop = lambda x: dropped(next(keys), net.dropout, x)
-    memory = encode(net, params, batch.letters, batch.letter_count, drop)
-    fed = jnp.pad(batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
+    of_encoder, of_decoder = jax.random.split(key)
+    memory = encode(net, params, batch.letters, batch.letter_count, of_encoder)
     outputs, _ = jaxrnn.dynamic_rnn(
-        net.decoder.bind(params["decoder"]),
-        drop(params["written"][fed]),
+        net.decoder.bind(params["decoder"], of_decoder),
+        params["written"][shifted(batch.phonemes)],
         batch.phoneme_count,
-        initial_state=net.decoder.initial_state(memory, batch.letter_count),
+        initial_state=net.attention.initial_state(memory, batch.letter_count),
         dtype=jnp.float32,
     )
-    return project(params, drop(outputs))
+    return project(params, outputs)
 
 
 def cross_entropy(logits, batch, smoothing):
     """The mean of the phonemes and the ends, a share of each target smoothed."""
-    targets = optax.smooth_labels(jax.nn.one_hot(batch.phonemes, WRITTEN), smoothing)
-    losses = optax.softmax_cross_entropy(logits, targets)
+
+    def smoothed(labels, logits):
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, WRITTEN), smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
+
     is_valid = jnp.arange(logits.shape[1]) < batch.phoneme_count[:, None]
-    return jnp.sum(losses * is_valid) / jnp.sum(is_valid)
-
-
-def dropped(key, rate, x):
-    """Zeros for a share of the array, the rest scaled up."""
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+    weights = is_valid.astype(logits.dtype)
+    return contrib.sequence_loss(
+        logits, batch.phonemes, weights, softmax_loss_function=smoothed
+    )
 
 
 # Files
@@ -152,25 +176,23 @@ def save(path, net, params):
     np.savez_compressed(path, net=json.dumps(dataclasses.asdict(net)), **arrays)
 
 
-def read_net_file(word):
-    """The path of a file that `save` wrote whole."""
-    path = read_file(word)
+def load(path):
+    """`(net, params)` from a file that `save` wrote, the parameters as float32."""
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else ()
     if "net.npy" not in names:
-        raise ValueError(f"{path} is not a whole file of g2p.train")
-    return path
-
-
-NetFile = Annotated[Path, flag(Path, read_net_file)]
-
-
-def load(path):
-    """`(net, params)` from the file, the parameters as float32."""
+        raise SystemExit(f"{path} is not a whole file of g2p.train")
     with np.load(path) as file:
         net = Net(**json.loads(file["net"].item()))
         like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))
         read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)
         return net, jax.tree_util.tree_map_with_path(read, like)
+
+
+def load_all(paths):
+    """`(nets, params)`, two tuples, from one file or more."""
+    if not paths:
+        raise SystemExit("--paths needs one file or more")
+    return tuple(zip(*map(load, paths), strict=True))
 
 
 def name_of(path):

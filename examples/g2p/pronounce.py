@@ -8,13 +8,10 @@ It reads the committed model. From the folder `examples`:
 
 import functools
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tyro
-from flag_types import Count, Picture
 from matplotlib.figure import Figure
-from tyro.constructors import PrimitiveConstructorSpec
 
 from . import data, decoding, model
 
@@ -26,27 +23,8 @@ def read_word(word):
     """The word, in small letters."""
     word = word.lower()
     if not 1 <= len(word) <= LONGEST or set(word) - set(data.LETTERS):
-        raise ValueError(f"must be 1 to {LONGEST} letters or apostrophes, got {word!r}")
+        raise SystemExit(f"{word!r} is not 1 to {LONGEST} letters or apostrophes")
     return word
-
-
-def read_words(words):
-    """The words of a command, of which there is one at least."""
-    if not words:
-        raise ValueError("must be one word or more")
-    return tuple(map(read_word, words))
-
-
-Words = Annotated[
-    tuple[str, ...],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="WORD...",
-        instance_from_str=read_words,
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=list,
-    ),
-]
 
 
 def draw(path, net, params, found):
@@ -81,10 +59,10 @@ def draw_panel(axes, word, phonemes, weights):
 
 
 def main(
-    words: tyro.conf.Positional[Words],
-    path: model.NetFile = model.COMMITTED,
-    beams: Count = 8,
-    figure: Picture = Path("g2p_attention.png"),
+    words: tyro.conf.Positional[tuple[str, ...]],
+    path: Path = model.COMMITTED,
+    beams: int = 8,
+    figure: Path = Path("g2p_attention.png"),
 ):
     """Prints a line for each word, and draws.
 
@@ -94,6 +72,9 @@ def main(
         beams: Width of the beam search.
         figure: Where to draw.
     """
+    words = tuple(map(read_word, words))
+    if not words:
+        raise SystemExit("give one word or more")
     net, params = model.load(path)
     search = functools.partial(decoding.beam_search, beams=beams)
     found = decoding.pronounce((net,), (params,), words, search, rows=len(words))

@@ -1,23 +1,54 @@
-"""How wrong pronunciations are."""
+"""How wrong pronunciations are, and how sure that is."""
 
 import numpy as np
+from scipy import stats
+
+SAMPLES = 2000
+
+
+# Files
+
+
+def write(path, found):
+    """Writes a line `word, cost, phonemes` for each word, as `g2p.baseline` does."""
+    lines = (f"{word}\t0\t{' '.join(phonemes)}\n" for word, phonemes in found.items())
+    path.write_text("".join(lines))
+
+
+def read_all(path):
+    """`{word: [(phonemes, log-probability), ...]}` from such a file, the best first."""
+    found = {}
+    for line in path.read_text().splitlines():
+        word, cost, phonemes = line.split("\t")
+        found.setdefault(word, []).append((tuple(phonemes.split()), -float(cost)))
+    return found
+
+
+def read(path):
+    """`{word: phonemes}`, the best pronunciations in such a file."""
+    return {word: entries[0][0] for word, entries in read_all(path).items()}
+
+
+# Rates
 
 
 def words_wrong(found, words):
     """For each word whether none of its pronunciations was found, `[words]`."""
-    return np.array([found[word] not in words[word] for word in words])
+    return np.array([found.get(word) not in words[word] for word in words])
 
 
 def words_wrong_by_first(found, words):
     """The same, where only a word's first pronunciation counts."""
-    return np.array([found[word] != words[word][0] for word in words])
+    return np.array([found.get(word) != words[word][0] for word in words])
 
 
 def phonemes_wrong(found, words):
     """Edits to the nearest pronunciation, and the phonemes in it, both `[words]`."""
     nearest = []
     for word, pronunciations in words.items():
-        edits = [(edit_distance(found[word], p), len(p)) for p in pronunciations]
+        edits = [
+            (edit_distance(found.get(word, ()), p), len(p)) for p in pronunciations
+        ]
         nearest.append(min(edits))
     return tuple(np.array(nearest).T)
 
@@ -31,3 +62,68 @@ def edit_distance(a, b):
             replaced = diagonal + (x != y)
             diagonal, row[j] = row[j], min(replaced, row[j] + 1, row[j - 1] + 1)
     return row[-1]
+
+
+# How sure
+
+
+def bootstrap(wrong, of):
+    """`sum(wrong) / sum(of)`, and 95 % of such rates of words drawn anew.
+
+    Args:
+        wrong: What is wrong in each word.
+        of: Out of how many.
+    """
+    random, n = np.random.default_rng(0), len(wrong)
+    drawn = (random.integers(n, size=n) for _ in range(SAMPLES))
+    rates = [wrong[rows].sum() / of[rows].sum() for rows in drawn]
+    return wrong.sum() / of.sum(), *np.quantile(rates, [0.025, 0.975])
+
+
+def measure(found, words):
+    """The rates by name, each with its interval."""
+    ones = np.ones(len(words))
+    return {
+        "words wrong": bootstrap(words_wrong(found, words), ones),
+        "by the first pronunciation": bootstrap(
+            words_wrong_by_first(found, words), ones
+        ),
+        "phonemes wrong": bootstrap(*phonemes_wrong(found, words)),
+    }
+
+
+def print_rates(rates):
+    """A row for each search, a column for each rate."""
+    names = next(iter(rates.values()))
+    print(f"\n| search | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}")
+    for search, row in rates.items():
+        cells = (
+            f"{100 * x:.2f} % ({100 * a:.2f}-{100 * b:.2f})" for x, a, b in row.values()
+        )
+        print(f"| {search} | {' | '.join(cells)} |")
+
+
+def paired(wrong, other):
+    """`(difference, half of its 95 % interval, p)` of the shares of the same words.
+
+    McNemar's test: if both are equally good, each of the words that one alone gets
+    wrong is as likely to be the other's.
+
+    Args:
+        wrong: Whether each word is wrong, bool `[words]`.
+        other: The same for the other system.
+    """
+    first, second = (wrong & ~other).sum(), (other & ~wrong).sum()
+    n, difference, both = len(wrong), (first - second) / len(wrong), first + second
+    half = 1.96 * np.sqrt(both / n - difference**2) / np.sqrt(n)
+    return difference, half, stats.binomtest(first, both).pvalue if both else 1.0
+
+
+def print_paired(found, other, words):
+    """The difference of the shares of words that are wrong."""
+    both = words_wrong(found, words), words_wrong(other, words)
+    difference, half, p = paired(*both)
+    print(
+        f"\nWords wrong, less those of the other, {100 * both[1].mean():.2f} %: "
+        f"{100 * difference:+.2f} ± {100 * half:.2f} points, p = {p:.3f} (McNemar)."
+    )

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from flag_types import Count
 from tqdm import tqdm
 
 from . import data, flax_net, model, train
@@ -81,7 +80,7 @@ def both(config):
 
 def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = train.FULL,
-    rounds: Count = 10,
+    rounds: int = 10,
 ):
     """Prints the seconds of an epoch and of compilation, and the memory.
 

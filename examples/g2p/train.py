@@ -4,10 +4,11 @@ From the folder `examples`:
 
     pip install -e '..[examples]'
     python -m g2p.train
-    python -m g2p.train --quick --folder g2p_quick
+    python -m g2p.train --seed 1
+    python -m g2p.train --quick
 
-It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder. README.md
-says what comes out.
+It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder
+for each seed. README.md says what comes out.
 """
 
 import dataclasses
@@ -22,11 +23,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import tyro
-from distributed.checkpoints import open_folder
-from flag_types import Count, Folder, Positive, Seed, Share
 from tqdm import tqdm
 
-from . import curve, data, decoding, model, scores
+from . import checks, curve, data, decoding, model, scores
 from .log import Log
 from .model import Net
 
@@ -36,20 +35,28 @@ class Config:
     """The net and its training; each field is a flag."""
 
     net: Annotated[Net, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Net)
-    epochs: Count = 24
+    epochs: int = 24
     """How often each pronunciation is read."""
-    rows: Count = 128
+    rows: int = 128
     """Words of a step."""
-    learning_rate: Positive = 1e-3
+    learning_rate: float = 1e-3
     """Adam's greatest rate, after the first twentieth of the steps."""
-    smoothing: Share = 0.1
+    smoothing: float = 0.1
     """Share of a target that is divided among all phonemes and the end."""
-    averaging: Share = 0.999
+    averaging: float = 0.999
     """How much of the mean of the parameters is kept in a step; the mean is saved."""
-    seed: Seed = 0
+    seed: int = 0
     """Of the parameters, the dropout and the order of the words."""
-    save_every: Count = 1000
+    save_every: int = 1000
     """Steps from checkpoint to checkpoint."""
+
+    def __post_init__(self):
+        checks.positive_ints(self, "epochs", "rows", "save_every")
+        positive = lambda x: 0 < x < float("inf")
+        checks.check(self, "learning_rate", "finite and above 0", positive)
+        for name in ("smoothing", "averaging"):
+            checks.check(self, name, "from 0 to 1", lambda x: 0 <= x <= 1)
+        checks.check(self, "seed", "from 0 to 2147483647", lambda n: 0 <= n < 2**31)
 
 
 FULL = Config()
@@ -102,6 +109,12 @@ def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
     return State(params, mean, optimizer_state), loss
 
 
+def open_checkpoints(folder, every):
+    """A manager of the checkpoints in `folder`, of which it keeps two."""
+    options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=2)
+    return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
+
+
 def restore(manager, state):
     """The steps done and the state after them, from the last complete checkpoint."""
     done = manager.latest_step()
@@ -141,7 +154,7 @@ def fit(config, train, dev, folder):
     batches = data.Training(train, config.rows, config.seed)
     steps, losses = config.epochs * batches.per_epoch, []
     params = model.init(config.net, jax.random.key(config.seed))
-    with open_folder(folder / "checkpoints", config.save_every) as manager:
+    with open_checkpoints(folder, config.save_every) as manager:
         done, state = restore(manager, start(config, steps, params))
         log = Log(folder / "log.jsonl", done)
         bar = tqdm(range(done, steps), initial=done, total=steps, unit="step")
@@ -161,7 +174,7 @@ def fit(config, train, dev, folder):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = FULL,
-    folder: Folder = Path("g2p_output"),
+    folder: Path | None = None,
     quick: bool = False,
 ):
     """Trains or goes on training.
@@ -169,12 +182,14 @@ def main(
     Args:
         config: The net and its training.
         folder: For checkpoints, `log.jsonl` and `model.npz`; what is in it is
-            continued.
+            continued. Without one it is `g2p_<seed>`, or `g2p_quick`.
         quick: Train a small net for a few minutes instead; with no flags but `folder`.
     """
     if quick and config != FULL:
         raise SystemExit("--quick sets the net and its training: drop the other flags")
     config = QUICK if quick else config
+    folder = folder or Path("g2p_quick" if quick else f"g2p_{config.seed}")
+    folder.mkdir(parents=True, exist_ok=True)
     claim(folder, config)
     train, dev, _ = data.split(data.load())
     mean, entries = fit(config, train, dev, folder)

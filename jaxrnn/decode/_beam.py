@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import error_note
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from ._beam_rows import map_rows as map_rows, reordered, repeated, tile
+from ._beam_rows import (
+    map_rows as map_rows,
+    reordered,
+    repeated,
+    run_beams,
+    tile,
+    tile_model,
+)
 from ._checks import FINITE, as_int, as_number
-from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, run, to_time
+from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, to_time
 
 # The beams of an example are chosen among width * vocab, numbered in int32; and the
 # state has as many rows: a greater width exhausts the memory.
@@ -137,12 +143,7 @@ def beam_search(
     caller = "decode.beam_search"
     model = Model(caller, embed, project, initial_state, start_ids, end_id)
     loop = _make(model, beam_width, length_penalty)
-    with error_note(
-        f"{caller}: the cell, `embed` and `project` are run on batch * beam_width = "
-        f"{loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` to memories "
-        "over which they close."
-    ):
-        return run(cell, loop, max_time)
+    return run_beams(cell, loop, max_time)
 
 
 class Beams(NamedTuple):
@@ -286,10 +287,7 @@ def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
     width = as_width(caller, beam_width)
     fix = "0 is for none."
     penalty = as_number(caller, "length_penalty", length_penalty, FINITE, fix)
-    state = tile(caller, "initial_state", model.initial_state, width)
-    ids = repeated(model.start_ids, width)
-    tiled = dataclasses.replace(model, initial_state=state, start_ids=ids)
-    return BeamLoop(tiled, width, penalty)
+    return BeamLoop(tile_model(model, width), width, penalty)
 
 
 def as_width(caller: str, beam_width: Any, name: str = "beam_width") -> int:

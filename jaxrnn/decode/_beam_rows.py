@@ -1,16 +1,18 @@
 """Rows of beams: the state of a cell has a row for each beam of each example."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe
+from .._base.errors import describe, error_note
 from .._base.inputs import as_state
 from .._base.read_only import is_read_only
 from .._base.trees import is_tensor_array, named_leaves
-from .._base.typing import Array, PyTree
+from .._base.typing import Array, PyTree, RNNCellLike
+from ._model import Decoded, Loop, Model, run
 
 
 def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
@@ -28,6 +30,27 @@ def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
             )
     tree = as_state(caller, name, tree)
     return map_rows(lambda x: repeated(x, width), tree)
+
+
+def tile_model(model: Model, width: int) -> Model:
+    """The model with `width` rows for each of its rows.
+
+    Raises:
+        ValueError: If the state holds a TensorArray.
+    """
+    state = tile(model.caller, "initial_state", model.initial_state, width)
+    ids = repeated(model.start_ids, width)
+    return dataclasses.replace(model, initial_state=state, start_ids=ids)
+
+
+def run_beams(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
+    """`run` of a loop whose model is tiled."""
+    with error_note(
+        f"{loop.model.caller}: the cell, `embed` and `project` are run on batch * "
+        f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
+        "to memories over which they close."
+    ):
+        return run(cell, loop, max_time)
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:

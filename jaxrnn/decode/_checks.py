@@ -20,16 +20,37 @@ def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
         TypeError: If they are not integers.
         ValueError: If they are not a vector.
     """
-    wanted = f"{caller}: `{name}` must be integers [batch]"
-    try:
-        ids = jnp.asarray(start_ids)
-    except (TypeError, ValueError):
-        raise TypeError(f"{wanted}, got {describe(start_ids)}.") from None
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(f"{wanted}, got {describe(ids)}. Cast them to jnp.int32.")
+    ids = _as_ids(wanted := f"{caller}: `{name}` must be integers [batch]", start_ids)
     if ids.ndim != 1:
         raise ValueError(f"{wanted}, got {describe(ids)}. Give one id for each row.")
     return ids.astype(jnp.int32)
+
+
+def as_sequences(caller: str, ids: Any, rows: int) -> Array:
+    """Given sequences as int32 `[rows, time]` or `[rows, beam, time]`.
+
+    Raises:
+        TypeError: If they are not integers.
+        ValueError: If they have another number of axes or rows.
+    """
+    wanted = f"{caller}: `ids` must be integers [batch, time] or [batch, beam, time]"
+    ids = _as_ids(wanted, ids)
+    if ids.ndim not in (2, 3) or ids.shape[0] != rows:
+        raise ValueError(
+            f"{wanted} with {rows} rows, got {describe(ids)}. Give one sequence, or "
+            "one for each beam, for each of `start_ids`."
+        )
+    return ids.astype(jnp.int32)
+
+
+def _as_ids(wanted: str, ids: Any) -> Array:
+    try:
+        array = jnp.asarray(ids)
+    except (TypeError, ValueError):
+        raise TypeError(f"{wanted}, got {describe(ids)}.") from None
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{wanted}, got {describe(array)}. Cast them to jnp.int32.")
+    return array
 
 
 def as_int(

@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import json
-import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +19,10 @@ from g2p import (
     decoding,
     evaluate,
     flax_net,
+    hybrid,
     log,
     model,
+    neighbours,
     pronounce,
     scores,
     time_epoch,
@@ -80,7 +85,7 @@ def test_phonemes_that_count_as_one():
 
 def test_an_interval_holds_the_rate_and_has_its_width():
     wrong = np.arange(1000) % 4 == 0
-    rate, low, high = evaluate.bootstrap(wrong, np.ones(1000))
+    rate, low, high = scores.bootstrap(wrong, np.ones(1000))
     assert rate == 0.25
     assert high - low == pytest.approx(2 * 1.96 * (0.25 * 0.75 / 1000) ** 0.5, rel=0.1)
     assert low < rate < high
@@ -128,6 +133,46 @@ def test_the_mean_of_nets_is_that_of_their_probabilities(params, words):
     mean = sum(map(jax.nn.softmax, logits)) / 2
     likeliest = mean[0].argmax(axis=-1)[: len(written[:8])]
     np.testing.assert_array_equal(batch.phonemes[0, : len(likeliest)], likeliest)
+
+
+@pytest.mark.slow
+def test_dropout_is_that_of_the_step_and_scales(params, words):
+    """Another key, other logits; on average the memory is that without dropout."""
+    batch = data.Training(words, 16, seed=0)[0]
+    letters = batch.letters, batch.letter_count
+    logits = [model.compute_logits(SMALL, params, batch, k) for k in (KEY, KEY)]
+    np.testing.assert_array_equal(*logits)
+    other = model.compute_logits(SMALL, params, batch, jax.random.key(2))
+    assert not np.allclose(logits[0], other)
+    net = dataclasses.replace(SMALL, layers=1)  # Its inputs and its outputs drop.
+    memory = np.asarray(
+        model.encode(net, params | {"encoder": params["encoder"][:1]}, *letters, KEY)
+    )
+    inside = np.arange(memory.shape[1]) < batch.letter_count[:, None]
+    assert np.mean(memory[inside] == 0) == pytest.approx(SMALL.dropout, abs=0.02)
+
+
+def test_the_loss_is_the_mean_of_the_phonemes_and_the_ends():
+    batch = data.make_batch([("cat", ("K", "AE", "T")), ("a", ("EY",))], 5, 3)
+    logits = np.random.default_rng(0).normal(size=(3, 5, model.WRITTEN))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    losses = [
+        -0.8 * log_probs[i, t, batch.phonemes[i, t]] - 0.2 * log_probs[i, t].mean()
+        for i in range(2)
+        for t in range(batch.phoneme_count[i])
+    ]
+    loss = model.cross_entropy(jnp.asarray(logits), batch, 0.2)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_folder_can_be_copied_out(tmp_path):
+    """What it imports are its own files and packages that are installed."""
+    folder = Path(model.__file__).parent
+    shutil.copytree(folder, tmp_path / "sounds")
+    names = "pronounce, train, evaluate, baseline, time_epoch"
+    command = [sys.executable, "-c", f"from sounds import {names}"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
 
 @pytest.mark.slow
@@ -204,18 +249,34 @@ def test_words_are_pronounced_and_drawn(saved, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("word", ["naïve", "two words", "a" * 30, ""])
-def test_what_is_no_word_is_refused(refusal, word):
-    assert "letters or apostrophes" in refusal(pronounce.main, "cat", word)
+def test_what_is_no_word_is_refused(word):
+    with pytest.raises(SystemExit, match="letters or apostrophes"):
+        pronounce.main(("cat", word))
 
 
-def test_files_that_hold_no_net_are_refused(refusal, tmp_path):
-    assert "there is no file" in refusal(pronounce.main, "cat", "--path", "none.npz")
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--units", "0", "at least 1, got 0"),
+        ("--dropout", "1", r"from 0 to below 1, got 1\.0"),
+        ("--rows", "-1", "at least 1, got -1"),
+        ("--learning-rate", "nan", "finite and above 0, got nan"),
+        ("--smoothing", "2", r"from 0 to 1, got 2\.0"),
+        ("--seed", "-1", "from 0 to 2147483647, got -1"),
+    ],
+)
+def test_wrong_flags_are_refused(flag, value, said):
+    with pytest.raises(SystemExit, match=f"{flag} must be {said}"):
+        tyro.cli(train.main, args=[flag, value])
+
+
+def test_files_that_hold_no_net_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", x=np.zeros(2))
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "part.npz").write_bytes(model.COMMITTED.read_bytes()[:100_000])
-    for name in ("other.npz", "text.npz", "part.npz"):
-        said = refusal(pronounce.main, "cat", "--path", str(tmp_path / name))
-        assert "is not a whole file of g2p.train" in " ".join(said.split())
+    for name in ("other.npz", "text.npz", "part.npz", "none.npz"):
+        with pytest.raises(SystemExit, match=r"is not a whole file of g2p\.train"):
+            model.load(tmp_path / name)
     with pytest.raises(SystemExit, match="one file or more"):
         evaluate.main(paths=())
 
@@ -251,8 +312,9 @@ def test_a_batch_must_be_filled(short_words):
         data.Training(short_words, 500, seed=0)
 
 
-def test_there_must_be_a_word(refusal):
-    assert "one word or more" in refusal(pronounce.main)
+def test_there_must_be_a_word():
+    with pytest.raises(SystemExit, match="one word or more"):
+        pronounce.main(())
 
 
 @pytest.mark.slow
@@ -294,23 +356,85 @@ def test_an_epoch_is_timed(words, monkeypatch, capsys):
         assert training.of_epoch(min, batches) == 25.0
 
 
-FAKE = """#!/bin/sh
-# Learns the lexicon by heart.
-case $1 in
-  train) cp "$4" "$3.words" && mv "$3.words" "$3" ;;
-  predict) while read -r word || [ -n "$word" ]; do grep "^$word " "$3"; done ;;
-esac
-"""
+def test_mcnemar():
+    """The p-value by hand: 1 or fewer, or 7 or more, of 8 throws of a coin."""
+    wrong, other = np.zeros((2, 100), bool)
+    wrong[:20], other[19:21] = True, True
+    wrong[7:19] = False  # 7 of one alone, 1 of the other alone, 1 of both.
+    difference, half, p = scores.paired(wrong, other)
+    assert difference == pytest.approx(0.06)
+    assert p == pytest.approx((1 + 8) * 2 / 2**8)
+    assert half == pytest.approx(1.96 * np.std(wrong.astype(int) - other) / 10)
+    assert scores.paired(wrong, wrong)[2] == 1
+
+
+def test_neighbours():
+    train = {"cities": [("S",)], "walk": [("W", "AO", "K")], "its": [("IH", "T", "S")]}
+    known = neighbours.Neighbours(train)
+    for word in ("city", "walked", "walker", "walks", "walk's"):
+        assert known.has(word, [("X",)])
+    assert known.has("wauk", [("W", "AO", "K")])
+    for word in ("wal", "walkie", "it", "ing"):  # A stem has three letters.
+        assert not known.has(word, [("X",)])
+
+
+def fake_phonetisaurus(*command):
+    """Learns the lexicon by heart, and proposes a wrong pronunciation as the second."""
+    if "train" in command:
+        *_, model, lexicon = command
+        return model.write_text(lexicon.read_text())
+    flags = dict(flag.split("=", 1) for flag in command if "=" in flag)
+    known = dict(
+        line.split("\t") for line in Path(flags["--model"]).read_text().splitlines()
+    )
+    words = Path(flags["--wordlist"]).read_text().splitlines()
+    return "".join(
+        f"{w}\t0.5\t{known[w]}\n{w}\t900\tAA\n" if w in known else f"{w}\t0\t\n"
+        for w in words
+    )
+
+
+@pytest.fixture
+def baseline_folder(words, tmp_path, monkeypatch):
+    """What Phonetisaurus writes, if it knows all but 100 of the words."""
+    monkeypatch.setattr(baseline, "run", fake_phonetisaurus)
+    known = dict(list(words.items())[100:])
+    part = dict(list(words.items())[50:150])
+    monkeypatch.setattr(data, "split", lambda _: (known, part, words))
+    rates = baseline.main(tmp_path / "baseline")
+    assert rates["Phonetisaurus, test"]["words wrong"][0] == 100 / 400
+    assert rates["Phonetisaurus, dev"]["words wrong"][0] == 50 / 100
+    return tmp_path / "baseline"
 
 
 @pytest.mark.slow
-def test_phonetisaurus_reads_the_same_words(words, tmp_path, monkeypatch, capsys):
-    command = tmp_path / "phonetisaurus"
-    command.write_text(FAKE)
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    known = dict(list(words.items())[100:])
-    monkeypatch.setattr(data, "split", lambda _: (known, {}, words))
-    rates = baseline.main()
-    assert rates["Phonetisaurus"]["words wrong"][0] == 100 / 400
-    assert "| Phonetisaurus | 25.00 % (" in capsys.readouterr().out
+def test_systems_are_compared_word_by_word(saved, baseline_folder, capsys):
+    file = baseline_folder / "net.tsv"
+    evaluate.main((saved,), beams=2, against=baseline_folder / "test.tsv", save=file)
+    assert "less those of the other, 25.00 %: +7" in capsys.readouterr().out
+    evaluate.main((saved,), beams=2, against=file)
+    assert "+0.00 ± 0.00 points, p = 1.000 (McNemar)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_hybrid_is_chosen_by_dev(saved, baseline_folder, capsys, words):
+    """An untrained net adds nothing to a system that knows words by heart."""
+    rates = hybrid.main((saved,), baseline_folder, beams=2)
+    assert "The weight is" in capsys.readouterr().out
+    assert rates["hybrid, dev"]["words wrong"][0] == pytest.approx(0.5, abs=0.02)
+    nets, params = model.load_all((saved,))
+    listed = scores.read_all(baseline_folder / "dev.tsv")
+    some = dict(list(words.items())[98:106])
+    both = hybrid.Candidates(nets, params, some, listed, 3)
+    still = dataclasses.replace(nets[0], dropout=0.0)
+    for word, entries in listed.items():
+        if word in some:
+            (phonemes, other), *_ = entries
+            at = both.proposed[word].index(phonemes)
+            batch = data.make_batch([(word, phonemes)], 29, 1)
+            logits = model.compute_logits(still, params[0], batch, KEY)
+            log_probs = jax.nn.log_softmax(logits[0])
+            ids = data.to_ids(phonemes)
+            expected = log_probs[np.arange(len(ids)), np.array(ids)].sum().item()
+            assert both.ours[word][at] == pytest.approx(expected, rel=1e-4)
+            assert both.others[word][at] == other

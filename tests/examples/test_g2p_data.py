@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from data import make_cmudict
-from g2p import data
+from g2p import data, make_cmudict
 
 SOURCE = """\
 'tis T IH1 Z

@@ -119,6 +119,7 @@ OURS = {
     "FunctionCell",
     "StateSaver",
     "concat_packed",
+    "ensemble",
     "memory_plan",
     "native_status",
     "pack_sequences",

@@ -1,0 +1,118 @@
+"""The net and Phonetisaurus together: one chooses among what both propose.
+
+The candidates are the net's beams and the ten best of Phonetisaurus. A candidate's
+score is the net's log-probability plus `weight` times that of Phonetisaurus. Candidates
+that Phonetisaurus does not propose count as its last one. The weight is the best for
+the words of dev. From the folder `examples`:
+
+    python -m g2p.baseline
+    python -m g2p.hybrid
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from . import baseline, data, decoding, model, scores
+
+WEIGHTS = np.arange(0, 1.51, 0.05)
+
+
+def propose(nets, params, words, listed, beams):
+    """`{word: pronunciations}`: the nets' beams, and what Phonetisaurus lists."""
+    search = functools.partial(decoding.all_beams, beams=beams)
+    run = lambda batch, _: search(nets, params, batch.letters, batch.letter_count)
+    proposed = {}
+    for word, ids in decoding.in_batches(run, words).items():
+        own = map(data.to_phonemes, ids)
+        others = (phonemes for phonemes, _ in listed.get(word, ()))
+        proposed[word] = list(dict.fromkeys([*own, *others]))
+    return proposed
+
+
+def by_nets(nets, params, proposed):
+    """`{word: log-probabilities}` of the nets for the proposed pronunciations."""
+    most = max(map(len, proposed.values()))
+    longest = max(len(phonemes) for each in proposed.values() for phonemes in each)
+
+    def score(batch, words):
+        ids = np.full((len(batch.letters), most, longest + 1), data.END, np.int32)
+        for i, word in enumerate(words):
+            for j, phonemes in enumerate(proposed[word]):
+                ids[i, j, : len(phonemes) + 1] = data.to_ids(phonemes)
+        return decoding.score(nets, params, batch.letters, batch.letter_count, ids)
+
+    found = decoding.in_batches(score, proposed)
+    return {word: found[word][: len(each)] for word, each in proposed.items()}
+
+
+def by_phonetisaurus(listed, proposed):
+    """The same of Phonetisaurus; what it does not list counts as its last."""
+    found = {}
+    for word, each in proposed.items():
+        known = dict(reversed(listed.get(word, [])))  # The first of equal ones counts.
+        last = min(known.values(), default=0.0)
+        found[word] = np.array([known.get(phonemes, last) for phonemes in each])
+    return found
+
+
+class Candidates:
+    """The pronunciations that both propose, with the scores of both.
+
+    Args:
+        nets: As in `decoding.pronounce`, as are `params` and `words`.
+        params: The parameters.
+        words: What to read.
+        listed: What Phonetisaurus proposes, as `scores.read_all` returns it.
+        beams: Width of the beam search.
+    """
+
+    def __init__(self, nets, params, words, listed, beams):
+        self.proposed = propose(nets, params, words, listed, beams)
+        self.ours = by_nets(nets, params, self.proposed)
+        self.others = by_phonetisaurus(listed, self.proposed)
+
+    def choose(self, weight):
+        """`{word: phonemes}`, those with the best sum."""
+        best = lambda word: np.argmax(self.ours[word] + weight * self.others[word])
+        return {word: each[best(word)] for word, each in self.proposed.items()}
+
+
+def main(
+    paths: tuple[Path, ...] = (model.COMMITTED,),
+    folder: Path = baseline.FOLDER,
+    beams: int = 8,
+):
+    """Chooses the weight by dev, and prints the error rates of dev and test.
+
+    Args:
+        paths: The net; or several, whose probabilities are averaged.
+        folder: What `g2p.baseline` wrote.
+        beams: Width of the beam search.
+    """
+    nets, params = model.load_all(paths)
+    _, dev, test = data.split(data.load())
+    parts = {"dev": dev, "test": test}
+    candidates = {
+        part: Candidates(
+            nets, params, words, scores.read_all(folder / f"{part}.tsv"), beams
+        )
+        for part, words in parts.items()
+    }
+    found = map(candidates["dev"].choose, WEIGHTS)
+    weight = WEIGHTS[
+        np.argmin([scores.words_wrong(each, dev).mean() for each in found])
+    ]
+    print(f"The weight is {weight:.2f}.")
+    rates = {
+        f"hybrid, {part}": scores.measure(candidates[part].choose(weight), words)
+        for part, words in parts.items()
+    }
+    scores.print_rates(rates)
+    return rates
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,142 @@
+"""Several models that decode together."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import check_instance, check_is_cell
+from .._base.cell_keys import cell_at_step
+from .._base.errors import describe, is_array
+from .._base.inputs import as_state
+from .._base.read_only import has_read_only
+from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
+
+_CALLER = "decode.ensemble"
+_PARTS = "cell", "embed", "project", "initial_state"
+
+
+def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several models as one, which predicts the mean of their probabilities.
+
+    The result goes to any decoder, to its loop function and to `score`:
+
+        together = decode.ensemble([model_a, model_b])
+        decode.beam_search(
+            **together, start_ids=start_ids, end_id=0, max_time=20, beam_width=4
+        )
+
+    The models may have different cells, sizes and states; they share the vocabulary.
+
+    Args:
+        models: A list or tuple with the arguments of each model by name: a dict of its
+            `cell`, `embed`, `project` and `initial_state`, as in `greedy`.
+
+    Returns:
+        A dict of these four arguments for all models at once. Inputs, states and
+        outputs are tuples with an entry for each model. `project` returns the logarithm
+        of the mean of the models' probabilities, at least in float32.
+
+    Raises:
+        TypeError: If `models` is not a list or tuple of dicts, or an entry is of the
+            wrong kind.
+        ValueError: If there is no model, or a dict has other entries than the four; in
+            the loop, if the models' logits differ in shape.
+    """
+    check_instance(_CALLER, "models", models, list | tuple, "a list of dicts")
+    if not models:
+        raise ValueError(f"{_CALLER}: `models` must hold at least one model, got none.")
+    checked = [_checked(f"models[{i}]", model) for i, model in enumerate(models)]
+    cells, embeds, projects, states = zip(*checked, strict=True)
+
+    def project(outputs: tuple[PyTree, ...]) -> Array:
+        pairs = zip(projects, outputs, strict=True)
+        return _log_mean([project(output) for project, output in pairs])
+
+    return {
+        "cell": _Cells(cells),
+        "embed": lambda ids: tuple(embed(ids) for embed in embeds),
+        "project": project,
+        "initial_state": states,
+    }
+
+
+def _checked(name: str, model: Any) -> tuple[Any, ...]:
+    """The four parts of a model."""
+    fix = "It holds the arguments by name: `dict(cell=cell.bind(params), embed=...)`."
+    check_instance(_CALLER, name, model, Mapping, "a dict", fix)
+    if set(model) != set(_PARTS):
+        raise ValueError(
+            f"{_CALLER}: `{name}` must hold `cell`, `embed`, `project` and "
+            f"`initial_state`, got {', '.join(map(repr, model)) or 'nothing'}. Pass "
+            "what the models share, such as `start_ids`, to the decoder."
+        )
+    cell, embed, project, state = (model[part] for part in _PARTS)
+    check_is_cell(_CALLER, f"{name}['cell']", cell)
+    for part in ("embed", "project"):
+        if not callable(model[part]):
+            raise TypeError(
+                f"{_CALLER}: `{name}['{part}']` must be a function, got "
+                f"{describe(model[part])}."
+            )
+    return cell, embed, project, as_state(_CALLER, f"{name}['initial_state']", state)
+
+
+def _log_mean(logits: list[Any]) -> Array:
+    """The logarithm of the mean of the probabilities, `[batch, vocab]`."""
+    first = logits[0]
+    for i, each in enumerate(logits):
+        what = f"{_CALLER}: the logits of `models[{i}]['project']` must be"
+        if not is_array(each) or not jnp.issubdtype(each.dtype, jnp.floating):
+            raise TypeError(f"{what} floating [batch, vocab], got {describe(each)}.")
+        if each.shape != first.shape:
+            raise ValueError(
+                f"{what} {list(first.shape)}, as those of `models[0]` are, got "
+                f"{describe(each)}. The models share a vocabulary."
+            )
+    is_wide = any(each.dtype == jnp.float64 for each in logits)
+    dtype = jnp.float64 if is_wide else jnp.float32
+    wide = jnp.stack([each.astype(dtype) for each in logits])
+    log_probs = jax.nn.log_softmax(wide, axis=-1)
+    # An id that is impossible for all: the derivative of the logarithm is infinite.
+    exists = jnp.any(~jnp.isneginf(log_probs), axis=0)
+    summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
+    return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+    """Cells side by side; inputs, states and outputs are tuples."""
+
+    cells: tuple[RNNCellLike, ...]
+
+    @property
+    def state_size(self) -> Size:
+        return tuple(cell.state_size for cell in self.cells)
+
+    @property
+    def output_size(self) -> Size:
+        return tuple(cell.output_size for cell in self.cells)
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """Those of the cells."""
+        return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
+
+    def start(self, state: PyTree) -> PyTree:
+        """Those of the cells whose states hold a memory; see `RNNCell.start`."""
+        pairs: Any = zip(self.cells, state, strict=True)
+        return tuple(c.start(s) if has_read_only(s) else s for c, s in pairs)
+
+    def at_step(self, t: Array) -> "_Cells":
+        """The cells with the keys of step `t`."""
+        return _Cells(tuple(cell_at_step(cell, t) for cell in self.cells))
+
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """One step of each."""
+        steps = zip(self.cells, inputs, state, strict=True)
+        outputs, states = zip(*(cell(x, s) for cell, x, s in steps), strict=True)
+        return outputs, states

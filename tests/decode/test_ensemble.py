@@ -1,0 +1,210 @@
+"""Ensembles: the mean of the probabilities of NumPy's models."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoders import (
+    END,
+    START,
+    InNumPy,
+    arguments,
+    make_params,
+    padded,
+)
+
+import jaxrnn
+from jaxrnn import contrib, decode
+
+PARTS = ("cell", "embed", "project", "initial_state")
+SHARED = {"start_ids": START, "end_id": END}
+
+
+def member(kind, params, beams=1):
+    given = arguments(kind, params, beams)
+    return {name: given[name] for name in PARTS}
+
+
+def two(beams=1, vocab=3):
+    """Models with different cells: both as one, and their parameters by kind."""
+    by_kind = {
+        "lstm": make_params("lstm", vocab, 1),
+        "gru": make_params("gru", vocab, 2),
+    }
+    models = [member(kind, params, beams) for kind, params in by_kind.items()]
+    return decode.ensemble(models) | SHARED, by_kind
+
+
+class MeanInNumPy(InNumPy):
+    """One row of several models."""
+
+    def __init__(self, by_kind, row):
+        self.models = [InNumPy(kind, p, row) for kind, p in by_kind.items()]
+
+    def start(self):
+        return int(self.models[0].start()[0]), [m.start()[1] for m in self.models]
+
+    def log_probs(self, last, state):
+        pairs = zip(self.models, state, strict=True)
+        log_probs, states = zip(*(m.log_probs(last, s) for m, s in pairs), strict=True)
+        return np.log(np.mean(np.exp(log_probs), axis=0)), states
+
+
+def test_an_ensemble_has_the_mean_of_the_probabilities():
+    together, by_kind = two()
+    models = [MeanInNumPy(by_kind, row) for row in range(2)]
+    ids = np.array([[2, 0, END], [0, 0, 2]])
+    want = [
+        model.score(row)
+        for model, row in zip(models, [[2, 0, END], ids[1]], strict=True)
+    ]
+    greedy, score = jax.jit(
+        lambda: (
+            decode.greedy(**together, max_time=6),
+            decode.score(**together, ids=ids),
+        )
+    )()
+    np.testing.assert_allclose(score, want, atol=1e-12)
+    assert greedy.ids.tolist() == [padded(m.greedy(6), 6) for m in models]
+
+
+def test_wide_beams_of_an_ensemble_equal_enumeration():
+    together, by_kind = two(beams=31)
+    decoded = jax.jit(
+        lambda: decode.beam_search(**together, max_time=4, beam_width=31)
+    )()
+    for row in range(2):
+        model = MeanInNumPy(by_kind, row)
+        found = model.every_sequence(3, 4)
+        want = sorted(((model.score(ids), ids) for ids in found), reverse=True)
+        np.testing.assert_allclose(
+            decoded.scores[row], [s for s, _ in want], atol=1e-12
+        )
+        assert decoded.ids[row].tolist() == [padded(ids, 4) for _, ids in want]
+    np.testing.assert_allclose(jnp.exp(decoded.scores).sum(axis=1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_ensemble_of_equals_is_the_model(count):
+    params = make_params("gru", 4, 5)
+    together = decode.ensemble([member("gru", params)] * count) | SHARED
+    draw = {"max_time": 5, "key": jax.random.key(0)}
+
+    @jax.jit
+    def run():
+        samples = [
+            decode.sample(**g, **draw) for g in (together, arguments("gru", params))
+        ]
+        return samples
+
+    got, want = run()
+    chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
+def attending(seed):
+    """A model whose state holds a memory."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    cell = contrib.AttentionWrapper(
+        jaxrnn.GRUCell(4), contrib.LuongAttention(4, memory_depth=3), 4
+    )
+    table = jax.random.normal(keys[0], (5, 4))
+    memory = jax.random.normal(keys[1], (2, 6, 3))
+    return {
+        "cell": cell.bind(cell.init(keys[2], table[:2])),
+        "embed": lambda ids: table[ids],
+        "project": lambda output: 3 * output @ table.T,
+        "initial_state": cell.initial_state(memory, jnp.array([6, 2])),
+    }
+
+
+def test_an_ensemble_of_cells_that_attend():
+    """Beams share the memories, and the scores of the beams are those found."""
+    together = decode.ensemble([attending(0), attending(1)]) | SHARED
+
+    @jax.jit
+    def run():
+        beams = decode.beam_search(**together, max_time=4, beam_width=3)
+        first = decode.score(**together, ids=beams.ids[:, 0])
+        return beams.scores, decode.score(**together, ids=beams.ids), first
+
+    want, got, first = run()
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    np.testing.assert_allclose(first, want[:, 0], rtol=1e-6)
+
+
+def test_gradients_are_finite_where_an_id_is_impossible():
+    params = make_params("gru", 3, 0)
+    ids = jnp.array([[0, 0, END], [0, END, END]])
+
+    def loss(params, masked):
+        models = [member("gru", params) for _ in range(2)]
+        for model in models[:masked]:
+            project = model["project"]
+            model["project"] = lambda x, p=project: p(x).at[:, 2].set(-jnp.inf)
+        return decode.score(**decode.ensemble(models), **SHARED, ids=ids).sum()
+
+    for masked in (1, 2):
+        gradient = jax.jit(jax.grad(loss), static_argnums=1)(params, masked)
+        chex.assert_tree_all_finite(gradient)
+        assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_members_of_few_bits_are_averaged_in_float32():
+    dtypes = jnp.bfloat16, jnp.float32
+    params = [make_params("gru", 4, 5, dtype=dtype) for dtype in dtypes]
+    together = decode.ensemble([member("gru", p) for p in params]) | SHARED
+    score = jax.jit(
+        lambda: decode.score(**together, ids=jnp.array([[0, END], [2, END]]))
+    )()
+    assert score.dtype == jnp.float32
+    wide = {"gru": jax.tree.map(lambda x: x.astype(jnp.float64), params[1])}
+    want = [MeanInNumPy(wide, row).score([2 * row, END]) for row in range(2)]
+    np.testing.assert_allclose(score, want, rtol=0.1)
+
+
+# Refusals.
+
+MODEL = {"cell": None, "embed": abs, "project": abs, "initial_state": np.zeros((2, 4))}
+
+
+@pytest.mark.parametrize(
+    ("models", "error", "message"),
+    [
+        ({}, TypeError, "`models` must be a list of dicts, got dict."),
+        ([], ValueError, "`models` must hold at least one model, got none."),
+        (
+            [3],
+            TypeError,
+            "`models[0]` must be a dict, got 3. It holds the arguments by",
+        ),
+        ([{}], ValueError, "`initial_state`, got nothing. Pass what the models share"),
+        ([MODEL | {"end_id": 0}], ValueError, "`models[0]` must hold `cell`, `embed`,"),
+        ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
+    ],
+)
+def test_refused_ensembles(models, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        decode.ensemble(models)
+
+
+def test_refused_parts_of_models():
+    model = member("gru", make_params("gru", 4, 0))
+    for part, value, message in [
+        ("embed", 3, "`models[1]['embed']` must be a function, got 3."),
+        ("initial_state", None, "`models[1]['initial_state']` must be an array: None"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            decode.ensemble([model, model | {part: value}])
+    for logits, message in [
+        (
+            np.zeros((2, 5)),
+            "must be [2, 4], as those of `models[0]` are, got float64[2, 5].",
+        ),
+        (np.zeros((2, 4), int), "must be floating [batch, vocab], got int64[2, 4]."),
+    ]:
+        other = model | {"project": lambda _, logits=logits: jnp.asarray(logits)}
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            decode.greedy(**decode.ensemble([model, other]), **SHARED, max_time=2)

@@ -1,0 +1,124 @@
+"""Scores of given sequences: against NumPy, what was found, and a loss."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoders import (
+    CELLS,
+    END,
+    InNumPy,
+    arguments,
+    make_params,
+    padded,
+    teacher_forced,
+)
+
+from jaxrnn import decode
+
+
+def every_sequence(kind, params, vocab, max_time):
+    """`(ids [count, max_time], scores [2, count])`, by NumPy."""
+    models = [InNumPy(kind, params, row) for row in range(2)]
+    found = sorted(models[0].every_sequence(vocab, max_time))
+    scores = [[model.score(ids) for ids in found] for model in models]
+    return np.array([padded(ids, max_time) for ids in found]), np.array(scores)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_scores_equal_numpy_and_sum_to_one(kind):
+    params = make_params(kind, 3, 1)
+    ids, want = every_sequence(kind, params, 3, 4)
+    every = jnp.asarray(np.stack([ids, ids]))
+    run = lambda p: decode.score(**arguments(kind, p, len(ids)), ids=every)
+    got = jax.jit(run)(params)
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    np.testing.assert_allclose(jnp.exp(got).sum(axis=1), 1, rtol=1e-12)
+
+
+def test_scores_of_what_was_found():
+    params = make_params("gru", 4, 3)
+    one, three = arguments("gru", params), arguments("gru", params, 3)
+
+    @jax.jit
+    def run():
+        greedy = decode.greedy(**one, max_time=5)
+        beams = decode.beam_search(**three, max_time=5, beam_width=3)
+        scores = (
+            decode.score(**one, ids=greedy.ids),
+            decode.score(**three, ids=beams.ids),
+        )
+        return scores, (greedy.scores, beams.scores)
+
+    got, want = run()
+    chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
+def test_what_follows_the_end_has_no_effect():
+    params = make_params("lstm", 4, 2)
+    ids = np.array([[3, END, 0, 2], [2, 0, 3, END]])
+    want = [
+        InNumPy("lstm", params, 0).score([3, END]),
+        InNumPy("lstm", params, 1).score([2, 0, 3, END]),
+    ]
+    score = jax.jit(lambda ids: decode.score(**arguments("lstm", params), ids=ids))
+    for padding in (0, -1, 99):
+        ids[0, 2:] = padding
+        np.testing.assert_allclose(score(ids), want, atol=1e-12)
+    for wrong in (-1, 4):
+        ids[0, 0] = wrong
+        assert np.isnan(score(ids)).tolist() == [True, False]
+
+
+def test_no_steps():
+    given = arguments("gru", make_params("gru", 4, 0))
+    assert decode.score(**given, ids=np.zeros((2, 0), int)).tolist() == [0, 0]
+    assert decode.score(**given, ids=np.zeros((2, 1, 0), int)).tolist() == [[0], [0]]
+
+
+def test_the_gradient_is_that_of_a_teacher_forced_loss():
+    params = make_params("lstm", 4, 9)
+    ids, lengths = jnp.array([[3, END, 0, 2], [2, 0, 3, 2]]), np.array([2, 4])
+    weights = jnp.array([1.0, -0.3])
+    losses = (
+        lambda p: jnp.vdot(weights, decode.score(**arguments("lstm", p), ids=ids)),
+        lambda p: jnp.vdot(weights, teacher_forced("lstm", p, ids, lengths)),
+    )
+    got, want = (jax.jit(jax.value_and_grad(loss))(params) for loss in losses)
+    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-9)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(got[1]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (np.zeros((2, 3)), TypeError, "got float64[2, 3]. Cast them to jnp.int32."),
+        (
+            [1, 2],
+            ValueError,
+            "with 2 rows, got int64[2]. Give one sequence, or one for",
+        ),
+        (
+            np.zeros((3, 4), int),
+            ValueError,
+            "[batch, beam, time] with 2 rows, got int64[3, 4].",
+        ),
+    ],
+)
+def test_refused_sequences(ids, error, message):
+    given = arguments("gru", make_params("gru", 4, 0))
+    with pytest.raises(error, match=re.escape(message)):
+        decode.score(**given, ids=ids)
+
+
+def test_cells_that_run_on_beams_are_told_of_the_rows():
+    given = arguments("gru", make_params("gru", 4, 0))
+    with pytest.raises(ValueError, match="with 6 rows") as caught:
+        decode.score(
+            **given | {"project": lambda _: jnp.zeros((2, 4))},
+            ids=np.zeros((2, 3, 2), int),
+        )
+    assert "tile_beams" in "".join(caught.value.__notes__)
