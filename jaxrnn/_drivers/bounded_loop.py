@@ -75,7 +75,7 @@ def bounded_loop(
 
     def jvp_by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         arrays, first = primals
-        # `checkify` does not see into a derivative rule, and exports refuse checks.
+        # `checkify` does not change derivative rules; an export refuses their checks.
         pure = without_checks(checked)
 
         def recording(t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:

@@ -97,8 +97,7 @@ class RecordedSteps:
         read, d_read = self._read(record), widened(tangents[0])
 
         def step(d_carry: list, scanned: Any) -> tuple[list, list]:
-            t, carry = scanned
-            is_taken = t < record.count
+            is_taken, t, carry = scanned
             # As finite as the loop is: what follows from it after the end is dropped.
             carry = where(is_taken, carry, record.first)
             run, given = self._of_floats(record, t, carry), (read, _floats(carry))
@@ -107,7 +106,9 @@ class RecordedSteps:
             zeros = jax.tree.map(jnp.zeros_like, d_y)
             return where(is_taken, d_after, d_carry), where(is_taken, d_y, zeros)
 
-        scanned = jnp.arange(self.max_steps, dtype=jnp.int32), record.carries
+        times = jnp.arange(self.max_steps, dtype=jnp.int32)
+        # A chunk may go on after the last step, which is then not taken again.
+        scanned = times < record.count, times, record.carries
         is_run = lambda t: t < record.count
         return chunked_scan(step, tangents[1], scanned, is_run, save_inputs_only=True)
 
