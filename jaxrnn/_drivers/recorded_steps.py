@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.math import cast_like, is_float, where, widened
+from .._base.operation import run_beside_xla
 from .._base.sharding import as_varying_as, zeros_like
 from .._base.typing import Array, PyTree
-from .._sequences.native.operation import run_beside_xla
 from .._time.alive_scan import chunked_scan
 
 
