@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._base.math import where
 from .._base.run_time_checks import without_checks
@@ -73,29 +72,39 @@ def bounded_loop(
         step = lambda t, carry: checked(read(), t, carry)
         return _as_scan(is_running, step, carry, max_steps, y_types, plan)
 
-    def jvp_by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        arrays, first = primals
-        # `checkify` does not change derivative rules; an export refuses their checks.
-        pure = without_checks(checked)
-
-        def recording(t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:
-            after, y = pure(arrays, t, carry)
-            return after, (y, carry)
-
-        loop = bounded_loop(is_running, recording, first, max_steps, plan)
-        count, last, (ys, carries) = loop
-        d_arrays, d_first = tangents
-        is_perturbed = [isinstance(d, jax.Array) for d in d_arrays]
-        steps = RecordedSteps(pure, max_steps, list(np.flatnonzero(is_perturbed)))
-        record = Record(arrays, first, carries, count)
-        d_outs = steps.tangent(record, d_arrays, d_first, (last, ys))
-        return (count, last, ys), (no_tangent(count), *d_outs)
-
     has_segments = plan.segments or plan.on_host or not isinstance(max_steps, int)
-    jvp_of_scan = functools.partial(_jvp_of_perturbed, scan)
-    rule = jvp_of_scan if has_segments else jvp_by_record
+    of_loop = is_running, checked, max_steps, plan
+    by_record = functools.partial(_jvp_by_record, *of_loop)
+    by_scan = functools.partial(_jvp_of_perturbed, scan)
+    rule = by_scan if has_segments else by_record
     while_loop.defjvp(rule, symbolic_zeros=True)
     return while_loop(arrays, carry)
+
+
+def _jvp_by_record(
+    is_running: Condition,
+    checked: Callable,
+    max_steps: int,
+    plan: CheckpointPlan,
+    primals: tuple,
+    tangents: tuple,
+) -> tuple[Any, Any]:
+    """The loop that also returns the carry before each step, and its tangents."""
+    (arrays, first), (d_arrays, d_first) = primals, tangents
+    # `checkify` does not change derivative rules; an export refuses their checks.
+    pure = without_checks(checked)
+
+    def recording(t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:
+        after, y = pure(arrays, t, carry)
+        return after, (y, carry)
+
+    loop = bounded_loop(is_running, recording, first, max_steps, plan)
+    count, last, (ys, carries) = loop
+    perturbed = [i for i, d in enumerate(d_arrays) if isinstance(d, jax.Array)]
+    steps = RecordedSteps(pure, max_steps, perturbed)
+    record = Record(arrays, first, carries, count)
+    d_outs = steps.tangent(record, d_arrays, d_first, (last, ys))
+    return (count, last, ys), (no_tangent(count), *d_outs)
 
 
 def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:

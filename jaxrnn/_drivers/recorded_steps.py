@@ -29,13 +29,13 @@ class Record(NamedTuple):
         arrays: What its steps close over.
         first: The carry before the first step.
         carries: The carry before each step, zeros for steps not taken.
-        count: The number of steps taken.
+        taken: The number of steps taken.
     """
 
     arrays: list
     first: PyTree
     carries: PyTree
-    count: Array
+    taken: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +108,8 @@ class RecordedSteps:
 
         times = jnp.arange(self.max_steps, dtype=jnp.int32)
         # A chunk may go on after the last step, which is then not taken again.
-        scanned = times < record.count, times, record.carries
-        is_run = lambda t: t < record.count
+        scanned = times < record.taken, times, record.carries
+        is_run = lambda t: t < record.taken
         return chunked_scan(step, tangents[1], scanned, is_run, save_inputs_only=True)
 
     def _pull_back(
@@ -129,7 +129,7 @@ class RecordedSteps:
             return t - 1, ct_carry, ct_read
 
         zeros = jax.tree.map(jnp.zeros_like, widened(read))
-        loop = record.count - 1, ct_last, zeros
+        loop = record.taken - 1, ct_last, zeros
         loop = as_varying_as((record, cotangents), loop)
         _, ct_first, ct_read = jax.lax.while_loop(lambda loop: loop[0] >= 0, body, loop)
         return cast_like(read, ct_read), ct_first
