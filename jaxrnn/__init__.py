@@ -31,11 +31,12 @@ used; `import jaxrnn` is enough:
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 
 Rows have lengths (`sequence_length`) or a `mask`; `return_states=True` adds the states
-after all steps. Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
-`raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
-`static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
-with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`;
-with the layers of a stack on several devices, `pipelined_rnn`.
+after all steps. Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
+`stack_bidirectional_dynamic_rnn` (`init_stack_bidirectional`); `raw_rnn`, with
+`TensorArray`; over lists of steps `static_rnn`, `static_bidirectional_rnn`,
+`stack_bidirectional_rnn`, and `static_state_saving_rnn` with `StateSaver`; over
+`PackedSequences`, which `pack_sequences` makes, `packed_rnn`; with the layers of a
+stack on several devices, `pipelined_rnn`.
 
 Of an input pipeline's records: `packed_batches` (`PackedBatches`). Several packs as
 one: `concat_packed`, `stack_packed`.
@@ -110,6 +111,7 @@ from ._drivers.bidirectional import (
     static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._drivers.init_stack import init_stack_bidirectional as init_stack_bidirectional
 from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.pipelined_rnn import pipelined_rnn as pipelined_rnn

@@ -80,18 +80,16 @@ def init(net, key):
     """Initial parameters."""
     of_read, of_written, of_layers, of_decoder, of_project = jax.random.split(key, 5)
     vector = lambda size: jax.ShapeDtypeStruct((1, size), jnp.float32)
-    layers = []
-    for n, key_n in enumerate(jax.random.split(of_layers, net.layers)):
-        inputs = vector(2 * net.units if n else net.embedding)
-        fw, bw = (net.encoder[n].init(key, inputs) for key in jax.random.split(key_n))
-        layers.append({"fw": fw, "bw": bw})
+    layers = jaxrnn.init_stack_bidirectional(
+        net.encoder, net.encoder, of_layers, vector(net.embedding)
+    )
     glorot = jax.nn.initializers.glorot_normal()
     return {
         # Vectors as large as what an LSTM puts out: with a tenth of it the loss falls
         # half as fast at first.
         "read": jax.random.normal(of_read, (LETTERS, net.embedding)),
         "written": jax.random.normal(of_written, (FED, net.embedding)),
-        "encoder": layers,
+        "encoder": [{"fw": fw, "bw": bw} for fw, bw in zip(*layers, strict=True)],
         "decoder": net.decoder.init(of_decoder, vector(net.embedding)),
         "project": {
             "kernel": glorot(of_project, (net.decoder_units, WRITTEN)),

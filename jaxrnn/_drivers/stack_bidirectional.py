@@ -122,14 +122,15 @@ def stack_bidirectional_dynamic_rnn(
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
-        >>> def bound(units, depth):
-        ...     step = jax.ShapeDtypeStruct((4, depth), jnp.float32)
-        ...     cell = jaxrnn.GRUCell(units)
-        ...     return cell.bind(cell.init(jax.random.key(0), step))
+        >>> cells = [jaxrnn.GRUCell(5), jaxrnn.GRUCell(2)]
+        >>> x = jnp.ones((4, 7, 3), jnp.float32)
+        >>> params_fw, params_bw = jaxrnn.init_stack_bidirectional(
+        ...     cells, cells, jax.random.key(0), x[:, 0]
+        ... )
         >>> outputs, states_fw, states_bw = jaxrnn.stack_bidirectional_dynamic_rnn(
-        ...     [bound(5, 3), bound(2, 10)],  # The second layer reads 5 + 5 columns.
-        ...     [bound(5, 3), bound(2, 10)],
-        ...     jnp.ones((4, 7, 3), jnp.float32),
+        ...     [cell.bind(p) for cell, p in zip(cells, params_fw)],
+        ...     [cell.bind(p) for cell, p in zip(cells, params_bw)],
+        ...     x,
         ...     dtype=jnp.float32,
         ... )
         >>> outputs.shape, len(states_fw), states_bw[1].shape

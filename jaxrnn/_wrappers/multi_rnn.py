@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from .._base.arguments import check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold
 from .._base.errors import EntryError, describe, error_note
-from .._base.trees import map_sizes, size_shapes
+from .._base.one_step import output_of, rows_and_dtype
+from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
 from .._cells.hyperparameters import set_bools, set_field
@@ -107,7 +108,7 @@ class MultiRNNCell(RNNCell):
                     params[name] = cell.init(fold(key, i), inputs, dtype)
                 else:
                     _check_fits(cell, params[name], inputs)
-                inputs = _output_of(cell, params[name], inputs, dtype)
+                inputs = output_of(cell, params[name], inputs, dtype)
         return params
 
     def start(self, params: Params, state: PyTree) -> PyTree:
@@ -221,22 +222,8 @@ def _is_vector(size: Size) -> bool:
     return jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1
 
 
-def _output_of(cell: RNNCell, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
-    """The shapes of the cell's output for `inputs`, in the dtype of the parameters."""
-    rows, dtype = _rows_and_dtype(params, inputs, dtype)
-    of_size = lambda size: jax.ShapeDtypeStruct((rows, *size), dtype)
-    return map_sizes(of_size, cell.output_size)
-
-
 def _check_fits(cell: RNNCell, params: Params, inputs: PyTree) -> None:
     """Raises what a step of the cell raises, if its parameters do not fit `inputs`."""
-    rows_and_dtype = _rows_and_dtype(params, inputs)
-    state = jax.eval_shape(lambda: cell.zero_state(*rows_and_dtype))
+    rows, dtype = rows_and_dtype(params, inputs)
+    state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
     jax.eval_shape(cell.apply, params, inputs, state)
-
-
-def _rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
-    """The rows of the inputs; the dtype of the parameters, else `dtype` or theirs."""
-    first = jax.tree.leaves(inputs)[0]
-    dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
-    return first.shape[0], next(dtypes, dtype or first.dtype)

@@ -120,6 +120,7 @@ OURS = {
     "StateSaver",
     "concat_packed",
     "ensemble",
+    "init_stack_bidirectional",
     "memory_plan",
     "native_status",
     "pack_sequences",
@@ -204,6 +205,7 @@ SIGNATURES = {
     "initial_states_fw=None, initial_states_bw=None, dtype=None, "
     "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
     "swap_memory=False, resets=None, mask=None",
+    "init_stack_bidirectional": "cells_fw, cells_bw, key, inputs, dtype=None",
     "truncated_bptt": "loss, reach=1, has_aux=False",
     "windows": "inputs, size, sequence_length=None, time_major=False",
     "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "

@@ -1,0 +1,76 @@
+"""Parameters for the layers of a bidirectional stack."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from .._base.arguments import check_both_lists
+from .._base.cell_keys import check_key, fold
+from .._base.errors import describe, error_note
+from .._base.one_step import output_of
+from .._base.typing import DType, Key, Params, PyTree, Shaped
+from .bidirectional import joined
+
+
+def init_stack_bidirectional(
+    cells_fw: Sequence[Any],
+    cells_bw: Sequence[Any],
+    key: Key,
+    inputs: Shaped | PyTree,
+    dtype: DType | None = None,
+) -> tuple[list[Params], list[Params]]:
+    """New parameters for the cells of a `stack_bidirectional_dynamic_rnn`.
+
+    The cells of the lowest layer read `inputs`, those of each other layer both outputs
+    of the layer below.
+
+    Args:
+        cells_fw: A sequence of cells without parameters, one for each layer.
+        cells_bw: The same for the backward direction.
+        key: A random key.
+        inputs: One step of inputs, `[batch, depth]` or a nest, or its
+            `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
+        dtype: The dtype of the parameters; by default the `dtype` of each cell or, if
+            that is None, of the inputs.
+
+    Returns:
+        `(params_fw, params_bw)`: two lists with the parameters of each layer, as the
+        cells' `init` returns them.
+
+    Raises:
+        TypeError: If `key` is not a random key, or one of the cells has no `init`.
+        ValueError: If the cells are not two lists of the same length, or the outputs of
+            a layer cannot be concatenated.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> cells = [jaxrnn.GRUCell(5), jaxrnn.GRUCell(2)]
+        >>> step = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+        >>> params_fw, params_bw = jaxrnn.init_stack_bidirectional(
+        ...     cells, cells, jax.random.key(0), step
+        ... )
+        >>> [p["gates"]["kernel"].shape for p in params_fw]  # Rows: inputs and state.
+        [(8, 10), (12, 4)]
+    """
+    caller = "init_stack_bidirectional"
+    check_both_lists(caller, cells_fw, cells_bw)
+    check_key(caller, key)
+    params: tuple[list[Params], list[Params]] = [], []
+    for i, cells in enumerate(zip(cells_fw, cells_bw, strict=True)):
+        outputs = []
+        with error_note(f"{caller}: raised by layer {i}."):
+            for n, (layers, cell) in enumerate(zip(params, cells, strict=True)):
+                _check_has_init(caller, f"{('cells_fw', 'cells_bw')[n]}[{i}]", cell)
+                layers.append(cell.init(fold(key, 2 * i + n), inputs, dtype))
+                outputs.append(output_of(cell, layers[i], inputs, dtype))
+            inputs = jax.eval_shape(lambda *o: joined(caller, *o, axis=1), *outputs)
+    return params
+
+
+def _check_has_init(caller: str, name: str, cell: Any) -> None:
+    if not hasattr(cell, "init"):
+        raise TypeError(
+            f"{caller}: `{name}` must be a cell with `init`, such as "
+            f"`jaxrnn.LSTMCell(64)`, got {describe(cell)}. Bind the parameters later."
+        )
