@@ -30,8 +30,7 @@ def run_beside_xla(
 ) -> PyTree:
     """`native(*args)` on CPUs; elsewhere, in exports and for derivatives `xla(*args)`.
 
-    An exported program may run where what `native` calls is not installed. With a JAX
-    that lacks what the operation needs, `xla(*args)` is also what runs on CPUs.
+    An exported program may run where what `native` calls is not installed.
 
     Args:
         native: A function; it closes over no arrays.
@@ -42,8 +41,6 @@ def run_beside_xla(
             other arguments and the cotangents of the results to that argument's.
         refusal: Why there is no program for other platforms; None if `xla` is.
     """
-    if jax_internals.MISSING is not None:
-        return xla(*args)
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)
     count = others.num_leaves

@@ -39,37 +39,11 @@ def alive_scan(
             compute again what the derivative needs; by default they save the latter.
         skipped: What a step that is skipped stacks, as the body would; None for zeros.
     """
-    time = jax.tree.leaves(xs)[0].shape[0]
-    if longest is None or time <= LEAST:
-        return jax.lax.scan(in_scan(body) if save_inputs_only else body, carry, xs)
-    # With a condition the compiler of TPUs holds no kernel in fast memory: an LSTM of
-    # 512 units took 1.8 times the estimated cycles. A GPU would wait for its value.
-    skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
-    is_run = lambda start: (start < longest) | ~skips
-    return chunked_scan(body, carry, xs, is_run, save_inputs_only, skipped)
-
-
-def chunked_scan(
-    body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    xs: PyTree,
-    is_run: Callable[[Array], Array],
-    save_inputs_only: bool,
-    skipped: PyTree = None,
-) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, xs)` without the chunks of steps that are not run.
-
-    Args:
-        body: As in `alive_scan`.
-        carry: As in `alive_scan`.
-        xs: As in `alive_scan`.
-        is_run: Whether the chunk from step t on is run.
-        save_inputs_only: As in `alive_scan`.
-        skipped: As in `alive_scan`.
-    """
     checkpointed = in_scan if save_inputs_only else lambda body: body
     step = checkpointed(body)
     time = jax.tree.leaves(xs)[0].shape[0]
+    if longest is None or time <= LEAST:
+        return jax.lax.scan(step, carry, xs)
     size = chunk_size(time)
     types = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], xs))[1]
 
@@ -81,10 +55,15 @@ def chunked_scan(
         )
         return carry, as_varying_as((carry, part), repeated)
 
+    # With a condition the compiler of TPUs holds no kernel in fast memory: an LSTM of
+    # 512 units took 1.8 times the estimated cycles. A GPU would wait for its value.
+    skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
+
     def chunk(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
         start, part = scanned
         run = functools.partial(jax.lax.scan, step)
-        return jax.lax.cond(is_run(start), run, skip, carry, part)
+        is_run = (start < longest) | ~skips
+        return jax.lax.cond(is_run, run, skip, carry, part)
 
     count = -(-time // size)
     parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from jaxrnn._base import jax_internals
 from jaxrnn._drivers import bounded_loop as module
 from jaxrnn.memory import CheckpointPlan
 
-# LIMIT takes two chunks of 9 steps: the second is skipped, or is one step too long.
+# LIMIT takes two segments of 16 steps: the second is skipped, or ends early.
 LIMIT, STEPS, ROWS, UNITS = 17, 4, 2, 3
 bounded_loop = functools.partial(module.bounded_loop, plan=CheckpointPlan())
 
@@ -212,6 +213,21 @@ def test_steps_taken_forward_and_backward_do_not_depend_on_the_limit():
         assert taken(forward) == 30
         # Once in the forward pass and once in the backward pass.
         assert taken(jax.grad(forward, (0, 1))) == 2 * 30
+
+
+@pytest.mark.parametrize(
+    "mode", [gradient, tangent, pytest.param(many, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("steps", [STEPS, LIMIT])
+def test_where_the_operation_is_missing_the_scan_is_differentiated(
+    mode, steps, monkeypatch
+):
+    monkeypatch.setattr(jax_internals, "MISSING", "cannot import name 'Primitive'")
+    run, want = (
+        functools.partial(loop, steps=steps),
+        functools.partial(scan, steps=steps),
+    )
+    close(jax.jit(mode(run))(*data()), jax.jit(mode(want))(*data()))
 
 
 def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
