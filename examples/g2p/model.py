@@ -176,14 +176,16 @@ def save(path, net, params):
 
 def load(path):
     """`(net, params)` from a file that `save` wrote, the parameters as float32."""
-    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else ()
-    if "net.npy" not in names:
-        raise SystemExit(f"{path} is not a whole file of g2p.train")
-    with np.load(path) as file:
-        net = Net(**json.loads(file["net"].item()))
-        like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))
-        read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)
-        return net, jax.tree_util.tree_map_with_path(read, like)
+    if not Path(path).is_file():
+        raise SystemExit(f"there is no file {path}")
+    try:
+        with zipfile.ZipFile(path), np.load(path) as file:
+            net = Net(**json.loads(file["net"].item()))
+            like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))
+            read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)
+            return net, jax.tree_util.tree_map_with_path(read, like)
+    except (KeyError, zipfile.BadZipFile):
+        raise SystemExit(f"{path} is not a whole file of g2p.train") from None
 
 
 def load_all(paths):

@@ -75,6 +75,8 @@ def main(
     words = tuple(map(read_word, words))
     if not words:
         raise SystemExit("give one word or more")
+    if not figure.parent.is_dir():
+        raise SystemExit(f"there is no folder {figure.parent} for the figure")
     net, params = model.load(path)
     search = functools.partial(decoding.beam_search, beams=beams)
     found = decoding.pronounce((net,), (params,), words, search, rows=len(words))

@@ -13,8 +13,9 @@ from jax.core import eval_jaxpr as eval_jaxpr
 # Defines the keys of steps, which hold that of the run as well.
 from jax.extend.random import define_prng_impl as define_prng_impl
 
-# The operation of the native loops, which has a program for CPUs, one for other
-# platforms, and a transpose of its own. Without one of these XLA's loops run instead.
+# The operation of the native loops and of `raw_rnn`'s gradient, which has a program for
+# CPUs, one for other platforms, and a transpose of its own. Without one of these XLA's
+# program runs instead.
 MISSING: str | None = None
 try:
     from jax.extend.core import Primitive as Primitive

@@ -111,7 +111,7 @@ def check_params(
         if tuple(jnp.shape(leaf)) != spec.shape:
             # An axis of the inputs is the only one that depends on the depth.
             params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
-            if params_depth >= 0 and _fit(got, param_specs(params_depth)):
+            if params_depth >= 0 and _fit(got, param_specs, params_depth):
                 raise ValueError(
                     f"{cell}: `inputs` must have depth {params_depth}, for which "
                     f"`{name}`, {describe(leaf)}, was made, got {describe(inputs)} of "
@@ -206,7 +206,10 @@ def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
         )
 
 
-def _fit(named: dict[str, Any], specs: dict[str, Any]) -> bool:
-    """Whether all parameters have the shapes of the specs."""
-    wanted = named_leaves("params", specs)
+def _fit(named: dict[str, Any], param_specs: Callable, depth: int) -> bool:
+    """Whether all parameters have the shapes for inputs of this depth."""
+    try:
+        wanted = named_leaves("params", param_specs(depth))
+    except ValueError:  # The cell takes no inputs of this depth.
+        return False
     return all(jnp.shape(named[name]) == spec.shape for name, spec in wanted)

@@ -1,31 +1,29 @@
 """A while loop with a bound on its steps that can be differentiated in every mode.
 
 JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
-steps. The idea here: **run the while loop, and differentiate a scan in its place**.
-`_as_while_loop` and `_as_scan` compute the same; the second takes as many steps as the
-bound allows, in segments that are skipped once the loop has ended, and JAX can
-differentiate it.
+steps. The idea here: **run the while loop, and differentiate a scan in its place**,
+which computes the same (`loop_forms.py`). On CPUs it is faster to save the carry before
+each step, from which `recorded_steps.py` has the derivative.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
-from .._base.math import where
-from .._base.sharding import as_varying_as, zeros_of
+from .._base import jax_internals
+from .._base.run_time_checks import without_checks
+from .._base.sharding import as_varying_as, meshes_of, platform_of, zeros_of
 from .._base.typing import Array, PyTree
-from .._time.float32_sums import closed_over, reader
-from .._time.segments import STATE, in_scan, named, save_on_host
+from .._time.float32_sums import closed_over
 from ..memory._strategy import CheckpointPlan
+from .loop_forms import Loop
+from .recorded_steps import jvp_by_record
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 Condition = Callable[[Array, PyTree], Array]
-
-# So few that their residuals take little memory, and few are run after the end.
-STEPS_IN_SEGMENT = 16
 
 
 def bounded_loop(
@@ -44,8 +42,9 @@ def bounded_loop(
             traced once.
         carry: What the first step receives.
         max_steps: The largest number of steps, static or symbolic.
-        plan: What derivatives save: the carry before each segment, which is run again;
-            without segments in the plan they are short.
+        plan: What derivatives save: the carry before each segment, which is run again.
+            Without segments in the plan it is that before each step on CPUs, and
+            elsewhere segments are short.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
@@ -55,21 +54,29 @@ def bounded_loop(
     if isinstance(max_steps, int) and not max_steps:
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
-    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
+    pure, arrays, _ = closed_over(step, zero, carry)
+    loop = Loop(is_running, pure, max_steps, plan)
+    run = jax.custom_jvp(loop.as_while_loop)
 
-    @jax.custom_jvp
-    def while_loop(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
-        step = functools.partial(pure, arrays)
-        return _as_while_loop(is_running, step, carry, max_steps, y_types)
+    def by_scan(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        return _jvp_of_perturbed(loop.as_scan, primals, tangents)
 
-    def scan(arrays: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
-        read = reader(arrays)
-        step = lambda t, carry: pure(read(), t, carry)
-        return _as_scan(is_running, step, carry, max_steps, y_types, plan)
+    def by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        # The operation of both programs holds no effects.
+        unchecked = Loop(is_running, without_checks(pure), max_steps, plan)
+        return jvp_by_record(unchecked, primals, tangents)
 
-    derivative_of_scan = functools.partial(_jvp_of_perturbed, scan)
-    while_loop.defjvp(derivative_of_scan, symbolic_zeros=True)
-    return while_loop(arrays, carry)
+    is_recorded = _is_recorded(max_steps, plan, (arrays, carry))
+    run.defjvp(by_record if is_recorded else by_scan, symbolic_zeros=True)
+    return run(arrays, carry)
+
+
+def _is_recorded(max_steps: Any, plan: CheckpointPlan, arrays: PyTree) -> bool:
+    """Whether derivatives save the carry before each step."""
+    has_segments = plan.segments or plan.on_host or not isinstance(max_steps, int)
+    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
+    is_here = platform_of(arrays) == "cpu" and kinds <= {AxisType.Auto}
+    return is_here and not has_segments and jax_internals.MISSING is None
 
 
 def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
@@ -85,78 +92,3 @@ def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[An
 
     pick = lambda leaves: [leaves[i] for i in perturbed]
     return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))
-
-
-def _as_while_loop(
-    is_running: Condition, step: Step, carry: PyTree, max_steps: Any, y_types: PyTree
-) -> tuple[Array, PyTree, PyTree]:
-    """`bounded_loop` as a while loop, which is as fast as can be."""
-    buffers = zeros_of(y_types, max_steps, carry)
-    zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
-
-    def goes_on(loop: Any) -> Array:
-        t, carry, _ = loop
-        return (t < max_steps) & is_running(t, carry)
-
-    def body(loop: Any) -> Any:
-        t, carry, ys = loop
-        carry, y = step(t, carry)
-        put = lambda ys, y: jax.lax.dynamic_update_index_in_dim(ys, y, t, 0)
-        return t + 1, carry, jax.tree.map(put, ys, y)
-
-    return jax.lax.while_loop(goes_on, body, (zero, carry, buffers))
-
-
-def _as_scan(
-    is_running: Condition,
-    step: Step,
-    carry: PyTree,
-    max_steps: int,
-    y_types: PyTree,
-    plan: CheckpointPlan,
-) -> tuple[Array, PyTree, PyTree]:
-    """`bounded_loop` as a scan, which has derivatives.
-
-    Its segments are skipped once the loop has ended. In a segment in which it ends,
-    further steps are the first one again, and dropped: it is as finite as the loop is.
-    """
-    first = as_varying_as(carry, jnp.zeros((), jnp.int32)), carry
-
-    def goes_on(loop: Any) -> Array:
-        t, carry = loop
-        return (t < max_steps) & is_running(t, carry)
-
-    def one_step(loop: Any, _: None) -> tuple[Any, PyTree]:
-        is_taken = goes_on(loop)
-        t, carry = where(is_taken, loop, first)
-        carry, y = step(t, carry)
-        zeros = jax.tree.map(jnp.zeros_like, y)
-        loop = where(is_taken, (t + 1, carry), loop)
-        return loop, where(is_taken, y, zeros)
-
-    sizes = plan.segments or (STEPS_IN_SEGMENT,)
-    body, types, steps = one_step, y_types, 1
-    for depth, size in reversed(list(enumerate(sizes))):
-        count = -(-min(size, max_steps) // steps)
-        on_host = plan.on_host and not depth
-        body = _segment(goes_on, body, count, types, on_host)
-        types = jax.eval_shape(functools.partial(zeros_of, types, count, ()))
-        steps *= count
-    loop, ys = jax.lax.scan(body, first, None, length=-(-max_steps // steps))
-    flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:max_steps]
-    return *loop, jax.tree.map(flat, ys)
-
-
-def _segment(
-    goes_on: Callable, body: Callable, count: int, types: PyTree, on_host: bool
-) -> Callable:
-    """The body of a scan over segments, each of `count` steps of `body`."""
-
-    def segment(loop: Any, _: None) -> tuple[Any, PyTree]:
-        loop = named(STATE, loop) if on_host else loop
-        run = lambda loop: jax.lax.scan(body, loop, None, length=count)
-        skip = lambda loop: (loop, zeros_of(types, count, loop))
-        return jax.lax.cond(goes_on(loop), run, skip, loop)
-
-    # Around the condition, which would save a copy of all that is closed over.
-    return in_scan(segment, save_on_host((STATE,)) if on_host else None)

@@ -69,7 +69,7 @@ def init_stack_bidirectional(
 
 
 def _check_has_init(caller: str, name: str, cell: Any) -> None:
-    if not hasattr(cell, "init"):
+    if isinstance(cell, type) or not hasattr(cell, "init"):
         raise TypeError(
             f"{caller}: `{name}` must be a cell with `init`, such as "
             f"`jaxrnn.LSTMCell(64)`, got {describe(cell)}. Bind the parameters later."

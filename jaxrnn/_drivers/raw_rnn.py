@@ -61,7 +61,8 @@ def raw_rnn(
     `cell_output is None`, but not on values. Both loops can be differentiated in
     forward and reverse mode, with respect to all that `loop_fn` and the cell close
     over. Forward and backward, the cost follows the number of steps taken, apart from
-    zeroing buffers of `max_time` entries; derivatives run whole segments of 16 steps.
+    zeroing buffers of `max_time` entries; off CPUs derivatives run whole segments of
+    16 steps.
 
     Emits are masked in finished rows; `next_input` and the loop state are not. To
     exclude finished rows from a sum in the loop state, mask them in `loop_fn`.

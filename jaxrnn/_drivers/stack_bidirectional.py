@@ -30,7 +30,8 @@ def stack_bidirectional_rnn(
     Unlike the layers of two `MultiRNNCell`s, each layer reads both directions.
 
     Args:
-        cells_fw: A sequence of bound cells, one for each layer.
+        cells_fw: A sequence of bound cells, one for each layer. With dropout each has a
+            key of its own: the same key drops the same units.
         cells_bw: The same for the backward direction.
         inputs: A list or tuple with the inputs of each step of the lowest layer, as in
             `static_bidirectional_rnn`.
@@ -92,7 +93,8 @@ def stack_bidirectional_dynamic_rnn(
     Unlike the layers of two `MultiRNNCell`s, each layer reads both directions.
 
     Args:
-        cells_fw: A sequence of bound cells, one for each layer.
+        cells_fw: A sequence of bound cells, one for each layer. With dropout each has a
+            key of its own: the same key drops the same units.
         cells_bw: The same for the backward direction.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch.

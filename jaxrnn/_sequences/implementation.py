@@ -51,7 +51,7 @@ def _is_local(arrays: PyTree) -> bool:
     """Whether arrays are on one device, a CPU.
 
     XLA cannot divide a native loop over devices, and would gather its rows. Compiled
-    for another platform after all, a native loop is XLA's (`native/operation.py`).
+    for another platform after all, a native loop is XLA's (`_base/operation.py`).
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
     is_one_of_many = kinds == {AxisType.Manual}

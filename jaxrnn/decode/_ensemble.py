@@ -20,7 +20,7 @@ _PARTS = "cell", "embed", "project", "initial_state"
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several models as one, which predicts the mean of their probabilities.
+    """Several models as one, which predicts their mean probabilities at each step.
 
     The result goes to any decoder, to its loop function and to `score`:
 
@@ -69,10 +69,12 @@ def _checked(name: str, model: Any) -> tuple[Any, ...]:
     fix = "It holds the arguments by name: `dict(cell=cell.bind(params), embed=...)`."
     check_instance(_CALLER, name, model, Mapping, "a dict", fix)
     if set(model) != set(_PARTS):
+        fix = "Give all four."
+        if set(model) > set(_PARTS):
+            fix = "Pass what the models share, such as `start_ids`, to the decoder."
         raise ValueError(
             f"{_CALLER}: `{name}` must hold `cell`, `embed`, `project` and "
-            f"`initial_state`, got {', '.join(map(repr, model)) or 'nothing'}. Pass "
-            "what the models share, such as `start_ids`, to the decoder."
+            f"`initial_state`, got {', '.join(map(repr, model)) or 'nothing'}. {fix}"
         )
     cell, embed, project, state = (model[part] for part in _PARTS)
     check_is_cell(_CALLER, f"{name}['cell']", cell)
@@ -95,7 +97,7 @@ def _log_mean(logits: list[Any]) -> Array:
         if each.shape != first.shape:
             raise ValueError(
                 f"{what} {list(first.shape)}, as those of `models[0]` are, got "
-                f"{describe(each)}. The models share a vocabulary."
+                f"{describe(each)}. All run the same rows and share a vocabulary."
             )
     is_wide = any(each.dtype == jnp.float64 for each in logits)
     dtype = jnp.float64 if is_wide else jnp.float32

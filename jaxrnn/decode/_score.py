@@ -25,7 +25,8 @@ def score(
 
     It is the score that `greedy` and `sample` give the sequences that they return, and
     `beam_search` without a length penalty. A sequence without the end id counts whole.
-    What follows an end id has no effect.
+    What follows an end id has no effect, so pad with `end_id`. Leave out beams of score
+    -inf, which `beam_search` could not fill: they hold `end_id` alone, which counts.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol.
@@ -38,7 +39,7 @@ def score(
         end_id: The id that ends a row, an int.
         ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences of
             each row. Then the cell, `embed` and `project` run on `batch * beam` rows,
-            as in `beam_search`.
+            as in `beam_search`: apply `tile_beams` to a memory that they read.
 
     Returns:
         The scores, `[batch]` or `[batch, beam]`: float32, or float64 if the state or

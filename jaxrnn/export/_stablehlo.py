@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import jax
-from jax.experimental import checkify
 
 from .._base.arguments import as_count, check_functions
 from .._base.errors import describe
+from .._base.run_time_checks import without_checks
 from .._base.typing import PyTree
 
 
@@ -82,15 +82,6 @@ def _standard(tree: PyTree) -> PyTree:
         return tree
     children = map(_standard, one_level[0])
     return list(children) if type(tree) is list else tuple(children)
-
-
-def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The function without its checks of values at run time.
-
-    They have effects, which no file can hold.
-    """
-    checked = checkify.checkify(f, errors=frozenset())
-    return lambda *arguments: checked(*arguments)[1]
 
 
 def check_examples(caller: str, examples: tuple) -> None:

@@ -10,8 +10,9 @@ from .._base.arguments import check_equal, check_functions, check_one_of
 from .._base.errors import describe
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.optional import import_optional
+from .._base.run_time_checks import without_checks
 from .._base.typing import Array, PyTree
-from ._stablehlo import check_examples, without_checks
+from ._stablehlo import check_examples
 
 _CALLER = "to_tflite"
 # Old enough for TensorFlow to read, whose releases are behind those of JAX.

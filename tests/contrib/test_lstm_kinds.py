@@ -112,6 +112,13 @@ def test_groups_must_divide_all_sizes():
         run(contrib.GLSTMCell(8, number_of_groups=4))
 
 
+def test_a_wrong_parameter_is_named_though_its_size_is_no_depth():
+    cell, x = contrib.GLSTMCell(6, number_of_groups=2), jnp.zeros((1, 6))
+    params = cell.init(jax.random.key(0), x) | {"bias_f": jnp.zeros(5)}
+    with pytest.raises(ValueError, match=r"bias_f'\]` must have shape \(6,\)"):
+        cell.apply(params, x, cell.zero_state(1, jnp.float32))
+
+
 def test_more_shards_than_rows_are_refused():
     cell = contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9)
     with pytest.raises(ValueError, match="`W` of 8 rows must be stored in at most"):

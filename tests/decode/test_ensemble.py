@@ -180,8 +180,12 @@ MODEL = {"cell": None, "embed": abs, "project": abs, "initial_state": np.zeros((
             TypeError,
             "`models[0]` must be a dict, got 3. It holds the arguments by",
         ),
-        ([{}], ValueError, "`initial_state`, got nothing. Pass what the models share"),
-        ([MODEL | {"end_id": 0}], ValueError, "`models[0]` must hold `cell`, `embed`,"),
+        ([{}], ValueError, "`initial_state`, got nothing. Give all four."),
+        (
+            [MODEL | {"end_id": 0}],
+            ValueError,
+            "'end_id'. Pass what the models share, such as `start_ids`, to the decoder",
+        ),
         ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
     ],
 )

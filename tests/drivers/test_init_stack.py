@@ -49,6 +49,7 @@ def test_no_two_cells_start_alike():
             TypeError,
             r"`cells_bw\[0\]` must be a cell with `init`, such as `jaxrnn.LSTMCell",
         ),
+        (([GRUCell], [GRUCell(3)], KEY), TypeError, r"`cells_fw\[0\]` must be a cell"),
     ],
 )
 def test_refuses(args, error, message):

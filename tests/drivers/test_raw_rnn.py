@@ -23,7 +23,6 @@ from jaxrnn import (
     dynamic_rnn,
     raw_rnn,
 )
-from jaxrnn._drivers.bounded_loop import STEPS_IN_SEGMENT
 
 F64, I32 = jnp.float64, jnp.int32
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
@@ -465,8 +464,8 @@ def test_steps_taken_forward_and_backward_follow_the_rows_not_max_time(limit):
         return len(steps)
 
     assert taken(loss) == 30
-    # In whole segments, once in the forward pass and once in the backward pass.
-    assert taken(jax.grad(loss)) == 2 * 2 * STEPS_IN_SEGMENT
+    # Once in the forward pass and once in the backward pass.
+    assert taken(jax.grad(loss)) == 2 * 30
 
 
 def test_random_cells_draw_at_step_t_what_dynamic_rnn_draws():

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..._base.operation import run_beside_xla
 from ..._base.trees import with_structure
 from ..._base.typing import Array, Params, PyTree
 from ..._time.run import DeclinedError
@@ -20,7 +21,6 @@ from ..xla_loop import Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
 from .cells import CELLS, attributes, native_kind
-from .operation import run_beside_xla
 
 _REFUSAL = (
     "`implementation` 'native' runs on cpu, in this process, and this is compiled for "

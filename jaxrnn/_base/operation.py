@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base import jax_internals
-from ..._base.sharding import as_varying_as
-from ..._base.typing import PyTree
+from . import jax_internals
+from .sharding import as_varying_as
+from .typing import PyTree
 
 
 def run_beside_xla(

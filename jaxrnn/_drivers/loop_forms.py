@@ -1,0 +1,111 @@
+"""A loop with a bound on its steps, as a while loop and as a scan.
+
+Both compute the same. The while loop is fast, and JAX cannot differentiate it backward.
+The scan, which JAX can, takes as many steps as the bound allows, in segments that are
+skipped once the loop has ended.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.math import where
+from .._base.sharding import as_varying_as, zeros_of
+from .._base.typing import Array, PyTree
+from .._time.float32_sums import reader
+from .._time.segments import STATE, in_scan, named, save_on_host
+from ..memory._strategy import CheckpointPlan
+
+Results = tuple[Array, PyTree, PyTree]
+
+# So few that their residuals take little memory, and few are run after the end.
+STEPS_IN_SEGMENT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A loop, as a function of arrays and of the carry before its first step.
+
+    Attributes:
+        is_running: `is_running(t, carry)`, whether to take step t; it closes over no
+            arrays.
+        step: `step(arrays, t, carry) -> (carry, y)`; it closes over no arrays.
+        max_steps: The largest number of steps, static or symbolic.
+        plan: What derivatives of the scan save.
+    """
+
+    is_running: Callable[[Array, PyTree], Array]
+    step: Callable[[list, Array, PyTree], tuple[PyTree, PyTree]]
+    max_steps: Any
+    plan: CheckpointPlan
+
+    def as_while_loop(self, arrays: list, carry: PyTree) -> Results:
+        """`(n, carry, ys)`, the results of `bounded_loop`."""
+        y_types = self._y_types(arrays, carry)
+
+        def body(loop: Results) -> Results:
+            t, carry, ys = loop
+            carry, y = self.step(arrays, t, carry)
+            put = lambda ys, y: jax.lax.dynamic_update_index_in_dim(ys, y, t, 0)
+            return t + 1, carry, jax.tree.map(put, ys, y)
+
+        first = *_start(carry), zeros_of(y_types, self.max_steps, carry)
+        return jax.lax.while_loop(lambda loop: self._goes_on(loop[:2]), body, first)
+
+    def as_scan(self, arrays: list, carry: PyTree) -> Results:
+        """The same.
+
+        In a segment in which the loop ends, further steps are the first one again, and
+        dropped: the scan is as finite as the loop is.
+        """
+        read, first = reader(arrays), _start(carry)
+
+        def one_step(loop: tuple, _: None) -> tuple[tuple, PyTree]:
+            is_taken = self._goes_on(loop)
+            t, carry = where(is_taken, loop, first)
+            carry, y = self.step(read(), t, carry)
+            zeros = jax.tree.map(jnp.zeros_like, y)
+            loop = where(is_taken, (t + 1, carry), loop)
+            return loop, where(is_taken, y, zeros)
+
+        sizes = self.plan.segments or (STEPS_IN_SEGMENT,)
+        body, types, steps = one_step, self._y_types(arrays, carry), 1
+        for depth, size in reversed(list(enumerate(sizes))):
+            count = -(-min(size, self.max_steps) // steps)
+            on_host = self.plan.on_host and not depth
+            body = _segment(self._goes_on, body, count, types, on_host)
+            types = jax.eval_shape(functools.partial(zeros_of, types, count, ()))
+            steps *= count
+        loop, ys = jax.lax.scan(body, first, None, length=-(-self.max_steps // steps))
+        flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[: self.max_steps]
+        return *loop, jax.tree.map(flat, ys)
+
+    def _goes_on(self, loop: tuple) -> Array:
+        t, carry = loop
+        return (t < self.max_steps) & self.is_running(t, carry)
+
+    def _y_types(self, arrays: list, carry: PyTree) -> PyTree:
+        return jax.eval_shape(self.step, arrays, *_start(carry))[1]
+
+
+def _start(carry: PyTree) -> tuple[Array, PyTree]:
+    return as_varying_as(carry, jnp.zeros((), jnp.int32)), carry
+
+
+def _segment(
+    goes_on: Callable, body: Callable, count: int, types: PyTree, on_host: bool
+) -> Callable:
+    """The body of a scan over segments, each of `count` steps of `body`."""
+
+    def segment(loop: Any, _: None) -> tuple[Any, PyTree]:
+        loop = named(STATE, loop) if on_host else loop
+        run = lambda loop: jax.lax.scan(body, loop, None, length=count)
+        skip = lambda loop: (loop, zeros_of(types, count, loop))
+        return jax.lax.cond(goes_on(loop), run, skip, loop)
+
+    # Around the condition, which would save a copy of all that is closed over.
+    return in_scan(segment, save_on_host((STATE,)) if on_host else None)
