@@ -158,6 +158,8 @@ class NativeLoop:
         zs, (h, c) = saved
         if steps.restarts is None:
             first, _ = self._split(primals.state)
+            if steps.lengths is not None:  # That of a row without steps may be NaN.
+                first = jnp.where(steps.lengths[:, None] > 0, first, 0)
             h = jnp.concatenate([first[None], h[:-1]])
         return zs, self._join(primals.state, (h, c))
 
