@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from . import jax_internals
+from .errors import is_array
 from .sharding import as_varying_as
 from .typing import PyTree
 
@@ -38,8 +39,9 @@ def run_beside_xla(
             over no arrays.
         *args: The arguments of both, trees of arrays.
         transpose: If they are linear in the last argument, the transpose: from the
-            other arguments and the cotangents of the results to that argument's.
-        refusal: Why there is no program for other platforms; None if `xla` is.
+            other arguments and the cotangents of the results to that argument's. None
+            to transpose `xla`, where that is asked for.
+        refusal: The error where `xla` would run; None to run it.
     """
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)
@@ -56,11 +58,12 @@ def run_beside_xla(
 
         return run
 
-    def flat_transpose(*leaves: Any) -> list:
+    def flat_transpose(transpose: Callable, *leaves: Any) -> list:
         fixed, cts = others.unflatten(leaves[:count]), out.unflatten(leaves[count:])
-        return jax.tree.leaves(transpose(*fixed, cts)) if transpose else []
+        return jax.tree.leaves(transpose(*fixed, cts))
 
-    fns = flat(native), flat(xla), flat_transpose
+    pull = functools.partial(flat_transpose, transpose) if transpose else None
+    fns = flat(native), flat(xla), pull
     programs = _Programs(*fns, tuple(program.out_avals), count, refusal)
     return out.unflatten(_operation().bind(*leaves, programs=programs))
 
@@ -72,16 +75,17 @@ class _Programs:
     Attributes:
         native: What runs on CPUs.
         xla: What runs elsewhere.
-        transpose: The transpose of both, if they are linear in the leaves from `count`
-            on.
+        transpose: The transpose of both with respect to the leaves from `count` on;
+            None for that of `xla`.
         types: The types of the results.
-        count: The number of leaves in which they need not be linear.
-        refusal: Why there is no program for other platforms; None if `xla` is.
+        count: The number of leaves before those of a linear argument; all leaves
+            without a transpose.
+        refusal: The error where `xla` would run; None to run it.
     """
 
     native: Callable
     xla: Callable
-    transpose: Callable
+    transpose: Callable | None
     types: tuple
     count: int
     refusal: str | None
@@ -125,12 +129,33 @@ def _push_forward(
 def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
     """The cotangents of the linear leaves that are unknown; None for all others."""
     count = programs.count
+    if programs.transpose is None:
+        return _pull_back_xla(cts, leaves, programs.xla)
     zeros = [jnp.zeros(x.shape, x.dtype) for x in programs.types]
     pairs = zip(cts, as_varying_as(leaves[:count], zeros), strict=True)
     cts = [ct if isinstance(ct, jax.Array) else zero for ct, zero in pairs]
     found = zip(leaves[count:], programs.transpose(*leaves[:count], *cts), strict=True)
     linear = [None if isinstance(x, jax.Array) else ct for x, ct in found]
     return [None] * count + linear
+
+
+def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
+    """The same, by the transpose of XLA's program."""
+    is_known = [isinstance(x, jax.Array) or is_array(x) for x in leaves]
+    unknown = [i for i, known in enumerate(is_known) if not known]
+
+    def of_unknown(*given: Any) -> list:
+        replaced = dict(zip(unknown, given, strict=True))
+        return xla(*(replaced.get(i, x) for i, x in enumerate(leaves)))
+
+    types = [leaves[i].aval for i in unknown]
+    types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types]
+    results = jax.eval_shape(of_unknown, *types)
+    pairs = zip(cts, results, strict=True)
+    dense = lambda ct, x: ct if is_array(ct) else jnp.zeros(x.shape, x.dtype)
+    cts = [dense(ct, x) for ct, x in pairs]
+    found = iter(jax.linear_transpose(of_unknown, *types)(cts))
+    return [None if known else next(found) for known in is_known]
 
 
 def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
@@ -149,7 +174,9 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
 
         return run
 
-    fields = {n: mapped(getattr(programs, n)) for n in ("native", "xla", "transpose")}
+    names = "native", "xla", "transpose"
+    given = {n: fn for n in names if (fn := getattr(programs, n)) is not None}
+    fields = {n: mapped(fn) for n, fn in given.items()}
     types = tuple(jax.make_jaxpr(fields["native"])(*leaves).out_avals)
     programs = dataclasses.replace(programs, types=types, **fields)
     return _operation().bind(*leaves, programs=programs), [0] * len(types)

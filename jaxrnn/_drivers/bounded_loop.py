@@ -1,9 +1,13 @@
 """A while loop with a bound on its steps that can be differentiated in every mode.
 
 JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
-steps. The idea here: **run the while loop, and differentiate a scan in its place**,
-which computes the same (`loop_forms.py`). On CPUs it is faster to save the carry before
-each step, from which `recorded_steps.py` has the derivative.
+steps. The idea here: **run the while loop, and differentiate another form of it**.
+
+| where | saved | backward |
+|---|---|---|
+| CPUs | the carry before each step | a while loop (`recorded_steps.py`) |
+| elsewhere | the carry before each 16 steps | that of a scan (`loop_forms.py`) |
+| with a plan of segments | the carry before each segment | the same |
 """
 
 from collections.abc import Callable
@@ -62,7 +66,8 @@ def bounded_loop(
         return _jvp_of_perturbed(loop.as_scan, primals, tangents)
 
     def by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # The operation of both programs holds no effects.
+        # `run_beside_xla` takes no programs with effects, so checks of values are left
+        # out; the scan keeps them.
         unchecked = Loop(is_running, without_checks(pure), max_steps, plan)
         return jvp_by_record(unchecked, primals, tangents)
 
@@ -72,11 +77,16 @@ def bounded_loop(
 
 
 def _is_recorded(max_steps: Any, plan: CheckpointPlan, arrays: PyTree) -> bool:
-    """Whether derivatives save the carry before each step."""
-    has_segments = plan.segments or plan.on_host or not isinstance(max_steps, int)
+    """Whether derivatives save the carry before each step.
+
+    The types of arrays on explicit meshes and in `shard_map` have axes of a mesh, which
+    the derivative by the record does not keep track of.
+    """
+    has_plan = plan.segments or plan.on_host
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
-    is_here = platform_of(arrays) == "cpu" and kinds <= {AxisType.Auto}
-    return is_here and not has_segments and jax_internals.MISSING is None
+    is_plain = kinds <= {AxisType.Auto} and isinstance(max_steps, int)
+    is_on_cpu = platform_of(arrays) == "cpu" and jax_internals.MISSING is None
+    return is_on_cpu and is_plain and not has_plan
 
 
 def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:

@@ -57,10 +57,10 @@ class Loop:
         return jax.lax.while_loop(lambda loop: self._goes_on(loop[:2]), body, first)
 
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
-        """The same.
+        """The same results.
 
-        In a segment in which the loop ends, further steps are the first one again, and
-        dropped: the scan is as finite as the loop is.
+        In the segment in which the loop ends, the steps after the end run step 0 again,
+        and what they return is dropped: they are as finite as the loop is.
         """
         read, first = reader(arrays), _start(carry)
 
@@ -107,5 +107,6 @@ def _segment(
         skip = lambda loop: (loop, zeros_of(types, count, loop))
         return jax.lax.cond(goes_on(loop), run, skip, loop)
 
-    # Around the condition, which would save a copy of all that is closed over.
+    # Checkpoint the condition, not its branch: it would save a copy of all that the
+    # branch closes over.
     return in_scan(segment, save_on_host((STATE,)) if on_host else None)

@@ -93,9 +93,10 @@ def raw_rnn(
               0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What the backward pass of a compiled loop stores: False for the
-            carry before each 16 steps; True or a strategy of `jaxrnn.memory` to store
-            less, or in host memory. Changes values by rounding at most.
+        swap_memory: What a compiled loop stores for the backward pass. False: the carry
+            before each step on CPUs, before every 16 steps elsewhere. True or a
+            strategy of `jaxrnn.memory`: less, or in host memory. Use it if the loop
+            state holds a TensorArray of all steps. Results may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int. Needed under jit, where it is the
             size of the buffers, unless nothing is emitted and no reverse-mode

@@ -369,7 +369,8 @@ ffi::Error FindArrays(Backward& entry, const Call& call, int64_t number,
   if (elementwise) entry.settings.elementwise = arrays.Elementwise();
   for (int k = 0; k < products; k++)
     entry.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
-  (restarts ? entry.saved_h : entry.outputs) = arrays.HSequence("saved_h");
+  if (restarts) entry.saved_h = arrays.HSequence("saved_h");
+  if (!restarts) entry.outputs = arrays.HSequence("outputs");
   entry.saved_c = arrays.CSequence("saved_c");
   if (!restarts) entry.h = arrays.H("h", sizes.batch);
   entry.ct_outputs = arrays.HSequence("ct_outputs");

@@ -202,3 +202,10 @@ def test_the_transpose_under_vmap(mapped):
     got = jax.jit(jax.vmap(jax.grad(of, 1), axes))(*given)
     want = np.broadcast_to(np.expand_dims(10 * given[0], -1), (2, 3))
     np.testing.assert_array_equal(got, want)
+
+
+def test_without_a_transpose_that_of_xlas_program_is_taken():
+    triple = lambda x, y: run_beside_xla(tripled, tripled, x, y)
+    tripled = lambda x, y: (3 * x * y, x)
+    ct = jax.linear_transpose(lambda x: triple(x, X), X)((jnp.ones(3), X))[0]
+    np.testing.assert_array_equal(ct, 4 * X)

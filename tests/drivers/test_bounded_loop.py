@@ -240,3 +240,11 @@ def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
 
     # One sum of all rows, whatever the number of steps.
     assert work(5000) - work(50) <= 4950 * ROWS * UNITS
+
+
+def test_the_transpose_of_the_transpose_is_the_tangent():
+    args = data()
+    total = functools.partial(loss, loop)
+    pull = jax.vjp(total, *args)[1]
+    twice = jax.linear_transpose(pull, jnp.ones(()))
+    close(twice(args)[0], jax.jvp(total, args, args)[1])

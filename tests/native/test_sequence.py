@@ -206,6 +206,12 @@ def grad_of_grad_in_a_scan(loss, params, x):
     return jax.grad(lambda p: weighted_sum(jax.grad(total)(p)))(params)
 
 
+def transpose_of_transpose(loss, params, x):
+    """It is the tangent."""
+    pull = jax.vjp(loss, params, x)[1]
+    return jax.linear_transpose(pull, jnp.ones((), F32))((params, x))
+
+
 KINDS = (
     forward_mode,
     grad_of_grad,
@@ -213,6 +219,7 @@ KINDS = (
     reverse_over_forward,
     rematerialized,
     grad_of_grad_in_a_scan,
+    transpose_of_transpose,
 )
 
 

@@ -80,7 +80,7 @@ class BackwardArgs(NamedTuple):
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
         saved: As in `ForwardResults`, but without restarts its h is `outputs`.
-        h: h before the first step; None with restarts.
+        h: The initial h, which is before the first step; None with restarts.
         ct_outputs: The cotangents of `outputs`.
         ct_new_c: The cotangents of `new_c`.
         ct_last: The cotangents of `last`.

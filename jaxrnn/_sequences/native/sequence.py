@@ -104,9 +104,9 @@ class NativeLoop:
     ) -> tuple[PyTree, PyTree, PyTree]:
         """`(outputs, state, saved)`.
 
-        What is saved are `zs` and `(h, c)`, with the axes of the inputs: the state
-        before each step. Without restarts its h would be the outputs, a step later: so
-        the outputs are saved in its place, which costs no memory of their own.
+        What is saved are `zs` and `(h, c)`, the state before each step, with the axes
+        of the inputs. Without restarts, h before a step is the output of the step
+        before: `outputs` are saved in the place of h, and who reads them shifts them.
         """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
@@ -144,21 +144,17 @@ class NativeLoop:
         if save:
             zs, states = saved
             h, c = self._split(states)
-            saved = zs, (self._saved_h(outputs, h, steps), c)
+            if steps.restarts is None:
+                h = outputs[0] if steps.returns_states else outputs
+            saved = zs, (h, c)
         return swap(outputs), state, swap(saved)
-
-    def _saved_h(self, outputs: PyTree, h: Array | None, steps: Steps) -> Array | None:
-        """What is saved of the h before each step, `h` if there are restarts."""
-        if steps.restarts is not None:
-            return h
-        return outputs[0] if steps.returns_states else outputs
 
     def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
         """What XLA's loop would have saved, with time first."""
         zs, (h, c) = saved
         if steps.restarts is None:
             first, _ = self._split(primals.state)
-            if steps.lengths is not None:  # That of a row without steps may be NaN.
+            if steps.lengths is not None:  # A row without steps may begin with NaN.
                 first = jnp.where(steps.lengths[:, None] > 0, first, 0)
             h = jnp.concatenate([first[None], h[:-1]])
         return zs, self._join(primals.state, (h, c))
@@ -175,13 +171,12 @@ class NativeLoop:
         )
         found = self._call(primals, steps).forward(args, save)
         join = functools.partial(self._join, primals.state)
-        outputs = found.outputs
-        if steps.returns_states:
-            outputs = outputs, join((outputs, found.new_c))
-        saved = ()
+        outputs, saved = found.outputs, ()
         if save:
             h, c = found.saved
-            saved = found.zs, (self._saved_h(outputs, h, steps), c)
+            saved = found.zs, (outputs if h is None else h, c)
+        if steps.returns_states:
+            outputs = outputs, join((outputs, found.new_c))
         return outputs, join(found.last), saved
 
     def _backward(
