@@ -141,7 +141,7 @@ def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
 
 def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
     """The same, by the transpose of XLA's program."""
-    is_known = [isinstance(x, jax.typing.ArrayLike) for x in leaves]
+    is_known = [is_array(x) or isinstance(x, int | float) for x in leaves]
     unknown = [i for i, known in enumerate(is_known) if not known]
 
     def of_unknown(*given: Any) -> list:
