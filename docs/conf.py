@@ -6,8 +6,6 @@ import pathlib
 import re
 import sys
 
-import jupyter_client
-
 import jaxrnn
 
 HERE = pathlib.Path(__file__).parent
@@ -18,22 +16,16 @@ project, author, copyright = "jaxrnn", "the authors of jaxrnn", "the authors of 
 version = release = jaxrnn.__version__
 
 extensions = [
-    "myst_nb",
+    "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
-    "pictures",
     "search_words",
 ]
-exclude_patterns = [
-    "_build",
-    "jupyter_execute",
-    ".jupyter_cache",
-    "**/.ipynb_checkpoints",
-]
+exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
 # Docstrings have Google's sections; what is in single backquotes is code, and a link
@@ -49,12 +41,6 @@ autosummary_context = {"cells": cell_pages.describe_cells()}
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-nb_execution_mode = "cache"
-# Kernels warn of connections that are not encrypted.
-jupyter_client.KernelManager.transport_encryption.default_value = "auto"
-nb_execution_timeout = 300
-nb_execution_raise_on_error = True
-nb_merge_streams = True
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"

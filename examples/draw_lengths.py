@@ -17,13 +17,11 @@ import tyro
 from flag_types import Picture
 from japanese_vowels_data import load_scaled
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 import jaxrnn
 
 ROWS = (230, 0, 31, 100)
 PADDING = "#d8d4cc"
-NOTE = "Stripe: a feature or unit. Black line: row's end. Grey: NaN. Hatched: exact 0."
 
 
 def load_utterances():
@@ -31,7 +29,7 @@ def load_utterances():
     train, _ = load_scaled()
     chosen = train.take(np.asarray(ROWS))
     chosen = chosen.take(np.argsort(-chosen.lengths))
-    frames = chosen.frames[:, : chosen.lengths.max() + 2].copy()
+    frames = chosen.frames[:, : chosen.lengths.max() + 4].copy()
     frames[np.arange(frames.shape[1]) >= chosen.lengths[:, None]] = np.nan
     return frames, chosen.lengths
 
@@ -53,24 +51,22 @@ def run(x, lengths):
 
 
 def draw(columns, lengths, file):
-    """A strip `[depth, time]` for each row and column; exact zeros are hatched."""
-    figure = Figure(figsize=(11, 5.4), dpi=130, layout="constrained")
+    """A strip `[depth, time]` for each row and column, and labels past the lengths."""
+    figure = Figure(figsize=(11, 4.2), dpi=130, layout="constrained")
     axes = figure.subplots(len(lengths), len(columns), sharex=True)
-    figure.suptitle(NOTE)
     for (title, values), column in zip(columns.items(), axes.T, strict=True):
         limit = np.nanmax(np.abs(values)) * 0.8
         for strip, length, axis in zip(values, lengths, column, strict=True):
+            label = "NaN" if np.isnan(strip[length:]).all() else "0"
             visible = np.ma.masked_where((strip == 0) | np.isnan(strip), strip)
             axis.imshow(visible.T, "RdBu_r", aspect="auto", vmin=-limit, vmax=limit)
-            face = PADDING if np.isnan(strip).any() else "white"
-            axis.patch.set(facecolor=face, edgecolor=PADDING, hatch="////")
+            axis.patch.set(facecolor=PADDING if label == "NaN" else "white")
             axis.axvline(length - 0.5, color="black", linewidth=1.5)
+            middle = (length + len(strip)) / 2 - 0.5, strip.shape[1] / 2 - 0.5
+            axis.text(*middle, label, ha="center", va="center", color="dimgray")
             axis.set_yticks([])
-        column[0].set_title(title, fontsize=10)
+        column[0].set_title(title, fontsize=11)
         column[-1].set_xlabel("time step")
-        image = column[0].images[0]  # All rows share a scale.
-        bar = figure.colorbar(image, ax=column, location="bottom", extend="both")
-        bar.locator = MaxNLocator(4)
     for axis, length in zip(axes[:, 0], lengths, strict=True):
         axis.set_ylabel(f"length {length}")
     figure.savefig(file)
@@ -85,10 +81,10 @@ def main(output: Picture = Path("lengths.png")):
     x, lengths = load_utterances()
     output_fw, output_bw, gradient = run(x, lengths)
     columns = {
-        "inputs: 12 coefficients, 12 slopes": x,
-        "output_fw: 12 units": output_fw,
-        "output_bw: 12 units": output_bw,
-        "gradient of the 24 inputs": gradient,
+        "inputs, 24 features": x,
+        "outputs, forward cell": output_fw,
+        "outputs, backward cell": output_bw,
+        "gradient of the inputs": gradient,
     }
     draw(columns, lengths, output)
     print(f"Wrote {output}.")

@@ -1,12 +1,12 @@
 """TensorFlow's RNN API for JAX: cells, and drivers that run them over time.
 
-Three sequences of at most five steps; their padding may hold anything, even NaN:
+Three sequences of at most five steps, in one padded batch:
 
     >>> import jax, jax.numpy as jnp, jaxrnn
-    >>> cell = jaxrnn.LSTMCell(16)                     # Hyper-parameters alone, as a value.
-    >>> x, lengths = jnp.ones((3, 5, 8)), jnp.array([5, 2, 0])
-    >>> x = x.at[1, 2:].set(jnp.nan).at[2].set(jnp.nan)  # All steps past the lengths.
-    >>> params = cell.init(jax.random.key(0), x[:, 0])  # A dict under TensorFlow's names.
+    >>> cell = jaxrnn.LSTMCell(16)                        # Only hyperparameters; parameters come below.
+    >>> x, lengths = jnp.ones((3, 5, 8)), jnp.array([5, 2, 0])    # [batch, time, depth]; [batch]
+    >>> x = x.at[1, 2:].set(jnp.nan).at[2].set(jnp.nan)   # Padding may hold anything, even NaN.
+    >>> params = cell.init(jax.random.key(0), x[:, 0])    # A dict with TensorFlow's names.
     >>> @jax.jit
     ... def loss(params, x, lengths):
     ...     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=x.dtype)
@@ -17,45 +17,50 @@ Three sequences of at most five steps; their padding may hold anything, even NaN
     >>> print(gradient["kernel"].shape, bool(jnp.isfinite(gradient["kernel"]).all()))
     (24, 64) True
 
-`help(jaxrnn.dynamic_rnn)` explains a name. These modules are loaded when they are first
-used; `import jaxrnn` is enough:
+`help(jaxrnn.dynamic_rnn)` explains one name. `import jaxrnn` is enough to use these
+modules, which are loaded on first use:
 
 * `jaxrnn.linen`, `jaxrnn.nnx`: Flax modules around any cell (`pip install flax`).
 * `jaxrnn.contrib`: cells, wrappers, attention and decoders of `tf.contrib`.
 * `jaxrnn.decode`: greedy decoding, sampling and beam search.
-* `jaxrnn.memory`: what the backward pass stores, as values of `swap_memory`.
+* `jaxrnn.memory`: strategies for `swap_memory`, which bound the memory of gradients.
 * `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
-* `jaxrnn.export`: files for other runtimes (StableHLO, ONNX, TFLite), and streams.
-* `jaxrnn.initializers`: initial kernels and biases by part and by gate.
+* `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on streams.
+* `jaxrnn.initializers`: initializers of kernels and biases by part and by gate.
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 
-Rows have lengths (`sequence_length`) or a `mask`; `return_states=True` adds the states
-after all steps. Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
-`stack_bidirectional_dynamic_rnn` (`init_stack_bidirectional`); `raw_rnn`, with
-`TensorArray`; over lists of steps `static_rnn`, `static_bidirectional_rnn`,
-`stack_bidirectional_rnn`, and `static_state_saving_rnn` with `StateSaver`; over
-`PackedSequences`, which `pack_sequences` makes, `packed_rnn`; with the layers of a
-stack on several devices, `pipelined_rnn`.
+Drivers take the lengths of the rows (`sequence_length`) or a `mask`, and return the state
+after every step with `return_states=True`:
 
-Of an input pipeline's records: `packed_batches` (`PackedBatches`). Several packs as
-one: `concat_packed`, `stack_packed`.
+* Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
+  `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`).
+* Custom loops: `raw_rnn`, with `TensorArray`.
+* Lists of steps: `static_rnn`, `static_bidirectional_rnn`, `stack_bidirectional_rnn`,
+  and `static_state_saving_rnn` with `StateSaver`.
+* Packed sequences: `packed_rnn` over `PackedSequences`, which `pack_sequences` creates;
+  `packed_batches` (`PackedBatches`) packs the records of an input pipeline, and
+  `concat_packed` and `stack_packed` join packs.
+* The layers of a stack on several devices: `pipelined_rnn`.
+* Sequences longer than memory: `windows`, which yields `Window` or `PackedWindow`, and
+  `truncated_bptt` (`TruncatedBPTT`).
 
-For sequences longer than memory: `windows`, which yields each `Window` or
-`PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
-`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). What runs on a CPU:
-`native_status`.
+`memory_plan` (`MemoryPlan`) compares the memory and cost of strategies before a run.
+`native_status` reports which loops run on a CPU.
 
-Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
-`CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`. That run many steps at once: the linear recurrences `MinGRUCell`,
-`MinLSTMCell`, `QRNNCell`, `LRUCell` and `RGLRUCell`, and `MLSTMCell` (`MLSTMState`); of
-the family of the last, step by step, `SLSTMCell` (`SLSTMState`). With the last inputs:
-`TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`). For custom cells:
-`FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `LinearRecurrenceCell`
-(`ComplexState`), `ParamSpec`, `TensorShape`; for cells that run whole sequences at once:
-`Run`, `Steps`, `DeclinedError`.
-What drivers take: `BoundCell`, `RNNCellLike`.
+Cells:
+
+* `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
+  `CudnnCompatibleGRUCell`.
+* Cells that compute many steps in parallel: `MinGRUCell`, `MinLSTMCell`, `QRNNCell`,
+  `LRUCell`, `RGLRUCell` and `MLSTMCell` (`MLSTMState`).
+* xLSTM's other cell, which runs step by step: `SLSTMCell` (`SLSTMState`).
+* Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
+  `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
+* Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
+  `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`; for cells that run
+  whole sequences at once `Run`, `Steps`, `DeclinedError`.
+* The types that drivers accept: `BoundCell`, `RNNCellLike`.
 """  # noqa: E501 (The README has the example in the same lines.)
 
 import typing as _typing

@@ -72,8 +72,3 @@ def spread(row: dict, name: str) -> np.ndarray:
     """Quartiles and median, in order, of the peer's time by ours in the same round."""
     theirs, ours = (np.array(row["peers"][peer]["ms"]) for peer in (name, "jaxrnn"))
     return np.percentile(theirs / ours, (25, 50, 75))
-
-
-if __name__ == "__main__":  # The picture of the README.
-    folder = pathlib.Path(__file__).parents[1] / "_static"
-    draw().savefig(folder / "speed.png", dpi=100, bbox_inches="tight")

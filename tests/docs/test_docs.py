@@ -43,6 +43,35 @@ def test_a_page_that_says_something_else_is_found(output):
         run_page.run("page.md", text)
 
 
+@pytest.mark.parametrize(
+    ("varies", "output", "same"),
+    [
+        ("numbers", "loss 0.25 of True", True),
+        ("numbers", "loss -1e-7 of True", True),
+        ("numbers", "loss 0.5 of False", False),
+        ("lines", "other text", True),
+        ("lines", "", False),
+    ],
+)
+def test_outputs_that_vary(varies, output, same):
+    code = '```python\nprint("loss 0.5 of True")\n```\n'
+    text = f"{code}<!-- varies: {varies} -->\n```text\n{output}\n```\n"
+    with contextlib.nullcontext() if same else pytest.raises(SystemExit):
+        assert run_page.run("page.md", text) == 1
+
+
+def test_figures_are_written_to_the_image_below(tmp_path):
+    page, image = tmp_path / "page.md", tmp_path / "loss.png"
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint(1)"
+    text = f"```python\n{draw}\n```\n\n"
+    with pytest.raises(SystemExit, match="no image is below it"):
+        run_page.run(page, text)
+    written = run_page.write(page, f"{text}![A loss](loss.png)\n")
+    assert "```\n```text\n1\n```\n" in written
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert run_page.run(page, written) == 1
+
+
 def test_blocks_share_names_and_may_print():
     text = "```python\nx = 1\n```\ntext\n```python\nprint(x)\n```\n```text\n1\n```\n"
     assert run_page.run("page.md", text) == 2
