@@ -31,7 +31,7 @@ Result = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results"
 NAMES = (
     "of these, the cases whose name matches; in `lstm B16 T120 D96 H160 dense train` "
-    "the numbers are those of rows (B), steps (T), inputs (D) and units (H)"
+    "the numbers are rows (B), steps (T), inputs (D) and units (H)"
 )
 
 
@@ -127,7 +127,7 @@ def _add_options(
     limit = "programs that need more do not run (default: %(default)s)"
     add("--limit", type=float, metavar="GB", default=4.0, help=limit)
     add("--out", type=Path, default=RESULTS, help="folder of the results")
-    add("--name", help="of the results (default: those of command and preset)")
+    add("--name", help="of the results (default: command and preset)")
     add("--resume", action="store_true", help="keep the cases that are saved already")
 
 

@@ -145,7 +145,7 @@ RACE: Presets = {
     ],
 }
 
-# Those of docs/guide/speed.md. Most were never run while the loops were made.
+# The cases of docs/guide/speed.md. Most were never run while the loops were written.
 RACE["page"] = [
     *_cases("lstm", 48, 80, 192, 320),
     *_cases("lstm", 16, 120, 96, 160),

@@ -178,7 +178,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def devices_of(target: str) -> Any:
-    """Devices to compile for: those of this process, or some that are not there."""
+    """Devices to compile for: this process's, or ones that are not present."""
     if target == "cpu":
         return jax.devices()
     return absent_devices(target, DEVICES)

@@ -20,8 +20,8 @@ class Data:
         lengths: `[B]`, int32, each in 1..T; or None.
         state: The initial state: a dict for each layer, `c` and `h`, or `h`, `[B, H]`.
         output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
-            of the outputs times these and of the final state times the next. Without
-            steps where no loss reads outputs: those of many steps are large.
+            of the outputs times these and of the final state times the next. It
+            has no steps if no loss reads outputs, because many steps take much memory.
         state_cotangents: As `state`.
     """
 

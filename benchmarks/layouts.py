@@ -83,7 +83,7 @@ def _flatten(tree: Any) -> np.ndarray:
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
-    """The arrays of dicts, lists and tuples; those of a dict by sorted keys."""
+    """The arrays of nested dicts, lists and tuples; dicts are sorted by key."""
     if isinstance(tree, Mapping):
         tree = [tree[key] for key in sorted(tree)]
     if isinstance(tree, list | tuple):

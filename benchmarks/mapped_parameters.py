@@ -35,7 +35,7 @@ CASES: list[tuple[jaxrnn.RNNCell, int, tuple[int, int, int]]] = [
 ]
 HEAD = """# Several nets: `vmap` over parameters beside `lax.map`
 
-CPU seconds of `jax.lax.map` over the parameters of all nets, divided by those of \
+CPU seconds of `jax.lax.map` over the parameters of all nets, divided by \
 `jax.vmap`; medians and quartiles of {rounds} alternating rounds on one core. The nets \
 read the same inputs, or inputs of their own. `python -m \
 benchmarks.mapped_parameters`, jaxrnn {version}, JAX {jax}, {native}.

@@ -16,18 +16,18 @@ Column = tuple[str, Callable[[Row], str]]
 MODE_TITLES = {
     "forward": "Forward",
     "train": "Forward and all gradients",
-    "final": "The gradients by the parameters, of a loss of the final state",
+    "final": "Gradients of a loss of the final state, with respect to parameters",
     "step": "A training step with Adam",
 }
 NOTE = (
-    "The first column is the first contestant's number, the others are those of the "
-    "others by it: above 1 it is faster, or smaller. Of several rounds the median of "
-    "their ratios, and the quartiles. * computes another equation. † does not compute "
-    "the same numbers. - left out."
+    "The first column is the first contestant's number. Each other column is that "
+    "contestant's number divided by it (median and quartiles of the rounds): above 1, "
+    "the first contestant is faster, or needs less. * marks other equations, † other "
+    "results, - skipped cases."
 )
 AGREEMENT_NOTE = (
     "The variant that raced (the fastest in a short trial), and the largest relative "
-    "deviation of its outputs or gradients from the reference's."
+    "deviation of its outputs or gradients from the reference."
 )
 
 
@@ -41,7 +41,7 @@ class Measure:
         unit: That it is shown in.
         scale: From the number to the unit.
         note: What it is.
-        is_ratio: Whether the others' numbers are shown by that of the first.
+        is_ratio: Whether the other numbers are divided by the first.
     """
 
     key: str
@@ -57,7 +57,7 @@ COMPILE = Measure(
     "compile_ms",
     "Time to compile",
     "ms",
-    note="CPU time of tracing, lowering and compiling a program anew.",
+    note="CPU time to trace, lower and compile a program, with empty caches.",
 )
 COMPILE_ONCE = Measure("compile_s", "Time to compile", "s", note="Measured once.")
 EAGER = Measure("eager_ms", "Eager calls", "ms", note="A second call outside of jit.")
@@ -86,7 +86,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Spread | None":
-        """That of the values of all rounds; None if there are none."""
+        """The quartiles of all rounds; None without rounds."""
         if not len(values):
             return None
         low, median, high = np.percentile(values, (25, 50, 75))
@@ -108,7 +108,7 @@ def values(row: Row, name: str, key: str) -> np.ndarray:
 
 
 def ratio(row: Row, name: str, to: str, key: str = "ms") -> Spread | None:
-    """The number by that of `to` in the same round; None if one of them has none."""
+    """The number divided by `to`'s in the same round; None if either is missing."""
     ours, theirs = values(row, to, key), values(row, name, key)
     return Spread.of(theirs / ours) if len(ours) and len(theirs) else None
 
@@ -164,7 +164,7 @@ def _cell(cell: Callable[[Row, str], str], name: str) -> Callable[[Row], str]:
 
 
 def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column]:
-    """The number of the first, under this title, and that of each other by it."""
+    """The first contestant's number, under this title, and the other columns."""
     ours, *others = names
 
     def own(row: Row, name: str) -> str:
@@ -193,8 +193,8 @@ def conditions(result: Result) -> str:
     amount = listed(result["rounds"], ": ", ", ")
     return join(
         f"{result['date']}, commit {listed(result['commits'], ' ', ', ')}. "
-        f"{len(result['cases'])} cases; rounds of each: {amount}. Something else kept "
-        f"the machine busy in {sum(busy)} of the {len(busy)} rounds.",
+        f"{len(result['cases'])} cases; rounds of each: {amount}. Other programs kept "
+        f"the machine busy in {sum(busy)} of {len(busy)} rounds.",
         f"Machine: {listed(result['machine'], ': ', '; ')}.",
         f"Versions: {listed(result['versions'], ' ', ', ')}.",
     )

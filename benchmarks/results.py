@@ -19,8 +19,8 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
     Outputs past a row's end are set to zero, as peers differ there.
 
     Args:
-        mode: That of the case.
-        data: That of the case.
+        mode: The mode of the case.
+        data: The arrays of the case.
         net: Has `read_sequences`, `read_state` and `read_params`, from the peer's
             layouts to TensorFlow's; and `before`, the parameters as read at first.
         raw: `(outputs, state)`; in mode "train" `(loss, (gradients by params, inputs,

@@ -31,7 +31,7 @@ CASES: dict[str, tuple[jaxrnn.RNNCell, tuple[int, int, int]]] = {
 }
 HEAD = """# States of every step, and masks with gaps
 
-CPU seconds of a run with the feature, divided by those of a run without; medians of \
+CPU seconds of a run with the feature, divided by a run without it; medians of \
 {rounds} alternating rounds on one core. "mask" is divided by a run with as many steps \
 by lengths. `python -m benchmarks.states_and_masks`, jaxrnn {version}, JAX {jax}, \
 {native}.

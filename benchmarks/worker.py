@@ -104,8 +104,8 @@ class Worker:
     def compile(self) -> dict[str, float]:
         """A round: compiles the program anew, with all caches cleared.
 
-        The milliseconds are CPU time, as the compiler has several threads; those of a
-        second call outside of jit are by the clock, as are the seconds of each part.
+        The milliseconds are CPU time, as the compiler has several threads; the
+        second call outside of jit and the seconds of each part are wall-clock time.
         """
         import jax
 

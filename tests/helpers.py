@@ -83,7 +83,7 @@ def normalized(params, inputs, state, key=None):
 
 
 def eqns(jaxpr):
-    """All equations of a program in order, including those of inner programs."""
+    """All equations of a program in order, inner programs included."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in eqn.params.values():

@@ -57,7 +57,7 @@ def head(target: str) -> list[str]:
         f"# What the compiler of the {target} says",
         f"{datetime.date.today().isoformat()}; {', '.join(versions)}; float32. Nothing "
         "was run: cycles are estimated by the compiler, launches are counted. MiB are "
-        "of temporary memory, seconds those of one compilation beside other work.",
+        "temporary memory, and seconds are one compilation next to other work.",
         f"| program | sizes | {' | '.join(columns)} |\n{'|---' * 9}|",
     ]
 

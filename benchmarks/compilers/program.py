@@ -36,7 +36,7 @@ class Compiled:
         seconds: How long it took to compile.
         cycles: The TPU compiler's estimate; a loop counts as often as it runs. 0 for
             other devices.
-        launches: The number of operations, those of a loop as often as it runs. On a
+        launches: The number of operations, counted in every step of a loop. On a
             GPU each is launched.
         unknown_loops: The number of loops that run for a time that is known at run
             time alone, and count once.

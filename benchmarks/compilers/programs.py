@@ -1,4 +1,4 @@
-"""The programs whose estimates are compared: those of jaxrnn and of a peer."""
+"""The programs of jaxrnn and of a peer whose estimates are compared."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Row(NamedTuple):
         name: What it computes.
         sizes: Of what.
         ours: The function of jaxrnn, and its parameters' types.
-        peer: That of the peer.
+        peer: The function of the peer, and its parameters' types.
         types: The types of the other arguments.
     """
 
@@ -66,7 +66,7 @@ LINEAR_CELLS = [jaxrnn.MinGRUCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell]
 
 
 def loops() -> Iterator[Row]:
-    """LSTMs and GRUs beside those of Flax linen, forward and gradient."""
+    """LSTMs and GRUs against Flax linen, forward and gradient."""
     for sizes in LOOPS:
         for name, (cell, peer) in CELLS.items():
             nets = _jaxrnn(cell(sizes.units), sizes), _linen(peer(sizes.units), sizes)

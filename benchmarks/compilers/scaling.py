@@ -49,7 +49,7 @@ LAYOUTS = "data parallel", "FSDP"
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes of a step on each chip; `units` are those of each direction."""
+    """The sizes of a step on each chip; `units` counts one direction."""
 
     rows: int = 64
     steps: int = 512
@@ -178,9 +178,9 @@ units in each direction, with {sizes.features} features and {sizes.classes} clas
 float32, which a TPU multiplies in bfloat16. Each chip has {sizes.rows} rows of
 {sizes.steps} steps. FSDP divides the kernels of the cells and their optimizer state.
 
-The compiler of the TPU says the memory, the cycles and the collectives of one chip. Its
-cycles are an estimate that leaves out what waits for memory. Bytes are those of a
-collective's result.
+The TPU's compiler reports the memory, the cycles and the collectives of one chip. Its
+cycles are an estimate that leaves out waiting for memory. Bytes are the size of
+a collective's result.
 
 Least times follow from [Google's figures]({SOURCE}).
 At {PRODUCTS / 1e12:.0f} TFLOP/s in bfloat16 the products of both LSTMs take at least

@@ -73,7 +73,7 @@ def _split(cell: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
 def _to_params(cell: Any, gates: Gates, order: str) -> Any:
     """A layer's numbers in the structure of its cell: two products, or two a gate.
 
-    The bias is that of the inputs' product or of the state's, whichever has one.
+    The bias belongs to the product of the inputs or of the state, whichever has one.
     """
     if "dense_i" in cell:
         x, h, b = side_by_side(gates, order)

@@ -1,10 +1,10 @@
 """What the goldens of contrib cover: cases as plain data, one file for each family.
 
 A family is a file `contrib_cases/<family>.py` with a list `CASES`, whose goldens are
-`contrib/<family>.json` and `contrib/<family>.npz`. The cases are those of `specs.py`
+`contrib/<family>.json` and `contrib/<family>.npz`. `specs.py` describes the cases
 with these further keys:
 
-- `folder`: that of the goldens.
+- `folder`: the folder of the goldens.
 - `ranges`: `{"period": [1.0, 5.0]}` draws the parameters of that name uniformly from
   that range; all others are normal numbers times 0.6.
 
@@ -26,12 +26,12 @@ lengths = specs._lengths
 
 
 def function(name):
-    """An argument that is a function: that of `tf.nn` and of `jax.nn`."""
+    """An argument that is a function of `tf.nn` and of `jax.nn`."""
     return {"function": name}
 
 
 def case(name, family, cell, function="dynamic_rnn", ranges=None, **fields):
-    """One case; `fields` are those of `specs.py`."""
+    """One case; `specs.py` describes the fields."""
     made = specs._case(name, family, function, cell, **fields)
     return made | {"folder": "contrib", "ranges": ranges or {}}
 

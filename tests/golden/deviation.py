@@ -2,9 +2,9 @@
 
     python tests/golden/deviation.py [contrib]
 
-With `contrib`, those of contrib's cells. One row per dtype: the number of goldens, then
+With `contrib`, for contrib's cells. One row per dtype: the number of goldens, then
 the largest absolute and the largest relative deviation in outputs, states and
-gradients. Relative deviations are those of arrays in the norm of their largest element,
+gradients. Relative deviations of arrays are in the norm of their largest element,
 `max |got - wanted| / max |wanted|`.
 """
 

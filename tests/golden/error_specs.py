@@ -9,7 +9,7 @@ An error has these keys:
 - `function`: a driver, `cell` for one call of the cell, `zero_state`, or `build` where
   making the cell is the call.
 - `cell`, `cell_bw`: as in `specs.py`, or `{"not_a_cell": value}`.
-- `arguments`: those of the function by name. `{"array": shape, "dtype": ...}` is an
+- `arguments`: the function's arguments by name. `{"array": shape, "dtype": ...}` is an
   array of zeros, `{"values": [...], "dtype": ...}` an array, `{"tuple": [...]}`,
   `{"list": [...]}`, `{"dict": {...}}` and `{"LSTMStateTuple": [...]}` nest, and
   anything else stands for itself.

@@ -2,8 +2,8 @@
 
 Neither TensorFlow nor JAX is imported here. `make_tf1_loops.py` reads `CASES` and
 `REFUSALS` to record what TensorFlow does, `replay_loops.py` does the same with jaxrnn.
-Cells and trees of sizes are those of `specs.py`, but the shapes here are whole, with
-the batch and the time.
+Cells and trees of sizes are as in `specs.py`, but the shapes here are whole, with the
+batch and the time.
 
 A case has these keys:
 

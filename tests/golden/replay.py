@@ -73,7 +73,7 @@ def arrays_of(case: Case) -> dict[str, np.ndarray]:
 
 
 def _named(case: Case) -> dict[str, type]:
-    """The named tuples of the case's trees by name: those of its cell's state too."""
+    """The named tuples in the case's trees and in its cell's state, by name."""
     if "folder" not in case:
         return _NAMED
     found, nests = dict(_NAMED), [getattr(build(case["cell"]), "state_size", None)]

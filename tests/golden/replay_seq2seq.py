@@ -237,8 +237,8 @@ def steps(case: Case) -> int:
 def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     """The results of a case, and the gradients by path, which are None outside of jit.
 
-    Under jit the outputs are those of the steps that TensorFlow took; there is room
-    for `spare` more.
+    Under jit there are outputs for the steps that TensorFlow took, and room for
+    `spare` more.
     """
     named, count = arguments(case), steps(case)
     if not jit:

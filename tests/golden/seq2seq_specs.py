@@ -2,7 +2,7 @@
 
 Neither TensorFlow nor JAX is imported here. `make_seq2seq.py` reads `CASES` to record
 what TensorFlow does, `replay_seq2seq.py` does the same with jaxrnn. Cells and trees of
-sizes are those of `specs.py`, but the shapes here are whole.
+sizes are as in `specs.py`, but the shapes here are whole.
 
 A case has these keys:
 

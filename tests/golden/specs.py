@@ -20,14 +20,14 @@ A case has these keys:
   is given it.
 - `lengths`: None or `{"values": [...], "dtype": ...}`.
 - `tf_lengths`: what TensorFlow is given instead, where jaxrnn differs on purpose.
-- `initial_state`: `"zero"`, `"given"`, or for two directions `"fw"`, `"bw"`, those
-  given; `state_type` turns a given state to a plain `"tuple"` or `"list"`.
+- `initial_state`: `"zero"`, `"given"`, or for two directions `"fw"`, `"bw"`, the
+  given ones; `state_type` turns a given state to a plain `"tuple"` or `"list"`.
 - `state`: a tree of sizes, where the state to give is not the one that the cell's
-  zero state tells; `"zero"` to give the zero state itself, whose leaves may be such as
-  those of no cell of jaxrnn.
+  zero state tells; `"zero"` to give the zero state itself, whose leaves may be
+  unlike those in jaxrnn.
 - `time_major`: as the driver's argument.
 - `padding`: None, or the value (`"nan"`, `"inf"`, `"-inf"`) that stands in the inputs
-  beyond each length. Gradients are then those of finite padding, as TensorFlow's
+  beyond each length. Gradients are then recorded with finite padding, as TensorFlow's
   own are NaN.
 - `by_parts`: the two directions are run one by one by `dynamic_rnn` in TensorFlow.
 - `differs`: one sentence, where jaxrnn differs from TensorFlow on purpose.

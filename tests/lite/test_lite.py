@@ -96,7 +96,7 @@ def test_keeps_the_laws_of_a_cell():
 
 @pytest.mark.slow
 def test_the_lstm_keeps_the_laws_that_compile_fast():
-    # Its values and gradients are compared with those of the core's cell.
+    # Values and gradients are compared with the core's cell.
     setup = make_setup(TWINS["lstm_full"][0], jax.ShapeDtypeStruct((4, 2), jnp.float32))
     for law in (
         testing.is_a_value,
@@ -225,9 +225,9 @@ REFUSALS = {
     "units": (TypeError, "`num_units` must be an integer", lambda: lite.TFLiteLSTMCell(2.5)),
     "proj": (ValueError, "`num_proj` must be at least 1", lambda: lite.TFLiteLSTMCell(2, num_proj=0)),
     "activation": (ValueError, "must be one of elu", lambda: lite.TfLiteRNNCell(2, "tan")),
-    "params": (ValueError, r"TfLiteRNNCell: `inputs` must have depth 2, for which `params\['input_weights'\]`, float64\[2, 2\]",
+    "params": (ValueError, r"TfLiteRNNCell: `inputs` must have depth 2 to fit `params\['input_weights'\]`, float64\[2, 2\]",
                lambda: bound(lite.TfLiteRNNCell(2))(np.ones((4, 3)), np.zeros((4, 2)))),
-    "params_of_core": (ValueError, r"not known: params\['kernel'\]", lambda: lite.TfLiteRNNCell(2).apply(
+    "params_of_core": (ValueError, r"unknown: params\['kernel'\]", lambda: lite.TfLiteRNNCell(2).apply(
         bound(BasicRNNCell(2)).params, X[0], np.zeros((4, 2)))),
     "key": (TypeError, "TFLiteLSTMCell: `key` must be a random key", lambda: lite.TFLiteLSTMCell(2).init(0, X[0])),
     "state": (TypeError, "`state` must be a tuple of 2 arrays",

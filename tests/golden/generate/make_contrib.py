@@ -26,20 +26,20 @@ from golden.generate import make_tf1  # noqa: E402
 from golden import contrib_specs  # noqa: E402
 from golden.generate import contrib_sources, tf1_cells  # noqa: E402
 
-# Wrappers that make no variables, so that those of their cell are at the top.
+# Wrappers without variables: their cell's variables are at the top.
 _BARE = ("ResidualWrapper", "DropoutWrapper", "DeviceWrapper")
 _BARE += ("FusedRNNCellAdaptor", "TimeReversedFusedRNN")
 
 
 def parameter_path(variable: Any, cells: list[Any]) -> tuple[str, list[str]]:
-    """Keys of jaxrnn's nested dicts: TensorFlow's scopes below that of the cell."""
+    """Keys of jaxrnn's nested dicts: TensorFlow's scopes below the cell's scope."""
     (cell,) = cells
     parts = variable.name.removesuffix(":0").split("/")
     return "", below(cell, parts[parts[0] == "rnn" :])
 
 
 def below(cell: Any, parts: list[str]) -> list[str]:
-    """The scopes below that of `cell`, whose own is dropped; so are those of stacks."""
+    """The scopes below `cell`'s; its own scope and the scopes of stacks are dropped."""
     parts = parts[parts[0] == _scope(cell) :]
     if type(cell).__name__ == "MultiRNNCell":
         index = int(parts[0].removeprefix("cell_"))

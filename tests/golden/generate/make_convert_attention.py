@@ -42,7 +42,7 @@ def decoder(contrib: Any) -> Any:
     )
     helper = contrib.helper.TrainingHelper(constant(BATCH, TIME, DEPTH), [TIME] * BATCH)
     state = cell.zero_state(BATCH, tf.float32)
-    # That of `tf.layers`, whose class the decoder accepts.
+    # The layer is from `tf.layers`, whose class the decoder accepts.
     dense = contrib.attention_wrapper.layers_core.Dense
     found = contrib.basic_decoder.BasicDecoder(
         cell, helper, state, output_layer=dense(7)

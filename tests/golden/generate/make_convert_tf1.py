@@ -9,7 +9,7 @@ Two runs on one machine write the same bytes. Under the name of each case there 
 - `variables/<name>`: all that a checkpoint of the graph holds, as `tf.train.Saver`
   writes it and `tf.train.load_checkpoint` reads it, slots of the optimizer and all;
 - `inputs`, `outputs/<i>` and `states/<i>`: the leaves that the driver gives;
-- `gradients/<name>` and `gradients/inputs`: those of the sum of all leaves, each
+- `gradients/<name>` and `gradients/inputs`: gradients of the sum of all leaves, each
   entry times the cosine of its place in its leaf.
 """
 

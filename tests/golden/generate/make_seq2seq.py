@@ -4,8 +4,8 @@ It needs what `make_tf1.py` needs, and the sources of contrib (`contrib_sources.
 
     python tests/golden/generate/make_seq2seq.py --contrib .../tensorflow/contrib
 
-A case's arrays are those of `make_tf1_loops.py`, kept as `loop_store.py` tells. What
-has fields becomes a dict, but for states of LSTMs, so that the files name no class.
+A case has the arrays of `make_tf1_loops.py`, stored as `loop_store.py` describes.
+Objects with fields become dicts, except LSTM states, so that the files name no class.
 """
 
 import argparse

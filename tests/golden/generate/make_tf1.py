@@ -113,7 +113,7 @@ class Draw:
 
 
 def _zeros(leaf: Any) -> np.ndarray:
-    """Those of a leaf of a zero state, which may be a Python integer."""
+    """Shape and dtype of a zero state's leaf, which may be a Python integer."""
     if isinstance(leaf, int):
         return np.zeros((), np.int32)
     return np.zeros(leaf.shape, leaf.dtype.as_numpy_dtype)
@@ -278,7 +278,7 @@ class Graph:
         self.grads = tf1.gradients(
             list(results.values()),
             list(self.sources.values()),
-            # Not in the order of its values: dicts are rebuilt in that of their keys.
+            # Not in the order of its values: dicts are rebuilt in key order.
             [self.cotangents[path] for path in results],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
@@ -359,7 +359,7 @@ def prepare() -> None:
     tf1.disable_eager_execution()
     tf1.logging.set_verbosity(tf1.logging.ERROR)
     if not tf1.control_flow_v2_enabled():
-        raise RuntimeError("The goldens are those of while loops of version 2.")
+        raise RuntimeError("The goldens need while loops of version 2.")
 
 
 def main() -> None:

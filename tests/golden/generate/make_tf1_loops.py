@@ -228,7 +228,7 @@ def main() -> None:
     tf1.disable_eager_execution()
     tf1.logging.set_verbosity(tf1.logging.FATAL)
     if not tf1.control_flow_v2_enabled():
-        raise RuntimeError("The goldens are those of while loops of version 2.")
+        raise RuntimeError("The goldens need while loops of version 2.")
     families: dict[str, dict[str, np.ndarray]] = {}
     cases = {}
     for case in loop_specs.CASES:
