@@ -3,10 +3,10 @@
 Three sequences of at most five steps, in one padded batch:
 
     >>> import jax, jax.numpy as jnp, jaxrnn
-    >>> cell = jaxrnn.LSTMCell(16)                        # Only hyperparameters; parameters come below.
-    >>> x, lengths = jnp.ones((3, 5, 8)), jnp.array([5, 2, 0])    # [batch, time, depth]; [batch]
-    >>> x = x.at[1, 2:].set(jnp.nan).at[2].set(jnp.nan)   # Padding may hold anything, even NaN.
-    >>> params = cell.init(jax.random.key(0), x[:, 0])    # A dict with TensorFlow's names.
+    >>> cell = jaxrnn.LSTMCell(16)                              # Only hyperparameters.
+    >>> x, lengths = jnp.ones((3, 5, 8)), jnp.array([5, 2, 0])  # [batch, time, depth] and [batch].
+    >>> x = x.at[1, 2:].set(jnp.nan).at[2].set(jnp.nan)         # Padding may hold anything, even NaN.
+    >>> params = cell.init(jax.random.key(0), x[:, 0])          # A dict with TensorFlow's names.
     >>> @jax.jit
     ... def loss(params, x, lengths):
     ...     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=x.dtype)
