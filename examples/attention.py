@@ -1,8 +1,8 @@
-"""Reads dates as people write them, and draws where it looks.
+"""Convert written dates to ISO dates with attention, and draw the attention weights.
 
-A decoder writes "2026-11-20" for "Friday, 20 November 2026", or "11/20/2026". It
-starts from zeros, so that all it knows of the input comes through its attention. The
-weights are collected in a `TensorArray` in the loop state of `raw_rnn` and drawn.
+A decoder writes "2026-11-20" for "Friday, 20 November 2026", or "11/20/2026". Its
+initial state is zeros, so all information about the input comes from attention. A
+`TensorArray` in the loop state of `raw_rnn` collects the weights.
 
     pip install -e '.[examples]'
     python examples/attention.py                   # writes attention.png
@@ -26,7 +26,7 @@ import jaxrnn
 
 BATCH, HELD_OUT, LEARNING_RATE = 64, 2000, 0.005
 EMBEDDING, UNITS = 32, 64
-ENCODER = jaxrnn.GRUCell(UNITS // 2)  # In each direction.
+ENCODER = jaxrnn.GRUCell(UNITS // 2)  # One direction; both have `UNITS` together.
 DECODER = jaxrnn.GRUCell(UNITS)
 
 # The data
@@ -59,26 +59,26 @@ class Dates(NamedTuple):
     """Rows of character ids."""
 
     written: Any  # [batch, 28], with padding at the end
-    lengths: Any  # [batch], of the written dates
+    lengths: Any  # [batch], the lengths of the written dates
     iso: Any  # [batch, 10]
 
     def take(self, rows):
-        """Some of the rows."""
+        """The dates in the given rows."""
         return Dates(*(field[rows] for field in self))
 
 
 def write(date, form):
-    """The date in a format."""
+    """The date as text in one of the `FORMATS`."""
     teens = 10 < date.day < 20
     ordinal = {1: "st", 2: "nd", 3: "rd"}.get(0 if teens else date.day % 10, "th")
     return form.format(date=date, ordinal=ordinal)
 
 
 def split_dates(held_out):
-    """All days of a hundred years, each in some format.
+    """All days of a hundred years, each in a random format.
 
     Returns:
-        Dates to learn from, dates for the test, and four of these for the picture.
+        Training dates, test dates, and four of the test dates for the picture.
     """
     random = np.random.default_rng(0)
     days = [FIRST + datetime.timedelta(int(n)) for n in random.permutation(DAYS)]
@@ -141,7 +141,7 @@ def encode(params, dates):
 
 
 def attend(params, query, memory, lengths):
-    """The context `[batch, depth]` out of the memory, and weights `[batch, time]`."""
+    """The context `[batch, depth]` from the memory, and the weights `[batch, time]`."""
     scores = jnp.einsum("bd,btd->bt", query @ params["attention"], memory)
     places = jnp.arange(memory.shape[1], dtype=jnp.int32)
     valid = places[None] < lengths[:, None]
@@ -150,10 +150,10 @@ def attend(params, query, memory, lengths):
 
 
 def transcribe(params, dates, teacher_forcing):
-    """Logits `[10, batch, letters]`, and the attention `[10, batch, time]`.
+    """Logits `[10, batch, letters]`, and attention weights `[10, batch, time]`.
 
-    With teacher forcing the decoder's next input is the right character, otherwise the
-    one that it wrote.
+    With teacher forcing, the decoder's next input is the right character, otherwise the
+    character that it wrote.
     """
     memory, batch = encode(params, dates), len(dates.lengths)
     cell = DECODER.bind(params["decoder"])
@@ -167,7 +167,7 @@ def transcribe(params, dates, teacher_forcing):
             start = jnp.full(batch, START, jnp.int32)
             next_input = embed(start, jnp.zeros_like(memory[:, 0]))
             state = cell.zero_state(batch, jnp.float32)
-            logits = jnp.zeros(len(CHARACTERS), jnp.float32)  # Of one row.
+            logits = jnp.zeros(len(CHARACTERS), jnp.float32)  # Without the row axis.
             weights_ta = jaxrnn.TensorArray(jnp.float32, size=ISO)
             return finished, next_input, state, logits, weights_ta
         context, weights = attend(params, cell_output, memory, dates.lengths)
@@ -185,14 +185,14 @@ def transcribe(params, dates, teacher_forcing):
 
 
 def compute_loss(params, dates):
-    """The mean cross-entropy of a character."""
+    """The mean cross-entropy per character."""
     logits, _ = transcribe(params, dates, teacher_forcing=True)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, dates.iso.T)
     return jnp.mean(losses)
 
 
 def train(key, data, steps, init=init, compute_loss=compute_loss):
-    """Trained parameters, and the loss at every 50th step; of this net by default."""
+    """Trains a net, by default this one; returns parameters and every 50th loss."""
     rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     init_key, key = jax.random.split(key)
@@ -218,7 +218,7 @@ def train(key, data, steps, init=init, compute_loss=compute_loss):
 
 @jax.jit
 def answer(params, dates):
-    """The dates as the net writes them, `[batch, 10]`; weights `[batch, 10, time]`."""
+    """The dates that the net writes, `[batch, 10]`, and weights `[batch, 10, time]`."""
     logits, weights = transcribe(params, dates, teacher_forcing=False)
     return jnp.argmax(logits, axis=-1).T, jnp.swapaxes(weights, 0, 1)
 
@@ -233,7 +233,7 @@ NOTE = (
 
 
 def draw(file, dates, written, weights):
-    """A panel for each date: the input from left to right, the output downwards."""
+    """Draws a panel for each date: input from left to right, output downwards."""
     figure = Figure(figsize=(11, 5), dpi=130, layout="constrained")
     figure.suptitle(NOTE, fontsize=10.5)
     panels = figure.subplots(2, 2).flat
@@ -245,7 +245,7 @@ def draw(file, dates, written, weights):
 
 
 def draw_panel(axes, read, written, weights):
-    """The weights `[written, read]` between the characters of the two."""
+    """Draws the weights `[written, read]` between written and read characters."""
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ends = np.array([len(to_text(read)), len(read)]) - 0.5
     axes.axvspan(*ends, color=GREY, zorder=2)
@@ -262,17 +262,17 @@ def draw_panel(axes, read, written, weights):
 
 
 def main(steps: Count = 1500, output: Picture = Path("attention.png")):
-    """Trains the net, tests it on days that it never saw, and draws its attention.
+    """Trains the net, tests it on held-out days, and draws its attention.
 
     Args:
-        steps: Steps of training.
-        output: Where to draw.
+        steps: The number of training steps.
+        output: The file for the picture.
     """
     data, test, drawn = split_dates(HELD_OUT)
     params, losses = train(jax.random.key(0), data, steps)
     written, weights = jax.device_get(answer(params, test))
     accuracy = np.all(written == test.iso, axis=1).mean()
-    print(f"{100 * accuracy:.2f} % of {HELD_OUT} days it never saw are right.")
+    print(f"{100 * accuracy:.2f} % of {HELD_OUT} held-out days are right.")
     draw(output, drawn, *jax.device_get(answer(params, drawn)))
     print(f"Wrote {output}.")
     return {"losses": losses, "accuracy": accuracy, "weights": weights, "test": test}

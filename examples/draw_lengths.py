@@ -1,11 +1,11 @@
-"""Draws what `sequence_length` means: padding has no effect.
+"""Draw the effect of `sequence_length`: padding changes nothing.
 
     pip install -e '.[examples]'
     python examples/draw_lengths.py                # writes lengths.png
 
-Four real utterances of different lengths, padded with NaN, go through a bidirectional
-LSTM. The outputs past a row's end are zeros, the backward cell starts at each row's
-true end, and the gradient is finite, and exactly zero in the padding.
+A bidirectional LSTM reads four real utterances of different lengths, padded with NaN.
+The outputs past a row's end are zeros, and the backward cell starts at each row's true
+end. The gradient is finite everywhere, and exactly zero in the padding.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def load_utterances():
 
 
 def run(x, lengths):
-    """The outputs of both directions, and the gradient with respect to `x`."""
+    """The outputs of both directions, and the loss gradient with respect to `x`."""
     cell = jaxrnn.LSTMCell(12)
     keys = jax.random.key(0), jax.random.key(1)
     cell_fw, cell_bw = (cell.bind(cell.init(key, x[:, 0])) for key in keys)
@@ -51,7 +51,7 @@ def run(x, lengths):
 
 
 def draw(columns, lengths, file):
-    """A strip `[depth, time]` for each row and column, and labels past the lengths."""
+    """Draws a strip `[depth, time]` for each row and column, and labels its padding."""
     figure = Figure(figsize=(11, 4.2), dpi=130, layout="constrained")
     axes = figure.subplots(len(lengths), len(columns), sharex=True)
     for (title, values), column in zip(columns.items(), axes.T, strict=True):
@@ -73,10 +73,10 @@ def draw(columns, lengths, file):
 
 
 def main(output: Picture = Path("lengths.png")):
-    """Runs the cells and draws.
+    """Runs the cells, and draws their inputs, outputs and gradient.
 
     Args:
-        output: Where to draw.
+        output: The file for the picture.
     """
     x, lengths = load_utterances()
     output_fw, output_bw, gradient = run(x, lengths)

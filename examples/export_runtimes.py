@@ -1,13 +1,13 @@
-"""One trained network in three files, each run by a runtime that knows no JAX.
+"""Export one trained network to three files, and run each without JAX.
 
-A stack of two LSTMs identifies nine speakers by two vowels. It is written for LiteRT
-(TensorFlow Lite), for onnxruntime and, as StableHLO, for IREE. Each runtime gets the
-test utterances one by one; accuracy, deviation from JAX, file size and time per frame
-are printed as a table and drawn.
+A stack of two LSTMs identifies nine speakers from two vowels. The network is exported
+for LiteRT (TensorFlow Lite), for onnxruntime and, as StableHLO, for IREE. Each runtime
+receives the test utterances one by one. The script prints a table with accuracy,
+deviation from JAX, time per frame and file size, and draws time and size.
 
-Run it: `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
+Run it with `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
 iree-base-runtime && python examples/export_runtimes.py`. Runtimes that are not
-installed are left out.
+installed are skipped.
 """
 
 import pathlib
@@ -29,7 +29,7 @@ CELL = jaxrnn.MultiRNNCell((jaxrnn.LSTMCell(UNITS), jaxrnn.LSTMCell(UNITS)))
 
 
 def init(key):
-    """Parameters of the cells and of the dense layer over their outputs."""
+    """Initial parameters of the cells and of the dense layer on their outputs."""
     frame = jax.ShapeDtypeStruct((1, data.FEATURES), jnp.float32)
     kernel = jax.nn.initializers.glorot_normal()(key, (UNITS, data.SPEAKERS))
     return {"cell": CELL.init(key, frame), "dense": (kernel, jnp.zeros(data.SPEAKERS))}
@@ -43,13 +43,13 @@ def frame_logits(params, frames, lengths=None):
 
 
 def mean_over_frames(logits, lengths):
-    """The logits of an utterance, `[utterances, speakers]`."""
+    """The mean logits of each utterance, `[utterances, speakers]`."""
     valid = np.arange(logits.shape[1]) < lengths[:, None]
     return (logits * valid[..., None]).sum(1) / lengths[:, None]
 
 
 def train(utterances, epochs):
-    """The parameters after Adam on all utterances."""
+    """Trains the network with Adam on all utterances; returns its parameters."""
     optimizer = optax.adam(3e-3)
     params = init(jax.random.key(0))
 
@@ -72,13 +72,13 @@ def train(utterances, epochs):
 
 
 def write_files(params, longest, folder):
-    """The network in each format, for one utterance of `longest` frames."""
+    """Writes the network in each format, for one utterance of `longest` frames."""
     cell, dense = CELL.bind(params["cell"]), params["dense"]
     frames = jax.ShapeDtypeStruct((1, longest, data.FEATURES), jnp.float32)
     makers = {
         "vowels.tflite": lambda: export.to_tflite_operators(cell, frames, dense=dense),
         "vowels.onnx": lambda: export.to_onnx(cell, dense=dense, lengths=False),
-        # For one platform: with several, the program's first argument is its number.
+        # With several platforms, the program's first argument would be an index.
         "vowels.stablehlo": lambda: export.to_stablehlo(
             lambda x: frame_logits(params, x), frames, platforms=["cpu"]
         ),
@@ -89,7 +89,7 @@ def write_files(params, longest, folder):
 
 
 def litert(file):
-    """A function from the frames of one utterance to logits, by LiteRT."""
+    """A function that runs the network in LiteRT: frames of one utterance to logits."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file), num_threads=1)
@@ -104,7 +104,7 @@ def litert(file):
 
 
 def onnxruntime(file):
-    """The same by onnxruntime."""
+    """The same function in onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,7 +114,7 @@ def onnxruntime(file):
 
 
 def iree(file):
-    """The same by IREE, which compiles the program first."""
+    """The same function in IREE, which compiles the program first."""
     import iree.compiler  # pyright: ignore[reportMissingImports]
     import iree.runtime  # pyright: ignore[reportMissingImports]
 
@@ -137,8 +137,8 @@ RUNTIMES = {
 
 
 def measure(call, test, want):
-    """Accuracy, largest deviation from JAX and microseconds per frame."""
-    call(test.frames[:1])  # Whatever is prepared on the first run.
+    """Accuracy, largest deviation from JAX, and microseconds per frame."""
+    call(test.frames[:1])  # Exclude preparation on the first run from the time.
     start = time.perf_counter()
     logits = np.concatenate([call(frames[None]) for frames in test.frames])
     seconds = time.perf_counter() - start
@@ -149,7 +149,7 @@ def measure(call, test, want):
 
 
 def draw(rows, file):
-    """Size and time of each runtime, as bars."""
+    """Draws file size and time of each runtime as bars."""
     import matplotlib.pyplot as plt
 
     names = list(rows)
@@ -168,11 +168,11 @@ def draw(rows, file):
 def main(
     folder: pathlib.Path = pathlib.Path("export_runtimes_output"), epochs: int = 30
 ):
-    """Trains, writes the files into a folder, and runs them.
+    """Trains the network, writes the files into a folder, and runs them.
 
     Args:
-        folder: Where the files and the picture go.
-        epochs: How often the training utterances are seen.
+        folder: The folder for the files and the picture.
+        epochs: Passes over the training utterances.
     """
     utterances, test = data.load()
     scale = data.measure(utterances)
@@ -185,7 +185,7 @@ def main(
         try:
             call = runtime(folder / file)
         except ImportError as error:
-            print(f"{name} is left out: {error}")
+            print(f"{name} is skipped: {error}")
             continue
         size = (folder / file).stat().st_size / 1024
         rows[name] = *measure(call, test, want), size
@@ -196,7 +196,7 @@ def main(
         cells = f"{accuracy:.1%} | {deviation:.1e} | {micros:.1f} | {size_text}"
         print(f"| {name} | {cells} |")
     draw(rows, folder / "runtimes.png")
-    print(f"files and picture: {folder}/")
+    print(f"Wrote files and picture to {folder}/")
 
 
 if __name__ == "__main__":

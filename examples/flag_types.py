@@ -1,6 +1,6 @@
-"""Types of the examples' flags: tyro refuses what they do not accept, with the reason.
+"""Types for the flags of the examples; tyro rejects invalid values, with the reason.
 
-A script writes `steps: Count`, `output: Picture`, and needs no checks.
+A script annotates `steps: Count` or `output: Picture`, and needs no further checks.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 
 def flag(kind: type, read: Callable[[str], Any]) -> PrimitiveConstructorSpec:
-    """A flag of one word; `read` converts it or raises a ValueError with the reason."""
+    """A flag of one word; `read` converts it, or raises ValueError with the reason."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=kind.__name__.upper(),
@@ -28,7 +28,7 @@ def flag(kind: type, read: Callable[[str], Any]) -> PrimitiveConstructorSpec:
 def number(
     kind: type, accepted: str, accepts: Callable[[float], bool]
 ) -> PrimitiveConstructorSpec:
-    """A number, of those that are `accepted`; never NaN."""
+    """A number for which `accepts` is true; `accepted` describes it. Never NaN."""
 
     def read(word: str) -> Any:
         try:
@@ -44,7 +44,7 @@ def number(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an error of the file system into the reason why a flag is refused."""
+    """Turns a file system error into the reason why a flag is rejected."""
     try:
         yield
     except OSError as error:
@@ -52,7 +52,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_picture(word: str) -> Path:
-    """The path of a picture that matplotlib can write."""
+    """The path of a picture, in a format and a folder that matplotlib can write to."""
     path, kinds = Path(word), sorted(Figure().canvas.get_supported_filetypes())
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"must end in one of {', '.join(kinds)}, got {word!r}")
@@ -64,7 +64,7 @@ def read_picture(word: str) -> Path:
 
 
 def read_file(word: str) -> Path:
-    """The path of a file that is there."""
+    """The path of an existing file."""
     path = Path(word)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -72,7 +72,7 @@ def read_file(word: str) -> Path:
 
 
 def read_folder(word: str) -> Path:
-    """The path of a folder to write to, which is made if there is none."""
+    """The path of a writable folder, which is created if it does not exist."""
     path = Path(word)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Who is speaking? The net of `japanese_vowels.py`, as a module of Flax's linen.
+"""Speaker identification with Flax linen: the net of `japanese_vowels.py` as a module.
 
-`jaxrnn.linen.Bidirectional` is used like any layer of linen: its parameters are in
-`variables["params"]`, its dropout draws from the stream "dropout".
+Use `jaxrnn.linen.Bidirectional` like any linen layer: its parameters are in
+`variables["params"]`, and its dropout draws from the stream "dropout".
 
     pip install -e '.[examples,flax]'
     python examples/flax_linen.py        # five seeds
@@ -27,30 +27,31 @@ BATCH_SIZE = 27
 
 
 class Speaker(nn.Module):
-    """Logits `[batch, speakers]` of utterances."""
+    """A net that maps utterances to logits `[batch, speakers]`."""
 
     units: int
 
     @nn.compact
     def __call__(self, frames, lengths, *, train=False):
-        """Drops outputs of the cells if it is to train."""
-        cell = jaxrnn.LSTMCell(self.units)  # Without parameters: for both directions.
+        """Computes logits; applies dropout to the cells' outputs if `train` is True."""
+        # The cell has no parameters, so both directions can share it.
+        cell = jaxrnn.LSTMCell(self.units)
         cell = jaxrnn.DropoutWrapper(cell, output_keep_prob=0.7)
         rnn = jaxrnn.linen.Bidirectional(cell_fw=cell, cell_bw=cell, name="rnn")
         outputs = rnn(frames, lengths, deterministic=not train)
-        # Outputs past the length are zeros, so this is the mean over the valid frames.
+        # Outputs past a length are zeros, so this is the mean over the valid frames.
         return nn.Dense(SPEAKERS, name="head")(outputs.sum(axis=1) / lengths[:, None])
 
 
 def cross_entropy(logits, labels):
-    """The mean over a batch, with smoothed labels."""
+    """The mean cross-entropy of a batch, with smoothed labels."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, SPEAKERS), 0.05)
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
 @jax.jit
 def train_step(state, batch, key):
-    """The state after a batch, and its loss."""
+    """Updates the state with one batch; returns it and the loss."""
     noise_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     frames = perturb(noise_key, batch.frames)
 
@@ -64,7 +65,7 @@ def train_step(state, batch, key):
 
 
 def fit(state, data, epochs, seed):
-    """Trains; also the loss of each batch."""
+    """Trains a net; returns its state and the loss of each batch."""
     losses = []
     with tqdm(batches(len(data.labels), BATCH_SIZE, epochs, seed), unit="batch") as bar:
         for rows in bar:
@@ -75,17 +76,17 @@ def fit(state, data, epochs, seed):
 
 
 def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
-    """Trains, tests, reports.
+    """Trains and tests the nets, and prints their accuracies.
 
     Args:
         epochs: Passes over the training set.
-        seeds: Nets to train, one after the other.
+        seeds: The number of nets to train, one after the other.
         units: The size of each cell.
     """
     train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
-    # One model and one optimizer for all seeds, so that all is compiled once.
+    # All seeds share one model and one optimizer, so that training is compiled once.
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     model = Speaker(units)
     init = jax.jit(model.init)

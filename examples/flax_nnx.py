@@ -1,7 +1,7 @@
-"""Who is speaking? The net of `japanese_vowels.py`, as a module of Flax's nnx.
+"""Speaker identification with Flax nnx: the net of `japanese_vowels.py` as a module.
 
-`jaxrnn.nnx.Bidirectional` is used like any layer of nnx: it holds its parameters and
-its stream of dropout; `train()` and `eval()` switch that on and off.
+Use `jaxrnn.nnx.Bidirectional` like any nnx layer: it holds its parameters and its
+random stream for dropout. `train()` and `eval()` switch dropout on and off.
 
     pip install -e '.[examples,flax]'
     python examples/flax_nnx.py        # five seeds
@@ -26,30 +26,30 @@ BATCH_SIZE = 27
 
 
 class Speaker(nnx.Module):
-    """Logits `[batch, speakers]` of utterances."""
+    """A net that maps utterances to logits `[batch, speakers]`."""
 
     def __init__(self, units, *, rngs):
-        cell = jaxrnn.LSTMCell(units)  # Without parameters: for both directions.
+        cell = jaxrnn.LSTMCell(units)  # Without parameters; both directions share it.
         cell = jaxrnn.DropoutWrapper(cell, output_keep_prob=0.7)
         self.rnn = jaxrnn.nnx.Bidirectional(cell, cell, FEATURES, rngs=rngs)
         self.head = nnx.Linear(2 * units, SPEAKERS, rngs=rngs)
 
     def __call__(self, frames, lengths):
-        """Drops outputs of the cells after `train()`, none after `eval()`."""
+        """Computes logits; applies dropout after `train()`, but not after `eval()`."""
         outputs = self.rnn(frames, lengths)
-        # Outputs past the length are zeros, so this is the mean over the valid frames.
+        # Outputs past a length are zeros, so this is the mean over the valid frames.
         return self.head(outputs.sum(axis=1) / lengths[:, None])
 
 
 def cross_entropy(logits, labels):
-    """The mean over a batch, with smoothed labels."""
+    """The mean cross-entropy of a batch, with smoothed labels."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, SPEAKERS), 0.05)
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
 @nnx.jit
 def train_step(model, optimizer, rngs, batch):
-    """Learns from a batch; returns its loss."""
+    """Updates the model with one batch; returns the loss."""
     frames = perturb(rngs.noise(), batch.frames)
 
     def loss(model):
@@ -61,7 +61,7 @@ def train_step(model, optimizer, rngs, batch):
 
 
 def fit(units, tx, data, epochs, seed):
-    """A trained net, and the loss of each batch."""
+    """Trains a net; returns it with the loss of each batch."""
     model = Speaker(units, rngs=nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     rngs, losses = nnx.Rngs(noise=seed), []
@@ -75,17 +75,17 @@ def fit(units, tx, data, epochs, seed):
 
 
 def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
-    """Trains, tests, reports.
+    """Trains and tests the nets, and prints their accuracies.
 
     Args:
         epochs: Passes over the training set.
-        seeds: Nets to train, one after the other.
+        seeds: The number of nets to train, one after the other.
         units: The size of each cell.
     """
     train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
-    # One optimizer for all seeds, so that the training is compiled once.
+    # All seeds share one optimizer, so that training is compiled once.
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     found = {"accuracies": [], "losses": []}
     for seed in range(seeds):

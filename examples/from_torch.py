@@ -1,7 +1,8 @@
-"""Starts in PyTorch and continues in JAX: who is speaking, as in `japanese_vowels.py`.
+"""Train in PyTorch, then continue in JAX: speaker identification with an LSTM.
 
-An LSTM is trained for some epochs in PyTorch. `jaxrnn.convert.torch.load` makes a cell
-of its weights, which gives the same outputs and is trained further with Optax.
+The data is the same as in `japanese_vowels.py`. After some epochs in PyTorch,
+`jaxrnn.convert.torch.load` converts the weights to a bound cell. The cell returns the
+same outputs, and is trained further with Optax.
 
     pip install -e '.[examples]' torch
     python examples/from_torch.py
@@ -27,7 +28,7 @@ BATCH_SIZE, LEARNING_RATE, SMOOTHING = 27, 2e-3, 0.05
 
 
 class Speaker(torch.nn.Module):
-    """Logits from the last output of an LSTM."""
+    """An LSTM and a linear layer that maps its last output to logits."""
 
     def __init__(self, units):
         super().__init__()
@@ -35,13 +36,13 @@ class Speaker(torch.nn.Module):
         self.head = torch.nn.Linear(units, SPEAKERS)
 
     def forward(self, frames, lengths):
-        """The padding comes after the last valid step and has no effect on it."""
+        """Logits from the last valid step, which later padding does not affect."""
         outputs, _ = self.rnn(frames)
         return self.head(outputs[torch.arange(len(frames)), lengths - 1])
 
 
 def fit_torch(model, data, epochs):
-    """Trains in PyTorch."""
+    """Trains the model in PyTorch."""
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 0), "PyTorch"):
@@ -53,7 +54,7 @@ def fit_torch(model, data, epochs):
 
 @jax.jit
 def compute_logits(params, data):
-    """The logits of `Speaker`. The cell is bound: it holds its parameters."""
+    """The logits of `Speaker`; `params["rnn"]` is a bound cell with its parameters."""
     _, state = jaxrnn.dynamic_rnn(params["rnn"], *data[:2], dtype=np.float32)
     return state.h @ params["kernel"] + params["bias"]
 
@@ -65,7 +66,7 @@ def compute_loss(params, batch):
 
 
 def fit_jax(params, data, epochs):
-    """Trains in JAX; returns the new parameters."""
+    """Trains the converted model in JAX; returns the new parameters."""
     optimizer = optax.adam(LEARNING_RATE)
     state = optimizer.init(params)
 
@@ -80,7 +81,7 @@ def fit_jax(params, data, epochs):
 
 
 def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
-    """Trains in PyTorch, converts the weights, compares, and trains further in JAX.
+    """Trains in PyTorch, converts the weights, compares logits, and trains in JAX.
 
     Args:
         torch_epochs: Passes over the training set in PyTorch.
@@ -101,7 +102,7 @@ def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
         "bias": weights["head.bias"].numpy(),
     }
     difference = np.max(np.abs(compute_logits(params, test) - logits))
-    print(f"The same weights in JAX: logits differ by at most {difference:.1e}")
+    print(f"Same weights in JAX: logits differ by at most {difference:.1e}")
     params = fit_jax(params, train, epochs)
     after = np.mean(np.argmax(compute_logits(params, test), axis=-1) == test.labels)
     print(f"After {epochs} more epochs in JAX: test accuracy {100 * after:.2f} %")

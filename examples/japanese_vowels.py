@@ -1,8 +1,8 @@
-"""Who is speaking? A bidirectional LSTM on utterances of 7 to 29 frames.
+"""Speaker identification with a bidirectional LSTM on utterances of 7 to 29 frames.
 
-Nine speakers say two vowels, 12 cepstrum coefficients a frame. The net learns from 270
-utterances and is tested on 370, recorded on other occasions. All seeds train at once,
-by `jax.vmap` over their parameters; averaged, the nets are an ensemble.
+Nine speakers say two vowels; a frame has 12 cepstrum coefficients. The net is trained
+on 270 utterances and tested on 370, recorded on other occasions. Nets with different
+seeds train at the same time, by `jax.vmap` over their parameters, and form an ensemble.
 
     pip install -e '.[examples]'
     python examples/japanese_vowels.py                     # five seeds
@@ -10,7 +10,7 @@ by `jax.vmap` over their parameters; averaged, the nets are an ensemble.
     python examples/japanese_vowels.py --cell GRUCell --direction forward
     python examples/japanese_vowels.py --cross-validate    # without the test set
 
-The default settings were chosen by cross-validation on the training set alone.
+The default settings were chosen by cross-validation on the training set only.
 """
 
 import dataclasses
@@ -46,32 +46,32 @@ class Config:
     ] = "LSTMCell"
     """The kind of cell."""
     direction: Literal["bidirectional", "forward"] = "bidirectional"
-    """Read an utterance in both directions, or forward alone."""
+    """Whether to read utterances in both directions or only forward."""
     layers: Count = 1
-    """Layers of cells."""
+    """The number of layers."""
     units: Count = 64
     """The size of each cell."""
     epochs: Count = 60
     """Passes over the training set."""
     batch_size: Count = 27
-    """Utterances in a step of training."""
+    """Utterances per training step."""
     learning_rate: Positive = 2e-3
-    """Adam's rate at the start."""
+    """Adam's initial learning rate."""
     dropout: Share = 0.3
-    """Share of the cells' outputs to drop."""
+    """The fraction of the cells' outputs to drop."""
     smoothing: Share = 0.05
-    """Share of a label that is spread over all speakers."""
+    """The fraction of each label that is spread over all speakers."""
     shift: NonNegative = 0.3
-    """Deviation of the constant added to a coefficient of an utterance."""
+    """The standard deviation of the constant added to an utterance's coefficients."""
     noise: NonNegative = 0.2
-    """Deviation of the noise added to each number of a frame."""
+    """The standard deviation of the noise added to each number in a frame."""
 
 
 # The net
 
 
 def make_cell(config):
-    """The cell of one layer and direction; it drops outputs only if it gets a key."""
+    """The cell of one layer and direction; it applies dropout only if it has a key."""
     cell = getattr(jaxrnn, config.cell)(config.units)
     return jaxrnn.DropoutWrapper(cell, output_keep_prob=1 - config.dropout)
 
@@ -106,12 +106,12 @@ def run_layer(config, params, x, lengths, key):
 
 
 def compute_logits(config, params, data, key=None):
-    """Logits `[batch, speakers]`; random if there is a key, as in training."""
+    """Logits `[batch, speakers]`; with dropout if there is a key, as in training."""
     x = data.frames
     for layer in range(config.layers):
         layer_key = None if key is None else jax.random.fold_in(key, layer)
         x = run_layer(config, params[f"layer_{layer}"], x, data.lengths, layer_key)
-    # Outputs past the length are zeros, so this is the mean over the valid frames.
+    # Outputs past a length are zeros, so this is the mean over the valid frames.
     mean = jnp.sum(x, axis=1) / data.lengths[:, None]
     return mean @ params["head"]["kernel"] + params["head"]["bias"]
 
@@ -120,7 +120,7 @@ def compute_logits(config, params, data, key=None):
 
 
 def compute_loss(params, config, key, batch):
-    """The mean cross-entropy of a batch, and the accuracy."""
+    """The mean cross-entropy and the accuracy of a batch."""
     noise_key, dropout_key = jax.random.split(key)
     frames = vowels.perturb(noise_key, batch.frames, config.shift, config.noise)
     logits = compute_logits(config, params, batch._replace(frames=frames), dropout_key)
@@ -131,14 +131,17 @@ def compute_loss(params, config, key, batch):
 
 
 def make_optimizer(config, utterances):
-    """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
+    """Adam with clipped gradients and a learning rate with cosine decay to zero."""
     steps = config.epochs * (utterances // config.batch_size)
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
 def run_epoch(config, params, state, data, key):
-    """One pass over the data: parameters, optimizer state, mean loss, accuracy."""
+    """Runs one pass over the data.
+
+    Returns parameters, optimizer state, mean loss and mean accuracy.
+    """
     utterances, size = len(data.labels), config.batch_size
     optimizer = make_optimizer(config, utterances)
     batches = utterances // size
@@ -162,7 +165,7 @@ def fit(config, data, first_seed):
     """Trains one net on each member of `data`, all at once, each with its own seed.
 
     Returns:
-        Their parameters, stacked; losses and accuracies, each `[epochs, members]`.
+        The nets' stacked parameters; losses and accuracies, each `[epochs, members]`.
     """
     members, utterances = data.labels.shape
     if config.batch_size > utterances:
@@ -184,7 +187,7 @@ def fit(config, data, first_seed):
     (params, state), history = start(keys), []
     print(f"Nets to train: {members}. Compiling.", flush=True)
     compiled = epoch.lower(params, state, data, keys, 0).compile()
-    # Quiet where the output is no terminal.
+    # `disable=None` hides the bar if the output is not a terminal.
     with tqdm(range(config.epochs), "training", unit="epoch", disable=None) as bar:
         for number in bar:
             params, state, *now = compiled(params, state, data, keys, number)
@@ -205,7 +208,7 @@ def predict(config, params, data):
 
 
 def percent(hits):
-    """Mean, deviation and range over members of `hits` `[members, utterances]`."""
+    """Mean, deviation and range over the members of `hits` `[members, utterances]`."""
     each = 100 * hits.mean(axis=-1)
     if len(each) == 1:
         return f"{each[0]:.2f} %"
@@ -216,7 +219,7 @@ def percent(hits):
 
 
 def save(folder, params, scale):
-    """Writes weights and scale with Orbax; returns what is read from the files."""
+    """Saves weights and scale with Orbax, and returns them as restored from files."""
     tree = {"params": params, "scale": scale._asdict()}
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
@@ -227,11 +230,11 @@ def save(folder, params, scale):
 
 
 def draw_confusion(axes, labels, guesses):
-    """How often each speaker, a row, was recognized as each, a column."""
+    """Draws how often each speaker (row) was recognized as each speaker (column)."""
     counts = np.zeros((vowels.SPEAKERS, vowels.SPEAKERS), int)
     np.add.at(counts, (np.broadcast_to(labels, guesses.shape), guesses), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)
-    # The square root makes single mistakes visible beside hundreds of hits.
+    # The square root makes single mistakes visible next to hundreds of hits.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if shares[row, column] > 0.4 else "black"
@@ -248,7 +251,7 @@ def draw_confusion(axes, labels, guesses):
 
 
 def draw_history(axes, series, name, color):
-    """The mean over nets `[epochs, members]`, and the range as a band."""
+    """Draws the mean over nets of `[epochs, members]`, and the range as a band."""
     epochs = np.arange(1, len(series) + 1)
     band = series.min(axis=1), series.max(axis=1)
     axes.fill_between(epochs, *band, color=color, alpha=0.25, linewidth=0)
@@ -260,7 +263,7 @@ def draw_history(axes, series, name, color):
 
 
 def draw(path, labels, guesses, losses, accuracies):
-    """Saves the confusion matrix beside the learning curves."""
+    """Saves a figure of the confusion matrix and the learning curves."""
     figure = Figure(figsize=(11, 5), dpi=150, layout="constrained")
     parts = figure.subplot_mosaic("AB;AC", width_ratios=[1.1, 1])
     draw_confusion(parts["A"], labels, guesses)
@@ -288,7 +291,7 @@ def validate(config, first_seed, repeats):
 
 
 def train_and_test(config, first_seed, members, output):
-    """Trains on the training set, tests, draws, saves the weights and reads them."""
+    """Trains, tests and draws; saves the weights, and checks the restored ones."""
     train, test = vowels.load()
     scale = vowels.measure(train)
     many = vowels.stack([scale(train)] * members)
@@ -300,7 +303,7 @@ def train_and_test(config, first_seed, members, output):
     params, scale = save(output / "checkpoint", params, scale)
     again = predict(config, params, vowels.stack([scale(test)] * members))
     if not np.array_equal(again, probabilities, equal_nan=True):
-        raise RuntimeError("The weights read from the files predict something else.")
+        raise RuntimeError("The restored weights give different predictions.")
 
     for seed, accuracy in enumerate(hits.mean(axis=-1), first_seed):
         print(f"Seed {seed}: test accuracy {100 * accuracy:.2f} %")
@@ -325,17 +328,17 @@ def main(
     cross_validate: bool = False,
     output: Folder = Path("japanese_vowels_output"),
 ):
-    """Trains, tests and reports; returns what `results.json` holds.
+    """Trains, tests and reports; returns the contents of `results.json`.
 
     Args:
         config: The net and its training.
-        seeds: Nets to train, each with its own seed; for each fold, if
-            cross-validating.
+        seeds: The number of nets to train, each with its own seed; with
+            cross-validation, the number for each fold.
         seed: The first net's seed.
         cross_validate: Train on four fifths of the training set and test on the rest,
-            fold by fold; never read the test set.
-        output: For the results; for the figure and the weights too, unless
-            cross-validating.
+            fold by fold, without the test set.
+        output: The folder for the results and, without cross-validation, for the figure
+            and the weights.
     """
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)

@@ -14,19 +14,19 @@ FEATURES = 2 * COEFFICIENTS  # Each coefficient and its slope.
 
 
 class Utterances(NamedTuple):
-    """A padded set. The values of `frames` past a length do not matter."""
+    """A set of padded utterances; padding in `frames` has no effect."""
 
     frames: Any  # [utterances, time, FEATURES], float32
     lengths: Any  # [utterances], int32
     labels: Any  # [utterances], int32: the speaker, from 0
 
     def take(self, rows: np.ndarray) -> "Utterances":
-        """Some of the utterances."""
+        """The utterances in the given rows."""
         return Utterances(*(array[rows] for array in self))
 
 
 class Scale(NamedTuple):
-    """The mean and the standard deviation of each feature."""
+    """The mean and the standard deviation of each feature; call it to standardize."""
 
     mean: Any
     deviation: Any
@@ -37,16 +37,16 @@ class Scale(NamedTuple):
 
 
 def with_slopes(frames: np.ndarray) -> np.ndarray:
-    """Each frame `[time, 12]` with the difference of its two neighbors.
+    """The frames `[time, 12]`, each with the difference between its two neighbors.
 
-    A room or a microphone adds a constant to a cepstrum; a slope does not contain it.
+    A room or a microphone adds a constant to a cepstrum. The difference removes it.
     """
     padded = np.pad(frames, ((1, 1), (0, 0)), mode="edge")
     return np.concatenate([frames, padded[2:] - padded[:-2]], axis=-1)
 
 
 def load() -> tuple[Utterances, Utterances]:
-    """The 270 utterances to train with and the 370 to test with."""
+    """The 270 training utterances and the 370 test utterances."""
     with np.load(FILE) as file:
         lengths, labels, is_test = file["lengths"], file["labels"], file["is_test"]
         utterances = np.split(file["frames"], np.cumsum(lengths)[:-1])
@@ -58,25 +58,25 @@ def load() -> tuple[Utterances, Utterances]:
 
 
 def measure(data: Utterances) -> Scale:
-    """The scale of the valid frames of `data`."""
+    """The scale of the valid frames in `data`."""
     steps = np.arange(data.frames.shape[1])
     valid = data.frames[steps < data.lengths[:, None]]
     return Scale(valid.mean(axis=0), valid.std(axis=0))
 
 
 def load_scaled() -> tuple[Utterances, Utterances]:
-    """The sets of `load`, both on the scale of the first."""
+    """Both sets from `load`, standardized by the scale of the training set."""
     train, test = load()
     scale = measure(train)
     return scale(train), scale(test)
 
 
 def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
-    """Pairs of a larger part, to train with, and a smaller one, held out.
+    """Pairs of a larger part for training and a smaller, held-out part.
 
-    A fold holds out consecutive utterances of each speaker. Neighbors sound alike, so
-    this is closer to speech of another day than a random choice. The scale is that of
-    the larger part.
+    Each fold holds out consecutive utterances of each speaker. Neighboring utterances
+    sound similar, so this is closer to speech from another day than a random choice.
+    Both parts are standardized by the scale of the larger part.
     """
     fold = np.zeros(len(data.labels), int)
     for speaker in range(SPEAKERS):
@@ -111,7 +111,7 @@ def batches(utterances: int, size: int, epochs: int, seed: int) -> list[np.ndarr
 def perturb(
     key: jax.Array, frames: jax.Array, shift: float = 0.3, noise: float = 0.2
 ) -> jax.Array:
-    """Frames as another day, room or microphone might have given them."""
+    """Augments frames, as if they came from another day, room or microphone."""
     shift_key, noise_key = jax.random.split(key)
     constant = jax.random.normal(shift_key, (len(frames), 1, COEFFICIENTS))
     # A constant does not change slopes.

@@ -1,21 +1,22 @@
-"""Learns to add two numbers that are thousands of steps apart.
+"""Learn to add two numbers that are thousands of steps apart.
 
-Of 10,000 random numbers two are marked, one in each half; a GRU reads them one by one
-and predicts the sum of the two. The gradient needs all the steps between, and
-`swap_memory=True` bounds the memory that it takes. A table compares the memory that a
-training step needs with other strategies, as compiled, without running it.
+In a sequence of 10,000 random numbers, two are marked, one in each half. A GRU reads
+the numbers one by one and predicts the sum of the marked numbers. The gradient needs
+all steps in between, and `swap_memory=True` limits the memory for it. A table compares
+the memory of a training step for several strategies, as compiled, without running it.
 
     pip install -e '.[examples]'
     python examples/long_memory.py                     # writes long_memory.png
     python examples/long_memory.py --strategy keep     # stores every step
-    python examples/long_memory.py --strategy keep --steps 100000      # is refused
+    python examples/long_memory.py --strategy keep --steps 100000      # is rejected
     python examples/long_memory.py --updates 5 --steps 100000          # runs
 
-The first takes some 2 minutes on 2 cores, the last 15 seconds. All sequences have the
-full length, and no batch is used twice, so the loss is that of new data. It stays at
-that of a constant guess for some hundred updates, then falls. When it falls depends on
-the seed: 0 and 1 fall within 600 updates, 2 needs `--updates 1000`. With the usual bias
-of the update gate, see `init`, seed 0 did not fall within 600 even over 5,000 steps.
+On 2 cores, the first command takes about 2 minutes, the last 15 seconds. All sequences
+have the full length, and no batch is used twice, so each loss is measured on new data.
+The loss equals the loss of a constant guess for some hundred updates, then falls. The
+seed determines when: with seeds 0 and 1 it falls within 600 updates, while seed 2 needs
+1,000. With the usual bias of the update gate (see `init`), the loss with seed 0 did not
+fall within 600 updates, even over 5,000 steps.
 """
 
 import dataclasses
@@ -37,16 +38,16 @@ from jaxrnn import memory
 
 FEATURES = 2
 CONSTANT_GUESS = 1 / 6
-"""The mean squared error of always saying 1: twice the variance of a number, 1/12."""
+"""The mean squared error of always guessing 1: twice a number's variance, 1/12."""
 STRATEGIES: dict[str, bool | memory.Strategy] = {
     "keep": False,
     "recompute": memory.Recompute(),
     "nested": memory.Nested(),
-    "offload": True,  # On the CPU the same as "recompute".
+    "offload": True,  # The same as "recompute" on the CPU.
 }
 COMPARED = {"keep": "tab:red", "recompute": "tab:blue", "nested": "tab:green"}
 LENGTHS = (100, 1_000, 10_000, 100_000)
-AVERAGED = 20  # Updates; one batch's loss is noisy.
+AVERAGED = 20  # The loss of a single update is noisy.
 Steps = Annotated[int, number(int, "an integer, at least 2", lambda n: n >= 2)]
 
 
@@ -63,12 +64,12 @@ class Config:
     units: Count = 16
     """The size of the cell."""
     learning_rate: Positive = 0.02
-    """Adam's rate at the start."""
+    """Adam's initial learning rate."""
     strategy: Literal["keep", "recompute", "nested", "offload"] = "offload"
-    """What is stored for the gradient; offload is `swap_memory=True`, on the CPU the
-    same as recompute."""
+    """How states for the gradient are stored. "offload" is `swap_memory=True`; on the
+    CPU, it is the same as "recompute"."""
     seed: Seed = 0
-    """Of the parameters and of the data."""
+    """The seed of parameters and data."""
 
 
 # The task
@@ -77,10 +78,10 @@ class Config:
 def adding_problem(key, batch, steps):
     """Inputs `[steps, batch, 2]`, and the sums `[batch]` of the two marked numbers.
 
-    The first feature is uniform in [0, 1). The second is the mark: 1 at a step of the
-    first half and at one of the second, each step as likely as any other.
+    The first feature is uniform in [0, 1). The second feature is the mark: it is 1 at
+    one step of each half, drawn uniformly, and otherwise 0.
 
-    Source: Hochreiter and Schmidhuber, 1997; one mark a half as in arXiv:1511.06464.
+    Source: Hochreiter and Schmidhuber, 1997; one mark per half as in arXiv:1511.06464.
     """
     number_key, first_key, second_key = jax.random.split(key, 3)
     numbers = jax.random.uniform(number_key, (steps, batch), jnp.float32)
@@ -104,8 +105,9 @@ def batch_of(config, n):
 def init(config, key):
     """Initial parameters of the cell and of the head on its final state.
 
-    The update gate starts such that the units forget over 1 to T steps. From the usual
-    bias they all forget within a few, and no gradient comes from further back.
+    The initial bias of the update gate makes units forget over 1 to T steps. With the
+    usual bias, they all forget within a few steps, and no gradient reaches earlier
+    steps.
 
     Source: the chrono initialization of Tallec and Ollivier, arXiv:1804.11188.
     """
@@ -120,7 +122,7 @@ def init(config, key):
 
 
 def compute_loss(params, config, inputs, sums):
-    """The mean squared error of the sums."""
+    """The mean squared error of the predicted sums."""
     _, state = jaxrnn.dynamic_rnn(
         jaxrnn.GRUCell(config.units).bind(params["cell"]),
         inputs,
@@ -136,19 +138,19 @@ def compute_loss(params, config, inputs, sums):
 
 
 def make_optimizer(config):
-    """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
+    """Adam with clipped gradients and a learning rate with cosine decay to zero."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.updates)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
 def start(config):
-    """The initial parameters and state of the optimizer."""
+    """Initial parameters and optimizer state."""
     params = init(config, jax.random.key(config.seed))
     return params, make_optimizer(config).init(params)
 
 
 def compile_update(config):
-    """`(params, state, inputs, sums) -> (params, state, loss)`; nothing is run yet."""
+    """Compiles `(params, state, inputs, sums) -> (params, state, loss)`."""
 
     @jax.jit
     def update(params, state, inputs, sums):
@@ -161,7 +163,7 @@ def compile_update(config):
 
 
 def fit(config, update):
-    """Trained parameters, and the loss of every update."""
+    """Trains the net; returns its parameters and the loss of every update."""
     (params, state), losses = start(config), []
     next_batch = jax.jit(lambda n: batch_of(config, n))
     with tqdm(range(config.updates), unit="update") as bar:
@@ -176,17 +178,17 @@ def fit(config, update):
 
 
 def temporary_bytes(update):
-    """The memory of an update, without its arguments and results."""
+    """The temporary memory of an update, excluding its arguments and results."""
     analysis = update.memory_analysis()
     if analysis is None:
         raise SystemExit(
-            f"{jax.default_backend()} does not report the memory it needs."
+            f"The backend {jax.default_backend()} does not report memory use."
         )
     return analysis.temp_size_in_bytes
 
 
 def compare(config, lengths):
-    """The bytes of an update with each strategy, for each number of steps."""
+    """The temporary bytes of an update, by strategy and number of steps."""
     needed = {name: [] for name in COMPARED}
     pairs = [(name, steps) for steps in lengths for name in COMPARED]
     for name, steps in tqdm(pairs, desc="memory", unit="program"):
@@ -196,18 +198,18 @@ def compare(config, lengths):
 
 
 def format_bytes(count):
-    """Bytes to three digits, in the unit that fits: "1.44 GB", "25 MB"."""
+    """A number of bytes to three digits, in a suitable unit: "1.44 GB", "25 MB"."""
     return EngFormatter("B")(float(f"{count:.3g}"))
 
 
 def check_limit(config, needed, limit):
-    """Refuses to start a training that would not fit in memory."""
+    """Refuses to train if an update would need more memory than the limit."""
     if needed > limit:
         keeps = config.strategy == "keep"
         other = "--strategy offload" if keeps else "a smaller --batch"
         raise SystemExit(
-            f"{config.strategy} would take {format_bytes(needed)} for "
-            f"{config.steps:,} steps, --limit-gb allows {format_bytes(limit)}. "
+            f"{config.strategy} would need {format_bytes(needed)} for "
+            f"{config.steps:,} steps, but --limit-gb allows {format_bytes(limit)}. "
             f"Try {other}."
         )
 
@@ -216,7 +218,7 @@ def check_limit(config, needed, limit):
 
 
 def draw_memory(axes, lengths, needed):
-    """A line for each strategy, with its name at the end."""
+    """Draws a line for each strategy, labeled at its end."""
     axes.set(xscale="log", yscale="log", xlabel="steps of a sequence")
     axes.set_title("Temporary memory of a training step,\nas compiled, by strategy")
     for name, line in needed.items():
@@ -231,7 +233,7 @@ def draw_memory(axes, lengths, needed):
 
 
 def draw_losses(axes, steps, losses):
-    """The loss of each update, their running mean, and the line of a constant guess."""
+    """Draws the losses, their running mean, and the loss of a constant guess."""
     updates = np.arange(1, len(losses) + 1)
     axes.plot(updates, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
     window = min(AVERAGED, len(losses))
@@ -251,7 +253,7 @@ def draw_losses(axes, steps, losses):
 
 
 def draw(path, lengths, needed, steps, losses):
-    """Saves the memory beside the losses."""
+    """Saves a figure of the memory and the losses."""
     figure = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_memory(left, lengths, needed)
@@ -269,16 +271,16 @@ def draw(path, lengths, needed, steps, losses):
 def main(
     config: Config, limit_gb: Positive = 0.5, figure: Picture = Path("long_memory.png")
 ):
-    """Compares the memory, trains, draws.
+    """Compares the memory of the strategies, trains the net, and draws.
 
     Args:
         config: The task, the net and its training.
-        limit_gb: Refuse to train if a step would need more memory.
-        figure: Where to draw.
+        limit_gb: The limit in GB; a training step that needs more is rejected.
+        figure: The file for the picture.
     """
     update = compile_update(config)
     check_limit(config, temporary_bytes(update), 1e9 * limit_gb)
-    # The figure has other lengths too; they are compiled and not run.
+    # The figure also shows other lengths, which are compiled but not run.
     lengths = sorted({*LENGTHS, config.steps})
     needed = compare(config, lengths)
     print(f"Temporary memory of an update over {config.steps:,} steps:")
@@ -287,7 +289,7 @@ def main(
 
     params, losses = fit(config, update)
     final = losses[-AVERAGED:].mean()
-    print(f"Mean squared error {final:.4f}; always saying 1: {CONSTANT_GUESS:.4f}.")
+    print(f"Mean squared error {final:.4f}; always guessing 1: {CONSTANT_GUESS:.4f}.")
     draw(figure, lengths, needed, config.steps, losses)
     print(f"Wrote {figure}.")
     return {"losses": losses, "needed": needed, "params": params}

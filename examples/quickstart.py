@@ -1,6 +1,6 @@
-"""Learns whether the sum of a sequence is positive; sequences differ in length.
+"""Learn whether the sum of a sequence is positive, for sequences of different lengths.
 
-Run it: `pip install -e . optax && python examples/quickstart.py`.
+Run it with `pip install -e . optax && python examples/quickstart.py`.
 """
 
 import jax
@@ -9,7 +9,7 @@ import optax
 
 import jaxrnn
 
-CELL = jaxrnn.LSTMCell(16)  # Hyper-parameters alone; `init` makes the parameters.
+CELL = jaxrnn.LSTMCell(16)  # Hyperparameters only; `init` creates the parameters.
 OPTIMIZER = optax.adam(1e-2)
 
 
@@ -20,12 +20,12 @@ def make_data(key, rows, max_time=20):
     numbers = jax.random.normal(number_key, (rows, max_time))
     valid = jnp.arange(max_time) < lengths[:, None]
     labels = jnp.sum(numbers, axis=1, where=valid) > 0
-    padded = jnp.where(valid, numbers, jnp.nan)  # Padding never matters, even NaN.
+    padded = jnp.where(valid, numbers, jnp.nan)  # Padding has no effect, even NaN.
     return padded[..., None], lengths, labels.astype(jnp.int32)
 
 
 def compute_loss(params, inputs, lengths, labels):
-    """The mean cross-entropy and the accuracy, scalars."""
+    """The mean cross-entropy and the accuracy of a batch, both scalars."""
     cell = CELL.bind(params["cell"])
     _, state = jaxrnn.dynamic_rnn(cell, inputs, lengths, dtype=jnp.float32)
     logits = state.h @ params["head"]
@@ -35,14 +35,14 @@ def compute_loss(params, inputs, lengths, labels):
 
 @jax.jit
 def update(params, opt_state, key):
-    """Parameters and optimizer state after one more batch."""
+    """Returns the parameters and the optimizer state after one random batch."""
     gradient, _ = jax.grad(compute_loss, has_aux=True)(params, *make_data(key, 64))
     updates, opt_state = OPTIMIZER.update(gradient, opt_state)
     return optax.apply_updates(params, updates), opt_state
 
 
 def main(steps=400):
-    """Trains, and tests on other data at each 100th step."""
+    """Trains the model, and prints its test accuracy at every 100th step."""
     init_key, test_key, train_key = jax.random.split(jax.random.key(0), 3)
     test = make_data(test_key, 1000)
     params = {"cell": CELL.init(init_key, test[0][:, 0]), "head": jnp.zeros((16, 2))}

@@ -1,9 +1,9 @@
-"""`dynamic_rnn` by means of `raw_rnn`: the example of TensorFlow's page, ported.
+"""Write `dynamic_rnn` with `raw_rnn`: the example from TensorFlow's documentation.
 
     pip install -e . && python examples/raw_rnn_by_hand.py
 
-Only `tf` was replaced. The results are those of `dynamic_rnn`, gradients included, also
-where the padding holds NaN.
+Only the calls to TensorFlow were replaced. Results and gradients are the same as with
+`dynamic_rnn`, even if the padding holds NaN.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ import jaxrnn
 
 
 def by_hand(cell, inputs, sequence_length):
-    """The page's example: outputs, final state, and the number of steps."""
+    """TensorFlow's example; returns outputs, final state and the number of steps."""
     max_time, batch_size, input_depth = inputs.shape
     inputs_ta = jaxrnn.TensorArray(dtype=jnp.float32, size=max_time)
     inputs_ta = inputs_ta.unstack(inputs)
@@ -37,20 +37,20 @@ def by_hand(cell, inputs, sequence_length):
         return (elements_finished, next_input, next_cell_state,
                 emit_output, next_loop_state)  # fmt: skip
 
-    # `max_time` is the one new argument: under jit the size of an array is static.
+    # `max_time` is the only new argument, because array sizes are static under jit.
     outputs_ta, final_state, _ = jaxrnn.raw_rnn(cell, loop_fn, max_time=max_time)
     outputs = outputs_ta.stack()
     return outputs, final_state, outputs_ta.size()
 
 
 def loss(cell, inputs, lengths, run):
-    """A scalar to differentiate, and the results."""
+    """A scalar to differentiate, and the results of `run`."""
     outputs, state, *steps = run(cell, inputs, lengths)
     return jnp.sum(outputs**2) + jnp.sum(state.c * state.h), (outputs, state, steps)
 
 
 def largest_difference(a, b):
-    """The largest difference of two nests of arrays; NaN if either holds NaN."""
+    """The largest difference between two nests of arrays; NaN if either holds NaN."""
     each = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), a, b))
     return float(jnp.max(jnp.asarray(each)))
 
@@ -71,7 +71,7 @@ def main():
         wanted_gradients, (*wanted, _) = compiled(cell, padded, lengths, by_driver)
         a = largest_difference(results, wanted)
         b = largest_difference(gradients, wanted_gradients)
-        print(f"Padding of {filler}: {n} steps of 12. Largest difference from")
+        print(f"Padding of {filler}: {n} steps of 12. Largest differences from")
         print(f"    dynamic_rnn: results {a:.0e}, gradients {b:.0e}")
         found += [a, b]
     return found

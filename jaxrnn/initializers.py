@@ -1,13 +1,14 @@
-"""Initializers that divide a cell's kernel into the parts of inputs and gates.
+"""Initializers that treat the parts of a cell's kernel separately.
 
-A cell has one kernel for its inputs and its state, and for all of its gates. An
-initializer of `jax.nn.initializers` sees its shape alone; those of this module see the
-parts. Any `initializer`, `kernel_initializer` or `bias_initializer` of a cell takes
-them, in the modules of `jaxrnn.linen` and `jaxrnn.nnx`, too; so do the `kernel` and
-`bias` of a `Stage`. The defaults of the cells are TensorFlow's.
+A cell has one kernel for its inputs, its state and all of its gates. An initializer
+from `jax.nn.initializers` sees only the shape of the kernel; the initializers of this
+module see its parts. Pass them as `initializer`, `kernel_initializer` or
+`bias_initializer` of a cell, also in the modules of `jaxrnn.linen` and `jaxrnn.nnx`, or
+as `kernel` and `bias` of a `Stage`. By default, cells use TensorFlow's initializers.
 
-Parts: `by_part` (inputs and state apart), `by_gate` (each gate apart). Biases:
-`unit_forget_bias`, `chrono`. What Flax's cells have: `lecun_orthogonal`.
+`by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
+each gate. `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches
+the defaults of Flax's cells.
 
     from jaxrnn import initializers
     cell = jaxrnn.LSTMCell(
@@ -37,21 +38,21 @@ __all__ = ["by_gate", "by_part", "chrono", "lecun_orthogonal", "unit_forget_bias
 def by_part(
     inputs: Initializer, state: Initializer, bias: Initializer | None = None
 ) -> Initializer:
-    """An initializer of kernels that draws the rows of inputs and of the state apart.
+    """An initializer that draws a kernel's rows for inputs and state separately.
 
-    Peepholes, which have no such parts, get TensorFlow's Glorot uniform.
+    Peepholes have no such parts and use TensorFlow's Glorot uniform.
 
     Args:
         inputs: For the rows that multiply the inputs, `[depth, columns]`.
-        state: For the rows that multiply the state, `[units, columns]`; a projection is
-            such a kernel as well.
+        state: For the rows that multiply the state, `[units, columns]`, and for
+            projections.
         bias: For the biases of the cell, unless it has a `bias_initializer`; None for
-            those of TensorFlow.
+            TensorFlow's initializer.
 
     Raises:
-        TypeError: If one of them is not a function.
-        ValueError: When a kernel is made, if its cell does not say which rows multiply
-            the inputs, as those of `jaxrnn.lite` do not.
+        TypeError: If an argument is not a function.
+        ValueError: When a kernel is created, if the cell does not specify which rows
+            multiply the inputs. The cells of `jaxrnn.lite` do not.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -74,25 +75,26 @@ def by_gate(initializer: Initializer) -> Initializer:
     """An initializer that draws the columns of each gate from a separate key.
 
     Args:
-        initializer: For one gate, `[rows, units]`, or `[units]` of a bias.
+        initializer: For one gate, `[rows, units]`, or `[units]` in a bias.
 
     Raises:
-        TypeError: If it is not a function.
-        ValueError: When a parameter is made, if the cell does not say how many gates
-            there are, by `Stage(blocks=...)`.
+        TypeError: If `initializer` is not a function.
+        ValueError: When a parameter is created, if the cell does not specify the number
+            of gates with `Stage(blocks=...)`.
     """
     check_functions("by_gate", initializer=initializer)
     return _ByGate(initializer)
 
 
 def unit_forget_bias() -> Initializer:
-    """An initializer of an LSTM's bias: 1 in the forget gate, else 0.
+    """An initializer of LSTM biases: 1 in the forget gate, 0 elsewhere.
 
-    For cells with `forget_bias=0`, where 1 is stored in place of being added at each
-    step: `LSTMCell` takes it as the `bias` of `by_part`. Biases of other cells get 0.
+    Use it with `forget_bias=0`: the bias then stores the 1 that is otherwise added at
+    each step. Pass it to `LSTMCell` as the `bias` of `by_part`. The biases of cells
+    other than LSTMs are 0.
 
     Raises:
-        ValueError: When a parameter is made, if it is not a bias.
+        ValueError: When a parameter is created, if it is not a bias.
 
     Source: Jozefowicz, Zaremba and Sutskever, ICML 2015.
     """
@@ -102,17 +104,17 @@ def unit_forget_bias() -> Initializer:
 def chrono(max_time: float) -> Initializer:
     """An initializer of biases for dependencies of up to `max_time` steps.
 
-    In an LSTM the bias of the forget gate is `log(u)`, that of the input gate
-    `-log(u)`, with `u` uniform in `[1, max_time - 1]`; in a GRU that of the update gate
-    is `log(u)`. All others are 0. For LSTMs with `forget_bias=0`.
+    Let `u` be uniform in `[1, max_time - 1]`. In an LSTM, the bias is `log(u)` in the
+    forget gate and `-log(u)` in the input gate. In a GRU, it is `log(u)` in the update
+    gate. All other biases are 0. Use `forget_bias=0` in LSTMs.
 
     Args:
-        max_time: The number of steps; at least 2.
+        max_time: The number of steps, at least 2.
 
     Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is below 2; when a parameter is made, if it is not a bias, or
-            has neither 1, 2 nor 4 blocks.
+        TypeError: If `max_time` is not a number.
+        ValueError: If `max_time` is below 2. When a parameter is created, if it is not
+            a bias, or does not have 1, 2 or 4 blocks.
 
     Source: arXiv:1804.11188.
 
@@ -132,22 +134,24 @@ def chrono(max_time: float) -> Initializer:
 
 
 def lecun_orthogonal() -> Initializer:
-    """The initializers of Flax's cells: equal in distribution.
+    """Initializers with the same distributions as in Flax's cells.
 
-    LeCun normal for the inputs, orthogonal by gate for the state, biases of 0. Flax's
-    LSTMs add no forget bias: pass `forget_bias=0`; its GRU is `CudnnCompatibleGRUCell`.
+    They are LeCun normal for the inputs, orthogonal for each gate of the state, and
+    zeros for biases. Flax's LSTMs add no forget bias, so pass `forget_bias=0`. Flax's
+    GRU is `CudnnCompatibleGRUCell`.
     """
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 
 
-# Functions of this module rather than closures of JAX: so cells can be pickled, and
-# equal ones share programs.
+# Functions of this module instead of JAX's closures, so that cells can be pickled and
+# equal cells share compiled programs.
 def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.lecun_normal()(key, shape, dtype)
 
 
 def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype  # Decomposed in it.
+    # The QR decomposition needs at least 32 bits.
+    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
     return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
 
 
@@ -162,15 +166,15 @@ class _ByPart(PartInitializer):
             return glorot_uniform(key, spec.shape, dtype)
         if spec.input_rows is None:
             raise ValueError(
-                "by_part: a kernel must have `input_rows`, as those of an AffineCell "
-                f"have, got one of shape {spec.shape}. Use an initializer of all rows."
+                "by_part: a kernel must have `input_rows`, as in an AffineCell, "
+                f"got one of shape {spec.shape}. Use one for all rows."
             )
         rows, columns = spec.shape
         sizes = spec.input_rows, rows - spec.input_rows
         keys, parts = jax.random.split(key), []
         for i, part in enumerate((self.inputs, self.state)):
             one = dataclasses.replace(spec, shape=(sizes[i], columns))
-            if sizes[i]:  # Not all initializers take an empty shape.
+            if sizes[i]:  # Some initializers reject an empty shape.
                 parts.append(draw(part, keys[i], one, dtype))
         return jnp.concatenate(parts) if parts else jnp.zeros(spec.shape, dtype)
 
@@ -212,7 +216,7 @@ class _Chrono(PartInitializer):
         _check_is_bias("chrono", spec)
         if spec.blocks not in (1, 2, 4):
             raise ValueError(
-                "chrono: a bias must be that of a cell with 1, 2 or 4 blocks, got "
+                "chrono: a bias must have 1, 2 or 4 blocks, got "
                 f"one of shape {spec.shape} with {spec.blocks}."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)

@@ -148,7 +148,7 @@ class Case:
         seed: Of its key, if it draws random numbers.
         state: The initial state; None for a random one.
         laws: What it is tested against.
-        fast: Those of them that are tested in the fast run.
+        fast: The laws that are tested in the fast run.
     """
 
     cell: jaxrnn.RNNCell

@@ -33,7 +33,7 @@ def bound(cell, dtype=np.float64, depth=DEPTH, seed=1):
 
 
 def one_way(cell, x):
-    """Our run, with which that of the other library is compared."""
+    """jaxrnn's run, which is compared with the other library's."""
     return jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 

@@ -1,11 +1,11 @@
-"""Pack the pictures of digits into one small file beside this script.
+"""Pack the pictures of digits into one small file next to this script.
 
     pip download --no-deps scikit-learn==1.9.1
     unzip 'scikit_learn-*.whl' 'sklearn/datasets/data/digits.csv.gz'
     python make_digits.py sklearn/datasets/data/digits.csv.gz
 
-It needs numpy alone and downloads nothing. The same source gives the same bytes. See
-`ATTRIBUTION.md` for the authors and the license of the data.
+The script needs only NumPy and downloads nothing. The same source gives the same bytes.
+See `ATTRIBUTION.md` for the authors and the license of the data.
 """
 
 import argparse
@@ -17,7 +17,7 @@ SIDE, DARKEST, PICTURES = 8, 16, 1797
 
 
 def pack(source):
-    """Pictures `[pictures, 8, 8]` of 0 to 16, and the digits they show."""
+    """Pictures `[pictures, 8, 8]` with values 0 to 16, and the digits they show."""
     table = np.loadtxt(source, delimiter=",").astype(np.uint8)
     pixels, labels = table[:, :-1], table[:, -1]
     found = (*table.shape, pixels.max(), labels.max())

@@ -1,11 +1,11 @@
-"""Pack the Japanese Vowels utterances into one small file beside this script.
+"""Pack the Japanese Vowels utterances into one small file next to this script.
 
     pip download --no-deps aeon==1.6.0
     unzip 'aeon-*.whl' 'aeon/datasets/data/JapaneseVowels/*'
     python make_japanese_vowels.py aeon/datasets/data/JapaneseVowels
 
-It needs numpy alone and downloads nothing. The same sources give the same bytes. See
-`ATTRIBUTION.md` for the authors and the license of the data.
+The script needs only NumPy and downloads nothing. The same sources give the same bytes.
+See `ATTRIBUTION.md` for the authors and the license of the data.
 """
 
 import argparse
@@ -15,14 +15,15 @@ import numpy as np
 
 COEFFICIENTS = 12
 SPEAKERS = 9
-# Per split: the number of utterances, frames of the shortest and of the longest.
+# For each split: the number of utterances, and the shortest and longest in frames.
 EXPECTED = {"TRAIN": (270, 7, 26), "TEST": (370, 7, 29)}
 
 
 def read_ts(path):
     """All utterances of one .ts file: frames `[frames, 12]` and the speaker, 0 to 8.
 
-    A line is the coefficients' tracks separated by colons, then the class, 1 to 9.
+    Each line holds the tracks of the coefficients and the class, 1 to 9, separated by
+    colons.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     utterances = []
@@ -34,13 +35,13 @@ def read_ts(path):
 
 
 def check(split, utterances):
-    """Refuse a file that is not the one described in `ATTRIBUTION.md`."""
+    """Raise ValueError unless the file is the one that `ATTRIBUTION.md` describes."""
     lengths = [len(frames) for frames, _ in utterances]
     found = (len(lengths), min(lengths), max(lengths))
     if found != EXPECTED[split]:
         raise ValueError(
             f"{split}: must hold (utterances, shortest, longest) = {EXPECTED[split]}, "
-            f"got {found}. Take JapaneseVowels_{split}.ts, not the `_eq_` file."
+            f"got {found}. Use JapaneseVowels_{split}.ts, not the `_eq_` file."
         )
     widths = {frames.shape[1] for frames, _ in utterances}
     speakers = {speaker for _, speaker in utterances}

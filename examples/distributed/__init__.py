@@ -1,1 +1,1 @@
-"""Training on several devices and processes; see README.md."""
+"""Training on several devices and processes; README.md explains it."""

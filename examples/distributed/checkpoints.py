@@ -1,7 +1,7 @@
-"""What a run saves with Orbax, such that it can be killed at any moment and goes on.
+"""Checkpoints with Orbax, so that a run can be killed at any moment and continue.
 
-A checkpoint has the state of the training and that of the iterator over the data. Orbax
-writes it to a folder with a temporary name and renames the folder once it is complete.
+A checkpoint holds the training state and the state of the data iterator. Orbax writes
+it to a folder with a temporary name, and renames the folder when it is complete.
 """
 
 import jax
@@ -9,13 +9,13 @@ import orbax.checkpoint as ocp
 
 
 def open_folder(folder, every):
-    """A manager of the checkpoints in `folder`: one each `every` steps, two kept."""
+    """A checkpoint manager for `folder`: saves every `every` steps, and keeps two."""
     options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=2)
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 
 def save(manager, step, state, iterator):
-    """Saves if a checkpoint is due after `step` steps; all processes call it."""
+    """Saves a checkpoint if one is due after `step` steps. All processes call it."""
     if manager.should_save(step):
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -25,10 +25,10 @@ def save(manager, step, state, iterator):
 
 
 def restore(manager, state, iterator):
-    """The steps done and the state after them, from the last complete checkpoint.
+    """The number of steps done, and the state, from the last complete checkpoint.
 
-    Arrays get the shardings of `state`, on whichever mesh they were saved. The iterator
-    continues after the batch of the last of these steps.
+    Arrays get the shardings of `state`, regardless of the mesh on which they were
+    saved. The iterator continues after the batch of the last of these steps.
     """
     step = manager.latest_step()
     if step is None:

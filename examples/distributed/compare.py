@@ -1,9 +1,9 @@
-"""Trains on every layout, tabulates how far the results differ, draws the losses.
+"""Train on every layout, print how far the results differ, and draw the losses.
 
     python -m distributed.compare                           # writes distributed.png
 
-Every layout trains twice, in float32 and in float64, and is compared to one device.
-In float64 rounding is 1e9 times smaller, and so must be the differences.
+Each layout trains in float32 and in float64, and is compared with one device. In
+float64, rounding errors are 1e9 times smaller, so the differences must be as well.
 """
 
 import os
@@ -23,7 +23,7 @@ WARM_UP = 5  # Steps that are not timed; the first one compiles.
 
 
 def run_all(folder, flags, names):
-    """`{precision: {name: (losses, seconds, parameters)}}`."""
+    """Runs all layouts: `{precision: {name: (losses, seconds, parameters)}}`."""
     results = {precision: {} for precision in PRECISIONS}
     pairs = [(precision, name) for precision in PRECISIONS for name in names]
     for precision, name in tqdm(pairs, unit="run"):
@@ -37,7 +37,7 @@ def run_all(folder, flags, names):
 
 
 def differences(results):
-    """`{name: (losses, parameters)}`: the largest differences to the first layout."""
+    """`{name: (losses, parameters)}`, the largest differences from the first layout."""
     losses, _, parameters = next(iter(results.values()))
     return {
         name: (
@@ -49,7 +49,7 @@ def differences(results):
 
 
 def print_table(found):
-    """The differences of every layout, in both precisions."""
+    """Prints the differences of every layout, in both precisions."""
     columns = [f"{p} {what}" for p in found for what in ("losses", "parameters")]
     print(" " * 22 + "".join(f"{column:>20}" for column in columns))
     for name in next(iter(found.values())):
@@ -58,7 +58,7 @@ def print_table(found):
 
 
 def draw_losses(axes, results):
-    """A line for each layout; the thinner ones lie on the thicker ones."""
+    """Draws a line for each layout, with thinner lines on top of thicker ones."""
     for i, (name, (losses, *_)) in enumerate(results.items()):
         width = 0.8 + 1.2 * (len(results) - 1 - i)
         axes.plot(losses, label=name, linewidth=width, color=f"C{i}")
@@ -68,9 +68,9 @@ def draw_losses(axes, results):
 
 
 def draw_differences(axes, results):
-    """How far the losses of the other layouts are from those of the first.
+    """Draws the differences between the losses of the first layout and of the others.
 
-    A loss that is equal has no place on the logarithmic axis.
+    Equal losses are omitted, because the axis is logarithmic.
     """
     for marker, (precision, runs) in zip("ox", results.items(), strict=True):
         (first, *_), *others = runs.values()
@@ -85,7 +85,7 @@ def draw_differences(axes, results):
 
 
 def draw_speed(axes, results, rows):
-    """Records a second against the number of devices."""
+    """Draws records per second over the number of devices."""
     for kind, label in (("device", "devices of one process"), ("process", "processes")):
         names = [n for n in results if n == "1 device" or ("," not in n and kind in n)]
         devices = [int(name.split()[0]) for name in names]
@@ -97,7 +97,7 @@ def draw_speed(axes, results, rows):
 
 
 def draw(path, results, rows):
-    """Saves the losses beside their differences and the throughput."""
+    """Saves a figure of the losses, their differences and the throughput."""
     figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained")
     parts = figure.subplots(1, 3)
     draw_losses(parts[0], results["float32"])
@@ -118,15 +118,15 @@ def main(
     layouts: tuple[launch.Name, ...] = tuple(launch.LAYOUTS),
     figure: Picture = Path("distributed.png"),
 ):
-    """Runs, tabulates, draws; returns the differences by precision and layout.
+    """Runs and compares all layouts; returns differences by precision and layout.
 
     Args:
         data: The set of records.
-        steps: Steps of training.
-        batch_size: Rows in a step, of all devices together.
+        steps: The number of training steps.
+        batch_size: The rows per step, over all devices.
         units: The size of the cells.
-        layouts: Where to run; the others are compared to the first.
-        figure: Where to draw.
+        layouts: The layouts to run; all others are compared with the first.
+        figure: The file for the picture.
     """
     numbers = {"--steps": steps, "--batch-size": batch_size, "--units": units}
     flags = [word for name, n in numbers.items() for word in (name, str(n))]

@@ -1,4 +1,4 @@
-"""Two sets of ragged records, and the batches of windows that Grain makes of them."""
+"""Two datasets of ragged records, and Grain pipelines that batch windows of them."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -7,11 +7,11 @@ import japanese_vowels_data as vowels
 import numpy as np
 
 Name = Literal["vowels", "recall"]
-SYMBOLS, LONGEST = 8, 64  # Of the set `recall`.
+SYMBOLS, LONGEST = 8, 64  # The sizes of the dataset `recall`.
 
 
 class Records(NamedTuple):
-    """Padded sequences; one of them has no first axis."""
+    """Padded sequences; a single record has no first axis."""
 
     frames: Any  # [records, time, features]
     lengths: Any  # [records], int32
@@ -24,21 +24,21 @@ class Batch(NamedTuple):
     frames: Any  # [rows, window, features]
     lengths: Any  # [rows], int32: valid frames in this window, 0 after the record's end
     labels: Any  # [rows], int32
-    is_first: Any  # [rows], bool: the state is zeros before this window
-    rows: Any  # [rows], int32: their numbers in the batch of all processes
+    is_first: Any  # [rows], bool: the state must be reset before this window
+    rows: Any  # [rows], int32: the rows' numbers in the batch of all processes
 
 
 class Dataset(NamedTuple):
-    """Records to train with and to test with."""
+    """Training records and test records."""
 
     train: Records
     test: Records
-    window: int  # Steps of a window; `time` is a multiple of it.
+    window: int  # The number of steps in a window; it divides `time`.
     classes: int
 
 
 class Source:
-    """Records as Grain reads them: one by one, in any order."""
+    """A Grain source, which reads records one by one in any order."""
 
     def __init__(self, records):
         self.records = records
@@ -51,14 +51,14 @@ class Source:
 
 
 class Windows(grain.experimental.FlatMapTransform):
-    """Cuts a batch of records into windows, which follow one another."""
+    """Cuts a batch of records into consecutive windows."""
 
     def __init__(self, count, first_row):
         self.max_fan_out = count
         self.first_row = first_row
 
     def flat_map(self, element):
-        """Every window of a batch of records, the first one first."""
+        """The windows of a batch of records, in order."""
         size = element.frames.shape[1] // self.max_fan_out
         return [self._cut(element, i * size, size) for i in range(self.max_fan_out)]
 
@@ -74,7 +74,7 @@ class Windows(grain.experimental.FlatMapTransform):
 
 
 def load(name: Name, dtype) -> Dataset:
-    """The set `name`, with frames of `dtype`."""
+    """The dataset `name`, with frames in `dtype`."""
     if name == "vowels":
         train, test = (Records(*part) for part in vowels.load_scaled())
         window, classes = train.frames.shape[1], vowels.SPEAKERS
@@ -86,10 +86,10 @@ def load(name: Name, dtype) -> Dataset:
 
 
 def recall(count, seed):
-    """Random symbols, 8 to 64 of them; a record's label is the one that is marked.
+    """Records of 8 to 64 random symbols; the label is the marked symbol.
 
-    The mark is at one of the first 8 steps, and a window has 16. So after the first
-    window nothing but the state that is carried from window to window knows the label.
+    The mark is at one of the first 8 steps, and a window has 16 steps. Therefore, after
+    the first window, only the carried state contains the label.
     """
     rng = np.random.default_rng(seed)
     symbols = rng.integers(SYMBOLS, size=(count, LONGEST))
@@ -104,20 +104,21 @@ def recall(count, seed):
 def batches(dataset: Dataset, rows: int, seed: int, process: int, processes: int):
     """An endless iterator over this process's rows of each batch.
 
-    The batch of all processes together is the same, in the same order, however many
-    they are: a process takes every `processes`-th block of `rows // processes` records.
-    So the state of the iterator, the number of batches taken, holds for any of them.
+    Each process reads every `processes`-th block of `rows // processes` records, so the
+    global batches are the same, in the same order, for any number of processes. The
+    state of the iterator is the number of batches that were read, so it can be restored
+    with any number of processes.
     """
     windows = dataset.train.frames.shape[1] // dataset.window
     local = rows // processes
     blocks = shuffled(dataset, seed).batch(local)[process::processes]
     cut = Windows(windows, first_row=process * local)
     data = grain.experimental.FlatMapMapDataset(blocks, cut)
-    # The order does not depend on the thread that reads ahead.
+    # A single thread reads ahead, so that the order of records is fixed.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(data.to_iter_dataset(ahead))
 
 
 def shuffled(dataset: Dataset, seed: int):
-    """The records to train with, epoch after epoch, each in another order."""
+    """The training records, epoch after epoch, each epoch in a new order."""
     return grain.MapDataset.source(Source(dataset.train)).shuffle(seed).repeat()

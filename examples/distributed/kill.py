@@ -1,11 +1,11 @@
-"""Kills runs with SIGKILL at random steps, continues them, compares where they end.
+"""Kill runs with SIGKILL at random steps, continue them, and compare the results.
 
     python -m distributed.kill                            # one process
     python -m distributed.kill --layout '2 processes'     # one of two is killed
     python -m distributed.kill --resume '4 devices'       # on another layout
 
-On the same layout the final parameters and all losses must be equal bit for bit. On
-another one sums are rounded otherwise.
+On the same layout, final parameters and all losses must be equal bit for bit. On
+another layout, they differ by rounding.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ FLAGS = f"--data recall --steps {STEPS} --units 8 --batch-size 8 --save-every 5"
 
 
 def count_lines(path):
-    """The lines of a file; 0 if there is none."""
+    """The number of lines in a file; 0 if the file does not exist."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
@@ -34,8 +34,8 @@ def kill_at(layout, folder, flags, step, victim, patience):
     """Starts a run and kills one of its processes after a step.
 
     Returns:
-        The steps that were done, and the seconds until the others ended. They are
-        killed too if that takes longer than `patience`.
+        The number of steps done, and the seconds until the other processes ended. They
+        are killed if that takes longer than `patience`.
     """
     with launch.started(layout, folder, flags) as processes:
         while count_lines(folder / "losses.jsonl") < step:
@@ -58,7 +58,7 @@ def last_checkpoint(folder):
 
 
 def difference(a, b):
-    """The largest difference in losses and final parameters of two folders."""
+    """The largest difference between losses and final parameters in two folders."""
     results = [
         {"losses": launch.read_losses(x)[0], **launch.read_parameters(x)}
         for x in (a, b)
@@ -75,15 +75,15 @@ def main(
     patience: Positive = 60,
     seed: Seed = 0,
 ):
-    """Kills and continues; returns the largest difference to a run that was not killed.
+    """Kills and continues runs; returns the largest difference from an unkilled run.
 
     Args:
-        times: Runs to kill.
-        layout: Where the runs take place.
-        resume: Where they continue; on the same layout, unless given.
+        times: The number of runs to kill.
+        layout: The layout of the runs.
+        resume: The layout on which they continue; by default the same layout.
         packed: Whether sequences are packed.
-        patience: Seconds to wait for processes to end when one of them was killed.
-        seed: Of the steps at which runs are killed, and of the process that is.
+        patience: Seconds to wait for the other processes to end after a kill.
+        seed: The seed that chooses the steps and processes to kill.
     """
     rng, found = random.Random(seed), []
     first, second = (launch.LAYOUTS[name] for name in (layout, resume or layout))

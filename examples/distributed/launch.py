@@ -1,4 +1,4 @@
-"""Starts `train.py` on several devices or processes of one machine, for the checks."""
+"""Functions that run `train.py` on several devices or processes of one machine."""
 
 import contextlib
 import dataclasses
@@ -17,10 +17,10 @@ EXAMPLES = Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where a run takes place."""
+    """The processes, devices and kind of mesh of a run."""
 
     processes: int = 1
-    devices: int = 1  # Of each process.
+    devices: int = 1  # The number of devices in each process.
     mesh: str = "auto"
 
 
@@ -45,7 +45,7 @@ LAYOUTS: dict[Name, Layout] = {
 
 
 def free_port():
-    """A port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return free.getsockname()[1]
@@ -53,10 +53,10 @@ def free_port():
 
 @contextlib.contextmanager
 def started(layout, folder, flags, prefixes=None):
-    """The processes of a run, which have all ended after the `with` block.
+    """Starts the processes of a run, and kills those that outlast the `with` block.
 
-    What process i prints goes to `i.log` in the folder. `prefixes` has, for each
-    process, words to put before its command.
+    The output of process i is written to `i.log` in the folder. `prefixes` holds, for
+    each process, a list of words to put before its command.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "distributed.train", "--mesh", layout.mesh]
@@ -87,11 +87,11 @@ def started(layout, folder, flags, prefixes=None):
 
 
 def run(layout, folder, flags, timeout=300, prefixes=None):
-    """A run from its start, or its last checkpoint, to its end.
+    """Runs from the start or the last checkpoint to the end.
 
     Raises:
-        RuntimeError: If a process fails, with the end of what it printed.
-        subprocess.TimeoutExpired: If one takes longer than `timeout` seconds.
+        RuntimeError: If a process fails; the message is the end of its output.
+        subprocess.TimeoutExpired: If a process takes longer than `timeout` seconds.
     """
     with started(layout, folder, flags, prefixes) as processes:
         for i, process in enumerate(processes):
@@ -100,7 +100,7 @@ def run(layout, folder, flags, timeout=300, prefixes=None):
 
 
 def read_losses(folder):
-    """The losses, and the seconds of each step."""
+    """The loss and the seconds of each step, as two arrays."""
     lines = (folder / "losses.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     return np.array([(entry["loss"], entry["seconds"]) for entry in entries]).T
@@ -115,5 +115,5 @@ def read_parameters(folder):
 def largest_difference(a, b):
     """The largest absolute difference between two dicts of arrays."""
     if a.keys() != b.keys():
-        raise ValueError(f"Other parameters: {sorted(a)} and {sorted(b)}.")
+        raise ValueError(f"The parameters differ: {sorted(a)} and {sorted(b)}.")
     return np.max([np.max(np.abs(a[name] - b[name])) for name in a])

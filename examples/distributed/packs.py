@@ -1,7 +1,7 @@
-"""Whole records end to end in rows, instead of windows: `--packed`.
+"""Packed batches for `--packed`: whole records end to end in rows, not windows.
 
-A batch is a stack of packs; a device has one or more of them. Each pack has a stream of
-records of its own, so it is the same on all layouts.
+A batch is a stack of packs, and each device has one or more of them. Each pack has its
+own stream of records, so the packs are the same on all layouts.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from jax.experimental import multihost_utils
 import jaxrnn
 
 PACKS = 4
-"""Packs of a batch, of all processes together; a multiple of the devices."""
+"""The number of packs in a batch, over all processes; devices must divide it."""
 
 
 class Batch(NamedTuple):
     """Packs of the same shape."""
 
     packed: Any  # PackedSequences, each leaf [packs, ...]
-    rows: Any  # [packs], int32: their numbers in the batch of all processes
+    rows: Any  # [packs], int32: the packs' numbers in the batch of all processes
 
 
 class Record(NamedTuple):
-    """What is packed; `label` is stored at each step."""
+    """A record to be packed; `label` is stored at each step."""
 
     frames: Any  # [length, features]
     reversed: Any  # [length, features], for the backward direction
@@ -56,13 +56,13 @@ class Packs:
         return Batch(jaxrnn.stack_packed(map(next, self.streams)), self.numbers)
 
     def get_state(self):
-        """The records that each pack's stream has read; all processes call it."""
+        """The number of records that each stream has read. All processes call it."""
         states = [stream.get_state() for stream in self.streams]
         read = np.array([state["number"] for state in states])
         return multihost_utils.process_allgather(read, tiled=True).tolist()
 
     def set_state(self, state):
-        """Continues where `get_state` was called, in any number of processes."""
+        """Continues from a state of `get_state`, in any number of processes."""
         for i, stream in zip(self.numbers, self.streams, strict=True):
             position = {"next_index": state[i]}
             stream.set_state({"records": position, "number": state[i]})
@@ -84,12 +84,12 @@ def compute_logits(params, packed, drop):
 
 
 def run(params, packed):
-    """Outputs of an LSTM over one pack."""
+    """Runs an LSTM over one pack; returns its outputs."""
     cell = jaxrnn.LSTMCell(params["bias"].size // 4).bind(params)
     return jaxrnn.packed_rnn(cell, packed, dtype=packed.inputs.dtype)[0]
 
 
 def labels(packed):
-    """The label of each sequence `[packs, sequences]`, and whether there is one."""
+    """Labels `[packs, sequences]`, and whether each sequence exists."""
     of_sequences = jax.vmap(lambda packed: packed.at_ends(packed.inputs.label))(packed)
     return of_sequences, packed.sequence_length > 0

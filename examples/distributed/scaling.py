@@ -1,10 +1,11 @@
-"""Weak scaling: what a second process costs a step, each with the same rows.
+"""Weak scaling: time a step with one process and with two, at equal rows per process.
 
     python -m distributed.scaling
 
-A process has one core and one thread. Each round times one process, two processes that
-train together, and two that train apart at the same time: these share the memory of the
-machine and exchange nothing. Needs Linux, for `taskset`.
+Each process has one core and one thread. Each round times one process, two processes
+that train together, and two processes that train separately at the same time. The
+separate processes share the machine's memory but exchange no data. The script needs
+Linux, for `taskset`.
 """
 
 import tempfile
@@ -33,7 +34,7 @@ def step_time(processes, folder, flags, core=0):
 
 
 def measure(folder, rows, flags):
-    """Seconds of a step: one process, two together, two apart."""
+    """Seconds per step for one process, two together, and two separate ones."""
     flags = [*flags, "--save-every", "1000000", "--batch-size"]
     one = step_time(1, folder / "one", [*flags, str(rows)])
     two = step_time(2, folder / "two", [*flags, str(2 * rows)])
@@ -44,13 +45,13 @@ def measure(folder, rows, flags):
 
 
 def main(rounds: Count = 5, rows: Count = 128, units: Count = 128, steps: Count = 40):
-    """Measures and prints; returns the seconds `[rounds, 3]`.
+    """Measures and prints seconds per step; returns them, `[rounds, 3]`.
 
     Args:
-        rounds: How often each is measured, in turn.
-        rows: Rows of a process in a step.
+        rounds: The number of measurements of each case.
+        rows: The rows per step in each process.
         units: The size of the cells.
-        steps: Steps of each run.
+        steps: The number of steps in each run.
     """
     flags = ["--data", "recall", "--units", str(units), "--steps", str(steps)]
     seconds = []
@@ -58,7 +59,7 @@ def main(rounds: Count = 5, rows: Count = 128, units: Count = 128, steps: Count 
         with tempfile.TemporaryDirectory() as folder:
             seconds.append(measure(Path(folder), rows, flags))
     one, two, apart = np.median(seconds, axis=0)
-    print(f"one process     {1e3 * one:7.2f} ms a step")
+    print(f"one process     {1e3 * one:7.2f} ms per step")
     print(f"two, together   {1e3 * two:7.2f} ms, {two / one:.2f} times as long")
     print(f"two, apart      {1e3 * apart:7.2f} ms, {apart / one:.2f} times as long")
     return np.array(seconds)

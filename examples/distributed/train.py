@@ -1,7 +1,7 @@
-"""Trains a bidirectional LSTM on one device, several devices, or several processes.
+"""Train a bidirectional LSTM on one device, several devices, or several processes.
 
-The losses are the same on all of them. The run saves checkpoints; killed, it goes on
-from the last one when the same command is run again. From the folder `examples`:
+The losses are the same in all cases. The run saves checkpoints. After a kill, the same
+command continues from the last checkpoint. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m distributed.train
@@ -9,9 +9,9 @@ from the last one when the same command is run again. From the folder `examples`
     python -m distributed.train --folder two --processes 2 --process 0 &
     python -m distributed.train --folder two --processes 2 --process 1; wait
 
-Sequences are read window by window. The forward direction's state is carried from one
-window to the next, without a gradient; the backward direction starts at the end of the
-window.
+The net reads sequences window by window. The state of the forward direction is carried
+from one window to the next, without a gradient. The backward direction starts at the
+end of the window.
 """
 
 import contextlib
@@ -43,35 +43,35 @@ class Config:
     """The task, the net and its training; each field is a flag."""
 
     data: datasets.Name = "vowels"
-    """Japanese Vowels, or 4096 sequences with a symbol to be recalled."""
+    """The dataset: Japanese Vowels, or 4096 sequences with a symbol to recall."""
     steps: Count = 300
-    """Steps of training."""
+    """The number of training steps."""
     batch_size: Count = 64
-    """Rows in a step, of all processes together."""
+    """The rows per step, over all processes."""
     units: Count = 32
     """The size of the cell of each direction."""
     learning_rate: Positive = 5e-3
-    """Adam's rate."""
+    """Adam's learning rate."""
     epsilon: Positive = 1e-5
-    """Adam's epsilon. It divides a gradient by its size plus epsilon, so one that is
-    nothing but rounding has an effect if epsilon is as small."""
+    """Adam's epsilon. Adam divides a gradient by its size plus epsilon, so gradients
+    that are only rounding errors have an effect unless epsilon is much larger."""
     dropout: Share = 0.2
-    """Share of the outputs to drop."""
+    """The fraction of the outputs to drop."""
     mesh: Literal["auto", "explicit", "shard_map"] = "auto"
     """How the program is divided among devices: by the compiler, by the types of
     arrays, or by hand."""
     packed: bool = False
-    """Whole sequences end to end in rows, instead of windows of padded ones."""
+    """Use whole sequences end to end in rows, instead of padded windows."""
     x64: bool = False
     """Compute in float64."""
     seed: Seed = 0
-    """Of the parameters, the dropout and the order of the records."""
+    """The seed of the parameters, the dropout and the order of the records."""
     save_every: Count = 20
-    """Steps from checkpoint to checkpoint."""
+    """The number of steps between checkpoints."""
 
 
 class State(NamedTuple):
-    """What a step of training changes, which is what a checkpoint holds."""
+    """The state that a training step updates and a checkpoint holds."""
 
     params: Any
     optimizer: Any
@@ -100,13 +100,13 @@ def init(config, dataset, key):
 
 
 def make_optimizer(config):
-    """Adam with a clipped gradient."""
+    """Adam with clipped gradients."""
     adam = optax.adam(config.learning_rate, eps=config.epsilon)
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
 
 
 def compute_logits(params, carry, batch, drop=lambda x: x):
-    """Logits `[rows, classes]` of a window, and the carry after it."""
+    """Logits `[rows, classes]` for a window, and the carry after it."""
     cell = jaxrnn.LSTMCell(params["fw"]["bias"].size // 4)
     reset = batch.is_first[:, None]
     outputs, (carry, _) = jaxrnn.bidirectional_dynamic_rnn(
@@ -117,16 +117,16 @@ def compute_logits(params, carry, batch, drop=lambda x: x):
         initial_state_fw=jax.tree.map(lambda x: jnp.where(reset, 0, x), carry),
         dtype=batch.frames.dtype,
     )
-    # Outputs past the length are zeros, so this is the mean over the valid frames.
+    # Outputs past a length are zeros, so this is the mean over the valid frames.
     total = jnp.sum(drop(jnp.concatenate(outputs, axis=-1)), axis=1)
     mean = total / jnp.maximum(batch.lengths, 1)[:, None].astype(total.dtype)
     return mean @ params["kernel"] + params["bias"], carry
 
 
 def drop_by_row(key, rows, rate, x):
-    """Dropout whose noise depends on the key and on the row's number.
+    """Dropout with noise that depends only on the key and the row's number.
 
-    So it is the same however the rows are divided among devices.
+    The noise is therefore the same for any division of rows among devices.
     """
     draw = lambda row: jax.random.bernoulli(
         jax.random.fold_in(key, row), 1 - rate, x.shape[1:]
@@ -138,7 +138,7 @@ def drop_by_row(key, rows, rate, x):
 
 
 def compute_loss(params, config, carry, key, batch):
-    """The mean cross-entropy of the sequences that have frames, and the carry."""
+    """The mean cross-entropy of the sequences with frames, and the carry."""
     drop = functools.partial(drop_by_row, key, batch.rows, config.dropout)
     if config.packed:
         logits = packs.compute_logits(params, batch.packed, drop)
@@ -149,13 +149,13 @@ def compute_loss(params, config, carry, key, batch):
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     total = jnp.sum(jnp.where(is_valid, losses, 0))
     count = jnp.sum(is_valid, dtype=losses.dtype)
-    if config.mesh == "shard_map":  # The sums were over one device's rows.
+    if config.mesh == "shard_map":  # The sums so far include one device's rows only.
         total, count = jax.lax.psum((total, count), "data")
     return total / jnp.maximum(count, 1), carry
 
 
 def update(config, state, batch):
-    """The state after a step of training, and the loss."""
+    """Runs one training step; returns the new state and the loss."""
     key, drop_key = jax.random.split(state.key)
     (loss, carry), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
         state.params, config, state.carry, drop_key, batch
@@ -166,13 +166,13 @@ def update(config, state, batch):
 
 
 def make_mesh(config):
-    """All devices of all processes, in one row."""
+    """A one-dimensional mesh of all devices of all processes."""
     kind = AxisType.Explicit if config.mesh == "explicit" else AxisType.Auto
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
 
 
 SPECS = State(params=P(), optimizer=P(), key=P(), carry=P("data"))
-"""How the state is divided: the carry by rows, of the rest each device has a copy."""
+"""The sharding of the state: the carry is divided by rows, the rest is replicated."""
 
 
 def make_functions(config, dataset, mesh):
@@ -191,7 +191,7 @@ def make_functions(config, dataset, mesh):
 
 
 def make_iterator(config, dataset):
-    """This process's part of each batch."""
+    """An iterator over this process's part of each batch."""
     processes = jax.process_index(), jax.process_count()
     if not config.packed:
         return datasets.batches(dataset, config.batch_size, config.seed, *processes)
@@ -202,9 +202,10 @@ def make_iterator(config, dataset):
 
 @contextlib.contextmanager
 def open_log(path, steps):
-    """A function that adds a line of JSON after the first `steps` lines, if it writes.
+    """A function that appends a line of JSON after the first `steps` lines.
 
-    Lines of steps that are done again, since they were not saved, are cut off.
+    Later lines belong to steps that were not saved and run again, so they are cut off.
+    Only process 0 writes.
     """
     if jax.process_index() != 0:
         yield lambda **entries: None
@@ -213,13 +214,13 @@ def open_log(path, steps):
     with path.open("r+") as file:
         for _ in range(steps):
             file.readline()
-        file.seek(file.tell())  # Reading has gone further.
+        file.seek(file.tell())  # Buffered reads have moved the file's own position.
         file.truncate()
         yield lambda **entries: print(json.dumps(entries), file=file, flush=True)
 
 
 def fit(config, dataset, folder):
-    """The parameters after all steps, some of which earlier runs may have done."""
+    """Trains from the last checkpoint, if there is one; returns the parameters."""
     mesh = make_mesh(config)
     start, step = make_functions(config, dataset, mesh)
     iterator = make_iterator(config, dataset)
@@ -240,13 +241,13 @@ def fit(config, dataset, folder):
 
 
 def progress(done, steps):
-    """The numbers of the steps to do, with a bar in one process."""
+    """The numbers of the remaining steps, with a progress bar in process 0."""
     hidden = jax.process_index() != 0
     return tqdm(range(done, steps), initial=done, total=steps, disable=hidden)
 
 
 def test_accuracy(dataset, params):
-    """The share of test records whose label is guessed after their last window."""
+    """The fraction of test records with a right prediction after their last window."""
     cell = jaxrnn.LSTMCell(params["fw"]["bias"].size // 4)
     carry = cell.zero_state(len(dataset.test.labels), dataset.test.frames.dtype)
     guesses = np.zeros_like(dataset.test.labels)
@@ -265,15 +266,15 @@ def main(
     process: Index = 0,
     coordinator: str = "localhost:9876",
 ):
-    """Trains or goes on training, tests, and writes the parameters.
+    """Starts or continues training, tests the net, and writes the parameters.
 
     Args:
         config: The task, the net and its training.
-        folder: For checkpoints, `losses.jsonl` and `parameters.npz`; what is in it is
-            continued.
-        processes: How many processes were started.
-        process: The number of this one, from 0.
-        coordinator: The address where process 0 waits for the others.
+        folder: The folder for checkpoints, `losses.jsonl` and `parameters.npz`. A run
+            in this folder is continued.
+        processes: The number of processes that were started.
+        process: The number of this process, from 0.
+        coordinator: The address at which process 0 waits for the other processes.
     """
     if config.x64:
         jax.config.update("jax_enable_x64", True)
@@ -297,7 +298,7 @@ def main(
 
 
 def flatten(params):
-    """A dict of arrays by names such as `fw/kernel`."""
+    """A dict of the arrays, with names such as `fw/kernel` as keys."""
     named = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in named}
 

@@ -1,1 +1,1 @@
-"""Letters to sounds: a decoder with attention, on a dictionary of English."""
+"""Letters to sounds: a decoder with attention, trained on an English dictionary."""

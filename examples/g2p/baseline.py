@@ -1,13 +1,13 @@
-"""Pronunciations by Phonetisaurus, which counts n-grams, for the same words.
+"""Pronounce the same words with Phonetisaurus, an n-gram model.
 
-It learns from the same words as the net, by its own defaults: joint 8-grams of letters
-and phonemes. From the folder `examples`, on Linux:
+Phonetisaurus trains on the same words as the net, with its default settings: joint
+8-grams of letters and phonemes. Run it from the folder `examples`, on Linux:
 
     pip install -e '..[examples]' phonetisaurus
     python -m g2p.baseline
 
-It prints error rates, and writes the ten best pronunciations of each word for
-`g2p.evaluate --against` and `g2p.hybrid`.
+The script prints error rates. It writes the ten best pronunciations of each word to
+files that `g2p.evaluate --against` and `g2p.hybrid` read.
 """
 
 import importlib
@@ -24,7 +24,7 @@ FOLDER = Path("g2p_baseline")
 
 
 def run(*command):
-    """What one of its programs prints."""
+    """Runs a command of Phonetisaurus; returns its output."""
     environment = importlib.import_module("phonetisaurus").guess_environment()
     return subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True
@@ -32,7 +32,7 @@ def run(*command):
 
 
 def learn(path, words):
-    """Writes its model of the words, in some minutes."""
+    """Trains a model on the words for some minutes, and writes it to `path`."""
     pairs = ((word, each) for word in words for each in words[word])
     lexicon = path.with_suffix(".txt")
     lexicon.write_text("".join(f"{w}\t{' '.join(each)}\n" for w, each in pairs))
@@ -40,21 +40,21 @@ def learn(path, words):
 
 
 def predict(model, path, words):
-    """Writes lines `word, negative log-probability, phonemes`, the best first."""
+    """Writes lines `word, negative log-probability, phonemes` to `path`, best first."""
     listed = path.with_suffix(".words")
     listed.write_text("\n".join(words))
     options = ["--beam=10000", "--thresh=99", f"--wordlist={listed}"]
     options += [f"--model={model}", f"--nbest={BEST}"]
     lines = run("phonetisaurus-g2pfst", *options).splitlines()
-    # A word that it has nothing for has fewer columns.
+    # Lines of words without a pronunciation have fewer columns.
     path.write_text("".join(f"{x}\n" for x in lines if len(x.strip().split("\t")) == 3))
 
 
 def main(folder: Path = FOLDER):
-    """Learns unless it has learned before, and prints error rates.
+    """Trains the model if it does not exist, and prints error rates.
 
     Args:
-        folder: For the model, `dev.tsv` and `test.tsv`.
+        folder: The folder for the model, `dev.tsv` and `test.tsv`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, dev, test = data.split(data.load())

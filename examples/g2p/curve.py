@@ -1,14 +1,14 @@
-"""The curve of a training: the loss, and how many words are wrong."""
+"""The learning curves of a training run: the loss and the percentage of wrong words."""
 
 from matplotlib.figure import Figure
 
 
 def draw(path, entries):
-    """Saves both over the epochs.
+    """Saves a figure of both curves over the epochs.
 
     Args:
-        path: Where to draw.
-        entries: Those of the log, one for each epoch.
+        path: The file for the figure.
+        entries: The entries of the log, one for each epoch.
     """
     epochs = range(1, 1 + len(entries))
     figure = Figure(figsize=(9, 3.4), dpi=130, layout="constrained")

@@ -1,7 +1,7 @@
-"""The CMU Pronouncing Dictionary: words, how they are said, and batches of both.
+"""The CMU Pronouncing Dictionary: words, their pronunciations, and batches of both.
 
 Stress is removed, which leaves 39 phonemes. A word may have several pronunciations;
-each is one example to learn from. ATTRIBUTION.md says where the file is from.
+each is one training example. ATTRIBUTION.md describes the source of the file.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 
 FILE = Path(__file__).with_name("cmudict.txt.xz")
 TEST, DEV = 12_000, 2_670
-"""Words of each, as many as in the split of the published results."""
+"""The numbers of test and dev words, as in the split for published results."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 PHONEMES = (
@@ -21,28 +21,28 @@ PHONEMES = (
     "TH UH UW V W Y Z ZH"
 ).split()
 
-PADDING = 0  # Letters have the ids from 1.
-END, START = 0, len(PHONEMES) + 1  # Phonemes have the ids from 1.
+PADDING = 0  # The ids of letters start at 1.
+END, START = 0, len(PHONEMES) + 1  # The ids of phonemes start at 1.
 
 BUCKETS = (5, 6, 7, 8, 9, 10, 12, 15, 29)
-"""Sizes of batches. A word is in the first one that its letters and its phonemes, with
-the end, fit in."""
+"""The possible values of `size` in a batch. A word belongs to the first size that fits
+both its letters and its phonemes with END."""
 
 
 class Batch(NamedTuple):
-    """Words with one pronunciation each; zeros are padding."""
+    """Words with one pronunciation each, padded with zeros."""
 
     letters: Any  # [rows, size], int32
     letter_count: Any  # [rows], int32
-    phonemes: Any  # [rows, size], int32, with END
-    phoneme_count: Any  # [rows], int32, END included
+    phonemes: Any  # [rows, size], int32, including END
+    phoneme_count: Any  # [rows], int32, including END
 
 
 # Words
 
 
 def load():
-    """All words, each with its pronunciations: tuples of phonemes."""
+    """A dict from each word to its pronunciations, which are tuples of phonemes."""
     words = {}
     for line in lzma.decompress(FILE.read_bytes()).decode().splitlines():
         word, *phonemes = line.split()
@@ -51,9 +51,9 @@ def load():
 
 
 def split(words):
-    """The words to learn from, those to choose hyper-parameters by, those of the test.
+    """The words for training, for choosing hyperparameters (dev), and for testing.
 
-    They are drawn by a hash of the word, which needs no seed and no list.
+    A hash of each word determines its part, so no seed and no list is needed.
     """
     hashed = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
     test, dev, train = np.split(hashed, [TEST, TEST + DEV])
@@ -64,12 +64,12 @@ def split(words):
 
 
 def spell(word):
-    """The ids of the letters."""
+    """The ids of a word's letters."""
     return [1 + LETTERS.index(letter) for letter in word]
 
 
 def to_ids(phonemes):
-    """The ids of the phonemes, with END."""
+    """The ids of the phonemes, followed by END."""
     return [1 + PHONEMES.index(phoneme) for phoneme in phonemes] + [END]
 
 
@@ -84,7 +84,7 @@ def to_phonemes(ids):
 
 
 def make_batch(pairs, size, rows):
-    """Pairs of a word and a pronunciation; rows without one have counts of 0."""
+    """A batch from pairs of a word and a pronunciation; empty rows have counts of 0."""
     letters, phonemes = np.zeros((2, rows, size), np.int32)
     letter_count, phoneme_count = np.zeros((2, rows), np.int32)
     for i, (word, pronunciation) in enumerate(pairs):
@@ -95,17 +95,17 @@ def make_batch(pairs, size, rows):
 
 
 def bucket_of(word, pronunciation=()):
-    """The size of the batches that the pair is in."""
+    """The `size` of the batches for a word and its pronunciation."""
     longest = max(len(word), len(pronunciation) + 1)
     return next(size for size in BUCKETS if longest <= size)
 
 
 class Training:
-    """Batches to learn from, each of one bucket, numbered from 0 without an end.
+    """An endless sequence of training batches, each from one bucket.
 
-    An epoch has as many batches of a bucket as its words fill, so a few are left out,
-    others in each epoch. Batch n depends on the seed and n alone: a run that goes on
-    needs to store nothing.
+    An epoch has only full batches from each bucket, so each epoch leaves out a few
+    words, at random. Batch n depends only on the seed and n, so a run that continues
+    does not need a stored position.
     """
 
     def __init__(self, words, rows, seed):
@@ -118,7 +118,7 @@ class Training:
         self.rows, self.seed = rows, seed
         self.per_epoch = sum(len(b.letters) // rows for b in self.buckets.values())
         if self.per_epoch == 0:
-            raise ValueError(f"rows={rows}: no bucket has so many words")
+            raise ValueError(f"rows={rows}: no bucket has that many words")
         self.epoch, self.order = -1, []
 
     def __getitem__(self, n):

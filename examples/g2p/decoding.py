@@ -1,4 +1,4 @@
-"""What trained nets write for words that they read, and where one looks."""
+"""Decoding with trained nets, and the attention weights of a net."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from . import data, model
 
 
 def writer(nets, params, letters, letter_count):
-    """What `jaxrnn.decode` needs for nets to write the phonemes of words together."""
+    """The arguments of `jaxrnn.decode` for an ensemble of nets that reads the words."""
     models = []
     for net, own in zip(nets, params, strict=True):
         memory = model.encode(net, own, letters, letter_count)
@@ -31,20 +31,20 @@ def writer(nets, params, letters, letter_count):
 
 @functools.partial(jax.jit, static_argnums=0)
 def greedy(nets, params, letters, letter_count):
-    """The ids that are written, `[rows, phonemes]`."""
+    """The ids from greedy search, `[rows, phonemes]`."""
     given = writer(nets, params, letters, letter_count)
     return decode.greedy(**given, max_time=data.BUCKETS[-1]).ids
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def beam_search(nets, params, letters, letter_count, beams):
-    """The ids of the best sequence, `[rows, phonemes]`."""
+    """The ids of the best beam, `[rows, phonemes]`."""
     return all_beams(nets, params, letters, letter_count, beams)[:, 0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def all_beams(nets, params, letters, letter_count, beams):
-    """The ids of the beams, `[rows, beams, phonemes]`, the best first."""
+    """The ids of all beams, `[rows, beams, phonemes]`, best first."""
     given = writer(nets, params, letters, letter_count)
     time = data.BUCKETS[-1]
     return decode.beam_search(**given, max_time=time, beam_width=beams).ids
@@ -52,13 +52,13 @@ def all_beams(nets, params, letters, letter_count, beams):
 
 @functools.partial(jax.jit, static_argnums=0)
 def score(nets, params, letters, letter_count, ids):
-    """Log-probabilities `[rows, n]` of the ids `[rows, n, phonemes]`."""
+    """The log-probabilities `[rows, n]` of ids `[rows, n, phonemes]`."""
     return decode.score(**writer(nets, params, letters, letter_count), ids=ids)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def alignments(net, params, batch):
-    """Where the net looks as it writes these phonemes, `[phonemes, rows, letters]`."""
+    """Attention weights for the batch's phonemes, `[phonemes, rows, letters]`."""
     memory = model.encode(net, params, batch.letters, batch.letter_count)
     cell = net.watched_attention
     _, state = jaxrnn.dynamic_rnn(
@@ -71,14 +71,14 @@ def alignments(net, params, batch):
 
 
 def pronounce(nets, params, words, search: Callable = greedy, rows=256):
-    """A dict of the words, each with the phonemes that the nets write for it.
+    """A dict from each word to the phonemes that the nets write for it.
 
     Args:
-        nets: The sizes of one net or more, a tuple.
-        params: Their parameters, a tuple.
-        words: What to read.
-        search: `greedy`, or any function with its arguments.
-        rows: How many words are read at once.
+        nets: A tuple of one or more nets.
+        params: A tuple of their parameters.
+        words: The words to pronounce.
+        search: `greedy`, or any function with the same arguments.
+        rows: The number of words in a batch.
     """
     run = lambda batch, _: search(nets, params, batch.letters, batch.letter_count)
     ids = in_batches(run, words, rows)
@@ -86,12 +86,12 @@ def pronounce(nets, params, words, search: Callable = greedy, rows=256):
 
 
 def in_batches(run, words, rows=256):
-    """A dict of the words, each with its row of the results of `run`.
+    """A dict from each word to its row of the results of `run`.
 
     Args:
-        run: `run(batch, words)`, an array with one row for each of these words.
-        words: What to read.
-        rows: How many words are read at once.
+        run: `run(batch, words)` returns an array with one row for each of the words.
+        words: The words to process.
+        rows: The number of words in a batch.
     """
     found, buckets = {}, {}
     for word in words:

@@ -1,7 +1,7 @@
-"""Error rates of a trained net on the words of the test.
+"""Compute error rates of a trained net on the test words.
 
-It reads the committed model, searches greedily and by beams, and prints tables. From
-the folder `examples`:
+The script loads the committed model, runs greedy search and beam search, and prints
+tables. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m g2p.evaluate
@@ -24,7 +24,7 @@ VOWELS = [phoneme for phoneme in data.PHONEMES if phoneme[0] in "AEIOU"]
 
 
 def by_length(found, words):
-    """`(shortest, longest, words, share that is wrong)` for words of each length."""
+    """`(shortest, longest, number of words, fraction wrong)` for each word length."""
     wrong = words_wrong(found, words)
     letters = np.array([len(word) for word in words])
     for shortest, longest in LENGTHS:
@@ -33,24 +33,24 @@ def by_length(found, words):
 
 
 def print_lengths(found, words):
-    """A row for the words of each length."""
+    """Prints a row for the words of each length."""
     print("\n| letters | words | wrong |\n|---|---|---|")
     for shortest, longest, count, wrong in by_length(found, words):
         print(f"| {shortest} to {longest} | {count} | {100 * wrong:.1f} % |")
 
 
 def print_neighbours(found, words, train):
-    """A row for the words with a neighbour in training, and one for the others."""
+    """Prints a row for words with a neighbor in training, and one for the others."""
     wrong, known = words_wrong(found, words), Neighbours(train)
     has = np.array([known.has(*item) for item in words.items()])
-    print("\n| neighbour in training | words | wrong |\n|---|---|---|")
+    print("\n| neighbor in training | words | wrong |\n|---|---|---|")
     for name, chosen in (("yes", has), ("no", ~has)):
         share = wrong[chosen].sum() / max(1, chosen.sum())
         print(f"| {name} | {chosen.sum()} | {100 * share:.1f} % |")
 
 
 def print_wrong(found, words, count):
-    """Some of the words that are wrong, with what is right."""
+    """Prints some wrong words with their right pronunciations."""
     wrong = [word for word in words if found[word] not in words[word]]
     for word in wrong[:count]:
         right = ", ".join(map(" ".join, words[word]))
@@ -58,7 +58,7 @@ def print_wrong(found, words, count):
 
 
 def wrong_if_one(found, words, phonemes):
-    """The share of words that would be wrong if these phonemes were one."""
+    """The fraction of words that would be wrong if these phonemes were the same."""
     as_one = lambda each: tuple("*" if p in phonemes else p for p in each)
     found = {word: as_one(found[word]) for word in words}
     words = {word: list(map(as_one, words[word])) for word in words}
@@ -66,12 +66,12 @@ def wrong_if_one(found, words, phonemes):
 
 
 def print_near(found, words):
-    """How many of the wrong words are nearly right."""
+    """Prints how many of the wrong words are nearly right."""
     edits, _ = scores.phonemes_wrong(found, words)
-    print(f"\nWrong in one phoneme: {np.mean(edits[edits > 0] == 1):.1%} of the wrong.")
+    print(f"\nWrong in one phoneme: {np.mean(edits[edits > 0] == 1):.1%} of errors.")
     for name, phonemes in ("AH and IH", ("AH", "IH")), ("all vowels", VOWELS):
         share = wrong_if_one(found, words, phonemes)
-        print(f"Were {name} one phoneme, {share:.1%} of the words would be wrong.")
+        print(f"If {name} were one phoneme, {share:.1%} of the words would be wrong.")
 
 
 def main(
@@ -82,15 +82,15 @@ def main(
     against: Path | None = None,
     save: Path | None = None,
 ):
-    """Prints error rates, also by length and by neighbours, and some wrong words.
+    """Prints error rates, also by length and by neighbors, and some wrong words.
 
     Args:
-        paths: The net; or several, whose probabilities are averaged.
-        part: The words of the test, or those by which hyper-parameters are chosen.
-        beams: Width of the beam search.
-        wrong: How many wrong words to print.
-        against: A file of `g2p.baseline`, or of `--save`, to compare the beams with.
-        save: Where to write what the beams found.
+        paths: The file of a net, or several files to average the nets' probabilities.
+        part: The test words, or the dev words that hyperparameters are chosen with.
+        beams: The width of the beam search.
+        wrong: The number of wrong words to print.
+        against: A file from `g2p.baseline` or `--save` to compare the beam search with.
+        save: The file for the results of the beam search.
     """
     train, dev, test = data.split(data.load())
     words = test if part == "test" else dev

@@ -1,4 +1,4 @@
-"""The same net in Flax alone: its RNNs, and attention written by hand."""
+"""The same net in Flax only, with Flax's RNNs and attention written by hand."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from . import model
 
 
 class Attending(nn.Module):
-    """One step of an LSTM that reads what it attended to, and attends."""
+    """One step of an LSTM with attention, which also reads the previous attention."""
 
     units: int
 
     @nn.compact
     def __call__(self, carry, x, memory, keys, is_letter):
-        """`((state, attention), attention)` after the step."""
+        """Runs the step; returns `((state, attention), attention)`."""
         state, attention = carry
         x = jnp.concatenate([x, attention], axis=-1)
         state, query = nn.OptimizedLSTMCell(self.units, name="cell")(state, x)
@@ -31,13 +31,13 @@ class Attending(nn.Module):
 
 
 class FlaxNet(nn.Module):
-    """Logits `[rows, size, WRITTEN]` by teacher forcing."""
+    """The net, which computes logits `[rows, size, WRITTEN]` with teacher forcing."""
 
     net: model.Net
 
     @nn.compact
     def __call__(self, batch, *, train):
-        """Drops inputs of layers if it is to train."""
+        """Computes logits; applies dropout to the layers' inputs if `train` is True."""
         net, units = self.net, self.net.decoder_units
         drop = nn.Dropout(net.dropout, deterministic=not train)
         x = nn.Embed(model.LETTERS, net.embedding, name="read")(batch.letters)
@@ -66,7 +66,7 @@ class FlaxNet(nn.Module):
 
 
 def from_ours(net, params):
-    """The parameters of the `FlaxNet` that computes the same as ours."""
+    """The parameters of a `FlaxNet` that computes the same logits as our net."""
     decoder, cell = params["decoder"], jaxrnn.LSTMCell(net.decoder_units)
     encoder = jaxrnn.LSTMCell(net.units)
     directions = [layer[name] for layer in params["encoder"] for name in ("fw", "bw")]

@@ -1,9 +1,10 @@
-"""The net and Phonetisaurus together: one chooses among what both propose.
+"""Combine the net and Phonetisaurus: choose among the candidates of both.
 
-The candidates are the net's beams and the ten best of Phonetisaurus. A candidate's
-score is the net's log-probability plus `weight` times that of Phonetisaurus. Candidates
-that Phonetisaurus does not propose count as its last one. The weight is the best for
-the words of dev. From the folder `examples`:
+The candidates are the net's beams and the ten best pronunciations from Phonetisaurus. A
+candidate's score is its log-probability in the net plus `weight` times its
+log-probability in Phonetisaurus. A candidate that Phonetisaurus does not propose gets
+the log-probability of its last proposal. The weight is chosen on the dev words. Run it
+from the folder `examples`:
 
     python -m g2p.baseline
     python -m g2p.hybrid
@@ -21,7 +22,7 @@ WEIGHTS = np.arange(0, 1.51, 0.05)
 
 
 def propose(nets, params, words, listed, beams):
-    """`{word: pronunciations}`: the nets' beams, and what Phonetisaurus lists."""
+    """`{word: pronunciations}`: the nets' beams, and the list from Phonetisaurus."""
     search = functools.partial(decoding.all_beams, beams=beams)
     run = lambda batch, _: search(nets, params, batch.letters, batch.letter_count)
     proposed = {}
@@ -33,7 +34,7 @@ def propose(nets, params, words, listed, beams):
 
 
 def by_nets(nets, params, proposed):
-    """`{word: log-probabilities}` of the nets for the proposed pronunciations."""
+    """`{word: log-probabilities}` of the proposed pronunciations in the nets."""
     most = max(map(len, proposed.values()))
     longest = max(len(phonemes) for each in proposed.values() for phonemes in each)
 
@@ -49,24 +50,24 @@ def by_nets(nets, params, proposed):
 
 
 def by_phonetisaurus(listed, proposed):
-    """The same of Phonetisaurus; what it does not list counts as its last."""
+    """The same in Phonetisaurus; unlisted pronunciations count as its last one."""
     found = {}
     for word, each in proposed.items():
-        known = dict(reversed(listed.get(word, [])))  # The first of equal ones counts.
+        known = dict(reversed(listed.get(word, [])))  # Keep the first duplicate.
         last = min(known.values(), default=0.0)
         found[word] = np.array([known.get(phonemes, last) for phonemes in each])
     return found
 
 
 class Candidates:
-    """The pronunciations that both propose, with the scores of both.
+    """The pronunciations that either system proposes, with scores from both systems.
 
     Args:
-        nets: As in `decoding.pronounce`, as are `params` and `words`.
-        params: The parameters.
-        words: What to read.
-        listed: What Phonetisaurus proposes, as `scores.read_all` returns it.
-        beams: Width of the beam search.
+        nets: A tuple of nets, as in `decoding.pronounce`.
+        params: A tuple of their parameters.
+        words: The words to pronounce.
+        listed: The proposals of Phonetisaurus, as `scores.read_all` returns them.
+        beams: The width of the beam search.
     """
 
     def __init__(self, nets, params, words, listed, beams):
@@ -75,7 +76,7 @@ class Candidates:
         self.others = by_phonetisaurus(listed, self.proposed)
 
     def choose(self, weight):
-        """`{word: phonemes}`, those with the best sum."""
+        """`{word: phonemes}`, with the pronunciation that has the best total score."""
         best = lambda word: np.argmax(self.ours[word] + weight * self.others[word])
         return {word: each[best(word)] for word, each in self.proposed.items()}
 
@@ -85,12 +86,12 @@ def main(
     folder: Path = baseline.FOLDER,
     beams: int = 8,
 ):
-    """Chooses the weight by dev, and prints the error rates of dev and test.
+    """Chooses the weight on the dev words; prints error rates of dev and test words.
 
     Args:
-        paths: The net; or several, whose probabilities are averaged.
-        folder: What `g2p.baseline` wrote.
-        beams: Width of the beam search.
+        paths: The file of a net, or several files to average the nets' probabilities.
+        folder: The folder that `g2p.baseline` wrote.
+        beams: The width of the beam search.
     """
     nets, params = model.load_all(paths)
     _, dev, test = data.split(data.load())

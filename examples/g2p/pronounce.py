@@ -1,6 +1,6 @@
-"""Says how words are pronounced, and draws where the net looks as it says that.
+"""Pronounce words with the trained net, and draw its attention weights.
 
-It reads the committed model. From the folder `examples`:
+The script loads the committed model. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m g2p.pronounce photograph knight zyzzyva
@@ -20,7 +20,7 @@ MOST_PANELS = 8
 
 
 def read_word(word):
-    """The word, in small letters."""
+    """The word in lowercase; exits with the reason if it is invalid."""
     word = word.lower()
     if not 1 <= len(word) <= LONGEST or set(word) - set(data.LETTERS):
         raise SystemExit(f"{word!r} is not 1 to {LONGEST} letters or apostrophes")
@@ -28,7 +28,7 @@ def read_word(word):
 
 
 def draw(path, net, params, found):
-    """A panel for each word: its letters from left to right, its phonemes downwards."""
+    """Draws a panel for each word: letters from left to right, phonemes downwards."""
     batch = data.make_batch(list(found.items()), LONGEST + 1, len(found))
     weights = np.asarray(decoding.alignments(net, params, batch))
     sizes = [len(word) for word in found]
@@ -50,7 +50,7 @@ def draw(path, net, params, found):
 
 
 def draw_panel(axes, word, phonemes, weights):
-    """The weights `[phonemes, letters]` between the two."""
+    """Draws the weights `[phonemes, letters]`."""
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(word)), list(word), family="monospace", fontsize=11)
     written = [*phonemes, "end"]
@@ -64,17 +64,17 @@ def main(
     beams: int = 8,
     figure: Path = Path("g2p_attention.png"),
 ):
-    """Prints a line for each word, and draws.
+    """Prints the pronunciation of each word, and draws the attention weights.
 
     Args:
-        words: What to pronounce.
-        path: The net.
-        beams: Width of the beam search.
-        figure: Where to draw.
+        words: The words to pronounce.
+        path: The file of the net.
+        beams: The width of the beam search.
+        figure: The file for the picture.
     """
     words = tuple(map(read_word, words))
     if not words:
-        raise SystemExit("give one word or more")
+        raise SystemExit("pass one or more words")
     if not figure.parent.is_dir():
         raise SystemExit(f"there is no folder {figure.parent} for the figure")
     net, params = model.load(path)
@@ -84,7 +84,7 @@ def main(
         print(f"{word}: {' '.join(phonemes)}")
     drawn = dict(list(found.items())[:MOST_PANELS])
     draw(figure, net, params, drawn)
-    print(f"Wrote {figure}: where the net looks as it writes {', '.join(drawn)}.")
+    print(f"Wrote {figure}: the attention of the net for {', '.join(drawn)}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How wrong pronunciations are, and how sure that is."""
+"""Error rates of pronunciations, with confidence intervals and a paired test."""
 
 import numpy as np
 from scipy import stats
@@ -16,7 +16,7 @@ def write(path, found):
 
 
 def read_all(path):
-    """`{word: [(phonemes, log-probability), ...]}` from such a file, the best first."""
+    """`{word: [(phonemes, log-probability), ...]}` from such a file, best first."""
     found = {}
     for line in path.read_text().splitlines():
         word, cost, phonemes = line.split("\t")
@@ -25,7 +25,7 @@ def read_all(path):
 
 
 def read(path):
-    """`{word: phonemes}`, the best pronunciations in such a file."""
+    """`{word: phonemes}`, with the best pronunciation of each word in such a file."""
     return {word: entries[0][0] for word, entries in read_all(path).items()}
 
 
@@ -33,17 +33,17 @@ def read(path):
 
 
 def words_wrong(found, words):
-    """For each word whether none of its pronunciations was found, `[words]`."""
+    """Whether each word's result differs from all its pronunciations, `[words]`."""
     return np.array([found.get(word) not in words[word] for word in words])
 
 
 def words_wrong_by_first(found, words):
-    """The same, where only a word's first pronunciation counts."""
+    """The same, if only the first pronunciation of a word counts as right."""
     return np.array([found.get(word) != words[word][0] for word in words])
 
 
 def phonemes_wrong(found, words):
-    """Edits to the nearest pronunciation, and the phonemes in it, both `[words]`."""
+    """Edits to the nearest pronunciation and its length in phonemes, both `[words]`."""
     nearest = []
     for word, pronunciations in words.items():
         edits = [
@@ -54,7 +54,7 @@ def phonemes_wrong(found, words):
 
 
 def edit_distance(a, b):
-    """The least number of phonemes to insert, delete or replace."""
+    """The smallest number of insertions, deletions and replacements of phonemes."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         diagonal, row[0] = row[0], i
@@ -64,15 +64,15 @@ def edit_distance(a, b):
     return row[-1]
 
 
-# How sure
+# Confidence
 
 
 def bootstrap(wrong, of):
-    """`sum(wrong) / sum(of)`, and 95 % of such rates of words drawn anew.
+    """`sum(wrong) / sum(of)`, and the limits of its 95 % bootstrap interval over words.
 
     Args:
-        wrong: What is wrong in each word.
-        of: Out of how many.
+        wrong: The number of errors in each word.
+        of: The number of possible errors in each word.
     """
     random, n = np.random.default_rng(0), len(wrong)
     drawn = (random.integers(n, size=n) for _ in range(SAMPLES))
@@ -81,7 +81,7 @@ def bootstrap(wrong, of):
 
 
 def measure(found, words):
-    """The rates by name, each with its interval."""
+    """A dict from names to rates, each with its interval."""
     ones = np.ones(len(words))
     return {
         "words wrong": bootstrap(words_wrong(found, words), ones),
@@ -93,7 +93,7 @@ def measure(found, words):
 
 
 def print_rates(rates):
-    """A row for each search, a column for each rate."""
+    """Prints a table with a row for each search and a column for each rate."""
     names = next(iter(rates.values()))
     print(f"\n| search | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}")
     for search, row in rates.items():
@@ -104,10 +104,11 @@ def print_rates(rates):
 
 
 def paired(wrong, other):
-    """`(difference, half of its 95 % interval, p)` of the shares of the same words.
+    """`(difference, half of its 95 % interval, p)` for the error rates of two systems.
 
-    McNemar's test: if both are equally good, each of the words that one alone gets
-    wrong is as likely to be the other's.
+    McNemar's test considers the words that exactly one system gets wrong. If both
+    systems are equally good, each of these words is equally likely to be wrong in
+    either.
 
     Args:
         wrong: Whether each word is wrong, bool `[words]`.
@@ -120,10 +121,10 @@ def paired(wrong, other):
 
 
 def print_paired(found, other, words):
-    """The difference of the shares of words that are wrong."""
+    """Prints the difference between the error rates of two systems."""
     both = words_wrong(found, words), words_wrong(other, words)
     difference, half, p = paired(*both)
     print(
-        f"\nWords wrong, less those of the other, {100 * both[1].mean():.2f} %: "
+        f"\nWords wrong, minus the other system's {100 * both[1].mean():.2f} %: "
         f"{100 * difference:+.2f} ± {100 * half:.2f} points, p = {p:.3f} (McNemar)."
     )

@@ -1,12 +1,13 @@
-"""Times an epoch of the training, by jaxrnn and by the same net in Flax alone.
+"""Time a training epoch with jaxrnn, and with the same net in Flax only.
 
-Both make the same updates of the same parameters, in batches of each size; their runs
-alternate, so that what else the machine does slows both. From the folder `examples`:
+Both run the same updates on the same parameters, with batches of each size. Their runs
+alternate, so that other load on the machine affects both. Run it from the folder
+`examples`:
 
     pip install -e '..[examples,flax]'
     python -m g2p.time_epoch
 
-README.md says what comes out.
+README.md shows the results.
 """
 
 import statistics
@@ -22,30 +23,30 @@ from tqdm import tqdm
 from . import data, flax_net, model, train
 from .train import Config
 
-STEPS = 1000  # Of the schedule; no time depends on it.
+STEPS = 1000  # The length of the schedule; it does not affect the time.
 
 
 def flax_logits(net, params, batch, key):
-    """Those of the net in Flax, with its dropout."""
+    """The logits of the net in Flax, with dropout."""
     variables, noise = {"params": params}, {"dropout": key}
     return flax_net.FlaxNet(net).apply(variables, batch, train=True, rngs=noise)
 
 
 class Training:
-    """A net whose updates are timed."""
+    """A net in training, with the times of its updates."""
 
     def __init__(self, config, params, compute_logits):
-        params = jax.tree.map(jnp.array, params)  # Copies: an update consumes them.
+        params = jax.tree.map(jnp.array, params)  # Copy, as updates donate buffers.
         self.state = train.start(config, STEPS, params)
         self.config, self.compute_logits = config, compute_logits
-        self.seconds = {}  # Of each run, for each size of batches.
+        self.seconds = {}  # The time of each run, by batch size.
 
     def _arguments(self, batch):
         n = np.int32(0)
         return self.config, STEPS, self.state, batch, n, self.compute_logits
 
     def update(self, batch):
-        """Makes an update, and takes its time."""
+        """Runs one update, and records its time."""
         began = time.perf_counter()
         self.state, loss = train.update(*self._arguments(batch))
         loss.block_until_ready()
@@ -53,23 +54,24 @@ class Training:
         self.seconds.setdefault(batch.letters.shape[1], []).append(taken)
 
     def megabytes(self, batch):
-        """What an update needs besides its arguments, as XLA plans it."""
+        """XLA's planned temporary memory of an update, in MB."""
         lowered = train.update.lower(*self._arguments(batch))
         plan: Any = lowered.compile().memory_analysis()
         return plan.temp_size_in_bytes / 1e6
 
     def of_epoch(self, reduce, batches):
-        """Seconds of an epoch; the first run of each size, which compiles, is left out.
+        """Seconds per epoch, without the first run of each size, which compiles.
 
         Args:
-            reduce: What is taken of the other runs: `min`, say.
-            batches: How many there are of each size.
+            reduce: The function that reduces the times of the other runs, such as
+                `min`.
+            batches: The number of batches of each size.
         """
         return sum(n * reduce(self.seconds[size][1:]) for size, n in batches.items())
 
 
 def both(config):
-    """The trainings by name."""
+    """A dict from the library's name to its `Training`."""
     ours = model.init(config.net, jax.random.key(config.seed))
     of_flax = flax_net.from_ours(config.net, ours)
     return {
@@ -82,11 +84,11 @@ def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = train.FULL,
     rounds: int = 10,
 ):
-    """Prints the seconds of an epoch and of compilation, and the memory.
+    """Prints the seconds per epoch and for compilation, and the memory.
 
     Args:
         config: The net and its training.
-        rounds: How often an update of each size is run.
+        rounds: The number of timed updates for each batch size.
     """
     words, _, _ = data.split(data.load())
     buckets = data.Training(words, config.rows, config.seed).buckets
@@ -103,7 +105,7 @@ def main(
         compiling = sum(runs[0] - min(runs[1:]) for runs in training.seconds.values())
         memory = training.megabytes(first(buckets[max(buckets)]))
         print(
-            f"{name:6} {least:.0f} s an epoch, median {median:.0f} s; compiling "
+            f"{name:6} {least:.0f} s per epoch, median {median:.0f} s; compiling "
             f"{compiling:.0f} s; {memory:.0f} MB"
         )
     return trainings

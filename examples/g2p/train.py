@@ -1,14 +1,14 @@
-"""Trains the net on the dictionary; killed, it goes on when it is started again.
+"""Train the net on the dictionary; after a kill, the same command continues.
 
-From the folder `examples`:
+Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m g2p.train
     python -m g2p.train --seed 1
     python -m g2p.train --quick
 
-It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder
-for each seed. README.md says what comes out.
+The script writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` to a folder for
+each seed. README.md shows the results.
 """
 
 import dataclasses
@@ -36,19 +36,19 @@ class Config:
 
     net: Annotated[Net, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Net)
     epochs: int = 24
-    """How often each pronunciation is read."""
+    """The number of passes over the training words."""
     rows: int = 128
-    """Words of a step."""
+    """The number of words in a batch."""
     learning_rate: float = 1e-3
-    """Adam's greatest rate, after the first twentieth of the steps."""
+    """Adam's maximum learning rate, after a warmup of 5 % of the steps."""
     smoothing: float = 0.1
-    """Share of a target that is divided among all phonemes and the end."""
+    """The fraction of each target that is spread over all phonemes and the end."""
     averaging: float = 0.999
-    """How much of the mean of the parameters is kept in a step; the mean is saved."""
+    """The decay of the moving average of the parameters, which is saved as the net."""
     seed: int = 0
-    """Of the parameters, the dropout and the order of the words."""
+    """The seed of the parameters, the dropout and the order of the words."""
     save_every: int = 1000
-    """Steps from checkpoint to checkpoint."""
+    """The number of steps between checkpoints."""
 
     def __post_init__(self):
         checks.positive_ints(self, "epochs", "rows", "save_every")
@@ -69,15 +69,15 @@ QUICK = Config(
 
 
 class State(NamedTuple):
-    """What a step changes, which is what a checkpoint holds."""
+    """The state that a training step updates and a checkpoint holds."""
 
     params: Any
-    mean: Any  # Of the parameters, by which words are pronounced.
+    mean: Any  # The moving average of the parameters, used for pronouncing words.
     optimizer: Any
 
 
 def make_optimizer(config, steps):
-    """Adam with a clipped gradient, its rate rising, then falling to 0."""
+    """Adam with clipped gradients, learning rate warmup and cosine decay to zero."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, max(1, steps // 20), steps
     )
@@ -86,13 +86,13 @@ def make_optimizer(config, steps):
 
 def start(config, steps, params):
     """The state before the first step."""
-    mean = jax.tree.map(jnp.copy, params)  # Buffers that are one cannot be donated.
+    mean = jax.tree.map(jnp.copy, params)  # Shared buffers cannot be donated.
     return State(params, mean, make_optimizer(config, steps).init(params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=2)
 def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
-    """The state after step n, and the loss."""
+    """Runs step n; returns the new state and the loss."""
     key = jax.random.fold_in(jax.random.key(config.seed), 1 + n)
 
     def compute_loss(params):
@@ -103,20 +103,20 @@ def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
     optimizer = make_optimizer(config, steps)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer)
     params = optax.apply_updates(state.params, updates)
-    # Less at first, when the mean is still that of initial parameters.
+    # Keep less at first, because the mean starts at the initial parameters.
     kept = jnp.minimum(config.averaging, (1 + n) / (10 + n))
     mean = optax.incremental_update(params, state.mean, 1 - kept)
     return State(params, mean, optimizer_state), loss
 
 
 def open_checkpoints(folder, every):
-    """A manager of the checkpoints in `folder`, of which it keeps two."""
+    """A checkpoint manager for `folder` that keeps the last two checkpoints."""
     options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=2)
     return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
 
 
 def restore(manager, state):
-    """The steps done and the state after them, from the last complete checkpoint."""
+    """The number of steps done, and the state, from the last complete checkpoint."""
     done = manager.latest_step()
     if done is None:
         return 0, state
@@ -125,31 +125,32 @@ def restore(manager, state):
 
 
 def claim(folder, config):
-    """Refuses a folder that holds another training."""
-    config = {**dataclasses.asdict(config), "save_every": None}  # May change.
+    """Writes the config to a folder; exits if it holds another training run."""
+    config = {**dataclasses.asdict(config), "save_every": None}  # This may change.
     text, file = json.dumps(config), folder / "config.json"
     held = file.read_text() if file.exists() else None
     if held != text and (held or (folder / "checkpoints").exists()):
-        raise SystemExit(f"{folder} holds another training: choose another --folder")
+        raise SystemExit(f"{folder} holds another training run; pass another --folder")
     file.write_text(text)
 
 
 def share_wrong(config, params, words):
-    """The share of words that the net gets wrong, greedily."""
+    """The fraction of words that the net gets wrong with greedy search."""
     found = decoding.pronounce((config.net,), (params,), words)
     return scores.words_wrong(found, words).mean().item()
 
 
 def fit(config, train, dev, folder):
-    """The mean of the parameters after all steps, and an entry of the log per epoch.
+    """Trains the net; returns the mean of its parameters and a log entry per epoch.
 
-    The loss of an entry is the mean of the steps since the last entry or start.
+    The loss of an entry is the mean over the steps since the previous entry, or since
+    the start of this run.
 
     Args:
         config: The net and its training.
-        train: The words to learn from.
+        train: The training words.
         dev: The words that are pronounced after each epoch.
-        folder: Where checkpoints and the log are.
+        folder: The folder for checkpoints and the log.
     """
     batches = data.Training(train, config.rows, config.seed)
     steps, losses = config.epochs * batches.per_epoch, []
@@ -177,16 +178,16 @@ def main(
     folder: Path | None = None,
     quick: bool = False,
 ):
-    """Trains or goes on training.
+    """Starts or continues training.
 
     Args:
         config: The net and its training.
-        folder: For checkpoints, `log.jsonl` and `model.npz`; what is in it is
-            continued. Without one it is `g2p_<seed>`, or `g2p_quick`.
-        quick: Train a small net for a few minutes instead; with no flags but `folder`.
+        folder: The folder for checkpoints, `log.jsonl` and `model.npz`. A run in this
+            folder is continued. By default `g2p_<seed>`, or `g2p_quick`.
+        quick: Train a small net in a few minutes. Only `folder` may be set with it.
     """
     if quick and config != FULL:
-        raise SystemExit("--quick sets the net and its training: drop the other flags")
+        raise SystemExit("--quick sets the net and its training; drop the other flags")
     config = QUICK if quick else config
     folder = folder or Path("g2p_quick" if quick else f"g2p_{config.seed}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +196,7 @@ def main(
     mean, entries = fit(config, train, dev, folder)
     model.save(folder / "model.npz", config.net, mean)
     curve.draw(folder / "curve.png", entries)
-    print(f"Of {len(dev)} words it never saw {entries[-1]['dev']:.2%} are wrong.")
+    print(f"Of {len(dev)} dev words, {entries[-1]['dev']:.2%} are wrong.")
     return entries
 
 

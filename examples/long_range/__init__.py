@@ -1,1 +1,1 @@
-"""Sequences of thousands of steps: an LRU beside an LSTM."""
+"""Sequences of thousands of steps: an LRU compared with an LSTM."""

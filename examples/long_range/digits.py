@@ -1,14 +1,14 @@
-"""Reads pictures of digits as 8192 steps, by an LRU and by an LSTM for as long.
+"""Classify digits from sequences of 8192 steps: an LRU and an LSTM in equal time.
 
-The 64 pixels of a picture come one after the other, each for 128 steps; after the last
-step the net says which digit it was. The LRU is trained for a number of updates, then
-the LSTM for as many seconds. From the folder `examples`:
+A net reads the 64 pixels of a picture one after the other, each for 128 steps, and
+classifies the digit after the last step. The LRU is trained for a fixed number of
+updates, then the LSTM for the same time. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m long_range.digits                        # writes long_range.png
     python -m long_range.digits --hold 1               # 64 steps
 
-README.md says what comes out.
+README.md shows the results.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ from jaxrnn import initializers
 FILE = Path(__file__).parents[1] / "data" / "digits.npz"
 DIGITS, SIDE, DARKEST = 10, 8, 16
 PIXELS = SIDE * SIDE
-HELD_OUT = 500  # The last ones.
-EVALUATED = 50  # Pictures at once.
-POINTS = 10  # Tests during a training.
+HELD_OUT = 500  # The number of test pictures, the last ones in the file.
+EVALUATED = 50  # The number of pictures that are tested at once.
+POINTS = 10  # The number of tests during training.
 COLORS = {"LRU": "tab:blue", "LSTM": "tab:red"}
 
 
@@ -44,19 +44,19 @@ class Config:
     """The task, the nets and their training; each field is a flag."""
 
     hold: Count = 128
-    """For how many steps each pixel comes; a sequence has 64 times as many."""
+    """The number of steps for each of the 64 pixels."""
     updates: Count = 300
-    """Updates of the LRU, each on a batch."""
+    """The number of updates of the LRU."""
     batch: Count = 16
     """Pictures in a batch."""
     units: Count = 64
     """The size of the cells."""
     learning_rate: Positive = 0.01
-    """Adam's rate at the start; it falls to zero along a cosine."""
+    """Adam's initial learning rate, with cosine decay to zero."""
     chrono: bool = True
-    """Whether the LSTM's biases are those for long sequences, or the usual ones."""
+    """Whether the LSTM has biases for long sequences instead of the usual ones."""
     seed: Seed = 0
-    """Of the parameters and of the order of the pictures."""
+    """The seed of the parameters and the order of the pictures."""
 
     @property
     def steps(self):
@@ -68,18 +68,18 @@ class Config:
 
 
 class Pictures(NamedTuple):
-    """Pixels `[pictures, 64]`, read row by row, float32, and the digits, int32."""
+    """Pixels `[pictures, 64]`, row by row, float32, and the digits, int32."""
 
     pixels: Any
     labels: Any
 
     def take(self, rows):
-        """Some of the pictures."""
+        """The pictures in the given rows."""
         return Pictures(self.pixels[rows], self.labels[rows])
 
 
 def load():
-    """The pictures to train with and the 500 to test with."""
+    """The training pictures and the 500 test pictures."""
     with np.load(FILE) as file:
         pixels = file["images"].reshape(-1, PIXELS).astype(np.float32) / DARKEST
         labels = file["labels"].astype(np.int32)
@@ -88,7 +88,7 @@ def load():
 
 
 def as_sequences(config, pixels):
-    """What a net reads, `[steps, batch, 1]`."""
+    """The inputs of a net, `[steps, batch, 1]`."""
     return jnp.repeat(pixels.T, config.hold, axis=0)[..., None]
 
 
@@ -96,11 +96,11 @@ def as_sequences(config, pixels):
 
 
 def make_cell(config, name):
-    """The cell, whose initial memory fits the length of a sequence.
+    """The cell, with an initial memory that suits the sequence length.
 
-    The LRU's states forget over 3 to 100 pixels, and turn at most twice in a row of the
-    picture. The biases of the LSTM's gates are those for dependencies of all lengths,
-    arXiv:1804.11188.
+    The LRU's states forget over 3 to 100 pixels, and rotate at most twice per row of
+    the picture. With `chrono`, the LSTM's gates have initial biases for dependencies of
+    all lengths, arXiv:1804.11188.
     """
     if name == "LRU":
         return jaxrnn.LRUCell(
@@ -117,7 +117,7 @@ def make_cell(config, name):
 
 
 def init_dense(key, depth, units):
-    """The parameters of an affine layer."""
+    """Initial parameters of an affine layer."""
     kernel = jax.random.normal(key, (depth, units)) / depth**0.5
     return {"kernel": kernel, "bias": jnp.zeros(units)}
 
@@ -135,12 +135,12 @@ def init(config, cell, key):
 
 
 def dense(params, inputs):
-    """An affine layer."""
+    """Applies an affine layer."""
     return inputs @ params["kernel"] + params["bias"]
 
 
 def compute_logits(params, cell, inputs):
-    """One residual block, of which the last step alone is read, `[batch, 10]`."""
+    """Logits `[batch, 10]` from the last step of one residual block."""
     x = dense(params["encoder"], inputs)
     bound = cell.bind(params["cell"])
     outputs, _ = jaxrnn.dynamic_rnn(bound, x, dtype=jnp.float32, time_major=True)
@@ -153,7 +153,7 @@ def compute_logits(params, cell, inputs):
 
 
 class Net:
-    """A net, compiled and with its initial parameters."""
+    """A compiled net with its parameters and optimizer state."""
 
     def __init__(self, config, name, data, test):
         self.config, self.cell = config, make_cell(config, name)
@@ -169,7 +169,7 @@ class Net:
         self.count_right = jax.jit(self.right)
 
     def next(self, params, state, n, rate):
-        """`(params, state, loss)` after update n."""
+        """Computes `(params, state, loss)` after update n."""
         rows = jax.random.fold_in(jax.random.key(self.config.seed), n)
         rows = jax.random.randint(rows, (self.config.batch,), 0, len(self.data.labels))
         batch = self.data.take(rows)
@@ -179,33 +179,33 @@ class Net:
         return jax.tree.map(step, params, updates), state, loss
 
     def loss(self, params, batch):
-        """The mean cross-entropy."""
+        """The mean cross-entropy of a batch."""
         inputs = as_sequences(self.config, batch.pixels)
         logits = compute_logits(params, self.cell, inputs)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
         return jnp.mean(cross_entropy(logits, batch.labels))
 
     def right(self, params, part):
-        """How many pictures of a part of the test are read right."""
+        """The number of test pictures in `part` that are classified correctly."""
         inputs = as_sequences(self.config, part.pixels)
         logits = compute_logits(params, self.cell, inputs)
         return jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
 
     def update(self, n, spent):
-        """Update n, with `spent` of the training over; returns the loss."""
+        """Runs update n after the fraction `spent` of training; returns the loss."""
         rate = self.config.learning_rate * (1 + math.cos(math.pi * spent)) / 2
         result = self.compiled(self.params, self.state, n, rate)
         self.params, self.state, loss = result
         return loss.item()
 
     def accuracy(self):
-        """The share of the pictures to test with that are read right."""
+        """The fraction of test pictures that are classified correctly."""
         right = [self.count_right(self.params, part).item() for part in self.parts]
         return sum(right) / HELD_OUT
 
 
 def split(test):
-    """Parts of the pictures to test with, which take little memory."""
+    """The test pictures in parts that are small enough for memory."""
     return [test.take(slice(i, i + EVALUATED)) for i in range(0, HELD_OUT, EVALUATED)]
 
 
@@ -213,8 +213,8 @@ def fit(net, name, share_spent):
     """Trains until `share_spent(updates, seconds)` is 1.
 
     Returns:
-        The curve, `(seconds, accuracy)` of each test; the number of updates. Seconds
-        are those of updates alone, without compilation and tests.
+        The curve, with `(seconds, accuracy)` for each test, and the number of updates.
+        Seconds include only updates, not compilation and tests.
     """
     curve, n, seconds, spent = [(0.0, net.accuracy())], 0, 0.0, 0.0
     layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
@@ -235,7 +235,7 @@ def fit(net, name, share_spent):
 
 
 def draw_task(axes, config, picture):
-    """A picture, and the steps as which it is read."""
+    """Draws a picture, and the sequence that represents it."""
     pixels, label = picture
     steps = np.arange(config.steps)
     axes.fill_between(steps, np.repeat(pixels - pixels.min(), config.hold), color="0.3")
@@ -249,7 +249,7 @@ def draw_task(axes, config, picture):
 
 
 def draw_curves(axes, curves):
-    """The accuracy of each net on new pictures, over the time of its training."""
+    """Draws the test accuracy of each net over its training time."""
     for name, curve in curves.items():
         seconds, right = curve.T
         style = {"color": COLORS[name]}
@@ -262,7 +262,7 @@ def draw_curves(axes, curves):
 
 
 def draw(path, config, picture, curves):
-    """Saves the task beside the curves."""
+    """Saves a figure of the task and the curves."""
     figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_task(left, config, picture)
@@ -281,11 +281,11 @@ def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
     figure: Picture = Path("long_range.png"),
 ):
-    """Trains both nets, draws.
+    """Trains both nets, and draws their test accuracies.
 
     Args:
         config: The task, the nets and their training.
-        figure: Where to draw.
+        figure: The file for the picture.
     """
     data, test = load()
     curves, updates = {}, {}
@@ -295,8 +295,8 @@ def main(
         curves[name], updates[name] = fit(net, name, share_spent)
         seconds, right = curves[name][-1]
         print(
-            f"{name}: {updates[name]} updates in {seconds:.0f} s; of {HELD_OUT} new "
-            f"pictures {right:.1%} are right."
+            f"{name}: {updates[name]} updates in {seconds:.0f} s; of {HELD_OUT} test "
+            f"pictures, {right:.1%} are right."
         )
         budget = curves["LRU"][-1][0]
         share_spent = lambda n, seconds, budget=budget: seconds / budget

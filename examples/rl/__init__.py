@@ -1,1 +1,1 @@
-"""Sequences of thousands of steps: an LRU beside an LSTM."""
+"""A recurrent policy trained by PPO, with per-step resets of its state."""

@@ -1,16 +1,15 @@
-"""Trains a recurrent policy by PPO to recall what an episode began with.
+"""Train a recurrent policy by PPO to recall the first observation of an episode.
 
-The first step of an episode shows a cue. After a delay of random length a question
-comes, and the right answer is the cue. So episodes begin at any step of any row, and
-the state must be reset there: `jaxrnn.dynamic_rnn(..., resets=)`. Environment, acting
-and training are one compiled program, a `lax.scan` over updates. From the folder
-`examples`:
+The first step of an episode shows a cue. After a random delay, the environment asks for
+the cue. Episodes can begin at any step of any row, and the state must be reset there,
+with `jaxrnn.dynamic_rnn(..., resets=)`. Environment, acting and training are one
+compiled program, a `lax.scan` over updates. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m rl.recall                        # writes recall.png
     python -m rl.recall --longest-delay 10
 
-README.md says what comes out.
+README.md shows the results.
 """
 
 import dataclasses
@@ -38,40 +37,40 @@ class Config:
     """The task, the policy and its training; each field is a flag."""
 
     cues: Count = 4
-    """How many cues there are, and answers."""
+    """The number of cues, and of possible answers."""
     shortest_delay: Count = 5
-    """The fewest steps from the cue to the question."""
+    """The smallest number of steps from the cue to the question."""
     longest_delay: Count = 40
-    """The most."""
+    """The largest number of steps from the cue to the question."""
     rows: Count = 64
-    """How many environments run side by side."""
+    """The number of parallel environments."""
     steps: Count = 64
-    """The steps of a part of a rollout, after which the policy is updated."""
+    """The number of steps in a rollout segment, after which the policy is updated."""
     updates: Count = 150
-    """How many parts there are."""
+    """The number of updates, each on a new segment."""
     epochs: Count = 4
-    """How often an update takes a step on its part."""
+    """The number of gradient steps per update."""
     units: Count = 64
     """The size of the cell."""
     learning_rate: Positive = 0.003
-    """Adam's rate at the start; it falls to zero along a line."""
+    """Adam's initial learning rate, with linear decay to zero."""
     seed: Seed = 0
-    """Of parameters, environments and actions."""
+    """The seed of parameters, environments and actions."""
 
     @property
     def cell(self):
-        """The recurrence of the policy."""
+        """The recurrent cell of the policy."""
         return jaxrnn.GRUCell(self.units)
 
 
-# The environment, of all rows at once
+# The environment, for all rows at once
 
 
 class Env(NamedTuple):
-    """An episode in each row.
+    """The state of the environment, with one episode in each row.
 
     Attributes:
-        cue: int32 `[rows]`.
+        cue: int32 `[rows]`, the cue of the episode.
         left: int32 `[rows]`, the number of steps until the question.
         first: Bool `[rows]`, whether this is the first step of an episode.
     """
@@ -82,7 +81,7 @@ class Env(NamedTuple):
 
 
 def begin(config, key):
-    """New episodes in all rows."""
+    """Starts new episodes in all rows."""
     of_cue, of_delay = jax.random.split(key)
     delays = config.shortest_delay, config.longest_delay + 1
     return Env(
@@ -93,13 +92,13 @@ def begin(config, key):
 
 
 def observe(config, env):
-    """`[rows, cues + 1]`: the cue at the first step, and whether a question comes."""
+    """`[rows, cues + 1]`: the cue at the first step, and whether to answer now."""
     cue = jax.nn.one_hot(env.cue, config.cues) * env.first[:, None]
     return jnp.concatenate([cue, (env.left == 0)[:, None]], axis=1, dtype=jnp.float32)
 
 
 def step(config, env, action, key):
-    """`(env, reward, done)`; after the question a row begins a new episode."""
+    """Returns `(env, reward, done)`; after the question, a row starts a new episode."""
     done = env.left == 0
     reward = jnp.where(done & (action == env.cue), 1.0, 0.0)
     same = Env(env.cue, env.left - 1, jnp.zeros_like(env.first))
@@ -112,7 +111,7 @@ def step(config, env, action, key):
 
 
 def init(config, key):
-    """Initial parameters: those of the cell, and of a layer for logits and value."""
+    """Initial parameters of the cell and of a layer for logits and value."""
     of_cell, of_head = jax.random.split(key)
     observation = jax.ShapeDtypeStruct((1, config.cues + 1), jnp.float32)
     kernel = 0.01 * jax.random.normal(of_head, (config.units, config.cues + 1))
@@ -121,23 +120,23 @@ def init(config, key):
 
 
 def read(params, outputs):
-    """`(logits, value)` from the outputs of the cell, of one step or of many."""
+    """`(logits, value)` from outputs of the cell, for one step or many steps."""
     both = outputs @ params["head"]["kernel"] + params["head"]["bias"]
     return both[..., :-1], both[..., -1]
 
 
 def act(config, params, observation, first, state):
-    """`(logits, value, new state)` of one step."""
+    """Runs one step of the policy; returns `(logits, value, new state)`."""
     state = jnp.where(first[:, None], 0, state)
     output, state = config.cell.apply(params["cell"], observation, state)
     return *read(params, output), state
 
 
 def unroll(config, params, observations, first, state):
-    """`(logits, values)` of a part of a rollout, `[steps, rows, ...]`.
+    """`(logits, values)` for a rollout segment, `[steps, rows, ...]`.
 
-    They are what `act` computed. Rows are reset to zeros where episodes begin; `state`
-    is what the part before left.
+    The results are the same as from `act`. Rows are reset to zeros where episodes
+    begin; `state` is the state after the previous segment.
     """
     cell = config.cell.bind(params["cell"])
     options = {"time_major": True, "resets": first}
@@ -149,17 +148,17 @@ def unroll(config, params, observations, first, state):
 
 
 class Part(NamedTuple):
-    """A part of a rollout, each field `[steps, rows, ...]`.
+    """A segment of a rollout, each field `[steps, rows, ...]`.
 
     Attributes:
-        observation: What the policy saw.
-        first: Whether an episode began.
-        action: What it answered.
-        log_prob: The logarithm of the answer's probability.
-        value: What it expected.
-        reward: 1 for a right answer to a question.
+        observation: The input of the policy.
+        first: Whether an episode began at this step.
+        action: The policy's answer.
+        log_prob: The log-probability of the answer.
+        value: The return that the policy predicted.
+        reward: 1 for a right answer to a question, otherwise 0.
         done: Whether there was a question.
-        cue: For the picture.
+        cue: The cue of the episode, for the picture.
     """
 
     observation: Any
@@ -173,13 +172,13 @@ class Part(NamedTuple):
 
 
 def log_prob_of(logits, action):
-    """The logarithm of an action's probability."""
+    """The log-probability of an action."""
     log_probs = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
 
 def collect(config, params, env, state, key):
-    """`(part, env, state)` after the steps of a part."""
+    """Runs the steps of a segment; returns `(part, env, state)`."""
 
     def next_step(carry, key):
         env, state = carry
@@ -197,7 +196,7 @@ def collect(config, params, env, state, key):
 
 
 def advantages(part, last_value):
-    """Generalized advantages, arXiv:1506.02438; no reward follows the end."""
+    """Generalized advantage estimates, arXiv:1506.02438, within each episode."""
 
     def backward(carry, at):
         advantage, next_value = carry
@@ -213,7 +212,7 @@ def advantages(part, last_value):
 
 
 def loss_of(logits, value, part, advantage):
-    """PPO's loss, arXiv:1707.06347, of what the policy computes for a part."""
+    """PPO's loss, arXiv:1707.06347, for the policy's results on a segment."""
     target = advantage + part.value
     advantage = jax.nn.standardize(advantage, axis=None)
     ratio = jnp.exp(log_prob_of(logits, part.action) - part.log_prob)
@@ -226,7 +225,7 @@ def loss_of(logits, value, part, advantage):
 
 
 def make_optimizer(config):
-    """Adam, whose rate falls to zero, with clipped gradients."""
+    """Adam with clipped gradients and a learning rate with linear decay to zero."""
     count = config.updates * config.epochs
     rate = optax.linear_schedule(config.learning_rate, 0.0, count)
     return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(rate))
@@ -234,7 +233,11 @@ def make_optimizer(config):
 
 @functools.partial(jax.jit, static_argnums=0)
 def train(config):
-    """`(params, recalled, part)`: the share of right answers in each part; one more."""
+    """Trains a policy; returns `(params, recalled, part)`.
+
+    `recalled` is the fraction of right answers in each segment, and `part` is one more
+    segment after training.
+    """
     of_params, of_env, of_parts = jax.random.split(jax.random.key(config.seed), 3)
     params, optimizer = init(config, of_params), make_optimizer(config)
     state = config.cell.zero_state(config.rows, jnp.float32)
@@ -272,7 +275,7 @@ def train(config):
 
 
 def draw_rows(axes, config, part):
-    """Some rows of a part: episodes in the color of their cue, and the answers."""
+    """Draws rows of a segment: answers, and episodes in the colors of their cues."""
     colors = [f"C{k % 10}" for k in range(config.cues)]
     rows = range(min(DRAWN_ROWS, config.rows))
     for row in rows:
@@ -294,7 +297,7 @@ def draw_rows(axes, config, part):
 
 
 def draw_curve(axes, config, recalled):
-    """The share of right answers over the updates."""
+    """Draws the percentage of right answers over the updates."""
     axes.plot(100 * recalled, color="tab:blue")
     chance = 100 / config.cues
     axes.axhline(chance, color="0.3", linestyle="--", linewidth=1)
@@ -306,7 +309,7 @@ def draw_curve(axes, config, recalled):
 
 
 def draw(path, config, recalled, part):
-    """Saves some rows of the last part beside the curve."""
+    """Saves a figure with some rows of the last segment, and the curve."""
     figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_rows(left, config, part)
@@ -324,11 +327,11 @@ def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
     figure: Picture = Path("recall.png"),
 ):
-    """Trains the policy, draws.
+    """Trains the policy, and draws its answers.
 
     Args:
         config: The task, the policy and its training.
-        figure: Where to draw.
+        figure: The file for the picture.
     """
     if config.longest_delay < config.shortest_delay:
         raise SystemExit("--longest-delay must not be less than --shortest-delay.")
@@ -336,7 +339,7 @@ def main(
     _, recalled, part = jax.device_get(train(config))
     seconds = time.perf_counter() - start
     print(
-        f"{config.updates} updates in {seconds:.0f} s, compilation included; right "
+        f"{config.updates} updates in {seconds:.0f} s, including compilation; right "
         f"answers: {recalled[:5].mean():.0%} at first, {recalled[-20:].mean():.1%} at "
         "the end."
     )

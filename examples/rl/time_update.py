@@ -1,13 +1,13 @@
-"""Times the gradient of PPO's loss by `resets=`, and by loops that select the state.
+"""Time the gradient of PPO's loss, with `resets=` and with loops that select the state.
 
-All read the same part of a rollout, in float32, and have a GRU of the same size. The
-runs alternate, so that what else the machine does slows all. From the folder
-`examples`:
+All methods read the same rollout segment, in float32, and use a GRU of the same size.
+Their runs alternate, so that other load on the machine affects all methods. Run it from
+the folder `examples`:
 
     pip install -e '..[examples,flax]'
     python -m rl.time_update
 
-README.md says what comes out.
+README.md shows the results.
 """
 
 import functools
@@ -28,7 +28,7 @@ SIZES = Config(rows=16, steps=128, units=128)
 
 
 class ScannedRNN(nn.Module):
-    """A GRU of Flax whose step selects the state, as recurrent policies have it."""
+    """A Flax GRU whose step selects the state, as is common in recurrent policies."""
 
     units: int
 
@@ -37,14 +37,14 @@ class ScannedRNN(nn.Module):
     )
     @nn.compact
     def __call__(self, state, at):
-        """One step, `(new state, output)`."""
+        """Runs one step; returns `(new state, output)`."""
         observation, first = at
         state = jnp.where(first[:, None], 0, state)
         return nn.GRUCell(self.units)(state, observation)
 
 
 def make_losses(config):
-    """For each way to unroll the policy, a compiled gradient, and its argument."""
+    """For each method to unroll the policy, a compiled gradient and its argument."""
     of_params, of_env, of_part = jax.random.split(jax.random.key(config.seed), 3)
     params, env = recall.init(config, of_params), recall.begin(config, of_env)
     state = config.cell.zero_state(config.rows, jnp.float32)
@@ -85,11 +85,11 @@ def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = SIZES,
     rounds: Count = 30,
 ):
-    """Prints the least time of each, and the median.
+    """Prints the minimum and the median time of each method.
 
     Args:
         config: The sizes.
-        rounds: How often each is run.
+        rounds: The number of timed runs of each method.
     """
     losses = make_losses(config)
     times = {name: [] for name in losses}

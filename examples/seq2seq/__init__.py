@@ -1,1 +1,1 @@
-"""Decoders of `tf.contrib.seq2seq`, in the shape of a TensorFlow 1 script."""
+"""The decoders of `tf.contrib.seq2seq`, used as in a TensorFlow 1 script."""

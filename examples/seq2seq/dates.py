@@ -1,8 +1,8 @@
-"""Reads dates as people write them: a TensorFlow 1 script, line by line in JAX.
+"""Convert written dates to ISO dates: a TensorFlow 1 script, line by line in JAX.
 
-The task, the data and the training are those of `attention.py`. Here the decoder is
-made as such scripts made it, of `AttentionWrapper`, `BasicDecoder`,
-`BeamSearchDecoder`; README.md shows the script beside it. From the folder `examples`:
+Task, data and training are the same as in `attention.py`. Here the decoder is built as
+in TensorFlow scripts, from `AttentionWrapper`, `BasicDecoder` and `BeamSearchDecoder`.
+README.md compares both scripts. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m seq2seq.dates
@@ -24,20 +24,20 @@ HELD_OUT = dates.HELD_OUT
 EMBEDDING, UNITS, BEAMS = 32, 64, 4
 LETTERS = len(dates.CHARACTERS)
 START, END = dates.START, dates.PADDING
-LONGEST = dates.ISO + 1  # With the end token.
+LONGEST = dates.ISO + 1  # Includes the end token.
 
-ENCODER = jaxrnn.GRUCell(UNITS // 2)  # In each direction.
+ENCODER = jaxrnn.GRUCell(UNITS // 2)  # One direction; both have `UNITS` together.
 MECHANISM = contrib.LuongAttention(UNITS, memory_depth=UNITS, scale=True)
 DECODER = contrib.AttentionWrapper(
     jaxrnn.GRUCell(UNITS), MECHANISM, attention_layer_size=UNITS
 )
 
 
-# What TensorFlow kept as variables.
+# TensorFlow's variables
 
 
 def init(key):
-    """Initial parameters."""
+    """Initial parameters of the encoder and the decoder."""
     keys = jax.random.split(key, 6)
     letter = jax.ShapeDtypeStruct((1, EMBEDDING), jnp.float32)
     return {
@@ -50,11 +50,11 @@ def init(key):
     }
 
 
-# What was the graph.
+# TensorFlow's graph
 
 
 def encode(params, batch):
-    """The state of the decoder, with the encoder's outputs as memory."""
+    """The initial state of the decoder, with the encoder's outputs as memory."""
     outputs, states = jaxrnn.bidirectional_dynamic_rnn(
         ENCODER.bind(params["forward"]),
         ENCODER.bind(params["backward"]),
@@ -68,14 +68,14 @@ def encode(params, batch):
 
 
 def make_decoder(params, state, helper):
-    """A decoder whose outputs are logits."""
+    """A decoder that outputs logits."""
     project = lambda outputs: outputs @ params["project"]
     cell = DECODER.bind(params["decoder"])
     return contrib.BasicDecoder(cell, helper, state, output_layer=project)
 
 
 def compute_loss(params, batch):
-    """The mean cross-entropy of a letter, by teacher forcing."""
+    """The mean cross-entropy per letter, with teacher forcing."""
     rows = len(batch.iso)
     targets = jnp.pad(batch.iso, [(0, 0), (0, 1)], constant_values=END)
     fed = jnp.pad(batch.iso, [(0, 0), (1, 0)], constant_values=START)
@@ -89,7 +89,7 @@ def compute_loss(params, batch):
 
 @jax.jit
 def infer_greedily(params, batch):
-    """The ids that are written, `[batch, 11]`."""
+    """The ids from greedy search, `[batch, 11]`."""
     start = jnp.full(len(batch.iso), START, jnp.int32)
     helper = contrib.GreedyEmbeddingHelper(params["embed_written"], start, END)
     decoder = make_decoder(params, encode(params, batch), helper)
@@ -101,7 +101,7 @@ def infer_greedily(params, batch):
 
 @jax.jit
 def infer_by_beams(params, batch):
-    """The ids of the best sequences, `[batch, 11, beam]`, and their scores."""
+    """The ids from beam search, `[batch, 11, beam]`, and the scores of the beams."""
     start = jnp.full(len(batch.iso), START, jnp.int32)
     decoder = contrib.BeamSearchDecoder(
         DECODER.bind(params["decoder"]),
@@ -117,20 +117,20 @@ def infer_by_beams(params, batch):
     return outputs.predicted_ids, scores[:, -1]
 
 
-# What was the session.
+# TensorFlow's session
 
 
 def right(ids: Any, iso: Any) -> float:
-    """The share of rows that are written right, and ended."""
+    """The fraction of rows that are right, including the end token."""
     targets = np.pad(iso, [(0, 0), (0, 1)], constant_values=END)
     return np.all(np.asarray(ids) == targets, axis=1).mean().item()
 
 
 def main(steps: Count = 1000):
-    """Trains the net, and tests it on days that it never saw.
+    """Trains the net, and tests it on held-out days.
 
     Args:
-        steps: Steps of training.
+        steps: The number of training steps.
     """
     data, test, drawn = dates.split_dates(HELD_OUT)
     key = jax.random.key(0)
@@ -138,8 +138,8 @@ def main(steps: Count = 1000):
     greedily = right(infer_greedily(params, test), test.iso)
     beams, _ = infer_by_beams(params, test)
     by_beams = right(beams[..., 0], test.iso)
-    print(f"Of {HELD_OUT} days it never saw {100 * greedily:.2f} % are right,")
-    print(f"and {100 * by_beams:.2f} % by beam search.")
+    print(f"Of {HELD_OUT} held-out days, {100 * greedily:.2f} % are right,")
+    print(f"and {100 * by_beams:.2f} % with beam search.")
     beams, scores = infer_by_beams(params, drawn)
     for written, ids, score in zip(drawn.written, beams, scores, strict=True):
         print(f"\n{dates.to_text(written)}")

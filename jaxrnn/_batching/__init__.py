@@ -1,1 +1,1 @@
-"""Batches made on the host: packed sequences, and windows of long ones."""
+"""Batches built on the host: packed sequences, and windows of long sequences."""

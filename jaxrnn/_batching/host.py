@@ -1,4 +1,4 @@
-"""Arrays that are read on the host: never traced, and sliced when they are needed."""
+"""Arrays that are read on the host; they must not be traced, and are sliced lazily."""
 
 from typing import Any
 
@@ -18,24 +18,25 @@ def check_known(caller: str, name: str, tree: Any) -> None:
     for full, leaf in named_leaves(name, tree):
         if is_traced(leaf):
             raise TypeError(
-                f"{caller}: `{full}` must be known, got traced {describe(leaf)}. Call "
-                f"`{caller}` outside of jit, grad and vmap, and pass in what it yields."
+                f"{caller}: `{full}` must be concrete, got traced {describe(leaf)}. "
+                f"Call `{caller}` outside of jit, grad and vmap, and pass in its "
+                "results."
             )
 
 
 def host_lengths(caller: str, lengths: Lengths, batch_size: int) -> np.ndarray:
-    """The lengths as int32 `[batch]` in NumPy, none negative; see `as_lengths`."""
+    """The lengths as a NumPy array, int32 `[batch]`, not negative; see `as_lengths`."""
     check_known(caller, "sequence_length", lengths)
-    with jax.ensure_compile_time_eval():  # Works on constants inside a trace, too.
+    with jax.ensure_compile_time_eval():  # Allows constants inside a trace.
         return np.asarray(as_lengths(caller, lengths, batch_size))
 
 
 def as_sources(
     caller: str, inputs: PyTree, time_major: bool, fix: str = ""
 ) -> tuple[PyTree, int, int]:
-    """Arrays that can be sliced without being read as a whole, their time and batch.
+    """Arrays that can be read slice by slice, and their time and batch sizes.
 
-    JAX arrays become NumPy arrays: JAX would compile a program for each slice.
+    JAX arrays become NumPy arrays, because JAX would compile a program for each slice.
 
     Raises:
         TypeError: If a leaf is traced or not an array.
@@ -57,7 +58,7 @@ def _as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
         raise TypeError(
             f"{caller}: `{name}` must be an array, got {describe(leaf)}. A list is a "
-            "nest of its elements: make it one array by np.asarray."
+            "nest of its elements; convert it with np.asarray."
         )
     _check_rank(caller, name, leaf, leaf.shape, 2, axes)
     return leaf
@@ -92,8 +93,8 @@ def _check_rank(
 ) -> None:
     if len(shape) < rank:
         raise ValueError(
-            f"{caller}: `{name}` must have rank at least {rank}, got {describe(leaf)}, "
-            f"not {axes}".rstrip()
+            f"{caller}: `{name}` must have rank at least {rank}, got {describe(leaf)}. "
+            f"The axes must be {axes}".rstrip()
         )
 
 
@@ -122,18 +123,18 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
 def check_like(
     caller: str, name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0
 ) -> None:
-    """Raises unless structure, dtypes and shapes are those of `want`.
+    """Raises unless `got` has the structure, dtypes and shapes of `want`.
 
     Args:
-        caller: For messages.
-        name: That of `got`, for messages.
-        want: The nest of arrays that `got` must be like.
+        caller: The function, for messages.
+        name: The name of `got`, for messages.
+        want: The nest of arrays that `got` must match.
         got: The nest that is checked.
-        fix: The end of messages.
-        skip: How many of the first axes may differ.
+        fix: The end of messages: what to do.
+        skip: The number of leading axes that may differ.
     """
     check_structure(f"{caller}: `{name}`", want, got, strict=True, fix=fix)
-    what = "have the dtype and shape of a step of" if skip else "be"
+    what = "have the dtype and step shape of" if skip else "be"
     kind = lambda leaf: leaf if leaf is None else (leaf.shape[skip:], leaf.dtype)
     pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
     for (full, like), (_, leaf) in pairs:

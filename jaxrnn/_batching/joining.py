@@ -1,4 +1,4 @@
-"""Several packs as one: side by side in more rows, or along a new axis."""
+"""Functions that join packs: into one pack with more rows, or along a new axis."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,23 +13,23 @@ from .packed_sequences import PackedSequences, check_whole
 
 
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
-    """One pack of the rows of several, outside of jit.
+    """Concatenates the rows of several packs into one pack, outside of jit.
 
-    Rows and sequences are those of the first pack, then those of the second, and so on;
-    their numbers in `starts` and `row` are adapted.
+    The rows and sequences of the first pack come first, then those from the second
+    pack, and so on. Their numbers in `starts` and `row` are adjusted.
 
     Args:
-        packs: Packs with rows of the same length, which may differ in the numbers of
-            rows and sequences.
+        packs: Packs with rows of the same length. Their numbers of rows and sequences
+            may differ.
 
     Returns:
-        A pack of as many rows and sequences as all have together. Its `time`, to which
-        `unpack` pads, is the longest of theirs.
+        A pack with the rows and sequences of all packs. `unpack` pads its sequences to
+        the longest `time` of the packs.
 
     Raises:
-        TypeError: If there is something else than packs, or if they are traced.
-        ValueError: If there are none; if they disagree in structure, dtypes, the shape
-            of a step, `row_length` or `time_major`; if one is a stack.
+        TypeError: If `packs` is not a list of packs, or if a pack is traced.
+        ValueError: If there are no packs; if packs disagree in structure, dtypes, the
+            shape of a step, `row_length` or `time_major`; if a pack is a stack.
 
     Example:
         >>> import numpy as np, jaxrnn
@@ -56,7 +56,7 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
 
 
 def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
-    """The pack after so many rows and sequences."""
+    """The pack, with its numbers shifted by `before`, which is `(rows, sequences)`."""
     rows, sequences = before
     return dataclasses.replace(
         pack,
@@ -66,21 +66,21 @@ def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
 
 
 def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
-    """Packs of one shape along a new first axis of all arrays, outside of jit.
+    """Stacks packs of one shape along a new first axis of all arrays, outside of jit.
 
-    `jax.vmap` and `jax.lax.scan` take the result apart again. On several devices it is
-    one pack for each: shard the first axis of all arrays.
+    `jax.vmap` and `jax.lax.scan` split the result into packs again. On several devices,
+    stack one pack per device, and shard the first axis of all arrays.
 
     Args:
-        packs: Packs of the same shapes, such as `packed_batches` yields them.
+        packs: Packs of the same shapes, for example from `packed_batches`.
 
     Returns:
         The arrays of all packs, each leaf `[packs, ...]`.
 
     Raises:
-        TypeError: If there is something else than packs, or if they are traced.
-        ValueError: If there are none; if they disagree in structure, dtypes, shapes or
-            `time_major`; if one is a stack.
+        TypeError: If `packs` is not a list of packs, or if a pack is traced.
+        ValueError: If there are no packs; if packs disagree in structure, dtypes,
+            shapes or `time_major`; if a pack is a stack.
 
     Example:
         >>> import jax, numpy as np, jaxrnn
@@ -96,15 +96,15 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     for i, pack in enumerate(packs):
         if sizes[i] != sizes[0]:
             raise ValueError(
-                f"stack_packed: `packs[{i}]` must have the rows and sequences of "
-                f"`packs[0]`, {packs[0]!r}, got {pack!r}. `packed_batches` makes packs "
-                "of one shape; `concat_packed` takes others."
+                f"stack_packed: `packs[{i}]` must have as many rows and sequences as "
+                f"`packs[0]`, {packs[0]!r}, got {pack!r}. Create packs of one shape "
+                "with `packed_batches`, or use `concat_packed`."
             )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
 
 def _as_packs(caller: str, packs: Any) -> list[PackedSequences]:
-    """Packs of NumPy arrays that agree in all but rows and sequences."""
+    """The packs as NumPy arrays, checked to differ only in rows and sequences."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
         raise TypeError(
             f"{caller}: `packs` must be a list of packs, got {describe(packs)}."
@@ -133,13 +133,13 @@ def _check_pack(caller: str, name: str, pack: Any) -> None:
 def _check_like(
     caller: str, name: str, first: PackedSequences, pack: PackedSequences
 ) -> None:
-    """Raises ValueError unless `pack` differs from `first` in its sizes alone."""
+    """Raises ValueError if `pack` and `first` differ in more than their sizes."""
     time = lambda pack: pack.starts.shape[0 if pack.time_major else 1]
     for what, has in ("time_major", lambda pack: pack.time_major), ("row_length", time):
         if has(pack) != has(first):
             raise ValueError(
-                f"{caller}: the `{what}` of `{name}` must be that of `packs[0]`, "
-                f"{has(first)}, got {has(pack)}."
+                f"{caller}: the `{what}` of `{name}` must be the same as in "
+                f"`packs[0]`, {has(first)}, got {has(pack)}."
             )
-    name, fix = f"{name}.inputs", "So has `packs[0].inputs`."
+    name, fix = f"{name}.inputs", "It must match `packs[0].inputs`."
     check_like(caller, name, first.inputs, pack.inputs, fix, skip=2)

@@ -16,23 +16,24 @@ _CALLER = "packed_batches"
 
 
 class PackedBatches(Iterator[PackedSequences]):
-    """An iterator over packs of one shape, as `packed_batches` returns it."""
+    """An iterator over packs of one shape, returned by `packed_batches`."""
 
     def __init__(self, source: Iterator[Any], shape: PackShape) -> None:
         self._source, self._shape = source, shape
         self._reader = RecordReader(_CALLER)
-        self._number = 0  # Of records that were read.
+        self._number = 0  # The number of records that were read.
         self._restart()
 
     def _restart(self) -> None:
         self._batch: OpenPack | None = None
-        self._held: list[np.ndarray] | None = None  # A record in no batch yet.
-        # States before the record that is held and the first of the next batch.
+        self._held: list[np.ndarray] | None = None  # A record without a batch.
+        # States before the held record, and before the next batch's first record.
         self._before_held: dict[str, Any] | None = None
         self._before_batch: dict[str, Any] | None = None
 
     def __next__(self) -> PackedSequences:
-        # An open batch outlasts an error, such as that of a record that is too long.
+        # An open batch is kept after an error, for example for a record that is too
+        # long.
         while record := self._held or self._read():
             self._batch = pack = self._batch or OpenPack(self._shape, record)
             fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
@@ -50,7 +51,7 @@ class PackedBatches(Iterator[PackedSequences]):
         return packed
 
     def _read(self) -> list[np.ndarray] | None:
-        """The next record, which is held from now on; None if there is none."""
+        """Reads the next record and holds it; returns None at the end."""
         self._before_held = self._state()
         if self._batch is None:
             self._before_batch = self._before_held
@@ -65,7 +66,8 @@ class PackedBatches(Iterator[PackedSequences]):
         if length > self._shape.row_length:
             raise ValueError(
                 f"{_CALLER}: `{name}` must have at most {self._shape.row_length} "
-                f"steps, the `row_length`, got {length}. Make rows longer, or cut it."
+                f"steps, the `row_length`, got {length}. Make rows longer, or cut the "
+                "record."
             )
         self._held = leaves
         return leaves
@@ -74,38 +76,38 @@ class PackedBatches(Iterator[PackedSequences]):
         return {"records": _position(self._source), "number": self._number}
 
     def get_state(self) -> dict[str, Any]:
-        """Where the next batch starts, to be passed to `set_state`.
+        """The position at which the next batch starts, for `set_state`.
 
         Returns:
-            `{"records": position, "number": count}`: the position in `records` of the
-            first record of the next batch, an index or what their own `get_state`
-            returns, and the number of records before it. JSON can hold it if it can
-            hold the position.
+            `{"records": position, "number": count}` for the first record of the next
+            batch. `position` is its index in `records`, or the result of the records'
+            own `get_state`. `count` is the number of records before it. JSON can store
+            the state if it can store `position`.
 
         Raises:
-            TypeError: If `records` have no position.
+            TypeError: If `records` has no position.
         """
         state = self._before_batch or self._state()
         if state["records"] is None:
             raise TypeError(
-                f"{_CALLER}: to be resumed, `records` must be a sequence, or have "
-                "`get_state` and `set_state` as Grain's have, got "
-                f"{describe(self._source)}. Pass a list (`__len__` and `__getitem__`), "
-                "or a Grain dataset."
+                f"{_CALLER}: to be resumable, `records` must be a sequence, or have "
+                "`get_state` and `set_state` like Grain's iterators, got "
+                f"{describe(self._source)}. Pass a list, an object with `__len__` and "
+                "`__getitem__`, or a Grain dataset."
             )
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where the state was taken: the same batches follow.
+        """Continues with the batches that followed when the state was taken.
 
         Args:
-            state: What `get_state` returned, of an iterator over the same records.
+            state: A state from `get_state` of an iterator over the same records.
 
         Raises:
-            TypeError: If `records` have no position, or `state` is of another form.
-            ValueError: If it is a position beyond their end.
+            TypeError: If `records` has no position, or if `state` has the wrong form.
+            ValueError: If the position is past the end of `records`.
         """
-        self.get_state()  # Raises where there is none.
+        self.get_state()  # Raises if there is no position.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
             raise TypeError(
                 f"{_CALLER}: `state` must come from `get_state`, got {describe(state)}."
@@ -130,35 +132,36 @@ def packed_batches(
     """Packs the records of an input pipeline into batches of one shape.
 
     All batches share one compilation. The packing is first fit: a record goes into the
-    first row of the batch that has room; if there is none, or if the batch has as many
-    sequences as it may, the batch is complete and the record is the first of the next
-    one. No record is cut, and none goes into an earlier batch than those before it.
+    batch's first row that has room for it. If no row has room, or if the batch already
+    has `sequences` sequences, the batch is complete, and the record goes into the next
+    batch. Records are never cut, and batches keep the order of the records.
 
-    The last batch may be less full than the others; it has the same shape. Numbers of
-    sequences that are not used have length 0: a loss must leave them out, by
-    `packed.sequence_length > 0`.
+    The last batch may be less full than the others, but it has the same shape. If a
+    batch has fewer than `sequences` sequences, the unused entries have length 0; leave
+    them out of a loss, with `packed.sequence_length > 0`.
 
     Args:
-        records: A dataset or iterator of Grain; a sequence (anything with `__len__` and
-            `__getitem__`); or any iterable. Each record is a sequence as in a list
-            that `pack_sequences` takes: an array `[length, ...]` or a nest of such
-            arrays; a number in the nest, such as a label, is stored at each step.
-        rows: The number of rows of a batch.
-        row_length: The number of steps of a row, at least that of the longest record.
-            Rows are fuller the longer they are, compared with the records.
-        sequences: The number of sequences of a batch, the same for all; by default one
-            for every 4 steps of a row, rounded up, in each row. Records of fewer steps
-            on average need more.
+        records: A Grain dataset or iterator, a sequence (anything with `__len__` and
+            `__getitem__`), or any iterable. Each record is one sequence, in the form
+            of an entry of a list for `pack_sequences`: an array `[length, ...]` or a
+            nest of such arrays. A number in the nest, such as a label, is stored at
+            each step.
+        rows: The number of rows in a batch.
+        row_length: The number of steps in a row, at least the length of the longest
+            record. Rows that are long compared with the records have less padding.
+        sequences: The number of sequences in each batch; by default
+            `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
+            than 4 steps on average.
         time_major: Whether time is the first axis of the rows and of unpacked outputs.
             Records are `[length, ...]` regardless.
 
     Returns:
-        An iterator over `PackedSequences`. Its `get_state()` and `set_state(state)` are
-        as those of Grain's iterators: a run that was killed goes on with the same
-        batches. For several epochs repeat the records, or call `packed_batches` again.
+        An iterator over `PackedSequences`. Like Grain's iterators, it has `get_state()`
+        and `set_state(state)`, so an interrupted run can continue with the same
+        batches. For several epochs, repeat the records or call `packed_batches` again.
 
     Raises:
-        TypeError: If an argument is of the wrong kind; on iteration, if a leaf of a
+        TypeError: If an argument has the wrong type; on iteration, if a leaf of a
             record is traced or not an array.
         ValueError: If a number is below 1; on iteration, if a record is longer than a
             row, or differs from the first in structure, dtypes or the shape of a step.
@@ -184,7 +187,7 @@ def packed_batches(
 
 
 class _Indexed(Iterator[Any]):
-    """The records of a sequence; the position is an index."""
+    """An iterator over a sequence of records, with an index as its position."""
 
     def __init__(self, records: Any) -> None:
         self._records, self._next = records, 0
@@ -199,22 +202,22 @@ class _Indexed(Iterator[Any]):
         return self._next
 
     def set_state(self, state: int) -> None:
-        fix = "Resume over the records that the state was taken from."
+        fix = "Resume with the same records."
         count = len(self._records)
         self._next = as_count(_CALLER, "state['records']", state, 0, fix, most=count)
 
 
 def _as_source(records: Any) -> Iterator[Any]:
-    """An iterator over the records, with `get_state` and `set_state` if it can be.
+    """An iterator over the records, with `get_state` and `set_state` if possible.
 
     Raises:
-        TypeError: If they are not iterable, or a dict.
+        TypeError: If `records` is not iterable, or is a dict.
     """
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     if isinstance(records, Mapping) or not (can_index or isinstance(records, Iterable)):
         raise TypeError(
             f"{_CALLER}: `records` must be a sequence or an iterable of records, got "
-            f"{describe(records)}. Padded arrays go to `pack_sequences`."
+            f"{describe(records)}. Pass padded arrays to `pack_sequences`."
         )
     iterator = iter(records)
     if can_index and not _has_state(iterator):
@@ -227,7 +230,7 @@ def _has_state(iterator: Any) -> bool:
 
 
 def _position(iterator: Any) -> Any:
-    """The position of an iterator, to be held by JSON; None if it has none."""
+    """An iterator's position in a form that JSON can store; None if it has none."""
     if not _has_state(iterator):
         return None
     state = iterator.get_state()
@@ -235,7 +238,7 @@ def _position(iterator: Any) -> Any:
 
 
 def _set_position(iterator: Any, position: Any) -> None:
-    """Goes to a position that `_position` returned for such an iterator."""
+    """Moves the iterator to a position that `_position` returned."""
     # The state of a Grain `DataLoader` is JSON in bytes.
     is_bytes = isinstance(iterator.get_state(), bytes)
     iterator.set_state(position.encode() if is_bytes else position)

@@ -1,7 +1,6 @@
 """`PackedSequences`: sequences of unequal length, stored end to end in rows.
 
-They are packed on the host, in NumPy; results are unpacked in JAX, by a gather and a
-select.
+Packing runs on the host, in NumPy. Unpacking runs in JAX, as a gather and a select.
 """
 
 import dataclasses
@@ -27,29 +26,29 @@ from .._time import masking
 class PackedSequences:
     """Sequences packed end to end in rows, as `pack_sequences` returns them.
 
-    A pytree of NumPy arrays for `jit`, `vmap` and `device_put`; the fields that are no
+    A pytree of NumPy arrays for `jit`, `vmap` and `device_put`; fields that are not
     arrays are static. Unused steps are zeros.
 
-    The numbers in `starts` and `row` hold within these arrays, so arrays of several
-    packs must not be concatenated, nor those of one cut, as `shard_map` would: use
-    `concat_packed` and `stack_packed`. Shapes that disagree with `rows` and `sequences`
-    are refused.
+    The numbers in `starts` and `row` are valid only within one pack. Do not concatenate
+    the arrays of several packs, or split the arrays of one pack, as `shard_map` would;
+    use `concat_packed` and `stack_packed` instead. Shapes that disagree with `rows` and
+    `sequences` raise an error.
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, or `[row_length, rows, ...]` if
             `time_major`.
         lengths: int32 `[rows]`, the number of steps used in each row, from its first.
         starts: int32 `[rows, row_length]`, or `[row_length, rows]` if `time_major`: the
-            number of the sequence that starts at a step; -1 where none does.
-        row: int32 `[sequences]`, the row of each sequence; 0 for those of length 0.
+            number of the sequence that starts at each step; -1 where none starts.
+        row: int32 `[sequences]`, the row of each sequence; 0 if its length is 0.
         offset: int32 `[sequences]`, the step of that row at which the sequence starts;
-            0 for those of length 0.
+            0 if its length is 0.
         sequence_length: int32 `[sequences]`, the number of steps of each sequence.
         time: The size of the time axis that `unpack` returns.
         time_major: Whether time is the first axis, packed and unpacked.
-        rows: The number of rows. It and `sequences` are not checked where they are
-            None, for a program of symbolic sizes that `jax.export` makes.
-        sequences: The number of sequences, those of length 0 included.
+        rows: The number of rows. If `rows` or `sequences` is None, sizes are not
+            checked, as required for symbolic sizes in `jax.export`.
+        sequences: The number of sequences, including sequences of length 0.
     """
 
     inputs: PyTree
@@ -73,8 +72,8 @@ class PackedSequences:
         lengths = concrete_or_none(self.lengths)
         if lengths is None:
             raise TypeError(
-                "PackedSequences.fill: `lengths` must be known, got traced "
-                f"{describe(self.lengths)}. Under jit sum them."
+                "PackedSequences.fill: `lengths` must be concrete, got traced "
+                f"{describe(self.lengths)}. Under jit, sum them."
             )
         return lengths.sum(dtype=np.int64).item() / self.starts.size
 
@@ -92,8 +91,8 @@ class PackedSequences:
             `time_major`), zeros past the end of each sequence.
 
         Raises:
-            ValueError: If the first two axes of a leaf are not those of `starts`; if
-                this is a stack, or arrays of several packs or of a part of one.
+            ValueError: If a leaf differs from `starts` in its first two axes; if this
+                is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedSequences.unpack"
@@ -117,11 +116,12 @@ class PackedSequences:
 
         Returns:
             The nest with leaves `[sequences, ...]`. A sequence of length 0 has no last
-            step: its entry is that of row 0 at step 0, which the caller must replace.
+            step; its entry is the value of row 0 at step 0, which the caller must
+            replace.
 
         Raises:
-            ValueError: If the first two axes of a leaf are not those of `starts`; if
-                this is a stack, or arrays of several packs or of a part of one.
+            ValueError: If a leaf differs from `starts` in its first two axes; if this
+                is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedSequences.at_ends"
@@ -140,17 +140,18 @@ class PackedSequences:
             leaf = as_array(caller, name, leaf)
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
-                    f"{caller}: `{name}` must be [{axes}, ...], as `starts`, which is "
-                    f"{describe(self.starts)}; got {describe(leaf)}. Pass its outputs."
+                    f"{caller}: `{name}` must be [{axes}, ...] like `starts`, "
+                    f"{describe(self.starts)}, got {describe(leaf)}. Pass outputs of "
+                    "this pack."
                 )
-            return read_at(leaf, *index)  # In bounds by construction.
+            return read_at(leaf, *index)  # The index is in bounds by construction.
 
         return map_named(name, read, tree)
 
     def __repr__(self) -> str:
         starts, row, lengths = self.starts, self.row, self.lengths
         if not (all(map(is_array, (starts, row, lengths))) and starts.ndim == 2):
-            # JAX puts other things in place of leaves, such as the in_axes of vmap.
+            # JAX may replace leaves with other objects, such as the in_axes of vmap.
             return f"PackedSequences(starts={describe(starts)}, row={describe(row)})"
         steps, rows = starts.shape if self.time_major else starts.shape[::-1]
         full = "" if concrete_or_none(lengths) is None else f", {self.fill:.0%} full"
@@ -159,7 +160,7 @@ class PackedSequences:
 
 
 def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
-    """Raises ValueError unless these are all arrays of one pack."""
+    """Raises ValueError unless `packed` is exactly one whole pack."""
     starts, rows, sequences = packed.starts, packed.rows, packed.sequences
     if starts.ndim != 2:
         raise ValueError(
@@ -174,9 +175,9 @@ def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     if found_rows != {rows} or found != {sequences}:
         raise ValueError(
             f"{caller}: `{name}` must be a whole pack, {rows} rows with {sequences} "
-            f"sequences, got {packed!r}. Its numbers of rows do not hold in parts, nor "
-            "concatenated: use `concat_packed`, and on several devices `stack_packed`, "
-            "one pack for each."
+            f"sequences, got {packed!r}. Row numbers are wrong if arrays are split or "
+            "concatenated. Use `concat_packed`; on several devices, use `stack_packed` "
+            "with one pack for each device."
         )
 
 
@@ -185,7 +186,8 @@ def check_not_packed(caller: str, inputs: Any) -> None:
     if isinstance(inputs, PackedSequences):
         raise TypeError(
             f"{caller}: `inputs` must be padded, got {describe(inputs)}. Use "
-            "`packed_rnn`, or `packed.unpack(packed.inputs)` with its lengths."
+            "`packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
+            "`packed.sequence_length`."
         )
 
 

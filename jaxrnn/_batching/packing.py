@@ -1,6 +1,6 @@
-"""`pack_sequences`: sequences end to end in rows, so that few steps are padding.
+"""`pack_sequences`: packs sequences end to end in rows, with little padding.
 
-They are packed on the host, in NumPy, since shapes depend on the lengths.
+Packing runs on the host, in NumPy, because shapes depend on the lengths.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from .records import from_list, from_padded
 
 _CALLER = "pack_sequences"
 
-Placed = tuple[int, int]  # The number of a sequence, and that of its row.
+Placed = tuple[int, int]  # The number of a sequence and the number of its row.
 
 
 def pack_sequences(
@@ -27,40 +27,40 @@ def pack_sequences(
     row_length: int | None = None,
     time_major: bool = False,
 ) -> PackedSequences:
-    """Packs sequences end to end into few rows, so that few steps are padding.
+    """Packs sequences end to end into few rows, with little padding.
 
-    The cost of a padded batch is the batch size times the longest length; that of
+    The cost of a padded batch is the batch size times the longest length. The cost of
     packed sequences is the sum of the lengths plus a few percent. `packed_rnn` runs a
     cell over the result.
 
-    The packing is best fit, longest sequence first. It runs on the host, outside jit:
-    ten thousand sequences take some hundredths of a second.
+    The packing is best fit, longest sequence first. It runs on the host, outside of
+    jit; ten thousand sequences take a few hundredths of a second.
 
     Args:
         inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
             `[time, batch, ...]` if `time_major`, or a nest of such arrays that agree in
-            time and batch. Without it, a list or tuple of sequences, each an array
-            `[length, ...]` or a nest of such arrays that agree in length; all sequences
-            have the same structure, dtypes and shapes of a step. (So a tuple of padded
-            arrays needs `sequence_length`.) The nest may also hold data that the cell
-            does not read, such as a label per step. A number in the nest of a sequence
-            in a list, such as its label, is stored at each of its steps: `at_ends`
-            reads it.
+            time and batch. Without `sequence_length`, a list or tuple of sequences,
+            each an array `[length, ...]` or a nest of such arrays that agree in length.
+            All sequences must have the same structure, dtypes and shapes of a step. A
+            tuple of padded arrays therefore needs `sequence_length`. The nest may also
+            hold data that the cell does not read, such as a label per step. In a list,
+            the nest of a sequence may hold numbers, such as its label; a number is
+            stored at each step of the sequence, and `at_ends` reads it.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
-            least 1. With `rows` and `row_length` given, all batches of as many
-            sequences have the same shapes and share one compilation. Sequences of
-            length 0 take no steps: pad a list with them.
+            least 1. If `rows` and `row_length` are given, all batches with the same
+            number of sequences have the same shapes and share one compilation. To
+            reach that number, add sequences of length 0 to a list; they take no steps.
         time_major: Whether time is the first axis of padded inputs, of the rows and of
             unpacked outputs. Sequences in a list are `[length, ...]` regardless.
 
     Returns:
-        The packed sequences. Their `time`, to which `unpack` pads, is that of padded
-        inputs, or `row_length` for a list.
+        The packed sequences. `unpack` pads them to `time`, the size of the time axis of
+        padded inputs, or `row_length` for a list.
 
     Raises:
-        TypeError: If an argument is traced (pack outside jit) or of the wrong kind.
+        TypeError: If an argument is traced (pack outside of jit) or has the wrong type.
         ValueError: If `inputs` hold no array, or disagree in structure, shape or dtype;
             if a sequence is longer than a row; if there are too few rows (the message
             gives the number needed).
@@ -101,16 +101,16 @@ def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
     """`(sequence, row)` in the order of packing, and the number of rows.
 
-    It needs at most about 11/9 of the minimum number of rows. Rows with equally many
-    free steps form a group, so a sequence costs one search among the groups. Sequences
-    of length 0 take no steps and are not packed.
+    It needs at most about 11/9 of the minimum number of rows. Rows with the same number
+    of free steps form a group, so each sequence costs one search among the groups.
+    Sequences of length 0 take no steps and are not packed.
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
     placed: list[Placed] = []
     count = 0
     rows_by_free: dict[int, list[int]] = {}
-    frees: list[int] = []  # The keys of groups that are not empty, ascending.
+    frees: list[int] = []  # The keys of nonempty groups, ascending.
     longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     for i in longest_first.tolist():
         length = int(lengths[i])
@@ -133,7 +133,7 @@ def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
 
 
 class PackShape(NamedTuple):
-    """The sizes that packs of one program have in common."""
+    """The sizes that all packs for one compiled program share."""
 
     rows: int
     row_length: int
@@ -145,12 +145,12 @@ class OpenPack:
     """A pack that is being filled.
 
     Attributes:
-        free: The number of steps of each row that are not used.
-        count: The number of sequences that were put.
+        free: The number of unused steps in each row.
+        count: The number of sequences in the pack.
     """
 
     def __init__(self, shape: PackShape, like: list[np.ndarray]) -> None:
-        """An empty pack for sequences of the dtypes and shapes of a step of `like`."""
+        """Creates an empty pack, with the dtypes and step shapes of `like`."""
         self._shape, self.count = shape, 0
         self.free = [shape.row_length] * shape.rows
         dtype = lambda x: x.dtype.newbyteorder("=")
@@ -160,17 +160,17 @@ class OpenPack:
         self._row, self._offset, self._length = zeros(), zeros(), zeros()
 
     def _steps(self, tail: tuple[int, ...], dtype: np.dtype, fill: int) -> np.ndarray:
-        """`[rows, row_length, ...]`; in memory time is first if `time_major`."""
+        """An array `[rows, row_length, ...]`, stored time-first if `time_major`."""
         rows, row_length, _, time_major = self._shape
         if time_major:
             return np.full((row_length, rows, *tail), fill, dtype).swapaxes(0, 1)
         return np.full((rows, row_length, *tail), fill, dtype)
 
     def put(self, i: int, sequence: list[np.ndarray], row: int) -> None:
-        """Copies sequence number i to the end of a row that has room."""
+        """Appends sequence number `i` to a row that has room for it."""
         self.count += 1
         length = len(sequence[0])
-        if not length:  # It takes no steps; row and offset stay 0.
+        if not length:  # An empty sequence takes no steps: row and offset stay 0.
             return
         start = self._shape.row_length - self.free[row]
         self.free[row] -= length
@@ -180,7 +180,7 @@ class OpenPack:
             leaf[row, start : start + length] = steps
 
     def packed(self, structure: Any, time: int) -> PackedSequences:
-        """The pack, whose inputs have that structure; `unpack` pads to `time`."""
+        """The finished pack, with inputs in `structure`; `unpack` pads to `time`."""
         rows, row_length, sequences, time_major = self._shape
         turn = lambda x: x.swapaxes(0, 1) if time_major else x
         return PackedSequences(

@@ -1,4 +1,4 @@
-"""Sequences that arrive one by one, each an array `[length, ...]` or a nest of them."""
+"""Readers of sequences, each an array `[length, ...]` or a nest of such arrays."""
 
 from typing import Any, NamedTuple
 
@@ -13,9 +13,9 @@ from .host import as_host_array, as_sources, host_lengths
 
 
 class RecordReader:
-    """Reads sequences as lists of arrays that agree with those of the first one.
+    """Reads sequences as lists of arrays, and checks them against the first sequence.
 
-    A number in a nest belongs to the sequence as a whole: each of its steps gets it.
+    A number in a nest applies to the whole sequence; it is repeated at each step.
 
     Attributes:
         structure: The structure of the first sequence; None before it is read.
@@ -35,7 +35,7 @@ class RecordReader:
             ValueError: If there are no arrays, if they disagree in length, or if the
                 sequence differs from the first in more than length.
         """
-        fix = "Each entry is a sequence; if it is a list, use np.asarray."
+        fix = "Each entry must be one sequence; convert lists with np.asarray."
         axes = f"[length, ...]. {fix}"
 
         def read(rank: int) -> PyTree:
@@ -46,7 +46,7 @@ class RecordReader:
         leaves, structure = jax.tree.flatten(arrays)
         lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
         if not lengths:
-            read(1)  # Refuses a number.
+            read(1)  # Raises for a number.
             raise ValueError(
                 f"{self._where}: `{name}` must hold at least one array, got "
                 f"{describe_structure(sequence)}."
@@ -57,7 +57,7 @@ class RecordReader:
             self.structure, self._first, self._name = structure, leaves, name
         if structure != self.structure:
             want = jax.tree.unflatten(self.structure, self._first)
-            fix = f"So has `{self._name}`."
+            fix = f"It must match `{self._name}`."
             caller = f"{self._where}: `{name}`"
             check_structure(caller, want, arrays, strict=False, fix=fix)
         self._check(name, leaves)
@@ -68,7 +68,7 @@ class RecordReader:
             if leaf.shape[0] != leaves[0].shape[0]:
                 what, of, like = "length", (name, 0), leaves[0]
             elif leaf.dtype != first.dtype or leaf.shape[1:] != first.shape[1:]:
-                what, of, like = "dtype and shape of a step", (self._name, i), first
+                what, of, like = "dtype and step shape", (self._name, i), first
             else:
                 continue
             raise ValueError(
@@ -86,9 +86,9 @@ class Records(NamedTuple):
 
     Attributes:
         leaves: The arrays of each sequence.
-        like: Arrays of the same dtypes and shapes of a step.
+        like: Arrays with the same dtypes and step shapes.
         structure: The nest that the arrays of each sequence form.
-        time: The size of the time axis of padded sequences.
+        time: The size of the time axis of padded sequences; None for a list.
     """
 
     leaves: list[list[np.ndarray]]
@@ -106,18 +106,18 @@ def from_list(caller: str, inputs: Any) -> Records:
     """The sequences in a list.
 
     Raises:
-        TypeError: If `inputs` are not a list or tuple; if a leaf is traced or not an
+        TypeError: If `inputs` is not a list or tuple; if a leaf is traced or not an
             array.
-        ValueError: If there are no arrays, or sequences differ in more than length.
+        ValueError: If there are no arrays, or if sequences differ in more than length.
     """
-    # A named tuple is one sequence, a nest.
+    # A named tuple is one sequence: a nest.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
         raise TypeError(
             f"{caller}: `inputs` must be a list or tuple of sequences, got "
             f"{describe(inputs)}. Padded inputs need `sequence_length`."
         )
     if not inputs:
-        named_inputs(caller, inputs, "A batch of no rows can be given padded.")
+        named_inputs(caller, inputs, "Pass an empty batch as padded inputs.")
     reader = RecordReader(caller)
     leaves = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
     return Records(leaves, leaves[0], reader.structure)
@@ -129,16 +129,15 @@ def from_padded(
     """The sequences of padded inputs.
 
     Raises:
-        TypeError: If a leaf is traced or not an array, or lengths are not integers.
-        ValueError: If there are no arrays, a rank is below 2, or axes disagree.
+        TypeError: If a leaf is traced or not an array, or if lengths are not integers.
+        ValueError: If there are no arrays, if a rank is below 2, or if axes disagree.
     """
-    fix = "A list of sequences goes without `sequence_length`."
+    fix = "Leave out `sequence_length` for a list of sequences."
     inputs, time, batch_size = as_sources(caller, inputs, time_major, fix)
     if _are_sequences(inputs, sequence_length, batch_size):
         raise ValueError(
             f"{caller}: `sequence_length` must be None for a list of sequences, got "
-            f"{len(inputs)} lengths. Their lengths are those of the arrays: cut off "
-            "padding."
+            f"{len(inputs)} lengths. Leave it out, and cut padding off the sequences."
         )
     lengths = host_lengths(caller, sequence_length, batch_size).clip(max=time)
     arrays, structure = jax.tree.flatten(inputs)
@@ -149,6 +148,6 @@ def from_padded(
 
 
 def _are_sequences(inputs: Any, sequence_length: Lengths, batch_size: int) -> bool:
-    """Whether lengths are those of a list's entries, rather than of rows."""
+    """Whether there is a length for each entry of a list, rather than for each row."""
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
     return is_list and len(inputs) == np.size(sequence_length) != batch_size

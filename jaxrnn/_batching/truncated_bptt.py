@@ -1,4 +1,4 @@
-"""`truncated_bptt`: gradients of a sequence too long for memory, window by window."""
+"""`truncated_bptt`: gradients of sequences too long for memory, window by window."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,13 +22,13 @@ _CALLER = "truncated_bptt"
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class TruncatedCarry:
-    """What `TruncatedBPTT` carries from window to window, a pytree.
+    """The carry of `TruncatedBPTT` from window to window, a pytree.
 
     Attributes:
         state: The state before the oldest of `windows`; no gradient flows through it.
         windows: The last `reach - 1` windows, each leaf `[reach - 1, ...]`, the oldest
             first; `()` if `reach` is 1.
-        seen: int32, how many of `windows` are valid: the last ones.
+        seen: int32, the number of valid windows, which are the last ones in `windows`.
     """
 
     state: PyTree
@@ -38,10 +38,10 @@ class TruncatedCarry:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedBPTT:
-    """What `truncated_bptt` returns: a pair of pure functions, as in optax.
+    """A pair of pure functions, as in optax; the result of `truncated_bptt`.
 
     Attributes:
-        loss: The loss of one window, as `truncated_bptt` takes it.
+        loss: The loss function of one window; see `truncated_bptt`.
         reach: The number of windows that a gradient flows through.
         has_aux: Whether `loss` also returns auxiliary data.
     """
@@ -54,8 +54,8 @@ class TruncatedBPTT:
         """The carry before the first window.
 
         Args:
-            state: The state before the first step, as `loss` takes it.
-            window: An example of a window: arrays or `jax.ShapeDtypeStruct`s. Its
+            state: The state before the first step, in the form that `loss` accepts.
+            window: An example of a window, as arrays or `jax.ShapeDtypeStruct`s. Its
                 values are not read.
 
         Raises:
@@ -72,20 +72,22 @@ class TruncatedBPTT:
         """The loss of the next window, and its gradient with respect to `params`.
 
         Args:
-            params: The parameters, as `loss` takes them.
-            carry: The carry that `init`, or the call for the previous window, returned.
+            params: The parameters, in the form that `loss` accepts.
+            carry: The carry from `init`, or from the call for the previous window.
             window: The next window. With a `reach` above 1 it must have the structure,
                 shapes and dtypes of the example given to `init`.
 
         Returns:
-            `(value, gradient, carry)`; `((value, aux), gradient, carry)` if `has_aux`.
+            `(value, gradient, carry)`, or `((value, aux), gradient, carry)` if
+            `has_aux`.
 
         Raises:
-            TypeError: If a leaf of `params` is not floating, or one of `window` not an
-                array; if `carry` is not such a carry, or `loss` does not return what it
-                must.
-            ValueError: If, in structure, shapes or dtypes, `window` differs from the
-                example or the new state from the state. Nothing is computed then.
+            TypeError: If a leaf of `params` is not floating, or if a leaf of `window`
+                is not an array; if `carry` is not a `TruncatedCarry`; if the result of
+                `loss` has the wrong form.
+            ValueError: If `window` differs from the example, or the new state differs
+                from the old state, in structure, shapes or dtypes; if `carry` is for
+                another `reach`. Nothing is computed in these cases.
         """
         window = _strong(_as_arrays("window", window))
         self._check(params, carry, window)
@@ -101,7 +103,7 @@ class TruncatedBPTT:
         return ((value, aux) if self.has_aux else value), gradient, carry
 
     def _rerun(self, params: PyTree, carry: TruncatedCarry) -> tuple[PyTree, PyTree]:
-        """The states before the newest window and after the oldest one in `carry`."""
+        """The states before the newest window and after the carry's oldest window."""
         if self.reach == 1:
             return carry.state, carry.state
 
@@ -125,7 +127,7 @@ class TruncatedBPTT:
     def _push(
         self, carry: TruncatedCarry, state: PyTree, window: PyTree
     ) -> TruncatedCarry:
-        """The carry with `window` in place of its oldest window."""
+        """The carry with `window` appended and the oldest window dropped."""
         if self.reach == 1:
             return TruncatedCarry(state, (), carry.seen)
         push = lambda windows, new: jnp.concatenate([windows[1:], new[None]])
@@ -136,15 +138,15 @@ class TruncatedBPTT:
     def _check(self, params: PyTree, carry: Any, window: PyTree) -> None:
         if not isinstance(carry, TruncatedCarry):
             raise TypeError(
-                f"{_CALLER}: `carry` must come from `init` or from the call before, "
+                f"{_CALLER}: `carry` must come from `init` or from the previous call, "
                 f"got {describe(carry)}."
             )
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
         if count != self.reach - 1:
             raise ValueError(
-                f"{_CALLER}: `carry` must be made for reach={self.reach}, got one with "
-                f"{count} windows. Make it by `init`."
+                f"{_CALLER}: `carry` must be for reach={self.reach}, got one with "
+                f"{count} windows. Create it with `init`."
             )
         for name, leaf in named_leaves("params", params):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
@@ -155,11 +157,11 @@ class TruncatedBPTT:
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
-            fix = "So is the example given to `init`; pad a shorter window."
+            fix = "It must match the example given to `init`; pad a shorter window."
             check_like(_CALLER, "window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
-        fix = "It is the next `state`: `loss` keeps its structure, shapes and dtypes."
+        fix = "`loss` must keep the structure, shapes and dtypes of `state`."
         check_like(_CALLER, "new_state", carry.state, new_state, fix)
 
 
@@ -169,28 +171,28 @@ def truncated_bptt(
     """Backpropagation through time, truncated to the last `reach` windows.
 
     The sequence arrives window by window. The state is passed from each window to the
-    next; the gradient flows back through the last `reach` windows. With windows of k1
-    steps there is a gradient over k2 = reach * k1 steps every k1 steps.
+    next, and the gradient flows back through the last `reach` windows. With windows of
+    k1 steps, a gradient over k2 = reach * k1 steps is computed every k1 steps.
 
-    The value of a call is the loss of its newest window. The `reach - 1` windows before
-    it are run again with the current parameters, from the state that the previous call
-    stored; before the first window there is nothing to run. With fixed parameters the
-    states are those of one run over the whole sequence. Under `jit` a call costs as
-    much as `reach` windows with one loss. All calls share one compilation, including
-    those in `lax.scan` over stacked windows and under `vmap`.
+    Each call returns the loss of its newest window. It reruns the previous `reach - 1`
+    windows, or as many as there are, with the current parameters, from the state that
+    the previous call stored. With fixed parameters, the states are the same as in one
+    run over the whole sequence. Under `jit`, a call costs as much as `reach` windows
+    with one loss. All calls share one compilation, including calls in `lax.scan` over
+    stacked windows and under `vmap`.
 
-    Call `init` again for a new epoch. A carry is a pytree: to checkpoint it, save its
-    leaves and restore them into the structure that `init` returns. For a learned
-    initial state, make it one of `params` and let `loss` use it instead of `state` in
-    the first window.
+    Call `init` again for a new epoch. A carry is a pytree; to checkpoint it, save its
+    leaves and restore them into the structure that `init` returns. To learn an initial
+    state, include it in `params`, and let `loss` use it instead of `state` in the first
+    window.
 
     Args:
         loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
             state after the window; `(value, (new_state, aux))` if `has_aux`. Random
-            numbers must come from a key in the window, so that a window that is run
-            again draws the same: it may be any pytree, such as `(window, key)`.
-        reach: The number of windows that a gradient flows through. With 1 no window is
-            stored, and windows may differ in length, with a compilation for each.
+            numbers must come from a key in the window, so that a rerun draws the same
+            numbers. The window may be any pytree, such as `(window, key)`.
+        reach: The number of windows that a gradient flows through. With 1, no window is
+            stored, and windows may differ in length; each length is compiled once.
         has_aux: Whether `loss` also returns auxiliary data, which has no gradient.
 
     Returns:
@@ -236,7 +238,7 @@ def _as_arrays(name: str, tree: PyTree) -> PyTree:
 
 
 def _strong(tree: PyTree) -> PyTree:
-    """The nest with arrays as leaves, none weakly typed, so that types never change."""
+    """The nest with strongly typed arrays as leaves, so that types never change."""
 
     def strong(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -246,10 +248,10 @@ def _strong(tree: PyTree) -> PyTree:
 
 
 def _state_of(result: Any, has_aux: bool) -> PyTree:
-    """The new state in what `loss` returned.
+    """The new state in the result of `loss`.
 
     Raises:
-        TypeError: If that does not have the right form.
+        TypeError: If the result has the wrong form.
     """
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
     is_pair = lambda x: isinstance(x, tuple) and len(x) == 2
@@ -257,7 +259,7 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
         got = describe(result)
         if isinstance(result, tuple):
             got = f"({', '.join(map(describe, result))})"
-        fix = "" if has_aux else " More values need `has_aux=True`."
+        fix = "" if has_aux else " To return more values, set `has_aux=True`."
         raise TypeError(f"{_CALLER}: `loss` must return {form}, got {got}.{fix}")
     value = result[0]
     is_scalar = getattr(value, "shape", None) == ()

@@ -1,9 +1,9 @@
-"""`windows`: long sequences, cut along time one window at a time.
+"""`windows`: cuts long sequences along time, one window at a time.
 
 Windows of packed rows are packed rows themselves. They cut sequences into parts, which
-are numbered as sequences: first one for each row, which continues the last sequence of
-the previous window, then the sequences that start in the window. So that all windows
-have the same shapes, each has as many parts as the one with most sequences; absent
+are numbered like sequences. The first parts, one for each row, continue the last
+sequence of that row in the previous window. The sequences that start in the window
+follow. All windows have the same number of parts, so that their shapes agree; absent
 parts have length 0.
 """
 
@@ -52,7 +52,7 @@ class LazyWindows(Sequence[Any]):
         return f"<{len(self)} windows>"
 
     def __reduce__(self) -> tuple:
-        """Pickled as a call of `windows`, and which of these windows there are."""
+        """Pickles the call of `windows`, and which of its windows are included."""
         return self._make, (), {"_starts": self._starts}
 
 
@@ -86,25 +86,27 @@ class Window:
 class PackedWindow:
     """Consecutive steps of packed rows, as `windows` yields them.
 
-    A pytree of NumPy arrays. `packed_rnn` runs it, and the state of each row is passed
-    on to the next window:
+    A pytree of NumPy arrays. Run it with `packed_rnn`, and pass the state of each row
+    to the next window:
 
         start = window.start_from(row_state, cell.zero_state(1, dtype))
         outputs, states = packed_rnn(cell.bind(params), window.packed, start)
         row_state = window.row_state(states)
 
-    In the first window all sequences start, and the values of `row_state` do not
-    matter: pass `cell.zero_state(window.rows, dtype)`.
+    In the first window, no sequence continues, so the values of `row_state` do not
+    matter; pass `cell.zero_state(window.rows, dtype)`.
 
     Attributes:
         packed: The parts of sequences in the window, as `PackedSequences` of
-            `rows + new` sequences: part r, for each row r, continues a sequence of the
-            previous window; the others start in this one. Absent parts have length 0.
+            `rows + new` sequences. For each row r, part r continues a sequence of the
+            previous window; the other parts start in this window. Absent parts have
+            length 0.
         part_of: int32 `[parts]`, the sequence to which each part belongs; -1 for parts
             of length 0.
-        ends: int32 `[parts]`, `part_of` for parts at which a sequence ends, else -1.
-            `.at[ends].set(states, wrap_negative_indices=False)` collects final states.
-            Sequences of length 0 are in no window.
+        ends: int32 `[parts]`, equal to `part_of` for parts at which a sequence ends,
+            otherwise -1. Collect final states with
+            `.at[ends].set(states, wrap_negative_indices=False)`. Sequences of length 0
+            are in no window.
         last: int32 `[rows]`, the last part of each row.
         start: int32, the step of the rows at which the window starts.
     """
@@ -130,20 +132,20 @@ class PackedWindow:
 
         Args:
             row_state: The state of each row after the previous window, `[rows, ...]`.
-            fresh_state: The state from which new sequences start: `[1, ...]`, one for
-                all, or `[new, ...]`, one for each of the sequences `part_of[rows:]`.
+            fresh_state: The initial state of new sequences: `[1, ...]`, shared by all,
+                or `[new, ...]`, one for each of the sequences `part_of[rows:]`.
 
         Returns:
             The nest with leaves `[parts, ...]`.
 
         Raises:
-            ValueError: If the two disagree in structure, shapes or dtypes.
+            ValueError: If the two states disagree in structure, shapes or dtypes.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedWindow.start_from"
         old = as_state(caller, "row_state", row_state)
         new = as_state(caller, "fresh_state", fresh_state)
-        fix = "So is `row_state`."
+        fix = "It must match `row_state`."
         check_structure(f"{caller}: `fresh_state`", old, new, strict=True, fix=fix)
         named_new = named_leaves("fresh_state", new)
         pairs = zip(named_leaves("row_state", old), named_new, strict=True)
@@ -153,8 +155,8 @@ class PackedWindow:
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
                 raise ValueError(
                     f"{caller}: `{fresh_name}` must be "
-                    f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}, a row for each "
-                    "sequence that may start, or have one row for all, got "
+                    f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}, one row for each "
+                    "sequence that may start, or have a single row for all, got "
                     f"{describe(fresh)}."
                 )
         each = lambda fresh: jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
@@ -171,7 +173,7 @@ class PackedWindow:
             The nest with leaves `[rows, ...]`; rows without a step keep their state.
 
         Raises:
-            ValueError: If the first axis of a leaf is not that of all parts.
+            ValueError: If a leaf does not have one row for each part.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedWindow.row_state"
@@ -191,30 +193,30 @@ def windows(
     *,
     time_major: bool = False,
 ) -> Sequence[Any]:
-    """Cuts sequences along time into windows, on the host, outside jit.
+    """Cuts sequences along time into windows, on the host, outside of jit.
 
-    All windows have the same structure and shapes, and so share one compilation. A
-    window is read when it is accessed: of an `np.memmap`, or any object with `shape`,
-    `dtype` and slicing, only one window is in memory at a time.
+    All windows have the same structure and shapes, so they share one compilation. A
+    window is read when it is accessed. If `inputs` is an `np.memmap`, or any object
+    with `shape`, `dtype` and slicing, only one window is in memory at a time.
 
     Args:
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch (labels, for example). Or
+            of such arrays that agree in time and batch (labels, for example); or
             `PackedSequences`.
-        size: The number of steps of a window. The last one is padded with zeros.
+        size: The number of steps in a window. The last window is padded with zeros.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         time_major: Whether time is the first axis.
 
     Returns:
-        A sequence of `ceil(time / size)` windows: of `Window`, or of `PackedWindow` for
-        `PackedSequences`. It has a length and slices: `windows(x, 25)[k:]` resumes an
-        interrupted run.
+        A sequence of `ceil(time / size)` windows, each a `Window`, or a `PackedWindow`
+        for `PackedSequences`. It supports `len` and slices; `windows(x, 25)[k:]`
+        resumes an interrupted run.
 
     Raises:
-        TypeError: If an argument is traced or of the wrong kind.
-        ValueError: If `inputs` hold no array, a rank is below 2, or axes disagree; if
-            `size` is below 1; if `sequence_length` or `time_major` are given with
-            `PackedSequences`.
+        TypeError: If an argument is traced or has the wrong type.
+        ValueError: If `inputs` hold no array, if a rank is below 2, or if axes
+            disagree; if `size` is below 1; if `sequence_length` or `time_major` is
+            given with `PackedSequences`.
 
     Example:
         >>> import numpy as np, jaxrnn
@@ -257,7 +259,7 @@ def windows(
 def _packed_windows(
     packed: PackedSequences, size: int
 ) -> tuple[Callable[[int], PackedWindow], range]:
-    """A function from a step to the window that starts there, and all such steps."""
+    """A function that returns the window from a start step, and all start steps."""
     check_whole(_CALLER, "inputs", packed)
     check_known(_CALLER, "inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
@@ -271,12 +273,12 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
     end = packed.offset + packed.sequence_length
     begin, stop = np.maximum(packed.offset, start), np.minimum(end, start + size)
     here = np.flatnonzero(begin < stop)
-    here = here[np.argsort(begin[here], kind="stable")]  # Sequences, by time.
+    here = here[np.argsort(begin[here], kind="stable")]  # Sequences in order of time.
     continues = packed.offset[here] < start
     row, at, count = packed.row[here], begin[here] - start, (stop - begin)[here]
     last = np.arange(len(packed.lengths), dtype=np.int32)
     part = np.where(continues, row, len(last) - 1 + np.cumsum(~continues))
-    last[row] = part  # The latest of several in one row is assigned last.
+    last[row] = part  # The latest part in a row is assigned last.
 
     def of_parts(values: np.ndarray, fill: int) -> np.ndarray:
         all_parts = np.full(len(last) + new, fill, np.int32)

@@ -1,1 +1,1 @@
-"""The cells, and what they are made of: base classes, hyper-parameters and checks."""
+"""Cells, with their base classes, hyperparameters and checks."""

@@ -12,7 +12,7 @@ def gelu(x: Array) -> Array:
 
 
 def hard_sigmoid(x: Array) -> Array:
-    # Keras's slope; JAX has 1/6.
+    # Keras uses a slope of 0.2; `jax.nn.hard_sigmoid` uses 1/6.
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -41,19 +41,19 @@ ACTIVATIONS: dict[str, Activation] = {
 def resolve_activation(
     caller: str, activation: Activation | str | None, name: str = "activation"
 ) -> Activation:
-    """The function that `activation` names: tanh for None, Keras's for a string.
+    """The activation function: tanh for None, the Keras activation for a name.
 
-    Messages call the argument `name`.
+    Messages refer to the argument as `name`.
 
     Raises:
         ValueError: If no activation has that name.
-        TypeError: If it is neither None, a string nor a function. A class is none:
-            called, it makes an object and no activation.
+        TypeError: If `activation` is not None, a string or a function. A class is
+            rejected, because calling it creates an object.
     """
     if activation is None:
         return jnp.tanh
     if isinstance(activation, str):
-        what, fix = f"one of {', '.join(ACTIVATIONS)}", "Or pass the function."
+        what, fix = f"one of {', '.join(ACTIVATIONS)}", "You can also pass a function."
         check_one_of(caller, name, activation, ACTIVATIONS, what, fix)
         return ACTIVATIONS[activation]
     return check_function(caller, name, activation, "None, a name or a function")

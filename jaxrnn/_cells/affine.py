@@ -1,9 +1,9 @@
-"""Cells that are products followed by elementwise updates.
+"""Cells that alternate matrix products with element-wise updates.
 
-The cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
-elementwise. A cell that keeps the two apart is a chain of stages, and all that concerns
-the products alone (initializing, checking, hoisting them out of a loop) is written once
-for all such cells.
+Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
+element-wise. `AffineCell` describes a cell as a chain of stages, each a product and an
+element-wise update. All such cells share the code that handles products: it initializes
+and checks their parameters and hoists them out of a loop.
 """
 
 import abc
@@ -30,38 +30,39 @@ from .specs_cell import SpecsCell
 from .step_checks import as_pair, check_new_state, check_one_dtype, check_operand
 
 Updated: TypeAlias = tuple[Array, Any]
-"""`(operand, carry)` for the next stage; of the last one `(output, new_state)`."""
+"""`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One product of a cell and the elementwise update that follows it.
+    """One product of a cell and the element-wise update that follows it.
 
         z = [inputs, operand] @ kernel + bias
         operand, carry = update(params, z, carry)
 
-    The operand is what the next stage multiplies; the carry is what it receives
-    besides, any pytree. The first stage gets both from the cell's `enter`; the last
-    one returns `(output, new_state)` in their place.
+    The next stage multiplies the operand; its update receives the carry, any pytree.
+    The cell's `enter` returns both for the first stage. The last stage returns
+    `(output, new_state)` instead.
 
     Attributes:
-        update: `update(params, z, carry) -> (operand, carry)`, which treats each row
-            separately; `params` are those of the cell's `elementwise_specs`.
-        rows: The size of the operand; 0 for a product of the inputs alone.
+        update: `update(params, z, carry) -> (operand, carry)`. It must treat each row
+            separately; `params` holds the parameters of the cell's `elementwise_specs`.
+        rows: The size of the operand; 0 if the product reads only the inputs.
         columns: The size of z.
         kernel: The initializer of the kernel.
-        bias: The initializer of the bias, or None for a product without one.
-        path: The keys of the dict that holds `kernel` and `bias`, joined by slashes;
-            None for the top.
-        takes_inputs: Whether the inputs are concatenated before the operand.
+        bias: The initializer of the bias; None for a product without bias.
+        path: The path of keys to the dict that holds `kernel` and `bias`, joined by
+            slashes; None for the top level.
+        takes_inputs: Whether the product also reads the inputs, concatenated before the
+            operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
-            2 for the gates of a GRU, 1 where z is not split. It is read by initializers
-            that draw each block apart, which refuse None.
+            2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
+            block separately require it.
 
     Raises:
-        ValueError: If z cannot be split into `blocks` of one size, or a size is
+        ValueError: If z cannot be split into `blocks` equal blocks, or a size is
             negative.
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
     """
 
     update: Callable[[Params, Array, Any], Updated]
@@ -89,7 +90,7 @@ class Stage:
         check_divides("Stage", "blocks", self.blocks or 1, self.columns, what)
 
     def specs(self, depth: int) -> dict[str, Any]:
-        """The parameters for inputs of size `depth`, under their names."""
+        """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
         input_rows = depth if self.takes_inputs else 0
         shape = (input_rows + self.rows, self.columns)
         specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
@@ -102,16 +103,17 @@ class Stage:
     def product(
         self, params: Params, inputs: Array, operand: Array, dtype: DType
     ) -> Array:
-        """z, `[batch, columns]` in `dtype`, for inputs `[batch, depth]`."""
+        """The product z, `[batch, columns]` in `dtype`, for inputs `[batch, depth]`."""
         operands = (inputs, operand) if self.takes_inputs else (operand,)
         return affine(self._from_path(params), operands, dtype)
 
     def product_params(self, params: Params, depth: int) -> Params:
-        """The product's parameters, the kernel split into inputs and operand.
+        """The product's parameters, with the kernel split into two parts.
 
         Returns:
-            `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`,
-            the last two only if the stage has them.
+            `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`;
+            `inputs` and `bias` only if the stage has them. `state` multiplies the
+            operand.
         """
         params = self._from_path(params)
         product = {"state": params["kernel"]}
@@ -127,14 +129,14 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AffineCell(SpecsCell):
-    """A cell given by its `stages`; `init` and `apply` follow from them.
+    """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
-    So does `apply_sequence`, fast over whole sequences, forward and backward, as long
-    as `apply` is not overridden and no function closes over traced arrays.
+    `apply_sequence` is derived too. It runs whole sequences fast, forward and backward,
+    unless a subclass overrides `apply` or a function closes over traced arrays.
 
-    Inputs are `[batch, depth]` and floating; inputs, parameters and the state that is
-    multiplied share one dtype. A leaf of the state that is only used elementwise may be
-    wider: then the elementwise work is done in that dtype.
+    Inputs are floating arrays `[batch, depth]`. Inputs, parameters and the part of the
+    state that is multiplied share one dtype. A leaf of the state that is only used
+    element-wise may be wider; the element-wise work then uses its dtype.
 
     Example:
         The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
@@ -173,9 +175,9 @@ class AffineCell(SpecsCell):
         (2, 5, 4)
     """
 
-    # The cell of libraries whose equations these are: "lstm", "gru" (which resets the
-    # state before the product), "cudnn_gru" (after it) or "rnn". It is not inherited:
-    # see `declared_kind`.
+    # The standard cell that has these equations: "lstm", "gru" (which resets the state
+    # before the product), "cudnn_gru" (which resets it after the product) or "rnn".
+    # Subclasses do not inherit it; see `declared_kind`.
     library_kind: ClassVar[str | None] = None
 
     @property
@@ -189,60 +191,60 @@ class AffineCell(SpecsCell):
 
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
-            what its update receives besides; see `Stage`.
+            the carry for its update, any pytree; see `Stage`.
         """
 
     @property
     def is_random(self) -> bool | None:
-        """Whether a step draws random numbers: no; None if `apply` is overridden."""
+        """False: no step draws random numbers. None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> dict[str, Any]:
-        """A nest of parameters that the updates read outside any product: peepholes."""
+        """Specs of parameters that updates read outside products, e.g. peepholes."""
         return {}
 
     def stage_params(self, params: Params) -> Params:
-        """The parameters under the names that the stages give them.
+        """The parameters under the names that the stages expect; unchanged by default.
 
-        By default these are the parameters as they are. A cell that stores them in
-        another form, such as two kernels in one array, or a kernel that is normalized
-        before it is used, overrides this together with `param_specs`. It is called once
-        for the steps of a run, or of a segment, and JAX differentiates it.
+        Override this method and `param_specs` for a cell that stores its parameters in
+        another form: for example, two kernels in one array, or a kernel that is
+        normalized before use. The method is called once for all steps of a run or
+        segment, and JAX differentiates it.
         """
         return params
 
     @property
     def library_cell(self) -> "AffineCell":
-        """The cell whose hyper-parameters say which cell of libraries this is."""
+        """The cell whose hyperparameters describe this one to fast implementations."""
         return self
 
     @property
     def declared_kind(self) -> str | None:
-        """The `library_kind` of the class itself: subclasses may compute anything."""
+        """The class's own `library_kind`; a subclass may compute something else."""
         return vars(type(self)).get("library_kind")
 
     def why_not_tanh(self) -> str | None:
-        """Which other activation this one has, or None."""
+        """A message that names the activation if it is not tanh; otherwise None."""
         activation = getattr(self, "activation", jnp.tanh)
         if activation is jnp.tanh:
             return None
-        return f"the activation of this one is {name_of(activation)}"
+        return f"this cell uses {name_of(activation)}"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
         first, *rest = (stage.specs(depth) for stage in self.stages)
         return functools.reduce(merge_dicts, rest, first | self.elementwise_specs())
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
+        """Runs one step; see `RNNCell.apply`. It draws no random numbers.
 
         Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require. If the state has the wrong number of arrays, the
-                error is an IndexError as well, as in TensorFlow.
-            TypeError: If a dtype, or the kind of state, is not what they require.
+            ValueError: If a shape or the set of parameters does not fit the cell and
+                the inputs. If the state has the wrong number of arrays, the error is
+                also an IndexError, as in TensorFlow.
+            TypeError: If a dtype or the type of the state does not fit them.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         output, new_state = self._step(self.stage_params(params), inputs, state)
@@ -254,18 +256,21 @@ class AffineCell(SpecsCell):
         return self.chain(product, params, inputs, state)[:2]
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps at once, with gradients in large products; see `RNNCell`.
+        """Runs all steps at once; see `RNNCell.apply_sequence`.
+
+        Gradients of the kernels are computed in large products over many steps.
 
         Raises:
             DeclinedError: If a function closes over traced arrays, the number of steps
-                is symbolic, or the implementation cannot run this.
+                is symbolic, or the implementation cannot run this cell.
         """
         params = self.stage_params(params)
-        # A traced array inside of a closure is no argument of the `custom_jvp`: its
-        # gradient would be lost.
-        step = lambda *args: self._step(*args)  # Else JAX would find an earlier trace.
+        # A `custom_jvp` would lose the gradient of a traced array inside a closure,
+        # because the array is not one of its arguments. The step is a new function, so
+        # that JAX does not reuse an earlier trace.
+        step = lambda *args: self._step(*args)
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
-        # Their sizes alone: on a mesh a step may not fit the way they are divided.
+        # Leave out shardings, because a single step may not fit them.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
         args = jax.tree.map(sizes, (params, first_inputs, run.state))
         if any(map(is_traced, jax.make_jaxpr(step)(*args).consts)):
@@ -277,18 +282,18 @@ class AffineCell(SpecsCell):
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree
     ) -> tuple[PyTree, PyTree, list]:
-        """One step by its stages.
+        """Runs one step, stage by stage.
 
         Args:
-            product: `product(k, stage, inputs, operand, dtype)` computes the z of stage
-                number k, `[batch, columns]`.
-            params: The cell's parameters, or those that the updates read.
-            inputs: One step of inputs, `[batch, depth]`, passed on to `product`.
+            product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
+                `[batch, columns]`.
+            params: The cell's parameters; only the element-wise ones are read.
+            inputs: One step of inputs, `[batch, depth]`, passed to `product`.
             state: The state before the step, each leaf `[batch, size]`.
 
         Returns:
-            `(output, new_state, zs)`, the last with an entry for each stage, `[batch,
-            columns]`.
+            `(output, new_state, zs)`; `zs` lists the z of each stage,
+            `[batch, columns]`.
         """
         zs, elementwise = [], self.elementwise(params)
         with jax.named_scope(scope_name(self)):
@@ -312,13 +317,13 @@ class AffineCell(SpecsCell):
         return [stage.product_params(params, depth) for stage in self.stages]
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError unless the inputs, the operand and the cell share one."""
+        """Raises TypeError unless inputs, operand and cell share one dtype."""
         operand, _ = as_pair(self, "`enter`", self.enter(state))
         check_one_dtype(self, inputs, operand)
 
     def _product(
         self, params: Params, k: int, stage: Stage, x: Array, operand: Array, dtype: Any
     ) -> Array:
-        """The z of stage k, `[batch, columns]`, after a check of the operand."""
+        """Checks the operand and computes z of stage k, `[batch, columns]`."""
         check_operand(self, k, operand, (x.shape[0], stage.rows))
         return stage.product(params, x, operand, dtype)

@@ -23,26 +23,26 @@ from .hyperparameters import Hyperparameters
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class RNNCell(Hyperparameters, abc.ABC):
-    """The hyper-parameters of one step: hashable, equal by value, without arrays.
+    """A recurrent cell: hyperparameters without arrays, hashable, compared by value.
 
-    A custom cell is a `dataclass(frozen=True, eq=False)` that inherits from this class,
-    equality included. It has `state_size` and `output_size` (fields or properties),
-    `init` and `apply`. In rows without a step, of the whole run or of a segment, a cell
-    is evaluated on zeros: it and its derivatives must be finite there.
+    Define a custom cell as a `dataclass(frozen=True, eq=False)` that inherits from this
+    class; equality is inherited too. It needs `state_size` and `output_size` (fields or
+    properties), `init` and `apply`. Rows that have no step in a run or in a segment are
+    evaluated on zeros, so the results and derivatives of a cell must be finite there.
     `jaxrnn.testing.check_cell` checks the laws that the drivers rely on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
             without the batch axis.
-        output_size: The sizes of the output, likewise.
+        output_size: The sizes of the output, in the same form.
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Declines to inherit `apply_sequence` from a class with another `apply`.
+        """Disables an inherited `apply_sequence` if the subclass overrides `apply`.
 
-        It would run the steps of that class.
+        The inherited method would run the steps of the base class.
         """
         super().__init_subclass__(**options)
         mro = cls.__mro__
@@ -54,30 +54,30 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     @property
     def is_random(self) -> bool | None:
-        """Whether `apply` draws random numbers from its key; None where unknown.
+        """Whether `apply` draws random numbers from its key; None if unknown.
 
         The modules of `jaxrnn.linen` and `jaxrnn.nnx` require a random stream only for
-        cells that are random. If this is None, they trace one step to find out.
+        random cells. If this is None, they trace one step to find out.
         """
         return None
 
     if TYPE_CHECKING:
-        # Not abstract properties at run time: a cell may have them as fields.
+        # Not abstract properties at run time, because they may be fields of a cell.
         state_size = output_size = property(lambda self: None)
 
     @abc.abstractmethod
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """New parameters.
+        """Creates parameters.
 
         Args:
             key: A random key.
-            inputs: One step of inputs, `[batch, depth]` or a nest, or its
-                `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
-            dtype: The dtype of the parameters; by default the `dtype` of the cell or,
-                if that is None, of the inputs.
+            inputs: One step of inputs, `[batch, depth]` or a nest. Only shapes and
+                dtypes are read, so `jax.ShapeDtypeStruct`s are accepted.
+            dtype: The dtype of the parameters; by default the cell's `dtype`, or the
+                dtype of the inputs if the cell has none.
 
         Returns:
-            Nested dicts of arrays; those of built-in cells have TensorFlow's names.
+            Nested dicts of arrays. Built-in cells use TensorFlow's names.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -85,13 +85,12 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """The state before the first step, from the one that a driver was given.
+        """Prepares the initial state for the first step; unchanged by default.
 
-        A driver calls it once a run for a state that has read-only parts, and later
-        steps keep the structure of its result. By default the state is as it was given;
-        attention computes the keys of its memory. A driver returns read-only parts of a
-        state as they were given, and a run may start from the state that another
-        returned, with other parameters.
+        A driver calls this method once per run if the state has read-only parts. For
+        example, attention computes the keys of its memory here. Later steps keep the
+        structure of the result. A driver returns read-only parts as they were given, so
+        the final state of a run can start another run with other parameters.
 
         Args:
             params: Parameters as `init` returns them.
@@ -103,56 +102,56 @@ class RNNCell(Hyperparameters, abc.ABC):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step, a pure function.
+        """Runs one step; a pure function.
 
         Args:
             params: Parameters as `init` returns them.
             inputs: One step of inputs, each leaf `[batch, ...]`.
-            state: A state of the structure of `state_size`, each leaf `[batch, ...]`.
-            key: A random key for this step; None for a deterministic step. A cell
-                around others passes them this key, or what `jax.random.split` or
-                `fold_in` makes of it: masks that are drawn once a run stay those of
-                the run.
+            state: A state with the structure of `state_size`, leaves `[batch, ...]`.
+            key: A random key for this step; None for a deterministic step. A wrapper
+                must pass its cells this key, or keys that `jax.random.split` or
+                `fold_in` derive from it. Masks that are drawn once per run then stay
+                the same for the whole run.
 
         Returns:
             `(output, new_state)`; the state keeps its structure, shapes and dtypes.
         """
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps at once, with the values and gradients of a scan over `apply`.
+        """Runs all steps at once, with the results and gradients of a scan of `apply`.
 
-        A driver calls this first, and scans `apply` if it raises `DeclinedError`, as it
-        does here. A cell with nothing faster than the scan does not override it. It is
-        not called for a subclass that overrides `apply` alone.
+        A driver calls this method first and falls back to scanning `apply` if it raises
+        `DeclinedError`, as the base class does. Override it if the cell has something
+        faster than the scan. A subclass that overrides only `apply` is always scanned.
 
         Args:
             params: Parameters as `init` returns them.
-            run: The inputs of all steps, the initial state, and which steps there are.
+            run: The inputs of all steps, the initial state and the time axis.
 
         Returns:
-            `(outputs, state)`: the outputs of all steps along the same axis, zeros in
-            rows that are not alive; the state after each row's last step. If
-            `run.steps.returns_states`, the outputs are pairs `(output, new_state)` of
-            all steps.
+            `(outputs, state)`: the outputs of all steps, time along the same axis as in
+            the inputs, zeros in finished rows; and the state after each row's last
+            step. If `run.steps.returns_states`, the outputs are pairs
+            `(output, new_state)` of all steps.
 
         Raises:
-            DeclinedError: If this cell cannot run these steps at once; the message is
-                the reason.
+            DeclinedError: If this cell cannot run these steps at once. The message
+                gives the reason.
         """
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
     @hints_at_missing_params
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
-        """The cell together with its parameters, which is what drivers take.
+        """Binds the cell to its parameters; drivers require a bound cell.
 
         Args:
-            params: Parameters as `init` returns them, or those of a checkpoint under
-                the same names.
+            params: Parameters as `init` returns them, or from a checkpoint with the
+                same names.
             key: The random key of one run, for cells that draw random numbers. None
                 for a deterministic run.
 
         Raises:
-            TypeError: If `key` is not a random key, or a hyper-parameter is not
+            TypeError: If `key` is not a random key, or a hyperparameter is not
                 hashable.
             ValueError: If `key` is an array of keys.
         """
@@ -161,8 +160,8 @@ class RNNCell(Hyperparameters, abc.ABC):
             hash(self)
         except TypeError as error:
             raise TypeError(
-                f"{name}: hyper-parameters must be hashable: {error}. Use tuples for "
-                "lists, and put arrays into the parameters."
+                f"{name}: hyperparameters must be hashable: {error}. Use tuples "
+                "instead of lists, and put arrays into the parameters."
             ) from None
         if key is not None:
             check_key(name, key)
@@ -175,18 +174,18 @@ class RNNCell(Hyperparameters, abc.ABC):
             raise TypeError(
                 f"{name}: a cell must be bound before it is called, got an unbound "
                 f"{name}. Call `cell.bind(params)(inputs, state)`, or "
-                "`cell.apply(params, inputs, state)`; `cell.init` makes parameters."
+                "`cell.apply(params, inputs, state)`. `cell.init` creates parameters."
             )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """A state of zeros, of the structure of `state_size`.
+        """A state of zeros with the structure of `state_size`.
 
         Args:
             batch_size: The number of rows, an int or an integer scalar array.
             dtype: The dtype of every leaf.
 
         Returns:
-            Each leaf `[batch_size, *size]`.
+            The state, each leaf `[batch_size, *size]`.
 
         Raises:
             TypeError: If `batch_size` is not an integer.
@@ -206,8 +205,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.
-            batch_size: The number of rows; if `inputs` are given, theirs or None.
-            dtype: The dtype of the state; if `inputs` are given, theirs or None.
+            batch_size: The number of rows; optional with `inputs`, which it must match.
+            dtype: The state's dtype; optional with `inputs`, which it must match.
 
         Raises:
             TypeError: If `batch_size` is not an integer.
@@ -225,28 +224,28 @@ class RNNCell(Hyperparameters, abc.ABC):
 
 
 def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
-    """The `apply_sequence` of a cell that would inherit one of another `apply`."""
+    """The `apply_sequence` of a cell that overrides only `apply`."""
     raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BoundOnlyCell(RNNCell):
-    """A cell around a module that was constructed with its parameters."""
+    """A cell that wraps a module which already has its parameters."""
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Refused: `as_cell` has bound the parameters.
+        """Unsupported, because `as_cell` has already bound the parameters.
 
         Raises:
             ValueError: Always.
         """
         raise ValueError(
-            "init: this cell has its parameters already, those that `as_cell` bound. "
-            "Run it as it is: `jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
+            "init: this cell already has its parameters, which `as_cell` bound. Run it "
+            "directly: `jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
         )
 
 
 def scope_name(cell: RNNCell) -> str:
-    """The name of a cell in profiles and checkpoints, which is TensorFlow's."""
+    """The cell's name in profiles and checkpoints, as in TensorFlow."""
     return getattr(cell, "name", None) or snake_case(type(cell).__name__)
 
 
@@ -264,15 +263,15 @@ def snake_case(name: str) -> str:
 
 
 def _as_batch_size(batch_size: Any) -> Any:
-    """The batch size as an int; a symbolic dimension of `jax.export` unchanged."""
+    """The batch size as an int, or a symbolic dimension of `jax.export`."""
     fix = "It is the number of rows of the inputs."
     check_given("zero_state", "batch_size", batch_size, fix, what="known")
-    fix = "Shapes are static under jit: pass `x.shape[0]`, or name `static_argnames`."
+    fix = "Shapes are static under jit: pass `x.shape[0]`, or use `static_argnames`."
     return as_axis_size("zero_state", "batch_size", batch_size, fix)
 
 
 def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
-    """The batch size and dtype of `inputs`, if the arguments do not contradict them."""
+    """The batch size and dtype of `inputs`, after a check of the other arguments."""
     no_leaf: Any = ("inputs", None)
     name, leaf = next(named_leaves("inputs", inputs), no_leaf)
     caller = "get_initial_state"
@@ -287,7 +286,7 @@ def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DT
     for argument, (value, of_inputs) in pairs.items():
         if value != of_inputs:
             raise ValueError(
-                f"{caller}: `{argument}` must be that of `{name}`, {of_inputs}, got "
-                f"{value}. Leave it out."
+                f"{caller}: `{argument}` must match `{name}` ({of_inputs}), got "
+                f"{value}. Omit the argument."
             )
     return leaf.shape[0], leaf_dtype

@@ -20,7 +20,7 @@ class BasicRNNCell(VectorStateCell):
 
     Attributes:
         activation: None for tanh, the name of a Keras activation, or a function
-            defined at module level (a new lambda is a new cell, compiled again).
+            defined at module level (each new lambda is compiled again).
 
     Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
     """

@@ -1,4 +1,4 @@
-"""A cell together with its parameters."""
+"""A cell with its parameters."""
 
 import dataclasses
 from typing import Any
@@ -16,18 +16,19 @@ from .._time.run import Run
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BoundCell:
-    """A cell with its parameters: a pytree that is called as TensorFlow's cells are.
+    """A cell with its parameters: a pytree that is called like a TensorFlow cell.
 
-    Its leaves are the parameters (and the key, if any); the cell is static. So it can
-    be passed to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if it has no key, to
-    `jax.grad` and `optax`. Two with equal cells share one compilation.
-    `cell.bind(params, key)` creates one.
+    The leaves are the parameters (and the key, if any); the cell is static. You can
+    therefore pass a bound cell to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if it
+    has no key, to `jax.grad` and `optax`. Bound cells with equal cells share one
+    compilation. Create one with `cell.bind(params, key)`.
 
     Attributes:
-        cell: The hyper-parameters.
+        cell: The hyperparameters.
         params: Nested dicts of arrays, as `cell.init` returns them.
         key: The random key of one run, or None for a deterministic run. Keys have no
-            gradient: differentiate with respect to `params`, and bind inside the loss.
+            gradient, so differentiate with respect to `params` and call `bind` inside
+            the loss.
     """
 
     params: Params
@@ -37,11 +38,11 @@ class BoundCell:
     def __call__(
         self, inputs: PyTree, state: PyTree, scope: str | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step: `(output, new_state)`, each leaf `[batch, ...]`.
+        """Runs one step; returns `(output, new_state)`, each leaf `[batch, ...]`.
 
         Args:
             inputs: One step of inputs, `[batch, depth]` or a nest.
-            state: A state of the structure of `state_size`.
+            state: A state with the structure of `state_size`.
             scope: A name for the step's operations in profiles.
 
         Raises:
@@ -54,11 +55,11 @@ class BoundCell:
             return self(inputs, state)
 
     def start(self, state: PyTree) -> PyTree:
-        """The state before the first step; see `RNNCell.start`."""
+        """Prepares the state for the first step; see `RNNCell.start`."""
         return self.cell.start(self.params, state)
 
     def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps at once; see `RNNCell.apply_sequence`."""
+        """Runs all steps at once; see `RNNCell.apply_sequence`."""
         if self.key is not None:
             start = run.steps.offset
             run = run.replace(keys=lambda t: cell_keys.at_step(self.key, start + t))
@@ -69,15 +70,15 @@ class BoundCell:
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
-        """The cell with the keys of step `t`, which it draws from as in a driver.
+        """The cell with the random key of step `t`, as a driver would use it.
 
         Raises:
-            TypeError: If `t` is not an integer, or an integer scalar array.
-            ValueError: If it is an int outside `[0, 2**31)`.
+            TypeError: If `t` is neither an integer nor an integer scalar array.
+            ValueError: If `t` is an int outside `[0, 2**31)`.
         """
         is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
         if not is_scalar:
-            as_count("at_step", "t", t, 0, "It is the number of a step.")
+            as_count("at_step", "t", t, 0, "It is the index of a step.")
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property
@@ -94,8 +95,8 @@ class BoundCell:
         """A state of zeros, each leaf `[batch_size, ...]` of `dtype`.
 
         Raises:
-            TypeError: As `RNNCell.zero_state`.
-            ValueError: As `RNNCell.zero_state`.
+            TypeError: See `RNNCell.zero_state`.
+            ValueError: See `RNNCell.zero_state`.
         """
         return self.cell.zero_state(batch_size, dtype)
 
@@ -108,7 +109,7 @@ class BoundCell:
         """The zero state, sized by `inputs` or by `batch_size` and `dtype`.
 
         Raises:
-            TypeError: As `RNNCell.get_initial_state`.
-            ValueError: As `RNNCell.get_initial_state`.
+            TypeError: See `RNNCell.get_initial_state`.
+            ValueError: See `RNNCell.get_initial_state`.
         """
         return self.cell.get_initial_state(inputs, batch_size, dtype)

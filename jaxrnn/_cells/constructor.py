@@ -1,4 +1,4 @@
-"""Cells as users of other libraries make them, with hints at what to pass instead."""
+"""Constructor errors that suggest replacements for arguments of other libraries."""
 
 import functools
 import inspect
@@ -12,29 +12,29 @@ R = TypeVar("R")
 
 
 class _Signature:
-    """The signature of `__init__`, in place of that of `__new__`, for `inspect`."""
+    """Gives `inspect` the signature of `__init__` instead of `__new__`."""
 
     def __get__(self, cell: Any, cls: type) -> inspect.Signature:
-        if cell is not None:  # An object's signature is that of its call.
+        if cell is not None:  # For an object, `inspect` reads `__call__`.
             raise AttributeError("__signature__")
         _, *parameters = inspect.signature(cls.__init__).parameters.values()
         return inspect.Signature(parameters)
 
 
 class HintsAtArguments:
-    """A class whose constructor says what to pass in place of unknown arguments."""
+    """A class whose constructor suggests replacements for unknown arguments."""
 
     _elsewhere: ClassVar[Mapping[str, str]] = {}
-    """Where arguments of TensorFlow's constructor are here: the end of the error."""
+    """Maps arguments of TensorFlow's constructor to the end of the error message."""
 
     if not TYPE_CHECKING:  # Type checkers read `__init__`.
         __signature__ = _Signature()
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-            """A new object, for `__init__`.
+            """Checks the names of the arguments, then creates an object.
 
             Raises:
-                TypeError: If an argument is not known.
+                TypeError: If an argument is unknown.
             """
             if kwargs:
                 _check(cls, kwargs)
@@ -51,7 +51,7 @@ def _check(cls: type[HintsAtArguments], kwargs: Mapping[str, Any]) -> None:
 
 
 def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
-    """The method; it says where parameters come from if it is given none."""
+    """Makes `bind` explain where to get parameters if it is called without any."""
 
     @functools.wraps(bind)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -59,7 +59,7 @@ def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
             name = type(args[0]).__name__ if args else "RNNCell"
             raise TypeError(
                 f"{name}: `bind` needs `params`, which `cell.init("
-                "key, inputs)` makes for one step of inputs."
+                "key, inputs)` creates from one step of inputs."
             )
         return bind(*args, **kwargs)
 

@@ -22,20 +22,20 @@ class FunctionCell(RNNCell):
 
     Attributes:
         fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure and
-            defined at module level (a new lambda is a new cell, compiled again). Pass
-            the arrays that it needs in `params`, as `cell.bind({..., "memory": m})`:
-            outside of jit, a cell whose function reads arrays, or attributes of an
-            object, is compiled on every call, since those may have changed. If it
-            reads `self` of an `nnx.Module`, make the cell in `__call__`: one that is
-            made in `__init__` reads the original module, while nnx differentiates a
-            copy, and all gradients are zero.
+            defined at module level (each new lambda is compiled again). Pass the
+            arrays that it needs in `params`, for example
+            `cell.bind({..., "memory": m})`. Outside jit, a function that reads other
+            arrays, or attributes of an object, is compiled on every call, since these
+            may have changed. If `fn` reads `self` of an `nnx.Module`, create the cell
+            in `__call__`. A cell created in `__init__` reads the original module while
+            nnx differentiates a copy, so all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
-        init_fn: `init_fn(key, inputs, dtype) -> params`, a nest of arrays: dicts, lists
-            or tuples of them, or one array; None for no parameters.
+        init_fn: `init_fn(key, inputs, dtype) -> params`, which returns one array or
+            nested dicts, lists or tuples of arrays; None for no parameters.
 
     Raises:
-        TypeError: If `fn` or `init_fn` is not a function, or a size is of the wrong
-            kind; if `fn` does not take three arguments and `key`.
+        TypeError: If `fn` or `init_fn` is not a function, if `fn` does not accept three
+            arguments and `key`, or if a size has the wrong type.
         ValueError: If a size is None or negative.
 
     Example:
@@ -60,12 +60,12 @@ class FunctionCell(RNNCell):
         for name in ("state_size", "output_size"):
             with error_note(f"FunctionCell: raised by `{name}`."):
                 size_shapes(size := getattr(self, name), name)
-            copied = jax.tree.map(lambda n: n, size)  # What was given may change.
+            copied = jax.tree.map(lambda n: n, size)  # The caller may change `size`.
             set_field(self, **{name: copied})
         _check_takes_key(self.fn)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters that `init_fn` returns; without one, none.
+        """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -77,7 +77,7 @@ class FunctionCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step: the result of `fn`.
+        """Runs one step: calls `fn`.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -87,19 +87,21 @@ class FunctionCell(RNNCell):
             return self.fn(params, inputs, state, key=key)
         except KeyError as error:
             if self.init_fn is None and not params:
-                error.add_note("FunctionCell: `params` is empty, as `init_fn` is None.")
+                error.add_note(
+                    "FunctionCell: `params` is empty because `init_fn` is None."
+                )
             raise
 
 
 def _check_takes_key(fn: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # Not known for every callable object.
+    except (TypeError, ValueError):  # Some callables have no signature.
         return
     try:
         signature.bind(None, None, None, key=None)
     except TypeError as error:
         raise TypeError(
-            "FunctionCell: `fn` must take (params, inputs, state, key=None), got a "
-            f"function of {signature}: {error}. Give it a `key`, used or not."
+            "FunctionCell: `fn` must accept (params, inputs, state, key=None), got "
+            f"the signature {signature}: {error}. Add `key`, even if it is unused."
         ) from None

@@ -1,4 +1,4 @@
-"""Gated recurrent units, which reset the state before or after the product."""
+"""Gated recurrent units that reset the state before or after the product."""
 
 import dataclasses
 from typing import Any, final
@@ -27,7 +27,7 @@ class GRUCell(VectorStateCell):
 
     Attributes:
         kernel_initializer: For both kernels; None for Glorot uniform.
-        bias_initializer: For both biases; None for 1 in the gates and 0 in the
+        bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
 
     Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
@@ -45,7 +45,7 @@ class GRUCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates; then the candidate, from the reset state."""
+        """The gates, then the candidate from the reset state."""
         size, (kernel, bias) = self.num_units, kernel_and_bias(self)
         new = Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1)
         return _stage_of_gates(self), new
@@ -70,17 +70,17 @@ class CudnnCompatibleGRUCell(VectorStateCell):
                           + r * (h hidden_projection/kernel + hidden_projection/bias))
         h'   = u * h + (1 - u) * c
 
-    This is the GRU of cuDNN, PyTorch and Flax, and the default of Keras. `GRUCell`
-    resets before the product; weights of one do not fit the other.
+    This is the GRU of cuDNN, PyTorch and Flax, and the default in Keras. `GRUCell`
+    resets the state before the product, so the two cells cannot exchange weights.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
-    under `candidate`: `input_projection/kernel` `[I, H]`, `hidden_projection/kernel`
-    `[H, H]`, and a `bias` `[H]` of each.
+    under `candidate`, `input_projection/kernel` `[I, H]` and `hidden_projection/kernel`
+    `[H, H]`, each with a `bias` `[H]`.
 
     Attributes:
         kernel_initializer: For all kernels; None for Glorot uniform.
-        bias_initializer: For all biases; None for 1 in the gates and 0 in the
+        bias_initializer: For all biases; None for ones in the gates and zeros in the
             candidate.
 
     Source: arXiv:1406.1078v1; `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`.
@@ -99,7 +99,7 @@ class CudnnCompatibleGRUCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates; the candidate's product of the inputs; that of the state."""
+        """The gates, then the candidate's products of the inputs and of the state."""
         size, (kernel, bias) = self.num_units, kernel_and_bias(self)
         candidate = "candidate/input_projection", "candidate/hidden_projection"
         return (
@@ -110,7 +110,7 @@ class CudnnCompatibleGRUCell(VectorStateCell):
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
-        no_operand = state[:, :0]  # The next product is of the inputs alone.
+        no_operand = state[:, :0]  # The next product reads only the inputs.
         return no_operand, (r, u, state)
 
     def _project_inputs(self, params: Params, z: Array, carry: Any) -> Updated:

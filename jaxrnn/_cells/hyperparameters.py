@@ -1,4 +1,4 @@
-"""Hyper-parameters: checks that normalize them, and cells that compare by them."""
+"""Hyperparameters: checks, normalization, and comparison of cells by value."""
 
 import copy
 import dataclasses
@@ -26,32 +26,32 @@ Check = Callable[[str, str, Any], Any]
 
 
 def set_common_fields(cell: Any) -> None:
-    """Checks and normalizes the bools of a cell, and the fields that several have."""
+    """Checks and normalizes the bools of a cell and the fields that cells share."""
     set_bools(cell)
     names = {field.name for field in dataclasses.fields(cell)}
     check_fields(cell, **{name: _COMMON[name] for name in _COMMON if name in names})
-    if "num_heads" in names:  # They divide the units.
+    if "num_heads" in names:  # Raises if they do not divide the units.
         head_size(cell)
 
 
 def check_fields(cell: Any, **checks: Check) -> None:
-    """Checks and normalizes fields, each by its own check."""
+    """Checks and normalizes each field with the check of the same name."""
     for name, check in checks.items():
         value = getattr(cell, name)
         try:
             set_field(cell, **{name: check(type(cell).__name__, name, value)})
         except (TypeError, ValueError) as error:
             if _may_be_units(cell, name, value):
-                fix = f"give `{type(cell).__name__}({value})` for {value} units."
+                fix = f"use `{type(cell).__name__}({value})` for {value} units."
                 text = f"{error} The depth of the inputs is not an argument: {fix}"
                 error.args = (text,)
             raise
 
 
 def _may_be_units(cell: Any, name: str, value: Any) -> bool:
-    """Whether a field may hold the units of a cell that was given a depth first.
+    """Whether a field may hold the units because the depth was passed first.
 
-    So it is in `LSTMCell(depth, units)` of PyTorch and Equinox.
+    PyTorch and Equinox use this order: `LSTMCell(depth, units)`.
     """
     first, second, *_ = [field.name for field in dataclasses.fields(cell)] + ["", ""]
     is_number = isinstance(value, int) and not isinstance(value, bool)
@@ -59,13 +59,13 @@ def _may_be_units(cell: Any, name: str, value: Any) -> bool:
 
 
 def set_bools(cell: Any) -> None:
-    """Checks the fields whose default is True or False: they must be bools."""
+    """Checks that the fields whose default is True or False are bools."""
     fields = [f.name for f in dataclasses.fields(cell) if isinstance(f.default, bool)]
     check_fields(cell, **dict.fromkeys(fields, arguments.as_bool))
 
 
 def set_field(cell: Any, **fields: Any) -> None:
-    """Sets fields of a frozen dataclass; for `__post_init__` alone."""
+    """Sets fields of a frozen dataclass; only for `__post_init__`."""
     for name, value in fields.items():
         object.__setattr__(cell, name, value)
 
@@ -76,8 +76,8 @@ def check_number(
     """The number `value` as a float.
 
     Raises:
-        TypeError: If it is not a number; an array would not be hashable.
-        ValueError: If it is not in `[low, high]`.
+        TypeError: If `value` is not a number; an array would not be hashable.
+        ValueError: If `value` is not in `[low, high]`.
     """
     try:
         if is_traced(value) or isinstance(value, str | bool | None) or jnp.ndim(value):
@@ -86,7 +86,7 @@ def check_number(
     except (TypeError, ValueError):
         raise TypeError(
             f"{cell}: `{name}` must be a number, got {describe(value)}. "
-            "Hyper-parameters are static: make a cell for each value."
+            "Hyperparameters are static: create a cell for each value."
         ) from None
     if not low <= number <= high:
         raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
@@ -94,17 +94,17 @@ def check_number(
 
 
 def optional(check: Check) -> Check:
-    """The check of a field that may be None as well."""
+    """The check of a field that may also be None."""
     return lambda *args: None if args[-1] is None else check(*args)
 
 
 def as_size(caller: str, name: str, value: Any) -> int:
-    """A number of units; there may be none."""
+    """Checks that the value is an integer of at least 0."""
     return as_count(caller, name, value, 0, "")
 
 
 def as_string(caller: str, name: str, value: Any) -> str:
-    """A string."""
+    """Checks that the value is a string."""
     return arguments.check_instance(caller, name, value, str, "a string")
 
 
@@ -122,7 +122,7 @@ def _as_floating(caller: str, name: str, value: Any) -> DType:
 as_function: Check = arguments.check_function
 _activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
 _initializer = optional(_as_initializer)
-# The fields that mean the same in all cells; `CommonFields` describes them.
+# These fields mean the same in all cells; `CommonFields` describes them.
 _COMMON: dict[str, Check] = {
     "num_units": as_size,
     "num_heads": as_count,
@@ -146,11 +146,11 @@ def set_counts(
     most: int = INT32_MAX,
     fix: str = "",
 ) -> None:
-    """Checks fields that are integers; None is for those of which it is the default.
+    """Checks that fields are integers; None is allowed if it is the default.
 
     Raises:
-        TypeError: If one is not an integer.
-        ValueError: If one is not in `[least, most]`.
+        TypeError: If a field is not an integer.
+        ValueError: If a field is not in `[least, most]`.
     """
     _set(
         cell,
@@ -162,17 +162,17 @@ def set_counts(
 def set_numbers(
     cell: Any, *names: str, low: float = -math.inf, high: float = math.inf
 ) -> None:
-    """Checks fields that are numbers; None is for those of which it is the default.
+    """Checks that fields are numbers; None is allowed if it is the default.
 
     Raises:
-        TypeError: If one is not a number.
-        ValueError: If one is not in `[low, high]`.
+        TypeError: If a field is not a number.
+        ValueError: If a field is not in `[low, high]`.
     """
     _set(cell, names, functools.partial(check_number, low=low, high=high))
 
 
 def set_functions(cell: Any, *names: str) -> None:
-    """Raises TypeError unless these fields are functions, or None by default."""
+    """Checks that fields are functions; None is allowed if it is the default."""
     _set(cell, names, as_function)
 
 
@@ -184,25 +184,25 @@ def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
 
 
 class CommonFields:
-    """The part of a cell that checks and describes the fields that many cells have.
+    """A mixin that checks and describes the fields that many cells share.
 
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order, and
-    describes those that are not described here.
+    It is not a dataclass. Each cell declares its fields in TensorFlow's order, and
+    describes only the fields that are not described here.
 
     Attributes:
         num_units: `H`, at least 0.
-        forget_bias: Added to f at each step; not part of the stored bias.
+        forget_bias: Added to f at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For the kernel; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default that of the class.
+        name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a number is out of its range, an activation is not known, or
-            `dtype` is not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating.
     """
 
     def __post_init__(self) -> None:
@@ -210,10 +210,10 @@ class CommonFields:
 
 
 def head_size(cell: Any) -> int:
-    """The number of units of each of the `num_heads`.
+    """The number of units in each of the `num_heads` heads.
 
     Raises:
-        ValueError: If that does not divide `num_units`.
+        ValueError: If `num_heads` does not divide `num_units`.
     """
     name, units, heads = type(cell).__name__, cell.num_units, cell.num_heads
     what, fix = f"`num_units`, {units}", f"Choose a multiple of {heads} units."
@@ -223,10 +223,10 @@ def head_size(cell: Any) -> int:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Hyperparameters(HintsAtArguments):
-    """A dataclass that compares by class and value, as static arguments of jit must.
+    """A dataclass compared by class and value, as static arguments of jit must be.
 
-    Attributes that a subclass sets without being a dataclass itself count as well. The
-    docstring of a subclass describes the fields that its base classes do not describe.
+    A subclass need not be a dataclass: the attributes that it sets are compared too.
+    Its docstring describes only the fields that its base classes do not describe.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -234,19 +234,19 @@ class Hyperparameters(HintsAtArguments):
         inherit_docs(cls)
 
     def __eq__(self, other: object) -> bool:
-        """By class and value; 1 and True differ, since their programs may differ."""
+        """Compares class and values. 1 and True differ, because their programs may."""
         return type(self) is type(other) and self._value() == other._value()  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
         return hash(self._value())
 
     def __repr__(self) -> str:
-        """The values that differ from their defaults; functions by their names."""
+        """Lists the values that differ from their defaults; functions by name."""
         parts = []
         for name, field in self._attributes().items():
             value = getattr(self, name)
             if field is not None:
-                # Typed, as NumPy's dtype float64 is equal to None.
+                # Types are compared too, since NumPy's dtype float64 equals None.
                 is_default = as_typed(value) == as_typed(field.default)
                 if is_default or not (field.repr and field.compare):
                     continue
@@ -254,12 +254,12 @@ class Hyperparameters(HintsAtArguments):
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
-        # Deep copies of functions would not be equal: share the functions.
+        # A copied function would not equal the original, so share all values.
         memo[id(self)] = twin = copy.copy(self)
         return twin
 
-    # Pickles refer to activations by name: pickle does not find wrapped functions of
-    # JAX, and those of a private module may move.
+    # A pickle stores activations by name, because pickle cannot find JAX's wrapped
+    # functions, and functions of a private module may move.
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
         names = {id(function): name for name, function in ACTIVATIONS.items()}
         fields = vars(self).items()
@@ -278,7 +278,7 @@ class Hyperparameters(HintsAtArguments):
         return tuple((name, as_typed(getattr(self, name))) for name in names)
 
     def _attributes(self) -> dict[str, dataclasses.Field | None]:
-        """The names of all hyper-parameters, each with its field or None."""
+        """The names of all hyperparameters, each with its field or None."""
         attributes: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
         for name in getattr(self, "__dict__", {}):
             if not isinstance(getattr(type(self), name, None), cached_property):

@@ -1,19 +1,19 @@
-"""Docstrings of dataclasses, which need not repeat those of their base classes."""
+"""Docstrings of dataclasses, completed from their base classes."""
 
 import inspect
 import re
 
 
 def inherit_docs(cls: type) -> None:
-    """Completes the docstring of a new dataclass from those of its base classes.
+    """Completes the docstring of a new dataclass from its base classes.
 
-    In the source a class describes the fields that its base classes do not describe.
-    `help` and the documentation show all fields, in the order of the constructor's
-    arguments. A class without a section `Raises` has the section of a base class.
+    In the source, a class describes only the fields that its base classes do not. Its
+    completed docstring lists all fields in the order of the constructor's arguments. A
+    class without a `Raises` section inherits the section of a base class.
     """
     try:
         own_fields = list(inspect.get_annotations(cls))
-    except NameError:  # From Python 3.14 on, where an annotation is defined later.
+    except NameError:  # From Python 3.14 on, an annotation may be defined later.
         return
     if not cls.__doc__:
         return
@@ -32,13 +32,13 @@ def inherit_docs(cls: type) -> None:
 
 
 def _sections(cls: type) -> dict[str, str]:
-    """The sections of a docstring by their headings; the text before them by ""."""
+    """Maps headings to sections of a docstring, and "" to the text before them."""
     doc = inspect.cleandoc(cls.__doc__ or "")
     text, *sections = re.split(r"\n\n(?=[A-Z]\w+:\n|Source:)", doc)
     return {"": text} | {section.partition(":")[0]: section for section in sections}
 
 
 def _entries(section: str) -> dict[str, str]:
-    """The lines of a section about each name."""
+    """Maps each name to the lines of a section that describe it."""
     entries = re.split(r"\n(?=    \w)", section)[1:]
     return {entry.partition(":")[0].strip(): entry for entry in entries}

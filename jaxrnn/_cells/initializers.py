@@ -1,4 +1,4 @@
-"""TensorFlow's default initializers, and parameters from their specs."""
+"""TensorFlow's default initializers, and parameters created from specs."""
 
 import abc
 import dataclasses
@@ -19,14 +19,14 @@ from .base import snake_case
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """`U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
 
-    Both fans of a vector are its size; `jax.nn.initializers` refuses vectors.
+    Both fans of a vector are its size. `jax.nn.initializers` does not accept vectors.
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"the default initializer must have a floating dtype, got {dtype}. Pass an "
-            "initializer for that dtype."
+            f"the default initializer requires a floating dtype, got {dtype}. Pass an "
+            "initializer that supports it."
         )
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
@@ -38,14 +38,14 @@ class ParamSpec:
 
     Attributes:
         shape: The shape.
-        initializer: `initializer(key, shape, dtype) -> array`, as those of
-            `jax.nn.initializers` and `jaxrnn.initializers`.
-        input_rows: How many leading rows of a kernel multiply the inputs; None if it is
-            no kernel. Initializers by part read this.
+        initializer: `initializer(key, shape, dtype) -> array`, for example from
+            `jax.nn.initializers` or `jaxrnn.initializers`.
+        input_rows: How many leading rows of a kernel multiply the inputs; None if the
+            parameter is not a kernel. `jaxrnn.initializers.by_part` reads it.
         blocks: The number of equal blocks of columns; see `Stage`.
 
     Raises:
-        TypeError: If `shape` is not a tuple of integers, or `initializer` not a
+        TypeError: If `shape` is not a tuple of integers, or `initializer` is not a
             function.
         ValueError: If a size is negative.
     """
@@ -66,11 +66,11 @@ class ParamSpec:
 
 @dataclasses.dataclass(frozen=True)
 class PartInitializer(abc.ABC):
-    """An initializer that reads how a parameter is divided among inputs and gates."""
+    """An initializer that depends on how inputs and gates divide a parameter."""
 
     @property
     def name(self) -> str:
-        """That of the function of `jaxrnn.initializers` which makes it."""
+        """The name of the function in `jaxrnn.initializers` that creates it."""
         return snake_case(type(self).__name__.removeprefix("_"))
 
     def __repr__(self) -> str:
@@ -79,21 +79,21 @@ class PartInitializer(abc.ABC):
 
     @abc.abstractmethod
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        """The parameter."""
+        """Draws the parameter."""
 
     def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return self.make(key, ParamSpec(shape, self), dtype)
 
 
 def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-    """An array of the shape of `spec`, whose own initializer does not matter."""
+    """Draws an array for `spec` from `initializer`; `spec.initializer` is ignored."""
     if isinstance(initializer, PartInitializer):
         return initializer.make(key, spec, dtype)
     return initializer(key, spec.shape, dtype)
 
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
-    """The initializer of a bias: that of an initializer by part, or the default."""
+    """The `bias` of a `by_part` kernel initializer if it has one, or the default."""
     by_part = isinstance(kernel, PartInitializer)
     return (getattr(kernel, "bias", None) if by_part else None) or default
 
@@ -101,17 +101,17 @@ def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
 def kernel_and_bias(
     cell: Any, kernel: Initializer = glorot_uniform, bias: Initializer = zeros
 ) -> tuple[Initializer, Initializer]:
-    """The initializers that a cell was given, or these in their place."""
+    """The kernel and bias initializers of a cell, with these defaults."""
     kernel = cell.kernel_initializer or kernel
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 
 
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
-    """The parameters of nested dicts of `ParamSpec`, each from a separate key.
+    """Creates parameters from nested dicts of `ParamSpec`, each from a separate key.
 
     Raises:
         TypeError: If an initializer does not return an array of the requested shape, or
-            a leaf is no `ParamSpec`.
+            a leaf is not a `ParamSpec`.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
@@ -127,9 +127,9 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
         ):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
-            fix = "Call those of jax.nn.initializers first: `orthogonal()`."
+            fix = "Call functions of jax.nn.initializers first: `orthogonal()`."
             raise TypeError(
-                f"the initializer of `{name}` must make an array {spec.shape}, got "
+                f"the initializer of `{name}` must return an array {spec.shape}, got "
                 f"{describe(leaf)}. {fix if callable(leaf) else ''}".rstrip()
             )
         return jnp.asarray(leaf, dtype)

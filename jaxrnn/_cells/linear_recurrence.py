@@ -1,4 +1,4 @@
-"""Cells whose state is multiplied by no kernel: `h' = a * h + b`."""
+"""Cells that update their state element-wise: `h' = a * h + b`."""
 
 import abc
 import dataclasses
@@ -18,27 +18,28 @@ from .initializers import ParamSpec, kernel_and_bias
 from .specs_cell import ParallelCell, VectorState
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
-"""`(a, b, rest)`, of the new state `a * h + b` and of the output."""
+"""`(a, b, rest)`: the new state is `a * h + b`; the output may also use `rest`."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LinearRecurrenceCell(ParallelCell):
-    """A cell whose new state is `a * h + b`, with a and b of the inputs alone.
+    """A cell with the new state `a * h + b`; a and b depend only on the inputs.
 
-    A subclass has `param_specs`, `coefficients` and, unless its output is its state,
-    `output`; `init` and `apply` follow from them. So does `apply_sequence`: over whole
-    sequences products and gates are computed for many steps at once, and the states by
-    a loop of one multiplication a step (on CPUs), or by a tree of steps.
+    A subclass defines `param_specs` and `coefficients`, and also `output` if the output
+    is not the state. `init`, `apply` and `apply_sequence` are derived from them. Over
+    whole sequences, products and gates are computed for many steps at once. The states
+    are then computed by a loop with one multiplication per step on CPUs, and by a
+    parallel tree of steps elsewhere.
 
-    Inputs are `[batch, depth]` and floating; parameters and outputs have their dtype.
-    The state is `[batch, units]`, or a `ComplexState` of two such arrays, and may be
-    wider than the inputs. `a * h + b` is computed in at least float32; a and b have the
-    precision of `coefficients`, which should cast as below: in bfloat16, `sigmoid(7)`
-    is 1. For long sequences `|a|` must not exceed 1: in parallel, products of many of
-    them are formed.
+    Inputs are floating arrays `[batch, depth]`; parameters and outputs have their
+    dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays, and
+    may be wider than the inputs. `a * h + b` is computed in at least float32.
+    `coefficients` should also compute in at least float32, because `sigmoid(7)` is 1 in
+    bfloat16. `|a|` must not exceed 1 in long sequences, because the tree multiplies
+    many factors.
 
     Example:
-        A leaky average, which decays at a learned rate.
+        A leaky average that decays at a learned rate.
 
         >>> import dataclasses, jax, jax.numpy as jnp, jaxrnn
         >>> zeros = jax.nn.initializers.zeros
@@ -62,25 +63,25 @@ class LinearRecurrenceCell(ParallelCell):
 
     @abc.abstractmethod
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
 
     @abc.abstractmethod
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """`(a, b, rest)` of one step, which treats each row separately.
+        """Computes `(a, b, rest)` of one step; must treat each row separately.
 
         Args:
             params: The parameters.
-            inputs: `[batch, depth]`.
+            inputs: One step of inputs, `[batch, depth]`.
 
         Returns:
-            The factor of the state and what is added to it, `[batch, units]`, or
-            `[1, units]` if they are the same for all rows; what `output` needs of the
-            inputs besides the state, each leaf `[batch, ...]`, or None. Compute the
-            first two in at least float32, whatever the dtype of the inputs.
+            `a` and `b`: the factor and the addend of the state, `[batch, units]`, or
+            `[1, units]` if all rows share them. Compute both in at least float32,
+            whatever the dtype of the inputs. `rest`: values that `output` needs in
+            addition to the state, each leaf `[batch, ...]`, or None.
         """
 
     def output(self, params: Params, state: Element, rest: PyTree) -> Array:
-        """The output of one step, `[batch, size]`, from the state after it."""
+        """The output of one step, `[batch, size]`, from the new state."""
         return state
 
     def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Any, Any]:
@@ -94,11 +95,11 @@ class LinearRecurrenceCell(ParallelCell):
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
     ) -> Coefficients:
-        """`coefficients`, of the shape of the state and the dtype of the arithmetic.
+        """`coefficients`, broadcast to the state and cast to at least float32.
 
         Raises:
-            ValueError: If `coefficients` returns something else than three values, or a
-                shape that is not that of the state.
+            ValueError: If `coefficients` does not return three values, or a shape does
+                not fit the state.
             TypeError: If it returns complex arrays.
         """
         name = type(self).__name__
@@ -119,26 +120,26 @@ class LinearRecurrenceCell(ParallelCell):
         return jax.tree.map(lambda y: y.astype(dtype), output)
 
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
-        """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
+        """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
         like = widened(state)
         must = f"{type(self).__name__}: `coefficients` must return"
         if jax.tree.structure(x) != jax.tree.structure(like):
             raise ValueError(
-                f"{must} a and b of the structure of the state, "
+                f"{must} a and b with the structure of the state, "
                 f"{describe_leaves(state)}, got {describe(x)}."
             )
 
         def fit(x: Any, h: Array) -> Array:
             if jnp.iscomplexobj(x):
                 raise TypeError(
-                    f"{must} real arrays, got {describe(x)}. Complex a and b are a "
-                    "`ComplexState` of arrays, as the state is."
+                    f"{must} real arrays, got {describe(x)}. For a complex state, "
+                    "return each of a and b as a `ComplexState` of real arrays."
                 )
             x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
                 return jnp.broadcast_to(x, shape)
             except ValueError:
-                want = f"a and b of the shape of the state, {shape}"
+                want = f"a and b with the shape of the state, {shape}"
                 raise ValueError(f"{must} {want}, got {describe(x)}.") from None
 
         return jax.tree.map(fit, x, like)
@@ -149,7 +150,7 @@ class VectorRecurrenceCell(VectorState, LinearRecurrenceCell):
 
 
 class DiagonalCell(VectorRecurrenceCell):
-    """A cell with inputs as large as its outputs, and factors drawn from a ring."""
+    """A cell with inputs and outputs of one size and factors drawn from a ring."""
 
     min_radius: float
     max_radius: float
@@ -164,20 +165,21 @@ class DiagonalCell(VectorRecurrenceCell):
             )
 
     def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless inputs are as large as outputs."""
+        """Raises ValueError unless the inputs have depth `num_units`."""
         if depth != self.num_units:
             raise ValueError(
                 f"{type(self).__name__}: `inputs` must have depth `num_units`, "
-                f"{self.num_units}, got {depth}. Project them to that size before, as "
-                "by `jaxrnn.contrib.InputProjectionWrapper`; of a `PastInputsWrapper` "
-                "the depth is width * depth."
+                f"{self.num_units}, got {depth}. Project them to that size, e.g. "
+                "with `jaxrnn.contrib.InputProjectionWrapper`. A `PastInputsWrapper` "
+                "passes inputs of depth width * depth."
             )
 
     def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """`-log |a|`, for factors `a` uniform in the area of the ring.
+        """Draws `-log |a|` for factors `a` that are uniform in the area of the ring.
 
-        They are in at least float32, and from 1e-7 to 80: in float32 no factor is 0,
-        where its logarithm has no gradient, or 1.
+        The results are in at least float32 and clipped to [1e-7, 80], so factors in
+        float32 are less than 1 and greater than 0. At 0, the logarithm would have no
+        gradient.
         """
         dtype = at_least_float32(dtype)
         low, high = self.min_radius**2, self.max_radius**2
@@ -186,7 +188,7 @@ class DiagonalCell(VectorRecurrenceCell):
 
 
 def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
-    """`kernel` `[depth, blocks * H]` and `bias`, by the cell's initializers."""
+    """Specs of `kernel` `[depth, blocks * H]` and `bias` `[blocks * H]`."""
     columns = blocks * cell.num_units
     kernel, bias = kernel_and_bias(cell)
     return {

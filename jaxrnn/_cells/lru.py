@@ -1,4 +1,4 @@
-"""The linear recurrent unit, whose state is complex."""
+"""The linear recurrent unit, a cell with a complex state."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from .linear_recurrence import Coefficients, DiagonalCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LRUCell(DiagonalCell):
-    """A linear recurrent unit (LRU): each complex state decays and turns on its own.
+    """A linear recurrent unit (LRU): each complex state decays and rotates separately.
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
         x'     = lambda * x + exp(gamma_log) * ((B_re + i B_im) u)
@@ -28,23 +28,24 @@ class LRUCell(DiagonalCell):
     Shapes, for `H = num_units` and `N = num_states`: inputs u and output y
     `[batch, H]`; state x a `ComplexState` of two arrays `[batch, N]`; `nu_log`,
     `theta_log`, `gamma_log` `[N]`; `B_re`, `B_im` `[N, H]`; `C_re`, `C_im` `[H, N]`;
-    `D` `[H]`. Names and shapes are those of the paper's code.
+    `D` `[H]`. Names and shapes match the paper's code.
 
-    Initially lambda is uniform in the ring `min_radius <= |lambda| <= max_radius`,
+    Initially, lambda is uniform in the ring `min_radius <= |lambda| <= max_radius`,
     `0 <= arg(lambda) <= max_phase`; `exp(gamma_log)` is `sqrt(1 - |lambda|^2)`. B, C
     and D are normal, with variances `1 / 2H`, `1 / N` and 1.
 
     Attributes:
         num_states: `N`; None for `num_units`.
-        min_radius: The least initial `|lambda|`, `r_min` in the paper; near 1 for
-            a long memory.
-        max_radius: The greatest, `r_max`, at most 1.
-        max_phase: The greatest initial phase, in radians.
+        min_radius: The smallest initial `|lambda|`, `r_min` in the paper; choose it
+            near 1 for a long memory.
+        max_radius: The largest initial `|lambda|`, `r_max` in the paper; at most 1.
+        max_phase: The largest initial phase, in radians.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is negative, a radius or phase out of range, `dtype` not
-            floating, or, with inputs, their depth is not `num_units`.
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is negative, a radius or phase is out of range, `dtype` is
+            not floating, or the inputs of `init` or a step do not have depth
+            `num_units`.
 
     Source: arXiv:2303.06349, section 3 and appendix A.
     """
@@ -66,11 +67,11 @@ class LRUCell(DiagonalCell):
 
     @property
     def state_size(self) -> ComplexState:
-        """The real and the imaginary part."""
+        """The sizes of the real and the imaginary part."""
         return ComplexState(self.num_states, self.num_states)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """Those of lambda and gamma, B, C and D."""
+        """Specs of the parameters of lambda and gamma, and of B, C and D."""
         units, states = self.num_units, self.state_size.real
         b = ParamSpec((states, units), normal(1 / math.sqrt(2 * max(1, units))))
         c = ParamSpec((units, states), normal(1 / math.sqrt(max(1, states))))
@@ -84,15 +85,16 @@ class LRUCell(DiagonalCell):
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters; see `RNNCell.init`. `gamma_log` follows from `nu_log`."""
+        """Creates parameters; see `RNNCell.init`. `nu_log` determines `gamma_log`."""
         params = super().init(key, inputs, dtype)
         nu_log = params["nu_log"]
         nu = jnp.exp(widened(nu_log))
-        gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * nu))  # 1 - |lambda|^2, without loss.
+        # `-expm1(-2 * nu)` is 1 - |lambda|^2 without cancellation.
+        gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * nu))
         return params | {"gamma_log": gamma_log.astype(nu_log.dtype)}
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """Lambda, gamma times B u, and the inputs, which D multiplies."""
+        """Lambda, gamma times B u, and the inputs, which `output` multiplies by D."""
         dtype = at_least_float32(inputs.dtype)
         nu, theta, gamma = (
             jnp.exp(params[name].astype(dtype))[None, :]
@@ -107,7 +109,7 @@ class LRUCell(DiagonalCell):
     def output(self, params: Params, state: ComplexState, rest: Array) -> Array:
         """The real part of C x, plus D u."""
         dtype = at_least_float32(rest.dtype)
-        # Two products: to join the parts for one copies all states.
+        # Two products, because joining the parts for one product copies all states.
         real = dot(state.real.astype(rest.dtype), params["C_re"].T, dtype)
         imag = dot(state.imag.astype(rest.dtype), params["C_im"].T, dtype)
         skip = params["D"].astype(dtype)[None, :] * rest.astype(dtype)

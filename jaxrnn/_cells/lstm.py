@@ -29,12 +29,12 @@ class LSTMCell(LSTMFamily):
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
     blocks i, j, f, o; `bias` `[4H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`;
-    `projection/kernel` `[H, P]`. c may be float32 if h and the parameters have 16 bits
-    (pass such an `initial_state`).
+    `projection/kernel` `[H, P]`. c may be float32 with 16-bit h and parameters; pass an
+    `initial_state` with these dtypes.
 
     Attributes:
-        initializer: For kernels and diagonals; None for Glorot uniform. The bias is
-            zeros, unless this is an `initializers.by_part` with another.
+        initializer: For kernels and peepholes; None for Glorot uniform. The bias is
+            zeros unless `initializer` is an `initializers.by_part` with a `bias`.
         num_unit_shards: Accepted for compatibility with TensorFlow; not used.
         num_proj_shards: Accepted for compatibility with TensorFlow; not used.
 
@@ -66,13 +66,13 @@ class LSTMCell(LSTMFamily):
 
     @property
     def sizes(self) -> LSTMStateTuple:
-        """`num_units`, and `num_proj` if there is a projection."""
+        """`num_units` for c; `num_proj`, if given, or `num_units` for h."""
         h = self.num_units if self.num_proj is None else self.num_proj
         return LSTMStateTuple(self.num_units, h)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product for the four blocks; then the projection, if any."""
+        """One product for all four blocks, then the projection, if any."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
         gates = Stage(self._gates, h, 4 * c, kernel, bias, blocks=4)
@@ -81,7 +81,7 @@ class LSTMCell(LSTMFamily):
         return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, if any."""
+        """Specs of the peepholes, if any."""
         if not self.use_peepholes:
             return {}
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
@@ -94,7 +94,7 @@ class LSTMCell(LSTMFamily):
         i = add_peephole(params, "w_i_diag", i, c)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * self.activation(j)
         c = clip_symmetric(c, self.cell_clip)
-        # The output gate reads the new c, clipped.
+        # The output gate reads the new c after clipping.
         o = add_peephole(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
         if self.num_proj is None:
@@ -107,5 +107,5 @@ class LSTMCell(LSTMFamily):
 
 
 def _as_clip(caller: str, name: str, value: Any) -> float:
-    bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
+    bound = float(value) if isinstance(value, bool) else value  # Like TensorFlow.
     return check_number(caller, name, bound, low=0)

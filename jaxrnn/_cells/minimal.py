@@ -1,4 +1,4 @@
-"""The minimal recurrent cells, whose gates do not read the state."""
+"""Minimal recurrent cells, with gates that do not read the state."""
 
 import dataclasses
 from typing import Any, final
@@ -13,12 +13,12 @@ from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _MinimalCell(VectorRecurrenceCell):
-    """The fields of both.
+    """The fields of both minimal cells.
 
     Attributes:
-        activation: None for the paper's, `c + 1/2` where c is positive and else
-            `sigmoid(c)`; the name of a Keras activation ("linear" for the paper's
-            simplest form), or a function.
+        activation: None for the paper's activation, which is `c + 1/2` where c is at
+            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
+            for the paper's simplest form); or a function.
     """
 
     num_units: int
@@ -36,7 +36,7 @@ class _MinimalCell(VectorRecurrenceCell):
 
 @final
 class MinGRUCell(_MinimalCell):
-    """A minimal gated recurrent unit (minGRU): gate and candidate read inputs alone.
+    """A minimal gated recurrent unit (minGRU): gate and candidate read only inputs.
 
         z, c = split(x kernel + bias)
         h'   = sigmoid(-z) * h + sigmoid(z) * activation(c)
@@ -48,20 +48,20 @@ class MinGRUCell(_MinimalCell):
     """
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel` and `bias`."""
+        """Specs of `kernel` and `bias`."""
         return gate_specs(self, depth, blocks=2)
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
         """`1 - gate`, and the candidate times the gate."""
         z, c = gates(params, inputs, blocks=2)
         candidate = jax.nn.sigmoid(z) * self.activation(c)
-        # Not 1 - sigmoid(z), of which nothing is left where the gate is almost 1.
+        # 1 - sigmoid(z) would cancel to 0 where the gate is almost 1.
         return jax.nn.sigmoid(-z), candidate, None
 
 
 @final
 class MinLSTMCell(_MinimalCell):
-    """A minimal long short-term memory (minLSTM): all gates read inputs alone.
+    """A minimal long short-term memory (minLSTM): all gates read only inputs.
 
         f, i, c = split(x kernel + bias)
         f, i    = sigmoid(f), sigmoid(i)
@@ -69,25 +69,25 @@ class MinLSTMCell(_MinimalCell):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `kernel` `[I, 3H]` and `bias` `[3H]`, blocks f, i, c. The
-    quotients are computed from logarithms, as in the paper: they are right where both
-    gates are closed.
+    quotients are computed from logarithms, as in the paper, so they are accurate even
+    where both gates are closed.
 
     Source: arXiv:2410.01201, section 3.2 and appendix B.
     """
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel` and `bias`."""
+        """Specs of `kernel` and `bias`."""
         return gate_specs(self, depth, blocks=3)
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
-        """The forget gate's share, and the input gate's of the candidate."""
+        """`f / (f + i)`, and `i / (f + i)` times the activated candidate."""
         f, i, c = gates(params, inputs, blocks=3)
-        # log(sigmoid(i) / sigmoid(f)).
+        # This is log(sigmoid(i) / sigmoid(f)).
         ratio = jax.nn.softplus(-f) - jax.nn.softplus(-i)
         sigmoid = jax.nn.sigmoid
         return sigmoid(-ratio), sigmoid(ratio) * self.activation(c), None
 
 
 def positive(x: Array) -> Array:
-    """`x + 1/2` for x of at least 0, else `sigmoid(x)`: continuous and positive."""
+    """`x + 1/2` for x >= 0, otherwise `sigmoid(x)`; continuous and positive."""
     return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))

@@ -1,16 +1,16 @@
-"""The LSTM whose memory is a matrix (mLSTM), of the xLSTM.
+"""The LSTM with a matrix memory (mLSTM), part of the xLSTM.
 
-Whole sequences are run chunk by chunk. With `F_t` the sum of `log f` up to step t of a
-chunk that starts from `(c, n, m)`,
+Whole sequences are run chunk by chunk. Let `F_t` be the sum of `log f` up to step t of
+a chunk that starts from `(c, n, m)`. Then
 
     c_t = exp(m + F_t) c + sum over s <= t of exp(F_t - F_s + i_s) outer(k_s, v_s)
 
-so that `q_t c_t` is an attention of step t to the steps of the chunk, and one product
-with c. Both are divided by `exp(m_t)`, where `m_t = F_t + a_t` and
+so `q_t c_t` is an attention of step t to the steps of the chunk plus one product with
+c. Both terms are divided by `exp(m_t)`, where `m_t = F_t + a_t` and
 
     a_t = max(m, max over s <= t of i_s - F_s)
 
-which is the m that single steps compute. `F_t` cancels in all weights.
+Single steps compute the same m. `F_t` cancels in all weights.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ from .specs_cell import ParallelCell, VectorOutput
 class MLSTMState(NamedTuple):
     """The state of an mLSTM: the memory `c`, its normalizer `n`, and their scale `m`.
 
-    What they stand for are `exp(m) * c` and `exp(m) * n`, which may be too large for
-    floating point. The order is that of the package `xlstm`.
+    The actual memory and normalizer are `exp(m) * c` and `exp(m) * n`, which could
+    overflow. The order of the fields matches the package `xlstm`.
     """
 
     c: Any
@@ -46,17 +46,17 @@ class MLSTMState(NamedTuple):
     m: Any
 
 
-# A forget gate below this counts as this: float32 has no much smaller sigmoid. A chunk
-# takes differences of sums of logarithms, in which much larger ones round away what the
-# other steps add, and infinite ones make NaN.
+# Forget gates are clipped to this minimum, since float32 has no much smaller sigmoid. A
+# chunk subtracts sums of their logarithms. Without the clip, a very large logarithm
+# would round away the terms of other steps, and an infinite one would give NaN.
 _SHUT = -87.0
 
 
 class Projected(NamedTuple):
-    """What steps compute from their inputs alone, besides the output gate.
+    """The values that depend only on the inputs of a step, except the output gate.
 
-    `q`, `k` (scaled) and `v` are `[batch, heads, d]`, `i` and `log_f` `[batch, heads]`;
-    those of a chunk have an axis of steps after that of the heads.
+    `q`, `k` (scaled) and `v` are `[batch, heads, d]`; `i` and `log_f` are
+    `[batch, heads]`. In a chunk, an axis of steps follows the axis of heads.
     """
 
     q: Array
@@ -67,13 +67,13 @@ class Projected(NamedTuple):
 
 
 InputsAlone = tuple[Array, Projected]
-"""The output gate, and the rest."""
+"""The output gate, then the other values that depend only on the inputs."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MLSTMCell(VectorOutput, ParallelCell):
-    """An LSTM whose memory is a matrix: a linear attention with gates (mLSTM).
+    """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
     For each head, with `k` scaled by `1 / sqrt(d)`:
 
@@ -82,43 +82,43 @@ class MLSTMCell(VectorOutput, ParallelCell):
         n'     = sigmoid(f) * n + exp(i) * k
         output = sigmoid(o) * (q c') / max(|q n'|, 1)
 
-    The gates i and f are scalars of each head, o has the size of the output. To keep
-    exp(i) in range, the state holds c and n divided by exp(m):
+    Each head has one scalar for each of the gates i and f; o has the size of the
+    output. To keep exp(i) in range, the state holds c and n divided by exp(m):
 
         m'     = max(log(sigmoid(f)) + m, i)
 
-    where f is at least -87, at which float32 forgets all.
+    Here f is clipped to at least -87, where float32 forgets everything.
 
-    Nothing but the update reads the state, so a whole sequence is run in chunks: within
-    a chunk as an attention, between chunks as this recurrence. Packed sequences are run
-    step by step, which is several times slower and keeps the matrix of each step: do
-    not pack them.
+    Only the update reads the state, so whole sequences are run in chunks: as an
+    attention within a chunk and as this recurrence between chunks. Avoid packed
+    sequences. They are run step by step, which is several times slower and keeps the
+    matrix of each step.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
-    `[batch, I]`; state `MLSTMState(c, n, m)`, `[batch, N, d, d]` with the axis of k
-    first, `[batch, N, d]` and `[batch, N]`; output `[batch, H]`; `kernel`
-    `[I, 4H + 2N]` and `bias` `[4H + 2N]`, blocks q, k, v, o of size H, ordered by head,
-    then i, f of size N.
+    `[batch, I]`; state `MLSTMState(c, n, m)` with c `[batch, N, d, d]` (the axis of k
+    before the axis of v), n `[batch, N, d]` and m `[batch, N]`; output `[batch, H]`;
+    `kernel` `[I, 4H + 2N]` and `bias` `[4H + 2N]`, blocks q, k, v, o of size H, ordered
+    by head, then i, f of size N.
 
-    The arithmetic is done in float32 at least. The leaves of the state may be wider
-    than the inputs: for bfloat16 a state of float32 is advised.
+    Arithmetic is done in at least float32. The state may be wider than the inputs; for
+    bfloat16 inputs, use a float32 state.
 
     Attributes:
-        num_units: `H`, the size of all heads.
+        num_units: `H`, the total size of all heads.
         num_heads: `N`.
-        kernel_initializer: For the kernel; None for Glorot uniform in the blocks q, k,
-            v and o, each apart, and zeros in i and f.
+        kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
+            for each of the blocks q, k, v and o, and zeros in i and f.
         bias_initializer: For the bias; None for zeros in q, k, v and o, draws from
             `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_heads` is not positive or does not
-            divide it, or `dtype` is not floating.
+            divide `num_units`, or `dtype` is not floating.
 
     Source: arXiv:2405.04517, section 2.3 and appendix A; `mLSTMCell` of the package
-    `xlstm`, from which the scaling of k, the order of c and the 1e-6 that is added to
-    the denominator are taken.
+    `xlstm`, which defines the scaling of k, the order of c and the 1e-6 that is added
+    to the denominator.
     """
 
     num_units: int
@@ -130,13 +130,13 @@ class MLSTMCell(VectorOutput, ParallelCell):
 
     @property
     def state_size(self) -> MLSTMState:
-        """`MLSTMState` of sizes."""
+        """The sizes of the state, an `MLSTMState`."""
         heads, size = self.num_heads, head_size(self)
         shapes = [heads, size, size], [heads, size], [heads]
         return MLSTMState(*map(TensorShape, shapes))
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel`, then `bias`."""
+        """Specs of `kernel` and `bias`."""
         columns = 4 * self.num_units + 2 * self.num_heads
         kernel = self.kernel_initializer or self._kernel
         bias = self.bias_initializer or self._bias
@@ -162,12 +162,12 @@ class MLSTMCell(VectorOutput, ParallelCell):
     def _all_steps(self, params: Params, run: Run) -> tuple[Array, MLSTMState]:
         inputs, state, steps = run.inputs, run.state, run.steps
         if steps.restarts is not None:
-            raise DeclinedError("rows start again within a chunk")
+            raise DeclinedError("rows restart within a chunk")
         if steps.returns_states:
-            raise DeclinedError("a chunk forms no states of its steps")
+            raise DeclinedError("a chunk does not compute the state of each step")
         dtype = _arithmetic_dtype(inputs, state)
         cast = lambda tree, dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
-        # The gradients of parameters are added up over chunks in this dtype.
+        # Parameter gradients are summed over chunks in this dtype.
         wide, params = cast((state, params), dtype)
 
         def project(x: Array) -> InputsAlone:
@@ -177,7 +177,7 @@ class MLSTMCell(VectorOutput, ParallelCell):
         return steps.zero_dead(outputs.astype(inputs.dtype)), _stored(wide, state)
 
     def _project(self, params: Params, inputs: Array, dtype: DType) -> InputsAlone:
-        """What a step computes from its inputs alone: the output gate, and the rest."""
+        """The values of a step that depend only on its inputs; see `InputsAlone`."""
         z = affine(params, [inputs], dtype)
         heads, units = self.num_heads, self.num_units
         ends = [units, 2 * units, 3 * units, 4 * units, 4 * units + heads]
@@ -203,14 +203,14 @@ class MLSTMCell(VectorOutput, ParallelCell):
 
 
 def _arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
-    """The widest dtype, at least float32."""
+    """The widest dtype of inputs and state, at least float32."""
     return at_least_float32(widest_dtype((inputs, state)))
 
 
 def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:
-    """The state in the dtypes of another.
+    """The state in the dtypes of `like`.
 
-    Where m is rounded, c and n are scaled, so that they stand for the same memory.
+    If m is rounded, c and n are rescaled to represent the same memory.
     """
     m = state.m.astype(like.m.dtype)
     scale = jnp.exp(state.m - m.astype(state.m.dtype))
@@ -219,46 +219,50 @@ def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:
 
 
 def chunk_size(time: int) -> int:
-    """The number of steps of a chunk, of a run of `time` steps.
+    """The number of steps per chunk in a run of `time` steps.
 
-    Chunks of at most 64, all of one size but the last. Measured on a CPU of 2 cores, in
-    float32, with heads of 64 and 128, 1 and 8 rows, and up to 8192 steps: training with
-    chunks of 32 to 128 differs by little more than the noise, and longer ones are
-    slower and round more where gates are shut. Training step by step is never faster,
-    and takes 6 to 20 times as long from 256 steps on.
+    Chunks have at most 64 steps; all but the last have the same size. The limit was
+    chosen by measurements on a 2-core CPU in float32, with heads of size 64 and 128, 1
+    and 8 rows, and up to 8192 steps. Training times with chunks of 32 to 128 steps
+    differed by little more than noise. Longer chunks were slower and rounded more where
+    forget gates were almost 0. Training step by step was never faster, and took 6 to 20
+    times as long from 256 steps on.
     """
     return -(-time // -(-time // 64))
 
 
 def normalized(values: Array, dot: Array, m: Array) -> Array:
-    """`values / max(|dot|, exp(-m))`, which is max(|q n|, 1) without the scale.
+    """Computes `values / max(|dot|, exp(-m))`.
+
+    c and n are stored divided by `exp(m)`, so `exp(-m)` replaces the 1 of
+    `max(|q n|, 1)`.
 
     Args:
-        values: q c, `[..., d]`.
-        dot: q n, `[...]`.
+        values: The product q c, `[..., d]`.
+        dot: The product q n, `[...]`.
         m: The scale of c and n, `[...]`.
     """
-    # Beyond this exponent float32 overflows; the quotient is 0 in either case.
+    # A larger exponent would overflow float32; the quotient is 0 in either case.
     least = jnp.exp(-jnp.maximum(m, -80.0))
-    # As in the package `xlstm`: both may be 0, the second by underflow.
+    # The 1e-6 is from the package `xlstm`. Both terms may be 0, `least` by underflow.
     return values / (jnp.maximum(jnp.abs(dot), least) + 1e-6)[..., None]
 
 
 def run_chunks(
     steps: Steps, project: Callable, inputs: Array, state: MLSTMState
 ) -> tuple[Array, MLSTMState]:
-    """`(outputs, state)` of all steps.
+    """Runs all steps in chunks; returns `(outputs, state)`.
 
     Args:
-        steps: Which steps there are; no restarts.
-        project: `project(inputs) -> (o, projected)` of one step, `[batch, depth]`; o is
-            the output gate, `[batch, heads * d]`.
+        steps: The time axis, without restarts.
+        project: `project(inputs) -> (o, projected)` for one step, `[batch, depth]`; o
+            is the output gate, `[batch, heads * d]`.
         inputs: `[batch, time, depth]`, time along `steps.axis`.
-        state: The initial state, of the dtype of what `project` returns.
+        state: The initial state, in the dtype of the results of `project`.
 
     Returns:
-        The outputs, `[batch, time, heads * d]` with the axes of `inputs`, of any value
-        in rows that are not alive; the state after each row's last step.
+        The outputs, `[batch, time, heads * d]` in the axis order of `inputs`, arbitrary
+        in finished rows; and the state after each row's last step.
     """
 
     def run_chunk(inputs: Array, state: MLSTMState, steps: Steps) -> Any:
@@ -268,14 +272,14 @@ def run_chunks(
         state, h = _attend(state, by_head)
         return o * jnp.moveaxis(h, 2, steps.axis).reshape(o.shape), state
 
-    # What is saved for derivatives are the inputs, and the states before the chunks.
-    # The products of a chunk are large enough: those of all steps at once are slower,
-    # and take several times the memory.
+    # Only the inputs and the states before the chunks are saved for derivatives. The
+    # products of a chunk are large enough: products of all steps at once are slower and
+    # take several times the memory.
     return run_in_segments(chunk_size(steps.time), run_chunk, inputs, state, steps)
 
 
 def _masked(steps: Steps, projected: Projected) -> Projected:
-    """A step that is not alive forgets nothing and adds nothing."""
+    """Makes the steps of finished rows forget nothing and add nothing."""
     alive = steps.alive_steps()
     if alive is None:
         return projected
@@ -284,7 +288,7 @@ def _masked(steps: Steps, projected: Projected) -> Projected:
 
 
 def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:
-    """The state after a chunk, and h, `[batch, heads, steps, d]`, of its steps."""
+    """The state after a chunk, and h of its steps, `[batch, heads, steps, d]`."""
     c, n, m = state
     q, k, v, i, log_f = chunk
     forgotten = jnp.cumsum(log_f, axis=-1)
@@ -304,7 +308,7 @@ def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:
 
 
 def _causal_weights(added: Array, a: Array) -> Array:
-    """`exp(added_s - a_t)` for s <= t, `[batch, heads, t, s]`, else 0."""
+    """`exp(added_s - a_t)` for s <= t, otherwise 0; `[batch, heads, t, s]`."""
     size = a.shape[-1]
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
     weights = added[..., None, :] - a[..., :, None]

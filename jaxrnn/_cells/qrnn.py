@@ -23,20 +23,20 @@ class QRNNCell(VectorRecurrenceCell):
                    = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
         output     = sigmoid(o) * c'                          # c' for pooling "f"
 
-    The paper's products are convolutions over the last inputs: put the cell into a
-    `PastInputsWrapper`, whose `width` is that of the convolution.
+    In the paper, the products are convolutions over the last inputs. To use them, wrap
+    the cell in a `PastInputsWrapper` with the `width` of the convolution.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
-    output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, the first `G` of the
-    blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
+    output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, with the first `G` of
+    the blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
 
     Attributes:
         pooling: "f", "fo" or "ifo".
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, `pooling` or the activation is not
-            known, or `dtype` is not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` is negative, `pooling` or the activation is unknown,
+            or `dtype` is not floating.
 
     Source: arXiv:1611.01576, section 2.
     """
@@ -55,16 +55,16 @@ class QRNNCell(VectorRecurrenceCell):
         super().__post_init__()
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel` and `bias`."""
+        """Specs of `kernel` and `bias`."""
         return gate_specs(self, depth, _BLOCKS[self.pooling])
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """The forget gate, what is added to c, and the output gate."""
+        """The forget gate, the addend of c, and the output gate if there is one."""
         z, f, *more = gates(params, inputs, _BLOCKS[self.pooling])
         o, i = (*more, None, None)[:2]
         added = jax.nn.sigmoid(-f if i is None else i) * self.activation(z)
         return jax.nn.sigmoid(f), added, None if o is None else jax.nn.sigmoid(o)
 
     def output(self, params: Params, state: Array, rest: Array | None) -> Array:
-        """c, times the output gate if there is one."""
+        """c, multiplied by the output gate if there is one."""
         return state if rest is None else rest * state.astype(rest.dtype)

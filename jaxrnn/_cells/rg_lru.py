@@ -20,39 +20,39 @@ SHARPNESS = 8.0  # The constant c of the paper.
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class RGLRUCell(DiagonalCell):
-    """A real-gated linear recurrent unit (RG-LRU): gates read the inputs alone.
+    """A real-gated linear recurrent unit (RG-LRU): gates read only inputs.
 
         i     = sigmoid(W_x x + b_x)
         r     = sigmoid(W_a x + b_a)
         log a = -8 softplus(a_param) * r
         h'    = a * h + sqrt(1 - a^2) * (i * x)
 
-    W_x and W_a are block-diagonal: each of `num_heads` blocks of units has gates of
-    its own inputs. Shapes, for `H = num_units` and `S = H / num_heads`: inputs, state
-    and output `[batch, H]`; `a_param` `[H]`, the paper's Lambda with the opposite sign;
-    `input_gate` and `a_gate` each a dict of `w` `[num_heads, S, S]` and `b`
-    `[num_heads, S]`. Names and shapes are those of the `recurrentgemma` package.
+    W_x and W_a are block-diagonal: each of the `num_heads` blocks of units computes its
+    gates from its own inputs. Shapes, for `H = num_units` and `S = H / num_heads`:
+    inputs, state and output `[batch, H]`; `a_param` `[H]`, the paper's Lambda with the
+    opposite sign; `input_gate` and `a_gate`, each a dict of `w` `[num_heads, S, S]` and
+    `b` `[num_heads, S]`. Names and shapes match the `recurrentgemma` package.
 
-    A sequence starts as the paper's equations say, from the state it is given. The
-    `recurrentgemma` package instead has `h' = i * x`, without the square root, at
-    position 0 of a document; from its second step on the two continue equally from
-    equal states. The derivative of the square root is bounded: where `1 - a^2` is
-    below the square of the dtype's epsilon, a straight line through 0 takes the place
-    of the root.
+    The first step of a sequence uses the paper's equations and the given state. The
+    `recurrentgemma` package instead computes `h' = i * x`, without the square root, at
+    position 0 of a document. Later steps agree if they start from equal states. To
+    bound the derivative of the square root, a straight line through 0 replaces it where
+    `1 - a^2` is below the square of the dtype's epsilon.
 
     Attributes:
         num_heads: The number of blocks, which must divide `H`.
-        min_radius: The least initial radius, where `a = radius ** (8 r)`. Initially r
-            is about 1/2, and a about `radius ** 4`.
-        max_radius: The greatest; at most 1. For a memory of M steps: `1 - 1 / (4 M)`.
-        kernel_initializer: For `w`; None for normal of variance `1 / S`.
+        min_radius: The smallest initial radius, where `a = radius ** (8 r)`. Initially
+            r is about 1/2, so a is about `radius ** 4`.
+        max_radius: The largest initial radius, at most 1. For a memory of M steps, use
+            `1 - 1 / (4 M)`.
+        kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
         bias_initializer: For `b`; None for zeros.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_heads` does not divide it, a radius
-            is out of range, `dtype` not floating, or, with inputs, their depth is not
-            `num_units`.
+            is out of range, `dtype` is not floating, or the inputs of `init` or a step
+            do not have depth `num_units`.
 
     Source: arXiv:2402.19427, section 2.4; `recurrentgemma.torch.layers.RGLRU`.
     """
@@ -67,7 +67,7 @@ class RGLRUCell(DiagonalCell):
     dtype: DType | None = None
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`a_param`, `input_gate` and `a_gate`."""
+        """Specs of `a_param`, `input_gate` and `a_gate`."""
         size = head_size(self)
         kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))
         gate = {
@@ -83,28 +83,29 @@ class RGLRUCell(DiagonalCell):
         gate_x, gate_a = self._gates(params, inputs, dtype)
         rate = -SHARPNESS * jax.nn.softplus(params["a_param"].astype(dtype))
         log_a = rate[None, :] * gate_a
-        # Not 1 - a * a, of which nothing is left where a is almost 1.
+        # 1 - a * a would cancel to 0 where a is almost 1.
         scale = bounded_sqrt(-jnp.expm1(2 * log_a))
         return jnp.exp(log_a), scale * (gate_x * inputs.astype(dtype)), None
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
-        """The gates of the input and of a, `[batch, H]`: one product for each block."""
+        """The gates of the input and of a, `[batch, H]`, from one product per block."""
         gates = [params["input_gate"], params["a_gate"]]
         w, b = (
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
             for name in ("w", "b")
         )
-        # Heads first: else XLA's CPU backend has no product of 16 bits into 32.
+        # Heads come first, because XLA's CPU backend otherwise lacks a product of
+        # 16-bit arrays with a 32-bit result.
         blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
         z = jax.nn.sigmoid(z + b.astype(dtype)[None])
         return [gate.reshape(x.shape) for gate in jnp.split(z, 2, axis=-1)]
 
     def _draw_a_param(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The inverse softplus of `-log a`."""
+        """Draws the inverse softplus of `-log a`."""
         return jnp.log(jnp.expm1(self.draw_decays(key, shape, dtype)))
 
 
 def bounded_sqrt(x: Array) -> Array:
-    """The root; `x / epsilon` below the square of epsilon, with a finite derivative."""
+    """The square root, but `x / eps` below `eps ** 2`, with a finite derivative."""
     return x / jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).eps ** 2))

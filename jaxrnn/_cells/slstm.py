@@ -1,4 +1,4 @@
-"""The LSTM with exponential input gates (sLSTM), of the xLSTM."""
+"""The LSTM with exponential input gates (sLSTM), part of the xLSTM."""
 
 import dataclasses
 from typing import Any, NamedTuple, final
@@ -20,8 +20,8 @@ from .specs_cell import VectorOutput
 class SLSTMState(NamedTuple):
     """The state of an sLSTM: output `h`, cell `c`, normalizer `n`, and their scale `m`.
 
-    What c and n stand for are `exp(m) * c` and `exp(m) * n`. The order is that of the
-    array of states `[4, batch, num_units]` of the package `xlstm`.
+    The actual cell and normalizer are `exp(m) * c` and `exp(m) * n`. The order of the
+    fields matches the state array `[4, batch, num_units]` of the package `xlstm`.
     """
 
     h: Any
@@ -33,9 +33,9 @@ class SLSTMState(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SLSTMCell(VectorOutput, AffineCell):
-    """An LSTM with exponential input gates, whose units are divided into heads (sLSTM).
+    """An LSTM with exponential input gates and units divided into heads (sLSTM).
 
-    h feeds back within each head g alone:
+    h feeds back only within its own head g:
 
         i, f, z, o = split(x kernel + bias) + split(h_g recurrent_kernel[g])
         c'     = sigmoid(f) * c + exp(i) * tanh(z)
@@ -47,29 +47,31 @@ class SLSTMCell(VectorOutput, AffineCell):
         m'     = max(log(sigmoid(f)) + m, i), or i where n is 0, as in the zero state
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
-    `[batch, I]`; state `SLSTMState(h, c, n, m)` of `[batch, H]`; output `[batch, H]`;
-    `kernel` `[I, 4H]` and `bias` `[4H]`, blocks i, f, z, o, each ordered by head;
-    `recurrent_kernel` `[N, d, 4d]`, the same blocks for each head.
+    `[batch, I]`; state `SLSTMState(h, c, n, m)`, each `[batch, H]`; output
+    `[batch, H]`; `kernel` `[I, 4H]` and `bias` `[4H]`, blocks i, f, z, o, each ordered
+    by head; `recurrent_kernel` `[N, d, 4d]`, the same blocks for each head.
 
-    The arithmetic is done in float32 at least, apart from the products. All but h may
-    be wider than the inputs; h must have their dtype: `state._replace(h=...)`.
+    Arithmetic, except for the products, is done in at least float32. c, n and m may be
+    wider than the inputs. h must have the dtype of the inputs; use
+    `state._replace(h=...)` to cast it.
 
     Attributes:
-        num_units: `H`, the size of all heads.
+        num_units: `H`, the total size of all heads.
         num_heads: `N`.
         recurrent_initializer: For the recurrent kernel; None for zeros, as in the
             package `xlstm`.
-        bias_initializer: For the bias; None for zeros in i, z and o, and in f values
-            from 5 down to -7 over the units of a head: `5 - 12 (j / (d - 1))^0.3`.
+        bias_initializer: For the bias; None for zeros in i, z and o, and values in f
+            from 5 down to -7, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_heads` is not positive or does not
-            divide it, or `dtype` is not floating.
+            divide `num_units`, or `dtype` is not floating.
 
     Source: arXiv:2405.04517, section 2.2 and appendix A; `sLSTMCell` of the package
-    `xlstm`, from which the order of the gates and the first step from the zero state
-    are taken. It tests all of n at once for that step, this cell each element.
+    `xlstm`, which defines the order of the gates and the first step from the zero
+    state. For that step the package tests whether all of n is 0; this cell tests each
+    element.
     """
 
     num_units: int
@@ -90,7 +92,7 @@ class SLSTMCell(VectorOutput, AffineCell):
         return (Stage(self._update, size, 4 * size, kernel, bias, blocks=4),)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel`, `recurrent_kernel`, then `bias`."""
+        """Specs of `kernel`, `recurrent_kernel` and `bias`."""
         (stage,), size = self.stages, head_size(self)
         recurrent = self.recurrent_initializer or zeros
         shape = (self.num_heads, size, 4 * size)
@@ -101,8 +103,8 @@ class SLSTMCell(VectorOutput, AffineCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """One kernel for inputs and h; see `AffineCell.stage_params`."""
-        # The two kernels may be divided in ways that do not fit.
+        """Joins both kernels into one; see `AffineCell.stage_params`."""
+        # The two kernels may have shardings that do not fit together.
         params = whole_on_explicit_mesh(params)
         heads, size, units = self.num_heads, head_size(self), self.num_units
         blocks = params["recurrent_kernel"].reshape(heads, size, 4, 1, size)
@@ -113,7 +115,7 @@ class SLSTMCell(VectorOutput, AffineCell):
         return {"kernel": kernel, "bias": params["bias"]}
 
     def enter(self, state: SLSTMState) -> tuple[Array, SLSTMState]:
-        """`h` as the operand, and the state as the carry."""
+        """Returns `h` as the operand and the state as the carry."""
         state = SLSTMState(*state)
         return state.h, state
 
@@ -123,10 +125,10 @@ class SLSTMCell(VectorOutput, AffineCell):
         i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)
         kept = jax.nn.log_sigmoid(f) + m
         new_m = jnp.where(n == 0, i, jnp.maximum(kept, i))
-        # Rounded first: what c and n are divided by must be what is stored.
+        # Round m first, because c and n must be scaled by the stored value.
         new_m = new_m.astype(state.m.dtype)
         m = new_m.astype(dtype)
-        # Where n is 0, m does not bound what is kept, which is 0 as well.
+        # Where n is 0, m does not bound `kept`, and f could overflow.
         f = jnp.exp(jnp.where(n == 0, jnp.minimum(kept - m, 0.0), kept - m))
         i = jnp.exp(i - m)
         c, n = f * c + i * jnp.tanh(z), f * n + i

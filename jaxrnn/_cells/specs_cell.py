@@ -1,4 +1,4 @@
-"""The base class of cells given by `param_specs` and a step: `init`, and checks."""
+"""The base class of cells defined by `param_specs` and a step."""
 
 import abc
 from typing import Any
@@ -15,25 +15,25 @@ from .initializers import make_params
 
 
 class SpecsCell(RNNCell):
-    """A cell with `param_specs(depth)`, whose steps draw no random numbers."""
+    """A cell with `param_specs(depth)` and steps that draw no random numbers."""
 
     param_specs: Any
-    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
+    feature_axes = 1  # Modules treat all other axes as batch and time axes.
 
     @property
     def is_random(self) -> bool | None:
-        """Whether a step draws random numbers: it does not."""
+        """False: no step draws random numbers."""
         return False
 
     def check_depth(self, depth: int) -> None:
-        """Raises ValueError for inputs of a size that the cell cannot take."""
+        """Raises ValueError if the cell does not support inputs of this depth."""
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+        """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not of rank 2, the cell cannot take their size,
-                or the dtype is not floating.
+            ValueError: If `inputs` do not have rank 2, the cell does not support their
+                depth, or the dtype is not floating.
             TypeError: If `key` is not a random key, or an initializer does not return
                 an array.
         """
@@ -46,38 +46,40 @@ class SpecsCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
+        """Runs one step; see `RNNCell.apply`. It draws no random numbers.
 
         Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
+            ValueError: If a shape or the set of parameters does not fit the cell and
+                the inputs.
+            TypeError: If a dtype or the type of the state does not fit them.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         with jax.named_scope(scope_name(self)):
             return self._step(params, inputs, state)
 
     _step: Any
-    """`_step(params, inputs, state) -> (output, new_state)`, of checked arguments."""
+    """`_step(params, inputs, state) -> (output, new_state)` on checked arguments."""
 
     def step_inputs(self, inputs: Any) -> Any:
-        """The inputs of a step, checked: by default `[batch, depth]`."""
+        """Checks and returns the inputs of a step, by default `[batch, depth]`."""
         return step_checks.check_step_inputs(type(self).__name__, inputs)
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError for dtypes of a step that do not fit."""
+        """Raises TypeError if the dtypes of inputs and state do not fit."""
         step_checks.check_state_dtypes(self, inputs, state)
 
     def checked_step(
         self, params: Params, inputs: Any, state: PyTree, key: Any
     ) -> tuple[Array, PyTree]:
-        """The inputs and the state as arrays, in the nest of `state_size`.
+        """Checks a step's arguments; returns its inputs and state as arrays.
+
+        The state is returned in the structure of `state_size`.
 
         Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype or the kind of state is not, or `key` is not a random
-                key.
+            ValueError: If a shape or the set of parameters does not fit the cell and
+                the inputs.
+            TypeError: If a dtype or the type of the state does not fit them, or `key`
+                is not a random key.
         """
         name = type(self).__name__
         cell_keys.check_key_or_none(name, key)
@@ -91,24 +93,24 @@ class SpecsCell(RNNCell):
 
 
 class ParallelCell(SpecsCell):
-    """A cell no product of which reads the state: many steps are computed at once.
+    """A cell without matrix products of the state, so many steps can run at once.
 
-    A subclass has `_step`, and `_all_steps` of a run whose number of steps is known.
+    A subclass defines `_step`, and `_all_steps` for runs with a known number of steps.
     The state may be wider than the inputs.
     """
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps, many at once; see `RNNCell.apply_sequence`.
+        """Runs all steps, many at once; see `RNNCell.apply_sequence`.
 
         Raises:
-            DeclinedError: If an implementation is named, if the number of steps is
-                symbolic, or if the cell cannot run packed sequences, which are given.
+            DeclinedError: If the "native" or "cudnn" implementation is requested, the
+                number of steps is symbolic, or the cell cannot run these steps at once.
         """
         if run.implementation not in (None, "xla"):
-            raise DeclinedError("no product reads the state")
+            raise DeclinedError("no matrix product uses the state")
         if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
-        # Divided parameters may not fit the way that a cell divides its state.
+        # The sharding of the parameters may not fit the sharding of the state.
         params = sharding.whole_on_explicit_mesh(params)
         run = run.replace(state=trees.with_structure(self.state_size, run.state))
         with jax.named_scope(scope_name(self)):
@@ -116,31 +118,33 @@ class ParallelCell(SpecsCell):
 
     @abc.abstractmethod
     def _step(self, params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-        """`(output, new_state)` of checked arguments."""
+        """Runs a step on checked arguments; returns `(output, new_state)`."""
 
     @abc.abstractmethod
     def _all_steps(self, params: Params, run: Run) -> tuple[Any, Any]:
-        """`(outputs, state)`; see `RNNCell.apply_sequence`."""
+        """Runs all steps; see `RNNCell.apply_sequence`."""
 
 
 class VectorOutput(CommonFields):
-    """The part of a cell whose output is one array `[batch, num_units]`."""
+    """A mixin for cells with one output array `[batch, num_units]`."""
 
     num_units: int
     output_size = property(lambda self: self.num_units)
 
 
 class VectorState(VectorOutput):
-    """The part of a cell whose state is such an array, too."""
+    """A mixin for cells with one output and one state array `[batch, num_units]`."""
 
     state_size = VectorOutput.output_size
 
 
 def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
-    """The dtype of new parameters: `dtype`, else the cell's, else that of the inputs.
+    """The dtype of new parameters: `dtype`, `cell.dtype` or `inputs.dtype`.
+
+    The first one that is not None is used.
 
     Raises:
-        ValueError: If it is not floating.
+        ValueError: If the dtype is not floating.
     """
     name = type(cell).__name__
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)

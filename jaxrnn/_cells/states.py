@@ -1,4 +1,4 @@
-"""Cells by their state, and the states that are named tuples."""
+"""Base classes of cells with vector and LSTM states, and `LSTMStateTuple`."""
 
 import abc
 from typing import Any, NamedTuple
@@ -32,35 +32,36 @@ class LSTMStateTuple(NamedTuple):
 
     @property
     def dtype(self) -> DType:
-        """The dtype of both.
+        """The common dtype of `c` and `h`.
 
         Raises:
-            TypeError: If they differ.
+            TypeError: If their dtypes differ.
         """
         if self.c.dtype != self.h.dtype:
             raise TypeError(
                 "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
-                f"{self.c.dtype} and {self.h.dtype}. Use that of `c` or `h`."
+                f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
             )
         return self.c.dtype
 
 
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
-    """`z + params[name] * c`, or z if there is no such peephole."""
+    """`z + params[name] * c`, or z if `params` has no such peephole."""
     if name not in params:
         return z
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
 class LSTMFamily(CommonFields, AffineCell):
-    """A cell whose state is c and h, as a tuple or concatenated in one array.
+    """A cell with the state c and h, in a tuple or concatenated in one array.
 
     Attributes:
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', at least 0, or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, at least 0, or None.
+        use_peepholes: Whether the gates read c through three diagonal kernels.
+        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
+        initializer: For kernels and peepholes; None for Glorot uniform.
+        num_proj: `P`; None for no projection.
+        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
+            for no bound.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
     """
 
@@ -74,7 +75,7 @@ class LSTMFamily(CommonFields, AffineCell):
 
     @property
     def state_size(self) -> Size:
-        """`LSTMStateTuple(c, h)` of sizes, or their sum for one array `[c, h]`."""
+        """The sizes as an `LSTMStateTuple`, or their sum for one array `[c, h]`."""
         return self.sizes if self.state_is_tuple else sum(self.sizes)
 
     output_size = property(lambda self: self.sizes.h)
@@ -87,7 +88,7 @@ class LSTMFamily(CommonFields, AffineCell):
         return (state.h if self.stages[0].rows else state.h[:, :0]), state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """`(output, new_state)` of the cell."""
+        """The cell's `(output, new_state)`."""
         if self.state_is_tuple:
             return h, LSTMStateTuple(c, h)
         return h, jnp.concatenate([c, h], axis=-1)

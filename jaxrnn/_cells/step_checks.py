@@ -23,11 +23,13 @@ def check_floating(cell: str, name: str, dtype: DType) -> None:
 
 
 def check_step_inputs(cell: str, inputs: Any) -> Any:
-    """One floating array `[batch, depth]`; a `ShapeDtypeStruct` is returned unchanged.
+    """Checks that inputs are one floating array `[batch, depth]`; returns the array.
+
+    A `ShapeDtypeStruct` is returned unchanged.
 
     Raises:
-        ValueError: If it is a nest, not floating, or not of rank 2.
-        TypeError: If it is not an array at all.
+        ValueError: If `inputs` is a nest, is not floating, or does not have rank 2.
+        TypeError: If `inputs` is neither an array nor a nest.
     """
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
@@ -40,20 +42,21 @@ def check_step_inputs(cell: str, inputs: Any) -> Any:
     if len(inputs.shape) != 2:
         raise ValueError(
             f"{cell}: `inputs` must have rank 2, [batch, depth], got "
-            f"{describe(inputs)}. They are those of one step."
+            f"{describe(inputs)}. Pass the inputs of one step."
         )
     return inputs
 
 
 def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
-    """The state with arrays as leaves, which must have the sizes `size`.
+    """Checks that the state has the sizes `size`; returns it with arrays as leaves.
 
-    Lists and tuples pass for named tuples, as they do in TensorFlow.
+    A list or tuple may replace a named tuple, as in TensorFlow.
 
     Raises:
-        TypeError: If it is one array instead of a nest, or a leaf is not an array.
-        ValueError: If it is a nest instead of one array, or a shape differs.
-        EntryError: If it has the wrong number of arrays.
+        TypeError: If the state is one array instead of a nest, or a leaf is not an
+            array.
+        ValueError: If the state is a nest instead of one array, or a shape differs.
+        EntryError: If the state has the wrong number of arrays.
     """
     leaves, shapes = list(named_leaves("state", state)), size_shapes(size)
     is_nest, wants_nest = (not jax.tree_util.all_leaves([x]) for x in (state, size))
@@ -63,11 +66,11 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
         got = f"{len(leaves)} arrays" if is_nest and wants_nest else describe(state)
         raise error(
-            f"{cell}: `state` must be {wanted} {each}, got {got}. `zero_state` makes "
+            f"{cell}: `state` must be {wanted} {each}, got {got}. `zero_state` creates "
             "one."
         )
     check_structure(f"{cell}: `state`", size, state, strict=False)
-    fix = "The batch is that of the inputs; nothing is broadcast."
+    fix = "The batch size must match the inputs; nothing is broadcast."
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
         _check_array(cell, name, leaf)
         check_floating(cell, name, leaf.dtype)
@@ -79,7 +82,7 @@ def _check_array(cell: str, name: str, leaf: Any) -> None:
     if not is_array(leaf):
         got = f"{describe(leaf)}."
         if hasattr(leaf, "get_value"):
-            got = "a variable of nnx. `nnx.as_pure` makes a dict of arrays."
+            got = "an nnx variable. `nnx.as_pure` returns a dict of arrays."
         raise TypeError(f"{cell}: `{name}` must be an array, got {got}")
 
 
@@ -88,7 +91,7 @@ def check_params(
 ) -> None:
     """Checks the names, shapes and dtype of parameters for inputs `[batch, depth]`.
 
-    They must be those of `param_specs(depth)`.
+    Names and shapes must match `param_specs(depth)`.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.
@@ -97,7 +100,7 @@ def check_params(
     if not isinstance(params, Mapping) or jax.tree_util.all_leaves([params]):
         raise TypeError(
             f"{cell}: `params` must be a dict of arrays, got {describe(params)}. "
-            "`init` makes one; convert the contents of a file by `dict`."
+            "`init` returns one; convert the contents of a file with `dict`."
         )
     is_leaf = lambda x: not isinstance(x, Mapping)
     depth, dtype = inputs.shape[-1], inputs.dtype
@@ -109,21 +112,21 @@ def check_params(
     for name, spec in want.items():
         leaf = got[name]
         if tuple(jnp.shape(leaf)) != spec.shape:
-            # An axis of the inputs is the only one that depends on the depth.
+            # The inputs' axis is the only one that depends on the depth.
             params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
             if params_depth >= 0 and _fit(got, param_specs, params_depth):
                 raise ValueError(
-                    f"{cell}: `inputs` must have depth {params_depth}, for which "
-                    f"`{name}`, {describe(leaf)}, was made, got {describe(inputs)} of "
-                    f"depth {depth}. `init` makes parameters for inputs of any depth."
+                    f"{cell}: `inputs` must have depth {params_depth} to fit "
+                    f"`{name}`, {describe(leaf)}, got {describe(inputs)} of depth "
+                    f"{depth}. `init` creates parameters for inputs of any depth."
                 )
             must = f"have shape {spec.shape} for inputs of depth {depth}"
-            fix = "`init` makes one of that shape."
+            fix = "`init` creates one of that shape."
             check_shape(cell, name, leaf, spec.shape, must, fix)
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
             raise TypeError(
                 f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
-                f"{describe(leaf)}. Cast the inputs, or all parameters by jax.tree.map."
+                f"{describe(leaf)}. Cast the inputs or the parameters (jax.tree.map)."
             )
 
 
@@ -134,7 +137,7 @@ def _check_names(cell: str, want: Mapping, got: Mapping) -> None:
         raise ValueError(
             f"{cell}: `params` must hold {', '.join(want)}; "
             f"missing: {', '.join(missing) or 'none'}; "
-            f"not known: {', '.join(unknown) or 'none'}."
+            f"unknown: {', '.join(unknown) or 'none'}."
         )
 
 
@@ -142,7 +145,7 @@ def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
     """Raises TypeError unless inputs, the state's operand and the cell share a dtype.
 
     Args:
-        cell: The cell; its `dtype`, if it has one, is that of the inputs, too.
+        cell: The cell. A cell without a `dtype` accepts any dtype.
         inputs: One step of inputs.
         operand: The part of the state that is multiplied.
     """
@@ -151,16 +154,16 @@ def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
     if not inputs.dtype == operand.dtype == dtype:
         raise TypeError(
             f"{type(cell).__name__}: `inputs`, `state` and the cell must share one "
-            f"dtype, got {describe(inputs)}, {describe(operand)} and {dtype}. Cast "
-            "inputs, or make the state with their dtype (a driver's `dtype`). What is "
-            "not multiplied, such as the c of an LSTM, may be wider."
+            f"dtype, got {describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
+            "inputs, or create the state with their dtype (a driver's `dtype`). State "
+            "that no kernel multiplies, such as c of an LSTM, may be wider."
         )
 
 
 def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
-    """Raises TypeError unless inputs have the cell's dtype, and the state theirs.
+    """Raises TypeError unless inputs and state have the cell's dtype.
 
-    Or the state a wider floating one.
+    The state may also have a wider floating dtype.
     """
     check_one_dtype(cell, inputs, inputs)
     for name, leaf in named_leaves("state", state):
@@ -169,38 +172,38 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
         if leaf.dtype != inputs.dtype and not (is_wider and is_real):
             raise TypeError(
                 f"{type(cell).__name__}: `{name}` must have the dtype of the inputs, "
-                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the state "
-                "with their dtype (a driver's `dtype`)."
+                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Create the "
+                "state with the dtype of the inputs (a driver's `dtype`)."
             )
 
 
 def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
-    """What `enter` or an update, the `source`, has returned; ValueError if no pair."""
+    """The pair that `source` returned; ValueError if it is not a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise ValueError(
-        f"{type(cell).__name__}: {source} must return (operand, carry), the last "
-        f"update (output, new_state), got {describe(result)}."
+        f"{type(cell).__name__}: {source} must return (operand, carry), or (output, "
+        f"new_state) in the last update, got {describe(result)}."
     )
 
 
 def check_operand(cell: Any, k: int, operand: Any, shape: tuple[int, int]) -> None:
-    """Raises ValueError unless stage number k can multiply its operand."""
+    """Raises ValueError unless stage k can multiply its operand."""
     if jnp.shape(operand) != shape:
         source = f"the update of stage {k - 1}" if k else "`enter`"
         raise ValueError(
-            f"{type(cell).__name__}: {source} must return an operand of shape {shape}, "
-            f"by the `rows` of stage {k}, got {describe(operand)}."
+            f"{type(cell).__name__}: {source} must return an operand of shape {shape} "
+            f"to fit the `rows` of stage {k}, got {describe(operand)}."
         )
 
 
 def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
-    """Raises ValueError unless a step has kept the shapes of the state."""
+    """Raises ValueError unless a step keeps the shapes of the state."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     if shapes(state) != shapes(new_state):
         raise ValueError(
             f"{type(cell).__name__}: the update of stage {len(cell.stages) - 1} must "
-            f"return a new state of the shapes {describe_leaves(state)}, got "
+            f"return a new state with shapes {describe_leaves(state)}, got "
             f"{describe_leaves(new_state)}. "
             f"Its z has {cell.stages[-1].columns} columns."
         )
@@ -210,6 +213,6 @@ def _fit(named: dict[str, Any], param_specs: Callable, depth: int) -> bool:
     """Whether all parameters have the shapes for inputs of this depth."""
     try:
         wanted = named_leaves("params", param_specs(depth))
-    except ValueError:  # The cell takes no inputs of this depth.
+    except ValueError:  # The cell does not support this depth.
         return False
     return all(jnp.shape(named[name]) == spec.shape for name, spec in wanted)

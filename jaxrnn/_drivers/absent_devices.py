@@ -1,4 +1,4 @@
-"""Devices that are not there, for which the compilers of TPUs and GPUs compile."""
+"""Compile-only devices: TPUs and GPUs that need not be present."""
 
 import os
 from pathlib import Path
@@ -8,15 +8,15 @@ import jax
 
 from .._base.arguments import check_one_of
 
-# The slices of a kind of TPU to compile for, by their number of chips. Fewer devices
-# are the first ones of a slice.
+# The TPU slices to compile for, by kind and number of chips. For other numbers of
+# devices, the first devices of the next larger slice are used.
 _SLICES = {
     "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v6e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v5p": {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 64: "4x4x4"},
 }
 
-# The properties that XLA's GPU compiler would ask of a GPU, as NVIDIA publishes them.
+# The properties that XLA's GPU compiler would query from a GPU, published by NVIDIA.
 _GPUS = {"h100": Path(__file__).with_name("h100.txtpb")}
 
 KINDS = (*_SLICES, *_GPUS)
@@ -25,18 +25,18 @@ KINDS = (*_SLICES, *_GPUS)
 def absent_devices(
     kind: str, count: int = 1, caller: str = "absent_devices"
 ) -> list[Any]:
-    """Devices of a kind that only compile.
+    """Returns devices that programs can be compiled for, but not run on.
 
     Args:
         kind: One of `KINDS`, such as "v5e" or "h100".
         count: The number of devices.
-        caller: The function that messages name.
+        caller: The calling function, for messages.
 
     Raises:
-        ImportError: If the compiler for such devices is not installed.
-        ValueError: If nothing is known of `kind`, or no slice has so many chips.
+        ImportError: If the compiler for these devices is not installed.
+        ValueError: If `kind` is unknown, or `count` exceeds the largest slice.
     """
-    fix = "For another kind, pass a device of `jax.experimental.topologies`."
+    fix = "For another kind, pass a device from `jax.experimental.topologies`."
     what = f"one of {', '.join(map(repr, KINDS))}"
     check_one_of(caller, "device", kind, KINDS, what, fix)
     if kind in _GPUS:
@@ -53,12 +53,12 @@ def absent_devices(
 
 def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
     """All TPUs of a slice."""
-    # Imported here, because hardly anyone needs it.
+    # Imported here because few programs need it.
     from jax.experimental import topologies
 
-    # JAX starts first: on a machine with TPUs it must not see these variables. libtpu
-    # reads them when it is loaded: there is no metadata server to ask, and other
-    # processes may load it too.
+    # Start JAX first, because on a machine with TPUs it must not see these variables.
+    # libtpu reads them when it is loaded. They make it skip the metadata server, which
+    # is missing here, and allow other processes to load it too.
     jax.devices()
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -67,10 +67,10 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except jax.errors.JaxRuntimeError:
         raise
-    except RuntimeError as error:  # JAX does not find libtpu.
+    except RuntimeError as error:  # JAX cannot find libtpu.
         raise ImportError(
             f"{caller}: the device {kind!r} needs the compiler for TPUs, which is not "
-            "installed. Install it by `pip install 'jax[tpu]'`."
+            "installed. Install it with `pip install 'jax[tpu]'`."
         ) from error
     return list(found.devices)
 
@@ -83,12 +83,12 @@ def _gpus(caller: str, kind: str, count: int) -> list[Any]:
         found = topologies.get_topology_desc(
             platform="cuda",
             target_config=_GPUS[kind].read_text(),
-            topology=f"1x1x{count}",  # Processes, hosts, GPUs.
+            topology=f"1x1x{count}",  # The numbers of processes, hosts and GPUs.
         )
     except NotImplementedError as error:
         raise ImportError(
             f"{caller}: the device {kind!r} needs the compiler for GPUs, which JAX "
-            "does not find. Install it by `pip install 'jax[cuda12-local]'`, and set "
-            "JAX_PLATFORMS=cpu before JAX starts if this machine has no GPU."
+            "cannot find. Install it with `pip install 'jax[cuda12-local]'`. If this "
+            "machine has no GPU, also set JAX_PLATFORMS=cpu before JAX starts."
         ) from error
     return list(found.devices)

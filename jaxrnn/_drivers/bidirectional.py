@@ -1,4 +1,4 @@
-"""One cell forwards in time and one backwards, over arrays or over lists of steps."""
+"""Bidirectional RNNs, over arrays or over lists of steps."""
 
 from typing import Any
 
@@ -39,51 +39,54 @@ def bidirectional_dynamic_rnn(
     mask: ArrayLike | None = None,
     return_states: bool = False,
 ) -> tuple[tuple[PyTree, PyTree], ...]:
-    """Runs `cell_fw` forwards and `cell_bw` backwards over the length of each row.
+    """Runs `cell_fw` forward and `cell_bw` backward over the valid steps of each row.
 
     The backward cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are
-    returned in the order of the inputs, zeros past the length; its final state is that
-    after `x[0]`. Inputs past the length have no effect.
+    returned in the order of the inputs, with zeros past the length. Its final state is
+    the state after `x[0]`. Inputs past the length have no effect.
 
     Args:
-        cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
+        cell_fw: A bound cell, or any object that implements the RNNCell protocol.
         cell_bw: The same for the backward direction, with separate parameters.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
-        initial_state_fw: The forward state before the first step, in the structure of
-            `cell_fw.state_size`, each leaf `[batch, ...]`; None for the zero state.
-        initial_state_bw: The backward state before the last step, in the structure of
-            `cell_bw.state_size`, likewise.
-        dtype: The dtype of the zero states and of the outputs; needed unless both
-            states are given.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps.
+        initial_state_fw: The forward state before each row's first step, with the
+            structure of `cell_fw.state_size`, each leaf `[batch, ...]`; None for the
+            zero state.
+        initial_state_bw: The backward state before each row's last step, with the
+            structure of `cell_bw.state_size`, each leaf `[batch, ...]`; None for the
+            zero state.
+        dtype: The dtype of the zero states and of the outputs; required unless both
+            initial states are given.
         parallel_iterations: As in `dynamic_rnn`.
         swap_memory: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
-        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
-            true, a segment begins. Each direction starts each segment from the zero
-            state, the backward one at the segment's last step; but its first one from
-            the initial state, unless `resets` is true at the first step of a row, where
-            the forward direction discards that.
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true where a
+            segment begins. Both directions start each segment from the zero state; the
+            backward direction starts at the segment's last step. The first segment that
+            a direction reads starts from its initial state instead. If `resets` is true
+            at a row's first step, the forward direction ignores its initial state.
         implementation: As in `dynamic_rnn`.
         mask: As in `dynamic_rnn`.
-        return_states: Whether to return the states after every step as well.
+        return_states: Whether to also return the states after every step.
 
     Returns:
-        `((output_fw, output_bw), (state_fw, state_bw))`, outputs and states as
-        `dynamic_rnn` returns them. To concatenate the outputs, use
-        `jnp.concatenate(outputs, axis=-1)`. With `return_states` a third pair,
+        `((output_fw, output_bw), (state_fw, state_bw))`, with outputs and states as in
+        `dynamic_rnn`. To concatenate the outputs, use
+        `jnp.concatenate(outputs, axis=-1)`. With `return_states`, a third pair follows,
         `(states_fw, states_bw)`, in the order of the inputs: step t of `states_bw` is
         the backward state after `x[t]`.
 
     Raises:
-        TypeError: If one of the cells is not a cell; as `dynamic_rnn`.
-        ValueError: As `dynamic_rnn`.
+        TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.
+        ValueError: See `dynamic_rnn`.
 
     Source: Schuster and Paliwal 1997, doi:10.1109/78.650093; arXiv:1303.5778;
     `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Nested outputs are reversed leaf by
-    leaf, where TensorFlow packs them into one array.
+    leaf; TensorFlow packs them into one array.
     """
     caller = "bidirectional_dynamic_rnn"
     _check_cells(caller, cell_fw, cell_bw)
@@ -95,7 +98,7 @@ def bidirectional_dynamic_rnn(
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
     def run(cell: Any, inputs: Any, mask: Any, resets: Any, state: Any, n: str) -> Any:
-        with error_note(f"{caller}: `cell` is `cell_{n}`."):
+        with error_note(f"{caller}: `cell` in this message is `cell_{n}`."):
             args = cell, inputs, lengths, state, *options, n
             return dynamic_rnn(*args, mask=mask, resets=resets, **kwargs)
 
@@ -117,9 +120,10 @@ def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
 def _sequences(
     caller: str, inputs: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
 ) -> tuple[PyTree, Array | None, Array | None, Array | None]:
-    """`(inputs, lengths, mask, resets)`, checked; lengths or mask are None.
+    """Returns the checked `(inputs, lengths, mask, resets)`.
 
-    A mask stays a mask: reversed lengths leave the padding where it is.
+    A mask is not converted to lengths, because it must be reversed with the inputs.
+    Reversing by lengths would leave the padding in place.
     """
     check_not_packed(caller, inputs)
     inputs = as_sequences(caller, inputs, time_major)
@@ -140,36 +144,40 @@ def static_bidirectional_rnn(
     sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
-    """Runs `cell_fw` forwards and `cell_bw` backwards over a list of steps.
+    """Runs `cell_fw` forward and `cell_bw` backward over a list of steps.
 
     The backward cell reads each row from its last valid step to its first, as in
     `bidirectional_dynamic_rnn`.
 
     Args:
-        cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
+        cell_fw: A bound cell, or any object that implements the RNNCell protocol.
         cell_bw: The same for the backward direction, with separate parameters.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
-            of such arrays; with lengths, all steps have the same shapes.
-        initial_state_fw: The forward state before the first step, in the structure of
-            `cell_fw.state_size`, each leaf `[batch, ...]`; None for the zero state.
-        initial_state_bw: The backward state before the last step, in the structure of
-            `cell_bw.state_size`, likewise.
-        dtype: The dtype of the zero states and of the outputs; needed unless both
-            states are given.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
+            of such arrays. With lengths, all steps must have the same shapes.
+        initial_state_fw: The forward state before each row's first step, with the
+            structure of `cell_fw.state_size`, each leaf `[batch, ...]`; None for the
+            zero state.
+        initial_state_bw: The backward state before each row's last step, with the
+            structure of `cell_bw.state_size`, each leaf `[batch, ...]`; None for the
+            zero state.
+        dtype: The dtype of the zero states and of the outputs; required unless both
+            initial states are given.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps.
         scope: The name of the steps in profiles; "bidirectional_rnn" by default.
 
     Returns:
-        `(outputs, state_fw, state_bw)`: a list with the output of each step, in each
-        leaf the forward and the backward output concatenated along axis 1; the two
-        final states, as `static_rnn` returns them.
+        `(outputs, state_fw, state_bw)`. `outputs` is a list with the output of each
+        step, in which the forward and backward outputs are concatenated along axis 1,
+        leaf by leaf. The two final states are as in `static_rnn`.
 
     Raises:
-        TypeError: If one of the cells is not a cell; as `static_rnn`.
-        ValueError: If the outputs of the cells cannot be concatenated; as `static_rnn`.
+        TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `static_rnn`.
+        ValueError: If the outputs of the cells cannot be concatenated; see also
+            `static_rnn`.
 
     Warns:
-        UserWarning: As `static_rnn`.
+        UserWarning: See `static_rnn`.
 
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
@@ -189,13 +197,13 @@ def run_both_ways(
     dtype: DType | None,
     sequence_length: Lengths | None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
-    """`static_bidirectional_rnn` on checked steps."""
+    """Runs `static_bidirectional_rnn` on checked steps."""
     check_states_of_both(caller, *states, dtype)
     first = stacked(steps[:1])
     lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
 
     def run(cell: Any, steps: list[PyTree], state: PyTree, scope: str) -> Any:
-        with error_note(f"{caller}: `cell` is `cell_{scope}`."):
+        with error_note(f"{caller}: `cell` in this message is `cell_{scope}`."):
             return run_steps(caller, cell, steps, state, dtype, lengths, scope)
 
     (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
@@ -208,29 +216,27 @@ def run_both_ways(
 
 
 def joined(caller: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
-    """The leaves of two outputs concatenated along `axis`.
+    """Concatenates the leaves of two outputs along `axis`.
 
     Raises:
-        ValueError: If the structures differ, or sizes along axes other than `axis`.
+        ValueError: If the structures differ, or if sizes along other axes differ.
     """
     trees.check_structure(f"{caller}: the output of `cell_bw`", fw, bw, strict=False)
     join = lambda *pair: jnp.concatenate(pair, axis)
-    with error_note(
-        f"{caller}: raised as outputs were concatenated along axis {axis}."
-    ):
+    with error_note(f"{caller}: raised while concatenating outputs along axis {axis}."):
         return jax.tree.map(join, fw, trees.with_structure(fw, bw))
 
 
 def _reversed(
     caller: str, name: str, steps: list[PyTree], lengths: Array | None
 ) -> list[PyTree]:
-    """The steps, the first `length` steps of each row in reverse order."""
+    """Reverses the order of the first `length` steps of each row."""
     if lengths is None:
         return steps[::-1]
-    what = f"{caller}: with lengths each step of `{name}`"
+    what = f"{caller}: with lengths, each step of `{name}`"
     for step in steps[1:]:
         trees.check_structure(what, steps[0], step, strict=True)
-    with error_note(f"{caller}: with lengths the shapes of all `{name}` must agree."):
+    with error_note(f"{caller}: with lengths, all `{name}` must have the same shapes."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

@@ -1,13 +1,14 @@
-"""A while loop with a bound on its steps that can be differentiated in every mode.
+"""A while loop with a bound on its steps, differentiable in every mode.
 
-JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
-steps. The idea here: **run the while loop, and differentiate another form of it**.
+JAX cannot differentiate `lax.while_loop` in reverse mode, because the loop saves
+nothing from its steps. This module **runs the while loop, but differentiates another
+form of the same loop**.
 
-| where | saved | backward |
+| where | saved | backward pass |
 |---|---|---|
 | CPUs | the carry before each step | a while loop (`recorded_steps.py`) |
-| elsewhere | the carry before each 16 steps | that of a scan (`loop_forms.py`) |
-| with a plan of segments | the carry before each segment | the same |
+| elsewhere | the carry before every 16 steps | derived from a scan (`loop_forms.py`) |
+| plans with segments | the carry before each segment | derived from the same scan |
 """
 
 from collections.abc import Callable
@@ -37,22 +38,23 @@ def bounded_loop(
     max_steps: Any,
     plan: CheckpointPlan,
 ) -> tuple[Array, PyTree, PyTree]:
-    """Takes steps while `is_running(t, carry)`, at most `max_steps`.
+    """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
 
     Args:
-        is_running: Whether to take step t, a bool scalar; it closes over no arrays.
+        is_running: Whether to run step t, a bool scalar. It must not close over arrays.
         step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
             keeps its structure, shapes and dtypes. It may close over arrays, and is
             traced once.
-        carry: What the first step receives.
-        max_steps: The largest number of steps, static or symbolic.
-        plan: What derivatives save: the carry before each segment, which is run again.
-            Without segments in the plan it is that before each step on CPUs, and
-            elsewhere segments are short.
+        carry: The carry before the first step.
+        max_steps: The maximum number of steps, static or symbolic.
+        plan: What derivatives save. With segments in the plan, they save the carry
+            before each segment and recompute the segment. Without segments, they save
+            the carry before each step on CPUs, and use short segments elsewhere.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
-        them; and the y of each step, `[max_steps, ...]`, zeros for steps not taken.
+        these steps; and the y of each step, `[max_steps, ...]`, with zeros for steps
+        not taken.
     """
     zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
     if isinstance(max_steps, int) and not max_steps:
@@ -66,8 +68,8 @@ def bounded_loop(
         return _jvp_of_perturbed(loop.as_scan, primals, tangents)
 
     def by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # `run_beside_xla` takes no programs with effects, so checks of values are left
-        # out; the scan keeps them.
+        # `run_beside_xla` does not support programs with effects, so value checks are
+        # removed here; the scan keeps them.
         unchecked = Loop(is_running, without_checks(pure), max_steps, plan)
         return jvp_by_record(unchecked, primals, tangents)
 
@@ -79,8 +81,8 @@ def bounded_loop(
 def _is_recorded(max_steps: Any, plan: CheckpointPlan, arrays: PyTree) -> bool:
     """Whether derivatives save the carry before each step.
 
-    The types of arrays on explicit meshes and in `shard_map` have axes of a mesh, which
-    the derivative by the record does not keep track of.
+    On explicit meshes and in `shard_map`, array types include mesh axes, which
+    `recorded_steps.py` does not track.
     """
     has_plan = plan.segments or plan.on_host
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}

@@ -1,4 +1,4 @@
-"""`dynamic_rnn`: a cell over the steps of padded sequences, in one compiled loop."""
+"""`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
 
 from typing import Any
 
@@ -37,18 +37,18 @@ def dynamic_rnn(
     mask: ArrayLike | None = None,
     return_states: bool = False,
 ) -> tuple[PyTree, ...]:
-    """The outputs of a cell at all steps of `inputs`, and its final state.
+    """Runs `cell` over all time steps of `inputs`.
 
-    Past its length a row outputs zeros and keeps its state, so the final state is that
-    after each row's own last step.
+    Past its length, a row outputs zeros and keeps its state, so the final state is the
+    state after each row's last valid step.
 
-    Cells made of products and elementwise updates (`AffineCell`, such as LSTMs and
-    GRUs), and stacks, residuals and dropout of these, run over whole sequences at once:
-    the gradients of weights are computed in large products, and the loop ends near the
-    longest length. Linear recurrences (`LinearRecurrenceCell`) and `MLSTMCell` compute
-    many steps in parallel, over the whole time axis. Any other cell is run step by step
-    over the whole time axis; the logger "jaxrnn" reports this, with the reason, at
-    level DEBUG.
+    Cells built from matrix products and element-wise updates (`AffineCell`, such as
+    LSTMs and GRUs) process whole sequences at once, also in stacks and with residual
+    connections or dropout. Weight gradients are computed in large products, and the
+    loop ends near the longest length. Linear recurrences (`LinearRecurrenceCell`) and
+    `MLSTMCell` compute many steps in parallel, over the whole time axis. Any other cell
+    runs step by step over the whole time axis, and the logger "jaxrnn" reports the
+    reason at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
@@ -57,70 +57,72 @@ def dynamic_rnn(
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch. The cell receives one step of
             the same nest, each leaf `[batch, ...]`.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
-            Past its length a row outputs zeros and keeps its state; the inputs there
-            (NaN included) affect no output, state or gradient. In rows without
-            a step the cell is evaluated on zeros, and must be finite there.
-        initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; leaves without axes belong to no row, and change until
-            the longest row ends. As in TensorFlow, without lengths a plain `(c, h)` may
-            replace an `LSTMStateTuple`, and is returned; with lengths it is a
-            TypeError. None for the zero state of the cell, which needs `dtype`.
-        dtype: The dtype of the zero state and of the outputs; None for that of
-            `initial_state`, if its leaves share one.
-        parallel_iterations: The number of steps to unroll per loop iteration, up to 4,
-            where the cell is run step by step; cells that run whole sequences at once
-            ignore it. Changes values by rounding at most.
-        swap_memory: What the forward pass saves for the backward pass: False for all
-            that it reads; True, or a strategy of `jaxrnn.memory`, for long sequences.
-            True recomputes segments of about sqrt(time) steps from states that are
-            stored in host memory, if the device has separate memory. Changes values by
-            rounding at most.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps. Inputs past a row's length, even NaN, do
+            not affect outputs, states or gradients. For rows of length 0, the cell is
+            evaluated on zeros, and its results there must be finite.
+        initial_state: The state before the first step, with the structure of
+            `cell.state_size`, each leaf `[batch, ...]`; None for the cell's zero state,
+            which requires `dtype`. Scalar leaves are shared by all rows and update
+            until the longest row ends. As in TensorFlow, a plain `(c, h)` is accepted
+            for an `LSTMStateTuple`, and then returned, if there are no lengths. With
+            lengths, it is a TypeError.
+        dtype: The dtype of the zero state and of the outputs; None for the dtype that
+            all leaves of `initial_state` share.
+        parallel_iterations: The number of steps to unroll per loop iteration, limited
+            to 4, for cells that run step by step; other cells ignore it. Results may
+            differ by rounding.
+        swap_memory: What the forward pass saves for the backward pass. False saves
+            everything that the backward pass reads. For long sequences, pass True or a
+            strategy from `jaxrnn.memory`. True recomputes segments of about sqrt(time)
+            steps from saved states, which are stored in host memory if the device has
+            separate memory. Results may differ by rounding.
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
-        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
-            true, the row's state is set to `reset_state` before the step, as at the
-            first step of an episode: the `done` of a step belongs to the next one. What
-            came before, NaN included, reaches no output or state after it, and no
-            gradient of inputs after it. (A gradient of parameters is a sum over all
-            steps, so NaN in any episode makes it NaN.) Resets past the length are
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`. Where it is
+            true, the row's state is set to `reset_state` before the step. Mark the
+            first step of each episode, which is the step after a `done`. Values from
+            before a reset, even NaN, do not affect later outputs, later states or the
+            gradients of later inputs. Gradients of parameters are sums over all steps,
+            so NaN in any episode makes them NaN. Resets past a row's length are
             ignored.
-        reset_state: The state that resets go to, as `initial_state`, each leaf
-            `[batch, ...]`; leaves without axes, and read-only parts, are not reset.
-            None for the zero state of the cell, also where an `initial_state` is given.
-        implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
-            by XLA; "native" for that of the package's library, for LSTMs, GRUs and
-            basic RNNs with tanh, relu or sigmoid in float32 on CPUs; "cudnn" for
-            cuDNN's LSTM, for plain LSTMs in float32, traced on a machine with an
-            NVIDIA GPU. None for "native" on one CPU device, where it was built and can
-            run the cell, and in `shard_map` over CPU devices; else "xla".
-        mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`, in place of
-            `sequence_length`: the steps that count. At the others a row keeps its
-            state and outputs zeros, and its inputs (NaN included) have no effect; a
-            reset there takes effect at the row's next step that counts. Random numbers
-            are drawn from the keys of steps 0, 1, ... of those that count. None for the
-            steps before the lengths.
-        return_states: Whether to return the state after every step as well. That before
-            a step is the one after the step before, or the initial state.
+        reset_state: The state that rows are reset to, with the structure of
+            `initial_state`, each leaf `[batch, ...]`; None for the cell's zero state,
+            even if `initial_state` is given. Scalar leaves and read-only parts are not
+            reset.
+        implementation: The loop that runs an `AffineCell`. "xla" is a loop compiled by
+            XLA. "native" is the package's own C++ loop; it supports LSTMs, GRUs and
+            basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
+            cuDNN's LSTM; it supports plain LSTMs in float32, and must be traced on a
+            machine with an NVIDIA GPU. Default: "native" on a single CPU device or in a
+            CPU `shard_map`, if built and supported; otherwise "xla".
+        mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
+            steps. Use it instead of `sequence_length`. At masked steps, where it is
+            false, a row keeps its state and outputs zeros, and its inputs, even NaN,
+            have no effect. A reset at a masked step takes effect at the row's next
+            valid step. Random keys are numbered by valid steps: a row's first valid
+            step uses the key of step 0. None for no mask.
+        return_states: Whether to also return the state after every step. The state
+            before a step is the state after the previous step, or the initial state.
 
     Returns:
-        `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
-        leaf `[batch, time, ...]` (`[time, batch, ...]` if `time_major`); the state
-        after the last step of each row, in the structure of the initial state.
-        With `return_states`, `(outputs, state, states)`: the states in the structure
-        of `state`, each leaf with the axes of the outputs. A step past the length of a
-        row, or masked, has the state that the row keeps.
+        `(outputs, state)`. `outputs` has the structure of `cell.output_size`, each leaf
+        `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`. `state` is the
+        state after each row's last valid step, with the structure of the initial state.
+        With `return_states`, `(outputs, state, states)`. `states` has the structure of
+        `state`, and its leaves have the batch and time axes of the outputs. At masked
+        steps and past a row's length, it holds the state that the row keeps.
 
     Raises:
-        TypeError: If `cell` is not a cell, or does not keep the dtypes of its state; if
-            an argument is of the wrong kind.
-        ValueError: If `inputs` are None or of rank below 3, or hold no array (then it
-            is an IndexError as well, as in TensorFlow); if shapes disagree; if neither
-            `initial_state` nor `dtype` is given; if there is a `reset_state` and no
-            `resets`; if there is a `mask` beside `sequence_length`; if
+        TypeError: If `cell` is not a cell; if the cell changes the dtypes of its state;
+            if an argument has the wrong type.
+        ValueError: If `inputs` is None or has rank less than 3; if `inputs` holds no
+            array (also an IndexError, as in TensorFlow); if shapes disagree; if neither
+            `initial_state` nor `dtype` is given; if `reset_state` is given without
+            `resets`; if both `mask` and `sequence_length` are given; if
             `implementation` cannot run this cell; with `return_states`, if a leaf of
-            the state has no axis of rows.
+            the state has no batch axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -20,28 +20,28 @@ def init_stack_bidirectional(
     inputs: Shaped | PyTree,
     dtype: DType | None = None,
 ) -> tuple[list[Params], list[Params]]:
-    """New parameters for the cells of a `stack_bidirectional_dynamic_rnn`.
+    """Creates parameters for the cells of `stack_bidirectional_dynamic_rnn`.
 
-    The cells of the lowest layer read `inputs`, those of each other layer both outputs
-    of the layer below.
+    The cells of the lowest layer receive `inputs`. The cells of each other layer
+    receive both outputs of the layer below, concatenated.
 
     Args:
-        cells_fw: A sequence of cells without parameters, one for each layer.
+        cells_fw: A sequence of unbound cells, one for each layer.
         cells_bw: The same for the backward direction.
         key: A random key.
-        inputs: One step of inputs, `[batch, depth]` or a nest, or its
-            `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
+        inputs: One step of inputs, `[batch, depth]` or a nest, as arrays or as
+            `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
         dtype: The dtype of the parameters; by default the `dtype` of each cell or, if
-            that is None, of the inputs.
+            that is None, the dtype of the inputs.
 
     Returns:
-        `(params_fw, params_bw)`: two lists with the parameters of each layer, as the
-        cells' `init` returns them.
+        `(params_fw, params_bw)`: two lists with the parameters of each layer, as
+        returned by the `init` method of its cell.
 
     Raises:
-        TypeError: If `key` is not a random key, or one of the cells has no `init`.
-        ValueError: If the cells are not two lists of the same length, or the outputs of
-            a layer cannot be concatenated.
+        TypeError: If `key` is not a random key, or if a cell has no `init`.
+        ValueError: If `cells_fw` and `cells_bw` are not lists of the same length, or if
+            the outputs of a layer cannot be concatenated.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -72,5 +72,5 @@ def _check_has_init(caller: str, name: str, cell: Any) -> None:
     if isinstance(cell, type) or not hasattr(cell, "init"):
         raise TypeError(
             f"{caller}: `{name}` must be a cell with `init`, such as "
-            f"`jaxrnn.LSTMCell(64)`, got {describe(cell)}. Bind the parameters later."
+            f"`jaxrnn.LSTMCell(64)`, got {describe(cell)}. Pass unbound cells."
         )

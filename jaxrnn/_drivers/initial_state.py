@@ -1,4 +1,4 @@
-"""The state before the first step of a run, which only the cell can make."""
+"""The state before the first step of a run, created by the cell."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from .._base.typing import DType, PyTree
 
 
 def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
-    """The zero state of `cell`, by whichever method it has."""
+    """Returns the cell's zero state, from `get_initial_state` or `zero_state`."""
     if hasattr(cell, "get_initial_state"):
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
@@ -17,5 +17,5 @@ def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:
-    """The state before the first step, which `cell.start` makes of the given one."""
+    """Lets `cell.start` prepare a state that has read-only parts."""
     return cell.start(state) if has_read_only(state) else state

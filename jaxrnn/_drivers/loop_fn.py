@@ -1,4 +1,4 @@
-"""What `loop_fn` of `raw_rnn` may return: checked at time 0 and at later times."""
+"""Checks of the values that `raw_rnn`'s `loop_fn` returns, at time 0 and later."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from .._tensor_array.carried import is_like, is_opaque, opaque
 
 CALLER = "raw_rnn"
 EMIT_FIX = (
-    "At time 0 it describes one row: return arrays without batch axis there, or `()` "
-    "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
+    "At time 0 it describes one row: return arrays without a batch axis, `()` to emit "
+    "nothing, or None for `cell.output_size` in the dtype of the first state leaf."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
@@ -24,30 +24,31 @@ FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 
 
 def check_first_call(cell: Any, returned: Any) -> FirstCall:
-    """Checks what `loop_fn` returned at time 0, and returns it with arrays as leaves.
+    """Checks the values that `loop_fn` returned at time 0, and converts them to arrays.
 
     Args:
-        cell: The cell, for its sizes.
-        returned: What `loop_fn` returned.
+        cell: The cell, which defines the sizes.
+        returned: The return value of `loop_fn`.
 
     Returns:
-        `finished`, bool, `[batch]` or a scalar; the first `next_input` and the initial
-        state, each leaf `[batch, ...]`; the `jax.ShapeDtypeStruct` of each leaf that a
-        step emits, `[batch, ...]`; the initial loop state or None.
+        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` is
+        bool, `[batch]` or a scalar. The first input and the initial state have leaves
+        `[batch, ...]`. `emit_types` has a `jax.ShapeDtypeStruct` `[batch, ...]` for
+        each leaf that a step emits. The initial loop state may be None.
 
     Raises:
-        ValueError: If there are not five values; if the structure of the state is not
-            that of `cell.state_size`; if batch sizes differ.
-        EntryError: If `next_input` holds no array, or one without axes.
+        ValueError: If there are not five values; if the state does not have the
+            structure of `cell.state_size`; if batch sizes differ.
+        EntryError: If `next_input` holds no array, or holds a scalar.
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
-    fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
+    fix = f"For example, return `cell.zero_state({batch_size}, dtype)` at time 0."
     arguments.check_given(CALLER, "next_cell_state", state, fix, "an initial state")
     state = as_state(CALLER, "next_cell_state", state)
-    what = f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)"
+    what = f"{CALLER}: the first `next_cell_state` (see `cell.state_size`)"
     masked = without_read_only(state)
     trees.check_structure(what, cell.state_size, opaque(masked), strict=True)
     emit_types = _emit_types(cell, template, state, batch_size)
@@ -61,27 +62,27 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
 def check_next_call(
     returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
-    """Checks what `loop_fn` returned later, and returns it with arrays as leaves.
+    """Checks the values that `loop_fn` returned later, and converts them to arrays.
 
-    A loop state of None is replaced by the one before.
+    If the new loop state is None, the previous loop state is kept.
 
     Args:
-        returned: What `loop_fn` returned.
-        carry: `(finished, next_input, state, loop_state)` as they were before.
-        emit_types: What is emitted, as `check_first_call` returned it.
+        returned: The return value of `loop_fn`.
+        carry: `(finished, next_input, state, loop_state)` from before the call.
+        emit_types: The types of the emits, from `check_first_call`.
 
     Raises:
-        ValueError: If structures or shapes differ from those at time 0.
-        TypeError: If dtypes or kinds of sequence differ from them.
+        ValueError: If a structure or shape differs from time 0.
+        TypeError: If a dtype or a sequence type differs from time 0.
     """
     finished, next_input, state, emit, next_loop_state = _five(returned)
     old_finished, old_input, old_state, loop_state = carry
     finished = _as_finished(finished)
     if finished.shape not in (old_finished.shape, ()):
         raise ValueError(
-            f"{CALLER}: `finished` must be a scalar or have its shape at time 0, "
+            f"{CALLER}: `finished` must be a scalar or have the shape from time 0, "
             f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
-            "later, return `jnp.zeros(batch, bool)` at first."
+            "later, return `jnp.zeros(batch, bool)` at time 0."
         )
     finished = jnp.broadcast_to(finished, old_finished.shape)
     next_input = as_like(CALLER, "next_input", next_input, old_input)
@@ -91,7 +92,7 @@ def check_next_call(
         if loop_state is None:
             raise ValueError(
                 f"{CALLER}: `next_loop_state` must be None as at time 0, got "
-                f"{describe(next_loop_state)}. Return one from the first call on."
+                f"{describe(next_loop_state)}. Return a loop state from time 0 on."
             )
         loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
@@ -129,7 +130,7 @@ def _as_finished(finished: Any) -> Array:
             f"{describe(finished)}."
         )
     array = as_array(CALLER, "finished", finished)
-    what, fix = "of dtype bool", "Compare: `time >= lengths`."
+    what, fix = "of dtype bool", "Return a comparison, such as `time >= lengths`."
     arguments.check_dtype_kind(CALLER, "finished", array, jnp.bool_, what, fix)
     return array
 
@@ -152,7 +153,7 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
 
 
 def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
-    """What each step emits: like the template; for None like `cell.output_size`."""
+    """Returns the types of the emits, from the template or from `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
         of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
@@ -161,7 +162,7 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
         if not shaped or errors.is_key(leaf):
-            arrays = "arrays without batch axis that describe what is emitted"
+            arrays = "arrays without a batch axis that describe the emits of one row"
             raise TypeError(
                 f"{CALLER}: `emit_output` must be None, or {arrays}, got "
                 f"{describe(leaf)}. `jnp.zeros([], dtype)` describes one number per "
@@ -174,19 +175,19 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
 
 
 def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
-    """The tree as arrays, which must have the structure, dtypes and shapes of `like`.
+    """Returns the tree as arrays; checks the structure, dtypes and shapes of `like`.
 
-    A TensorArray must have the arguments of the one in `like`; it may have grown.
+    A TensorArray must have the same arguments as in `like`, but it may have grown.
 
     Args:
         caller: The function, for messages.
-        name: What the tree is.
+        name: The name of the tree, for messages.
         tree: A nest that the user returned.
-        like: What there was at time 0.
+        like: The nest from time 0.
         fix: The end of a message: what to do.
 
     Raises:
-        TypeError: If dtypes or kinds of sequence differ.
+        TypeError: If dtypes or sequence types differ.
         ValueError: If structures or shapes differ.
     """
     if tree is None:

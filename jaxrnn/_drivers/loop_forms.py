@@ -1,8 +1,8 @@
 """A loop with a bound on its steps, as a while loop and as a scan.
 
-Both compute the same. The while loop is fast, and JAX cannot differentiate it backward.
-The scan, which JAX can, takes as many steps as the bound allows, in segments that are
-skipped once the loop has ended.
+Both compute the same results. The while loop is fast, but JAX cannot differentiate it
+in reverse mode. JAX can differentiate the scan, which covers as many steps as the bound
+allows, in segments that are skipped once the loop has ended.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from ..memory._strategy import CheckpointPlan
 
 Results = tuple[Array, PyTree, PyTree]
 
-# So few that their residuals take little memory, and few are run after the end.
+# Short segments keep few residuals in memory, and run few steps after the end.
 STEPS_IN_SEGMENT = 16
 
 
@@ -31,10 +31,10 @@ class Loop:
     """A loop, as a function of arrays and of the carry before its first step.
 
     Attributes:
-        is_running: `is_running(t, carry)`, whether to take step t; it closes over no
-            arrays.
-        step: `step(arrays, t, carry) -> (carry, y)`; it closes over no arrays.
-        max_steps: The largest number of steps, static or symbolic.
+        is_running: `is_running(t, carry)`, whether to run step t. It must not close
+            over arrays.
+        step: `step(arrays, t, carry) -> (carry, y)`. It must not close over arrays.
+        max_steps: The maximum number of steps, static or symbolic.
         plan: What derivatives of the scan save.
     """
 
@@ -44,7 +44,7 @@ class Loop:
     plan: CheckpointPlan
 
     def as_while_loop(self, arrays: list, carry: PyTree) -> Results:
-        """`(n, carry, ys)`, the results of `bounded_loop`."""
+        """Runs a while loop; returns `(n, carry, ys)` like `bounded_loop`."""
         y_types = self._y_types(arrays, carry)
 
         def body(loop: Results) -> Results:
@@ -57,10 +57,10 @@ class Loop:
         return jax.lax.while_loop(lambda loop: self._goes_on(loop[:2]), body, first)
 
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
-        """The same results.
+        """Runs a scan that returns the same results.
 
-        In the segment in which the loop ends, the steps after the end run step 0 again,
-        and what they return is dropped: they are as finite as the loop is.
+        In the segment in which the loop ends, the steps after the end repeat step 0,
+        and their results are dropped. If the loop is finite, so are these steps.
         """
         read, first = reader(arrays), _start(carry)
 
@@ -99,7 +99,7 @@ def _start(carry: PyTree) -> tuple[Array, PyTree]:
 def _segment(
     goes_on: Callable, body: Callable, count: int, types: PyTree, on_host: bool
 ) -> Callable:
-    """The body of a scan over segments, each of `count` steps of `body`."""
+    """Returns the body of a scan over segments of `count` steps of `body`."""
 
     def segment(loop: Any, _: None) -> tuple[Any, PyTree]:
         loop = named(STATE, loop) if on_host else loop
@@ -107,6 +107,6 @@ def _segment(
         skip = lambda loop: (loop, zeros_of(types, count, loop))
         return jax.lax.cond(goes_on(loop), run, skip, loop)
 
-    # Checkpoint the condition, not its branch: it would save a copy of all that the
-    # branch closes over.
+    # Checkpoint the condition, because checkpointing only its branch would save a copy
+    # of everything that the branch closes over.
     return in_scan(segment, save_on_host((STATE,)) if on_host else None)

@@ -1,4 +1,4 @@
-"""The argument `mask`: checked, and as lengths where it has no gaps."""
+"""Checks the argument `mask`, and converts it to lengths if it has no gaps."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from .._base.typing import Array, Lengths
 def as_mask(
     caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
-    """`(mask, sequence_length)`, of which one is None; arguments as of `check_mask`.
+    """Returns `(mask, sequence_length)`, at least one of them None.
 
-    A mask without gaps becomes lengths, if its values are known outside of jit: nothing
-    has to be moved then.
+    A mask without gaps is converted to lengths if its values are concrete, so that no
+    steps need to be moved. The arguments are as in `check_mask`.
     """
     checked = check_mask(caller, mask, lengths, shape, axis)
     if checked is None:
@@ -30,17 +30,17 @@ def as_mask(
 def check_mask(
     caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> Array | None:
-    """The mask as an array; None stays None.
+    """Returns the mask as an array; None stays None.
 
     Args:
         caller: The driver, for messages.
-        mask: Its argument.
-        lengths: Its argument `sequence_length`.
-        shape: The first two axes of the inputs.
+        mask: The driver's argument `mask`.
+        lengths: The driver's argument `sequence_length`.
+        shape: The sizes of the first two axes of the inputs.
         axis: The time axis, 0 or 1.
 
     Raises:
-        ValueError: If both are given, or shapes disagree.
+        ValueError: If both `mask` and `lengths` are given, or if shapes disagree.
         TypeError: If the mask does not hold booleans.
     """
     if mask is None:
@@ -49,10 +49,10 @@ def check_mask(
         ts, n = ("ts", "lengths[:, None]") if axis == 1 else ("ts[:, None]", "lengths")
         raise ValueError(
             f"{caller}: `mask` must be None where `sequence_length` is given, got "
-            f"{describe(mask)}. Leave the lengths out, and mask what is past them: "
-            f"`mask & ({ts} < {n})` with `ts = jnp.arange(time)`."
+            f"{describe(mask)}. Omit `sequence_length`, and mask the steps past the "
+            f"lengths: `mask & ({ts} < {n})` with `ts = jnp.arange(time)`."
         )
-    fix = "Compare numbers: `mask > 0`. Lengths go to `sequence_length`."
+    fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
     if getattr(mask, "ndim", 0) == 3:
         fix = "`mask.all(-1)` is true where all features of a step are known."
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`memory_plan`: what each memory strategy would save of a run, and at what cost."""
+"""`memory_plan`: the memory and the extra work of a run under each memory strategy."""
 
 import dataclasses
 import functools
@@ -27,14 +27,14 @@ _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
 _PEAK_ON_HOST = _HEAD.index("peak on host")
-_ON_CPU = "On the CPU, host and device share one memory: peaks are those of both."
-# Of one array XLA counts bytes in 64 bits, and ends the process beyond that.
+_ON_CPU = "On the CPU, host and device share one memory; peaks include both."
+# XLA counts the bytes of an array in 64 bits, and ends the process beyond that.
 _MOST_BYTES = 2**60
 _UNITS = ((2**60, "EiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
 class Bytes(NamedTuple):
-    """Bytes of the memory of the device and of its host."""
+    """Bytes of device memory and of host memory."""
 
     device: int
     host: int
@@ -47,13 +47,14 @@ class PlannedStrategy:
     Attributes:
         strategy: The strategy.
         saved: Bytes that are saved between the forward and the backward pass.
-        peak: Bytes that the compiled program needs beside its arguments and results,
-            including what is saved. On a CPU, where both share one memory, all of it
-            is the device's. A TPU's fast memory is not counted.
-        extra_flops: Floating-point operations of the steps that are computed again, as
-            XLA counts them on JAX's default backend.
-        extra_share: `extra_flops` as a share of those of training without
-            recomputation: a forward pass, and twice that for the backward pass.
+        peak: Bytes that the compiled program needs in addition to its arguments and
+            results, including the saved bytes. On a CPU, where host and device share
+            one memory, all bytes count as device memory. A TPU's fast memory is not
+            counted.
+        extra_flops: Floating-point operations of recomputed steps, as XLA counts them
+            on JAX's default backend.
+        extra_share: `extra_flops` as a share of the operations of training without
+            recomputation. A backward pass counts as two forward passes.
     """
 
     strategy: Strategy
@@ -65,15 +66,15 @@ class PlannedStrategy:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """A table of strategies; `print` shows it.
+    """A table of memory strategies, for `print`.
 
     Attributes:
-        title: What is run.
+        title: The cell and the shape of the run.
         rows: A `PlannedStrategy` for each strategy, in the given order.
-        inputs: Bytes of the inputs.
-        outputs: Bytes of the outputs.
-        device: The kind of device that the programs are compiled for, by the name that
-            JAX gives it, such as "cpu" or "TPU v5 lite".
+        inputs: The size of the inputs in bytes.
+        outputs: The size of the outputs in bytes.
+        device: The kind of device that the programs are compiled for, in JAX's naming,
+            such as "cpu" or "TPU v5 lite".
     """
 
     title: str
@@ -94,7 +95,7 @@ class MemoryPlan:
             for name, *row in table
         )
         sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
-        beside = f"Besides: {sizes}, twice that if the loss reads them."
+        beside = f"In addition: {sizes}, twice that if the loss reads them."
         lines = [self.title, "", first, "-" * len(first), *rest, "", beside, last]
         return "\n".join(lines)
 
@@ -119,41 +120,41 @@ def memory_plan(
     time_major: bool = False,
     device: Any = None,
 ) -> MemoryPlan:
-    """The memory that `dynamic_rnn` would need in training under each strategy.
+    """Reports the memory that training with `dynamic_rnn` needs under each strategy.
 
-    For each strategy the gradients of a loss on the final state with respect to the
-    parameters, without lengths, are compiled for one device, which takes a second or
-    more, and XLA tells what memory they need; nothing is run. Operations are
-    those that XLA counts in a step. What a cell computes again of its own accord, as
-    linear recurrences do, is not extra.
+    For each strategy, the gradient of a loss on the final state with respect to the
+    parameters, without lengths, is compiled for one device, which takes a second or
+    more. XLA then reports the memory of the compiled program; nothing is run. Extra
+    operations are computed from XLA's count for one step. They do not include the
+    recomputation that a cell always does, as linear recurrences do.
 
     Args:
-        cell: A cell, bound or not. Bind a cell with dropout with a key, since its masks
-            are saved as well.
+        cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
+            dropout masks are saved too.
         inputs_shape: The shape of the inputs, `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`; or a nest of arrays or
             `jax.ShapeDtypeStruct`s.
-        strategies: Values of `swap_memory`.
-        dtype: The dtype of the zero state, and of inputs that are given by their shape;
-            None for the widest of the inputs, or float32 if they have none.
+        strategies: A list of values of `swap_memory`.
+        dtype: The dtype of the zero state, and of inputs given by their shape; None for
+            the widest floating-point dtype of the inputs, or float32 if there is none.
         time_major: Whether time is the first axis.
-        device: The device to compile for, which need not be there: a name, "v5e",
-            "v6e", "v5p" or "h100", or a compile-only device of
-            `jax.experimental.topologies`. None for the device at hand. TPUs need
-            libtpu, `pip install 'jax[tpu]'`. GPUs need JAX's CUDA plugin, `pip install
-            'jax[cuda12-local]'`, and JAX_PLATFORMS=cpu where there is no GPU.
+        device: The device to compile for, which need not be present: "v5e", "v6e",
+            "v5p", "h100", or a compile-only device from `jax.experimental.topologies`.
+            None for JAX's default device. TPUs require libtpu, `pip install
+            'jax[tpu]'`. GPUs require JAX's CUDA plugin, `pip install
+            'jax[cuda12-local]'`, and JAX_PLATFORMS=cpu on a machine without a GPU.
 
     Returns:
-        A `MemoryPlan`: a table when printed, numbers in its `rows`.
+        A `MemoryPlan`: print it for a table, or read the numbers in its `rows`.
 
     Raises:
-        TypeError: If `cell` is not a cell, an entry of `strategies` not a strategy, or
-            `device` neither a name nor a device.
-        ValueError: If `inputs_shape` is of rank below 3, a size or the memory of a
-            strategy is beyond what XLA can count, or no device has that name.
+        TypeError: If `cell` is not a cell, if an entry of `strategies` is not a
+            strategy, or if `device` is neither a name nor a device.
+        ValueError: If `inputs_shape` has rank less than 3, if a size or the memory of a
+            strategy exceeds what XLA can count, or if no device has that name.
         ImportError: If the compiler for `device` is not installed.
-        jax.errors.JaxRuntimeError: If XLA refuses a program that exceeds the memory of
-            the device. A note names the strategy; leave it out.
+        jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
+            the device. A note names the strategy, so that you can leave it out.
 
     Example:
         >>> import jaxrnn
@@ -165,8 +166,8 @@ def memory_plan(
         48
     """
     check_time_major(_CALLER, time_major)
-    fix = "For example `[Keep(), True]`."
-    kinds, what = list | tuple, "a list of them"
+    fix = "For example, pass `[Keep(), True]`."
+    kinds, what = list | tuple, "a list of strategies"
     check_instance(_CALLER, "strategies", strategies, kinds, what, fix)
     named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
     device = _as_device(device)
@@ -178,7 +179,7 @@ def memory_plan(
     widest = widest_dtype(floats) if floats else jnp.float32
     dtype = as_dtype(_CALLER, dtype or widest)
     bind, params = _with_params(cell, inputs, dtype, axis)
-    # XLA does not see into other implementations; they save the same.
+    # XLA cannot analyze the other implementations, which save the same arrays.
     options = {"dtype": dtype, "time_major": time_major, "implementation": "xla"}
     loss = functools.partial(_loss, bind, options)
     time, batch_size = leaves[0].shape[axis], leaves[0].shape[1 - axis]
@@ -197,7 +198,7 @@ def memory_plan(
 
 
 def _as_device(device: Any) -> Any:
-    """The device that an argument stands for; None for the one at hand."""
+    """Converts the argument to a device, or None for JAX's default device."""
     if device is None:
         return None
     what = f"a device or one of {', '.join(map(repr, KINDS))}"
@@ -208,7 +209,10 @@ def _as_device(device: Any) -> Any:
 
 
 def _put(types: PyTree, device: Any) -> PyTree:
-    """The types, on a mesh of one device, which tells drivers and XLA its platform."""
+    """Puts types on a mesh of one device, which sets the platform for XLA and drivers.
+
+    If the device is None, the types do not change.
+    """
     if device is None:
         return types
     mesh = Mesh(np.asarray([device]), ("device",))
@@ -233,7 +237,7 @@ def _planned(
     saved = saved_bytes(scalar, *args)
     if sum(saved) > _MOST_BYTES:
         raise ValueError(
-            f"{_CALLER}: with {strategy!r} the run must save at most "
+            f"{_CALLER}: with {strategy!r}, the run must save at most "
             f"{_size(_MOST_BYTES)}, got {_size(sum(saved))}. Give a smaller "
             "`inputs_shape`."
         )
@@ -241,7 +245,7 @@ def _planned(
         program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
-    # Each level of segments is one more forward pass, unless its residuals are saved.
+    # Each level of segments adds one forward pass, unless its residuals are saved.
     plan = plan_of(strategy, time)
     passes = len(plan.segments)
     if plan.save_residuals:
@@ -250,7 +254,7 @@ def _planned(
 
 
 def _step_flops(loss: Any, params: Params, inputs: PyTree, axis: int) -> float:
-    """The operations of a run over one step: of a loop XLA counts one iteration."""
+    """Returns the operations of one step; XLA counts one iteration of each loop."""
     first = lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis)
     step = jax.eval_shape(lambda inputs: jax.tree.map(first, inputs), inputs)
     cost: Any = jax.jit(loss).lower(params, step).compile().cost_analysis()
@@ -258,7 +262,7 @@ def _step_flops(loss: Any, params: Params, inputs: PyTree, axis: int) -> float:
 
 
 def saved_bytes(fn: Callable, *args: Any) -> Bytes:
-    """What is saved between the passes of a derivative, apart from the arguments."""
+    """Returns the bytes that are saved for the backward pass, except the arguments."""
     found = []
 
     def save(*args: Any) -> None:
@@ -305,15 +309,15 @@ def _is_bound(cell: Any) -> bool:
 def _with_params(
     cell: Any, inputs: PyTree, dtype: DType, axis: int
 ) -> tuple[Callable[[Params], Any], Params]:
-    """The function that binds the cell to its parameters, and their types."""
+    """Returns a function that binds parameters to the cell, and their types."""
     if _is_bound(cell):
         bind = lambda params: dataclasses.replace(cell, params=params)
         return bind, jax.eval_shape(lambda: cell.params)
-    makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
+    makes_params = ("init", "bind", "state_size")  # Flax cells have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
         raise TypeError(
-            f"{_CALLER}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
-            "to make its parameters from shapes alone."
+            f"{_CALLER}: `cell` must be a jaxrnn cell, whose `init` creates parameters "
+            f"from shapes, got {describe(cell)}."
         )
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
     key = jax.eval_shape(lambda: jax.random.key(0))

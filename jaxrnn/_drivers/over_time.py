@@ -1,4 +1,4 @@
-"""`over_time`, the loop of `dynamic_rnn` and its kin, compiled where possible."""
+"""`over_time`, the loop of `dynamic_rnn` and similar drivers."""
 
 from typing import NamedTuple
 
@@ -19,13 +19,13 @@ from .preparation import Batch, Options, Prepared, prepare
 
 
 class Results(NamedTuple):
-    """What a run over time returns.
+    """The results of a run over time.
 
     Attributes:
         outputs: The outputs of all steps, with the axes of the inputs.
         state: The state after the last step of each row.
-        states: The states after all steps, without read-only parts, if the options ask
-            for them; else None.
+        states: The states after all steps, without read-only parts; None unless
+            `Options.return_states` is set.
     """
 
     outputs: PyTree
@@ -34,10 +34,10 @@ class Results(NamedTuple):
 
 
 def over_time(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
-    """What `cell` returns over all steps of a batch.
+    """Runs `cell` over all steps of a batch.
 
-    Outside of jit, JAX would compile a loop over a new closure in every call. So equal
-    cells share one compiled function, where that is safe.
+    Outside of jit, JAX would compile the loop in every call, because its body is a new
+    closure. Equal cells therefore share one compiled function where that is safe.
     """
     if trees.is_pytree_of_arrays(cell) and shareable.is_shareable(cell):
         return _run_compiled(cell, batch, options)
@@ -65,7 +65,7 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
 def _only_kept(
     batch: Batch, mask: Array, cell: RNNCellLike, options: Options
 ) -> tuple[Batch, Kept]:
-    """The steps that the mask keeps as a batch with lengths, and where they are."""
+    """Returns a mask's valid steps as a batch with lengths, and their positions."""
     axis, beside = options.axis, (cell, batch.state)
     inputs = whole_features(options.caller, batch.inputs, beside, 1 - axis)
     kept = Kept.by(as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis))

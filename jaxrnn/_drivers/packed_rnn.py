@@ -1,4 +1,4 @@
-"""`packed_rnn`: a cell over sequences stored end to end in rows."""
+"""`packed_rnn`: runs a cell over sequences that are stored end to end in rows."""
 
 import jax
 import jax.numpy as jnp
@@ -31,39 +31,40 @@ def packed_rnn(
     swap_memory: bool | Strategy = False,
     return_states: bool = False,
 ) -> tuple[PyTree, ...]:
-    """Runs `cell` over packed sequences, each from its initial state.
+    """Runs `cell` over packed sequences, each from its own initial state.
 
-    The results for a sequence are those of `dynamic_rnn` for that row of the padded
-    batch; the cost is proportional to the sum of the lengths. A cell draws random
-    numbers from the key of the step of the row, not of the sequence.
+    The results of each sequence equal its results as a row of a padded batch in
+    `dynamic_rnn`, but the cost is proportional to the sum of the lengths. Random keys
+    are numbered by the steps of the packed row, not by the steps of the sequence.
 
     Args:
         cell: As in `dynamic_rnn`.
-        packed: Sequences as `pack_sequences` returns them. If their nest holds more
-            than the cell's inputs, select these by
+        packed: Sequences from `pack_sequences`. If their nest holds more than the
+            cell's inputs, select the inputs with
             `dataclasses.replace(packed, inputs=...)`.
-        initial_state: The state that each sequence starts from, each leaf
-            `[sequences, ...]`; None for the cell's zero state, which needs `dtype`.
-        dtype: The dtype of the zero state and of the outputs; None for that of
+        initial_state: The state before the first step of each sequence, each leaf
+            `[sequences, ...]`; None for the cell's zero state, which requires `dtype`.
+        dtype: The dtype of the zero state and of the outputs; None for the dtype of
             `initial_state`.
         scope: The name of the loop in profiles; "rnn" by default.
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
-            since the last state of each sequence is read from them.
-        return_states: Whether to return the state after every step as well, which a run
-            computes in any case.
+            because the last state of each sequence is read from them.
+        return_states: Whether to also return the state after every step, which is
+            computed in any case.
 
     Returns:
-        `(outputs, state)`: outputs in the layout of `packed.inputs`, `[rows,
-        row_length, ...]`, zeros at steps that belong to no sequence
-        (`packed.unpack(outputs)` is their padded form); the state after the last step
-        of each sequence, each leaf `[sequences, ...]`. With `return_states`,
-        `(outputs, state, states)`: the states in the layout of the outputs.
+        `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,
+        row_length, ...]`, with zeros at steps that belong to no sequence;
+        `packed.unpack(outputs)` pads each sequence. `state` is the state after the last
+        step of each sequence, each leaf `[sequences, ...]`. With `return_states`,
+        `(outputs, state, states)`, where `states` has the layout of the outputs.
 
     Raises:
-        TypeError: If `packed` is not a result of `pack_sequences`; as `dynamic_rnn`.
-        ValueError: If `packed` is a stack, or arrays of several packs or of a part of
-            one; if a leaf of `initial_state` does not have one row for each sequence;
-            as `dynamic_rnn`.
+        TypeError: If `packed` does not come from `pack_sequences`; see also
+            `dynamic_rnn`.
+        ValueError: If `packed` is a stack, or not exactly one whole pack; if a leaf of
+            `initial_state` does not have one row for each sequence; see also
+            `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -92,7 +93,8 @@ def packed_rnn(
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
-    # Before the loop, as in `as_varying_as`: sequences start at any step.
+    # The loop reads these states at any step, so they must vary before it starts; see
+    # `as_varying_as`.
     state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), state)
@@ -109,18 +111,19 @@ def packed_rnn(
 def _states_of_sequences(
     cell: RNNCellLike, state: PyTree, dtype: DType | None, count: int
 ) -> tuple[PyTree, DType]:
-    """The initial state of each of `count` sequences, checked, and the outputs' dtype.
+    """Returns the checked initial states of `count` sequences, and the outputs' dtype.
 
     Raises:
-        ValueError: If it holds a memory, or an axis is not that of the sequences.
+        ValueError: If the state has read-only parts, or if a leaf does not have `count`
+            rows.
     """
     if state is not None:
         state = as_state(_CALLER, "initial_state", state)
         if has_read_only(state):
             raise ValueError(
-                f"{_CALLER}: `initial_state` must hold no memory, which belongs to one "
-                "sequence, got one. Rows hold several: run the sequences by "
-                "`dynamic_rnn` with lengths."
+                f"{_CALLER}: `initial_state` must not hold an attention memory, as a "
+                "packed row holds several sequences. Run the sequences with "
+                "`dynamic_rnn` and lengths."
             )
     dtype = output_dtype(_CALLER, state, dtype)
     if state is None:
@@ -131,6 +134,6 @@ def _states_of_sequences(
 
 
 def _states_of_rows(restarts: Restarts, axis: int) -> PyTree:
-    """The state before the first step of each row; zeros if it holds no sequence."""
+    """Returns the state before each row's first step; zeros in rows without any."""
     which = jax.lax.index_in_dim(restarts.state_numbers, 0, axis, keepdims=False)
     return masking.zero_dead(which >= 0, read_rows(restarts.states, which))

@@ -1,4 +1,4 @@
-"""What `pipelined_rnn` refuses: cells, meshes, inputs, parameters and states."""
+"""Checks of the cell, mesh, inputs, parameters and states of `pipelined_rnn`."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ CALLER = "pipelined_rnn"
 
 
 def check_is_bound(cell: Any) -> None:
-    """Raises TypeError for a cell whose parameters are not apart from it."""
+    """Raises TypeError unless the cell is bound to separate parameters."""
     missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
     if missing:
-        function = "`jaxrnn.FunctionCell` makes a cell of a function"
+        function = "`jaxrnn.FunctionCell` creates a cell from a function"
         raise TypeError(
             f"{CALLER}: `cell` must be the cell of one layer, bound to stacked "
             f"parameters, got {describe(cell)}. Call `cell.bind(params)`; {function}."
@@ -25,12 +25,12 @@ def check_is_bound(cell: Any) -> None:
 
 
 def check_mesh_axis(axis_name: Any) -> None:
-    """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
+    """Raises ValueError unless a `shard_map` with `check_vma` maps `axis_name`."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name not in manual:
         raise ValueError(
-            f"{CALLER}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
-            f"around this call, got {axis_name!r}. Mapped are {manual}."
+            f"{CALLER}: `axis_name` must be a mesh axis that `jax.shard_map` maps "
+            f"around this call, got {axis_name!r}. The mapped axes are {manual}."
         )
     if _is_same_on_all(axis_name, jax.lax.axis_index(axis_name)):
         raise ValueError(
@@ -40,23 +40,23 @@ def check_mesh_axis(axis_name: Any) -> None:
 
 
 def _is_same_on_all(axis_name: str, x: Array) -> bool:
-    """Whether a value is the same on all of several stages, as its type tells."""
+    """Whether there are several stages and, by its type, a value is the same on all."""
     return jax.lax.axis_size(axis_name) > 1 and axis_name not in varying_axes(x)
 
 
 def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> None:
-    """Raises unless inputs are what every layer puts out, the same on all stages."""
+    """Raises unless inputs match the layers' outputs and are the same on all stages."""
     size = cell.output_size
     fix = "The outputs of a layer are the inputs of the next."
     check_structure(f"{CALLER}: `inputs`", size, inputs, strict=True, fix=fix)
     named = named_leaves("inputs", inputs)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape[2:] != shape:
-            after = f"{shape}, after batch and time"
+            after = f"{shape} after batch and time"
             raise ValueError(
                 f"{CALLER}: `{name}` must have the sizes of the layers' outputs, "
                 f"{after}, got {describe(leaf)}. Project the inputs, `x @ w`, or run a "
-                "first layer of another shape before, by `dynamic_rnn`."
+                "first layer of another shape with `dynamic_rnn`."
             )
         must = f"have the dtype of the outputs, {dtype}"
         fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
@@ -71,25 +71,25 @@ def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> Non
 def check_captured(captured: list[Array], axis_name: str) -> None:
     """Raises ValueError if the cell reads an array that is the same on all stages.
 
-    Its gradient would be summed over the stages within the loop, where a stage that has
-    no chunk does not take part: the program would hang.
+    The array's gradient would be summed over the stages inside the loop. A stage
+    without a chunk would not take part in the sum, so the program would hang.
     """
     for array in captured:
         if _is_same_on_all(axis_name, array):
             cast = f"`jax.lax.pcast(array, {axis_name!r}, to='varying')`"
             raise ValueError(
-                f"{CALLER}: `cell` must read no traced array that is the same on all "
-                f"stages, apart from its arguments, got {describe(array)}. Put it into "
-                f"the parameters, or pass the cell {cast}."
+                f"{CALLER}: `cell` must not close over a traced array that is the same "
+                f"on all stages, got {describe(array)}. Make it a parameter, or close "
+                f"over {cast}."
             )
 
 
 def count_layers(params: Params, axis_name: str) -> int:
-    """The number of layers of a stage, whose parameters are stacked.
+    """Returns the number of layers in the stacked parameters of a stage.
 
     Raises:
-        ValueError: If parameters have different numbers of layers, or none; if they are
-            the same on all stages.
+        ValueError: If parameters differ in their number of layers or have no layers; if
+            they are the same on all stages.
     """
     named = list(named_leaves("params", params))
     counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}
@@ -97,15 +97,15 @@ def count_layers(params: Params, axis_name: str) -> int:
         got = ", ".join(f"{count} in `{name}`" for count, name in counts.items())
         stack = "`jax.tree.map(lambda *p: jnp.stack(p), *params_of_layers)`"
         raise ValueError(
-            f"{CALLER}: the first axis of all `params` must be that of the layers, got "
+            f"{CALLER}: the first axis of all `params` must be the layer axis, got "
             f"{got or 'no array'}. Stack the parameters of equal cells: {stack}."
         )
     for name, leaf in named:
         if _is_same_on_all(axis_name, leaf):
             raise ValueError(
                 f"{CALLER}: `{name}` must be sharded over the stages, got the same "
-                f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
-                f"its spec is `P({axis_name!r})`."
+                f"{describe(leaf)} on all of them. Its spec in the `in_specs` of "
+                f"`jax.shard_map` must be `P({axis_name!r})`."
             )
     return next(iter(counts))
 
@@ -114,15 +114,15 @@ def check_states(state: PyTree, size: Size, count: int, axis_name: str) -> None:
     """Raises unless `state` holds the stacked states of `count` layers.
 
     Raises:
-        TypeError: If a kind of sequence is not that of `size`.
-        ValueError: If the structure is not that of `size`, or the first axis of a leaf
-            is not `count`.
+        TypeError: If a sequence type differs from `size`.
+        ValueError: If the structure differs from `size`, or if the first axis of a leaf
+            does not have size `count`.
     """
     check_structure(f"{CALLER}: `initial_state`", size, state, strict=True)
     for name, leaf in named_leaves("initial_state", state):
         if leaf.shape[:1] != (count,):
             each = f"for each layer of this stage, [{count}, batch, ...]"
-            spec = f"in `in_specs` their spec begins with {axis_name!r}"
+            spec = f"their spec in `in_specs` must begin with {axis_name!r}"
             raise ValueError(
                 f"{CALLER}: `{name}` must have an entry {each}, got {describe(leaf)}. "
                 f"Stack the states of all layers; {spec}."

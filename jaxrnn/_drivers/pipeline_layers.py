@@ -1,4 +1,4 @@
-"""The layers of one stage of `pipelined_rnn`, cut out of stacked parameters."""
+"""The layers of one stage of `pipelined_rnn`, from stacked parameters."""
 
 import dataclasses
 from typing import Any
@@ -17,14 +17,14 @@ from .pipeline_checks import CALLER, check_states, count_layers
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PipelineLayer:
-    """A layer over one chunk; it draws what it would draw in a `MultiRNNCell`.
+    """A layer over one chunk, with the same random numbers as in a `MultiRNNCell`.
 
     Attributes:
         params: The parameters of this layer.
         key: The random key of the run, or None.
         number: The index of the layer in the stack, an int32 scalar.
         offset: The number of steps before the chunk, an int32 scalar.
-        cell: The hyper-parameters, of all layers.
+        cell: The unbound cell, with the hyperparameters of all layers.
     """
 
     params: Params
@@ -35,38 +35,38 @@ class PipelineLayer:
 
     @property
     def state_size(self) -> Size:
-        """That of the cell."""
+        """The state size of the cell."""
         return self.cell.state_size
 
     @property
     def output_size(self) -> Size:
-        """That of the cell."""
+        """The output size of the cell."""
         return self.cell.output_size
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """One step, `(output, new_state)`."""
+        """Runs one step; returns `(output, new_state)`."""
         return self.cell.apply(self.params, inputs, state, self.key)
 
     def at_step(self, t: Array) -> "PipelineLayer":
-        """The layer with its keys for step `t` of the chunk."""
+        """Returns the layer with its key for step `t` of the chunk."""
         keys = cell_keys.at_step(self.key, self.offset + t)
         return dataclasses.replace(self, key=cell_keys.fold(keys, self.number))
 
     def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps of the chunk at once; see `RNNCell.apply_sequence`."""
+        """Runs all steps of the chunk at once; see `RNNCell.apply_sequence`."""
         if self.key is not None:
             run = run.replace(keys=lambda t: self.at_step(run.steps.offset + t).key)
         return self.cell.apply_sequence(self.params, run)
 
 
 def layers_of_stage(cell: Any, inputs: PyTree, axis_name: str) -> list[PipelineLayer]:
-    """The layers of this stage of a bound cell, whose parameters are stacked.
+    """Returns the layers of this stage, from a cell bound to stacked parameters.
 
     Raises:
         TypeError: If a parameter is not an array.
         ValueError: If the parameters are not stacked, or not divided among the stages.
     """
-    # Rows that are divided over another axis draw noise of their own.
+    # If rows are sharded over another axis, each shard draws its own noise.
     cell = cell_of_device(cell, inputs)
     params = as_state(CALLER, "params", cell.params)
     count = count_layers(params, axis_name)
@@ -80,16 +80,16 @@ def layers_of_stage(cell: Any, inputs: PyTree, axis_name: str) -> list[PipelineL
 def states_of_stage(
     cell: Any, state: PyTree, count: int, axis_name: str
 ) -> list[PyTree]:
-    """The initial state of each of `count` layers, which `state` holds stacked.
+    """Splits the stacked `state` into the initial states of `count` layers.
 
     Raises:
-        TypeError, ValueError: As `check_states`.
+        TypeError, ValueError: See `check_states`.
     """
     check_states(state, cell.state_size, count, axis_name)
     return _entries(state, count)
 
 
 def _entries(tree: PyTree, count: int) -> list[PyTree]:
-    """What leaves `[count, ...]` hold of each of `count` layers."""
+    """Splits leaves `[count, ...]` into one nest for each of `count` layers."""
     entry = lambda i: jax.tree.map(lambda leaf: leaf[i], tree)
     return list(map(entry, range(count)))

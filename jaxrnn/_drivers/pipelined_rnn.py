@@ -1,7 +1,7 @@
-"""`pipelined_rnn`: the layers of a stack on several devices.
+"""`pipelined_rnn`: runs the layers of a stack on several devices.
 
-A stage is a device of a mesh axis. At tick k stage s runs chunk k - s of the steps, if
-there is one, and sends its outputs to stage s + 1.
+A stage is a device of a mesh axis. At tick k, stage s runs chunk k - s of the time
+steps, if it exists, and sends its outputs to stage s + 1.
 """
 
 import dataclasses
@@ -46,56 +46,56 @@ def pipelined_rnn(
     scope: str | None = None,
     implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
-    """Runs a stack of equal layers that are divided among the devices of a mesh axis.
+    """Runs a stack of equal layers, divided among the devices of a mesh axis.
 
-    It is called inside of `jax.shard_map`. Each device of the axis `axis_name`, a
-    stage, has some of the layers, in order. Time is divided into chunks: while a stage
-    runs one chunk, the stage before it runs the next. Results and gradients are those
-    of `dynamic_rnn` over a `MultiRNNCell` of the layers, dropout included, up to
+    Call it inside of `jax.shard_map`. Each device of the axis `axis_name` is a stage
+    and holds some of the layers, in order. Time is divided into chunks: while a stage
+    runs one chunk, the previous stage runs the next chunk. Results and gradients equal
+    `dynamic_rnn` over a `MultiRNNCell` of the layers, including dropout, up to
     rounding. Rows may be sharded over a second axis that `shard_map` maps.
 
-    With S stages and C chunks each stage is idle at S - 1 of C + S - 1 ticks; about
-    four chunks for each stage are a good start. At each tick a stage sends the outputs
-    of one chunk, in the backward pass their gradient. After the last tick the outputs
-    are summed over the stages, since only the last stage has them; so is the gradient
-    of the inputs in the backward pass.
+    With S stages and C chunks, each stage is idle for S - 1 of C + S - 1 ticks; start
+    with about four chunks per stage. At each tick, a stage sends the outputs of one
+    chunk or, in the backward pass, their gradients. After the last tick, the outputs
+    are summed over the stages, because only the last stage has them. In the backward
+    pass, the gradients of the inputs are summed in the same way.
 
-    A stage saves for its backward pass what `dynamic_rnn` saves for its layers, with
-    room for C + S - 1 chunks in place of C. `swap_memory=memory.Recompute(chunk)` saves
-    the states between chunks and the outputs of the layers.
+    For its backward pass, a stage saves the same arrays as `dynamic_rnn` for its
+    layers, but for C + S - 1 chunks instead of C. `swap_memory=memory.Recompute(chunk)`
+    saves only the states between chunks and the outputs of the layers.
 
     Args:
-        cell: The cell of one layer, bound to the parameters of all layers of the stage:
-            each leaf `[layers, ...]`, sharded over the stages along its first axis. The
-            key, if it has one, is that of the whole stack.
-        inputs: As in `dynamic_rnn`, the same on all stages; of the depth and dtype of
-            the layers' outputs.
-        sequence_length: As in `dynamic_rnn`. In a chunk in which a row has no step, the
-            cell is evaluated on zeros for it and must be finite there.
-        initial_state: The states of the layers of the stage, stacked: of the structure
-            of `cell.state_size`, each leaf `[layers, batch, ...]` or `[layers]`. None
-            for the zero state, which needs `dtype`.
+        cell: The cell of one layer, bound to the parameters of all layers of the stage,
+            each leaf `[layers, ...]` and sharded over the stages along its first axis.
+            The key, if any, is the key of the whole stack.
+        inputs: As in `dynamic_rnn`, and the same on all stages. Their depth and dtype
+            must match the layers' outputs.
+        sequence_length: As in `dynamic_rnn`. If a row has no valid step in a chunk, the
+            cell is evaluated on zeros for that row, and its results must be finite.
+        initial_state: The stacked states of the stage's layers, with the structure of
+            `cell.state_size`, each leaf `[layers, batch, ...]` or `[layers]`; None for
+            the zero state, which requires `dtype`.
         dtype: As in `dynamic_rnn`.
         axis_name: The mesh axis of the stages.
         chunk: The number of steps in a chunk; it need not divide the number of steps.
-        swap_memory: As in `dynamic_rnn`, of each chunk by itself.
+        swap_memory: As in `dynamic_rnn`, applied to each chunk separately.
         time_major: As in `dynamic_rnn`.
         scope: The name of the loop in profiles; "pipelined_rnn" by default.
         implementation: As in `dynamic_rnn`.
 
     Returns:
-        `(outputs, state)`: the outputs of the last layer, in the layout of `inputs`,
-        the same on all stages; the final states of the layers of the stage, stacked
-        as `initial_state`.
+        `(outputs, state)`. `outputs` are the outputs of the last layer, in the layout
+        of `inputs`, the same on all stages. `state` holds the final states of the
+        stage's layers, stacked like `initial_state`.
 
     Raises:
-        TypeError: If `cell` is not bound, or `inputs` do not have the dtype of the
-            outputs; as `dynamic_rnn`.
-        ValueError: If `axis_name` is not a mesh axis that `jax.shard_map` maps, with
-            `check_vma`; if `inputs` differ between stages, or do not have the depth of
-            the outputs; if parameters or states are not stacked, or parameters not
-            sharded over the stages; if the cell reads a traced array, besides its
-            arguments, that is the same on all stages; as `dynamic_rnn`.
+        TypeError: If `cell` is not bound, or if `inputs` do not have the dtype of the
+            outputs; see also `dynamic_rnn`.
+        ValueError: If `axis_name` is not a mesh axis that a `jax.shard_map` with
+            `check_vma` maps; if `inputs` differ between stages, or do not have the
+            depth of the outputs; if parameters or states are not stacked; if parameters
+            are not sharded over the stages; if the cell closes over a traced array that
+            is the same on all stages; see also `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -115,7 +115,7 @@ def pipelined_rnn(
         >>> outputs.shape, state.h.shape
         ((4, 7, 5), (2, 4, 5))
 
-    Source: the schedule of arXiv:1811.06965, over chunks of time in place of rows;
+    Source: the schedule of arXiv:1811.06965, over chunks of time instead of rows;
     layers of a recurrent stack on several devices: arXiv:1609.08144, section 3.
     """
     arguments.check_is_cell(CALLER, "cell", cell)
@@ -153,7 +153,7 @@ class _Pipeline:
     Attributes:
         axis_name: The mesh axis of the stages.
         chunk: The number of steps in a chunk.
-        options: What the loop of a layer is compiled for.
+        options: The options of the loop of each layer.
     """
 
     axis_name: str
@@ -167,16 +167,16 @@ class _Pipeline:
         lengths: Array | None,
         states: list,
     ) -> tuple[PyTree, list[PyTree]]:
-        """`(outputs, states)` over all steps; the inputs are time-major."""
+        """Runs all steps of time-major inputs; returns `(outputs, states)`."""
         time, batch_size = jax.tree.leaves(xs)[0].shape[:2]
-        if lengths is None and time % self.chunk:  # The last chunk has steps too many.
+        if lengths is None and time % self.chunk:  # The last chunk has extra steps.
             lengths = jnp.full(batch_size, time, jnp.int32)
         longest = time
         if lengths is not None:
             lengths = jnp.minimum(lengths, time)
             longest = jnp.minimum(steps_to_run(lengths, time), time)
-        # From here on, not from within the loop, values vary over the devices: else the
-        # backward pass would sum gradients over the devices at every tick.
+        # Make values vary over the devices before the loop. Otherwise the backward pass
+        # would sum gradients over the devices at every tick.
         given = xs, layers, lengths
         stage = jax.lax.axis_index(self.axis_name)
         xs, layers, lengths = sharding.as_varying_as((stage, states, given), given)
@@ -187,7 +187,7 @@ class _Pipeline:
     def run_chunk(
         self, layers: list, lengths: Array | None, start: Array, xs: PyTree, states: Any
     ) -> tuple[PyTree, list[PyTree]]:
-        """`(outputs, states)` of the layers, one after the other, over one chunk."""
+        """Runs the layers one by one over a chunk; returns `(outputs, states)`."""
         if lengths is not None:
             lengths = jnp.clip(lengths - start, 0, self.chunk)
         new_states = []
@@ -201,23 +201,25 @@ class _Pipeline:
     def run_ticks(
         self, run_chunk: Callable, xs: PyTree, state: PyTree, longest: Array | int
     ) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)`: those of the last stage, the final state of this one.
+        """Returns the outputs of the last stage, and the final state of this stage.
 
-        At a tick without a chunk nothing is run: it adds nothing to states and
-        gradients.
+        A stage runs nothing at a tick without a chunk, so that the tick does not affect
+        states and gradients.
 
         Args:
-            run_chunk: `(start, inputs, state) -> (outputs, state)`, the layers of this
-                stage over the steps from `start` on; outputs have the type of inputs.
-            xs: Inputs, time-major, each leaf `[time, batch, ...]`, varying over the
-                stages. The last step is repeated after them, up to a whole chunk.
-            state: The initial state of this stage, of the type of one after a chunk.
-            longest: The number of steps that are run.
+            run_chunk: `(start, inputs, state) -> (outputs, state)`, which runs the
+                layers of this stage over the chunk that begins at step `start`. Outputs
+                have the type of inputs.
+            xs: Time-major inputs, each leaf `[time, batch, ...]`, varying over the
+                stages. The last step is repeated to fill the last chunk.
+            state: The initial state of this stage, with the same type as the state
+                after a chunk.
+            longest: The number of steps to run.
         """
         axis_name, chunk = self.axis_name, self.chunk
         stage, last = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name) - 1
         to_next = [(s, s + 1) for s in range(last)]
-        # What a stage returns at a tick without a chunk.
+        # At a tick without a chunk, a stage sends zeros and keeps its state.
         skip = lambda start, xs, state: (jax.tree.map(jnp.zeros_like, xs), state)
 
         def tick(carry: tuple[PyTree, PyTree], scanned: tuple[Array, PyTree]) -> Any:
@@ -225,7 +227,7 @@ class _Pipeline:
             inputs = where(stage == 0, inputs, received)
             start = (k - stage) * chunk
             has_chunk = (start >= 0) & (start < longest)
-            # Not a select: what is not run cannot make a gradient NaN.
+            # A select would run the stage and could make gradients NaN.
             outputs, state = jax.lax.cond(has_chunk, run, skip, start, inputs, state)
             return (jax.lax.ppermute(outputs, axis_name, to_next), state), outputs
 
@@ -233,10 +235,10 @@ class _Pipeline:
         ticks = -(-time // chunk) + last
         chunks = jax.tree.map(lambda x: in_chunks(x, ticks, chunk), xs)
         nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), chunks)
-        # The stage has the type of a start.
+        # `stage` stands in for `start`, which has the same type.
         converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
         checks.check_captured(captured, axis_name)
-        read = reader(captured)  # Else gradients would be summed in their own dtype.
+        read = reader(captured)  # Sums gradients in float32.
         run = lambda *args: converted(*args, *read())
         ks = jnp.arange(ticks, dtype=jnp.int32)
         (_, state), outputs = jax.lax.scan(tick, (nothing, state), (ks, chunks))

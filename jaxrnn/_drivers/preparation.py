@@ -1,4 +1,4 @@
-"""What a run over time is given, and what its loop needs."""
+"""Prepares a batch for the loop of a run over time."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .resets import Resets
 
 
 class Batch(NamedTuple):
-    """The arrays of a run, as a driver has checked them.
+    """The arrays of a run, after the driver's checks.
 
     Attributes:
         inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
@@ -32,9 +32,9 @@ class Batch(NamedTuple):
         lengths: `[batch]`, or None for all steps.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
         restarts: The first steps of the sequences in packed rows.
-        resets: The resets of rows of one sequence.
-        mask: Bool, with the first two axes of the inputs: the steps that count, which
-            may lie anywhere in a row; None for all, and wherever there are lengths.
+        resets: The resets of rows that hold one sequence each.
+        mask: Bool, with the first two axes of the inputs; true at valid steps, which
+            may be anywhere in a row. None for all steps, and if there are lengths.
     """
 
     inputs: PyTree
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a run is compiled for.
+    """The static options of a run.
 
     Attributes:
         caller: The driver, for messages.
@@ -55,8 +55,8 @@ class Options:
         axis: The time axis of inputs and outputs, 0 or 1.
         strategy: What the forward pass saves for derivatives (`swap_memory`).
         unroll: The number of steps unrolled in each iteration of a scan.
-        implementation: What runs an affine cell, a name or None.
-        return_states: Whether the states after all steps are a third result.
+        implementation: The name of the loop that runs an affine cell, or None.
+        return_states: Whether to also return the states after all steps.
     """
 
     caller: str
@@ -69,19 +69,19 @@ class Options:
 
 
 class Prepared(NamedTuple):
-    """A run that a loop can take: checked, laid out over devices, with a state.
+    """A run that is ready for a loop: checked, laid out over devices, with a state.
 
     Attributes:
         inputs: All steps.
-        state: The initial state without its read-only parts, which steps read beside
-            the loop.
-        steps: Which steps there are, and which rows are alive in them.
-        apply: `apply(t, inputs, state) -> (output, new_state)`, step t of the run.
-        apply_sequence: `apply_sequence(run)`, whole sequences at once; None for a cell
-            without that method.
+        state: The initial state without its read-only parts, which are not carried
+            through the loop.
+        steps: The time axis, and which rows are finished at each step.
+        apply: `apply(t, inputs, state) -> (output, new_state)` runs step t.
+        apply_sequence: `apply_sequence(run)` runs whole sequences at once; None for a
+            cell without this method.
 
-    Both read the cell anew in each call, so that gradients of what the calls share are
-    summed in float32; see `float32_sums`.
+    Each call of these functions reads the cell again, so that gradients of shared
+    arrays are summed in float32; see `float32_sums`.
     """
 
     inputs: PyTree
@@ -92,11 +92,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
-    """The run of `cell` over a batch.
+    """Prepares a run of `cell` over a batch.
 
     Raises:
         ValueError: If one step of the cell does not fit the inputs and the state.
-        TypeError: If it does not keep the dtypes of its state.
+        TypeError: If the step changes the dtypes of the state.
     """
     caller, axis, dtype = options.caller, options.axis, options.dtype
     inputs, lengths, state, restarts, resets, _ = batch
@@ -127,23 +127,23 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
 
 
 def _check_has_rows(caller: str, state: PyTree) -> None:
-    """Raises ValueError for a leaf of the state that belongs to no row."""
+    """Raises ValueError for a leaf of the state without a batch axis."""
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise ValueError(
-                f"{caller}: with `return_states` each leaf of the state must be an "
-                f"array [batch, ...], got {describe(leaf)} as `{name}`. Leave "
-                "`return_states` out, or return in the outputs what is needed."
+                f"{caller}: with `return_states`, each leaf of the state must be an "
+                f"array [batch, ...], got {describe(leaf)} as `{name}`. Omit "
+                "`return_states`, or let the cell return the values as outputs."
             )
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _TracedCell:
-    """A cell that is no pytree, with the arrays that its step turned out to read.
+    """A cell that is not a pytree, with the arrays that its step reads.
 
     Attributes:
-        arrays: What a trace of the step found.
+        arrays: The arrays that were found by tracing the step.
         t: The number of the step.
         step: `step(arrays, t, inputs, state)`.
         cell: The cell.
@@ -173,10 +173,10 @@ def _traced(cell: RNNCellLike, inputs: PyTree, state: PyTree) -> _TracedCell:
 def _step_and_sequence(
     cell: RNNCellLike, inputs: PyTree, state: PyTree
 ) -> tuple[Callable, Callable | None]:
-    """`(apply, apply_sequence)` of `Prepared`.
+    """Returns `apply` and `apply_sequence` for `Prepared`.
 
     Args:
-        cell: As a loop reads it.
+        cell: The cell, laid out over devices.
         inputs: One step of inputs.
         state: The initial state, whose read-only parts every step reads.
     """

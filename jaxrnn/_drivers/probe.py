@@ -1,4 +1,4 @@
-"""One step evaluated abstractly, so that errors are found before a loop is traced."""
+"""Evaluates one step abstractly, to find errors before a loop is traced."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from .._base.trees import check_structure, is_tensor_array, named_leaves, size_s
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 
-_CAST = "Cast inside the cell, or pass an `initial_state` of the dtype that it returns."
+_CAST = "Cast inside the cell, or pass an `initial_state` with the new dtype."
 _STRUCTURE = (
-    "Give an `initial_state` of the structure that it returns; for an LSTM, "
+    "Pass an `initial_state` with the structure that the cell returns; for an LSTM, "
     "`LSTMStateTuple(c, h)`."
 )
 _CELL = (
-    "The cell is wrong: it was given the first, which is that of its `state_size`, and "
-    "returned the second."
+    "The cell received a state with the structure of its `state_size`, and must return "
+    "a state with the same structure."
 )
-_ONE_NEST = "A state of several arrays is one nest: `return output, (c, h)`."
-# What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
+_ONE_NEST = "Return the arrays of the state as one nest: `return output, (c, h)`."
+# Properties of each state leaf that a step must keep, with the error, a note, a fix.
 _KEPT = (
     ("shape", ValueError, "", ""),
     ("dtype", TypeError, " (type should remain constant)", _CAST),
@@ -34,10 +34,10 @@ def probe(
     output_dtype: DType,
     strict: bool,
 ) -> PyTree:
-    """The state as a loop can carry it, if one step of `cell` fits into that.
+    """Checks one step of `cell`, and returns the state as a loop can carry it.
 
-    One step is evaluated abstractly; nothing is computed. TensorArrays of the state get
-    the shape that their elements have after it.
+    The step is evaluated abstractly; nothing is computed. TensorArrays in the state get
+    the element shape that they have after the step.
 
     Args:
         caller: The driver, for messages.
@@ -45,13 +45,13 @@ def probe(
         inputs: One step of inputs.
         state: The state before the step.
         output_dtype: The dtype that every leaf of the output must have.
-        strict: Whether kinds of sequence in the state must agree, as they must if
-            lengths are given.
+        strict: Whether sequence types in the state must agree; required with lengths.
 
     Raises:
-        ValueError: If structures or shapes differ from those of the state, or from
-            `cell.output_size`.
-        TypeError: If dtypes or, when `strict`, kinds of sequence do.
+        ValueError: If the step changes the structure or shapes of the state, or if the
+            output does not match `cell.output_size`.
+        TypeError: If the step changes dtypes of the state or, with `strict`, sequence
+            types; if the output does not have `output_dtype`.
     """
     output, new_state = _one_step(caller, cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
@@ -64,38 +64,38 @@ def probe(
     if strict:
         _check_rows(caller, state, batch)
     size = cell.output_size
-    what = f"{caller}: the output of `cell` (by `output_size`)"
+    what = f"{caller}: the output of `cell` (see `output_size`)"
     check_structure(what, size, output, strict)
     _check_output(caller, size, output, batch, output_dtype)
     return state
 
 
 def _one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
-    """The types of `(output, new_state)`."""
-    args = f"inputs {_all(inputs)} and state (the initial one) {_all(state)}"
+    """Returns the types of `(output, new_state)`."""
+    args = f"inputs {_all(inputs)} and initial state {_all(state)}"
     with error_note(f"{caller}: raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     return as_pair(caller, result)
 
 
 def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
-    """The output and the new state that a cell returned.
+    """Returns the output and the new state from the result of a cell.
 
     Raises:
-        ValueError: If it did not return a pair.
+        ValueError: If the result is not a pair.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
         is_longer = isinstance(result, tuple | list) and len(result) > 2
         fix = _ONE_NEST if is_longer else ""
         raise ValueError(
-            f"{caller}: `cell` must return (output, new_state), got "
-            f"{describe_structure(result)}. {fix}".rstrip()
+            f"{caller}: `cell` must return a pair (output, new_state); it returned "
+            f"{describe_structure(result)}, where * is an array. {fix}".rstrip()
         )
     return result[0], result[1]
 
 
 def _all(tree: PyTree) -> str:
-    """The descriptions of all leaves."""
+    """Describes all leaves."""
     return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 
@@ -104,13 +104,13 @@ def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
     pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
     for kind, error, note, fix in _KEPT:
         changes = [
-            f"`{name}` of {describe(old)} before and {describe(new)} after a step"
+            f"`{name}` {describe(old)} before and {describe(new)} after a step"
             for (name, old), new in pairs
             if getattr(old, kind) != getattr(new, kind)
         ]
         if changes:
             raise error(
-                f"{caller}: `cell` must keep its state's {kind}s{note}, got "
+                f"{caller}: `cell` must keep the {kind}s of its state{note}, got "
                 f"{'; '.join(changes)}. {fix}".rstrip()
             )
 
@@ -119,8 +119,8 @@ def _check_rows(caller: str, state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
             raise ValueError(
-                f"{caller}: `{name}` must have {batch} rows or no axes with lengths, "
-                f"got {describe(leaf)}."
+                f"{caller}: with lengths, `{name}` must have {batch} rows or be a "
+                f"scalar, got {describe(leaf)}."
             )
 
 
@@ -131,8 +131,8 @@ def _check_output(
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape != (batch, *shape):
             raise ValueError(
-                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} by "
-                f"`output_size`, got {describe(leaf)}."
+                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} to "
+                f"match `output_size`, got {describe(leaf)}."
             )
         if leaf.dtype != dtype:
             raise TypeError(

@@ -1,4 +1,4 @@
-"""The loop of `raw_rnn`: in Python where `finished` is concrete, else compiled."""
+"""The loop of `raw_rnn`: in Python if `finished` is concrete, otherwise compiled."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,12 +24,12 @@ Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
 
 
 class Limit(NamedTuple):
-    """The maximum number of steps, and for messages the argument that gives it.
+    """The maximum number of steps, and the argument that sets it.
 
     Attributes:
-        caller: The function.
-        name: Its argument.
-        steps: The number, which may be symbolic; None for no bound.
+        caller: The function, for messages.
+        name: The argument, for messages.
+        steps: The maximum number of steps, which may be symbolic; None for no limit.
     """
 
     caller: str
@@ -45,19 +45,19 @@ def run_until_finished(
     strategy: Strategy,
     first_write: int = 0,
 ) -> tuple[PyTree, Carry]:
-    """`(emit_ta, carry)` after `step` at times 0, 1, ... until all rows are finished.
+    """Runs `step` until all rows are finished; returns `(emit_ta, carry)`.
 
     Args:
         step: The body of the loop.
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
         limit: The maximum number of steps.
-        strategy: What is saved of the steps for derivatives of a compiled loop.
+        strategy: What a compiled loop saves for derivatives.
         first_write: The index at which the first step may write to an empty
             TensorArray in the carry.
 
     Raises:
-        ValueError: If the loop must be compiled and emits, and there is no limit.
+        ValueError: If a loop that emits must be compiled, and there is no limit.
     """
     first_carry = carry = as_varying_as(carry, carry)
     t, emits = 0, []
@@ -84,7 +84,7 @@ def run_until_finished(
 def _bounded(
     step: Step, carry: Carry, limit: Limit, plan: CheckpointPlan
 ) -> tuple[PyTree, Carry]:
-    """The loop as one operation."""
+    """Runs the loop as one compiled operation."""
     after = lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
     carry = with_known_shapes(carry, after)
     count, carry, emits = bounded_loop(_is_running, step, carry, limit.steps, plan)
@@ -94,9 +94,9 @@ def _bounded(
 
 
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
-    """The loop without emits or a bound, which cannot be differentiated backward."""
+    """Runs a compiled loop without emits or limit; it has no reverse-mode gradient."""
     if jax.tree.leaves(emit_types):
-        fix = "It bounds the number of steps, and with it the size of the results."
+        fix = "It limits the number of steps, and thus the size of the results."
         check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:

@@ -1,4 +1,4 @@
-"""`raw_rnn`: a cell in a loop whose inputs, end and results `loop_fn` controls."""
+"""`raw_rnn`: runs a cell in a loop that `loop_fn` controls."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,9 +33,9 @@ def raw_rnn(
     *,
     max_time: int | None = None,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs `cell` in a loop that `loop_fn` controls: its inputs, its end, its results.
+    """Runs `cell` in a loop; `loop_fn` controls its inputs, its end and its results.
 
-    In pseudo-code:
+    In pseudocode:
 
         time = 0
         finished, next_input, initial_state, _, loop_state = loop_fn(
@@ -49,80 +49,81 @@ def raw_rnn(
             state = where(finished, state, next_state)
             emit = where(finished, 0, emit)
             emit_ta = emit_ta.write(time, emit)
-            # If any more rows are marked as finished, mark these.
+            # Mark the rows that finish now.
             finished = finished | next_finished
             time += 1
         return emit_ta, state, loop_state
 
-    Outside of jit this is a Python loop, as in TensorFlow's eager mode: `loop_fn` is
-    called once more than there are steps, with values that can be printed. Under jit
-    (and where vmap batches `finished`) it is one `lax.while_loop`: `loop_fn` is traced
-    twice, for time 0 and for all later times, and may branch on
-    `cell_output is None`, but not on values. Both loops can be differentiated in
-    forward and reverse mode, with respect to all that `loop_fn` and the cell close
-    over. Forward and backward, the cost follows the number of steps taken, apart from
-    zeroing buffers of `max_time` entries; off CPUs derivatives run whole segments of
+    Outside of jit, this is a Python loop, as in TensorFlow's eager mode. `loop_fn` is
+    called once more than there are steps, with values that you can print. Under jit,
+    and where vmap batches `finished`, it is one `lax.while_loop`. `loop_fn` is traced
+    twice, for time 0 and for all later times; it may branch on `cell_output is None`,
+    but not on values. Both loops can be differentiated in forward and reverse mode,
+    with respect to everything that `loop_fn` and the cell close over. The cost of both
+    passes is proportional to the number of steps taken, except that buffers of
+    `max_time` entries are zeroed. On GPUs and TPUs, derivatives run whole segments of
     16 steps.
 
     Emits are masked in finished rows; `next_input` and the loop state are not. To
     exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
 
-    To run many loops at once, make them rows of one batch: under `vmap` the loop runs
-    until the last one ends, and each step copies all buffers.
+    To run many loops at once, make them rows of one batch. Under `vmap`, every loop
+    runs until the last loop ends, and each step copies all buffers.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol.
-        loop_fn: `loop_fn(time, cell_output, cell_state, loop_state)`, called by
-            position, `time` an int32 scalar. At time 0 the other three are None. It
-            returns five values, whose types must not change from call to call:
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        loop_fn: `loop_fn(time, cell_output, cell_state, loop_state)`, called with
+            positional arguments. `time` is an int32 scalar; at time 0, the other three
+            arguments are None. It returns five values, whose types must not change from
+            call to call:
 
-            - `finished`: bool `[batch]`, or a scalar for all rows, which may also
-              follow `[batch]` at time 0. A finished row stays finished.
+            - `finished`: bool `[batch]`, or a scalar for all rows. After `[batch]` at
+              time 0, later calls may return a scalar. A finished row stays finished.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
-              finished rows the cell receives 0 instead of NaN and infinity.
+              finished rows, the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
-              time 0 the initial state. Finished rows keep theirs, except in leaves
-              without axes and in TensorArrays.
-            - `emit_output`: what is emitted at this step, usually `cell_output`. At
-              time 0 it only describes what will be: arrays (or
-              `jax.ShapeDtypeStruct`s) without batch axis, of which shapes and dtypes
-              are read; `()` to emit nothing; None for `cell.output_size` in the dtype
-              of the state's first leaf.
-            - `next_loop_state`: a nest of arrays and TensorArrays (without None in it)
-              for the next call; None to pass on the present one. If it is None at time
-              0, there is no loop state.
+              time 0, the initial state. Finished rows keep their state, except in
+              scalar leaves and TensorArrays.
+            - `emit_output`: the value to emit at this step, usually `cell_output`. At
+              time 0, it only describes the emits of one row: arrays or
+              `jax.ShapeDtypeStruct`s without a batch axis, of which only shapes and
+              dtypes are used; `()` to emit nothing; None for `cell.output_size` in the
+              dtype of the state's first leaf.
+            - `next_loop_state`: a nest of arrays and TensorArrays, without None, for
+              the next call; or None to keep the current loop state. If it is None at
+              time 0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What a compiled loop stores for the backward pass. False: the carry
-            before each step on CPUs, before every 16 steps elsewhere. True or a
-            strategy of `jaxrnn.memory`: less, or in host memory. Use it if the loop
-            state holds a TensorArray of all steps. Results may differ by rounding.
+        swap_memory: What a compiled loop saves for the backward pass. False saves the
+            carry before each step on CPUs, and before every 16 steps elsewhere. True,
+            or a strategy from `jaxrnn.memory`, saves less, or saves to host memory; use
+            it if the loop state holds a TensorArray of all steps. Results may differ by
+            rounding.
         scope: The name of the loop in profiles; "rnn" by default.
-        max_time: The maximum number of steps, an int. Needed under jit, where it is the
-            size of the buffers, unless nothing is emitted and no reverse-mode
-            derivative is taken. The loop stops there even if rows are not finished:
-            they have emitted `max_time` times, and `emit_ta.size()` is `max_time`.
-            `jax.experimental.checkify` reports that as an error. Within the steps of
-            the compiled loop it reports nothing: writes beyond the capacity of a
-            TensorArray are dropped. Symbolic in programs for `jax.export`.
+        max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
+            Under jit, it is the size of the buffers, and is required unless nothing is
+            emitted and no reverse-mode derivative is taken. The loop stops after
+            `max_time` steps even if rows are not finished. `emit_ta.size()` is then
+            `max_time`, and `jax.experimental.checkify` reports an error. Inside the
+            steps of a compiled loop, `checkify` reports no errors, and writes beyond
+            the capacity of a TensorArray are dropped.
 
     Returns:
         `(emit_ta, final_state, final_loop_state)`. `emit_ta` is a nest of TensorArrays,
-        each with one element `[batch, ...]` per step. Outside of jit `stack()` returns
-        `[steps, batch, ...]`; under jit `[max_time, batch, ...]`, zeros beyond the
-        steps, and `size()` is traced. Under jit TensorArrays with `dynamic_size` in the
-        state or the loop state have a capacity of at least `max_time + 1` elements, one
-        for each call of `loop_fn`. The loop state is None if it was None at time 0.
-        A whole nest is stacked by `jax.tree.map(lambda ta: ta.stack(), emit_ta,
-        is_leaf=lambda x: isinstance(x, jaxrnn.TensorArray))`.
+        each with one element `[batch, ...]` per step. Outside of jit, `stack()` returns
+        `[steps, batch, ...]`. Under jit, it returns `[max_time, batch, ...]`, with
+        zeros after the last step, and `size()` is traced. To stack a whole nest, use
+        `jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=lambda x: isinstance(x,
+        jaxrnn.TensorArray))`. Under jit, TensorArrays with `dynamic_size` in the state
+        or the loop state have a capacity of at least `max_time + 1` elements, one for
+        each call of `loop_fn`. The loop state is None if it was None at time 0.
 
     Raises:
-        TypeError: If `cell` is not a cell or `loop_fn` not a function; if dtypes differ
-            from those at time 0.
+        TypeError: If `cell` is not a cell or `loop_fn` is not a function; if dtypes
+            change after time 0.
         ValueError: If `loop_fn` does not return five values; if structures or shapes
-            differ from those at time 0; if `max_time` is missing under jit; if
-            `next_input` holds no array, or one without axes (also an IndexError, as in
-            TensorFlow).
+            change after time 0; if `max_time` is missing under jit; if `next_input`
+            holds no array, or holds a scalar (also an IndexError, as in TensorFlow).
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -149,7 +150,7 @@ def raw_rnn(
     arguments.as_unroll(caller, parallel_iterations)
     strategy = as_strategy(caller, "swap_memory", swap_memory)
     if max_time is not None:
-        fix = "It is static: the size of buffers."
+        fix = "It must be static, because it is the size of buffers."
         max_time = arguments.as_axis_size(caller, "max_time", max_time, fix)
     with jax.named_scope(arguments.as_scope(caller, scope, "rnn")):
         time = jnp.zeros((), jnp.int32)
@@ -162,7 +163,7 @@ def raw_rnn(
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(caller, "max_time", max_time)
-        # `loop_fn` was called at time 0, so the first step may write at 1.
+        # `loop_fn` was called at time 0, so the first step may write at index 1.
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, limit, strategy, first_write=1
         )
@@ -172,9 +173,9 @@ def raw_rnn(
 def _step_of(
     cell: RNNCellLike, loop_fn: Callable, emit_types: PyTree, first_state: PyTree
 ) -> Step:
-    """One iteration: the cell on what `loop_fn` returned, and the next call of that.
+    """Returns one iteration of the loop: a call of the cell, then a call of `loop_fn`.
 
-    The read-only parts of the state are those of `first_state`.
+    Read-only parts of the state come from `first_state`.
     """
     read = reader((cell, first_state))
 
@@ -184,7 +185,7 @@ def _step_of(
         state = with_read_only(state, first_state)
         carry = finished, next_input, state, loop_state
         cell_now = _with_notes(
-            cell_at_step(cell, time), "`cell` on what `loop_fn` returned"
+            cell_at_step(cell, time), "`cell`, called with values from `loop_fn`"
         )
         next_input = masking.hide_nonfinite(finished, next_input)
         output, cell_state = cell_now(next_input, state)
@@ -202,7 +203,7 @@ def _step_of(
 
 
 def _with_notes(fn: Callable, what: str) -> Callable:
-    """The function, with notes on the errors that it raises."""
+    """Wraps a function to add notes to the errors that it raises."""
 
     def noted(*args: Any) -> Any:
         with error_note(f"raw_rnn: raised by {what}."):
@@ -210,9 +211,9 @@ def _with_notes(fn: Callable, what: str) -> Callable:
                 return fn(*args)
             except jax.errors.JAXTypeError as error:
                 error.add_note(
-                    "Under jit and vmap its arguments are traced: select by jnp.where "
-                    "or lax.cond, index jnp arrays or TensorArrays, and use `if` only "
-                    "for `cell_output is None`."
+                    "Under jit and vmap, its arguments are traced. Select with "
+                    "jnp.where or lax.cond, index jnp arrays or TensorArrays, and use "
+                    "`if` only for `cell_output is None`."
                 )
                 raise
 

@@ -1,11 +1,11 @@
-"""The derivative of a loop on CPUs, from the carry before each of its steps.
+"""The derivative of a loop on CPUs, from the recorded carry before each step.
 
 The loop runs as a while loop that also returns these carries. The tangent is a while
-loop over the same steps, its transpose one from the last step that was taken to the
-first; both run each step again for what its derivative reads. Forward and backward pass
-of the scan in `loop_forms.py` take 1.3 to 1.9 times as long, and as much memory unless
-the carry is large. Lowered for another platform, exported, or differentiated again, the
-derivative is that of the scan.
+loop over the same steps. The transpose is a while loop from the last step that was
+taken back to the first. Both run each step again to recompute its residuals. In
+comparison, the forward and backward passes of the scan in `loop_forms.py` take 1.3 to
+1.9 times as long, with the same memory unless the carry is large. On other platforms,
+in exported programs and for higher derivatives, the derivative of the scan is used.
 """
 
 import dataclasses
@@ -22,18 +22,19 @@ from .._base.sharding import zeros_like
 from .._base.typing import Array, PyTree
 from .loop_forms import Loop
 
-# Two lists of values, tangents or cotangents: of the perturbed arrays and the floats of
-# the first carry, or of the floats of the last carry and of the ys.
+# Two lists of values, tangents or cotangents. For inputs, they belong to the perturbed
+# arrays and the floats of the first carry; for results, to the floats of the last carry
+# and the floats of the ys.
 Floats = tuple[list[Array], list[Array]]
 
 
 class _Record(NamedTuple):
-    """What the derivative of a loop reads.
+    """The record from which the derivative of a loop is computed.
 
     Attributes:
-        arrays: What its steps read.
+        arrays: The arrays that the steps read.
         first: The carry before the first step.
-        carries: The carry before each step, zeros for steps not taken.
+        carries: The carry before each step, with zeros for steps not taken.
         taken: The number of steps taken.
     """
 
@@ -44,12 +45,12 @@ class _Record(NamedTuple):
 
 
 def jvp_by_record(loop: Loop, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """The results of the loop and their tangents.
+    """Returns the results of the loop and their tangents.
 
     Args:
-        loop: The loop; its steps have no effects, and their number has a static bound.
-        primals: Its arrays, and the carry before the first step.
-        tangents: Those of both, which may be symbolic zeros.
+        loop: The loop. Its steps must not have effects, and `max_steps` must be static.
+        primals: The arrays of the loop, and the carry before the first step.
+        tangents: The tangents of the primals, which may be symbolic zeros.
     """
     (arrays, first), (d_arrays, d_first) = primals, tangents
 
@@ -73,7 +74,7 @@ def jvp_by_record(loop: Loop, primals: tuple, tangents: tuple) -> tuple[Any, Any
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """The steps of a loop whose tangents are those of some arrays and of the carry.
+    """The steps of a loop, differentiated with respect to some arrays and the carry.
 
     Attributes:
         loop: The loop.
@@ -84,7 +85,7 @@ class _Steps:
     perturbed: list[int]
 
     def tangent(self, record: _Record, tangents: Floats) -> Floats:
-        """The tangents of the last carry and of the ys."""
+        """Returns the tangents of the last carry and of the ys."""
         programs = self._push_forward, self._push_forward_by_scan
 
         def transpose(record: _Record, cts: Floats) -> Floats:
@@ -105,7 +106,7 @@ class _Steps:
         return tangent.as_while_loop([], d_first)[1:]
 
     def _pull_back(self, record: _Record, cotangents: Floats) -> Floats:
-        """The transpose; what it adds up over the steps is float32."""
+        """Runs the transpose; accumulates sums over the steps in float32."""
         ct_last, ct_ys = cotangents
         read = self._perturbed(record)
 
@@ -130,13 +131,13 @@ class _Steps:
         return jax.vjp(run, *values)[1](cotangents)
 
     def _at(self, record: _Record, t: Array) -> tuple[Callable, Floats]:
-        """Step t as a function of floats, and their values."""
+        """Returns step t as a function of floats, and the values of these floats."""
         step = lambda arrays, carry: self.loop.step(arrays, t, carry)
         carry = jax.tree.map(lambda x: _entry(t, x), record.carries)
         return self._of_floats(step, record, carry)
 
     def _whole(self, record: _Record) -> tuple[Callable, Floats]:
-        """The loop as a function of floats, and their values."""
+        """Returns the loop as a function of floats, and the values of these floats."""
         run = lambda arrays, carry: self.loop.as_scan(arrays, carry)[1:]
         return self._of_floats(run, record, record.first)
 
@@ -165,12 +166,12 @@ def _is_array(x: Any) -> bool:
 
 
 def _floats(tree: PyTree) -> list[Array]:
-    """The leaves that have tangents."""
+    """Returns the floating-point leaves, which are the leaves with tangents."""
     return [x for x in jax.tree.leaves(tree) if is_float(x)]
 
 
 def _with_floats(tree: PyTree, floats: list[Array], like: PyTree) -> PyTree:
-    """The tree with these in the place of leaves that are floats in `like`."""
+    """Replaces the leaves of `tree` that are floats in `like`, in order."""
     rest = iter(floats)
     put = lambda x, y: next(rest) if is_float(y) else x
     return jax.tree.map(put, tree, like)

@@ -1,4 +1,4 @@
-"""The arguments `resets` and `reset_state`: checked, and as restarts of a run."""
+"""Checks the arguments `resets` and `reset_state`, and converts them to restarts."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ from .initial_state import zero_state
 
 
 class Resets(NamedTuple):
-    """The resets that a user asks for; as `Restarts` a loop can take them.
+    """The resets that a user requests; `as_restarts` converts them for a loop.
 
     Attributes:
-        where: Bool `[batch, time]`, the steps before which a row's state is reset.
-        state: The state that it is reset to, each leaf `[batch, ...]`; None for the
-            zero state. It is not the initial state: that of a part of a rollout is the
-            state after the part before.
+        where: Bool `[batch, time]`, true where a row's state is reset before the step.
+        state: The state that rows are reset to, each leaf `[batch, ...]`; None for the
+            zero state. It can differ from the initial state: if a rollout is split into
+            segments, a segment starts from the final state of the previous segment.
     """
 
     where: Array
@@ -32,18 +32,19 @@ class Resets(NamedTuple):
     def with_state_like(
         self, caller: str, cell: Any, like: PyTree, time: Any, dtype: DType
     ) -> "Resets":
-        """The same resets, to a state of the structure and the dtypes of `like`.
+        """Returns the resets with a state in the structure and dtypes of `like`.
 
         Args:
             caller: The driver, for messages.
-            cell: The cell, which may make the zero state.
+            cell: The cell, which creates the zero state.
             like: The initial state.
             time: The number of steps.
             dtype: The dtype of the zero state.
 
         Raises:
-            ValueError: If structures or shapes differ; if there is no zero state.
-            TypeError: If dtypes do.
+            ValueError: If structures or shapes differ; if the cell needs a
+                `reset_state` and none is given.
+            TypeError: If dtypes differ.
         """
         zeros = None
         if self.state is None:
@@ -55,7 +56,7 @@ class Resets(NamedTuple):
         return self._replace(state=as_reset_state(caller, state, zeros, like))
 
     def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
-        """Those before the rows' lengths as a loop takes them, time along `axis`."""
+        """Converts resets before the rows' lengths to restarts, time along `axis`."""
         where, (batch_size, time) = self.where, self.where.shape
         if lengths is not None:
             where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
@@ -67,22 +68,22 @@ class Resets(NamedTuple):
 def as_resets(
     caller: str, resets: Any, reset_state: PyTree, shape: tuple, axis: int | None
 ) -> Resets | None:
-    """The resets as a driver's loop takes them; None if there are none.
+    """Checks a driver's arguments; returns the resets, or None if there are none.
 
     Args:
         caller: The driver, for messages.
-        resets: Its argument.
-        reset_state: Its argument.
-        shape: The first two axes of the inputs.
-        axis: The time axis, 0 or 1; None if the resets are those of one step.
+        resets: The driver's argument `resets`.
+        reset_state: The driver's argument `reset_state`.
+        shape: The sizes of the first two axes of the inputs.
+        axis: The time axis, 0 or 1; None if the resets belong to one step.
 
     Raises:
-        ValueError: If shapes disagree, or there is a state and no resets.
+        ValueError: If shapes disagree, or if `reset_state` is given without `resets`.
         TypeError: If the resets are not booleans.
     """
     resets = check_resets(caller, resets, shape, axis)
     if reset_state is not None:
-        what, fix = "given with a `reset_state`", "They tell where rows go to it."
+        what, fix = "given with a `reset_state`", "They mark where rows are reset."
         arguments.check_given(caller, "resets", resets, fix, what)
         reset_state = as_state(caller, "reset_state", reset_state)
     if resets is None:
@@ -93,25 +94,25 @@ def as_resets(
 def check_resets(
     caller: str, resets: Any, shape: tuple, axis: int | None
 ) -> Array | None:
-    """The resets as an array, checked as by `as_resets`; None stays None."""
+    """Checks `resets` as `as_resets` does; returns an array, or None for None."""
     if resets is None:
         return None
-    fix = "Compare numbers: `done > 0`."
+    fix = "Convert numbers with `done > 0`."
     return as_step_booleans(caller, "resets", resets, shape, axis, fix)
 
 
 def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
-    """The state that resets go to, with the structure of another.
+    """Returns the state that rows are reset to, with the structure of `like`.
 
     Args:
         caller: The driver, for messages.
-        state: What the user gave; None for `zeros`.
+        state: The user's argument `reset_state`; None for `zeros`.
         zeros: The zero state of the cell.
-        like: The state of the run, whose dtypes the zeros get.
+        like: The initial state of the run; zeros are cast to its dtypes.
 
     Raises:
         ValueError: If structures or shapes differ.
-        TypeError: If dtypes do.
+        TypeError: If dtypes differ.
     """
     if state is None:
         return _zeros_like(caller, zeros, like)
@@ -121,7 +122,7 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
         if is_tensor_array(leaf):
             return leaf
         must = f"have the shape of the initial state, {like.shape}"
-        fix = "`jnp.broadcast_to` makes rows of one state."
+        fix = "Repeat one state for all rows with `jnp.broadcast_to`."
         arguments.check_shape(caller, name, leaf, like.shape, must, fix)
         must = f"have the dtype of the initial state, {like.dtype}"
         arguments.check_dtype(caller, name, leaf, like.dtype, must, "Cast it.")
@@ -131,7 +132,7 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
 
 
 def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
-    """The zero state with the dtypes of an initial state, which must be like it."""
+    """Casts the zero state to the dtypes of an initial state of the same shapes."""
     check_structure(f"{caller}: `initial_state`", zeros, state, strict=False)
 
     def cast(name: str, leaf: Any, zero: Any) -> Any:
@@ -145,7 +146,7 @@ def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
 
 
 def _map_leaves(fn: Callable, name: str, tree: PyTree, like: PyTree) -> PyTree:
-    """`fn(name, leaf, leaf of like)` of each leaf, in the structure of `like`."""
+    """Maps `fn(name, leaf, leaf of like)` over leaves, in the structure of `like`."""
     leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
     named = zip(named_leaves(name, tree, is_tensor_array), leaves, strict=True)
     return structure.unflatten([fn(*pair, leaf) for pair, leaf in named])

@@ -1,4 +1,4 @@
-"""Layers of bidirectional RNNs, each over both outputs of the layer below."""
+"""Stacked bidirectional RNNs, whose layers read both outputs of the layer below."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,38 +25,41 @@ def stack_bidirectional_rnn(
     sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
-    """Layers of `static_bidirectional_rnn`, each over the outputs of the one below.
+    """Runs stacked layers of `static_bidirectional_rnn`.
 
-    Unlike the layers of two `MultiRNNCell`s, each layer reads both directions.
+    Each layer reads both outputs of the layer below, unlike the layers of two
+    `MultiRNNCell`s.
 
     Args:
-        cells_fw: A sequence of bound cells, one for each layer. With dropout each has a
-            key of its own: the same key drops the same units.
+        cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
+            to different keys, because equal keys drop the same units.
         cells_bw: The same for the backward direction.
         inputs: A list or tuple with the inputs of each step of the lowest layer, as in
             `static_bidirectional_rnn`.
         initial_states_fw: A sequence with the initial forward state of each layer, or
-            None for zeros; each entry may be None, too.
+            None for zero states. An entry may also be None.
         initial_states_bw: The same for the backward direction.
-        dtype: The dtype of the zero states and of the outputs; needed unless all states
-            are given.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
+        dtype: The dtype of the zero states and of the outputs; required unless all
+            states are given.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
 
     Returns:
-        `(outputs, states_fw, states_bw)`: the outputs of the top layer, a list as
-        `static_bidirectional_rnn` returns it; two tuples with the final state of each
-        layer.
+        `(outputs, states_fw, states_bw)`. `outputs` is the list of outputs of the top
+        layer, as in `static_bidirectional_rnn`. The two tuples of states hold the final
+        state of each layer.
 
     Raises:
-        TypeError: If one of the cells is not a cell; as `static_rnn`.
-        ValueError: If cells and states are not sequences of the same length, or there
-            are no cells; as `static_bidirectional_rnn`.
+        TypeError: If an entry of `cells_fw` or `cells_bw` is not a cell; see also
+            `static_rnn`.
+        ValueError: If cells and states are not sequences of the same length, or if
+            there are no cells; see also `static_bidirectional_rnn`.
 
     Warns:
-        UserWarning: As `static_rnn`.
+        UserWarning: See `static_rnn`.
 
-    Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which takes lists of cells only.
+    Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
     caller = "stack_bidirectional_rnn"
     layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
@@ -88,22 +91,24 @@ def stack_bidirectional_dynamic_rnn(
     resets: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
-    """Layers of `bidirectional_dynamic_rnn`, each over both outputs of the one below.
+    """Runs stacked layers of `bidirectional_dynamic_rnn`.
 
-    Unlike the layers of two `MultiRNNCell`s, each layer reads both directions.
+    Each layer reads both outputs of the layer below, unlike the layers of two
+    `MultiRNNCell`s.
 
     Args:
-        cells_fw: A sequence of bound cells, one for each layer. With dropout each has a
-            key of its own: the same key drops the same units.
+        cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
+            to different keys, because equal keys drop the same units.
         cells_bw: The same for the backward direction.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch.
         initial_states_fw: A sequence with the initial forward state of each layer, or
-            None for zeros; each entry may be None, too.
+            None for zero states. An entry may also be None.
         initial_states_bw: The same for the backward direction.
-        dtype: The dtype of the zero states and of the outputs; needed unless all states
-            are given.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
+        dtype: The dtype of the zero states and of the outputs; required unless all
+            states are given.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps.
         parallel_iterations: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
@@ -112,15 +117,16 @@ def stack_bidirectional_dynamic_rnn(
         mask: As in `dynamic_rnn`.
 
     Returns:
-        `(outputs, states_fw, states_bw)`: the outputs of the top layer, in each leaf
-        the forward and the backward output concatenated along axis 2; two tuples with
-        the final state of each layer.
+        `(outputs, states_fw, states_bw)`. `outputs` are the outputs of the top layer,
+        in which the forward and backward outputs are concatenated along axis 2, leaf by
+        leaf. The two tuples of states hold the final state of each layer.
 
     Raises:
-        TypeError: If one of the cells is not a cell; as `dynamic_rnn`.
-        ValueError: If cells and states are not sequences of the same length, or there
-            are no cells; if the outputs of two cells cannot be concatenated; as
+        TypeError: If an entry of `cells_fw` or `cells_bw` is not a cell; see also
             `dynamic_rnn`.
+        ValueError: If cells and states are not sequences of the same length, or if
+            there are no cells; if the outputs of two cells cannot be concatenated; see
+            also `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -138,8 +144,8 @@ def stack_bidirectional_dynamic_rnn(
         >>> outputs.shape, len(states_fw), states_bw[1].shape
         ((4, 7, 4), 2, (4, 2))
 
-    Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which takes lists of cells
-    only.
+    Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which accepts only lists
+    of cells.
     """
     caller = "stack_bidirectional_dynamic_rnn"
     layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
@@ -163,7 +169,7 @@ class _Layer(NamedTuple):
 def _run_layers(
     caller: str, scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
 ) -> tuple[Any, tuple[PyTree, ...], tuple[PyTree, ...]]:
-    """The outputs of the top layer, and the forward and backward states of all."""
+    """Returns the top layer's outputs, all forward states and all backward states."""
     finals = []
     with jax.named_scope(as_scope(caller, scope, "stack_bidirectional_rnn")):
         for layer in layers:
@@ -195,6 +201,6 @@ def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]
         raise ValueError(
             f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
             f"got {describe(len(states) if isinstance(states, Sequence) else states)}. "
-            "Lengths go to `sequence_length`."
+            "Pass lengths as `sequence_length`."
         )
     return states

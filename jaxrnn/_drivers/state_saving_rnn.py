@@ -1,4 +1,4 @@
-"""`static_state_saving_rnn`: windows of a long sequence, with a saved state."""
+"""`static_state_saving_rnn`: runs windows of a long sequence, with a saved state."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,19 +23,18 @@ def static_state_saving_rnn(
     sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
-    """`static_rnn` that reads its initial state from `state_saver` and saves the last.
+    """Runs `static_rnn` from a state in `state_saver`, and saves the final state.
 
-    It serves to run a long sequence window by window. Gradients flow through all
-    windows: to stop them between two, apply `jax.lax.stop_gradient` to the saved
-    states.
+    Use it to run a long sequence window by window. Gradients flow through all windows;
+    to stop them between windows, apply `jax.lax.stop_gradient` to the saved states.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol.
+        cell: A bound cell, or any object that implements the RNNCell protocol.
         inputs: A list or tuple with the inputs of each step, as in `static_rnn`.
         state_saver: A `StateSaver`, or any object with `state(name)`, which returns a
             leaf of the state, and `save_state(name, leaf)`, which replaces it.
         state_name: The name of the state: a string if `cell.state_size` is one leaf,
-            else a tuple with a name for each leaf, in order.
+            otherwise a tuple with a name for each leaf, in order.
         sequence_length: `[batch]`, integers, as in `static_rnn`.
         scope: The name of the steps in profiles; "rnn" by default.
 
@@ -43,11 +42,12 @@ def static_state_saving_rnn(
         `(outputs, state)` as in `static_rnn`; the state is also saved.
 
     Raises:
-        TypeError: If `state_saver` lacks one of the methods; as `static_rnn`.
-        ValueError: If `state_name` does not fit `cell.state_size`; as `static_rnn`.
+        TypeError: If `state_saver` lacks one of the methods; see also `static_rnn`.
+        ValueError: If `state_name` does not fit `cell.state_size`; see also
+            `static_rnn`.
 
     Warns:
-        UserWarning: As `static_rnn`.
+        UserWarning: See `static_rnn`.
 
     Source: `tf.compat.v1.nn.static_state_saving_rnn`.
     """
@@ -59,7 +59,7 @@ def static_state_saving_rnn(
         if not callable(getattr(state_saver, method, None)):
             raise TypeError(
                 f"{caller}: `state_saver` must have a method `{method}`, got "
-                f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
+                f"{describe(state_saver)}. Pass a `jaxrnn.StateSaver`."
             )
     leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
@@ -76,12 +76,12 @@ class StateSaver:
     """Named states, which `static_state_saving_rnn` reads and replaces.
 
     The object is mutable and not a pytree. Create it inside a function from one of the
-    function's arguments, and return its `states`: then the function is pure, and can be
+    function's arguments, and return its `states`. The function is then pure, and can be
     compiled, differentiated and scanned.
 
     Attributes:
-        states: A dict of arrays, each `[batch, ...]`. It is a copy: the dict passed in
-            does not change.
+        states: A dict of arrays, each `[batch, ...]`. It is a copy; the dict that you
+            pass in does not change.
 
     Raises:
         TypeError: If `states` is not a dict of arrays.
@@ -112,10 +112,10 @@ class StateSaver:
         self.states = as_state("StateSaver", "states", dict(states))
 
     def state(self, name: str) -> Array:
-        """The state of that name.
+        """Returns the state with this name.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If there is no state with this name.
         """
         if name not in self.states:
             raise KeyError(
@@ -125,17 +125,17 @@ class StateSaver:
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
-        """Replaces the state of that name by `value`.
+        """Saves `value` as the state with this name.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If there is no state with this name.
             TypeError: If `value` is not an array.
-            ValueError: If it has another shape than the state that it replaces.
+            ValueError: If `value` does not have the shape of the saved state.
         """
         caller, old = "StateSaver.save_state", self.state(name)
         value = as_state(caller, "value", value)
         must = f"have the shape of state {name!r}, {describe(old)}"
-        fix = "Make a StateSaver for each batch size."
+        fix = "Create a StateSaver for each batch size."
         check_shape(caller, "value", value, old.shape, must, fix)
         self.states[name] = value
 
@@ -145,12 +145,12 @@ class StateSaver:
 
 
 def _state_names(caller: str, state_name: Any, size: Size) -> list[str]:
-    """A name for each leaf of the state, in flat order."""
+    """Returns a name for each leaf of the state, in flat order."""
     nested = not jax.tree_util.all_leaves([size])
     if nested == jax.tree_util.all_leaves([state_name]):
         want = "a tuple of strings" if nested else "a string"
         raise ValueError(
-            f"{caller}: `state_name` must be {want}, as `cell.state_size` is {size}, "
+            f"{caller}: `state_name` must be {want} for `cell.state_size` {size}, "
             f"got {state_name!r}."
         )
     named = list(named_leaves("state_name", state_name))

@@ -1,4 +1,4 @@
-"""`static_rnn`: a cell over a list of steps, by a loop or unrolled."""
+"""`static_rnn`: runs a cell over a list of steps, in a loop or unrolled."""
 
 import dataclasses
 import warnings
@@ -46,40 +46,41 @@ def static_rnn(
 ) -> tuple[Any, ...]:
     """Runs `cell` over a list of steps, which may differ in shape and type.
 
-    A bound cell over steps of one type, which keeps the type of its state, is run by
-    the loop of `dynamic_rnn`, which compiles one step, however many there are.
-    Otherwise the program holds a copy of the cell for each step. Values and gradients
-    are those of `dynamic_rnn` either way, up to rounding.
+    If all steps have one type, and a bound cell keeps the type of its state, the loop
+    of `dynamic_rnn` runs the cell. This loop compiles one step, for any number of
+    steps. Otherwise, the program contains a copy of the cell for each step. In both
+    cases, values and gradients equal `dynamic_rnn` up to rounding.
 
     Args:
-        cell: A bound cell (`cell.bind(params)`), or any object that keeps the RNNCell
-            protocol.
+        cell: A bound cell (`cell.bind(params)`), or any object that implements the
+            RNNCell protocol.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
-            of such arrays. `list(x)` holds the steps of a time-major array.
-        initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]` or without axes. None for the zero state of the cell, which
-            needs `dtype`.
+            of such arrays. For a time-major array `x`, pass `list(x)`.
+        initial_state: The state before the first step, with the structure of
+            `cell.state_size`, each leaf `[batch, ...]` or a scalar; None for the cell's
+            zero state, which requires `dtype`.
         dtype: The dtype of the zero state and, with lengths, of the outputs; None for
-            that of `initial_state`.
-        sequence_length: `[batch]`, integers, clamped to `[0, len(inputs)]`. Past its
-            length a row outputs zeros and keeps its state; the inputs there (NaN
-            included) affect no output, state or gradient. A state leaf without axes is
-            updated up to the longest length, and never if all lengths are 0
-            (`dynamic_rnn` updates it once then). None for all steps; then a step may
-            return a state of another structure, shape or dtype than it received.
+            the dtype of `initial_state`.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, len(inputs)]`; None for all steps. Past its length, a row outputs zeros
+            and keeps its state; inputs there, even NaN, do not affect outputs, states
+            or gradients. Scalar leaves of the state update until the longest row ends.
+            If all lengths are 0, they never update, whereas `dynamic_rnn` updates them
+            once. Without lengths, a step may change the structure, shapes and dtypes of
+            the state.
         scope: The name of the steps in profiles; "rnn" by default.
-        return_states: Whether to return the state after every step as well.
+        return_states: Whether to also return the state after every step.
 
     Returns:
-        `(outputs, state)`: a list with the output of each step, each leaf
-        `[batch, ...]`; the state after the last step of each row. With `return_states`,
-        `(outputs, state, states)`: a list with the state after each step, past a row's
-        length its last one.
+        `(outputs, state)`. `outputs` is a list with the output of each step, each leaf
+        `[batch, ...]`. `state` is the state after each row's last valid step. With
+        `return_states`, `(outputs, state, states)`. `states` is a list with the state
+        after each step; past its length, a row keeps its last state.
 
     Raises:
-        TypeError: If `cell` is not a cell; if `inputs` are not a sequence; with
-            lengths, if the cell does not keep the dtypes of its state.
-        ValueError: If `inputs` are empty or disagree in batch; if neither
+        TypeError: If `cell` is not a cell; if `inputs` is not a sequence; with lengths,
+            if the cell changes the dtypes of its state.
+        ValueError: If `inputs` is empty, or if its batch sizes disagree; if neither
             `initial_state` nor `dtype` is given.
 
     Warns:
@@ -111,30 +112,31 @@ def checked_steps(
     cells: Iterable[RNNCellLike],
     instead: str = "dynamic_rnn",
 ) -> list[PyTree]:
-    """The list of steps; warns of many, at the line that called the driver."""
+    """Checks the list of steps; warns if many steps must be unrolled."""
     steps = as_steps(caller, inputs)
     in_loops = all(_are_steps_alike(cell, steps) for cell in cells)
     if in_loops or len(steps) < UNREASONABLE_STEPS:
         return steps
     warnings.warn(
-        f"{caller}: {len(steps)} steps are {len(steps)} copies of the cell in one "
-        f"program; from {UNREASONABLE_STEPS} on, compiling it takes unreasonably long "
-        "(the gradient of an LSTM: 15 to 45 s at 50 steps, minutes at 100). "
+        f"{caller}: {len(steps)} steps put {len(steps)} copies of the cell into one "
+        f"program. From {UNREASONABLE_STEPS} steps on, compilation is very slow: the "
+        "gradient of an LSTM takes 15 to 45 s at 50 steps, and minutes at 100. "
         f"`{instead}` gives the same values and compiles one step, in a second.",
         UserWarning,
-        stacklevel=4,  # Drivers are wrapped to check names of arguments.
+        stacklevel=4,  # Points to the call of the driver, outside of its wrapper.
     )
     return steps
 
 
 def stacked(steps: list[PyTree]) -> PyTree:
-    """One nest of arrays `[time, batch, ...]`."""
+    """Stacks the steps into one nest of arrays `[time, batch, ...]`."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 
 def unstacked(xs: PyTree, time: int) -> list[PyTree]:
-    """The steps of a nest of arrays `[time, batch, ...]`."""
-    # The transpose of a split is one concatenation; each of `x[t]` would add to all.
+    """Splits a nest of arrays `[time, batch, ...]` into its steps."""
+    # The transpose of a split is one concatenation. The transpose of `x[t]` would add
+    # an array of all steps for each t.
     split = lambda x: jax.lax.split(x, [1] * time)
     leaves, structure = jax.tree.flatten(xs)
     columns = [[y[0] for y in split(x)] for x in leaves]
@@ -151,7 +153,7 @@ def run_steps(
     scope: str | None,
     return_states: bool = False,
 ) -> Results:
-    """`static_rnn` on checked steps."""
+    """Runs `static_rnn` on checked steps."""
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, len(steps))
@@ -190,18 +192,18 @@ def _in_loop(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
 
 
 def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
-    """Whether the inputs of all steps have one type, and the cell cannot change."""
+    """Whether the inputs of all steps have one type, and the cell is immutable."""
     return is_pytree_of_arrays(cell) and len(set(map(_types, steps))) == 1
 
 
 def _dtype_in_loop(
     cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
 ) -> DType | None:
-    """The dtype of all outputs, if a loop over equal steps can run the cell, else None.
+    """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
-    It cannot if a step may differ from the one before, and not if it may be wrong: then
-    the unrolled steps tell which. A leaf of the state without axes counts the steps of
-    all rows, in another way if these are zero.
+    A loop cannot run steps of different types. Unrolled steps also handle cells that
+    raise errors, because the error then names the step, and states with scalar leaves,
+    which a loop would update once even if all lengths are 0.
     """
     if not (masking.is_of_rows(state) and _are_steps_alike(cell, steps)):
         return None
@@ -223,7 +225,7 @@ def _unrolled(
 ) -> Results:
     read, outputs, states = reader(cell), [], []
     for t, inputs in enumerate(steps):
-        with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+        with error_note(f"{caller}: raised at step {t}, with `inputs[{t}]`."):
             result = cell_at_step(read(), jnp.int32(t))(inputs, state)
             output, state = as_pair(caller, result)
         outputs.append(output)
@@ -239,18 +241,18 @@ def _unrolled_with_lengths(
     lengths: Array,
     dtype: DType,
 ) -> Results:
-    longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
+    longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` runs at least one step.
     masked = Steps(lengths, longest, time=len(steps), axis=0)
     read, types, first = reader(cell), None, None
     outputs, states = [], []
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            with error_note(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+            with error_note(f"{caller}: raised at step {t}, with `inputs[{t}]`."):
                 state = probe(caller, cell, inputs, state, dtype, strict=True)
             first = first or masking.stand_in(lengths, inputs, state)
             stand_in = first
-            if types != _types(first[0]):  # Dead rows cannot repeat these inputs.
+            if types != _types(first[0]):  # The first inputs have another type.
                 stand_in = jax.tree.map(jnp.zeros_like, inputs), first[1]
             masked = dataclasses.replace(masked, stand_in=stand_in)
         number = jnp.int32(t)

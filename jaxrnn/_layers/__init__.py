@@ -1,1 +1,1 @@
-"""The cells and directions of linen and nnx modules, without a dependency on Flax."""
+"""Layers behind the linen and nnx modules; they do not depend on Flax."""

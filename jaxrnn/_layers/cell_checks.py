@@ -1,4 +1,4 @@
-"""Checks of a layer's cells, and the sizes of cells of other libraries."""
+"""Checks of a layer's cells, and the sizes of other libraries' cells."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +15,7 @@ from .._cells.bound import BoundCell
 
 
 def check_are_cells(caller: str, **cells: Any) -> None:
-    """Raises TypeError for what is not an `RNNCell` that makes its parameters."""
+    """Raises TypeError unless each cell is an `RNNCell` that creates its parameters."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
             raise TypeError(
@@ -24,34 +24,34 @@ def check_are_cells(caller: str, **cells: Any) -> None:
             )
 
 
-_RUN = "`jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)` runs it."
+_RUN = "Run it with `jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)`."
 
 
 def _remedy(cell: Any) -> str:
     if isinstance(cell, type) and issubclass(cell, RNNCell):
-        return f"Make one: {cell.__name__}(8)."
+        return f"Create one: {cell.__name__}(8)."
     if isinstance(getattr(cell, "cell", cell), BoundOnlyCell):
-        return f"It has its parameters already. {_RUN.format('as_cell(...)')}"
+        return f"It already has parameters. {_RUN.format('as_cell(...)')}"
     if isinstance(cell, BoundCell):
-        return "Give `cell.cell`; the module has its own parameters."
+        return "Pass `cell.cell`; the module has its own parameters."
     if isinstance(cell, list | tuple):
-        return "`MultiRNNCell` makes one of several."
+        return "Combine several cells with `MultiRNNCell`."
     if isinstance(cell, int):
-        return f"LSTMCell({cell}) is one."
+        return f"Pass a cell, such as LSTMCell({cell})."
     if hasattr(cell, "initialize_carry") and hasattr(cell, "init"):
-        return "`jaxrnn.linen.as_cell` makes one of a cell of linen."
+        return "Convert a linen cell with `jaxrnn.linen.as_cell`."
     if hasattr(cell, "initialize_carry"):
         return f"{_RUN.format('jaxrnn.nnx.as_cell(cell, in_features)')}"
     if hasattr(cell, "cell"):
-        return "Give the cell itself, without an RNN around it."
+        return "Pass the cell itself, without an RNN around it."
     return ""
 
 
 def check_count(caller: str, count: int, cells: Any) -> Any:
-    """The cells, if their number is `count`.
+    """The cells, which must be a sequence of length `count`.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If they are not.
     """
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
@@ -60,23 +60,25 @@ def check_count(caller: str, count: int, cells: Any) -> Any:
 
 
 def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
-    """The parameters of a bound cell that is equal to `own`.
+    """The parameters of a bound cell, which must be equal to `own`.
 
-    Wrappers do not matter, nor do initializers, as the parameters exist.
+    The comparison ignores wrappers without parameters. It also ignores initializers,
+    because the parameters already exist.
 
     Raises:
-        TypeError: If it is not a bound cell.
-        ValueError: If it is another cell.
+        TypeError: If `cell` is not a bound cell.
+        ValueError: If the bound cell differs from `own`.
     """
     if not isinstance(cell, BoundCell):
         raise TypeError(
-            f"{caller}: a cell must be bound, cell.bind(params), got {describe(cell)}."
+            f"{caller}: each cell must be bound by `cell.bind(params)`, got "
+            f"{describe(cell)}."
         )
     got, want = unwrapped(cell.cell), unwrapped(own)
     if not _are_equal(got, want):
         raise ValueError(
-            f"{caller}: a cell must be the module's, {want!r}, got {got!r}. Make the "
-            "module with `cell.cell`."
+            f"{caller}: each cell must match the module's cell, {want!r}, got {got!r}. "
+            "Construct the module with `cell.cell`."
         )
     return cell.params
 
@@ -92,7 +94,7 @@ def unwrapped(cell: RNNCell) -> RNNCell:
 
 
 def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two cells are equal but for what `params_of_cell` says."""
+    """Whether two cells are equal, apart from wrappers and initializers."""
     if type(one) is not type(other):
         return one == other
     if not hasattr(one, "cells"):
@@ -104,7 +106,7 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 
 def _with_initializers(one: Any, other: Any) -> Any:
-    """The first cell with the initializers of another of its class."""
+    """The cell `one` with the initializers of `other`, which has the same class."""
     fields = dataclasses.fields(one) if dataclasses.is_dataclass(type(one)) else ()
     names = [field.name for field in fields if field.name.endswith("initializer")]
     changes = {name: getattr(other, name) for name in names}
@@ -112,42 +114,45 @@ def _with_initializers(one: Any, other: Any) -> Any:
 
 
 def refuse_variables(others: Collection[str]) -> NoReturn:
-    """Raises ValueError for a cell of Flax with variables that are no parameters."""
+    """Raises ValueError for a Flax cell with variables other than parameters."""
     raise ValueError(
-        f"as_cell: `module` must have parameters alone, got {sorted(others)}. What "
-        "changes from step to step belongs in the state."
+        f"as_cell: `module` must have no variables other than parameters, got "
+        f"{sorted(others)}. Keep values that change from step to step in the state."
     )
 
 
 def check_is_flax_cell(module: Any, base: type, example: str) -> None:
-    """Raises TypeError for what is not a module that is called like a cell of Flax.
+    """Raises TypeError unless `module` has the interface of a Flax cell.
 
     Args:
         module: The module.
-        base: The base class of the library's cells, which has no `initialize_carry`
-            but one that raises; its own base is that of all modules.
-        example: What a cell is, for messages.
+        base: The base class of the library's cells. Its `initialize_carry` only
+            raises, and its own base class is the base class of all modules.
+        example: A description of a valid cell, for messages.
     """
     is_module = isinstance(module, base.__bases__) and callable(module)
     initialize = getattr(type(module), "initialize_carry", None)
     if not is_module or initialize in (None, base.initialize_carry):
         got = describe(module)
         if is_module:
-            got += ", which lacks `initialize_carry`. It returns the first state"
+            got += ", which lacks `initialize_carry`, a method that returns the carry"
         raise TypeError(f"as_cell: `module` must be {example}, got {got}.")
 
 
 def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
-    """One string or several as a tuple; TypeError for anything else."""
+    """One string or several as a tuple; raises TypeError for anything else."""
     several = (names,) if isinstance(names, str) else names
     is_string = lambda each: isinstance(each, str)
     if not isinstance(several, Sequence) or not all(map(is_string, several)):
-        raise TypeError(f"{caller}: `{name}` must name streams, got {describe(names)}.")
+        raise TypeError(
+            f"{caller}: `{name}` must be the name of a stream, or a list of names, got "
+            f"{describe(names)}."
+        )
     return tuple(several)
 
 
 def feature_axes_of_cell(module: Any) -> int | None:
-    """The `num_feature_axes` of a cell of Flax; None if it does not say."""
+    """The `num_feature_axes` of a Flax cell; None if the cell does not define it."""
     try:
         return module.num_feature_axes
     except (AttributeError, NotImplementedError):
@@ -157,20 +162,20 @@ def feature_axes_of_cell(module: Any) -> int | None:
 def sizes_of_cell(
     step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]], in_features: Any
 ) -> tuple[Size, Size]:
-    """`(state_size, output_size)` of a cell of another library, from an abstract step.
+    """`(state_size, output_size)` of another library's cell, from an abstract step.
 
     Args:
         step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.
-        in_features: The size of the inputs or their shape, without the batch axis.
+        in_features: The size of the inputs, or their shape without the batch axis.
 
     Raises:
         TypeError: If `in_features` is neither an int nor a tuple of ints.
-        ValueError: If one of them is below 1.
+        ValueError: If a size is below 1.
     """
-    fix = "It is the size of the inputs or their shape, without the batch axis."
+    fix = "It is the size of the inputs, or their shape without the batch axis."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("as_cell", "in_features", n, fix=fix) for n in sizes))
-    note = f"as_cell: in a step of inputs {list(shape)}, as `in_features` says."
+    note = f"as_cell: in a step with inputs {list(shape)}, as set by `in_features`."
     with error_note(note):
         state, output = jax.eval_shape(lambda: step(shape))
     size = lambda x: TensorShape(x.shape[1:])

@@ -1,4 +1,4 @@
-"""Layers of one direction or of two, and stacks of layers of two directions."""
+"""Unidirectional and bidirectional layers, and stacks of bidirectional layers."""
 
 import dataclasses
 import functools
@@ -28,9 +28,9 @@ class OneDirection(Layer):
 
     Attributes:
         cell: The cell.
-        reverse: Whether it begins with the last step.
+        reverse: Whether the cell starts at the last step.
         keep_order: Whether the outputs of a reversed run are in the order of the
-            inputs; otherwise they are in the order of the run.
+            inputs; otherwise they are in the order in which they are computed.
     """
 
     cell: RNNCell
@@ -58,7 +58,7 @@ class OneDirection(Layer):
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """As `dynamic_rnn`."""
+        """Runs `dynamic_rnn`, over reversed rows if `reverse` is True."""
         cell, arguments = self.bind(params, options.key), options.as_arguments()
         lengths, time_major = options.sequence_length, options.time_major
         flip = lambda tree: reverse_sequence(tree, lengths, time_major)
@@ -75,7 +75,7 @@ class OneDirection(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class TwoDirections(Layer):
-    """A forward cell and a backward cell, whose parameters are `fw` and `bw`.
+    """A forward cell and a backward cell, with parameters under `fw` and `bw`.
 
     Attributes:
         cell_fw: The forward cell.
@@ -101,19 +101,19 @@ class TwoDirections(Layer):
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """As `bidirectional_dynamic_rnn`, with the outputs merged."""
+        """Runs `bidirectional_dynamic_rnn`, and merges its outputs."""
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
-        what = "a pair, of the state forwards and the state backwards"
-        if isinstance(state, LSTMStateTuple):  # It has two entries, too.
+        what = "a pair (state_fw, state_bw)"
+        if isinstance(state, LSTMStateTuple):  # This also has two entries.
             got = describe_structure(state)
             raise ValueError(f"`initial_state` must be {what}, got {got}.")
         check_entries("", "initial_state", state, 2, what)
         arguments = options.as_arguments()
         if arguments.pop("reset_state") is not None:
             raise ValueError(
-                "`reset_state` must be None for two directions, which resets set to "
-                f"zeros, got {describe(options.reset_state)}."
+                "`reset_state` must be None for two directions, which are always reset "
+                f"to zeros, got {describe(options.reset_state)}."
             )
         arguments["initial_state_fw"], arguments["initial_state_bw"] = state
         outputs, *states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
@@ -122,12 +122,12 @@ class TwoDirections(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Stack(Layer):
-    """Layers, each of which reads the outputs of the one below.
+    """Bidirectional layers, each of which reads the outputs of the layer below.
 
-    Their parameters are `cell_0`, `cell_1`, ..., from the lowest.
+    The parameters are stored under `cell_0`, `cell_1`, ..., lowest layer first.
 
     Attributes:
-        layers: The layers, from the lowest.
+        layers: The layers, lowest first.
     """
 
     layers: tuple[TwoDirections, ...]
@@ -137,7 +137,7 @@ class Stack(Layer):
         return {f"cell_{i}": layer for i, layer in enumerate(self.layers)}
 
     def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """The parameters of one layer, which reads the outputs of those below."""
+        """Initial parameters of one layer, given one step of the stack's inputs."""
         for below, layer in self.parts().items():
             if below == name:
                 break
@@ -147,7 +147,7 @@ class Stack(Layer):
         return super().init_part(name, key, step, dtype)
 
     def bind(self, params: Params, key: Key | None = None) -> tuple[Any, ...]:
-        """A tuple of bound forward cells, and one of backward cells."""
+        """A tuple of bound forward cells, and a tuple of bound backward cells."""
         return tuple(zip(*super().bind(params, key), strict=True))
 
     def params_of(self, caller: str, *cells: Any) -> Params:
@@ -160,20 +160,20 @@ class Stack(Layer):
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """The outputs of the highest layer; the states of all, forward and backward."""
+        """Returns the top layer's outputs, and all forward and all backward states."""
         found = []
         layers = zip(self.parts().items(), self._pairs(state), strict=True)
         for i, ((name, layer), pair) in enumerate(layers):
             own = dataclasses.replace(options, key=fold(options.key, i))
             inputs, *of_layer = layer.run(params[name], inputs, pair, own)
-            found.append(of_layer)  # Its final states, and those of all steps.
+            found.append(of_layer)  # Final states, and maybe states of all steps.
         return inputs, *(tuple(zip(*s, strict=True)) for s in zip(*found, strict=True))
 
     def _pairs(self, state: PyTree) -> list[Any]:
         """The initial states of each layer, forward and backward.
 
         Raises:
-            ValueError: If there are not two sequences, each with one for each layer.
+            ValueError: If `state` is not two sequences with one state for each layer.
         """
         count = len(self.layers)
         if state is None:
@@ -181,8 +181,8 @@ class Stack(Layer):
         has_length = lambda x, n: isinstance(x, tuple | list) and len(x) == n
         if not has_length(state, 2) or not all(has_length(s, count) for s in state):
             raise ValueError(
-                "`initial_state` must be (states_fw, states_bw), with a state for "
-                f"each of {count} layers in both, got {describe_structure(state)}."
+                "`initial_state` must be (states_fw, states_bw), two sequences of "
+                f"length {count}, one state per layer, got {describe_structure(state)}."
             )
         return list(zip(*state, strict=True))
 
@@ -196,29 +196,29 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
 def make_one_direction(
     caller: str, cell: Any, reverse: bool = False, keep_order: bool = False
 ) -> OneDirection:
-    """A layer of one direction; TypeError if the cell is not an `RNNCell`."""
+    """A unidirectional layer; raises TypeError if the cell is not an `RNNCell`."""
     check_are_cells(caller, cell=cell)
     return OneDirection(cell, reverse, keep_order)
 
 
 def make_two_directions(caller: str, fw: Any, bw: Any, merge: Any) -> TwoDirections:
-    """A layer of two directions.
+    """A bidirectional layer.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
     check_are_cells(caller, cell_fw=fw, cell_bw=bw)
-    what, fix = "a function of both outputs", "`jnp.add` sums them."
+    what, fix = "a function of both outputs", "Pass `jnp.add` to sum them."
     check_instance(caller, "merge", merge, Callable, what, fix)
     return TwoDirections(fw, bw, merge)
 
 
 def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
-    """A stack of layers of two directions.
+    """A stack of bidirectional layers.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`.
-        ValueError: If there are no cells, or not as many of both directions.
+        ValueError: If there are no cells, or if their numbers differ by direction.
     """
     check_both_lists(caller, cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):

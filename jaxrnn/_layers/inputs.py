@@ -28,9 +28,9 @@ from .layer import Layer, RunOptions, in_dtype
 
 @dataclasses.dataclass(frozen=True)
 class BatchAxes:
-    """Merges the batch axes of nests into one, and splits that one again.
+    """Merges the batch axes of a nest into one axis, and splits that axis again.
 
-    With one axis nothing is reshaped, so that sharded arrays keep their layout.
+    A single batch axis is not reshaped, so sharded arrays keep their layout.
 
     Attributes:
         shape: The sizes of the batch axes; `()` for a single row without an axis.
@@ -44,7 +44,7 @@ class BatchAxes:
         return math.prod(self.shape)
 
     def check(self, caller: str, name: str, tree: PyTree, start: int = 0) -> None:
-        """Raises ValueError for a leaf with other batch axes.
+        """Raises ValueError for a leaf whose batch axes differ from `shape`.
 
         Args:
             caller: The module, for messages.
@@ -53,17 +53,17 @@ class BatchAxes:
             start: The number of axes before the batch axes.
         """
         if len(self.shape) == 1:
-            return  # The drivers check one axis.
+            return  # The drivers check a single axis.
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
                 raise ValueError(
-                    f"{caller}: `{leaf_name}` must have rows along the axes "
+                    f"{caller}: `{leaf_name}` must have the batch axes "
                     f"{list(self.shape)}, got {describe(leaf)}."
                 )
 
     def merge(self, tree: PyTree, start: int = 0) -> PyTree:
-        """`[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
+        """Reshapes `[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
 
         Leaves with fewer axes are unchanged.
         """
@@ -74,7 +74,7 @@ class BatchAxes:
         return self._reshaped(tree, start, 1, self.shape)
 
     def _reshaped(self, tree: PyTree, start: int, count: int, sizes: tuple) -> PyTree:
-        """With axes of these sizes in place of `count` axes."""
+        """The nest, with `count` axes replaced by axes of the given sizes."""
         if len(self.shape) == 1:
             return tree
         end = start + count
@@ -84,14 +84,14 @@ class BatchAxes:
 
 @dataclasses.dataclass(frozen=True)
 class LayerInputs:
-    """Sequences with one batch axis, and the batch axes that they had.
+    """Sequences with one merged batch axis, and their original batch axes.
 
     Attributes:
         caller: The module, for messages.
         inputs: `[rows, time, ...]`, or `[time, rows, ...]` if `start` is 1; or a nest.
         lengths: `[rows]` or None.
         axes: The batch axes of the module's inputs.
-        start: The number of axes before those: 1 if time is the first axis, else 0.
+        start: The number of axes before the batch axes: 1 if time is first, else 0.
     """
 
     caller: str
@@ -104,13 +104,13 @@ class LayerInputs:
     def make(
         cls, module: Any, layer: Layer, inputs: PyTree, lengths: Lengths | None
     ) -> "LayerInputs":
-        """The layer's inputs from `[*batch, time, ...]` and lengths `[*batch]`.
+        """The layer's inputs, from `[*batch, time, ...]` and lengths `[*batch]`.
 
-        The module has `time_major` and `dtype`. With a `dtype`, integers that a cell
-        reads as vectors are cast, as Flax does.
+        The module must have `time_major` and `dtype`. If `dtype` is not None and the
+        cell reads vectors, integer inputs are cast to it, as in Flax.
 
         Raises:
-            ValueError: If they do not agree.
+            ValueError: If the shapes disagree.
             TypeError: If a leaf is not an array.
         """
         caller, start = type(module).__name__, 1 if module.time_major else 0
@@ -128,7 +128,7 @@ class LayerInputs:
         return cls(caller, inputs, lengths, axes, start)
 
     def step(self, dtype: DType) -> PyTree:
-        """The shapes and dtypes of one step, floating leaves in that dtype."""
+        """The shapes and dtypes of one step, with floating leaves in `dtype`."""
         axis = 1 - self.start
 
         def of_step(x: Array) -> jax.ShapeDtypeStruct:
@@ -149,9 +149,9 @@ class LayerInputs:
     def run(
         self, layer: Layer, params: Params, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """What the layer returns, with all batch axes.
+        """Runs the layer, and splits the batch axis of its results again.
 
-        Arguments, resets, reset state and mask have all batch axes, too.
+        `state`, and the resets, reset state and mask in `options`, have all batch axes.
         """
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         state = self._state("initial_state", state, options)
@@ -167,9 +167,9 @@ class LayerInputs:
         return outputs, self.axes.split(state), *states
 
     def _state(self, name: str, state: PyTree, options: RunOptions) -> PyTree:
-        """A state with one batch axis, in the dtype of the computation; None is None.
+        """The state with one batch axis, in the computation's dtype; None stays None.
 
-        Of two directions one may start from zeros.
+        In a pair of directions, either state may be None.
         """
         if state is None:
             return None
@@ -179,22 +179,22 @@ class LayerInputs:
         return in_dtype(options.dtype, self.axes.merge(state))
 
     def _of_steps(self, name: str, values: Any, fix: str) -> Array | None:
-        """Booleans of each row and step, with one batch axis; None stays None."""
+        """Booleans for each row and step, with one batch axis; None stays None."""
         if values is None:
             return None
         values = as_array(self.caller, name, values)
         self.axes.check(self.caller, name, values, self.start)
         values = self.axes.merge(values, self.start)
         shape, axis = jax.tree.leaves(self.inputs)[0].shape[:2], 1 - self.start
-        fix = f"Compare numbers: {fix}."
+        fix = f"Convert numbers with a comparison, such as {fix}."
         return as_step_booleans(self.caller, name, values, shape, axis, fix)
 
 
 def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
-    """The lengths as an array; TypeError for a mask, or a state."""
+    """The lengths as an array; raises TypeError for a mask or a state."""
     lengths = lengths_array(caller, lengths)
     if lengths.dtype.kind not in "iu":
-        fix = "A state goes to `initial_state`."
+        fix = "Pass a state as `initial_state`."
         raise TypeError(
             f"{caller}: `sequence_length` must be integers [*batch], one for each row, "
             f"got {describe(lengths)}. {OF_A_MASK if lengths.dtype == bool else fix}"
@@ -203,7 +203,7 @@ def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
 
 
 def _fix_of_rank(name: str, lengths: Any, leaf: Array) -> str:
-    """What to do about inputs with an axis less than the lengths ask for."""
+    """The hint for inputs that have one axis fewer than the lengths imply."""
     is_mask = lengths.ndim > 1 and lengths.shape == leaf.shape[: lengths.ndim]
     return OF_A_MASK if is_mask else fix_of_depth(name, leaf)
 
@@ -211,7 +211,7 @@ def _fix_of_rank(name: str, lengths: Any, leaf: Array) -> str:
 def _batch_axes(
     caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
-    """The batch axes: as many as the lengths have, or all but time and features."""
+    """The batch axes: as many as lengths have axes, or all but time and features."""
     (name, first), *_ = named_inputs(caller, inputs)
     features = _feature_axes(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
@@ -220,12 +220,12 @@ def _batch_axes(
     ndim = count + 1 + (1 if features is None else features)
     if first.ndim < ndim or (features is not None and first.ndim > ndim):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
-        of = "" if lengths is None else f", as {describe(lengths)} has"
-        fix = "A list is a nest of its elements."
+        of = "" if lengths is None else f", as many as {describe(lengths)} has"
+        fix = "A list is a nest of its elements, not an array."
         if lengths is not None and first.ndim == ndim - 1:
             fix = _fix_of_rank(name, lengths, first)
         raise ValueError(
-            f"{caller}: `{name}` must be {axes} with {count} axes of rows{of}, got "
+            f"{caller}: `{name}` must be {axes} with {count} batch axes{of}, got "
             f"{describe(first)}. {fix}"
         )
     start = 1 if time_major else 0
@@ -235,13 +235,15 @@ def _batch_axes(
 def step_of_cell(
     module: Any, cell: RNNCell, params_for: Callable, carry: PyTree, inputs: Array
 ) -> tuple[PyTree, PyTree]:
-    """`(carry, output)` of one step, each leaf `[*batch, ...]`, as Flax's cells.
+    """`(carry, output)` of one step, each leaf `[*batch, ...]`, as in Flax.
 
     Args:
-        module: It has the `dtype` of the computation, or None, and a `param_dtype`.
+        module: The module. Its `dtype` is the dtype of the computation; if that is
+            None, its `param_dtype` is.
         cell: The cell.
-        params_for: `params_for(step)`, its parameters for one step `[rows, features]`.
-        carry: Its state, each leaf `[*batch, ...]`.
+        params_for: `params_for(step)` returns the cell's parameters for one step of
+            inputs, `[rows, features]`.
+        carry: The cell's state, each leaf `[*batch, ...]`.
         inputs: `[*batch, features]`.
     """
     axes = BatchAxes(inputs.shape[:-1])
@@ -260,7 +262,7 @@ def zero_carry(cell: RNNCell, input_shape: tuple[int, ...], dtype: DType) -> PyT
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
-    """The inputs; integers in `dtype` if that is given and the cell reads vectors."""
+    """The inputs, with integers cast to a given `dtype` if the cell reads vectors."""
     if dtype is None or _feature_axes(cell) != 1:
         return inputs
     is_integer = lambda x: x.dtype.kind in "iub"
@@ -268,7 +270,7 @@ def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
 
 
 def _feature_axes(cell: Any) -> int | None:
-    """How many axes one row of a step has for a cell; None if that is not known."""
+    """The number of axes in one row of a cell's inputs; None if it is unknown."""
     while not hasattr(cell, "feature_axes"):
         inner = getattr(cell, "cells", None) or getattr(cell, "cell", None)
         if not inner or getattr(cell, "owns_params", False):

@@ -1,6 +1,6 @@
-"""`Layer`: cells that run over time together, with their parameters.
+"""`Layer`: one or more cells that run over time as a unit, with their parameters.
 
-The modules of linen and nnx hold layers, which do not depend on Flax.
+Each linen or nnx module holds a layer. Layers do not depend on Flax.
 """
 
 import abc
@@ -20,19 +20,19 @@ from .._cells.base import RNNCell, any_is_random
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How a layer runs: a random key, and arguments of the drivers.
+    """Options for running a layer: a random key, and arguments for the drivers.
 
     Attributes:
         dtype: The dtype of the zero state and of the outputs.
         key: The random key of the run, or None for a deterministic run.
         sequence_length: int32 `[rows]`, or None for all steps.
-        resets: Bool, with the first two axes of the inputs, or None.
-        reset_state: As in `dynamic_rnn`; None for layers of two directions.
+        resets: Bool, in the shape of the inputs' first two axes, or None.
+        reset_state: As in `dynamic_rnn`; must be None for bidirectional layers.
         time_major: As in `dynamic_rnn`.
         parallel_iterations: As in `dynamic_rnn`.
         swap_memory: As in `dynamic_rnn`.
         implementation: As in `dynamic_rnn`.
-        mask: Bool, with the first two axes of the inputs, or None.
+        mask: Bool, in the shape of the inputs' first two axes, or None.
         return_states: As in `dynamic_rnn`.
     """
 
@@ -54,8 +54,8 @@ class RunOptions:
     ) -> "RunOptions":
         """The options of a module, from its attributes of the same names.
 
-        `given` are arguments of its call; one that is None leaves the attribute, or the
-        default.
+        The arguments in `given` come from a call of the module. Unless they are None,
+        they override attributes and defaults.
         """
         names = ("time_major", "parallel_iterations", "swap_memory", "implementation")
         options = {name: getattr(module, name) for name in (*names, "return_states")}
@@ -64,20 +64,20 @@ class RunOptions:
         return cls(dtype, key, **options)
 
     def as_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of a driver."""
+        """The options as keyword arguments for a driver."""
         return {name: value for name, value in vars(self).items() if name != "key"}
 
 
 class Layer(abc.ABC):
-    """Cells that run over time together.
+    """One or more cells that run over time as a unit.
 
-    Their parameters are nested dicts, those of a cell under the name that TensorFlow
-    gives its scope.
+    The parameters are nested dicts. Each cell's parameters are stored under the name
+    of its scope in TensorFlow.
     """
 
     @abc.abstractmethod
     def parts(self) -> Mapping[str, Any]:
-        """The cells or layers that it consists of, under the keys of the parameters."""
+        """The cells or sublayers, under the keys of their parameters."""
 
     @property
     def cells(self) -> tuple[RNNCell, ...]:
@@ -86,64 +86,64 @@ class Layer(abc.ABC):
         return tuple(cell for part in self.parts().values() for cell in cells_of(part))
 
     def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """The parameters of one part; see `init`."""
+        """Initial parameters of one part; see `init`."""
         return self.parts()[name].init(key, step, dtype)
 
     def init(self, key: Key, step: PyTree, dtype: DType) -> Params:
-        """Fresh parameters for one step of inputs, each leaf `[batch, ...]`."""
+        """Initial parameters, given one step of inputs with leaves `[batch, ...]`."""
         names = self.parts()
         keys = zip(names, jax.random.split(key, len(names)), strict=True)
         return {name: self.init_part(name, k, step, dtype) for name, k in keys}
 
     def bind(self, params: Params, key: Key | None = None) -> Any:
-        """The bound cells, in the structure in which the layer was given its cells."""
+        """The bound cells, in the structure that the layer was constructed from."""
         parts = enumerate(self.parts().items())
         return tuple(part.bind(params[k], fold(key, i)) for i, (k, part) in parts)
 
     @abc.abstractmethod
     def params_of(self, caller: str, *cells: Any) -> Params:
-        """The parameters of bound cells: the inverse of `bind`.
+        """The parameters of bound cells; the inverse of `bind`.
 
         Raises:
-            TypeError: If one is not a bound cell.
-            ValueError: If one is not a cell of this layer.
+            TypeError: If an argument is not a bound cell.
+            ValueError: If a bound cell is not one of this layer's cells.
         """
 
     @abc.abstractmethod
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """`(outputs, state)` of sequences with one batch axis.
+        """Runs over sequences with one batch axis, and returns `(outputs, state)`.
 
         Args:
             params: Parameters as `init` returns them.
             inputs: `[rows, time, ...]`, or `[time, rows, ...]` if
-                `options.time_major`; or a nest.
-            state: A state in the structure of the layer's, each leaf `[rows, ...]`;
-                None for the zero state.
-            options: How to run. With `return_states` the states after all steps are a
-                third value, with the axes of the outputs.
+                `options.time_major`; or a nest of such arrays.
+            state: The initial state, each leaf `[rows, ...]`; None for the zero state.
+            options: The options of the run. With `return_states`, a third value is
+                returned: the states after all steps, with the axes of the outputs.
         """
 
     def run_step(
         self, params: Params, step: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
-        """`(output, state)` of one step from the zero state."""
+        """Runs one step from the zero state, and returns `(output, state)`."""
         inputs = jax.tree.map(lambda x: jnp.expand_dims(x, 1), step)
         outputs, state, *_ = self.run(params, inputs, None, options)
         return jax.tree.map(lambda y: jnp.squeeze(y, 1), outputs), state
 
     def draws_random_numbers(self, params: Params, step: PyTree, dtype: DType) -> bool:
-        """Whether one of the cells draws random numbers."""
+        """Whether any of the cells draws random numbers."""
         declared = any_is_random(self.cells)
         if declared is None:
             return self._reads_key(params, step, dtype)
         return declared
 
     def _reads_key(self, params: Params, step: PyTree, dtype: DType) -> bool:
-        """Whether a random key changes a result of one step, found by tracing it.
+        """Whether any result of one step depends on the random key.
 
-        It does if results get an axis where the key alone has one.
+        One step is traced under `vmap` over keys. The results that become batched
+        depend on the key.
         """
         has_axis: list[bool] = []
 
@@ -172,11 +172,12 @@ class Layer(abc.ABC):
         """Raises ValueError for a cell that draws random numbers."""
         if self.draws_random_numbers(params, step, dtype):
             raise ValueError(
-                f"{caller}: a cell that draws random numbers, {self.cells[0]!r}, gets "
-                "no keys from Flax's RNN. Use jaxrnn's, or a cell that draws none."
+                f"{caller}: `cell` must not draw random numbers, because Flax's RNN "
+                f"gives it no keys, got {self.cells[0]!r}. Use the RNN of jaxrnn, or a "
+                "cell that draws none."
             )
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
-    """The nest with its floating arrays in that dtype."""
+    """The nest with its floating arrays cast to `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)

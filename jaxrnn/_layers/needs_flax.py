@@ -1,4 +1,4 @@
-"""The first import of `jaxrnn.linen` and `jaxrnn.nnx`: says how to install Flax."""
+"""Checks on import that Flax is installed; the error says how to install it."""
 
 from .._base.optional import import_optional
 

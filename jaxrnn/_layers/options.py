@@ -1,4 +1,4 @@
-"""The options of modules: which values they take."""
+"""Checks of the options of modules."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,14 +14,14 @@ AxisNames = Mapping[str, tuple[str | None, ...]]
 _OF_CALLS = ("deterministic", "return_carry", "return_states")
 _FLAGS = ("reverse", "keep_order", "time_major", *_OF_CALLS)
 _KINDS = {
-    "rng_collection": (str, "name a stream"),
+    "rng_collection": (str, "be the name of a stream"),
     "axis_names": (Mapping, "be a dict of tuples such as {'bias': ('hidden',)}"),
 }
 _NONE_IS_DEFAULT = (*_OF_CALLS, "dtype", "axis_names")
 
 
 def check_options(caller: str, **options: Any) -> None:
-    """Raises TypeError for an option of the wrong kind; other names are not checked.
+    """Raises TypeError for an option of the wrong type; ignores unknown names.
 
     Raises:
         ValueError: If a dtype is not floating.
@@ -41,19 +41,19 @@ def check_options(caller: str, **options: Any) -> None:
 def name_axes(
     axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
 ) -> PyTree:
-    """The parameters; each whose axes are named is boxed together with the names.
+    """The parameters, each boxed together with the names of its axes, if it has any.
 
     Args:
-        axis_names: For the last part of a parameter's name, such as "kernel", a name or
-            None for each of its axes.
+        axis_names: Maps the last part of a parameter's name, such as "kernel", to a
+            tuple with a name or None for each axis.
         params: Nested dicts of arrays.
-        box: `box(array, names)`, Flax's object that holds both.
+        box: `box(array, names)` returns Flax's object that holds both.
 
     Returns:
         The nest `params`, with `box(array, names)` for each leaf that has names.
 
     Raises:
-        ValueError: If there are not as many names as axes.
+        ValueError: If the number of names differs from the number of axes.
     """
     if not axis_names:
         return params
@@ -73,13 +73,13 @@ def name_axes(
 
 
 def check_axis_names(caller: str, axis_names: AxisNames | None, params: PyTree) -> None:
-    """Raises ValueError for `axis_names` of a parameter that does not exist."""
+    """Raises ValueError if a key of `axis_names` names no parameter."""
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
         raise ValueError(
-            f"{caller}: `axis_names` must be of parameters, got "
-            f"{describe(unknown[0])}. There are {', '.join(sorted(names))}."
+            f"{caller}: `axis_names` must have parameters as keys, got "
+            f"{describe(unknown[0])}. Use {', '.join(sorted(names))}."
         )
 
 

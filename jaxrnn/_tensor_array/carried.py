@@ -15,29 +15,29 @@ from .tensor_array import TensorArray
 
 
 def is_opaque(value: Any) -> bool:
-    """For `is_leaf`: a TensorArray is one leaf, and so is None."""
+    """For `is_leaf`: TensorArrays and None are leaves."""
     return value is None or is_tensor_array(value)
 
 
 def opaque(tree: Any) -> Any:
-    """The nest with 0 for every leaf; a TensorArray is one leaf, and so is None."""
+    """Replaces every leaf of the nest by 0; TensorArrays and None are leaves."""
     return jax.tree.map(lambda _: 0, tree, is_leaf=is_opaque)
 
 
 def is_like(array: TensorArray, other: Any) -> bool:
-    """Whether both were made with the same arguments; their elements may differ."""
+    """Whether both were created with the same arguments; their elements may differ."""
     return is_tensor_array(other) and array._config == other._config
 
 
 def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
-    """The tree, its arrays that may grow with capacity for a write in each step.
+    """Extends TensorArrays with `dynamic_size` to hold one write for each step.
 
     Inside of a compiled loop they cannot grow, and writes out of range are dropped.
-    There is capacity for one write even without steps: a step is traced all the same.
-    If `steps` is symbolic, nothing changes.
+    Without steps, they get capacity for one write, because a step is still traced. If
+    `steps` is symbolic, the tree does not change.
 
     Args:
-        tree: What a loop carries, before its first step.
+        tree: The carry of a loop before its first step.
         steps: The number of steps.
         first: The index at which the first step writes if nothing was written.
     """
@@ -61,11 +61,12 @@ def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
 
 
 def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
-    """The tree, its TensorArrays with the element shape that they have after a step.
+    """Gives TensorArrays the element shape that they have after a step.
 
     Args:
-        tree: What a loop carries, before its first step.
-        after: Returns it after a step; it is called if an array was not written.
+        tree: The carry of a loop before its first step.
+        after: Returns the carry after a step. It is called only if an array was not yet
+            written.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x._store is None for x in leaves):
@@ -86,7 +87,7 @@ def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:
 
 
 def of_rows(rows: Array, size: Any) -> TensorArray:
-    """An array that may grow, whose first `size` rows are elements."""
+    """Returns an array that may grow, whose first `size` rows are elements."""
     array = TensorArray(rows.dtype, 0, dynamic_size=True)
     capacity = rows.shape[0]
     written = module_for_size(capacity).arange(capacity, dtype=np.int32) < size

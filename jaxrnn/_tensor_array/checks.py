@@ -1,4 +1,4 @@
-"""The indices, sizes, shapes and values that a `TensorArray` accepts."""
+"""Checks of the indices, sizes, shapes and values of a `TensorArray`."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from .._base.typing import Array, DType
 def check_range(caller: str, indices: Any, length: Any) -> None:
     """Raises ValueError for a known index outside of `[0, length)`.
 
-    Traced ones are errors only under `checkify`.
+    Traced indices raise errors only under `checkify`.
     """
     known, known_length = concrete_or_none(indices), concrete_or_none(length)
     if known is None or known_length is None:
@@ -28,14 +28,14 @@ def check_range(caller: str, indices: Any, length: Any) -> None:
     if outside.size:
         raise EntryError(
             f"{caller}: an index must be in [0, {known_length}), got "
-            f"{outside.flat[0]}. Negative ones do not count from the end."
+            f"{outside.flat[0]}. Negative indices do not count from the end."
         )
 
 
 def check_first_write(caller: str, indices: Any, written: Any) -> None:
     """Raises ValueError for a known index that was `written` before.
 
-    Traced ones are errors only under `checkify`.
+    Traced indices raise errors only under `checkify`.
     """
     known = concrete_or_none(written)
     if known is None:
@@ -45,12 +45,12 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
         index = np.asarray(indices)[known].flat[0]
         raise ValueError(
             f"{caller}: each index must be written once, got {index} again. A write "
-            "returns a new array: in the old one the place is still free."
+            "returns a new array and does not change the old array."
         )
 
 
 def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
-    """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
+    """Raises ValueError unless `shape` matches `want`, where None is any size."""
     if want is None:
         return
     sizes = zip(want, shape, strict=False)
@@ -61,10 +61,10 @@ def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
 
 
 def as_value(caller: str, value: Any, dtype: DType) -> Array:
-    """The value as an array; a number is cast to `dtype`, if that can hold its kind.
+    """Returns the value as an array; casts a number to `dtype` if its kind fits.
 
     Raises:
-        TypeError: If it has another dtype.
+        TypeError: If the value has another dtype.
     """
     cast = cast_if_weak if is_array(value) else cast_number
     array = cast(as_array(caller, "value", value), dtype)
@@ -74,10 +74,10 @@ def as_value(caller: str, value: Any, dtype: DType) -> Array:
 
 
 def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
-    """Integers as int32, as a NumPy array unless they came as a JAX array.
+    """Converts integers to int32, in NumPy unless `values` is a JAX array.
 
     Raises:
-        TypeError: If they are not integers.
+        TypeError: If `values` are not integers.
         ValueError: If their rank is not `rank`.
     """
     array = values if isinstance(values, jax.Array) else np.asarray(values)
@@ -85,18 +85,18 @@ def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         got = describe(values)
-        raise TypeError(f"{caller}: `{name}` must be of integers, got {got}.")
+        raise TypeError(f"{caller}: `{name}` must hold integers, got {got}.")
     if array.ndim != rank:
         got = describe(array)
         raise ValueError(f"{caller}: `{name}` must have rank {rank}, got {got}.")
-    if array.dtype.itemsize >= 4:  # Beyond int32 an index is out of range; don't wrap.
+    if array.dtype.itemsize >= 4:  # Clip, so that large indices stay out of range.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)
     return array if isinstance(array, jax.Array) else np.asarray(array)
 
 
 def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
-    """The shape as a tuple, None for unknown axes; None if it is unknown."""
+    """Returns the shape as a tuple, with None for unknown axes, or None if unknown."""
     if shape is None:
         return None
     dims = [shape] if isinstance(shape, int) else shape
@@ -104,11 +104,11 @@ def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
 
 
 def as_size(size: Any) -> Any:
-    """The size as an int; a symbolic one of `jax.export` unchanged.
+    """Returns the size as an int; a symbolic size of `jax.export` does not change.
 
     Raises:
-        ValueError: If it is None, negative or beyond int32.
-        TypeError: If it is not an integer, or traced.
+        ValueError: If the size is None, negative or beyond int32.
+        TypeError: If the size is not an integer, or is traced.
     """
     if size is None:
         raise ValueError("TensorArray: `size` must be given, got None.")

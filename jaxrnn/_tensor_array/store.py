@@ -1,7 +1,7 @@
 """The elements of a `TensorArray`: rows of one buffer, or arrays of several shapes.
 
-Writes to the buffer are done in place where a program is compiled. Indices are int32,
-NumPy arrays where they are known and JAX arrays where they are traced.
+Compiled programs write to the buffer in place. Indices are int32: NumPy arrays if they
+are known, and JAX arrays if they are traced.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Rows:
     Attributes:
         buffer: `[capacity, ...]`; rows that were never written are zeros.
         written: `[capacity]`, bool.
-        size: How many rows are elements, an int32 scalar; `()` if always all are.
+        size: The number of rows that are elements, an int32 scalar; `()` for all rows.
     """
 
     buffer: Any
@@ -33,22 +33,22 @@ class Rows:
 
     @classmethod
     def empty(cls, capacity: int, shape: tuple, dtype: Any, size: int | None) -> "Rows":
-        """Rows of zeros, none of them written; if `size` is None, all are elements."""
+        """Returns unwritten rows of zeros; if `size` is None, all are elements."""
         buffer = jnp.zeros((capacity, *shape), dtype)
         written = module_for_size(capacity).zeros(capacity, bool)
         return cls(buffer, written, () if size is None else axis_size(size))
 
     @property
     def capacity(self) -> int:
-        """How many rows the buffer has."""
+        """The number of rows of the buffer."""
         return self.buffer.shape[0]
 
     def length(self) -> Any:
-        """How many elements there are, an int32 scalar."""
+        """The number of elements, an int32 scalar."""
         return axis_size(self.capacity) if isinstance(self.size, tuple) else self.size
 
     def was_written(self, indices: Any) -> Any:
-        """Whether each of `indices` was written; False where one is out of range."""
+        """Whether each of `indices` was written; False if it is out of range."""
         if not self.capacity:
             return np.zeros(np.shape(indices), bool)
         inside = (indices >= 0) & (indices < axis_size(self.capacity))
@@ -58,7 +58,7 @@ class Rows:
         return inside & written[self._nearest(indices)]
 
     def read(self, index: Any) -> Array:
-        """Row `index`; zeros if that is out of range."""
+        """Reads row `index`; returns zeros if it is out of range."""
         if not self.capacity:
             return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
         slot = self._nearest(index)
@@ -68,29 +68,29 @@ class Rows:
         return jnp.where(slot == index, row, jnp.zeros((), row.dtype))
 
     def gather(self, indices: Any) -> Array:
-        """Rows `indices`; zeros where one is out of range."""
+        """Reads rows `indices`; returns zeros where an index is out of range."""
         if not self.capacity:
             shape = (indices.shape[0], *self.buffer.shape[1:])
             return jnp.zeros(shape, self.buffer.dtype)
         return self.buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
 
     def write(self, index: Any, value: Array) -> "Rows":
-        """With `value` in row `index`; unchanged if that is out of range."""
+        """Returns rows with `value` at `index`; unchanged if it is out of range."""
         if not self.capacity:
             return self
         slot = self._nearest(index)
         if concrete_or_none(index) is None:
-            # Reading one row is cheaper than a scatter.
+            # Writing back the old row is cheaper than a scatter.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
             value = jnp.where(slot == index, value, row)
         buffer = jax.lax.dynamic_update_index_in_dim(self.buffer, value, slot, 0)
         return self._written(buffer, index)
 
     def scatter(self, indices: Any, values: Array) -> "Rows":
-        """With the rows of `values` in rows `indices`; of equals, the last."""
+        """Writes the rows of `values` to `indices`; of duplicates, the last one."""
         if not (self.capacity and indices.shape[0]):
             return self
-        # The value that each row takes: of duplicates the last one on every platform.
+        # Find the source of each row. Of duplicates, take the last on every platform.
         order = np.arange(indices.shape[0], dtype=np.int32)
         source = jnp.full(self.capacity, -1, np.int32)
         source = source.at[self._slots(indices)].max(order, mode="drop")
@@ -99,23 +99,23 @@ class Rows:
         return self._written(jnp.where(taken, chosen, self.buffer), indices)
 
     def stack(self) -> Array:
-        """All elements; all rows if the number of elements is traced."""
+        """Returns all elements, or all rows if the number of elements is traced."""
         size = concrete_or_none(self.length())
         return self.buffer if size is None else self.buffer[: int(size)]
 
     def concat(self) -> Array:
-        """The elements joined along their first axis."""
+        """Joins the elements along their first axis."""
         rows = self.stack()
         _check_joinable(rows.shape[1:])
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """With at least `capacity` rows; it doubles, so that it changes rarely."""
+        """Extends to at least `capacity` rows; doubles, so that it rarely grows."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
     def padded(self, capacity: int) -> "Rows":
-        """With `capacity` rows, or more if it has them."""
+        """Extends to `capacity` rows; unchanged if there are already more."""
         if capacity <= self.capacity:
             return self
         more = (0, capacity - self.capacity)
@@ -127,24 +127,24 @@ class Rows:
         )
 
     def _nearest(self, indices: Any) -> Any:
-        """The rows nearest to `indices`."""
+        """Returns the rows nearest to `indices`."""
         xp = module_for_size(self.capacity)
         indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
         return indices.clip(0, axis_size(self.capacity) - 1)
 
     def written_end(self) -> int:
-        """One past the last row that was written, or may have been."""
+        """One past the last row that was written, or may have been written."""
         written = concrete_or_none(self.written)
         if written is None:
             return self.capacity
         return int(np.flatnonzero(written).max(initial=-1)) + 1
 
     def _slots(self, indices: Any) -> Array:
-        """Negative indices moved beyond the end: JAX would count them from the end."""
+        """Moves negative indices past the end; JAX would count them from the end."""
         return jnp.where(indices < 0, axis_size(self.capacity), indices)
 
     def _written(self, buffer: Array, indices: Any) -> "Rows":
-        """With another buffer, in which `indices` were written."""
+        """Replaces the buffer, and marks `indices` as written."""
         known = concrete_or_none(indices)
         if known is not None and isinstance(self.written, np.ndarray):
             written = self.written.copy()
@@ -155,7 +155,7 @@ class Rows:
         return Rows(buffer, written, self._size_with(indices))
 
     def _size_with(self, indices: Any) -> Any:
-        """How many rows are elements once those at `indices` are."""
+        """The number of elements after a write to `indices`."""
         if isinstance(self.size, tuple):
             return ()
         known, size = concrete_or_none(indices), concrete_or_none(self.size)
@@ -171,7 +171,7 @@ class Ragged:
     """Elements that may differ in shape, as separate arrays; indices must be known.
 
     Attributes:
-        elements: The array of each element, an empty one where none was written.
+        elements: The array of each element; an empty array if it was not written.
         written: For each element, whether it was written.
     """
 
@@ -180,88 +180,88 @@ class Ragged:
 
     @classmethod
     def empty(cls, length: int) -> "Ragged":
-        """Nothing written yet."""
+        """Returns `length` unwritten elements."""
         return cls((np.zeros(0),) * length, (False,) * length)
 
     @property
     def capacity(self) -> int:
-        """How many elements there are."""
+        """The number of elements."""
         return len(self.elements)
 
     def length(self) -> Any:
-        """How many elements there are, an int32 scalar."""
+        """The number of elements, an int32 scalar."""
         return np.int32(self.capacity)
 
     def was_written(self, indices: Any) -> Any:
-        """Whether each of `indices` was written; False where one is out of range."""
+        """Whether each of `indices` was written; False if it is out of range."""
         written = np.asarray((*self.written, False))
         return written[_need_known(indices).clip(-1, self.capacity)]
 
     def read(self, index: Any) -> Any:
-        """Element `index`.
+        """Reads element `index`.
 
         Raises:
-            ValueError: If it was never written.
+            ValueError: If the element was never written.
             TypeError: If the index is traced.
         """
         index = int(_need_known(index))
         if not self.written[index]:
             raise ValueError(
                 f"TensorArray: element {index} must be written before it is read, as "
-                "elements may differ in shape. With `element_shape` it is zeros."
+                "elements may differ in shape. Pass `element_shape` to read zeros."
             )
         return self.elements[index]
 
     def gather(self, indices: Any) -> Array:
-        """Elements `indices` as one array.
+        """Stacks elements `indices` into one array.
 
         Raises:
-            ValueError: If one was never written, or shapes differ.
+            ValueError: If an element was never written, or if shapes differ.
         """
         elements = [self.read(index) for index in _need_known(indices)]
         if len({element.shape for element in elements}) != 1:
             shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
             raise ValueError(
-                "TensorArray: elements must have one shape to be stacked, got "
-                f"{shapes}. `concat` joins elements of several lengths."
+                "TensorArray: elements must have the same shape to be stacked, got "
+                f"{shapes}. Use `concat` for elements of several lengths."
             )
         return jnp.stack(elements)
 
     def write(self, index: Any, value: Array) -> "Ragged":
-        """With `value` as element `index`, which must be in range."""
+        """Returns elements with `value` at `index`, which must be in range."""
         index = int(_need_known(index))
         elements, written = list(self.elements), list(self.written)
         elements[index], written[index] = value, True
         return Ragged(tuple(elements), tuple(written))
 
     def scatter(self, indices: Any, values: Array) -> "Ragged":
-        """With the rows of `values` as elements `indices`; of equals, the last."""
+        """Writes the rows of `values` to `indices`; of duplicates, the last one."""
         store = self
         for index, value in zip(_need_known(indices), values, strict=True):
             store = store.write(index, value)
         return store
 
     def stack(self) -> Array:
-        """All elements as one array; see `gather`."""
+        """Returns all elements as one array; see `gather`."""
         return self.gather(np.arange(self.capacity))
 
     def concat(self) -> Array:
-        """The elements joined along their first axis, in which they may differ."""
+        """Joins the elements along their first axis, in which they may differ."""
         elements = [self.read(index) for index in range(self.capacity)]
         if not elements:
-            raise ValueError("TensorArray: elements must exist to be joined, got none.")
+            raise ValueError("TensorArray: `concat` needs at least one element.")
         for index, element in enumerate(elements):
             _check_joinable(element.shape)
             if element.shape[1:] != elements[0].shape[1:]:
                 raise ValueError(
-                    "TensorArray.concat: elements may differ in the first axis alone, "
+                    "TensorArray.concat: elements may differ only in the first axis, "
                     f"got {describe(elements[0])} at 0 and {describe(element)} at "
                     f"{index}."
                 )
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":
-        """With at least `capacity` elements."""
+        """Extends to at least `capacity` elements."""
         more = Ragged.empty(max(0, capacity - self.capacity))
         return Ragged(self.elements + more.elements, self.written + more.written)
 
@@ -270,8 +270,8 @@ def _need_known(indices: Any) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
         raise TypeError(
-            "TensorArray: indices must be known where elements may differ in shape, "
-            f"got traced {describe(indices)}. Give `element_shape`, or infer the shape."
+            "TensorArray: indices must be known if elements may differ in shape, got "
+            f"traced {describe(indices)}. Pass `element_shape` or `infer_shape=True`."
         )
     return known
 
@@ -279,4 +279,4 @@ def _need_known(indices: Any) -> np.ndarray:
 def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError for elements without axes."""
     if not shape:
-        raise ValueError("TensorArray: `concat` needs axes, got scalars. Use `stack`.")
+        raise ValueError("TensorArray: `concat` cannot join scalars. Use `stack`.")

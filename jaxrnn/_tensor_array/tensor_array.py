@@ -26,37 +26,37 @@ class _Config:
     dynamic_size: bool
     infer_shape: bool
     element_shape: tuple[int | None, ...] | None
-    capacity: int = 0  # The fewest rows of the buffer, once the shape is known.
+    capacity: int = 0  # The minimum capacity of the buffer.
 
 
 @jax.tree_util.register_pytree_with_keys_class
 class TensorArray(RowlessArray):
-    """An array of arrays of one dtype: every write returns the new array.
+    """An array of arrays of one dtype; every write returns a new array.
 
-    It is a pytree: it can be an argument of functions under `jit`, `grad` and `vmap`,
+    It is a pytree. It can be an argument of functions under `jit`, `grad` and `vmap`,
     an operand of `lax.cond`, and part of the carry of `lax.while_loop`, `lax.scan` and
-    `raw_rnn`. A write inside of a compiled loop is done in place. The first write to an
-    array of unknown element shape changes its structure, and a carry must keep its
-    structure: for a custom loop or `lax.cond` give `element_shape`, or write once
-    before; drivers infer the shape of arrays in a state.
+    `raw_rnn`. Writes inside of a compiled loop are done in place. The first write to an
+    array of unknown element shape changes its structure, but a carry must keep its
+    structure. For a custom loop or `lax.cond`, pass `element_shape`, or write once
+    before the loop. Drivers infer the shape of arrays in a state.
 
-    An index out of range, a second write to one index, another shape or dtype, and a
-    read of an element of unknown shape are errors where they can be detected: always
-    outside of jit, and under jit where indices are Python integers. With traced
-    indices a write out of range is dropped, a read out of range returns zeros, and of
-    two writes to one index the last one counts (and gets the gradient).
-    `jax.experimental.checkify.checkify` reports these as errors, except in the steps of
-    a compiled `raw_rnn`.
+    An index out of range, a second write to one index, a wrong shape or dtype, and a
+    read of an element of unknown shape raise errors if they can be detected: always
+    outside of jit, and under jit if indices are Python integers. With traced indices, a
+    write out of range is dropped, and a read out of range returns zeros. If one index
+    is written twice, the last write counts and gets the gradient.
+    `jax.experimental.checkify.checkify` reports these cases as errors, except in the
+    steps of a compiled `raw_rnn`.
 
-    An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
-    capacity is fixed: `size`, or more if more elements were written before. Drivers
-    give an array in a state capacity for one more write in each step. In a loop that
-    carries the state from one driver call to the next its capacity must not change:
-    there give `size`, without `dynamic_size`.
+    An array with `dynamic_size` grows outside of jit. Inside of a compiled function,
+    its capacity is fixed: `size`, or more if more elements were written before. Drivers
+    give an array in a state the capacity for one more write in each step. If a loop
+    carries the state from one driver call to the next, the capacity of its arrays must
+    not change; pass `size`, without `dynamic_size`, for these arrays.
 
-    Elements that were never written read as zeros. Gradients: `stack` and `unstack`,
-    `gather` and `scatter`, `read` and `write`, `split` and `concat` are each other's
-    transposes; `grad` is not available.
+    Elements that were never written read as zeros. For gradients, `stack` and
+    `unstack`, `gather` and `scatter`, `read` and `write`, `split` and `concat` are
+    transposes of each other; the method `grad` is not available.
 
     Args:
         dtype: The dtype of all elements.
@@ -65,17 +65,17 @@ class TensorArray(RowlessArray):
         clear_after_read: Accepted for compatibility with TensorFlow; reading never
             clears an element.
         tensor_array_name: Accepted for compatibility with TensorFlow.
-        handle: Must be None: there are no resources here.
-        flow: Must be None, likewise.
+        handle: Must be None, because the array has no resource handle.
+        flow: Must be None.
         infer_shape: Whether the first write fixes the shape of all elements. If not,
-            elements may differ in shape; then indices must be Python integers.
-        element_shape: The shape of an element, with None for unknown axes; None if the
-            first write gives it.
+            elements may differ in shape, and indices must be Python integers.
+        element_shape: The shape of an element, with None for unknown axes; None to use
+            the shape of the first write.
         colocate_with_first_write_call: Accepted for compatibility with TensorFlow.
         name: Accepted for compatibility with TensorFlow.
 
     Raises:
-        ValueError: If `size` is missing or negative; if there is a `handle` or `flow`.
+        ValueError: If `size` is missing or negative; if `handle` or `flow` is given.
         TypeError: If `size` is not an integer, or `dtype` is not a dtype.
 
     Example:
@@ -123,9 +123,9 @@ class TensorArray(RowlessArray):
 
     @property
     def element_shape(self) -> TensorShape | None:
-        """The shape of every element, in which None is an axis that is not yet known.
+        """The shape of every element, with None for axes that are not yet known.
 
-        None if nothing is known.
+        It is None if nothing is known.
         """
         if isinstance(self._store, Rows):
             return TensorShape._partial(self._store.buffer.shape[1:])
@@ -138,19 +138,19 @@ class TensorArray(RowlessArray):
         return self._config.dynamic_size
 
     def size(self, name: str | None = None) -> Any:
-        """The number of elements, an int32 scalar; traced only if that may grow."""
+        """The number of elements, an int32 scalar; traced only if it may grow."""
         store = self._store
         return axis_size(self._config.size) if store is None else store.length()
 
     def write(
         self, index: ArrayLike, value: ArrayLike, name: str | None = None
     ) -> "TensorArray":
-        """The array with `value` at `index`, an int or an integer scalar array.
+        """Returns the array with `value` at `index`, an int or integer scalar array.
 
         Raises:
-            ValueError: If the shape of `value` is not that of the other elements, or
+            ValueError: If `value` does not have the shape of the other elements; if
                 `index` is out of range (also an `IndexError`) or was written before.
-            TypeError: If `value` has another dtype or `index` is not an integer.
+            TypeError: If `value` has another dtype, or if `index` is not an integer.
         """
         caller = "TensorArray.write"
         value = checks.as_value(caller, value, self.dtype)
@@ -159,14 +159,14 @@ class TensorArray(RowlessArray):
         return self._with(store.write(index, value))
 
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
-        """The element at `index`, an int or an integer scalar array.
+        """Returns the element at `index`, an int or integer scalar array.
 
-        Under jit a read out of range returns zeros, so no `lax.cond` is needed around
-        it; inside of one, JAX computes the gradient of all elements at each read.
+        Under jit, a read out of range returns zeros, so it does not need a `lax.cond`.
+        For a read inside of a `lax.cond`, JAX computes the gradient of all elements.
 
         Raises:
-            ValueError: If `index` is out of range (also an `IndexError`), or the shape
-                of the element is unknown because nothing was written.
+            ValueError: If `index` is out of range (also an `IndexError`), or if the
+                shape of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
         caller = "TensorArray.read"
@@ -175,23 +175,23 @@ class TensorArray(RowlessArray):
         return self._store_to_read(caller).read(index)
 
     def stack(self, name: str | None = None) -> Array:
-        """All elements as one array `[size, ...]`.
+        """Returns all elements as one array `[size, ...]`.
 
-        Under jit an array that may grow has a traced size: then the result is
-        `[capacity, ...]`, zeros after the last element.
+        Under jit, an array that may grow has a traced size. The result is then
+        `[capacity, ...]`, with zeros after the last element.
 
         Raises:
-            ValueError: If the shape of the elements is unknown, or they differ.
+            ValueError: If shapes of elements are unknown or differ.
         """
         return self._store_to_read("TensorArray.stack").stack()
 
     def unstack(self, value: ArrayLike, name: str | None = None) -> "TensorArray":
-        """The array whose elements are the rows of `value`, `[size, ...]`.
+        """Returns an array whose elements are the rows of `value`, `[size, ...]`.
 
         Raises:
-            ValueError: If `value` has no axes, or its number of rows is not the number
-                of elements and the array may not grow.
-            TypeError: If it has another dtype.
+            ValueError: If `value` is a scalar; if the array may not grow, and `value`
+                does not have one row for each element.
+            TypeError: If `value` has another dtype.
         """
         caller = "TensorArray.unstack"
         value = checks.as_value(caller, value, self.dtype)
@@ -204,7 +204,7 @@ class TensorArray(RowlessArray):
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
-        """The elements at `indices`, `[n]` in any order, as one array `[n, ...]`.
+        """Returns the elements at `indices`, `[n]` in any order, stacked to `[n, ...]`.
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`); if shapes
@@ -219,14 +219,14 @@ class TensorArray(RowlessArray):
     def scatter(
         self, indices: ArrayLike, value: ArrayLike, name: str | None = None
     ) -> "TensorArray":
-        """The array with the rows of `value`, `[n, ...]`, at `indices`, `[n]`.
+        """Returns the array with the rows of `value`, `[n, ...]`, at `indices`, `[n]`.
 
-        If an index occurs twice, its last row counts, and gets the gradient.
+        If an index occurs twice, its last row counts and gets the gradient.
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`) or was
-                written before; if there are not as many rows as indices.
-            TypeError: If `indices` are not integers or `value` has another dtype.
+                written before; if `value` does not have one row for each index.
+            TypeError: If `indices` are not integers, or if `value` has another dtype.
         """
         caller = "TensorArray.scatter"
         value = checks.as_value(caller, value, self.dtype)
@@ -240,31 +240,31 @@ class TensorArray(RowlessArray):
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
-        """The elements joined along their first axis; their lengths may differ.
+        """Joins the elements along their first axis; their lengths may differ.
 
         Raises:
-            ValueError: If elements have no axes, or differ in rank or in other axes
-                than the first.
+            ValueError: If elements are scalars, or if they differ in rank or in an axis
+                other than the first.
         """
         return self._store_to_read("TensorArray.concat").concat()
 
     def split(
         self, value: ArrayLike, lengths: ArrayLike, name: str | None = None
     ) -> "TensorArray":
-        """An array whose element i is the next `lengths[i]` rows of `value`.
+        """Returns an array whose element i is the next `lengths[i]` rows of `value`.
 
         Raises:
-            ValueError: If `value` has no axes; if the lengths do not add up to its
-                rows, or are not as many as the array has elements.
-            TypeError: If `lengths`, which are sizes of arrays, are traced; or if they
-                are not integers.
+            ValueError: If `value` is a scalar; if the lengths do not add up to its
+                number of rows; if there is not one length for each element.
+            TypeError: If `lengths` are not integers, or if they are traced, because
+                they are sizes of arrays.
         """
         caller = "TensorArray.split"
         value = checks.as_value(caller, value, self.dtype)
         lengths = checks.as_integers(caller, "lengths", lengths, rank=1)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise TypeError(f"{caller}: `lengths` must be known shapes, got traced.")
+            raise TypeError(f"{caller}: `lengths` must be known sizes, got traced.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise ValueError(
                 f"{caller}: `lengths` must add up to the rows of `value`, got "
@@ -279,7 +279,7 @@ class TensorArray(RowlessArray):
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
 
     def identity(self) -> "TensorArray":
-        """The array itself: it never changes."""
+        """Returns the array itself, which never changes."""
         return self
 
     def close(self, name: str | None = None) -> None:
@@ -292,8 +292,8 @@ class TensorArray(RowlessArray):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "TensorArray.grad: there are no gradient arrays. Differentiate the "
-            "function that writes and reads by `jax.grad`."
+            "TensorArray.grad: there are no gradient arrays. Use `jax.grad` on the "
+            "function that writes and reads."
         )
 
     def __repr__(self) -> str:
@@ -301,18 +301,18 @@ class TensorArray(RowlessArray):
         if isinstance(store, Rows) and not (
             is_array(store.buffer) and np.ndim(store.written) == 1
         ):
-            # A batch of arrays; or what JAX, or a message, puts in place of leaves.
+            # This is a batch of arrays, or JAX or a message has replaced the leaves.
             return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
         shape = self.element_shape
         shape_text = "" if shape is None else f", element_shape={list(shape)}"
         return f"TensorArray({self.dtype}, size={self.size()}{shape_text})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """Raises TypeError: `stack` returns an array."""
-        raise TypeError(f"{self!r} must be stacked to be an array: `.stack()`.")
+        """Raises TypeError; `stack` returns an array."""
+        raise TypeError(f"{self!r} must be stacked to be an array. Call `.stack()`.")
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
-        """The elements under their name, and the static part."""
+        """Returns the elements under their name, and the static part."""
         if self._store is None:  # As a child, None would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
@@ -343,13 +343,13 @@ class TensorArray(RowlessArray):
         if self._store is None:
             raise ValueError(
                 f"{caller}: the shape of the elements must be known, but nothing was "
-                "written. Every write returns the new array, `ta = ta.write(...)`; or "
-                "give `element_shape`, for zeros."
+                "written. Keep the array that a write returns, `ta = ta.write(...)`, "
+                "or pass `element_shape` to read zeros."
             )
         return self._checked(self._store)
 
     def _store_to_write(self, caller: str, indices: Any, shape: tuple) -> Rows | Ragged:
-        """The elements, with capacity for `indices`, if these may be written."""
+        """Checks a write to `indices`; returns the elements with enough capacity."""
         checks.check_element(caller, shape, self.element_shape)
         store = self._store
         if store is None:
@@ -361,8 +361,8 @@ class TensorArray(RowlessArray):
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
             raise ValueError(
-                f"{caller}: `size` must be the capacity, got 0 and a traced index. "
-                "Under jit an array cannot grow: give the size that it may reach."
+                f"{caller}: `size` must be the capacity if an index is traced, got 0. "
+                "Under jit, an array cannot grow; pass the size that it may reach."
             )
         store = self._checked(store)
         checks.check_range(caller, indices, axis_size(store.capacity))
@@ -372,7 +372,7 @@ class TensorArray(RowlessArray):
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
             raise ValueError(
-                "TensorArray: the array must be one, got a batch of arrays, "
+                "TensorArray: the array must be a single array, got a batch of arrays, "
                 f"{describe(store.buffer)}. Use it inside of jax.vmap."
             )
         return store
@@ -381,6 +381,6 @@ class TensorArray(RowlessArray):
         size = self._config.size
         if not self.dynamic_size and count != size:
             raise ValueError(
-                f"{caller}: {what} must be as many as there are elements, {size}, got "
-                f"{count}. Or make the array with `dynamic_size=True`."
+                f"{caller}: the number of {what} must be the number of elements, "
+                f"{size}, got {count}. To let it grow, pass `dynamic_size=True`."
             )

@@ -1,1 +1,1 @@
-"""Which steps there are, which rows are alive, and the scan over them."""
+"""The time axis of a batch of sequences, and the loops over it."""

@@ -1,4 +1,4 @@
-"""A scan that on CPUs ends with the longest row: it skips chunks of steps after it.
+"""A scan that, on CPUs, skips chunks of steps after the longest row has ended.
 
 It has a fixed number of iterations, so JAX can differentiate it in every mode.
 """
@@ -14,7 +14,7 @@ from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from .segments import in_scan
 
-# A chunk has about so many steps: of a ragged run at most one chunk is run in vain.
+# The range of chunk sizes. In a ragged run, at most one chunk is wasted.
 LEAST, MOST = 8, 16
 
 
@@ -26,18 +26,19 @@ def alive_scan(
     save_inputs_only: bool = False,
     skipped: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, xs)`, but on CPUs for most steps from `longest` on.
+    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps from `longest` on.
 
     Args:
-        body: A step, for which it makes no difference whether those from `longest` on
-            are run; what they stack must not be read.
-        carry: What the first step receives.
-        xs: What each step reads, each leaf `[time, ...]`. A chunk that goes on after
-            the last step repeats it, with False for bools.
-        longest: The number of steps that count, an int32 scalar; None for all.
-        save_inputs_only: Whether derivatives save of each step what it reads, and
-            compute again what the derivative needs; by default they save the latter.
-        skipped: What a step that is skipped stacks, as the body would; None for zeros.
+        body: One step. Steps from `longest` on must not change the carry, and their
+            stacked results must not be read.
+        carry: The carry before the first step.
+        xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
+            with copies of the last step, but with False for bools.
+        longest: The number of valid steps, an int32 scalar; None for all.
+        save_inputs_only: Whether derivatives save only the inputs of each step, and
+            recompute the residuals. By default, they save the residuals.
+        skipped: The result to stack for a skipped step, in the structure that `body`
+            returns; None for zeros.
     """
     checkpointed = in_scan if save_inputs_only else lambda body: body
     step = checkpointed(body)
@@ -55,8 +56,8 @@ def alive_scan(
         )
         return carry, as_varying_as((carry, part), repeated)
 
-    # With a condition the compiler of TPUs holds no kernel in fast memory: an LSTM of
-    # 512 units took 1.8 times the estimated cycles. A GPU would wait for its value.
+    # With a condition, the TPU compiler keeps no kernel in fast memory: an LSTM of 512
+    # units took 1.8 times the estimated cycles. A GPU would wait for the condition.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
     def chunk(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
@@ -68,21 +69,22 @@ def alive_scan(
     count = -(-time // size)
     parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    # Else what a chunk reads would be saved a second time, on its way into the branch.
+    # If only steps were checkpointed, the inputs of the branch would be saved as well.
     carry, ys = jax.lax.scan(checkpointed(chunk), carry, (starts, parts))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
 
 def chunk_size(time: int) -> int:
-    """The number of steps in a chunk, so that the last one lacks as few as possible."""
+    """Returns the chunk size for which the last chunk needs the least padding."""
     return min(range(MOST, LEAST - 1, -1), key=lambda size: -time % size)
 
 
 def in_chunks(x: Array, count: int, size: int) -> Array:
-    """`[count, size, ...]`; after the end the last step is repeated, False if bool.
+    """Splits steps into chunks `[count, size, ...]`, padded at the end.
 
-    It is as finite as a step is. Zeros need not be, to the derivative of a cell. But no
-    row is alive there.
+    Padding repeats the last step, so it is finite if the inputs are. The derivative of
+    a cell may not be finite at zeros. Bools are padded with False, because no row is
+    alive there.
     """
     repeats_last = x.shape[0] > 0 and x.dtype != bool
     last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)

@@ -1,10 +1,11 @@
-"""Gradients that a loop sums over its steps, in float32.
+"""Sums gradients over the steps of a loop in float32.
 
-What every step of a loop reads, such as parameters, has a gradient that is a sum over
-the steps. JAX adds it up in the dtype of the array that is read: in bfloat16, after a
-thousand steps, a term is smaller than the last digit of the sum, and is lost. Here the
-tangent of such an array is that of a copy in float32, whose values nobody reads; so the
-cotangent is added up in float32 and rounded once, after the loop.
+If every step of a loop reads an array, such as a parameter, the gradient of the array
+is a sum over the steps. JAX accumulates this sum in the dtype of the array. In
+bfloat16, after a thousand steps, a term is smaller than the last digit of the sum, and
+is lost. In this module, such an array has the tangent of a float32 copy, whose values
+are never read. The cotangent is therefore accumulated in float32, and rounded once,
+after the loop.
 """
 
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from .._base.typing import Array, PyTree
 
 
 def reader(tree: PyTree) -> Callable[[], PyTree]:
-    """A function that returns `tree`, for each step of a loop to call.
+    """Returns a function that returns `tree`, for each step of a loop to call.
 
-    The cotangents of the results are added up in float32.
+    The cotangents of the results are accumulated in float32.
     """
     leaves, structure = jax.tree.flatten(tree)
     readers = [_leaf_reader(leaf) for leaf in leaves]
@@ -41,15 +42,15 @@ def _leaf_reader(leaf: Any) -> Callable[[], Any]:
 def closed_over(
     fn: Callable[..., PyTree], *args: Any
 ) -> tuple[Callable[..., PyTree], list[Array], PyTree]:
-    """`(pure, arrays, types)`, where `pure(arrays, *args)` is `fn(*args)`.
+    """Turns the arrays that a function closes over into an argument.
 
     Args:
         fn: A function that closes over arrays. It is traced once.
-        *args: Its arguments.
+        *args: The arguments of `fn`.
 
     Returns:
-        A function that closes over none; what it is to be given in their place; the
-        types of the results.
+        `(pure, arrays, types)`: a function that closes over no arrays, such that
+        `pure(arrays, *args)` equals `fn(*args)`; the arrays; the types of the results.
     """
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
     structure = jax.tree.structure(types)
@@ -63,7 +64,7 @@ def closed_over(
 
 @jax.custom_jvp
 def with_tangent_of(x: Array, same: Array) -> Array:
-    """`x`, with the tangent of an equal array, whose values are not read."""
+    """Returns `x` with the tangent of an equal array, whose values are not read."""
     del same
     return x
 

@@ -1,7 +1,7 @@
-"""Masks with gaps: the steps that a mask keeps, moved to the front of each row.
+"""Masks with gaps: moves the valid steps to the front of each row.
 
-A run over these is a run with lengths, so every loop can take it, and none computes
-what the mask leaves out.
+A run over the moved steps is a run with lengths, which every loop supports. No loop
+computes masked steps.
 """
 
 from typing import NamedTuple
@@ -13,19 +13,20 @@ from .._base.math import expand_rows
 from .._base.typing import Array, PyTree
 from . import masking
 
-# Of indices that are a permutation.
+# Options for indices that are a permutation.
 _PERMUTATION = {"mode": "promise_in_bounds", "unique_indices": True}
 
 
 class Kept(NamedTuple):
-    """Where the steps are that a mask keeps.
+    """The positions of the valid steps of a mask.
 
-    *The run* is over these alone; *the row* is the sequence that the user gave.
+    *The run* consists of only these steps; *the row* is the sequence that the user
+    passed.
 
     Attributes:
-        lengths: int32 `[batch]`, the number of steps that are kept of each row.
-        sources: int32 `[batch, time]`, which step of the row is step t of the run. The
-            steps that are left out follow, in order, from the row's length on.
+        lengths: int32 `[batch]`, the number of valid steps of each row.
+        sources: int32 `[batch, time]`, the step of the row that is step t of the run.
+            The masked steps follow, in order, after the valid steps.
         places: int32 `[batch, time]`, the inverse of `sources`.
         last: int32 `[batch, time]`, the number of the last step of the run up to step
             t of the row; -1 before the first.
@@ -38,7 +39,7 @@ class Kept(NamedTuple):
 
     @classmethod
     def by(cls, mask: Array) -> "Kept":
-        """Those of a mask, bool `[batch, time]`."""
+        """Returns the positions for a mask, bool `[batch, time]`."""
         counts = lambda mask: jnp.cumsum(mask, 1, dtype=jnp.int32)
         last, lengths = counts(mask) - 1, jnp.sum(mask, 1, dtype=jnp.int32)
         places = jnp.where(mask, last, lengths[:, None] + counts(~mask) - 1)
@@ -47,23 +48,23 @@ class Kept(NamedTuple):
         return cls(lengths, jax.vmap(put)(places), places, last)
 
     def to_front(self, tree: PyTree, axis: int) -> PyTree:
-        """Sequences in the order of the run, time along `axis`."""
+        """Reorders sequences from the row to the run, time along `axis`."""
         return masking.read_steps(tree, self.sources, axis)
 
     def resets(self, where: Array) -> Array:
-        """The resets of the run, of resets bool `[batch, time]`.
+        """Converts resets of the row, bool `[batch, time]`, to resets of the run.
 
-        A reset of a step that is left out takes effect at the next one that is kept.
+        A reset at a masked step takes effect at the next valid step.
         """
         counts = self.to_front(jnp.cumsum(where, 1, dtype=jnp.int32), 1)
         return jnp.diff(counts, axis=1, prepend=0) > 0
 
     def to_places(self, outputs: PyTree, axis: int) -> PyTree:
-        """The outputs of the run, zeros past its lengths, in the order of the rows."""
+        """Reorders outputs from the run, with zeros past its lengths, to the row."""
         return masking.read_steps(outputs, self.places, axis)
 
     def states(self, states: PyTree, first: PyTree, axis: int) -> PyTree:
-        """The state after each step of a row, which those left out do not change.
+        """Returns the state after each step of the row; masked steps keep the state.
 
         Args:
             states: The states after the steps of the run.

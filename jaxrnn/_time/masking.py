@@ -1,14 +1,15 @@
-"""What a length means, written once for every driver.
+"""The meaning of sequence lengths, defined once for every driver.
 
-Row b is alive at step t while `t < length[b]`. A dead row outputs 0 and keeps its
-state. The cell is run on it all the same and the results are dropped; but a select
-keeps NaN only out of the values, not out of the gradients, where it becomes 0 * NaN. So
-in a dead row the cell is run on a stand-in: inputs and state of the first step of the
-row, which are as finite as the row is, or zeros for a row of length 0.
+Row b is alive at step t if `t < length[b]`; otherwise, it is finished. A finished row
+outputs 0 and keeps its state. The cell still runs on the row, and its results are
+dropped. A select would keep NaN out of the values, but not out of the gradients, where
+it becomes 0 * NaN. In a finished row, the cell therefore runs on a stand-in: the inputs
+and state of the row's first step, which are finite if the row is finite, or zeros if
+the row has length 0.
 
-A TensorArray in a state belongs to no row and is never masked, nor is a leaf without
-axes; such states have a rule of their own in `step_inputs`, and `raw_rnn`, whose user's
-function reads what a finished row computes, has `hide_nonfinite`.
+TensorArrays and scalar leaves of a state are shared by all rows and never masked;
+`step_inputs` has a separate rule for such states. In `raw_rnn`, the user's function
+reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
 """
 
 from typing import Any
@@ -23,15 +24,16 @@ from .._base.typing import Array, PyTree
 
 
 def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """Leaves of `tree` where `mask` holds, else of `other`.
+    """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
-    Random keys are those of `tree`, and so are TensorArrays and leaves of lower rank
-    than the mask: they hold no padding.
+    Random keys, TensorArrays and leaves of lower rank than the mask are always taken
+    from `tree`, because they hold no padding.
 
     Args:
-        mask: bool, with the first axes of the leaves: `[batch]`, say, or a scalar.
+        mask: Bool, with the first axes of the leaves, for example `[batch]`; or a
+            scalar.
         tree: A nest of arrays.
-        other: Another, whose leaves may be scalars.
+        other: Another nest, whose leaves may be scalars.
     """
 
     def select(leaf: Any, instead: Any) -> Any:
@@ -46,7 +48,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 
 def zero_dead(alive: Array, tree: PyTree) -> PyTree:
-    """The nest with zeros where its leaves are not `alive`, a mask as for `choose`."""
+    """Replaces values by zeros where the mask `alive` is false; see `choose`."""
 
     def zero(leaf: Any) -> Any:
         if is_tensor_array(leaf) or is_key(leaf):
@@ -59,36 +61,37 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
 def step_inputs(
     alive: Array, running: Array, inputs: PyTree, state: PyTree, stand_in: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """The `(inputs, state)` on which the cell is run.
+    """Returns the `(inputs, state)` on which the cell runs.
 
     Args:
-        alive: bool `[batch]`, the rows that are alive.
+        alive: Bool `[batch]`, true for rows that are not finished.
         running: Whether TensorFlow's loop would still run, a bool scalar.
         inputs: One step of inputs, each leaf `[batch, ...]`.
-        state: The state before the step, each leaf `[batch, ...]` or without axes.
-        stand_in: `(inputs, state)` for dead rows, as `stand_in` returns them.
+        state: The state before the step, each leaf `[batch, ...]` or a scalar.
+        stand_in: `(inputs, state)` for finished rows, from `stand_in`.
     """
     if is_of_rows(state):
         return choose(alive, (inputs, state), stand_in)
-    # A leaf without axes, or a TensorArray, may be computed from all rows, dead ones
-    # included, and changes as long as the loop runs: so dead rows have inputs of zeros
-    # and the states that they kept. After that the first step is repeated, dropped.
+    # A scalar leaf or a TensorArray may depend on all rows, including finished rows,
+    # and changes until the loop ends. Until then, finished rows therefore get zero
+    # inputs and keep their states. Later steps repeat the first step; their results are
+    # dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
 
 def is_of_rows(state: PyTree) -> bool:
-    """Whether each leaf has rows: none is without axes, and none a TensorArray."""
+    """Whether every leaf has rows; scalars and TensorArrays have no rows."""
     leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
     return all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves)
 
 
 def first_inputs(xs: PyTree, axis: int) -> PyTree:
-    """The first step of `xs`; zeros if there is none, as a loop is traced all the same.
+    """Returns the first step of `xs`, or zeros for tracing a loop without steps.
 
     Args:
         xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
-        axis: Their time axis, 0 or 1.
+        axis: The time axis of the inputs, 0 or 1.
     """
 
     def first(x: Array) -> Array:
@@ -100,27 +103,27 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
 
 
 def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """The `(inputs, state)` of dead rows: each row's first step, zeros if it has none.
+    """Returns `(inputs, state)` for finished rows: their first step, or zeros.
 
     Args:
         lengths: `[batch]`.
-        inputs: The first step of inputs, as `first_inputs` returns it.
+        inputs: The first step of inputs, from `first_inputs`.
         state: The initial state, each leaf `[batch, ...]`.
     """
     return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
 
 
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
-    """The state after a step: `new` in rows that are alive, else `old`.
+    """Returns the state after a step: `new` in rows that are alive, otherwise `old`.
 
-    A leaf without axes, or a TensorArray, belongs to no row. It advances as long as
-    TensorFlow's loop runs, whichever rows are alive.
+    Scalar leaves and TensorArrays are shared by all rows. They advance while
+    TensorFlow's loop would run, whichever rows are alive.
     """
 
     def select(new_leaf: Any, old_leaf: Any) -> Any:
         if is_tensor_array(new_leaf):
             known = concrete_or_none(running)
-            if known is not None:  # The new one may have grown: no select fits.
+            if known is not None:  # A select would fail if the array has grown.
                 return new_leaf if known else old_leaf
             pick = lambda n, o: jnp.where(running, n, o)
             return jax.tree.map(pick, new_leaf, old_leaf)
@@ -131,10 +134,10 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 
 
 def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
-    """The inputs with 0 for NaN and infinity in rows that are `finished`, `[batch]`.
+    """Replaces NaN and infinity by 0 in rows that are `finished`, `[batch]`.
 
-    A user's loop function reads what the cell computes in a finished row, so finite
-    inputs must stay as they are.
+    Finite inputs do not change, because a user's loop function reads the results of
+    finished rows.
     """
 
     def hide(leaf: Array) -> Array:
@@ -149,21 +152,22 @@ def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
 def reverse_resets(
     resets: Array | None, lengths: Array | None, mask: Array | None, time_major: bool
 ) -> Array | None:
-    """Where a run over the reversed sequences is reset.
+    """Returns the resets of a run over the reversed sequences.
 
-    It enters a segment at the segment's last step, the one before the next reset.
+    The run enters a segment at its last step, which is the step before the next reset.
 
     Args:
-        resets: Bool `[time, batch]` or `[batch, time]`, where forward runs are reset;
-            None, which is returned, for nowhere.
+        resets: Bool `[time, batch]` or `[batch, time]`, the resets of forward runs;
+            None stays None.
         lengths: `[batch]`, at most the number of steps; None for all steps.
-        mask: Bool, as `resets`, the steps that count; None for all before the lengths.
+        mask: Bool, of the same shape as `resets`, true at valid steps; None for no
+            mask.
         time_major: Whether time is the first axis.
     """
     if resets is None:
         return None
     axis = 0 if time_major else 1
-    if mask is not None:  # After the last step that counts it is as past a length.
+    if mask is not None:  # Ignore resets after the last valid step.
         resets &= jax.lax.cumsum(mask.astype(jnp.int32), axis, reverse=True) > 0
     ts = jnp.expand_dims(jnp.arange(resets.shape[axis], dtype=jnp.int32), 1 - axis)
     ends = resets.shape[axis] if lengths is None else jnp.expand_dims(lengths, axis)
@@ -172,7 +176,7 @@ def reverse_resets(
 
 
 def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> PyTree:
-    """Each row's first `length` steps in reverse; the steps after them stay in place.
+    """Reverses each row's first `length` steps; later steps stay in place.
 
     Args:
         tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
@@ -193,17 +197,17 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
 
 
 def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> PyTree:
-    """Other steps of each row: step t of row b is step `sources[b, t]` of the nest.
+    """Reorders the steps of rows: step t of row b is step `sources[b, t]` of `tree`.
 
     Args:
         tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
-        sources: Integers `[batch, time]`, each the number of a step.
+        sources: Integers `[batch, time]`, the numbers of steps.
         axis: The time axis of the nest, 0 or 1.
-        unique: Whether no step is read twice in a row, so that derivatives add nothing.
+        unique: Whether rows read steps at most once, so that derivatives need no sums.
     """
 
     def read_row(x: Array, source: Array) -> Array:
-        # NaN padding must not come from a fill.
+        # The default mode would fill with NaN.
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     read = jax.vmap(read_row, (1 - axis, 0), 1 - axis)

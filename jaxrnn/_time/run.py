@@ -1,4 +1,4 @@
-"""A cell over whole sequences: by its `apply_sequence` if it has one, or by a scan."""
+"""Runs a cell over whole sequences, with its `apply_sequence` or with a scan."""
 
 import dataclasses
 import logging
@@ -24,17 +24,17 @@ class DeclinedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Whole sequences of a cell; the argument of `RNNCell.apply_sequence`.
+    """Whole sequences for a cell; the argument of `RNNCell.apply_sequence`.
 
     Attributes:
         inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
             `[time, batch, ...]` if `steps.axis` is 0.
         state: The initial state, each leaf `[batch, ...]`.
-        steps: Which steps there are, and which rows are alive in them.
+        steps: The time axis, and which rows are finished at each step.
         keys: `keys(t)` is the random key of step t; None for a deterministic run.
-        implementation: What the driver's argument `implementation` names: "xla",
-            "native", "cudnn" or None. A cell around others passes it on; cells that
-            are not affine decline all but "xla" and None.
+        implementation: The driver's argument `implementation`: "xla", "native", "cudnn"
+            or None. A wrapper passes it on to its inner cell. Cells that are not affine
+            accept only "xla" and None.
     """
 
     inputs: PyTree
@@ -44,11 +44,11 @@ class Run:
     implementation: str | None = None
 
     def replace(self, **changes: Any) -> "Run":
-        """The same run with other attributes."""
+        """Returns the run with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 
     def of_inner(self, inputs: PyTree, state: PyTree, **changes: Any) -> "Run":
-        """The run of a cell inside, whose inputs and initial state these are."""
+        """Returns the run of an inner cell with these inputs and this initial state."""
         run = self.replace(inputs=inputs, state=state, **changes)
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
 
@@ -60,24 +60,24 @@ def run_sequence(
     run: Run,
     unroll: int = 1,
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of a cell over all steps.
+    """Runs a cell over all steps; returns `(outputs, state)`.
 
     Args:
         caller: The driver, for messages.
         apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
-            a cell without that method.
+            a cell without this method.
         apply: `apply(t, inputs, state)`, step t of the whole run.
-        run: The sequences. If `steps.returns_states` the outputs are pairs `(output,
-            new_state)`. A cell that declines is scanned, unless `implementation` is
-            "native" or "cudnn".
+        run: The sequences. If `steps.returns_states` is true, the outputs are pairs
+            `(output, new_state)`. A cell that declines is scanned, unless
+            `implementation` is "native" or "cudnn".
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
-        ValueError: If the cell declines and `implementation` is one of those.
+        ValueError: If the cell declines and `implementation` is "native" or "cudnn".
     """
     args = apply, run.inputs, run.state, run.steps, unroll
     if isinstance(run.steps.time, int) and not run.steps.time:
-        return scan_steps(*args)  # No step is run, whatever would run it.
+        return scan_steps(*args)  # There are no steps to run.
     try:
         if apply_sequence is None:
             raise DeclinedError("it has no `apply_sequence`")
@@ -97,7 +97,7 @@ def run_sequence(
 def scan_steps(
     apply: Apply, xs: PyTree, state: PyTree, steps: Steps, unroll: int = 1
 ) -> tuple[PyTree, PyTree]:
-    """`run_sequence` step by step: the reference that faster paths must equal."""
+    """Runs a cell step by step: the reference that faster paths must match."""
     read = reader(steps.restart_states)
 
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:

@@ -1,8 +1,8 @@
 """A run over sequences, segment by segment, that saves little for its backward pass.
 
-A scan over segments whose body is under `jax.checkpoint` saves the state before each
-segment, and runs the segment again in the backward pass. What a policy names goes to
-the memory of the host meanwhile.
+A scan over segments, with a body under `jax.checkpoint`, saves the state before each
+segment, and runs the segment again in the backward pass. A policy can store named
+arrays in host memory between the passes.
 """
 
 import functools
@@ -20,19 +20,19 @@ from .steps import Steps
 
 RunSteps = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 
-# What a strategy may store on the host, by the names that `checkpoint_name` gives: the
-# state before a segment, and what the derivative of a loop reads.
+# The `checkpoint_name`s of arrays that a strategy may store on the host: the state
+# before a segment, and the residuals of a loop.
 STATE, RESIDUALS = "jaxrnn_state", "jaxrnn_residuals"
 
 
 def named(name: str, tree: PyTree) -> PyTree:
-    """The tree, with a name on its floating arrays; scalars and integers are small."""
+    """Names the floating-point arrays of a tree, but not scalars, which are small."""
     is_large = lambda x: is_float(x) and x.ndim > 0
     return jax.tree.map(lambda x: checkpoint_name(x, name) if is_large(x) else x, tree)
 
 
 def save_on_host(names: tuple[str, ...]) -> Callable:
-    """The policy of `jax.checkpoint` that saves what has these names, on the host."""
+    """Returns a policy of `jax.checkpoint` that saves named arrays on the host."""
     return jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=list(names),
@@ -42,7 +42,7 @@ def save_on_host(names: tuple[str, ...]) -> Callable:
 
 
 def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
-    """The body of a scan, which saves its arguments alone, or what the policy says."""
+    """Checkpoints a scan's body, which saves only its arguments without a policy."""
     return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
@@ -54,18 +54,19 @@ def segmented_run(
     state: PyTree,
     steps: Steps,
 ) -> tuple[PyTree, PyTree]:
-    """`run(xs, state, steps)`, whose derivatives save the states between segments.
+    """Calls `run` in segments, so that derivatives save only the states between them.
 
     Args:
-        sizes: The number of steps in a segment, in a segment within it, and so on; if
-            there are none, derivatives save what they read.
-        on_host: The names of what is stored in the memory of the host: none, `STATE`,
-            or besides `RESIDUALS`, which are then saved, not computed again.
-        run: Returns `(outputs, state)`, outputs along the same axes as `xs`. It may
-            close over arrays, and returns for a segment that part of the outputs.
+        sizes: The number of steps in a segment, in a segment within that segment, and
+            so on. If it is empty, derivatives save all residuals.
+        on_host: The names of arrays to store in host memory: none, `STATE`, or `STATE`
+            and `RESIDUALS`. Stored residuals are not recomputed.
+        run: `run(xs, state, steps) -> (outputs, state)`, with outputs along the same
+            axes as `xs`. It may close over arrays. For a segment, it returns the
+            segment's outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
-        steps: Their steps, at least one.
+        steps: The steps of `xs`, at least one.
     """
     if not sizes:
         return run(xs, state, steps)
@@ -100,12 +101,12 @@ def segmented_run(
 def _inputs_of_segment(
     xs: PyTree, start: Any, size: int, steps: Steps, part: PyTree
 ) -> PyTree:
-    """The inputs of `size` steps from `start` on, `[time, batch, ...]`.
+    """Returns the inputs of `size` steps from `start` on, `[time, batch, ...]`.
 
-    Inputs come to a segment twice. Their values are a slice of `xs`, which copies no
-    others. Their gradient goes to `part`, the same steps as the scan over segments
-    hands them out, whose values nobody reads. The gradient of a slice would be as
-    right, but each segment would add it to the gradient of all inputs.
+    A segment receives its inputs twice. Their values are a slice of `xs`, which copies
+    no other steps. Their gradient goes to `part`, the same steps from the scan over
+    segments, whose values are never read. The gradient of the slice would also be
+    correct, but each segment would add it to the gradient of all inputs.
     """
     read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
     values = steps.swap_time(jax.tree.map(read, xs))
@@ -115,10 +116,10 @@ def _inputs_of_segment(
 def run_in_segments(
     size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """`run(xs, state, steps)`, `size` steps at a time; a shorter run at once.
+    """Calls `run(xs, state, steps)` in segments of `size` steps; a shorter run at once.
 
-    Of several segments the derivatives save the states before them, and run each again.
-    The arguments are those of `segmented_run`.
+    With several segments, derivatives save the state before each segment, and run the
+    segment again. The other arguments are as in `segmented_run`.
     """
     sizes = (size,) if size < steps.time else ()
     return segmented_run(sizes, (), run, xs, state, steps)

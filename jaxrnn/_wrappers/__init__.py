@@ -1,1 +1,1 @@
-"""Cells around other cells, one in each file."""
+"""Wrapper cells."""

@@ -1,4 +1,4 @@
-"""The base classes of wrappers around one cell, with parameters of their own or not."""
+"""Base classes of one-cell wrappers, with or without parameters of their own."""
 
 import abc
 import dataclasses
@@ -19,17 +19,17 @@ from .._cells.step_checks import check_params
 
 def check_wrapped(caller: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not an `RNNCell`."""
-    fix = "`FunctionCell` makes one of a function."
+    fix = "`FunctionCell` creates one from a function."
     if isinstance(cell, BoundCell):
-        fix = "Pass the unbound cell, and bind the whole."
+        fix = "Pass the unbound cell, then bind the outer cell."
     check_instance(caller, name, cell, RNNCell, "an RNNCell", fix)
 
 
 def vector_size(caller: str, size: Size, name: str = "cell") -> int:
-    """The size of an output that is one vector; `name` is that of the cell.
+    """The size of an output that must be one vector; messages call the cell `name`.
 
     Raises:
-        ValueError: If it is a nest, or has several axes.
+        ValueError: If the output is a nest or has several axes.
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
@@ -39,7 +39,7 @@ def vector_size(caller: str, size: Size, name: str = "cell") -> int:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class WrapperCell(RNNCell):
-    """A cell around another, with the sizes, parameters and zero states of that one.
+    """A wrapper with the sizes, parameters and zero state of the wrapped cell.
 
     Attributes:
         cell: The wrapped cell.
@@ -47,7 +47,7 @@ class WrapperCell(RNNCell):
         reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
     """
 
     cell: RNNCell
@@ -62,7 +62,7 @@ class WrapperCell(RNNCell):
         """The sizes of the wrapped cell's state, without the batch axis."""
         return self.cell.state_size
 
-    output_size = property(  # Not a method: in a subclass it may be a field.
+    output_size = property(  # Not a method, since it may be a field of a subclass.
         lambda self: self.cell.output_size,
         doc="The sizes of the wrapped cell's output, without the batch axis.",
     )
@@ -77,18 +77,18 @@ class WrapperCell(RNNCell):
         return self.cell.zero_state(batch_size, dtype)
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """That of the wrapped cell; see `RNNCell.start`."""
+        """Prepares the state of the wrapped cell; see `RNNCell.start`."""
         return self.cell.start(params, state)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the wrapped cell; see `RNNCell.init`."""
+        """Creates the parameters of the wrapped cell; see `RNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
 
 
 class OwnParams(RNNCell):
-    """A cell around another, `cell`, with parameters of its own.
+    """A wrapper around `cell` with parameters of its own.
 
-    Those of `cell` are under its scope in TensorFlow, such as `gru_cell`.
+    The parameters of `cell` are stored under its TensorFlow scope, e.g. `gru_cell`.
     """
 
     owns_params = True
@@ -96,13 +96,13 @@ class OwnParams(RNNCell):
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The wrapper's own parameters for inputs of size `depth`."""
+        """Specs of the wrapper's own parameters for inputs of size `depth`."""
 
     @property
     def cell_scope(self) -> str:
-        """The name of the wrapped cell's parameters: that of TensorFlow's scope.
+        """The key of the wrapped cell's parameters: its scope in TensorFlow.
 
-        A wrapper without parameters has no scope, so it is that of the cell inside.
+        A wrapper without parameters has no scope, so the cell inside gives the name.
         """
         cell: RNNCell = self.cell
         while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
@@ -110,7 +110,7 @@ class OwnParams(RNNCell):
         return scope_name(cell)
 
     def _init(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
-        """Fresh parameters, for a wrapped cell that is given `inputs`."""
+        """Creates parameters; `inputs` are the inputs of the wrapped cell."""
         check_key(type(self).__name__, key)
         inner = self.cell.init(fold(key, 1), inputs, dtype)
         leaves = jax.tree.leaves((inner, inputs))
@@ -118,28 +118,29 @@ class OwnParams(RNNCell):
         return own | {self.cell_scope: inner}
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
-        """The wrapper's own parameters, and those of the wrapped cell.
+        """Splits parameters into the wrapper's own and the wrapped cell's.
 
         Raises:
             TypeError: If `params` is not a dict.
-            ValueError: If it lacks those of the wrapped cell.
+            ValueError: If `params` lacks the parameters of the wrapped cell.
         """
         name, scope = type(self).__name__, self.cell_scope
-        what, fix = "a dict of arrays", "`init` makes one."
+        what, fix = "a dict of arrays", "`init` returns one."
         check_instance(name, "params", params, Mapping, what, fix)
         if scope not in params:
             raise ValueError(
-                f"{name}: `params` must hold `{scope}`, those of the wrapped cell, got "
-                f"{', '.join(params) or 'nothing'}."
+                f"{name}: `params` must hold `{scope}`, the parameters of the wrapped "
+                f"cell, got {', '.join(params) or 'nothing'}."
             )
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
-        """`split_params`, after checks for the `[batch, depth]` that the wrapper maps.
+        """`split_params` after checks of the key and of the wrapper's own parameters.
 
         Raises:
-            ValueError: If the set of parameters, or a shape, is not what is needed.
-            TypeError: If a dtype is not, or `key` is not a random key.
+            ValueError: If the wrapper's parameters or a shape do not fit `array`,
+                `[batch, depth]`.
+            TypeError: If a dtype does not fit, or `key` is not a random key.
         """
         name = type(self).__name__
         check_key_or_none(name, key)
@@ -153,5 +154,5 @@ class ParamsWrapper(OwnParams, WrapperCell):
     """A wrapper with parameters of its own."""
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """That of the wrapped cell; see `RNNCell.start`."""
+        """Prepares the state of the wrapped cell; see `RNNCell.start`."""
         return self.cell.start(self.split_params(params)[1], state)

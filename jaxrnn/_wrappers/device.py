@@ -1,4 +1,4 @@
-"""A cell whose step is placed on devices."""
+"""A wrapper that places the arrays of a cell on devices."""
 
 import dataclasses
 from typing import Any, final
@@ -17,15 +17,14 @@ from .base import WrapperCell
 class DeviceWrapper(WrapperCell):
     """Places inputs, states and outputs of a cell on a device or over a mesh.
 
-    Under jit a placement is a constraint on the compiler, and JAX ignores a single
-    device if the program runs on several: use a sharding then. No placement changes
-    values.
+    Under jit, a placement is a constraint on the compiler. JAX ignores a single device
+    if the program runs on several devices; use a sharding in that case. Placements
+    never change values.
 
     Attributes:
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
-            `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
-            entry is that of the batch axis). A pickle refers to a device by its
-            platform and number.
+            `jax.sharding.Sharding`, or a `PartitionSpec` for the current mesh, with
+            the batch axis first. A pickle stores a device by platform and number.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `device` is none of these.
@@ -45,24 +44,24 @@ class DeviceWrapper(WrapperCell):
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
 
         Raises:
-            ValueError: If there is no such device.
+            ValueError: If `device` does not name an available device.
         """
         return self._place(self.cell.zero_state(batch_size, dtype))
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If there is no such device.
+            ValueError: If `device` does not name an available device.
         """
         inputs, state = self._place((inputs, state))
         return self._place(self.cell.apply(params, inputs, state, key))
 
     def __getstate__(self) -> Any:
         rest, activations = super().__getstate__()
-        if isinstance(self.device, jax.Device):  # Those cannot be pickled.
+        if isinstance(self.device, jax.Device):  # Devices cannot be pickled.
             rest["device"] = {"name": f"{self.device.platform}:{self.device.id}"}
         return rest, activations
 
@@ -81,7 +80,7 @@ class DeviceWrapper(WrapperCell):
 
 
 def _named(name: str) -> Any:
-    """The device of a name such as "/device:GPU:1", "/cpu:0" or "tpu:0"."""
+    """The device for a name such as "/device:GPU:1", "/cpu:0" or "tpu:0"."""
     platform, _, index = name.removeprefix("/device:").strip("/").lower().partition(":")
     try:
         return {d.id: d for d in jax.devices(platform)}[int(index or 0)]
@@ -89,5 +88,5 @@ def _named(name: str) -> Any:
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
         raise ValueError(
             f"DeviceWrapper: `device` must name an available device, got {name!r}. "
-            f"There are {found}."
+            f"Available: {found}."
         ) from None

@@ -36,34 +36,32 @@ _VISITOR = "dropout_state_filter_visitor"
 class DropoutWrapper(WrapperCell):
     """Dropout on the inputs, the new state and the output of a cell.
 
-    The random numbers come from the key in `cell.bind(params, key)`; without a key, as
-    in evaluation, nothing is dropped. The probabilities are those of keeping an entry:
-    `DropoutWrapper(cell, 0.2)` drops 80 % of the inputs. Entries that are kept are
-    scaled by `1 / keep_prob`. Dropout on the new state does not affect the output of
-    the same step. By default the c of an LSTM is never dropped.
+    The random key comes from `cell.bind(params, key)`. Without a key, as in evaluation,
+    nothing is dropped. Each probability is the probability of keeping an entry, so
+    `DropoutWrapper(cell, 0.2)` drops 80 % of the inputs. Kept entries are scaled by
+    `1 / keep_prob`. Dropout on the new state does not affect the output of the same
+    step. By default, c of an LSTM is never dropped.
 
     Attributes:
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The same for the output.
-        state_keep_prob: The same for the leaves of the state that the filter selects.
-        variational_recurrent: Whether each leaf has one mask for all steps and rows of
+        state_keep_prob: The same for the state leaves that the filter selects.
+        variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
         input_size: The sizes of the inputs; required for variational input dropout.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
         dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
-            state downwards. Where it returns False, nothing below is dropped; where
-            True, each child is visited; where a one-level structure of bools, the
-            children marked True. A leaf for which it returns True is dropped. None
-            selects all leaves except the c of an LSTM and TensorArrays.
+            state downwards. If it returns False, nothing below is dropped. If it
+            returns True, a leaf is dropped and each child of a nest is visited. If it
+            returns a one-level structure of bools, the children marked True are
+            visited. None selects all leaves except c of an LSTM and TensorArrays.
 
     Raises:
-        ValueError: If a probability is outside [0, 1]; if variational dropout lacks
-            `dtype` or `input_size`, or that dtype is not floating; if `seed` exceeds 64
-            bits.
-        TypeError: If `cell` is not an RNNCell, a probability is not a number, `seed`
-            not an integer, `variational_recurrent` not a bool, `dtype` no dtype,
-            `input_size` no size, or the visitor not a function.
+        ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits, or
+            variational dropout lacks `dtype` or `input_size` or has a `dtype` that is
+            not floating.
+        TypeError: If `cell` is not an RNNCell, or another field has the wrong type.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
     """
@@ -89,13 +87,13 @@ class DropoutWrapper(WrapperCell):
         if self.input_size is not None:
             with error_note("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")
-        caller, fix = "DropoutWrapper", "It is that of the inputs."
+        caller, fix = "DropoutWrapper", "Pass the dtype of the inputs."
         if self.variational_recurrent:
             what = "given for variational dropout"
             arguments.check_given(caller, "dtype", self.dtype, fix, what)
             check_floating(caller, "dtype", self.dtype)
         if self._has_input_mask:
-            what, fix = "given for variational input dropout", "It is their depth."
+            what, fix = "given for variational input dropout", "Pass the inputs' depth."
             arguments.check_given(caller, "input_size", self.input_size, fix, what)
 
     @property
@@ -105,26 +103,26 @@ class DropoutWrapper(WrapperCell):
 
     @property
     def is_random(self) -> bool | None:
-        """True if anything is dropped; else whether the wrapped cell is random."""
+        """True if anything is dropped, otherwise `is_random` of the wrapped cell."""
         if min(self.input_keep_prob, self.output_keep_prob) < 1:
             return True
         if self.state_keep_prob == 1:
             return self.cell.is_random
-        # What a custom filter selects depends on the state.
+        # A custom filter may select nothing, depending on the state.
         filters = self.dropout_state_filter_visitor is not None
         return (self.cell.is_random or None) if filters else True
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
             TypeError: If a leaf selected for dropout is not floating, the visitor
                 returns neither a bool nor a structure of bools, or `key` is not a
                 random key.
             ValueError: If the visitor does not return one bool for each child, or
-                `input_size` is not that of the inputs.
+                `input_size` does not match the inputs.
         """
         check_key_or_none("DropoutWrapper", key)
         if key is None:
@@ -139,7 +137,7 @@ class DropoutWrapper(WrapperCell):
         return self._drop("output", output, self.output_keep_prob, key), state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps of the cell between two dropouts; see `RNNCell.apply_sequence`.
+        """Runs all steps, with dropout before and after; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the state is dropped, or the wrapped cell declines.
@@ -166,10 +164,10 @@ class DropoutWrapper(WrapperCell):
     def _drop(
         self, salt: str, tree: PyTree, keep_prob: float, key: Any, chosen: Any = None
     ) -> PyTree:
-        """The tree with dropout on its `chosen` leaves, or on all if that is None."""
+        """Applies dropout to the `chosen` leaves of a tree, or to all if None."""
         if keep_prob == 1:
             return tree
-        # One mask for the whole run, or one for the step.
+        # The key of the run draws the same mask at all steps.
         key = run_key(key) if self.variational_recurrent else key
         marks, indices = iter(jax.tree.leaves(chosen)), itertools.count()
 
@@ -185,7 +183,7 @@ class DropoutWrapper(WrapperCell):
         return map_named(salt, drop_leaf, tree)
 
     def _stream(self, salt: str, index: int) -> int:
-        """TensorFlow's seed of an operation, as the number that is folded in."""
+        """The number to fold into a key: TensorFlow's seed for an operation."""
         name = f"{self.seed}{salt}_{index}".encode()
         digest = hashlib.md5(name, usedforsecurity=False)
         return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
@@ -194,14 +192,14 @@ class DropoutWrapper(WrapperCell):
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
             raise ValueError(
-                f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
+                f"DropoutWrapper: `input_size` must match the inputs, {got}, got "
                 f"{self.input_size}."
             )
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
-    fix = "Keep it by `dropout_state_filter_visitor` or keep_prob=1."
-    what = "floating to be dropped"
+    fix = "Exclude it with `dropout_state_filter_visitor` or set keep_prob=1."
+    what = "floating for dropout"
     arguments.check_dtype_kind("DropoutWrapper", name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
@@ -210,7 +208,7 @@ def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> A
 
 
 def _all_but_c(substate: PyTree) -> Any:
-    """TensorFlow's default filter: all but the c of an LSTM and TensorArrays."""
+    """TensorFlow's default filter: all leaves but c of an LSTM and TensorArrays."""
     if isinstance(substate, LSTMStateTuple):
         return LSTMStateTuple(c=False, h=True)
     return not is_tensor_array(substate)

@@ -28,25 +28,25 @@ class MultiRNNCell(RNNCell):
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share its parameters, which are stored under its first index.
-    Equal cells do not share, nor do objects inside wrappers:
-    `[LSTMCell(5) for _ in range(2)]` has two sets of parameters.
+    Equal cells do not share parameters: `[LSTMCell(5) for _ in range(2)]` has two sets.
+    One object inside several wrappers is not shared either.
 
     Attributes:
         cells: A list or tuple of cells, from the inputs upwards.
-        state_is_tuple: True for a tuple of the cells' states. False for one array,
-            their concatenation, for which each must be one vector.
+        state_is_tuple: True for a tuple of the cells' states. False for one array that
+            concatenates them; each state must then be one vector.
 
     Raises:
-        TypeError: If `cells` is not a list or tuple of cells, or `state_is_tuple` not
-            a bool.
-        ValueError: If it is empty, or a nested state cannot be concatenated.
+        TypeError: If `cells` is not a list or tuple of cells, or `state_is_tuple` is
+            not a bool.
+        ValueError: If `cells` is empty, or a state cannot be concatenated.
 
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
     """
 
     cells: tuple[RNNCell, ...]
     state_is_tuple: bool = True
-    # Which cells are one object is part of the value: sharing changes the parameters.
+    # Part of the value, because cells that are one object share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class MultiRNNCell(RNNCell):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
                 raise ValueError(
-                    f"MultiRNNCell: `state_is_tuple=False` needs states of one vector, "
+                    f"MultiRNNCell: `state_is_tuple=False` requires vector states, "
                     f"got `cells[{i}]` with state_size {cell.state_size}."
                 )
         ids = [id(cell) for cell in self.cells]
@@ -77,7 +77,7 @@ class MultiRNNCell(RNNCell):
 
     @property
     def output_size(self) -> Size:
-        """The output size of the highest cell."""
+        """The output size of the last cell."""
         return self.cells[-1].output_size
 
     @property
@@ -92,7 +92,7 @@ class MultiRNNCell(RNNCell):
         return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """`{"cell_0": ..., ...}`, each for the outputs of the cell below.
+        """Creates the parameters of all cells, `{"cell_0": ..., "cell_1": ...}`.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -112,7 +112,7 @@ class MultiRNNCell(RNNCell):
         return params
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """Those of the cells; see `RNNCell.start`.
+        """Prepares the state of each cell; see `RNNCell.start`.
 
         Raises:
             ValueError: If the parameters of a cell are missing.
@@ -124,11 +124,11 @@ class MultiRNNCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If the parameters of a cell are missing; if there is not one
-                state for each cell (also an IndexError, as in TensorFlow).
+            ValueError: If the parameters of a cell are missing, or there is not one
+                state per cell. The latter is also an IndexError, as in TensorFlow.
             TypeError: If `key` is not a random key.
         """
         check_key_or_none("MultiRNNCell", key)
@@ -142,10 +142,10 @@ class MultiRNNCell(RNNCell):
         return inputs, self._join(new_states)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Layer by layer, each over all steps; see `RNNCell.apply_sequence`.
+        """Runs each layer over all steps; see `RNNCell.apply_sequence`.
 
         Raises:
-            DeclinedError: If one of the cells declines.
+            DeclinedError: If a cell declines.
         """
         self._check_params(params)
         inputs, steps, keys = run.inputs, run.steps, run.keys
@@ -165,7 +165,7 @@ class MultiRNNCell(RNNCell):
         return outputs, self._join(last_states)
 
     def _cell_steps(self, i: int, steps: Steps) -> Steps:
-        """The steps as those of cell i."""
+        """The steps with the restart states of cell i."""
         if steps.restart_states is None:
             return steps
         return steps.with_restart_states(self._split(steps.restart_states)[i])
@@ -181,7 +181,7 @@ class MultiRNNCell(RNNCell):
         note = f"MultiRNNCell: raised by {where}."
         if self.owners[i] != i:
             note += f" It is the same object as `cells[{self.owners[i]}]` and shares "
-            note += "its parameters; make a cell for each layer to have separate ones."
+            note += "its parameters. For separate ones, create a cell for each layer."
         return note
 
     def _widths(self) -> list[int]:
@@ -211,7 +211,7 @@ class MultiRNNCell(RNNCell):
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if names != got:
             shared = len(names) < len(self.cells)
-            fix = " One cell at several places has one set of parameters." * shared
+            fix = " A repeated cell has one set of parameters." * shared
             raise ValueError(
                 f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}.{fix}"
             )
@@ -223,7 +223,7 @@ def _is_vector(size: Size) -> bool:
 
 
 def _check_fits(cell: RNNCell, params: Params, inputs: PyTree) -> None:
-    """Raises what a step of the cell raises, if its parameters do not fit `inputs`."""
+    """Traces a step, which raises if the parameters do not fit the inputs."""
     rows, dtype = rows_and_dtype(params, inputs)
     state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
     jax.eval_shape(cell.apply, params, inputs, state)

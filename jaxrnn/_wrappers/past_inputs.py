@@ -1,4 +1,4 @@
-"""Cells that are given their last inputs: concatenated, or convolved over time."""
+"""Wrappers that pass a cell its last inputs, concatenated or convolved over time."""
 
 import abc
 import dataclasses
@@ -28,10 +28,10 @@ from .base import OwnParams, WrapperCell
 
 @serializable
 class PastInputsState(NamedTuple):
-    """The state of a cell that is given its last inputs.
+    """The state of a wrapper that passes a cell its last inputs.
 
     Attributes:
-        past_inputs: The inputs before the step, the oldest first, `[batch, width - 1,
+        past_inputs: The last inputs before the step, oldest first, `[batch, width - 1,
             depth]`; zeros before the first step of a sequence.
         cell_state: The state of the wrapped cell.
     """
@@ -42,34 +42,34 @@ class PastInputsState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PastInputsBase(WrapperCell):
-    """A cell that is given a function of its last `width` inputs, by `combine`."""
+    """A wrapper whose `combine` turns the last inputs into inputs of its cell."""
 
     depth: int
     width: int = 2
 
-    feature_axes = 1  # As that of `AffineCell`.
+    feature_axes = 1  # As in `SpecsCell`.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_counts(self, "depth")
-        fix = "A cell alone is given the inputs of one step."
+        fix = "A cell without a wrapper receives one step of inputs."
         set_counts(self, "width", least=2, fix=fix)
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
-        """The inputs of the wrapped cell, `[batch, size]`.
+        """Computes the inputs of the wrapped cell, `[batch, size]`.
 
         Args:
             own: The wrapper's own parameters.
-            taps: The last `width` inputs, the oldest first, each `[batch, depth]`.
+            taps: The last `width` inputs, oldest first, each `[batch, depth]`.
         """
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
-        """The wrapper's own parameters, here none, and those of the wrapped cell."""
+        """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
         return {}, params
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
-        """`split_params`, after checks."""
+        """`split_params` after a check of the key."""
         del array
         check_key_or_none(type(self).__name__, key)
         return self.split_params(params)
@@ -86,36 +86,36 @@ class PastInputsBase(WrapperCell):
         return zero._replace(cell_state=self.cell.zero_state(batch_size, dtype))
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """The state, with the wrapped cell's part started; see `RNNCell.start`."""
+        """Prepares the wrapped cell's part of the state; see `RNNCell.start`."""
         past, cell_state = state
         inner = self.split_params(params)[1]
         return PastInputsState(past, self.cell.start(inner, cell_state))
 
     def checked_inputs(self, inputs: Any) -> Any:
-        """One step of inputs, `[batch, depth]`, an array or its shape.
+        """Checks and returns one step of inputs, `[batch, depth]`.
 
         Raises:
-            ValueError: If it is not floating, or not of these sizes.
+            ValueError: If the inputs are not floating, or do not have this shape.
         """
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
         if inputs.shape[1] != self.depth:
             raise ValueError(
-                f"{name}: `inputs` must be [batch, {self.depth}], as `depth` says, got "
-                f"{describe(inputs)}. Make the wrapper with depth={inputs.shape[1]}."
+                f"{name}: `inputs` must be [batch, {self.depth}] to fit `depth`, got "
+                f"{describe(inputs)}. Create the wrapper with depth={inputs.shape[1]}."
             )
         return inputs
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If the inputs, the past inputs or a parameter are not of the
-                sizes that `depth` and `width` require.
+            ValueError: If the shape of the inputs, the past inputs or a parameter does
+                not fit `depth` and `width`.
             TypeError: If a parameter does not have the dtype of the inputs, or the past
-                inputs have a narrower one.
+                inputs have a narrower dtype.
         """
         inputs = self.checked_inputs(inputs)
         own, inner = self._checked(params, inputs, key)
@@ -128,12 +128,12 @@ class PastInputsBase(WrapperCell):
         return output, PastInputsState(last_inputs[:, 1:], cell_state)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps combined, then the cell's sequences; see `RNNCell.apply_sequence`.
+        """Combines all inputs, then runs the cell; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the wrapped cell declines.
         """
-        # Else inputs could become divided along their features.
+        # Otherwise the inputs could become sharded along their features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
         inputs, steps, (past, cell_state) = run.inputs, run.steps, run.state
         restart_past, restart_states = steps.restart_states or (None, None)
@@ -151,12 +151,12 @@ class PastInputsBase(WrapperCell):
         return (outputs, PastInputsState(jnp.stack(taps[1:], 2), cell_states)), state
 
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
-        """The state; its past inputs may be wider than the inputs."""
+        """Checks and returns the state; past inputs may be wider than the inputs."""
         name = type(self).__name__
-        what, fix = "(past inputs, cell state)", "`zero_state` makes one."
+        what, fix = "(past inputs, cell state)", "`zero_state` creates one."
         check_entries(name, "state", state, 2, what, fix)
         past, cell_state = state
-        # The wrapped cell checks the other part.
+        # The wrapped cell checks `cell_state`.
         size = self.state_size._replace(cell_state=())
         given = PastInputsState(past, ())
         past = check_state(name, given, size, inputs.shape[0]).past_inputs
@@ -167,19 +167,21 @@ class PastInputsBase(WrapperCell):
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PastInputsWrapper(PastInputsBase):
-    """Gives a cell its last inputs: `cell([x_{t - width + 1}, ..., x_t])`.
+    """Passes a cell its last inputs: `cell([x_{t - width + 1}, ..., x_t])`.
 
-    A product of the cell with them is a causal convolution over time, as in a QRNN.
+    The cell's product with these inputs is a causal convolution over time, as in a
+    QRNN.
 
-    Shapes: inputs `[batch, depth]`; the cell is given `[batch, width * depth]`; state
+    Shapes: inputs `[batch, depth]`; the cell receives `[batch, width * depth]`; state
     `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
-    depth]`, the oldest first, of the dtype of the inputs or a wider one. Parameters and
-    output are those of the wrapped cell.
+    depth]`, oldest first, in the dtype of the inputs or a wider one. The wrapper has
+    the parameters and the output of the wrapped cell.
 
     Attributes:
-        depth: The size of the inputs, in a stack the output size of the layer below.
-            The state holds some inputs, and its shape must be known before `init`.
-        width: How many inputs the cell is given.
+        depth: The size of the inputs; in a stack, the output size of the layer below.
+            It is an argument because the state, whose shape must be known before
+            `init`, holds past inputs.
+        width: How many inputs the cell receives.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is not an integer.
@@ -194,7 +196,7 @@ class PastInputsWrapper(PastInputsBase):
         return jnp.concatenate(taps, axis=-1)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the wrapped cell; see `RNNCell.init`.
+        """Creates the parameters of the wrapped cell; see `RNNCell.init`.
 
         Raises:
             ValueError: If `inputs` are not floating, or not `[batch, depth]`.
@@ -209,40 +211,41 @@ class PastInputsWrapper(PastInputsBase):
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TemporalConvWrapper(OwnParams, PastInputsBase):
-    """Gives a cell a causal convolution of its inputs over time, each feature apart.
+    """Applies a causal convolution over time to each feature of a cell's inputs.
 
         y_t    = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
         output = cell(y_t)
 
-    So the last row of the kernel multiplies the inputs of the step itself. This is the
-    convolution before the recurrence of Griffin.
+    The last row of the kernel multiplies the current inputs. Griffin uses this
+    convolution before its recurrence.
 
     Shapes: inputs `[batch, depth]`; `kernel` `[width, depth]`; `bias` `[depth]`; state
     `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
-    depth]`, the oldest first, of the dtype of the inputs or a wider one. The wrapped
-    cell's parameters are under its scope, such as `gru_cell`; the output is its output.
-    The sum is computed in at least float32.
+    depth]`, oldest first, in the dtype of the inputs or a wider one. The parameters of
+    the wrapped cell are stored under its scope, e.g. `gru_cell`. The output is the
+    output of the wrapped cell. The sum is computed in at least float32.
 
     The kernel is drawn from a normal distribution of variance `0.01 / width`, so the
-    cell's initial inputs are about ten times smaller than the inputs; the bias is 0.
+    convolution initially scales the inputs down about ten times. The bias is 0.
 
     Attributes:
-        depth: The size of the inputs, in a stack the output size of the layer below.
-            The state holds some inputs, and its shape must be known before `init`.
-        width: How many inputs the sum has.
+        depth: The size of the inputs; in a stack, the output size of the layer below.
+            It is an argument because the state, whose shape must be known before
+            `init`, holds past inputs.
+        width: The number of inputs in the sum.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is not an integer.
         ValueError: If `depth` is not positive, or `width` is less than 2.
 
-    Source: arXiv:2402.19427; `Conv1D` of the package recurrentgemma, whose `w` and `b`
-    are `kernel` and `bias`, with the same initial variance.
+    Source: arXiv:2402.19427; `Conv1D` of the package `recurrentgemma`, which calls the
+    parameters `w` and `b` and has the same initial variance.
     """
 
     width: int = 4
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The kernel, with a variance of `0.01 / width`, and the bias."""
+        """Specs of the kernel, with variance `0.01 / width`, and of the bias."""
         normal = jax.nn.initializers.normal((0.01 / self.width) ** 0.5)
         kernel = ParamSpec((self.width, depth), normal)
         return {"kernel": kernel, "bias": ParamSpec((depth,), zeros)}
@@ -255,7 +258,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
         return total.astype(taps[0].dtype)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+        """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
             ValueError: If `inputs` are not floating, or not `[batch, depth]`.
@@ -266,19 +269,19 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
 
 
 def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:
-    """The last inputs at all steps at once.
+    """The last inputs of all steps.
 
     Args:
-        steps: Which steps there are; its restart states are past inputs.
+        steps: The time axis; its restart states are past inputs.
         inputs: `[batch, time, depth]`, time along `steps.axis`.
         past: The inputs before the first step, `[batch, width - 1, depth]`.
 
     Returns:
-        The taps, the oldest first, each like `inputs`; the past inputs after the last
-        step of each row.
+        The taps, oldest first, each with the shape of `inputs`; and the past inputs
+        after each row's last step.
     """
     taps, last = [steps.zero_dead(inputs)], []
-    # A tap is the one after it a step before, or what came before the first step.
+    # Each tap is the next newer tap one step earlier; past inputs fill the first step.
     for i in reversed(range(past.shape[1])):
         first = jnp.expand_dims(past[:, i], steps.axis)
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
@@ -294,7 +297,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
 
 
 def _after_last_step(steps: Steps, shifted: Array) -> Array:
-    """Entry `length` of each row of `[batch, time + 1, depth]`, `[batch, depth]`."""
+    """Entry `length` of each row of `[batch, time + 1, depth]`; `[batch, depth]`."""
     if steps.lengths is None:
         return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
     read = lambda row, length: row.at[length].get(mode="promise_in_bounds")

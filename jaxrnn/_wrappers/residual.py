@@ -18,10 +18,10 @@ from .base import WrapperCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ResidualWrapper(WrapperCell):
-    """Adds the inputs of a cell to its output; the state does not change.
+    """Adds the inputs of a cell to its output; the new state is unaffected.
 
     Attributes:
-        residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum; its result
+        residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum. Its result
             must have the shapes of `output_size`. None for the sum.
 
     Raises:
@@ -39,7 +39,7 @@ class ResidualWrapper(WrapperCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
             ValueError: If inputs and output differ in structure or shape and there is
@@ -49,7 +49,7 @@ class ResidualWrapper(WrapperCell):
         return (self.residual_fn or _add)(inputs, output), new_state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """The cell's sequences and the sum; see `RNNCell.apply_sequence`.
+        """Runs all steps, then adds the inputs; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If there is a `residual_fn`, or the cell declines.
@@ -71,7 +71,7 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
         if jnp.shape(x) != jnp.shape(y):
             raise ValueError(
                 f"ResidualWrapper: `{name}` must have the shape of the output, "
-                f"{describe(y)}, got {describe(x)}. Combine them by `residual_fn`."
+                f"{describe(y)}, got {describe(x)}. Use a `residual_fn`."
             )
         return x + y
 

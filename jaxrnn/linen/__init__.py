@@ -1,19 +1,19 @@
-"""Modules of Flax's linen that hold any cell of jaxrnn.
+"""Flax linen modules that hold any jaxrnn cell.
 
 `RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `RawRNN` is
-`jaxrnn.raw_rnn` with a cell whose parameters belong to the module. `Cell` wraps a cell
-of jaxrnn as a cell of linen, for `nn.RNN`; `as_cell` wraps a cell of linen as a cell of
-jaxrnn, for any driver.
+`jaxrnn.raw_rnn` with a cell whose parameters belong to the module. `Cell` wraps a
+jaxrnn cell as a linen cell, for `nn.RNN`; `as_cell` wraps a linen cell as a jaxrnn
+cell, for any driver.
 
 Parameters have TensorFlow's names: `rnn/lstm_cell/kernel` in a module named "rnn",
 `rnn/fw/lstm_cell/kernel` with two directions, `rnn/cell_0/fw/lstm_cell/kernel` with
-several layers of two directions. A module's `variables_of` makes its variables from
-bound cells; `cells_of` is the inverse. `jaxrnn.nnx` has the same modules under the same
+several bidirectional layers. A module's `variables_of` creates its variables from bound
+cells; `cells_of` is the inverse. `jaxrnn.nnx` has the same modules under the same
 names.
 """
 
 from .._base.public import set_public_module as _set_public_module
-from .._layers import needs_flax as _needs_flax  # noqa: F401 (It may raise.)
+from .._layers import needs_flax as _needs_flax  # noqa: F401 (Raises without Flax.)
 from ._cell_adapters import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (

@@ -1,4 +1,4 @@
-"""Cells of jaxrnn as cells of linen, and cells of linen as cells of jaxrnn."""
+"""Adapters that wrap jaxrnn cells as linen cells, and linen cells as jaxrnn cells."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from ._recurrent import ChecksOptions
 
 
 class Cell(ChecksOptions, nn.RNNCellBase):
-    """A cell of jaxrnn as a cell of linen, for `nn.RNN` and `nn.Bidirectional`.
+    """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
-    A cell that draws random numbers is refused, as Flax's RNN has no key for each step.
-    `jaxrnn.linen.RNN` has one; it is also faster, and ignores padding.
+    Cells that draw random numbers are rejected, because Flax's RNN has no key for each
+    step. Use them in `jaxrnn.linen.RNN`, which is also faster and ignores padding.
 
     Attributes:
-        cell: The cell, of inputs `[batch, features]`.
+        cell: The cell; it must accept inputs `[batch, features]`.
         dtype: The dtype of the computation and of the initial carry; None for
             `param_dtype`.
         param_dtype: The dtype of the parameters.
@@ -44,7 +44,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
 
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
-        """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
+        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
         caller = type(self).__name__
         layer = make_one_direction(caller, self.cell)
 
@@ -66,7 +66,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """1: one step of one row is a vector."""
+        """1, because the inputs of one row at one step are a vector."""
         return 1
 
 
@@ -75,26 +75,27 @@ def as_cell(
     in_features: int | tuple[int, ...] = 1,
     broadcast_rngs: str | Sequence[str] = (),
 ) -> RNNCell:
-    """Wraps a cell of linen as a cell of jaxrnn, for any driver.
+    """Wraps a linen cell as a jaxrnn cell, for any driver.
 
-    Its state is linen's carry; its parameters are those of the module. Drivers start
-    from zeros: for a module with another initial carry, pass them
-    `initial_state=module.initialize_carry(...)`. All its random streams come from the
-    bound key, in `jaxrnn.linen.RNN` from the stream `rng_collection`.
+    The state is linen's carry, and the parameters are the module's parameters. Drivers
+    start from zeros by default. If the module has a different initial carry, pass
+    `initial_state=module.initialize_carry(...)` to them. All random streams are derived
+    from the bound key; `jaxrnn.linen.RNN` draws this key from the stream
+    `rng_collection`.
 
     Args:
-        module: The cell, unbound: a module with `initialize_carry` and a call.
-        in_features: The size of its inputs or their shape, without the batch axis.
+        module: The unbound cell: a callable module with `initialize_carry`.
+        in_features: The size of the inputs, or their shape without the batch axis.
             Required only for cells whose state has the shape of their inputs, such as
             `nn.ConvLSTMCell`.
         broadcast_rngs: The names of random streams that are the same at all steps of a
-            run, such as that of recurrent dropout: for `nn.RNN` those that `split_rngs`
-            maps to False.
+            run, for example for recurrent dropout. In `nn.RNN`, these are the streams
+            that `split_rngs` maps to False.
 
     Raises:
-        TypeError: If it is not a cell of linen, `in_features` is neither an int nor a
-            tuple of ints, or a stream's name is not a string.
-        ValueError: If `in_features` is below 1.
+        TypeError: If `module` is not a linen cell; if `in_features` is neither an int
+            nor a tuple of ints; if a stream's name is not a string.
+        ValueError: If a size in `in_features` is below 1.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -108,7 +109,7 @@ def as_cell(
     example = "a cell of linen, such as nn.LSTMCell(8)"
     cell_checks.check_is_flax_cell(module, nn.RNNCellBase, example)
     streams = cell_checks.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
-    # A cell constructed within a module of linen would become its submodule.
+    # Without a copy, a cell constructed inside a linen module would be its submodule.
     module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -139,7 +140,7 @@ class LinenCell(RNNCell):
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
         keys = {"params": key, "dropout": key}
-        with jax.numpy_dtype_promotion("standard"):  # The carry has its own dtype.
+        with jax.numpy_dtype_promotion("standard"):  # The carry's dtype may differ.
             variables = self.module.init(keys, carry, inputs)
         if others := variables.keys() - {"params"}:
             cell_checks.refuse_variables(others)
@@ -149,13 +150,13 @@ class LinenCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step, with all streams from the key."""
+        """Runs one step, with all random streams derived from the key."""
         rngs = None if key is None else self._streams(key)
         state, output = self.module.apply({"params": params}, state, inputs, rngs=rngs)
         return output, state
 
     def _streams(self, key: Any) -> dict[str, Key]:
-        # Linen takes "params" for a stream that is missing.
+        # Linen falls back to the stream "params" if a stream is missing.
         streams = {"dropout": key, "params": jax.random.fold_in(key, 0)}
         for i, name in enumerate(self.broadcast_rngs):
             streams[name] = jax.random.fold_in(run_key(key), i)

@@ -1,4 +1,4 @@
-"""`raw_rnn` as a module."""
+"""`raw_rnn` as a linen module."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -23,8 +23,9 @@ class RawRNN(HoldsCells):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
     A loop function may call other modules, such as an embedding or an output layer.
-    Construct them outside it. They must not draw from random streams, which would give
-    the same numbers at all steps, nor change their variables.
+    Construct these modules outside the loop function. They must not change their
+    variables. They must not draw from random streams either, because every step would
+    get the same numbers.
 
     Attributes:
         cell: The cell.
@@ -65,18 +66,18 @@ class RawRNN(HoldsCells):
     def __call__(
         self, loop_fn: Callable, *, deterministic: bool = False
     ) -> tuple[TensorArray, PyTree, PyTree]:
-        """`(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn`.
+        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
 
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: True for a run without random numbers.
+            deterministic: Whether to run without random numbers.
 
         Raises:
-            TypeError: If `deterministic` is not a bool; as `jaxrnn.raw_rnn`.
-            ValueError: If `loop_fn` constructs modules, or a module in it draws random
-                numbers from a stream; as `jaxrnn.raw_rnn`.
-            flax.errors.InvalidRngError: If the cell draws random numbers and there is
-                no stream `rng_collection`, as for `nn.Dropout`.
+            TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
+            ValueError: If `loop_fn` constructs modules, or if a module in it draws
+                random numbers from a stream; also as in `jaxrnn.raw_rnn`.
+            flax.errors.InvalidRngError: If the cell draws random numbers but the stream
+                `rng_collection` is missing, as in `nn.Dropout`.
         """
         layer = self._layer()
         check_options(type(self).__name__, deterministic=deterministic)
@@ -86,7 +87,8 @@ class RawRNN(HoldsCells):
         init = lambda key: self.cell.init(key, step, self.param_dtype)
         params = self.param(name, init)
         if self.is_initializing():
-            # Modules that `loop_fn` calls get their parameters outside of the loop.
+            # Modules that `loop_fn` calls must create their parameters outside the
+            # compiled loop.
             output, state = self.cell.apply(params, step, state)
             loop_fn(time + 1, output, state, loop_state)
             self._check_makes_no_modules(name)
@@ -109,13 +111,14 @@ class RawRNN(HoldsCells):
         made = [name for name in self.variables["params"] if name != own]
         if made:
             raise ValueError(
-                f"RawRNN: `loop_fn` must make no modules, made {', '.join(made)}. Make "
-                "them before it, in the module that calls RawRNN, and call them in it."
+                f"RawRNN: `loop_fn` must not construct modules, but it constructed "
+                f"{', '.join(made)}. Construct them outside, in the module that calls "
+                "RawRNN, and call them in `loop_fn`."
             )
 
 
 def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
-    """The loop function, with ValueError where a module in it draws random numbers."""
+    """The loop function; raises ValueError if a module in it draws random numbers."""
 
     def hold(module: nn.Module, call: Callable, *args: Any, **kwargs: Any) -> Any:
         drawn = lambda: dict(getattr(module.scope, "rng_counters", {}))
@@ -123,9 +126,9 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
         result = call(*args, **kwargs)
         if drawn() != before:
             raise ValueError(
-                f"RawRNN: `loop_fn` must draw no random numbers from streams, "
-                f"{describe(module)} does: those of all steps would be the same. Keep "
-                "a key in the loop state: `nn.Dropout(rate)(x, rng=key)`."
+                f"RawRNN: `loop_fn` must not draw random numbers from streams, but "
+                f"{describe(module)} does. All steps would get the same numbers. Keep "
+                "a key in the loop state, and pass it: `nn.Dropout(rate)(x, rng=key)`."
             )
         return result
 
@@ -133,11 +136,11 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
         return hold(context.module, call, *args, **kwargs)
 
     def watched(time: Array, output: PyTree, *states: PyTree) -> Any:
-        if output is None:  # Before the loop, once.
+        if output is None:  # This call runs once, before the loop.
             return loop_fn(time, output, *states)
         with nn.intercept_methods(watch):
             call = loop_fn
-            # The modules around this one may call `make_rng` themselves.
+            # Enclosing modules may call `make_rng` directly in the loop function.
             for outer in _with_parents(module):
                 call = functools.partial(hold, outer, call)
             return call(time, output, *states)

@@ -1,4 +1,4 @@
-"""`dynamic_rnn` and its bidirectional forms as modules."""
+"""`dynamic_rnn` and its bidirectional variants as linen modules."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from .._layers.options import check_axis_names, check_options, name_axes
 
 
 class ChecksOptions(nn.Module):
-    """A module of linen whose options are checked when it is constructed."""
+    """A linen module whose options are checked when it is constructed."""
 
     def __post_init__(self) -> None:
         check_options(type(self).__name__, **vars(self))
@@ -25,10 +25,10 @@ class ChecksOptions(nn.Module):
 
 
 class HoldsCells(ChecksOptions):
-    """A module of linen that holds a layer."""
+    """A linen module that holds a layer."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "HoldsCells":
-        """Refuses names of Flax's options with ours."""
+        """Rejects unknown options; for a Flax name, the error gives jaxrnn's name."""
         known = [field.name for field in dataclasses.fields(cls)]
         check_unknown(cls.__name__, "the constructor", kwargs, known)
         return super().__new__(cls)
@@ -39,18 +39,18 @@ class HoldsCells(ChecksOptions):
 
     @nn.nowrap
     def variables_of(self, *cells: Any) -> Params:
-        """The module's variables, with the parameters of these cells.
+        """The module's variables, with the parameters of bound cells.
 
         Args:
-            *cells: As a converter returns them: a bound cell, or forward cells and
-                backward cells.
+            *cells: A bound cell, or forward cells and backward cells, as a converter
+                returns them.
 
         Returns:
             `{"params": ...}`, for `apply`.
 
         Raises:
-            TypeError: If one is not a bound cell.
-            ValueError: If one is not a cell of this module.
+            TypeError: If an argument is not a bound cell.
+            ValueError: If a bound cell is not one of this module's cells.
         """
         return {"params": self._layer().params_of("variables_of", *cells)}
 
@@ -59,21 +59,21 @@ class HoldsCells(ChecksOptions):
         """Bound cells with the parameters in `variables`; inverts `variables_of`.
 
         Raises:
-            ValueError: If `variables` lack a parameter of the module.
+            ValueError: If `variables` lacks a parameter of the module.
         """
         layer = self._layer()
         params = variables.get("params", {})
         names = layer.parts()
         if not names.keys() <= set(params):
             raise ValueError(
-                f"cells_of: `variables` must have params {', '.join(names)}, as the "
+                f"cells_of: `variables` must have the params {', '.join(names)} of the "
                 f"module, got {', '.join(map(str, params)) or 'none'}."
             )
         return layer.bind(nn.meta.unbox(params))
 
 
 class Recurrent(HoldsCells, kw_only=True):
-    """The base class of `RNN` and its bidirectional forms; for attributes see `RNN`."""
+    """The base class of `RNN` and its bidirectional variants; see `RNN`."""
 
     time_major: bool = False
     return_carry: bool = False
@@ -102,44 +102,45 @@ class Recurrent(HoldsCells, kw_only=True):
         return_states: bool | None = None,
         **unknown: Any,
     ) -> Any:
-        """Runs over sequences.
+        """Runs the module over sequences.
 
         Args:
             inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
-                a nest of such arrays. Any number of batch axes, including none.
+                a nest of such arrays, with any number of batch axes, including none.
             sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Inputs past the length of a row have no effect, and outputs there
-                are zero. Flax calls it `seq_lengths`.
+                are zero. Flax's name is `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state, also for a state within a pair of directions.
-                It is cast to `dtype`. Flax calls it `initial_carry`.
-            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: where
-                the state of a row is set back before the step, as at the start of an
-                episode; see `jaxrnn.dynamic_rnn` and its form with two directions.
-            reset_state: The state that resets go to, as `initial_state`; None for the
-                zero state. Of `RNN` alone: two directions are reset to zeros, and
-                refuse another state.
-            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`, in place
-                of `sequence_length`: the steps that count, which may have gaps; see
-                `jaxrnn.dynamic_rnn`. A reversed run reverses all steps, those that do
-                not count included.
-            deterministic: True for a run without random numbers; None for the
+                None for the zero state. With two directions, either state of the pair
+                may be None. It is cast to `dtype`. Flax's name is `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
+                where the state of a row is reset before the step, for example at the
+                start of an episode. See `jaxrnn.dynamic_rnn` and
+                `jaxrnn.bidirectional_dynamic_rnn`.
+            reset_state: The state after a reset, in the form of `initial_state`; None
+                for the zero state. Only `RNN` supports it. Two directions are always
+                reset to zeros.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
+                alternative to `sequence_length`. True at valid steps, False at masked
+                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
+                reverses all steps, including masked steps.
+            deterministic: Whether to run without random numbers; None to use the
                 attribute.
-            return_carry: Whether to return the state as well; None for the attribute.
-            return_states: Whether to return the states after all steps as well; None
-                for the attribute.
-            **unknown: Refused; for a name of Flax's, the error gives ours.
+            return_carry: Whether to also return the state; None to use the attribute.
+            return_states: Whether to also return the states after all steps; None to
+                use the attribute.
+            **unknown: Rejected; for a Flax name, the error gives jaxrnn's name.
 
         Returns:
-            The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
-            outputs)`, in the order of Flax; with `return_states` `(outputs, state,
-            states)`, as `jaxrnn.dynamic_rnn`, whatever `return_carry` is.
+            The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
+            outputs)`, in Flax's order. With `return_states`, `(outputs, state,
+            states)`, as in `jaxrnn.dynamic_rnn`, regardless of `return_carry`.
 
         Raises:
-            TypeError: If an option is not of its type; as `jaxrnn.dynamic_rnn`.
-            ValueError: As `jaxrnn.dynamic_rnn`.
-            flax.errors.InvalidRngError: If a cell draws random numbers and there is no
-                stream `rng_collection`, as for `nn.Dropout`.
+            TypeError: If an option has the wrong type; also as in `jaxrnn.dynamic_rnn`.
+            ValueError: As in `jaxrnn.dynamic_rnn`.
+            flax.errors.InvalidRngError: If a cell draws random numbers but the stream
+                `rng_collection` is missing, as in `nn.Dropout`.
         """
         layer, caller = self._layer(), type(self).__name__
         check_unknown(caller, "a call", unknown)
@@ -155,7 +156,7 @@ class Recurrent(HoldsCells, kw_only=True):
             key = self.make_rng(self.rng_collection)
         given = {"resets": resets, "reset_state": reset_state, "mask": mask}
         options = RunOptions.of(self, dtype, key, return_states=return_states, **given)
-        if self.is_initializing():  # This must work where a named one cannot run.
+        if self.is_initializing():  # `init` must work on any device.
             options = dataclasses.replace(options, implementation=None)
         outputs, state, *states = sequences.run(layer, params, initial_state, options)
         if options.return_states:
@@ -170,8 +171,8 @@ class Recurrent(HoldsCells, kw_only=True):
             return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
 
         def get(name: str) -> PyTree:
-            # `param` would trace `init` on each call to compare shapes. The cell also
-            # compares them, with a better message.
+            # `param` would trace `init` on each call to compare shapes. The cell
+            # compares them anyway, with a better message.
             if self.has_variable("params", name):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
@@ -182,29 +183,29 @@ class Recurrent(HoldsCells, kw_only=True):
 
 
 class RNN(Recurrent):
-    """A cell of jaxrnn over sequences: `jaxrnn.dynamic_rnn` as a module.
+    """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Attributes:
-        cell: The cell; a `MultiRNNCell` for several layers.
+        cell: The cell, or a `MultiRNNCell` for several layers.
         reverse: Whether each row is read from its last step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
-            inputs. False returns them in the order in which they are computed, the
-            output of a row's last step first; Flax's default, too.
+            inputs. False, which is also Flax's default, returns them in the order in
+            which they are computed: the output of a row's last step comes first.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
         return_states: Whether a call returns `(outputs, state, states)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the computation; None for the widest of inputs and
+        dtype: The dtype of the computation; None for the widest dtype of inputs and
             parameters.
         param_dtype: The dtype of the parameters.
-        axis_names: Names of the parameters' axes, for partitioning: for the last part
-            of a parameter's name ("kernel", "bias") a tuple with a name or None for
+        axis_names: Names of the parameters' axes, for partitioning. Maps the last part
+            of a parameter's name ("kernel", "bias") to a tuple with a name or None for
             each axis.
         rng_collection: The name of the stream for random numbers.
-        deterministic: Whether calls draw no random numbers, unless their argument says
-            otherwise. None is False. The attribute is static under `nn.jit` and
+        deterministic: Whether calls draw no random numbers; None means False. The
+            argument of a call overrides it. The attribute is static under `nn.jit` and
             `nn.remat`; the argument is not.
 
     Example:
@@ -230,13 +231,13 @@ class RNN(Recurrent):
 class Bidirectional(Recurrent):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair, forward and backward. The other attributes are those of `RNN`.
+    The state is a pair `(state_fw, state_bw)`. For the other attributes, see `RNN`.
 
     Attributes:
         cell_fw: The forward cell.
         cell_bw: The backward cell; its parameters are separate.
-        merge: `merge(outputs_fw, outputs_bw)`; by default concatenation along the last
-            axis.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; by
+            default, it concatenates along the last axis.
     """
 
     cell_fw: RNNCell
@@ -253,12 +254,12 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as that driver has it: both hold a
-    state for each layer, from the lowest. The other attributes are those of `RNN`.
+    The state is a pair `(states_fw, states_bw)`, as in that driver. Both hold one state
+    for each layer, lowest layer first. For the other attributes, see `RNN`.
 
     Attributes:
-        cells_fw: The forward cells, one for each layer from the lowest.
-        cells_bw: The backward cells, as many.
+        cells_fw: The forward cells, one for each layer, lowest layer first.
+        cells_bw: The backward cells, in the same order.
     """
 
     cells_fw: Sequence[RNNCell]

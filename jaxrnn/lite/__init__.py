@@ -1,8 +1,9 @@
 """`tf.compat.v1.lite.experimental.nn`: the cells and the driver of TensorFlow Lite.
 
-`dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same as `dynamic_rnn`,
-`LSTMCell` and `BasicRNNCell` of the core. Only the layout of the parameters differs:
-separate for each gate and transposed, as in checkpoints for TensorFlow Lite.
+`dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same results as
+`dynamic_rnn`, `LSTMCell` and `BasicRNNCell` of `jaxrnn`. Only the layout of the
+parameters differs: they are separate for each gate and transposed, as in TensorFlow
+Lite checkpoints.
 
     >>> import jax, jax.numpy as jnp, jaxrnn.lite
     >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)

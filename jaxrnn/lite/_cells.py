@@ -1,4 +1,4 @@
-"""The cells of the core with TensorFlow Lite's layout of parameters."""
+"""Cells with TensorFlow Lite's parameter layout."""
 
 from typing import Any, final
 
@@ -19,13 +19,13 @@ class TFLiteLSTMCell(LSTMCell):
     """`LSTMCell` with separate, transposed weights for each gate.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
-    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for each gate, input,
-    forget, cell and output: `input_to_<gate>_w` `[H, I]`, `cell_to_<gate>_w` `[H, P]`,
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for each gate (input,
+    forget, cell, output) `input_to_<gate>_w` `[H, I]`, `cell_to_<gate>_w` `[H, P]` and
     `<gate>_bias` `[H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel`
-    `[P, H]`. The equations are those of `LSTMCell`; "cell" is its block j.
+    `[P, H]`. The equations are in `LSTMCell`; "cell" is block j there.
 
     Attributes:
-        initializer: For weights and diagonals; None for Glorot uniform.
+        initializer: For weights and peepholes; None for Glorot uniform.
 
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """
@@ -33,7 +33,7 @@ class TFLiteLSTMCell(LSTMCell):
     library_kind = "lstm"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """Weights and biases, and peepholes and a projection if the cell has them."""
+        """Specs of weights and biases, and of peepholes and projection, if any."""
         units, weight = self.num_units, self.initializer or glorot_uniform
         h = units if self.num_proj is None else self.num_proj
         specs: dict[str, Any] = {
@@ -49,7 +49,7 @@ class TFLiteLSTMCell(LSTMCell):
         return specs
 
     def stage_params(self, params: Params) -> Params:
-        """Those of `LSTMCell`; see `AffineCell.stage_params`."""
+        """Converts to parameters of `LSTMCell`; see `AffineCell.stage_params`."""
         from_inputs, from_h, bias = (
             jnp.concatenate([params[name.format(gate)] for gate in GATE_ORDER])
             for name in ("input_to_{}_w", "cell_to_{}_w", "{}_bias")
@@ -81,7 +81,7 @@ class TfLiteRNNCell(BasicRNNCell):
     library_kind = "rnn"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """Both matrices and the bias."""
+        """Specs of both weight matrices and the bias."""
         units = self.num_units
         return {
             "input_weights": ParamSpec((units, depth), glorot_uniform),
@@ -90,6 +90,6 @@ class TfLiteRNNCell(BasicRNNCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """Those of `BasicRNNCell`; see `AffineCell.stage_params`."""
+        """Converts to parameters of `BasicRNNCell`; see `AffineCell.stage_params`."""
         weights = params["input_weights"], params["recurrent_weights"]
         return {"kernel": jnp.concatenate(weights, axis=1).T, "bias": params["bias"]}

@@ -1,4 +1,4 @@
-"""TensorFlow Lite's `dynamic_rnn`: the one of the core, time major."""
+"""TensorFlow Lite's time-major `dynamic_rnn`."""
 
 import jax
 
@@ -22,17 +22,17 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of one time-major array.
 
-    The same as `jaxrnn.dynamic_rnn(..., time_major=True)`, for one array of inputs.
+    It is equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one input array.
 
     Args:
-        cell: A bound cell (`cell.bind(params)`), of this module or of the core, or any
-            object that keeps the RNNCell protocol.
+        cell: A bound cell (`cell.bind(params)`) of this module or of `jaxrnn`, or any
+            object that implements the RNNCell protocol.
         inputs: One array `[time, batch, ...]`.
-        sequence_length: `[batch]`, integers: the length of each row; None for all
+        sequence_length: The length of each row, `[batch]`, integers; None for all
             steps.
-        initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; None for the cell's zero state, which needs `dtype`.
-        dtype: The dtype of the zero state and of the outputs; None for that of
+        initial_state: A state with the structure of `cell.state_size`, each leaf
+            `[batch, ...]`; None for the cell's zero state, which requires `dtype`.
+        dtype: The dtype of the zero state and of the outputs; None for the dtype of
             `initial_state`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
@@ -40,13 +40,13 @@ def dynamic_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
 
     Returns:
-        `(outputs, state)` as of `jaxrnn.dynamic_rnn`, the outputs
+        `(outputs, state)` as in `jaxrnn.dynamic_rnn`, with outputs
         `[time, batch, ...]`.
 
     Raises:
-        AssertionError: If `time_major` is False; it is a TypeError as well.
-        TypeError: As `jaxrnn.dynamic_rnn`.
-        ValueError: If `inputs` is a nest; as `jaxrnn.dynamic_rnn`.
+        AssertionError: If `time_major` is False. The error is also a TypeError.
+        TypeError: See `jaxrnn.dynamic_rnn`.
+        ValueError: If `inputs` is a nest; see also `jaxrnn.dynamic_rnn`.
 
     Source: `tf.compat.v1.lite.experimental.nn.dynamic_rnn`.
     """
@@ -55,12 +55,12 @@ def dynamic_rnn(
     if not time_major:
         raise KindError(
             f"{caller}: `time_major` must be True, got {describe(time_major)}. Swap "
-            "the axes of inputs, `jnp.swapaxes(inputs, 0, 1)`, and of outputs."
+            "the axes of the inputs, `jnp.swapaxes(inputs, 0, 1)`, and of the outputs."
         )
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise ValueError(
             f"{caller}: `inputs` must be one array [time, batch, ...], got "
-            f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` takes nests."
+            f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` accepts nests."
         )
     args = cell, inputs, sequence_length, initial_state, dtype
     return core_dynamic_rnn(*args, parallel_iterations, swap_memory, True, scope)

@@ -1,4 +1,4 @@
-"""The memory strategies, and what the argument `swap_memory` of a driver stands for."""
+"""The memory strategies, and how a driver's argument `swap_memory` selects one."""
 
 import abc
 import dataclasses
@@ -16,30 +16,32 @@ from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
 
-# Large enough for efficient copies, few compared to the steps of a run.
+# Enough steps for efficient copies, but few compared with a long run.
 STEPS_PER_COPY = 64
 
-# JAX names GPUs by "gpu" or by kind.
+# JAX calls the platform of GPUs "gpu", "cuda" or "rocm".
 _PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 _STEPS = "It is the number of steps of a run."
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
-    """What a run of some steps saves for its backward pass.
+    """A plan for what a run saves for its backward pass.
 
     Attributes:
-        segments: The number of steps in a segment, in a segment within it, and so on;
-            they need not divide one another. The state before each segment is saved. If
-            the tuple is empty, all that the backward pass reads is saved.
-        save_residuals: Whether what the loops of affine cells save is stored on the
-            host as well; other cells are run again. It needs segments `on_host`.
-        on_host: Whether what is saved of the outermost segments is stored in the memory
-            of the host.
+        segments: The number of steps in a segment, in a segment within that segment,
+            and so on; these numbers need not divide one another. The state before each
+            segment is saved. If the tuple is empty, everything that the backward pass
+            reads is saved.
+        save_residuals: Whether to also store the residuals of affine cells on the host.
+            Other cells are recomputed. Requires `on_host`.
+        on_host: Whether the states before the outermost segments are stored in host
+            memory.
 
     Raises:
         TypeError: If `segments` is not a tuple of ints.
-        ValueError: If one of them is less than 1, or `save_residuals` lacks `on_host`.
+        ValueError: If an entry of `segments` is less than 1, or if `save_residuals` is
+            set without `on_host`.
     """
 
     segments: tuple[int, ...] = ()
@@ -51,30 +53,31 @@ class CheckpointPlan:
         if not isinstance(self.segments, tuple):
             raise TypeError(
                 f"{name}: `segments` must be a tuple of ints, got {self.segments!r}. "
-                "`(64,)` is one segment of 64 steps after another."
+                "`(64,)` stands for segments of 64 steps."
             )
         for i, size in enumerate(self.segments):
             fix = "It is the number of steps in a segment."
             as_count(name, f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
             raise ValueError(
-                f"{name}: `save_residuals` must have `on_host` as well, got "
-                "on_host=False. On the device `CheckpointPlan()` saves residuals."
+                f"{name}: `save_residuals` must be used with `on_host=True`, got "
+                "on_host=False. To save residuals on the device, use "
+                "`CheckpointPlan()`."
             )
 
     @property
     def names_on_host(self) -> tuple[str, ...]:
-        """The names of what is stored on the host; see `segmented_run`."""
+        """The names of the arrays to store on the host; see `segmented_run`."""
         names = (STATE, RESIDUALS) if self.save_residuals else (STATE,)
         return names if self.on_host else ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Strategy(abc.ABC):
-    """What a run saves for its backward pass: the base class of all strategies.
+    """The base class of all memory strategies.
 
-    A custom strategy is a frozen dataclass with this method, so that runs with equal
-    strategies share one compilation:
+    Write a custom strategy as a frozen dataclass, so that runs with equal strategies
+    share one compilation:
 
         @dataclasses.dataclass(frozen=True)
         class SegmentsOnHost(Strategy):
@@ -88,7 +91,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def plan(self, time: int) -> CheckpointPlan:
-        """What a run of `time` steps, at least one, saves."""
+        """Returns the plan for a run of `time` steps, at least one."""
 
     def __repr__(self) -> str:
         values = [(getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
@@ -97,13 +100,13 @@ class Strategy(abc.ABC):
 
 
 def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
-    """The strategy's plan; no segments of zero steps, or of a symbolic number of them.
+    """Returns the strategy's plan; it has no segments if `time` is 0 or symbolic.
 
     Raises:
-        TypeError: If its `plan` does not return a `CheckpointPlan`.
+        TypeError: If `strategy.plan` does not return a `CheckpointPlan`.
     """
     if not isinstance(time, int):
-        _log.debug("%r: the number of steps is symbolic: all is saved", strategy)
+        _log.debug("%r: the number of steps is symbolic; saving everything", strategy)
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     if not isinstance(plan, CheckpointPlan):
@@ -117,32 +120,32 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
-    """All that the backward pass reads stays on the device: what `False` stands for.
+    """Keeps on the device everything that the backward pass reads, as `False` does.
 
-    An LSTM saves about six numbers per unit and step. Only elementwise work is
+    An LSTM saves about six numbers per unit and step. Only element-wise operations are
     recomputed. Small networks can be faster with another strategy, whose residuals fit
-    the caches. `raw_rnn` recomputes its steps in any case, from the carry before
-    each step on CPUs, before every 16 steps elsewhere.
+    in the caches. `raw_rnn` always recomputes its steps, from the carry before each
+    step on CPUs, and from the carry before every 16 steps elsewhere.
     """
 
     def plan(self, time: int) -> CheckpointPlan:
-        """No segments."""
+        """Returns a plan without segments."""
         del time
         return CheckpointPlan()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recompute(Strategy):
-    """The states between segments are saved; the backward pass reruns each segment.
+    """Saves the states between segments; the backward pass reruns each segment.
 
     With segments of about the square root of the number of steps, the saved states take
-    as much memory as one segment: an LSTM over 10,000 steps needs a fortieth of the
-    memory of `Keep`. It costs one more forward pass.
+    about the same memory as one segment. An LSTM over 10,000 steps needs a fortieth of
+    the memory of `Keep`. The cost is one more forward pass.
 
     Attributes:
-        chunk: The number of steps in a segment. 1 saves every state; None (the default)
-            stands for about the square root of the number of steps, a divisor of that
-            number if there is one nearby.
+        chunk: The number of steps in a segment; 1 saves every state. None (the default)
+            selects about the square root of the number of steps, preferably a divisor
+            of this number.
 
     Raises:
         TypeError: If `chunk` is not an int.
@@ -158,15 +161,15 @@ class Recompute(Strategy):
             as_count("Recompute", "chunk", self.chunk)
 
     def plan(self, time: int) -> CheckpointPlan:
-        """Segments of one size."""
+        """Returns a plan with segments of one size."""
         as_count("Recompute.plan", "time", time, fix=_STEPS)
         return CheckpointPlan((self.chunk or _near_root(time),))
 
 
 def _near_root(time: int) -> int:
-    """About the square root of `time`; if possible a divisor of it.
+    """Returns about the square root of `time`, if possible a divisor of `time`.
 
-    A remainder would be compiled separately.
+    A remaining shorter segment would be compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
     near = range(root - root // 4, root + root // 4 + 1)
@@ -176,11 +179,11 @@ def _near_root(time: int) -> int:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Nested(Strategy):
-    """Segments within segments: saved states grow with the logarithm of the steps.
+    """Nests segments, so that saved states grow with the logarithm of the steps.
 
     The backward pass over a segment recomputes the states between its `branches`
     parts, and so on down to segments of a few steps. Each level costs one more forward
-    pass, and time to compile.
+    pass, and takes longer to compile.
 
     Attributes:
         branches: The number of parts of a segment, at least 2.
@@ -199,7 +202,7 @@ class Nested(Strategy):
         as_count("Nested", "branches", self.branches, least=2, fix=fix)
 
     def plan(self, time: int) -> CheckpointPlan:
-        """One size of segment for each level, `branches` times the next."""
+        """Returns one segment size for each level, `branches` times the next size."""
         as_count("Nested.plan", "time", time, fix=_STEPS)
         levels = max(1, round(math.log(time, self.branches)) - 1)
         innermost = -(-time // self.branches**levels)
@@ -209,17 +212,17 @@ class Nested(Strategy):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Offload(Strategy):
-    """What another strategy saves is stored in the memory of the host, `pinned_host`.
+    """Moves the arrays that another strategy saves to host memory, `pinned_host`.
 
-    It is copied there during the forward pass, and back during the backward pass.
-    `Offload(Recompute(64))` takes device memory that does not grow with the number of
-    steps, and so does `Offload(Keep())`. That copies what the loops of affine cells
-    save of every step, and recomputes nothing; other cells are run again, segment by
-    segment. On the CPU host and device share one memory.
+    The saved arrays are copied to the host during the forward pass, and back during the
+    backward pass. With `Offload(Recompute(64))` or `Offload(Keep())`, device memory
+    does not grow with the number of steps. `Offload(Keep())` copies the residuals of
+    affine cells at every step, and recomputes nothing; other cells are recomputed,
+    segment by segment. On the CPU, host and device share one memory.
 
-    JAX returns the results of such a program committed to their device. Commit the
-    parameters beforehand, by `jax.device_put(params, jax.devices()[0])`, or the second
-    call of a jitted training step compiles once more.
+    JAX returns the results of a program with offloading committed to their device.
+    Commit the parameters in advance, with `jax.device_put(params, jax.devices()[0])`.
+    Otherwise, the second call of a jitted training step compiles again.
 
     Attributes:
         of: The other strategy, `Recompute()` by default.
@@ -227,26 +230,26 @@ class Offload(Strategy):
             once; None (the default) for 64. It must be None if `of` has segments.
 
     Raises:
-        TypeError: If `of` is not a strategy, or `chunk` not an int.
-        ValueError: If `chunk` is less than 1, or given where `of` has segments.
+        TypeError: If `of` is not a strategy, or if `chunk` is not an int.
+        ValueError: If `chunk` is less than 1, or if it is given and `of` has segments.
     """
 
     of: Strategy = Recompute()
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        fix = "`Offload(Recompute(64))`, say."
+        fix = "For example, use `Offload(Recompute(64))`."
         check_instance("Offload", "of", self.of, Strategy, "a strategy", fix)
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
-        if plan_of(self.of, 2**20).segments:  # It may keep all of a few steps.
+        if plan_of(self.of, 2**20).segments:  # Short runs may have no segments.
             what = f"None for {self.of!r}, which has segments already"
             fix = f"Write `Offload(Recompute({self.chunk}))`."
             check_one_of("Offload", "chunk", self.chunk, (None,), what, fix)
 
     def plan(self, time: int) -> CheckpointPlan:
-        """The plan of the other strategy, on the host."""
+        """Returns the plan of the other strategy, with storage on the host."""
         plan = plan_of(self.of, time)
         if plan.segments:
             return dataclasses.replace(plan, on_host=True)
@@ -255,17 +258,17 @@ class Offload(Strategy):
 
 
 def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:
-    """The strategy that a value of `swap_memory` stands for.
+    """Returns the strategy that a value of `swap_memory` selects.
 
-    False is `Keep()`. True is `Offload(Recompute())`; on the CPU, where host and device
-    share one memory, so that offloading does nothing, it is `Recompute()`.
+    False selects `Keep()`. True selects `Offload(Recompute())`, but on the CPU, where
+    host and device share one memory and offloading has no benefit, `Recompute()`.
 
     Args:
-        swap_memory: False, True or a strategy, which is returned as it is.
-        platform: The platform that runs it, "cpu", "gpu" or "tpu". None for that of the
-            mesh in context or, without one, of JAX's default backend. Drivers know the
-            mesh of their arrays as well. To compile for another platform without a
-            mesh, pass `Offload()` itself to the driver.
+        swap_memory: False, True or a strategy, which is returned unchanged.
+        platform: The platform of the program, "cpu", "gpu" or "tpu". None for the
+            platform of the mesh in context or, without a mesh, of JAX's default
+            backend. Drivers also consider the mesh of their arrays. To compile for
+            another platform without a mesh, pass `Offload()` to the driver.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
@@ -277,7 +280,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         (Recompute(), Offload())
     """
     known, what = (None, *_PLATFORMS), f"one of {', '.join(_PLATFORMS)}"
-    fix = "None is JAX's default."
+    fix = "Pass None for JAX's default."
     check_one_of("resolve", "platform", platform, known, what, fix)
     return as_strategy("resolve", "swap_memory", swap_memory, platform=platform)
 
@@ -289,20 +292,20 @@ def as_strategy(
     beside: PyTree = (),
     platform: str | None = None,
 ) -> Strategy:
-    """The strategy that a driver's argument stands for; see `resolve`.
+    """Returns the strategy that a driver's argument selects; see `resolve`.
 
     Args:
         caller: The driver, for messages.
-        name: The argument, for messages.
-        swap_memory: Its value.
-        beside: Other arguments, whose mesh tells the platform.
-        platform: The platform; None for that of the mesh, or JAX's default.
+        name: The name of the argument, for messages.
+        swap_memory: The value of the argument.
+        beside: Other arguments, whose mesh determines the platform.
+        platform: The platform; None for the platform of the mesh, or JAX's default.
     """
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:
             return Keep()
-        # With `Offload` a program for CPUs is the same, but JAX commits its results to
-        # a device, so that the second call of a training step would compile again.
+        # On CPUs, `Offload` gives the same program, but JAX commits its results to a
+        # device, so that the second call of a training step would compile again.
         is_cpu = (platform or platform_of(beside)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
@@ -314,4 +317,4 @@ def _how_to_make_one_of(value: Any) -> str:
     if isinstance(value, str):
         return "Pass True for the default strategy of this platform."
     is_class = isinstance(value, type) and issubclass(value, Strategy)
-    return f"Make one: {value.__name__}()." if is_class else ""
+    return f"Create one: {value.__name__}()." if is_class else ""

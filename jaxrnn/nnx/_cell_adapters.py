@@ -1,4 +1,4 @@
-"""Cells of jaxrnn as cells of nnx, and cells of nnx as cells of jaxrnn."""
+"""Adapters that wrap jaxrnn cells as nnx cells, and nnx cells as jaxrnn cells."""
 
 import dataclasses
 import operator
@@ -23,13 +23,13 @@ from ._parameters import Rngs, as_pure, draw_key, make_params
 
 
 class Cell(nnx.RNNCellBase):
-    """A cell of jaxrnn as a cell of nnx, for `nnx.RNN` and `nnx.Bidirectional`.
+    """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
-    A cell that draws random numbers is refused, as Flax's RNN has no key for each step.
-    `jaxrnn.nnx.RNN` has one; it is also faster, and ignores padding.
+    Cells that draw random numbers are rejected, because Flax's RNN has no key for each
+    step. Use them in `jaxrnn.nnx.RNN`, which is also faster and ignores padding.
 
     Args:
-        cell: The cell, of inputs `[batch, features]`.
+        cell: The cell; it must accept inputs `[batch, features]`.
         in_features: The size of the inputs.
         dtype: The dtype of the computation and of the initial carry; None for
             `param_dtype`.
@@ -37,9 +37,9 @@ class Cell(nnx.RNNCellBase):
         rngs: The streams for the parameters.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, `in_features` is not an int, or `rngs`
-            is not `nnx.Rngs`.
-        ValueError: If the cell draws random numbers, or `in_features` is below 1.
+        TypeError: If `cell` is not an `RNNCell`; if `in_features` is not an int; if
+            `rngs` is not `nnx.Rngs`.
+        ValueError: If the cell draws random numbers, or if `in_features` is below 1.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -67,7 +67,7 @@ class Cell(nnx.RNNCellBase):
         self.layer.check_not_random(caller, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
-        """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
+        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
         params_for = lambda step: as_pure(self.params)[self.layer.name]
         return step_of_cell(self, self.layer.cell, params_for, carry, inputs)
 
@@ -81,12 +81,13 @@ class Cell(nnx.RNNCellBase):
 
         Args:
             input_shape: The shape of the inputs.
-            rngs: The streams, a stream or a key for `carry_init`.
-            carry_init: `carry_init(key, shape, dtype)` for each floating leaf, as those
-                of `jax.nn.initializers`; None for zeros.
+            rngs: The source of keys for `carry_init`: `nnx.Rngs`, a stream or a key.
+            carry_init: `carry_init(key, shape, dtype)`, called for each floating leaf,
+                such as an initializer from `jax.nn.initializers`; None for zeros.
 
         Raises:
-            TypeError: If there is a `carry_init`, and `rngs` is none of the above.
+            TypeError: If `carry_init` is given, and `rngs` is not `nnx.Rngs`, a stream
+                or a key.
         """
         dtype = self.dtype or self.param_dtype
         state = zero_carry(self.layer.cell, input_shape, dtype)
@@ -100,7 +101,7 @@ class Cell(nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """1: one step of one row is a vector."""
+        """1, because the inputs of one row at one step are a vector."""
         return 1
 
 
@@ -109,26 +110,27 @@ def as_cell(
     in_features: int | tuple[int, ...],
     broadcast_rngs: str | Sequence[str] = (),
 ) -> BoundCell:
-    """Wraps a cell of nnx, with its parameters, as a cell of jaxrnn for any driver.
+    """Wraps an nnx cell, with its parameters, as a jaxrnn cell for any driver.
 
-    Its state is nnx's carry. Drivers start from zeros: for a module with another
-    initial carry, pass them `initial_state=module.initialize_carry(...)`.
+    The state is nnx's carry. Drivers start from zeros by default. If the module has a
+    different initial carry, pass `initial_state=module.initialize_carry(...)` to them.
 
     Args:
-        module: The cell: a module with `initialize_carry` and a call.
-        in_features: The size of its inputs or their shape, without the batch axis.
+        module: The cell: a callable module with `initialize_carry`.
+        in_features: The size of the inputs, or their shape without the batch axis.
         broadcast_rngs: The names of random streams that are the same at all steps of a
-            run, such as that of recurrent dropout; as in `nnx.RNN`.
+            run, for example for recurrent dropout; as in `nnx.RNN`.
 
     Returns:
-        A bound cell, whose `params` are a pure dict: once they are trained,
-        `nnx.update(module, params)` writes them back. A module with dropout draws from
-        the bound key: `cell.cell.bind(cell.params, key)`.
+        A bound cell. Its `params` are a pure dict; after training,
+        `nnx.update(module, params)` writes them back. If the module has dropout, it
+        draws from the bound key: `cell.cell.bind(cell.params, key)`.
 
     Raises:
-        TypeError: If it is not a cell of nnx, `in_features` is neither an int nor a
-            tuple of ints, or a stream's name is not a string.
-        ValueError: If it has other variables than parameters and streams.
+        TypeError: If `module` is not an nnx cell; if `in_features` is neither an int
+            nor a tuple of ints; if a stream's name is not a string.
+        ValueError: If `module` has variables other than parameters and streams, or if a
+            size in `in_features` is below 1.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -163,18 +165,18 @@ def as_cell(
 class NnxCell(BoundOnlyCell):
     graph: Any
     streams: Any  # The structure of the module's random streams.
-    are_keys: tuple[bool, ...]  # Which of its leaves are keys; the others are counters.
-    are_broadcast: tuple[bool, ...]  # Which of its leaves are the same at all steps.
+    are_keys: tuple[bool, ...]  # Which leaves are keys; the others are counters.
+    are_broadcast: tuple[bool, ...]  # Which leaves are the same at all steps.
     state_size: Size
     output_size: Size
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step, with random numbers from the key.
+        """Runs one step, with random numbers from the key.
 
         Raises:
-            ValueError: If the module draws random numbers and there is no key.
+            ValueError: If the module draws random numbers and `key` is None.
         """
         own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
         kinds = enumerate(zip(self.are_keys, self.are_broadcast, strict=True))
@@ -187,12 +189,13 @@ class NnxCell(BoundOnlyCell):
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise ValueError(
-                "as_cell: the module draws random numbers and there is no key. Bind "
-                "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
+                "as_cell: the module draws random numbers, but no key is bound. Call "
+                "`cell.cell.bind(cell.params, key)`, or `module.eval()` before "
+                "`as_cell`."
             )
         return output, state
 
 
 def _counts(module: nnx.Module) -> list[Array]:
-    """The counter of each random stream: an array that each draw replaces."""
+    """The counters of the random streams; each draw replaces a counter's array."""
     return jax.tree.leaves(nnx.state(module, nnx.RngCount))

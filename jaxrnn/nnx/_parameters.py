@@ -1,4 +1,4 @@
-"""A module of nnx that holds a layer: its parameters and its random stream."""
+"""An nnx module that holds a layer's parameters and random stream."""
 
 from typing import Any, ClassVar
 
@@ -17,15 +17,15 @@ from .._layers.layer import Layer, in_dtype
 from .._layers.options import check_axis_names, check_options, name_axes
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
-# Its name in the Flax that goes with the oldest JAX.
+# The Flax release for the oldest supported JAX calls it `nnx.pure`.
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
-    """The types of one step of inputs, given their size or such a step.
+    """The types of one step of inputs, from their size or an example.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If `in_features` is neither.
         ValueError: If the size is below 1.
     """
     if isinstance(in_features, int | np.integer):
@@ -35,8 +35,8 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
         raise TypeError(
-            f"{caller}: `in_features` must be an int, or one step of inputs, a nest of "
-            f"arrays or jax.ShapeDtypeStructs, got {describe(in_features)}."
+            f"{caller}: `in_features` must be an int, or one step of inputs as arrays "
+            f"or jax.ShapeDtypeStructs, got {describe(in_features)}."
         )
     as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     step = jax.tree.map(as_type, in_features)
@@ -46,14 +46,14 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
 def make_params(
     module: Any, in_features: Any, rngs: Any, dtype: DType, axis_names: Any = None
 ) -> tuple[Params, PyTree]:
-    """The parameters, each an `nnx.Param`, for `module.layer`, and one step of inputs.
+    """`nnx.Param`s for `module.layer`, and the types of one step of inputs.
 
     Raises:
-        TypeError: If `rngs` is not `nnx.Rngs`; as `as_step`.
-        ValueError: If `axis_names` do not fit; as `as_step`.
+        TypeError: If `rngs` is not `nnx.Rngs`; also as in `as_step`.
+        ValueError: If `axis_names` does not match the parameters; also as in `as_step`.
     """
     caller = type(module).__name__
-    fix = "`nnx.Rngs(0)` makes some."
+    fix = "Create them with `nnx.Rngs(0)`."
     check_instance(caller, "rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
     step = as_step(caller, in_features, dtype)
     params = module.layer.init(rngs.params(), step, dtype)
@@ -71,13 +71,13 @@ def check_same_shapes(caller: str, own: Params, params: Params) -> None:
         old, new = known.get(name), given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
             raise ValueError(
-                f"{caller}: `{name}` must be as the module's, {describe(old)}, got "
-                f"{describe(new)}. `in_features` is the size of the cell's inputs."
+                f"{caller}: `{name}` must match the module's, {describe(old)}, got "
+                f"{describe(new)}. `in_features` must be the size of the cell's inputs."
             )
 
 
 def _in_place_of(old: Any, new: Any) -> jax.Array:
-    """The new array, in the dtype and with the sharding of the old one."""
+    """The new array, with the dtype and the sharding of the old array."""
     array = jnp.asarray(new).astype(old.dtype)
     if is_traced(old) or len(old.sharding.device_set) == 1:
         return array
@@ -85,10 +85,10 @@ def _in_place_of(old: Any, new: Any) -> jax.Array:
 
 
 def draw_key(caller: str, rngs: Any, stream: str) -> Key:
-    """The next key of that stream, or `rngs` itself if it is a key.
+    """The next key of the stream, or `rngs` itself if it is a key.
 
     Raises:
-        TypeError: If `rngs` is neither `nnx.Rngs`, a stream nor a key.
+        TypeError: If `rngs` is not `nnx.Rngs`, a stream or a key.
     """
     if isinstance(rngs, nnx.Rngs):
         return rngs[stream]()
@@ -102,11 +102,12 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
 
 
 class HoldsLayer(nnx.Module):
-    """A module with the parameters of a layer, and a stream if a cell is random.
+    """A module with a layer's parameters, and a random stream if a cell needs one.
 
     Raises:
-        TypeError: If an option is not known or not of its type.
-        ValueError: If `axis_names` do not fit, or a dtype is not floating.
+        TypeError: If an option is unknown or has the wrong type.
+        ValueError: If `axis_names` does not match the parameters, or if a dtype is not
+            floating.
     """
 
     # The options of the constructor, with their defaults.
@@ -134,45 +135,45 @@ class HoldsLayer(nnx.Module):
         self.is_random = layer.draws_random_numbers(as_pure(self.params), step, dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
-            source = f"from a stream {self.rng_collection!r}"
-            with error_note(f"{caller}: the cell draws random numbers, {source}."):
+            source = f"from the stream {self.rng_collection!r}"
+            with error_note(f"{caller}: the cell draws random numbers {source}."):
                 self.rngs = rngs[self.rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """Called by `nnx.view`: sets whether calls are deterministic by default."""
+        """Sets whether calls are deterministic by default; called by `nnx.view`."""
         if deterministic is not None:
             self.deterministic = deterministic
 
     def set_cells(self, *cells: Any) -> None:
-        """Sets the module's parameters to those of bound cells.
+        """Copies the parameters of bound cells into the module.
 
         Args:
-            *cells: As a converter returns them: a bound cell, or forward cells and
-                backward cells.
+            *cells: A bound cell, or forward cells and backward cells, as a converter
+                returns them.
 
         Raises:
-            TypeError: If one is not a bound cell.
-            ValueError: If one is not a cell of this module, or is for inputs of another
-                size.
+            TypeError: If an argument is not a bound cell.
+            ValueError: If a bound cell is not one of this module's cells, or if its
+                inputs have a different size.
         """
         own = as_pure(self.params)
         params = self.layer.params_of("set_cells", *cells)
         check_same_shapes("set_cells", own, params)
         arrays = jax.tree.map(_in_place_of, own, params)
-        # `nnx.update` takes lists as dicts, whose leaves are in the same order.
+        # `nnx.update` expects dicts instead of lists. Their leaves have the same order.
         names = nnx.to_pure_dict(nnx.state(self.params))
         nnx.update(self.params, with_structure(names, arrays))
 
     def get_cells(self) -> Any:
-        """The module's bound cells, as `set_cells` takes them."""
+        """The module's bound cells, in the form that `set_cells` accepts."""
         return self.layer.bind(as_pure(self.params))
 
     def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
-        """The key for a call with these arguments, or None for a deterministic one.
+        """The key for one call, or None if the call is deterministic.
 
         Raises:
-            TypeError: If `deterministic` is not a bool, or `rngs` is neither
-                `nnx.Rngs`, a stream nor a key.
+            TypeError: If `deterministic` is not a bool, or if `rngs` is not `nnx.Rngs`,
+                a stream or a key.
         """
         check_options(type(self).__name__, deterministic=deterministic)
         if deterministic is None:

@@ -1,4 +1,4 @@
-"""`raw_rnn` as a module."""
+"""`raw_rnn` as an nnx module."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +16,13 @@ from ._parameters import HoldsLayer, Rngs, as_pure
 class RawRNN(HoldsLayer):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
-    A loop function may call other modules, such as an embedding or an output layer, as
-    long as a call changes nothing in them.
+    A loop function may call other modules, such as an embedding or an output layer, if
+    the calls do not change these modules.
 
     Args:
         cell: The cell.
-        in_features: The size of its inputs; or one step of them, `[batch, ...]` or a
-            nest, of arrays or `jax.ShapeDtypeStruct`s.
+        in_features: The size of the inputs, or an example of one step of inputs:
+            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
         max_time: The bound on the number of steps; required under `jit`.
         swap_memory: As in `jaxrnn.raw_rnn`.
         rngs: The streams for parameters and for random numbers.
@@ -67,17 +67,18 @@ class RawRNN(HoldsLayer):
         deterministic: bool | None = None,
         rngs: Rngs | None = None,
     ) -> tuple[TensorArray, PyTree, PyTree]:
-        """`(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn`.
+        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
 
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: True for a run without random numbers; None for what the
-                constructor, `train()` or `eval()` has set.
+            deterministic: Whether to run without random numbers; None to use the value
+                set by the constructor, `train()` or `eval()`.
             rngs: A stream or a key for random numbers, instead of the module's stream.
 
         Raises:
-            TypeError: If `rngs` is neither a stream nor a key; as `jaxrnn.raw_rnn`.
-            ValueError: As `jaxrnn.raw_rnn`.
+            TypeError: If `rngs` is neither a stream nor a key; also as in
+                `jaxrnn.raw_rnn`.
+            ValueError: As in `jaxrnn.raw_rnn`.
         """
         key = self._draw_key(deterministic, rngs)
         cell = self.layer.bind(as_pure(self.params), key)

@@ -1,4 +1,4 @@
-"""`dynamic_rnn` and its bidirectional forms as modules."""
+"""`dynamic_rnn` and its bidirectional variants as nnx modules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class Recurrent(HoldsLayer):
-    """The base class of `RNN` and its bidirectional forms; for arguments see `RNN`."""
+    """The base class of `RNN` and its bidirectional variants; see `RNN`."""
 
     defaults = HoldsLayer.defaults | {
         "time_major": False,
@@ -47,47 +47,48 @@ class Recurrent(HoldsLayer):
         rngs: Rngs | None = None,
         **unknown: Any,
     ) -> Any:
-        """Runs over sequences.
+        """Runs the module over sequences.
 
         Args:
             inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
-                a nest of such arrays. Any number of batch axes, including none.
+                a nest of such arrays, with any number of batch axes, including none.
             sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Inputs past the length of a row have no effect, and outputs there
-                are zero. Flax calls it `seq_lengths`.
+                are zero. Flax's name is `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state, also for a state within a pair of directions.
-                It is cast to `dtype`. Flax calls it `initial_carry`.
-            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: where
-                the state of a row is set back before the step, as at the start of an
-                episode; see `jaxrnn.dynamic_rnn` and its form with two directions.
-            reset_state: The state that resets go to, as `initial_state`; None for the
-                zero state. Of `RNN` alone: two directions are reset to zeros, and
-                refuse another state.
-            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`, in place
-                of `sequence_length`: the steps that count, which may have gaps; see
-                `jaxrnn.dynamic_rnn`. A reversed run reverses all steps, those that do
-                not count included.
-            deterministic: True for a run without random numbers; None for what the
-                constructor, `train()` or `eval()` has set.
-            return_carry: Whether to return the state as well; None for what the
-                constructor was given.
-            return_states: Whether to return the states after all steps as well; None
-                for what the constructor was given.
+                None for the zero state. With two directions, either state of the pair
+                may be None. It is cast to `dtype`. Flax's name is `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
+                where the state of a row is reset before the step, for example at the
+                start of an episode. See `jaxrnn.dynamic_rnn` and
+                `jaxrnn.bidirectional_dynamic_rnn`.
+            reset_state: The state after a reset, in the form of `initial_state`; None
+                for the zero state. Only `RNN` supports it. Two directions are always
+                reset to zeros.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
+                alternative to `sequence_length`. True at valid steps, False at masked
+                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
+                reverses all steps, including masked steps.
+            deterministic: Whether to run without random numbers; None to use the value
+                set by the constructor, `train()` or `eval()`.
+            return_carry: Whether to also return the state; None to use the
+                constructor's value.
+            return_states: Whether to also return the states after all steps; None to
+                use the constructor's value.
             rngs: A stream or a key for random numbers, instead of the module's stream.
                 If a function under `jax.jit` closes over the module, pass a key: the
                 module's stream cannot advance there and raises `TraceContextError`.
-            **unknown: Refused; for a name of Flax's, the error gives ours.
+            **unknown: Rejected; for a Flax name, the error gives jaxrnn's name.
 
         Returns:
-            The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
-            outputs)`, in the order of Flax; with `return_states` `(outputs, state,
-            states)`, as `jaxrnn.dynamic_rnn`, whatever `return_carry` is.
+            The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
+            outputs)`, in Flax's order. With `return_states`, `(outputs, state,
+            states)`, as in `jaxrnn.dynamic_rnn`, regardless of `return_carry`.
 
         Raises:
-            TypeError: If an option is not of its type, or `rngs` is neither a stream
-                nor a key; as `jaxrnn.dynamic_rnn`.
-            ValueError: As `jaxrnn.dynamic_rnn`.
+            TypeError: If an option has the wrong type, or if `rngs` is neither a stream
+                nor a key; also as in `jaxrnn.dynamic_rnn`.
+            ValueError: As in `jaxrnn.dynamic_rnn`.
         """
         caller, params = type(self).__name__, as_pure(self.params)
         check_unknown(caller, "a call", unknown)
@@ -108,19 +109,19 @@ class Recurrent(HoldsLayer):
 
 
 class RNN(Recurrent):
-    """A cell of jaxrnn over sequences: `jaxrnn.dynamic_rnn` as a module.
+    """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Args:
-        cell: The cell; a `MultiRNNCell` for several layers.
-        in_features: The size of the inputs; or one step of them, `[batch, ...]` or a
-            nest, of arrays or `jax.ShapeDtypeStruct`s.
+        cell: The cell, or a `MultiRNNCell` for several layers.
+        in_features: The size of the inputs, or an example of one step of inputs:
+            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
         reverse: Whether each row is read from its last step to its first; by default
             False.
         keep_order: Whether a reversed run returns its outputs in the order of the
             inputs. False, the default as in Flax, returns them in the order in which
-            they are computed, the output of a row's last step first.
+            they are computed: the output of a row's last step comes first.
         rngs: The streams for parameters and for random numbers.
-        **kwargs: Any of these options, with these defaults:
+        **kwargs: Any of these options, shown with their defaults:
 
             - `time_major=False`: Whether time is the first axis of inputs and outputs.
             - `return_carry=False`: Whether a call returns `(state, outputs)`.
@@ -128,12 +129,12 @@ class RNN(Recurrent):
             - `swap_memory=False`: As in `jaxrnn.dynamic_rnn`.
             - `parallel_iterations=None`: As in `jaxrnn.dynamic_rnn`.
             - `implementation=None`: As in `jaxrnn.dynamic_rnn`.
-            - `dtype=None`: The dtype of the computation; None for the widest of inputs
-              and parameters.
+            - `dtype=None`: The dtype of the computation; None for the widest dtype of
+              inputs and parameters.
             - `param_dtype=float32`: The dtype of the parameters.
-            - `axis_names=None`: Names of the parameters' axes, for partitioning: for
-              the last part of a parameter's name ("kernel", "bias") a tuple with a name
-              or None for each axis.
+            - `axis_names=None`: Names of the parameters' axes, for partitioning. Maps
+              the last part of a parameter's name ("kernel", "bias") to a tuple with a
+              name or None for each axis.
             - `deterministic=False`: Whether calls draw no random numbers; `train()` and
               `eval()` change it.
             - `rng_collection="dropout"`: The name of the stream for random numbers.
@@ -165,14 +166,14 @@ class RNN(Recurrent):
 class Bidirectional(Recurrent):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair, forward and backward.
+    The state is a pair `(state_fw, state_bw)`.
 
     Args:
         cell_fw: The forward cell.
         cell_bw: The backward cell; its parameters are separate.
         in_features: As in `RNN`.
-        merge: `merge(outputs_fw, outputs_bw)`; by default concatenation along the last
-            axis.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; by
+            default, it concatenates along the last axis.
         rngs: As in `RNN`.
         **kwargs: As in `RNN`.
     """
@@ -195,12 +196,12 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as that driver has it: both hold a
-    state for each layer, from the lowest.
+    The state is a pair `(states_fw, states_bw)`, as in that driver. Both hold one state
+    for each layer, lowest layer first.
 
     Args:
-        cells_fw: The forward cells, one for each layer from the lowest.
-        cells_bw: The backward cells, as many.
+        cells_fw: The forward cells, one for each layer, lowest layer first.
+        cells_bw: The backward cells, in the same order.
         in_features: As in `RNN`.
         rngs: As in `RNN`.
         **kwargs: As in `RNN`.

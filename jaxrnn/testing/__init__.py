@@ -1,4 +1,4 @@
-"""`check_cell`, and the laws that it checks: properties on which the drivers rely.
+"""`check_cell` and the laws that it checks: properties that the drivers rely on.
 
 >>> import jax, jax.numpy as jnp, jaxrnn
 >>> from jaxrnn.testing import check_cell

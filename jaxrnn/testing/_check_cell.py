@@ -1,4 +1,4 @@
-"""`check_cell`, which checks a cell against all laws, on random data."""
+"""`check_cell`, which checks a cell against all laws on random data."""
 
 import logging
 import sys
@@ -28,16 +28,16 @@ def make_setup(
     key: Key | None = None,
     state: PyTree = None,
 ) -> Setup:
-    """The cell with random parameters, inputs, lengths and initial state.
+    """Creates a cell's `Setup` with random parameters, inputs, lengths and state.
 
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
-            `jax.ShapeDtypeStruct`. Floating leaves get the dtype `dtype`; integers are
-            0 or 1. The batch should be at least 4.
+            `jax.ShapeDtypeStruct`. Floating leaves get the dtype `dtype`; integer
+            leaves are 0 or 1. The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
-        state: The initial state; None for a random one of the structure of
+        state: The initial state; None for a random one with the structure of
             `state_size`.
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype)
@@ -50,7 +50,7 @@ def make_setup(
 
     batch = jax.tree.leaves(inputs)[0].shape[0]
     step = jax.tree.map(lambda x: draw(x.shape, x.dtype), inputs)
-    # The shapes of the parameters, without compiling their random draws.
+    # `eval_shape` avoids compiling the random draws of `init`.
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, dtype))
     params = jax.tree.map(lambda p: draw(p.shape, p.dtype), shapes)
     if state is None:
@@ -67,14 +67,14 @@ def make_setup(
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
-    """Raises for a state that is not one of the cell, so that the cell is not blamed.
+    """Raises if the state does not fit the cell, so that the cell is not blamed.
 
     Raises:
         TypeError: If a leaf is not an array.
-        ValueError: If structures or shapes differ; leaves may be without axes.
+        ValueError: If structures or shapes differ. Leaves without axes are accepted.
     """
     leaves, tree = jax.tree.flatten(state, is_leaf=trees.is_tensor_array)
-    opaque, fix = tree.unflatten([0] * len(leaves)), "`cell.zero_state` makes one."
+    opaque, fix = tree.unflatten([0] * len(leaves)), "`cell.zero_state` creates one."
     trees.check_structure("check_cell: `state`", cell.state_size, opaque, False, fix)
     named = trees.named_leaves("state", state, trees.is_tensor_array)
     sizes = trees.size_shapes(cell.state_size)
@@ -97,28 +97,30 @@ def check_cell(
 ) -> None:
     """Checks a cell against every law of `LAWS`, in ten to thirty seconds.
 
-    A terminal shows the law that is being checked; elsewhere the logger "jaxrnn"
-    reports each at level INFO.
+    In a terminal, a line shows the law that is being checked. Elsewhere, the logger
+    "jaxrnn" reports each law at level INFO.
 
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
-            `jax.ShapeDtypeStruct`; a batch of at least 4. Shapes and dtypes alone are
-            read: floats are drawn from a normal distribution, negative ones included.
-        dtype: The dtype to run in.
+            `jax.ShapeDtypeStruct`, with a batch size of at least 4. Only shapes and
+            dtypes are read. Floats are drawn from a normal distribution, so they may be
+            negative.
+        dtype: The dtype of parameters, inputs and state.
         key: A random key, for cells that draw random numbers.
-        state: The initial state; None for a random one of the structure of
+        state: The initial state; None for a random one with the structure of
             `state_size`.
 
     Raises:
-        AssertionError: If the cell breaks a law; the message has the law's name and
-            what it requires.
-        TypeError: If `cell` is not an unbound `RNNCell`, `inputs` hold something else
-            than arrays or their shapes, or `dtype`, `key` or `state` is not one.
-        ValueError: If the batch has fewer than 4 rows, or `state` is not of the cell's
-            sizes.
+        AssertionError: If the cell breaks a law. The message contains the law's name
+            and description.
+        TypeError: If `cell` is not an unbound `RNNCell`, `inputs` contain anything
+            except arrays or their shapes, or `dtype`, `key` or `state` has the wrong
+            type.
+        ValueError: If the batch has fewer than 4 rows, or `state` does not have the
+            cell's sizes.
     """
-    fix = "Give it unbound: its `init` makes the parameters."
+    fix = "Pass it unbound; `check_cell` creates the parameters."
     if isinstance(cell, list | tuple):
         fix = "Check them one by one, or as a `MultiRNNCell`."
     check_instance("check_cell", "cell", cell, RNNCell, "an RNNCell", fix)
@@ -126,7 +128,7 @@ def check_cell(
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise TypeError(
                 f"check_cell: `{name}` must be an array [batch, ...] or its shape, got "
-                f"{describe(leaf)}. `jax.ShapeDtypeStruct((4, 3), jnp.float32)` is one."
+                f"{describe(leaf)}. Example: `jax.ShapeDtypeStruct((4, 3), 'float32')`."
             )
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
@@ -139,7 +141,7 @@ def check_cell(
         check_key("check_cell", key)
     if state is not None and not has_read_only(state):
         _check_state(cell, state, batches[0])
-    with error_note("check_cell: raised while parameters and data were made."):
+    with error_note("check_cell: raised while creating parameters and data."):
         setup = make_setup(cell, inputs, dtype, key, state)
     try:
         for number, law in enumerate(LAWS, 1):
@@ -159,7 +161,7 @@ def _check_law(law: Callable[[Setup], None], setup: Setup) -> None:
 
 
 def _show(text: str) -> None:
-    """Replaces the last line of a terminal; elsewhere a text goes to the logger."""
+    """Replaces the last line in a terminal; elsewhere, logs the text."""
     if sys.stderr is not None and sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
     elif text:

@@ -1,4 +1,4 @@
-"""The laws: each is a function of a `Setup`; `LAWS` lists them."""
+"""The laws that `LAWS` lists, each a function of a `Setup`."""
 
 import copy
 import dataclasses
@@ -22,20 +22,20 @@ from ._oracle import TIME, Setup, close, require
 
 
 def is_a_value(setup: Setup) -> None:
-    """The cell is hashable and equal to its copy: equal cells are compiled once."""
+    """The cell is hashable and equals its copy, so equal cells are compiled once."""
     twin = copy.copy(setup.cell)
     require(setup.cell == twin, "a copy is not equal")
-    require(hash(setup.cell) == hash(twin), "a copy has another hash")
+    require(hash(setup.cell) == hash(twin), "a copy has a different hash")
 
 
 def inits_from_shapes(setup: Setup) -> None:
-    """`init` reads only shapes and dtypes, and makes parameters of the given dtype."""
+    """`init` reads only shapes and dtypes and creates parameters of the given dtype."""
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step)
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
     oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
     for leaf in jax.tree.leaves(params):
-        require(leaf.dtype == setup.dtype, f"a parameter is {leaf.dtype}")
+        require(leaf.dtype == setup.dtype, f"a parameter has dtype {leaf.dtype}")
 
 
 def has_its_sizes(setup: Setup) -> None:
@@ -46,10 +46,13 @@ def has_its_sizes(setup: Setup) -> None:
         make = lambda shape: jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
         return map_sizes(make, size)
 
-    if not has_read_only(setup.state):  # Otherwise only the memory has all sizes.
+    if not has_read_only(setup.state):  # A cell with a memory has no zero state.
         zeros = setup.cell.zero_state(batch, setup.dtype)
         oracle.same_types(zeros, shapes(setup.cell.state_size), "the zero state")
-        require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
+        require(
+            not any(jnp.any(x) for x in jax.tree.leaves(zeros)),
+            "the zero state is not zero",
+        )
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     result = jax.eval_shape(setup.bind(), step, setup.state)
     is_pair = isinstance(result, tuple) and len(result) == 2
@@ -60,7 +63,7 @@ def has_its_sizes(setup: Setup) -> None:
 
 
 def runs_as_a_loop(setup: Setup) -> None:
-    """`dynamic_rnn` equals a Python loop: outputs, state and gradients."""
+    """`dynamic_rnn` equals a Python loop in outputs, state and gradients."""
     loop, args = setup.loop_differentiator, (setup.params, setup.xs, setup.state)
     close(setup.differentiated, loop(*args, setup.lengths), setup.dtype)
     want = loop(*args, jnp.full_like(setup.lengths, TIME))
@@ -68,7 +71,7 @@ def runs_as_a_loop(setup: Setup) -> None:
 
 
 def runs_a_subclass(setup: Setup) -> None:
-    """A subclass that overrides `apply` alone is run by its own `apply`."""
+    """A subclass that overrides only `apply` is run with its own `apply`."""
     kind, double = type(setup.cell), lambda y: y + y
 
     def apply(self: Any, *args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]:
@@ -99,13 +102,13 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
 
 
 def starts_again_at_resets(setup: Setup) -> None:
-    """With `resets`, `dynamic_rnn` equals a loop that sets the state of rows back."""
+    """With `resets`, `dynamic_rnn` equals a loop that resets the state of rows."""
     rows, ts = np.arange(setup.lengths.shape[0]), np.arange(TIME)
-    resets = (rows[:, None] + ts) % 3 == 0  # At the first step, at others, at none.
+    resets = (rows[:, None] + ts) % 3 == 0  # Some rows reset at the first step.
 
     def differentiated(run: Callable) -> tuple[PyTree, list[Array]]:
         def with_resets(setup: Setup, params: Params, xs: PyTree, *args: Any) -> Any:
-            state, lengths = args  # Rows start again from the state of another row.
+            state, lengths = args  # Rows restart from another row's state.
             other = jax.tree.map(lambda x: jnp.roll(x, 1, 0) if x.ndim else x, state)
             options = {"resets": resets, "reset_state": other}
             return run(setup, params, xs, state, lengths, **options)
@@ -118,7 +121,7 @@ def starts_again_at_resets(setup: Setup) -> None:
 def returns_all_states(setup: Setup) -> None:
     """With `return_states`, `dynamic_rnn` returns the state after each step of a loop.
 
-    Not of a cell whose state has leaves without rows, which that argument refuses.
+    Cells with state leaves without rows are skipped; `return_states` rejects them.
     """
     if not _is_of_rows(setup):
         return
@@ -129,17 +132,17 @@ def returns_all_states(setup: Setup) -> None:
 
 
 def leaves_out_gaps(setup: Setup) -> None:
-    """With a `mask`, `dynamic_rnn` equals a loop whose state masked steps keep.
+    """With a `mask`, `dynamic_rnn` equals a loop that keeps the state in gaps.
 
-    What a mask leaves out is NaN. No key is given: a run counts the keys of the steps
-    that the mask keeps.
+    Inputs in gaps are NaN. The runs have no key, because `dynamic_rnn` skips gaps
+    when it numbers the keys of steps.
     """
     if not _is_of_rows(setup):
         return
     keyless = dataclasses.replace(setup, key=None)
     rows, ts = np.arange(setup.lengths.shape[0])[:, None], np.arange(TIME)
     bits = np.resize([5, 6, 7, 2, 0, 1, 3, 4], rows.shape)
-    mask = bits >> ts & 1 == 1  # Of row 0 all steps but the one in the middle.
+    mask = bits >> ts & 1 == 1  # Row 0 has a gap at the middle step.
     resets = mask & (ts == (rows + 1) % 3)
     other = jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state)
     options = {"mask": mask, "resets": resets, "reset_state": other}
@@ -160,14 +163,14 @@ def _is_of_rows(setup: Setup) -> bool:
 
 
 def runs_in_little_memory(setup: Setup) -> None:
-    """Recomputation changes neither outputs nor the state nor gradients."""
+    """Recomputation does not change outputs, state or gradients."""
     run = functools.partial(Setup.run, swap_memory=Recompute(2))
     got = oracle.differentiated(setup, run, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
 def runs_unrolled(setup: Setup) -> None:
-    """`static_rnn`, unrolled, equals `dynamic_rnn`: outputs, state and gradients."""
+    """Unrolled `static_rnn` equals `dynamic_rnn` in outputs, state and gradients."""
     got = oracle.differentiated(setup, oracle.static, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
@@ -180,7 +183,7 @@ def runs_in_raw_rnn(setup: Setup) -> None:
 
 
 def ignores_padding(setup: Setup) -> None:
-    """NaN and infinity in the padding change no number."""
+    """NaN and infinity in the padding do not affect any result."""
 
     def run(value: float) -> PyTree:
         padded = _with_padding(setup, value)
@@ -206,7 +209,7 @@ def _with_padding(setup: Setup, value: float) -> Setup:
 
 
 def compiles_to_the_same(setup: Setup) -> None:
-    """Under jit, also with `jax.checkpoint` or time major, results are the same."""
+    """Jit, `jax.checkpoint` and time-major arrays do not change the results."""
 
     def batch_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
         return setup.run(setup.params, xs, setup.state, lengths)
@@ -223,7 +226,7 @@ def compiles_to_the_same(setup: Setup) -> None:
 
 
 def maps_over_an_axis(setup: Setup) -> None:
-    """`vmap` over parameters, inputs and lengths equals single runs."""
+    """`vmap` over parameters, inputs and lengths equals separate runs."""
     scales = jnp.asarray([1.0, 0.5], setup.dtype)
 
     def run(scale: Array, xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
@@ -240,9 +243,9 @@ def maps_over_an_axis(setup: Setup) -> None:
 
 
 def differentiates_twice(setup: Setup) -> None:
-    """Forward mode equals reverse mode; second derivatives equal those of a loop.
+    """Forward mode equals reverse mode, and second derivatives match a loop.
 
-    The loop takes two steps: what a third adds is compiled for longer than all else.
+    The loop has two steps, because a third would dominate the compile time.
     """
     tangent = jax.tree.map(jnp.cos, setup.params)
 
@@ -254,7 +257,7 @@ def differentiates_twice(setup: Setup) -> None:
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 
     slope = directional(Setup.run, setup.xs)(setup.params)
-    _, gradients = setup.differentiated  # Those of the parameters come first.
+    _, gradients = setup.differentiated  # Parameter gradients come first.
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
     close(slope, sum(terms, jnp.zeros((), setup.dtype)), setup.dtype)
@@ -264,14 +267,14 @@ def differentiates_twice(setup: Setup) -> None:
 
 
 def keeps_rows_apart(setup: Setup) -> None:
-    """A row's results depend on that row alone (without a key)."""
+    """A row's results depend only on that row (without a key)."""
     keyless = dataclasses.replace(setup, key=None)
     order = jnp.arange(setup.lengths.shape[0])[::-1]
     rows = lambda tree: jax.tree.map(lambda x: x[order] if x.ndim else x, tree)
     want = keyless.run(setup.params, setup.xs, setup.state, setup.lengths)
     flipped = rows(setup.xs), rows(setup.state), setup.lengths[order]
     close(keyless.run(setup.params, *flipped), rows(want), setup.dtype)
-    # All rows but the longest get another row's inputs.
+    # All rows except the longest get another row's inputs.
     longest = int(jnp.argmax(setup.lengths))
     mixed = lambda x: jnp.roll(x, 1, axis=0).at[longest].set(x[longest])
     others = jax.tree.map(mixed, setup.xs)
@@ -281,7 +284,7 @@ def keeps_rows_apart(setup: Setup) -> None:
 
 
 def resumes(setup: Setup) -> None:
-    """Two parts of a sequence, the state carried over, equal the whole (no key)."""
+    """Running a sequence in two parts equals running it whole (without a key)."""
     keyless, cut, state = dataclasses.replace(setup, key=None), 2, setup.state
     halves = []
     for start, stop in ((0, cut), (cut, TIME)):
@@ -291,7 +294,7 @@ def resumes(setup: Setup) -> None:
     want, want_state = keyless.run(setup.params, setup.xs, setup.state, setup.lengths)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
-    # Leaves without axes may count steps: a run takes one even if all lengths are 0.
+    # Leaves without axes may count steps. Every run has a step, even if lengths are 0.
     rows = lambda tree: [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
     close(rows(state), rows(want_state), setup.dtype)
 

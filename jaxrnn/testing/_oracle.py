@@ -32,10 +32,10 @@ class Setup:
 
     Attributes:
         cell: The cell under test.
-        params: Its parameters, all leaves random, biases too.
+        params: Its parameters; all leaves are random, including biases.
         xs: Inputs, each leaf `[batch, TIME, ...]`.
-        lengths: int32 `[batch]`, a length for each row, from 0 to more than `TIME`.
-        state: A random initial state; leaves without axes are as in the zero state.
+        lengths: int32 `[batch]`, the length of each row, from 0 to more than `TIME`.
+        state: The initial state.
         dtype: The dtype of all floating leaves.
         key: The random key of the run.
     """
@@ -49,13 +49,13 @@ class Setup:
     key: Key | None = None
 
     def bind(self, params: Params | None = None) -> BoundCell:
-        """The cell with its own or other parameters."""
+        """Binds the cell to `params`, by default the parameters of the setup."""
         return self.cell.bind(self.params if params is None else params, self.key)
 
     def run(
         self, params: Params, xs: PyTree, state: PyTree, lengths: Any, **kwargs: Any
     ) -> tuple[PyTree, PyTree]:
-        """`dynamic_rnn` over the cell, with lengths `[batch]` or None."""
+        """Runs `dynamic_rnn` on the cell, with lengths `[batch]` or None."""
         bound = self.bind(params)
         return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **kwargs)
 
@@ -71,9 +71,9 @@ class Setup:
 
     @functools.cached_property
     def loop_differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """As `differentiator`, of the oracle; it takes the lengths after the state.
+        """The `differentiator` of the oracle, with the lengths as a last argument.
 
-        So it is compiled only once for all lengths.
+        It is compiled only once for all lengths.
         """
         run = lambda setup, *args_and_lengths: unrolled(setup, *args_and_lengths[:-1])
         return differentiator(self, run, None)
@@ -82,7 +82,7 @@ class Setup:
 def raw(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """`raw_rnn` that reads `xs`, with the arguments of `unrolled`."""
+    """Runs `raw_rnn` over the steps of `xs`, with the arguments of `unrolled`."""
     counts = TIME if lengths is None else lengths
 
     def loop_fn(time: Array, output: PyTree, cell_state: PyTree, _: None) -> tuple:
@@ -98,7 +98,7 @@ def raw(
 
 
 class StepByStep:
-    """A bound cell by protocol alone: drivers can only call it."""
+    """A bound cell with only the RNNCell protocol, so drivers run single steps."""
 
     def __init__(self, bound: BoundCell) -> None:
         self.bound, self.start, self.zero_state = bound, bound.start, bound.zero_state
@@ -114,7 +114,7 @@ class StepByStep:
 def static(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """`static_rnn`, unrolled, over the steps of `xs`; arguments as of `unrolled`."""
+    """Runs `static_rnn`, unrolled, over `xs`, with the arguments of `unrolled`."""
     steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
     cell = StepByStep(setup.bind(params))
     outputs, state = static_rnn(cell, steps, state, setup.dtype, lengths)
@@ -147,15 +147,15 @@ def unrolled_states(
     resets: np.ndarray | None = None,
     reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """`unrolled` with a mask, bool `[batch, time]`, and the states of all steps."""
+    """`unrolled` with a mask, bool `[batch, time]`; also returns all states."""
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else lengths
-    # Leaves without axes change while there are steps, of which there is at least one.
+    # Leaves without axes change until the longest row ends, for at least one step.
     last_step, outputs, states = jnp.clip(jnp.max(counts), 1, time), [], []
     given, state = state, call_start(setup.bind(params), state)
     for t in range(time):
         alive = t < counts if mask is None else mask[:, t]
-        # Finished rows read their first step again: padding must not matter.
+        # Finished rows read their first step again, so padding has no effect.
         other = lambda x: x[:, 0] if mask is None else jnp.zeros_like(x[:, 0])
         x = jax.tree.map(lambda x: _pick(alive, x[:, t], other(x)), xs)  # noqa: B023
         if resets is not None:
@@ -251,7 +251,7 @@ def equal(got: PyTree, want: PyTree) -> None:
 
 
 def close(got: PyTree, want: PyTree, dtype: DType) -> None:
-    """Raises AssertionError unless types agree, and values up to rounding."""
+    """Raises AssertionError unless types are equal and values agree up to rounding."""
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

@@ -188,7 +188,7 @@ def test_the_transpose():
         jax.tree.map(np.testing.assert_array_equal, make(x), want)
     one = jax.grad(lambda a: of({"a": a, "b": X}))(X)
     np.testing.assert_array_equal(one, want["a"])
-    # Derivatives of the tangent are those of XLA's program.
+    # Derivatives of the tangent are computed by XLA's program.
     d_scale = jax.grad(lambda scale: jax.jvp(lambda x: total(scale, x), (x,), (x,))[1])
     np.testing.assert_array_equal(d_scale(2.0), jnp.sum(X))
 

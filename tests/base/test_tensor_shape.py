@@ -1,4 +1,4 @@
-"""Shapes of states and outputs, which are compared as those of TensorFlow."""
+"""Shapes of states and outputs compare as in TensorFlow."""
 
 from jaxrnn import TensorShape
 

@@ -108,8 +108,8 @@ USES = {
 def test_only_whole_packs_are_used(use):
     whole = "must be a whole pack, 3 rows with 4 sequences, got PackedSequences"
     for packed, message in (
-        (CONCATENATED, rf"{whole}\(12 sequences in 9 rows .* use `concat_packed`, and"),
-        (CUT, rf"{whole}\(2 sequences in 2 rows .* `stack_packed`, one pack for each"),
+        (CONCATENATED, rf"{whole}\(12 sequences in 9 rows .* Use `concat_packed`; on"),
+        (CUT, rf"{whole}\(2 sequences in 2 rows .* `stack_packed` with one pack for"),
         (FEWER_ROWS, rf"{whole}\(4 sequences in 2 rows"),
         (
             STACKED,
@@ -157,17 +157,17 @@ REFUSALS = {
     "arrays": (TypeError, r"`packs\[0\]` must come from .* got float", [np.ones(3)]),
     "row_length": (
         ValueError,
-        r"the `row_length` of `packs\[1\]` must be that of `packs\[0\]`, 8, got 7",
+        r"the `row_length` of `packs\[1\]` must be the same as in .*0\]`, 8, got 7",
         [PACKS[0], pack(OTHER, row_length=7)],
     ),
     "time_major": (
         ValueError,
-        r"the `time_major` of `packs\[1\]` must be that of .*, False, got True",
+        r"the `time_major` of `packs\[1\]` must be the same as in .*, False, got True",
         [PACKS[0], pack(OTHER, time_major=True)],
     ),
     "structure": (
         ValueError,
-        r"`packs\[1\].inputs` must have the structure .* So has `packs\[0\].inputs`",
+        r"`packs\[1\].inputs` must have the structure .* match `packs\[0\].inputs`",
         [PACKS[0], pack([OTHER[0]["x"]])],
     ),
     "dtype": (
@@ -177,7 +177,7 @@ REFUSALS = {
     ),
     "step": (
         ValueError,
-        r"`packs\[1\].inputs\['x'\]` must have the dtype and shape of a step of "
+        r"`packs\[1\].inputs\['x'\]` must have the dtype and step shape of "
         r"float64\[3, 8, 2\], got float64\[3, 8, 4\]",
         [PACKS[0], pack([{"x": np.ones((2, 4)), "label": 1}])],
     ),
@@ -195,7 +195,7 @@ def test_what_is_refused_and_how(join, name):
 
 def test_packs_of_other_sizes_are_not_stacked():
     message = (
-        r"`packs\[1\]` must have the rows and sequences of `packs\[0\]`, .*4 .*1 s"
+        r"`packs\[1\]` must have as many rows and sequences as `packs\[0\]`, .*4 .*1 s"
     )
     with pytest.raises(ValueError, match=message):
         stack_packed([PACKS[0], pack(OTHER)])

@@ -288,12 +288,12 @@ REFUSALS = {
     ),
     "structure": (
         ValueError,
-        r"`records\[1\]` must have the structure \{'a': \*\}, got \*. So has `records",
+        r"`records\[1\]` must have the structure \{'a': \*\}, got \*. It must match `r",
         first({"a": X}, X),
     ),
     "dtype": (
         ValueError,
-        r"`records\[2\]\['a'\]` must have the dtype and shape of a step of "
+        r"`records\[2\]\['a'\]` must have the dtype and step shape of "
         r"`records\[0\]\['a'\]`, float64\[3, 2\], got int64\[3, 2\]",
         first({"a": X}, {"a": X}, {"a": X.astype(int)}),
     ),
@@ -309,7 +309,8 @@ REFUSALS = {
     ),
     "numbers_alone": (
         ValueError,
-        r"`records\[0\]\['a'\]` must have rank at least 1, got 3, not \[length, ...\]",
+        r"`records\[0\]\['a'\]` must have rank at least 1, got 3. The axes must be "
+        r"\[length, ...\]",
         first({"a": 3}),
     ),
     "no_leaves": (
@@ -325,7 +326,7 @@ REFUSALS = {
     ),
     "traced": (
         TypeError,
-        r"`records\[0\]` must be known, got traced",
+        r"`records\[0\]` must be concrete, got traced",
         lambda: jax.jit(lambda x: next(packed_batches([x], 2, 6)))(X),
     ),
     "dict": (
@@ -360,12 +361,12 @@ REFUSALS = {
     ),
     "no_position": (
         TypeError,
-        "to be resumed, `records` must be a sequence, or have .* got generator",
+        "to be resumable, `records` must be a sequence, or have .* got generator",
         lambda: packed_batches((x for x in [X]), 2, 6).get_state(),
     ),
     "no_position_to_go_to": (
         TypeError,
-        "to be resumed, .* got list_iterator. Pass a list",
+        "to be resumable, .* got list_iterator. Pass a list",
         lambda: packed_batches(iter([X]), 2, 6).set_state({}),
     ),
     "state": (
@@ -375,7 +376,7 @@ REFUSALS = {
     ),
     "state_of_others": (
         TypeError,
-        r"`state\['records'\]` must be an integer, got dict. Resume over the records",
+        r"`state\['records'\]` must be an integer, got dict. Resume with the same rec",
         after_set_state({"records": {"next_index": 3}, "number": 3}),
     ),
     "state_beyond": (

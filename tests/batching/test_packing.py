@@ -413,23 +413,23 @@ def traced(fn):
 REFUSALS = {
     "traced_inputs": (
         TypeError,
-        r"`inputs\['a'\]` must be known, got traced int..\[6\]. "
+        r"`inputs\['a'\]` must be concrete, got traced int..\[6\]. "
         "Call `pack_sequences` outside of jit",
         traced(lambda n: pack_sequences({"a": n}, N)),
     ),
     "traced_lengths": (
         TypeError,
-        "`sequence_length` must be known, got traced",
+        "`sequence_length` must be concrete, got traced",
         traced(lambda n: pack_sequences(X, n)),
     ),
     "traced_length_in_a_list": (
         TypeError,
-        r"`sequence_length\[0\]` must be known, got traced",
+        r"`sequence_length\[0\]` must be concrete, got traced",
         traced(lambda n: pack_sequences(X, [n[0], 0, 1, 2, 3, 4])),
     ),
     "traced_sequence": (
         TypeError,
-        r"`inputs\[1\]` must be known, got traced",
+        r"`inputs\[1\]` must be concrete, got traced",
         traced(lambda n: pack_sequences([np.ones(3, int), n])),
     ),
     "padded_without_lengths": (
@@ -485,30 +485,29 @@ REFUSALS = {
     ),
     "lists_of_numbers": (
         ValueError,
-        r"`inputs\[0\]\[0\]` must have rank at least 1, got 1, not \[length, ...\]. "
-        "Each entry is a sequence; if it is a list, use np.asarray",
+        r"`inputs\[0\]\[0\]` must have rank at least 1, got 1. The axes must be "
+        r"\[length, ...\]. Each entry must be one sequence; convert lists with np",
         lambda: pack_sequences([[1, 2], [3]]),
     ),
     "padded_rank": (
         ValueError,
-        r"rank at least 2, got float32\[6\], not \[batch, time, ...\]",
+        r"rank at least 2, got float32\[6\]. The axes must be \[batch, time, ...\]",
         lambda: pack_sequences(X[:, 0, 0], N),
     ),
     "padded_rank_time_major": (
         ValueError,
-        r"not \[time, batch, ...\]",
+        r"The axes must be \[time, batch, ...\]",
         lambda: pack_sequences(X[:, 0, 0], N, time_major=True),
     ),
     "list_with_lengths": (
         ValueError,
         r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], "
-        r"`inputs\[1\]` is float32\[0, 2\]. A list of sequences goes without "
-        r"`sequence_length`",
+        r"`inputs\[1\]` is float32\[0, 2\]. Leave out `sequence_length` for a list",
         lambda: pack_sequences(LIST, N),
     ),
     "list_of_one_length_with_lengths": (
         ValueError,
-        "`sequence_length` must be None for a list of sequences, got 3 lengths. Their",
+        "`sequence_length` must be None for a list of sequences, got 3 lengths. Leave",
         lambda: pack_sequences([X[0]] * 3, [1, 2, 3]),
     ),
     "lengths_of_another_batch": (
@@ -523,7 +522,7 @@ REFUSALS = {
     ),
     "structure": (
         ValueError,
-        r"`inputs\[1\]` must have the structure \{'a': \*\}, got \*. So has",
+        r"`inputs\[1\]` must have the structure \{'a': \*\}, got \*. It must match `i",
         lambda: pack_sequences([{"a": X[0]}, X[0]]),
     ),
     "length_within_a_sequence": (
@@ -534,7 +533,7 @@ REFUSALS = {
     ),
     "shape_of_a_step": (
         ValueError,
-        r"`inputs\[2\]` must have the dtype and shape of a step of `inputs\[0\]`, "
+        r"`inputs\[2\]` must have the dtype and step shape of `inputs\[0\]`, "
         r"float32\[4, 2\], got float32\[6, 1\]",
         lambda: pack_sequences([*LIST[:2], X[0, :, 1:]]),
     ),
@@ -575,8 +574,8 @@ REFUSALS = {
     ),
     "unpack_shape": (
         ValueError,
-        r"unpack: `outputs\[0\]` must be \[rows, row_length, ...\], as `starts`, which "
-        r"is int32\[4, 6\]; got float32\[6, 6, 2\]",
+        r"unpack: `outputs\[0\]` must be \[rows, row_length, ...\] like `starts`, "
+        r"int32\[4, 6\], got float32\[6, 6, 2\]",
         lambda: PACKED.unpack([X]),
     ),
     "unpack_none": (
@@ -586,12 +585,12 @@ REFUSALS = {
     ),
     "at_ends_rank": (
         ValueError,
-        r"at_ends: `tree` must be .* got float..\[\]. Pass its outputs",
+        r"at_ends: `tree` must be .* got float..\[\]. Pass outputs of this pack",
         lambda: PACKED.at_ends(np.ones(())),
     ),
     "fill_traced": (
         TypeError,
-        "fill: `lengths` must be known, got traced int",
+        "fill: `lengths` must be concrete, got traced int",
         traced(lambda n: jax.tree.map(lambda _: n, PACKED).fill),
     ),
 }

@@ -498,7 +498,7 @@ REFUSALS = {
     ),
     "windows_traced": (
         TypeError,
-        "outside of jit, grad and vmap, and pass in what it yields",
+        "outside of jit, grad and vmap, and pass in its results",
         lambda: jax.jit(lambda x: windows(x, 2)[0])(np.ones((2, 4))),
     ),
     "windows_masked": (
@@ -518,7 +518,7 @@ REFUSALS = {
     ),
     "three": (
         TypeError,
-        r"got \(float64\[\], float64\[2\], None\). More .* `has_aux=True`",
+        r"got \(float64\[\], float64\[2\], None\). To return more .* `has_aux=True`",
         calling(lambda p, s, w: (w.sum(), s, None)),
     ),
     "no_aux": (
@@ -568,17 +568,17 @@ REFUSALS = {
     ),
     "traced": (
         TypeError,
-        r"`inputs` must be known, got traced float64\[2, 6, 3\]",
+        r"`inputs` must be concrete, got traced float64\[2, 6, 3\]",
         lambda: jax.jit(lambda x: windows(x, 2)[0].inputs)(X3),
     ),
     "traced_lengths": (
         TypeError,
-        r"`sequence_length` must be known, got traced int32\[2\]",
+        r"`sequence_length` must be concrete, got traced int32\[2\]",
         lambda: jax.jit(lambda n: windows(X3, 2, n)[0].inputs)(jnp.zeros(2, "i4")),
     ),
     "traced_packed": (
         TypeError,
-        r"`inputs\.inputs` must be known, got traced float64\[2, 3, 2\]",
+        r"`inputs\.inputs` must be concrete, got traced float64\[2, 3, 2\]",
         lambda: jax.jit(lambda p: windows(p, 2)[0])(PACKED),
     ),
     "no_array": (

@@ -13,15 +13,15 @@ DEPTH = "The depth of the inputs is not an argument"
 REFUSED = {
     "depth_first": (
         lambda: jaxrnn.LSTMCell(3, 16),
-        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: give `LSTMCell\(16\)` for 16",
+        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: use `LSTMCell\(16\)` for 16",
     ),
     "depth_first_gru": (
         lambda: jaxrnn.GRUCell(3, 16),
-        rf"`activation` .* got 16\. {DEPTH}: give `GRUCell\(16\)` for 16 units",
+        rf"`activation` .* got 16\. {DEPTH}: use `GRUCell\(16\)` for 16 units",
     ),
     "units_alone": (
         lambda: contrib.CFNCell(3, 16),
-        rf"`activation` .* got 16\. {DEPTH}: give `CFNCell\(16\)` for 16 units",
+        rf"`activation` .* got 16\. {DEPTH}: use `CFNCell\(16\)` for 16 units",
     ),
     "hidden_size": (
         lambda: jaxrnn.LSTMCell(hidden_size=16),
@@ -113,6 +113,6 @@ def test_cells_of_ones_own():
     assert Loose(hidden_size=3).num_units == 3
     with pytest.raises(TypeError, match="Scaled: `scales` is no argument"):
         Scaled(4, scales=2.0)
-    # An object is no class: its signature is that of its call.
+    # For an object that is not a class, the signature of its call counts.
     with pytest.raises(AttributeError):
         _ = jaxrnn.GRUCell(2).__signature__

@@ -280,7 +280,7 @@ def test_a_function_is_suggested_to_be_called_only_where_one_was_made():
     three = lambda key, shape, dtype: jnp.ones(3, dtype)
     with pytest.raises(TypeError) as caught:
         params_of(LSTMCell(UNITS, initializer=three))
-    assert str(caught.value).endswith("must make an array (11, 32), got float32[3].")
+    assert str(caught.value).endswith("must return an array (11, 32), got float32[3].")
 
 
 def test_a_repr_names_functions_of_this_module():

@@ -148,7 +148,7 @@ def test_no_rows(cell):
     ("dtype", "tolerance"), [("float32", 3e-5), ("bfloat16", 0.03)]
 )
 def test_long_sequences_in_low_precision(dtype, tolerance):
-    """The gates are rounded, the sums over time are not: the error stays that of one.
+    """Gates are rounded, sums over time are not: errors do not grow with time.
 
     Weights of a tenth, so that a state remembers hundreds of steps.
     """
@@ -284,8 +284,8 @@ def test_the_platform_of_the_mesh_decides_the_size_of_blocks(
         (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
         (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
         (lambda: step_of((0.5, 0.5)), r"must return \(a, b, rest\), got"),
-        (lambda: step_of(((0.5, 0.5), 0.5, None)), "of the structure of the state"),
-        (lambda: step_of((jnp.ones((1, 3)), 0.5, None)), "of the shape of the state"),
+        (lambda: step_of(((0.5, 0.5), 0.5, None)), "with the structure of the state"),
+        (lambda: step_of((jnp.ones((1, 3)), 0.5, None)), "with the shape of the state"),
     ],
 )
 def test_refusals(make, message):

@@ -168,7 +168,7 @@ def test_a_wrapper_of_a_device_is_pickled():
 
 
 def test_arrays_are_no_hyper_parameters():
-    with pytest.raises(TypeError, match="Plain: hyper-parameters must be hashable"):
+    with pytest.raises(TypeError, match="Plain: hyperparameters must be hashable"):
         Plain(np.ones(3)).bind({})
     gru = GRUCell(3)
     params = gru.init(jax.random.key(0), X[:, 0])

@@ -205,7 +205,7 @@ def test_packed_sequences_run_step_by_step(caplog):
     packed = jaxrnn.pack_sequences(rng.normal(size=(3, 4, 3)), [3, 2, 4])
     with caplog.at_level("DEBUG", "jaxrnn"):
         jaxrnn.packed_rnn(cell, packed, dtype=jnp.float64)
-    assert "rows start again within a chunk" in caplog.text
+    assert "rows restart within a chunk" in caplog.text
 
 
 @pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])

@@ -1,7 +1,7 @@
 """On TPUs and GPUs devices exchange what they exchange outside of loops.
 
 The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/drivers`
-asks the first, these tests the others. Sizes are those of `benchmarks/collectives.py`.
+asks the first, these tests the others. `benchmarks/collectives.py` has the sizes.
 """
 
 import itertools

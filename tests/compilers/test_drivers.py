@@ -1,6 +1,6 @@
 """Every driver compiles for TPUs and GPUs, with its gradients.
 
-`test_collectives.py` has those of `benchmarks/collectives.py`: `dynamic_rnn`,
+`test_collectives.py` tests the drivers of `benchmarks/collectives.py`: `dynamic_rnn`,
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
 """
 

@@ -66,7 +66,7 @@ def test_a_program_that_does_not_fit(kind):
 
 @pytest.mark.parametrize("kind", KINDS[:1])
 def test_recipe(kind):
-    """Its numbers are those of the compiler; with another version record them anew."""
+    """The compiler gives the numbers; record them again for another version."""
     root = pathlib.Path(__file__).parents[2]
     page = root / "docs" / "recipes" / "will_it_fit.md"
     program = [sys.executable, run_page.__file__, page]

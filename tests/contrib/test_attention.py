@@ -530,7 +530,7 @@ def refusals():
         ),
         "packed": (
             ValueError,
-            "belongs to one sequence",
+            "packed_rnn: `initial_state` must not hold an attention memory",
             lambda: jaxrnn.packed_rnn(
                 cell.bind(params),
                 jaxrnn.pack_sequences([np.ones((2, I), np.float32)] * B),

@@ -94,7 +94,7 @@ def test_refuses_what_is_no_cell():
     bound = DYNAMIC.bind(drawn(DYNAMIC, X))
     with pytest.raises(TypeError, match=r"takes whole sequences. Call it"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
-    with pytest.raises(ValueError, match="LSTMBlockFusedCell: `inputs` must be all"):
+    with pytest.raises(ValueError, match="LSTMBlockFusedCell: `inputs` must hold all"):
         contrib.LSTMBlockFusedCell(3).init(jax.random.key(0), X[0])
     with pytest.raises(ValueError, match="dtype must be specified"):
         bound(X)

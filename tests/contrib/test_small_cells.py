@@ -84,10 +84,10 @@ IN = contrib.IntersectionRNNCell
 REFUSALS = {
     "projection": (
         ValueError,
-        "`inputs` must have the size of `num_units`, 2, got 300. Give `num_in_proj=2`",
+        "`inputs` must have depth `num_units`, 2, got 300. Pass `num_in_proj=2`",
         lambda: init(IN(2)),
     ),
-    "projection_0": (ValueError, "must have the size", lambda: init(IN(2, 0))),
+    "projection_0": (ValueError, "must have depth", lambda: init(IN(2, 0))),
     "projection_size": (TypeError, "`num_in_proj` must be an", lambda: IN(2, 1.5)),
     "forget_bias": (
         TypeError,

@@ -142,7 +142,7 @@ REFUSALS = {
     ),
     "highway_output": (
         ValueError,
-        r"`inputs` must be \[batch, 2\], as the cell's output, got",
+        r"`inputs` must be \[batch, 2\] like the cell's output, got",
         lambda: step(HighwayWrapper(GRUCell(2))),
     ),
     "no_dict": (
@@ -152,7 +152,7 @@ REFUSALS = {
     ),
     "no_inner": (
         ValueError,
-        "`params` must hold `gru_cell`, those of the wrapped cell, got carry_w",
+        "must hold `gru_cell`, the parameters of the wrapped cell, got carry_w",
         lambda: step(HighwayWrapper(GRUCell(3)), params={"carry_w": 1}),
     ),
     "no_own": (

@@ -146,7 +146,7 @@ REFUSED = {
     ),
     "init_of_equinox": (
         ValueError,
-        "init: this cell has its parameters already",
+        "init: this cell already has its parameters",
         lambda: equinox.as_cell(last, 3).cell.init(jax.random.key(0), X[:, 0]),
     ),
     "no_cell": (

@@ -33,7 +33,7 @@ def lists(kind, golden):
 
 
 def load(case, weights):
-    """One cell, or the pair of those of both directions."""
+    """One cell, or the pair of both directions' cells."""
     made = convert.load_bidirectional if "both" in case else convert.load
     activation = next((a for a in ("relu", "softsign") if a in case), "tanh")
     return made(*weights, activation=activation, reset_after="before" not in case)

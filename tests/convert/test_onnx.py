@@ -36,7 +36,7 @@ def nodes_of(golden):
 
 
 def load(case, nodes):
-    """One cell, or the pair of those of both directions."""
+    """One cell, or the pair of both directions' cells."""
     return (convert.load_bidirectional if "both" in case else convert.load)(*nodes)
 
 

@@ -38,7 +38,7 @@ def bahdanau():
     return contrib.AttentionWrapper(jaxrnn.GRUCell(4), mechanisms, [5, 3])
 
 
-# The cell of each graph, its scope, and that of the mechanisms.
+# The cell of each graph, its scope, and the scope of the mechanisms.
 CASES = {
     "decoder": (luong(), "decoder", ""),
     "scoped": (luong(), "model/decoding/decoder", "model/decoding"),

@@ -93,7 +93,7 @@ def test_what_lies_beside_the_cell_is_ignored():
     beside = {"rnn/dense/kernel": 1, "rnn/softmax_w": 1}
     loaded = tf1.load(SAVED | beside, cell=UGRNN, inputs=STEP)
     assert tf1.save(loaded).keys() == SAVED.keys()
-    # Those of a cell without a scope of its own, too.
+    # Also the variables of a cell without its own scope.
     saved = tf1.save(bound(HIGHWAY), "rnnlm")
     loaded = tf1.load(saved | {"rnnlm/output_w": 1}, "rnnlm", cell=HIGHWAY, inputs=STEP)
     assert tf1.save(loaded, "rnnlm").keys() == saved.keys()

@@ -21,7 +21,7 @@ AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell
 
 
 def load(case, weights):
-    """One cell, or the pair of those of both directions."""
+    """One cell, or the pair of both directions' cells."""
     made = convert.load_bidirectional if "both" in case else convert.load
     return made(weights, PREFIX, "relu" if "relu" in case else "tanh")
 
@@ -147,7 +147,7 @@ def test_a_forget_bias_moves_into_the_bias(cell):
 
 
 def test_one_cell_at_two_places():
-    """Its weights are those of both layers."""
+    """Both layers have these weights."""
     cell = AfterGRUCell(3)
     made = convert.save(bound(MultiRNNCell([cell, cell])))
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):

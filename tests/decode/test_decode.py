@@ -336,7 +336,7 @@ def check_frequencies(ids, probs):
 def test_frequencies(temperature):
     decoded = draw_compiled(KEY, temperature=temperature)
     check_frequencies(decoded.ids, softmax(LOGITS / temperature))
-    # Scores are those of the model, at any temperature.
+    # Scores are the model's, at any temperature.
     log_probs = LOGITS - np.log(np.sum(np.exp(LOGITS)))
     want = log_probs[np.asarray(decoded.ids)].sum(axis=1)
     np.testing.assert_allclose(decoded.scores, want, atol=1e-12)

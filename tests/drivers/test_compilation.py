@@ -111,7 +111,7 @@ def test_programs_do_not_grow_with_time():
 @pytest.mark.parametrize("name", ["lstm", "gru", "mingru", "mlstm", "slstm", "scanned"])
 @pytest.mark.parametrize("precision", ["highest", "float32"])
 def test_the_precision_of_products_reaches_all_of_them(precision, name):
-    """Those of the forward and of the backward pass."""
+    """The loops of the forward and of the backward pass."""
     cell = {
         "lstm": LSTMCell(4, num_proj=2),
         "gru": GRUCell(4),

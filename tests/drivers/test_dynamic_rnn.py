@@ -199,7 +199,7 @@ def test_a_protocol_cell_may_close_over_tracers():
 def test_a_cell_is_found_out_before_the_loop_is_traced():
     foreign = Foreign()
     foreign.zero_state = lambda batch_size, dtype: jnp.zeros((batch_size, 1), dtype)
-    with pytest.raises(ValueError, match="must keep its state's shapes"):
+    with pytest.raises(ValueError, match="must keep the shapes of its state"):
         jaxrnn.dynamic_rnn(foreign, X, dtype=jnp.float32)
     assert foreign.calls == 1
 
@@ -253,7 +253,7 @@ TAKERS = {
 
 @pytest.mark.parametrize("name", TAKERS)
 def test_big_endian_arrays(name):
-    """Those of files in formats of other machines, without a copy by hand."""
+    """Files from other machines may be big-endian; users need not convert them."""
     state = jax.tree.map(np.asarray, STACK.zero_state(4, jnp.float32))
     state = jax.tree.map(lambda s: s + np.float32(0.5), state)
     native = X, np.array([5, 0, 3, 1]), state

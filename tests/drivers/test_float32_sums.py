@@ -193,7 +193,7 @@ def initial_state(case, dtype):
 
 
 def sequences(inputs, time):
-    """Random inputs of all steps, like those of one."""
+    """Random inputs of all steps, shaped like the inputs of one step."""
     rng = np.random.default_rng(0)
 
     def draw(one):

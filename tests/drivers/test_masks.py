@@ -215,7 +215,7 @@ REFUSED = [
     (ValueError, r"be \[time, batch\]", {"mask": MASK.T, "time_major": True}),
     (TypeError, r"`mask` must be booleans.*`mask > 0`", {"mask": MASK.astype("f")}),
     (TypeError, "`mask` must be booleans", {"mask": MASK.astype(np.int32)}),
-    (TypeError, "Lengths go to `sequence_length`", {"mask": np.array([3] * BATCH)}),
+    (TypeError, "pass lengths as `sequence_length`", {"mask": np.array([3] * BATCH)}),
     (ValueError, r"`mask\.all\(-1\)` is true where", {"mask": X32 > 0}),
     (ValueError, "goes to `mask` of `dynamic_rnn`", {"sequence_length": MASK}),
 ]  # fmt: skip

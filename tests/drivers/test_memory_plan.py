@@ -107,7 +107,7 @@ strategy     saved  saved on host     peak  peak on host  extra FLOPs
 ---------------------------------------------------------------------
 Offload()  3.0 KiB        2.0 KiB  1.0 MiB       5.0 MiB         none
 
-Besides: inputs 1.0 GiB; outputs 2.0 GiB, twice that if the loss reads them.
+In addition: inputs 1.0 GiB; outputs 2.0 GiB, twice that if the loss reads them.
 Compiled for TPU v5 lite; nothing was run."""
 
 
@@ -126,7 +126,7 @@ def plan_for(device):
 def test_an_unknown_device():
     message = (
         "memory_plan: `device` must be one of 'v5e', 'v6e', 'v5p', 'h100', got 'v99'. "
-        "For another kind, pass a device of `jax.experimental.topologies`."
+        "For another kind, pass a device from `jax.experimental.topologies`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         plan_for("v99")
@@ -145,13 +145,13 @@ NOT_INSTALLED = {  # What JAX raises without a compiler, and what the plan says.
     "v5e": (
         RuntimeError("JAX TPU support not installed"),
         "memory_plan: the device 'v5e' needs the compiler for TPUs, which is not "
-        "installed. Install it by `pip install 'jax[tpu]'`.",
+        "installed. Install it with `pip install 'jax[tpu]'`.",
     ),
     "h100": (
         NotImplementedError("topology not implemented for cuda"),
-        "memory_plan: the device 'h100' needs the compiler for GPUs, which JAX does "
-        "not find. Install it by `pip install 'jax[cuda12-local]'`, and set "
-        "JAX_PLATFORMS=cpu before JAX starts if this machine has no GPU.",
+        "memory_plan: the device 'h100' needs the compiler for GPUs, which JAX cannot "
+        "find. Install it with `pip install 'jax[cuda12-local]'`. If this machine has "
+        "no GPU, also set JAX_PLATFORMS=cpu before JAX starts.",
     ),
 }
 
@@ -173,7 +173,7 @@ def test_a_device_whose_compiler_is_not_installed(kind, monkeypatch):
 REFUSALS = {
     "cell": (
         TypeError,
-        "memory_plan: `cell` must be a cell",
+        "memory_plan: `cell` must be a jaxrnn cell, .* got 3",
         lambda: jaxrnn.memory_plan(3, (1, 2, 3)),
     ),
     "shape": (

@@ -333,7 +333,7 @@ def test_an_array_that_the_cell_captures(is_varying):
         close(gradient(run)(params, extra), gradient(of_one)(params, extra))
     else:
         with pytest.raises(
-            ValueError, match=r"no traced array that is the same on all"
+            ValueError, match=r"close over a traced array that is the same on all"
         ):
             gradient(run)(params, extra)
 
@@ -420,15 +420,15 @@ REFUSED = {
     "not stacked": (
         {"params": LAYERS_DIFFER},
         ValueError,
-        r"the first axis of all `params` must be that of the layers, got 1 in .*, 2 in "
+        r"the first axis of all `params` must be the layer axis, got 1 in .*, 2 in "
         r"`params\['cell_0'\]\['gates'\]`. Stack the parameters of equal cells: `jax",
     ),
-    "no parameters": ({"params": {}}, ValueError, "that of the layers, got no array"),
+    "no parameters": ({"params": {}}, ValueError, "the layer axis, got no array"),
     "not sharded": (
         {"mapped": {"in_specs": (P(), P(), P("stage"))}},
         ValueError,
         r"`params\['candidate'\]\['bias'\]` must be sharded over the stages, got the "
-        r"same float64\[4, 4\] on all of them. .* its spec is `P\('stage'\)`",
+        r"same float64\[4, 4\] on all of them. Its spec .* must be `P\('stage'\)`",
     ),
     "layers": (
         {"params": params_of(CELLS["gru"], 6)},
@@ -438,7 +438,7 @@ REFUSED = {
     "depth": (
         {"x": X[..., :3]},
         ValueError,
-        r"`inputs` must have the sizes of the layers' outputs, \(4,\), after batch and "
+        r"`inputs` must have the sizes of the layers' outputs, \(4,\) after batch and "
         r"time, got float64\[6, 11, 3\]. Project the inputs, `x @ w`",
     ),
     "nest": ({"x": {"x": X}}, ValueError, r"`inputs` must have the structure \*, got"),
@@ -455,8 +455,8 @@ REFUSED = {
     "axis": (
         {"axis_name": "model"},
         ValueError,
-        r"`axis_name` must be a mesh axis that `jax.shard_map` maps, around this "
-        r"call, got 'model'. Mapped are \('stage',\)",
+        r"`axis_name` must be a mesh axis that `jax.shard_map` maps around this "
+        r"call, got 'model'. The mapped axes are \('stage',\)",
     ),
     "check_vma": (
         {"mapped": {"check_vma": False}},
@@ -469,7 +469,7 @@ REFUSED = {
         {"state": np.ones((8, ROWS, SIZE))},
         ValueError,
         r"`initial_state` must have an entry for each layer of this stage, \[1, batch, "
-        r"...\], got float64\[2, 6, 4\]. Stack .* their spec begins with 'stage'",
+        r"...\], got float64\[2, 6, 4\]. Stack .* their spec .* begin with 'stage'",
     ),
     "kind of state": (
         {"cell": CELLS["lstm"], "state": (np.ones((4, ROWS, SIZE)),) * 2},

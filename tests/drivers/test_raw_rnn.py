@@ -515,7 +515,7 @@ FIRST_REFUSALS = [
     ({2: (ZERO,)}, ValueError, r"must have the structure \*, got \(\*,\)"),
     ({2: None}, ValueError, r"must be an initial state, got None. .*zero_state\(3, d"),
     ({2: (None,)}, ValueError, r"`next_cell_state\[0\]` must be an array: None values"),
-    ({3: 1.0}, TypeError, "`emit_output` must be None, or arrays without batch axis"),
+    ({3: 1.0}, TypeError, "`emit_output` must be None, or arrays without a batch axis"),
     ({3: TensorShape([1])}, TypeError, "`emit_output` must be None"),
     (
         {3: {"a": ZERO[0], "b": None}},
@@ -527,7 +527,7 @@ FIRST_REFUSALS = [
     ({4: "x"}, TypeError, "`next_loop_state` must be an array"),
 ]
 LATER_REFUSALS = [
-    ({0: jnp.zeros((ROWS, 1), bool)}, ValueError, "must be a scalar or have its shape"),
+    ({0: jnp.zeros((ROWS, 1), bool)}, ValueError, "a scalar or have the shape from"),
     ({0: jnp.zeros(ROWS)}, TypeError, "`finished` must be of dtype bool"),
     ({1: ZERO[:2]}, ValueError, r"`next_input` must have shape \(3, 1\)"),
     (
@@ -546,7 +546,7 @@ LATER_REFUSALS = [
     (
         {3: jnp.zeros((ROWS, 2))},
         ValueError,
-        r"`emit_output` must have shape \(3, 1\) .* return arrays without batch axis",
+        r"`emit_output` must have shape \(3, 1\) .* return arrays without a batch axis",
     ),
     ({3: ZERO.astype("float32")}, TypeError, "`emit_output` must have dtype float64"),
     ({3: [ZERO]}, ValueError, "`emit_output` must have the structure"),
@@ -676,7 +676,7 @@ def test_errors_from_within_say_where_they_came_from():
     too_wide = lambda *args: (*wide(*args)[:2], start, *wide(*args)[3:])
     with pytest.raises(ValueError, match="LSTMCell") as caught:
         raw_rnn(LSTM, too_wide)
-    assert "raw_rnn: raised by `cell` on what" in caught.value.__notes__[0]
+    assert "raw_rnn: raised by `cell`, called with" in caught.value.__notes__[0]
 
 
 def test_asking_for_a_traced_value_is_told_apart():

@@ -173,7 +173,7 @@ def test_a_state_without_rows_is_refused(is_compiled):
         cell, x, initial_state=jnp.int32(0), dtype=jnp.float64, return_states=True
     )
     with pytest.raises(
-        ValueError, match=r"`return_states` each leaf .* got .* `state`"
+        ValueError, match=r"`return_states`, each leaf .* got .* `state`"
     ):
         (jax.jit(run) if is_compiled else run)(X)
 

@@ -238,4 +238,4 @@ def test_an_error_names_its_layer():
         stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "raised by layer cell_1" in notes
-    assert "`cell` is `cell_fw`" in notes
+    assert "`cell` in this message is `cell_fw`" in notes

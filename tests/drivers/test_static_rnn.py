@@ -399,15 +399,15 @@ REFUSALS = {
     "lengths_count": (ValueError, "one entry per row, 4", lambda: static_rnn(GRU, X, None, F32, [2])),
     "lengths_floats": (TypeError, "must hold integers", lambda: static_rnn(GRU, X, None, F32, [1.0] * 4)),
     "scope": (TypeError, "`scope` must be a string", lambda: static_rnn(GRU, X, dtype=F32, scope=3)),
-    "one_result": (ValueError, r"must return \(output, new_state\), got \*", lambda: static_rnn(
+    "one_result": (ValueError, r"must return a pair \(output, new_state\); it returned \*,", lambda: static_rnn(
         FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({}), X, dtype=F32)),
     "state_kind": (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple",
                    lambda: static_rnn(LSTM, X, (ZEROS, ZEROS), sequence_length=[1] * 4)),
-    "state_dtype": (TypeError, "static_rnn: `cell` must keep its state's dtypes", lambda: static_rnn(
+    "state_dtype": (TypeError, "static_rnn: `cell` must keep the dtypes of its state", lambda: static_rnn(
         FunctionCell(lambda p, x, s, key=None: (x, s.astype(F64)), 3, 3).bind({}), X, None, F32, [1] * 4)),
     "saving_cell": (TypeError, "static_state_saving_rnn: `cell` must be an RNNCell",
                     lambda: static_state_saving_rnn(3, X, SAVER, "c")),
-    "saver": (TypeError, "`state_saver` must have a method `state`, got dict. `jaxrnn.StateSaver` is one",
+    "saver": (TypeError, "`state_saver` must have a method `state`, got dict. Pass a `jaxrnn.StateSaver`",
               lambda: static_state_saving_rnn(GRU, X, {}, "c")),
     "saver_states": (TypeError, "StateSaver: `states` must be a dict", lambda: StateSaver(ZEROS)),
     "saver_none": (ValueError, r"StateSaver: `states\['s'\]` must be an array: None", lambda: StateSaver({"s": None})),
@@ -436,7 +436,7 @@ REFUSALS = {
 def test_an_error_names_its_step(lengths):
     with pytest.raises(ValueError, match="kernel") as caught:
         static_rnn(GRU, [X[0], X[1][:, :2]], None, F32, lengths)
-    assert "static_rnn: raised at step 1, by `inputs[1]`." in caught.value.__notes__
+    assert "static_rnn: raised at step 1, with `inputs[1]`." in caught.value.__notes__
 
 
 @pytest.mark.parametrize(("error", "words", "call"), REFUSALS.values(), ids=REFUSALS)

@@ -43,7 +43,7 @@ def words():
 
 @pytest.fixture(scope="module")
 def short_words():
-    """Those of one bucket, so that little is compiled."""
+    """The batches of one bucket, so that little is compiled."""
     fits = lambda item: {data.bucket_of(item[0], p) for p in item[1]} == {5}
     return dict(list(filter(fits, data.load().items()))[1000:1080])
 
@@ -275,11 +275,11 @@ def test_files_that_hold_no_net_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "part.npz").write_bytes(model.COMMITTED.read_bytes()[:100_000])
     for name in ("other.npz", "text.npz", "part.npz"):
-        with pytest.raises(SystemExit, match=r"is not a whole file of g2p\.train"):
+        with pytest.raises(SystemExit, match=r"not a complete file from g2p\.train"):
             model.load(tmp_path / name)
     with pytest.raises(SystemExit, match="there is no file"):
         model.load(tmp_path / "none.npz")
-    with pytest.raises(SystemExit, match="one file or more"):
+    with pytest.raises(SystemExit, match="one or more files"):
         evaluate.main(paths=())
 
 
@@ -315,7 +315,7 @@ def test_a_batch_must_be_filled(short_words):
 
 
 def test_there_must_be_a_word():
-    with pytest.raises(SystemExit, match="one word or more"):
+    with pytest.raises(SystemExit, match="one or more words"):
         pronounce.main(())
 
 
@@ -350,7 +350,7 @@ def test_an_epoch_is_timed(words, monkeypatch, capsys):
     monkeypatch.setattr(data, "BUCKETS", (10, 29))
     trainings = time_epoch.main(config(), rounds=2)
     printed = capsys.readouterr().out
-    assert printed.count(" s an epoch, median ") == printed.count(" MB\n") == 2
+    assert printed.count(" s per epoch, median ") == printed.count(" MB\n") == 2
     assert {len(t.seconds[10]) for t in trainings.values()} == {3}
     batches = {10: 20, 29: 1}
     for training in trainings.values():
@@ -413,7 +413,7 @@ def baseline_folder(words, tmp_path, monkeypatch):
 def test_systems_are_compared_word_by_word(saved, baseline_folder, capsys):
     file = baseline_folder / "net.tsv"
     evaluate.main((saved,), beams=2, against=baseline_folder / "test.tsv", save=file)
-    assert "less those of the other, 25.00 %: +7" in capsys.readouterr().out
+    assert "minus the other system's 25.00 %: +7" in capsys.readouterr().out
     evaluate.main((saved,), beams=2, against=file)
     assert "+0.00 ± 0.00 points, p = 1.000 (McNemar)" in capsys.readouterr().out
 

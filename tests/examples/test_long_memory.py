@@ -24,7 +24,7 @@ def test_it_learns_and_draws(tmp_path, monkeypatch, capsys):
     assert len(losses) == 40
     assert losses[-10:].mean() < 0.8 * losses[:10].mean()
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "always saying 1: 0.1667" in capsys.readouterr().out
+    assert "always guessing 1: 0.1667" in capsys.readouterr().out
     assert found["needed"]["keep"] > found["needed"]["recompute"]
 
 
@@ -65,7 +65,7 @@ def test_saying_one_has_an_error_of_a_sixth():
 def test_keeping_is_refused_before_it_runs(monkeypatch):
     monkeypatch.delattr(long_memory, "fit")
     flags = [*FLAGS, "--strategy", "keep", "--limit-gb", "1e-5"]
-    wanted = r"keep would take \d+ kB for 60 steps, --limit-gb allows 10 kB\."
+    wanted = r"keep would need \d+ kB for 60 steps, but --limit-gb allows 10 kB\."
     with pytest.raises(SystemExit, match=wanted):
         tyro.cli(long_memory.main, args=flags)
 

@@ -38,7 +38,7 @@ def test_attention(tmp_path, users_settings, capsys):
     padding = np.arange(attention.LONGEST) >= lengths[:, None]
     assert np.all(weights[np.broadcast_to(padding[:, None], weights.shape)] == 0)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "2000 days it never saw" in capsys.readouterr().out
+    assert "2000 held-out days are right" in capsys.readouterr().out
 
 
 def test_padding_of_the_input_is_never_read(users_settings):
@@ -75,7 +75,7 @@ def test_decoder(users_settings, capsys):
     forced, scheduled = (found[kind]["losses"][0] for kind in KINDS)
     assert forced[0] == scheduled[0]  # There are no samples yet.
     assert forced[1:] != scheduled[1:]
-    assert "The last nets, greedily:" in capsys.readouterr().out
+    assert "The last nets, greedy search:" in capsys.readouterr().out
 
 
 def test_losses_are_zeros_past_the_stop_token(users_settings):

@@ -14,7 +14,7 @@ def test_it_learns(users_settings, capsys):
     assert found["losses"][-1] < 0.8 * found["losses"][0]
     assert 0 <= found["greedily"] <= found["by_beams"] + 0.05
     printed = capsys.readouterr().out
-    assert "2000 days it never saw" in printed
+    assert "Of 2000 held-out days, " in printed
     assert printed.count("\n  ") == 4 * dates.BEAMS
 
 

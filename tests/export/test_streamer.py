@@ -178,7 +178,7 @@ def whole(cells, x):
 
 
 def streamed(stream, x, chunk):
-    """The parts that the calls return, None included, and that of `flush`."""
+    """The parts that the calls and `flush` return, None included."""
     full = x.shape[1] // chunk * chunk
     parts = [stream(x[:, t : t + chunk]) for t in range(0, full, chunk)]
     last = x[:, full:] if full < x.shape[1] else None
@@ -204,7 +204,7 @@ def test_a_look_ahead_over_the_rest_gives_the_whole_run(time, chunk, name):
 @pytest.mark.fast("3")
 @pytest.mark.parametrize("lookahead", [0, 3, 4, 5])
 def test_a_bounded_look_ahead(lookahead):
-    """Each chunk is that of a whole run over the steps up to its look-ahead's end."""
+    """Each chunk equals a whole run over the steps up to its look-ahead's end."""
     chunk, x = 4, sequence(2, 18)
     cells = BOTH["gru"]
     stream = BidirectionalStreamer(*cells, chunk, lookahead, batch_size=2)

@@ -166,7 +166,7 @@ def test_a_cell_of_nnx_draws_from_the_key_that_is_bound():
     noisy = jaxrnn.nnx.as_cell(module, np.int64(DEPTH))
     same_step = jnp.broadcast_to(X[:, :1], X.shape)
     run = jax.jit(lambda cell: jaxrnn.dynamic_rnn(cell, same_step, dtype=X.dtype)[0])
-    with pytest.raises(ValueError, match="the module draws random numbers and there"):
+    with pytest.raises(ValueError, match="the module draws random numbers, but no key"):
         run(noisy)
     keyed = lambda seed: noisy.cell.bind(noisy.params, jax.random.key(seed))
     once, again, other = run(keyed(1)), run(keyed(1)), run(keyed(2))
@@ -501,17 +501,17 @@ def test_noise_from_a_key_in_the_loop_state():
 REFUSED = {
     "noise_in_a_compiled_loop": (
         ValueError,
-        r"RawRNN: `loop_fn` must draw no random numbers from streams, Dropout does",
+        r"RawRNN: `loop_fn` must not draw random numbers from streams, but Dropout d",
         lambda: drop_out(False),
     ),
     "noise_in_a_loop": (
         ValueError,
-        r"RawRNN: `loop_fn` must draw no random numbers from streams, Dropout does",
+        r"RawRNN: `loop_fn` must not draw random numbers from streams, but Dropout d",
         lambda: drop_out(False, wrap=lambda f: f),
     ),
     "noise_of_the_module_around": (
         ValueError,
-        r"RawRNN: `loop_fn` must draw no random numbers from streams, DrawsItself does",
+        r"RawRNN: `loop_fn` must not draw random numbers from streams, but DrawsIt",
         lambda: jax.jit(DrawsItself().apply)(
             DrawsItself().init(jax.random.key(0), draw(ROWS, UNITS)),
             draw(ROWS, UNITS),
@@ -520,7 +520,7 @@ REFUSED = {
     ),
     "modules_made_in_a_loop": (
         ValueError,
-        "RawRNN: `loop_fn` must make no modules, made Dense_0, Dense_1. Make them bef",
+        "RawRNN: `loop_fn` must not construct modules, but it constructed Dense_0, D",
         lambda: jax.jit(MakesItsOwn().init)(jax.random.key(0), draw(ROWS, UNITS)),
     ),
     "no_loop_fn": (
@@ -535,15 +535,15 @@ REFUSED = {
     ),
     "noise_in_the_rnn_of_linen": (
         ValueError,
-        "Cell: a cell that draws random numbers, DropoutWrapper.*, gets no keys from "
-        "Flax's RNN",
+        "Cell: `cell` must not draw random numbers, because Flax's RNN gives it no "
+        "keys, got DropoutWrapper.*. Use the RNN of jaxrnn",
         lambda: nn.RNN(jaxrnn.linen.Cell(DropoutWrapper(GRUCell(3), 0.5))).init(
             jax.random.key(0), X
         ),
     ),
     "noise_in_the_rnn_of_nnx": (
         ValueError,
-        "Cell: a cell that draws random numbers, .* Use jaxrnn's, or a cell",
+        "Cell: `cell` must not draw random numbers, .* Use the RNN of jaxrnn, or a c",
         lambda: jaxrnn.nnx.Cell(
             DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
         ),
@@ -570,7 +570,8 @@ REFUSED = {
     ),
     "no_streams_to_broadcast": (
         TypeError,
-        "as_cell: `broadcast_rngs` must name streams, got 3",
+        "as_cell: `broadcast_rngs` must be the name of a stream, or a list of names, "
+        "got 3",
         lambda: jaxrnn.linen.as_cell(nn.GRUCell(3), 1, 3),
     ),
     "no_first_state_in_linen": (
@@ -597,7 +598,7 @@ REFUSED = {
     ),
     "init_of_nnx": (
         ValueError,
-        r"init: this cell has its parameters already.*`jaxrnn\.dynamic_rnn\(as_cell",
+        r"init: this cell already has its parameters.*`jaxrnn\.dynamic_rnn\(as_cell",
         lambda: of_nnx()[0].cell.init(jax.random.key(0), X[:, 0]),
     ),
     "no_rngs": (
@@ -623,7 +624,8 @@ def test_other_features_than_the_module_has_are_noted(make):
     with pytest.raises((TypeError, ValueError)) as caught:
         make()
     notes = "\n".join(caught.value.__notes__)
-    assert re.search(r"as_cell: in a step of inputs \[1, \d\], as `in_features`", notes)
+    note = r"as_cell: in a step with inputs \[1, \d\], as set by `in_features`"
+    assert re.search(note, notes)
 
 
 @pytest.mark.parametrize("name", REFUSED)

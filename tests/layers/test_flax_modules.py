@@ -1,4 +1,4 @@
-"""Recurrent modules of linen and of nnx: one behavior, that of the drivers."""
+"""Recurrent modules of linen and nnx behave like the drivers."""
 
 import logging
 import re
@@ -578,7 +578,7 @@ def test_a_wrong_number_of_axes(make):
 @both
 def test_axes_of_no_parameter(make):
     with pytest.raises(
-        ValueError, match=r"RNN: `axis_names` .* 'kernal'\. There are b"
+        ValueError, match=r"RNN: `axis_names` .* keys, got 'kernal'\. Use bias, kernel"
     ):
         make("RNN", LSTMCell(UNITS), axis_names={"kernal": ("inputs", "hidden")})
 
@@ -588,7 +588,7 @@ def test_nnx_says_what_a_stream_is_for():
     with pytest.raises(KeyError) as caught:
         jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(params=0))
     assert caught.value.__notes__ == [
-        "RNN: the cell draws random numbers, from a stream 'dropout'."
+        "RNN: the cell draws random numbers from the stream 'dropout'."
     ]
 
 
@@ -846,7 +846,7 @@ REFUSED = {
     ),
     "lengths_of_too_many_axes": (
         ValueError,
-        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 axes of rows, as",
+        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 batch axes, as",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((1, 1, 3), "i4")),
     ),
     "a_list": (
@@ -856,8 +856,8 @@ REFUSED = {
     ),
     "other_depth": (
         ValueError,
-        r"`inputs` must have depth 2, for which `params\['candidate'\]\['kernel'\]`, "
-        r"float32\[6, 4\], was made",
+        r"`inputs` must have depth 2 to fit `params\['candidate'\]\['kernel'\]`, "
+        r"float32\[6, 4\], got",
         lambda make: InNnx("RNN", GRUCell(UNITS))(draw(3, 5, 3)),
     ),
     "no_cells": (
@@ -872,47 +872,48 @@ REFUSED = {
     ),
     "a_class": (
         TypeError,
-        r"RNN: `cell` must be .* got the class GRUCell\. Make one: GRUCell\(8\)",
+        r"RNN: `cell` must be .* got the class GRUCell\. Create one: GRUCell\(8\)",
         lambda make: make("RNN", GRUCell),
     ),
     "a_bound_cell": (
         TypeError,
-        r"RNN: `cell` must be .* got BoundCell\. Give `cell\.cell`; the module has",
+        r"RNN: `cell` must be .* got BoundCell\. Pass `cell\.cell`; the module has",
         lambda make: make("RNN", GRUCell(3).bind({})),
     ),
     "a_cell_of_flax": (
         TypeError,
-        r"Bidirectional: `cell_bw` must be .* `jaxrnn\.linen\.as_cell` makes one of a",
+        r"Bidirectional: `cell_bw` .* Convert a linen cell with `jaxrnn\.linen\.as_c",
         lambda make: make("Bidirectional", GRUCell(3), nn.GRUCell(3)),
     ),
     "a_cell_of_nnx": (
         TypeError,
-        r"RNN: `cell` .* got GRUCell\. `jaxrnn\.dynamic_rnn\(jaxrnn\.nnx\.as_cell\(",
+        r"RNN: `cell` .* got GRUCell\. Run it with `jaxrnn\.dynamic_rnn\("
+        r"jaxrnn\.nnx\.as_cell\(",
         lambda make: make("RNN", nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))),
     ),
     "a_cell_that_nnx_has_bound": (
         TypeError,
-        r"RNN: .* It has its parameters already\. `jaxrnn\.dynamic_rnn\(as_cell\(",
+        r"RNN: .* It already has parameters\. Run it with `jaxrnn\.dynamic_rnn\(as_c",
         lambda make: make("RNN", of_nnx()),
     ),
     "a_cell_that_makes_no_parameters": (
         TypeError,
-        r"RNN: .* It has its parameters already\. `jaxrnn\.dynamic_rnn\(as_cell\(",
+        r"RNN: .* It already has parameters\. Run it with `jaxrnn\.dynamic_rnn\(as_c",
         lambda make: make("RNN", of_nnx().cell),
     ),
     "cells_in_a_list": (
         TypeError,
-        r"RNN: `cell` must be .*\. `MultiRNNCell` makes one of several",
+        r"RNN: `cell` must be .*\. Combine several cells with `MultiRNNCell`",
         lambda make: make("RNN", [GRUCell(3), GRUCell(3)]),
     ),
     "a_number_for_a_cell": (
         TypeError,
-        r"RNN: `cell` must be a cell of jaxrnn, got 8\. LSTMCell\(8\) is one",
+        r"RNN: `cell` must be a cell of jaxrnn, got 8\. Pass a cell, such as LSTMC",
         lambda make: make("RNN", 8),
     ),
     "modules_for_cells": (
         TypeError,
-        r"Bidirectional: `cell_fw` .* got RNN\. Give the cell itself, without an RNN",
+        r"Bidirectional: `cell_fw` .* got RNN\. Pass the cell itself, without an RNN",
         lambda make: make("Bidirectional", *[jaxrnn.linen.RNN(GRUCell(3))] * 2),
     ),
     "merge_by_name": (
@@ -1008,39 +1009,39 @@ REFUSED = {
     ),
     "a_number_for_a_stream": (
         TypeError,
-        "RNN: `rng_collection` must name a stream, got 3",
+        "RNN: `rng_collection` must be the name of a stream, got 3",
         lambda make: make("RNN", GRUCell(3), rng_collection=3),
     ),
     "weights_for_other_inputs": (
         ValueError,
-        r"set_cells: `params\['gru_cell'\].*as the module's, float32.*`in_features`",
+        r"set_cells: `params\['gru_cell'\].* the module's, float32.*`in_features`",
         lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(
             bound(GRUCell(3), DEPTH + 1, 0)
         ),
     ),
     "one_state_for_two": (
         ValueError,
-        r"`initial_state` must be a pair, of the state forwards and the state back",
+        r"`initial_state` must be a pair \(state_fw, state_bw\), got",
         lambda make: make("Bidirectional", GRUCell(3), GRUCell(3))(
             X, initial_state=jnp.zeros((3, 3))
         ),
     ),
     "states_for_other_layers": (
         ValueError,
-        r"`initial_state` must be \(states_fw, states_bw\), with a state for each of 1 "
-        r"layers in both, got \(\(\*, \*\),\)",
+        r"`initial_state` must be \(states_fw, states_bw\), two sequences of length 1, "
+        r"one state per layer, got \(\(\*, \*\),\)",
         lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)])(
             X, initial_state=((jnp.zeros((3, 3)),) * 2,)
         ),
     ),
     "no_rngs": (
         TypeError,
-        r"RNN: `rngs` must be nnx\.Rngs, got 0\. `nnx\.Rngs\(0\)` makes some\.$",
+        r"RNN: `rngs` must be nnx\.Rngs, got 0\. Create them with `nnx\.Rngs\(0\)`\.$",
         lambda make: jaxrnn.nnx.RNN(GRUCell(3), 2, rngs=0),
     ),
     "no_features": (
         TypeError,
-        r"RNN: `in_features` must be an int, or one step of inputs, a nest of arrays",
+        r"RNN: `in_features` must be an int, or one step of inputs as arrays or jax",
         lambda make: jaxrnn.nnx.RNN(GRUCell(3), "2", rngs=nnx.Rngs(0)),
     ),
     "nothing_to_read": (
@@ -1050,12 +1051,13 @@ REFUSED = {
     ),
     "weights_of_another_cell": (
         ValueError,
-        r"set_cells: a cell must be the module's, GRUCell\(num_units=3.* got GRUCell\(",
+        r"set_cells: each cell must match the module's cell, GRUCell\(num_units=3.* "
+        r"got GRUCell\(",
         lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(4).bind({})),
     ),
     "weights_of_no_cell": (
         TypeError,
-        r"variables_of: a cell must be bound, cell.bind\(params\)",
+        r"variables_of: each cell must be bound by `cell.bind\(params\)`, got",
         lambda make: InLinen("RNN", GRUCell(3)).module.variables_of(GRUCell(3)),
     ),
     "variables_for_arrays": (
@@ -1067,7 +1069,7 @@ REFUSED = {
     ),
     "variables_in_a_driver": (
         TypeError,
-        r"must be an array, got a variable of nnx\. `nnx\.as_pure` makes a dict",
+        r"must be an array, got an nnx variable\. `nnx\.as_pure` returns a dict",
         lambda make: jaxrnn.dynamic_rnn(
             LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"]),
             X,
@@ -1092,7 +1094,8 @@ REFUSED = {
     ),
     "a_mask_of_integers": (
         ValueError,
-        r"as int32\[3, 5\] has, got float32\[3, 5, 2\]\. .* mask .* `mask\.sum\(-1\)`",
+        r"as many as int32\[3, 5\] has, got float32\[3, 5, 2\]\. .* mask .* "
+        r"`mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), jnp.int32)),
     ),
     "a_mask_beside_lengths": (
@@ -1117,17 +1120,18 @@ REFUSED = {
     ),
     "inputs_without_depth": (
         ValueError,
-        r"as int64\[3\] has, got float32\[3, 5\]\. Without a depth axis, give `in",
+        r"as many as int64\[3\] has, got float32\[3, 5\]\. Without a depth axis, give "
+        r"`in",
         lambda make: make("RNN", GRUCell(UNITS))(X[..., 0], [5, 2, 1]),
     ),
     "lengths_along_other_axes": (
         ValueError,
-        r"RNN: `sequence_length` must have rows along the axes \[1, 3\], got int64",
+        r"RNN: `sequence_length` must have the batch axes \[1, 3\], got int64",
         lambda make: make("RNN", GRUCell(3))(X[None], [[1], [2], [3]]),
     ),
     "a_state_along_other_axes": (
         ValueError,
-        r"RNN: `initial_state` must have rows along the axes \[1, 3\], got float32\[3,",
+        r"RNN: `initial_state` must have the batch axes \[1, 3\], got float32\[3,",
         lambda make: make("RNN", GRUCell(3))(
             X[None], initial_state=jnp.zeros((3, 1, 3), X.dtype)
         ),
@@ -1144,17 +1148,17 @@ REFUSED = {
     ),
     "weights_that_are_missing": (
         ValueError,
-        r"set_cells: `params\['gru_cell'\].*must be as the module's, .*, got None",
+        r"set_cells: `params\['gru_cell'\].*must match the module's, .*, got None",
         lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(3).bind({})),
     ),
     "variables_of_another_module": (
         ValueError,
-        "cells_of: `variables` must have params gru_cell, as the module, got foo",
+        "cells_of: `variables` must have the params gru_cell of the module, got foo",
         lambda make: jaxrnn.linen.RNN(GRUCell(3)).cells_of({"params": {"foo": 1}}),
     ),
     "one_length_for_all": (
         ValueError,
-        r"RNN: `inputs` must be .* with 0 axes of rows, as int64\[\] has, got",
+        r"RNN: `inputs` must be .* with 0 batch axes, as many as int64\[\] has, got",
         lambda make: make("RNN", GRUCell(UNITS))(X, 3),
     ),
     "a_cell_without_its_weights": (

@@ -196,7 +196,7 @@ def test_rows_over_devices(kind, strategy):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     if kind == "shard_map":
         # Each device has two rows, with random numbers and weights in the loss that
-        # differ from those of the whole batch.
+        # differ from the whole batch.
         outs = lambda s: jax.shard_map(
             lambda p, x, n: run(cell, p, x, None, n, s)[0],
             mesh=mesh,
@@ -470,10 +470,10 @@ REFUSALS = {
     "chunk_bool": (TypeError, "`chunk` must be an integer, got True", lambda: Recompute(True)),
     "branches": (ValueError, "Nested: `branches` must be at least 2, got 1", lambda: Nested(1)),
     "of": (TypeError, "Offload: `of` must be a strategy, got 3", lambda: Offload(3)),
-    "residuals": (ValueError, "CheckpointPlan: `save_residuals` must have `on_host` as well, got on_host=False", lambda: CheckpointPlan((4,), save_residuals=True)),
+    "residuals": (ValueError, "CheckpointPlan: `save_residuals` must be used with `on_host=True`, got on_host=False", lambda: CheckpointPlan((4,), save_residuals=True)),
     "chunks_above": (ValueError, "Offload: `chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
-    "class": (TypeError, r"got the class Recompute. Make one: Recompute\(\)", lambda: resolve(Recompute)),
+    "class": (TypeError, r"got the class Recompute. Create one: Recompute\(\)", lambda: resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
     "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: resolve(True, "banana")),
     "no_steps": (ValueError, "Recompute.plan: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),

@@ -176,7 +176,7 @@ def test_a_docstring_need_not_repeat_the_fields_of_a_base_class():
         "num_units: As many as wanted.",
         "activation: None for tanh, the name of a Keras activation, or a function",
         "reuse: Accepted for compatibility with TensorFlow; not used.",
-        "name: The name of the step in profiles; by default that of the class.",
+        "name: The name of the step in profiles; by default the name of the class.",
         "dtype: The required dtype of parameters and inputs; None for any.",
         "scale: A number.",
     ]

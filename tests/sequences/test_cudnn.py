@@ -689,12 +689,12 @@ REFUSED = {
     "activation": (
         BasicLSTMCell(3, activation="relu"),
         {},
-        "it runs plain LSTMs with tanh: the activation of this one is relu",
+        "it runs plain LSTMs with tanh: this cell uses relu",
     ),
     "function": (
         LSTMCell(3, activation=swish_like),
         {},
-        "it runs plain LSTMs with tanh: the activation of this one is swish_like",
+        "it runs plain LSTMs with tanh: this cell uses swish_like",
     ),
     "peepholes": (
         LSTMCell(3, use_peepholes=True),

@@ -28,7 +28,7 @@ DECLINED = {
     ),
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(
-        ("lru", "min_gru", "mlstm", "rg_lru"), "no product reads the state"
+        ("lru", "min_gru", "mlstm", "rg_lru"), "no matrix product uses the state"
     ),
 }
 
@@ -92,7 +92,7 @@ def test_xlas_loop_runs_what_libraries_do_not(name):
     assert run(LSTMCell(3), name, batch=0)[0].shape == (0, 3, 3)
 
 
-# Which cells are those of libraries.
+# Cells that libraries also have.
 
 
 def test_cells_of_the_native_loops():

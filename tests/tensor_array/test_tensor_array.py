@@ -165,7 +165,7 @@ def test_elements_may_differ_in_shape_if_none_is_inferred():
     assert ta.read(1).shape == (3,)
     assert ta.concat().shape == (5,)
     assert jax.jit(lambda ta: ta.concat())(ta).shape == (5,)
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         ta.stack()
 
 
@@ -236,13 +236,13 @@ REFUSALS = [
     (lambda: array().write(0, None), ValueError, "`value` must be an array: None"),
     (lambda: array().write(0, 1j), TypeError, "must be float32, got complex"),
     (lambda: TensorArray(jax.random.key(0).dtype, 3), TypeError, "must name a dtype"),
-    (lambda: array(2.0), TypeError, "`size` must be of integers, got 2.0"),
+    (lambda: array(2.0), TypeError, "`size` must hold integers, got 2.0"),
     (lambda: array([2]), ValueError, "`size` must have rank 0"),
     (lambda: TensorArray("f33", 1), TypeError, "`dtype` must name a dtype"),
     (lambda: array(flow=ones()), ValueError, "`flow` must be None"),
     (lambda: array(handle=3), ValueError, "`handle` must be None, got 3"),
     (lambda: array().read(0), ValueError, "read: the shape of the elements must be"),
-    (lambda: array().stack(), ValueError, r"`ta = ta\.write.*give `element_shape`"),
+    (lambda: array().stack(), ValueError, r"`ta = ta\.write.*pass `element_shape`"),
     (lambda: np.asarray(array()), TypeError, r"must be stacked to be an array"),
     (lambda: array().write(3, ones()), IndexError, r"must be in \[0, 3\), got 3"),
     (lambda: array().write(-1, ones()), ValueError, r"must be in \[0, 3\), got -1"),
@@ -256,20 +256,20 @@ REFUSALS = [
     (lambda: array(element_shape=[2]).write(0, 1.0), ValueError, r"shape \[2\], got \[\]"),
     (lambda: array(element_shape=[None, 2]).write(0, ones(2)), ValueError, "None, 2"),
     (lambda: array().write(0, jnp.ones(2, I32)), TypeError, "must be float32, got int32"),
-    (lambda: array().write(0.5, 1.0), TypeError, "`index` must be of integers"),
+    (lambda: array().write(0.5, 1.0), TypeError, "`index` must hold integers"),
     (lambda: array().write([0], 1.0), ValueError, "`index` must have rank 0"),
-    (lambda: array().unstack(rows(2)), ValueError, "as there are elements, 3, got 2"),
+    (lambda: array().unstack(rows(2)), ValueError, "must be the number of elements, 3, got 2"),
     (lambda: array().unstack(1.0), ValueError, "must have rows, got"),
     (lambda: array().scatter([0], rows(2)), ValueError, "one row for each of 1 indices"),
     (lambda: array().split(rows(4), [1, 2, 2]), ValueError, "must add up to the rows"),
-    (lambda: array().split(rows(4), [2, 2]), ValueError, "as there are elements, 3"),
-    (lambda: array().write(0, 1.0).concat(), ValueError, "got scalars. Use `stack`"),
+    (lambda: array().split(rows(4), [2, 2]), ValueError, "must be the number of elements, 3"),
+    (lambda: array().write(0, 1.0).concat(), ValueError, "`concat` cannot join scalars. Use `stack`"),
     (lambda: array(2, infer_shape=False).write(0, ones(2, 3)).write(1, ones(2)).concat(), ValueError, r"\[2, 3\] at 0 and float32\[2\] at 1"),
     (lambda: array().grad("loss"), NotImplementedError, r"jax\.grad"),
     (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),
     (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must be the capacity"),
     (lambda: jax.jit(lambda i: array(2, infer_shape=False).write(i, 1.0))(0), TypeError, "indices must be known"),
-    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "must be known shapes"),
+    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "must be known sizes"),
     (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "must be static"),
 ]  # fmt: skip
 

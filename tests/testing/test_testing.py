@@ -227,7 +227,7 @@ def test_elsewhere_the_logger_reports_the_law(capsys, caplog):
 
 
 def test_what_is_no_cell_is_refused():
-    with pytest.raises(TypeError, match="Give it unbound"):
+    with pytest.raises(TypeError, match="Pass it unbound"):
         check_cell(cell_of(good).bind({}), STEP)
     with pytest.raises(TypeError, match="got the class GRUCell"):
         check_cell(jaxrnn.GRUCell, STEP)
@@ -239,7 +239,7 @@ LSTM = jaxrnn.LSTMCell(2)
 REFUSED = {
     "numbers_for_inputs": (
         TypeError,
-        r"`inputs\[0\]` must be an array .*, got 4\. `jax\.ShapeDtypeStruct\(",
+        r"`inputs\[0\]` must be an array .*, got 4\. Example: `jax\.ShapeDtypeStruct\(",
         {"inputs": (4, 3)},
     ),
     "no_dtype": (TypeError, "`dtype` must name a dtype, got 'zz'", {"dtype": "zz"}),
@@ -251,7 +251,7 @@ REFUSED = {
     ),
     "numbers_for_a_state": (
         TypeError,
-        r"`state\.c` must be an array, got 3\. `cell\.zero_state` makes one",
+        r"`state\.c` must be an array, got 3\. `cell\.zero_state` creates one",
         {"state": jaxrnn.LSTMStateTuple(3, 3)},
     ),
     "a_state_of_other_rows": (

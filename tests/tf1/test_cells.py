@@ -49,7 +49,7 @@ def test_refuses_as_tensorflow(error):
     if wanted is None:
         replay.attempt(error, replay.bound_cells(error))
         return
-    # jaxrnn's own words, not those of something that fails further down.
+    # jaxrnn's own message, not an error from further down.
     refusal = pytest.raises(
         getattr(builtins, wanted), match=r"must|needs|only supports"
     )

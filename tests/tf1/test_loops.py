@@ -74,7 +74,7 @@ def refuses(case, *, jit):
     wanted = case["ours"]["raises"] if case["ours"] else tensorflows
     refusal = contextlib.nullcontext()
     if wanted is not None:
-        # jaxrnn's own words, not those of something that fails further down.
+        # jaxrnn's own message, not an error from further down.
         words = r"must|needs|only supports|there are no"
         refusal = pytest.raises(getattr(builtins, wanted), match=words)
     with refusal:

@@ -179,7 +179,7 @@ def test_packs_give_what_rows_give_and_sequences_stay_apart(name, swap_memory):
 
     @jax.jit
     def by_sequence(inputs):
-        """Results, and gradients with those of the inputs unpacked."""
+        """Results and gradients; the gradients of the inputs are unpacked."""
         pair = differentiated(of_packs, params, state, inputs)
         results, (d_params, d_state, d_inputs) = pair
         return results, (d_params, d_state, packed.unpack(d_inputs))
@@ -301,18 +301,18 @@ REFUSALS = {
     ),
     "no_past": (
         ValueError,
-        "`width` must be at least 2, got 1. A cell alone is given the inputs of one",
+        "`width` must be at least 2, got 1. A cell without a wrapper receives one",
         lambda: TemporalConvWrapper(GRU, 3, 1),
     ),
     "other_depth": (
         ValueError,
-        r"`inputs` must be \[batch, 3\], as `depth` says, got float32\[2, 5\]. Make "
+        r"`inputs` must be \[batch, 3\] to fit `depth`, got float32\[2, 5\]. Create "
         "the wrapper with depth=5",
         lambda: apply(np.ones((2, 5), np.float32)),
     ),
     "other_depth_at_first": (
         ValueError,
-        r"`inputs` must be \[batch, 2\], as `depth` says, got float32\[2, 3\]",
+        r"`inputs` must be \[batch, 2\] to fit `depth`, got float32\[2, 3\]",
         lambda: PastInputsWrapper(GRU, 2).init(KEY, STEP),
     ),
     "one_array": (
