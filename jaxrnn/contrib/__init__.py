@@ -1,32 +1,35 @@
-"""TensorFlow's contrib: cells of `tf.contrib.rnn`, attention and decoders of seq2seq.
+"""Cells of `tf.contrib.rnn`; attention, decoders and losses of `tf.contrib.seq2seq`.
 
-A cell has the constructor of TensorFlow's and the names of its variables, so that
-scripts port line by line and old checkpoints drop in.
+Each cell has the constructor and the variable names of the TensorFlow cell, so scripts
+port line by line and old checkpoints load unchanged.
 
 Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `ConvLSTMCell`, `Conv1DLSTMCell`,
 `Conv2DLSTMCell`, `Conv3DLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
 `GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`,
 `IntersectionRNNCell`, `LSTMBlockCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`,
-`MinimalRNNCell`, `NASCell`, `NTMCell` (`NTMControllerState`), `PhasedLSTMCell`,
+`MinimalRNNCell`, `NASCell`, `NTMCell` (state `NTMControllerState`), `PhasedLSTMCell`,
 `SRUCell`, `TimeFreqLSTMCell`, `UGRNNCell`, `WeightNormLSTMCell`.
 
 Wrappers: `AttentionCellWrapper`, `EmbeddingWrapper`, `HighwayWrapper`,
 `InputProjectionWrapper`, `OutputProjectionWrapper`.
 
-Fused cells, which take whole sequences (all `FusedRNNCell`): `FusedRNNCellAdaptor`,
-`LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
+Fused cells, which run whole sequences (subclasses of `FusedRNNCell`):
+`FusedRNNCellAdaptor`, `LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
 
-Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
-`BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
-`LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
+Attention: `AttentionWrapper` (state `AttentionWrapperState`) uses one or several
+mechanisms: `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
+`LuongMonotonicAttention`, all subclasses of `AttentionMechanism`. Functions: `hardmax`,
+`monotonic_attention`.
 
-Decoders: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
-`BasicDecoderOutput`, feeds its cell by a `Helper`: for training `TrainingHelper`,
-`ScheduledEmbeddingTrainingHelper` or `ScheduledOutputTrainingHelper`; for inference
-`GreedyEmbeddingHelper`, `SampleEmbeddingHelper`, `InferenceHelper` or `CustomHelper`. A
-`BeamSearchDecoder` starts from a state that `tile_batch` repeated; its state is a
-`BeamSearchDecoderState`, it emits `BeamSearchDecoderOutput`, out of which `gather_tree`
-makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is the loss.
+Decoders: `dynamic_decode` runs a `Decoder`. A `BasicDecoder` emits `BasicDecoderOutput`
+and gets the inputs of its cell from a `Helper`. The helpers for training are
+`TrainingHelper`, `ScheduledEmbeddingTrainingHelper` and
+`ScheduledOutputTrainingHelper`. The helpers for inference are `GreedyEmbeddingHelper`,
+`SampleEmbeddingHelper`, `InferenceHelper` and `CustomHelper`. A `BeamSearchDecoder`
+starts from a state that `tile_batch` repeated for the beams. Its state is a
+`BeamSearchDecoderState`, and it emits `BeamSearchDecoderOutput`. `gather_tree` builds
+the sequences in `FinalBeamSearchDecoderOutput` from the emitted ids. `sequence_loss`
+computes the loss.
 """
 
 import typing as _typing
@@ -126,9 +129,9 @@ from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 
 _set_public_module(globals())
 
-_CORE = "Its names are those of `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
+_CORE = "The core API is in `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _HERE = "All names are in this module itself."
-_LEGACY = "A few lines replace it: see the guide to contrib, `legacy_seq2seq`."
+_LEGACY = "A few lines replace it; see `legacy_seq2seq` in the guide to contrib."
 _HINTS = {
     "rnn": _HERE,
     "seq2seq": _HERE,
@@ -136,7 +139,7 @@ _HINTS = {
     "rnn_cell": _CORE,
     "CompiledWrapper": "`jax.jit` compiles any cell and any driver.",
     "GRUBlockCell": "`GRUBlockCellV2` has the same equations.",
-    "LSTMBlockWrapper": "`FusedRNNCell` is the base class of cells over sequences.",
+    "LSTMBlockWrapper": "`FusedRNNCell` is the base class of fused cells.",
 }
 _HINTS |= dict.fromkeys(
     """
@@ -149,10 +152,10 @@ _HINTS |= dict.fromkeys(
 )
 
 
-if not _typing.TYPE_CHECKING:  # Type checkers report names that do not exist.
+if not _typing.TYPE_CHECKING:  # Hidden, so that type checkers report missing names.
 
     def __getattr__(name: str) -> _typing.NoReturn:
-        """Says where a name of `tf.contrib` is that is no name of this module."""
+        """Raises an error that says where to find a name of `tf.contrib`."""
         import jaxrnn
 
         core = {name: f"It is `jaxrnn.{name}`." for name in jaxrnn.__all__}

@@ -1,4 +1,4 @@
-"""A cell that attends over its last outputs."""
+"""A wrapper that attends to its own last outputs."""
 
 import dataclasses
 from typing import Any
@@ -21,7 +21,7 @@ from ._fields import linear_specs
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionCellWrapper(ParamsWrapper):
-    """Attention of a cell over the last L outputs of the whole.
+    """Adds attention over the wrapper's last L outputs to a cell.
 
         y, s'   = cell([x, a] kernel + bias, s)
         score_l = sum(attn_v * tanh(m_l attn_w + q)), with
@@ -30,7 +30,7 @@ class AttentionCellWrapper(ParamsWrapper):
         output  = [y, a'] attn_output_projection/kernel + attn_output_projection/bias
         m'      = m_2, ..., m_L, output
 
-    `[s']` are all parts of the cell's new state, side by side; m starts with zeros,
+    `[s']` is the concatenation of all parts of the cell's new state. m starts as zeros,
     which take part in the softmax.
 
     Shapes, for input size `I`, `A = attn_size`, `V = attn_vec_size`, `N = input_size`,
@@ -38,21 +38,21 @@ class AttentionCellWrapper(ParamsWrapper):
     `[batch, I]`; output `[batch, A]`; state `(s, a, m)` with a `[batch, A]` and m
     `[batch, L A]`; `kernel` `[I + A, N]`, `bias` `[N]`; under `attention`: `attn_w`
     `[1, 1, A, V]`, `attn_v` `[V]`, `kernel` `[S, V]`, `bias` `[V]`; under
-    `attn_output_projection`: `kernel` `[H + A, A]`, `bias` `[A]`. The wrapped cell's
-    parameters are under its scope, such as `lstm_cell`.
+    `attn_output_projection`: `kernel` `[H + A, A]`, `bias` `[A]`. The parameters of
+    the wrapped cell are stored under its scope, e.g. `lstm_cell`.
 
     Attributes:
         attn_length: `L`.
         attn_size: `A`; None for the cell's output size.
         attn_vec_size: `V`; None for `attn_size`.
         input_size: `N`; None for the size of the inputs.
-        state_is_tuple: False for a state `[batch, S + A + L A]` that holds all parts;
-            that of the cell must then be one vector.
+        state_is_tuple: False for a state `[batch, S + A + L A]` that concatenates all
+            parts; the cell's state must then be one vector.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
-        ValueError: If a size is not positive, a part of the cell's state or its output
-            is not a vector, or a nested state cannot be one vector.
+        TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
+        ValueError: If a size is not positive, the cell's output or a part of its state
+            is not a vector, or a nested state cannot be concatenated.
 
     Source: arXiv:1601.06733; `tf.contrib.rnn.AttentionCellWrapper`.
     """
@@ -66,7 +66,7 @@ class AttentionCellWrapper(ParamsWrapper):
 
     @property
     def output_size(self) -> int:
-        """`A`."""
+        """The size of the output, `A`."""
         return self._sizes[2]
 
     def __post_init__(self) -> None:
@@ -80,12 +80,12 @@ class AttentionCellWrapper(ParamsWrapper):
         if not is_flat or not (self.state_is_tuple or is_leaf):
             raise ValueError(
                 f"{name}: `state_is_tuple=False` needs a `cell` whose state is one "
-                f"vector, True one of vectors, got the state_size {size}."
+                f"vector, and True a nest of vectors, got the state_size {size}."
             )
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
-        """H, S, A, V and L."""
+        """The sizes H, S, A, V and L."""
         out = vector_size("", self.cell.output_size)
         state = sum(shape[0] for shape in size_shapes(self.cell.state_size))
         size = self.attn_size or out
@@ -99,17 +99,17 @@ class AttentionCellWrapper(ParamsWrapper):
         return sizes if self.state_is_tuple else sum(sizes)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """Zeros, but for the part of a cell that has other ones."""
+        """Zeros, and the zero state of the wrapped cell for its part."""
         zero = RNNCell.zero_state(self, batch_size, dtype)
         if not self.state_is_tuple:
             return zero
         return self.cell.zero_state(batch_size, dtype), *zero[1:]
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The three products, and what scores the memory."""
+        """Specs of the three products and of the scores."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth
-        # Of a convolution, so its fans are the two last sizes.
+        # The kernel of a convolution, so the fans are the last two sizes.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
             **linear_specs(depth + size, joined),
@@ -122,10 +122,10 @@ class AttentionCellWrapper(ParamsWrapper):
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+        """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not floating, or not of rank 2.
+            ValueError: If `inputs` are not floating, or do not have rank 2.
             TypeError: If `key` is not a random key.
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
@@ -136,12 +136,12 @@ class AttentionCellWrapper(ParamsWrapper):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If the state, or a parameter, is not what the cell and the
-                inputs require.
-            TypeError: If a dtype is not.
+            ValueError: If the state or a parameter does not fit the cell and the
+                inputs.
+            TypeError: If a dtype does not fit them.
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
         own, inner = self._checked(params, inputs, key)
@@ -163,14 +163,14 @@ class AttentionCellWrapper(ParamsWrapper):
         if not self.state_is_tuple:
             state = check_state(name, state, self.state_size, batch)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
-        what, fix = "(cell state, context, memory)", "`zero_state` makes one."
+        what, fix = "(cell state, context, memory)", "`zero_state` creates one."
         check_entries(name, "state", state, 3, what, fix)
         cell_state, context, memory = state
         parts = check_state(name, (context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)
 
     def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
-        """The context `[batch, A]` for the parts of a state."""
+        """The context `[batch, A]` for a query, the parts of the cell's state."""
         features = dot(memory, params["attn_w"][0, 0], memory.dtype)
         hidden = jnp.tanh(features + affine(params, query, memory.dtype)[:, None])
         scores = jnp.sum(params["attn_v"][None, None] * hidden, axis=-1)

@@ -1,4 +1,4 @@
-"""What the LSTMs of contrib share: projections, layer normalization, shards."""
+"""Base classes of contrib's LSTMs: projections, layer normalization, shards."""
 
 import dataclasses
 from typing import Any
@@ -17,10 +17,10 @@ from .._cells.states import LSTMFamily, add_peephole
 
 
 class ContribLSTM(LSTMFamily):
-    """An LSTM that is not the plain one of the libraries, with a projection or without.
+    """The base class of contrib's LSTMs, with an optional projection.
 
     Attributes:
-        num_proj: `P`, positive, or None for no projection.
+        num_proj: `P`, positive; None for no projection.
     """
 
     num_units: int
@@ -34,23 +34,23 @@ class ContribLSTM(LSTMFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_numbers(self, "cell_clip", "proj_clip", low=0)
-        set_counts(self, "num_proj", fix="Leave it out for no projection.")
+        set_counts(self, "num_proj", fix="Omit it for no projection.")
 
     @property
     def sizes(self) -> LSTMStateTuple:
-        """`num_units`, and `num_proj` if there is a projection."""
+        """`num_units` for c; `num_proj`, if given, or `num_units` for h."""
         h = self.num_units if self.num_proj is None else self.num_proj
         return LSTMStateTuple(self.num_units, h)
 
     def with_projection(self, gates: Stage) -> tuple[Stage, ...]:
-        """The stages: the gates; then the projection, if any, at "projection"."""
+        """The stages: the gates, then the projection, if any, under "projection"."""
         if self.num_proj is None:
             return (gates,)
         (c, h), make = self.sizes, self.kernel_initializer
         return gates, Stage(self._project, c, h, make, None, "projection", False, 1)
 
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
-        """What the update of the gates returns; without a projection m is h'."""
+        """The result of the gates' update; without a projection, m is h'."""
         m = m.astype(state.h.dtype)
         return self.leave(c, m) if self.num_proj is None else (m, (c, state))
 
@@ -60,13 +60,13 @@ class ContribLSTM(LSTMFamily):
 
 
 class LayerNormedLSTM(ContribLSTM):
-    """An LSTM that normalizes each gate apart, and c', if `layer_norm` is True.
+    """An LSTM with optional layer normalization of each gate and of c'.
 
-    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`.
-    With them the product has no bias, even if one is stored.
+    With `layer_norm`, `gamma` and `beta` `[num_units]` are stored under a scope for
+    each gate and under `state`. The product then has no bias, even if one is stored.
 
     Attributes:
-        layer_norm: Whether there is layer normalization.
+        layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
         norm_shift: The initial `beta`.
     """
@@ -87,14 +87,14 @@ class LayerNormedLSTM(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The product of all gates; then the projection, if any."""
+        """One product for all gates, then the projection, if any."""
         (c, h), count = self.sizes, len(self.gate_scopes)
         kernel = self.kernel_initializer
         gates = Stage(self._gates, h, count * c, kernel, zeros, blocks=count)
         return self.with_projection(gates)
 
     def elementwise_specs(self) -> dict[str, Any]:
-        """The peepholes, and `gamma` and `beta` of each normalization, if any."""
+        """Specs of the peepholes, and of each normalization's `gamma` and `beta`."""
         spec = lambda make: ParamSpec((self.num_units,), make)
         pair = {"gamma": constant(self.norm_gain), "beta": constant(self.norm_shift)}
         peepholes = self.peepholes if self.use_peepholes else ()
@@ -103,7 +103,7 @@ class LayerNormedLSTM(ContribLSTM):
         return specs | dict.fromkeys(scopes, jax.tree.map(spec, pair))
 
     def normalized_gates(self, params: Params, z: Array) -> list[Array]:
-        """The blocks of z, each through its normalization, if any."""
+        """The blocks of z, each normalized if `layer_norm` is True."""
         blocks = jnp.split(z, len(self.gate_scopes), axis=-1)
         pairs = zip(self.gate_scopes, blocks, strict=True)
         return [self.normalized(params, *pair) for pair in pairs]
@@ -111,7 +111,7 @@ class LayerNormedLSTM(ContribLSTM):
     def normalized_memory(
         self, params: Params, peephole: str, o: Array, c: Array
     ) -> tuple[Array, Array]:
-        """`(c', m)` for the output gate o and the c' before its normalization."""
+        """Computes `(c', m)` from block o and from c' before normalization."""
         c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
         o = jax.nn.sigmoid(add_peephole(params, peephole, o, c))
         return c, o * self.activation(c)
@@ -119,8 +119,8 @@ class LayerNormedLSTM(ContribLSTM):
     def normalized(self, params: Params, scope: str, x: Array) -> Array:
         """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
 
-        Epsilon is 1e-12, or 1e-3 in float16; the arithmetic is in at least float32.
-        Without `layer_norm` x is returned.
+        Epsilon is 1e-12, or 1e-3 in float16. The result is computed in at least
+        float32. Without `layer_norm`, x is returned unchanged.
 
         Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
         """
@@ -137,7 +137,7 @@ class LayerNormedLSTM(ContribLSTM):
 
 
 def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
-    """The `LSTMCell` with the fields that the cell has, too, but for those given."""
+    """An `LSTMCell` with `fields`, and with the other fields that `cell` has too."""
     names = {field.name for field in dataclasses.fields(LSTMCell)}
     common = {name: getattr(cell, name) for name in names if hasattr(cell, name)}
     return LSTMCell(**common | fields)
@@ -146,15 +146,15 @@ def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
 def shard_specs(
     cell: Any, name: str, rows: int, columns: int, shards: int
 ) -> dict[str, Any]:
-    """The specs of a kernel whose rows are in several variables, `<name>_0` and so on.
+    """Specs of a kernel whose rows are split into variables `<name>_0`, `<name>_1`, ...
 
     Raises:
         ValueError: If there are fewer rows than shards.
     """
     if shards > rows:
         raise ValueError(
-            f"{type(cell).__name__}: `{name}` of {rows} rows must be stored in at most "
-            f"as many shards, got {shards}. Use fewer."
+            f"{type(cell).__name__}: `{name}` with {rows} rows must be stored in at "
+            f"most that many shards, got {shards}. Use fewer shards."
         )
     make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]
@@ -162,5 +162,5 @@ def shard_specs(
 
 
 def joined(params: Params, name: str, shards: int) -> Array:
-    """The kernel `name`, from its shards."""
+    """The kernel `name`, concatenated from its shards."""
     return jnp.concatenate([params[f"{name}_{i}"] for i in range(shards)])

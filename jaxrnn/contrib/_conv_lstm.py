@@ -1,4 +1,4 @@
-"""LSTMs over images and other grids: convolutions in place of products."""
+"""LSTMs over images and other grids, with convolutions instead of products."""
 
 import dataclasses
 import itertools
@@ -22,22 +22,22 @@ from .._cells.step_checks import check_floating, check_one_dtype
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class _ConvLSTM(CommonFields, SpecsCell):
-    """What the four classes share. Three of them take these fields by name alone.
+    """The base class of the four cells; three of them have keyword-only fields.
 
     Attributes:
         conv_ndims: The number of axes of the grid, 1, 2 or 3.
-        input_shape: `(*G, I)`, the shape of one row of the inputs.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
         output_channels: `C`.
-        kernel_shape: The shape of the kernel's window, as many entries as axes.
-        use_bias: Whether there are `biases`.
-        skip_connection: Whether the output is h followed by the inputs.
-        forget_bias: Added to f at each step; not part of the stored biases.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is drawn by Glorot uniform, and biases are zeros.
+            is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
         ValueError: If `input_shape` or `kernel_shape` does not fit `conv_ndims`, or
             `dtype` is not floating.
     """
@@ -53,7 +53,7 @@ class _ConvLSTM(CommonFields, SpecsCell):
     name: str | None = None
     dtype: DType | None = None
 
-    feature_axes = None  # Inputs are grids.
+    feature_axes = None  # Inputs are grids, not vectors.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,37 +63,37 @@ class _ConvLSTM(CommonFields, SpecsCell):
         self._set_sizes("kernel_shape", as_count, channels=0)
 
     def _set_sizes(self, field: str, check: Any, channels: int) -> None:
-        """Checks the size of each axis, and of the channels, and stores a tuple."""
+        """Checks the sizes of the axes and the channels, and stores them as a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
         try:
             named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
         except TypeError:
             raise TypeError(
                 f"{caller}: `{field}` must be a list of integers, got "
-                f"{describe(value)}. So is one axis: `kernel_shape=[3]`."
+                f"{describe(value)}. One axis needs a list too: `kernel_shape=[3]`."
             ) from None
         sizes = tuple(check(caller, name, size, fix="") for name, size in named)
         if len(sizes) != (count := self.conv_ndims + channels):
             raise ValueError(
-                f"{caller}: `{field}` must have {count} entries, one an "
-                f"axis{', and the channels' * channels}, got {sizes}."
+                f"{caller}: `{field}` must have {count} entries, one per "
+                f"axis{' and the number of channels' * channels}, got {sizes}."
             )
         set_field(self, **{field: sizes})
 
     @property
     def state_size(self) -> LSTMStateTuple:
-        """Those of c and h, both `TensorShape([*grid, output_channels])`."""
+        """The sizes of c and h, both `TensorShape([*grid, output_channels])`."""
         size = TensorShape([*self.input_shape[:-1], self.output_channels])
         return LSTMStateTuple(size, size)
 
     @property
     def output_size(self) -> TensorShape:
-        """That of h; with a skip connection it has the channels of the inputs too."""
+        """The size of h; a skip connection adds the channels of the inputs."""
         more = self.input_shape[-1] if self.skip_connection else 0
         return TensorShape([*self.input_shape[:-1], self.output_channels + more])
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
-        """The parameters for inputs of `depth` channels."""
+        """Specs of all parameters for inputs with `depth` channels."""
         columns = 4 * self.output_channels
         shape = (*self.kernel_shape, depth + self.output_channels, columns)
         biases = {"biases": ParamSpec((columns,), zeros)} if self.use_bias else {}
@@ -116,13 +116,13 @@ class _ConvLSTM(CommonFields, SpecsCell):
         check_one_dtype(self, inputs, state.h)
 
     def step_inputs(self, inputs: Any) -> Any:
-        """The inputs of a step, checked: grids of `input_shape`."""
+        """Checks that the inputs of a step are grids of `input_shape`; returns them."""
         name, shape = type(self).__name__, ", ".join(map(str, self.input_shape))
         is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
         if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
             is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
             error = TypeError if is_other else ValueError
-            must = f"`inputs` must be [batch, {shape}], by `input_shape`"
+            must = f"`inputs` must be [batch, {shape}] to match `input_shape`"
             raise error(f"{name}: {must}, got {describe(inputs)}.")
         check_floating(name, "inputs", inputs.dtype)
         return jnp.asarray(in_native_order(inputs)) if is_array(inputs) else inputs
@@ -132,9 +132,9 @@ class _ConvLSTM(CommonFields, SpecsCell):
 def _convolve(x: Array, kernel: Array) -> Array:
     """The convolution with stride 1 that keeps the size of the grid.
 
-    On a CPU, where XLA generates slow code for the gradients of a convolution, its
-    derivatives are those of an equal product of patches: training on images of 32 x 32
-    with 8 channels was measured to be 12 times as fast.
+    On CPUs, XLA generates slow code for the gradients of a convolution. There, the
+    derivatives are computed from an equal product of patches instead. Training on
+    32 x 32 images with 8 channels was measured to be 12 times as fast.
 
     Args:
         x: `[batch, *grid, channels]`.
@@ -149,7 +149,7 @@ def _convolve(x: Array, kernel: Array) -> Array:
 @_convolve.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, kernel), (d_x, d_kernel) = primals, tangents
-    # Saves the inputs of each step instead of their patches.
+    # The backward pass stores the inputs of each step instead of their patches.
     product = jax.checkpoint(_for_derivatives)
     return _convolve(x, kernel), product(d_x, kernel) + product(x, d_kernel)
 
@@ -173,7 +173,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     window, grid = kernel.shape[:-2], x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-    # The places of each entry of the window on all axes of the grid.
+    # For each axis of the grid, the slices that the entries of the window read.
     places = (
         [slice(i, i + n) for i in range(m)] for m, n in zip(window, grid, strict=True)
     )
@@ -189,16 +189,16 @@ class ConvLSTMCell(_ConvLSTM):
         c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
         h' = tanh(c') * sigmoid(o)
 
-    The first `*` is a convolution over the grid with stride 1, padded by zeros so that
-    the grid keeps its size. `[x, h]` and the four blocks are of channels.
+    The first `*` is a convolution over the grid with stride 1, padded with zeros so
+    that the grid keeps its size. `[x, h]` and `split` act on the channels.
 
     Shapes, for a grid `G` of 1, 2 or 3 axes, `I` input channels and `C =
-    output_channels`: inputs `[batch, *G, I]`; c and h `[batch, *G, C]`, sizes
+    output_channels`: inputs `[batch, *G, I]`; c and h `[batch, *G, C]`, with sizes
     `TensorShape([*G, C])`; output h, or `[h, x]` with `skip_connection`; `kernel`
     `[*kernel_shape, I + C, 4C]`, blocks i, j, f, o; `biases` `[4C]`.
 
-    contrib puts the output with skip connection, of `C + I` channels, into the state as
-    well, where h has `C`: so it runs for one step alone. Here the state is h.
+    With a skip connection, contrib puts the output with `C + I` channels into the
+    state, where h must have `C`, so it can run only one step. Here, the state keeps h.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
     """
@@ -217,7 +217,7 @@ class ConvLSTMCell(_ConvLSTM):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv1DLSTMCell(_ConvLSTM):
-    """`ConvLSTMCell` over one axis, `input_shape` `(width, channels)`.
+    """`ConvLSTMCell` over one axis, with `input_shape=(width, channels)`.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv1DLSTMCell`.
     """
@@ -228,7 +228,7 @@ class Conv1DLSTMCell(_ConvLSTM):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv2DLSTMCell(_ConvLSTM):
-    """`ConvLSTMCell` over images, `input_shape` `(height, width, channels)`.
+    """`ConvLSTMCell` over images, with `input_shape=(height, width, channels)`.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv2DLSTMCell`.
     """
@@ -239,7 +239,7 @@ class Conv2DLSTMCell(_ConvLSTM):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv3DLSTMCell(_ConvLSTM):
-    """`ConvLSTMCell` over volumes, `input_shape` `(depth, height, width, channels)`.
+    """`ConvLSTMCell` for volumes: `input_shape=(depth, height, width, channels)`.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv3DLSTMCell`.
     """

@@ -1,4 +1,4 @@
-"""The cells of the core under other names, or with their kernels normalized."""
+"""Core cells under other names, and an LSTM with normalized kernels."""
 
 import dataclasses
 from typing import Any, final
@@ -19,24 +19,24 @@ class _OfLSTMCell(ContribLSTM):
     """A cell with the products and updates of an `LSTMCell`."""
 
     library_cell: Any
-    """That cell."""
+    """The `LSTMCell`."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Those of the `LSTMCell`."""
+        """The stages of the `LSTMCell`."""
         return self.library_cell.stages
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, if any."""
+        """Specs of the peepholes, if any."""
         return self.library_cell.elementwise_specs()
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMBlockCell(_OfLSTMCell):
-    """The long short-term memory that was one operation of TensorFlow's.
+    """An LSTM that TensorFlow implements as one operation.
 
-    The equations, shapes and parameters of `LSTMCell` without a projection:
+    It has the equations, shapes and parameters of `LSTMCell` without a projection:
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
@@ -49,9 +49,9 @@ class LSTMBlockCell(_OfLSTMCell):
     `w_f_diag`, `w_o_diag` `[H]`.
 
     Attributes:
-        cell_clip: The bound on c'; None, 0 or a negative number for none. Gradients are
-            those of the clip, which TensorFlow's operation leaves out.
-        use_peephole: Whether the gates read c through the three diagonals.
+        cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for
+            no bound. Gradients take the clip into account, unlike in TensorFlow.
+        use_peephole: Whether the gates read c through three diagonal kernels.
         name: The name of the step in profiles.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
@@ -81,25 +81,26 @@ class LSTMBlockCell(_OfLSTMCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class WeightNormLSTMCell(_OfLSTMCell):
-    """An `LSTMCell` whose kernels have columns of a learned norm.
+    """An `LSTMCell` whose kernel columns have learned norms.
 
-    The kernel is that of an `LSTMCell`, after the rows that multiply x and those that
-    multiply h were normalized apart:
+    The cell applies `LSTMCell` to a kernel in which the rows that multiply x and the
+    rows that multiply h are normalized separately:
 
         kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
 
-    with the norm of each column, `|k| = sqrt(max(sum(k ** 2), 1e-12))`; likewise
-    `projection/kernel` with its own `norm_0`. This is computed once a run.
+    Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` is the norm of each column.
+    `projection/kernel` is normalized in the same way, with its own `norm_0`. The
+    kernels are normalized once per run.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
-    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`. Below `wn_lstm_cell`:
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`. Under `wn_lstm_cell`:
     `kernel` `[I + P, 4H]`, blocks i, j, f, o; `norm_0`, `norm_1` and `bias` `[4H]`;
     `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel` `[H, P]` and
     `projection/norm_0` `[P]`.
 
     Attributes:
-        norm: False for an `LSTMCell` with its kernels as they are.
-        initializer: For kernels, norms and diagonals; None for Glorot uniform.
+        norm: Whether to normalize the kernels; False for a plain `LSTMCell`.
+        initializer: For kernels, norms and peepholes; None for Glorot uniform.
         name: The name of the step in profiles, and of the scope in checkpoints.
 
     Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
@@ -121,7 +122,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
     library_cell = property(core_lstm)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
         (c, h), make = self.sizes, self.kernel_initializer
         specs = self.library_cell.param_specs(depth)
         if self.norm:
@@ -131,7 +132,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
         return {"wn_lstm_cell": specs}
 
     def stage_params(self, params: Params) -> Params:
-        """The kernels, normalized; see `AffineCell.stage_params`."""
+        """Normalizes the kernels; see `AffineCell.stage_params`."""
         params = dict(params["wn_lstm_cell"])
         if not self.norm:
             return params
@@ -146,7 +147,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
 
 def _normalized(kernel: Array, norm: Array) -> Array:
-    """`kernel` with columns of the norms `norm`."""
+    """Scales each column of `kernel` to its norm in `norm`."""
     wide = widened(kernel)
     squares = jnp.sum(wide * wide, axis=0, keepdims=True)
     normal = wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
@@ -156,9 +157,9 @@ def _normalized(kernel: Array, norm: Array) -> Array:
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GRUBlockCellV2(VectorStateCell):
-    """The gated recurrent unit that was one operation of TensorFlow's.
+    """A gated recurrent unit (GRU) that TensorFlow implements as one operation.
 
-    The equations, shapes and parameters of `GRUCell`:
+    It has the equations, shapes and parameters of `GRUCell`:
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = tanh([x, r * h] candidate/kernel + candidate/bias)
@@ -169,13 +170,13 @@ class GRUBlockCellV2(VectorStateCell):
     `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
 
     Attributes:
-        cell_size: The old name of `num_units`; None afterwards.
+        cell_size: The old name of `num_units`; None after construction.
         name: The name of the step in profiles.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If not exactly one of `num_units` and `cell_size` is given, it is
-            negative, or `dtype` is not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If both or neither of `num_units` and `cell_size` are given, if the
+            given number is negative, or if `dtype` is not floating.
 
     Source: arXiv:1406.1078; `tf.contrib.rnn.GRUBlockCellV2`.
     """
@@ -200,5 +201,5 @@ class GRUBlockCellV2(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates; then the candidate, from the reset state."""
+        """The gates, then the candidate from the reset state."""
         return GRUCell(self.num_units).stages

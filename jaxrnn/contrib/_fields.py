@@ -1,4 +1,4 @@
-"""What many files of contrib share: a check, and the parameters of a product."""
+"""Helpers for contrib: a check of functions, and the parameters of a product."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from .._cells.initializers import glorot_uniform, zeros
 
 
 def check_given_functions(caller: str, **functions: Any) -> None:
-    """Raises TypeError unless the arguments of these names are functions, or None."""
+    """Raises TypeError unless each named argument is a function or None."""
     given = {name: value for name, value in functions.items() if value is not None}
     check_functions(caller, **given)
 
 
 def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> dict[str, Any]:
-    """The parameters of a product: a kernel with that initializer, and a bias."""
+    """Specs of a kernel with the initializer `make`, and of a bias of zeros."""
     bias = ParamSpec((columns,), zeros)
     return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

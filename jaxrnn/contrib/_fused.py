@@ -1,4 +1,4 @@
-"""Cells that take whole sequences, time first."""
+"""Cells that run whole sequences, time first."""
 
 import abc
 import dataclasses
@@ -24,10 +24,10 @@ from ._core_cells import LSTMBlockCell
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FusedRNNCell(Hyperparameters, abc.ABC):
-    """The hyper-parameters of a cell that takes whole sequences, time first.
+    """A cell that runs whole sequences, time first: hyperparameters without arrays.
 
-    Like an `RNNCell` it is hashable and holds no arrays; it is bound to its parameters
-    before it is called.
+    Like an `RNNCell`, it is hashable, and you bind it to its parameters before you call
+    it.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -45,18 +45,19 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """New parameters.
+        """Creates parameters.
 
         Args:
             key: A random key.
-            inputs: `[time, batch, depth]`, a nest of such arrays or a list of steps; or
-                their `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
-            dtype: The dtype of the parameters; by default the `dtype` of the cell or,
-                if that is None, of the inputs.
+            inputs: `[time, batch, depth]`, a nest of such arrays or a list of steps.
+                Only shapes and dtypes are read, so `jax.ShapeDtypeStruct`s are
+                accepted.
+            dtype: The dtype of the parameters; by default the cell's `dtype`, or the
+                dtype of the inputs if the cell has none.
 
         Raises:
             TypeError: If `key` is not a random key.
-            ValueError: If `inputs` are one step.
+            ValueError: If `inputs` are a single step.
         """
 
     @abc.abstractmethod
@@ -69,27 +70,27 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
         sequence_length: Lengths | None = None,
         key: Key | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps, a pure function.
+        """Runs all steps; a pure function.
 
         Args:
             params: Parameters as `init` returns them.
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
                 inputs of each step, `[batch, depth]`.
             initial_state: The state before the first step; None for zeros of `dtype`.
-            dtype: The dtype of the zero state and of the outputs; None for that of
+            dtype: The dtype of the zero state and of the outputs; None for the dtype of
                 `initial_state`.
-            sequence_length: `[batch]`, integers, clamped to `[0, time]`. Past its
-                length a row outputs zeros and keeps its state; the inputs there (NaN
-                included) have no effect. None for all steps.
+            sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for all
+                steps. Past its length, a row outputs zeros and keeps its state. Inputs
+                there, even NaN, have no effect.
             key: A random key, for a cell that draws random numbers.
 
         Returns:
-            `(outputs, state)`: `[time, batch, size]`, or a list of steps if the inputs
-            are one; the state after each row's last step.
+            `(outputs, state)`. `outputs` is `[time, batch, size]`, or a list of steps
+            if `inputs` is a list. `state` is the state after each row's last step.
         """
 
     def bind(self, params: Params, key: Key | None = None) -> "BoundFusedCell":
-        """The cell together with its parameters, which is called on sequences.
+        """Binds the cell to its parameters; call the bound cell on sequences.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -103,7 +104,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
-    """A cell with its parameters, and a key, if any: the leaves of this pytree."""
+    """A fused cell with its parameters and optional key: a pytree of these arrays."""
 
     takes_sequences = True
 
@@ -119,17 +120,17 @@ class BoundFusedCell:
         sequence_length: Lengths | None = None,
         scope: str | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps; see `FusedRNNCell.apply`.
+        """Runs all steps; see `FusedRNNCell.apply`.
 
         Args:
-            inputs: As those of `apply`, as the next three.
-            initial_state: The state before the first step.
+            inputs: `[time, batch, depth]`, a nest of such arrays, or a list of steps.
+            initial_state: The state before the first step; None for zeros of `dtype`.
             dtype: The dtype of the zero state and of the outputs.
             sequence_length: `[batch]`, integers; None for all steps.
             scope: The name of the steps in profiles.
 
         Raises:
-            TypeError, ValueError: As `dynamic_rnn`.
+            TypeError, ValueError: See `dynamic_rnn`.
         """
         args = self.params, inputs, initial_state, dtype, sequence_length, self.key
         with jax.named_scope(as_scope(_name(self.cell), scope, "fused_rnn")):
@@ -137,7 +138,7 @@ class BoundFusedCell:
 
 
 class _OverSteps(FusedRNNCell):
-    """A cell of one step over whole sequences."""
+    """The base class of fused cells that run a cell of one step."""
 
     use_dynamic_rnn: bool = True
 
@@ -145,11 +146,11 @@ class _OverSteps(FusedRNNCell):
     """The cell of one step."""
 
     def _as_state(self, state: PyTree) -> PyTree:
-        """A state, given or returned, in the structure that the cell declares."""
+        """An initial state in the structure that the cell declares."""
         return state
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell of one step; see `FusedRNNCell.init`."""
+        """Creates the parameters of the cell of one step; see `FusedRNNCell.init`."""
         return self._step_cell.init(key, _first(self, inputs), dtype)
 
     def apply(
@@ -161,15 +162,15 @@ class _OverSteps(FusedRNNCell):
         sequence_length: Lengths | None = None,
         key: Key | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps; see `FusedRNNCell.apply`.
+        """Runs all steps; see `FusedRNNCell.apply`.
 
         Raises:
-            TypeError: As `dynamic_rnn` or `static_rnn`.
-            ValueError: As `dynamic_rnn` or `static_rnn`.
+            TypeError: See `dynamic_rnn` and `static_rnn`.
+            ValueError: See `dynamic_rnn` and `static_rnn`.
         """
         cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
         lengths, state = sequence_length, self._as_state(initial_state)
-        with error_note(f"{_name(self)}: raised by the driver that runs it."):
+        with error_note(f"{_name(self)}: raised by the driver that runs the cell."):
             if self.use_dynamic_rnn:
                 given = cell, _stacked(self, inputs), lengths, state, dtype
                 outputs, state = dynamic_rnn(*given, time_major=True)
@@ -182,24 +183,25 @@ class _OverSteps(FusedRNNCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMBlockFusedCell(_OverSteps):
-    """The `LSTMBlockCell` over whole sequences, as `dynamic_rnn` runs it.
+    """An `LSTMBlockCell` that `dynamic_rnn` runs over whole sequences.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[time, batch, I]`; outputs
-    `[time, batch, H]`; the state is `LSTMStateTuple` of c and h, `[batch, H]`;
-    parameters as those of `LSTMBlockCell`.
+    `[time, batch, H]`; state an `LSTMStateTuple` of c and h, both `[batch, H]`;
+    parameters as in `LSTMBlockCell`.
 
     Attributes:
         num_units: `H`.
-        forget_bias: Added to the forget gate; not part of the stored bias.
-        cell_clip: The bound on c'; None, 0 or a negative number for none.
-        use_peephole: Whether the gates read c through three diagonals.
+        forget_bias: Added to the forget gate; not stored in the bias.
+        cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for no
+            bound.
+        use_peephole: Whether the gates read c through three diagonal kernels.
         reuse: Accepted for compatibility with TensorFlow; not used.
         dtype: The required dtype of parameters and inputs; None for any.
         name: The name of the steps in profiles.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, or `dtype` not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` is negative, or `dtype` is not floating.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockFusedCell`.
     """
@@ -213,27 +215,28 @@ class LSTMBlockFusedCell(_OverSteps):
     name: str | None = "lstm_fused_cell"
 
     def __post_init__(self) -> None:
-        vars(self).update(vars(self._step_cell))  # The fields, checked.
+        vars(self).update(vars(self._step_cell))  # Copies the checked fields.
 
     _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
 
     def _as_state(self, state: PyTree) -> PyTree:
-        """`(c, h)` as an `LSTMStateTuple`, as TensorFlow takes it."""
+        """Converts a pair `(c, h)` to an `LSTMStateTuple`; TensorFlow accepts both."""
         is_pair = isinstance(state, tuple | list) and len(state) == 2
         return LSTMStateTuple(*state) if is_pair else state
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FusedRNNCellAdaptor(_OverSteps):
-    """Any cell over whole sequences. The parameters are those of the cell.
+    """Runs any cell over whole sequences, with the parameters of the cell.
 
     Attributes:
         cell: The cell of one step.
-        use_dynamic_rnn: True for `dynamic_rnn`, which compiles one step; False for
-            `static_rnn`, which compiles them all and takes a few of them only.
+        use_dynamic_rnn: True to run the cell with `dynamic_rnn`, which compiles one
+            step. False to run it with `static_rnn`, which may put a copy of the cell
+            for each step into the program.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or `use_dynamic_rnn` not a bool.
+        TypeError: If `cell` is not an RNNCell, or `use_dynamic_rnn` is not a bool.
 
     Source: `tf.contrib.rnn.FusedRNNCellAdaptor`.
     """
@@ -250,12 +253,12 @@ class FusedRNNCellAdaptor(_OverSteps):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TimeReversedFusedRNN(FusedRNNCell):
-    """A cell of whole sequences that reads each row from its last step to its first.
+    """Runs a fused cell over each row from its last step to its first.
 
-    A row of length n is read as `x[n-1], ..., x[0]`, and its outputs are returned in
-    the order of the inputs. The parameters are those of the cell. Lists of steps are
-    reversed in the same way; TensorFlow reverses them with their padding, so that the
-    padding is read.
+    The cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are returned in
+    the order of the inputs. The wrapper has the parameters of the cell. Lists of steps
+    are reversed in the same way, whereas TensorFlow reverses them together with their
+    padding and runs the cell on the padding.
 
     Attributes:
         cell: The cell to reverse, a `FusedRNNCell`.
@@ -269,11 +272,11 @@ class TimeReversedFusedRNN(FusedRNNCell):
     cell: FusedRNNCell
 
     def __post_init__(self) -> None:
-        what, fix = "a FusedRNNCell", "`FusedRNNCellAdaptor` makes one of an RNNCell."
+        what, fix = "a FusedRNNCell", "`FusedRNNCellAdaptor` wraps an RNNCell."
         check_instance(_name(self), "cell", self.cell, FusedRNNCell, what, fix)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell, from all steps; see `FusedRNNCell.init`."""
+        """Creates the parameters of the cell; see `FusedRNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
 
     def apply(
@@ -285,11 +288,11 @@ class TimeReversedFusedRNN(FusedRNNCell):
         sequence_length: Lengths | None = None,
         key: Key | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps; see `FusedRNNCell.apply`.
+        """Runs all steps; see `FusedRNNCell.apply`.
 
         Raises:
-            TypeError: As the cell.
-            ValueError: As the cell.
+            TypeError: See `apply` of the cell.
+            ValueError: See `apply` of the cell.
         """
         name = _name(self)
         sequences = as_sequences(name, _stacked(self, inputs), True)
@@ -305,33 +308,33 @@ def _name(cell: FusedRNNCell) -> str:
 
 
 def _stacked(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
-    """Nests of `[time, batch, ...]`, also from a list of steps."""
+    """The inputs as a nest of arrays `[time, batch, ...]`; stacks a list of steps."""
     is_list = isinstance(inputs, list)
     return stacked(as_steps(_name(cell), inputs)) if is_list else inputs
 
 
 def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
-    """The sequences, as a list of steps if the inputs are one."""
+    """The sequences, as a list of steps if `inputs` is a list."""
     return _steps(sequences) if isinstance(inputs, list) else sequences
 
 
 def _steps(sequences: PyTree) -> list[PyTree]:
-    """One nest for each step of a nest of `[time, ...]`."""
+    """Splits a nest of arrays `[time, ...]` into one nest per step."""
     return unstacked(sequences, jax.tree.leaves(sequences)[0].shape[0])
 
 
 def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
-    """The shapes of the first step of inputs.
+    """The first step of a list of inputs, or the shapes of the first step.
 
     Raises:
-        ValueError: If the inputs are those of one step.
+        ValueError: If the inputs are a single step.
     """
     if isinstance(inputs, list):
         return inputs[0]
     for x in jax.tree.leaves(inputs):
         if len(x.shape) < 3:
             raise ValueError(
-                f"{_name(cell)}: `inputs` must be all steps, [time, batch, depth], got "
-                f"{describe(x)}."
+                f"{_name(cell)}: `inputs` must hold all steps, [time, batch, depth], "
+                f"got {describe(x)}."
             )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)

@@ -1,4 +1,4 @@
-"""The grid LSTMs of contrib: in time, and along frequency in one or both directions."""
+"""The grid LSTMs of contrib, which run along frequency in one or both directions."""
 
 import dataclasses
 from typing import Any
@@ -15,9 +15,9 @@ from ._grid_lstm import GridLSTM
 class GridLSTMCell(GridLSTM):
     """Two LSTMs over windows of each step's inputs: one in time, one in frequency.
 
-    Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. With
-    `(c_k, m_k)`, the state in time of each window, and `(d_k, n_k)`, those in
-    frequency, `d_{-1} = n_{-1} = 0`, both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`:
+    Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. Its
+    state is `(c_k, m_k)` in time and `(d_k, n_k)` in frequency, where
+    `d_{-1} = n_{-1} = 0`. Both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`:
 
         i, j, f, o = split(u_k W_f + B_f)
         d_k  = sigmoid(f + forget_bias + p_f) * d_{k-1} + sigmoid(i + p_i) * tanh(j)
@@ -26,25 +26,27 @@ class GridLSTMCell(GridLSTM):
         n_k  = sigmoid(o + p_o) * tanh(d_k)          (o of the first product)
         m'_k = sigmoid(o + p_o) * tanh(c'_k)         (o of the second)
 
-    New c and d are clipped to `[-cell_clip, cell_clip]`. The peepholes p are sums of
-    two diagonals, each LSTM with its own: `p_f` and `p_i` read `d_{k-1}` and `c_k`,
-    `p_o` reads `d_k` and `c'_k`. Coupled gates have no f: the forget gate is 1 minus
-    the input gate. Blocks are independent of each other.
+    New c and d are clipped to `[-cell_clip, cell_clip]`. Each peephole p is the sum of
+    two diagonal products, and each LSTM has its own peepholes. `p_f` and `p_i` read
+    `d_{k-1}` and `c_k`; `p_o` reads `d_k` and `c'_k`. Coupled gates have no f, since
+    the forget gate is 1 minus the input gate. Blocks are independent of each other.
 
-    Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks and `G`
-    gates, 4, or 3 if they are coupled: inputs `[batch, I]`; output `[batch, N * 2H]`,
-    `m'_k, n_k` of each window; state a named tuple of `[batch, H]`,
-    `state_f<window>_b<block>_c` and `..._m`, or one array `[batch, N * 2H]`. For block
-    b: `W_f_<b>_<shard>` and `W_t_<b>_<shard>` `[F + 2H, G * H]` together, `B_f_<b>` and
-    `B_t_<b>` `[G * H]`; `W_<gate>_diag_<lstm><of>_<b>` `[H]` for the gates F, I, O, the
-    LSTMs freq and time, and `f` or `t` for what they multiply: d or c.
+    Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks, and
+    `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output
+    `[batch, N * 2H]`, with `m'_k, n_k` of each window; state a named tuple of arrays
+    `[batch, H]` with the fields `state_f<window>_b<block>_c` and `..._m`, or one array
+    `[batch, N * 2H]`. For block b, the kernels `[F + 2H, G * H]` are stored by rows in
+    the variables `W_f_<b>_<shard>` and `W_t_<b>_<shard>`. The biases `B_f_<b>` and
+    `B_t_<b>` are `[G * H]`. The peepholes `W_<gate>_diag_<lstm><of>_<b>` are `[H]`. The
+    gate is F, I or O; the LSTM is `freq` or `time`; `<of>` is `f` if the peephole
+    multiplies d and `t` if it multiplies c.
 
-    With `state_is_tuple=False` contrib reads the states of the first block in all
-    blocks; here each block reads its own. contrib does not read its `initializer`; here
-    it draws kernels and diagonals.
+    With `state_is_tuple=False`, all blocks in contrib read the states of the first
+    block; here, each block reads its own states. contrib ignores `initializer`; here,
+    it draws kernels and peepholes.
 
     Attributes:
-        state_is_tuple: False for a state that is one array.
+        state_is_tuple: False for a state in one array.
 
     Source: arXiv:1507.01526; Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.GridLSTMCell`.
@@ -60,19 +62,20 @@ class GridLSTMCell(GridLSTM):
 class BidirectionalGridLSTMCell(GridLSTM):
     """Two `GridLSTMCell`s, one from the lowest window up, one from the highest down.
 
-    Each direction has parameters of its own, those of a `GridLSTMCell` under `fwd` and
-    `bwd`. In time both run forward, so the cell needs no later step.
+    Each direction has its own parameters, named as in `GridLSTMCell`, under `fwd` or
+    `bwd`. Both directions run forward in time, so the cell reads no future steps.
 
-    Shapes, as for `GridLSTMCell`: output `[batch, 2 * N * 2H]`, first that of `fwd`,
-    then that of `bwd`, each in the order in which it runs; state a named tuple of
-    `[batch, H]`, `fwd_state_f<window>_b<block>_c` and so on. Windows of `bwd` are
-    counted from the highest.
+    Shapes are as in `GridLSTMCell`, with two exceptions. The output is
+    `[batch, 2 * N * 2H]`: first all windows of `fwd`, then all windows of `bwd`, each
+    in the order in which they run. The state is a named tuple of arrays `[batch, H]`
+    with the fields `fwd_state_f<window>_b<block>_c` and so on. Window 0 of `bwd` is the
+    highest window of a block.
 
-    contrib does not read its `initializer`; here it draws kernels and diagonals.
+    contrib ignores `initializer`; here, it draws kernels and peepholes.
 
     Attributes:
-        backward_slice_offset: How many inputs higher the windows of `bwd` begin, lower
-            if it is negative; outside of the inputs they read zeros.
+        backward_slice_offset: The number of inputs by which the windows of `bwd` are
+            shifted up, or down if it is negative. Beyond the inputs, they read zeros.
 
     Source: Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.BidirectionalGridLSTMCell`.

@@ -1,6 +1,7 @@
-"""What grid LSTMs share: two LSTMs over windows of the inputs.
+"""The base class of grid LSTMs, which run two LSTMs over windows of the inputs.
 
-One runs in time, one along frequency, from each window to the one above it.
+One LSTM runs in time, the other along frequency, from each window to the next higher
+window.
 """
 
 import collections
@@ -30,27 +31,28 @@ _LSTMS = ("freq", "time")
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GridLSTM(CommonFields, SpecsCell):
-    """What both classes share, with the fields that come first in both.
+    """The base class of both grid LSTMs, with the fields that come first in both.
 
     Attributes:
-        use_peepholes: Whether the gates read c and d.
-        share_time_frequency_weights: Whether the LSTM in time has the parameters of
-            that in frequency.
-        cell_clip: The bound on c and d, or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_unit_shards: The number of variables that hold a kernel.
+        use_peepholes: Whether the gates read c and d through diagonal kernels.
+        share_time_frequency_weights: Whether the LSTMs in time and in frequency share
+            their parameters.
+        cell_clip: The bound on the magnitude of c and d; None for no bound.
+        initializer: For kernels and peepholes; None for Glorot uniform.
+        num_unit_shards: The number of variables that store each kernel.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next; required.
-        num_frequency_blocks: A list of the number of windows of each block; required.
-        start_freqindex_list: The first input of each block; None for one block of all
-            inputs.
-        end_freqindex_list: The input before which each block ends.
+        num_frequency_blocks: A list with the number of windows in each block; required.
+        start_freqindex_list: The index of the first input of each block; None for one
+            block of all inputs.
+        end_freqindex_list: The index after the last input of each block; None for one
+            block of all inputs.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
         ValueError: If a required field is missing, the lists do not fit each other or
-            the windows, a number is out of its range, or `dtype` is not floating.
+            the windows, a number is out of range, or `dtype` is not floating.
     """
 
     num_units: int
@@ -69,15 +71,15 @@ class GridLSTM(CommonFields, SpecsCell):
 
     state_is_tuple = True
     scopes: ClassVar[tuple[str, ...]] = ()
-    """The keys of the parameters of each direction; none for one direction."""
+    """The key of each direction's parameters; empty for a single direction."""
     num_windows = property(
         lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
-        doc="The number of windows, of all blocks and directions.",
+        doc="The number of windows in all blocks and directions.",
     )
-    # One of each LSTM of a window. The state has c and m of each window.
+    # Each window outputs m of one LSTM and n of the other; its state holds c and m.
     output_size = property(lambda self: 2 * self.num_units * self.num_windows)
     _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
-    # The LSTMs that have parameters; with shared ones only that in frequency.
+    # The LSTMs with parameters; if they are shared, only the LSTM in frequency.
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
@@ -90,38 +92,38 @@ class GridLSTM(CommonFields, SpecsCell):
         starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
         if not blocks:
             raise ValueError(
-                f"{caller}: `num_frequency_blocks` must be a list of the number of "
-                f"windows of each block, got {blocks}."
+                f"{caller}: `num_frequency_blocks` must be a list with the number of "
+                f"windows in each block, got {blocks}."
             )
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
             raise ValueError(
                 f"{caller}: `end_freqindex_list` and `start_freqindex_list` must have "
                 f"an entry for each of {len(blocks)} blocks, got {ends} and {starts}. "
-                "Only one block of all inputs needs no start and end."
+                "Omit both only for a single block of all inputs."
             )
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
 
     def _set_list(self, field: str, least: int = 0) -> None:
-        """Checks a list of integers, and stores it as a tuple."""
+        """Checks a list of integers and stores it as a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
         what = "a list with an entry for each block"
-        fix = "With one block it is a list of one number."
+        fix = "For one block, pass a list of one number."
         check_instance(caller, field, value, list | tuple | None, what, fix)
         if value is not None:
             counts = tuple(as_count(caller, field, n, least, fix="") for n in value)
             set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
-        """Raises unless `size` inputs hold as many windows as the block has."""
+        """Raises ValueError unless the block has all windows within `size` inputs."""
         found, given = count_windows(size, self), self.num_frequency_blocks[block]
         caller, name = type(self).__name__, f"num_frequency_blocks[{block}]"
         must = f"be {found}, the number of windows in {size} inputs"
         check_equal(caller, name, given, found, must)
 
     def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless the windows of the cell are those of the inputs."""
+        """Raises ValueError unless the cell's windows fit inputs of this depth."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
@@ -132,20 +134,20 @@ class GridLSTM(CommonFields, SpecsCell):
 
     @property
     def state_tuple_type(self) -> type:
-        """The named tuple of the state."""
+        """The named tuple class of the state."""
         prefixes = tuple(f"{scope}_state" for scope in self.scopes) or ("state",)
         name = f"{type(self).__name__.removesuffix('Cell')}StateTuple"
         return state_type(name, prefixes, self.num_frequency_blocks)
 
     @property
     def state_size(self) -> Size:
-        """The size of c and of m of each window."""
+        """The sizes of c and m of each window, or their sum for one array."""
         if not self.state_is_tuple:
             return self.output_size
         return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters; their shapes do not depend on the depth of the inputs."""
+        """Specs of all parameters, whose shapes do not depend on `depth`."""
         count, units, specs = self._gate_count, self.num_units, {}
         rows, shards = self.feature_size + 2 * units, self.num_unit_shards
         diagonal = ParamSpec((units,), self.initializer or glorot_uniform)
@@ -176,7 +178,7 @@ class GridLSTM(CommonFields, SpecsCell):
         return join(outputs), new
 
     def _product(self, params: Params, scope: str | None, block: int) -> Params:
-        """The parameters of a pass, with one kernel and bias for both LSTMs."""
+        """The parameters of a pass, with one kernel and one bias for both LSTMs."""
         params = params[scope] if scope else params
         names = [f"{kind[0]}_{block}" for kind in self._kinds]
         kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
@@ -188,8 +190,8 @@ class GridLSTM(CommonFields, SpecsCell):
         """The passes along frequency, in the order of states and outputs.
 
         Returns:
-            Of each the key of its parameters, None for the top, the number of its
-            block, and the first input of each window.
+            For each pass, a tuple: the key of its parameters, or None for the top
+            level; the number of its block; the first input of each window.
         """
         firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
         counts = zip(firsts, self.num_frequency_blocks, strict=True)
@@ -198,20 +200,20 @@ class GridLSTM(CommonFields, SpecsCell):
         return [(scope, *block) for scope, block in scoped]
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
-        """The windows of a pass, `[batch, feature_size]` each."""
+        """The windows of a pass, each `[batch, feature_size]`."""
         return [inputs[:, start : start + self.feature_size] for start in starts]
 
     def _update(
         self, params: Params, block: int, x: Array, below: tuple, before: tuple
     ) -> tuple[tuple, tuple]:
-        """The new `(c, m)` of a window, in frequency and in time.
+        """The new `(c, m)` of a window in frequency, and its new `(c, m)` in time.
 
         Args:
-            params: Those of the pass.
-            block: The number of its block.
+            params: The parameters of the pass.
+            block: The number of the block.
             x: The window.
-            below: `(c, m)` of the window below, in frequency.
-            before: `(c, m)` of the step before, in time.
+            below: `(c, m)` in frequency from the window below.
+            before: `(c, m)` in time from the previous step.
         """
         operands, dtype = (x, before[1], below[1]), widest_dtype((before, below))
         z = affine(params, operands, dtype)
@@ -226,7 +228,7 @@ class GridLSTM(CommonFields, SpecsCell):
         return (new[0], m[0]), (new[1], m[1])
 
     def _new_c(self, peep: Any, k: int, gates: list[Array], old: tuple) -> Array:
-        """The new c of LSTM k, of the old ones in frequency and in time."""
+        """The new c of LSTM k, from the old c in frequency and in time."""
         i, j, *rest = gates
         i = jax.nn.sigmoid(peep("I", k, i, old))
         if self.couple_input_forget_gates:
@@ -238,8 +240,8 @@ class GridLSTM(CommonFields, SpecsCell):
     def _peep(
         self, params: Params, block: int, gate: str, k: int, z: Array, both: Any
     ) -> Array:
-        """`z` plus what a gate of LSTM k reads of c, in frequency and in time."""
-        start = f"W_{gate}_diag_{self._kinds[-k]}"  # The last one may be the first.
+        """`z` plus the peepholes of a gate of LSTM k, in frequency and in time."""
+        start = f"W_{gate}_diag_{self._kinds[-k]}"  # With shared weights, -1 is freq.
         for of, c in zip("ft", both, strict=True):
             z = add_peephole(params, f"{start}{of}_{block}", z, c)
         return z
@@ -247,15 +249,15 @@ class GridLSTM(CommonFields, SpecsCell):
 
 @functools.cache
 def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
-    """The class of the state, the same for equal arguments.
+    """The class of the state; equal arguments give the same class.
 
     Args:
-        name: Its name.
-        prefixes: That of the fields of each direction.
-        blocks: The number of windows of each block.
+        name: The name of the class.
+        prefixes: The prefix of the field names in each direction.
+        blocks: The number of windows in each block.
 
     Returns:
-        A named tuple with the fields `<prefix>_f<window>_b<block>_c` and `..._m`.
+        A named tuple class with the fields `<prefix>_f<window>_b<block>_c` and `..._m`.
     """
     fields = [
         f"{prefix}_f{window:02}_b{block:02}_{leaf}"
@@ -265,7 +267,7 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
         for leaf in "cm"
     ]
     made: Any = collections.namedtuple(name, fields)
-    # Pickle would look for a class of that name in this module.
+    # By default, pickle would look for a class with this name in this module.
     arguments = name, prefixes, blocks
     made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
     serialized_name = f"{name}_{'_'.join(prefixes)}_{'_'.join(map(str, blocks))}"

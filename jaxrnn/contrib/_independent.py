@@ -1,4 +1,4 @@
-"""Cells in which each unit reads its own state alone."""
+"""Cells in which each unit reads only its own state."""
 
 import dataclasses
 from typing import Any
@@ -15,14 +15,14 @@ from ._contrib_lstm import ContribLSTM
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """U(-1, 1), as contrib initializes every `kernel_u`."""
+    """U(-1, 1), contrib's initializer of every `kernel_u`."""
     return jax.random.uniform(key, shape, dtype, -1, 1)
 
 
 class _IndependentUnits(AffineCell):
-    """A cell with one product, of the inputs, and in each block a weight of the state.
+    """A cell with one product, of the inputs, and a state weight per unit and block.
 
-    The updates read `kernel_u` as a list, with a vector for each block.
+    The updates read `kernel_u` as a list with one vector per block.
     """
 
     num_units: int
@@ -37,15 +37,15 @@ class _IndependentUnits(AffineCell):
         return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=count),)
 
     def elementwise_specs(self) -> dict[str, Any]:
-        """The weights of the state."""
+        """Specs of the weights of the state."""
         return {"kernel_u": [ParamSpec((self.num_units,), _uniform)] * self.blocks}
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel_w`, `kernel_u` and `bias`."""
+        """Specs of `kernel_w`, `kernel_u` and `bias`."""
         return self._specs(depth, "kernel_w", self.blocks, zeros)
 
     def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> dict[str, Any]:
-        """Those of a layer whose bias has that initializer by default."""
+        """Specs of a layer; `bias` is the default initializer of its bias."""
         columns = blocks * self.num_units
         kernel, bias = kernel_and_bias(self, bias=bias)
         return {
@@ -55,7 +55,7 @@ class _IndependentUnits(AffineCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """The parameters under the stage's names."""
+        """The parameters under the names that the stage expects."""
         weights = jnp.split(params["kernel_u"][0], self.blocks)
         return {**params, "kernel": params["kernel_w"], "kernel_u": weights}
 
@@ -109,7 +109,7 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
 
     Attributes:
         kernel_initializer: For both kernels of the inputs; None for Glorot uniform.
-        bias_initializer: For both biases; None for 1 in the gates and 0 in the
+        bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
 
     Source: arXiv:1803.04831 on the units of arXiv:1406.1078;
@@ -127,14 +127,14 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     blocks = 3
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """Those of `gates`, then those of `candidate`."""
+        """Specs of `gates` and `candidate`."""
         return {
             "gates": self._specs(depth, "kernel_w", 2, ones),
             "candidate": self._specs(depth, "kernel", 1, zeros),
         }
 
     def stage_params(self, params: Params) -> Params:
-        """Gates and candidate side by side."""
+        """Concatenates the parameters of the gates and the candidate."""
         gates, candidate = params["gates"], params["candidate"]
         candidate = candidate | {"kernel_w": candidate["kernel"]}
         both = lambda name: jnp.concatenate([gates[name], candidate[name]], axis=-1)
@@ -160,8 +160,8 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
     `[batch, H]`; `kernel_w` `[I, 4H]`, `kernel_u` `[1, 4H]` and `bias` `[4H]`, blocks
-    i, j, f, o. c may be float32 if h and the parameters have 16 bits (pass such an
-    `initial_state`).
+    i, j, f, o. c may be float32 with 16-bit h and parameters; pass an `initial_state`
+    with these dtypes.
 
     Attributes:
         kernel_initializer: For `kernel_w`; None for Glorot uniform.

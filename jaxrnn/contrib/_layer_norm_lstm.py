@@ -1,4 +1,4 @@
-"""LSTMs whose gates and memory are layer-normalized, or may be."""
+"""LSTMs with optional layer normalization of the gates and the memory."""
 
 import dataclasses
 from typing import Any, final
@@ -21,7 +21,7 @@ class _FourGateLSTM(LayerNormedLSTM):
     peepholes = ("w_f_diag", "w_i_diag", "w_o_diag")
 
     def stage_params(self, params: Params) -> Params:
-        """Without a bias that is not used; see `AffineCell.stage_params`."""
+        """Removes the bias if it is unused; see `AffineCell.stage_params`."""
         unused = ("bias",) if self.layer_norm else ()
         return {name: value for name, value in params.items() if name not in unused}
 
@@ -42,8 +42,8 @@ class _FourGateLSTM(LayerNormedLSTM):
 class LayerNormLSTMCell(_FourGateLSTM):
     """An `LSTMCell` with layer normalization.
 
-        i, j, f, o = split([x, h] kernel), each through its LN: input, transform,
-            forget and output
+        i, j, f, o = split([x, h] kernel)
+        i, j, f, o = LN_input(i), LN_transform(j), LN_forget(f), LN_output(o)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
              + sigmoid(i + w_i_diag c) * activation(j)
         c' = clip(LN_state(c'), -cell_clip, cell_clip)
@@ -52,14 +52,14 @@ class LayerNormLSTMCell(_FourGateLSTM):
         LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta
 
     Epsilon is 1e-12, or 1e-3 in float16. The state keeps the normalized c'. Without
-    `layer_norm` this is `LSTMCell`, with its bias; with it the bias is stored, since
-    checkpoints have it, but not used.
+    `layer_norm`, the cell is an `LSTMCell` with a bias. With `layer_norm`, the bias is
+    not used, but it is stored because checkpoints contain it.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
     blocks i, j, f, o; `bias` `[4H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`;
-    `projection/kernel` `[H, P]`; `gamma` and `beta` `[H]` below `input`, `transform`,
-    `forget`, `output` and `state`.
+    `projection/kernel` `[H, P]`; `gamma` and `beta` `[H]` under each of `input`,
+    `transform`, `forget`, `output` and `state`.
 
     Source: arXiv:1607.06450; `tf.contrib.rnn.LayerNormLSTMCell`.
     """
@@ -84,24 +84,24 @@ class LayerNormLSTMCell(_FourGateLSTM):
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LayerNormBasicLSTMCell(_FourGateLSTM):
-    """A basic LSTM with layer normalization and dropout of what enters the memory.
+    """A basic LSTM with layer normalization and recurrent dropout.
 
-        i, j, f, o = split([x, h] kernel), each through its LN: input, transform,
-            forget and output
+        i, j, f, o = split([x, h] kernel)
+        i, j, f, o = LN_input(i), LN_transform(j), LN_forget(f), LN_output(o)
         g  = dropout(activation(j))
         c' = LN_state(sigmoid(f + forget_bias) * c + sigmoid(i) * g)
         h' = activation(c') * sigmoid(o)
         LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta
 
     Epsilon is 1e-12, or 1e-3 in float16. The state keeps the normalized c'. Without
-    `layer_norm` there is a `bias` instead. The random numbers come from the key in
-    `cell.bind(params, key)`; without a key, as in evaluation, nothing is dropped, where
-    TensorFlow always drops. Entries that are kept are scaled by
-    `1 / dropout_keep_prob`.
+    `layer_norm`, a `bias` replaces the normalization. The random key comes from
+    `cell.bind(params, key)`. Without a key, as in evaluation, nothing is dropped;
+    TensorFlow always drops. Kept entries are scaled by `1 / dropout_keep_prob`.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and
     output `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`;
-    `gamma` and `beta` `[H]` below `input`, `transform`, `forget`, `output` and `state`.
+    `gamma` and `beta` `[H]` under each of `input`, `transform`, `forget`, `output` and
+    `state`.
 
     Attributes:
         input_size: Accepted for compatibility with TensorFlow; not used.
@@ -110,10 +110,10 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
             key; None for 0.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, `dropout_keep_prob` not in (0, 1],
-            `dropout_prob_seed` not in [0, 2**32), the activation not known, or `dtype`
-            not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` is negative, `dropout_keep_prob` is not in (0, 1],
+            `dropout_prob_seed` is not in [0, 2**32), the activation is unknown, or
+            `dtype` is not floating.
 
     Source: arXiv:1607.06450 and arXiv:1603.05118;
     `tf.contrib.rnn.LayerNormBasicLSTMCell`.
@@ -149,22 +149,22 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         return self.dropout_keep_prob < 1
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
         bias = ParamSpec((4 * self.num_units,), glorot_uniform)
         return self.stage_params(super().param_specs(depth) | {"bias": bias})
 
     def enter(self, state: PyTree) -> tuple[Array, Any]:
-        """h, and the state, with the mask of a step that drops."""
+        """h, and the state with the dropout mask, if any."""
         return state[1], tuple(state)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. Without a key nothing is dropped.
+        """Runs one step; see `RNNCell.apply`. Without a key, nothing is dropped.
 
         Raises:
-            ValueError: As `AffineCell.apply`.
-            TypeError: As `AffineCell.apply`, or if `key` is not a random key.
+            ValueError: See `AffineCell.apply`.
+            TypeError: See `AffineCell.apply`; also if `key` is not a random key.
         """
         if key is None or not self.is_random:
             return super().apply(params, inputs, state, key)
@@ -175,10 +175,11 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         return self._step(self.stage_params(params), inputs, (*state, mask))
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps at once; see `AffineCell.apply_sequence`.
+        """Runs all steps at once; see `AffineCell.apply_sequence`.
 
         Raises:
-            DeclinedError: If a step drops, or as `AffineCell.apply_sequence`.
+            DeclinedError: If dropout is active, or if `AffineCell.apply_sequence`
+                declines.
         """
         if run.keys is not None and self.is_random:
             raise DeclinedError(f"{type(self).__name__} draws a mask at every step")
@@ -195,29 +196,31 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         m  = sigmoid(o + W_O_diag c') * activation(c')
         h' = clip(m W_P, -proj_clip, proj_clip)
 
-    With `layer_norm` there is no B, each of j, f, o goes through a layer normalization
-    (`transform`, `forget`, `output`) and c' too (`state`), before it is read and kept:
-    `LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta`, epsilon 1e-12,
-    or 1e-3 in float16. The B is stored all the same, since checkpoints have it.
+    With `layer_norm`, layer normalizations of j, f and o (`transform`, `forget`,
+    `output`) replace B, which is still stored because checkpoints contain it. c' is
+    also normalized (`state`), before the output reads it and the state keeps it.
+    `LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta`; epsilon is
+    1e-12, or 1e-3 in float16.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
-    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; W `[I + P, 3H]`, its rows
-    in `num_unit_shards` variables `W_0`, `W_1` and so on of nearly equal size; `B`
-    `[3H]`; `W_F_diag`, `W_O_diag` `[H]`; W_P `[H, P]`, likewise in `W_P_0` and so on;
-    `gamma` and `beta` `[H]` below `transform`, `forget`, `output` and `state`.
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; W `[I + P, 3H]`, split by
+    rows into `num_unit_shards` variables `W_0`, `W_1` and so on of nearly equal size;
+    `B` `[3H]`; `W_F_diag`, `W_O_diag` `[H]`; W_P `[H, P]`, split in the same way into
+    `num_proj_shards` variables `W_P_0` and so on; `gamma` and `beta` `[H]` under each
+    of `transform`, `forget`, `output` and `state`.
 
     Attributes:
-        use_peepholes: Whether the gates read c through the two diagonals.
-        initializer: For W, W_P and the diagonals; None for Glorot uniform. TensorFlow
-            does not use it.
-        num_unit_shards: The number of variables that hold W.
-        num_proj_shards: The number of variables that hold W_P.
+        use_peepholes: Whether the gates read c through two diagonal kernels.
+        initializer: For W, W_P and the peepholes; None for Glorot uniform. TensorFlow
+            ignores it.
+        num_unit_shards: The number of variables that store W.
+        num_proj_shards: The number of variables that store W_P.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` or the clip is negative, `num_proj` or a number of
-            shards not positive, the activation not known, or `dtype` not floating.
-            From `init`, if there are more shards than rows.
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` or `proj_clip` is negative, `num_proj` or a number of
+            shards is not positive, the activation is unknown, or `dtype` is not
+            floating. `init` raises it if there are more shards than rows.
 
     Source: arXiv:1503.04069; `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`.
     """
@@ -247,7 +250,7 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         set_counts(self, "num_unit_shards", "num_proj_shards")
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
         c, h = self.sizes
         specs = shard_specs(self, "W", depth + h, 3 * c, self.num_unit_shards)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
@@ -257,7 +260,7 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         return specs | shard_specs(self, "W_P", c, h, self.num_proj_shards)
 
     def stage_params(self, params: Params) -> Params:
-        """The shards in one array; see `AffineCell.stage_params`."""
+        """Concatenates the shards; see `AffineCell.stage_params`."""
         staged = {**params, "kernel": joined(params, "W", self.num_unit_shards)}
         if self.num_proj is not None:
             kernel = joined(params, "W_P", self.num_proj_shards)

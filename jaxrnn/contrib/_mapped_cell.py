@@ -1,6 +1,6 @@
-"""Cells around a cell that map its inputs or its output, many steps at once.
+"""Cells that map the inputs or the output of an inner cell, many steps at once.
 
-Among them the intersection cell, with a gate through time and one through depth.
+One of them is the intersection cell, which has gates through time and through depth.
 """
 
 import dataclasses
@@ -26,33 +26,33 @@ from ._small_cells import UGRNNCell
 
 
 class MappedCell(RNNCell):
-    """A cell around another, with functions of one step before and after that one.
+    """A cell that applies functions of one step before and after an inner cell.
 
         given   = before(own, inputs)
         y, s'   = inner(given, s)
         output  = after(own, given, y)
 
-    Both functions treat each row separately; None for the identity. The state is that
-    of the inner cell.
+    Both functions must treat each row separately; None is the identity. The cell has
+    the state of the inner cell.
     """
 
     inner: Any
     before: Any = None
     after: Any = None
     split_params: Any
-    """`split_params(params)`: those of the functions, and those of the inner cell."""
+    """`split_params(params)` returns the functions' and the inner cell's parameters."""
     checked_inputs: Any
-    """`checked_inputs(params, inputs, state, key)`: the inputs of a step, checked."""
+    """`checked_inputs(params, inputs, state, key)` checks and returns step inputs."""
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype is not.
+            ValueError: If a shape or the set of parameters does not fit the cell and
+                the inputs.
+            TypeError: If a dtype does not fit them.
         """
         inputs = self.checked_inputs(params, inputs, state, key)
         own, inner = self.split_params(params)
@@ -61,7 +61,7 @@ class MappedCell(RNNCell):
         return (self.after(own, given, output) if self.after else output), state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps before, the cell's sequences, all steps after; see `RNNCell`.
+        """Maps all inputs, runs the inner cell, maps all outputs; see `RNNCell`.
 
         Raises:
             DeclinedError: If the inner cell declines.
@@ -81,30 +81,29 @@ class MappedCell(RNNCell):
 
 
 class MappedWrapper(ParamsWrapper, MappedCell):
-    """A wrapper that maps the inputs of its cell or its output."""
+    """A wrapper that maps the inputs or the output of its cell."""
 
     inner = property(lambda self: self.cell)
 
     def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
-        """The inputs of a step; the functions and the cell check the rest."""
+        """Checks key and inputs; the functions and the cell check everything else."""
         check_key_or_none(type(self).__name__, key)
         return self.step_inputs(inputs)
 
     def step_inputs(self, inputs: Any) -> Any:
-        """One step of inputs, arrays or their shapes, after checks."""
+        """Checks and returns one step of inputs, arrays or their shapes."""
         return check_step_inputs(type(self).__name__, inputs)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
-        """The inputs of the cell for these, arrays or their shapes."""
+        """The inputs that the cell receives, arrays or their shapes."""
         return inputs
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters, with those of the cell; see `RNNCell.init`.
+        """Creates parameters for the wrapper and the cell; see `RNNCell.init`.
 
         Raises:
-            ValueError: If the shape or the kind of `inputs` is not what the wrapper and
-                the cell require.
-            TypeError: If a dtype is not, or `key` is not a random key.
+            ValueError: If `inputs` do not fit the wrapper and the cell.
+            TypeError: If a dtype does not fit them, or `key` is not a random key.
         """
         inputs = self.step_inputs(inputs)
         depth = jax.tree.leaves(inputs)[0].shape[-1]
@@ -114,7 +113,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
-    """A recurrent cell whose output is gated between the inputs and a candidate (+RNN).
+    """A recurrent cell whose output mixes its inputs with a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
         g, j, q, y = split([v, h] kernel + bias)
@@ -128,11 +127,11 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     from H.
 
     Attributes:
-        num_in_proj: None for inputs that must have size H. Any positive number allows
-            other sizes; as in contrib, the projection is to H all the same.
-        initializer: For the kernels; None for Glorot uniform. The biases are zeros,
-            unless this is an `initializers.by_part` with another.
-        forget_bias: Added to g and q at each step; not part of the stored bias.
+        num_in_proj: None if the inputs must have size H. Any positive number allows
+            other input sizes. As in contrib, the projection always has size H.
+        initializer: For the kernels; None for Glorot uniform. The biases are zeros
+            unless `initializer` is an `initializers.by_part` with a `bias`.
+        forget_bias: Added to g and q at each step; not stored in the bias.
         y_activation: A function, the name of a Keras activation, or None for tanh.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.IntersectionRNNCell`.
@@ -149,13 +148,13 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_counts(self, "num_in_proj", least=0, fix="None is for no projection.")
+        set_counts(self, "num_in_proj", least=0, fix="Pass None for no projection.")
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation.
+        """Specs of all parameters for inputs of size `depth`, in creation order.
 
         Raises:
-            ValueError: If `depth` is not `num_units` and there is no `num_in_proj`.
+            ValueError: If `depth` is not `num_units` and `num_in_proj` is not set.
         """
         size, kernel = self.num_units, self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
@@ -167,8 +166,8 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
             return specs
         if not self.num_in_proj:
             raise ValueError(
-                "IntersectionRNNCell: `inputs` must have the size of `num_units`, "
-                f"{size}, got {depth}. Give `num_in_proj={size}` to project them."
+                "IntersectionRNNCell: `inputs` must have depth `num_units`, "
+                f"{size}, got {depth}. Pass `num_in_proj={size}` to project them."
             )
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
@@ -176,18 +175,18 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
 
     @property
     def inner(self) -> "_Recurrence":
-        """The gate through time."""
+        """The cell with the gate through time."""
         bias, name = self.forget_bias, scope_name(self)
         return _Recurrence(self.num_units, forget_bias=bias, name=name)
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
-        """Those of q and y, and of the projection, if any; those of g and j."""
+        """The parameters of q, y and the projection; then the parameters of g and j."""
         halves = {k: jnp.split(params[k], 2, axis=-1) for k in ("kernel", "bias")}
         inner, own = ({k: half[i] for k, half in halves.items()} for i in (0, 1))
         return params | own, inner
 
     def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
-        """The inputs of a step, after checks."""
+        """Checks the arguments of a step and returns its inputs."""
         return self.checked_step(params, inputs, state, key)[0]
 
     def check_dtypes(self, inputs: Array, state: Array) -> None:
@@ -195,13 +194,13 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
         check_one_dtype(self, inputs, state)
 
     def before(self, own: Params, inputs: Array) -> Array:
-        """The projection, if any."""
+        """The inputs, projected if there is a projection."""
         if "in_projection" not in own:
             return inputs
         return affine(own["in_projection"], [inputs], inputs.dtype)
 
     def after(self, own: Params, inputs: Array, old_state: Array) -> Array:
-        """The output, which the gate through depth makes of the state before."""
+        """The output, which the gate through depth computes from the old state."""
         z = affine(own, [inputs, old_state], inputs.dtype)
         q, y = jnp.split(z, 2, axis=-1)
         q = jax.nn.sigmoid(q + self.forget_bias)
@@ -210,7 +209,7 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
 
 @final
 class _Recurrence(UGRNNCell):
-    """What feeds back. Its output is the state before the step, which outputs read."""
+    """The recurrent part; it outputs the old state, which `after` reads."""
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         return state, super()._update(params, z, state)[1]

@@ -1,4 +1,4 @@
-"""Wrappers that map a cell's inputs or its output: projections, gates, embeddings."""
+"""Wrappers that map a cell's inputs or output: projections, gates, embeddings."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ from ._mapped_cell import MappedWrapper
 
 
 class _Projection(MappedWrapper):
-    """A wrapper with a product, and an activation, which is the identity for None."""
+    """A wrapper with a product and an activation; None is the identity."""
 
     activation: Any
 
@@ -48,19 +48,20 @@ class _Projection(MappedWrapper):
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class InputProjectionWrapper(_Projection):
-    """Gives a cell a projection of the inputs: `cell(activation(x kernel + bias))`.
+    """Projects the inputs of a cell: `cell(activation(x kernel + bias))`.
 
     Shapes, for input size `I` and `P = num_proj`: inputs `[batch, I]`; `kernel`
-    `[I, P]`; `bias` `[P]`. State and output are those of the wrapped cell, whose
-    parameters are under its scope, such as `gru_cell`.
+    `[I, P]`; `bias` `[P]`. The wrapper has the state and the output of the wrapped
+    cell, whose parameters are stored under its scope, e.g. `gru_cell`.
 
     Attributes:
         num_proj: `P`.
-        activation: None for none, the name of a Keras activation, or a function.
+        activation: The name of a Keras activation, or a function; None for no
+            activation.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
-        ValueError: If `num_proj` is not positive, or the activation is not known.
+        TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
+        ValueError: If `num_proj` is not positive, or the activation is unknown.
 
     Source: `tf.contrib.rnn.InputProjectionWrapper`.
     """
@@ -75,15 +76,15 @@ class InputProjectionWrapper(_Projection):
         set_counts(self, "num_proj")
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The kernel and the bias."""
+        """Specs of the kernel and the bias."""
         return linear_specs(depth, self.num_proj)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
-        """The shape of the projection."""
+        """The shape of the projected inputs."""
         return jax.ShapeDtypeStruct((inputs.shape[0], self.num_proj), inputs.dtype)
 
     def before(self, own: Params, inputs: Array) -> Array:
-        """The projection."""
+        """The projected inputs."""
         return self._project(own, inputs)
 
 
@@ -93,22 +94,24 @@ class OutputProjectionWrapper(_Projection):
     """Projects the output of a cell: `activation(cell(x) kernel + bias)`.
 
     Shapes, for a wrapped cell whose output is `[batch, H]`, and `P = output_size`:
-    output `[batch, P]`; `kernel` `[H, P]`; `bias` `[P]`. Inputs and state are those of
-    the wrapped cell, whose parameters are under its scope, such as `gru_cell`.
+    output `[batch, P]`; `kernel` `[H, P]`; `bias` `[P]`. The wrapper has the inputs and
+    the state of the wrapped cell, whose parameters are stored under its scope, e.g.
+    `gru_cell`.
 
     Attributes:
         output_size: `P`.
-        activation: None for none, the name of a Keras activation, or a function.
+        activation: The name of a Keras activation, or a function; None for no
+            activation.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
         ValueError: If `output_size` is not positive, the output of `cell` is not one
-            vector, or the activation is not known.
+            vector, or the activation is unknown.
 
     Source: `tf.contrib.rnn.OutputProjectionWrapper`.
     """
 
-    # The default is refused; it hides the property of `WrapperCell`.
+    # The invalid default only hides the property of `WrapperCell`.
     output_size: int = 0
     activation: Any = None
     reuse: Any = dataclasses.field(default=None, compare=False)
@@ -116,39 +119,40 @@ class OutputProjectionWrapper(_Projection):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_counts(self, "output_size")
-        self.own_specs(0)  # Refuses a cell whose output is not one vector.
+        self.own_specs(0)  # Raises if the output of the cell is not one vector.
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The kernel and the bias, whatever the size of the inputs."""
+        """Specs of the kernel and the bias; `depth` is not used."""
         rows = vector_size(type(self).__name__, self.cell.output_size)
         return linear_specs(rows, self.output_size)
 
     def step_inputs(self, inputs: Any) -> Any:
-        """The inputs, which the cell checks."""
+        """Returns the inputs, which the cell checks."""
         return inputs
 
     def after(self, own: Params, inputs: PyTree, output: Array) -> Array:
-        """The projection."""
+        """The projected output."""
         return self._project(own, output)
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class HighwayWrapper(MappedWrapper):
-    """Mixes the inputs of a cell with its output, by gates computed from the inputs.
+    """Mixes the inputs and the output of a cell, with gates computed from the inputs.
 
         carry     = sigmoid(x carry_w + carry_b)
         transform = 1 - carry, or sigmoid(x transform_w + transform_b) if not coupled
         output    = x * carry + cell(x) * transform
 
-    The state does not change. Shapes, for input size `I`, which must be that of the
-    wrapped cell's output: inputs and output `[batch, I]`; `carry_w`, `transform_w`
-    `[I, I]`; `carry_b`, `transform_b` `[I]`. The wrapped cell's parameters are under
-    its scope, such as `gru_cell`.
+    The wrapper has the state of the wrapped cell. Shapes, for input size `I`, which
+    must equal the output size of the wrapped cell: inputs and output `[batch, I]`;
+    `carry_w`, `transform_w` `[I, I]`; `carry_b`, `transform_b` `[I]`. The parameters of
+    the wrapped cell are stored under its scope, e.g. `gru_cell`.
 
     Attributes:
         couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
-        carry_bias_init: The initial `carry_b`; that of `transform_b` is the negative.
+        carry_bias_init: The initial `carry_b`; the initial `transform_b` is its
+            negative.
 
     Source: arXiv:1505.00387; `tf.contrib.rnn.HighwayWrapper`.
     """
@@ -162,7 +166,7 @@ class HighwayWrapper(MappedWrapper):
         set_numbers(self, "carry_bias_init")
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The kernel and the bias of each gate."""
+        """Specs of the kernel and the bias of each gate."""
         gates = {"carry": self.carry_bias_init}
         if not self.couple_carry_transform_gates:
             gates["transform"] = -self.carry_bias_init
@@ -173,25 +177,25 @@ class HighwayWrapper(MappedWrapper):
         return specs
 
     def step_inputs(self, inputs: Any) -> Any:
-        """One step of inputs, which must have the size of the cell's output."""
+        """Checks that the inputs have the size of the cell's output; returns them."""
         inputs = super().step_inputs(inputs)
         size = vector_size("HighwayWrapper", self.cell.output_size)
         if inputs.shape[1] != size:
             whole = type(self).__name__
             raise ValueError(
-                f"{whole}: `inputs` must be [batch, {size}], as the cell's output, got "
-                f"{describe(inputs)}. `InputProjectionWrapper({whole}(cell), {size})` "
-                "projects them."
+                f"{whole}: `inputs` must be [batch, {size}] like the cell's output, "
+                f"got {describe(inputs)}. Project them with `InputProjectionWrapper("
+                f"{whole}(cell), {size})`."
             )
         return inputs
 
     def before(self, own: Params, inputs: Array) -> Array:
-        """The inputs, after a check of the parameters."""
+        """Checks the parameters and returns the inputs."""
         check_params(type(self).__name__, own, self.own_specs, inputs)
         return inputs
 
     def after(self, own: Params, inputs: Array, output: Array) -> Array:
-        """The mixture."""
+        """The mixture of inputs and output."""
 
         def gate(name: str) -> Array:
             weights = {"kernel": own[f"{name}_w"], "bias": own[f"{name}_b"]}
@@ -204,7 +208,7 @@ class HighwayWrapper(MappedWrapper):
 
 
 def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Uniform numbers of variance 1."""
+    """Uniform numbers with variance 1."""
     limit = math.sqrt(3)
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -212,21 +216,21 @@ def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class EmbeddingWrapper(MappedWrapper):
-    """Gives a cell the embeddings of ids: `cell(embedding[x])`.
+    """Passes a cell the embeddings of ids: `cell(embedding[x])`.
 
     Shapes: inputs `[batch, 1]` or `[batch]`, integers in `[0, embedding_classes)`;
-    `embedding` `[embedding_classes, embedding_size]`. The embedding of another id is
-    NaN; TensorFlow raises an error on a CPU and has zeros on a GPU. State and output
-    are those of the wrapped cell, whose parameters are under its scope, such as
-    `gru_cell`.
+    `embedding` `[embedding_classes, embedding_size]`. Any other id has an embedding of
+    NaN; TensorFlow raises an error on CPUs and returns zeros on GPUs. The wrapper has
+    the state and the output of the wrapped cell, whose parameters are stored under its
+    scope, e.g. `gru_cell`.
 
     Attributes:
         embedding_classes: The number of ids.
         embedding_size: The size of an embedding.
-        initializer: For the embeddings; None for uniform numbers of variance 1.
+        initializer: For the embeddings; None for uniform numbers with variance 1.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
         ValueError: If `embedding_classes` or `embedding_size` is not positive.
 
     Source: `tf.contrib.rnn.EmbeddingWrapper`.
@@ -243,12 +247,12 @@ class EmbeddingWrapper(MappedWrapper):
         set_functions(self, "initializer")
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """The embeddings."""
+        """Specs of the embeddings."""
         shape = (self.embedding_classes, self.embedding_size)
         return {"embedding": ParamSpec(shape, self.initializer or _unit_variance)}
 
     def step_inputs(self, inputs: Any) -> Any:
-        """Ids, `[batch, 1]` or `[batch]`."""
+        """Checks and returns ids, `[batch, 1]` or `[batch]`."""
         shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
         name = "EmbeddingWrapper"
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
@@ -259,19 +263,20 @@ class EmbeddingWrapper(MappedWrapper):
         if len(shape) != 1 and shape[1:] != (1,):
             raise ValueError(
                 f"{name}: `inputs` must be [batch, 1] or [batch], got "
-                f"{describe(inputs)}. Of ids [batch, time] `init` takes ids[:, 0], "
-                "drivers `ids[..., None]`."
+                f"{describe(inputs)}. For ids [batch, time], pass `ids[:, 0]` to "
+                "`init` and `ids[..., None]` to drivers."
             )
         return inputs
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
-        """The shape of the embeddings; without a dtype they are float32."""
+        """The shape of the embeddings, which are float32 if `dtype` is None."""
         shape = inputs.shape[0], self.embedding_size
         return jax.ShapeDtypeStruct(shape, dtype or jnp.float32)
 
     def before(self, own: Params, inputs: Array) -> Array:
-        """The embeddings."""
-        known = own.get("embedding", inputs)  # It has no dtype to agree with.
+        """The embeddings of the ids."""
+        # Ids are integers, so the embedding itself sets the required dtype.
+        known = own.get("embedding", inputs)
         check_params(type(self).__name__, own, self.own_specs, known)
         ids = inputs.reshape(inputs.shape[:1]).astype(jnp.int32)
         last = self.embedding_classes - 1

@@ -29,14 +29,14 @@ class NTMControllerState(NamedTuple):
     """The state of an `NTMCell`.
 
     Attributes:
-        controller_state: That of the controller.
-        read_vector_list: What each read head read, a list of `[batch,
-            memory_vector_dim]`.
-        w_list: The weights of the places that each head addresses, a list of `[batch,
-            memory_size]`.
+        controller_state: The state of the controller.
+        read_vector_list: The vector that each read head has read, a list of arrays
+            `[batch, memory_vector_dim]`.
+        w_list: The address of each head, which weights the places of the memory; a list
+            of arrays `[batch, memory_size]`.
         M: The memory, `[batch, memory_size, memory_vector_dim]`.
-        time: The number of steps that each row has made, `[batch]`; a number without
-            axes, as contrib has it, counts the steps of all rows.
+        time: The number of steps of each row, `[batch]`. A scalar, as in contrib,
+            counts the steps of all rows.
 
     Source: `tf.contrib.rnn.NTMControllerState`.
     """
@@ -50,23 +50,24 @@ class NTMControllerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NTMCell(CommonFields, OwnParams):
-    """A neural Turing machine: a controller, and a memory that it reads and writes.
+    """A neural Turing machine: a controller with a memory that it reads and writes.
 
-    The controller, any cell, runs on `[x, reads]`, its output is u. A product `u
-    parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`, holds
-    for each head a key, a strength, a gate, shifts and a sharpness, then for each write
-    head an erase and an add vector. With M the memory and w the last address of a head:
+    The controller, which can be any cell, reads `[x, reads]` and outputs u. The product
+    `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
+    contains a key, a strength, a gate, shifts and a sharpness for each head, then an
+    erase and an add vector for each write head. With the memory M and the previous
+    address w of a head:
 
         v_i = softmax_i(softplus(strength) * cosine(tanh(key), M_i))
         v   = sigmoid(gate) * v + (1 - sigmoid(gate)) * w
         v   = sum_s softmax(shift)_s * roll(v, s)
         w'  = v ** (1 + softplus(sharpness)), divided by its sum
-        read  = w' M                                              (a read head)
-        M'  = M * (1 - outer(w', sigmoid(erase))) + outer(w', tanh(add))    (a write
-                                                          head, one after another)
+        read  = w' M                                            (each read head)
+        M'  = M * (1 - outer(w', sigmoid(erase))) + outer(w', tanh(add))
+                                              (each write head, one after another)
 
-    The output is `[u, reads] output_kernel + output_bias`, clipped likewise. At a row's
-    first step, where `time` is 0, reads, addresses and memory are parameters:
+    The output is `[u, reads] output_kernel + output_bias`, clipped to the same range.
+    At a row's first step, when `time` is 0, reads, addresses and memory are parameters:
     `tanh(initial_read_vector_<i>)`, `softmax(initial_address_weights_<i>)`, `memory`.
 
     Shapes, for `S = memory_size`, `V = memory_vector_dim`, `R` read and `W` write
@@ -74,29 +75,31 @@ class NTMCell(CommonFields, OwnParams):
     `[batch, I]`; output `[batch, O]`; state an `NTMControllerState`;
     `parameters_kernel` `[C, P]`, `parameters_bias` `[P]` with `P = (V + 3 + K) * (R +
     W) + 2V * W`; `output_kernel` `[C + V * R, O]`, `output_bias` `[O]`;
-    `initial_read_vector_<i>` `[1, V]`; `initial_address_weights_<i>` `[1, S]`, of read
-    heads first; `memory` `[S, V]`; the controller's under the name of its scope.
+    `initial_read_vector_<i>` `[1, V]`; `initial_address_weights_<i>` `[1, S]`, read
+    heads first; `memory` `[S, V]`. The parameters of the controller are stored under
+    its scope.
 
-    Where this differs from contrib: its `state_size` says that the memory is flat, and
-    its `time` counts the steps of all rows, so that a packed sequence would start from
-    the memory of the one before it; it runs in float32 alone; a large strength
-    overflows in its softmax; `shift_range=0` moves addresses by one place and by two.
+    This cell differs from contrib's cell. The `state_size` in contrib describes a flat
+    memory. The `time` in contrib counts the steps of all rows, so a packed sequence
+    would start from the memory of the previous sequence. contrib supports only float32,
+    and a large strength overflows in its softmax. With `shift_range=0`, contrib still
+    shifts addresses, by one place and by two.
 
     Attributes:
-        controller: The controller, whose output is one vector.
+        controller: The controller, a cell that outputs one vector.
         memory_size: `S`, at least `2 * shift_range + 1`.
         memory_vector_dim: `V`.
         read_head_num: `R`.
         write_head_num: `W`.
-        shift_range: How many places an address can be shifted, either way.
-        output_dim: `O`; required, as the cell has its sizes before it has inputs.
-            contrib takes the size of the inputs for None.
-        clip_value: The bound on what sets the heads, and on the output.
+        shift_range: The maximum shift of an address in either direction, in places.
+        output_dim: `O`; required, because the sizes of the cell must be known before
+            its inputs. In contrib, None stands for the size of the inputs.
+        clip_value: The bound on the magnitude of the heads' parameters and the output.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a number is out of its range, `output_dim` is missing, or `dtype`
-            is not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, `output_dim` is missing, or `dtype` is
+            not floating.
 
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
@@ -124,7 +127,7 @@ class NTMCell(CommonFields, OwnParams):
         caller = type(self).__name__
         check_wrapped(caller, "controller", self.controller)
         super().__post_init__()
-        fix = "In contrib that is the depth of the inputs: pass it."
+        fix = "In contrib, the default is the depth of the inputs; pass it."
         check_given(caller, "output_dim", self.output_dim, fix)
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
         set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
@@ -132,7 +135,7 @@ class NTMCell(CommonFields, OwnParams):
         if (shifts := 2 * self.shift_range + 1) > self.memory_size:
             raise ValueError(
                 f"{caller}: `memory_size` must be at least {shifts}, the number of "
-                f"shifts by `shift_range`, got {self.memory_size}."
+                f"shifts that `shift_range` allows, got {self.memory_size}."
             )
 
     @property
@@ -147,20 +150,20 @@ class NTMCell(CommonFields, OwnParams):
         )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NTMControllerState:
-        """A state of zeros; the first step replaces all but the controller's."""
+        """Zeros, and the controller's zero state; the first step replaces the zeros."""
         zero = super().zero_state(batch_size, dtype)
         controller_state = self.controller.zero_state(batch_size, dtype)
         return zero._replace(controller_state=controller_state)
 
     @property
     def _sizes(self) -> list[int]:
-        """How many numbers set each head, then the erase and add vector of a head."""
+        """The sizes of each head's parameters, then of the erase and add vectors."""
         heads, size = self.read_head_num + self.write_head_num, self.memory_vector_dim
         of_head = size + 2 * self.shift_range + 4
         return [of_head] * heads + [size] * 2 * self.write_head_num
 
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
-        """The parameters but for those of the controller."""
+        """Specs of all parameters except the controller's."""
         u = vector_size(type(self).__name__, self.controller.output_size, "controller")
         size, reads = self.memory_vector_dim, self.read_head_num
         places, heads = self.memory_size, reads + self.write_head_num
@@ -183,10 +186,10 @@ class NTMCell(CommonFields, OwnParams):
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters, with those of the controller; see `RNNCell.init`.
+        """Creates parameters, including the controller's; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
+            ValueError: If `inputs` do not have rank 2, or the dtype is not floating.
             TypeError: If `key` is not a random key.
         """
         batch, depth = check_step_inputs(type(self).__name__, inputs).shape
@@ -198,12 +201,12 @@ class NTMCell(CommonFields, OwnParams):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. The key is passed on to the controller.
+        """Runs one step; see `RNNCell.apply`. The controller receives the key.
 
         Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
+            ValueError: If a shape or the set of parameters does not fit the cell and
+                the inputs.
+            TypeError: If a dtype or the type of the state does not fit them.
         """
         inputs = check_step_inputs(type(self).__name__, inputs)
         params, inner = self._checked(params, inputs, key)
@@ -233,7 +236,7 @@ class NTMCell(CommonFields, OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """`(reads, addresses, memory)` before the step; parameters at a row's first."""
+        """`(reads, addresses, memory)` before the step; from parameters at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
         choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
         initial = lambda name, fn, parts: [
@@ -247,8 +250,8 @@ class NTMCell(CommonFields, OwnParams):
         """The new address of a head, `[batch, memory_size]`.
 
         Args:
-            head: What sets it, side by side: what it looks for, how sharply, the weight
-                of what it found, how likely each shift is, the exponent.
+            head: The concatenated parameters of the head: key, strength, gate, shifts
+                and sharpness.
             memory: `[batch, memory_size, memory_vector_dim]`.
             before: The address before the step.
         """
@@ -260,7 +263,7 @@ class NTMCell(CommonFields, OwnParams):
         cosine = product / (_norm(memory) * _norm(key)[:, None] + 1e-8)
         found = jax.nn.softmax(jax.nn.softplus(strength) * cosine)
         w = gate * found + (1 - gate) * before
-        # In contrib's order: no shift, upwards by 1, 2, ..., then downwards by ..., 1.
+        # contrib's order of shifts: 0, then up by 1, 2, ..., then down by ..., 2, 1.
         reach = self.shift_range
         shifts = [*range(reach + 1), *range(-reach, 0)]
         w = sum(shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))
@@ -268,13 +271,13 @@ class NTMCell(CommonFields, OwnParams):
         return w / jnp.sum(w, axis=1, keepdims=True)
 
     def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
-        """The state, checked but for the part that the controller checks."""
+        """Checks and returns the state; the controller checks its own part."""
         name = type(self).__name__
-        fix = "`zero_state` makes one: `_replace` its `controller_state`."
+        fix = "`zero_state` creates one; set `controller_state` with `_replace`."
         what = "an NTMControllerState"
         check_entries(name, "state", state, 5, what, fix, TypeError)
         state = NTMControllerState(*state)
-        # The time may also be a number, without axes.
+        # The time may also be a scalar.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
         for leaf in jax.tree.leaves(check_state(name, own, size, inputs.shape[0])):

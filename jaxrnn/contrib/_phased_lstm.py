@@ -1,4 +1,4 @@
-"""The phased LSTM, whose units are updated in a part of each of their periods."""
+"""The phased LSTM, whose units update only during part of their period."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from ._fields import linear_specs
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PhasedLSTMCell(CommonFields, SpecsCell):
-    """An LSTM whose units are updated while a gate that is periodic in time is open.
+    """An LSTM whose units update while a gate that is periodic in time is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
 
@@ -32,32 +32,35 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         h~   = tanh(c~) * sigmoid([x, h] output_gate/kernel + output_gate/bias)
         phi  = ((time - phase) mod period) / period
         k    = 2 phi / ratio_on          if phi < ratio_on / 2
-               2 - 2 phi / ratio_on      else, if phi < ratio_on
-               leak * phi                else
+               2 - 2 phi / ratio_on      else if phi < ratio_on
+               leak * phi                otherwise
         c', h' = k * c~ + (1 - k) * c, k * h~ + (1 - k) * h
 
-    With peepholes `mask_gates` reads c and `output_gate` reads c~ as well, after h. The
-    derivative of `a mod b` is 1 for a and 0 for b, as in contrib.
+    With peepholes, `mask_gates` also reads c and `output_gate` also reads c~, after h.
+    As in contrib, the derivative of `a mod b` is 1 with respect to a and 0 with respect
+    to b.
 
-    Shapes, for input size `I` and `H = num_units`: inputs `([batch, 1], [batch, I])`; c
-    and h `[batch, H]`, the output is h; `mask_gates/kernel` `[I + H, 2H]`, blocks i, f;
-    `new_input/kernel` and `output_gate/kernel` `[I + H, H]`, with peepholes `H` rows
-    more in those of `mask_gates` and `output_gate`; each with a `bias`; `period`,
-    `phase`, `ratio_on` `[H]`. phi is computed in the dtype of the times, if that is
-    wider than that of x: float32 times have steps of 1 beyond 2 ** 24.
+    Shapes, for input size `I` and `H = num_units`: inputs `([batch, 1], [batch, I])`;
+    c, h and output `[batch, H]`; `mask_gates/kernel` `[I + H, 2H]`, blocks i, f;
+    `new_input/kernel` and `output_gate/kernel` `[I + H, H]`; a `bias` for each kernel;
+    `period`, `phase`, `ratio_on` `[H]`. With peepholes, the kernels of `mask_gates` and
+    `output_gate` have `H` more rows. phi is computed in the dtype of the times if it is
+    wider than the dtype of x. float32 times cannot represent all integers beyond
+    2 ** 24.
 
-    contrib runs in float32 alone, times aside; here x, state and parameters may have
-    any floating dtype.
+    contrib requires float32 for everything but the times. Here, x, state and parameters
+    may have any floating dtype.
 
     Attributes:
         use_peepholes: Whether the gates read c.
-        leak: The slope of k where the gate is closed, in [0, 1].
-        ratio_on: What the parameter `ratio_on` starts from, in (0, 1]: the part of a
-            period in which the gate is open.
-        trainable_ratio_on: False for no gradient with respect to `ratio_on`.
-        period_init_min: Periods start from `exp(U(log(min), log(max)))`, phases from
-            `U(0, period)`; positive, and at most `period_init_max`.
-        period_init_max: See `period_init_min`.
+        leak: The slope of k while the gate is closed, in [0, 1].
+        ratio_on: The initial value of the parameter `ratio_on`, in (0, 1]. It is the
+            fraction of a period during which the gate is open.
+        trainable_ratio_on: Whether `ratio_on` has a gradient.
+        period_init_min: The lower bound of the initial periods, which are drawn from
+            `exp(U(log(min), log(max)))`; positive and at most `period_init_max`.
+            Initial phases are drawn from `U(0, period)`.
+        period_init_max: The upper bound of the initial periods.
         dtype: The required dtype of parameters and x; None for any.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
@@ -74,7 +77,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     name: str | None = None
     dtype: DType | None = None
 
-    feature_axes = None  # Inputs are a pair.
+    feature_axes = None  # Inputs are a pair `(time, x)`.
     state_size = property(lambda self: LSTMStateTuple(self.num_units, self.num_units))
     output_size = property(lambda self: self.num_units)
 
@@ -97,7 +100,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     _periods = property(lambda self: (self.period_init_min, self.period_init_max))
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """The parameters for x of size `depth`; `phase` as a part of the period."""
+        """Specs for x of size `depth`; `phase` is drawn as a fraction of the period."""
         units, rows = self.num_units, depth + self.num_units
         peepholes = units if self.use_peepholes else 0
         return {
@@ -114,7 +117,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         return jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `(time, x)`; see `RNNCell.init`.
+        """Creates parameters for inputs `(time, x)`; see `RNNCell.init`.
 
         Raises:
             ValueError: If `inputs` are not a pair of arrays of rank 2, or the dtype is
@@ -127,12 +130,12 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
+        """Runs one step; see `RNNCell.apply`. It draws no random numbers.
 
         Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
+            ValueError: If a shape or the set of parameters does not fit the cell and
+                the inputs.
+            TypeError: If a dtype or the type of the state does not fit them.
         """
         time, x = self._checked_inputs(inputs)
         x, state = self.checked_step(params, x, state, key)
@@ -149,7 +152,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         check_one_dtype(self, inputs, state.h)
 
     def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:
-        """`(c~, h~)`."""
+        """The candidates `(c~, h~)`."""
         dtype, sigmoid = c.dtype, jax.nn.sigmoid
         peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()
         z = affine(params["mask_gates"], (x, h, *peep(c)), dtype)
@@ -159,7 +162,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         return LSTMStateTuple(c, (jnp.tanh(c) * o).astype(h.dtype))
 
     def _time_gate(self, params: Params, time: Array, dtype: DType) -> Array:
-        """k, `[batch, units]`."""
+        """The gate k, `[batch, units]`."""
         wide = jnp.promote_types(time.dtype, dtype)
         period, phase, ratio_on = (
             params[name][None, :] for name in ("period", "phase", "ratio_on")
@@ -167,7 +170,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         if not self.trainable_ratio_on:
             ratio_on = jax.lax.stop_gradient(ratio_on)
         period, elapsed = period.astype(wide), time.astype(wide) - phase.astype(wide)
-        # The derivative of a mod b is 1 for a and 0 for b, as in contrib.
+        # As in contrib, the derivatives of a mod b are 1 for a and 0 for b.
         rest = jax.lax.stop_gradient(jnp.mod(elapsed, period) - elapsed)
         phi = ((elapsed + rest) / period).astype(dtype)
         up = 2 * phi / ratio_on
@@ -175,12 +178,12 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         return jnp.where(phi < 0.5 * ratio_on, up, k)
 
     def _checked_inputs(self, inputs: Any) -> tuple[Any, Any]:
-        """`(time, x)`, each an array or its shape; the step checks x."""
+        """Checks and returns `(time, x)`, each an array or its shape."""
         name = type(self).__name__
         what = "a pair (time, x) of arrays [batch, 1] and [batch, depth]"
         check_entries(name, "inputs", inputs, 2, what)
         time, x = inputs
-        x = check_step_inputs(f"{name}: of the pair (time, x), x", x)
+        x = check_step_inputs(f"{name}: x in the pair (time, x)", x)
         if getattr(time, "shape", None) != (x.shape[0], 1):
             raise ValueError(
                 f"{name}: `inputs[0]` must be the time, an array [{x.shape[0]}, 1], "

@@ -1,4 +1,4 @@
-"""LSTMs of several products: of groups of units, or of inputs and state apart."""
+"""LSTMs with several products: one per group, or one each for inputs and state."""
 
 import dataclasses
 import operator
@@ -15,7 +15,7 @@ from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM, core_lstm
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
-# Where each parameter of an `NASCell` is in its stages.
+# Maps each parameter of an `NASCell` to its stage and its name in that stage.
 _PLACES = {
     "recurrent_kernel": ("state", "kernel"),
     "kernel": ("inputs", "kernel"),
@@ -26,10 +26,10 @@ _PLACES = {
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GLSTMCell(ContribLSTM):
-    """An LSTM of `G` groups, each of which reads its part of x and of h.
+    """An LSTM of `G` groups, each of which reads its own part of x and h.
 
         i_g, j_g, f_g, o_g = split([x_g, h_g] group<g>/kernel)
-        i, j, f, o = the concatenation of those of all groups, and bias_i, ..., bias_o
+        i, j, f, o = concat over g of (i_g, j_g, f_g, o_g) + (bias_i, ..., bias_o)
         c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
         m  = sigmoid(o) * activation(c')
         h' = m projection/kernel
@@ -45,15 +45,15 @@ class GLSTMCell(ContribLSTM):
         initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
             it for the projection.
         number_of_groups: `G`.
-        activation: That of c': None for tanh, the name of a Keras activation, or a
-            function.
+        activation: The activation of c': None for tanh, the name of a Keras
+            activation, or a function.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, `num_proj` or `number_of_groups` not
-            positive, the groups cannot divide `num_units` or `num_proj`, the activation
-            is not known, or `dtype` is not floating. From `init` and `apply`, if they
-            cannot divide the inputs.
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` is negative, `num_proj` or `number_of_groups` is not
+            positive, `number_of_groups` does not divide `num_units` or `num_proj`, the
+            activation is unknown, or `dtype` is not floating. `init` and `apply` raise
+            it if `number_of_groups` does not divide the depth of the inputs.
 
     Source: arXiv:1703.10722; `tf.contrib.rnn.GLSTMCell`.
     """
@@ -83,7 +83,7 @@ class GLSTMCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """A product for each group; then the projection, if any."""
+        """One product per group, then the projection, if any."""
         (c, h), groups = self.sizes, self.number_of_groups
         sizes, make = (h // groups, 4 * c // groups), self.kernel_initializer
         *first, last = (
@@ -93,16 +93,16 @@ class GLSTMCell(ContribLSTM):
         return *first, *self.with_projection(last)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The bias of each block."""
+        """Specs of the bias of each block."""
         return dict.fromkeys(_BIASES, ParamSpec((self.num_units,), zeros))
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
         self._check_divides("the depth of `inputs`", depth)
         return super().param_specs(depth // self.number_of_groups)
 
     def stage_params(self, params: Params) -> Params:
-        """The kernels with rows of zeros for the inputs of the other groups."""
+        """Pads each kernel with rows of zeros for the inputs of the other groups."""
         staged, groups = dict(params), self.number_of_groups
         for g in range(groups):
             kernel = params[f"group{g}"]["kernel"]
@@ -113,10 +113,11 @@ class GLSTMCell(ContribLSTM):
         return staged
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps at once; see `AffineCell.apply_sequence`.
+        """Runs all steps at once; see `AffineCell.apply_sequence`.
 
-        Groups that nothing joins are LSTMs, and run one after the other: the stages
-        multiply the inputs of the other groups by zeros.
+        With tanh and without a projection, the groups are independent LSTMs and run one
+        after another. The stages would be slower, because they multiply the inputs of
+        the other groups by zeros.
         """
         if self.num_proj is not None or self.activation is not jnp.tanh:
             return super().apply_sequence(params, run)
@@ -133,7 +134,7 @@ class GLSTMCell(ContribLSTM):
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
 
     def _parts(self, tree: PyTree) -> list[PyTree]:
-        """The part of each group in arrays of all units, or of all inputs."""
+        """Splits arrays of all units or inputs into one part per group."""
         leaves, structure = jax.tree.flatten(tree)
         split = [jnp.split(leaf, self.number_of_groups, axis=-1) for leaf in leaves]
         return [
@@ -147,7 +148,7 @@ class GLSTMCell(ContribLSTM):
         return h, (LSTMStateTuple(*state), others, [])
 
     def _collect(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
-        """The update after a group: that of all units after the last one."""
+        """Collects the product of a group; after the last group, updates all units."""
         state, others, products = carry
         products = [*products, jnp.split(z, 4, axis=-1)]
         if others:
@@ -162,7 +163,7 @@ class GLSTMCell(ContribLSTM):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NASCell(ContribLSTM):
-    """The cell that neural architecture search found for language models.
+    """The cell that neural architecture search found for language modeling.
 
         x0, ..., x7 = split(x kernel)
         h0, ..., h7 = split(h recurrent_kernel + bias)
@@ -177,10 +178,10 @@ class NASCell(ContribLSTM):
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I, 8H]`;
     `recurrent_kernel` `[P, 8H]`; `bias` `[8H]`, if `use_bias`; `projection_weights`
-    `[H, P]`, if there is a projection: without one `h' = m`.
+    `[H, P]`, if there is a projection; otherwise `h' = m`.
 
     Attributes:
-        use_bias: Whether there is a bias.
+        use_bias: Whether to add a bias.
 
     Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
     """
@@ -194,7 +195,7 @@ class NASCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The product of the inputs; that of h; then the projection, if any."""
+        """The product of the inputs, the product of h, then the projection, if any."""
         (c, h), make = self.sizes, glorot_uniform
         bias = zeros if self.use_bias else None
         inputs = Stage(self._keep_inputs, 0, 8 * c, make, None, "inputs", blocks=8)
@@ -202,7 +203,7 @@ class NASCell(ContribLSTM):
         return inputs, *self.with_projection(gates)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
         staged = super().param_specs(depth)
         return {
             k: staged[stage][name]
@@ -211,7 +212,7 @@ class NASCell(ContribLSTM):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """A dict for each stage; see `AffineCell.stage_params`."""
+        """One dict of parameters per stage; see `AffineCell.stage_params`."""
         staged: Params = {"inputs": {}, "state": {}, "projection": {}}
         for name, value in params.items():
             stage, leaf = _PLACES[name]

@@ -1,4 +1,4 @@
-"""Small recurrent cells: gates that mix the state with what renews it."""
+"""Small recurrent cells whose gates mix the state with a candidate."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ from .._cells.states import VectorStateCell
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class UGRNNCell(VectorStateCell):
-    """A recurrent cell with one gate, between keeping the state and renewing it.
+    """A recurrent cell with one gate, which mixes the state with a candidate (UGRNN).
 
         g, c = split([x, h] kernel + bias)
         g    = sigmoid(g + forget_bias)
@@ -28,9 +28,9 @@ class UGRNNCell(VectorStateCell):
     output `[batch, H]`; `kernel` `[I + H, 2H]`, blocks g, c; `bias` `[2H]`.
 
     Attributes:
-        initializer: For the kernel; None for Glorot uniform. The bias is zeros, unless
-            this is an `initializers.by_part` with another.
-        forget_bias: Added to g at each step; not part of the stored bias.
+        initializer: For the kernel; None for Glorot uniform. The bias is zeros unless
+            `initializer` is an `initializers.by_part` with a `bias`.
+        forget_bias: Added to g at each step; not stored in the bias.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.UGRNNCell`.
     """
@@ -59,7 +59,7 @@ class UGRNNCell(VectorStateCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class UnitsCell(VectorStateCell):
-    """A cell with Keras's names of arguments; no activation is the identity.
+    """A cell with Keras argument names; `activation=None` is the identity.
 
     Attributes:
         units: `H`.
@@ -87,12 +87,12 @@ class UnitsCell(VectorStateCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CFNCell(UnitsCell):
-    """The chaos free network, whose state decays to zero where there are no inputs.
+    """The chaos free network (CFN), whose state decays to zero if inputs are zero.
 
         a, b = split(sigmoid(x kernel[:, :2H] + h recurrent_kernel + bias))
         h'   = a * activation(h) + (1 - b) * activation(x kernel[:, 2H:])
 
-    The paper has b where contrib, and this cell, have 1 - b.
+    This cell and contrib use 1 - b where the paper uses b.
 
     Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
     `[batch, H]`; `kernel` `[I, 3H]`; `recurrent_kernel` `[H, 2H]` and `bias` `[2H]`,
@@ -106,7 +106,7 @@ class CFNCell(UnitsCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The product of the inputs alone; then the gates."""
+        """The product that reads only the inputs, then the gates."""
         n, (kernel, bias) = self.units, self._initializers
         return (
             Stage(self._project, 0, n, kernel, None, "inputs", blocks=1),
@@ -114,7 +114,7 @@ class CFNCell(UnitsCell):
         )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel`, `recurrent_kernel` and `bias`."""
+        """Specs of `kernel`, `recurrent_kernel` and `bias`."""
         n, (kernel, bias) = self.units, self._initializers
         return {
             "kernel": ParamSpec((depth, 3 * n), kernel, depth, 3),
@@ -123,7 +123,7 @@ class CFNCell(UnitsCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """The kernel of the inputs apart, and one kernel for the gates."""
+        """Separates the inputs' columns, and joins the kernels of the gates."""
         gates, inputs = jnp.split(params["kernel"], [2 * self.units], axis=1)
         gates = jnp.concatenate([gates, params["recurrent_kernel"]])
         gates = {"kernel": gates, "bias": params["bias"]}
@@ -155,7 +155,7 @@ class MinimalRNNCell(UnitsCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The layer of the inputs; then the gate."""
+        """The layer of the inputs, then the gate."""
         n, (kernel, bias) = self.units, self._initializers
         return (
             Stage(self._feed, 0, n, kernel, None, "layer", blocks=1),
@@ -163,7 +163,7 @@ class MinimalRNNCell(UnitsCell):
         )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel`, which holds those of both stages, and `bias`."""
+        """Specs of `kernel`, which holds the kernels of both stages, and of `bias`."""
         n, (kernel, bias) = self.units, self._initializers
         return {
             "kernel": ParamSpec((depth + 2 * n, n), kernel, depth, 1),
@@ -171,7 +171,7 @@ class MinimalRNNCell(UnitsCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """The kernel apart, by stage."""
+        """Splits the kernel into the kernels of the two stages."""
         kernel = params["kernel"]
         layer, gate = jnp.split(kernel, [kernel.shape[0] - 2 * self.units])
         gate = {"kernel": gate, "bias": params["bias"]}
@@ -190,7 +190,7 @@ class MinimalRNNCell(UnitsCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SRUCell(VectorRecurrenceCell):
-    """A simple recurrent unit (SRU): all products are of the inputs alone.
+    """A simple recurrent unit (SRU), whose products read only the inputs.
 
         y, f, r, s = split(x kernel)
         f, r       = sigmoid([f, r] + bias)
@@ -211,7 +211,7 @@ class SRUCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel`, then `bias`."""
+        """Specs of `kernel` and `bias`."""
         n = self.num_units
         return {
             "kernel": ParamSpec((depth, 4 * n), glorot_uniform, depth, blocks=4),
@@ -221,8 +221,8 @@ class SRUCell(VectorRecurrenceCell):
     def coefficients(
         self, params: Params, inputs: Array
     ) -> tuple[Array, Array, tuple[Array, Array]]:
-        """f, `(1 - f) * y`, and of the output r and `(1 - r) * s`."""
-        bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have one.
+        """`f` and `(1 - f) * y` for the state; `r` and `(1 - r) * s` for the output."""
+        bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have a bias.
         y, f, r, s = gates({"kernel": params["kernel"], "bias": bias}, inputs, blocks=4)
         sigmoid = jax.nn.sigmoid
         return sigmoid(f), sigmoid(-f) * y, (sigmoid(r), sigmoid(-r) * s)

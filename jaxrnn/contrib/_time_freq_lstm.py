@@ -1,4 +1,4 @@
-"""The time-frequency LSTM over windows of the inputs, and what windows are."""
+"""The time-frequency LSTM over windows of the inputs, and checks of windows."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,27 +37,27 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
     Shapes, for `F = feature_size`, `H = num_units` and `N = num_windows`: inputs
     `[batch, I]` with `(I - F) // frequency_skip + 1 == N`; output `[batch, N * H]`, all
     `m'_k`; state `[batch, N * 2H]`, the pairs `c_k, m_k`; `W` `[F + 2H, 4H]`, blocks i,
-    j, f, o, shared by all windows and stored in rows as `W_0`, `W_1`, ...; `B` `[4H]`;
-    with peepholes `W_F_diag`, `W_I_diag`, `W_O_diag` `[H]`.
+    j, f, o, shared by all windows and stored by rows in `W_0`, `W_1`, ...; `B` `[4H]`;
+    with peepholes, `W_F_diag`, `W_I_diag`, `W_O_diag` `[H]`.
 
-    contrib declares the sizes of one window, `2H` and `H`, and returns those of `N`; so
-    only one window runs in its `dynamic_rnn`. Here `num_windows` says how many there
-    are, and the sizes are true. contrib does not read its `initializer`; here it draws
-    `W` and the diagonals.
+    contrib declares the sizes of one window, `2H` and `H`, but returns `N` windows, so
+    it can run only one window in `dynamic_rnn`. Here, `num_windows` sets the number of
+    windows, and the declared sizes are correct. contrib ignores `initializer`; here, it
+    draws `W` and the peepholes.
 
     Attributes:
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', or None.
-        initializer: For `W` and the diagonals; None for Glorot uniform.
-        num_unit_shards: The number of variables that hold `W`.
-        feature_size: `F`, the size of a window.
+        use_peepholes: Whether the gates read c through three diagonal kernels.
+        cell_clip: The bound on the magnitude of c'; None for no bound.
+        initializer: For `W` and the peepholes; None for Glorot uniform.
+        num_unit_shards: The number of variables that store `W`.
+        feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next.
-        num_windows: `N`, by default 1; not an argument of contrib's.
+        num_windows: `N`, by default 1. contrib has no such argument.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `feature_size` is not given, a number is out of its range, or
-            `dtype` is not floating.
+        TypeError: If a field has the wrong type.
+        ValueError: If `feature_size` is missing, a number is out of range, or `dtype`
+            is not floating.
 
     Source: Sainath and Li, Interspeech 2016; `tf.contrib.rnn.TimeFreqLSTMCell`.
     """
@@ -85,16 +85,16 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         set_counts(self, "num_windows")
 
     def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless inputs of that size have `num_windows` windows."""
+        """Raises ValueError unless inputs of this depth have `num_windows` windows."""
         name, found = type(self).__name__, count_windows(depth, self)
-        must = f"be that of the inputs, {found} for depth {depth}"
+        must = f"be {found}, the number of windows in inputs of depth {depth}"
         check_equal(name, "num_windows", self.num_windows, found, must)
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
-        """All parameters; their shapes do not depend on the depth of the inputs."""
+        """Specs of all parameters, whose shapes do not depend on `depth`."""
         units, rows = self.num_units, self.feature_size + 2 * self.num_units
         specs = shard_specs(self, "W", rows, 4 * units, self.num_unit_shards)
         specs["B"] = ParamSpec((4 * units,), zeros)
@@ -102,7 +102,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
     def _core_params(self, params: Params) -> Params:
-        """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
+        """The LSTM's parameters; its kernel has the rows of `m'_{k-1}` before `m_k`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
@@ -115,7 +115,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         return self._along_frequency(run, inputs, state)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Window by window, each over all steps; see `RNNCell.apply_sequence`.
+        """Runs each window over all steps; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the LSTM of a window declines.
@@ -135,14 +135,14 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         return self._along_frequency(run_window, run.inputs, run.state)
 
     def _along_frequency(self, run: Callable, inputs: Array, state: Array) -> Any:
-        """What `run(k, inputs, state)` returns for all windows k, `(outputs, states)`.
+        """Calls `run(k, inputs, state)` for each window k; returns `(outputs, states)`.
 
         Args:
-            run: The LSTM of one window, for one step or all.
+            run: The LSTM of one window, for one step or for all steps.
             inputs: `[..., depth]`.
             state: `[batch, N * 2H]`.
         """
-        # Zeros of the inputs' kind: on a mesh they are divided as these are.
+        # Zeros that are made from the inputs have the same sharding on a mesh.
         below = jnp.zeros_like(inputs[..., :1])
         below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
         outputs, states = [], []
@@ -150,7 +150,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
             start = k * self.frequency_skip
             window = inputs[..., start : start + self.feature_size]
             output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
-            # With `returns_states` an output is a pair with the states of all steps.
+            # With `returns_states`, the outputs come in a pair with all new states.
             below = jax.tree.leaves(output)[0]
             outputs.append(output)
             states.append(pair)
@@ -167,14 +167,14 @@ def _joined(parts: PyTree) -> Array:
 
 
 def check_window(cell: Any) -> None:
-    """Checks the fields of windows, the clip, and the number of shards.
+    """Checks the fields of windows, the clip and the number of shards.
 
     Raises:
-        ValueError: If one is not given, or out of its range.
-        TypeError: If one is not a number.
+        ValueError: If a field is missing or out of range.
+        TypeError: If a field is not a number.
     """
     fields = "feature_size", "frequency_skip", "num_unit_shards"
-    fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
+    fix = "Windows have `feature_size` inputs and start every `frequency_skip` inputs."
     for field in fields:
         check_given(type(cell).__name__, field, getattr(cell, field), fix)
     set_counts(cell, *fields)
@@ -182,5 +182,5 @@ def check_window(cell: Any) -> None:
 
 
 def count_windows(size: int, cell: Any) -> int:
-    """The number of windows of a cell that fit into `size` inputs."""
+    """The number of the cell's windows that fit into `size` inputs."""
     return max(0, (size - cell.feature_size) // cell.frequency_skip + 1)

@@ -1,1 +1,1 @@
-"""Attention around a cell: the wrapper, its state, its mechanisms."""
+"""The attention wrapper, with its state and its mechanisms."""

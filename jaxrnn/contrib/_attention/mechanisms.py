@@ -1,4 +1,4 @@
-"""How attention weighs a memory: Luong's and Bahdanau's scores, and their softmax."""
+"""Attention mechanisms with the scores of Luong and Bahdanau, and softmax."""
 
 import abc
 import dataclasses
@@ -27,25 +27,24 @@ from .state import AttentionMemory
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):
-    """The hyper-parameters of an attention mechanism, which hold no memory.
+    """An attention mechanism: hyperparameters without the memory.
 
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
-    `AttentionWrapper.initial_state`. Not a dataclass itself: a kind of score and a kind
-    of probabilities declare their fields, in TensorFlow's order. A mechanism of one's
-    own is a `dataclass(frozen=True, eq=False)` that inherits from one of the kinds and
-    overrides `param_specs` and `score`, `probabilities` or `next_state`.
+    `AttentionWrapper.initial_state`. This class is not a dataclass; its subclasses for
+    scores and for probabilities declare their fields in TensorFlow's order. A custom
+    mechanism is a `dataclass(frozen=True, eq=False)` that inherits from one of them. It
+    overrides some of `param_specs`, `score`, `probabilities` and `next_state`.
 
     Attributes:
-        num_units: The size of keys.
-        memory_depth: The size of an entry of the memory. (The memory itself is an
-            argument of `AttentionWrapper.initial_state`.)
+        num_units: The size of the keys.
+        memory_depth: The size of a memory entry.
         score_mask_value: The score beyond the lengths; None for minus infinity.
         dtype: The required dtype of the memory; None for any.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1.
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is less than 1.
 
     Source: `tf.contrib.seq2seq.AttentionMechanism`.
     """
@@ -59,38 +58,38 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
 
     is_random: Any = False
-    """Whether `probabilities` draws random numbers, if it gets a key."""
+    """Whether `probabilities` draws random numbers when it receives a key."""
 
     _elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("memory", "memory_sequence_length"),
-        "must be given to `AttentionWrapper.initial_state`. A mechanism has "
+        "must be given to `AttentionWrapper.initial_state`. The mechanism needs only "
         "`memory_depth`, the size of the memory's last axis",
     )
 
     def __post_init__(self) -> None:
         set_common_fields(self)
         set_counts(self, "num_units")
-        fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."
+        fix = "Pass the memory itself to `AttentionWrapper.initial_state`."
         set_counts(self, "memory_depth", fix=fix)
         set_numbers(self, "score_mask_value")
         set_functions(self, "probability_fn", "custom_key_value_fn")
 
     scope = property(lambda self: snake_case(type(self).__name__))
-    """The scope of its own variables in TensorFlow."""
+    """The scope of the mechanism's own variables in TensorFlow."""
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Its parameters but for the memory layer, for queries of that size."""
+        """Specs of all parameters except the memory layer, for queries of this size."""
 
     @abc.abstractmethod
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
-        """How well each key fits a query, any finite number.
+        """Scores how well each key matches each query; must return finite numbers.
 
         Args:
-            params: Those of `param_specs`.
+            params: The parameters that `param_specs` describes.
             query: `[rows, queries, query_depth]`.
             keys: `[rows, memory_time, num_units]`.
-            previous: What `next_state` returned in the step before, by default its
+            previous: The result of `next_state` in the previous step, by default the
                 alignments, `[rows, queries, memory_time]`; zero beyond the lengths.
 
         Returns:
@@ -99,31 +98,31 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
-        """The alignments, `[batch, memory_time]`.
+        """Computes the alignments, `[batch, memory_time]`.
 
         Args:
             score: `[batch, memory_time]`, `score_mask_value` beyond the lengths.
-            previous: What `next_state` returned in the step before.
+            previous: The result of `next_state` in the previous step.
             key: The random key of the step, or None.
         """
 
     def next_state(self, alignments: Array, previous: Array) -> Array:
-        """What the next step gets as `previous`: these alignments.
+        """The argument `previous` of the next step; by default the alignments.
 
         Args:
             alignments: `[batch, memory_time]`, zero beyond the lengths.
-            previous: What this method returned in the step before; at first
+            previous: The result of this method in the previous step; in the first step,
                 `initial_alignments`.
         """
         return alignments
 
     def memory_specs(self) -> dict[str, Any]:
-        """The parameters of the memory layer."""
+        """Specs of the memory layer."""
         shape = self.memory_depth, self.num_units
         return {"kernel": ParamSpec(shape, glorot_uniform)}
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
-        """The memory with its keys; `params` are those of the memory layer."""
+        """Adds keys to the memory; `params` are the parameters of the memory layer."""
         keys = dot(memory.memory, params["kernel"], memory.memory.dtype)
         if self.custom_key_value_fn is None:
             return dataclasses.replace(memory, keys=keys)
@@ -140,7 +139,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return jax.eval_shape(self.custom_key_value_fn, *arrays)[1].shape[-1]
 
     def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
-        """The alignments before the first step, `[rows, memory_time]`: zeros."""
+        """The alignments before the first step: zeros `[rows, memory_time]`."""
         return jnp.zeros((rows, memory_time), dtype)
 
 
@@ -150,7 +149,7 @@ class LuongScore(AttentionMechanism):
 
     Attributes:
         num_units: The size of keys and queries.
-        scale: Whether there is a factor `attention_g`, a number that is learned.
+        scale: Whether to multiply the scores by a learned scalar `attention_g`.
     """
 
     num_units: int
@@ -158,18 +157,18 @@ class LuongScore(AttentionMechanism):
     scale: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """The factor, if any.
+        """Specs of the factor, if any.
 
         Raises:
             ValueError: If queries and keys differ in size.
         """
         must = f"be the size of the cell's output, {query_depth}"
-        name, fix = type(self).__name__, "Bahdanau's may have another."
+        name, fix = type(self).__name__, "Bahdanau attention supports other sizes."
         check_equal(name, "num_units", self.num_units, query_depth, must, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
-        """The inner products, scaled; see `AttentionMechanism.score`."""
+        """The inner products, scaled if `scale`; see `AttentionMechanism.score`."""
         score = jnp.einsum("bqu,btu->bqt", query, keys)
         return params["attention_g"] * score if self.scale else score
 
@@ -179,7 +178,7 @@ class BahdanauScore(AttentionMechanism):
     """A mechanism with additive scores.
 
     Attributes:
-        normalize: Whether v is normalized.
+        normalize: Whether to normalize v, the vector `attention_v`.
     """
 
     num_units: int
@@ -187,7 +186,7 @@ class BahdanauScore(AttentionMechanism):
     normalize: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """The query layer, and v."""
+        """Specs of the query layer and v."""
         units = self.num_units
         specs: dict[str, Any] = {
             "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
@@ -200,7 +199,7 @@ class BahdanauScore(AttentionMechanism):
         return specs
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
-        """The sum over units; see `AttentionMechanism.score`."""
+        """The additive scores; see `AttentionMechanism.score`."""
         query = dot(query, params["query_layer"]["kernel"], query.dtype)
         v = params["attention_v"]
         if self.normalize:
@@ -212,13 +211,13 @@ class BahdanauScore(AttentionMechanism):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _SoftmaxMechanism(AttentionMechanism):
-    """A mechanism whose alignments do not depend on those before.
+    """A mechanism whose alignments do not depend on earlier alignments.
 
     Attributes:
-        probability_fn: `probability_fn(score)`, both `[batch, memory_time]`; None for
-            softmax.
-        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`, once
-            a run; None for the keys above and the memory.
+        probability_fn: `probability_fn(score) -> alignments`, both
+            `[batch, memory_time]`; None for softmax.
+        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
+            called once per run; None to use the keys above, and the memory as values.
     """
 
     probability_fn: Callable[[Array], Array] | None = None
@@ -228,7 +227,7 @@ class _SoftmaxMechanism(AttentionMechanism):
     name: Any = dataclasses.field(default=None, compare=False)
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
-        """`probability_fn` of the scores."""
+        """Applies `probability_fn` to the scores."""
         return (self.probability_fn or jax.nn.softmax)(score)
 
 
@@ -254,15 +253,15 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
         score      = v . tanh(keys + query query_layer/kernel + b)
         alignments = probability_fn(score)
 
-    v is `attention_v`, and b zero; with `normalize` v is `attention_g * attention_v /
-    |attention_v|`, and b is `attention_b`.
+    By default, v is `attention_v` and b is zero. With `normalize`, v is
+    `attention_g * attention_v / |attention_v|` and b is `attention_b`.
 
     Source: arXiv:1409.0473, arXiv:1602.07868; `tf.contrib.seq2seq.BahdanauAttention`.
     """
 
 
 def hardmax(logits: Array) -> Array:
-    """One at the greatest entry of each row, the first of equals; zeros elsewhere.
+    """One-hot rows, with 1 at the first maximum of each row of `logits`.
 
     Args:
         logits: `[batch, classes]`.

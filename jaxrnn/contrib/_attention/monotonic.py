@@ -1,4 +1,4 @@
-"""Attention that moves from left to right over a memory, and never back."""
+"""Attention that moves over a memory only from left to right."""
 
 import dataclasses
 from typing import Any
@@ -16,19 +16,20 @@ from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _MonotonicMechanism(AttentionMechanism):
-    """A mechanism whose alignments follow from the scores and the alignments before.
+    """A mechanism whose alignments depend on the scores and on earlier alignments.
 
     Attributes:
-        sigmoid_noise: The standard deviation of noise, which makes the choices more
-            certain in training. It is drawn from the key with which the cell is bound.
+        sigmoid_noise: The standard deviation of noise that is added to the scores. In
+            training, it leads to more certain choices. The random key comes from
+            `cell.bind(params, key)`.
         sigmoid_noise_seed: Different seeds draw different noise from the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a size is below 1, the noise is negative, the seed is not in
-            `[0, 2**32)`, or `mode` is not known.
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is less than 1, the noise is negative, the seed is not in
+            `[0, 2**32)`, or `mode` is unknown.
     """
 
     score_mask_value: float | None = None
@@ -49,17 +50,17 @@ class _MonotonicMechanism(AttentionMechanism):
         _check_mode(type(self).__name__, self.mode)
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Those of the score, and a bias that is added to all scores."""
+        """Specs of the score's parameters and of a bias that all scores share."""
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
-        """The score, and the bias; see `AttentionMechanism.score`."""
+        """The score plus the bias; see `AttentionMechanism.score`."""
         score = super().score(params, query, keys, previous)
         return score + params["attention_score_bias"]
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
-        """By `monotonic_attention`; noise is drawn if there is a key."""
+        """Applies `monotonic_attention`, after adding noise if there is a key."""
         if self.is_random and key is not None:
             key = jax.random.fold_in(key, self.sigmoid_noise_seed or 0)
             noise = jax.random.normal(key, score.shape, score.dtype)
@@ -69,15 +70,15 @@ class _MonotonicMechanism(AttentionMechanism):
         return monotonic_attention(chosen, previous, self.mode)
 
     def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
-        """The alignments before the first step: all at the first entry."""
+        """The alignments before the first step: 1 at the first entry, 0 elsewhere."""
         return jax.nn.one_hot(jnp.zeros(rows, jnp.int32), memory_time, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
-    """Additive attention from left to right: scores of `BahdanauAttention` and a bias.
+    """Additive monotonic attention, with `BahdanauAttention`'s score and a bias.
 
-        score      = BahdanauAttention's + attention_score_bias
+        score      = score of BahdanauAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.BahdanauMonotonicAttention`.
@@ -86,9 +87,9 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
-    """Multiplicative attention from left to right: `LuongAttention`'s score and a bias.
+    """Multiplicative monotonic attention, with `LuongAttention`'s score and a bias.
 
-        score      = LuongAttention's + attention_score_bias
+        score      = score of LuongAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.LuongMonotonicAttention`.
@@ -100,22 +101,23 @@ def monotonic_attention(
 ) -> Array:
     """The expected alignments of attention that moves from left to right.
 
-    From the entry of the step before on, it visits one entry after the other, and stops
-    at entry i with the probability `p_choose_i`.
+    At each step, attention starts at the entry where the previous step stopped. It
+    visits one entry after another and stops at entry i with probability `p_choose_i`.
 
     Args:
         p_choose_i: `[batch, memory_time]`, in [0, 1].
-        previous_attention: The result of the step before, `[batch, memory_time]`;
-            before the first step 1 at the first entry, else 0.
-        mode: "recursive" is exact. "parallel" is in closed form, and inexact where
-            products of `1 - p_choose_i` are below 1e-10. "hard" is exact for
-            probabilities 0 and 1.
+        previous_attention: The result of the previous step, `[batch, memory_time]`;
+            for the first step, 1 at the first entry and 0 elsewhere.
+        mode: "recursive" is exact. "parallel" uses a closed form, which is inexact
+            where products of `1 - p_choose_i` are less than 1e-10. "hard" is exact only
+            if all probabilities are 0 or 1.
 
     Returns:
-        `[batch, memory_time]`. Its sum is below 1 where attention may pass the end.
+        `[batch, memory_time]`. The sum of a row is less than 1 if attention may move
+        past the end of the memory.
 
     Raises:
-        ValueError: If `mode` is not known.
+        ValueError: If `mode` is unknown.
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
     """
@@ -126,16 +128,16 @@ def monotonic_attention(
     if mode == "hard":
         p = p * jnp.cumsum(previous, axis=1)
         return p * _shifted(jnp.cumprod(1 - p, axis=1))
-    # In log space: products of many factors underflow.
+    # Sums logarithms, because products of many factors underflow.
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
     passed = jnp.exp(_shifted(logs, first=0))
-    least = max(1e-10, float(tiny))  # In float16 the first is zero.
+    least = max(1e-10, float(tiny))  # 1e-10 is zero in float16.
     return p * passed * jnp.cumsum(previous / _clip(passed, least), axis=1)
 
 
 def _recursive(p: Array, previous: Array) -> Array:
-    """Q with `q[i] = (1 - p[i - 1]) * q[i - 1] + previous[i]`."""
+    """Computes q with `q[i] = (1 - p[i - 1]) * q[i - 1] + previous[i]`."""
 
     def compose(left: tuple, right: tuple) -> tuple:
         (a, b), (c, d) = left, right
@@ -146,12 +148,12 @@ def _recursive(p: Array, previous: Array) -> Array:
 
 
 def _shifted(x: Array, first: float = 1) -> Array:
-    """The entries shifted right by one, after `first`."""
+    """Shifts the entries right by one and puts `first` before them."""
     return jnp.concatenate([jnp.full_like(x[:, :1], first), x[:, :-1]], axis=1)
 
 
 def _clip(x: Array, low: Any) -> Array:
-    """`x` in [low, 1]; unlike `jnp.clip` with the whole gradient at the bounds."""
+    """Clips x to [low, 1]; unlike `jnp.clip`, keeps the full gradient at the bounds."""
     low = jnp.asarray(low, x.dtype)
     return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))
 

@@ -1,4 +1,4 @@
-"""The state of an `AttentionWrapper`, and the memory that is a part of it."""
+"""The state of an `AttentionWrapper`, which holds the memory."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,20 +19,20 @@ from ..._time import masking
 
 @serializable
 class AttentionWrapperState(NamedTuple):
-    """The state of an `AttentionWrapper`; `initial_state` of the cell makes one.
+    """The state of an `AttentionWrapper`; `cell.initial_state` creates one.
 
-    With several mechanisms `alignments`, `alignment_history`, `attention_state` and
-    `memory` are tuples with an entry for each.
+    With several mechanisms, `alignments`, `alignment_history`, `attention_state` and
+    `memory` are tuples with one entry per mechanism.
 
     Attributes:
         cell_state: The state of the wrapped cell.
-        attention: The attention of the step before, `[batch, attention_size]`.
+        attention: The attention of the previous step, `[batch, attention_size]`.
         time: The number of steps so far, an int32 scalar.
-        alignments: The weights of the memory in the step before, `[batch,
-            memory_time]`.
+        alignments: The weights of the memory in the previous step,
+            `[batch, memory_time]`.
         alignment_history: A TensorArray of the alignments of all steps, or `()`.
-        attention_state: What the mechanism carries: the alignments.
-        memory: The memory, with its keys once a run has started. It is read-only:
+        attention_state: The state of the mechanism, by default the alignments.
+        memory: The memory, with its keys after the start of a run. It is read-only, so
             drivers neither mask nor reorder it.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
@@ -47,21 +47,21 @@ class AttentionWrapperState(NamedTuple):
     memory: Any = ()
 
     def map_mechanisms(self, fn: Callable[[Any], Any]) -> "AttentionWrapperState":
-        """The state with `fn(part)` for what there is for each mechanism."""
+        """Applies `fn` to the fields that hold the parts of the mechanisms."""
         names = "alignments", "alignment_history", "attention_state", "memory"
         return self._replace(**{name: fn(getattr(self, name)) for name in names})
 
     def clone(self, **fields: Any) -> "AttentionWrapperState":
-        """The state with other fields, whose arrays keep their shapes.
+        """A copy of the state with some fields replaced; shapes must stay the same.
 
         Raises:
-            ValueError: If there is no such field, or a structure or shape differs.
-            TypeError: If only the kind of a sequence does.
+            ValueError: If a field does not exist, or a structure or shape differs.
+            TypeError: If a sequence has another type, e.g. a list instead of a tuple.
         """
         caller = "AttentionWrapperState.clone"
         if unknown := fields.keys() - set(self._fields):
             known, got = ", ".join(self._fields), ", ".join(sorted(unknown))
-            raise ValueError(f"{caller}: the fields are {known}, got {got}.")
+            raise ValueError(f"{caller}: fields must be among {known}, got {got}.")
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"{caller}: `{name}`", old, new, strict=True)
@@ -72,7 +72,7 @@ class AttentionWrapperState(NamedTuple):
 
 
 def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> None:
-    """Raises ValueError unless leaves have these shapes; any will do for None."""
+    """Raises ValueError unless leaves have these shapes; None allows any shape."""
     named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
         if shape is not None:
@@ -80,21 +80,22 @@ def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> No
 
 
 def check_is_state(state: Any) -> None:
-    """Raises TypeError unless it is a state with its memory."""
+    """Raises TypeError unless `state` is a state with its memory."""
     is_state = isinstance(state, AttentionWrapperState)
     if not is_state or not jax.tree.leaves(state.memory):
         raise TypeError(
             "AttentionWrapper: `state` must be an AttentionWrapperState with its "
-            f"memory, got {describe(state)}. `cell.initial_state(memory)` makes one."
+            f"memory, got {describe(state)}. `cell.initial_state(memory)` creates one."
         )
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
-    """Checks that a state has the rows of the inputs, and maybe their dtype.
+    """Checks that state and inputs have equal batch sizes and, optionally, dtypes.
 
     Raises:
-        ValueError: If it has other rows. Those of the memory may be fewer: for beams.
-        TypeError: If its dtype is checked, and another.
+        ValueError: If the batch sizes differ. The memory may have fewer rows, which
+            beams share.
+        TypeError: If `checks_dtype` is True and the dtypes differ.
     """
     caller, attention, rows = "AttentionWrapper", state.attention, inputs.shape[0]
     if checks_dtype and inputs.dtype != attention.dtype:
@@ -108,23 +109,24 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     if attention.shape[0] != rows or beams:
         leaves = ", ".join(map(describe, (attention, *memories)))
         raise ValueError(
-            f"{caller}: `state` must have the {rows} rows of the inputs, its memory as "
-            f"many, or one for several beams, got attention and memory {leaves}."
+            f"{caller}: `state` must have {rows} rows like the inputs, and its memory "
+            "must have the same number of rows, or one row for several beams, got "
+            f"attention and memory {leaves}."
         )
 
 
 def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
-    """Raises unless it is a state of the cell, each leaf with as many rows.
+    """Checks that `state` is a state of the cell with this number of rows.
 
     Raises:
-        ValueError: If its structure or a shape differs.
-        TypeError: If only the kind of a sequence does.
+        ValueError: If the structure or a shape differs.
+        TypeError: If a sequence has another type, e.g. a list instead of a tuple.
     """
     name, size = f"{caller}: `cell_state`", cell.state_size
     opaque = jax.tree.map(lambda _: 0, state)
-    check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
+    check_structure(name, size, opaque, True, "Pass a state of the wrapped cell.")
     pairs = zip(jax.tree.leaves(state), size_shapes(size), strict=True)
-    # A leaf without axes counts the steps of all rows.
+    # A scalar leaf, e.g. a step count, belongs to all rows.
     shapes = [(rows, *shape) if jnp.ndim(leaf) else None for leaf, shape in pairs]
     _check_shapes(caller, "cell_state", state, shapes)
 
@@ -132,15 +134,15 @@ def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionMemory:
-    """A memory of an attention mechanism, as part of a state.
+    """The memory of an attention mechanism, as part of a state.
 
     Attributes:
         memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
-        lengths: int32 `[batch]`, or `()` for all of it, as a state must not hold None.
-        keys: What queries are compared to, `[batch, memory_time, num_units]`; `()`
-            before a run has started.
-        own_values: What a `custom_key_value_fn` makes contexts of, `[batch,
-            memory_time, depth]`; `()` for the memory.
+        lengths: int32 `[batch]`; `()` for the whole memory, because a state must not
+            hold None.
+        keys: The keys, `[batch, memory_time, num_units]`; `()` before a run starts.
+        own_values: The values that `custom_key_value_fn` returned,
+            `[batch, memory_time, depth]`; `()` to use the memory.
     """
 
     memory: Any
@@ -150,12 +152,12 @@ class AttentionMemory:
 
     @property
     def values(self) -> Array:
-        """What contexts are made of."""
+        """The values whose weighted sums are the contexts."""
         return self.memory if isinstance(self.own_values, tuple) else self.own_values
 
     @property
     def valid(self) -> Array | None:
-        """Bool `[batch, memory_time]`, which values there are; None for all."""
+        """Bool `[batch, memory_time]`, True within lengths; None without lengths."""
         if isinstance(self.lengths, tuple):
             return None
         places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
@@ -170,15 +172,16 @@ class AttentionMemory:
 def as_memory(
     caller: str, name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
 ) -> AttentionMemory:
-    """The memory, with zeros in its padding.
+    """Checks a memory and returns it with zeros in its padding.
 
     Args:
         caller: The function that was called, for messages.
         name: The name of the argument.
         memory: Floating `[batch, memory_time, depth]`.
         lengths: Integers `[batch]`; None for all steps.
-        mechanism: The mechanism, which has a depth and maybe a dtype.
-        first: The first memory of several, with the same rows; None if this is it.
+        mechanism: The mechanism, which sets the depth and optionally the dtype.
+        first: The first of several memories, with the same batch size; None if this
+            memory is the first.
 
     Raises:
         ValueError: If a shape does not fit.
@@ -189,7 +192,7 @@ def as_memory(
         error = ValueError if memory.ndim != 3 else TypeError
         raise error(
             f"{caller}: `{name}` must be floating [batch, memory_time, depth], got "
-            f"{describe(memory)}. Outputs of an encoder are batch-major here."
+            f"{describe(memory)}. Encoder outputs must be batch-major here."
         )
     first, depth = memory if first is None else first, mechanism.memory_depth
     rows, dtype = first.shape[0], mechanism.dtype or first.dtype

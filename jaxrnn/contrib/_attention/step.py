@@ -1,4 +1,4 @@
-"""One attention of a cell: a mechanism with its memory, its layers, and one step."""
+"""One attention of a wrapper: a mechanism with its memory, layers and step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from .state import AttentionMemory
 
 @dataclasses.dataclass(frozen=True)
 class BoundMechanism:
-    """A mechanism with its parameters and its memory, as an `attention_fn` gets it.
+    """A mechanism with its parameters and memory, as `attention_fn` receives it.
 
     Attributes:
-        mechanism: The hyper-parameters.
-        params: Its parameters, but for the memory layer.
+        mechanism: The hyperparameters.
+        params: The parameters of the mechanism, without the memory layer.
         memory: The memory, with its keys.
         key: The random key of the step, or None.
     """
@@ -36,12 +36,12 @@ class BoundMechanism:
     keys = property(lambda self: self.memory.keys)
 
     def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
-        """`(alignments, next_state)`, both `[batch, memory_time]`.
+        """Computes `(alignments, next_state)`, both `[batch, memory_time]`.
 
         Args:
-            query: `[batch, query_depth]`. The batch may be a multiple of the memory's:
-                then adjacent rows share an entry of it, as beams do.
-            state: What the mechanism carries: the alignments of the step before.
+            query: `[batch, query_depth]`. The batch size may be a multiple of the
+                memory's batch size. Adjacent rows, e.g. beams, then share a row of it.
+            state: The state of the mechanism, by default the previous alignments.
         """
         mechanism = self.mechanism
         grouped = self.grouped(query), self.keys, self.grouped(state)
@@ -51,7 +51,7 @@ class BoundMechanism:
             masked = mechanism.score_mask_value
             masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
             score = jnp.where(valid[:, None], score, masked)
-            # An empty memory gets zero weights, where softmax would give NaN.
+            # An empty memory gets zero weights, because softmax would return NaN.
             exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
             score = jnp.where(exists, score, jnp.zeros_like(score))
         score = score.reshape(state.shape)
@@ -62,12 +62,12 @@ class BoundMechanism:
         return alignments, mechanism.next_state(alignments, state)
 
     def context(self, alignments: Array) -> Array:
-        """The sum of the values with these weights, `[batch, depth]`."""
+        """The sum of the values, weighted by the alignments, `[batch, depth]`."""
         context = jnp.einsum("bqt,btd->bqd", self.grouped(alignments), self.values)
         return context.reshape(alignments.shape[0], context.shape[-1])
 
     def grouped(self, x: Array) -> Array:
-        """`[batch, n]` as `[rows of the memory, queries, n]`."""
+        """Reshapes `[batch, n]` to `[memory rows, queries, n]`."""
         rows = self.values.shape[0]
         return x.reshape(rows, x.shape[0] // max(rows, 1), x.shape[1])
 
@@ -78,14 +78,17 @@ def compute_attention(
     attention_state: Array,
     attention_layer: Callable[[Array], Array] | None,
 ) -> tuple[Array, Array, Array]:
-    """`(attention, alignments, next_attention_state)` of a step: the default.
+    """The default `attention_fn`, which runs one step of attention.
 
     Args:
         attention_mechanism: The mechanism, with its memory.
         cell_output: `[batch, query_depth]`.
-        attention_state: What the mechanism carries, `[batch, memory_time]`.
-        attention_layer: The product that makes the attention from output and context;
-            None for the context itself.
+        attention_state: The state of the mechanism, `[batch, memory_time]`.
+        attention_layer: The function that computes the attention from the concatenated
+            output and context; None to use the context as attention.
+
+    Returns:
+        `(attention, alignments, next_attention_state)`.
 
     Source: arXiv:1508.04025.
     """
@@ -101,11 +104,11 @@ class Attention(NamedTuple):
     """One attention of an `AttentionWrapper`.
 
     Attributes:
-        mechanism: Its mechanism.
-        attention_fn: As that of `AttentionWrapper`.
-        size: That of its attention layer; None for no layer.
-        number: Which of the attentions it is, from 0.
-        scope: That of the mechanism's own parameters.
+        mechanism: The mechanism.
+        attention_fn: See `AttentionWrapper`.
+        size: The size of the attention layer; None for no layer.
+        number: The index of the attention, from 0.
+        scope: The scope of the mechanism's own parameters.
     """
 
     mechanism: AttentionMechanism
@@ -118,7 +121,7 @@ class Attention(NamedTuple):
     layer = property(lambda self: numbered("attention_layer", self.number))
 
     def specs(self, query_depth: int) -> dict[str, Any]:
-        """All its parameters, for queries of that size."""
+        """Specs of all parameters for queries of this size."""
         own = self.mechanism.param_specs(query_depth)
         specs = {self.memory_layer: self.mechanism.memory_specs()}
         specs |= {self.scope: own} if own else {}
@@ -130,13 +133,13 @@ class Attention(NamedTuple):
     def attend(
         self, params: Params, output: Array, memory: Any, state: Any, key: Any
     ) -> tuple[Array, Array, Any]:
-        """What `attention_fn` returns for the output of a cell.
+        """Calls `attention_fn` with the output of the cell.
 
         Args:
             params: The wrapper's own parameters.
             output: The output of the cell, `[batch, query_depth]`.
             memory: The memory, with its keys.
-            state: What the mechanism carries.
+            state: The state of the mechanism.
             key: The random key of the step, or None.
         """
         project = lambda x: dot(x, params[self.layer]["kernel"], x.dtype)
@@ -147,5 +150,5 @@ class Attention(NamedTuple):
 
 
 def numbered(name: str, number: int) -> str:
-    """The name; with `_1` and so on if there were others before."""
+    """The name, with the suffix `_<number>` unless `number` is 0."""
     return f"{name}_{number}" if number else name

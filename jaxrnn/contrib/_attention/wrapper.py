@@ -1,4 +1,4 @@
-"""Attention around a cell."""
+"""The attention wrapper."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -32,41 +32,43 @@ class AttentionWrapper(ParamsWrapper):
         context            = sum over time of alignments * memory
         attention'         = [output, context] attention_layer/kernel
 
-    The memory is no part of the cell, but of the state, which `initial_state` makes:
+    The memory is part of the state, not of the cell. `initial_state` creates the state:
 
         state = cell.initial_state(memory, memory_sequence_length)
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)
 
-    So any driver, decoder or module takes it; its keys are computed once a run.
+    Any driver, decoder or module can therefore run the cell. The keys of the memory are
+    computed once per run.
 
     Shapes, for a cell with outputs of size `O`, memories `[batch, memory_time, M]`, and
-    `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`, attention
-    and output `[batch, A]`, with `output_attention=False` the output is `[batch, O]`.
-    Parameters: `memory_layer/kernel` `[M, num_units]`; those of the mechanism under its
-    scope (`luong_attention/attention_g`, `bahdanau_attention/attention_v`, ...);
-    `attention_layer/kernel` `[O + M, A]`; those of the cell, for inputs `[batch, I +
-    A]`, under its scope (`lstm_cell`). Where several mechanisms have one name, that of
-    the second ends in `_1`, and so on.
+    `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
+    `[batch, A]`; output `[batch, A]`, or `[batch, O]` with `output_attention=False`.
+    Parameters: `memory_layer/kernel` `[M, num_units]`; the mechanism's parameters under
+    its scope (`luong_attention/attention_g`, `bahdanau_attention/attention_v`, ...);
+    `attention_layer/kernel` `[O + M, A]`; the cell's parameters, for inputs
+    `[batch, I + A]`, under its scope (`lstm_cell`). If several mechanisms have the same
+    name, the scope of the second ends in `_1`, and so on.
 
     Attributes:
-        cell: The wrapped cell, whose output is one vector.
+        cell: The wrapped cell, which must output one vector.
         attention_mechanism: The mechanism, or a list or tuple of several.
-        attention_layer_size: `A`, a sequence for several mechanisms; None for the
-            contexts themselves.
+        attention_layer_size: `A`, or a sequence with one size per mechanism; None to
+            use the contexts as attention.
         alignment_history: Whether the state collects the alignments of all steps.
-        cell_input_fn: `cell_input_fn(inputs, attention)`, the inputs of the cell; None
-            for their concatenation.
-        output_attention: Whether the output is the attention, or that of the cell.
-        name: The name of the step in profiles; by default that of the class.
+        cell_input_fn: `cell_input_fn(inputs, attention)`, which returns the inputs of
+            the cell; None to concatenate both arguments.
+        output_attention: True to output the attention, False to output the cell's
+            output.
+        name: The name of the step in profiles; by default the name of the class.
         attention_fn: `attention_fn(mechanism, cell_output, attention_state,
             attention_layer) -> (attention, alignments, next_attention_state)`. The
             mechanism is called as `mechanism(query, state) -> (alignments, state)` and
             has `values`, `keys` and `context(alignments)`. None for the equations
             above.
-        dtype: The dtype of new parameters; None for that of the inputs.
+        dtype: The dtype of new parameters; None for the dtype of the inputs.
 
     Raises:
-        TypeError: If a field is of the wrong kind.
+        TypeError: If a field has the wrong type.
         ValueError: If there is not one `attention_layer_size` for each mechanism, or
             the cell's output does not fit a mechanism.
 
@@ -100,8 +102,8 @@ class AttentionWrapper(ParamsWrapper):
     dtype: DType | None = None
 
     _elsewhere: ClassVar[Mapping[str, str]] = {
-        "initial_cell_state": "is `cell_state` of `AttentionWrapper.initial_state`",
-        "attention_layer": "is an `attention_layer_size`, or part of an `attention_fn`",
+        "initial_cell_state": "is now `cell_state` of `AttentionWrapper.initial_state`",
+        "attention_layer": "is replaced by `attention_layer_size` or an `attention_fn`",
         "probability_fn": "is a field of the mechanism",
     }
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
@@ -128,7 +130,7 @@ class AttentionWrapper(ParamsWrapper):
         set_field(self, attention_layer_size=sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
-        """What there is for each mechanism: with one alone, a tuple of that."""
+        """Wraps the part of a single mechanism in a tuple."""
         return part if self._has_several else (part,)
 
     @property
@@ -141,13 +143,13 @@ class AttentionWrapper(ParamsWrapper):
         return [Attention(mechanism, attend, *rest) for mechanism, *rest in parts]
 
     def _made(self, *parts: Any) -> AttentionWrapperState:
-        """The state, from tuples of what there is for each mechanism."""
+        """Builds the state from tuples with one entry per mechanism."""
         state, first = AttentionWrapperState(*parts), lambda part: part[0]
         return state if self._has_several else state.map_mechanisms(first)
 
     @property
     def is_random(self) -> bool | None:
-        """Whether the cell draws random numbers, or a mechanism; see `RNNCell`."""
+        """Whether the cell or a mechanism draws random numbers; see `RNNCell`."""
         return any(m.is_random for m in self._mechanisms) or self.cell.is_random
 
     @property
@@ -158,12 +160,12 @@ class AttentionWrapper(ParamsWrapper):
 
     @property
     def output_size(self) -> Any:
-        """That of the attention, or of the cell's output."""
+        """The size of the attention or of the cell's output."""
         return self.attention_size if self.output_attention else self.cell.output_size
 
     @property
     def state_size(self) -> AttentionWrapperState:
-        """The sizes of the state; those that the memory decides are None."""
+        """The sizes of the state; None for sizes that depend on the memory."""
         sizes = self.cell.state_size, self.attention_size, TensorShape([])
         alignments = TensorShape._partial([None])
         history = alignments if self.alignment_history else ()
@@ -171,14 +173,14 @@ class AttentionWrapper(ParamsWrapper):
         return self._made(*sizes, *((part,) * len(self._mechanisms) for part in parts))
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
-        """Refused, as there is no memory.
+        """Unsupported, because a zero state would have no memory.
 
         Raises:
             ValueError: Always.
         """
         raise ValueError(
-            "AttentionWrapper: `initial_state` must be given: it has the memory, got "
-            "None. Make it by `cell.initial_state`."
+            "AttentionWrapper: `initial_state` must be given, because it holds the "
+            "memory, got None. Create it with `cell.initial_state(memory)`."
         )
 
     def initial_state(
@@ -187,17 +189,18 @@ class AttentionWrapper(ParamsWrapper):
         memory_sequence_length: Lengths | Sequence[Lengths | None] | None = None,
         cell_state: PyTree = None,
     ) -> AttentionWrapperState:
-        """The state before the first step, with the memory.
+        """Creates the state before the first step, which holds the memory.
 
         Args:
-            memory: What is attended to, floating `[batch, memory_time, depth]`: the
-                outputs of an encoder. For several mechanisms a tuple with one for each.
-            memory_sequence_length: `[batch]`, integers; None for all of the memory.
-                It is clamped to `[0, memory_time]`. Beyond it the memory (NaN included)
-                has no effect, and alignments are zero. A memory of length 0 gives a
-                context of zeros. For several mechanisms a tuple.
-            cell_state: The initial state of the wrapped cell, such as the encoder's
-                last state; None for its zero state.
+            memory: The memory, e.g. the outputs of an encoder, floating
+                `[batch, memory_time, depth]`. For several mechanisms, a tuple with one
+                memory per mechanism.
+            memory_sequence_length: `[batch]`, integers, clamped to `[0, memory_time]`;
+                None for the whole memory. Entries beyond the length, even NaN, have no
+                effect, and their alignments are zero. A memory of length 0 gives a
+                context of zeros. For several mechanisms, a tuple.
+            cell_state: The initial state of the wrapped cell, e.g. the encoder's last
+                state; None for its zero state.
 
         Raises:
             TypeError: If a dtype does not fit.
@@ -217,7 +220,7 @@ class AttentionWrapper(ParamsWrapper):
             time, history = memory.memory.shape[1], ()
             if self.alignment_history:
                 history = TensorArray(dtype, 0, True, element_shape=(rows, time))
-            # Made twice: arrays that are one buffer cannot be donated.
+            # Created twice, because JAX cannot donate one buffer twice.
             alignments, state = (
                 mechanism.initial_alignments(rows, time, dtype) for _ in range(2)
             )
@@ -232,7 +235,7 @@ class AttentionWrapper(ParamsWrapper):
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise ValueError(
-                f"{caller}: `memory` and `memory_sequence_length` must each hold one "
+                f"{caller}: `memory` and `memory_sequence_length` must hold one entry "
                 f"for each of {count} mechanisms, got {len(memories)} and "
                 f"{len(lengths)}."
             )
@@ -247,7 +250,7 @@ class AttentionWrapper(ParamsWrapper):
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters but those of the wrapped cell, for inputs of any size."""
+        """Specs of all parameters except the wrapped cell's, for any size of inputs."""
         query_depth = vector_size("AttentionWrapper", self.cell.output_size)
         specs: dict[str, Any] = {}
         for attention in self._attentions:
@@ -255,7 +258,7 @@ class AttentionWrapper(ParamsWrapper):
         return specs
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """The parameters of the attention, and of the cell; see `RNNCell.init`.
+        """Creates the parameters of the attention and the cell; see `RNNCell.init`.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -272,12 +275,12 @@ class AttentionWrapper(ParamsWrapper):
         return jnp.concatenate([inputs, attention], axis=-1)
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """The state with the keys of its memory; see `RNNCell.start`."""
+        """Computes the keys of the memory; see `RNNCell.start`."""
         wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
         memories = zip(self._attentions, self._several(state.memory), strict=True)
-        # Anew if there are keys, which may be those of other parameters.
+        # Recomputes existing keys, which may come from other parameters.
         first, *others = (
             ReadOnly(a.mechanism.with_keys(own[a.memory_layer], memory.value))
             for a, memory in memories
@@ -288,7 +291,7 @@ class AttentionWrapper(ParamsWrapper):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, AttentionWrapperState]:
-        """One step; see `RNNCell.apply`.
+        """Runs one step; see `RNNCell.apply`.
 
         Raises:
             TypeError: If the state is not an `AttentionWrapperState`, or dtypes differ.
@@ -299,9 +302,8 @@ class AttentionWrapper(ParamsWrapper):
         own, inner = self._checked(params, state.attention, key)
         given = state
         if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
-            state = self.start(
-                params, state
-            )  # Within a wrapper that does not start it.
+            # An outer wrapper may not have called `start`.
+            state = self.start(params, state)
         checks_dtype = self.cell_input_fn is None
         wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)

@@ -1,4 +1,4 @@
-"""`BasicDecoder`, and the `Helper` that feeds its cell, as one made of functions."""
+"""`BasicDecoder` and the base classes of the helpers that feed its cell."""
 
 import abc
 import functools
@@ -22,34 +22,34 @@ from .dynamic_decode import Decoder
 
 
 class Helper(abc.ABC):
-    """What a `BasicDecoder` feeds to its cell: ids are sampled, inputs follow.
+    """Samples ids for a `BasicDecoder` and provides the inputs of its cell.
 
-    A subclass has `initialize`, `sample`, `next_inputs` and these attributes, of which
-    the last has a default.
+    A subclass defines `initialize`, `sample`, `next_inputs` and these attributes; only
+    `longest` has a default.
 
     Attributes:
         batch_size: The number of rows.
-        sample_ids_shape: The shape of what `sample` returns for a row.
-        sample_ids_dtype: The dtype of what `sample` returns.
-        longest: The largest number of steps if it is known, else None; see `Decoder`.
+        sample_ids_shape: The shape of the sampled ids of one row.
+        sample_ids_dtype: The dtype of the sampled ids.
+        longest: The maximum number of steps if it is known, else None; see `Decoder`.
 
     Source: `tf.contrib.seq2seq.Helper`.
     """
 
     if TYPE_CHECKING:
-        # Not abstract at run time: a helper may have them as attributes.
+        # Not abstract at run time, because a helper may set them as attributes.
         batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
     longest = property(lambda self: None)
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """The values before the first step: `(finished, inputs)`."""
+        """Returns the values before the first step: `(finished, inputs)`."""
 
     @abc.abstractmethod
     def sample(
         self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
     ) -> Array:
-        """The ids for the outputs of a step, `[batch, ...]`."""
+        """Samples ids from the outputs of a step, `[batch, ...]`."""
 
     @abc.abstractmethod
     def next_inputs(
@@ -60,23 +60,25 @@ class Helper(abc.ABC):
         sample_ids: Array,
         name: str | None = None,
     ) -> tuple[Array, PyTree, PyTree]:
-        """What follows a step: `(finished, next_inputs, next_state)`."""
+        """Returns the values after a step: `(finished, next_inputs, next_state)`."""
 
 
 class CustomHelper(Helper):
-    """A helper made of functions.
+    """A helper that is defined by functions.
 
     Args:
-        initialize_fn: `initialize_fn() -> (finished, inputs)`, before the first step.
-        sample_fn: `sample_fn(time, outputs, state) -> sample_ids`; called by name.
+        initialize_fn: `initialize_fn() -> (finished, inputs)`, called before the first
+            step.
+        sample_fn: `sample_fn(time, outputs, state) -> sample_ids`, called with keyword
+            arguments.
         next_inputs_fn: `next_inputs_fn(time, outputs, state, sample_ids) -> (finished,
-            next_inputs, next_state)`; called by name.
+            next_inputs, next_state)`, called with keyword arguments.
         sample_ids_shape: The shape of a row of `sample_ids`; None for a scalar.
         sample_ids_dtype: The dtype of `sample_ids`; None for int32.
 
     Raises:
-        TypeError: If one of the first three is not a function, or the shape is no
-            sequence of integers.
+        TypeError: If one of the first three arguments is not a function, or
+            `sample_ids_shape` is not a sequence of integers.
 
     Source: `tf.contrib.seq2seq.CustomHelper`.
     """
@@ -103,12 +105,12 @@ class CustomHelper(Helper):
         """The number of rows, which is known after `initialize`.
 
         Raises:
-            ValueError: If it is not known yet.
+            ValueError: If `initialize` has not been called.
         """
         if self._batch_size is None:
             raise ValueError(
-                "CustomHelper: `batch_size` must be read after `initialize`, got none "
-                "before it. `dynamic_decode` calls that first."
+                "CustomHelper: `batch_size` is unknown before `initialize` is called. "
+                "`dynamic_decode` calls it first."
             )
         return self._batch_size
 
@@ -116,7 +118,7 @@ class CustomHelper(Helper):
     sample_ids_dtype = property(lambda self: self._sample_ids_dtype)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """What `initialize_fn` returns."""
+        """Calls `initialize_fn`."""
         finished, inputs = self._initialize_fn()
         finished = as_array("CustomHelper", "finished", finished)
         self._batch_size = finished.size
@@ -125,7 +127,7 @@ class CustomHelper(Helper):
     def sample(
         self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
     ) -> Array:
-        """What `sample_fn` returns."""
+        """Calls `sample_fn`."""
         return self._sample_fn(time=time, outputs=outputs, state=state)
 
     def next_inputs(
@@ -136,7 +138,7 @@ class CustomHelper(Helper):
         sample_ids: Array,
         name: str | None = None,
     ) -> tuple[Array, PyTree, PyTree]:
-        """What `next_inputs_fn` returns."""
+        """Calls `next_inputs_fn`."""
         return self._next_inputs_fn(
             time=time, outputs=outputs, state=state, sample_ids=sample_ids
         )
@@ -150,12 +152,14 @@ class InferenceHelper(CustomHelper):
         sample_shape: The shape of a row of `sample_ids`.
         sample_dtype: The dtype of `sample_ids`.
         start_inputs: The first inputs, a nest of `[batch, ...]`.
-        end_fn: `end_fn(sample_ids)`, bool `[batch]`: which rows end with them.
+        end_fn: `end_fn(sample_ids)`, which returns whether each row ends with its
+            sample, a bool `[batch]`.
         next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
             samples themselves.
 
     Raises:
-        TypeError: If a function is none, or the shape is no sequence of integers.
+        TypeError: If `sample_fn`, `end_fn` or `next_inputs_fn` is not a function, or
+            `sample_shape` is not a sequence of integers.
 
     Source: `tf.contrib.seq2seq.InferenceHelper`.
     """
@@ -188,11 +192,11 @@ class InferenceHelper(CustomHelper):
 
 @serializable
 class BasicDecoderOutput(NamedTuple):
-    """What a step of `BasicDecoder` emits.
+    """The outputs of a step of `BasicDecoder`.
 
     Attributes:
-        rnn_output: The cell's output, or that of the `output_layer`.
-        sample_id: What the helper sampled, by default ids, int32 `[batch]`.
+        rnn_output: The output of the cell or, if there is one, of the `output_layer`.
+        sample_id: The samples of the helper, by default ids, int32 `[batch]`.
 
     Source: `tf.contrib.seq2seq.BasicDecoderOutput`.
     """
@@ -202,20 +206,19 @@ class BasicDecoderOutput(NamedTuple):
 
 
 class BasicDecoder(Decoder):
-    """Decodes with a cell whose inputs a helper gives.
+    """Decodes with a cell whose inputs come from a helper.
 
     Args:
-        cell: A bound cell (`cell.bind(params)`), or any object that keeps the RNNCell
-            protocol.
-        helper: A `Helper`, which samples ids and gives the next inputs.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
+        cell: A bound cell (`cell.bind(params)`), or any object that implements the
+            RNNCell protocol.
+        helper: A `Helper`, which samples ids and provides the next inputs.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         output_layer: A function of the cell's output, `[batch, ...]`, applied before
-            the helper samples; None for none.
+            the helper samples; None for no layer.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If `initial_state` holds None.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `initial_state` contains None.
 
     Source: `tf.contrib.seq2seq.BasicDecoder`.
     """
@@ -229,7 +232,7 @@ class BasicDecoder(Decoder):
     ) -> None:
         caller = type(self).__name__
         check_is_cell(caller, "cell", cell)
-        fix = "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
+        fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
         check_instance(caller, "helper", helper, Helper, "a Helper", fix)
         check_given_functions(caller, output_layer=output_layer)
         self._cell, self._helper = cell, helper
@@ -247,42 +250,42 @@ class BasicDecoder(Decoder):
 
     @property
     def output_dtype(self) -> BasicDecoderOutput:
-        """The dtypes of outputs and ids; the cell's outputs have that of its state."""
+        """The dtypes of outputs and ids; the cell's outputs have its state's dtype."""
         types, sizes = self._output_types, self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
-        else:  # A subclass emits more than the layer gives.
+        else:  # A subclass emits other outputs than the layer returns.
             dtypes = jax.tree.map(lambda _: state_dtype(self._initial_state), sizes)
         return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
 
     def _rnn_output_size(self) -> PyTree:
-        """The sizes of `rnn_output`, for subclasses whose `step` emits others."""
+        """The sizes of `rnn_output`; override it if `step` emits other outputs."""
         return jax.tree.map(lambda x: TensorShape(x.shape[1:]), self._output_types)
 
     @functools.cached_property
     def _output_types(self) -> PyTree:
-        """Shapes and dtypes of the outputs of the layer on top of the cell."""
+        """The shapes and dtypes of the outputs of `output_layer`."""
         dtype = state_dtype(self._initial_state)
         shaped = lambda shape: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
         outputs = map_sizes(shaped, self._cell.output_size, "cell.output_size")
         return jax.eval_shape(self._output_layer, outputs)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """The helper's first inputs, and the initial state, started by the cell."""
+        """Returns the helper's first inputs and the state that the cell starts from."""
         first = self._helper.initialize()
         self._check_rows()
         return *first, call_start(self._cell, self._initial_state)
 
     def _check_rows(self) -> None:
-        """Raises ValueError for a state of other rows than those of the helper."""
+        """Raises ValueError unless the state has as many rows as the helper."""
         caller, rows = type(self).__name__, self.batch_size
-        must = f"have {rows} rows, as the helper's inputs or `start_tokens`"
+        must = f"have {rows} rows like the helper's inputs or `start_tokens`"
         check_rows_of_state(caller, self._initial_state, rows, must)
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
-        """The cell, the `output_layer`, and what the helper samples and feeds."""
+        """Runs the cell, then the `output_layer`, then the helper."""
         outputs, state = cell_at_step(self._cell, time)(inputs, state)
         outputs = self._output_layer(outputs)
         sample_ids = self._helper.sample(time=time, outputs=outputs, state=state)
@@ -294,7 +297,7 @@ class BasicDecoder(Decoder):
 
 
 def state_dtype(state: PyTree) -> DType:
-    """The dtype of the first floating leaf of a state."""
+    """The dtype of the first floating leaf of a state; float32 if there is none."""
     leaves = (x.dtype for x in jax.tree.leaves(state))
     floating = (dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating))
     return next(floating, jnp.dtype(jnp.float32))

@@ -33,8 +33,8 @@ class BeamSearchDecoderState(NamedTuple):
     Attributes:
         cell_state: The cell's state, each leaf `[batch, beam, ...]`.
         log_probs: `[batch, beam]`, the log-probability of each beam.
-        finished: bool `[batch, beam]`.
-        lengths: int32 `[batch, beam]`, the number of ids, the end token included.
+        finished: bool `[batch, beam]`, whether each beam is finished.
+        lengths: int32 `[batch, beam]`, the number of ids, including the end token.
         accumulated_attention_probs: `[batch, beam, memory_time]`, the sum of the
             alignments; `()` without a coverage penalty.
 
@@ -50,13 +50,13 @@ class BeamSearchDecoderState(NamedTuple):
 
 @serializable
 class BeamSearchDecoderOutput(NamedTuple):
-    """What a step of `BeamSearchDecoder` emits, each `[batch, beam]`.
+    """The outputs of a step of `BeamSearchDecoder`, each `[batch, beam]`.
 
     Attributes:
-        scores: By which the beams are ordered, the best first.
+        scores: The scores of the beams, best first.
         predicted_ids: int32, the id of each beam.
-        parent_ids: int32, the index of the beam that each continues, in the order of
-            the step before.
+        parent_ids: int32, the index of the beam that each beam continues, in the order
+            of the previous step.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """
@@ -68,14 +68,13 @@ class BeamSearchDecoderOutput(NamedTuple):
 
 @serializable
 class FinalBeamSearchDecoderOutput(NamedTuple):
-    """What `dynamic_decode` returns for a `BeamSearchDecoder`.
+    """The outputs that `dynamic_decode` returns for a `BeamSearchDecoder`.
 
     Attributes:
         predicted_ids: int32 `[batch, time, beam]` (`[time, batch, beam]` if
-            `output_time_major`), the sequences, the best first; the end token beyond
-            their end.
+            `output_time_major`), the sequences, best first, padded with the end token.
         beam_search_decoder_output: The `BeamSearchDecoderOutput` of all steps, each
-            with these axes.
+            array with the same axes.
 
     Source: `tf.contrib.seq2seq.FinalBeamSearchDecoderOutput`.
     """
@@ -85,49 +84,52 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
 
 
 class BeamSearchDecoder(Decoder):
-    """Beam search: the `beam_width` best sequences of each row are extended.
+    """Beam search, which extends the `beam_width` best sequences of each row.
 
-    The score of a sequence is its log-probability divided by `((5 + length) / 6) **
-    length_penalty_weight`; in the step that ends it the length does not count the end
-    token, afterwards it does. Finished sequences also get `coverage_penalty_weight *
-    sum(log(min(coverage, 1)))`, where coverage is the sum of the alignments.
+    The score of a sequence is its log-probability divided by
+    `((5 + length) / 6) ** length_penalty_weight`. The length excludes the end token in
+    the step that ends the sequence, and includes it in later steps. The score of a
+    finished sequence also includes
+    `coverage_penalty_weight * sum(log(min(coverage, 1)))`, where coverage is the sum of
+    the alignments.
 
-    It differs from `jaxrnn.decode.beam_search` in the length that a score counts, in
-    the coverage penalty, and in its results. From TensorFlow's it differs in dtypes:
-    scores are float32, or float64 if the state is, with the penalty computed in that
-    dtype, and lengths are int32. Where penalties reorder the beams of a row after all
-    of them are finished, `predicted_ids` are in the last order, that of the scores;
-    TensorFlow's are in the order of before.
+    This decoder differs from `jaxrnn.decode.beam_search` in the length that scores use,
+    in the coverage penalty and in the results. It differs from TensorFlow's decoder in
+    dtypes: lengths are int32, and scores and penalties are float32, or float64 if the
+    state is float64. Penalties may reorder the beams of a row after all of them have
+    finished. In that case, `predicted_ids` are in the final order, like the scores;
+    TensorFlow keeps the earlier order.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol. It runs on
-            `batch * beam` rows. With a coverage penalty its state, or an element of it
-            if that is a tuple, has an attribute `alignments`, as that of
-            `AttentionWrapper`: `[batch * beam, memory_time]`, or a tuple of these.
-        embedding: The inputs for ids: a table `[vocab, ...]`, or a function of ids
-            int32 `[batch, beam]`.
+        cell: A bound cell, or any object that implements the RNNCell protocol. It runs
+            on `batch * beam` rows. A coverage penalty requires that the state, or an
+            entry of a state that is a tuple, has an attribute `alignments`. Like the
+            `alignments` of `AttentionWrapper`, it must be an array
+            `[batch * beam, memory_time]` or a tuple of such arrays.
+        embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
+            ids `[batch, beam]`.
         start_tokens: Integers `[batch]`, the ids for the first step.
-        end_token: The id that ends a sequence, an integer, which may be traced.
-        initial_state: The cell's initial state for `batch * beam` rows, as `tile_batch`
-            or the cell's `zero_state` make it. Leaves without axes are shared by all
-            rows.
+        end_token: The id that ends a sequence, an integer; may be traced.
+        initial_state: The cell's initial state for `batch * beam` rows, which
+            `tile_batch` or the cell's `zero_state` creates. All rows share scalar
+            leaves.
         beam_width: The number of beams, an int, at most 65,536.
         output_layer: A function of the cell's outputs `[batch, beam, ...]` that returns
-            logits `[batch, beam, vocab]`; None if they are logits.
-        length_penalty_weight: The exponent of the length penalty, a number or an array
-            scalar, which may be traced; 0 for none.
-        coverage_penalty_weight: The factor of the coverage penalty; a number, or an
-            array scalar, which may be traced; 0 for none.
+            logits `[batch, beam, vocab]`; None if the outputs are logits.
+        length_penalty_weight: The exponent of the length penalty, a number or a scalar
+            array; may be traced. 0 for no penalty.
+        coverage_penalty_weight: The factor of the coverage penalty, a number or a
+            scalar array; may be traced. 0 for no penalty.
         reorder_tensor_arrays: Whether TensorArrays in the final state, to which each
-            step wrote `[batch * beam, ...]`, are returned as arrays `[time, batch *
-            beam, ...]` in which each beam has what was written along its path.
+            step wrote `[batch * beam, ...]`, are returned as arrays
+            `[time, batch * beam, ...]` that hold the values along each beam's path.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If `start_tokens` is no vector or `end_token` no scalar, a number is
-            out of range, or a leaf of the state has not `batch * beam` rows; if there
-            is a coverage penalty and the state has no alignments; in a step, if there
-            are more logits than rows of the table.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `start_tokens` is not a vector, `end_token` is not a scalar, a
+            number is out of range, or a leaf of the state does not have `batch * beam`
+            rows; if there is a coverage penalty and the state has no alignments; in a
+            step, if there are more logits than rows in the table.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
     """
@@ -156,19 +158,19 @@ class BeamSearchDecoder(Decoder):
         self._end_token = end
         ids = as_start_ids(caller, start_tokens, "start_tokens")
         self._start_tokens = jnp.broadcast_to(ids[:, None], (len(ids), width))
-        finite = lambda name, x: as_number(caller, name, x, FINITE, "0 is for none.")
+        finite = lambda name, x: as_number(caller, name, x, FINITE, "0 disables it.")
         length, coverage = length_penalty_weight, coverage_penalty_weight
         self._length_penalty = finite("length_penalty_weight", length)
         self._coverage_penalty = finite("coverage_penalty_weight", coverage)
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
-        name, fix = "reorder_tensor_arrays", "False returns them as they are."
+        name, fix = "reorder_tensor_arrays", "False returns TensorArrays."
         self._reorders = as_bool(caller, name, reorder_tensor_arrays, fix)
         self._initial_state = self._as_rows(caller, initial_state)
         self._dtype = embeddings.score_dtype(state_dtype(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
-    tracks_own_finished = property(lambda self: True)  # A step reorders the beams.
+    tracks_own_finished = property(lambda self: True)  # Steps reorder the beams.
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
@@ -181,7 +183,7 @@ class BeamSearchDecoder(Decoder):
         return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """Only the first beam of each row exists: all would be equal."""
+        """Starts with one beam per row, because all beams of a row would be equal."""
         tokens = self._start_tokens
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
@@ -195,7 +197,7 @@ class BeamSearchDecoder(Decoder):
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
-        """One more id for the best continuations of each row's beams."""
+        """Extends the beams of each row by one id and keeps the best ones."""
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
         beams = beam.Beams(state.log_probs, state.lengths, state.finished)
         coverage, penalty = self._covered(self._split(cell_state), state)
@@ -221,9 +223,9 @@ class BeamSearchDecoder(Decoder):
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
-        """The sequences, by `gather_tree`."""
+        """Builds the sequences with `gather_tree`."""
         ids, parents = outputs.predicted_ids, outputs.parent_ids
-        # Not the lengths of the beams: finished beams may be reordered, too.
+        # Paths run to the last step, because even finished beams may be reordered.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
         sequences = gather_tree(ids, parents, steps, self._end_token)
@@ -237,7 +239,7 @@ class BeamSearchDecoder(Decoder):
     def _run_cell(
         self, time: Array, inputs: PyTree, cell_state: PyTree
     ) -> tuple[Array, PyTree]:
-        """The logits `[batch, beam, vocab]`, and the state `[batch * beam, ...]`."""
+        """The logits `[batch, beam, vocab]` and the state `[batch * beam, ...]`."""
         inputs, cell_state = self._merge((inputs, cell_state))
         outputs, cell_state = cell_at_step(self._cell, time)(inputs, cell_state)
         logits = self._output_layer(self._split(outputs))
@@ -245,9 +247,9 @@ class BeamSearchDecoder(Decoder):
         shape = getattr(logits, "shape", ())
         if len(shape) != 3 or shape[:2] != rows:
             raise ValueError(
-                f"{caller}: logits must be one array [batch, beam, vocab] with "
-                f"{list(rows)} rows, got {describe(logits)}. They are what the cell or "
-                "`output_layer` returns."
+                f"{caller}: logits must be one array [batch, beam, vocab] with batch "
+                f"and beam {list(rows)}, got {describe(logits)}. The cell or the "
+                "`output_layer` returns them."
             )
         embeddings.check_has_ids(caller, self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
@@ -255,14 +257,14 @@ class BeamSearchDecoder(Decoder):
     def _covered(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
         """The coverage after a step, `[batch, beam, memory_time]`, and its penalty.
 
-        Without a penalty `()` and 0.
+        Returns `()` and 0 without a penalty.
         """
         if not self._has_coverage:
             return (), 0
         alive = (~state.finished).astype(self._dtype)[..., None]
         added = self._alignments(cell_state) * alive
         coverage = state.accumulated_attention_probs + added
-        # An entry that was never attended to is padding.
+        # An entry that never received attention is padding.
         covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
         penalty = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
         return coverage, penalty * jnp.asarray(self._coverage_penalty, self._dtype)
@@ -276,15 +278,15 @@ class BeamSearchDecoder(Decoder):
         if not found:
             raise ValueError(
                 f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
-                f"cell without attention, got {describe(self._coverage_penalty)}. Its "
-                "state has no `alignments`."
+                f"cell without attention, got {describe(self._coverage_penalty)}. The "
+                "cell's state has no `alignments`."
             )
         mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(mean(means), self._dtype)
 
     def _as_rows(self, caller: str, state: PyTree) -> PyTree:
-        """The initial state, whose leaves must have a row for each beam."""
+        """Checks that the initial state has one row per beam; returns it as arrays."""
         state = as_state(caller, "initial_state", state)
         rows, width = self.batch_size * self._beam_width, self._beam_width
         must = f"have {rows} rows, one for each of {width} beams"
@@ -293,16 +295,16 @@ class BeamSearchDecoder(Decoder):
         return state
 
     def _split(self, tree: PyTree) -> PyTree:
-        """Leaves `[batch * beam, ...]` as `[batch, beam, ...]`."""
+        """Reshapes leaves `[batch * beam, ...]` to `[batch, beam, ...]`."""
         rows = self._start_tokens.shape
         return beam.map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
 
     def _merge(self, tree: PyTree) -> PyTree:
-        """Leaves `[batch, beam, ...]` as `[batch * beam, ...]`."""
+        """Reshapes leaves `[batch, beam, ...]` to `[batch * beam, ...]`."""
         return beam.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
     def _sorted(self, leaf: Any, *paths: Array) -> Any:
-        """A TensorArray as an array in which beams have their own entries."""
+        """Converts a TensorArray to an array in which each beam has its own entries."""
         rows, shape = self._start_tokens.shape, getattr(leaf, "element_shape", None)
         shape = tuple(shape or ())
         if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:

@@ -1,4 +1,4 @@
-"""The rows of beams: made from those of a batch, and read along the paths of beams."""
+"""Functions that repeat rows for beams and read values along the beams' paths."""
 
 import functools
 from typing import Any
@@ -19,13 +19,13 @@ from .embedding_helpers import as_ids
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     """Repeats each row `multiplier` times; the copies of a row are adjacent.
 
-    Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
-    an `AttentionWrapper` is shared by the beams of a row and stays as it is.
+    Apply it to the initial state of a `BeamSearchDecoder`. The beams of a row share the
+    memory in the state of an `AttentionWrapper`, so the memory is not repeated.
 
     Args:
-        t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
-            TensorFlow they are an error). TensorArrays must be empty, and will hold
-            elements with so many rows.
+        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
+            raises an error. TensorArrays must be empty; their later elements must have
+            the repeated rows.
         multiplier: The number of beams, an int, at most 65,536.
         name: Accepted for compatibility with TensorFlow.
 
@@ -34,7 +34,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
 
     Raises:
         TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
-            not an int.
+            is not an int.
         ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
@@ -44,21 +44,21 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     if isinstance(t, list | tuple) and t and all(map(is_number, t)):
         raise TypeError(
             f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
-            "numbers have no rows. `np.array(t)` makes one of it."
+            "numbers have no rows. Pass `np.array(t)`."
         )
     is_leaf = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
     return jax.tree.map(lambda x: _tiled(x, width), t, is_leaf=is_leaf)
 
 
 def _tiled(x: Any, width: int) -> Any:
-    """A leaf with each row repeated; an empty TensorArray for elements with so many."""
+    """Repeats the rows of a leaf, or of the element shape of an empty TensorArray."""
     if not is_tensor_array(x):
         return tile("tile_batch", "t", x, width)
     if not x.element_shape:
         return x
     if concrete_or_none(x.size()) != 0:
         raise ValueError(
-            f"tile_batch: `t` must hold empty TensorArrays alone, got {x!r}. Tile "
+            f"tile_batch: `t` must hold only empty TensorArrays, got {x!r}. Tile "
             "the state before the first step."
         )
     rows, *shape = x.element_shape
@@ -76,15 +76,15 @@ def gather_tree(
     Args:
         step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
         parent_ids: Integers `[time, batch, beam]` in `[0, beam)`, the index of the beam
-            that each continues, in the order of the step before. (TensorFlow raises an
-            error for others on the CPU.)
-        max_sequence_lengths: Integers `[batch]`, the length of a row's longest beam,
-            where the paths end.
+            that each beam continues, in the order of the previous step. TensorFlow
+            raises an error for other values on CPUs.
+        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
+            where the paths of the row end.
         end_token: The id that ends a sequence.
 
     Returns:
-        int32 `[time, batch, beam]`: `end_token` beyond the lengths, and after the first
-        one of a path.
+        The ids, int32 `[time, batch, beam]`, with `end_token` beyond the lengths and
+        after the first `end_token` of a path.
 
     Raises:
         TypeError: If an argument does not hold integers.
@@ -106,33 +106,33 @@ def gather_tree(
 def gather_tree_from_array(
     t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
 ) -> Array:
-    """What each step wrote for the beams, along the path of each final beam.
+    """The values that steps wrote along the path of each final beam.
 
-    A step writes in the order of the beams before it. (TensorFlow reads in their order
-    after it, and so what another beam wrote.)
+    A step writes in the order that the beams have before the step. TensorFlow reads in
+    the order after the step, and therefore returns values of other beams.
 
     Args:
         t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
-        parent_ids: As in `gather_tree`.
-        max_sequence_lengths: As in `gather_tree`.
-        lengths: `[batch, beam]`, the lengths of the final beams; beyond them what was
-            written is not reordered.
+        parent_ids: See `gather_tree`.
+        max_sequence_lengths: See `gather_tree`.
+        lengths: `[batch, beam]`, the lengths of the final beams; values beyond them are
+            not reordered.
     """
     time, *_ = shape = parent_ids.shape
-    # A TensorArray under jit may have room for more steps.
+    # Under jit, a TensorArray may have capacity for more steps.
     missing = max(0, time - t.shape[0])
     rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
     steps, own = _places(shape)
     inside = steps < max_sequence_lengths[None, :, None]
     places = _along_paths(parent_ids, parent_ids, inside)
     places = jnp.where(steps < lengths[None], places, own)
-    # JAX cannot tell the size of a last axis -1 where an array is empty.
+    # JAX cannot infer an axis of size -1 if the array is empty.
     split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
     return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
 
 
 def _places(shape: tuple[int, ...]) -> list[Array]:
-    """For each entry `[time, batch, beam]` the number of its step and of its beam."""
+    """The step index and the beam index of each entry `[time, batch, beam]`."""
     return [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 2)]
 
 

@@ -1,4 +1,4 @@
-"""`Decoder`, and `dynamic_decode`, which runs one in the loop of `raw_rnn`."""
+"""`Decoder`, and `dynamic_decode`, which runs decoders in the loop of `raw_rnn`."""
 
 import abc
 from typing import TYPE_CHECKING, Any
@@ -20,64 +20,63 @@ from ...memory._strategy import Strategy, as_strategy
 
 CALLER = "dynamic_decode"
 EMIT_FIX = (
-    "The decoder's `output_size` and `output_dtype` describe what a step emits; of a "
-    "BasicDecoder, `_rnn_output_size`. The size of a vector is an int, that of an "
-    "array a TensorShape; a tuple is a nest."
+    "The decoder's `output_size` and `output_dtype` describe the outputs of a step. A "
+    "subclass of BasicDecoder overrides `_rnn_output_size`. The size of a vector is an "
+    "int, the size of an array is a TensorShape; a tuple is a nest."
 )
 
 
 class Decoder(abc.ABC):
-    """What `dynamic_decode` runs: a step, its first inputs, and what it emits.
+    """The base class of the decoders that `dynamic_decode` runs.
 
-    A subclass has `initialize`, `step`, `batch_size`, `output_size` and `output_dtype`;
-    the others have defaults.
+    A subclass defines `initialize`, `step`, `batch_size`, `output_size` and
+    `output_dtype`. The other attributes and methods have defaults.
 
     Attributes:
-        batch_size: The number of rows that are decoded.
-        output_size: The sizes of what a step emits, without the batch axis; a nest.
-        output_dtype: The dtypes of what a step emits, in the structure of
-            `output_size`.
-        tracks_own_finished: Whether `finished` of a step replaces the flags before it.
-            By default a finished row stays finished. A decoder that reorders its rows,
-            as one of beams does, keeps its own flags.
-        longest: The largest number of steps if it is known, as that of given inputs is;
-            else None. Under jit it takes the place of `maximum_iterations`.
+        batch_size: The number of rows to decode.
+        output_size: The sizes of a step's outputs, a nest without the batch axis.
+        output_dtype: The dtypes of a step's outputs, in the structure of `output_size`.
+        tracks_own_finished: Whether `finished` from a step replaces the earlier flags.
+            By default, a finished row stays finished. A decoder that reorders its rows,
+            e.g. a beam search, keeps its own flags.
+        longest: The maximum number of steps if it is known, e.g. from given inputs;
+            otherwise None. Under jit, it can replace `maximum_iterations`.
 
     Source: `tf.contrib.seq2seq.Decoder`.
     """
 
     if TYPE_CHECKING:
-        # Not abstract at run time: a decoder may have them as attributes.
+        # Not abstract at run time, because a decoder may set them as attributes.
         batch_size = output_size = output_dtype = property(lambda self: None)
     tracks_own_finished = property(lambda self: False)
     longest = property(lambda self: None)
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """The values before the first step: `(finished, inputs, state)`."""
+        """Returns the values before the first step: `(finished, inputs, state)`."""
 
     @abc.abstractmethod
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[PyTree, PyTree, PyTree, Array]:
-        """One step: `(outputs, next_state, next_inputs, finished)`.
+        """Runs one step; returns `(outputs, next_state, next_inputs, finished)`.
 
         Args:
-            time: The number of the step, an int32 scalar.
-            inputs: What `initialize` or the step before returned.
-            state: What `initialize` or the step before returned.
+            time: The index of the step, an int32 scalar.
+            inputs: The inputs from `initialize` or from the previous step.
+            state: The state from `initialize` or from the previous step.
             name: Accepted for compatibility with TensorFlow.
         """
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
-        """What `dynamic_decode` returns: `(outputs, final_state)`, as they are.
+        """Returns `(outputs, final_state)` of `dynamic_decode`; unchanged by default.
 
         Args:
-            outputs: What all steps emitted, each leaf `[time, batch, ...]`.
+            outputs: The outputs of all steps, each leaf `[time, batch, ...]`.
             final_state: The state after the last step.
-            sequence_lengths: The number of steps until each row was finished.
+            sequence_lengths: The number of steps until each row finished.
         """
         return outputs, final_state
 
@@ -93,47 +92,48 @@ def dynamic_decode(
     *,
     max_time: int | None = None,
 ) -> tuple[PyTree, PyTree, Array]:
-    """Decodes: `decoder.initialize()` once, then `decoder.step` until all is finished.
+    """Calls `decoder.initialize()`, then `decoder.step` until all rows are finished.
 
-    Outside of jit this is a Python loop, and there are as many outputs as steps were
-    taken. Under jit it is one compiled loop: the outputs have as many steps as there
-    can be, zeros beyond those taken, and both loops can be differentiated, as those of
-    `raw_rnn`.
+    Outside jit, the loop is a Python loop, and the outputs contain only the steps that
+    ran. Under jit, the loop is compiled, and the outputs have the maximum number of
+    steps, with zeros after the last step that ran. Both loops can be differentiated, as
+    in `raw_rnn`.
 
     Args:
         decoder: A `Decoder`.
         output_time_major: Whether time is the first axis of the outputs.
-        impute_finished: Whether finished rows emit zeros and keep their state. Else
-            they go on, and what they emit and their state have no meaning.
+        impute_finished: Whether finished rows emit zeros and keep their state.
+            Otherwise they continue to run, but their outputs and states have no
+            meaning.
         maximum_iterations: The maximum number of steps, an int or an integer scalar
-            array. A decoder that reads its inputs from an array, as with
-            `TrainingHelper`, takes no more steps than there are inputs.
+            array. A decoder that reads its inputs from an array, e.g. with
+            `TrainingHelper`, runs at most as many steps as there are inputs.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What the backward pass of a compiled loop stores of each step, as
+        swap_memory: What a compiled loop stores of each step for the backward pass, as
             in `raw_rnn`.
         scope: The name of the loop in profiles; "decoder" by default.
-        max_time: A static bound on the number of steps, and so the size of the outputs
-            under jit. Needed there if `maximum_iterations` is traced or None and the
-            decoder reads no array.
+        max_time: A static bound on the number of steps, which sets the size of the
+            outputs under jit. It is required under jit if `maximum_iterations` is
+            traced or None and the decoder does not read an array.
 
     Returns:
         `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
         steps, each leaf `[batch, time, ...]` (`[time, batch, ...]` if
-        `output_time_major`); the state after the last step; for each row the number of
-        steps until it was finished, int32. The decoder's `finalize` may have changed
-        the first two.
+        `output_time_major`); the state after the last step; and the number of steps
+        until each row finished, int32. The decoder's `finalize` may change the first
+        two.
 
     Raises:
-        TypeError: If `decoder` is not a `Decoder`, or an argument is of the wrong kind;
-            if a step changes dtypes.
+        TypeError: If `decoder` is not a `Decoder`, another argument has the wrong type,
+            or a step changes dtypes.
         ValueError: If a step changes structures or shapes; if a number of steps is
-            negative, or none is known under jit; if `impute_finished` is set for a
-            decoder that tracks its own finished rows, such as `BeamSearchDecoder`.
+            negative, or unknown under jit; if `impute_finished` is True for a decoder
+            that tracks its own finished rows, e.g. `BeamSearchDecoder`.
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
-    fix = "BasicDecoder, say, decodes with a cell and a helper."
+    fix = "For example, BasicDecoder decodes with a cell and a helper."
     arguments.check_instance(CALLER, "decoder", decoder, Decoder, "a Decoder", fix)
     arguments.as_bool(CALLER, "output_time_major", output_time_major)
     _check_impute(decoder, impute_finished)
@@ -161,20 +161,20 @@ def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
     if impute and decoder.tracks_own_finished:
         raise ValueError(
             f"{CALLER}: `impute_finished` must be False for a "
-            f"{type(decoder).__name__}, got {impute}. Its steps reorder rows: it "
-            "tracks those that are finished."
+            f"{type(decoder).__name__}, got {impute}. This decoder reorders rows and "
+            "tracks finished rows itself."
         )
 
 
 def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
-    """The static bound on the steps, and the number at which all rows are finished."""
-    is_dynamic, fix = is_traced(maximum), "It is static: the size of the outputs."
+    """The static bound on the number of steps, and the step at which decoding ends."""
+    is_dynamic, fix = is_traced(maximum), "It is the static size of the outputs."
     sizes = {"max_time": max_time}
     sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
     given = [(name, size) for name, size in sizes.items() if size is not None]
     known = [arguments.as_axis_size(CALLER, name, size, fix) for name, size in given]
     known += [] if decoder.longest is None else [decoder.longest]
-    # Symbolic numbers have no order.
+    # Symbolic numbers cannot be compared.
     are_ints = all(isinstance(size, int) for size in known)
     steps = min(known) if known and are_ints else next(iter(known), None)
     limit = Limit(CALLER, "max_time" if is_dynamic else "maximum_iterations", steps)
@@ -193,8 +193,8 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished = _of_rows(decoder, as_array(CALLER, "finished", finished))
     if finished.dtype != bool:
         raise TypeError(
-            f"{CALLER}: `finished` of the decoder must be of dtype bool, got "
-            f"{describe(finished)}. Compare: `time >= lengths`."
+            f"{CALLER}: `finished` of the decoder must have dtype bool, got "
+            f"{describe(finished)}. Use a comparison, e.g. `time >= lengths`."
         )
     inputs = as_state(CALLER, "the first inputs", inputs)
     state = as_state(CALLER, "the initial state", state)
@@ -203,7 +203,7 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
 
 
 def _emit_types(decoder: Decoder) -> PyTree:
-    """What a step emits, each leaf with the batch axis first."""
+    """The shapes and dtypes of a step's outputs, each leaf `[batch, ...]`."""
     rows = decoder.batch_size
     shaped = lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.bool_)
     typed = lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
@@ -214,9 +214,9 @@ def _emit_types(decoder: Decoder) -> PyTree:
 def _step_of(
     decoder: Decoder, impute: bool, emit_types: PyTree, end: Any, first_state: PyTree
 ) -> Step:
-    """One iteration: `decoder.step`, and which rows are finished after it.
+    """The function of one iteration, which runs `decoder.step` and updates `finished`.
 
-    The read-only parts of the state are those of `first_state`.
+    The read-only parts of the state come from `first_state`.
     """
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
@@ -243,10 +243,10 @@ def _step_of(
 
 
 def _of_rows(decoder: Decoder, finished: Array) -> Array:
-    """`finished` of each row, from that of each or of all."""
+    """`finished` for each row; a scalar is broadcast to all rows."""
     return finished if finished.ndim else jnp.broadcast_to(finished, decoder.batch_size)
 
 
 def _ended(finished: Array, time: Any, end: Any) -> Array:
-    """All rows are finished at the end: reaching it is a result, not an error."""
+    """Marks all rows as finished at `end`; reaching `end` is not an error."""
     return finished if end is None else finished | (time >= end)

@@ -1,4 +1,4 @@
-"""Helpers that feed back the embedding of the id that was chosen."""
+"""Helpers that feed back the embedding of the chosen id."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,10 +29,10 @@ class Table(NamedTuple):
 
 
 def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
-    """The function of ids that looks up inputs.
+    """The function that returns the inputs for ids.
 
     Raises:
-        TypeError: If it is neither a function nor a table with rows.
+        TypeError: If `embedding` is neither a function nor a table with rows.
     """
     if callable(embedding):
         return embedding
@@ -45,22 +45,24 @@ def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
 
 
 def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
-    """Raises ValueError if the logits have more ids than a table has rows."""
+    """Raises ValueError if there are more logits than rows in the table."""
     vocab = logits.shape[-1]
     if isinstance(embedding, Table) and vocab > len(embedding.rows):
         raise ValueError(
-            f"{caller}: logits must be of ids with a row in `embedding`, "
-            f"{len(embedding.rows)}, got {describe(logits)}. Was the decoder's "
-            "`output_layer` forgotten?"
+            f"{caller}: there must be at most as many logits as rows in `embedding`, "
+            f"{len(embedding.rows)}, got {describe(logits)}. Does the decoder need an "
+            "`output_layer`?"
         )
 
 
 def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> Array:
-    """Ids of that shape as int32; `axes` says in words what it is.
+    """Checks that ids have this shape, and returns them as int32.
+
+    Messages describe the shape with `axes`, if given.
 
     Raises:
-        TypeError: If they are not integers.
-        ValueError: If they have another shape. None is for an axis of any size.
+        TypeError: If the ids are not integers.
+        ValueError: If the shape differs. None in `shape` allows any size of an axis.
     """
     array = as_array(caller, name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
@@ -74,41 +76,41 @@ def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> 
 
 
 def seeded(caller: str, key: Key, name: str, seed: int | None) -> Key:
-    """The key for one kind of draws, another for each seed; `key` itself for None.
+    """Derives a key from `key` and a seed; without a seed, returns `key` itself.
 
     Raises:
-        TypeError: If `key` is not a random key, or `seed` not an integer.
-        ValueError: If there are several keys, or `seed` exceeds 32 bits.
+        TypeError: If `key` is not a random key, or `seed` is not an integer.
+        ValueError: If `key` is an array of keys, or `seed` is not in `[0, 2**32)`.
     """
     check_key(caller, key)
     if seed is None:
         return key
-    fix = "None is for the key itself."
+    fix = "Pass None to use the key itself."
     return jax.random.fold_in(key, as_count(caller, name, seed, 0, fix, most=2**32 - 1))
 
 
 def score_dtype(dtype: DType) -> DType:
-    """The dtype of log-probabilities: float64 if that is given, else float32."""
+    """The dtype of log-probabilities: float64 for float64, otherwise float32."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 class GreedyEmbeddingHelper(InferenceHelper):
     """Feeds back the embedding of the most likely id; for inference.
 
-    A row is finished with `end_token`. The cell's output (or that of the decoder's
-    `output_layer`) are the logits, `[batch, vocab]`.
+    A row is finished after `end_token`. The logits, `[batch, vocab]`, are the output of
+    the decoder's `output_layer` or, without one, the output of the cell.
 
     Args:
-        embedding: The inputs for ids: a table `[vocab, ...]`, or a function of ids
-            int32 `[batch]`.
+        embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
+            ids `[batch]`.
         start_tokens: Integers `[batch]`, the ids for the first step.
-        end_token: The id that ends a row, an integer, which may be traced.
+        end_token: The id that ends a row, an integer; may be traced.
 
     Raises:
-        TypeError: If an argument is of the wrong kind; in a step, if the outputs are
-            not one array.
-        ValueError: If `start_tokens` is no vector, or `end_token` no scalar; in a step,
-            if there are more logits than rows of the table.
+        TypeError: If an argument has the wrong type; in a step, if the outputs are not
+            one array.
+        ValueError: If `start_tokens` is not a vector, or `end_token` is not a scalar;
+            in a step, if there are more logits than rows in the table.
 
     Source: `tf.contrib.seq2seq.GreedyEmbeddingHelper`.
     """
@@ -129,18 +131,19 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
     """Feeds back the embedding of ids drawn at random; for inference.
 
     Args:
-        embedding: As in `GreedyEmbeddingHelper`.
-        start_tokens: As in `GreedyEmbeddingHelper`.
-        end_token: As in `GreedyEmbeddingHelper`.
-        softmax_temperature: The divisor of the logits, positive; a number or an array
-            scalar, which may be traced. None for 1.
+        embedding: See `GreedyEmbeddingHelper`.
+        start_tokens: See `GreedyEmbeddingHelper`.
+        end_token: See `GreedyEmbeddingHelper`.
+        softmax_temperature: The divisor of the logits, a positive number or scalar
+            array; may be traced. None for 1.
         seed: Helpers with different seeds draw different ids from the same key.
-        key: A random key. With no seed, `fold_in(key, t)` draws the ids of step t, as
+        key: A random key. Without a seed, `fold_in(key, t)` draws the ids of step t, as
             in `jaxrnn.decode.sample`.
 
     Raises:
-        TypeError: As in `GreedyEmbeddingHelper`.
-        ValueError: As in `GreedyEmbeddingHelper`; if the temperature is not positive.
+        TypeError: See `GreedyEmbeddingHelper`.
+        ValueError: See `GreedyEmbeddingHelper`; also if the temperature is not
+            positive.
 
     Source: `tf.contrib.seq2seq.SampleEmbeddingHelper`.
     """
@@ -157,7 +160,7 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
         caller, name = type(self).__name__, "softmax_temperature"
-        fix = "`GreedyEmbeddingHelper` takes the most likely id."
+        fix = "To feed the most likely id, use `GreedyEmbeddingHelper`."
         given = 1.0 if softmax_temperature is None else softmax_temperature
         self._temperature = as_number(caller, name, given, POSITIVE, fix)
         self._key = seeded(caller, key, "seed", seed)
@@ -181,16 +184,16 @@ def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Ar
 
 
 def as_logits(caller: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
-    """The outputs of a step, if they are one array.
+    """Checks that the outputs of a step are logits in one array; returns the array.
 
     Raises:
-        TypeError: If they are not.
-        ValueError: If `embedding` is a table that lacks some of their ids.
+        TypeError: If the outputs are not one array.
+        ValueError: If `embedding` is a table with fewer rows than there are logits.
     """
     if not is_array(outputs):
         raise TypeError(
             f"{caller}: the outputs of a step must be one array of logits, got "
-            f"{describe(outputs)}. Make it by the decoder's `output_layer`."
+            f"{describe(outputs)}. Compute it in the decoder's `output_layer`."
         )
     if embedding is not None:
         check_has_ids(caller, embedding, outputs)

@@ -14,7 +14,7 @@ from ..._time import masking
 
 CALLER = "sequence_loss"
 CUT = (
-    "Outside of jit, outputs of `dynamic_decode` end with the longest row: cut "
+    "Outside jit, the outputs of `dynamic_decode` end with the longest row. Cut "
     "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
 )
 
@@ -32,20 +32,21 @@ def sequence_loss(
 ) -> Array:
     """The weighted cross-entropy of sequences, reduced over time, rows, or both.
 
-    With `c = cross-entropy * weights`, `[batch, time]`, the result is
+    Let `c = cross-entropy * weights`, `[batch, time]`. The flags select the result:
 
-    - by default, `sum(c) / sum(weights)`;
-    - with both `sum_over_...` (and neither average), `sum(c) / n`, where n is the
-      number of weights that are not 0;
-    - with one `average_across_...`, the sum of c over that axis divided by that of the
-      weights; with one `sum_over_...` instead, divided by the number of weights that
-      are not 0. Of an average and a sum over the other axis, only the average is
-      computed, as in TensorFlow;
-    - c itself with none of them.
+    - Both `average_across_...` (the default): `sum(c) / sum(weights)`.
+    - Both `sum_over_...` and neither average: `sum(c) / n`, where n is the number of
+      nonzero weights.
+    - One `average_across_...`: the sum of c over that axis, divided by the sum of the
+      weights over that axis. As in TensorFlow, a `sum_over_...` of the other axis is
+      ignored.
+    - One `sum_over_...` and neither average: the sum of c over that axis, divided by
+      the number of nonzero weights along that axis.
+    - No flag: c itself.
 
-    Where a divisor is 0 the result is 0. Where the weight is 0, logits may be NaN or
-    infinite, and targets out of range, such as padding of -1 or 99 (in TensorFlow the
-    loss is NaN). Elsewhere a target of `vocab` or more makes the loss NaN.
+    If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
+    infinite, and targets may be out of range, e.g. padding of -1 or 99; the loss in
+    TensorFlow would be NaN. Elsewhere, a target of `vocab` or more makes the loss NaN.
 
     Args:
         logits: Floating `[batch, time, vocab]`.
@@ -55,17 +56,18 @@ def sequence_loss(
         average_across_batch: Whether to average over rows.
         sum_over_timesteps: Whether to sum over time, as described above.
         sum_over_batch: Whether to sum over rows, as described above.
-        softmax_loss_function: `softmax_loss_function(labels, logits)`, called by name
-            with targets `[batch * time]` and logits `[batch * time, vocab]`, the loss
-            of each; None for the cross-entropy of the softmax.
+        softmax_loss_function: `softmax_loss_function(labels, logits)`, which returns
+            the loss of each target. It is called with keyword arguments: targets
+            `[batch * time]` and logits `[batch * time, vocab]`. None for the
+            cross-entropy of the softmax.
         name: The name of the operations in profiles; "sequence_loss" by default.
 
     Returns:
         A scalar, `[batch]`, `[time]` or `[batch, time]`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit; if an axis is to be averaged and summed.
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not fit, or one axis is both averaged and summed.
 
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """
@@ -77,7 +79,7 @@ def sequence_loss(
         noun = ("batch", "timesteps")[axis]
         raise ValueError(
             f"{CALLER}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
-            "True, got both. The sum divides by the number of weights, too."
+            "True, got both. Set one of them to False."
         )
     with jax.named_scope(name or CALLER):
         unused = weights == 0
@@ -92,11 +94,11 @@ def sequence_loss(
 
 
 def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
-    """The arguments as arrays, whose shapes and kinds fit.
+    """Checks the shapes and dtypes of the arguments; returns them as arrays.
 
     Raises:
         ValueError: If a shape does not fit.
-        TypeError: If one is of another kind.
+        TypeError: If a dtype does not fit.
     """
     arrays = {"logits": logits, "targets": targets, "weights": weights}
     arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}
@@ -107,8 +109,8 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
             ranks = len(shape), array.ndim
             fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
             raise ValueError(
-                f"{CALLER}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
-                f"{describe(array)}. {fix}".rstrip()
+                f"{CALLER}: `{name}` must be {axes}, to fit `logits` {list(shape)}, "
+                f"got {describe(array)}. {fix}".rstrip()
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         check_dtype_kind(CALLER, name, arrays[name], kind, kind.__name__)
@@ -116,7 +118,7 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
 
 
 def _as_axes(prefix: str, batch: Any, timesteps: Any) -> list[int]:
-    """The axes that flags name: 0 for batch, 1 for time."""
+    """The axes whose flags are True: 0 for batch, 1 for time."""
     flags = {f"{prefix}_batch": batch, f"{prefix}_timesteps": timesteps}
     flags = [as_bool(CALLER, name, flag) for name, flag in flags.items()]
     return [axis for axis in (0, 1) if flags[axis]]
@@ -134,7 +136,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
 
 
 def _ratio(losses: Array, weights: Array, axes: list[int]) -> Array:
-    """The quotient of the sums over axes, 0 where the divisor is."""
+    """The quotient of the sums over `axes`; 0 where the divisor is 0."""
     losses, weights = jnp.sum(losses, axes), jnp.sum(weights, axes)
     safe = jnp.where(weights == 0, jnp.ones_like(weights), weights)
     return jnp.where(weights == 0, jnp.zeros_like(losses), losses / safe)

@@ -1,4 +1,4 @@
-"""Helpers for training: they read given inputs, or sometimes what was sampled."""
+"""Helpers for training, which feed given inputs or, at random, earlier outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +24,9 @@ from .basic_decoder import CustomHelper
 
 
 class TrainingHelper(CustomHelper):
-    """Feeds given inputs; for training by teacher forcing.
+    """Feeds given inputs; for training with teacher forcing.
 
-    The ids that it samples are the most likely ones, `argmax` of the outputs.
+    The sampled ids are the most likely ids, the `argmax` of the outputs.
 
     Args:
         inputs: A nest of `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
@@ -40,7 +40,7 @@ class TrainingHelper(CustomHelper):
         sequence_length: The number of steps of each row, int32 `[batch]`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, or a length exceeds the inputs.
 
     Source: `tf.contrib.seq2seq.TrainingHelper`.
@@ -67,7 +67,7 @@ class TrainingHelper(CustomHelper):
     longest = property(lambda self: self._steps.time)
 
     def _first(self) -> tuple[Array, PyTree]:
-        """Rows of length 0 are finished; the inputs are the first ones."""
+        """Returns which rows have length 0, and the first inputs."""
         finished = self.sequence_length == 0
         return finished, masking.first_inputs(self.inputs, self._steps.axis)
 
@@ -81,18 +81,18 @@ class TrainingHelper(CustomHelper):
         return time + 1 >= self.sequence_length, fed, state
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
-        """The next inputs: those given at `time + 1`."""
+        """The next inputs; by default the inputs given at `time + 1`."""
         return given
 
     def _read(self, inputs: PyTree, time: Array) -> PyTree:
-        """The inputs of a step; the last one beyond the end, where all is finished."""
+        """The inputs of a step; past the end, the last inputs, which are never used."""
         if not self._steps.time:
             return masking.first_inputs(inputs, self._steps.axis)
         return self._steps.read(inputs, time)
 
 
 class _ScheduledHelper(TrainingHelper):
-    """Feeds given inputs, or others, which is drawn for each row and step."""
+    """Feeds given or other inputs, chosen at random for each row and step."""
 
     def _set_schedule(self, probability: Any, key: Key, name: str, seed: Any) -> None:
         caller, rows = type(self).__name__, self.batch_size
@@ -106,7 +106,7 @@ class _ScheduledHelper(TrainingHelper):
         self._choice_key = embeddings.seeded(caller, key, name, seed)
 
     def _choose(self, time: Array, outputs: PyTree) -> Array:
-        """A bool `[batch]`, each True with the probability."""
+        """Bool `[batch]`; each entry is True with the row's sampling probability."""
         key = jax.random.fold_in(key_of_device(self._choice_key, outputs), time)
         uniform = jax.random.uniform(key, (self.batch_size,), jnp.float32)
         return uniform < self._probability
@@ -115,27 +115,28 @@ class _ScheduledHelper(TrainingHelper):
 class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
     """Feeds given inputs, or the embedding of ids that are drawn from the outputs.
 
-    Which of them is drawn for each row and step. The ids that it samples are -1 where
-    it feeds given inputs.
+    The choice is drawn for each row and step. The sampled ids are -1 where the helper
+    feeds given inputs.
 
     Args:
         inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
-        sequence_length: As in `TrainingHelper`.
-        embedding: The inputs for ids: a table `[vocab, ...]`, or a function of ids
-            int32 `[batch]`, which is also called with id 0 for rows that do not use
-            it.
-        sampling_probability: The probability of feeding what was drawn, a number or
-            `[batch]`, which may be traced. (TensorFlow's fails for `[batch]`.)
+        sequence_length: See `TrainingHelper`.
+        embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
+            ids `[batch]`. The function is called with id 0 for rows that do not use its
+            result.
+        sampling_probability: The probability of feeding drawn ids, a number or
+            `[batch]`; may be traced. TensorFlow fails for `[batch]`.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different ids from the same key.
-        scheduling_seed: Helpers with different ones choose different rows and steps.
+        scheduling_seed: Helpers with different scheduling seeds choose different rows
+            and steps.
         name: Accepted for compatibility with TensorFlow.
-        key: A random key. The numbers that are drawn at step t depend on it and on t.
+        key: A random key. The numbers drawn at step t depend on the key and on t.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, or a length exceeds the inputs; in a step, if
-            there are more logits than rows of the table.
+            there are more logits than rows in the table.
 
     Source: `tf.contrib.seq2seq.ScheduledEmbeddingTrainingHelper`; arXiv:1506.03099.
     """
@@ -163,38 +164,39 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         self._key = embeddings.seeded(caller, ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
-        """Ids drawn from the outputs; -1 where none are."""
+        """Ids drawn from the outputs; -1 where given inputs are fed."""
         logits = embeddings.as_logits(type(self).__name__, outputs, self._embedding_fn)
         chosen = self._choose(time, logits)
         return jnp.where(chosen, embeddings.draw_ids(self._key, logits, time), -1)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
-        """The embedding of the ids; where there are none, what is given."""
+        """The embedding of the ids; the given inputs where the id is -1."""
         return masking.choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
 
 
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
-    """Feeds given inputs, or the outputs of the step before.
+    """Feeds given inputs, or the outputs of the previous step.
 
-    Which of them is drawn for each row and step; the ids that it samples, int32, are 1
-    where it feeds outputs, else 0.
+    The choice is drawn for each row and step. The sampled ids, int32, are 1 where the
+    helper feeds outputs, 0 elsewhere.
 
     Args:
         inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
-        sequence_length: As in `TrainingHelper`.
-        sampling_probability: The probability of feeding outputs, a number or `[batch]`,
-            which may be traced. (TensorFlow's fails for `[batch]`.)
+        sequence_length: See `TrainingHelper`.
+        sampling_probability: The probability of feeding outputs, a number or `[batch]`;
+            may be traced. TensorFlow fails for `[batch]`.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different numbers from the same key.
         next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`; None to feed the
             outputs themselves. It is called with the outputs of all rows.
-        auxiliary_inputs: Like `inputs`, but for the last axis; what is fed has them
-            concatenated to it, be it given inputs or outputs.
+        auxiliary_inputs: Inputs that are concatenated to whatever the helper feeds,
+            given inputs or outputs. They have the shapes of `inputs`, except for the
+            last axis.
         name: Accepted for compatibility with TensorFlow.
-        key: A random key. The numbers that are drawn at step t depend on it and on t.
+        key: A random key. The numbers drawn at step t depend on the key and on t.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, or a length exceeds the inputs.
 
     Source: `tf.contrib.seq2seq.ScheduledOutputTrainingHelper`; arXiv:1506.03099.
@@ -224,11 +226,11 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         self._set_schedule(sampling_probability, key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
-        """1 where the outputs are fed, else 0."""
+        """1 where the outputs are fed, 0 elsewhere."""
         return self._choose(time, outputs).astype(jnp.int32)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
-        """What is made of the outputs where the ids are 1, else what is given."""
+        """The inputs made from the outputs where the id is 1, else the given inputs."""
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
@@ -236,10 +238,10 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
 
 
 def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
-    """The inputs as arrays that agree in their first two axes.
+    """The inputs as arrays, whose first two axes must agree.
 
     Raises:
-        ValueError: If there are none, or shapes do not fit.
+        ValueError: If there are no arrays, or shapes do not fit.
         TypeError: If a leaf is not an array.
     """
     inputs, axes = as_state(caller, name, inputs), "[batch, time, ...]"
@@ -254,7 +256,7 @@ def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
 
 
 def _as_lengths(caller: str, sequence_length: Any, batch: int, time: Any) -> Array:
-    name, fix = "sequence_length", f"Whole ones have `np.full({batch}, {time})`."
+    name, fix = "sequence_length", f"To run all steps, pass `np.full({batch}, {time})`."
     check_given(caller, name, sequence_length, fix, "integers [batch]")
     lengths: Any = as_lengths(caller, sequence_length, batch)
     known = concrete_or_none(lengths)
@@ -262,7 +264,7 @@ def _as_lengths(caller: str, sequence_length: Any, batch: int, time: Any) -> Arr
     if longest > time:
         raise ValueError(
             f"{caller}: `sequence_length` must be at most {time}, the number of steps "
-            f"of the inputs, got {longest}. `time_major` says which axis is time."
+            f"of the inputs, got {longest}. `time_major` sets which axis is time."
         )
     return jnp.minimum(lengths, time)
 
