@@ -1,6 +1,6 @@
 """Checks of single arguments, each a call of one line.
 
-Their messages read `<caller>: <argument> must be <this>, got <that>. <What to do>.`
+Messages have the form `<caller>: <argument> must be <this>, got <that>. <Fix>.`
 """
 
 import operator
@@ -15,18 +15,18 @@ import numpy as np
 from .errors import KindError, describe
 from .typing import DType
 
-# Unrolling makes programs larger and, on the CPU, no faster; TensorFlow's usual 32
+# Unrolling makes programs larger but no faster on CPUs. TensorFlow's default of 32
 # would multiply the compile time by ten.
 MAX_UNROLL = 4
 
-# Steps, rows and units are counted in int32.
+# Steps, rows and units are counted with int32.
 INT32_MAX = np.iinfo(np.int32).max
 
 T = TypeVar("T")
 
 
 def _message(caller: str, name: str, must: str, value: Any, fix: str) -> str:
-    """The message of the checks; without a caller where `prefixing` adds it."""
+    """The message of a check; an empty `caller` is left out, for `prefixing` to add."""
     where = f"{caller}: `{name}`" if caller else f"`{name}`"
     return f"{where} must {must}, got {describe(value)}. {fix}".rstrip()
 
@@ -34,27 +34,30 @@ def _message(caller: str, name: str, must: str, value: Any, fix: str) -> str:
 def check_instance(
     caller: str, name: str, value: T, kinds: Any, what: str, fix: str = ""
 ) -> T:
-    """The value; TypeError unless it is of one of the kinds, which `what` names."""
+    """Returns the value; raises TypeError unless it has a type in `kinds`.
+
+    `what` names the types in the message.
+    """
     if not isinstance(value, kinds):
         raise TypeError(_message(caller, name, f"be {what}", value, fix))
     return value
 
 
 def is_function(value: Any) -> bool:
-    """Whether `value` can be called for a result; a class makes an object instead."""
+    """Whether `value` is callable and not a class."""
     return callable(value) and not isinstance(value, type)
 
 
 def check_function(
     caller: str, name: str, value: T, what: str = "a function", fix: str = ""
 ) -> T:
-    """The value; TypeError unless it is a function, and not a class."""
+    """Returns the value; raises TypeError unless it is callable and not a class."""
     kinds = object if is_function(value) else ()
     return check_instance(caller, name, value, kinds, what, fix)
 
 
 def check_functions(caller: str, **functions: Any) -> None:
-    """Raises TypeError unless the arguments of these names are functions."""
+    """Raises TypeError unless all these arguments are functions."""
     for name, value in functions.items():
         check_function(caller, name, value)
 
@@ -62,7 +65,7 @@ def check_functions(caller: str, **functions: Any) -> None:
 def check_one_of(
     caller: str, name: str, value: Any, choices: Any, what: str, fix: str = ""
 ) -> None:
-    """Raises ValueError unless `value` is among the choices, which `what` lists."""
+    """Raises ValueError unless `value` is one of the choices, which `what` lists."""
     if value not in choices:
         raise ValueError(_message(caller, name, f"be {what}", value, fix))
 
@@ -70,7 +73,7 @@ def check_one_of(
 def check_given(
     caller: str, name: str, value: T | None, fix: str, what: str = "given"
 ) -> T:
-    """The value; ValueError for None. `what` may say for what it is needed."""
+    """Returns the value; raises ValueError for None. `what` may give a purpose."""
     if value is None:
         raise ValueError(_message(caller, name, f"be {what}", None, fix))
     return value
@@ -93,7 +96,7 @@ def check_entries(
 def check_equal(
     caller: str, name: str, number: int, want: int, must: str, fix: str = ""
 ) -> None:
-    """Raises ValueError unless a number is the one that it must be."""
+    """Raises ValueError unless `number` equals `want`."""
     if number != want:
         raise ValueError(_message(caller, name, must, number, fix))
 
@@ -101,7 +104,7 @@ def check_equal(
 def check_divides(
     caller: str, name: str, divisor: int, number: int, what: str, fix: str = ""
 ) -> None:
-    """Raises ValueError unless the argument divides a number, which `what` names."""
+    """Raises ValueError unless `divisor` divides `number`, which `what` names."""
     if number % divisor:
         raise ValueError(_message(caller, name, f"divide {what}", divisor, fix))
 
@@ -109,7 +112,7 @@ def check_divides(
 def check_shape(
     caller: str, name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
-    """Raises ValueError for an array of another shape; `must` may say why it must."""
+    """Raises ValueError unless an array has this shape; `must` may state the rule."""
     if jnp.shape(array) != shape:
         must = must or f"have shape {shape}"
         raise ValueError(_message(caller, name, must, array, fix))
@@ -118,7 +121,7 @@ def check_shape(
 def check_dtype(
     caller: str, name: str, array: Any, dtype: DType, must: str, fix: str = ""
 ) -> None:
-    """Raises TypeError for an array of another dtype; `must` says why it must."""
+    """Raises TypeError unless an array has this dtype; `must` states the rule."""
     if array.dtype != dtype:
         raise TypeError(_message(caller, name, must, array, fix))
 
@@ -131,7 +134,7 @@ def check_rank(
     axes: str,
     error: type[Exception] = ValueError,
 ) -> None:
-    """Raises for an array of fewer axes; `axes` names them."""
+    """Raises for an array with fewer than `least` axes; `axes` names the axes."""
     if array.ndim < least:
         must = f"have rank at least {least}, {axes}"
         raise error(_message(caller, name, must, array, ""))
@@ -140,13 +143,13 @@ def check_rank(
 def check_dtype_kind(
     caller: str, name: str, array: Any, kind: Any, what: str, fix: str = ""
 ) -> None:
-    """Raises TypeError unless the dtype is of a kind, such as `jnp.floating`."""
+    """Raises TypeError unless the dtype is a subtype of `kind`, e.g. `jnp.floating`."""
     if not jnp.issubdtype(array.dtype, kind):
         raise TypeError(_message(caller, name, f"be {what}", array, fix))
 
 
 def check_is_cell(caller: str, name: str, cell: Any) -> None:
-    """Raises TypeError for an object that is not a cell, and names what it lacks."""
+    """Raises TypeError for an object that is not a cell; names missing attributes."""
     missing = [f"`{n}`" for n in ("output_size", "state_size") if not hasattr(cell, n)]
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
         missing.append("`zero_state` or `get_initial_state`")
@@ -165,7 +168,7 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
         got = f"{describe(cell)}, which takes whole sequences"
         fix = "Call it: `cell.bind(params)(inputs, dtype=dtype)`."
     else:
-        # The repr of a cell is short; that of anything else may be long.
+        # The repr of a cell is short; other reprs may be long.
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
         got += f", which lacks {', '.join(missing)}"
         fix = "Give a bound cell, or an object that keeps the RNNCell protocol."
@@ -182,19 +185,19 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
 
 
 def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
-    """The dtype that JAX uses for `dtype`: float64 is float32 unless x64 is on.
+    """The dtype that JAX uses for `dtype`: float32 for float64 unless x64 is on.
 
-    If these differ a warning is issued, as by JAX, unless `dtype` is a Python type.
+    If the two differ, this warns as JAX does, unless `dtype` is a Python type.
 
     Raises:
-        TypeError: If it does not name a dtype.
+        TypeError: If `dtype` does not name a dtype.
     """
     try:
         canonical = jax.dtypes.canonicalize_dtype(dtype)
         if dtype is None or canonical.kind in "OUSM":
             raise TypeError
         canonical = canonical.newbyteorder("=")
-    except (TypeError, ValueError):  # The latter for the dtype of random keys.
+    except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
         text = f"`{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
         raise TypeError(f"{caller}: {text}") from None
     is_python = any(dtype is kind for kind in (int, float, complex))
@@ -208,13 +211,13 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
 
 
 def as_unroll(caller: str, parallel_iterations: Any) -> int:
-    """How many steps to unroll in each loop iteration, from `parallel_iterations`.
+    """The number of steps to unroll per loop iteration, for `parallel_iterations`.
 
-    None and 0 mean the default, one step. Unrolling changes values by rounding at most.
+    None and 0 mean the default, one step. Results may differ by rounding.
 
     Raises:
-        TypeError: If it is negative, or not an integer (also an `AssertionError`, as in
-            TensorFlow).
+        TypeError: If `parallel_iterations` is negative or not an integer. In the latter
+            case the error is also an `AssertionError`, as in TensorFlow.
     """
     if parallel_iterations is None:
         return 1
@@ -232,11 +235,12 @@ def as_count(
     errors: tuple[type[Exception], type[Exception]] = (TypeError, ValueError),
     most: int = INT32_MAX,
 ) -> int:
-    """An integer from `least` to `most`, by default the largest size of an axis.
+    """Returns `count` as an int; `most` defaults to the largest size of an axis.
 
     Raises:
-        TypeError: If it is not an integer; `errors[0]` takes its place.
-        ValueError: If it is out of range; `errors[1]` takes its place.
+        TypeError: If `count` is not an integer; `errors[0]` replaces this class.
+        ValueError: If `count` is not between `least` and `most`; `errors[1]` replaces
+            this class.
     """
     not_integer, out_of_range = errors
     try:
@@ -253,11 +257,11 @@ def as_count(
 
 
 def as_axis_size(caller: str, name: str, size: Any, fix: str = "") -> Any:
-    """The size of an axis, as by `as_count`; one of `jax.export` unchanged.
+    """Returns the size of an axis as an int; symbolic sizes stay as they are.
 
     Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it is negative, or beyond int32.
+        TypeError: If `size` is not an integer.
+        ValueError: If `size` is negative or beyond int32.
     """
     if jax.export.is_symbolic_dim(size):
         return size
@@ -265,10 +269,11 @@ def as_axis_size(caller: str, name: str, size: Any, fix: str = "") -> Any:
 
 
 def as_bool(caller: str, name: str, value: Any, fix: str = "") -> bool:
-    """`value` as a Python bool; strings and numbers, which are truthy, are refused.
+    """Returns `value` as a Python bool.
 
     Raises:
-        TypeError: If it is neither a Python nor a NumPy bool; traced arrays are not.
+        TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
+            traced arrays are rejected.
     """
     kinds, wanted = bool | np.bool_, "True or False"
     return bool(check_instance(caller, name, value, kinds, wanted, fix))
@@ -284,7 +289,7 @@ def as_scope(caller: str, scope: Any, default: str) -> str:
     """The name of the loop's operations in profiles.
 
     Raises:
-        TypeError: If it is neither None nor a string.
+        TypeError: If `scope` is neither None nor a string.
     """
     scope = check_instance(caller, "scope", scope, str | None, "a string")
     return default if scope is None else scope

@@ -1,11 +1,11 @@
 """How random keys reach the cells.
 
-A driver gives step t a key that draws what `fold_in(key, t)` does, so that random
-numbers depend neither on unrolling nor on segments nor on the backend. What is drawn
-once a run (variational dropout) needs a key of the run as well. So the key of a step
-holds both: it is a JAX key of an implementation of its own, which draws from the part
-of the step, and splits or folds both parts. Whatever a cell makes of its key for an
-inner cell, that one finds the run's part in it.
+A driver gives step t a key that draws the same numbers as `fold_in(key, t)`, so random
+numbers do not depend on unrolling, segments or the backend. Variational dropout draws
+once per run, and also needs a key for the run. So the key of a step holds both: it is a
+JAX key with a custom implementation, which draws from the step's part, and splits or
+folds both parts. However a cell derives a key for an inner cell, the derived key still
+holds the run's part.
 """
 
 import functools
@@ -20,11 +20,11 @@ from .typing import Array, Key
 
 
 def check_key(caller: str, key: Any) -> None:
-    """Raises unless `key` is one random key; under vmap each row has one.
+    """Raises unless `key` is a single random key (under vmap, one for each row).
 
     Raises:
-        TypeError: If it is not a random key.
-        ValueError: If it is an array of keys.
+        TypeError: If `key` is not a random key.
+        ValueError: If `key` is an array of keys.
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     if not (is_raw or is_key(key)):
@@ -40,21 +40,21 @@ def check_key(caller: str, key: Any) -> None:
 
 
 def check_key_or_none(caller: str, key: Any) -> None:
-    """Raises as `check_key`, unless `key` is None."""
+    """Raises like `check_key`, but accepts None."""
     if key is not None:
         check_key(caller, key)
 
 
-# No step has this number, so that no key of the run is also that of a step.
+# No step has this number, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# The implementations that `_of_both` defined, and the ones whose keys they hold.
+# The implementations that `_of_both` defined, with the implementations they wrap.
 _HELD: dict[Any, Any] = {}
 
 
 @functools.cache
 def _of_both(impl: Any) -> Any:
-    """The implementation of keys that hold two of `impl`: the run's, and the step's."""
+    """The implementation of keys that hold the run's and the step's key of `impl`."""
     size = jax.random.key_data(jax.random.key(0, impl=impl)).size
     held = functools.partial(jax.random.wrap_key_data, impl=impl)
     parts = lambda data: (held(data[:size]), held(data[size:]))
@@ -91,7 +91,7 @@ def _data_of_both(run: Key, step: Key) -> Array:
 
 
 def at_step(key: Key | None, t: Array) -> Key | None:
-    """The key of step `t` of a run with this key; None stays None."""
+    """The key for step `t` of a run with `key`; None for None."""
     if key is None:
         return None
     run, step = jax.random.fold_in(key, RUN), jax.random.fold_in(key, t)
@@ -100,7 +100,7 @@ def at_step(key: Key | None, t: Array) -> Key | None:
 
 
 def run_key(key: Key) -> Key:
-    """The run's part of the key of a step; any other key stands for the run, too."""
+    """The run's part of a step's key; any other key is returned unchanged."""
     impl = _HELD.get(jax.random.key_impl(key))
     if impl is None:
         return key
@@ -110,11 +110,11 @@ def run_key(key: Key) -> Key:
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:
-    """The cell with the keys of step `t`, if it has an `at_step`."""
+    """The cell with the keys for step `t`; the cell itself if it has no `at_step`."""
     at_step = getattr(cell, "at_step", None)
     return cell if at_step is None else at_step(t)
 
 
 def fold(key: Key | None, data: int | Array) -> Key | None:
-    """An independent key for part number `data`; None stays None."""
+    """An independent key for part number `data`; None for None."""
     return None if key is None else jax.random.fold_in(key, data)

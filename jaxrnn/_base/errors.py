@@ -1,6 +1,6 @@
-"""How values are described in messages, and two error classes.
+"""Descriptions of values for error messages, and two error classes.
 
-A message reads `<where>: <what must hold>, got <what was passed>. <What to do>.`
+A message reads `<where>: <requirement>, got <what was passed>. <What to do>.`
 """
 
 import contextlib
@@ -27,12 +27,12 @@ class _Verbatim(str):
 
 
 def name_of(value: Any) -> str:
-    """The name of a function or class; of anything else its `repr`."""
+    """The name of a function or class; the `repr` of anything else."""
     return getattr(value, "__name__", None) or repr(value)
 
 
 def describe(value: Any) -> str:
-    """`float32[4, 8]` for anything with a shape and dtype, else its value or type."""
+    """`float32[4, 8]` for a value with shape and dtype; otherwise its value or type."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and dtype is not None:
         return f"{dtype}{list(shape)}"
@@ -54,14 +54,14 @@ def describe_leaves(tree: Any) -> str:
 
 
 def leaf_name(name: str, path: tuple) -> str:
-    """`state.c`, `inputs['a'][0]`: the leaf of an argument, as in Python code."""
+    """The name of an argument's leaf in Python: `state.c`, `inputs['a'][0]`."""
     return name + jax.tree_util.keystr(path)
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` is a concrete or traced array of numbers, booleans or keys."""
+    """Whether `value` is an array of numbers, booleans or keys, traced or not."""
     if isinstance(value, np.ndarray | np.generic):
-        # Extended dtypes such as bfloat16 have the kind of records, but not their type.
+        # Extended dtypes such as bfloat16 have the kind of records, but another type.
         return value.dtype.kind not in "OUS" and value.dtype.type is not np.void
     return isinstance(value, jax.Array)
 
@@ -82,7 +82,7 @@ def check_not_masked(caller: str, name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def error_note(text: str) -> Iterator[None]:
-    """Adds a note to any error that is raised inside."""
+    """Adds a note to every error that the block raises."""
     try:
         yield
     except Exception as error:
@@ -92,7 +92,7 @@ def error_note(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def prefixing(caller: str) -> Iterator[None]:
-    """Begins the message of a TypeError or ValueError that is raised inside by that."""
+    """Prefixes the caller to the message of a TypeError or ValueError in the block."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The arrays a driver takes: sequences, lists of steps, initial states and dtypes."""
+"""Checks of a driver's arrays: sequences, lists of steps, initial states, dtypes."""
 
 from typing import Any
 
@@ -27,10 +27,10 @@ _OF_A_LIST = (
 
 
 def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
-    """The leaves of `inputs` with their names, at least one.
+    """The leaves of `inputs` with their names.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If `inputs` has no leaf.
     """
     named = list(named_leaves("inputs", inputs))
     if not named:
@@ -42,11 +42,11 @@ def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, 
 
 
 def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
-    """The nest of inputs as arrays of rank 3 or more that agree in time and batch.
+    """The nest of inputs as arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
-        ValueError: If there are none, a rank is below 3, or sizes disagree.
-        TypeError: If a leaf is not an array, or `time_major` not a bool.
+        ValueError: If there is no array, a rank is below 3, or sizes disagree.
+        TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
     check_time_major(caller, time_major)
     named_inputs(caller, inputs)
@@ -77,7 +77,7 @@ def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Arra
 
 
 def fix_of_depth(name: str, leaf: Array) -> str:
-    """What to do about a leaf that lacks the axis of features."""
+    """The fix for a leaf without an axis of features."""
     if is_float(leaf):
         steps = "arrays of one step each are stacked by jnp.stack"
         return f"Without a depth axis, give `{name}[..., None]`; {steps}."
@@ -85,14 +85,14 @@ def fix_of_depth(name: str, leaf: Array) -> str:
 
 
 def as_steps(caller: str, inputs: Any) -> list[PyTree]:
-    """A nest of arrays for each step, all of rank 2 or more and of one batch size.
+    """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
 
-    If the first leaf has rank 1, as integer ids have, all may have rank 1.
+    If the first leaf has rank 1, such as integer ids, all leaves may have rank 1.
 
     Raises:
-        TypeError: If `inputs` are not a sequence, or a leaf is not an array.
-        ValueError: If they are empty or a dict, if a rank is too low, or if batch sizes
-            differ.
+        TypeError: If `inputs` is not a sequence, or a leaf is not an array.
+        ValueError: If `inputs` is empty or a dict, if a rank is too low, or if batch
+            sizes differ.
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
         raise TypeError(
@@ -116,9 +116,9 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
 def check_rows_of_state(
     caller: str, state: PyTree, rows: int, must: str, fix: str = ""
 ) -> None:
-    """Raises ValueError for arrays of an initial state that have other rows.
+    """Raises ValueError for arrays of an initial state with another number of rows.
 
-    Leaves without axes, TensorArrays and what steps only read may be as they are.
+    Leaves without axes, TensorArrays and read-only parts are not checked.
     """
     own = without_read_only(state)
     for name, leaf in named_leaves("initial_state", own, is_tensor_array):
@@ -135,7 +135,7 @@ def check_same_size(
     axes: str = "[batch, ...]",
     fix: str = "",
 ) -> None:
-    """Raises ValueError if named arrays differ in size along an axis or several."""
+    """Raises ValueError if named arrays differ in size along one or more axes."""
     (first, leaf), *rest = named
     for name, other in rest:
         if other.shape[axis] != leaf.shape[axis]:
@@ -146,16 +146,16 @@ def check_same_size(
 
 
 def as_state(caller: str, name: str, state: PyTree) -> PyTree:
-    """The state with arrays as leaves; none that was a Python number is weakly typed.
+    """The state with arrays as leaves; Python numbers do not stay weakly typed.
 
     Raises:
-        ValueError: If it holds None.
+        ValueError: If the state holds None.
         TypeError: If a leaf is not an array.
     """
 
     def as_leaf(name: str, leaf: Any) -> Array:
         array = as_array(caller, name, leaf)
-        # A Python number would be weakly typed and change the carry's type at step 1.
+        # A weakly typed number would change the type of the loop's carry at step 1.
         return array if is_array(leaf) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, state)
@@ -165,15 +165,15 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
     """One leaf as an array.
 
     Raises:
-        ValueError: If it is None.
-        TypeError: If it is neither an array nor a number.
+        ValueError: If the leaf is None.
+        TypeError: If the leaf is neither an array nor a number.
     """
     if leaf is None:
         reason = "None values not supported"
         raise ValueError(f"{caller}: `{name}` must be an array: {reason}.")
     errors.check_not_masked(caller, name, leaf)
     try:
-        if isinstance(leaf, str):  # JAX takes "q" for a dtype.
+        if isinstance(leaf, str):  # JAX would read "q" as a dtype.
             raise TypeError
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
@@ -184,19 +184,19 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
 def as_step_booleans(
     caller: str, name: str, values: Any, shape: tuple, axis: int | None, fix: str
 ) -> Array:
-    """Booleans, one for each row and step of the inputs.
+    """Returns booleans, one for each row and step of the inputs.
 
     Args:
         caller: The driver, for messages.
         name: The name of the argument.
-        values: What the user gave.
-        shape: The first two axes of the inputs, or the first of a step.
+        values: The user's argument.
+        shape: The first two axes of the inputs; the first axis for one step.
         axis: The time axis, 0 or 1; None for one step.
-        fix: What to do about numbers.
+        fix: The fix in the error for numbers.
 
     Raises:
         ValueError: If shapes disagree.
-        TypeError: If they are not booleans.
+        TypeError: If `values` are not booleans.
     """
     values = as_array(caller, name, values)
     check_dtype_kind(caller, name, values, jnp.bool_, "booleans", fix)
@@ -207,7 +207,7 @@ def as_step_booleans(
 
 
 def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DType:
-    """The dtype of the outputs: `dtype`, or that of the initial state if it is None.
+    """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
 
     Raises:
         ValueError: If both are None, or the leaves of the state have several dtypes.
@@ -222,7 +222,7 @@ def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DTy
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
         raise ValueError(
             f"{caller}: dtype must be specified if the leaves of `initial_state` do "
-            f"not share one, got {found or 'no leaves'}. Pass that of the outputs."
+            f"not share one, got {found or 'no leaves'}. Pass the dtype of the outputs."
         )
     return named[0][1].dtype
 
@@ -237,7 +237,7 @@ def _missing_dtype(caller: str, states: str) -> str:
 def check_states_of_both(
     caller: str, fw: PyTree, bw: PyTree, dtype: DType | None
 ) -> None:
-    """Raises ValueError if a zero state is needed and its dtype is not given."""
+    """Raises ValueError if a direction needs a zero state and there is no dtype."""
     missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
     if missing and dtype is None:
         names = " and ".join(f"`initial_state_{name}`" for name in missing)

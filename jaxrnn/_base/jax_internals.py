@@ -1,21 +1,21 @@
-"""What the package uses of JAX beyond its documented API.
+"""The names that the package imports from outside JAX's documented API.
 
-No other file may import these names from JAX (ruff's `banned-api`): where an upgrade of
-JAX breaks the package, it breaks here.
+No other file may import them from JAX (ruff's `banned-api`). If a new JAX version
+breaks the package, it breaks here.
 """
 
-# Runs a jaxpr whose constants are arguments: `raw_rnn` is differentiated with respect
-# to all that a user's function closes over, and so is a loop over a cell that is no
-# pytree. (`jax.closure_convert` finds only what may be differentiated, and its cache
-# keeps the arrays alive.)
+# Runs a jaxpr whose constants are arguments. `raw_rnn`, and loops over cells that are
+# not pytrees, are differentiated with respect to all arrays that the user's function
+# closes over. (`jax.closure_convert` finds only differentiable arrays, and its cache
+# keeps them alive.)
 from jax.core import eval_jaxpr as eval_jaxpr
 
-# Defines the keys of steps, which hold that of the run as well.
+# Defines the keys of steps, which also hold the key of the run.
 from jax.extend.random import define_prng_impl as define_prng_impl
 
-# The operation of the native loops and of `raw_rnn`'s gradient, which has a program for
-# CPUs, one for other platforms, and a transpose of its own. Without one of these XLA's
-# program runs instead.
+# The operation of the native loops and of `raw_rnn`'s gradient. It has one program for
+# CPUs, another for other platforms, and its own transpose. If JAX lacks one of these
+# names, XLA's program runs instead.
 MISSING: str | None = None
 try:
     from jax.extend.core import Primitive as Primitive
@@ -29,7 +29,7 @@ except ImportError as error:
 
 
 def serialize_portable_artifact_str(module: str, version: str) -> bytes:
-    """Writes a program for readers of StableHLO that are older than this JAX."""
+    """Serializes a program for StableHLO readers that are older than this JAX."""
     from jax.extend.mlir.dialects import stablehlo
 
     return stablehlo.serialize_portable_artifact_str(module, version)

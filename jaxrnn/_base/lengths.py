@@ -1,4 +1,4 @@
-"""Sequence lengths: checked, clamped and sharded like the rows of the inputs."""
+"""Sequence lengths, checked, clamped, and sharded like the rows of the inputs."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ OF_A_MASK = (
 def lengths_for(
     caller: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
 ) -> Array | None:
-    """The lengths, at most `time`, sharded like the rows of `xs`; None stays None.
+    """The lengths, clamped to `time` and sharded like the rows of `xs`; None for None.
 
     Args:
         caller: The driver, for messages.
         sequence_length: The driver's argument.
-        xs: Inputs with rows along `batch_axis`, time along the other of axes 0 and 1.
+        xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
         time: The number of steps.
         batch_axis: 0 or 1.
 
@@ -42,13 +42,13 @@ def lengths_for(
 def as_lengths(
     caller: str, sequence_length: Any, batch_size: int, name: str = "sequence_length"
 ) -> Array | None:
-    """The lengths as int32 `[batch]`, none negative; None stays None.
+    """The lengths as non-negative int32 `[batch]`; None for None.
 
-    Anything beyond int32 is clamped, where TensorFlow would wrap around. `name` is that
-    of the argument, for messages.
+    Values beyond int32 are clamped; TensorFlow would wrap them around. `name` is the
+    argument's name in messages.
 
     Raises:
-        TypeError: If they are not integers (or booleans).
+        TypeError: If the lengths are not integers (or booleans).
         ValueError: If they are not a vector of `batch_size` entries.
     """
     if sequence_length is None:
@@ -85,11 +85,13 @@ _clamped_on_device = jax.jit(_clamped)
 def lengths_array(
     caller: str, lengths: Any, name: str = "sequence_length"
 ) -> Array | np.ndarray:
-    """An array as it is, a list as a NumPy array, or a JAX array if it holds any.
+    """Lengths as an array: arrays unchanged, lists as NumPy or JAX arrays.
+
+    A list becomes a JAX array only if it holds JAX arrays.
 
     Raises:
-        ValueError: If the list is ragged.
-        TypeError: If it is a string, or a masked array.
+        ValueError: If a list is ragged.
+        TypeError: If `lengths` is a string or a masked array.
     """
     check_not_masked(caller, name, lengths)
     if is_array(lengths):
@@ -101,7 +103,7 @@ def lengths_array(
         )
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
     try:
-        # NumPy keeps 64 bits whether x64 is on or not.
+        # NumPy keeps 64 bits even if x64 is off.
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
         raise ValueError(

@@ -13,8 +13,8 @@ from .typing import Array, DType, Params, PyTree
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
 
-    One product over the concatenated operands, then the bias, as in TensorFlow; the
-    product is accumulated in `dtype` if that is wider than the operands' dtype.
+    As in TensorFlow, this is one product over the concatenated operands, then the bias.
+    The product is accumulated in `dtype` if it is wider than the operands' dtype.
     """
     joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
     z = dot(joined, params["kernel"], dtype)
@@ -29,10 +29,10 @@ def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
 
 
 def clip_symmetric(x: Array, bound: float | None) -> Array:
-    """`x` limited to `[-bound, bound]`; the gradient is 1 up to and at the bounds.
+    """Clips `x` to `[-bound, bound]`, with gradient 1 within and at the bounds.
 
-    With None it is `x`. `jnp.clip` halves the gradient at a bound and `lax.clamp` drops
-    it there.
+    None does not clip. At a bound, `jnp.clip` would halve the gradient and `lax.clamp`
+    would drop it.
     """
     if bound is None:
         return x
@@ -45,12 +45,12 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
 
 
 def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """`jnp.where` of each leaf, by a bool scalar."""
+    """`jnp.where` of each leaf, with one bool scalar for all."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
 def is_traced(x: Any) -> bool:
-    """Whether a value is an array that is known only at run time."""
+    """Whether a value is a traced array, known only at run time."""
     try:  # A tracer raises.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
     except jax.errors.JAXTypeError:
@@ -58,9 +58,9 @@ def is_traced(x: Any) -> bool:
 
 
 def in_native_order(tree: PyTree) -> PyTree:
-    """The nest; NumPy's arrays in the byte order of this machine, as JAX needs them.
+    """The nest with NumPy arrays in this machine's byte order, which JAX requires.
 
-    Files of some formats (FITS, IDX, netCDF) hold big-endian numbers.
+    Some file formats (FITS, IDX, netCDF) store big-endian numbers.
     """
     is_foreign = lambda x: isinstance(x, np.ndarray) and not x.dtype.isnative
     if not any(map(is_foreign, jax.tree.leaves(tree))):
@@ -70,7 +70,7 @@ def in_native_order(tree: PyTree) -> PyTree:
 
 
 def is_float(x: Any) -> bool:
-    """Whether an array has a tangent."""
+    """Whether an array is floating or complex, so that it has a tangent."""
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
@@ -90,38 +90,38 @@ def widened(tree: PyTree) -> PyTree:
 
 
 def cast_like(like: PyTree, tree: PyTree) -> PyTree:
-    """The arrays in the dtypes of those in `like`."""
+    """The arrays of `tree` in the dtypes of the arrays of `like`."""
     return jax.tree.map(lambda x, y: y.astype(x.dtype), like, tree)
 
 
 def cast_number(array: Array, dtype: DType) -> Array:
-    """A number without a dtype cast to `dtype`, if that can hold its kind."""
+    """Casts a number to `dtype` if that can represent its kind."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
 def cast_if_weak(array: Array, dtype: DType) -> Array:
-    """A weakly typed array cast to `dtype`, if that can hold its kind."""
+    """Casts a weakly typed array to `dtype` if that can represent its kind."""
     weak = getattr(array, "weak_type", False)  # Random keys have none.
     return cast_number(array, dtype) if weak else array
 
 
 def axis_size(size: Any) -> Any:
-    """The size of an axis as an int32 scalar, which is traced if it is symbolic."""
+    """The size of an axis as an int32 scalar; a symbolic size becomes a traced one."""
     if jax.export.is_symbolic_dim(size):
         return jnp.asarray(size, np.int32)
     return np.int32(size)
 
 
 def module_for_size(size: Any) -> Any:
-    """NumPy; `jax.numpy` for arrays of a symbolic size."""
+    """NumPy, or `jax.numpy` for arrays of symbolic size."""
     return jnp if jax.export.is_symbolic_dim(size) else np
 
 
 def concrete_or_none(values: Any) -> np.ndarray | None:
     """The values as NumPy, or None if they are known only at run time.
 
-    Inside of a trace a JAX array counts as unknown even if it is a constant: a branch
-    of `lax.cond` is traced whether it is taken or not.
+    Under a trace, even a constant JAX array counts as unknown, because a branch of
+    `lax.cond` is traced whether or not it is taken.
     """
     if not isinstance(values, jax.Array):
         return np.asarray(values)

@@ -1,4 +1,4 @@
-"""The errors for names that a public module does not have, some with a hint."""
+"""Errors for names that a public module does not have, some with a hint."""
 
 import sys
 from collections.abc import Mapping
@@ -7,15 +7,16 @@ from collections.abc import Mapping
 def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
     """The error for a module's `__getattr__` to raise.
 
-    That is an AttributeError. Python replaces one that is raised for `from module
-    import name` by an ImportError without the hint; so there an ImportError is
-    returned, which passes. The frame that tells is that of who called `__getattr__`:
-    nothing may lie between that and this function.
+    It is an AttributeError. In `from module import name`, Python would replace an
+    AttributeError by an ImportError without the hint, so for that statement this
+    returns an ImportError, which Python does not replace. The frame that calls
+    `__getattr__` tells the two apart, so `__getattr__` must call this function
+    directly.
 
     Args:
         module: The name of the module.
-        name: The name that it does not have.
-        hints: What to use instead of some names.
+        name: The missing name.
+        hints: For some names, what to use instead.
     """
     text = f"module {module!r} has no attribute {name!r}"
     if name not in hints:

@@ -1,4 +1,4 @@
-"""What one step of a cell returns, by its parameters and inputs."""
+"""Shapes and dtypes of one step's results, from parameters and inputs."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from .typing import DType, Params, PyTree
 
 
 def rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
-    """The rows of the inputs; the dtype of the parameters, else `dtype` or theirs."""
+    """The rows of the inputs; the dtype of the parameters, or a default without any."""
     first = jax.tree.leaves(inputs)[0]
     dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
     return first.shape[0], next(dtypes, dtype or first.dtype)
 
 
 def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
-    """The shapes of the cell's output for `inputs`, in the dtype of the parameters."""
+    """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
     rows, dtype = rows_and_dtype(params, inputs, dtype)
     of_size = lambda size: jax.ShapeDtypeStruct((rows, *size), dtype)
     return map_sizes(of_size, cell.output_size)

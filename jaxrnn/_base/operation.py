@@ -1,11 +1,13 @@
-"""One program on CPUs and another one elsewhere, with a transpose of its own.
+"""An operation with one program for CPUs, another elsewhere, and its own transpose.
 
-Documented JAX lacks this. `lax.platform_dependent` knows the platform alone, so that a
-program that is exported for CPUs would call a library which its reader may not have;
-`jax.export` refuses that program. Nor does a documented function take a transpose and
-work in all modes: `jax.custom_jvp` takes none, `jax.custom_vjp` lacks forward mode, and
-`lax.custom_linear_solve` fails in reverse mode over forward mode. The undocumented
-`linear_call` lacks `vmap` and second derivatives.
+No documented JAX function provides this:
+
+* `lax.platform_dependent` sees only the platform. A program exported for CPUs would
+  call a library that its reader may not have, and `jax.export` rejects such a program.
+* No function accepts a transpose and works in all modes: `jax.custom_jvp` accepts none,
+  `jax.custom_vjp` lacks forward mode, and `lax.custom_linear_solve` fails in reverse
+  mode over forward mode. The undocumented `linear_call` lacks `vmap` and second
+  derivatives.
 """
 
 import dataclasses
@@ -29,19 +31,21 @@ def run_beside_xla(
     transpose: Callable | None = None,
     refusal: str | None = None,
 ) -> PyTree:
-    """`native(*args)` on CPUs; elsewhere, in exports and for derivatives `xla(*args)`.
+    """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
 
-    An exported program may run where what `native` calls is not installed.
+    Exported programs and derivatives also use `xla`: an exported program may run where
+    the library that `native` calls is not installed.
 
     Args:
-        native: A function; it closes over no arrays.
-        xla: Another with results of the same structure, shapes and dtypes; it closes
-            over no arrays.
+        native: A function that closes over no arrays.
+        xla: A function that closes over no arrays, with results of the same structure,
+            shapes and dtypes.
         *args: The arguments of both, trees of arrays.
-        transpose: If they are linear in the last argument, the transpose: from the
-            other arguments and the cotangents of the results to that argument's. None
-            to transpose `xla`, where that is asked for.
-        refusal: The error where `xla` would run; None to run it.
+        transpose: The transpose with respect to the last argument, if both functions
+        are
+            linear in it. It maps the other arguments and the cotangents of the results
+            to the cotangent of that argument. None to transpose `xla`.
+        refusal: The message of the error that replaces running `xla`; None to run it.
     """
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)
@@ -53,7 +57,7 @@ def run_beside_xla(
 
     def flat(fn: Callable) -> Callable:
         def run(*leaves: Any) -> list:
-            with jax.default_matmul_precision(precision):  # It is traced later.
+            with jax.default_matmul_precision(precision):  # JAX traces this later.
                 return jax.tree.leaves(fn(*tree.unflatten(leaves)))
 
         return run
@@ -70,17 +74,17 @@ def run_beside_xla(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Programs:
-    """The functions of one operation, of leaves, which return lists of leaves.
+    """The functions of one operation, from leaves to lists of leaves.
 
     Attributes:
-        native: What runs on CPUs.
-        xla: What runs elsewhere.
+        native: The function that runs on CPUs.
+        xla: The function that runs elsewhere.
         transpose: The transpose of both with respect to the leaves from `count` on;
-            None for that of `xla`.
+            None to transpose `xla`.
         types: The types of the results.
-        count: The number of leaves before those of a linear argument; all leaves
+        count: The number of leaves before the linear argument's leaves; all leaves
             without a transpose.
-        refusal: The error where `xla` would run; None to run it.
+        refusal: The message of the error that replaces running `xla`; None to run it.
     """
 
     native: Callable
@@ -92,7 +96,7 @@ class _Programs:
 
 
 def _run(*leaves: Any, programs: _Programs) -> list:
-    """The operation outside of jit."""
+    """Runs the operation outside of jit."""
     arrays = (x for x in leaves if isinstance(x, jax.Array))  # Some may be scalars.
     platforms = {device.platform for x in arrays for device in x.devices()}
     is_native = (platforms or {jax.default_backend()}) == {"cpu"}
@@ -112,7 +116,7 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
 def _push_forward(
     primals: Any, tangents: Any, *, programs: _Programs
 ) -> tuple[list, list]:
-    """Further derivatives differentiate XLA's program."""
+    """The JVP, which differentiates XLA's program."""
     is_perturbed = [isinstance(d, jax.Array) for d in tangents]
 
     def of_perturbed(*perturbed: Any) -> list:
@@ -127,7 +131,7 @@ def _push_forward(
 
 
 def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
-    """The cotangents of the linear leaves that are unknown; None for all others."""
+    """The cotangents of the unknown linear leaves; None for all others."""
     count = programs.count
     if programs.transpose is None:
         return _pull_back_xla(cts, leaves, programs.xla)
@@ -140,7 +144,7 @@ def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
 
 
 def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
-    """The same, by the transpose of XLA's program."""
+    """The same, computed by the transpose of XLA's program."""
     is_known = [is_array(x) or isinstance(x, int | float) for x in leaves]
     unknown = [i for i, known in enumerate(is_known) if not known]
 
@@ -159,10 +163,10 @@ def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
 
 
 def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
-    """The same operation with mapped functions, whose results are mapped at axis 0."""
+    """The operation of the mapped functions; results are mapped along axis 0."""
     pairs, count = list(zip(leaves, dims, strict=True)), programs.count
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
-    # All that is linear is mapped, so that the results of the transpose are, too.
+    # Map all linear leaves, so that the results of the transpose are mapped too.
     copies = lambda x: jnp.broadcast_to(x, (size, *x.shape))
     first = lambda x, axis: copies(x) if axis is None else jnp.moveaxis(x, axis, 0)
     leaves = [*leaves[:count], *(first(x, axis) for x, axis in pairs[count:])]
@@ -184,7 +188,7 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
 
 @functools.cache
 def _operation() -> Any:
-    """The operation with its rules."""
+    """The operation as a JAX primitive, with its rules."""
     operation = jax_internals.Primitive("native")
     operation.multiple_results = True
     operation.def_impl(_run)

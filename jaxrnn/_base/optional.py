@@ -1,11 +1,11 @@
-"""Packages that only some of the functions need."""
+"""Packages that only some functions need."""
 
 import importlib
 from typing import Any
 
 
 def import_optional(caller: str, module: str, install: str = "jaxrnn[export]") -> Any:
-    """The module; ImportError says how to install it."""
+    """Imports the module; the ImportError explains how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,15 +1,15 @@
-"""Public modules as the home of what they export, so that pickles survive moves."""
+"""Makes public modules the home of their exports, so that pickles survive moves."""
 
 import inspect
 from typing import Any
 
 
 def set_public_module(namespace: dict[str, Any]) -> None:
-    """Sets `__all__`, and `__module__` of the classes and functions that are exported.
+    """Sets `__all__`, and `__module__` of the exported classes and functions.
 
-    Pickles refer to them by module and name: so they survive a move of private files.
-    Modules that are imported later are not in `__all__`, and so `from jaxrnn import *`
-    does not replace Flax's `nnx`.
+    Pickles refer to classes and functions by module and name, so pickles survive a move
+    of private files. Lazily loaded modules are not in `__all__`, so
+    `from jaxrnn import *` does not replace Flax's `nnx`.
 
     Args:
         namespace: `globals()` of the public module.

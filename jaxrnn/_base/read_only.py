@@ -1,8 +1,8 @@
-"""Parts of a state that steps read and never change, as the memory of attention.
+"""Parts of a state that steps read but never change, such as an attention memory.
 
-A driver carries them beside its loop, not through it: they are neither masked nor saved
-for each step, and beam search neither repeats nor reorders them. It returns them as
-they were given, whatever `RNNCell.start` made of them for the run.
+A driver keeps them outside of its loop's carry. So they are neither masked nor saved
+for each step, and beam search neither repeats nor reorders them. A driver returns them
+as they were passed, regardless of what `RNNCell.start` computes from them for the run.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def is_read_only(x: Any) -> bool:
 
 
 def without_read_only(state: PyTree) -> PyTree:
-    """The state with nothing in its read-only parts."""
+    """The state with empty read-only parts."""
     empty = lambda x: ReadOnly(()) if is_read_only(x) else x
     return jax.tree.map(empty, state, is_leaf=is_read_only)
 

@@ -1,4 +1,4 @@
-"""Checks of values at run time, by `checkify`."""
+"""Run-time checks of values with `checkify`."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from .typing import PyTree
 
 
 def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The function without its checks of values at run time.
+    """The function without its run-time checks.
 
-    They have effects, which no file can hold.
+    Checks have effects, which exported files cannot represent.
     """
     checked = checkify.checkify(f, errors=frozenset())
     return lambda *arguments: checked(*arguments)[1]

@@ -1,4 +1,4 @@
-"""Types in the arguments and results of programs that `jax.export` writes to files."""
+"""Registers types that exported programs take or return with `jax.export`."""
 
 import json
 from typing import Any, TypeVar
@@ -11,9 +11,8 @@ T = TypeVar("T", bound=type)
 def serializable(cls: T, name: str | None = None) -> T:
     """Registers a named tuple, or a dataclass that is a pytree, with `jax.export`.
 
-    Under the name of the class, unless another `name` is given.
-
-    The static fields of a dataclass must be what JSON can hold: numbers, strings, None.
+    `name` defaults to the name of the class. JSON must be able to represent the static
+    fields of a dataclass: numbers, strings, None.
     """
     name = f"jaxrnn.{name or cls.__name__}"
     node: Any = cls

@@ -1,4 +1,4 @@
-"""Arrays that a driver creates or reads, sharded as the inputs are."""
+"""Shards arrays that a driver creates or reads like the inputs."""
 
 import dataclasses
 from typing import Any
@@ -15,11 +15,11 @@ from .typing import Array, Key, PyTree
 def lay_out(
     cell: Any, inputs: PyTree, lengths: Array | None, state: PyTree
 ) -> tuple[Any, Array | None, PyTree]:
-    """The cell as a loop reads it; lengths and state divided like rows of the inputs.
+    """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
-    The cell gets the key of its device, and its parameters become whole on each device:
-    gathered inside of a loop, they would be gathered at every step. In `shard_map` all
-    vary over the same axes.
+    The cell gets the key of its device, and whole parameters on each device: otherwise
+    the loop would gather them at every step. In `shard_map`, all arrays vary over the
+    same axes.
 
     Args:
         cell: The cell.
@@ -36,7 +36,7 @@ def lay_out(
 
 
 def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
-    """The arrays, whole on each device of their explicit mesh or that of others."""
+    """The arrays, whole on each device of the explicit mesh of `tree` or `beside`."""
     mesh = explicit_mesh_of((tree, beside))
     if mesh is None:
         return tree
@@ -50,7 +50,7 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
     Args:
         caller: The driver, for the message.
         xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
-        beside: Other arrays; inputs that are not on their mesh are put on it, whole.
+        beside: Other arrays; inputs are put on their mesh, whole, if needed.
         batch_axis: 0 or 1.
 
     Raises:
@@ -76,9 +76,9 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
 
 
 def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
-    """The cell, whole on each device of the automatic mesh of its arrays or others.
+    """The cell, whole on each device of the automatic mesh of its arrays or `beside`.
 
-    Compilers gather an array where it is read: in a loop, at every step.
+    Compilers gather an array where it is read, so in a loop they gather at every step.
     """
     # On a mesh of one device an array is whole already.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
@@ -91,7 +91,7 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
 
 
 def meshes_of(tree: PyTree) -> list[Any]:
-    """The meshes that the types of arrays tell of, and the one that is set."""
+    """The meshes in the types of arrays, and the mesh in the context."""
     arrays = filter(is_array, jax.tree.leaves(tree))
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
     return [*meshes, jax.sharding.get_abstract_mesh()]
@@ -100,27 +100,27 @@ def meshes_of(tree: PyTree) -> list[Any]:
 def platform_of(tree: PyTree = ()) -> str:
     """The platform that a program on these arrays is for, such as "cpu" or "tpu".
 
-    It is that of the first mesh that types or the context know, whose devices need not
-    be there; without one it is JAX's default.
+    It is the platform of the first mesh in the types of the arrays or in the context,
+    whose devices need not be present. Without a mesh, it is JAX's default backend.
     """
     default = jax.default_backend()
     devices = (mesh.abstract_device for mesh in meshes_of(tree))
-    # JAX 0.10.0 does not say the platform of a device of a mesh.
+    # In JAX 0.10.0, the device of a mesh has no platform.
     return next((getattr(d, "platform", default) for d in devices if d), default)
 
 
 def explicit_mesh_of(tree: PyTree) -> Any:
-    """The mesh over which types tell how arrays are divided; None if none do."""
+    """The first explicit mesh of the arrays or the context; None if there is none."""
     explicit = (m for m in meshes_of(tree) if AxisType.Explicit in m.axis_types)
     return next(explicit, None)
 
 
 def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
-    """The same values, divided over devices like the rows of `xs`, and no more.
+    """The same values, divided over devices like the rows of `xs`.
 
-    A zero state is created without knowledge of the inputs' sharding. In a loop its
-    type must be that of the state after a step: sharded on explicit meshes, varying
-    inside of `shard_map`.
+    A zero state is created without the inputs' sharding. In a loop, its type must equal
+    the type of the state after a step: sharded on explicit meshes, varying inside
+    `shard_map`.
 
     Args:
         xs: Inputs with rows along `batch_axis`.
@@ -141,9 +141,9 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
 def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     """The same values, varying over the same axes of `shard_map` as `xs`.
 
-    Parameters are the same on all devices and become varying where they meet the
-    inputs. If that is inside of a loop, the backward pass sums their gradient over the
-    devices at every step; if it is before the loop, once.
+    Parameters are equal on all devices and become varying where they meet the inputs.
+    If that happens inside a loop, the backward pass sums their gradient over the
+    devices at every step; before the loop, it sums only once.
     """
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves(xs)))
 
@@ -155,14 +155,14 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
 
 
 def varying_axes(x: Any) -> frozenset[str]:
-    """The axes of `shard_map` over which a value may differ, as its type tells."""
+    """The axes of `shard_map` over which a value may differ, according to its type."""
     return jax.typeof(x).mat.varying
 
 
 def key_of_device(key: Key, rows: PyTree) -> Key:
-    """The key for rows that `shard_map` divides: another one on each device.
+    """A different key on each device, for rows that `shard_map` divides.
 
-    A key that differs between the devices already, as far as its type tells, stays.
+    A key whose type already varies over the devices stays as it is.
     """
     axes = set().union(*map(varying_axes, jax.tree.leaves(rows))) - varying_axes(key)
     if not axes:
@@ -178,7 +178,7 @@ def cell_of_device(cell: Any, rows: PyTree) -> Any:
 
 
 def zeros_like(x: Array) -> Array:
-    """Zeros of the shape, dtype and sharding of `x`, also where no mesh is set."""
+    """Zeros with the shape, dtype and sharding of `x`, even if no mesh is set."""
     sharding = jax.typeof(x).sharding
     explicit = explicit_sharding(sharding.spec, sharding.mesh)
     zeros = jnp.zeros_like(x)
@@ -192,7 +192,7 @@ def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
         zeros = jnp.zeros((count, *x.shape), x.dtype)
         if x.sharding is None:
             return zeros
-        # The mesh is named: without `jax.set_mesh` it is that of the inputs alone.
+        # Name the mesh: without `jax.set_mesh`, only the inputs have it.
         spec = PartitionSpec(None, *x.sharding.spec)
         sharding = explicit_sharding(spec, x.sharding.mesh)
         return zeros if sharding is None else jax.sharding.reshard(zeros, sharding)
@@ -201,11 +201,11 @@ def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
 
 
 def read_at(array: Array, *indices: Array) -> Array:
-    """`array[indices]`, sharded as the indices are.
+    """`array[indices]`, sharded like the indices.
 
     Args:
-        array: Of as many axes as there are indices, or more.
-        *indices: Integers for each of the first axes, of one shape; all are in bounds.
+        array: An array with at least as many axes as there are indices.
+        *indices: Integers for each of the first axes, all in bounds and of one shape.
     """
     first, whole = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
     spec = PartitionSpec(*first.spec, *whole.spec[len(indices) :])
@@ -223,6 +223,6 @@ def broadcast_first(array: Array, like: Array, axis: int) -> Array:
 
 
 def explicit_sharding(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
-    """The sharding on a mesh whose types tell it; None on any other."""
+    """The sharding on an explicit mesh; None on any other mesh."""
     is_explicit = AxisType.Explicit in mesh.axis_types
     return NamedSharding(mesh, spec) if is_explicit else None

@@ -1,7 +1,7 @@
-"""Whether a program that was compiled for a cell may serve an equal cell.
+"""Decides whether equal cells may share one compiled program.
 
-`jax.jit` compares static arguments: a cell by its hyper-parameters, a function by
-identity. That is right as long as what is equal stays the same; a bound method or a
+`jax.jit` compares static arguments: cells by their hyperparameters, functions by
+identity. That is correct only if equal arguments never change. A bound method or a
 callable object may read attributes that change, and a closure may hold arrays.
 """
 
@@ -21,15 +21,15 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.Ellip
 _CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
 _CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
 _CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Functions and markers of these packages do not change.
+# Functions and sentinel objects of these packages do not change.
 _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 
 
 def is_shareable(cell: Any) -> bool:
-    """Whether all static parts of a pytree stay as they are, as far as one can tell.
+    """Whether all static parts of a pytree are known to be immutable.
 
-    These are constants, functions that close over such parts, and frozen dataclasses
-    and tuples of them.
+    These are constants, functions that close over immutable values, and frozen
+    dataclasses and tuples of them.
     """
     return _is_fixed(jax.tree.structure(cell))
 
@@ -41,10 +41,10 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _parts(value: Any) -> list | None:
-    """What has to stay as it is for `value` to; None if it may change anyway."""
+    """The values on which `value` depends; None if `value` itself may change."""
     if isinstance(value, jax.tree_util.PyTreeDef):
         kind, data = value.node_data() or (None, None)
-        is_dict = isinstance(kind, type) and issubclass(kind, dict)  # Of its keys.
+        is_dict = isinstance(kind, type) and issubclass(kind, dict)  # Data: its keys.
         return [None if is_dict else data, *value.children()]
     if isinstance(value, tuple | frozenset):
         return list(value)
@@ -62,13 +62,13 @@ def _parts(value: Any) -> list | None:
         names |= set(getattr(value, "__dict__", ()))
         return [_field(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
-    wrapped = getattr(value, "__wrapped__", None)  # By `jax.jit`, say.
+    wrapped = getattr(value, "__wrapped__", None)  # E.g. by `jax.jit`.
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
         return [] if wrapped is None else [wrapped]
     return None
 
 
 def _field(value: Any, name: str) -> Any:
-    """A field; sizes may be dicts and lists, which a cell compares by their entries."""
+    """A field of a dataclass; sizes, which may be dicts and lists, become hashable."""
     field = getattr(value, name)
     return as_typed(field) if name in ("state_size", "output_size") else field

@@ -12,9 +12,9 @@ from .arguments import as_axis_size, check_given
 class TensorShape:
     """The shape of one state or output, without its batch axis.
 
-    In `state_size` and `output_size` a tuple is a structure: `(5, 5)` means two
-    vectors of size 5. `TensorShape([5, 5])` is one array, `[batch, 5, 5]`, and
-    `TensorShape([])` one number per row, `[batch]`.
+    In `state_size` and `output_size`, a tuple is a structure: `(5, 5)` means two
+    vectors of size 5. `TensorShape([5, 5])` means one array `[batch, 5, 5]`, and
+    `TensorShape([])` means one number per row, `[batch]`.
 
     Args:
         dims: The sizes of the axes, non-negative integers, or the size of one axis.
@@ -64,7 +64,7 @@ class TensorShape:
         return self._dims[index]
 
     def __eq__(self, other: object) -> bool:
-        """Equal to lists and tuples of its sizes, as in TensorFlow."""
+        """Also equals lists and tuples of its sizes, as in TensorFlow."""
         if isinstance(other, TensorShape | tuple | list):
             return self._dims == tuple(other)
         return NotImplemented

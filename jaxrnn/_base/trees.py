@@ -1,9 +1,9 @@
-"""Nests, where the rules of TensorFlow and of JAX's pytrees differ.
+"""Nests, for which the rules of TensorFlow and of JAX's pytrees differ.
 
-* None is a leaf in TensorFlow and an empty nest in JAX. No argument may hold None: it
-  is an error, and never dropped.
-* A `TensorShape` is a leaf of a structure of sizes, in JAX too, as it is not a
-  registered pytree node.
+* None is a leaf in TensorFlow and an empty nest in JAX. Arguments may not hold None: it
+  raises an error and is never dropped.
+* A `TensorShape` is a leaf in a structure of sizes. It is not a registered pytree node,
+  so it is a leaf in JAX too.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
 """
 
@@ -18,31 +18,31 @@ from .typing import PyTree
 
 
 class RowlessArray:
-    """The base of `TensorArray`: one array, not a nest, and none of a batch of rows."""
+    """The base of `TensorArray`, which is one array without rows, and not a nest."""
 
 
 def is_tensor_array(value: Any) -> bool:
-    """For `is_leaf`: whether this is one array rather than a nest."""
+    """Whether this is a TensorArray; for the argument `is_leaf`."""
     return isinstance(value, RowlessArray)
 
 
 def named_leaves(
     name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
-    """Pairs of a leaf's full name and the leaf; None counts as a leaf."""
+    """Pairs of each leaf's full name and the leaf; None counts as a leaf."""
     ends = lambda x: x is None or is_leaf(x)
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=ends)
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
 
 def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
-    """`jax.tree.map` with `fn(name, leaf)`, the leaf's full name; None is a leaf."""
+    """`jax.tree.map` of `fn(full name, leaf)`; None counts as a leaf."""
     named = lambda path, leaf: fn(leaf_name(name, path), leaf)
     return jax.tree_util.tree_map_with_path(named, tree, is_leaf=lambda x: x is None)
 
 
 def is_pytree_of_arrays(tree: Any) -> bool:
-    """Whether jit can take it as an argument, so that its cache can compare it."""
+    """Whether the tree is a nest of arrays and numbers, so that jit accepts it."""
     is_number = lambda leaf: is_array(leaf) or isinstance(leaf, int | float | complex)
     is_nest = not jax.tree_util.all_leaves([tree])
     return is_nest and all(map(is_number, jax.tree.leaves(tree)))
@@ -61,11 +61,11 @@ def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
 
 
 def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
-    """`(n,)` for an int n, the sizes of a `TensorShape`.
+    """The shape of a leaf of sizes: `(n,)` for an int n.
 
     Raises:
         ValueError: If the leaf is None.
-        TypeError: If it is neither an int nor a `TensorShape`.
+        TypeError: If the leaf is neither an int nor a `TensorShape`.
     """
     fix = (
         "Give an int or a TensorShape: a tuple of sizes is a nest of vectors; one "
@@ -82,7 +82,7 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
 
 
 def as_typed(tree: Any) -> tuple:
-    """A hashable form in which tuples and named tuples, 1 and True are different."""
+    """A hashable form that distinguishes tuples from named tuples, and 1 from True."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple((type(leaf), leaf) for leaf in leaves)
 
@@ -94,14 +94,14 @@ def check_structure(
 
     Args:
         caller: The beginning of the message, up to the name of `got`.
-        want: A nest, whose leaves do not matter.
-        got: The nest that is checked.
-        strict: Whether kinds of sequence must agree; else a list may replace a tuple.
-        fix: The end of the message: what to do.
+        want: The expected nest; its leaves do not matter.
+        got: The nest to check.
+        strict: Whether sequence types must agree; otherwise a list may replace a tuple.
+        fix: The end of the message, which says what to do.
 
     Raises:
         ValueError: If the nests differ.
-        TypeError: If `strict` and only the kinds of sequence differ.
+        TypeError: If `strict` and only the sequence types differ.
     """
     want_def, got_def = jax.tree.structure(want), jax.tree.structure(got)
     if want_def == got_def:
@@ -117,9 +117,9 @@ def check_structure(
 
 
 def _are_alike(want: Any, got: Any) -> bool:
-    """Whether two structures differ in kinds of sequence alone.
+    """Whether two structures differ only in sequence types.
 
-    Named tuples of other fields differ: `(hidden, cell)` is not `(c, h)`.
+    Named tuples with other fields differ: `(hidden, cell)` is not `(c, h)`.
     """
     if want.node_data() is None or got.node_data() is None:
         return want == got
@@ -135,7 +135,7 @@ def _are_alike(want: Any, got: Any) -> bool:
 
 
 def merge_dicts(first: Mapping, second: Mapping) -> dict:
-    """The keys of both, nested dicts included; no leaf may be in both."""
+    """Merges nested dicts; no leaf may be in both."""
     merged = dict(first)
     for key, value in second.items():
         merged[key] = merge_dicts(merged[key], value) if key in merged else value
@@ -143,5 +143,5 @@ def merge_dicts(first: Mapping, second: Mapping) -> dict:
 
 
 def with_structure(structure: Any, tree: PyTree) -> PyTree:
-    """The leaves of `tree` in the nest of `structure`."""
+    """The leaves of `tree` in the structure of `structure`."""
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))

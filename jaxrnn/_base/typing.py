@@ -1,4 +1,4 @@
-"""Names for the types in public signatures."""
+"""Names for types in public signatures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -29,7 +29,7 @@ Key: TypeAlias = Any
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 Initializer: TypeAlias = Callable[..., jax.Array]
-"""`initializer(key, shape, dtype)`, as those of `jax.nn.initializers`."""
+"""`initializer(key, shape, dtype)`, such as in `jax.nn.initializers`."""
 
 
 @runtime_checkable
@@ -37,9 +37,9 @@ class RNNCellLike(Protocol):
     """The protocol of a cell; `get_initial_state` may replace `zero_state`.
 
     If the object also has `at_step(t)`, a driver calls it with the step `t`, a traced
-    int32 scalar, and runs the cell that it returns: so random numbers depend on time.
-    If its states hold the memory of an `AttentionWrapper`, it needs `start(state)`,
-    which is called once a run: see `RNNCell.start`.
+    int32 scalar, and runs the returned cell. This is how random numbers depend on time.
+    If its states hold the memory of an `AttentionWrapper`, the object needs
+    `start(state)`, which is called once per run; see `RNNCell.start`.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Names of arguments that are not taken, and what other libraries mean by them."""
+"""Hints for argument names of other libraries, which jaxrnn does not have."""
 
 import functools
 import inspect
@@ -28,7 +28,7 @@ _RESETS = "Pass `resets`, true where an episode begins: at the step after its `d
 _RESET_STATE = (
     "`dynamic_rnn` and a call of `RNN` have it; two directions are reset to zeros."
 )
-# Of calls and of constructors.
+# For calls and constructors.
 _HINTS_OF = {
     "mask": (
         "`dynamic_rnn` takes masks; for one without gaps pass "
@@ -83,9 +83,9 @@ _HINTS_OF = {
     "nonlinearity": "It is `activation` here.",
     "proj_size": "It is `num_proj` here.",
 }
-# Of constructors alone.
+# For constructors only.
 _ARGUMENTS_OF_CALLS = "mask resets reset_state sequence_length initial_state"
-# Of single functions, where something else takes the place of the argument.
+# For single functions in which something else replaces the argument.
 _STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
 _HINTS_IN = {
     "packed_rnn": {
@@ -140,13 +140,13 @@ _HINTS_OF_CALLER = {
 def check_unknown(
     caller: str, taker: str, given: Collection[str], known: Collection[str] = ()
 ) -> None:
-    """Raises TypeError for names of arguments that `taker` does not take.
+    """Raises TypeError for argument names that `taker` does not have.
 
     Args:
         caller: The function or module, for messages.
         taker: "a call" or "the constructor".
-        given: The names.
-        known: Those that it takes.
+        given: The names that were passed.
+        known: The names that `taker` has.
     """
     for name in given:
         if name not in known:
@@ -162,7 +162,7 @@ def check_unknown(
 
 
 def hints_at_unknown_arguments(f: Callable[P, R]) -> Callable[P, R]:
-    """The function; it refuses other names with a hint, which Python's error lacks."""
+    """The function, with an error that adds a hint for unknown argument names."""
     known = inspect.signature(f).parameters
 
     @functools.wraps(f)
