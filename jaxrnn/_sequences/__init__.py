@@ -1,1 +1,1 @@
-"""Whole sequences of a cell at once: what is faster than a scan of its steps."""
+"""Runs whole sequences of a cell faster than a scan over its steps."""

@@ -1,12 +1,13 @@
-"""The LSTM of cuDNN through `jax.experimental.rnn`: whole sequences in one call.
+"""cuDNN's LSTM through `jax.experimental.rnn`: whole sequences in one call.
 
-cuDNN takes inputs `[batch, time, depth]`, lengths of at least 1, and the parameters in
-one array, gates i, f, g, o, with two biases. What TensorFlow has and cuDNN lacks is
-done here: rows of length 0, padding with arbitrary values, `forget_bias`.
+cuDNN requires inputs `[batch, time, depth]`, lengths of at least 1, and all parameters
+in one array, with gates i, f, g, o and two biases. This file adds the features of
+TensorFlow that cuDNN lacks: rows of length 0, arbitrary values in the padding, and
+`forget_bias`.
 
-**It has not run on a GPU yet.** The functions `why_not_here`, `forward` and `backward`
-are all that needs one. Tests put JAX's own reference in their place, and check these
-three by the arguments that they pass to JAX's primitives.
+**It has not run on a GPU yet.** Only the functions `why_not_here`, `forward` and
+`backward` need a GPU. Tests replace them by JAX's reference implementation, and check
+the arguments that they pass to JAX's primitives.
 """
 
 import functools
@@ -27,10 +28,10 @@ from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
 from .library_calls import row_lengths, what_lstm_has, why_not_arrays
 
-# cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
+# cuDNN rejects more steps: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
 
-# The values of `jax.default_matmul_precision` that make products exact.
+# The values of `jax.default_matmul_precision` for which products are exact.
 EXACT = {"highest", "float32", "F32_F32_F32", "F64_F64_F64", "TF32_TF32_F32_X3"}
 EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
 
@@ -42,24 +43,24 @@ def cudnn_sequence(
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
-    Products are rounded to TF32, JAX's default precision on a GPU, as they are in XLA's
-    loop; `jax.default_matmul_precision("highest")` around the call of the driver keeps
-    them exact, forward and backward.
+    As in XLA's loop, products are rounded to TF32, JAX's default precision on a GPU.
+    Call the driver under `jax.default_matmul_precision("highest")` for exact products
+    in both passes.
 
-    It has the derivative that cuDNN computes, the gradient: neither forward mode nor
-    second derivatives. Under `vmap` each mapped entry is a call: add rows to the batch
-    in place of a mapped axis where you can. Rows on several devices need
-    `jax.shard_map`: XLA cannot partition the call, and would gather them.
+    Only the gradient is available, because cuDNN computes neither forward mode nor
+    second derivatives. Under `vmap`, each mapped entry is a separate call: prefer more
+    rows to a mapped axis. Rows on several devices need `jax.shard_map`, because XLA
+    cannot partition the call and would gather the rows.
 
     Args:
         cell: The cell.
         params: Its parameters.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, units]`.
-        steps: Which steps there are.
+        steps: The steps of the run.
 
     Raises:
-        DeclinedError: If cuDNN cannot run them here, with the reason.
+        DeclinedError: If cuDNN cannot run this here; gives the reason.
     """
     if reason := _why_not(cell, xs, state, steps):
         raise DeclinedError(reason)
@@ -81,7 +82,7 @@ def cudnn_sequence(
 
 
 def why_not_here() -> str | None:
-    """Why a program that calls cuDNN cannot be traced here, or None."""
+    """The reason why no program that calls cuDNN can be traced here; None if it can."""
     try:
         jax.devices("cuda")
     except RuntimeError:
@@ -93,14 +94,16 @@ def why_not_here() -> str | None:
 def forward(
     precision: Precision, weights: Array, x: Array, h: Array, c: Array, lengths: Array
 ) -> tuple[Arrays, Array]:
-    """Runs all steps: `((y, h, c), reserve)`, the states after each row's last step.
+    """Runs all steps; returns `((y, h, c), reserve)`.
+
+    h and c are the states after each row's last step.
 
     Args:
         precision: HIGHEST, or HIGH for TF32.
-        weights: As `flat_weights` returns them.
-        x: `[batch, time, depth]`, float32.
-        h: `[batch, units]`, float32, before the first step.
-        c: Likewise.
+        weights: The result of `flat_weights`.
+        x: The inputs, `[batch, time, depth]`, float32.
+        h: h before the first step, `[batch, units]`, float32.
+        c: c before the first step, likewise.
         lengths: int32 `[batch]`, from 1 to time.
     """
     args = x, h[None], c[None], weights, lengths
@@ -115,10 +118,10 @@ def backward(
 
     Args:
         precision: The precision of `forward`.
-        args: Its other arguments.
-        y: Its result, `[batch, time, units]`.
-        reserve: Likewise, `[floats]`.
-        cts: The cotangents of its `(y, h, c)`; zeros for y beyond the lengths.
+        args: The other arguments of `forward`.
+        y: The result of `forward`, `[batch, time, units]`.
+        reserve: The other result of `forward`, `[floats]`.
+        cts: The cotangents of `(y, h, c)`; zeros for y beyond the lengths.
     """
     weights, x, h, c, lengths = args
     ct_y, ct_h, ct_c = cts
@@ -134,8 +137,8 @@ def backward(
 def flat_weights(cell: Any, params: Params, depth: int) -> Array:
     """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
 
-    They are the matrices `[4H, depth]` of the inputs and `[4H, H]` of the state, and
-    two biases `[4H]`, the second all zeros. All have blocks i, f, g, o.
+    The layout is the input matrix `[4H, depth]`, the state matrix `[4H, H]`, and two
+    biases `[4H]`, the second all zeros. All have blocks i, f, g, o.
 
     Args:
         cell: A `BasicLSTMCell` or an `LSTMCell`.
@@ -157,13 +160,13 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _call(precision: Precision, *args: Array) -> Arrays:
-    """`(y, h, c)`; for the arguments see `forward`."""
+    """Returns `(y, h, c)`; see `forward` for the arguments."""
     return _call_and_save(precision, *args)[0]
 
 
 def _call_and_save(precision: Precision, *args: Array) -> tuple[Arrays, tuple]:
     run = sequential_vmap(functools.partial(forward, precision))
-    # The results of a call do not even have types that vary over devices like these.
+    # The types of a call's results do not say that they vary over devices.
     (y, h, c), reserve = as_varying_as(args, run(*args))
     return (y, h, c), (args, *named(RESIDUALS, (y, reserve)))
 
@@ -177,7 +180,7 @@ _call.defvjp(_call_and_save, _pull_back)
 
 
 def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
-    """Why cuDNN cannot run these; what holds on every machine comes first."""
+    """The reason why cuDNN cannot run this; reasons that hold everywhere come first."""
     known = "it runs plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
         return f"{known}: {type(cell).__name__} is not one"
@@ -197,7 +200,7 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
 
 
 def _batch_major(x: Array, steps: Steps) -> Array:
-    """Sequences `[batch, time, ...]` from the layout of the steps, and back."""
+    """Sequences from the layout of the steps to `[batch, time, ...]`, or back."""
     return jnp.swapaxes(x, 0, 1 - steps.axis)
 
 
@@ -209,8 +212,8 @@ def _sizes(x: Array, h: Array) -> dict[str, Any]:
 def _precision_here() -> Precision:
     """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
 
-    JAX's wrapper refuses the other names ("default", "bfloat16"), which mean TF32 to
-    XLA on a GPU. The backward pass, wherever it is traced, has the same precision.
+    JAX's wrapper rejects the other names ("default", "bfloat16"), which XLA treats as
+    TF32 on a GPU. The backward pass has the same precision, wherever it is traced.
     """
     config: Any = jax.config
     name = config.jax_default_matmul_precision

@@ -1,4 +1,4 @@
-"""What runs the loop of an affine cell: by name, or by default."""
+"""Chooses the implementation of an affine cell's loop, by name or by default."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_se
 
 
 def check_implementation(caller: str, implementation: Any) -> None:
-    """Checks the argument of a driver: None, or one of the names.
+    """Checks a driver's argument `implementation`: None, or one of the names.
 
     Raises:
-        ValueError: If no implementation has that name.
-        TypeError: If it is neither None nor a string.
+        ValueError: If no implementation has this name.
+        TypeError: If the argument is neither None nor a string.
     """
     name, what = "implementation", f"None or one of {', '.join(_BY_NAME)}"
     check_instance(caller, name, implementation, str | None, what)
@@ -31,10 +31,10 @@ def check_implementation(caller: str, implementation: Any) -> None:
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
 
-    Without a name the native loops run on a CPU the cells that they know.
+    By default, the native loops run the cells that they support, on a CPU.
 
     Raises:
-        DeclinedError: If the named implementation cannot run them, with the reason.
+        DeclinedError: If the named implementation cannot run this; gives the reason.
     """
     args = cell, params, run.inputs, run.state, run.steps
     if run.implementation is not None:
@@ -48,10 +48,11 @@ def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
 
 
 def _is_local(arrays: PyTree) -> bool:
-    """Whether arrays are on one device, a CPU.
+    """Whether the arrays are on a single device that is a CPU.
 
-    XLA cannot divide a native loop over devices, and would gather its rows. Compiled
-    for another platform after all, a native loop is XLA's (`_base/operation.py`).
+    XLA cannot divide a native loop over devices, and would gather its rows. If a
+    program with a native loop is compiled for another platform after all, it uses XLA's
+    loop (`_base/operation.py`).
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
     is_one_of_many = kinds == {AxisType.Manual}

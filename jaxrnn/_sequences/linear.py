@@ -1,9 +1,10 @@
-"""Whole sequences of a cell that is a linear recurrence, a block of steps at a time.
+"""Whole sequences of a linear recurrence, one block of steps at a time.
 
-Of a block the products and gates are computed at once, then the states, then the
-outputs. On a CPU a block is small enough for a cache, so that little of it goes through
-main memory. The backward pass computes it again from the state before it, so beside
-outputs and gradients only the states between blocks take memory that grows with time.
+For each block, all products and gates are computed at once, then the states, then the
+outputs. On a CPU, a block is small enough for the cache, so little of it goes through
+main memory. The backward pass recomputes each block from the state before it. So apart
+from outputs and gradients, only the states between blocks take memory that grows with
+time.
 """
 
 from typing import Any
@@ -30,8 +31,8 @@ def linear_sequence(
         params: Its parameters.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, `[batch, units]`.
-        steps: Which steps there are, at least one. If
-            `steps.returns_states` the outputs are pairs `(output, new_state)`.
+        steps: The steps of the run, at least one. With `steps.returns_states`, the
+            outputs are pairs `(output, new_state)`.
     """
     read = reader(params)
 
@@ -45,15 +46,16 @@ def linear_sequence(
 
 
 def steps_in_block(state: Element, platform: str) -> int:
-    """How many steps are run at once: a power of two.
+    """The number of steps in a block, a power of two.
 
-    On CPUs their states take about 2 MiB: with B = 8, H = 256 and T = 8192, MinGRU took
-    232, 175, 192 and 210 ms forward in blocks of 128, 256, 512 and 1024 steps, and 680,
-    722, 775 and 839 ms to train; with B = 1, 256 to 2048 steps are equally fast.
+    On CPUs, the states of a block take about 2 MiB. With B = 8, H = 256 and T = 8192,
+    MinGRU took 232, 175, 192 and 210 ms for the forward pass in blocks of 128, 256, 512
+    and 1024 steps, and 680, 722, 775 and 839 ms to train. With B = 1, blocks of 256 to
+    2048 steps are equally fast.
 
-    Elsewhere a block has 1,024 steps. By the compiler of TPUs, the gradient of 8192
-    steps of MinGRU with B = 4, H = 512 takes 18 million cycles and 99 MiB so, and 13
-    million and 829 MiB with all steps at once.
+    Elsewhere a block has 1,024 steps. The TPU's compiler estimates 18 million cycles
+    and 99 MiB for the gradient of 8192 steps of MinGRU with B = 4, H = 512. For all
+    steps in one block it estimates 13 million cycles and 829 MiB.
     """
     if not all(isinstance(n, int) for x in jax.tree.leaves(state) for n in x.shape):
         return 256  # The number of rows is symbolic.
@@ -67,7 +69,7 @@ def steps_in_block(state: Element, platform: str) -> int:
 def _run_block(
     cell: Any, params: Params, xs: Array, state: Element, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """`linear_sequence` of one block."""
+    """Runs one block; see `linear_sequence`."""
     coefficients = lambda x: cell.wide_coefficients(params, x, state)
     a, b, rest = at_each_step(coefficients, steps.fill_dead(xs))
     a, b = _masked(steps, a, b)
@@ -80,7 +82,7 @@ def _run_block(
 
 
 def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
-    """The coefficients; 1 and 0, which keep the state, where a row is not alive."""
+    """The coefficients, with 1 and 0 for finished rows, which keep their state."""
     alive = steps.alive_steps()
     if alive is None:
         return a, b
@@ -88,11 +90,11 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
 
 
 def _with_restarts(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
-    """`b` plus the restart states times a, and the steps at which rows restart."""
+    """`b` plus `a` times the restart states, and the mask of restarting steps."""
     if steps.restarts is None:
         return b, None
     restarting = steps.restarts.state_numbers >= 0
     before = widened(steps.restarts.states_at_steps(steps.axis))
-    # Else 0 times infinity could reach the gradient of a step without a restart.
+    # Otherwise, at a step without a restart, 0 * inf could put NaN in the gradient.
     before = masking.zero_dead(restarting, before)
     return plus(b, times(a, before)), restarting

@@ -1,10 +1,10 @@
 """The states of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`, in two forms.
 
-One form runs step after step. The other joins steps in a tree: a step maps the state h
-to `a * h + x`, and so do two steps in a row, with another a and x.
+One form runs one step after another. The other combines steps in a tree: a step maps
+the state h to `a * h + x`, and two consecutive steps do the same with another a and x.
 
-The tangent of a recurrence is the same recurrence of `da_t * h_{t-1} + dx_t`. Its
-numbers are real, or complex as pairs of real arrays.
+The tangent of a recurrence is the same recurrence with `da_t * h_{t-1} + dx_t` as its
+x. Numbers are real, or complex as pairs of real arrays.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -20,11 +20,11 @@ from .._time import masking
 
 @serializable
 class ComplexState(NamedTuple):
-    """Complex numbers as two real arrays, which drivers cast and mask as any others.
+    """Complex numbers as two real arrays, which drivers cast and mask like any array.
 
     Attributes:
         real: The real part.
-        imag: The imaginary part, of the same shape and dtype.
+        imag: The imaginary part, with the same shape and dtype.
     """
 
     real: Any
@@ -36,7 +36,7 @@ Element: TypeAlias = Any
 
 
 def times(a: Element, h: Element) -> Element:
-    """The product, unit by unit."""
+    """The element-wise product."""
     if isinstance(a, ComplexState):
         real = a.real * h.real - a.imag * h.imag
         return ComplexState(real, a.real * h.imag + a.imag * h.real)
@@ -44,7 +44,7 @@ def times(a: Element, h: Element) -> Element:
 
 
 def plus(x: Element, y: Element) -> Element:
-    """The sum, unit by unit."""
+    """The element-wise sum."""
     return jax.tree.map(jnp.add, x, y)
 
 
@@ -56,15 +56,16 @@ def one_like(a: Element) -> Any:
 def linear_recurrence(
     a: Element, x: Element, h: Element, restarting: Array | None
 ) -> tuple[Element, Element]:
-    """`(hs, h)`: the states after all steps of `h' = a * h + x`, and the last one.
+    """`(hs, h)`: the states after all steps of `h' = a * h + x`, and the last state.
 
     Args:
-        a: `[time, batch, units]`. In a tree, products of many factors are formed: they
-            should not exceed 1.
-        x: Of the same shape.
+        a: The factors, `[time, batch, units]`. They should not exceed 1, because the
+            tree multiplies many of them.
+        x: The terms, with the same shape.
         h: The state before the first step, `[batch, units]`.
-        restarting: Bool `[time, batch]`: where a row restarts, and the state before the
-            step has no influence, whatever `a` is, not even NaN; None if nowhere.
+        restarting: Bool `[time, batch]`, true where a row restarts. There the state
+            before the step has no effect, even if it or `a` is NaN. None for no
+            restarts.
 
     Source: Blelloch, "Prefix sums and their applications", 1990.
     """
@@ -81,7 +82,8 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (factors, x, h), ((d_a, _), d_x, d_h) = primals, tangents
     hs, last = _recurrence(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
-    # Zeros in `before`, not in the product: the transpose multiplies by it.
+    # Put the zeros into `before`, not the product: the transpose multiplies by
+    # `before`.
     d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
     return (hs, last), _recurrence(factors, d_x, d_h)
 
@@ -89,15 +91,16 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     """`(hs, h)` of all steps, in the form that suits their number and the platform.
 
-    On CPUs the loop runs whatever the number: its step is compiled into one function
-    that costs 0.15 us and, unlike any form in parallel, reads and writes each number
-    once. Of T = 8192, B = 1 and 8, H = 256 it took 1.2 and 36 ms, the tree 13 and 197.
-    Elsewhere a step of a loop costs microseconds, whatever its size: of the gradient of
-    1024 steps a GPU launches some 40 operations by the tree, several a step by a loop.
+    CPUs always use the loop. XLA compiles its step into one function that costs 0.15 us
+    and reads and writes each number once, unlike any parallel form. For T = 8192 and
+    H = 256, with B = 1 and 8, the loop took 1.2 and 36 ms, and the tree 13 and 197 ms.
+    On other platforms, each step of a loop costs microseconds, regardless of its size.
+    For the gradient of 1024 steps, a GPU launches about 40 operations for the tree, but
+    several operations per step for a loop.
 
     Args:
         factors: `(a, restarting)`; see `linear_recurrence`.
-        x: What is added.
+        x: The terms.
         h: The state before the first step.
     """
     if jax.tree.leaves(x)[0].shape[0] < 64:
@@ -106,7 +109,7 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
 
 
 def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
-    """One step after another."""
+    """Runs one step after another."""
 
     def step(h: Element, scanned: Any) -> tuple[Element, Element]:
         new = _step(h, *scanned)
@@ -117,7 +120,7 @@ def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
 
 
 def by_tree(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
-    """All steps at once, by a tree of about `log2(T)` levels."""
+    """Runs all steps at once, in a tree of about `log2(T)` levels."""
 
     def join(first: Any, second: Any) -> Any:
         (a, restarting, x), (a_after, restarting_after, x_after) = first, second
@@ -135,5 +138,5 @@ def _step(h: Element, a: Element, restarting: Array | None, x: Element) -> Eleme
 
 
 def _zero_at(restarting: Array | None, x: Element) -> Element:
-    """`x` with zeros where rows restart, where it may be NaN."""
+    """`x` with zeros where rows restart; there `x` may be NaN."""
     return x if restarting is None else masking.zero_dead(~restarting, x)

@@ -1,15 +1,16 @@
 """Whole sequences of an affine cell by XLA's loop, with fast derivatives of any order.
 
-A scan that JAX differentiates saves every gate of every step, and adds to the gradient
-of each kernel at every step. Here `forward` saves the products `zs` and the states. The
-tangent has two parts:
+When JAX differentiates a scan, it saves every gate of every step, and adds to the
+gradient of each kernel at every step. Here, `forward` saves the products `zs` and the
+states. The tangent has two parts:
 
-* `_product_tangents`, outside of the loop: what parameters and inputs add to the
-  tangents of the products, each term one product over all steps. JAX's transpose of
-  these is one large product, too: **the gradient of a kernel, a bias or the inputs**.
-* `_push_state`, a loop: the tangent of the state alone, through the elementwise updates
-  and the recurrent part of a kernel. JAX's transpose of it is a loop that runs
-  backward, which gives the cotangents of the products.
+* `_product_tangents`, outside the loop, computes how parameters and inputs contribute
+to
+  the tangents of the products. Each term is one product over all steps. JAX transposes
+  it to one large product too: **the gradient of a kernel, a bias or the inputs**.
+* `_push_state`, a loop, propagates only the tangent of the state, through the
+  element-wise updates and the recurrent part of a kernel. JAX transposes it to a loop
+  that runs backward and gives the cotangents of the products.
 
 Here and in `native/`, `d_x` is the tangent of x, and `ct_x` its cotangent.
 """
@@ -30,25 +31,24 @@ from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps, read_rows
 
-# The products of the inputs are computed ahead of the loop for at most so many rows,
-# and at most so many rows times steps of a run, or of a segment. On a CPU this saves up
-# to a third of the time where there are few rows, and costs as much where there are
-# many.
+# The limits of rows, and of rows times steps of a run or segment, up to which the
+# inputs' products are computed before the loop. On a CPU, this saves up to a third of
+# the time with few rows, and costs as much with many.
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
 
 
 class Primals(NamedTuple):
-    """What a run is differentiated with respect to; also the tangents.
+    """The differentiable inputs of a run; also their tangents.
 
     Attributes:
         products: The parameters of each stage's product, `{"state": [rows, columns],
             "inputs": [depth, columns], "bias": [columns]}`, the last two only if the
             stage has them.
         elementwise: The parameters that the updates read.
-        xs: Inputs, `[time, batch, depth]`.
+        xs: The inputs, `[time, batch, depth]`.
         state: The initial state, each leaf `[batch, size]`.
-        restart_states: The states that rows take at restarts, each leaf `[batch, size]`
-            or `[sequences, size]`; None without restarts.
+        restart_states: The states to which rows restart, each leaf `[batch, size]` or
+            `[sequences, size]`; None without restarts.
     """
 
     products: list[Params]
@@ -68,7 +68,7 @@ def affine_sequence(
         params: Its parameters, under the names of its stages.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, size]`.
-        steps: Which steps there are. If `steps.returns_states` the outputs are pairs
+        steps: The steps of the run. With `steps.returns_states`, the outputs are pairs
             `(output, new_state)`.
     """
     primals = primals_of(cell, params, steps.swap_time(xs), state, steps)
@@ -80,7 +80,7 @@ def affine_sequence(
 def primals_of(
     cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
 ) -> Primals:
-    """What a run of `affine_sequence` is differentiated with respect to."""
+    """The primals of a run of `affine_sequence`."""
     products = cell.product_params(params, xs.shape[-1])
     elementwise = cell.elementwise(params)
     return Primals(products, elementwise, xs, state, steps.restart_states)
@@ -88,7 +88,7 @@ def primals_of(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _affine_sequence(cell: Any, primals: Primals, steps: Steps) -> tuple:
-    """`(outputs, state)`, whose derivative is `_tangent_of_sequence`."""
+    """`(outputs, state)`, with the derivative `_tangent_of_sequence`."""
     outputs, state, _ = forward(cell, primals, steps, save=False)
     return outputs, state
 
@@ -106,15 +106,15 @@ def forward(
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
-    What is saved are `(zs, state)` of each step, `[time, batch, size]`: the products of
-    the stages, and the state on which the cell was run.
+    `saved` holds `(zs, state)` of each step, `[time, batch, size]`: the products of the
+    stages, and the state before the step.
     """
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
 
-    # The number of the step is carried, not scanned: a TPU reads a scalar of the carry
-    # for nothing, and an element of an array at the cost of an elementwise operation.
+    # The number of the step is carried, not scanned. A TPU reads a scalar of the carry
+    # at no cost, and an element of an array at the cost of an element-wise operation.
     def step(carry: tuple[Array, PyTree], inputs: Any) -> tuple[Any, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
@@ -126,7 +126,7 @@ def forward(
 
     carry, skipped = (jnp.int32(0), primals.state), None
     if save and steps.longest is not None:
-        # Derivatives read what is saved of steps that are skipped: it must be finite.
+        # Derivatives also read the residuals of skipped steps, which must be finite.
         _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
         skipped = jax.tree.map(zeros_like, output), saved
     (_, state), (outputs, saved) = alive_scan(
@@ -136,7 +136,7 @@ def forward(
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """`(product, xs, steps)`: how a step computes its products, and from what."""
+    """`(product, xs, steps)`: a step's product function, and the inputs it reads."""
     products, xs = primals.products, primals.xs
     rows = xs.shape[1]
     takes_inputs = any("inputs" in p for p in products)
@@ -144,9 +144,9 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(primals, steps)
 
-    # Two products a step: in one, `[inputs, operand] @ kernel`, TPUs write the joined
-    # operands at every step, and GPUs launch 1.5 times as many operations for a GRU.
-    # On CPUs the two forms differ by less than 3 %.
+    # Two products per step. With one, `[inputs, operand] @ kernel`, TPUs would write
+    # the joined operands at every step, and GPUs would launch 1.5 times as many
+    # operations for a GRU. On CPUs, the two forms differ by less than 3 %.
     def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         if stage.takes_inputs:
@@ -157,7 +157,7 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
 
 
 def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """`_products`, which computes the inputs' part for all steps at once."""
+    """Like `_products`, but computes the inputs' part for all steps at once."""
     products, dtype = primals.products, widest_dtype(primals.state)
 
     def of_inputs(xs: Array) -> list:
@@ -187,8 +187,8 @@ def push_forward(
     Args:
         cell: An `AffineCell`.
         primals: The primals of the run.
-        steps: Its steps, without the restart states.
-        saved: What `forward` saved of them.
+        steps: The steps of the run, without the restart states.
+        saved: The values that `forward` saved.
         tangents: The tangents of the primals; symbolic zeros or None for zeros.
     """
     d_zs = _product_tangents(cell, primals, steps, saved, tangents)
@@ -198,10 +198,10 @@ def push_forward(
 def _product_tangents(
     cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
 ) -> list[Array | None]:
-    """What parameters and inputs add to the tangent of each product; None for zero.
+    """The terms of each product's tangent from parameters and inputs; None for zero.
 
-    All that they read is known before the loop. In rows that are not alive it must be
-    finite, and does not affect the result.
+    They read only values that are known before the loop. In finished rows, these values
+    must be finite, and do not affect the result.
     """
     zs, _ = saved
     xs = steps.zero_dead(primals.xs)
@@ -211,17 +211,18 @@ def _product_tangents(
         of_stage = functools.partial(_product_tangent, xs, tangents.xs)
         return list(map(of_stage, zs, factors, primals.products, tangents.products))
 
-    # What else these products read is computed again in the backward pass, not saved.
+    # The backward pass recomputes the factors of these products, instead of saving
+    # them.
     return jax.checkpoint(of_all_steps)()
 
 
 def _product_tangent(
     xs: Array, d_xs: Any, z: Array, factor: Array, product: Params, d_product: Params
 ) -> Array | None:
-    """`xs @ d_W + factor @ d_U + d_xs @ W + d_b`, of all steps at once.
+    """`xs @ d_W + factor @ d_U + d_xs @ W + d_b`, for all steps at once.
 
-    It is the tangent of `z = xs @ W + factor @ U + b` but for `d_factor @ U`, which the
-    loop adds. The transposes of these products are the gradients of W, U, xs and b.
+    This is the tangent of `z = xs @ W + factor @ U + b` without `d_factor @ U`, which
+    the loop adds. The transposes of these products are the gradients of W, U, xs and b.
     """
     terms = []
     if is_perturbed(d_product.get("inputs")):
@@ -248,9 +249,9 @@ def _push_state(
     Args:
         cell: An `AffineCell`.
         primals: The primals of the run.
-        steps: Its steps, without the restart states.
-        saved: What `forward` saved of them.
-        d_zs: What `_product_tangents` returned.
+        steps: The steps of the run, without the restart states.
+        saved: The values that `forward` saved.
+        d_zs: The result of `_product_tangents`.
         tangents: The tangents of the primals.
     """
     push_update = _pushed_update(primals, tangents.elementwise)
@@ -288,10 +289,11 @@ def _push_state(
 def _tangent_restarts(
     primals: Primals, steps: Steps, tangents: Primals
 ) -> tuple[PyTree, Callable | None]:
-    """`(restarts, restart)`: what each step reads, and how it restarts a tangent.
+    """`(restarts, restart)`: the arrays that a step reads, and its restart function.
 
-    `restart(restarts, d_state)` has step t of the first. First steps of sequences read
-    the tangents of their states ahead of the loop.
+    The step calls `restart(restarts, d_state)` with its part of the arrays. At the
+    first steps of sequences, the tangents of the restart states are read before the
+    loop.
     """
     if steps.restarts is None:
         return None, None
@@ -306,9 +308,9 @@ def _tangent_restarts(
 
 
 def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
-    """What each stage multiplied by its "state", `[time, batch, rows]`.
+    """The operand of each stage, which its "state" matrix multiplies.
 
-    The updates are run again; the last one is not needed.
+    Each is `[time, batch, rows]`. This recomputes all updates except the last.
     """
 
     def step(zs: list, state: PyTree) -> list[Array]:
@@ -327,11 +329,11 @@ def _sum(terms: list[Array]) -> Array:
 
 
 def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
-    """`push(stage, (z, carry), tangents)`: the update of a stage and its tangents.
+    """`push(stage, (z, carry), tangents)`: a stage's update and its tangents.
 
-    The tangents of elementwise parameters are given to each row by itself, and in
-    float32: so their transpose adds up steps in float32, and rows, which devices may
-    divide, outside of the loop.
+    Each row gets its own copy of the tangents of element-wise parameters, in float32.
+    So their transpose sums over steps in float32, and over rows, which devices may
+    divide, outside the loop.
     """
     elementwise = primals.elementwise
     if not _perturbed(d_elementwise):

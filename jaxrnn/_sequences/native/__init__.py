@@ -1,1 +1,1 @@
-"""Whole sequences of common cells on CPUs, by loops in C++."""
+"""Runs whole sequences of common cells on CPUs with loops in C++."""

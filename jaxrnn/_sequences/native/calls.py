@@ -1,9 +1,9 @@
 """The native loops as functions of arrays: calls through JAX's FFI.
 
-Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
-arguments, in their order, are the arguments of a call; what a call lacks is None. A
-state is `(h, c)`, `[batch, outputs]` and `[batch, units]`, whose sizes differ if h is
-projected; c is None unless the cell is an LSTM.
+Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. A call's
+arguments are the leaves of the argument tuple, in order; arguments that a call lacks
+are None. A state is `(h, c)`, `[batch, outputs]` and `[batch, units]`, whose sizes
+differ if h is projected. c is None unless the cell is an LSTM.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from ..._base.typing import Array, Params, PyTree
 from .cells import Cell
 from .mapped_calls import NO_ROWS, entries, in_one_call
 
-# The axis of the rows of an array without time, which follows that of the entries. An
-# axis, like `NO_ROWS`, may stand in each field of the classes below for an array.
+# The row axis of an array without time; the axis of the entries comes first. The fields
+# of the classes below may hold such an axis, or `NO_ROWS`, instead of an array.
 ROWS = 1
 
 
@@ -29,17 +29,18 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: int32 `[batch, time]`, with the axes of `x`: `Restarts.state_numbers`,
-            the number of the state that a row takes before a step; None without
+        starts: `Restarts.state_numbers`, int32 `[batch, time]` with the axes of `x`:
+        the
+            number of the state to which a row restarts before a step. None without
             restarts.
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
-        elementwise: What the elementwise work of an LSTM reads, or None: the peepholes
-            of gates f, i, o, `[3, units]`; or a shift and a gain for each norm, of f,
-            i, o, c, j, `[10, units]`.
+        elementwise: The parameters of an LSTM's element-wise work, or None: the
+            peepholes of gates f, i, o, `[3, units]`; or the shifts and gains of the
+            norms of f, i, o, c, j, `[10, units]`.
         state: `(h, c)` before the first step.
-        restart_states: The states that rows take at restarts, `[sequences, ...]`.
+        restart_states: The states to which rows restart, `[sequences, ...]`.
     """
 
     lengths: Any
@@ -55,12 +56,12 @@ class ForwardResults(NamedTuple):
     """The results of the forward loop.
 
     Attributes:
-        outputs: h after each step, zeros where a row is not alive.
+        outputs: h after each step; zeros in finished rows.
         last: The state after the last step of each row.
-        new_c: c after each step, where `Call.new_states` asks for it.
-        zs: The products; empty if nothing is saved. Finite where a row is not alive.
-        saved: The state before each step, after a restart; zeros where a row is not
-            alive. Without restarts its h is None: it is the output of the step before.
+        new_c: c after each step, if `Call.new_states`.
+        zs: The products; empty if nothing is saved. Finite in finished rows.
+        saved: The state before each step, after a restart; zeros in finished rows.
+            Without restarts, its h is None, because h is the previous step's output.
     """
 
     outputs: Any
@@ -79,8 +80,8 @@ class BackwardArgs(NamedTuple):
         w_state: The `w_state` of each product, or None.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
-        saved: As in `ForwardResults`, but without restarts its h is `outputs`.
-        h: The initial h, which is before the first step; None with restarts.
+        saved: As in `ForwardResults`, except that without restarts h is `outputs`.
+        h: The initial h; None with restarts.
         ct_outputs: The cotangents of `outputs`.
         ct_new_c: The cotangents of `new_c`.
         ct_last: The cotangents of `last`.
@@ -102,12 +103,13 @@ class BackwardResults(NamedTuple):
     """The results of the backward loop.
 
     Attributes:
-        ct_zs: The cotangents of `zs`, in the memory of `zs`; of no meaning where a row
-            is not alive.
-        operand: What a product multiplies beside h; zeros where a row is not alive.
+        ct_zs: The cotangents of `zs`, in the memory of `zs`; undefined in finished
+        rows.
+        operand: The operand of a product that does not multiply h; zeros in finished
+            rows.
         ct_state: The cotangents of `state`.
         ct_restart_states: The cotangents of `restart_states`.
-        ct_elementwise: The cotangents of `elementwise`, each row's by itself, `[batch,
+        ct_elementwise: The cotangents of `elementwise`, separate for each row, `[batch,
             3 or 10, units]`.
     """
 
@@ -120,15 +122,15 @@ class BackwardResults(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What all calls know statically.
+    """The static arguments of all calls.
 
     Attributes:
         cell: The cell.
-        attributes: What the loops are told of the cell: its number and settings.
+        attributes: The cell's number and settings, for the loops.
         axis: The time axis, 0 or 1.
         sequences: The number of sequences that start within the rows; None without
             restarts.
-        new_states: Whether the state after each step is a result.
+        new_states: Whether a call returns the state after each step.
     """
 
     cell: Cell
@@ -138,11 +140,11 @@ class Call:
     new_states: bool
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        """Runs all steps; what `vmap` maps is part of the same call.
+        """Runs all steps; axes that `vmap` maps become part of the same call.
 
         Args:
             args: The arguments.
-            save: Whether to return what the backward loop reads.
+            save: Whether to return the values that the backward loop reads.
         """
         in_sequences = self._rows_in_sequences
         axes = ForwardArgs(
@@ -165,7 +167,7 @@ class Call:
         return self._in_one_call(run, args, axes, result_axes)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
-        """Runs all steps backward; what `vmap` maps is part of the same call."""
+        """Runs all steps backward; mapped axes become part of the same call."""
         in_sequences = self._rows_in_sequences
         axes = BackwardArgs(
             lengths=ROWS,
@@ -197,21 +199,20 @@ class Call:
         ct_z: Array,
         bias: bool,
     ) -> Params:
-        """The cotangents of a product's parameters; what `vmap` maps is in the call.
+        """The cotangents of a product's parameters; mapped axes are part of the call.
 
         Args:
             lengths: int32 `[batch]`.
             xs: The inputs, or None if the product does not read them.
-            operand: What the state's matrix multiplied: h of `saved`, `operand` or
-                None.
-            first: If this is not None, each step multiplied what `operand` has at the
-                step before, and the first one this.
+            operand: The operand of the state's matrix: h of `saved`, `operand` or None.
+            first: If it is not None, each step multiplied `operand` of the previous
+                step, and the first step multiplied `first`.
             ct_z: The cotangents of the product.
             bias: Whether the product has a bias.
 
         Returns:
             `{"inputs": [depth, columns], "state": [rows, columns], "bias":
-            [columns]}`, without what the product lacks.
+            [columns]}`, without the parameters that the product lacks.
         """
 
         def run(*args: Any) -> Params:
@@ -229,12 +230,12 @@ class Call:
         return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)
 
     def inputs(self, lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
-        """The cotangent of the inputs; what `vmap` maps is part of the same call.
+        """The cotangent of the inputs; mapped axes are part of the same call.
 
         Args:
             lengths: int32 `[batch]`.
-            pairs: For each product that reads the inputs, their matrix `[depth,
-                columns]` and the cotangents of the product.
+            pairs: For each product that reads the inputs, the matrix `[depth, columns]`
+                and the cotangents of the product.
         """
 
         def run(lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
@@ -249,9 +250,10 @@ class Call:
 
     @property
     def _rows_in_sequences(self) -> int:
-        """The axis of the rows of sequences with entries, whose time axis is another.
+        """The row axis of sequences with entries.
 
-        Of `[entries, batch, time, size]` it is 1, of `[entries, time, batch, size]` 2.
+        It is 1 in `[entries, batch, time, size]`, and 2 in `[entries, time, batch,
+        size]`.
         """
         return 2 - self.axis
 
@@ -301,15 +303,15 @@ class Call:
     def _run(
         self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
     ) -> Any:
-        """The results of a call, arrays of these types for each entry.
+        """Runs a call; returns arrays of these types for each entry.
 
         Args:
             name: The name of the call.
-            args: Its arguments, with entries.
-            types: The types of an entry's results.
-            aliases: A dict of the numbers of arguments and of results that share
-                memory, or None.
-            **static: Further attributes of the call.
+            args: The arguments, with entries.
+            types: The types of one entry's results.
+            aliases: A dict from the numbers of arguments to the numbers of the results
+                that share their memory, or None.
+            **static: More attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
         leaves = [_float32(entries(args), *x.shape) for x in leaves]
@@ -317,12 +319,12 @@ class Call:
         call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)
         results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
-        # The call's results do not even have types that vary over devices like these.
+        # The types of the call's results do not say that they vary over devices.
         return tree.unflatten(as_varying_as(args, results))
 
 
 def _types_like(state: PyTree, *first: int) -> PyTree:
-    """The types of states with other first axes."""
+    """The types of states with these first axes."""
     return jax.tree.map(lambda x: _float32(*first, x.shape[-1]), state)
 
 

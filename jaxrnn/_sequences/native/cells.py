@@ -1,4 +1,4 @@
-"""The cells that the native loops run."""
+"""The cells that the native loops support."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from ..library_calls import what_lstm_has
 
 
 class Cell(NamedTuple):
-    """A cell that the native loops run.
+    """A cell that the native loops support.
 
     Attributes:
-        number: The number that stands for it in C++.
-        has_c: Whether it is an LSTM.
-        factors: What each product multiplies beside the inputs: "h"; "operand", which
-            the step computes from h; or None.
+        number: The cell's number in C++.
+        has_c: Whether the cell is an LSTM.
+        factors: The operand of each product, apart from the inputs: "h"; "operand",
+            which the step computes from h; or None.
     """
 
     number: int
@@ -37,7 +37,7 @@ CELLS = {
     "normed_lstm": Cell(6, True, ("h",)),
 }
 
-# The activation of the candidate, or of j and c in an LSTM. C++ has these numbers.
+# The activations of the candidate, or of j and c in an LSTM, numbered as in C++.
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
@@ -45,7 +45,7 @@ def native_kind(cell: Any) -> str:
     """The key of a cell in `CELLS`.
 
     Raises:
-        DeclinedError: If it has none, with the reason.
+        DeclinedError: If the cell has no key; gives the reason.
     """
     kind, known = cell.declared_kind, "it runs LSTMs, GRUs and basic RNNs"
     if kind is None:
@@ -64,7 +64,7 @@ def native_kind(cell: Any) -> str:
 
 
 def attributes(cell: Any, kind: str) -> dict[str, Any]:
-    """What a call of a loop is told of a cell of this kind."""
+    """The attributes that a call of a loop gets for a cell of this kind."""
     core = cell.library_cell
     bound = lambda clip: np.float32(math.inf if clip is None else clip)
     return {

@@ -1,4 +1,4 @@
-"""The library of the native loops, which is built when the package is installed."""
+"""The native library, which pip builds when it installs the package."""
 
 import ctypes
 import functools
@@ -16,11 +16,11 @@ _CALLS = "forward", "backward", "weights", "inputs"
 
 
 def native_status() -> str:
-    """Which loops run on one CPU device, and why, in one line.
+    """Reports in one line which loops run on a single CPU device.
 
     Returns:
-        "native loops, for avx512", with the instruction set that runs: `avx512`, `avx2`
-        or `baseline`. Else "XLA's loops: " and why there are no native ones.
+        "native loops, for avx512", with the instruction set in use (`avx512`, `avx2` or
+        `baseline`); or "XLA's loops: " and the reason why native loops are unavailable.
 
     Example:
         >>> import jaxrnn
@@ -34,7 +34,7 @@ def native_status() -> str:
 
 @functools.cache
 def why_not_loaded() -> str | None:
-    """Why the library cannot be used, or None; this registers nothing."""
+    """The reason why the library is unusable, or None. Registers nothing."""
     if not LIBRARY.exists():
         return (
             "the library of native loops was not built: installing the package from "
@@ -55,7 +55,7 @@ def register() -> str | None:
     """Registers the library's calls with JAX, once.
 
     Returns:
-        Why that failed, which is logged, or None.
+        None, or the reason for a failure, which is also logged.
     """
     reason = why_not_loaded()
     if reason is None:

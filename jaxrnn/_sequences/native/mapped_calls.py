@@ -15,23 +15,23 @@ from jax.custom_batching import custom_vmap
 from ..._base.typing import Array, PyTree
 
 ENTRIES = 0  # The axis of the entries.
-# In place of the axis of rows, for an array without rows, such as a matrix.
+# Replaces the row axis for an array without rows, such as a matrix.
 NO_ROWS = "no rows"
 
 
 def in_one_call(
     call: Callable[..., PyTree], axes: PyTree, result_axes: PyTree
 ) -> Callable[..., PyTree]:
-    """`call` as a function of the arrays of one entry.
+    """`call` as a function of one entry's arrays.
 
-    Axes that `vmap` maps become rows of the same call. They become entries of the call
-    if it maps an array without rows.
+    Axes that `vmap` maps become rows of the same call. If `vmap` maps an array without
+    rows, they become entries of the call instead.
 
     Args:
-        call: A function of arrays with entries, which closes over none.
-        axes: The axis of the rows of each array, or `NO_ROWS`; a prefix of the tuple of
+        call: A function of arrays with entries, which closes over no arrays.
+        axes: The row axis of each array, or `NO_ROWS`; a prefix of the tuple of
             arguments.
-        result_axes: Likewise for the results.
+        result_axes: The row axes of the results, likewise.
     """
 
     @custom_vmap
@@ -67,12 +67,12 @@ def entries(args: PyTree) -> int:
 
 
 def _common(sizes: Any) -> int:
-    """The size of an axis along which some arrays have size 1."""
+    """The common size of an axis; arrays that entries share have size 1."""
     return next((size for size in sizes if size != 1), 1)
 
 
 def _join(size: int, count: int, x: Array, is_batched: bool, axis: Any) -> Array:
-    """The mapped axis of `x`, its first, joined with another one of size `count`."""
+    """Joins the mapped axis of `x`, its first, with another axis of size `count`."""
     is_shared = axis == ENTRIES and x.shape[is_batched] == 1
     if axis == NO_ROWS or (is_shared and not is_batched):
         return x

@@ -1,6 +1,7 @@
-"""Whole sequences of a cell by the native loops, with derivatives of any order.
+"""Runs whole sequences with the native loops, with derivatives of any order.
 
-The native loops run forward and backward; XLA's loop gives all other derivatives.
+The native loops run the forward and the backward pass. XLA's loop computes all other
+derivatives.
 """
 
 import functools
@@ -36,27 +37,27 @@ def native_sequence(
     steps: Steps,
     is_default: bool = False,
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, by the native loops.
+    """`(outputs, state)` of all steps, computed by the native loops.
 
-    A call runs whole sequences on several threads. It rearranges matrices once, and
-    does the elementwise work as soon as a product is there. After the backward loop,
-    large products over the steps of all rows give the gradients of matrices and inputs.
+    A call runs whole sequences on several threads. It packs matrices once, and does the
+    element-wise work right after each product. After the backward loop, large products
+    over the steps of all rows give the gradients of matrices and inputs.
 
-    Under `vmap` mapped axes become rows of one call. If parameters are mapped, they
-    become entries of the call, which share its threads. Rows on several devices need
-    `jax.shard_map`: XLA cannot partition the call.
+    Under `vmap`, mapped axes become rows of one call. If parameters are mapped, the
+    axes become entries of the call, which share its threads. Rows on several devices
+    need `jax.shard_map`, because XLA cannot partition the call.
 
     Args:
         cell: An `AffineCell`.
         params: Its parameters, under the names of its stages.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, size]`.
-        steps: Which steps there are.
-        is_default: Whether a program for another platform has XLA's loop; otherwise
-            compiling for another platform is refused.
+        steps: The steps of the run.
+        is_default: Whether programs for other platforms use XLA's loop; otherwise,
+            compiling for another platform raises an error.
 
     Raises:
-        DeclinedError: If no call can run them, with the reason.
+        DeclinedError: If no call can run this; gives the reason.
     """
     kind = native_kind(cell)
     if reason := why_not_arrays(xs, state, steps) or library.register():
@@ -67,12 +68,12 @@ def native_sequence(
 
 
 class NativeLoop:
-    """The loop of one cell, forward and backward, with XLA's for other derivatives.
+    """A cell's loop, forward and backward, with XLA's loop for other derivatives.
 
     Args:
         cell: An `AffineCell`.
-        kind: Which cell of the calls it is.
-        refusal: Why there is no program for other platforms; None for XLA's loop.
+        kind: The key of the cell in `CELLS`.
+        refusal: The error for other platforms; None to use XLA's loop there.
     """
 
     def __init__(self, cell: Any, kind: str, refusal: str | None) -> None:
@@ -104,9 +105,9 @@ class NativeLoop:
     ) -> tuple[PyTree, PyTree, PyTree]:
         """`(outputs, state, saved)`.
 
-        What is saved are `zs` and `(h, c)`, the state before each step, with the axes
-        of the inputs. Without restarts, h before a step is the output of the step
-        before: `outputs` are saved in the place of h, and who reads them shifts them.
+        `saved` holds `zs` and `(h, c)`, the state before each step, with the axes of
+        the inputs. Without restarts, h before a step is the previous step's output.
+        Then `outputs` are saved instead of h, and readers shift them by one step.
         """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
@@ -115,7 +116,7 @@ class NativeLoop:
     def tangent(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
     ) -> tuple[PyTree, PyTree]:
-        """The tangents of `(outputs, state)`, by XLA's loop."""
+        """The tangents of `(outputs, state)`, computed by XLA's loop."""
         swap = steps.swap_time
         primals = primals._replace(xs=swap(primals.xs))
         tangents = tangents._replace(xs=swap(tangents.xs))
@@ -150,7 +151,7 @@ class NativeLoop:
         return swap(outputs), state, swap(saved)
 
     def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
-        """What XLA's loop would have saved, with time first."""
+        """The values that XLA's loop would have saved, with time first."""
         zs, (h, c) = saved
         if steps.restarts is None:
             first, _ = self._split(primals.state)
@@ -232,7 +233,7 @@ class NativeLoop:
         return ct_products, call.inputs(args.lengths, pairs)
 
     def _weights(self, primals: Primals) -> list[tuple]:
-        """`(w_inputs, w_state, bias)` of each product; None for what it lacks."""
+        """`(w_inputs, w_state, bias)` of each product; None for missing ones."""
         pairs = zip(primals.products, self.spec.factors, strict=True)
         state = lambda p, factor: None if factor is None else p["state"]
         return [(p.get("inputs"), state(p, f), p.get("bias")) for p, f in pairs]
@@ -252,7 +253,7 @@ class NativeLoop:
         return h, carry[0] if self.spec.has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
-        """The inverse of `_split`, with the structure of a state; None stays None."""
+        """The inverse of `_split`, with the structure of a state; None for None."""
         if pair is None:
             return None
         h, c = pair
@@ -266,5 +267,5 @@ def _starts(steps: Steps) -> Array | None:
 
 
 def _stacked(elementwise: Params) -> Array | None:
-    """The parameters as the calls read them, in the order of names; None without."""
+    """The parameters stacked in the order of names; None without parameters."""
     return jnp.stack(jax.tree.leaves(elementwise)) if elementwise else None
