@@ -1,1 +1,1 @@
-"""Times jaxrnn against other libraries: `python -m benchmarks --help`."""
+"""Benchmarks of jaxrnn and other libraries: `python -m benchmarks --help`."""

@@ -1,11 +1,11 @@
 """Times jaxrnn and its peers on this machine.
 
-    python -m benchmarks race                      # beside Flax, PyTorch and others
-    python -m benchmarks versions --old CHECKOUT   # beside another checkout of jaxrnn
-    python -m benchmarks memory                    # strategies of swap_memory
-    python -m benchmarks compilation               # what the first call costs
+    python -m benchmarks race                      # against Flax, PyTorch and others
+    python -m benchmarks versions --old CHECKOUT   # against another jaxrnn checkout
+    python -m benchmarks memory                    # memory strategies (swap_memory)
+    python -m benchmarks compilation               # time to compile
 
-`benchmarks/README.md` says how.
+`benchmarks/README.md` explains the method.
 """
 
 import argparse
@@ -30,22 +30,22 @@ Result = dict[str, Any]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NAMES = (
-    "of these, the cases whose name matches; in `lstm B16 T120 D96 H160 dense train` "
+    "run only the cases whose name matches; in `lstm B16 T120 D96 H160 dense train` "
     "the numbers are rows (B), steps (T), inputs (D) and units (H)"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command.
+    """A subcommand of `python -m benchmarks`.
 
     Attributes:
-        presets: Its cases.
-        contestants: Who races; the first always does.
-        rounds: How often each measurement is made.
-        by_mode: What is compared, in a table for each mode.
-        measures: What is compared, in a table of all cases.
-        choose: Whether peers with a choice race in their fastest configuration.
+        presets: The cases of each preset.
+        contestants: The contestants. The first always runs.
+        rounds: The number of rounds of each measurement.
+        by_mode: The measures with one table per mode.
+        measures: The measures with one table for all cases.
+        choose: Whether peers with several configurations race in their fastest one.
     """
 
     presets: cases.Presets
@@ -90,7 +90,7 @@ COMMANDS = {
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; wrong ones end the program with a message."""
+    """Parse the arguments. Wrong ones end the program with a message."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=__doc__,
@@ -115,24 +115,24 @@ def _add_options(
     add = parser.add_argument
     add("--preset", choices=command.presets, default="quick")
     add("--only", metavar="REGEX", help=NAMES)
-    add("--list", action="store_true", help="print the names of the cases, and stop")
+    add("--list", action="store_true", help="print the names of the cases and exit")
     rounds = report.listed(command.rounds, ": ", ", ")
-    add("--rounds", type=_count, help=f"of each measurement (default: {rounds})")
+    add("--rounds", type=_count, help=f"rounds of each measurement (default: {rounds})")
     known = ", ".join(one.name for one in command.contestants)
-    add("--peers", metavar="A,B", help=f"of {known}; the first always runs")
-    python = "the interpreter of a peer's environment; may be repeated"
+    add("--peers", metavar="A,B", help=f"some of {known}; the first always runs")
+    python = "the Python interpreter for a peer; may be repeated"
     add("--python", metavar="PEER=PATH", action="append", default=[], help=python)
-    old = f"{peers.OLD} is the jaxrnn of that checkout"
+    old = f"also race the jaxrnn in this folder, as {peers.OLD}"
     add("--old", type=Path, metavar="CHECKOUT", required=needs_old, help=old)
-    limit = "programs that need more do not run (default: %(default)s)"
+    limit = "skip programs that need more memory (default: %(default)s)"
     add("--limit", type=float, metavar="GB", default=4.0, help=limit)
-    add("--out", type=Path, default=RESULTS, help="folder of the results")
-    add("--name", help="of the results (default: command and preset)")
-    add("--resume", action="store_true", help="keep the cases that are saved already")
+    add("--out", type=Path, default=RESULTS, help="folder for the results")
+    add("--name", help="name of the results (default: command and preset)")
+    add("--resume", action="store_true", help="skip the cases that are already saved")
 
 
 def _count(text: str) -> int:
-    """A number that is at least 1."""
+    """An integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return int(text)
@@ -141,7 +141,7 @@ def _count(text: str) -> int:
 def _contestants(
     options: argparse.Namespace, known: list[Contestant]
 ) -> list[Contestant]:
-    """Those that were asked for, in their environments.
+    """The requested contestants, with their interpreters and checkouts.
 
     Raises:
         ValueError: If a peer, an interpreter or a checkout does not exist.
@@ -154,8 +154,8 @@ def _contestants(
             raise ValueError(f"unknown peer {name!r}; known: {', '.join(names)}")
     for name, path in pythons.items():
         if not Path(path).is_file():
-            raise ValueError(f"--python {name}={path}: there is no such interpreter")
-    # Links are not resolved: a link is the environment.
+            raise ValueError(f"--python {name}={path}: no such file")
+    # Do not resolve symlinks: resolving one would leave the virtual environment.
     made = [
         dataclasses.replace(
             one, python=os.path.abspath(pythons.get(one.name, one.python))
@@ -165,13 +165,13 @@ def _contestants(
     ]
     if options.old:
         if not (options.old / "jaxrnn").is_dir():
-            raise ValueError(f"--old {options.old}: there is no folder jaxrnn in it")
+            raise ValueError(f"--old {options.old}: no folder jaxrnn in it")
         made.insert(1, Contestant(peers.OLD, "jaxrnn", checkout=options.old.resolve()))
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, writes the result after each case, and prints the tables."""
+    """Measure all cases, save the result after each, and print the tables."""
     options = parse(arguments)
     if options.list:
         print("\n".join(case.name for case in options.cases))
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _new_result(name: str, facts: Result, hellos: dict[str, Result]) -> Result:
-    """A result without cases."""
+    """A result with no cases yet."""
     versions: dict[str, str] = {}
     for hello in hellos.values():
         versions |= hello.get("versions", {})
@@ -209,20 +209,20 @@ def _new_result(name: str, facts: Result, hellos: dict[str, Result]) -> Result:
 
 
 def _saved_cases(file: Path, result: Result) -> list[Result]:
-    """The cases in the file.
+    """The cases saved in the file.
 
     Raises:
-        SystemExit: If they were measured in another way.
+        SystemExit: If they were measured under other conditions.
     """
     saved = json.loads(file.read_text())
     for key in ("rounds", "machine", "commits", "versions"):
         if saved[key] != result[key]:
-            raise SystemExit(f"--resume: the saved result has other {key}")
+            raise SystemExit(f"--resume: the saved result has different {key}")
     return saved["cases"]
 
 
 def _commits(options: argparse.Namespace) -> dict[str, str]:
-    """The commits of the versions of jaxrnn that race."""
+    """The commit of each version of jaxrnn in the race."""
     folders = {"jaxrnn": peers.ROOT}
     if options.old:
         folders[peers.OLD] = options.old
@@ -236,7 +236,7 @@ def _commit(folder: Path) -> str:
 
 
 def _write(result: Result, file: Path, command: Command) -> None:
-    """Writes the numbers and the tables of all measurements so far."""
+    """Write the numbers and the tables of all measurements so far."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=1) + "\n")
     tables = report.write_report(result, command.by_mode, command.measures)

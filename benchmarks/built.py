@@ -1,4 +1,4 @@
-"""What a peer makes of a case."""
+"""A peer's configurations for a case."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ RESET_AFTER = "reset after the product"
 
 
 class LeftOutError(Exception):
-    """Raised by a peer that lacks what a case needs; its message is the reason."""
+    """Raised if a peer does not support a case; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Variant:
 
     Attributes:
         run: Makes one call, waits until it is done, and returns its results.
-        read: From the results of `run` to named arrays in TensorFlow's layout.
+        read: Converts the results of `run` to named arrays in TensorFlow's layout.
         facts: Numbers known without running: bytes of memory, seconds of compilation.
-        function: The JAX function that `run` calls compiled; None for other libraries.
-        args: Its arguments.
+        function: The JAX function that `run` compiles; None for other libraries.
+        args: The arguments of `function`.
     """
 
     run: Callable[[], Any]
@@ -36,11 +36,13 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A peer on a case: its configurations by name; the fastest is raced.
+    """The configurations of a peer for one case; the fastest one races.
 
     Attributes:
-        variants: Makes each of them; the first is what a user has who chooses nothing.
-        equation: How its equations differ from TensorFlow's; empty if they do not.
+        variants: By name, functions that build a configuration. The first one is the
+            peer's default.
+        equation: How the peer's equations differ from TensorFlow's; empty if they are
+            the same.
     """
 
     variants: dict[str, Callable[[], Variant]]

@@ -1,25 +1,25 @@
-"""What is timed: cases, and the presets of the commands."""
+"""The cases, and the presets of each command."""
 
 import dataclasses
 import itertools
 import re
 from collections.abc import Iterable
 
-# The largest deviation, relative to an array's norm, of results that count as equal.
+# Results count as equal up to this deviation, relative to an array's norm.
 TOLERANCE = 1e-3
-LSTMS = "lstm", "peephole", "glstm"  # The cells with a state (c, h).
-# Adam divides by the gradient's size, which amplifies the rounding of small ones.
+LSTMS = "lstm", "peephole", "glstm"  # Cells with a state (c, h).
+# Adam divides by the gradient's magnitude, which amplifies rounding errors.
 STEP_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to time: a cell, its sizes, the lengths of the rows and a mode.
+    """A benchmark case: a cell, its sizes, the lengths of the rows and a mode.
 
     Attributes:
         cell: "lstm", "peephole", "gru", "gru_after" (which resets after the product),
-            "rnn", "mgu" (a user's own cell), "lstm2" (two layers); "mingru", "rglru"
-            (linear recurrences) and "glstm" (an LSTM in 4 groups), of jaxrnn alone.
+            "rnn", "mgu" (a custom cell) or "lstm2" (two layers). Only jaxrnn runs
+            "mingru", "rglru" (linear recurrences) and "glstm" (an LSTM in 4 groups).
         batch: The number of rows, B.
         time: The number of steps, T.
         depth: The size of the inputs, D.
@@ -27,9 +27,10 @@ class Case:
         lengths: "dense" (no lengths), "uniform" (in 1..T), "short" (in 1..T/4) or
             "one_long" (one row of T, the others in 1..T/8).
         mode: "forward"; "train" (forward, and the gradients with respect to parameters,
-            inputs and initial state); "final" (the gradients with respect to parameters
-            of a loss of the final state); "step" (a training step with Adam).
-        run: How a peer runs it, such as "xla" or "raw_rnn"; empty for its default.
+            inputs and initial state); "final" (the parameter gradients of a loss on
+            the final state); "step" (a training step with Adam).
+        run: How the peer runs it, for example "xla" or "raw_rnn"; empty for its
+            default.
     """
 
     cell: str
@@ -43,18 +44,18 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The case without its mode."""
+        """The name of the case without its mode."""
         shape = f"B{self.batch} T{self.time} D{self.depth} H{self.units}"
         return " ".join(filter(None, (self.cell, shape, self.lengths, self.run)))
 
     @property
     def name(self) -> str:
-        """What `--only` matches; also the key of saved results."""
+        """The name that `--only` matches and that identifies saved results."""
         return f"{self.label} {self.mode}"
 
     @property
     def tolerance(self) -> float:
-        """The largest deviation of results that count as equal."""
+        """Results count as equal up to this deviation."""
         return STEP_TOLERANCE if self.mode == "step" else TOLERANCE
 
     @property
@@ -64,12 +65,12 @@ class Case:
 
     @property
     def layer_depths(self) -> tuple[int, ...]:
-        """The size of the inputs of each layer."""
+        """The input size of each layer."""
         return (self.depth, self.units) if self.cell == "lstm2" else (self.depth,)
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """The parts of a layer's state."""
+        """The names of the arrays in a layer's state."""
         return ("c", "h") if self.layer_cell in LSTMS else ("h",)
 
 
@@ -77,7 +78,7 @@ def select(cases: list[Case], only: str | None) -> list[Case]:
     """The cases whose name matches `only`, a regular expression.
 
     Raises:
-        ValueError: If there are none, or if `only` is no regular expression.
+        ValueError: If no case matches, or if `only` is not a valid regular expression.
     """
     try:
         chosen = [case for case in cases if re.search(only or "", case.name)]
@@ -96,7 +97,7 @@ def _cases(
     modes: Iterable[str] = ("forward", "train"),
     runs: Iterable[str] = ("",),
 ) -> list[Case]:
-    """A case for each kind of lengths, each mode and each way to run."""
+    """A case for each combination of lengths, mode and way to run."""
     return [
         Case(cell, *shape, *kind) for kind in itertools.product(lengths, modes, runs)
     ]
@@ -145,7 +146,7 @@ RACE: Presets = {
     ],
 }
 
-# The cases of docs/guide/speed.md. Most were never run while the loops were written.
+# The cases of docs/guide/speed.md. Most were never run while developing the loops.
 RACE["page"] = [
     *_cases("lstm", 48, 80, 192, 320),
     *_cases("lstm", 16, 120, 96, 160),
@@ -211,7 +212,7 @@ VERSIONS: Presets = {
     ],
 }
 
-# Inputs of sequences that are too long for wide ones have two numbers a step.
+# The longest sequences have inputs of size 2, because wide ones would not fit.
 MEMORY: Presets = {
     "smoke": _cases("lstm", 2, 64, 4, 8, modes=["final"]),
     "quick": _cases("lstm", 8, 1000, 256, 256, modes=("final", "train")),

@@ -1,7 +1,8 @@
-"""What devices exchange: the collectives in compiled programs, in loops and outside.
+"""The collectives in compiled programs, inside and outside of loops.
 
-A program is the value and the gradient of a loss over a driver's results, compiled for
-four devices: CPU devices of this process, or TPUs or GPUs that are not there.
+A program computes the value and the gradient of a loss over a driver's results. It is
+compiled for four devices: CPU devices of this process, or TPUs or GPUs, which need not
+be present.
 
     python -m benchmarks.collectives                # four CPU devices
     python -m benchmarks.collectives --target v5e  # see `benchmarks/compilers`
@@ -29,7 +30,7 @@ from .compilers.hlo import collectives
 
 RESULTS = Path(__file__).parent / "results"
 DEVICES = 4
-# Several chunks of steps in the backward loop: one chunk would hide what it exchanges.
+# The backward loop has several chunks of steps; one chunk would hide its collectives.
 BATCH, TIME, DEPTH, UNITS, VOCABULARY = 512, 64, 16, 32, 8
 
 
@@ -42,7 +43,7 @@ def dynamic(bound: Any, x: Any, lengths: Any) -> Any:
 
 
 def masked(bound: Any, x: Any, lengths: Any) -> Any:
-    """`dynamic_rnn` with a mask with gaps, and the states of all steps."""
+    """`dynamic_rnn` with gaps in its mask, and with the states of all steps."""
     ts = jnp.arange(x.shape[1], dtype=lengths.dtype)
     mask = (ts[None, :] + lengths[:, None]) % 3 > 0
     run = jaxrnn.dynamic_rnn
@@ -51,7 +52,7 @@ def masked(bound: Any, x: Any, lengths: Any) -> Any:
 
 
 def bidirectional(bound: Any, x: Any, lengths: Any) -> Any:
-    """`bidirectional_dynamic_rnn`, one cell for both directions."""
+    """`bidirectional_dynamic_rnn` with one cell for both directions."""
     run = jaxrnn.bidirectional_dynamic_rnn
     return run(bound, bound, x, lengths, dtype=x.dtype)[0]
 
@@ -63,7 +64,7 @@ def static(bound: Any, x: Any, lengths: Any) -> Any:
 
 
 def raw(bound: Any, x: Any, lengths: Any) -> Any:
-    """`raw_rnn` that reads its inputs from a TensorArray."""
+    """`raw_rnn` with inputs from a TensorArray."""
     steps = jaxrnn.TensorArray(x.dtype, TIME).unstack(jnp.swapaxes(x, 0, 1))
 
     def loop_fn(time: Any, output: Any, state: Any, loop_state: Any) -> tuple:
@@ -141,7 +142,7 @@ def types_of(cell: Any, mesh: Mesh, layout: str, dtype: Any = jnp.float32) -> tu
 
 
 def gradient_of(driver: Callable, cell: Any, mesh: Mesh, axes: str) -> Callable:
-    """`(params, x, lengths) -> (loss, gradient)`, compiled when it is called."""
+    """`(params, x, lengths) -> (loss, gradient)`, wrapped in `jit`."""
 
     def loss(params: Any, x: Any, lengths: Any) -> Any:
         results = jax.tree.leaves(driver(cell.bind(params), x, lengths))
@@ -156,7 +157,7 @@ def gradient_of(driver: Callable, cell: Any, mesh: Mesh, axes: str) -> Callable:
 
 
 def compiled(devices: Any, layout: str, axes: str, driver: str, cell: str) -> str:
-    """The text of the compiled program of a row of the table."""
+    """The text of the compiled program for one row of the table."""
     mesh, cell = make_mesh(devices, layout, axes), CELLS[cell]
     with jax.set_mesh(mesh):
         gradient = gradient_of(DRIVERS[driver], cell, mesh, axes)
@@ -178,22 +179,22 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def devices_of(target: str) -> Any:
-    """Devices to compile for: this process's, or ones that are not present."""
+    """The devices to compile for: this process's CPUs, or absent TPUs or GPUs."""
     if target == "cpu":
         return jax.devices()
     return absent_devices(target, DEVICES)
 
 
 def counts(kinds: list[str]) -> str:
-    """The kinds with how many of each."""
+    """The kinds of collectives with their counts."""
     found = collections.Counter(kinds).items()
     return ", ".join(f"{count} {kind}" for kind, count in found) or "none"
 
 
 def main() -> None:
-    """Compiles every program, prints the table and saves it."""
+    """Compile every program, print the table and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="cpu", help="cpu, v5e, h100 or such")
+    parser.add_argument("--target", default="cpu", help="cpu, v5e, h100, ...")
     target = parser.parse_args().target
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)

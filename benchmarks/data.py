@@ -1,4 +1,4 @@
-"""The arrays that every peer is given, in TensorFlow's layout."""
+"""The input arrays of every peer, in TensorFlow's layout."""
 
 import dataclasses
 
@@ -13,16 +13,17 @@ class Data:
     """The arrays of one case, float32.
 
     Attributes:
-        weights: A dict for each layer; kernels `[D + H, ...]`, biases, and diagonals
-            `[H]`, by TensorFlow's names, without the 1 that TensorFlow adds to the
-            forget gate at run time. Empty for linear recurrences.
+        weights: One dict per layer, with TensorFlow's names: kernels `[D + H, ...]`,
+            biases, and diagonals `[H]`. The forget bias excludes the 1 that TensorFlow
+            adds at run time. Empty for linear recurrences.
         inputs: `[B, T, D]`.
         lengths: `[B]`, int32, each in 1..T; or None.
-        state: The initial state: a dict for each layer, `c` and `h`, or `h`, `[B, H]`.
+        state: The initial state: one dict per layer, with `c` and `h` or only `h`,
+            each `[B, H]`.
         output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
-            of the outputs times these and of the final state times the next. It
-            has no steps if no loss reads outputs, because many steps take much memory.
-        state_cotangents: As `state`.
+            of `outputs * output_cotangents` and `final_state * state_cotangents`. If
+            the loss does not read the outputs, T is 0 here to save memory.
+        state_cotangents: Arrays like `state`.
     """
 
     weights: Layers
@@ -34,7 +35,7 @@ class Data:
 
     @property
     def valid(self) -> np.ndarray | None:
-        """`[B, T, 1]`, whether a step is within its row; None if all are."""
+        """Whether each step is valid, `[B, T, 1]`; None if all steps are."""
         if self.lengths is None:
             return None
         steps = np.arange(self.inputs.shape[1])
@@ -42,7 +43,7 @@ class Data:
 
 
 def make_data(case: Case) -> Data:
-    """The same arrays for the same case, in every process."""
+    """The arrays of a case, which are the same in every process."""
     rng = np.random.default_rng(0)
     lengths = _lengths(rng, case)
     time = case.time if case.mode in ("train", "step") else 0

@@ -1,4 +1,4 @@
-"""From TensorFlow's weights to a peer's parameters, and back."""
+"""Conversions between TensorFlow's weights and a peer's parameters."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 Layers = list[dict[str, np.ndarray]]
 
-# The blocks of each kernel, [inputs, state] x blocks, by the prefix of its name.
+# The order of the gates in each kernel, by the prefix of the kernel's name.
 BLOCKS = {
     "lstm": {"": "igfo"},
     "peephole": {"": "igfo"},
@@ -21,7 +21,7 @@ BLOCKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Gates:
-    """One layer's weights by gate: `x` `[D, H]`, `h` `[H, H]` and `b` `[H]` each."""
+    """One layer's weights: dicts by gate of `x` `[D, H]`, `h` `[H, H]`, `b` `[H]`."""
 
     x: dict[str, np.ndarray]
     h: dict[str, np.ndarray]
@@ -29,9 +29,9 @@ class Gates:
 
 
 def to_gates(cell: str, weights: dict[str, np.ndarray], forget_bias: float) -> Gates:
-    """TensorFlow's weights by gate, `forget_bias` added to the forget gate of an LSTM.
+    """TensorFlow's weights by gate, with `forget_bias` added to an LSTM's forget gate.
 
-    TensorFlow adds 1 at run time. A peer that does the same passes 0, others 1.
+    TensorFlow adds 1 at run time. Pass 0 for a peer that does too, otherwise 1.
     """
     gates = Gates({}, {}, {})
     for prefix, names in BLOCKS[cell].items():
@@ -47,7 +47,7 @@ def to_gates(cell: str, weights: dict[str, np.ndarray], forget_bias: float) -> G
 
 
 def side_by_side(gates: Gates, order: str) -> tuple[np.ndarray, ...]:
-    """`[D, nH]`, `[H, nH]` and `[nH]`: the blocks in this order."""
+    """The blocks, concatenated in this order: `[D, nH]`, `[H, nH]` and `[nH]`."""
     return tuple(
         np.concatenate([blocks[name] for name in order], axis=-1)
         for blocks in (gates.x, gates.h, gates.b)
@@ -57,12 +57,12 @@ def side_by_side(gates: Gates, order: str) -> tuple[np.ndarray, ...]:
 def reader(
     to_params: Callable[[Layers], Any], layers: Layers
 ) -> Callable[[Any], Layers]:
-    """The inverse of `to_params`, for parameters and for gradients by them.
+    """The inverse of `to_params`, for parameters and for their gradients.
 
-    `to_params` may reorder numbers, flip their signs, and add constants. Where each
-    weight ends up is found by passing the weights' numbers, 1, 2, ..., in their place.
-    What is not a weight, such as a second bias, is not read. Of parameters, the
-    constants (a forget bias that was added) are read with them.
+    `to_params` may reorder numbers, flip their signs, and add constants. To find where
+    each weight ends up, we pass it the numbers 1, 2, ... instead of the weights. The
+    inverse ignores parameters that do not come from a weight, for example a second
+    bias. It does not subtract constants such as an added forget bias.
     """
     count = sum(_sizes(layers))
     numbered = _unflatten(np.arange(1.0, count + 1), layers)
@@ -71,7 +71,7 @@ def reader(
     indices, signs = np.abs(places).astype(int), np.sign(places)
 
     def read(params):
-        values = np.zeros(count + 1)  # The first is of what is not a weight.
+        values = np.zeros(count + 1)  # Index 0 collects what is not a weight.
         values[indices] = signs * _flatten(params)
         return _unflatten(values[1:], layers)
 
@@ -83,7 +83,7 @@ def _flatten(tree: Any) -> np.ndarray:
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
-    """The arrays of nested dicts, lists and tuples; dicts are sorted by key."""
+    """The arrays in nested dicts, lists and tuples; dicts are sorted by key."""
     if isinstance(tree, Mapping):
         tree = [tree[key] for key in sorted(tree)]
     if isinstance(tree, list | tuple):
@@ -94,7 +94,7 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 def _unflatten(values: np.ndarray, layers: Layers) -> Layers:
-    """The values as arrays of the layers' names and shapes."""
+    """The values as arrays with the names and shapes of `layers`."""
     values_left = iter(np.split(values, np.cumsum(_sizes(layers))))
     return [
         {name: next(values_left).reshape(array.shape) for name, array in layer.items()}

@@ -1,4 +1,4 @@
-"""The machine's hardware, without anything that names it, and how busy it is."""
+"""An anonymous description of the machine, and a measure of how busy it is."""
 
 import os
 import platform
@@ -10,13 +10,13 @@ CORES = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 )
 
-BUSY = 0.15  # A share of the cores' time that is too much for a race.
+BUSY = 0.15  # Above this share of the cores' time, the machine is too busy.
 
 SETS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_tile", "asimd")
 
 
 def describe() -> dict[str, str | int]:
-    """Cores, processor, instruction sets, operating system, Python."""
+    """The machine's cores, processor, instruction sets, system and Python."""
     return {
         "cores": CORES,
         "processor": platform.machine(),
@@ -27,9 +27,9 @@ def describe() -> dict[str, str | int]:
 
 
 def busy_while(wait: Callable[[], None]) -> float:
-    """The share of the cores' time that other programs used while we waited.
+    """The share of the cores' time that other programs used during `wait()`.
 
-    NaN where the operating system does not report it.
+    NaN if the operating system does not report it.
     """
     before = _ticks()
     wait()
@@ -38,7 +38,7 @@ def busy_while(wait: Callable[[], None]) -> float:
 
 
 def _ticks() -> tuple[int, int]:
-    """All cores' time so far: busy, and total."""
+    """The busy and the total time of all cores so far."""
     file = Path("/proc/stat")
     if not file.exists():
         return 0, 0

@@ -1,9 +1,9 @@
-"""Several nets at once by `jax.vmap` over their parameters, beside `jax.lax.map`.
+"""`jax.vmap` over the parameters of several nets, compared with `jax.lax.map`.
 
     taskset -c 0 python -m benchmarks.mapped_parameters
 
-Runs alternate in one process on one core, and their CPU seconds are compared. Writes
-`results/mapped_parameters.md`.
+The two alternate in one process on one core, and their CPU times are compared. The
+script writes `results/mapped_parameters.md`.
 """
 
 import functools
@@ -33,20 +33,20 @@ CASES: list[tuple[jaxrnn.RNNCell, int, tuple[int, int, int]]] = [
     (jaxrnn.GRUCell(128), 5, (32, 100, 64)),
     (jaxrnn.GRUCell(128), 16, (1, 100, 64)),
 ]
-HEAD = """# Several nets: `vmap` over parameters beside `lax.map`
+HEAD = """# Several nets: `vmap` over parameters compared with `lax.map`
 
-CPU seconds of `jax.lax.map` over the parameters of all nets, divided by \
+CPU time of `jax.lax.map` over the parameters of all nets, divided by the CPU time of \
 `jax.vmap`; medians and quartiles of {rounds} alternating rounds on one core. The nets \
-read the same inputs, or inputs of their own. `python -m \
+share their inputs, or each has separate inputs. `python -m \
 benchmarks.mapped_parameters`, jaxrnn {version}, JAX {jax}, {native}.
 
-| case | mode | the same inputs | inputs of their own |
+| case | mode | shared inputs | separate inputs |
 |---|---|---|---|
 """
 
 
 def main() -> None:
-    """Measures all cases and writes the table."""
+    """Measure all cases and write the table."""
     text = HEAD.format(
         rounds=ROUNDS,
         version=jaxrnn.__version__,
@@ -69,7 +69,7 @@ def main() -> None:
 def _ratio(
     cell: Any, nets: int, shape: tuple[int, int, int], mode: Callable, own: bool
 ) -> str:
-    """A figure of the table."""
+    """One entry of the table: median and quartiles of the ratio."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(nets, *shape) if own else shape)
     x = jnp.asarray(x, jnp.float32)
@@ -102,7 +102,7 @@ def _forward(cell: Any, params: Any, x: Any) -> Any:
 
 
 def _train(cell: Any, params: Any, x: Any) -> Any:
-    """A loss of the outputs, and its gradient with respect to the parameters."""
+    """A loss on the outputs, and its gradient with respect to the parameters."""
     loss = lambda params: jnp.sum(_forward(cell, params, x)[0] ** 2)
     return jax.value_and_grad(loss)(params)
 

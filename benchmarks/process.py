@@ -1,4 +1,4 @@
-"""A contestant's process, as the command sees it that started it."""
+"""Starts the processes of contestants and communicates with them."""
 
 import contextlib
 import json
@@ -12,8 +12,8 @@ from typing import Any
 from .machine import CORES
 from .peers import ROOT, Contestant
 
-# The same number of threads for all peers. The processes share a device, so that none
-# may reserve its memory in advance.
+# All peers use the same number of threads. The processes share a device, so none may
+# preallocate its memory.
 ENVIRONMENT = {
     "BENCHMARK_CORES": str(CORES),
     "OMP_NUM_THREADS": str(CORES),
@@ -30,7 +30,7 @@ Answer = dict[str, Any]
 class Process:
     """A process that answers one request at a time; see `worker.serve`.
 
-    One that died is started anew by the next request.
+    If it has died, the next request restarts it.
     """
 
     def __init__(self, contestant: Contestant) -> None:
@@ -53,7 +53,7 @@ class Process:
         )
 
     def ask(self, do: str, **request: Any) -> Answer:
-        """The answer of the worker's method `do`; `failed` is an error's message."""
+        """Call the worker's method `do`. If it fails, `failed` is the error message."""
         if self._process.stdin.closed:
             self._start()
         try:
@@ -69,8 +69,8 @@ class Process:
         return {"failed": f"the process died: {last_words}"}
 
     def close(self) -> None:
-        """Ends the process."""
-        with contextlib.suppress(BrokenPipeError):  # One that died is closed as well.
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):  # The process may have died.
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
@@ -79,13 +79,14 @@ class Process:
 
 @contextlib.contextmanager
 def started(contestants: list[Contestant]) -> Iterator[tuple[dict[str, Process], dict]]:
-    """The processes by name, ended on leaving, and what each said at its start.
+    """Start the processes; yield them, and each one's first answer, by name.
 
-    Those that cannot run are not among the processes; the reason is `missing`.
+    A contestant that cannot run has no process, and `missing` in its answer is the
+    reason. All processes end when the context exits.
     """
     with contextlib.ExitStack() as stack:
         processes = {}
-        for contestant in contestants:  # All import at the same time.
+        for contestant in contestants:  # Their imports run in parallel.
             process = processes[contestant.name] = Process(contestant)
             stack.callback(process.close)
         hellos = {name: process.ask("hello") for name, process in processes.items()}

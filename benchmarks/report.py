@@ -1,4 +1,4 @@
-"""The tables of a result, in Markdown."""
+"""Formats a result as Markdown tables."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -33,15 +33,16 @@ AGREEMENT_NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A number that is compared.
+    """A number to compare.
 
     Attributes:
-        key: Its name in the results of a contestant, or in their `facts`.
-        title: Of its table.
-        unit: That it is shown in.
-        scale: From the number to the unit.
-        note: What it is.
-        is_ratio: Whether the other numbers are divided by the first.
+        key: Its name in a contestant's results or in their `facts`.
+        title: The title of its table.
+        unit: The unit in the table.
+        scale: The factor that converts the number to that unit.
+        note: A text below the title.
+        is_ratio: Whether the table shows the other contestants' numbers divided by the
+            first contestant's.
     """
 
     key: str
@@ -86,7 +87,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Spread | None":
-        """The quartiles of all rounds; None without rounds."""
+        """The median and the quartiles of the values; None if there are none."""
         if not len(values):
             return None
         low, median, high = np.percentile(values, (25, 50, 75))
@@ -100,7 +101,7 @@ class Spread:
 
 
 def values(row: Row, name: str, key: str) -> np.ndarray:
-    """A number of a contestant in each round, or one that is known from compiling."""
+    """A contestant's number in each round, or the one number known from compiling."""
     result = row["peers"].get(name, {})
     fact = result.get("facts", {}).get(key)
     found = result.get(key, [] if fact is None else [fact])
@@ -108,7 +109,7 @@ def values(row: Row, name: str, key: str) -> np.ndarray:
 
 
 def ratio(row: Row, name: str, to: str, key: str = "ms") -> Spread | None:
-    """The number divided by `to`'s in the same round; None if either is missing."""
+    """The ratio of `name`'s number to `to`'s by round; None if either is missing."""
     ours, theirs = values(row, to, key), values(row, name, key)
     return Spread.of(theirs / ours) if len(ours) and len(theirs) else None
 
@@ -118,7 +119,8 @@ def write_report(
 ) -> str:
     """The whole report.
 
-    `by_mode` have a table for each mode, `measures` one for all cases.
+    Each mode has a table of the measures `by_mode`. Each of `measures` has a table of
+    all cases.
     """
     rows = result["cases"]
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
@@ -143,7 +145,7 @@ def write_report(
 def mode_tables(
     rows: Sequence[Row], names: Sequence[str], measures: Sequence[Measure]
 ) -> list[str]:
-    """A table for each mode: each contestant by the first, side by side."""
+    """A table for each mode, with a column for each contestant."""
     tables = []
     for mode, title in MODE_TITLES.items():
         of_mode = [row for row in rows if row["case"]["mode"] == mode]
@@ -164,7 +166,7 @@ def _cell(cell: Callable[[Row, str], str], name: str) -> Callable[[Row], str]:
 
 
 def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column]:
-    """The first contestant's number, under this title, and the other columns."""
+    """The first contestant's column, under this title, and the other columns."""
     ours, *others = names
 
     def own(row: Row, name: str) -> str:
@@ -188,7 +190,7 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
 
 
 def conditions(result: Result) -> str:
-    """When, how much and where was timed, how quiet it was, and what was installed."""
+    """The date, the amount of work, the machine, its load and the versions."""
     busy = [share > BUSY for row in result["cases"] for share in row["busy"]]
     amount = listed(result["rounds"], ": ", ", ")
     return join(
@@ -201,7 +203,7 @@ def conditions(result: Result) -> str:
 
 
 def listed(facts: dict[str, Any], colon: str, comma: str) -> str:
-    """Names and values as text."""
+    """The names and values as text."""
     return comma.join(f"{name}{colon}{value}" for name, value in facts.items())
 
 
@@ -220,7 +222,7 @@ def _agreement(row: Row, peer: str) -> str:
 
 
 def left_out(result: Result) -> str:
-    """A list of what did not run, with the reason: a line for all cases of a reason."""
+    """A list of the contestants that did not run: a line for each reason."""
     cases: dict[tuple[str, str], list[str]] = {}
     for row in result["cases"]:
         reasons = {
@@ -245,29 +247,29 @@ def _where(cases: list[str], count: int) -> str:
 
 
 def shortened(message: str) -> str:
-    """An error's message in a line."""
+    """An error's message on one line."""
     if "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower():
         return "out of memory"
     return message.splitlines()[0][:300]
 
 
 def join(*parts: str) -> str:
-    """The parts that are not empty, as paragraphs."""
+    """The nonempty parts, as paragraphs."""
     return "\n\n".join(filter(None, parts))
 
 
 def section(title: str, note: str, table: str) -> str:
-    """A table under its title and a note; empty if the table is."""
+    """A title, a note and a table; empty if the table is empty."""
     return join(f"## {title}", note, table) if table else ""
 
 
 def grid(columns: Sequence[Column], rows: Iterable[Row]) -> str:
-    """A table in Markdown; empty if nothing is in it but the first column.
+    """A table in Markdown; empty if only the first column has text.
 
     Args:
-        columns: A title and a function from a row to a cell each. A column whose cells
-            are all empty is left out.
-        rows: The arguments of these functions.
+        columns: For each column, its title and a function from a row to the text of a
+            cell. Columns whose cells are all empty are left out.
+        rows: The rows, which are passed to these functions.
     """
     filled = [(title, [cell(row) for row in rows]) for title, cell in columns]
     filled = [(title, cells) for title, cells in filled if any(cells)]

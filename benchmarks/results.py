@@ -1,4 +1,4 @@
-"""What peers compute, by name and in TensorFlow's layout, and sums to compare it by."""
+"""The results of peers in TensorFlow's layout, and checksums to compare them."""
 
 import zlib
 from typing import Any
@@ -16,16 +16,17 @@ PRODUCTS = 4
 def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
     """The results of a call as named arrays; batch-major, `[B, T, ...]`.
 
-    Outputs past a row's end are set to zero, as peers differ there.
+    Outputs past a row's end are set to zero, because peers differ there.
 
     Args:
         mode: The mode of the case.
         data: The arrays of the case.
-        net: Has `read_sequences`, `read_state` and `read_params`, from the peer's
-            layouts to TensorFlow's; and `before`, the parameters as read at first.
-        raw: `(outputs, state)`; in mode "train" `(loss, (gradients by params, inputs,
-            state))`; in mode "final" `(loss, gradients by params)`; in mode "step"
-            `(loss, new params)`.
+        net: An object with `read_sequences`, `read_state` and `read_params`, which
+            convert the peer's layouts to TensorFlow's, and `before`, the initial
+            parameters in TensorFlow's layout.
+        raw: The results of the call. In mode "forward", `(outputs, state)`; in mode
+            "train", `(loss, (gradients by params, inputs, state))`; in mode "final",
+            `(loss, gradients by params)`; in mode "step", `(loss, new params)`.
     """
     if mode == "forward":
         outputs, state = raw
@@ -58,9 +59,9 @@ def _flat(what: str, layers: Layers) -> Arrays:
 
 
 def checksums(results: Arrays) -> dict[str, list[float]]:
-    """The norm of each array, and its products with a few fixed random arrays.
+    """The norm of each array, and its dot products with a few fixed random arrays.
 
-    Two arrays that differ by `e` differ in each product by about the norm of `e`.
+    If two arrays differ by `e`, each product differs by about the norm of `e`.
     """
     return {name: _sums(name, array) for name, array in results.items()}
 
@@ -76,9 +77,9 @@ def _sums(name: str, array: np.ndarray) -> list[float]:
 
 
 def deviation(sums: dict[str, list[float]], reference: dict[str, list[float]]) -> float:
-    """The largest difference of a sum, relative to the array's norm.
+    """The largest difference between the checksums, relative to the array's norm.
 
-    Infinite if the two are not sums of the same arrays, NaN if one holds a NaN.
+    Infinite if the two have different arrays; NaN if a checksum is NaN.
     """
     if sums.keys() != reference.keys():
         return float("inf")

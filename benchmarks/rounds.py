@@ -1,4 +1,4 @@
-"""A race: all contestants time the same case in turn, round after round."""
+"""A race: in each round, all contestants time the same case in turn."""
 
 import dataclasses
 import time
@@ -10,7 +10,7 @@ from .machine import BUSY, busy_while
 from .process import Process
 from .results import deviation
 
-PAUSE_S = 0.02  # OpenMP's threads look for work for a while before they sleep.
+PAUSE_S = 0.02  # OpenMP's threads spin for a while before they sleep.
 LOOK_S, LOOKS = 0.2, 10
 
 Result = dict[str, Any]
@@ -19,10 +19,10 @@ Result = dict[str, Any]
 def run_case(
     case: Case, peers: Mapping[str, Process], rounds: Mapping[str, int], **prepare: Any
 ) -> Result:
-    """The result of a case: what each peer measured in each round, and more.
+    """The result of a case: each peer's measurements in each round, and more.
 
-    `rounds` says how often each of the workers' measurements is made; `prepare` are
-    further arguments of `Worker.prepare`.
+    `rounds` maps a measurement (a method of `Worker`) to its number of rounds;
+    `prepare` holds further arguments of `Worker.prepare`.
     """
     fields = dataclasses.asdict(case)
     results = {
@@ -45,7 +45,7 @@ def run_case(
 
 
 def _measure(peer: Process, do: str, result: Result) -> None:
-    """Adds a round to the result; a peer that fails loses those that it has."""
+    """Add a round to the result; if the peer fails, discard its earlier rounds."""
     if "failed" in result:
         return
     answer = peer.ask(do)
@@ -58,7 +58,7 @@ def _measure(peer: Process, do: str, result: Result) -> None:
 
 
 def wait_for_quiet() -> float:
-    """How busy other programs keep the machine; waits a little if they do."""
+    """Wait a little while other programs are busy, and return their last share."""
     for _ in range(LOOKS):
         share = busy_while(lambda: time.sleep(LOOK_S))
         if not share > BUSY:
@@ -67,10 +67,10 @@ def wait_for_quiet() -> float:
 
 
 def agree(results: Mapping[str, Result], tolerance: float) -> None:
-    """Replaces each peer's sums by how far they are from the reference's.
+    """Replace each peer's checksums with their deviation from a reference's.
 
-    The reference is the first peer, in the order of `results`, with the same equation:
-    jaxrnn for all that compute TensorFlow's.
+    The reference is the first peer in `results` with the same equation. For peers with
+    TensorFlow's equations, it is jaxrnn.
     """
     references: dict[str, tuple[str, Any]] = {}
     for name, result in results.items():

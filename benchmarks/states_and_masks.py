@@ -1,9 +1,10 @@
-"""What the states of every step cost, and masks with gaps, beside runs without.
+"""The cost of returning the states of all steps, and of masks with gaps.
 
     taskset -c 0 python -m benchmarks.states_and_masks
 
-Runs alternate in one process on one core, and their CPU seconds are compared, so that
-other work on the machine matters little. Writes `results/states_and_masks.md`.
+Runs with and without the feature alternate in one process on one core. Their CPU times
+are compared, so other work on the machine matters little. The script writes
+`results/states_and_masks.md`.
 """
 
 import functools
@@ -20,7 +21,7 @@ import jaxrnn
 
 ROUNDS, CALLS = 15, 3
 RESULTS = pathlib.Path(__file__).parent / "results" / "states_and_masks.md"
-KEPT = 0.7  # Of all steps; a mask keeps any of them, lengths as many of each row.
+KEPT = 0.7  # The share of valid steps, both of masks and of lengths.
 CASES: dict[str, tuple[jaxrnn.RNNCell, tuple[int, int, int]]] = {
     "LSTM B32 T100 D64 H128": (jaxrnn.LSTMCell(128), (32, 100, 64)),
     "LSTM B8 T400 D32 H64": (jaxrnn.LSTMCell(64), (8, 400, 32)),
@@ -31,10 +32,10 @@ CASES: dict[str, tuple[jaxrnn.RNNCell, tuple[int, int, int]]] = {
 }
 HEAD = """# States of every step, and masks with gaps
 
-CPU seconds of a run with the feature, divided by a run without it; medians of \
-{rounds} alternating rounds on one core. "mask" is divided by a run with as many steps \
-by lengths. `python -m benchmarks.states_and_masks`, jaxrnn {version}, JAX {jax}, \
-{native}.
+CPU time of a run with the feature, divided by the CPU time without it; medians of \
+{rounds} alternating rounds on one core. "mask" is compared with lengths that keep the \
+same number of steps. `python -m benchmarks.states_and_masks`, jaxrnn {version}, \
+JAX {jax}, {native}.
 
 | case | loop | mode | states | states, with lengths | mask |
 |---|---|---|---|---|---|
@@ -42,7 +43,7 @@ by lengths. `python -m benchmarks.states_and_masks`, jaxrnn {version}, JAX {jax}
 
 
 def main() -> None:
-    """Measures all cases and writes the table."""
+    """Measure all cases and write the table."""
     text = HEAD.format(
         rounds=ROUNDS,
         version=jaxrnn.__version__,
@@ -90,7 +91,7 @@ def _run(cell: jaxrnn.RNNCell, static: Any, params: Any, x: Any, given: Any) -> 
 
 
 def _train(run: Callable, params: Any, x: Any, given: Any) -> Any:
-    """Gradients of a loss of the outputs; replay stores the states."""
+    """A loss on the outputs, and its gradients; the states are also returned."""
 
     def loss(params: Any, x: Any) -> Any:
         outputs, *rest = run(params, x, given)

@@ -1,4 +1,4 @@
-"""How long a call takes."""
+"""Measures the duration of calls."""
 
 import statistics
 import time
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def measure(run: Callable[[], Any], seconds: float) -> float:
-    """The median milliseconds of a call, over as many calls as take `seconds`.
+    """The median milliseconds of a call, over enough calls to fill `seconds`.
 
-    The first call, which wakes the threads and fills the caches, does not count unless
-    it takes `seconds` by itself: then the warm-up is negligible.
+    The first call wakes the threads and fills the caches, so it does not count. If it
+    takes `seconds` or longer, the warm-up is negligible and the call counts.
     """
     _, first = timed(run)
     times = [first] if first >= seconds else []
@@ -20,7 +20,7 @@ def measure(run: Callable[[], Any], seconds: float) -> float:
 
 
 def timed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """The result of a call and the seconds that it took."""
+    """The result of a call and its duration in seconds."""
     start = time.perf_counter()
     result = function(*args, **kwargs)
     return result, time.perf_counter() - start

@@ -1,7 +1,7 @@
 """The process of a contestant: `python -m benchmarks.worker PEER RUN CHECKOUT`.
 
-It reads requests from stdin, a line of JSON each, which name one of its methods:
-`{"do": "prepare", "case": {...}}`. Each is answered by a line on stdout.
+It reads requests from stdin, one line of JSON each. A request names a method of
+`Worker`: `{"do": "prepare", "case": {...}}`. The worker answers with a line on stdout.
 """
 
 import dataclasses
@@ -26,27 +26,27 @@ from .timing import measure, timed
 
 ROUND_S = 0.06
 
-# The trial in which the fastest variant is found.
+# A short trial finds the fastest variant.
 TURN_S, TURNS, FEW_TURNS = 0.03, 5, 2
-LONG_S = 3.0  # Of a trial this long, further turns are left out.
+LONG_S = 3.0  # A trial that takes this long stops early.
 FAR_BEHIND = 1.25  # A variant this much slower than the best gets no further turns.
 
 
 class CheckoutFinder:
-    """Finds the `jaxrnn` of a checkout, also where another is installed editable."""
+    """Imports `jaxrnn` from a checkout, even if an editable install exists."""
 
     def __init__(self, checkout: str):
         self.checkout = checkout
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """The module's spec, for Python's import system."""
+        """The spec of the checkout's `jaxrnn`; None for other modules."""
         if name == "jaxrnn":
             return importlib.machinery.PathFinder.find_spec(name, [self.checkout])
         return None
 
 
 class Worker:
-    """A peer, and the variant of the present case that is raced."""
+    """A peer, and its chosen variant for the current case."""
 
     def __init__(self, peer: str, run: str, checkout: str):
         self.peer, self.run, self.checkout = peer, run, checkout
@@ -56,7 +56,7 @@ class Worker:
         return importlib.import_module(f"benchmarks.peers.{self.peer}")
 
     def hello(self) -> dict[str, Any]:
-        """The versions of the peer's packages, or why it cannot be used."""
+        """The versions of the peer's packages, or the reason why it cannot run."""
         try:
             peer = self._load()
         except ImportError as error:
@@ -67,12 +67,12 @@ class Worker:
         return {"versions": {package: _version(package) for package in peer.USES}}
 
     def prepare(self, case: dict[str, Any], limit: float, choose: bool) -> dict:
-        """Builds the variants, and keeps the one that is fastest in a short trial.
+        """Build the variants, and choose the fastest in a short trial.
 
         Args:
             case: The fields of the case.
             limit: Programs that need more bytes do not run.
-            choose: Whether there is a choice; otherwise the first variant runs.
+            choose: If false, use the first variant without a trial.
         """
         case = Case(**case)
         case = dataclasses.replace(case, run=self.run or case.run)
@@ -102,17 +102,17 @@ class Worker:
         return {"ms": measure(self.chosen.run, ROUND_S)}
 
     def compile(self) -> dict[str, float]:
-        """A round: compiles the program anew, with all caches cleared.
+        """A round: compile the program again, with all caches cleared.
 
-        The milliseconds are CPU time, as the compiler has several threads; the
-        second call outside of jit and the seconds of each part are wall-clock time.
+        The milliseconds are CPU time, because the compiler has several threads. The
+        seconds of each part are wall-clock time.
         """
         import jax
 
         function, args = self.chosen.function, self.chosen.args
         jax.clear_caches()
         start = time.process_time()
-        # A new function: JAX keeps what it has traced of one that it knows.
+        # A new function, because JAX caches traces by function.
         jitted = jax.jit(lambda *args: function(*args))
         traced, trace_s = timed(jitted.trace, *args)
         lowered, lower_s = timed(traced.lower)
@@ -121,7 +121,7 @@ class Worker:
         return {"compile_ms": 1e3 * (time.process_time() - start)} | parts
 
     def eager(self) -> dict[str, float]:
-        """A round: the milliseconds of a second call outside of jit."""
+        """A round: the wall-clock milliseconds of a second call outside of jit."""
         import jax
 
         run = lambda: jax.block_until_ready(self.chosen.function(*self.chosen.args))
@@ -129,7 +129,7 @@ class Worker:
         return {"eager_ms": 1e3 * timed(run)[1]}
 
     def drop(self) -> dict[str, Any]:
-        """Frees the memory of the case."""
+        """Free the memory of the case."""
         self.chosen = None
         gc.collect()
         return {}
@@ -139,7 +139,7 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # But on the path.
+        return "not installed"  # The package is only on the path.
 
 
 def _bytes(variant: Variant) -> float:
@@ -148,7 +148,7 @@ def _bytes(variant: Variant) -> float:
 
 
 def _fastest(variants: dict[str, Variant]) -> str:
-    """The variant with the least time in a few turns."""
+    """The variant with the shortest time in a few turns."""
     best = dict.fromkeys(variants, math.inf)
     start = time.perf_counter()
     for turn in range(TURNS if len(variants) > 1 else 0):
@@ -162,7 +162,7 @@ def _fastest(variants: dict[str, Variant]) -> str:
 
 
 def serve(worker: Worker) -> None:
-    """Answers requests until stdin ends. What libraries print goes to stderr."""
+    """Answer requests until stdin ends, and redirect other output to stderr."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -176,6 +176,6 @@ def serve(worker: Worker) -> None:
 
 
 if __name__ == "__main__":
-    # `benchmarks` stays the one of this checkout.
+    # Only `jaxrnn` comes from the other checkout, not `benchmarks`.
     sys.meta_path.insert(0, CheckoutFinder(sys.argv[3]))
     serve(Worker(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: `sphinx-build -W docs docs/_build`."""
+"""The configuration of Sphinx: `sphinx-build -W docs docs/_build`."""
 
 import ast
 import importlib
@@ -28,12 +28,12 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
-# Docstrings have Google's sections; what is in single backquotes is code, and a link
-# where it is the name of something documented.
+# Docstrings have Google's sections. Text in single backquotes is code, and a link if it
+# names a documented object.
 default_role = "py:obj"
 napoleon_use_rtype = False
 napoleon_custom_sections = [("Attributes", "params_style")]
-autodoc_typehints = "none"  # The docstrings give shapes and dtypes, which say more.
+autodoc_typehints = "none"  # The docstrings give shapes and dtypes instead.
 toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autosummary_ignore_module_all = False
@@ -51,7 +51,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {
     "show_toc_level": 2,
-    "max_navbar_depth": 2,  # Names are on the pages of their modules.
+    "max_navbar_depth": 2,  # The pages of the modules list the names.
     "home_page_in_toc": True,
     "navbar_persistent": [],  # The search field is in the sidebar.
 }
@@ -59,10 +59,10 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def find_source(app: object, module: str, name: str) -> str | None:
-    """The private module that defines a public name, for the links to its source.
+    """The private module that defines a public name, for links to the source.
 
-    Public names say that they live in the public module (`set_public_module`), so their
-    home is read from that module's imports.
+    `set_public_module` sets `__module__` of public names to the public module. So this
+    function reads the imports of the public module to find the private one.
     """
     public = importlib.import_module(module)
     for node in ast.parse(pathlib.Path(public.__file__).read_text()).body:
@@ -75,9 +75,9 @@ def find_source(app: object, module: str, name: str) -> str | None:
 
 
 def as_restructured_text(*event: object) -> None:
-    """Docstrings are written to be read by `help`; two of their habits need marks here.
+    """Convert two conventions of docstrings, which `help` shows, to reStructuredText.
 
-    An indented block below a paragraph is code, and "`Stage`s" is code and a letter.
+    An indented block below a paragraph is code. A letter may follow code: "`Stage`s".
     """
     lines, before = event[-1], ""
     for i, line in enumerate(lines):
@@ -93,12 +93,12 @@ def as_restructured_text(*event: object) -> None:
 def skip_undocumented_call(
     app: object, what: str, name: str, value: object, skip: bool, options: object
 ) -> bool | None:
-    """A cell's `__call__` refuses the call, with a hint: it has no docstring."""
+    """Skip a cell's `__call__`, which only raises an error and has no docstring."""
     return True if name == "__call__" and not value.__doc__ else None
 
 
 def setup(app: object) -> None:
-    """Connects the hooks."""
+    """Connect the hooks."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=1)
     app.connect("viewcode-follow-imported", find_source)
     app.connect("autodoc-skip-member", skip_undocumented_call)

@@ -1,7 +1,7 @@
-"""The table of cells that are tested against the laws, one row for each setting.
+"""The table of cells to test against the laws, with one row per setting.
 
-A new cell enters by a row here; a test fails while an exported cell has none. A row
-says which laws it is tested against, and which of them in the fast run.
+To test a new cell, add a row; a test fails if an exported cell has none. A row lists
+the laws to test, and which of them belong to the fast run.
 """
 
 import dataclasses
@@ -45,17 +45,17 @@ def step(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 
 
 def softened(inputs, outputs):
-    """A residual connection that is not a sum."""
+    """A custom residual connection, which is not a plain sum."""
     return inputs * 0.5 + jnp.tanh(outputs)
 
 
 def all_of_it(substate):
-    """A filter that lets everything be dropped, including the memory of an LSTM."""
+    """A filter that allows dropout on everything, including an LSTM's memory."""
     return True
 
 
 def nested_step(params, inputs, state, key=None):
-    """Nested inputs, states and outputs; axes beyond one; a counter without axes."""
+    """A step with nested arrays of several axes, and a scalar counter in the state."""
     matrix, (count, totals) = state["matrix"], state["pair"]
     pooled = jnp.tanh(jnp.einsum("bij,jk->bik", matrix, params["w"]))
     matrix = pooled + inputs["picture"]
@@ -65,7 +65,7 @@ def nested_step(params, inputs, state, key=None):
 
 
 def nested_init(key, inputs, dtype):
-    """The parameters of `nested_step`."""
+    """Initial parameters for `nested_step`."""
     return {"w": jax.random.normal(key, (2, 2), dtype)}
 
 
@@ -80,13 +80,13 @@ NESTED_STATE = {
 
 
 def embed(params, inputs, state, key=None):
-    """Integer inputs."""
+    """A step with integer inputs."""
     state = jnp.tanh(params["table"][inputs[:, 0]] + state)
     return state, state
 
 
 def embed_init(key, inputs, dtype):
-    """The parameters of `embed`."""
+    """Initial parameters for `embed`."""
     return {"table": jax.random.normal(key, (2, 3), dtype)}
 
 
@@ -109,18 +109,18 @@ def turing_state(memory_size: int, vector_dim: int, units: int):
 
 
 EVERY_LAW = frozenset(LAWS)
-# Derivative rules and strategies of memory, which cells share: these laws are for one
-# row of each rule, and for cells with other steps, inputs or states.
+# Laws of derivative rules and memory strategies, which cells share. Test them on one
+# row for each rule, and on cells with unusual steps, inputs or states.
 MOST_LAWS = EVERY_LAW - {
     _laws.differentiates_twice,
     _laws.runs_in_little_memory,
     _laws.starts_again_at_resets,
     _laws.returns_all_states,
 }
-# They compile almost nothing, and so are fast for all rows.
+# These laws compile almost nothing, so they are fast for all rows.
 CHEAP = frozenset({_laws.is_a_value, _laws.has_its_sizes})
-# For rows that run the code of other rows (an axis more or less, a state that is
-# joined, stages of the core): they are compared with the oracle in both directions.
+# For rows that run the same code as other rows, with other axes, states or stages:
+# compare the forward and the backward direction with the oracle.
 FEW_LAWS = CHEAP | {
     _laws.inits_from_shapes,
     _laws.runs_as_a_loop,
@@ -128,7 +128,7 @@ FEW_LAWS = CHEAP | {
     _laws.runs_a_subclass,
     _laws.ignores_padding,
 }
-# Where there are cells in cells: inputs, states and keys reach the right ones.
+# For wrappers: inputs, states and keys must reach the right inner cells.
 IN_PARTS = CHEAP | {
     _laws.inits_from_shapes,
     _laws.runs_as_a_loop,
@@ -145,10 +145,10 @@ class Case:
     Attributes:
         cell: The cell.
         inputs: One step of its inputs.
-        seed: Of its key, if it draws random numbers.
+        seed: The seed of its key, if it draws random numbers.
         state: The initial state; None for a random one.
-        laws: What it is tested against.
-        fast: The laws that are tested in the fast run.
+        laws: The laws to test.
+        fast: The laws to test in the fast run.
     """
 
     cell: jaxrnn.RNNCell

@@ -1,6 +1,6 @@
-"""What the tests of `tests/compilers/` share: devices that are not there.
+"""Shared code of the tests in `tests/compilers/`: absent devices.
 
-They run where a compiler is installed and JAX runs on the CPU:
+The tests run if a compiler is installed and JAX runs on the CPU:
 
     pip install 'jax[tpu,cuda12-local]'
     JAX_PLATFORMS=cpu python -m pytest tests/compilers
@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from jaxrnn._drivers.absent_devices import KINDS, absent_devices
 
 on_cpu = jax.config.jax_platforms == "cpu"
-MODULES = {"h100": "jax_cuda12_plugin"}  # The others need libtpu.
+MODULES = {"h100": "jax_cuda12_plugin"}  # All other devices need libtpu.
 HERE = [
     kind
     for kind in KINDS
@@ -26,16 +26,16 @@ HERE = [
 devices = functools.cache(absent_devices)
 
 
-if not HERE:  # The module that imports this one is skipped.
+if not HERE:  # Skip the module that imports this one.
     reason = "no compiler for TPUs or GPUs, or JAX_PLATFORMS is not cpu"
     pytest.skip(reason, allow_module_level=True)
 
 
 def skipped_without(kind):
-    """The marks of a test for a kind of device."""
+    """The marks for a test on a kind of device."""
     return () if kind in HERE else pytest.mark.skip("its compiler is not installed")
 
 
 def single(kind):
-    """The layout of arrays on one device."""
+    """The sharding of arrays on one device."""
     return NamedSharding(Mesh(np.asarray(devices(kind, 1)), ("device",)), P())

@@ -1,19 +1,19 @@
-"""JAX's strictest settings, for every test; and which tests are slow.
+"""Sets JAX's strictest options for all tests, and marks slow tests.
 
 The fast run, `python -m pytest`, tests every mechanism against every law: an affine
 cell, a stack, a wrapper with random numbers, a function cell; each driver, memory
 strategy, implementation and converter; and some goldens of each group. `-m slow` runs
 the others: further cells and sizes, second derivatives of variants, goldens again
 outside of jit, pages and docstrings, benchmarks and examples. A test with many
-parameters names those that are fast,
+parameters lists the fast ones by patterns of their ids, which `pytest -v` prints:
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
-by patterns of their ids, as `pytest -v` prints them. A test without a mark is fast.
+A test without the mark is fast.
 
-What takes the time is compiling, some 50 ms for the smallest program: so data are drawn
-by NumPy, put on the device by `jax.device_put` (`jnp.asarray` compiles a copy for each
-shape), and both sides of a comparison are compiled as one.
+Compilation takes most of the time, about 50 ms for the smallest program. So tests draw
+data with NumPy, put them on the device with `jax.device_put` (`jnp.asarray` compiles a
+copy for each shape), and compile both sides of a comparison as one program.
 """
 
 import collections
@@ -26,10 +26,11 @@ import jax
 import jaxlib
 import pytest
 
-# Read when JAX starts. Four devices, to shard over. The rest makes compilation faster,
-# since the tests compile far more than they compute: no optimization; one
-# code-generation task, since the other cores run other tests; the CPU's older fusion
-# emitters, which take a quarter of the time, where XLA still has them.
+# JAX reads these flags when it starts. Sharding tests need four devices. The other
+# flags make compilation faster, because the tests compile far more than they compute:
+# no optimization; one code-generation task, because the other cores run other tests;
+# and the CPU's older fusion emitters, which take a quarter of the time, if XLA still
+# has them.
 FAST_TO_COMPILE = (
     " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
@@ -48,31 +49,31 @@ hypothesis.settings.load_profile("ci")
 
 
 def pytest_report_header(config):
-    """Says what happens before the first test."""
-    return "first every worker imports all tests, which takes some 15 s"
+    """Print what happens before the first test."""
+    return "first, every worker imports all tests, which takes about 15 s"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session):
-    """Shows the header before the tests are imported, in a file or a pipe as well."""
+    """Show the header before the tests are imported, even in a file or a pipe."""
     flush(session.config)
 
 
 @pytest.hookimpl(optionalhook=True, trylast=True)
 def pytest_xdist_node_collection_finished(node):
-    """Shows the lines of pytest-xdist as they are printed."""
+    """Flush the lines of pytest-xdist as they are printed."""
     flush(node.config)
 
 
 def flush(config):
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:  # The workers have none.
+    if reporter is not None:  # The workers have no reporter.
         reporter.flush()
 
 
-@pytest.hookimpl(tryfirst=True)  # Before `-m` selects.
+@pytest.hookimpl(tryfirst=True)  # Run before `-m` selects tests.
 def pytest_collection_modifyitems(config, items):
-    """Marks docstrings slow, and parameters that the `fast` mark does not name."""
+    """Mark docstrings as slow, and parameters that the `fast` mark does not list."""
     fast = collections.defaultdict(bool)
     for item in items:
         if not isinstance(item, pytest.Function):
@@ -89,10 +90,10 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    """Spares the garbage collector what lives as long as the tests do.
+    """Exclude modules and tests from garbage collection.
 
-    Tracing makes so many objects that it would otherwise go through all modules and
-    tests again and again, and so would each call of `jax.clear_caches`.
+    They live until the end. Tracing creates so many objects that the collector, and
+    each call of `jax.clear_caches`, would otherwise scan them again and again.
     """
     gc.collect()
     gc.freeze()
@@ -100,7 +101,7 @@ def pytest_collection_finish(session):
 
 
 class Programs:
-    """Counts the programs that JAX has compiled."""
+    """Count the programs that JAX compiles."""
 
     def __init__(self):
         self.count = 0
@@ -115,10 +116,10 @@ PROGRAMS = Programs()
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """Clears JAX's caches after modules, once there are many programs.
+    """Clear JAX's caches after a module if there are many programs.
 
-    Modules share the programs of small operations. But lowering gets slower the more
-    programs are cached: five times after 3000 programs, which also take 4 GB.
+    Modules share the programs of small operations. But lowering gets slower as the
+    cache grows: five times slower with 3000 programs, which also take 4 GB.
     """
     yield
     forget_more_than(500)
@@ -126,7 +127,7 @@ def forget_programs():
 
 @pytest.fixture(autouse=True)
 def forget_programs_of_large_modules():
-    """Likewise after a test; the slow laws of all cells are in one module."""
+    """Clear the caches after a test too: one module has the slow laws of all cells."""
     yield
     forget_more_than(1200)
 
@@ -139,13 +140,13 @@ def forget_more_than(limit):
 
 @pytest.fixture
 def fast_to_compile(users_flags, monkeypatch):
-    """Subprocesses of a test compile fast; they have one device, as a user's have."""
+    """Let a test's subprocesses compile fast, with one device, as for users."""
     monkeypatch.setenv("XLA_FLAGS", USERS_FLAGS + FAST_TO_COMPILE)
 
 
 @pytest.fixture(scope="module")
 def users_flags():
-    """Subprocesses of a module run with the user's XLA flags."""
+    """Run a module's subprocesses with the user's XLA flags."""
     assert jax.device_count() == 4  # This process has already read its own flags.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", USERS_FLAGS)

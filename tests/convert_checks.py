@@ -1,4 +1,4 @@
-"""What the tests of converters of JAX's libraries share."""
+"""Shared code of the tests of converters for JAX libraries."""
 
 import functools
 
@@ -15,7 +15,7 @@ RTOL, ATOL = 1e-11, 1e-12
 
 
 def random_like(shapes, seed=0, dtype=np.float64):
-    """Numbers for each leaf; no bias is zero."""
+    """Random numbers for each leaf, so no bias is zero."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda s: (0.7 * rng.normal(size=s.shape)).astype(dtype), shapes
@@ -33,12 +33,12 @@ def bound(cell, dtype=np.float64, depth=DEPTH, seed=1):
 
 
 def one_way(cell, x):
-    """jaxrnn's run, which is compared with the other library's."""
+    """The run of jaxrnn to compare with the other library."""
     return jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 
 def both_ways(cells, x):
-    """Our run of two directions."""
+    """The run of jaxrnn in both directions."""
     return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=x.dtype)
 
 
@@ -49,10 +49,10 @@ def same_cell(got, want):
 
 
 def hold_to(theirs, ours, weights, cells, save):
-    """Asserts that their results and gradients are ours, in their layout.
+    """Assert that the other library has the same results and gradients.
 
-    `save` converts gradients as it does weights, since layouts differ only in the
-    places and signs of numbers.
+    `save` converts gradients in the same way as weights, because the layouts differ
+    only in the places and signs of numbers.
     """
     assert_near = functools.partial(chex.assert_trees_all_close, rtol=RTOL, atol=ATOL)
     weights, cells, x = jax.tree.map(jnp.asarray, (weights, cells, X))

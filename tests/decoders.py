@@ -1,4 +1,4 @@
-"""A small model for decoders, and what it computes in NumPy, one step at a time."""
+"""A small model for decoders, and a NumPy reference that runs it step by step."""
 
 import itertools
 
@@ -17,7 +17,7 @@ CELLS = {"lstm": LSTMCell(UNITS), "gru": GRUCell(UNITS)}
 
 
 def make_params(kind, vocab, seed, batch=2, dtype=np.float64):
-    """Everything that a model reads, `memory` being one bias for each row."""
+    """The arrays of a model; `memory` is one bias for each row."""
     rng = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(2 * rng.normal(size=shape), dtype)
     cell = CELLS[kind]
@@ -36,7 +36,7 @@ START = np.array([2, 0])
 
 
 def arguments(kind, params, beams=1):
-    """What all decoders are given, as keyword arguments."""
+    """The keyword arguments of all decoders."""
     memory = decode.tile_beams(params["memory"], beams)
     return {
         "cell": CELLS[kind].bind(params["cell"]),
@@ -49,7 +49,7 @@ def arguments(kind, params, beams=1):
 
 
 class InNumPy:
-    """One row of a model, a step at a time."""
+    """One row of a model, run step by step."""
 
     def __init__(self, kind, params, row):
         self.step = getattr(reference, kind)
@@ -65,7 +65,7 @@ class InNumPy:
         return logits - np.log(np.sum(np.exp(logits))), state
 
     def score(self, ids):
-        """Of given ids, by teacher forcing."""
+        """The score of given ids, by teacher forcing."""
         total, (last, state) = 0.0, self.start()
         for i in ids:
             log_probs, state = self.log_probs(last, state)
@@ -87,7 +87,7 @@ class InNumPy:
         return found
 
     def beams(self, width, max_time, penalty):
-        """`[(score, ids)]`: beam search with lists."""
+        """`[(score, ids)]`, from beam search with lists."""
         rank = lambda beam: -penalized(beam[0], len(beam[1]), penalty)
         last, state = self.start()
         live = [(0.0, (), state)]
@@ -111,7 +111,7 @@ def padded(ids, max_time):
 
 
 def teacher_forced(kind, params, ids, lengths):
-    """The scores of given ids `[batch, time]`, by `dynamic_rnn`."""
+    """The scores of given ids `[batch, time]`, from `dynamic_rnn`."""
     fed = jnp.concatenate([jnp.asarray(START, ids.dtype)[:, None], ids[:, :-1]], axis=1)
     cell = CELLS[kind].bind(params["cell"])
     outputs, _ = jaxrnn.dynamic_rnn(

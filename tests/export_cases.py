@@ -1,4 +1,4 @@
-"""What the tests of `to_stablehlo` and `to_tflite` export."""
+"""The functions that tests of `to_stablehlo` and `to_tflite` export."""
 
 import helpers
 import jax.numpy as jnp

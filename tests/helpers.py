@@ -1,4 +1,4 @@
-"""What tests of several folders share: contexts, comparisons, derivatives, cells."""
+"""Shared test code: contexts, comparisons, derivatives and cells."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ MIB = 2**20
 
 @contextlib.contextmanager
 def usual_promotion():
-    """JAX's default promotion, which other libraries rely on."""
+    """Use JAX's default dtype promotion, which other libraries rely on."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
@@ -33,7 +33,7 @@ def differentiated(run, *given):
 
 
 def assert_near(got, want, *, tolerance):
-    """Equal up to rounding.
+    """Assert that the trees are equal up to rounding.
 
     The error is relative to the largest number of each leaf, or to 1 if that is larger.
     """
@@ -46,14 +46,14 @@ def assert_near(got, want, *, tolerance):
 
 
 def assert_same(got, want):
-    """The same structures, dtypes, shapes and numbers; -0 counts as 0."""
+    """Assert equal structures, dtypes, shapes and numbers; -0 counts as 0."""
     chex.assert_trees_all_equal_structs(got, want)  # Leaves may be strings.
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
 
 
 def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
-    """Random parameters for one step of inputs, none of them zero. Compiles nothing."""
+    """Random nonzero parameters for one step of inputs, drawn without compiling."""
     rng = np.random.default_rng(seed)
 
     def draw(p):
@@ -65,25 +65,25 @@ def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
 
 
 def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):
-    """A cell with such parameters."""
+    """A cell bound to random parameters."""
     step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
     return cell.bind(drawn(cell, step, step.dtype, seed, scale))
 
 
 def with_prefix(prefix, arrays):
-    """The arrays whose names start with `prefix`, which is removed."""
+    """The arrays whose names start with `prefix`, with the prefix removed."""
     return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
 
 
 def normalized(params, inputs, state, key=None):
-    """A step that is undefined at zero inputs."""
+    """A step that is not finite for zero inputs."""
     direction = inputs / jnp.linalg.norm(inputs, axis=-1, keepdims=True)
     state = jnp.tanh(direction @ params["w"] + state)
     return state, state
 
 
 def eqns(jaxpr):
-    """All equations of a program in order, inner programs included."""
+    """All equations of a program in order, including inner programs."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in eqn.params.values():
@@ -115,7 +115,7 @@ def step_loss(strategy, time, units=256, rows=8, cell=None):
 
 
 def temporary_mib(strategy, time, **kwargs):
-    """The temporary memory of its compiled gradient, in MiB."""
+    """The temporary memory of the compiled gradient, in MiB."""
     loss, *types = step_loss(strategy, time, **kwargs)
     compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
     return compiled.memory_analysis().temp_size_in_bytes / MIB

@@ -1,4 +1,4 @@
-"""Cells, data and runs of the tests of the native loops."""
+"""Cells, data and runs for the tests of the native loops."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ needs_library = pytest.mark.skipif(
 assert_near = functools.partial(helpers.assert_near, tolerance=2e-5)
 F32 = jnp.dtype(jnp.float32)
 TIME, DEPTH = 6, 3
-# No length, one step, some, all, and more than all.
+# Zero steps, one step, some, all, and more than all.
 LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
 CELLS = {
     "lstm": LSTMCell(4, forget_bias=0.3),
@@ -49,7 +49,7 @@ CELLS = {
 
 
 def draw(like, seed=0):
-    """Random arrays of those types."""
+    """Random arrays of the given types."""
     rng = np.random.default_rng(seed)
     leaves, tree = jax.tree.flatten(like)
     drawn = [jnp.asarray(0.7 * rng.normal(size=x.shape), x.dtype) for x in leaves]
@@ -57,7 +57,7 @@ def draw(like, seed=0):
 
 
 def data(cell, batch=5, dtype=F32, time=TIME, depth=DEPTH):
-    """`(params, x, state)`, all of it random."""
+    """Random `(params, x, state)`."""
     x = draw(jax.ShapeDtypeStruct((batch, time, depth), dtype), 1)
     step = jax.ShapeDtypeStruct((batch, depth), dtype)
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
@@ -78,9 +78,9 @@ def everything(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
 
 
 def of_packed(cell, time_major):
-    """`packed_rnn` as a function of parameters, inputs and states; and these.
+    """`packed_rnn` as a function of parameters, inputs and states, and these arguments.
 
-    Rows are not full, and hold NaN after their ends; a row and a sequence are empty.
+    Rows have NaN after their ends. One row and one sequence are empty.
     """
     lengths = 6, 3, 0, 2, 1, 4
     params, x, state = data(cell, len(lengths))
@@ -115,7 +115,7 @@ def calls(fn, *args):
 
 
 def on_cpus(fn, *args):
-    """The equations of the program of `fn`, with those that run on CPUs alone."""
+    """The equations in the program of `fn`, including those that run only on CPUs."""
     for eqn in eqns(jax.make_jaxpr(fn)(*args).jaxpr):
         yield eqn
         if eqn.primitive.name == "native":

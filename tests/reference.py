@@ -1,4 +1,4 @@
-"""The second oracle: `dynamic_rnn` and the core cells in NumPy, row by row."""
+"""A second oracle: `dynamic_rnn` and the core cells in NumPy, row by row."""
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def lstm(p, x, state, forget_bias=1.0, cell_clip=None, proj_clip=None):
 
 
 def dynamic_rnn(step, p, xs, lengths, state, **options):
-    """`xs` [batch, time, depth]; `state` one array [batch, n] or a pair of them."""
+    """Run `xs` [batch, time, depth]; `state` is an array [batch, n] or a pair."""
     outputs, finals = [], []
     for b, (x, n) in enumerate(zip(xs, lengths, strict=True)):
         s = tuple(leaf[b] for leaf in state) if isinstance(state, tuple) else state[b]

@@ -1,10 +1,10 @@
-"""What the compilers of TPUs and GPUs say of jaxrnn's loops, beside peers.
+"""Compares jaxrnn's loops with peers by the numbers of the TPU and GPU compilers.
 
     JAX_PLATFORMS=cpu python -m benchmarks.compilers --target v5e
 
-Nothing runs. Cycles are the estimate of the TPU's compiler, which does not count
-waiting for memory, and of a product with elementwise work fused to it the product
-alone. Of GPUs the launches are counted. The table goes to `benchmarks/results/`.
+Nothing runs. For TPUs, the table shows the compiler's estimate of cycles. It excludes
+waiting for memory, and element-wise work that is fused with a product. For GPUs, the
+table shows the number of launches. It is written to `benchmarks/results/`.
 """
 
 import argparse
@@ -26,14 +26,14 @@ PACKAGES = "jax", "jaxlib", "flax", "libtpu", "jax-cuda12-plugin"
 
 
 def measure(device: jax.Device, row: Row) -> tuple[Compiled, Compiled]:
-    """What the compiler says of ours and of the peer's."""
+    """Compile jaxrnn's program and the peer's."""
     nets = row.ours, row.peer
     ours, peer = (compiled_for(device, fn, params, *row.types) for fn, params in nets)
     return ours, peer
 
 
 def line(row: Row, ours: Compiled, peer: Compiled) -> str:
-    """A line of the table, with ours divided by the peer's."""
+    """A line of the table, with the ratio of jaxrnn's work to the peer's."""
     if ours.cycles:
         work = [f"{one.cycles / 1e6:.2f}" for one in (ours, peer)]
         ratio = ours.cycles / peer.cycles
@@ -47,28 +47,28 @@ def line(row: Row, ours: Compiled, peer: Compiled) -> str:
 
 
 def head(target: str) -> list[str]:
-    """The title of the page, its versions, and the names of columns."""
+    """The title of the page, the versions, and the titles of the columns."""
     installed = {d.name: d.version for d in importlib.metadata.distributions()}
     versions = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
     work = "launches" if target == "h100" else "cycles, millions"
     columns = [f"{what}: ours | peer" for what in (work, "MiB", "seconds")]
     columns.insert(1, "ours ÷ peer")
     return [
-        f"# What the compiler of the {target} says",
+        f"# Compiler estimates for {target}",
         f"{datetime.date.today().isoformat()}; {', '.join(versions)}; float32. Nothing "
-        "was run: cycles are estimated by the compiler, launches are counted. MiB are "
-        "temporary memory, and seconds are one compilation next to other work.",
+        "was run: the compiler estimates cycles, and launches are counted. MiB are "
+        "temporary memory. Seconds are one compilation on a machine with other work.",
         f"| program | sizes | {' | '.join(columns)} |\n{'|---' * 9}|",
     ]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compiles all programs, prints the table and writes it."""
+    """Compile all programs, print the table and write it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--target", choices=KINDS, default="v5e")
-    parser.add_argument("--only", metavar="REGEX", default="", help="of the programs")
+    parser.add_argument("--only", metavar="REGEX", default="", help="select by name")
     options = parser.parse_args(arguments)
     (device,) = absent_devices(options.target)
     text = "\n\n".join(head(options.target))

@@ -1,4 +1,4 @@
-"""The text of a compiled program: its computations, its loops and its collectives."""
+"""Parses a compiled program's text: its computations, loops and collectives."""
 
 import re
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ class Operation(NamedTuple):
     """An operation of a program.
 
     Attributes:
-        kind: Such as "fusion" or "all-reduce-start".
+        kind: For example "fusion" or "all-reduce-start".
         types: The types of its results.
-        line: All of its text.
+        line: Its line in the program's text.
     """
 
     kind: str
@@ -40,20 +40,20 @@ class Operation(NamedTuple):
 
     @property
     def called(self) -> list[str]:
-        """The names of the computations that it calls."""
+        """The names of the computations that the operation calls."""
         names = ", ".join(_CALLED.findall(self.line))
         return re.findall(r"[\w.\-]+", names)
 
 
 class Collective(NamedTuple):
-    """An exchange between devices: its kind, and the bytes of its result on one."""
+    """An exchange between devices: its kind, and its result's bytes per device."""
 
     kind: str
     bytes: int
 
 
 class Program:
-    """A program's text, by computations.
+    """A parsed program.
 
     Attributes:
         computations: The operations of each computation, by its name.
@@ -73,7 +73,7 @@ class Program:
                 self.computations[name].append(operation)
 
     def in_loops(self) -> set[str]:
-        """The names of the computations that loops run, themselves or by calls."""
+        """The names of the computations that loops run, directly or through calls."""
         found, waiting = set(), []
         for operation in self.operations():
             waiting += _LOOP.findall(operation.line)
@@ -91,7 +91,7 @@ class Program:
             yield from operations
 
     def collectives(self) -> tuple[list[Collective], list[Collective]]:
-        """The collectives in loops, and those outside of them, each in order."""
+        """The collectives inside and outside of loops, each sorted by kind and size."""
         in_loops = self.in_loops()
         inside, outside = [], []
         for name, operations in self.computations.items():
@@ -100,16 +100,16 @@ class Program:
 
 
 def collectives(text: str) -> tuple[list[str], list[str]]:
-    """The kinds of the collectives in a program's text: in loops, and outside."""
+    """The kinds of collectives in a program's text, inside and outside of loops."""
     inside, outside = Program(text).collectives()
     return [c.kind for c in inside], [c.kind for c in outside]
 
 
 def _collectives(operations: list[Operation]) -> list[Collective]:
-    """The collectives among operations.
+    """The collectives among the operations.
 
-    A TPU runs a collective in parts, beside other work; these have a `chain_id`. Parts
-    of one kind and type count once.
+    A TPU may split a collective into parts, which have a `chain_id`, to overlap it with
+    other work. Parts of the same kind and size count once.
     """
     whole, parts = [], set()
     for operation in operations:
@@ -125,7 +125,7 @@ def _collectives(operations: list[Operation]) -> list[Collective]:
 
 
 def _bytes(operation: Operation) -> int:
-    """The bytes of the results, without the operands that a start returns as well."""
+    """The bytes of the results, without operands, which a start also returns."""
     sizes = [
         int(np.prod([int(n) for n in shape.split(",") if n], dtype=np.int64))
         * _bytes_of(dtype)
@@ -133,7 +133,7 @@ def _bytes(operation: Operation) -> int:
     ]
     is_start = operation.kind in ("all-gather-start", "collective-permute-start")
     if is_start and operation.types.startswith("("):
-        # The operands, as many results, and counters without axes.
+        # The operands, the same number of results, and scalar counters.
         arrays = [size for size in sizes if size > 4] or sizes
         return sum(arrays[len(arrays) // 2 :])
     return sum(sizes)

@@ -1,7 +1,7 @@
-"""A program, compiled for devices that are not there, and what its compiler says.
+"""Compiles a program for absent devices and reads the compiler's numbers.
 
-Cycles are the TPU compiler's own estimates, which do not count waiting for memory, and
-launches are counted. Neither is a measurement.
+Cycles are the TPU compiler's estimates, which exclude waiting for memory. Launches are
+counted in the program's text. Neither is a measurement.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from .hlo import Collective, Operation, Program
 
 MIB = 2**20
-# Operations that cost nothing.
+# Operations that have no cost.
 _FREE = frozenset(
     {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 )
@@ -26,21 +26,21 @@ _FREE = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What a compiler says about a program.
+    """A compiled program and its numbers.
 
     Attributes:
         text: The compiled program.
         arguments: The bytes of its arguments on a device.
         temporary: The bytes of its temporary memory on a device.
         host: The bytes of its temporary memory on the host.
-        seconds: How long it took to compile.
-        cycles: The TPU compiler's estimate; a loop counts as often as it runs. 0 for
+        seconds: The time to compile it.
+        cycles: The TPU compiler's estimate, over all iterations of each loop; 0 for
             other devices.
-        launches: The number of operations, counted in every step of a loop. On a
-            GPU each is launched.
-        unknown_loops: The number of loops that run for a time that is known at run
-            time alone, and count once.
-        in_loops: The collectives in loops.
+        launches: The number of operations, over all iterations of each loop. A GPU
+            launches each of them.
+        unknown_loops: The number of loops whose iterations are known only at run time.
+            In `cycles` and `launches`, they count as one iteration.
+        in_loops: The collectives inside of loops.
         outside: The collectives outside of loops.
     """
 
@@ -57,21 +57,21 @@ class Compiled:
 
 
 def compiled_for(device: Any, fn: Callable, *types: Any) -> Compiled:
-    """`fn` compiled for one device.
+    """Compile `fn` for one device.
 
-    The types are put on a mesh of that device, so that jaxrnn knows its platform.
+    The types are placed on a mesh with that device, so jaxrnn can see its platform.
 
     Args:
         device: One of `absent_devices`.
         fn: A function of trees of arrays.
-        *types: Its arguments, trees of `jax.ShapeDtypeStruct`.
+        *types: The types of its arguments, trees of `jax.ShapeDtypeStruct`.
     """
     mesh = Mesh(np.asarray([device]), ("device",))
     return read(jax.jit(fn).lower(*on_mesh(types, NamedSharding(mesh, P()))))
 
 
 def on_mesh(types: Any, sharding: Any) -> Any:
-    """The types, with a sharding for each leaf or one for all."""
+    """The types with a sharding: one for all leaves, or a tree with one per leaf."""
     if isinstance(sharding, NamedSharding):
         sharding = jax.tree.map(lambda _: sharding, types)
     put = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
@@ -79,7 +79,7 @@ def on_mesh(types: Any, sharding: Any) -> Any:
 
 
 def read(lowered: Any) -> Compiled:
-    """What the compiler of its devices says about a lowered program."""
+    """Compile a lowered program and read its numbers."""
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
@@ -106,7 +106,7 @@ def work_of(program: Program) -> tuple[int, int, int]:
 class _Work:
     """The estimated cycles and the number of operations of a program's computations.
 
-    Of a conditional the dearer branch counts.
+    For a conditional, only the more expensive branch counts.
     """
 
     def __init__(self, program: Program) -> None:
@@ -133,7 +133,7 @@ class _Work:
         return int(estimate[1]) if estimate else 0, 1
 
     def _trips(self, loop: Operation) -> int:
-        """How often a loop runs: as the compiler notes it, or as its condition says."""
+        """A loop's number of iterations, from its annotation or its condition."""
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line):
             return int(known[1])
         (condition,) = re.findall(r"\bcondition=%?([\w.\-]+)", loop.line)

@@ -1,4 +1,4 @@
-"""The programs of jaxrnn and of a peer whose estimates are compared."""
+"""The programs of jaxrnn and of peers to compare."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -28,19 +28,19 @@ class Sizes(NamedTuple):
 
     @property
     def inputs(self) -> jax.ShapeDtypeStruct:
-        """Their type, float32."""
+        """The type of the inputs, float32."""
         first = (self.time, self.batch) if self.time_major else (self.batch, self.time)
         return jax.ShapeDtypeStruct((*first, self.depth), jnp.float32)
 
 
 class Row(NamedTuple):
-    """A program of the table, by ours and by the peer.
+    """A row of the table: a program of jaxrnn and the same program of a peer.
 
     Attributes:
-        name: What it computes.
-        sizes: Of what.
-        ours: The function of jaxrnn, and its parameters' types.
-        peer: The function of the peer, and its parameters' types.
+        name: The name of the computation.
+        sizes: The sizes of its arrays.
+        ours: jaxrnn's function, and the types of its parameters.
+        peer: The peer's function, and the types of its parameters.
         types: The types of the other arguments.
     """
 
@@ -66,7 +66,7 @@ LINEAR_CELLS = [jaxrnn.MinGRUCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell]
 
 
 def loops() -> Iterator[Row]:
-    """LSTMs and GRUs against Flax linen, forward and gradient."""
+    """LSTMs and GRUs against Flax linen: the forward pass and the gradient."""
     for sizes in LOOPS:
         for name, (cell, peer) in CELLS.items():
             nets = _jaxrnn(cell(sizes.units), sizes), _linen(peer(sizes.units), sizes)
@@ -80,7 +80,7 @@ def loops() -> Iterator[Row]:
 
 
 def recurrences() -> Iterator[Row]:
-    """Gradients of linear recurrences, beside `jax.lax.associative_scan`."""
+    """Gradients of linear recurrences, against `jax.lax.associative_scan`."""
     for sizes in RECURRENCES:
         for kind in LINEAR_CELLS:
             cell = kind(sizes.units)
@@ -90,7 +90,7 @@ def recurrences() -> Iterator[Row]:
 
 
 def gradient(fn: Fn) -> Fn:
-    """The gradients by parameters and inputs of the sum of squared outputs."""
+    """Gradients of the sum of squared outputs by parameters and inputs."""
     loss = lambda *args: jnp.sum(fn(*args)[0] ** 2)
     return jax.grad(loss, (0, 1))
 
@@ -117,7 +117,7 @@ def _linen(cell: nn.RNNCellBase, sizes: Sizes) -> tuple[Fn, Any]:
 
 
 def _by_tree(cell: Any) -> Fn:
-    """A linear recurrence from zeros, all steps at once."""
+    """A linear recurrence from a zero state, with all steps in parallel."""
 
     def join(first: tuple, second: tuple) -> tuple:
         (a, b), (a_after, b_after) = first, second

@@ -1,16 +1,16 @@
-"""A training step for 1 to 256 TPU chips, planned on paper: nothing runs.
+"""Plans a training step for 1 to 256 TPU chips, without running it.
 
     pip install "jax[tpu]" -e ".[examples]"
     JAX_PLATFORMS=cpu python -m benchmarks.compilers.scaling
 
-It compiles the step of `examples/distributed/train.py` for v5e chips, with copies of
-the parameters (data parallel) and with divided ones (FSDP), 64 rows on each chip. The
-meshes are explicit: the types of arrays say how each is divided, so drivers know the
-layout while JAX traces them, and the compiler has none to choose.
+It compiles the step of `examples/distributed/train.py` for v5e chips, with 64 rows on
+each chip. The parameters are replicated (data parallel) or sharded (FSDP). The meshes
+are explicit: shardings are part of the array types, so drivers see the layout while JAX
+traces them, and the compiler chooses no layout.
 
 It prints a table and writes it to `benchmarks/results/scaling-v5e.md`. The compiler
-says the memory, the estimated cycles and the collectives; least times follow from the
-figures that Google publishes.
+reports the memory, the estimated cycles and the collectives. Lower bounds of times
+follow from figures that Google publishes.
 """
 
 import collections
@@ -39,9 +39,9 @@ from distributed import datasets, train
 FILE = Path(__file__).parents[1] / "results" / "scaling-v5e.md"
 SOURCE = "https://cloud.google.com/tpu/docs/v5e"
 PRODUCTS = 197e12
-"""Operations a second of a chip's products in bfloat16, by the source."""
+"""Peak operations per second of a chip for bfloat16 products, from the source."""
 LINKS = 200e9
-"""Bytes a second that a chip sends. The source has 400 GB/s for both directions."""
+"""Bytes per second that a chip sends. The source gives 400 GB/s for both directions."""
 
 CHIPS = 1, 4, 16, 64, 256
 LAYOUTS = "data parallel", "FSDP"
@@ -49,7 +49,7 @@ LAYOUTS = "data parallel", "FSDP"
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes of a step on each chip; `units` counts one direction."""
+    """The sizes of a training step on each chip, with `units` per direction."""
 
     rows: int = 64
     steps: int = 512
@@ -59,17 +59,17 @@ class Sizes:
 
     @property
     def operations(self) -> int:
-        """The operations of a chip's products in both LSTMs.
+        """The number of operations in a chip's products, for both LSTMs.
 
-        Of a step of a row these are the gates, the kernel's gradient and the state's
-        gradient; the frames have none.
+        The products of a row's time step compute the gates, the kernel's gradient and
+        the state's gradient. The frames need no gradient.
         """
         gates, reads = 4 * self.units, self.features + self.units
         return 2 * self.rows * self.steps * 2 * gates * (2 * reads + self.units)
 
 
 def types_of(chips: int, layout: str, sizes: Sizes) -> tuple[train.Config, Any, Any]:
-    """`(config, state, batch)` of the step; the last two are types on a mesh."""
+    """`(config, state, batch)` of the step; the last two hold types on a mesh."""
     mesh = Mesh(
         np.asarray(absent_devices("v5e", chips)),
         ("data",),
@@ -101,7 +101,7 @@ def types_of(chips: int, layout: str, sizes: Sizes) -> tuple[train.Config, Any, 
 
 
 def compiled(chips: int, layout: str, sizes: Sizes | None = None) -> Compiled:
-    """The step as a chip runs it."""
+    """The compiled program of each chip."""
     config, state, batch = types_of(chips, layout, sizes or Sizes())
     step = jax.jit(functools.partial(train.update, config), donate_argnums=0)
     with jax.set_mesh(batch.frames.sharding.mesh):
@@ -109,7 +109,7 @@ def compiled(chips: int, layout: str, sizes: Sizes | None = None) -> Compiled:
 
 
 def sent(exchanged: list[Collective], chips: int) -> float:
-    """The bytes that a chip sends at least, by ring algorithms."""
+    """A lower bound of the bytes that a chip sends, with ring algorithms."""
     share = (chips - 1) / chips
     factors = {"all-reduce": 2 * share, "all-gather": share}
     factors |= {"reduce-scatter": chips - 1, "all-to-all": share}
@@ -118,7 +118,7 @@ def sent(exchanged: list[Collective], chips: int) -> float:
 
 
 def least_products(sizes: Sizes) -> float:
-    """The seconds that a chip's products take at least."""
+    """A lower bound of the seconds of a chip's products."""
     return sizes.operations / PRODUCTS
 
 
@@ -126,7 +126,7 @@ def least_products(sizes: Sizes) -> float:
 
 
 def listed(exchanged: list[Collective]) -> str:
-    """The kinds of collectives, with the bytes of their results."""
+    """The kinds of collectives with the total size of their results."""
     sums = collections.Counter()
     for one in exchanged:
         sums[one.kind] += one.bytes
@@ -157,18 +157,18 @@ HEAD = (
     "cycles, millions",
     "collectives in loops",
     "outside of loops",
-    "exchange at least, ms",
+    "minimum exchange, ms",
     "bound by",
-    "rows where equal",
+    "break-even rows",
 )
 
 
 def conditions(sizes: Sizes) -> str:
-    """What the table is of, and where its numbers come from."""
+    """The text above the table: the program and the sources of the numbers."""
     packages = ("jax", "jaxlib", "libtpu", "optax")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"""\
-Saved on {datetime.date.today()}. Planned on paper: nothing was run.
+Saved on {datetime.date.today()}. A plan: nothing was run.
 
 Versions: {versions}.
 
@@ -176,26 +176,26 @@ The step of `examples/distributed/train.py`: loss, gradients, and Adam with a cl
 gradient, on an explicit mesh. The network is a bidirectional LSTM of {sizes.units}
 units in each direction, with {sizes.features} features and {sizes.classes} classes, in
 float32, which a TPU multiplies in bfloat16. Each chip has {sizes.rows} rows of
-{sizes.steps} steps. FSDP divides the kernels of the cells and their optimizer state.
+{sizes.steps} steps. FSDP shards the kernels of the cells and their optimizer state.
 
 The TPU's compiler reports the memory, the cycles and the collectives of one chip. Its
-cycles are an estimate that leaves out waiting for memory. Bytes are the size of
-a collective's result.
+estimate of cycles excludes waiting for memory. Bytes are the size of a collective's
+result.
 
-Least times follow from [Google's figures]({SOURCE}).
-At {PRODUCTS / 1e12:.0f} TFLOP/s in bfloat16 the products of both LSTMs take at least
-{1e3 * least_products(sizes):.1f} ms on every chip. The interconnect of a chip has
-400 GB/s in both directions together, over four links, so a chip sends
-{LINKS / 1e9:.0f} GB/s. An all-reduce sends at least twice the bytes of its result, an
-all-gather once, both less one part. With 4 chips only two links of each lead to another
-chip: there the exchange takes twice the time of the table. With fewer rows of
-{sizes.steps} steps on a chip than the last column says, the exchange takes longer than
-the products.
+The minimum times follow from [Google's figures]({SOURCE}).
+At {PRODUCTS / 1e12:.0f} TFLOP/s in bfloat16, the products of both LSTMs take at least
+{1e3 * least_products(sizes):.1f} ms on every chip. A chip's interconnect has 400 GB/s
+over four links, both directions together, so a chip sends {LINKS / 1e9:.0f} GB/s. With
+n chips, an all-reduce sends at least 2 (n - 1) / n times the bytes of its result, and
+an all-gather (n - 1) / n times. With 4 chips, only two links of each chip lead to
+another chip, so the exchange takes twice the time in the table. The last column is the
+number of rows of {sizes.steps} steps per chip at which exchange and products take
+equally long. With fewer rows, the exchange takes longer.
 """
 
 
 def table(sizes: Sizes) -> Iterator[str]:
-    """The lines of the table, as programs are compiled."""
+    """The lines of the table, each yielded after its program is compiled."""
     yield f"| {' | '.join(HEAD)} |"
     yield "|---" + "|---:" * 3 + "|---" * 2 + "|---:|---|---:|"
     for layout in LAYOUTS:
@@ -205,7 +205,7 @@ def table(sizes: Sizes) -> Iterator[str]:
 
 
 def main() -> None:
-    """Compiles every program, prints the table and saves it."""
+    """Compile every program, print the table and save it."""
     jax.config.update("jax_platforms", "cpu")
     sizes, lines = Sizes(), []
     for line in table(sizes):

@@ -1,4 +1,4 @@
-"""The peers, a file each: `USES`, its packages, and `build(case, data) -> Built`."""
+"""The peers. Each file has `USES`, its packages, and `build(case, data) -> Built`."""
 
 import dataclasses
 import sys
@@ -9,14 +9,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """A peer, and how it runs all cases of a race.
+    """A peer with the settings for all cases of a race.
 
     Attributes:
-        name: Its column in the tables.
-        peer: The file in this folder.
+        name: The name of its column in the tables.
+        peer: The name of its file in this folder.
         run: Replaces `Case.run` if it is not empty.
-        python: The interpreter of its environment.
-        checkout: The folder with the `jaxrnn` that it imports.
+        python: The Python interpreter of its environment.
+        checkout: The folder that it imports `jaxrnn` from.
     """
 
     name: str
@@ -32,7 +32,7 @@ _XLA = Contestant("jaxrnn_xla", "jaxrnn", "xla")  # Without the native loops.
 _SCAN, _HAIKU = Contestant("scan", "scan"), Contestant("haiku", "haiku")
 _LINEN, _NNX = Contestant("linen", "linen"), Contestant("nnx", "nnx")
 
-# The first of each is what the others are compared with.
+# The first contestant of each race is the one that the others are compared with.
 RACE = [
     OURS,
     _XLA,

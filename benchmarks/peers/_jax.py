@@ -1,4 +1,4 @@
-"""What all JAX peers share: the modes as programs, compiled and measured alike."""
+"""Code shared by all JAX peers: builds, compiles and calls a program per mode."""
 
 import dataclasses
 import functools
@@ -26,18 +26,18 @@ CPU_OPTIONS = DEFAULT | {"no YNN": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A peer's network with the data of one case, all in the peer's own layouts.
+    """A peer's network and the data of one case, in the peer's layouts.
 
     Attributes:
         apply: `(params, inputs, state, lengths) -> (outputs, final state)`.
-        params: A pytree.
-        inputs: `[T, B, D]`, or the layout that the peer is fastest with.
+        params: The parameters, a pytree.
+        inputs: `[T, B, D]`, or the layout in which the peer is fastest.
         state: The initial state.
         lengths: `[B]`, or None.
-        cotangents: Of the outputs and of the final state.
-        read_params: Parameters, or a gradient, in TensorFlow's layout.
-        read_sequences: Inputs or outputs as `[B, T, ...]`.
-        read_state: A state as a dict for each layer.
+        cotangents: The cotangents of the outputs and of the final state.
+        read_params: Converts parameters, or their gradient, to TensorFlow's layout.
+        read_sequences: Converts inputs or outputs to `[B, T, ...]`.
+        read_state: Converts a state to a list with a dict for each layer.
     """
 
     apply: Function
@@ -52,7 +52,7 @@ class Net:
 
     @functools.cached_property
     def before(self) -> Layers:
-        """The parameters as read before the first step."""
+        """The initial parameters in TensorFlow's layout."""
         return self.read_params(self.params)
 
 
@@ -67,16 +67,17 @@ def make_net(
     read_params: Callable[[PyTree], Layers] | None = None,
     time_major: bool = True,
 ) -> Net:
-    """A network whose state is a list of layers and whose sequences are padded.
+    """A network with padded sequences and a list of layer states.
 
     Args:
-        data: The case.
-        apply: As in `Net`.
-        to_params: From TensorFlow's weights to dicts, lists and tuples of arrays.
-        layer_state: Makes the state of one layer, and reads it.
-        wrap: From the result of `to_params` to the parameters of `apply`.
+        data: The data of the case.
+        apply: The same as in `Net`.
+        to_params: Converts TensorFlow's weights to dicts, lists and tuples of arrays.
+        layer_state: A function that builds the state of one layer from a dict, and its
+            inverse.
+        wrap: Converts the result of `to_params` to the parameters of `apply`.
         unwrap: The inverse of `wrap`.
-        read_params: The inverse of `to_params`; it is found if it is None.
+        read_params: The inverse of `to_params`. The default finds it by `reader`.
         time_major: Whether sequences are `[T, B, ...]`.
     """
     make_state, read_state = layer_state
@@ -100,7 +101,7 @@ def make_net(
 
 
 def by_layers(layer: Function) -> Function:
-    """Runs one layer after the other, each over the whole sequence.
+    """Run one layer after the other, each over the whole sequence.
 
     `layer` is `(number, params, inputs, state, lengths) -> (outputs, final state)`.
     """
@@ -116,7 +117,7 @@ def by_layers(layer: Function) -> Function:
 
 
 def carry(*names: str, kind: type = tuple) -> tuple[Function, Function]:
-    """Makes and reads a layer's state that is a tuple of these, or the only one."""
+    """Functions that build and read a layer's state: a tuple, or only `h`."""
     if names == ("h",) and kind is tuple:
         return lambda state: state["h"], lambda tree: {"h": tree}
     return (
@@ -130,8 +131,8 @@ def _swap(sequences: PyTree) -> np.ndarray:
 
 
 def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> Built:
-    """Each net with each choice of compiler options."""
-    jax.clear_caches()  # Traces of an earlier case would make this one cheaper.
+    """The variants: each net with each choice of compiler options."""
+    jax.clear_caches()  # Otherwise, traces of an earlier case could be reused.
     choices = CPU_OPTIONS if jax.default_backend() == "cpu" else DEFAULT
     variants = {
         ", ".join(filter(None, (name, choice))): functools.partial(
@@ -144,7 +145,7 @@ def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> B
 
 
 def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
-    """The compiled program of a case, and its facts: seconds and bytes."""
+    """The compiled program of a case, with its compile times and memory sizes."""
     _warm_up()
     function, args, carried = _program(case, net)
     args = jax.device_put(args)
@@ -158,14 +159,14 @@ def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
 
 @functools.cache
 def _warm_up() -> None:
-    """The first compilation of a process also sets up the compiler."""
+    """Compile a small program, because a process's first compilation takes longer."""
     jax.jit(lambda x: jax.lax.scan(lambda a, b: (a @ b, a), x, x[None])).lower(
         jnp.ones((2, 2), jnp.float32)
     ).compile()
 
 
 def _sizes(program: Any) -> dict[str, float]:
-    """The memory that XLA plans for a compiled program, in bytes, where it is any."""
+    """The nonzero sizes of the memory that XLA plans for a program, in bytes."""
     plan = program.memory_analysis()
     kinds = ("temp", "host_temp", "argument", "output")
     sizes = {f"{kind}_bytes": getattr(plan, f"{kind}_size_in_bytes") for kind in kinds}
@@ -173,10 +174,10 @@ def _sizes(program: Any) -> dict[str, float]:
 
 
 def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
-    """A call that waits until it is done.
+    """A function that calls the program and waits until it is done.
 
-    The first `carried` results of a call replace the first arguments of the next,
-    whose memory the program may overwrite.
+    The first `carried` results of a call become the first arguments of the next call.
+    The program may overwrite their memory.
     """
     held, args = jax.tree.map(jnp.copy, args[:carried]), args[carried:]
 
@@ -190,7 +191,7 @@ def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
 
 
 def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
-    """The function of a mode, its arguments, and how many of them it replaces."""
+    """The function of a mode, its arguments, and the number of carried arguments."""
     rest = net.inputs, net.state, net.lengths
     if case.mode == "forward":
         return net.apply, (net.params, *rest), 0

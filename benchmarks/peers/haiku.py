@@ -1,4 +1,4 @@
-"""Haiku: `hk.dynamic_unroll`, time-major. It takes no lengths."""
+"""Haiku: `hk.dynamic_unroll`, time-major. It does not support lengths."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ PyTree = Any
 
 LEFT_OUT = {
     "gru_after": "Haiku's GRU resets before the product",
-    "rnn": "Haiku's plain core is a ReLU net",
+    "rnn": "Haiku's plain core uses ReLU",
     "peephole": "Haiku has no such cell",
     "mgu": "Haiku has no such cell",
 }
 
 
 def build(case: Case, data: Data) -> Built:
-    """Layers one after the other, each unrolled over the whole sequence."""
+    """One layer after the other, each unrolled over the whole sequence."""
     if case.layer_cell in LEFT_OUT:
         raise LeftOutError(LEFT_OUT[case.layer_cell])
     if data.lengths is not None:
-        raise LeftOutError("Haiku has no lengths")
+        raise LeftOutError("Haiku does not support lengths")
     core, to_params, state = _CELLS[case.layer_cell]
     unroll = hk.without_apply_rng(
         hk.transform(lambda x, state: hk.dynamic_unroll(core(case.units), x, state))
@@ -53,7 +53,7 @@ def _lstm(gates: Gates) -> PyTree:
 
 
 def _gru(gates: Gates) -> PyTree:
-    """Haiku's update gate is one minus TensorFlow's."""
+    """Parameters of a GRU, whose update gate is one minus TensorFlow's."""
     flipped = Gates(*(g | {"u": -g["u"]} for g in (gates.x, gates.h, gates.b)))
     x, h, b = side_by_side(flipped, "urc")
     return {"gru": {"w_i": x, "w_h": h, "b": b}}

@@ -1,4 +1,4 @@
-"""jaxrnn itself: its drivers, time-major, by any of its implementations."""
+"""jaxrnn: its drivers and implementations, time-major."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ Run = Callable[..., tuple[PyTree, PyTree]]
 
 USES = ("jax", "jaxlib")
 
-# What `Case.run` may be, as arguments of `dynamic_rnn`; "raw_rnn" and "packed" besides.
+# Arguments of `dynamic_rnn` by `Case.run`, which may also be "raw_rnn" or "packed".
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "": {},
     "xla": {"implementation": "xla"},
@@ -38,7 +38,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
 }
 
-# Cells that no other peer has, and so with parameters as they draw them.
+# Cells that no other peer has. So they draw their own parameters.
 OWN = {
     "mingru": jaxrnn.MinGRUCell,
     "rglru": jaxrnn.RGLRUCell,
@@ -47,7 +47,7 @@ OWN = {
 
 
 def build(case: Case, data: Data) -> Built:
-    """A driver as a user calls it."""
+    """The case's driver, called as a user would call it."""
     if case.run == "packed":
         net = _packed(case, data)
     elif case.run == "raw_rnn":
@@ -74,7 +74,7 @@ def _dynamic(
 def _raw(
     cell: jaxrnn.RNNCell, params: PyTree, inputs: jax.Array, state: PyTree, lengths: Any
 ) -> tuple[PyTree, PyTree]:
-    """`raw_rnn` that reads its inputs from a TensorArray, as in TensorFlow's page."""
+    """`raw_rnn` with inputs from a TensorArray, as in TensorFlow's documentation."""
     time, batch, _ = inputs.shape
     ends = jnp.full(batch, time, jnp.int32) if lengths is None else lengths
     steps = jaxrnn.TensorArray(inputs.dtype, time).unstack(inputs)
@@ -88,11 +88,11 @@ def _raw(
 
 
 def _packed(case: Case, data: Data) -> _jax.Net:
-    """The same sequences, packed end to end in rows before the clock starts."""
+    """The sequences of the case, packed before timing starts."""
     if data.lengths is None:
-        raise LeftOutError("dense rows hold nothing to pack")
+        raise LeftOutError("packing needs lengths")
     if len(data.weights) > 1:
-        raise LeftOutError("written for one layer")
+        raise LeftOutError("packing is written for one layer")
     cell, lengths = _make_cell(case), data.lengths
     packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
     cotangents = padded_cotangents = data.output_cotangents
@@ -114,9 +114,9 @@ def _packed(case: Case, data: Data) -> _jax.Net:
 
 
 def _net(case: Case, data: Data, run: Run) -> _jax.Net:
-    """A network that is one cell, of one layer or two; time-major.
+    """A network with a single cell of one or two layers; time-major.
 
-    `run(params, inputs, state, lengths)` gives outputs and final state of the cell.
+    `run(params, inputs, state, lengths)` returns the cell's outputs and final state.
     """
     stacked = len(data.weights) > 1
 
@@ -161,7 +161,7 @@ def _mgu(
 
 
 def _mgu_zeros(units: int, key: jax.Array, inputs: jax.Array, dtype: Any) -> PyTree:
-    """The parameters of a module before they are replaced."""
+    """Zero parameters, which the data replace."""
     del key
     shapes = {"input": (inputs.shape[-1], 2 * units), "recurrent": (units, 2 * units)}
     shapes["bias"] = (2 * units,)
@@ -169,14 +169,14 @@ def _mgu_zeros(units: int, key: jax.Array, inputs: jax.Array, dtype: Any) -> PyT
 
 
 def _layer_state(case: Case) -> tuple[Any, Any]:
-    """How to make a layer's state, and how to read it."""
+    """Functions that build and read a layer's state."""
     if case.state_names == ("h",):
         return _jax.carry("h")
     return lambda state: jaxrnn.LSTMStateTuple(**state), lambda state: state._asdict()
 
 
 def _drawn(case: Case) -> PyTree:
-    """The parameters of a cell of `OWN`, as the cell draws them."""
+    """The random parameters of a cell in `OWN`."""
     row = jnp.zeros((case.batch, case.depth), jnp.float32)
     return _make_cell(case).init(jax.random.key(0), row)
 
@@ -187,7 +187,7 @@ def _by_path(params: PyTree) -> Layers:
 
 
 def _to_params(case: Case, layers: Layers) -> PyTree:
-    """The weights of all layers as the nested dict that the cell takes."""
+    """The weights of all layers as the nested dict that the cell expects."""
     to_layer = {"gru_after": _gru_after, "mgu": mgu_params}.get(case.cell, _nested)
     if len(layers) == 1:
         return to_layer(layers[0])
@@ -206,7 +206,7 @@ def _nested(weights: dict[str, np.ndarray]) -> PyTree:
 
 
 def _gru_after(weights: dict[str, np.ndarray]) -> PyTree:
-    """The candidate's second bias is zero, not part of the data."""
+    """The candidate has a second bias, which is zero and not in the data."""
     units = len(weights["bias"]) // 3
     depth = len(weights["kernel"]) - units
     gates, candidate = np.split(weights["kernel"], [2 * units], axis=1)

@@ -1,6 +1,6 @@
 """Keras 3 on JAX: its recurrent layers, stateless, with a mask for lengths.
 
-Batch-major, the only order that it takes. GRU with `reset_after` as the case has it.
+Arrays are batch-major, the only order that Keras supports.
 """
 
 import os
@@ -21,7 +21,7 @@ from . import _jax
 
 USES = ("keras", "jax", "jaxlib", "optax")
 
-# Classes, their arguments, and the order of their blocks.
+# The class, its arguments and the order of its gates for each cell.
 LAYERS = {
     "lstm": (keras.layers.LSTM, {}, "ifgo"),
     "gru": (keras.layers.GRU, {"reset_after": False}, "urc"),
@@ -31,7 +31,7 @@ LAYERS = {
 
 
 def build(case: Case, data: Data) -> Built:
-    """Layers one after the other, each over the whole sequence."""
+    """One layer after the other, each over the whole sequence."""
     if case.layer_cell not in LAYERS:
         raise LeftOutError("Keras has no such cell")
     layers = [_layer(case, depth) for depth in case.layer_depths]
@@ -69,7 +69,7 @@ def _layer(case: Case, depth: int) -> keras.layers.Layer:
 
 
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Any:
-    """Kernels and bias; a GRU that resets after has a second bias, zero here."""
+    """Kernels and bias. A GRU with `reset_after` has a second bias, which is zero."""
     _, _, order = LAYERS[case.layer_cell]
     x, h, b = side_by_side(to_gates(case.layer_cell, weights, 1), order)
     return [x, h, np.stack([b, np.zeros_like(b)]) if case.cell == "gru_after" else b]

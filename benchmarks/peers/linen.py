@@ -23,7 +23,7 @@ CELLS = {
     "mgu": (nn.MGUCell,),
 }
 
-# By our gates, Flax's names of the modules that have them.
+# Flax's names of the gates, by our names.
 GATES = {
     "gru": {"r": "r", "u": "z", "c": "n"},
     "gru_after": {"r": "r", "u": "z", "c": "n"},
@@ -33,7 +33,7 @@ GATES = {
 
 
 def build(case: Case, data: Data) -> Built:
-    """One net for each cell class that computes the case."""
+    """One net for each class that implements the cell."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("Flax has no such cell")
     nets = {
@@ -75,7 +75,7 @@ def _lstm(gates: Gates) -> PyTree:
 
 
 def _others(gates: Gates, names: dict[str, str]) -> PyTree:
-    """A candidate `n` has a second bias: zero here, not part of the data."""
+    """The candidate `n` has a second bias, which is zero and not in the data."""
     params = {}
     for ours, theirs in names.items():
         params[f"i{theirs}"] = _dense(gates.x[ours], gates.b[ours])

@@ -12,7 +12,7 @@ from . import _jax
 
 USES = ("flax", "jax", "jaxlib", "optax")
 
-# Classes, and the order of their blocks.
+# The classes and the order of the gates for each cell.
 CELLS = {
     "lstm": ((nnx.OptimizedLSTMCell, nnx.LSTMCell), "ifgo"),
     "gru": ((nnx.GRUCell,), "ruc"),
@@ -20,12 +20,12 @@ CELLS = {
     "rnn": ((nnx.SimpleCell,), "a"),
 }
 
-# By default the loop carries the parameters along, which was never faster.
+# Keep the parameters out of the loop's carry. Flax's default was never faster.
 BROADCAST = nnx.StateAxes({nnx.Param: None, ...: nnx.Carry})
 
 
 def build(case: Case, data: Data) -> Built:
-    """One net for each cell class that computes the case."""
+    """One net for each class that implements the cell."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("Flax nnx has no such cell")
     classes, _ = CELLS[case.layer_cell]
@@ -71,9 +71,9 @@ def _split(cell: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
 
 
 def _to_params(cell: Any, gates: Gates, order: str) -> Any:
-    """A layer's numbers in the structure of its cell: two products, or two a gate.
+    """A layer's parameters, for a cell with two products or with two per gate.
 
-    The bias belongs to the product of the inputs or of the state, whichever has one.
+    The bias goes to the product, of the inputs or of the state, that has one.
     """
     if "dense_i" in cell:
         x, h, b = side_by_side(gates, order)

@@ -1,7 +1,7 @@
-"""A plain `lax.scan` as one writes it by hand: one product a step of all gates.
+"""A handwritten `lax.scan` with one product per step for all gates.
 
-With lengths, `where` keeps the state and zeroes the outputs of rows that have ended.
-With "each step" and "segments" as `run`, `jax.checkpoint` is where a user would put it.
+With lengths, `where` keeps the state and zeroes the outputs of finished rows. If `run`
+is "each step" or "segments", `jax.checkpoint` wraps each step or each segment.
 """
 
 import math
@@ -24,9 +24,9 @@ Tree = dict[str, Any]
 
 
 def build(case: Case, data: Data) -> Built:
-    """The weights are TensorFlow's, with the forget bias folded in."""
+    """A net with TensorFlow's weights, and with 1 added to the forget bias."""
     if case.layer_cell not in _STEPS:
-        raise LeftOutError("not written by hand")
+        raise LeftOutError("no handwritten step for this cell")
     step = _STEPS[case.layer_cell]
     net = _jax.make_net(
         data,
@@ -40,7 +40,7 @@ def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
     if case.cell == "mgu":
         return mgu_params(weights)
     if case.cell == "gru_after":
-        # Split here: in the loop that would copy the kernels at each step.
+        # Split outside of the loop, to avoid a copy of the kernels at each step.
         x, h = np.split(weights["kernel"], [-case.units])
         return {"input": x, "recurrent": h, "bias": weights["bias"]}
     if "c" not in case.state_names:
@@ -57,7 +57,7 @@ def _layer(
     state: Tree,
     lengths: jax.Array | None,
 ) -> tuple[jax.Array, Tree]:
-    """Outputs `[T, B, H]` and the final state, for inputs `[T, B, D]`."""
+    """The outputs `[T, B, H]` and the final state for inputs `[T, B, D]`."""
 
     def dense(state, x):
         state = step(params, x, state)
@@ -78,13 +78,13 @@ def _layer(
 
 
 def _each_step(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
-    """Only the states are saved."""
-    # JAX's advice for the body of a scan, which does not need the barriers.
+    """A scan that saves only the states."""
+    # JAX recommends `prevent_cse=False` in a scan, which needs no barriers.
     return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), state, xs)
 
 
 def _segments(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
-    """A scan of scans, the inner ones of about √T steps."""
+    """A scan over segments, each a scan over about √T steps."""
     time = len(jax.tree.leaves(xs)[0])
     divisors = [size for size in range(1, time + 1) if time % size == 0]
     size = min(divisors, key=lambda n: abs(math.log(n / math.sqrt(time))))
@@ -139,13 +139,13 @@ def _rnn(params: Tree, x: jax.Array, state: Tree) -> Tree:
 
 
 def mgu_params(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`input` `[D, 2H]`, `recurrent` `[H, 2H]` and `bias` `[2H]`, blocks f, n."""
+    """`input` `[D, 2H]`, `recurrent` `[H, 2H]` and `bias` `[2H]` with gates f, n."""
     blocks = side_by_side(to_gates("mgu", weights, 0), "fn")
     return dict(zip(("input", "recurrent", "bias"), blocks, strict=True))
 
 
 def mgu_step(params: Tree, x: jax.Array, h: jax.Array) -> jax.Array:
-    """The minimal gated unit, as Flax has it: a cell that a user wrote."""
+    """Flax's minimal gated unit, as an example of a custom cell."""
     x_f, x_n = jnp.split(x @ params["input"] + params["bias"], 2, axis=-1)
     h_f, h_n = jnp.split(h @ params["recurrent"], 2, axis=-1)
     f = jax.nn.sigmoid(x_f + h_f)

@@ -1,8 +1,8 @@
-"""TensorFlow 1: `dynamic_rnn` in a graph that a session runs, time-major."""
+"""TensorFlow 1: `dynamic_rnn` in a graph and a session, time-major."""
 
 import os
 
-os.environ["TF_USE_LEGACY_KERAS"] = "1"  # Without it there is no `rnn_cell`.
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # `rnn_cell` exists only with it.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import functools
@@ -31,7 +31,7 @@ CELLS = {
 
 
 def build(case: Case, data: Data) -> Built:
-    """Each mode with both kinds of loop."""
+    """The variants: both kinds of TensorFlow's loop."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("TensorFlow has no such cell")
     loops = {
@@ -55,10 +55,10 @@ def _variant(case: Case, data: Data, switch: Callable[[], None]) -> Variant:
 
 
 class Net:
-    """The graph of a case and its session; sequences `[T, B, ...]`.
+    """The graph and the session of a case; sequences are `[T, B, ...]`.
 
-    The data are variables of the graph: feeds would be copied at each call, and
-    constants might be folded.
+    The data are variables of the graph, because TensorFlow would copy feeds at each
+    call and could fold constants.
     """
 
     def __init__(self, case: Case, data: Data):
@@ -94,7 +94,7 @@ class Net:
         ]
 
     def loss(self) -> tf.Tensor:
-        """The sum of outputs and state times their cotangents."""
+        """The sum of the outputs and the state, each times its cotangent."""
         data = self.data
         weights = _variable(np.swapaxes(data.output_cotangents, 0, 1))
         loss = tf.reduce_sum(self.outputs * weights)
@@ -104,9 +104,9 @@ class Net:
         return loss
 
     def program(self, computed: Any, *fetched: tf.Tensor) -> Callable[[], Any]:
-        """A call that computes all of `computed`, but copies only `fetched` to Python.
+        """A function that computes `computed`, but copies only `fetched` to Python.
 
-        The variables are initialized here.
+        This method also initializes the variables.
         """
         self.session.run(v1.global_variables_initializer())
         for layer, weights in zip(self.variables, self.data.weights, strict=True):
@@ -118,7 +118,7 @@ class Net:
         ]
         return self.session.make_callable([*operations, *fetched])
 
-    # TensorFlow's layouts, but for the order of axes.
+    # Only the order of the axes differs from the data's layouts.
     read_params = read_state = staticmethod(lambda layers: layers)
     read_sequences = staticmethod(lambda sequences: np.swapaxes(sequences, 0, 1))
 
@@ -136,7 +136,7 @@ def _as_cell_state(layer: dict[str, tf.Tensor]) -> Any:
 
 
 def _by_layers(variables: list[Any], data: Data) -> list[dict[str, Any]]:
-    """The variables by their names in `data.weights`."""
+    """The variables of each layer, by their names in `data.weights`."""
     layers: list[dict[str, Any]] = [{} for _ in data.weights]
     for variable in variables:
         path = variable.name.removesuffix(":0")
@@ -148,7 +148,7 @@ def _by_layers(variables: list[Any], data: Data) -> list[dict[str, Any]]:
 
 
 def _program(mode: str, net: Net) -> tuple[Callable[[], Any], Any]:
-    """A call in a mode, and the tensors that `results.read` takes."""
+    """A function that runs a mode, and the tensors for `results.read`."""
     if mode == "forward":
         found = net.outputs, net.final
         return net.program(found), found
@@ -163,7 +163,7 @@ def _program(mode: str, net: Net) -> tuple[Callable[[], Any], Any]:
 
 
 def _read(case: Case, data: Data, net: Net, found: Any, raw: Any) -> dict:
-    """The results, from variables where the call left them."""
+    """The results as named arrays, read in the session."""
     values = net.session.run(found)
     if case.mode == "step":
         values = raw[-1], values

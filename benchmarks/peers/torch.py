@@ -1,6 +1,6 @@
 """PyTorch on the CPU: `nn.LSTM`, `nn.GRU`, `nn.RNN`, time-major.
 
-Lengths by packed sequences: inputs and outputs are padded tensors, as in all peers.
+Lengths use packed sequences. Inputs and outputs are padded tensors, as for all peers.
 """
 
 import functools
@@ -20,7 +20,7 @@ from ..layouts import Layers, reader, side_by_side, to_gates
 
 USES = ("torch",)
 
-# Classes, and the order of their blocks.
+# The class and the order of its gates for each cell.
 LAYERS = {
     "lstm": (torch.nn.LSTM, "ifgo"),
     "gru": (torch.nn.GRU, "ruc"),
@@ -30,10 +30,10 @@ LAYERS = {
 
 
 def build(case: Case, data: Data) -> Built:
-    """Each mode with and without oneDNN."""
+    """The variants: with and without oneDNN."""
     if case.layer_cell not in LAYERS:
         raise LeftOutError("PyTorch has no such cell")
-    # All cores, and no slow denormal numbers: as in XLA and TensorFlow.
+    # As XLA and TensorFlow do, use all cores and flush denormal numbers.
     torch.set_num_threads(int(os.environ["BENCHMARK_CORES"]))
     torch.set_flush_denormal(True)
     variants = {
@@ -55,7 +55,7 @@ def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
 
 
 class Net:
-    """The module with the data of a case; sequences `[T, B, ...]`."""
+    """The module and the data of a case; sequences are `[T, B, ...]`."""
 
     def __init__(self, case: Case, data: Data):
         self.case, self.data = case, data
@@ -75,7 +75,7 @@ class Net:
         )
 
     def _to_params(self, layers: Layers) -> dict[str, np.ndarray]:
-        """The parameters by name; of the two biases the second is zero."""
+        """The parameters by name. The second of the two biases is zero."""
         params = {}
         for number, weights in enumerate(layers):
             gates = to_gates(self.case.layer_cell, weights, 1)
@@ -97,7 +97,7 @@ class Net:
         return torch.tensor(np.ascontiguousarray(np.swapaxes(sequences, 0, 1)))
 
     def __call__(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The outputs `[T, B, H]` and the parts of the state."""
+        """The outputs `[T, B, H]` and the arrays of the state."""
         inputs = self.inputs
         if self.lengths is not None:
             inputs = pack_padded_sequence(inputs, self.lengths, enforce_sorted=False)
@@ -108,7 +108,7 @@ class Net:
         return outputs, state if isinstance(state, tuple) else (state,)
 
     def loss(self) -> torch.Tensor:
-        """The sum of outputs and state times their cotangents."""
+        """The sum of the outputs and the state, each times its cotangent."""
         outputs, state = self()
         pairs = zip((outputs, *state), self.cotangents, strict=True)
         return sum((result * weight).sum() for result, weight in pairs)
@@ -118,7 +118,7 @@ class Net:
         return dict(self.module.named_parameters())
 
     def read_params(self, params: dict[str, torch.Tensor]) -> Layers:
-        """Parameters, or gradients, in TensorFlow's layout."""
+        """Parameters, or their gradients, in TensorFlow's layout."""
         return self._read({name: _array(value) for name, value in params.items()})
 
     def read_sequences(self, sequences: torch.Tensor) -> np.ndarray:
@@ -126,7 +126,7 @@ class Net:
         return np.swapaxes(_array(sequences), 0, 1)
 
     def read_state(self, state: tuple[torch.Tensor, ...]) -> Layers:
-        """The parts of a state as a dict for each layer."""
+        """A state as a list with a dict for each layer."""
         names = list(reversed(self.case.state_names))
         layers = zip(*map(_array, state), strict=True)
         return [dict(zip(names, parts, strict=True)) for parts in layers]
@@ -137,7 +137,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _make_run(net: Net, mode: str) -> Callable[[], Any]:
-    """A call in a mode, with the results that `results.read` takes."""
+    """A function that runs a mode and returns the results for `results.read`."""
     if mode == "forward":
         return torch.inference_mode()(net.__call__)
     if mode == "train":

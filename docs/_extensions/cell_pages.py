@@ -1,6 +1,7 @@
-"""What the pages of cells show besides their docstrings: an example and the guide.
+"""Adds an example and a link to the guide to the page of each cell.
 
-The other members of a cell, which drivers call, stand on the pages of abstract cells.
+A cell's page lists only the members that users call. The pages of the abstract cells
+list the members that drivers call.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ ATTENDING = "jaxrnn.GRUCell(16), attn_length=5"
 MACHINE = """
     jaxrnn.LSTMCell(32), memory_size=16, memory_vector_dim=8,
     read_head_num=1, write_head_num=1, output_dim=5"""
-# By the name of the class, or by the fields that must be given.
+# The keys are class names or tuples of the required fields.
 ARGUMENTS = {
     ("num_units",): "16",
     ("units",): "16",
@@ -33,13 +34,13 @@ ARGUMENTS = {
     "GRUBlockCellV2": "16",
     "NTMCell": MACHINE,
     "OutputProjectionWrapper": "jaxrnn.GRUCell(16), output_size=8",
-    "PhasedLSTMCell": None,  # Its inputs are pairs: the guide has an example.
+    "PhasedLSTMCell": None,  # The guide has an example, because the inputs are pairs.
     "TimeFreqLSTMCell": "16, feature_size=4, frequency_skip=4, num_windows=4",
 }
 
 
 def guide_of(module: str, cell: type) -> str:
-    """The page of the guide that a cell belongs to, by its document's name."""
+    """The document name of the guide's page about a cell."""
     if cell.__name__ == "AttentionWrapper":
         return "/guide/attention"
     if module == "jaxrnn.contrib":
@@ -50,9 +51,9 @@ def guide_of(module: str, cell: type) -> str:
 
 
 def example_of(module: str, cell: type) -> str:
-    """A program that runs a cell; the empty string where docstring or guide has one.
+    """A program that runs a cell; empty if the docstring or the guide has an example.
 
-    The inputs have as many columns as the cell has units, which all cells accept.
+    The input size equals the number of units, which all cells accept.
     """
     fields = [f for f in dataclasses.fields(cell) if f.init and not f.kw_only]
     needed = tuple(f.name for f in fields if f.default is f.default_factory)
@@ -70,7 +71,7 @@ outputs, state = jaxrnn.dynamic_rnn(
 
 
 def describe_cells() -> dict[str, dict[str, str]]:
-    """What the template `class.rst` shows of each concrete cell, by its public name."""
+    """The values for the template `class.rst`, by public name of the concrete cell."""
     cells = {}
     for name in MODULES:
         module = importlib.import_module(name)

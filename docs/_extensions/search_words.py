@@ -1,7 +1,6 @@
-"""What readers search for and the page that has it, as main entries of the index.
+"""Adds index entries for the words that readers search for.
 
-Sphinx's search ranks pages by their titles; a word that is the main entry of an index
-comes first.
+Sphinx's search ranks pages by their titles, but main entries of the index come first.
 """
 
 from docutils import nodes
@@ -16,14 +15,14 @@ WORDS = {
         "data": ["batch"],
     },
     "guide/lengths": {
-        "what-a-length-means": [
+        "sequence-lengths": [
             "sequence_length",
             "lengths",
             "mask",
             "masking",
             "variable length",
         ],
-        "padding-is-never-read": ["padding", "NaN", "NaN gradient"],
+        "padding-and-nan": ["padding", "NaN", "NaN gradient"],
         "resets": ["reset state", "resets"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
         "the-state-of-every-step": [
@@ -39,7 +38,7 @@ WORDS = {
         "all-cells": ["LSTM", "GRU", "RNN"],
         "state": ["hidden state", "initial state"],
         "initializers": ["initializer", "orthogonal"],
-        "a-cell-of-your-own-a-function": ["custom cell"],
+        "custom-cells-from-a-function": ["custom cell"],
         "noise-and-keys": ["noise"],
     },
     "guide/loops": {
@@ -58,7 +57,7 @@ WORDS = {
     "guide/recurrences": {"the-cells": ["sLSTM", "mLSTM", "xLSTM"]},
     "guide/speed": {"the-first-call": ["compile time"]},
     "guide/long_sequences": {
-        "what-takes-memory": ["memory", "swap_memory", "checkpointing"],
+        "memory-strategies": ["memory", "swap_memory", "checkpointing"],
         "windows": [
             "truncated backpropagation",
             "TBPTT",
@@ -89,7 +88,7 @@ WORDS = {
     "recipes/character_language_model": {
         "": ["language model", "text generation"],
         "model-and-loss": ["embedding", "masked loss"],
-        "new-texts": ["temperature"],
+        "generate-new-texts": ["temperature"],
     },
     "recipes/continuous_time_rnn": {
         "": ["neuroscience", "CTRNN"],
@@ -117,19 +116,19 @@ WORDS = {
 
 
 def add_words(app: object, doctree: nodes.document) -> None:
-    """Adds the entries of a page to its tree."""
+    """Add the index entries of a page to its document tree."""
     for anchor, words in WORDS.get(app.env.docname, {}).items():
         entries = [("single", word, anchor, "main", None) for word in words]
         doctree += addnodes.index(entries=entries)
 
 
 def write_again(app: object, env: object) -> set[str]:
-    """The pages to write in every build: Sphinx does not keep their entries."""
+    """The pages to rewrite in every build: Sphinx does not keep their entries."""
     return WORDS.keys() & env.found_docs
 
 
 def setup(app: object) -> dict:
-    """Connects the hooks."""
+    """Connect the hooks."""
     app.connect("doctree-read", add_words)
     app.connect("env-updated", write_again)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""The parts that a run goes through, and how the loop is run."""
+"""The parts of a run, and the ways to run the loop."""
 
 import matplotlib.pyplot as plt
 from boxes import draw_arrow, draw_box
@@ -10,7 +10,7 @@ SAVED = "what is saved for the backward pass, segment by segment"
 PARTS = (
     (0.0, 4.2, 2.0, 1.9, "inputs", "lengths\ninitial state", None),
     (2.6, 4.2, 2.2, 1.9, "driver", "dynamic_rnn,\nraw_rnn, …:\nchecks, loop", "C0"),
-    (5.4, 3.8, 5.3, 2.7, "mask", "in rows that are not alive", "C1"),
+    (5.4, 3.8, 5.3, 2.7, "mask", "at masked steps", "C1"),
     (6.95, 4.0, 2.2, 1.4, "cell", "one step of\nall rows", "C2"),
     (11.3, 4.2, 1.8, 1.9, "outputs", "final state", None),
     (0.0, 0.0, 13.1, 2.6, "memory strategy", SAVED, "C3"),
@@ -18,16 +18,16 @@ PARTS = (
     (4.55, 0.25, 4.0, 1.2, "scan", "all other cells", "C4"),
     (8.8, 0.25, 4.0, 1.2, "library", "native loops, cuDNN", "C4"),
 )
-LEVEL = 4.75  # Of the arrows.
+LEVEL = 4.75  # The y coordinate of the arrows.
 ARROWS = ((2.0, 2.6), (4.8, 5.4), (10.7, 11.3))
 BESIDE_CELL = (
-    (6.17, "stand-ins\nfor inputs"),
-    (9.93, "results\ndropped"),
+    (6.17, "dummy\ninputs"),
+    (9.93, "results\ndiscarded"),
 )
 
 
 def draw() -> Figure:
-    """The parts in a line, with arrows; beneath them the ways to run the loop."""
+    """The parts from left to right, with the ways to run the loop below them."""
     figure, axes = plt.subplots(figsize=(9, 5.3))
     for part in PARTS:
         draw_box(axes, *part)
@@ -43,7 +43,7 @@ def draw() -> Figure:
 
 
 def draw_feedback(axes: Axes) -> None:
-    """The state, which the next step reads."""
+    """The arrow of the state, from the cell back to the driver."""
     style = {"connectionstyle": "arc3,rad=0.22"}
     draw_arrow(axes, (9.6, 6.6), (3.7, 6.15), **style)
     axes.text(6.6, 7.5, "state of the next step", ha="center", va="center")

@@ -1,4 +1,4 @@
-"""One step of a cell that attends to a memory."""
+"""One step of a cell with attention to a memory."""
 
 from boxes import draw_arrow, draw_box, make_figure
 from matplotlib.figure import Figure
@@ -8,7 +8,7 @@ WEIGHTS = (0.05, 0.1, 0.45, 0.3, 0.1, 0, 0)  # The last two entries are padding.
 
 
 def draw() -> Figure:
-    """The memory above with a weight for each entry, the cell below."""
+    """The memory with a weight for each entry, above the cell."""
     figure, axes = make_figure(12.5, 6.6)
     axes.text(0, 5.95, "memory", weight="bold", va="center")
     axes.text(0, 4.2, "alignments", weight="bold", va="center")

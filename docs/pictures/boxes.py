@@ -1,4 +1,4 @@
-"""Boxes with a title and arrows between points, for the pictures beside this file."""
+"""Boxes and arrows for the pictures in this folder."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ def draw_box(
     text: str = "",
     color: str | None = None,
 ) -> None:
-    """A box with a title, centered if there is no text; without a color a thin one."""
+    """A box with a title, centered if there is no text; thin if it has no color."""
     ink = plt.rcParams["text.color"]
     box = FancyBboxPatch(
         (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.15"

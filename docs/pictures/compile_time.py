@@ -1,4 +1,4 @@
-"""The time that tracing, lowering and compiling a training step takes on two cores."""
+"""The time to trace, lower and compile a training step on two cores."""
 
 import json
 import pathlib
@@ -18,11 +18,11 @@ CASES = {
     "lstm B64 T200 D128 H256 dense": "LSTM, 256 units,\n64 rows",
 }
 PARTS = ("trace_s", "lower_s", "compile_s")
-WIDTH = 0.27  # Of a bar.
+WIDTH = 0.27  # The width of a bar.
 
 
 def draw() -> Figure:
-    """A group of bars for each case, each divided at the start of compilation."""
+    """A group of bars for each case; a bar changes color where compilation starts."""
     rows = {row["name"]: row for row in json.loads(RESULTS.read_text())["cases"]}
     figure, axes = plt.subplots(figsize=(8, 4.8))
     for y, case in enumerate(CASES):

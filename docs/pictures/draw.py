@@ -1,7 +1,7 @@
-"""Draws these pictures as SVG files next to their scripts: `draw.py [NAME ...]`.
+"""Draws pictures as SVG files next to their scripts: `draw.py [NAME ...]`.
 
 A script has a function `draw() -> matplotlib.figure.Figure`. Pages show the files, so
-that a page looks the same on the site and on the repository's web page.
+they look the same on the site and on the repository's web page.
 """
 
 import importlib
@@ -14,9 +14,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 HERE = pathlib.Path(__file__).parent
-SHARED = {"boxes", "draw"}  # They draw no picture of their own.
+SHARED = {"boxes", "draw"}  # Modules that are not pictures.
 STYLE = {
-    "svg.hashsalt": "jaxrnn",  # The same picture is the same file.
+    "svg.hashsalt": "jaxrnn",  # Make the files reproducible.
     "savefig.bbox": "tight",
     "savefig.facecolor": "white",
     "font.size": 11,
@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 
 def draw(name: str, folder: pathlib.Path = HERE) -> None:
-    """Draws one picture as `<folder>/<name>.svg`."""
+    """Draw one picture as `<folder>/<name>.svg`."""
     with plt.rc_context(STYLE):
         figure = importlib.import_module(name).draw()
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})

@@ -1,17 +1,17 @@
-"""Which part of a Flax module is Flax's and which is a cell of jaxrnn."""
+"""The parts of a Flax module that wraps a jaxrnn cell."""
 
 from boxes import draw_arrow, draw_box, make_figure
 from matplotlib.figure import Figure
 
 
 def draw() -> Figure:
-    """A module around a driver around a cell, with what goes in and out."""
+    """A module that contains a driver that contains a cell, with inputs and outputs."""
     figure, axes = make_figure(12.6, 5.0)
-    draw_box(axes, 2.3, 0, 7.6, 5.0, "RNN, a module of Flax", " ", "C0")
+    draw_box(axes, 2.3, 0, 7.6, 5.0, "RNN, a Flax module", " ", "C0")
     draw_box(axes, 5.9, 0.4, 3.6, 3.7, "driver", "dynamic_rnn", "C1")
-    draw_box(axes, 6.3, 0.7, 2.8, 2.0, "cell", "hyper-parameters:\nno arrays", "C2")
-    draw_box(axes, 2.7, 2.3, 2.4, 1.6, "params", "under the names\nof TensorFlow")
-    draw_box(axes, 2.7, 0.4, 2.4, 1.4, "key", 'the stream\n"dropout"')
+    draw_box(axes, 6.3, 0.7, 2.8, 2.0, "cell", "hyperparameters,\nno arrays", "C2")
+    draw_box(axes, 2.7, 2.3, 2.4, 1.6, "params", "with TensorFlow's\nnames")
+    draw_box(axes, 2.7, 0.4, 2.4, 1.4, "key", 'from the stream\n"dropout"')
     draw_arrow(axes, (5.1, 3.0), (6.3, 2.1))
     draw_arrow(axes, (5.1, 1.1), (6.3, 1.4))
     axes.text(5.6, 2.85, "bind", va="center", fontsize=10)

@@ -1,4 +1,4 @@
-"""Which steps run the cell, which outputs are zeros, where the final state is from."""
+"""The steps that run the cell, the zero outputs and the source of the final state."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -6,12 +6,12 @@ from matplotlib.patches import Rectangle
 
 LENGTHS = (5, 3, 2, 0)
 TIME = 5
-HALF = 0.27  # Of a box.
-STATES = (-0.95, TIME - 0.05)  # Where the initial and the final states are.
+HALF = 0.27  # Half the width of a box.
+STATES = (-0.95, TIME - 0.05)  # The x coordinates of the initial and the final states.
 
 
 def draw() -> Figure:
-    """Four rows of an unrolled loop, one below the other."""
+    """Four rows of an unrolled loop."""
     figure, axes = plt.subplots(figsize=(8.2, 5.6))
     for row, length in enumerate(LENGTHS):
         draw_row(axes, -1.5 * row, length)
@@ -25,7 +25,7 @@ def draw() -> Figure:
 
 
 def draw_row(axes: plt.Axes, y: float, length: int) -> None:
-    """One row: its states as one line, its cells, its outputs above, inputs below."""
+    """One row: a line of states, a box per cell, inputs below and outputs above."""
     ink = plt.rcParams["text.color"]
     axes.text(-2.4, y, f"length {length}", va="center")
     axes.plot(STATES, (y, y), color="C1", linewidth=2, zorder=1)

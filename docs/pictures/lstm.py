@@ -1,4 +1,4 @@
-"""One step of an LSTM: the product, the four gates, the two parts of the state."""
+"""One step of an LSTM: the product, the four gates and the state `(c, h)`."""
 
 from boxes import draw_arrow, draw_box, make_figure
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ GATES = (
 
 
 def draw() -> Figure:
-    """From left to right: inputs and state, product, gates, new state."""
+    """Inputs and state, product, gates and new state, from left to right."""
     figure, axes = make_figure(13, 6.4)
     draw_box(axes, 0, 4.2, 1.6, 1.1, "x", "inputs")
     draw_box(axes, 0, 1.6, 1.6, 1.1, "h", "state")

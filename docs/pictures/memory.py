@@ -1,4 +1,4 @@
-"""What each memory strategy saves of 16 steps, and what it recomputes."""
+"""The values that each memory strategy saves and recomputes over 16 steps."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def draw() -> Figure:
 
 
 def draw_strategy(axes: Axes, y: float, strategy: Strategy) -> None:
-    """The states as circles before their steps, the residuals as squares."""
+    """Circles for the states before the steps, and squares for the residuals."""
     plan = strategy.plan(TIME)
     color = HOST if plan.on_host else DEVICE
     saves_all = plan.save_residuals or not plan.segments
@@ -61,17 +61,17 @@ def draw_strategy(axes: Axes, y: float, strategy: Strategy) -> None:
 
 
 def dot(color: str) -> dict:
-    """A saved state."""
+    """The style of a state."""
     return {"color": color, "markersize": 6.5, "markeredgewidth": 1.5}
 
 
 def outlined() -> dict:
-    """Residuals that are recomputed."""
+    """The style of residuals that are recomputed."""
     return {"facecolor": "none", "edgecolor": DEVICE, "linewidth": 1.5}
 
 
 def legend() -> list[Line2D]:
-    """What the marks mean."""
+    """The legend's entries."""
     marks = {
         "state, saved": ("o", DEVICE, True),
         "residuals of a step, saved": ("s", DEVICE, True),
@@ -85,5 +85,5 @@ def legend() -> list[Line2D]:
     ]
     for line, (_, _, filled) in zip(lines, marks.values(), strict=True):
         line.set_markerfacecolor(line.get_color() if filled else "none")
-    frame = {"color": "C2", "linewidth": 2, "label": "the backward pass is here"}
+    frame = {"color": "C2", "linewidth": 2, "label": "current segment in backward pass"}
     return [*lines, Line2D([], [], **frame)]

@@ -12,7 +12,7 @@ TIME = 30
 
 
 def draw() -> Figure:
-    """The batch above, its packing below; a color for each sequence."""
+    """The padded batch above the packed one, with a color for each sequence."""
     padded = np.zeros((len(LENGTHS), TIME, 1), np.float32)
     packed = jaxrnn.pack_sequences(padded, LENGTHS)
     rows = packed.lengths.shape[0]
@@ -22,14 +22,14 @@ def draw() -> Figure:
     draw_rows(above, numbers, [0] * len(LENGTHS), len(LENGTHS))
     draw_rows(below, packed.row, packed.offset, rows)
     runs, data = len(LENGTHS) * TIME, LENGTHS.sum()
-    above.set_title(f"padded: {runs} runs of the cell, {data} of them on data")
-    below.set_title(f"packed: {rows * TIME} runs of the cell")
+    above.set_title(f"padded: {runs} cell steps, {data} of them on data")
+    below.set_title(f"packed: {rows * TIME} cell steps")
     below.set_xlabel("step")
     return figure
 
 
 def draw_rows(axes: Axes, row: np.ndarray, offset: np.ndarray, rows: int) -> None:
-    """Sequence i as a bar of its length in `row[i]`, from step `offset[i]`."""
+    """A bar for each sequence `i` in `row[i]`, from step `offset[i]`."""
     ink, paper = plt.rcParams["text.color"], plt.rcParams["figure.facecolor"]
     empty = {"facecolor": "none", "edgecolor": ink, "alpha": 0.5, "hatch": "////"}
     axes.barh(range(rows), TIME, height=0.8, linewidth=0, **empty)

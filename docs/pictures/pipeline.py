@@ -1,4 +1,4 @@
-"""Which chunk each stage of a pipeline runs at each tick, and where it is idle."""
+"""The schedule of a pipeline: the chunk of each stage at each tick, and idle ticks."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -7,11 +7,11 @@ from matplotlib.patches import Rectangle
 
 STAGES, CHUNKS = 4, 8
 TICKS = CHUNKS + STAGES - 1
-HALF = 0.36  # Of a box.
+HALF = 0.36  # Half the width of a box.
 
 
 def draw() -> Figure:
-    """A row for each stage, a column for each tick; chunks go down and to the right."""
+    """A row for each stage and a column for each tick."""
     figure, axes = plt.subplots(figsize=(8.4, 3.6))
     for stage in range(STAGES):
         text = f"stage {stage}"
@@ -27,7 +27,7 @@ def draw() -> Figure:
 
 
 def draw_tick(axes: Axes, stage: int, tick: int) -> None:
-    """A box, with the number of its chunk if there is one, and what it sends."""
+    """A box with the number of its chunk, or an empty one, and an arrow if it sends."""
     chunk = tick - stage
     is_active = 0 <= chunk < CHUNKS
     ink, paper = plt.rcParams["text.color"], plt.rcParams["figure.facecolor"]

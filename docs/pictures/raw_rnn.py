@@ -1,4 +1,4 @@
-"""What a `loop_fn` of `raw_rnn` gets after a step, and what it decides."""
+"""The arguments and results of a `loop_fn` of `raw_rnn`."""
 
 from boxes import draw_arrow, draw_box, make_figure
 from matplotlib.figure import Figure
@@ -7,7 +7,7 @@ RETURNED = "finished, next_input,\nnext_cell_state,\nemit_output,\nnext_loop_sta
 
 
 def draw() -> Figure:
-    """The cell and the function, with arrows there and back."""
+    """The cell and the function, with arrows in both directions."""
     figure, axes = make_figure(12.5, 5.2)
     draw_box(axes, 0, 1.7, 2.4, 1.8, "cell", "one step of\nall rows", "C2")
     draw_box(axes, 5.8, 1.2, 3.2, 2.9, "loop_fn", RETURNED, "C0")

@@ -1,23 +1,23 @@
-"""An encoder, and what a decoder reads in training and in inference."""
+"""An encoder and a decoder, and the decoder's inputs in training and inference."""
 
 from boxes import draw_arrow, draw_box, make_figure
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SOURCE, TARGET = ("a", "b", "c", "end"), ("c", "b", "a", "end")
-STEP = 1.25  # The distance of two cells.
+STEP = 1.25  # The distance between two cells.
 
 
 def draw() -> Figure:
-    """Two networks, one below the other: they differ in the decoder's inputs."""
+    """Two networks, which differ in the decoder's inputs."""
     figure, axes = make_figure(12.3, 7.6)
-    draw_network(axes, 4.4, "training: the targets are read", fed=True)
-    draw_network(axes, 0.3, "inference: its own outputs are read", fed=False)
+    draw_network(axes, 4.4, "training: the decoder reads the targets", fed=True)
+    draw_network(axes, 0.3, "inference: the decoder reads its own outputs", fed=False)
     return figure
 
 
 def draw_network(axes: Axes, y: float, text: str, fed: bool) -> None:
-    """A row of cells; the decoder's inputs are from the targets or from the outputs."""
+    """A row of cells; the decoder reads the targets if `fed`, otherwise its outputs."""
     axes.text(6.4, y + 2.75, text, weight="bold")
     axes.text(0, y + 2.75, "encoder", weight="bold")
     for t, symbol in enumerate((*SOURCE, "start", *TARGET[:-1])):

@@ -1,4 +1,4 @@
-"""The training time of each library divided by jaxrnn's, for LSTMs on two cores."""
+"""LSTM training times of other libraries, relative to jaxrnn's, on two cores."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parents[2] / "benchmarks/results/race_page.json"
-PEERS = {  # The columns of a library; the faster one is drawn.
+PEERS = {  # The columns of each library; the picture shows the faster one.
     "Flax": ["linen", "nnx"],
     "Haiku": ["haiku"],
     "Keras (JAX)": ["keras"],
@@ -24,11 +24,11 @@ CASES = {
     "lstm B50 T120 D100 H200 uniform": "50 rows of 1 to 120\nsteps, 200 units",
 }
 TICKS = (0.8, 1, 1.5, 2, 3, 5)
-WIDTH = 0.16  # Of a bar.
+WIDTH = 0.16  # The width of a bar.
 
 
 def draw() -> Figure:
-    """A group of bars for each case, from 1 to the ratio."""
+    """A group of bars for each case; a bar extends from 1 to the ratio."""
     rows = {row["name"]: row for row in json.loads(RESULTS.read_text())["cases"]}
     figure, axes = plt.subplots(figsize=(8, 4.6))
     for y, case in enumerate(CASES):
@@ -53,7 +53,7 @@ def draw_case(axes: Axes, y: int, row: dict) -> None:
     """A bar for each library, with the quartiles of the rounds."""
     for i, (label, names) in enumerate(PEERS.items()):
         if "ms" not in row["peers"][names[0]]:
-            continue  # It has no lengths.
+            continue  # The library does not support lengths.
         low, ratio, high = min(
             (spread(row, name) for name in names), key=lambda q: q[1]
         )
@@ -71,6 +71,6 @@ def draw_case(axes: Axes, y: int, row: dict) -> None:
 
 
 def spread(row: dict, name: str) -> np.ndarray:
-    """Quartiles and median, in order, of the peer's time divided by jaxrnn's."""
+    """Lower quartile, median and upper quartile of the time relative to jaxrnn's."""
     theirs, ours = (np.array(row["peers"][peer]["ms"]) for peer in (name, "jaxrnn"))
     return np.percentile(theirs / ours, (25, 50, 75))

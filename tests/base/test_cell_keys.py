@@ -1,4 +1,4 @@
-"""Random keys: which are taken, and which refused."""
+"""Random keys: the accepted kinds and the rejected ones."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Sequence lengths: every kind of integers is taken, and clamped."""
+"""Sequence lengths: every integer type is accepted, and values are clamped."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""The arithmetic that cells share, where libraries differ."""
+"""Arithmetic shared by cells, where libraries differ."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""One program on CPUs, another elsewhere, and what that takes of JAX."""
+"""The operation with one program on CPUs and another on other platforms."""
 
 import importlib
 
@@ -12,9 +12,9 @@ from jaxrnn._base.operation import run_beside_xla
 
 X = jnp.arange(3.0)
 
-# All that the operation uses beyond JAX's documented API, but for the attributes
+# Everything that the operation uses outside of JAX's documented API, except for
 # `ctx.platforms`, `ctx.module_context.platforms` and
-# `ctx.module_context.lowering_parameters.for_export` of what a lowering rule is given.
+# `ctx.module_context.lowering_parameters.for_export`, which a lowering rule reads.
 USED = {
     "Primitive": "jax.extend.core",
     "lower_fun": "jax.interpreters.mlir",
@@ -23,7 +23,7 @@ USED = {
     "primitive_transposes": "jax.interpreters.ad",
     "register_lowering": "jax.interpreters.mlir",
 }
-# What else the package uses.
+# Other undocumented names that the package uses.
 BESIDE = {"define_prng_impl", "eval_jaxpr", "serialize_portable_artifact_str"}
 
 
@@ -37,7 +37,7 @@ def test_what_is_used_of_jax():
 
 @pytest.mark.parametrize("name", USED)
 def test_a_later_jax_may_lack(name, monkeypatch):
-    """`import jaxrnn` works there; tests/native/ tests that XLA's loop runs."""
+    """`import jaxrnn` works; tests/native/ tests that XLA's loop runs."""
     assert jax_internals.MISSING is None
     monkeypatch.delattr(importlib.import_module(USED[name]), name)
     try:
@@ -58,7 +58,7 @@ def doubled(pair, y):
 
 
 def run(x):
-    """Tells where it runs: the results of its programs differ on purpose."""
+    """Reveal where it runs: its programs deliberately have different results."""
     return run_beside_xla(tenfold, doubled, (x, x), jnp.float64(1.0))["z"]
 
 
@@ -109,9 +109,9 @@ def test_what_runs_elsewhere_is_traced_on_lowering_for_it(where):
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_what_does_not_run_elsewhere_says_so(where):
-    step = lambda x: run_beside_xla(jnp.sin, jnp.sin, x, refusal="on CPUs alone")
+    step = lambda x: run_beside_xla(jnp.sin, jnp.sin, x, refusal="only on CPUs")
     np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
-    with pytest.raises(ValueError, match="on CPUs alone"):
+    with pytest.raises(ValueError, match="only on CPUs"):
         ELSEWHERE[where](step)
 
 
@@ -141,7 +141,7 @@ def test_the_precision_of_products_is_that_of_the_call():
 
 
 def test_an_export_of_documented_jax_would_have_the_native_call():
-    """If this fails, `lax.platform_dependent` may serve in place of the operation."""
+    """If this fails, `lax.platform_dependent` may replace the operation."""
     call = jax.ffi.ffi_call("jaxrnn_native", jax.ShapeDtypeStruct(X.shape, X.dtype))
     step = lambda x: jax.lax.platform_dependent(x, cpu=call, default=jnp.sin)
     with pytest.raises(ValueError, match="no compatibility guarantees"):
@@ -152,7 +152,7 @@ def test_an_export_of_documented_jax_would_have_the_native_call():
 
 
 def test_derivatives_are_those_of_xlas_program():
-    """Of the arrays that are perturbed; integers never are."""
+    """Test the tangents of perturbed arrays; integers are never perturbed."""
 
     def step(x, n, y):
         native = lambda x, n, y: x * n + y
@@ -169,7 +169,7 @@ def test_derivatives_are_those_of_xlas_program():
 
 @jax.custom_jvp
 def total(scale, x):
-    """Its tangent has a transpose that is wrong on purpose, to see that it is used."""
+    """The tangent's transpose is deliberately wrong, to show that it is used."""
     return jnp.sum(scale * x["a"]) + jnp.sum(x["b"])
 
 
@@ -188,7 +188,7 @@ def test_the_transpose():
         jax.tree.map(np.testing.assert_array_equal, make(x), want)
     one = jax.grad(lambda a: of({"a": a, "b": X}))(X)
     np.testing.assert_array_equal(one, want["a"])
-    # Derivatives of the tangent are computed by XLA's program.
+    # XLA's program computes derivatives of the tangent.
     d_scale = jax.grad(lambda scale: jax.jvp(lambda x: total(scale, x), (x,), (x,))[1])
     np.testing.assert_array_equal(d_scale(2.0), jnp.sum(X))
 

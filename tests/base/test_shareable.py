@@ -1,4 +1,4 @@
-"""What changes while it is equal to itself is never compiled once for all calls."""
+"""Mutable objects that stay equal must not share one compilation across calls."""
 
 import functools
 
@@ -20,7 +20,7 @@ def run(cell, params=None):
 
 
 class Scaled:
-    """A callable object, and one with a method, whose attribute changes."""
+    """A mutable callable object, and a mutable object with a method."""
 
     def __init__(self):
         self.scale = 2.0
@@ -97,7 +97,7 @@ def test_sizes_may_be_dicts_and_lists():
     """A second call with an equal cell compiles nothing."""
     size = {"a": [3]}
     cell, same = (FunctionCell(nested, size, 3) for _ in range(2))
-    size["a"][0] = 4  # A cell keeps the sizes that it was given.
+    size["a"][0] = 4  # The cell keeps the original sizes.
     assert cell == same
     assert cell.state_size == {"a": [3]}
     run(cell)

@@ -1,4 +1,4 @@
-"""What functions say about the names of arguments in other libraries."""
+"""Error messages for argument names of other libraries."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +68,7 @@ def test_hint(name, argument):
 
 
 def test_the_hint_of_raw_rnn_resets_rows():
-    """It gives the outputs of `dynamic_rnn` with the same resets."""
+    """It has the same outputs as `dynamic_rnn` with the same resets."""
     resets = np.random.default_rng(0).random((4, 5)) < 0.4
     x = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
 

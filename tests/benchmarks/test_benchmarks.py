@@ -147,10 +147,10 @@ def test_as_a_user_starts_it_and_goes_on(tmp_path, users_flags):
         (["race", "--peers", "jaxrnn,caffe"], "unknown peer 'caffe'; known: jaxrnn"),
         (["race", "--only", "^mamba"], "no case matches '^mamba'; the cases:"),
         (["race", "--only", "("], "--only '(': "),
-        (["race", "--python", "torch=nowhere"], "there is no such interpreter"),
+        (["race", "--python", "torch=nowhere"], "torch=nowhere: no such file"),
         (["race", "--rounds", "0"], "must be at least 1, got 0"),
         (["versions"], "the following arguments are required: --old"),
-        (["versions", "--old", "tests"], "there is no folder jaxrnn in it"),
+        (["versions", "--old", "tests"], "--old tests: no folder jaxrnn in it"),
     ],
 )
 def test_wrong_arguments_name_what_there_is(arguments, message, capsys):
@@ -200,7 +200,7 @@ def test_saved_cases_of_another_commit_are_not_kept(tmp_path):
     saved = {**same, "commits": {"jaxrnn": "abc"}, "cases": [{"name": "a"}]}
     (file := tmp_path / "a.json").write_text(json.dumps(saved))
     assert command._saved_cases(file, saved) == [{"name": "a"}]
-    with pytest.raises(SystemExit, match="the saved result has other commits"):
+    with pytest.raises(SystemExit, match="the saved result has different commits"):
         command._saved_cases(file, saved | {"commits": {"jaxrnn": "def"}})
 
 
@@ -265,7 +265,7 @@ def test_ratios_of_made_up_times():
     contestants = {
         "jaxrnn": ran(20.0, 40.0, 20.0),
         "scan": {"failed": "RESOURCE_EXHAUSTED: of 99 bytes\nand more"},
-        "haiku": {"left_out": "Haiku has no lengths"},
+        "haiku": {"left_out": "Haiku does not support lengths"},
         "linen": ran(30.0, 60.0, 30.0, equation="another", size=2**19),
         "torch": ran(5.0, 40.0, 10.0, same=False),
     }
@@ -286,10 +286,10 @@ def test_ratios_of_made_up_times():
         "| case | jaxrnn, ms | scan | linen | torch |",
         f"| {case.label} | 20 | failed | 1.50* | 0.50 (0.38-0.75)† |",
         f"| {case.name} | 1 | failed | 0.50 | 1.00 |",
-        "busy in 1 of the 2 rounds",
+        "busy in 1 of 2 rounds",
         "- keras: No module named 'keras'",
         "- scan: out of memory",
-        "- haiku: Haiku has no lengths",
+        "- haiku: Haiku does not support lengths",
     ):
         assert line in text
 

@@ -1,4 +1,4 @@
-"""Activations by name, against their definitions."""
+"""Activations, selected by name, match their definitions."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ import jaxrnn
 @pytest.mark.parametrize(
     ("name", "want"),
     [
-        # Keras's own definitions, at -1 and 2.
+        # Keras's definitions at -1 and 2.
         ("elu", [np.exp(-1) - 1, 2]),
         ("exponential", [np.exp(-1), np.exp(2)]),
         ("gelu", [-0.15865525393145707, 1.9544997361036416]),

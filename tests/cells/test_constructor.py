@@ -1,4 +1,4 @@
-"""Cells that are made in the ways of other libraries."""
+"""Cells constructed with the conventions of other libraries."""
 
 import dataclasses
 import inspect
@@ -87,18 +87,18 @@ def test_bind_needs_parameters():
 
 
 class Plain(jaxrnn.LSTMCell):
-    """A subclass that is no dataclass itself."""
+    """A subclass that is not a dataclass."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaled(jaxrnn.GRUCell):
-    """One more field."""
+    """A subclass with one more field."""
 
     scale: float = 1.0
 
 
 class Loose(jaxrnn.LSTMCell):
-    """A constructor of its own, which takes any name."""
+    """A custom constructor that accepts any name."""
 
     def __init__(self, **sizes):
         super().__init__(sizes["hidden_size"])
@@ -113,6 +113,6 @@ def test_cells_of_ones_own():
     assert Loose(hidden_size=3).num_units == 3
     with pytest.raises(TypeError, match="Scaled: `scales` is no argument"):
         Scaled(4, scales=2.0)
-    # For an object that is not a class, the signature of its call counts.
+    # For an object that is not a class, the signature of `__call__` counts.
     with pytest.raises(AttributeError):
         _ = jaxrnn.GRUCell(2).__signature__

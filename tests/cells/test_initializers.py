@@ -1,4 +1,4 @@
-"""Initializers by part: each block of a kernel is drawn as its definition says."""
+"""Initializers by part: each block of a kernel follows its definition."""
 
 import pickle
 
@@ -59,7 +59,7 @@ def test_every_gate_of_the_state_is_orthogonal():
         for block in gates(params[name]["kernel"][DEPTH:], count):
             assert_orthogonal(block)
         np.testing.assert_array_equal(params[name]["kernel"][:DEPTH], 2)
-    np.testing.assert_array_equal(params["gates"]["bias"], 1)  # TensorFlow's.
+    np.testing.assert_array_equal(params["gates"]["bias"], 1)  # TensorFlow's default.
 
 
 def test_products_of_the_inputs_or_of_the_state_alone():
@@ -99,7 +99,7 @@ def test_unit_forget_bias():
     np.testing.assert_array_equal(bias, np.repeat([0, 0, 1, 0], UNITS))
     params = params_of(GRUCell(UNITS, bias_initializer=unit))
     assert not params["gates"]["bias"].any()
-    # As `forget_bias=1`, step for step.
+    # The run must equal one with `forget_bias=1`.
     stored = LSTMCell(UNITS, forget_bias=0)
     kernel = glorot_uniform(jax.random.key(0), (DEPTH + UNITS, 4 * UNITS), jnp.float32)
     x = jax.random.normal(jax.random.key(1), (2, 4, DEPTH), jnp.float32)
@@ -134,7 +134,7 @@ def test_chrono_is_in_its_range_and_uniform_in_time():
 
 @pytest.mark.slow
 def test_draws_of_flax():
-    """The variances of Flax's own parameters; orthogonal blocks; biases of 0."""
+    """The parameters have Flax's variances, orthogonal blocks and zero biases."""
     cell = LSTMCell(256, forget_bias=0, initializer=initializers.lecun_orthogonal())
     params = params_of(cell, depth=64)
     zero = lambda size: jnp.zeros((1, size), jnp.float32)
@@ -146,7 +146,7 @@ def test_draws_of_flax():
         want = np.asarray(flax[f"i{name}"]["kernel"])
         assert abs(inputs.var() / want.var() - 1) < 0.05
         assert abs(inputs.var() * 64 - 1) < 0.05
-        assert np.abs(inputs).max() < 2.3 / np.sqrt(64)  # Truncated at 2 deviations.
+        assert np.abs(inputs).max() < 2.3 / np.sqrt(64)  # Truncated normal.
         assert_orthogonal(state)
         assert_orthogonal(flax[f"h{name}"]["kernel"])
     assert not params["bias"].any()
@@ -249,7 +249,7 @@ REFUSALS = {
         lambda: params_of(LSTMCell(UNITS, initializer=initializers.chrono(5))),
     ),
     "forget_bias_of_a_kernel": (
-        ValueError,  # Of 4 + 8 rows, which divide into four.
+        ValueError,  # The kernel has 4 + 8 rows, which divide into four.
         r"unit_forget_bias: a bias must be a vector, .* \(12, 32\).*by_part",
         lambda: params_of(
             LSTMCell(UNITS, initializer=initializers.unit_forget_bias()), depth=4

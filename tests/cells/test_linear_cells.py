@@ -1,4 +1,4 @@
-"""Cells that are linear recurrences, against loops and the papers' other forms."""
+"""Linear recurrence cells, against loops and the papers' parallel forms."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def positive(x):
 
 
 def data(cell, depth=DEPTH, seed=0):
-    """`(params, xs, state)`, normal numbers in float64."""
+    """`(params, xs, state)`, normally distributed, in float64."""
     rng = np.random.default_rng(seed)
     normal = lambda x: rng.normal(size=x.shape)
     shapes = drawn(cell, jnp.ones((BATCH, depth)))
@@ -47,7 +47,7 @@ def blocks(params, xs, count):
 
 
 def in_log_space(log_a, log_b, h):
-    """The papers' parallel form: all in logarithms, of positive numbers only."""
+    """The papers' parallel form in log space, for positive numbers."""
     start = np.zeros_like(log_a[:, :1])
     total = np.cumsum(np.concatenate([start, log_a], 1), axis=1)
     terms = np.concatenate([np.log(h)[:, None], log_b], 1) - total
@@ -76,7 +76,7 @@ def test_min_lstm_is_the_papers_parallel_form():
 
 
 def test_min_lstm_with_both_gates_closed():
-    """f / (f + i) of gates that underflow: their ratio counts."""
+    """f / (f + i) stays exact if both gates underflow."""
     cell = jaxrnn.MinLSTMCell(1, activation="linear")
     bias = jnp.asarray([-900.0, -901.0, 0.0], jnp.float32)
     params = {"kernel": jnp.zeros((1, 3), jnp.float32), "bias": bias}
@@ -87,7 +87,7 @@ def test_min_lstm_with_both_gates_closed():
 
 @pytest.mark.parametrize("pooling", ["f", "fo", "ifo"])
 def test_qrnn_is_a_convolution_and_a_pooling(pooling):
-    """Section 2 of the paper, the convolution by a wrapper of width 3."""
+    """Section 2 of the paper, with a convolution wrapper of width 3."""
     width = 3
     cell = jaxrnn.QRNNCell(UNITS, pooling)
     wrapped = jaxrnn.PastInputsWrapper(cell, DEPTH, width)
@@ -108,7 +108,7 @@ def test_qrnn_is_a_convolution_and_a_pooling(pooling):
 @pytest.mark.fast("tree")
 @pytest.mark.parametrize("form", [by_loop, by_tree], ids=["loop", "tree"])
 def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
-    """Blocks of 8 of 21 steps, with lengths, padding of NaN, and packed rows."""
+    """21 steps in blocks of 8, with lengths, NaN padding and packed rows."""
     monkeypatch.setattr(recurrence, "run_steps", form)
     monkeypatch.setattr(sequence, "steps_in_block", lambda *_: 8)
     cell = jaxrnn.QRNNCell(UNITS)
@@ -137,7 +137,7 @@ def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
 
 @pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(4), jaxrnn.RGLRUCell(4, 2)])
 def test_no_rows(cell):
-    """64 steps, so that the tree is traced too."""
+    """Run 64 steps, so that the tree is traced too."""
     xs = jnp.ones((0, 64, 4))
     params = drawn(cell, xs[:, 0])
     outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)
@@ -148,9 +148,9 @@ def test_no_rows(cell):
     ("dtype", "tolerance"), [("float32", 3e-5), ("bfloat16", 0.03)]
 )
 def test_long_sequences_in_low_precision(dtype, tolerance):
-    """Gates are rounded, sums over time are not: errors do not grow with time.
+    """Gates are rounded but sums over time are not, so errors do not grow with time.
 
-    Weights of a tenth, so that a state remembers hundreds of steps.
+    The weights are scaled by 0.1, so that a state remembers hundreds of steps.
     """
     cell, rng = jaxrnn.MinGRUCell(8), np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(8, 16)) * 0.1, "bias": np.full(16, -5.0)}
@@ -166,7 +166,7 @@ def test_long_sequences_in_low_precision(dtype, tolerance):
 
 
 def test_a_wide_state_of_narrow_inputs():
-    """A float32 state beside bfloat16 stays float32; the outputs are bfloat16."""
+    """A float32 state stays float32 with bfloat16 inputs; outputs are bfloat16."""
     cell = jaxrnn.MinGRUCell(UNITS)
     params, xs, state = data(cell)
     low = lambda x: jnp.asarray(x, jnp.bfloat16)
@@ -184,7 +184,7 @@ def test_a_wide_state_of_narrow_inputs():
 @pytest.mark.fast("cell0")
 @pytest.mark.parametrize("cell", [jaxrnn.LRUCell(DEPTH), jaxrnn.MLSTMCell(4)])
 def test_a_plain_tuple_passes_for_a_state(cell):
-    """As for an LSTM: whole sequences return it, one step the named tuple."""
+    """As for an LSTM, whole sequences return it, but one step returns a named tuple."""
     params, xs, state = jax.tree.map(jnp.asarray, data(cell))
     bound, plain = cell.bind(params), tuple(state)
     assert isinstance(bound(xs[:, 0], plain)[1], type(state))
@@ -194,7 +194,7 @@ def test_a_plain_tuple_passes_for_a_state(cell):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Custom(jaxrnn.LinearRecurrenceCell):
-    """A recurrence whose coefficients are given."""
+    """A recurrence with given coefficients."""
 
     result: tuple
     state_size = output_size = 2
@@ -208,7 +208,7 @@ class Custom(jaxrnn.LinearRecurrenceCell):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Turning(jaxrnn.LinearRecurrenceCell):
-    """A complex state that is the output, of inputs as directions."""
+    """A recurrence with a complex state, which is the output; inputs are directions."""
 
     state_size = output_size = jaxrnn.ComplexState(2, 2)
 
@@ -217,13 +217,13 @@ class Turning(jaxrnn.LinearRecurrenceCell):
 
     def coefficients(self, params, inputs):
         u = inputs + params["w"][None, :]
-        u = u / jnp.linalg.norm(u, axis=-1, keepdims=True)  # No derivative at 0.
+        u = u / jnp.linalg.norm(u, axis=-1, keepdims=True)  # It has no derivative at 0.
         half = jnp.full((1, 2), 0.5, u.dtype)
         return jaxrnn.ComplexState(half, half), jaxrnn.ComplexState(u, -u), None
 
 
 def test_a_complex_output_and_a_step_without_derivative_at_zero():
-    """Padding is replaced by the row's first step, as in a scan: not by zeros."""
+    """Padding is replaced by the row's first step, not by zeros, as in a scan."""
     cell, xs = Turning(), data(jaxrnn.MinGRUCell(2), 2)[1]
     want = np.zeros((BATCH, 2), complex)
     for t in range(TIME - 2):

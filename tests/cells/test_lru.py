@@ -1,4 +1,4 @@
-"""The linear recurrent unit against a loop of complex numbers in NumPy."""
+"""The linear recurrent unit against a NumPy loop with complex numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ LENGTHS = [7, 0, 3]
 
 
 def lru(params, us, lengths, states):
-    """Outputs and final states by the paper's equations, one row after another."""
+    """Outputs and final states from the paper's equations, row by row."""
     p = {name: np.asarray(leaf) for name, leaf in params.items()}
     factor = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
     b = (p["B_re"] + 1j * p["B_im"]) * np.exp(p["gamma_log"])[:, None]
@@ -48,7 +48,7 @@ def test_same_as_the_papers_equations(form, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_initial_values(dtype):
-    """On the ring, up to the rounding of parameters; gamma makes the variance 1."""
+    """The eigenvalues are on the ring up to rounding; gamma sets the variance to 1."""
     cell = LRUCell(8, 2000, min_radius=0.8, max_radius=0.95, max_phase=1.0)
     params = cell.init(jax.random.key(0), jnp.ones((1, 8), dtype))
     assert {str(leaf.dtype) for leaf in params.values()} == {dtype}
@@ -57,7 +57,7 @@ def test_initial_values(dtype):
     rounding = 8 * float(jnp.finfo(dtype).eps)
     assert np.all((radius > 0.8 - rounding) & (radius < 0.95 + rounding))
     assert np.all((phase >= 0) & (phase < 1 + rounding))
-    # A quarter of the ring's area, and of its phases, is where it should be.
+    # A quarter of the ring's area, or of the phases, has a quarter of the values.
     quarter = np.sqrt(0.8**2 + (0.95**2 - 0.8**2) / 4)
     assert abs(np.mean(radius < quarter) - 0.25) < 0.04
     assert abs(np.mean(phase < 0.25) - 0.25) < 0.04
@@ -105,7 +105,7 @@ def test_inputs_must_have_the_size_of_outputs():
 
 
 def test_a_state_in_float32_under_bfloat16():
-    """Outputs have the dtype of inputs, the state keeps its own."""
+    """Outputs have the dtype of the inputs, and the state keeps its dtype."""
     half = jnp.bfloat16
     cell, x = bound(CELL, dtype=half), jnp.ones((2, 5, 3), half)
     state = CELL.zero_state(2, jnp.float32)

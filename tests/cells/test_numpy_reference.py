@@ -1,4 +1,4 @@
-"""The core cells against a NumPy loop that knows nothing of JAX."""
+"""The core cells against a NumPy loop that does not use JAX."""
 
 import jax
 import jax.numpy as jnp

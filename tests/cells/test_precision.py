@@ -1,4 +1,4 @@
-"""Dtypes: what goes in comes out, and c may be wider than h."""
+"""Dtypes: cells keep the input dtypes, and c may be wider than h."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ MIXED = {
 
 
 def half_run(cell, c_dtype, x=X):
-    """Parameters, inputs and h in bfloat16, c in the given dtype."""
+    """Parameters, inputs and h in bfloat16, and c in the given dtype."""
     params = cell.init(jax.random.key(0), x[:, 0].astype(jnp.bfloat16))
     zeros = cell.zero_state(4, jnp.bfloat16)
     state = LSTMStateTuple(zeros.c.astype(c_dtype), zeros.h)
@@ -139,7 +139,7 @@ LINEAR = {
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("cell", LINEAR.values(), ids=LINEAR)
 def test_long_linear_recurrences(cell, dtype, limit):
-    """Forward and backward, with factors near 1 and the state in float32."""
+    """Both passes are accurate with factors near 1 and a float32 state."""
     x = np.random.default_rng(0).normal(size=(1, 500, 8)).astype(jnp.dtype(dtype))
     params = cell.init(jax.random.key(0), x[:, 0])
 

@@ -1,4 +1,4 @@
-"""The real-gated linear recurrent unit against the numbers of recurrentgemma."""
+"""The real-gated linear recurrent unit against results of recurrentgemma."""
 
 import functools
 import pathlib
@@ -18,7 +18,7 @@ HEADS = {"one_head": 1, "two_heads": 2, "reset": 2}
 
 
 def nested(arrays):
-    """A state dict as parameters: by its names."""
+    """The parameters from a state dict with recurrentgemma's names."""
     params = {}
     for name, leaf in arrays.items():
         *path, last = name.split(".")
@@ -56,7 +56,7 @@ def test_numbers_and_gradients_of_recurrentgemma(case):
 
 
 def test_only_the_first_step_of_recurrentgemma_differs():
-    """There the package does not scale the input; then both continue equally."""
+    """The package does not scale the first input; later steps are equal."""
     cell, arrays = load("reset")
     x, want = arrays["x"], arrays["outputs"]
     gate = cell.params["input_gate"]
@@ -69,7 +69,7 @@ def test_only_the_first_step_of_recurrentgemma_differs():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_initial_values(dtype):
-    """`a` at a gate of 1/8 is uniform in the ring's area; up to rounding."""
+    """`a` at a gate of 1/8 is uniform in the ring's area, up to rounding."""
     cell = RGLRUCell(2000, num_heads=20)
     params = cell.init(jax.random.key(0), jnp.ones((1, 2000), dtype))
     radius = np.exp(-np.logaddexp(0, np.asarray(params["a_param"], np.float64)))

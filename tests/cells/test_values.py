@@ -1,4 +1,4 @@
-"""Cells are values: what differs is not equal, what is equal compiles once."""
+"""Cells are values: different cells are unequal, and equal cells compile once."""
 
 import copy
 import dataclasses
@@ -86,7 +86,7 @@ def test_structures_of_equal_sizes_are_told_apart():
 
 
 class Plain(jaxrnn.RNNCell):
-    """A cell as TensorFlow's users write one, which is no dataclass."""
+    """A cell as TensorFlow users write it, which is not a dataclass."""
 
     state_size = output_size = 3
 
@@ -109,7 +109,7 @@ def test_a_class_that_is_no_dataclass_is_a_value_too():
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Slotted(jaxrnn.RNNCell):
-    """Without a `__dict__` of its own fields."""
+    """A cell with slots, so its fields are not in a `__dict__`."""
 
     scale: float = 1.0
 
@@ -121,7 +121,7 @@ class Slotted(jaxrnn.RNNCell):
 
 
 class Caching(Plain):
-    """Remembers what it computed."""
+    """A cell with a cached property."""
 
     @functools.cached_property
     def table(self):
@@ -147,7 +147,7 @@ def test_deep_copies_do_not_share_parameters():
 
 @pytest.mark.parametrize(("bound", "h"), [(True, [1.5230088] * 2), (False, [0.0] * 2)])
 def test_a_bool_clips_as_in_tensorflow(bound, h):
-    """Numbers of `tf.compat.v1.nn.rnn_cell.LSTMCell(2, num_proj=2, cell_clip=...)`."""
+    """Results of `tf.compat.v1.nn.rnn_cell.LSTMCell(2, num_proj=2, cell_clip=...)`."""
     cell = LSTMCell(
         2, num_proj=2, cell_clip=bound, initializer=jax.nn.initializers.ones
     )
@@ -181,7 +181,7 @@ def test_a_bound_cell_shows_shapes_not_numbers():
     bound = GRUCell(3).bind(GRUCell(3).init(jax.random.key(0), X[:, 0]))
     assert "'kernel': float32[6, 6]" in repr(bound)
     assert "BoundCell(GRUCell(num_units=3" in repr(bound)
-    assert bound != GRUCell(3).bind(bound.params)  # By identity: arrays have no ==.
+    assert bound != GRUCell(3).bind(bound.params)  # By identity, as for arrays.
 
 
 def test_a_bound_cell_goes_through_optax():
@@ -198,7 +198,7 @@ def test_a_bound_cell_goes_through_optax():
         return optax.apply_updates(bound, updates), state
 
     before, target = loss(bound), copy.deepcopy(bound)
-    with jax.numpy_dtype_promotion("standard"):  # optax relies on it.
+    with jax.numpy_dtype_promotion("standard"):  # optax relies on promotion.
         state = optimizer.init(bound)
         for _ in range(10):
             bound, state = step(bound, state)

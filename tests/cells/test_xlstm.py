@@ -1,4 +1,4 @@
-"""The cells of xLSTM against the package of its authors, `golden/xlstm.npz`."""
+"""The xLSTM cells against the authors' package, recorded in `golden/xlstm.npz`."""
 
 import pathlib
 
@@ -25,7 +25,7 @@ CASES = {
 
 @pytest.fixture(params=[0, 4], ids=["steps", "chunks"])
 def chunks(request, monkeypatch):
-    """Single steps; and chunks of 4, the last of which is not full."""
+    """Single steps, and chunks of 4, the last of which is not full."""
     set_chunks(monkeypatch, request.param)
 
 
@@ -33,7 +33,7 @@ def set_chunks(monkeypatch, size):
     # Programs are cached by cell and shapes.
     jax.clear_caches()
     monkeypatch.setattr(mlstm, "chunk_size", lambda time: size)
-    if not size:  # The driver then scans the cell.
+    if not size:  # Then the driver scans the cell.
         steps_alone = jaxrnn.RNNCell.apply_sequence
         monkeypatch.setattr(MLSTMCell, "apply_sequence", steps_alone)
 
@@ -78,7 +78,7 @@ def test_same_as_the_package(case, chunks):
 
 @pytest.mark.parametrize("form", ["parallel", "chunkwise"])
 def test_the_other_forms_of_the_package_agree(form):
-    # They differ by the small number in the denominator, which has another scale there.
+    # The small number in the denominator has another scale in the package.
     want = FILE[f"mlstm_zero/{form}"]
     np.testing.assert_allclose(FILE["mlstm_zero/outputs"], want, atol=1e-5)
 
@@ -99,7 +99,7 @@ LAWS = {law.__name__: law for law in testing.LAWS}
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["maps_over_an_axis", "differentiates_twice"])
 def test_chunks_keep_the_laws(law, monkeypatch):
-    set_chunks(monkeypatch, 2)  # Of 3 steps.
+    set_chunks(monkeypatch, 2)  # The sequence has 3 steps.
     step = jax.ShapeDtypeStruct((4, 3), jnp.float64)
     LAWS[law](testing.make_setup(MLSTMCell(4, 2), step, jnp.float64))
 
@@ -125,7 +125,7 @@ def test_chunks_give_what_single_steps_give(monkeypatch):
 
 @pytest.mark.slow
 def test_all_gates_give_finite_results_in_float32(chunks):
-    """Gates from shut to far beyond what exp can hold."""
+    """Gates from closed to values far beyond the range of exp."""
     cell, x = MLSTMCell(2), jnp.linspace(-50, 50, 10, dtype=jnp.float32)
     params = cell.init(jax.random.key(0), x[:, None])
     params["kernel"] = params["kernel"].at[:, -2:].set(1)
@@ -141,7 +141,7 @@ def test_all_gates_give_finite_results_in_float32(chunks):
 
 
 def one_head_by_its_equations(params, x):
-    """The outputs of an `MLSTMCell` of one head, `[time, units]`, in float64."""
+    """The outputs of an `MLSTMCell` with one head, `[time, units]`, in float64."""
     z = x @ np.asarray(params["kernel"], np.float64)
     z, units = z + np.asarray(params["bias"], np.float64), z.shape[1] // 4
     sigmoid = lambda x: np.exp(-np.logaddexp(0, -x))
@@ -163,7 +163,7 @@ def test_shut_forget_gates(gate):
 
 
 @pytest.mark.fast("-1000000.0")
-@pytest.mark.parametrize("gate", [-100, -1e6, -1e38])  # Of the last a sum is infinite.
+@pytest.mark.parametrize("gate", [-100, -1e6, -1e38])  # -1e38 makes a sum infinite.
 def test_forget_gates_that_are_shut_at_some_steps(gate):
     x = np.random.default_rng(0).normal(size=(100, 3))
     x[:, 0] = np.arange(100) % 7 == 0
@@ -171,7 +171,7 @@ def test_forget_gates_that_are_shut_at_some_steps(gate):
 
 
 def check_gates(change, x):
-    """Asserts that chunks round little, and that their gradients are finite."""
+    """Assert that chunks have small rounding errors and finite gradients."""
     cell = MLSTMCell(4)
     params = change(drawn(cell, jax.ShapeDtypeStruct((1, 3), jnp.float32)))
     run = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]

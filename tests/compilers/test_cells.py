@@ -1,6 +1,6 @@
 """Every cell compiles for TPUs and GPUs, with its gradients.
 
-The slow tests, which CI leaves out here, are further settings, and other cells on GPUs.
+CI skips the slow tests here: further settings, and other cells on GPUs.
 """
 
 import jax
@@ -12,9 +12,9 @@ from compiler_cases import single, skipped_without
 import jaxrnn
 from benchmarks.compilers.program import on_mesh, read
 
-TIME = 20  # More than a chunk of steps.
+TIME = 20  # More than one chunk of steps.
 
-# Compiling for a GPU takes twice as long as for a TPU: one of each kind of loop.
+# Compiling for a GPU takes twice as long as for a TPU, so test each kind of loop once.
 ON_GPUS = (
     "lstm_projection",
     "gru_cudnn",
@@ -29,7 +29,7 @@ ON_GPUS = (
 )
 
 
-# One setting of each cell.
+# One setting for each cell.
 ON_TPUS = {type(case.cell): name for name, case in reversed(CASES.items())}.values()
 
 
@@ -60,7 +60,7 @@ def test_compiles(kind, name):
 
 
 def types_of(case):
-    """`(params, xs, lengths, state)`, in float32."""
+    """The types of `(params, xs, lengths, state)`, in float32."""
     init = lambda: case.cell.init(jax.random.key(0), case.inputs, np.float32)
     steps = lambda x: jax.ShapeDtypeStruct((BATCH, TIME, *x.shape[1:]), x.dtype)
     lengths = jax.ShapeDtypeStruct((BATCH,), np.int32)

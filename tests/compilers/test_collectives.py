@@ -1,7 +1,7 @@
-"""On TPUs and GPUs devices exchange what they exchange outside of loops.
+"""On TPUs and GPUs, collectives are outside of loops.
 
 The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/drivers`
-asks the first, these tests the others. `benchmarks/collectives.py` has the sizes.
+tests CPUs, and these tests cover the others. `benchmarks/collectives.py` has the sizes.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from compiler_cases import devices, skipped_without
 from benchmarks.collectives import DRIVERS, compiled
 from benchmarks.compilers.hlo import collectives
 
-# The layouts of parameters: whole, divided by rows, divided by columns.
+# The layouts of parameters: whole, sharded by rows, sharded by columns.
 LAYOUTS = [
     ("data", "auto"),
     ("data", "explicit"),
@@ -27,7 +27,7 @@ SIZES = [("v5e", 1), ("v5e", 16), ("h100", 1), ("h100", 8)]
 
 
 def on(sizes, *rows):
-    """Each row on each number of devices of a kind."""
+    """Each row of the table on each number of devices of a kind."""
     cases = []
     for (kind, count), row in itertools.product(sizes, rows):
         name = "-".join(map(str, (kind, count, *row)))

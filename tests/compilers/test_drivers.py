@@ -69,7 +69,7 @@ def lite_loop(x):
 
 
 def attention(x):
-    """A decoder of `contrib` that attends to the inputs."""
+    """A decoder of `contrib` with attention to the inputs."""
     mechanism = contrib.LuongAttention(SIZE, SIZE)
     cell = contrib.AttentionWrapper(LSTMCell(SIZE), mechanism, SIZE)
     params = bound(cell, SIZE, F32).params
@@ -112,14 +112,14 @@ def test_compiles(kind, run):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_true_stores_states_on_the_host(kind):
-    """As compiled on a CPU, of which `swap_memory=True` would store nothing there."""
+    """`swap_memory=True` stores states on the host if the target is not a CPU."""
     x = jax.ShapeDtypeStruct((ROWS, 400, SIZE), F32)
 
     def host_memory(swap_memory):
         run = lambda x: jaxrnn.dynamic_rnn(CELL, x, dtype=F32, swap_memory=swap_memory)
         return read(lowered(run, kind, x)).host
 
-    states = 20 * 2 * ROWS * SIZE * 4  # Before 20 segments, of c and h.
+    states = 20 * 2 * ROWS * SIZE * 4  # c and h before each of 20 segments.
     assert host_memory(False) == 0
     assert host_memory(True) >= states
     assert host_memory(jaxrnn.memory.Recompute()) == 0

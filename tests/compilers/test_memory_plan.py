@@ -1,4 +1,4 @@
-"""`memory_plan` for devices that are not there, and the recipe that shows it."""
+"""`memory_plan` for absent devices, and the recipe that shows it."""
 
 import os
 import pathlib
@@ -32,14 +32,14 @@ def plan_for(device, strategies, shape=SHAPE):
 def test_strategies(kind):
     plan = plan_for(kind, [Keep(), Offload(Keep()), True])
     keep, offload, swap = plan.rows
-    # The gates, c and h of each step: six numbers a unit, of 4 bytes.
+    # Each step saves gates, c and h: six numbers of 4 bytes per unit.
     saved = 6 * 4 * 4000 * 32 * 256
     assert keep.saved.device == pytest.approx(saved, rel=0.01)
     assert keep.peak.device >= keep.saved.device
     assert keep.peak.host == keep.saved.host == 0
-    assert offload.saved.device < 2**10  # The parameters are no part of it.
+    assert offload.saved.device < 2**10  # Without parameters.
     assert offload.saved.host == pytest.approx(saved, rel=0.01)
-    # The last segment is padded, or is copied from where it lies.
+    # The peak includes padding or a copy of the last segment.
     assert offload.peak.host == pytest.approx(saved, rel=0.02)
     assert offload.peak.device < keep.peak.device / 20
     assert swap.strategy == Offload()
@@ -55,7 +55,7 @@ def test_a_device_gives_the_same_as_its_name(kind):
     assert plan_for(devices(kind)[0], strategies, shape) == named
 
 
-@pytest.mark.parametrize("kind", KINDS[:1])  # The GPU's compiler refuses nothing.
+@pytest.mark.parametrize("kind", KINDS[:1])  # The GPU's compiler has no such error.
 def test_a_program_that_does_not_fit(kind):
     refused = r"^RESOURCE_EXHAUSTED: Ran out of memory .* exceeds available HBM"
     with pytest.raises(jax.errors.JaxRuntimeError, match=refused) as caught:
@@ -66,7 +66,7 @@ def test_a_program_that_does_not_fit(kind):
 
 @pytest.mark.parametrize("kind", KINDS[:1])
 def test_recipe(kind):
-    """The compiler gives the numbers; record them again for another version."""
+    """The numbers come from the compiler; record them again for another version."""
     root = pathlib.Path(__file__).parents[2]
     page = root / "docs" / "recipes" / "will_it_fit.md"
     program = [sys.executable, run_page.__file__, page]

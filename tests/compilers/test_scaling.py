@@ -1,4 +1,4 @@
-"""A training step sends on many TPU chips what is counted here by hand, once a step."""
+"""On many TPU chips, a training step exchanges each gradient once."""
 
 import collections
 
@@ -6,29 +6,29 @@ import jax
 import pytest
 from compiler_cases import skipped_without
 
-# The examples need more packages than these tests.
+# The examples need more packages than other tests here.
 scaling = pytest.importorskip("benchmarks.compilers.scaling")
 
 SIZES = scaling.Sizes(rows=8, steps=32, features=128, units=256, classes=64)
-KERNELS = 2 * (128 + 256) * 4 * 256  # Of both cells.
+KERNELS = 2 * (128 + 256) * 4 * 256  # Both cells.
 PARAMETERS = KERNELS + 2 * 4 * 256 + 2 * 256 * 64 + 64
-SCALARS = 64  # The length of the longest row, loss, count and norms take fewer bytes.
+SCALARS = 64  # More than the bytes of the longest length, loss, count and norms.
 
 
 @pytest.mark.parametrize("chips", [4, 16])
 @pytest.mark.parametrize("layout", scaling.LAYOUTS)
 @pytest.mark.parametrize("kind", [pytest.param("v5e", marks=skipped_without("v5e"))])
 def test_a_step_exchanges_gradients_once(kind, layout, chips):
-    # The examples run with JAX's defaults.
+    # The examples rely on JAX's defaults.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         program = scaling.compiled(chips, layout, SIZES)
     assert program.in_loops == []
     sums = collections.Counter()
     for one in program.outside:
         sums[one.kind] += one.bytes
-    # Each gradient is summed in float32, whole, however its parameter is divided.
+    # Each gradient is summed whole and in float32, even if its parameter is sharded.
     assert 0 < sums.pop("all-reduce") - 4 * PARAMETERS <= SCALARS
-    # The products of a TPU read bfloat16, so kernels are gathered as that.
+    # A TPU's products read bfloat16, so kernels are gathered in bfloat16.
     assert sums == ({"all-gather": 2 * KERNELS} if layout == "FSDP" else {})
 
 
@@ -42,6 +42,6 @@ def test_bytes_that_a_chip_sends():
 
 def test_operations_of_the_products():
     sizes = scaling.Sizes(rows=3, steps=5, features=2, units=4, classes=1)
-    gates = 2 * (2 + 4) * 16  # A multiplication and an addition for each weight.
+    gates = 2 * (2 + 4) * 16  # Each weight has a multiplication and an addition.
     state = 2 * 4 * 16
     assert sizes.operations == 2 * 3 * 5 * (gates + gates + state)

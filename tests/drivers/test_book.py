@@ -1,4 +1,4 @@
-"""The textbook's example: four instances of at most two steps."""
+"""The textbook's example: four instances with at most two steps."""
 
 import chex
 import jax
@@ -12,7 +12,7 @@ import jaxrnn
 X_BATCH = np.array(
     [
         [[0, 1, 2], [9, 8, 7]],
-        [[3, 4, 5], [0, 0, 0]],  # Padded with a zero vector.
+        [[3, 4, 5], [0, 0, 0]],  # The second step is padding.
         [[6, 7, 8], [6, 5, 4]],
         [[9, 0, 1], [3, 2, 1]],
     ],

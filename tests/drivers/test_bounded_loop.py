@@ -1,4 +1,4 @@
-"""A loop that ends at run time has the derivatives of the equivalent scan."""
+"""A loop that ends at run time has the same derivatives as the equivalent scan."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ from jaxrnn._base import jax_internals
 from jaxrnn._drivers import bounded_loop as module
 from jaxrnn.memory import CheckpointPlan
 
-# LIMIT takes two segments of 16 steps: the second is skipped, or ends early.
+# LIMIT needs two segments of 16 steps. The second is skipped or ends early.
 LIMIT, STEPS, ROWS, UNITS = 17, 4, 2, 3
 bounded_loop = functools.partial(module.bounded_loop, plan=CheckpointPlan())
 
@@ -26,7 +26,7 @@ def data():
 
 
 def loop(kernel, xs, state, steps=STEPS, limit=LIMIT):
-    """An RNN whose carry also has a counter, a key and a buffer that is written to."""
+    """An RNN that also carries a counter, a key and a buffer to write to."""
 
     def step(t, carry):
         count, end, key, state, kept = carry
@@ -44,7 +44,7 @@ def loop(kernel, xs, state, steps=STEPS, limit=LIMIT):
 
 
 def scan(kernel, xs, state, steps=STEPS, limit=LIMIT):
-    """The same by `lax.scan` over the steps that are taken, a known number here."""
+    """The same loop as a `lax.scan` over the known number of steps."""
 
     def step(state, row):
         state = jnp.tanh(state @ kernel + row)
@@ -163,7 +163,7 @@ def test_batched_ends_differ_from_row_to_row():
 
 
 def shapes(fn, *args):
-    """The shapes of all that the compiled program computes."""
+    """The shapes of all arrays in the compiled program."""
     text = jax.jit(fn).lower(*args).compile().as_text()
     return set(re.findall(r"f64\[([\d,]+)\]", text))
 
@@ -173,7 +173,7 @@ def test_records_only_what_derivatives_read():
     buffer = f"{LIMIT},{state}"
     only_state = lambda *args: loop(*args)[2][0]
     kernel, xs, start = data()
-    xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # So that only a record has that shape.
+    xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # Now only a record has that shape.
     bare = lambda kernel, xs, start: bounded_loop(
         lambda t, s: t < STEPS,
         lambda t, s: (jnp.tanh(s @ kernel + xs[t]), ()),
@@ -231,14 +231,14 @@ def test_where_the_operation_is_missing_the_scan_is_differentiated(
 
 
 def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
-    """The gradient of the array that it reads is updated in that row alone."""
+    """A step updates only one row of the array's gradient."""
 
     def work(rows):
         run = jax.jit(lambda kernel, xs, state: gradient(loop)(kernel, xs, state)[1])
         args = data()[0], jnp.zeros((rows, ROWS, UNITS)), data()[2]
         return run.lower(*args).compile().cost_analysis()["flops"]
 
-    # One sum of all rows, whatever the number of steps.
+    # Only one sum over all rows, independent of the number of steps.
     assert work(5000) - work(50) <= 4950 * ROWS * UNITS
 
 

@@ -1,4 +1,4 @@
-"""What compiled programs exchange, and where: in loops, or once outside of them.
+"""The collectives of compiled programs, in loops and outside of them.
 
 The sizes give the backward loop several chunks of steps.
 """
@@ -28,7 +28,8 @@ from benchmarks.compilers.hlo import collectives
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(BATCH, TIME, DEPTH))
 LENGTHS = RNG.integers(0, TIME + 1, BATCH).astype(np.int32)
-ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]  # On any mesh.
+# Their programs have no collectives in loops, on any mesh.
+ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]
 AXES = ["auto", "explicit", "shard_map"]
 
 
@@ -38,7 +39,7 @@ AXES = ["auto", "explicit", "shard_map"]
 def test_data_parallel_sums_gradients_once(axes, cell):
     inside, outside = found("data", axes, "dynamic_rnn", cell)
     assert inside == []
-    # The compiler may combine them: one with the sum of the loss, at most one a leaf.
+    # The compiler may combine sums: one for the loss, and at most one for each leaf.
     most = 1 + len(
         jax.tree.leaves(types_of(CELLS[cell], mesh_of("data", axes), "data"))
     )
@@ -54,7 +55,7 @@ def test_data_parallel_by_driver(axes, driver):
     if driver in ONCE or axes == "shard_map":
         assert inside == []
     if driver == "beam_search" and axes != "shard_map":
-        # `top_k` reads the scores of all rows, as compiled for a CPU.
+        # On CPUs, `top_k` is compiled to read the scores of all rows.
         assert set(inside) == {"all-reduce", "all-gather"}
     else:
         assert set(inside + outside) == {"all-reduce"}
@@ -73,7 +74,7 @@ def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
 
 @pytest.mark.parametrize("told", ["context", "inputs"])
 def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
-    """`in_shardings` divides them; the mesh is set, or the inputs are on it."""
+    """`in_shardings` shards the parameters. The mesh is set, or the inputs have it."""
     cell, mesh = CELLS["LSTM"], mesh_of("FSDP", "auto")
     types = types_of(cell, mesh, "FSDP")
     shardings = jax.tree.map(lambda x: x.sharding, types)
@@ -115,7 +116,7 @@ def test_values_and_gradients(axes, layout, cell):
     jax.tree.map(close, got, want)
 
 
-# Each driver on one kind of mesh, the first on all.
+# Test each driver on one kind of mesh, and the first driver on all.
 TRAINED = {(axes, "dynamic_rnn") for axes in AXES} | set(
     zip(cycle(AXES), DRIVERS, strict=False)
 )
@@ -134,7 +135,7 @@ def test_a_hundred_steps_of_training(axes, driver):
 
 
 def trained(axes, driver, x, lengths, put):
-    """The losses and the parameters after gradient descent."""
+    """The losses and the final parameters of gradient descent."""
     mesh = mesh_of("data", axes)
     params, losses = put(params_of("LSTM"), P()), []
     update = jax.jit(lambda p, g: jax.tree.map(lambda p, g: p - 0.01 * g, p, g))

@@ -1,4 +1,4 @@
-"""One compilation a shape, programs that do not grow with time."""
+"""Each shape compiles once, and programs do not grow with the number of steps."""
 
 import re
 
@@ -15,7 +15,7 @@ X = np.ones((4, 5, 3), np.float32)
 
 
 class Traces:
-    """Counts how often a step is traced."""
+    """A cell that counts how often its step is traced."""
 
     def __init__(self):
         self.count = 0
@@ -111,7 +111,7 @@ def test_programs_do_not_grow_with_time():
 @pytest.mark.parametrize("name", ["lstm", "gru", "mingru", "mlstm", "slstm", "scanned"])
 @pytest.mark.parametrize("precision", ["highest", "float32"])
 def test_the_precision_of_products_reaches_all_of_them(precision, name):
-    """The loops of the forward and of the backward pass."""
+    """The loops in the forward and backward passes."""
     cell = {
         "lstm": LSTMCell(4, num_proj=2),
         "gru": GRUCell(4),
@@ -138,7 +138,7 @@ def test_the_precision_of_products_reaches_all_of_them(precision, name):
 
 
 def test_a_cell_that_closes_over_arrays_is_not_kept():
-    """Not in a cache, where traced arrays would outlive their trace."""
+    """The cell is not cached: its traced arrays would outlive their trace."""
 
     def around(memory):
         def step(params, inputs, state, key=None):

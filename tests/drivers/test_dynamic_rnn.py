@@ -1,4 +1,4 @@
-"""What `dynamic_rnn` promises beyond the laws of a cell and the goldens."""
+"""Tests of `dynamic_rnn` beyond the laws of cells and the goldens."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_leaves_without_axes_count_the_steps_of_the_loop(lengths, steps):
 
 
 def close_to_rounding(got, want):
-    # Two programs: XLA may fuse a product and a sum into one rounding or into two.
+    # The two programs may round differently: XLA may fuse a product and a sum.
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-5, 1e-6), got, want)
 
 
@@ -162,7 +162,7 @@ def test_scope_names_the_operations():
 
 
 class Foreign:
-    """A cell by protocol alone: no class of ours, no pytree."""
+    """A cell that only implements the protocol: no jaxrnn class, and no pytree."""
 
     state_size = output_size = 3
 
@@ -205,7 +205,7 @@ def test_a_cell_is_found_out_before_the_loop_is_traced():
 
 
 def test_transfers_nothing_if_all_is_on_the_device():
-    """With `jax_transfer_guard="disallow"`, which forbids implicit transfers."""
+    """Run with `jax_transfer_guard="disallow"`, which forbids implicit transfers."""
     cell = GRUCell(2)
     x, lengths = jnp.ones((2, 3, 4, 5)), jnp.array([[4, 2, 0], [1, 1, 9]])
     bound = cell.bind(drawn(cell, x[0, :, 0]))
@@ -253,7 +253,7 @@ TAKERS = {
 
 @pytest.mark.parametrize("name", TAKERS)
 def test_big_endian_arrays(name):
-    """Files from other machines may be big-endian; users need not convert them."""
+    """Arrays from files may be big-endian; users need not convert them."""
     state = jax.tree.map(np.asarray, STACK.zero_state(4, jnp.float32))
     state = jax.tree.map(lambda s: s + np.float32(0.5), state)
     native = X, np.array([5, 0, 3, 1]), state

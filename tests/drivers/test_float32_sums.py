@@ -1,4 +1,4 @@
-"""Gradients in bfloat16: sums over many steps are as exact as in float32."""
+"""Gradients in bfloat16: sums over many steps have the accuracy of float32."""
 
 import dataclasses
 import functools
@@ -17,13 +17,13 @@ LIMIT = 0.02
 
 
 def cast(tree, dtype):
-    """The floating arrays in `dtype`."""
+    """Cast the floating-point arrays to `dtype`."""
     is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, tree)
 
 
 def relative_error(got, want):
-    """The norm of the difference over the norm, of all leaves together."""
+    """The norm of the difference relative to the norm, over all leaves."""
     flat = lambda tree: np.concatenate(
         [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
     )
@@ -31,12 +31,12 @@ def relative_error(got, want):
 
 
 def total(tree):
-    """The sum of all numbers, in float32."""
+    """The sum over all leaves, in float32."""
     return sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(tree))
 
 
 def error_in_bfloat16(loss, *given):
-    """Of the gradients of `loss(*given)`, whose numbers bfloat16 can hold."""
+    """The relative error of the bfloat16 gradients of `loss(*given)`."""
     low = cast(given, jnp.bfloat16)
     gradients = jax.jit(jax.grad(loss, tuple(range(len(given)))))
     return relative_error(gradients(*low), gradients(*cast(low, jnp.float32)))
@@ -58,7 +58,7 @@ def data():
 
 
 class Plain:
-    """A cell that is no pytree: it keeps the protocol and closes over its arrays."""
+    """A cell that is not a pytree: it captures its arrays."""
 
     state_size = output_size = UNITS
 
@@ -86,7 +86,7 @@ def by_raw_rnn(params, x):
             state = CELL.zero_state(ROWS, x.dtype)
         at = jnp.minimum(time, TIME - 1)
         inputs = jax.lax.dynamic_index_in_dim(x, at, 1, keepdims=False)
-        # The loop function reads parameters of its own.
+        # The loop function reads its own parameters.
         inputs = inputs + params["b"][:DEPTH][None]
         return time >= TIME, inputs, state, output, None
 
@@ -119,7 +119,7 @@ def test_every_loop_sums_in_float32(run):
 
 
 def test_unrolled_steps_sum_in_float32():
-    """Steps of two types are unrolled, each with a copy of the cell."""
+    """Steps of different types are unrolled, each with a copy of the cell."""
     params, x = data()
     of_first = lambda params, inputs, *rest, key=None: step(params, inputs[0], *rest)
     twice, count = dataclasses.replace(CELL, fn=of_first), 40
@@ -135,7 +135,7 @@ def test_unrolled_steps_sum_in_float32():
 @pytest.mark.fast("scan")
 @pytest.mark.parametrize("cell", [CELL, jaxrnn.GRUCell(UNITS)], ids=["scan", "fast"])
 def test_the_state_of_resets(cell):
-    """A state that every other step goes back to has a sum of 1000 terms a row."""
+    """Every other step resets, so the gradient sums 1000 terms for each row."""
     params, x = data()
     if cell is not CELL:
         params = cell.init(jax.random.key(0), x[:, 0])
@@ -150,7 +150,7 @@ def test_the_state_of_resets(cell):
 
 
 def test_derivatives_of_derivatives_are_those_of_the_cell():
-    """What a step reads has the tangent of its copy, in every order."""
+    """The arrays that a step reads have their copies' tangents, in every order."""
     params, x = cast(data(), jnp.bfloat16)
 
     def loss(params):
@@ -167,20 +167,20 @@ def test_derivatives_of_derivatives_are_those_of_the_cell():
     assert relative_error(second(loss, params), second(in_float32, wide)) < 2 * LIMIT
 
 
-# Rounding decides where the states of these go: relus grow, and a phase is a remainder.
-# They are compared with a loop of the same steps in bfloat16.
+# These states are sensitive to rounding: relus grow, and a phase is a remainder. So
+# they are compared with a loop over the same steps in bfloat16.
 CHAOTIC = ("basic_rnn_relu", "phased", "phased_fixed")
-# With a gain of 1, or a memory in bfloat16, a normalization amplifies rounding.
+# With a gain of 1 or a bfloat16 memory, layer normalization amplifies rounding.
 TAME = {
     "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4, norm_gain=0.3)),
     "layer_norm_lstm": Case(contrib.LayerNormLSTMCell(4, True, layer_norm=True)),
 }
-# The state is divided by a probability at each step, and would overflow.
+# Each step divides the state by a probability, so many steps would overflow.
 STEPS = {"dropout_variational": 30}
 
 
 def initial_state(case, dtype):
-    """The case's own or zeros; in float32 if a step would round a memory."""
+    """The case's state or zeros; in float32 if a step would round a memory."""
     if case.state is None:
         if isinstance(case.cell, jaxrnn.MLSTMCell):
             return case.cell.zero_state(ROWS, jnp.float32)
@@ -193,7 +193,7 @@ def initial_state(case, dtype):
 
 
 def sequences(inputs, time):
-    """Random inputs of all steps, shaped like the inputs of one step."""
+    """Random inputs for all steps, given the inputs of one step."""
     rng = np.random.default_rng(0)
 
     def draw(one):
@@ -206,7 +206,7 @@ def sequences(inputs, time):
 
 
 def gradient(case, params, xs, dtype, **options):
-    """The gradient of the sum of all outputs, as `dynamic_rnn` has it."""
+    """The gradient of the sum of all outputs of `dynamic_rnn`."""
 
     def loss(params, xs):
         state = initial_state(case, dtype)
@@ -222,7 +222,7 @@ def gradient(case, params, xs, dtype, **options):
 
 
 def summed_by_numpy(case, params, xs):
-    """The sum of the gradients in bfloat16 of steps that have their own parameters."""
+    """The exact sum of bfloat16 gradients, with separate parameters for each step."""
     time = jax.tree.leaves(xs)[0].shape[1]
     low = cast((params, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs)), "bfloat16")
     copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (time, *p.shape)), low[0])
@@ -245,14 +245,14 @@ def summed_by_numpy(case, params, xs):
 @pytest.mark.fast("lstm_projection", "function_nested")
 @pytest.mark.parametrize("name", CASES)
 def test_every_cell_has_the_gradients_of_float32(name):
-    """With resets that never come, in segments; against float32 without these."""
+    """Compare a run with segments and false resets with float32 without them."""
     case, time = TAME.get(name, CASES[name]), STEPS.get(name, TIME)
     xs = sequences(case.inputs, time)
     first = jax.tree.map(lambda x: x[:, 0], xs)
     params = case.cell.init(jax.random.key(0), first, jnp.float32)
     params, xs = cast(cast((params, xs), jnp.bfloat16), jnp.float32)
     options = {"swap_memory": True}
-    if name != "attention":  # A memory is not reset.
+    if name != "attention":  # An attention memory cannot be reset.
         options["resets"] = jnp.zeros((ROWS, time), bool)
     got = gradient(case, params, xs, jnp.bfloat16, **options)
     if name in CHAOTIC:

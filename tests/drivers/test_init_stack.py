@@ -15,7 +15,7 @@ def test_each_layer_reads_both_outputs_of_the_one_below():
     cells_fw = [LSTMCell(5, num_proj=2), DropoutWrapper(GRUCell(7), 0.9)]
     cells_bw = [GRUCell(6), LSTMCell(8)]
     fw, bw = init_stack_bidirectional(cells_fw, cells_bw, KEY, STEP)
-    # A kernel has the rows of the inputs, then the rows of the state.
+    # The first rows of a kernel belong to the inputs, the others to the state.
     assert fw[0]["kernel"].shape == (3 + 2, 4 * 5)
     assert fw[1]["gates"]["kernel"].shape == (2 + 6 + 7, 2 * 7)
     assert bw[1]["kernel"].shape == (2 + 6 + 8, 4 * 8)

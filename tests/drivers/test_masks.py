@@ -1,4 +1,4 @@
-"""Masks with gaps, against a Python loop whose masked steps change nothing."""
+"""Masks with gaps, against a Python loop that skips masked steps."""
 
 import chex
 import hypothesis
@@ -33,7 +33,7 @@ def state_of(cell, seed=2):
 
 
 def loop(cell, x, mask, state, resets=None, reset_state=None):
-    """The steps of each row that count, one after the other."""
+    """Run the valid steps of each row in a Python loop."""
     outputs, states = np.zeros((BATCH, TIME, cell.output_size)), []
     for b in range(BATCH):
         row = lambda tree, b=b: jax.tree.map(lambda x: x[b : b + 1], tree)
@@ -53,9 +53,9 @@ def loop(cell, x, mask, state, resets=None, reset_state=None):
 @hypothesis.given(arrays(bool, (BATCH, TIME)), arrays(bool, (BATCH, TIME)))
 @hypothesis.settings(max_examples=10)
 def test_any_mask_and_resets(mask, resets):
-    """A reset of a step that is masked counts at the next one that is not."""
+    """A reset at a masked step takes effect at the next valid step."""
     cell, state, other = bound(CELL), state_of(CELL), state_of(CELL, 3)
-    resets[:, -1] &= mask[:, -1]  # One that no step follows is as past a length.
+    resets[:, -1] &= mask[:, -1]  # Without a later valid step, a reset has no effect.
     options = {"resets": resets, "reset_state": other}
     want, _, states = loop(cell, X, mask, state, resets, other)
     run = jax.jit(lambda mask: jaxrnn.dynamic_rnn(
@@ -72,7 +72,7 @@ def test_any_mask_and_resets(mask, resets):
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("is_known", [False, True])
 def test_padding_is_nothing(is_known, time_major):
-    """NaN where the mask is false; also with a mask that is known before tracing."""
+    """Masked inputs may be NaN, for a traced mask and for a known one."""
     cell, state = bound(CELL), state_of(CELL)
     swap = (lambda x: jnp.swapaxes(x, 0, 1)) if time_major else jnp.asarray
 
@@ -115,7 +115,7 @@ def test_a_known_mask_without_gaps_is_lengths():
 
 @pytest.mark.parametrize("resets", [None, MASK[::-1]])
 def test_both_directions(resets):
-    """The backward direction is the forward one of the reversed rows."""
+    """The backward direction equals a forward run over reversed rows."""
     fw, bw = bound(CELL), bound(CELL, seed=1)
     options = {"dtype": jnp.float64, "return_states": True}
     args = fw, bw, PADDED
@@ -191,7 +191,7 @@ def test_no_rows_or_no_steps(shape):
 
 
 def test_the_loops_are_those_of_lengths():
-    """The loop of a run with a mask holds no select that one with lengths lacks."""
+    """The loop with a mask has no more selects than the loop with lengths."""
     cell, x = bound(CELL), X.astype(np.float64)
     run = lambda **given: jaxrnn.dynamic_rnn(cell, x, dtype=jnp.float64, **given)
     lengths = jnp.full(BATCH, 3)
@@ -232,7 +232,7 @@ def test_refusal(error, words, given):
 
 @pytest.mark.parametrize("resets", [None, MASK[::-1]])
 def test_both_directions_of_a_known_mask_without_gaps(resets):
-    """What is known before tracing changes no result, past the ends of rows either."""
+    """A mask known before tracing has the same results, even past the ends of rows."""
     cell, mask = bound(CELL), np.arange(TIME) < np.array([[0], [7], [3], [1], [2]])
     options = {
         "initial_state_fw": state_of(CELL),
@@ -261,7 +261,7 @@ def count_up(params, inputs, state, key=None):
 
 
 def test_keys_in_the_state():
-    """They are kept in masked steps, as numbers are."""
+    """Masked steps keep the keys in a state, like its numbers."""
     cell = jaxrnn.FunctionCell(count_up, ((), ()), 1).bind({})
     state = jax.random.split(jax.random.key(0), BATCH), np.zeros(BATCH, "f")
     x = X.astype(np.float32)

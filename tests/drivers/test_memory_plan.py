@@ -1,4 +1,4 @@
-"""`memory_plan`: its numbers, against the memory of compiled programs."""
+"""`memory_plan`, compared with the memory of compiled programs."""
 
 import re
 
@@ -46,9 +46,9 @@ def test_numbers_are_those_of_compiled_programs(name):
     plan = jaxrnn.memory_plan(cell, (3000, 8, 256), strategies, time_major=True)
     for row in plan.rows:
         taken = temporary_mib(row.strategy, 3000, cell=cell)
-        planned = sum(row.peak) / MIB  # The host of a CPU is its device.
+        planned = sum(row.peak) / MIB  # On a CPU, host memory is device memory.
         assert planned == pytest.approx(taken, rel=0.01, abs=0.1), row.strategy
-        # What is saved is a part of it.
+        # The peak includes the saved memory.
         assert sum(row.saved) < 1.02 * sum(row.peak), row.strategy
 
 
@@ -59,12 +59,12 @@ def test_a_plan_is_a_table():
     plan = jaxrnn.memory_plan(bound, x, [False, Offload()], dtype=F64)
     keep, swap = plan.rows
     assert (keep.strategy, keep.extra_flops) == (Keep(), 0)
-    # The products and the state of each step, 64 * (3 + 1) numbers of 8 bytes a row.
+    # Saved for each step and row: products and state, 64 * (3 + 1) numbers of 8 bytes.
     assert keep.saved.device == pytest.approx(500 * 4 * 64 * 4 * 8, rel=0.05)
     assert swap.strategy == Offload(Recompute())
     assert swap.saved.host < keep.saved.device / 4
-    # Another forward pass: products of 67 by 192 for each row and step. XLA counts the
-    # elementwise operations, too.
+    # One more forward pass: products of 67 by 192 for each row and step. XLA also
+    # counts the element-wise operations.
     products = 2 * 67 * 192 * 4 * 500
     assert products < swap.extra_flops < 1.1 * products
     assert swap.extra_share == pytest.approx(1 / 3)
@@ -80,13 +80,13 @@ def test_offloading_what_is_kept_runs_some_cells_again(cell, share):
 
 
 def test_inputs_may_be_a_nest():
-    """A cell that is scanned, over two arrays and integers."""
+    """A cell that the driver scans, with two arrays and integers as inputs."""
     step = lambda params, x, h, key=None: (h, h + x["a"] * params + x["n"])
     cell = FunctionCell(step, 2, 2, lambda key, inputs, dtype: jnp.ones((), dtype))
     x = {"a": jnp.ones((3, 50, 2)), "n": jnp.ones((3, 50, 2), jnp.int16)}
     with jax.numpy_dtype_promotion("standard"):
         keep, again = jaxrnn.memory_plan(cell, x, [False, Recompute()]).rows
-    # Each step multiplies two numbers and adds twice, in each of three rows.
+    # For each of three rows, a step has one multiplication and two additions.
     assert again.extra_flops >= 50 * 3 * 2 * 3
     assert again.saved.device < keep.peak.device
 
@@ -141,7 +141,7 @@ def test_an_unknown_device():
         absent_devices("v5e", 257)
 
 
-NOT_INSTALLED = {  # What JAX raises without a compiler, and what the plan says.
+NOT_INSTALLED = {  # JAX's error without a compiler, and the message of `memory_plan`.
     "v5e": (
         RuntimeError("JAX TPU support not installed"),
         "memory_plan: the device 'v5e' needs the compiler for TPUs, which is not "
@@ -165,7 +165,7 @@ def test_a_device_whose_compiler_is_not_installed(kind, monkeypatch):
 
     monkeypatch.setattr(topologies, "get_topology_desc", fail)
     for name in "TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD":
-        monkeypatch.setenv(name, "1")  # And as before when the test ends.
+        monkeypatch.setenv(name, "1")  # The test's end restores it.
     with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
         plan_for(kind)
 

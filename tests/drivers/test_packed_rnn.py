@@ -1,4 +1,4 @@
-"""`packed_rnn` gives for each sequence what `dynamic_rnn` gives for its padded row."""
+"""`packed_rnn` has the same results as `dynamic_rnn` over padded rows."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from jaxrnn.testing._oracle import close, weighted_sum
 
 DTYPE = np.dtype("float64")
 LENGTHS = np.array([3, 0, 6, 1, 2, 4, 9, 1, 0])
-# Cells without random numbers, which belong to steps of a row, not of a sequence.
+# Cells without random numbers, which depend on the steps of a row.
 NAMES = [
     "lstm_projection",
     "lstm_joined",
@@ -88,7 +88,7 @@ KINDS = [
 @pytest.mark.fast("QRNNCell")
 @pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
 def test_nan_in_a_sequence_stays_there(cell):
-    """The gradients of the sequences before and after it in the row."""
+    """It does not reach the gradients of other sequences in the row."""
     x = np.random.default_rng(0).normal(size=(3, 3, 4))
     params = drawn(cell, jnp.asarray(x[:, 0]))
     with_hole = np.array(x)
@@ -187,7 +187,7 @@ def test_refuses(change, kind, message):
 
 
 def test_leaves_without_axes_are_refused():
-    """They belong to no sequence."""
+    """Scalar leaves of the state do not belong to a sequence."""
     case = cases.CASES["function_nested"]
     params = drawn(case.cell, case.inputs, DTYPE)
     steps = jax.tree.map(lambda x: np.ones((3, *x.shape[1:])), case.inputs)

@@ -1,6 +1,6 @@
-"""A pack for each device: values, gradients, and one sum of the gradients over devices.
+"""A pack on each device: values, gradients, and one sum of gradients over devices.
 
-The sizes are such that the backward pass takes several chunks of time.
+With these sizes, the backward pass runs several chunks of steps.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def params_of(cell):
 
 @functools.cache
 def on_one_device(name):
-    """The sum over packs that are run one after the other."""
+    """The sum over packs, run one after the other."""
     cell = CELLS[name]
     value_and_grad = jax.jit(jax.value_and_grad(functools.partial(loss, cell)))
     packs = [jax.tree.map(lambda x, i=i: x[i], stacked()) for i in range(4)]
@@ -71,7 +71,7 @@ COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
 
 
 def check_program(program, name):
-    """Only sums over devices; none in a loop, if the cell has the fast path."""
+    """Devices exchange only sums; with the fast path, none in a loop."""
     assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
     loops = set(re.findall(r"body=%?([\w.\-]+)", program))
     blocks = [re.match(r"%?([\w.\-]+)", b) for b in re.split(r"\n(?=%)", program)]
@@ -117,7 +117,7 @@ def test_a_pack_for_each_device_inside_of_shard_map(name):
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_one_pack_whose_rows_are_divided(axis_type, time_major):
-    """It is right, but what is read for sequences goes over the network."""
+    """The results are right, but sequences are read over the network."""
     cell = CELLS["lstm"]
     batches = jaxrnn.packed_batches(RECORDS[:300], 4, 64, time_major=time_major)
     packed = jaxrnn.concat_packed(batches)
@@ -142,7 +142,7 @@ def test_one_pack_whose_rows_are_divided(axis_type, time_major):
 @pytest.mark.slow
 @pytest.mark.parametrize("with_lengths", [False, True])
 def test_batches_over_an_explicit_mesh(with_lengths):
-    """`vmap` of `dynamic_rnn` over an axis that is sharded."""
+    """`vmap` of `dynamic_rnn` over a sharded axis."""
     cell, params = CELLS["stack"], params_of(CELLS["stack"])
     x = RNG.normal(size=(4, 2, 6, 3))
     lengths = np.array([[6, 1], [0, 3], [2, 2], [5, 4]]) if with_lengths else None

@@ -1,4 +1,4 @@
-"""A stack over the devices of a mesh equals the same stack on one device."""
+"""A stack on the devices of a mesh equals the same stack on one device."""
 
 import functools
 import operator
@@ -36,7 +36,7 @@ close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-11)
 
 
 def count_steps(params, inputs, state, key=None):
-    """A number for each row, one that belongs to no row, and a logarithm."""
+    """A step with a counter for each row, a scalar counter and a logarithm."""
     count, total, all_steps = state
     total = jnp.tanh(total + inputs["x"] * params["w"])
     log = inputs["log"] + jnp.log(inputs["x"] * params["w"])
@@ -81,9 +81,9 @@ def states_of(cell, layers, dtype=jnp.float64):
 
 
 def on_one_device(cell, key, params, x, lengths, state):
-    """The stack by `dynamic_rnn`; parameters and states as `pipelined_rnn` has them."""
+    """Run the stack by `dynamic_rnn`, with the layouts of `pipelined_rnn`."""
     layers = jax.tree.leaves(params)[0].shape[0]
-    # Different objects, so that layers do not share their parameters.
+    # Create distinct objects, so that layers do not share parameters.
     stack = MultiRNNCell([ResidualWrapper(cell, add_nothing) for _ in range(layers)])
     params = {f"cell_{i}": p for i, p in enumerate(unstacked(params, layers))}
     state = tuple(unstacked(state, layers))
@@ -104,7 +104,7 @@ def pipelined(cell, key, params, x, lengths, state, **options):
 
 
 def mapped(run, mesh, rows=None, **options):
-    """`run(params, x, lengths, state)` over the stages, and its rows over `rows`."""
+    """Map `run(params, x, lengths, state)` over the stages, and rows over `rows`."""
     state = P("stage", rows) if rows else P("stage")
     return jax.shard_map(
         run,
@@ -127,7 +127,7 @@ def mesh_of(stages=4, axis_type=AUTO):
 
 @functools.partial(jax.jit, static_argnums=0)
 def differentiated(run, params, x, lengths, state):
-    """Results, and gradients for parameters, inputs and initial state."""
+    """Results, and gradients by parameters, inputs and initial state."""
 
     def loss(params, x, state):
         results = run(params, x, lengths, state)
@@ -142,7 +142,7 @@ def with_nan_padding(x, lengths):
     return np.where(np.arange(TIME)[:, None] < lengths[:, None, None], x, np.nan)
 
 
-# Cell, layers, devices, steps in a chunk, lengths.
+# Cell, layers, devices, steps per chunk, lengths.
 RUNS = {
     "ragged": ("lstm", 4, 4, 3, LENGTHS),
     "whole": ("gru", 4, 4, 4, None),
@@ -183,7 +183,7 @@ BOTH = [("lstm", "both"), ("lstm", "stage"), ("dropout", "stage")]
 @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
 @pytest.mark.parametrize(("name", "which"), BOTH)
 def test_rows_over_devices_too(name, which, axis_type):
-    """Rows over a second axis that is mapped as well, or left to the compiler."""
+    """Rows are sharded over a second axis, mapped or left to the compiler."""
     cell = CELLS[name]
     mesh = jax.make_mesh((2, 2), ("stage", "data"), axis_types=(axis_type,) * 2)
     args = params_of(cell, 2), with_nan_padding(X, LENGTHS), LENGTHS, states_of(cell, 2)
@@ -234,7 +234,7 @@ one_device_gru = functools.partial(on_one_device, CELLS["gru"], None)
 @pytest.mark.fast("9")
 @pytest.mark.parametrize("length", [TIME, 9])
 def test_idle_ticks_run_nothing(length):
-    """A leaf without rows stays as it is; a cell is not run on inputs of 0."""
+    """Idle ticks keep scalar leaves and do not run the cell on zero inputs."""
     chunk, lengths = (11, None) if length == TIME else (3, np.full(ROWS, length))
     x = {"x": np.abs(X) + 0.5, "log": X}
     params = {"w": np.linspace(0.5, 1, 4 * SIZE).reshape(4, 1, SIZE)}
@@ -302,7 +302,7 @@ def test_a_gradient_inside_of_shard_map():
 
 
 def add_to_all(extra):
-    """A cell that reads an array besides its arguments."""
+    """A cell that captures an array."""
 
     def add(params, inputs, state, key=None):
         state = jnp.tanh(inputs * params["w"] + state + extra)
@@ -313,7 +313,7 @@ def add_to_all(extra):
 
 @pytest.mark.parametrize("is_varying", [True, False])
 def test_an_array_that_the_cell_captures(is_varying):
-    """Unless it varies, its gradient would be summed by stages that skip a tick."""
+    """If it did not vary, stages that skip a tick would have to sum its gradient."""
     params, extra = {"w": RNG.normal(size=(2, 1, SIZE))}, RNG.normal(size=(ROWS, SIZE))
 
     def of_stages(params, extra):
@@ -340,7 +340,7 @@ def test_an_array_that_the_cell_captures(is_varying):
 
 @pytest.mark.slow
 def test_under_vmap():
-    """A batch of batches, each with its own lengths; all run up to the longest."""
+    """A batch of batches with different lengths; all run up to the longest."""
     cell = CELLS["gru"]
     params, x = params_of(cell, 2), np.stack([X, 2 * X])
     lengths = np.stack([LENGTHS, LENGTHS // 2])
@@ -356,7 +356,7 @@ COLLECTIVE = r" = (.*?) (all-gather|all-to-all|all-reduce|collective-permute)[\w
 
 
 def collectives(program):
-    """The kinds of collectives within loops, and outside of them."""
+    """The kinds of collectives in loops, and outside of them."""
     names = set(re.findall(r"body=%?([\w.\-]+)", program))
     inside, outside = [], []
     for block in re.split(r"\n(?=%|ENTRY)", program):
@@ -373,7 +373,7 @@ def collectives(program):
 @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
 @pytest.mark.parametrize("rows", [None, "data"], ids=["stages", "rows"])
 def test_collectives(rows, axis_type):
-    """One message a tick, forward and backward; sums of gradients once, at the end."""
+    """Each tick sends one message per pass; gradients are summed once, at the end."""
     cell, size = CELLS["lstm"], 2 if rows else 4
     names = ("stage", "data")[: 4 // size]
     mesh = jax.make_mesh(
@@ -390,7 +390,7 @@ def test_collectives(rows, axis_type):
 
 
 def call(cell=CELLS["gru"], params=None, x=X, state=None, mapped=None, **options):
-    """A call with what is right in place of what is not given."""
+    """A call with valid defaults for the arguments that are not given."""
     params = params_of(cell, 4) if params is None else params
     options = {"dtype": jnp.float64, "axis_name": "stage", "chunk": 4} | options
     specs = {"in_specs": (P("stage"), P(), P("stage")), "out_specs": P("stage")}
@@ -433,7 +433,7 @@ REFUSED = {
     "layers": (
         {"params": params_of(CELLS["gru"], 6)},
         ValueError,
-        "mesh axis 'stage' .of size 4., but 4 does not evenly divide 6",  # By JAX.
+        "mesh axis 'stage' .of size 4., but 4 does not evenly divide 6",  # JAX's error.
     ),
     "depth": (
         {"x": X[..., :3]},
@@ -486,7 +486,7 @@ REFUSED = {
 
 
 class ProtocolCell:
-    """A cell that closes over its parameters."""
+    """A cell that captures its parameters."""
 
     state_size = output_size = SIZE
 

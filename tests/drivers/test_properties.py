@@ -1,4 +1,4 @@
-"""Laws that hold for any batch, any lengths, any cut."""
+"""Laws that hold for any batch, any lengths and any split of the steps."""
 
 import functools
 
@@ -34,7 +34,7 @@ def bound(name):
     return CELLS[name].bind(drawn(CELLS[name], step))
 
 
-# One trace and one compilation a cell serve all examples.
+# All examples share one trace and one compilation per cell.
 @functools.partial(jax.jit, static_argnums=0)
 def compiled(name, x, n, state):
     return jaxrnn.dynamic_rnn(bound(name), x, n, state, jnp.float64)

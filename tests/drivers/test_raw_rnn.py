@@ -1,4 +1,4 @@
-"""The protocol of `raw_rnn`, rule by rule; TensorFlow's numbers: `tf1/`."""
+"""The protocol of `raw_rnn`, rule by rule; `tf1/` compares with TensorFlow."""
 
 import functools
 
@@ -39,7 +39,7 @@ STARTS = {"python": None, "compiled": 7}
 
 
 def run(loop_fn, max_time=None, cell=COUNTER):
-    """raw_rnn as it runs outside of jit, or compiled if there is a bound."""
+    """Run `raw_rnn` outside of jit, or inside of jit if `max_time` is given."""
     call = lambda: raw_rnn(cell, loop_fn, max_time=max_time)
     return call() if max_time is None else jax.jit(call)()
 
@@ -73,7 +73,7 @@ def test_outside_of_jit_loop_fn_is_called_once_more_than_there_are_steps():
     calls = []
 
     def loop_fn(*args, **kwargs):
-        assert not kwargs  # By position.
+        assert not kwargs  # Arguments are positional.
         time, output, state, loop_state = args
         assert time.dtype == I32
         calls.append((int(time), output, state, loop_state))
@@ -82,7 +82,7 @@ def test_outside_of_jit_loop_fn_is_called_once_more_than_there_are_steps():
     run(loop_fn)
     assert [time for time, *_ in calls] == [0, 1, 2, 3]
     assert calls[0][1:] == (None, None, None)
-    # Row 0 is frozen at 1 and computed again from there: loop_fn sees the raw results.
+    # Row 0 is frozen at 1, but the cell still runs on it: loop_fn sees the raw results.
     assert [output[:, 0].tolist() for _, output, _, _ in calls[1:]] == [
         [1, 1, 1],
         [2, 2, 2],
@@ -128,7 +128,7 @@ def test_a_scalar_that_follows_a_vector_is_for_all_rows(max_time):
 @pytest.mark.parametrize("max_time", STARTS.values(), ids=STARTS)
 def test_a_row_reported_finished_stays_finished(max_time):
     def loop_fn(time, output, state, loop_state):
-        flags = jnp.stack([time == 1, time >= 2, time >= 4])  # Row 0: only once.
+        flags = jnp.stack([time == 1, time >= 2, time >= 4])  # Row 0 reports it once.
         return flags, ZERO, ZERO if output is None else state, output, None
 
     emit_ta, state, _ = run(loop_fn, max_time)
@@ -191,7 +191,7 @@ def test_the_loop_state_is_never_masked_and_none_keeps_it(max_time):
         return {"total": old["total"] + output.sum(), "steps": old["steps"]}
 
     *_, loop_state = run(until(1, 2, 3, loop_state=add_up), max_time)
-    # Outputs seen: 1 1 1, then 2 2 2, then 2 3 3.
+    # loop_fn sees the outputs 1 1 1, then 2 2 2, then 2 3 3.
     assert (loop_state["total"], loop_state["steps"]) == (3 + 6 + 8, 7)
     once = lambda time, output, old: jnp.ones(2) if output is None else None
     *_, loop_state = run(until(1, 2, 3, loop_state=once), max_time)
@@ -235,7 +235,7 @@ def test_stacked_under_jit_come_all_rows_that_there_is_room_for():
     emits, size, kept, kept_size = jax.jit(stacked)()
     assert (size, kept_size) == (3, 3)
     assert emits.tolist() == [[1, 1, 1], [0, 2, 2], [0, 0, 3], [0] * 3, [0] * 3]
-    # One element a call of loop_fn.
+    # One element for each call of loop_fn.
     assert kept.tolist() == [[1, 1, 1], [2, 2, 2], [2, 3, 3], *[[0] * 3] * 3]
 
 
@@ -244,7 +244,7 @@ def test_emits_are_as_the_template_says(max_time):
     def loop_fn(time, output, state, loop_state):
         ends = jnp.array([1, 2, 3], I32)
         if output is None:
-            # No batch axis; values are not read.
+            # A template has no batch axis, and its values are not read.
             template = {"a": np.full((2,), 9, np.int32), "b": [jnp.asarray(True)]}
             return time >= ends, ZERO, ZERO, template, None
         emit = {"a": jnp.full((ROWS, 2), time), "b": [jnp.ones(ROWS, bool)]}
@@ -295,7 +295,7 @@ def cells():
 
 
 def from_array(cell, params, x, lengths, max_time=None):
-    """The page's dynamic_rnn by raw_rnn: (outputs [time, batch, ...], state)."""
+    """`dynamic_rnn` from TensorFlow's page: (outputs [time, batch, ...], state)."""
     inputs_ta = TensorArray(x.dtype, x.shape[0]).unstack(x)
     bound = cell.bind(params)
 
@@ -364,7 +364,7 @@ def test_has_the_gradients_of_dynamic_rnn_whatever_the_padding_holds(max_time, p
 
 
 def feed_back(params, start, ends, max_time):
-    """A decoder on its own output, with float, integer and key leaves to carry."""
+    """A decoder that reads its own output and carries floats, integers and a key."""
     cell = GRUCell(2)
 
     def loop_fn(time, output, state, loop_state):
@@ -420,7 +420,7 @@ def test_vmap_gives_the_runs_one_by_one():
 
 @pytest.mark.slow
 def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
-    """At time 0 all is known; what ends a row is batched only later."""
+    """At time 0, nothing is batched; later, `vmap` batches the end of a row."""
     params, start, _ = feedback_data()
 
     def size(scale, max_time):
@@ -464,7 +464,7 @@ def test_steps_taken_forward_and_backward_follow_the_rows_not_max_time(limit):
         return len(steps)
 
     assert taken(loss) == 30
-    # Once in the forward pass and once in the backward pass.
+    # Once in each of the forward and backward passes.
     assert taken(jax.grad(loss)) == 2 * 30
 
 
@@ -480,7 +480,7 @@ def test_random_cells_draw_at_step_t_what_dynamic_rnn_draws():
 
 
 def returning(first=None, later=None):
-    """A loop function that is right but for what is given, by place."""
+    """A valid loop function, except for the given results by position."""
 
     def loop_fn(time, output, state, loop_state):
         result = list(until(1, 2, 3)(time, output, state, loop_state))
@@ -566,7 +566,7 @@ def test_refuses_what_loop_fn_returns(max_time, first, later, error, match):
 
 
 def kinds(later):
-    """A loop state and emits that change in kind after time 0."""
+    """A loop function whose loop state and emits change kind after time 0."""
 
     def loop_fn(time, output, state, loop_state):
         parts = (ZERO, ZERO) if output is None else later
@@ -595,7 +595,7 @@ def test_refuses_a_loop_state_of_another_kind(max_time, later, error, match):
 
 REFUSALS = [
     (lambda: raw_rnn(3, until(1)), TypeError, "`cell` must be an RNNCell, got 3"),
-    (lambda: raw_rnn(3, 4), TypeError, "`cell` must be"),  # First the cell.
+    (lambda: raw_rnn(3, 4), TypeError, "`cell` must be"),  # The cell is checked first.
     (
         lambda: raw_rnn(BasicRNNCell(2), until(1)),
         TypeError,
@@ -700,7 +700,7 @@ def test_without_a_bound_derivatives_go_forward_alone():
 
         return raw_rnn(COUNTER, loop_fn)[1].sum()
 
-    # d/ds of 2 (s + 1), 2 (2 (s + 1) + 1) and 2 (2 (2 (s + 1) + 1) + 1).
+    # The derivatives of 2 (s + 1), 2 (2 (s + 1) + 1) and 2 (2 (2 (s + 1) + 1) + 1).
     slope = jax.jit(lambda s: jax.jvp(total, (s,), (jnp.ones_like(s),)))(ZERO)[1]
     assert slope == 2 + 4 + 8
     with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):

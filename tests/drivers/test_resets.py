@@ -1,4 +1,4 @@
-"""Resets within a run, against a Python loop over the steps of `cell.apply`."""
+"""Resets within a run, against a Python loop over `cell.apply`."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ from jaxrnn._sequences import linear
 
 BATCH, TIME, DEPTH = 4, 6, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
-# At the first step, the last one, several, all of them; row 3 is shorter than that.
+# Resets at the first step, the last, several or all steps, even past row 3's end.
 RESETS = np.zeros((BATCH, TIME), bool)
 RESETS[0, 0] = RESETS[1, -1] = RESETS[2, 2:4] = RESETS[3] = True
 LENGTHS = np.array([6, 6, 5, 3], np.int32)
@@ -46,13 +46,13 @@ close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-12)
 
 
 def states(cell, seed):
-    """A state that is not zero."""
+    """A random nonzero state."""
     draw = np.random.default_rng(seed).normal
     return jax.tree.map(lambda s: draw(size=s.shape), cell.zero_state(BATCH, "float64"))
 
 
 def loop(cell, x, lengths, state, resets, reset_state):
-    """The rows one by one, so that nothing is masked."""
+    """Run the rows one by one, so that no step is masked."""
     rows = []
     for b in range(BATCH):
         row = lambda tree, b=b: jax.tree.map(lambda x: x[b : b + 1], tree)
@@ -117,13 +117,13 @@ LINEAR = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LINEAR)
 def test_resets_around_the_boundaries_of_blocks(name, monkeypatch):
-    """Of 256 steps each: before, at and after them, against separate runs."""
+    """Resets near the boundaries of 256-step blocks, compared with separate runs."""
     monkeypatch.setattr(linear, "steps_in_block", lambda state, platform: 256)
     starts = [0, 255, 256, 257, 512, 1023, 1025, 1792, 2047]
     lengths = np.diff([*starts, 2048])
     cell, rng = bound(LINEAR[name]), np.random.default_rng(0)
     episodes = [rng.normal(size=(length, DEPTH)) for length in lengths]
-    # A run of each episode is a row, so only the longest one has more than one block.
+    # Each episode is a row, so only the longest one has more than one block.
     rows = np.zeros((len(starts), 767, DEPTH))
     for row, episode in zip(rows, episodes, strict=True):
         row[: len(episode)] = episode
@@ -144,7 +144,7 @@ def test_resets_around_the_boundaries_of_blocks(name, monkeypatch):
 
 
 def test_a_carried_state_is_not_what_rows_are_reset_to():
-    """Parts of a rollout with the state carried over are the whole rollout."""
+    """A rollout in parts, with the state carried over, equals the whole rollout."""
     cell = bound(CELLS["stack"])
     run = functools.partial(jaxrnn.dynamic_rnn, cell, dtype="float64")
     want = run(X, resets=RESETS)
@@ -169,7 +169,7 @@ def test_zeros_have_the_dtypes_of_the_carried_state():
 @pytest.mark.fast("linear", "function")
 @pytest.mark.parametrize("name", CELLS)
 def test_nothing_crosses_a_reset(name):
-    """Neither gradients nor NaN: of the initial state, the padding or a dead row."""
+    """Neither gradients nor NaN of the initial state, padding or a finished row."""
     cell = bound(CELLS[name])
     resets = np.zeros((BATCH, TIME), bool)
     resets[:, 0] = resets[:, 3] = True
@@ -190,7 +190,7 @@ def test_nothing_crosses_a_reset(name):
     assert not any(jnp.any(s) for s in jax.tree.leaves(of_state))
     assert not of_x[:, :3].any()
     assert of_x[:3, 3].any(-1).all()
-    # A row that computed NaN starts again, too.
+    # A reset also restarts a row that computed NaN.
     padded[0, 1] = np.nan
     got, (_, of_x, _) = differentiated(after, cell, padded, bad)
     close(got, clean)
@@ -200,7 +200,7 @@ def test_nothing_crosses_a_reset(name):
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 def test_no_steps(name, time_major):
-    """The state stays as it was, so no gradient reaches the state of resets."""
+    """The state does not change, so no gradient reaches `reset_state`."""
     cell, shape = bound(CELLS[name]), (0, BATCH) if time_major else (BATCH, 0)
 
     def run(state, other):
@@ -259,7 +259,7 @@ def test_both_directions_read_segments_apart():
 
 
 def test_a_stack_reads_segments_apart():
-    """Time major: the second of two segments as by itself, in both layers."""
+    """In both layers, the second of two segments runs as if it were separate."""
     cells = [bound(CELLS["gru"], seed=1), bound(CELLS["gru"], depth=4, seed=2)]
     run = functools.partial(jaxrnn.stack_bidirectional_dynamic_rnn, cells, cells[::1])
     x, resets = np.swapaxes(X, 0, 1), np.zeros((TIME, BATCH), bool)
@@ -284,7 +284,7 @@ def test_vmap_and_checkpoint(name):
 @pytest.mark.parametrize("kind", AxisType)
 @pytest.mark.parametrize("name", ["lstm", "linear", "function"])
 def test_rows_on_several_devices(name, kind):
-    """On a mesh, and in `shard_map` for the kind "Manual"."""
+    """Rows on a mesh, and in `shard_map` for the kind "Manual"."""
     cell = bound(CELLS[name])
 
     def run(cell, x, state, other, lengths, resets):

@@ -1,4 +1,4 @@
-"""The states of all steps, against a Python loop over steps."""
+"""The states of all steps, against a Python loop."""
 
 import chex
 import jax
@@ -13,7 +13,7 @@ BATCH, TIME, DEPTH = 4, 6, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
 LENGTHS = np.array([6, 0, 3, 1], np.int32)
 CELL = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(4, num_proj=2), jaxrnn.MinGRUCell(3)])
-# Past its length a row keeps its state; NaN there.
+# NaN past the lengths, where rows keep their states.
 PADDED = np.where((np.arange(TIME) < LENGTHS[:, None])[..., None], X, np.nan)
 
 
@@ -65,7 +65,7 @@ def test_dynamic_rnn(time_major, swap_memory):
 
 
 def test_a_state_restarts_the_run():
-    """What replay of stored states needs."""
+    """As in replay of stored states, a run can start from any state."""
     cell = bound(CELL)
     outputs, last, states = jaxrnn.dynamic_rnn(
         cell, X, dtype=jnp.float64, return_states=True
@@ -102,7 +102,7 @@ def row_0(tree):
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("is_bound", [True, False])
 def test_lists_of_steps(is_bound, lengths):
-    """Both by a loop and, for a cell that JAX cannot read, unrolled."""
+    """In a loop, and unrolled for a cell that is not a pytree."""
     cell = bound(CELL)
     given = cell if is_bound else ByProtocol(cell)
     args = list(np.swapaxes(X, 0, 1)), None, jnp.float64, lengths
@@ -145,7 +145,7 @@ def test_of_each_member_of_an_ensemble():
 
 
 def test_types():
-    """States keep the dtypes that they have in the loop."""
+    """The states have the dtypes of the loop's carry."""
     cell = bound(jaxrnn.LSTMCell(4), dtype="bfloat16")
     x = jnp.asarray(X, jnp.bfloat16)
     state = jax.tree.map(jnp.asarray, cell.zero_state(BATCH, jnp.bfloat16))

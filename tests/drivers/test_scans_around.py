@@ -1,4 +1,4 @@
-"""A driver keeps its derivatives inside of a scan, and inside of `vmap`."""
+"""A driver has the same derivatives inside of a scan and of `vmap`."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ TWICE = [
         marks=pytest.mark.xfail(
             jax.__version_info__ >= (0, 10),
             raises=ValueError,
-            reason="JAX gives what a scan offloads a cotangent on the host.",
+            reason="JAX places cotangents of offloaded values on the host.",
         ),
     ),
 ]
@@ -61,7 +61,7 @@ TWICE = [
 @pytest.mark.parametrize(("strategy", "outer"), TWICE)
 @pytest.mark.parametrize("driver", [by_dynamic_rnn, by_raw_rnn])
 def test_derivatives_of_gradients_of_a_scan_around_a_driver(driver, strategy, outer):
-    """JAX splits such a scan in two, but not the loops inside that end early."""
+    """JAX splits the outer scan in two, but not the inner loops, which end early."""
     cell, xs = GRUCell(UNITS), data()
     params = drawn(cell, xs[0, :, 0])
 
@@ -93,7 +93,7 @@ def test_derivatives_of_gradients_of_a_scan_around_a_driver(driver, strategy, ou
     "strategy", [Keep(), Recompute(2), Offload(Keep(), 2)], ids=str
 )
 def test_a_cell_may_sum_over_what_vmap_maps_over(strategy):
-    """As a normalization over a named axis does."""
+    """For example, a normalization over a named axis needs such a sum."""
 
     def apply(params, inputs, state, key=None):
         state = jnp.tanh(inputs @ params["w"] + state)

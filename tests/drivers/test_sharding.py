@@ -1,4 +1,4 @@
-"""Batch-sharded inputs: values, layouts, and no collective inside of the loop."""
+"""Batch-sharded inputs: values, layouts, and no collective in the loop."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ KEY = jax.random.key(3)
 
 
 def count_rows(params, inputs, state, key=None):
-    """A state with a vector of integers beside the floats."""
+    """A state with floats and a vector of integers."""
     count, total = state
     total = jnp.tanh(total + inputs * params["w"])
     return total, (count + 1, total)
@@ -97,7 +97,7 @@ def test_on_a_mesh(name, axis_type, lengths):
 
 @functools.cache
 def on_one_device(name, is_whole):
-    """Results and gradients, which no layout of the lengths is to change."""
+    """The expected results and gradients for every layout of the lengths."""
     cell, n = CELLS[name], None if is_whole else LENGTHS
     params = params_of(cell)
     both = lambda *args: (forward(cell, *args), jax.grad(loss, (0, 1))(*args, cell))
@@ -119,12 +119,12 @@ def test_collectives_on_a_mesh(name, axis_type):
         x, n = jax.device_put(X, rows), jax.device_put(LENGTHS, rows)
         run = jax.jit(forward, static_argnums=0)
         program = run.lower(cell, params, x, n).compile().as_text()
-        # The loops of so few steps do not end with the longest row of all devices.
+        # Loops of so few steps do not end early, so devices need not agree on an end.
         assert not re.findall(COLLECTIVE, program)
         gradient = jax.jit(jax.grad(loss), static_argnums=3)
         program = gradient.lower(params, x, n, cell).compile().as_text()
-    # Else the sum of the parameters' gradient over devices is all that is exchanged;
-    # by cells that are run step by step (XLA's CPU compiler leaves it so) in the loop.
+    # The devices exchange only the sum of the parameters' gradients. For cells that run
+    # step by step, XLA's CPU compiler leaves this sum in the loop.
     assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
     if name == "stack":
         assert not any(re.search(COLLECTIVE, body) for body in while_bodies(program))
@@ -152,7 +152,7 @@ def test_collectives_inside_of_shard_map():
 
 
 def while_bodies(program):
-    """The texts of the computations that loops run."""
+    """The texts of computations that run in loops."""
     names = re.findall(r"body=%?([\w.\-]+)", program)
     assert names
     blocks = re.split(r"\n(?=%|ENTRY)", program)
@@ -177,7 +177,7 @@ def test_inside_of_shard_map(cell, check_vma):
         check_vma=check_vma,
     )
     got = jax.jit(run)(params, X, LENGTHS)
-    # Types tell over which axes rows vary only if JAX checks it.
+    # Types list the axes over which rows vary only with `check_vma`.
     keys = [jax.random.fold_in(KEY, i) if check_vma else KEY for i in range(4)]
     shards = [
         forward(cell, params, *(v[2 * i : 2 * i + 2] for v in (X, LENGTHS)), key=key)[0]
@@ -232,7 +232,7 @@ def test_inputs_of_an_explicit_mesh_that_is_not_set():
 
 
 def add_both(params, inputs, state, key=None):
-    """Two inputs; the second may vary alone."""
+    """A step with two inputs, of which only the second may vary over devices."""
     state = state + inputs["a"] + inputs["b"]
     return state, state
 
@@ -294,7 +294,7 @@ def test_keys_in_the_state_take_over_the_rows():
 
 
 def collect(cell, params, x, lengths):
-    """raw_rnn that reads time-major `x` and keeps a total of what is alive."""
+    """`raw_rnn` over time-major `x`, with a total over unfinished rows."""
     inputs_ta = jaxrnn.TensorArray(x.dtype, x.shape[0]).unstack(x)
 
     def loop_fn(time, output, state, total):
@@ -312,7 +312,7 @@ def collect(cell, params, x, lengths):
 @pytest.mark.fast("auto")
 @pytest.mark.parametrize("kind", ["auto", "explicit", "manual"])
 def test_raw_rnn_with_rows_over_devices(kind):
-    """Inside of shard_map each device ends its loop when its own rows are done."""
+    """In `shard_map`, each device ends its loop when its own rows are finished."""
     cell, x = CELLS["lstm"], jnp.swapaxes(X, 0, 1)
     params = params_of(cell)
     run = lambda *args: collect(cell, *args)
@@ -333,7 +333,7 @@ def test_raw_rnn_with_rows_over_devices(kind):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OneProduct(AffineCell):
-    """A cell whose update may read other units, or how many there are."""
+    """A cell whose update may read other units or their number."""
 
     num_units: int
     after: Callable
@@ -381,9 +381,9 @@ SPECS = {"columns": P(None, "model"), "rows": P("model"), "fsdp": P("data")}
 @pytest.mark.parametrize("cell", UNDIVIDED.values(), ids=UNDIVIDED)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
-    """Cells whose units cannot be divided have whole kernels on each device."""
+    """Cells whose units cannot be sharded gather whole kernels on each device."""
     mesh = jax.make_mesh((2, 2), ("data", "model"))
-    x = X[..., :2]  # Kernels of an even number of rows.
+    x = X[..., :2]  # Kernels need an even number of rows.
     params = drawn(cell, x[:, 0], jnp.float64)
     run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
     want = run(params, x, LENGTHS, cell)
@@ -451,7 +451,7 @@ def test_inputs_that_are_divided_along_time_are_refused(mask):
 @pytest.mark.slow
 @pytest.mark.parametrize("swap_memory", [False, True])
 def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
-    """Windows of time, one after the other."""
+    """Run windows of time one after the other."""
     cell, mesh = (
         MultiRNNCell([LSTMCell(4), GRUCell(4)]),
         jax.make_mesh((2, 2), ("data", "model")),

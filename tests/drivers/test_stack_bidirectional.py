@@ -1,5 +1,5 @@
-"""Both directions over a list of steps, and layers of both directions."""
-# ruff: noqa: E501 (One refusal a row.)
+"""Both directions over a list of steps, and stacks of bidirectional layers."""
+# ruff: noqa: E501 (One error for each line of a table.)
 
 import re
 
@@ -37,7 +37,7 @@ def bound(cell, depth=DEPTH, seed=0):
 
 
 def with_gradients(run, *args):
-    """Results, and the gradients of their weighted sum by all arguments."""
+    """The results, and the gradients of their weighted sum by all arguments."""
 
     def loss(args):
         results = run(*args)
@@ -80,7 +80,7 @@ def test_padding_leaves_no_trace():
 
 
 def summing(params, inputs, state, key=None):
-    """A running sum, put out as it is and in a nest."""
+    """A running sum, with nested outputs."""
     state = state + inputs
     return {"sum": state, "twice": [state * 2]}, state
 
@@ -108,7 +108,7 @@ def test_steps_of_other_depths_without_lengths():
 
 
 def running_sums(x, lengths):
-    """NumPy: per row, sums from the left and from the right beside each other."""
+    """In NumPy, the sums from the left and from the right of each row, concatenated."""
     out = np.zeros((*x.shape[:2], 2 * x.shape[2]))
     for b, n in enumerate(np.clip(lengths, 0, len(x))):
         row = x[:n, b]

@@ -1,5 +1,5 @@
-"""Drivers over a list of steps: equal to `dynamic_rnn` where both apply."""
-# ruff: noqa: E501 (One refusal a row.)
+"""Drivers over a list of steps: equal to `dynamic_rnn` if both apply."""
+# ruff: noqa: E501 (One error for each line of a table.)
 
 import re
 
@@ -45,7 +45,7 @@ SAME_STEP = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5)))
 @pytest.mark.fast("jit")
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_a_joined_state_gives_the_same_bits(wrap):
-    """As TensorFlow's testStateTupleWithProjAndSequenceLength."""
+    """Like TensorFlow's testStateTupleWithProjAndSequenceLength."""
     joined, apart = (
         LSTMCell(3, use_peepholes=True, num_proj=4, state_is_tuple=each)
         for each in (False, True)
@@ -67,7 +67,7 @@ def test_a_joined_state_gives_the_same_bits(wrap):
 @pytest.mark.fast("jit")
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_two_directions_over_equal_steps_are_mirrored(wrap):
-    """As TensorFlow's testBidirectionalRNN, which compares bits."""
+    """Like TensorFlow's testBidirectionalRNN, which compares bits."""
     cell = LSTMCell(3, state_is_tuple=False)
     params = drawn(cell, SAME_STEP)
 
@@ -121,7 +121,7 @@ def test_equal_steps_are_compiled_once(lengths):
 
 
 def counting(params, inputs, state, key=None):
-    """A running sum, and a count of steps that belongs to no row."""
+    """A running sum for each row, and a scalar count of steps."""
     total, count = state
     return total + inputs, (total + inputs, count + 1)
 
@@ -152,7 +152,7 @@ def test_the_three_kinds_of_step(lengths, steps, totals, traced):
 
 
 def writing(params, inputs, state, key=None):
-    """Writes its sums into an array that belongs to no row."""
+    """A step that writes its sums to an array shared by all rows."""
     total, count, array = state
     total = total + inputs
     return total, (total, count + 1, array.write(count, total))
@@ -167,7 +167,7 @@ def test_a_tensor_array_in_the_state_keeps_writes_of_masked_rows():
         lambda n: static_rnn(cell, list(x), start, F64, n)
     )(np.array([3, 1]))
     assert (total[:, 0].tolist(), int(count)) == ([1 + 3 + 5, 2], 3)
-    # Row 1 repeats its first input: what is written of it is finite, no more.
+    # Row 1 repeats its first input, so it writes finite values; they are unspecified.
     written = array.stack()
     assert written[:, 0, 0].tolist() == [1, 4, 9, 0]
     assert np.isfinite(written).all()
@@ -202,7 +202,7 @@ def test_rows_without_a_step_have_no_gradient():
 
 
 def growing(params, inputs, state, key=None):
-    """A state that gains a column with each step."""
+    """A step that adds a column to the state."""
     state = jnp.concatenate([state, inputs], axis=-1)
     return state, state
 
@@ -225,7 +225,7 @@ def test_a_plain_tuple_comes_back_as_the_cell_returns_it():
 
 
 def pooled(params, inputs, state, key=None):
-    """Copes with inputs of any depth."""
+    """A step that accepts inputs of any depth."""
     state = state + jnp.sum(inputs, axis=-1, keepdims=True) * params["w"]
     return state, state
 
@@ -284,7 +284,7 @@ def test_warns_of_many_steps_once_and_where_it_was_called():
 
 
 class Recorder:
-    """A saver with TensorFlow's protocol, which records the calls."""
+    """A state saver with TensorFlow's protocol, which records the calls."""
 
     def __init__(self, **states):
         self.states, self.calls = states, []
@@ -361,7 +361,7 @@ def test_the_dict_given_stays_as_it_is():
     assert repr(saver) == "StateSaver(s: float64[2, 1])"
 
 
-# What is refused
+# Errors
 
 X = [np.ones((4, 3), np.float32)] * 2
 ZEROS = np.zeros((4, 2), np.float32)

@@ -1,4 +1,4 @@
-"""What is refused, how, and in which words: argument, leaf, what came, what to do."""
+"""Error messages: the argument, the leaf, the given value and the fix."""
 
 import collections
 import dataclasses
@@ -48,7 +48,7 @@ STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
 
 
 def shared_cell():
-    """Two layers that are one cell, with parameters for each."""
+    """Two layers that share one cell, with separate parameters."""
     stack = MultiRNNCell([GRUCell(2)] * 2)
     return dynamic_rnn(stack.bind(STACK.params), X, dtype=F32)
 
@@ -59,7 +59,7 @@ def keep(params, inputs, state, key=None):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Custom(AffineCell):
-    """A cell of one stage, which may be wrong."""
+    """A cell with one stage, whose parts may be wrong."""
 
     enters: Callable = lambda h: (h, h)
     updates: Callable = lambda z, h: (z, z)
@@ -81,12 +81,12 @@ def step_of(cell):
 
 
 def stepping(state):
-    """A cell that returns what `state` makes of the state that it is given."""
+    """A cell whose new state is `state(old_state)`."""
     return FunctionCell(lambda p, x, s, key=None: (x, state(s)), 3, 3).bind({})
 
 
 def putting_out(output, size=3):
-    """A cell that returns what `output` makes of its inputs."""
+    """A cell whose output is `output(inputs)`."""
     return FunctionCell(lambda p, x, s, key=None: (output(x), s), 3, size).bind({})
 
 
@@ -230,7 +230,7 @@ REFUSALS = {
                                 ZEROS, jnp.zeros((4, 2), jnp.bfloat16)))),
     "state_dtype": (TypeError, "must share one dtype",
                     lambda: dynamic_rnn(GRU, X, initial_state=ZEROS.astype(np.float64))),
-    # What a step returns
+    # The results of a step
     "step_structure": (ValueError, r"the state that `cell` returns must have the structure \*, got \(\*, \*\)",
                        lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
     "step_structure_cell": (ValueError, r"got \(\*, \*\). The cell received a state with the structure of its `state_size`, and must return",

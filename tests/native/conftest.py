@@ -1,4 +1,4 @@
-"""What the tests of the native loops share."""
+"""Fixtures of the tests of the native loops."""
 
 import jax
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def alone(monkeypatch):
-    """A process with one device, as far as the default knows."""
+    """Let the default see only one device."""
     jax.clear_caches()
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     yield

@@ -1,4 +1,4 @@
-"""The native calls, whose arguments are checked where they are decoded."""
+"""The native calls check their arguments when they decode them."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from jaxrnn._sequences.native import library
 
 pytestmark = needs_library
 
-# Which of them depends on whether JAX waits for the call.
+# The type depends on whether JAX waits for the call.
 ERRORS = (ValueError, jax.errors.JaxRuntimeError)
 ENTRIES, BATCH, TIME, DEPTH, UNITS, SEQUENCES = 7, 2, 3, 4, 5, 6
 
 
 def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
-    """Runs basic RNNs with restarts, some of whose arguments are changed."""
+    """Run basic RNNs with restarts, with some arguments changed."""
     shapes = {
         "x": (1, BATCH, time, DEPTH),
         "w_inputs[0]": (ENTRIES, DEPTH, UNITS),

@@ -1,4 +1,4 @@
-"""What runs by default on one CPU device, with the library of native loops."""
+"""The default loop on one CPU device, with the library of native loops."""
 
 import functools
 import logging
@@ -35,7 +35,7 @@ pytestmark = needs_library
 
 @pytest.fixture
 def unread(monkeypatch):
-    """A process that has not looked for the library, which is at another place."""
+    """Reset the library's state, and let tests set another path for it."""
 
     def at(path):
         jax.clear_caches()
@@ -57,7 +57,7 @@ def by_default(name):
     return functools.partial(run, CELLS[name], None)
 
 
-# What is chosen, and when it is traced.
+# The choice, and when it is traced.
 
 
 def test_xlas_loop_is_not_traced(alone, monkeypatch):
@@ -80,12 +80,12 @@ def test_a_second_call_traces_nothing(alone, monkeypatch):
 
 
 def test_several_devices_without_a_mesh_have_xlas_loop():
-    """XLA may divide the rows, but not a call."""
+    """XLA may shard rows, but it cannot shard a native call."""
     assert not calls(by_default("rnn"), *data(CELLS["rnn"]))
 
 
 def test_cells_that_it_cannot_run(alone):
-    """The other layers of a stack have it; a recurrence and a scan are as they were."""
+    """Other layers of the stack run natively; recurrences and scans do not change."""
     cell = jaxrnn.MultiRNNCell([CELLS["gru"], jaxrnn.GRUCell(4, activation="elu")])
     given = data(cell)
     assert len(calls(functools.partial(run, cell, None), *given)) == 1
@@ -219,7 +219,7 @@ def test_a_process_with_a_later_jax(fast_to_compile):
     assert "cannot import name 'lower_fun'" in said[0]
 
 
-# Packed sequences, for which no implementation can be named.
+# Packed sequences, which have no argument `implementation`.
 
 
 @pytest.mark.fast("gru-True")
@@ -236,7 +236,7 @@ def test_packed_sequences(name, time_major, request):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_second_derivatives_of_packed_sequences(name, request):
-    """XLA's loop saves the state before a restart, the native one that after it."""
+    """XLA's loop saves the state before a restart; the native loop, the one after."""
     call, (params, *others) = of_packed(CELLS[name], False)
 
     def made():
@@ -269,7 +269,7 @@ def test_mapped_packed_sequences(mapped, request):
 
 @pytest.mark.slow
 def test_mapped_cotangents_of_packed_sequences(request):
-    """What the forward loop saved is shared by the entries."""
+    """The mapped entries share the values that the forward loop saved."""
     call, (params, *others) = of_packed(CELLS["gru"], False)
     of_last = jax.jacrev(lambda p: call(p, *others)[1][:2, 0])
     want = of_last(params)
@@ -277,7 +277,7 @@ def test_mapped_cotangents_of_packed_sequences(request):
     assert_near(of_last(params), want)
 
 
-# Programs for elsewhere.
+# Programs for other machines.
 
 
 def exported(fn, given, platforms=("cpu",)):
@@ -363,7 +363,7 @@ def test_workers(method, fast_to_compile, tmp_path, monkeypatch):
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn", "projected"])
 def test_masks_and_states_of_all_steps(name, with_lengths):
-    """The loop that was compiled for lengths runs them, with the results of XLA's."""
+    """The native loop for lengths runs them, with the results of XLA's loop."""
     cell = CELLS[name]
     params, x, state = data(cell)
     mask = jnp.asarray([[False] * 6, [True] * 6, *3 * [[True, False] * 3]])

@@ -1,7 +1,7 @@
-"""TensorFlow's goldens, the laws and a NumPy loop, where the native loops run.
+"""The native loops against TensorFlow's goldens, the laws and a NumPy loop.
 
-The other tests of goldens and laws run on four devices, where the default is XLA's
-loop, and most of them in float64.
+The other tests of goldens and laws run on four devices, so the default is XLA's loop.
+Most of them use float64.
 """
 
 import json
@@ -39,7 +39,7 @@ GOLDENS = [
     and case["function"] != "cell"
     and any(f'{name}Cell"' in json.dumps(case) for name in ("LSTM", "GRU", "BasicRNN"))
 ]
-# Other activations, wrappers without sequences of their own, no rows, steps or units.
+# Other activations, wrappers without whole sequences, and no rows, steps or units.
 OTHERS = "softsign", "residual_fn-whole", "device", "b0", "t0", "h0"
 KNOWN = [name for name, case in CASES.items() if is_known(case.cell)]
 
@@ -68,7 +68,7 @@ def test_cells_that_are_known():
     assert {"lstm_projection", "gru", "gru_cudnn", "basic_rnn"} <= set(KNOWN)
 
 
-# One for each loop; the goldens have the other hyper-parameters.
+# One cell for each loop; the goldens cover the other hyperparameters.
 OF_KINDS = {native_kind(CASES[name].cell): name for name in KNOWN[::-1]}
 
 
@@ -102,7 +102,7 @@ ACTIVATIONS = {
 
 
 def numpy_step(cell, params, x, c, h):
-    """`(c, h)` after a step of one row, in NumPy."""
+    """`(c, h)` of one row after a step, in NumPy."""
     act = ACTIVATIONS[cell.activation]
     if isinstance(cell, contrib.LayerNormBasicLSTMCell):
         z = np.split(np.concatenate([x, h]) @ params["kernel"], 4)
@@ -134,7 +134,7 @@ def numpy_step(cell, params, x, c, h):
 
 
 def numpy_loop(cell, params, x, lengths):
-    """`(outputs, c, h)` of a batch, from zeros."""
+    """`(outputs, c, h)` of a batch, from a zero state."""
     sizes = (
         [cell.state_size] if cell.output_size == cell.state_size else cell.state_size
     )
@@ -154,7 +154,7 @@ units, clips = st.integers(1, 40), st.none() | st.floats(0.05, 1)
 CELLS = st.one_of(
     st.builds(GRUCell, units, activation=activations),
     st.builds(CudnnCompatibleGRUCell, units, activation=activations),
-    # Of few units the variance may be so small that rounding decides.
+    # With few units, a small variance would amplify rounding.
     st.builds(contrib.LayerNormBasicLSTMCell, st.integers(8, 40), st.floats(-1, 1)),
     st.builds(
         LSTMCell,
@@ -177,7 +177,7 @@ CELLS = st.one_of(
     st.integers(0, 2**31),
 )
 @hypothesis.settings(
-    max_examples=15,  # Each compiles programs of its own.
+    max_examples=15,  # Each example compiles separate programs.
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 def test_random_settings_against_numpy(runs, cell, lengths, time, depth, seed):

@@ -25,7 +25,7 @@ RESETS[1] = RESETS[2, 2] = RESETS[3, [0, 1, 4, 5]] = RESETS[4, 3] = True
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_values_and_gradients(name, time_major):
-    """Row 1 has one step, row 0 none; each row is reset to a state of its own."""
+    """Row 0 has no steps, row 1 has one. The reset states of the rows differ."""
     cell = CELLS[name]
     params, x, state = data(cell)
     resets = RESETS.T if time_major else RESETS

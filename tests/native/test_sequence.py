@@ -33,7 +33,7 @@ pytestmark = needs_library
 
 
 def with_bad_padding(x, state):
-    """NaN where no row is alive, and in the state of the row without steps."""
+    """Put NaN in the padding, and in the state of the row without steps."""
     dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
     none = np.asarray(LENGTHS)[:, None] == 0
     bad = lambda s: jnp.where(none, jnp.nan, s)
@@ -138,7 +138,7 @@ def test_a_row_of_length_0_keeps_the_bits_of_its_state():
 @pytest.mark.fast("rnn")
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 def test_saturated_gates_have_no_gradient(name):
-    """Large inputs and memories would multiply whatever is left of one."""
+    """Large inputs and states would amplify a small nonzero gradient."""
     cell = CELLS[name]
     params, x, state = data(cell)
     given = params, 1e6 * jnp.sign(x), jax.tree.map(lambda s: 1e6 * s, state), None
@@ -167,7 +167,7 @@ def test_two_directions_of_layers():
 
 
 def curved(name, cell):
-    """A loss that is not linear, so that second derivatives contain first ones."""
+    """A nonlinear loss, so that second derivatives contain first derivatives."""
     _, _, state = data(cell)
     sines = lambda results: weighted_sum(jax.tree.map(jnp.sin, results))
     return lambda params, x: sines(run(cell, name, params, x, state))
@@ -196,7 +196,7 @@ def rematerialized(loss, params, x):
 
 
 def grad_of_grad_in_a_scan(loss, params, x):
-    """The body of a scan is partially evaluated twice."""
+    """JAX partially evaluates the body of the scan twice."""
 
     def total(params):
         body = lambda carry, scale: (carry + loss(params, scale * x), None)
@@ -207,7 +207,7 @@ def grad_of_grad_in_a_scan(loss, params, x):
 
 
 def transpose_of_transpose(loss, params, x):
-    """It is the tangent."""
+    """The transpose of the transpose, which is the tangent."""
     pull = jax.vjp(loss, params, x)[1]
     return jax.linear_transpose(pull, jnp.ones((), F32))((params, x))
 
@@ -235,7 +235,7 @@ def test_derivatives_of_all_kinds(name, of):
 
 @pytest.mark.slow
 def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
-    """The native loop backward reads what XLA's loop saved of such a row."""
+    """The native backward loop reads what XLA's loop saved for such a row."""
     cell = CELLS["lstm"]
     params, x, state = data(cell)
     bad_x, bad_state = with_bad_padding(x, state)
@@ -287,7 +287,7 @@ def test_twice_mapped_values_are_rows_of_one_call():
 
 
 def one_by_one(fn, axes):
-    """What `vmap` computes, by a loop over the entries."""
+    """The results of `vmap`, computed in a loop over the entries."""
 
     def run(*args):
         marks = list(zip(args, axes, strict=True))

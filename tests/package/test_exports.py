@@ -1,4 +1,4 @@
-"""What is public: swept, frozen, documented, and light to import."""
+"""The public names: complete, frozen, documented and cheap to import."""
 
 import dataclasses
 import inspect
@@ -49,7 +49,7 @@ CELLS = {
 
 
 def cells_within(value):
-    """The names of the classes of a cell and of the cells that it holds."""
+    """The class names of a cell and of the cells that it contains."""
     held = [getattr(value, "cell", None), *getattr(value, "cells", ())]
     found = {type(value).__name__}
     return found.union(*(cells_within(cell) for cell in held if cell is not None))
@@ -241,7 +241,7 @@ def test_signature_is_tensorflows(name):
 
 def test_a_star_brings_no_module_but_memory():
     names = {}
-    exec("from jaxrnn import *", names)  # With `jaxrnn.nnx` imported, as above.
+    exec("from jaxrnn import *", names)  # `jaxrnn.nnx` is imported, as above.
     assert {n for n, v in names.items() if inspect.ismodule(v)} == {"memory"}
     assert names.keys() - {"__builtins__"} == PUBLIC.keys() | {"memory"}
     assert jaxrnn.linen.__all__ == jaxrnn.nnx.__all__
@@ -263,7 +263,7 @@ def test_importing_brings_jax_alone():
     assert not by_name & set(run.stdout.split())
 
 
-# What is pickled by the name of its class or function survives a move of private files.
+# Pickles that name a class or function survive a move of private files.
 def test_pickles_refer_to_no_private_module():
     x = jnp.ones((2, 3, 4))
     cell = jaxrnn.MultiRNNCell(

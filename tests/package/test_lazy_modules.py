@@ -1,4 +1,4 @@
-"""Modules after a bare `import jaxrnn`: loaded when touched; hints at other names."""
+"""After `import jaxrnn`, modules load on first use, and other names get hints."""
 
 import doctest
 import pathlib
@@ -18,7 +18,7 @@ OF_FLAX = ["linen", "nnx"]
 
 
 def run(program):
-    """What a program prints in a new process, where nothing is imported yet."""
+    """The output of a program in a new process, without earlier imports."""
     command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -94,7 +94,7 @@ def test_a_name_that_nobody_has():
     message = "^module 'jaxrnn' has no attribute 'LSTMCel'$"
     with pytest.raises(AttributeError, match=message) as caught:
         _ = jaxrnn.LSTMCel
-    assert caught.value.name == "LSTMCel"  # Python then names those that are close.
+    assert caught.value.name == "LSTMCel"  # So Python can suggest similar names.
     assert caught.value.obj is jaxrnn
     with pytest.raises(ImportError, match="cannot import name 'LSTMCel'"):
         exec("from jaxrnn import LSTMCel")

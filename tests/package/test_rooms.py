@@ -1,4 +1,4 @@
-"""The folders, their layers and their files, as the documentation tells of them."""
+"""The folders, their layers and their files match the documentation."""
 
 import ast
 import inspect

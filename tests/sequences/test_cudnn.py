@@ -1,4 +1,4 @@
-"""The code around cuDNN's LSTM, with JAX's reference in place of cuDNN."""
+"""The code around cuDNN's LSTM, with JAX's reference instead of cuDNN."""
 
 import functools
 import re
@@ -25,16 +25,16 @@ from jaxrnn.testing._oracle import weighted_sum
 assert_near = functools.partial(helpers.assert_near, tolerance=1e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 UNITS, DEPTH, TIME = 4, 3, 6
-# No length, one step, some, all, and more than all.
+# Zero steps, one step, some, all, and more than all.
 LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
 
 
-# The stand-in, which is as strict as cuDNN's documentation: if cuDNN does not support
-# the arguments, all results are NaN.
+# The replacement is as strict as cuDNN's documentation: if cuDNN does not support the
+# arguments, all results are NaN.
 
 
 def reference(weights, x, h, c, lengths):
-    """JAX's own definition of what cuDNN computes: `(y, h, c)`."""
+    """JAX's reference implementation of cuDNN's LSTM: `(y, h, c)`."""
     sizes = x.shape[-1], h.shape[-1], 1, False
     with usual_promotion():
         y, h, c = rnn.lstm_ref(
@@ -51,7 +51,7 @@ def reference(weights, x, h, c, lengths):
 
 
 class Reference:
-    """A stand-in for cuDNN, which lists the shapes of the inputs of its calls."""
+    """A replacement for cuDNN, which records the input shapes of its calls."""
 
     def __init__(self):
         self.forwards, self.backwards = [], []
@@ -74,11 +74,11 @@ class Reference:
         after = (steps[None, :] >= lengths[:, None])[..., None]
         is_quiet = jnp.all(jnp.where(after, ct_y, 0) == 0)
         same = jnp.all(packed(given) == reserve)
-        # A row's last output is not read, and may be another.
+        # The backward pass does not read a row's last output, so it may differ.
         off_y = jnp.where(after[:, 1:], 0, (y - again)[:, :-1])
         same_y = jnp.all(jnp.abs(off_y) < 1e-5)
         ct_weights, ct_x, *ct_state = pull_back(cts)
-        # What cuDNN returns for padding is not documented.
+        # cuDNN's documentation does not specify the results for padding.
         cotangents = ct_weights, jnp.where(after, jnp.nan, ct_x), *ct_state
         return poison(is_quiet & same & same_y, cotangents)
 
@@ -93,7 +93,7 @@ def poison(is_well, tree):
 
 @pytest.fixture
 def with_gpu(monkeypatch):
-    """A process that may trace calls of cuDNN; everything is traced again."""
+    """Allow this process to trace calls of cuDNN, with empty caches."""
     jax.clear_caches()
     monkeypatch.setattr(cudnn, "why_not_here", lambda: None)
     yield
@@ -102,7 +102,7 @@ def with_gpu(monkeypatch):
 
 @pytest.fixture
 def stand_in(with_gpu, monkeypatch):
-    """What stands in for the calls of cuDNN."""
+    """The replacement for calls of cuDNN."""
     return stood_in(monkeypatch)
 
 
@@ -116,7 +116,7 @@ def stood_in(monkeypatch):
 
 @pytest.fixture
 def sized(with_gpu, monkeypatch):
-    """JAX's own primitives, with sizes of buffers that do not come from cuDNN."""
+    """JAX's primitives, with constant buffer sizes instead of cuDNN's."""
     name = "compute_rnn_workspace_reserve_space_sizes"
     monkeypatch.setattr(rnn.gpu_rnn, name, lambda *_: (100, 1000), raising=False)
 
@@ -125,7 +125,7 @@ def sized(with_gpu, monkeypatch):
 
 
 def data(cell, batch=5, time=TIME, depth=DEPTH, dtype=F32, seed=0):
-    """`(params, x, state)`, all of it random."""
+    """Random `(params, x, state)`."""
     rng = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7, dtype)
     x = draw(batch, time, depth)
@@ -142,7 +142,7 @@ def run(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
 
 
 def everything(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
-    """Outputs, final state, and gradients with respect to parameters, inputs, state."""
+    """The outputs, the final state, and gradients by parameters, inputs and state."""
 
     return differentiated(
         lambda params, x, state: run(
@@ -160,7 +160,7 @@ CELLS = {
     "lstm": LSTMCell(UNITS, activation="tanh"),
     "lstm_joined": LSTMCell(UNITS, forget_bias=0, state_is_tuple=False),
     "lstm_biased": LSTMCell(UNITS, forget_bias=0.3, activation=jnp.tanh),
-    # Without a projection nothing is clipped.
+    # Without a projection, nothing is clipped.
     "lstm_proj_clip": LSTMCell(UNITS, proj_clip=0.01),
 }
 
@@ -228,7 +228,7 @@ def test_rows_of_length_0_keep_their_state_and_its_gradient(stand_in):
     assert jnp.all(last.c[0] == state.c[0])
     assert jnp.all(last.h[0] == state.h[0])
     assert jnp.all(ct_x[0] == 0)
-    # Only the first row's own final state depends on its initial state.
+    # In the first row, only the final state depends on the initial state.
     of_last = lambda state: weighted_sum(run(cell, "cudnn", params, x, state)[1])
     ct_state = jax.jit(jax.grad(of_last))(state)
     other = jax.grad(lambda state: weighted_sum(state))(state)
@@ -255,7 +255,7 @@ def test_padding_has_no_effect(stand_in, bad):
 
 
 def tails(made):
-    """Final states, and gradients of initial ones, of all rows but the first."""
+    """Final states, and initial states' gradients, of all rows except the first."""
     (_, last), (_, _, ct_state) = made
     return jax.tree.map(lambda s: s[1:], (last, ct_state))
 
@@ -309,7 +309,7 @@ def test_layers_of_cells(stand_in):
 
 
 def loss(name):
-    """A loss that is not linear."""
+    """A nonlinear loss."""
     cell = CELLS["lstm_biased"]
     _, _, state = data(cell)
     sum_of_sines = lambda results: weighted_sum(jax.tree.map(jnp.sin, results))
@@ -401,7 +401,7 @@ def test_over_devices(stand_in):
 @pytest.mark.slow
 @pytest.mark.parametrize("is_ragged", [True, False])
 def test_types_over_devices(sized, is_ragged, monkeypatch):
-    """Types vary over devices where XLA's do, and there are as many sums over them."""
+    """Types vary over the same devices as with XLA's loop, with as many sums."""
 
     def summed():
         step, params = over_devices("cudnn", is_ragged)
@@ -498,7 +498,7 @@ def test_modules(stand_in, of):
 
 
 def test_weights_are_in_cudnns_layout():
-    """By the names of the blocks in the documentation of both libraries."""
+    """Compare the gates by their names in both libraries' documentation."""
     cell = BasicLSTMCell(UNITS, forget_bias=0.25)
     params, *_ = data(cell)
     flat = cudnn.flat_weights(cell, params, DEPTH)
@@ -561,7 +561,7 @@ def test_what_the_primitives_are_given(sized, time_major):
     made = jax.make_jaxpr(step)(params, x, state)
     there, back = calls(made)
     count = 4 * UNITS * (DEPTH + UNITS + 2)
-    # As the arguments of `lstm_fwd` and of `rnn_bwd` are documented.
+    # The documented arguments of `lstm_fwd` and `rnn_bwd`.
     xs, ys, one = f"5,{TIME},{DEPTH}", f"5,{TIME},{UNITS}", f"1,5,{UNITS}"
     given = f"{xs} {one} {one} {count}"
     assert shapes(there.invars) == f"{given} 5i"
@@ -585,9 +585,9 @@ def shapes(variables):
     return " ".join(shape(v.aval) for v in variables)
 
 
-@pytest.mark.skipif(not rnn.gpu_rnn._cuda_rnn, reason="No CUDA plugin of JAX.")
+@pytest.mark.skipif(not rnn.gpu_rnn._cuda_rnn, reason="JAX has no CUDA plugin.")
 def test_lowers_for_a_gpu(sized):
-    """It takes JAX's CUDA plugin, `pip install jax[cuda12]`, but no GPU."""
+    """The test needs JAX's CUDA plugin, `pip install jax[cuda12]`, but no GPU."""
     cell = CELLS["basic"]
     step = jax.jit(lambda *given: everything(cell, "cudnn", *given))
     text = step.trace(*data(cell)).lower(lowering_platforms=("cuda",)).as_text()
@@ -623,7 +623,7 @@ def test_precision_is_that_of_the_call(sized, named):
 
 
 def test_mapped_calls_have_types(sized):
-    """Each mapped entry is a call, one after the other."""
+    """The mapped entries run one after the other, one call each."""
     cell = CELLS["basic"]
     params, x, state = data(cell)
     loss = lambda params, x: weighted_sum(run(cell, "cudnn", params, x, state))
@@ -782,7 +782,7 @@ def has_gpu():
     return any(device.platform == "gpu" for device in jax.devices())
 
 
-@pytest.mark.skipif(has_gpu(), reason="There is a GPU.")
+@pytest.mark.skipif(has_gpu(), reason="This machine has a GPU.")
 def test_without_a_gpu():
     cell = LSTMCell(3)
     reason = "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA"

@@ -1,4 +1,4 @@
-"""Implementations by name: which there are, and the cells that decline them."""
+"""Implementations selected by name, and the cells that they decline."""
 
 import cases
 import jax
@@ -12,7 +12,7 @@ from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
 from jaxrnn._sequences.native.cells import native_kind
 
 F32 = jnp.dtype(jnp.float32)
-# Cells that no implementation runs, and the reason in the message.
+# Cells that no implementation can run, with the reason in the message.
 DECLINED = {
     "residual_fn": "`residual_fn` is a function of one step",
     "dropout": "DropoutWrapper drops the state at every step",
@@ -92,7 +92,7 @@ def test_xlas_loop_runs_what_libraries_do_not(name):
     assert run(LSTMCell(3), name, batch=0)[0].shape == (0, 3, 3)
 
 
-# Cells that libraries also have.
+# Cells that libraries also implement.
 
 
 def test_cells_of_the_native_loops():
@@ -136,7 +136,7 @@ def test_cells_of_the_native_loops():
     ids=lambda of: of.__name__,
 )
 def test_a_subclass_is_no_plain_cell(of):
-    """It may compute anything."""
+    """A subclass may override the computation."""
 
     class Derived(of):
         def enter(self, state):

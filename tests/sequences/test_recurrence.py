@@ -1,4 +1,4 @@
-"""Linear recurrences in each form, against NumPy and a scan that JAX differentiates."""
+"""Each form of linear recurrences, against NumPy and a scan."""
 
 import functools
 
@@ -18,19 +18,19 @@ BATCH, UNITS = 2, 3
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
-    """Each form, whatever the platform and the number of steps."""
+    """Force each form, for every platform and number of steps."""
     monkeypatch.setattr(recurrence, "run_steps", FORMS[request.param])
 
 
 def numbers(rng, kind, *shape):
-    """Normal numbers, real or complex."""
+    """Random normal numbers, real or complex."""
     if kind == "real":
         return jnp.asarray(rng.normal(size=shape))
     return ComplexState(*jnp.asarray(rng.normal(size=(2, *shape))))
 
 
 def data(kind, time, restarted=False):
-    """`(a, x, h, resets)`, batch major."""
+    """`(a, x, h, resets)`, batch-major."""
     rng = np.random.default_rng(time)
     a, x = (numbers(rng, kind, BATCH, time, UNITS) for _ in range(2))
     a = jax.tree.map(lambda leaf: jnp.tanh(leaf) * 0.7, a)
@@ -72,7 +72,7 @@ def test_equals_a_loop_of_numpy(kind, time, restarted):
 
 
 def scanned(resets, a, x, h):
-    """The recurrence as a scan, time first."""
+    """The recurrence as a scan, time-major."""
 
     def step(h, at):
         a, x, reset = at
@@ -88,7 +88,7 @@ def scanned(resets, a, x, h):
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_of_both_orders(kind):
-    """Time first; weights make each number count differently."""
+    """The test is time-major; its loss weights all numbers differently."""
     a, x, h, resets = data(kind, 11, restarted=True)
     args, resets = (*time_first((a, x)), h), jnp.asarray(resets).T
     ours = lambda *args: recurrence.linear_recurrence(*args, resets)
@@ -117,7 +117,7 @@ def test_derivatives_of_both_orders(kind):
 @pytest.mark.fast("tree")
 @pytest.mark.usefixtures("form")
 def test_what_stood_before_a_reset_does_not_matter():
-    """Not even NaN: neither in states nor in gradients."""
+    """Even NaN before a reset does not reach later states or gradients."""
     a, x, h, _ = data("real", 12)
     a, x = time_first((a, x))
     resets = jnp.zeros((12, BATCH), bool).at[5].set(True)
@@ -138,7 +138,7 @@ def test_what_stood_before_a_reset_does_not_matter():
 @pytest.mark.fast("tree")
 @pytest.mark.usefixtures("form")
 def test_many_steps_of_strong_decay_are_finite():
-    """Products of factors underflow; nothing is divided by them."""
+    """Products of factors underflow, so nothing may divide by them."""
     a = jnp.full((3000, 1, 1), 1e-3, jnp.float32)
     loss = lambda a: jnp.sum(
         recurrence.linear_recurrence(
@@ -160,7 +160,7 @@ def test_a_tree_of_nothing(shape):
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 0), ("tpu", 0)])
 @pytest.mark.parametrize("time", [63, 64])
 def test_the_platform_chooses_the_form(platform, loops, time):
-    """One loop over steps on CPUs, none elsewhere; one of few steps."""
+    """Only CPUs run a loop over many steps; all platforms loop over few steps."""
     a, x, h, _ = data("real", time)
     a, x = time_first((a, x))
     run = jax.jit(lambda a, x, h: run_steps((a, None), x, h))

@@ -1,4 +1,4 @@
-"""Whole sequences at once, against the loop that runs `apply` step by step."""
+"""XLA's loop over whole sequences, against a loop over `apply`."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ def padded(x, lengths, value=np.nan):
 
 
 def results(cell, lengths, as_it_is=True, **kwargs):
-    """Outputs, state, and the gradients of their weighted sum."""
+    """The outputs, the state, and the gradients of their weighted sum."""
 
     def run(params, x, state):
         bound = cell.bind(params)
@@ -73,7 +73,7 @@ def test_ragged_rows_give_what_steps_give(name, time_major):
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize(("rows", "time"), [(5, 12), (5, 23), (40, 7)])
 def test_chunks_whole_and_in_part_give_what_steps_give(rows, time, with_lengths):
-    """One chunk, and several of which the last one lacks a step."""
+    """A single chunk, and several chunks with an incomplete last one."""
     assert 0 < -23 % chunk_size(23)
     cell = LSTMCell(4, use_peepholes=True, num_proj=3)
     args = data(cell, rows, time)
@@ -86,7 +86,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(rows, time, with_lengths)
 
 @pytest.mark.parametrize("time", [31, 37], ids=["short rows", "the last chunk lacks"])
 def test_chunks_that_tpus_and_gpus_run_change_nothing(time, monkeypatch):
-    """On CPUs they are skipped, so here the choice of the platform is replaced."""
+    """CPUs skip such chunks, so the test replaces the choice by platform."""
     choose = lambda *args, cpu, default: jnp.asarray(default(*args))
     monkeypatch.setattr(jax.lax, "platform_dependent", choose)
     cell, longest = GRUCell(5), {31: 7, 37: 37}[time]
@@ -133,7 +133,7 @@ def data_of_any_lengths():
 
 @jax.jit
 def any_lengths(params, x, state, lengths):
-    """One compilation."""
+    """A run that compiles once for all lengths."""
     cell = GRUCell(3).bind(params)
     return jaxrnn.dynamic_rnn(cell, padded(x, lengths), lengths, state)
 
@@ -148,7 +148,7 @@ def gru_step(params, x, h):
 
 
 def along(fn, params):
-    """The derivative along one direction, which is constant."""
+    """The derivative along a constant direction."""
     direction = jax.lax.stop_gradient(jax.tree.map(jnp.cos, params))
     return jax.jvp(fn, (params,), (direction,))[1]
 
@@ -170,7 +170,7 @@ KINDS = {
 @pytest.mark.fast("gradients of rows")
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_of_every_order_and_mode(kind):
-    """Through several chunks, the last of which are skipped."""
+    """Derivatives of several chunks, the last of which are skipped."""
     cell, rows, time = LSTMCell(2, use_peepholes=True), 16, 33
     params, x, state = data(cell, rows, time, depth=2)
     lengths = jnp.asarray(np.random.default_rng(3).integers(0, 12, rows))
@@ -209,18 +209,18 @@ def test_steps_taken_follow_the_longest_row(mapped):
         lengths = jnp.asarray(lengths) if mapped else jnp.asarray(lengths[0])
         jax.block_until_ready(jax.jit(run)(params, lengths))
         jax.effects_barrier()
-        return len(steps) // (2 if mapped else 1)  # Called for each mapped entry.
+        return len(steps) // (2 if mapped else 1)  # One call for each mapped entry.
 
     short, shorter = [3, 0, 7, 1], [2, 2, 1, 0]
     chunk = chunk_size(50)
     assert 7 <= taken(loss, short, shorter) == chunk < 50
-    # The backward pass reruns the update, and so reads its arguments again. One step
-    # more: what is saved of steps that are skipped.
+    # The backward pass runs the updates again. It may run one more step, to get the
+    # values that skipped steps save.
     assert 2 * chunk <= taken(jax.grad(loss), short, shorter) <= 3 * chunk + 1
 
 
 def temporaries(cell, args, lengths=None, as_it_is=True):
-    optimized = {"xla_backend_optimization_level": 3}  # As users' programs are.
+    optimized = {"xla_backend_optimization_level": 3}  # The level of users' programs.
     lowered = results(cell, lengths, as_it_is).lower(args)
     compiled = lowered.compile(compiler_options=optimized)
     return compiled.memory_analysis().temp_size_in_bytes
@@ -234,7 +234,7 @@ def test_less_is_kept_for_the_backward_pass(cell):
 
 
 def test_kernels_gradients_are_not_made_at_every_step():
-    """A single product gives the gradient of the kernel, for all steps."""
+    """A single product over all steps computes the gradient of the kernel."""
     cell, rows, time, depth = LSTMCell(8), 40, 30, 6
     args = data(cell, rows, time, depth)
     text = str(results(cell, None).trace(args).jaxpr)
@@ -243,7 +243,7 @@ def test_kernels_gradients_are_not_made_at_every_step():
 
 
 class TestUserCells:
-    """An affine cell runs whole sequences at once; any other cell is scanned."""
+    """An affine cell runs whole sequences at once; other cells are scanned."""
 
     @dataclasses.dataclass(frozen=True, eq=False)
     class MinimalGatedUnit(AffineCell):
@@ -300,7 +300,7 @@ class TestUserCells:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Normalized(AffineCell):
-    """A cell whose derivative is not finite where the product is 0."""
+    """A cell whose derivative is not finite if the product is 0."""
 
     num_units: int
     products: int = 1
@@ -331,8 +331,8 @@ def unit(z):
 @pytest.mark.parametrize(
     ("cell", "time", "lengths"),
     [
-        (Normalized(3), 17, [17, 17]),  # The last chunk lacks steps.
-        (Normalized(3, products=2), 20, [5, 3]),  # Chunks are skipped.
+        (Normalized(3), 17, [17, 17]),  # The last chunk is incomplete.
+        (Normalized(3, products=2), 20, [5, 3]),  # Some chunks are skipped.
         (Normalized(3, takes_inputs=False), 5, [5, 2]),
     ],
     ids=["lacks", "skipped", "no_inputs"],
@@ -341,7 +341,7 @@ def test_steps_that_do_not_exist_are_not_read(cell, time, lengths, order):
     params, x, state = data(cell, 2, time)
 
     def by_hand(params):
-        """Row by row, over the steps that exist."""
+        """The same loss, row by row over the valid steps."""
         total = 0.0
         for row, length in enumerate(lengths):
             h = state[row : row + 1]
@@ -364,12 +364,12 @@ def test_steps_that_do_not_exist_are_not_read(cell, time, lengths, order):
 
 
 def glorot(key, shape, dtype):
-    """A kernel."""
+    """An initializer for kernels."""
     return jax.nn.initializers.glorot_uniform()(key, shape, dtype)
 
 
 class Doubled(GRUCell):  # pyright: ignore[reportGeneralTypeIssues]
-    """A cell that does more in `apply` than its stages say."""
+    """A cell whose `apply` does more than its stages."""
 
     def apply(self, params, inputs, state, key=None):
         output, state = super().apply(params, inputs, state, key)
@@ -486,7 +486,7 @@ def test_declining_cells_say_why_and_are_scanned(cell, key, reason, caplog):
 
 
 def test_a_cells_own_way_is_taken_unless_it_declines():
-    """The driver returns the results of a user's `apply_sequence`."""
+    """The driver returns the results of a custom `apply_sequence`."""
 
     @dataclasses.dataclass(frozen=True, eq=False)
     class Own(jaxrnn.RNNCell):
@@ -512,7 +512,7 @@ def test_a_cells_own_way_is_taken_unless_it_declines():
 
 @pytest.mark.slow
 def test_noise_is_that_of_the_steps():
-    """Dropout around an affine cell draws at step t what it draws step by step."""
+    """Dropout around an affine cell draws the same numbers as step by step."""
     cell = MultiRNNCell(
         [DropoutWrapper(LSTMCell(3), 0.6, 0.5, seed=1), DropoutWrapper(GRUCell(4), 0.7)]
     )

@@ -1,6 +1,6 @@
-"""jaxrnn gives what TensorFlow gave: outputs, states, gradients, and refusals.
+"""jaxrnn has TensorFlow's outputs, states, gradients and errors.
 
-The goldens, and how to make them anew: `golden/generate/make_tf1.py`.
+`golden/generate/make_tf1.py` records the goldens.
 """
 
 import builtins
@@ -22,7 +22,7 @@ def names(specifications):
 
 
 def one_in(count, cases):
-    """The names of every n-th case of each family."""
+    """The names of every n-th case in each family."""
     families = collections.defaultdict(list)
     for case in cases:
         families[case["family"]].append(case["name"])
@@ -49,7 +49,7 @@ def test_refuses_as_tensorflow(error):
     if wanted is None:
         replay.attempt(error, replay.bound_cells(error))
         return
-    # jaxrnn's own message, not an error from further down.
+    # The message must be jaxrnn's, not an error from a deeper call.
     refusal = pytest.raises(
         getattr(builtins, wanted), match=r"must|needs|only supports"
     )

@@ -1,6 +1,6 @@
-"""jaxrnn.contrib gives what TensorFlow's contrib gave: outputs, states, gradients.
+"""jaxrnn.contrib has the outputs, states and gradients of TensorFlow's contrib.
 
-The goldens, and how to make them anew: `golden/generate/make_contrib.py`.
+`golden/generate/make_contrib.py` records the goldens.
 """
 
 import json
@@ -11,8 +11,8 @@ import pytest
 from ..golden import contrib_specs, replay
 
 CASES = replay.recorded_contrib()
-# Layer norms divide by the deviation of a few numbers: TensorFlow's own float32 is 2e-6
-# off from its float64.
+# Layer normalization divides by the deviation of a few numbers. TensorFlow's float32
+# results differ from its float64 results by 2e-6.
 SLACK = {"coupled_lstm": 3, "layer_norm_lstm": 3}
 FAMILIES = contrib_specs.families()
 
@@ -22,7 +22,7 @@ def in_family(family):
 
 
 def first_of_each_class(cases):
-    """The name of the first case of each class of cells but two that compile long."""
+    """The first case of each cell class, except for two that compile slowly."""
     names = {}
     for case in cases:
         names.setdefault(case["cell"]["class"], case["name"])
@@ -33,7 +33,7 @@ def first_of_each_class(cases):
 @pytest.mark.fast(*first_of_each_class(CASES))
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_same_as_contrib(case):
-    # Where jaxrnn differs on purpose, it is by the gradients.
+    # Where jaxrnn deliberately differs, only the gradients differ.
     parts = ("outputs", "state") + (("grads",) if case["differs"] is None else ())
     replay.check(case, parts, SLACK.get(case["family"], 1))
 

@@ -1,6 +1,6 @@
-"""raw_rnn, TensorArray and the unrolled drivers give what TensorFlow gave.
+"""raw_rnn, TensorArray and the unrolled drivers have TensorFlow's results.
 
-The goldens, and how to make them anew: `golden/generate/make_tf1_loops.py`.
+`golden/generate/make_tf1_loops.py` records the goldens.
 """
 
 import builtins
@@ -25,7 +25,7 @@ def compare(case, **how):
         rtol, atol = 0, 0
         if loop_store.is_float(wanted.dtype.name):
             rtol, atol = replay.TOLERANCES[case["dtype"]]
-            # Gradients are sums over rows and steps.
+            # Gradients have larger errors, because they are sums over rows and steps.
             atol *= 5 if path.startswith("grads/") else 1
         np.testing.assert_allclose(
             got.astype(np.float64),
@@ -37,8 +37,8 @@ def compare(case, **how):
         )
 
 
-# Every other case has buffers for just as many steps as it takes, and so has every one
-# that takes none.
+# The buffers of every other case, and of cases without steps, have exactly the size of
+# the run. The others have spare steps.
 SPARES = [
     0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.SPARE
     for index, case in enumerate(run_in("jit"))
@@ -74,7 +74,7 @@ def refuses(case, *, jit):
     wanted = case["ours"]["raises"] if case["ours"] else tensorflows
     refusal = contextlib.nullcontext()
     if wanted is not None:
-        # jaxrnn's own message, not an error from further down.
+        # The message must be jaxrnn's, not an error from a deeper call.
         words = r"must|needs|only supports|there are no"
         refusal = pytest.raises(getattr(builtins, wanted), match=words)
     with refusal:
@@ -117,7 +117,7 @@ def test_every_case_is_stored_once():
 
 
 def test_gradients_are_not_trivial():
-    # Nothing is read of some arrays, and there are rows of nothing.
+    # In these cases, no array is read, or there are no rows or steps.
     without = ("unwritten-shape_given", "no_rows", "empty", "all_finished-template")
     for case in CASES:
         grads = replay_loops.golden_leaves(case, "grads")
