@@ -175,8 +175,8 @@ WRONG = {
     ),
     "rows": (
         ValueError,
-        r"`cell\.params\['kernel'\]` must have a row for each input and each of 4 of "
-        r"the state, got float64\[4, 16\]",
+        r"`cell\.params\['kernel'\]` must have at least one row for the inputs and 4 "
+        r"rows for the state, got float64\[4, 16\]",
         {"kernel": np.ones((4, 16)), "bias": BIAS},
     ),
     "bias": (

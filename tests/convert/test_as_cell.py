@@ -136,7 +136,7 @@ REFUSED = {
     ),
     "a_size": (
         TypeError,
-        "as_cell: raised by `state_size` or `output_size`",
+        "as_cell: raised for `state_size` or `output_size`",
         lambda: equinox.as_cell(last, 2.5),
     ),
     "no_module": (
@@ -151,7 +151,7 @@ REFUSED = {
     ),
     "no_cell": (
         TypeError,
-        r"`module` must take \(inputs, state\), .* got builtin.* of \(x\)",
+        r"`module` must accept \(inputs, state\), got builtin.* with parameters \(x\)",
         lambda: equinox.as_cell(abs, 3),
     ),
     "a_class": (
@@ -161,7 +161,7 @@ REFUSED = {
     ),
     "of_inputs_alone": (
         TypeError,
-        r"`transformed.init` must take \(key, inputs, state\), .* of \(rng, x\)",
+        r"`transformed.init` must accept \(key, inputs, state\), .* \(rng, x\)",
         lambda: haiku.as_cell(import_haiku().transform(lambda x: x), 3, 3),
     ),
     "a_state_of_haiku": (
@@ -185,7 +185,7 @@ SIZES = {
         "LSTM",
         (UNITS, UNITS),
         UNITS,
-        r"must take \(inputs, state\) of .* got Attr.* `hk.LSTMState\(8, 8\)`",
+        r"must accept \(inputs, state\) of .* raised Attr.* `hk.LSTMState\(8, 8\)`",
     ),
     "an_int": ("LSTM", UNITS, UNITS, r"`state_size` must have the structure and"),
     "other_units": (
@@ -198,7 +198,7 @@ SIZES = {
         "VanillaRNN",
         6,
         UNITS,
-        r"`state_size` must be TensorShape\(\[5\]\), got 6\. That is what a step gives",
+        r"`state_size` must be TensorShape\(\[5\]\), got 6\. Pass the size that a step",
     ),
     "outputs": ("GRU", UNITS, 6, r"`output_size` must be TensorShape\(\[5\]\), got 6"),
     "two_outputs": (
@@ -211,7 +211,7 @@ SIZES = {
         "Linear",
         UNITS,
         UNITS,
-        r"must give \(output, new_state\), got float32",
+        r"must return a pair \(output, new_state\), got float32",
     ),
 }
 
@@ -239,7 +239,7 @@ def test_wrong_sizes_of_equinox(kind, size):
     key = jax.random.key(0)
     module = getattr(eqx.nn, kind)(DEPTH, UNITS, dtype=X.dtype, key=key)
     cell = equinox.as_cell(module, size)
-    message = r"as_cell: `module` must take .* got .*Error: .* 8 for a GRUCell"
+    message = r"as_cell: `module` must accept .* raised .*Error: .* 8 for a GRUCell"
     with pytest.raises(ValueError, match=message):
         cell(X[:, 0], cell.zero_state(ROWS, X.dtype))
 

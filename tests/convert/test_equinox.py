@@ -134,7 +134,11 @@ REFUSALS = {
         r"`cells\[0\]` must be an LSTMCell or .* got 3",
         lambda: equinox.load(3),
     ),
-    "nothing": (ValueError, "`cells` must be at least one, got none", equinox.load),
+    "nothing": (
+        ValueError,
+        "`cells` must contain at least one layer, got none",
+        equinox.load,
+    ),
     "missing": (
         ValueError,
         r"`cells\[0\]` must hold weight_ih, .*; missing: weight_hh",
@@ -179,7 +183,7 @@ REFUSALS = {
     ),
     "no_rnn": (
         ValueError,
-        "`cell` must be an LSTM or a GRU, as Equinox has no plain RNN",
+        "`cell` must be an LSTM or a GRU, since Equinox has no plain RNN",
         lambda: equinox.save(bound(jaxrnn.BasicRNNCell(4))),
     ),
     "resets_before": (
@@ -189,12 +193,12 @@ REFUSALS = {
     ),
     "activation": (
         ValueError,
-        "must have the activation tanh, which is that of Equinox's cells, got relu",
+        "must have the activation tanh for Equinox's cells, got relu",
         lambda: equinox.save(bound(jaxrnn.LSTMCell(4, activation="relu"))),
     ),
     "peepholes": (
         ValueError,
-        "`cell` must have no peepholes, which the LSTM of Equinox does not have",
+        "`cell` must have no peepholes, which Equinox's LSTM does not support",
         lambda: equinox.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
     ),
     "projection": (

@@ -248,17 +248,17 @@ REFUSALS = {
     ),
     "rnn_activation": (
         ValueError,
-        "must have the activation relu, which is that of Haiku's VanillaRNN, got tanh",
+        "must have the activation relu for Haiku's VanillaRNN, got tanh",
         lambda: haiku.save(bound(jaxrnn.BasicRNNCell(4))),
     ),
     "activation": (
         ValueError,
-        "must have the activation tanh, which is that of Haiku's GRU, got relu",
+        "must have the activation tanh for Haiku's GRU, got relu",
         lambda: haiku.save(bound(jaxrnn.GRUCell(4, "relu"))),
     ),
     "peepholes": (
         ValueError,
-        "`cell` must have no peepholes, which the LSTM of Haiku does not have",
+        "`cell` must have no peepholes, which Haiku's LSTM does not support",
         lambda: haiku.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
     ),
     "projection": (

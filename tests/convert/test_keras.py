@@ -201,7 +201,7 @@ REFUSALS = {
     ),
     "nothing": (
         ValueError,
-        r"convert\.keras\.load: `layers` must be at least one, got none",
+        r"convert\.keras\.load: `layers` must contain at least one layer, got none",
         convert.load,
     ),
     "no_list": (

@@ -218,7 +218,7 @@ REFUSALS = {
     ),
     "peepholes": (
         ValueError,
-        "`cell` must have no peepholes, which the LSTM of Flax does not have",
+        "`cell` must have no peepholes, which Flax's LSTM does not support",
         lambda: linen.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
     ),
     "projection": (

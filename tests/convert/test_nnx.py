@@ -238,7 +238,7 @@ REFUSALS = {
     ),
     "peepholes": (
         ValueError,
-        r"`cells_fw\[0\]` must have no peepholes, which the LSTM of Flax does not",
+        r"`cells_fw\[0\]` must have no peepholes, which Flax's LSTM does not support",
         lambda: converter.save_bidirectional(
             [bound(jaxrnn.LSTMCell(4, use_peepholes=True))], [bound(LSTM)]
         ),

@@ -216,7 +216,7 @@ def saving(cell):
 REFUSALS = {
     "nothing": (
         ValueError,
-        r"convert\.onnx\.load: `nodes` must be at least one, got none",
+        r"convert\.onnx\.load: `nodes` must contain at least one layer, got none",
         convert.load,
     ),
     "no_dict": (

@@ -293,7 +293,7 @@ REFUSALS = {
     ),
     "rows": (
         ValueError,
-        rf"`{CELL}/kernel` must have a row .* of 2 of the state, got float64\[1, 12\]",
+        rf"`{CELL}/kernel` must have .* and 2 rows for the state, got float64\[1, 12\]",
         changed(kernel=np.ones((1, 12))),
     ),
     "projection": (

@@ -387,17 +387,17 @@ REFUSALS = {
     "clip": (ValueError, r"no `cell_clip`", saving(LSTMCell(4, cell_clip=3.0))),
     "lstm_relu": (
         ValueError,
-        r"`cell` must have the activation tanh, .*, got relu",
+        r"`cell` must have the activation tanh for PyTorch's cells, got relu",
         saving(LSTMCell(4, activation="relu")),
     ),
     "gru_relu": (
         ValueError,
-        r"`cell` must have the activation tanh, .*, got relu",
+        r"`cell` must have the activation tanh for PyTorch's cells, got relu",
         saving(AfterGRUCell(4, activation="relu")),
     ),
     "rnn_softsign": (
         ValueError,
-        r"`cell` must have the activation tanh or relu, .*, got soft_sign",
+        r"`cell` must have the activation tanh or relu for PyTorch's .*, got soft_sign",
         saving(BasicRNNCell(4, activation="softsign")),
     ),
     "wide_projection": (

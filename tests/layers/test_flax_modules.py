@@ -1062,7 +1062,7 @@ REFUSED = {
     ),
     "variables_for_arrays": (
         TypeError,
-        r"save: `cell` must have arrays for parameters, got variables of nnx",
+        r"save: `cell` must have arrays as parameters, got variables of nnx",
         lambda make: jaxrnn.convert.torch.save(
             LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"])
         ),
@@ -1078,7 +1078,7 @@ REFUSED = {
     ),
     "a_module_to_save": (
         TypeError,
-        r"got RNN\. A module has `get_cells\(\)`, or `cells_of\(variables\)`",
+        r"got RNN\. Pass its `get_cells\(\)` or `cells_of\(variables\)`",
         lambda make: jaxrnn.convert.torch.save(make("RNN", LSTMCell(4)).module),
     ),
     "a_cell_of_flax_in_a_driver": (
