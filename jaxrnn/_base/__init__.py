@@ -1,1 +1,1 @@
-"""What all folders use: types, errors, nests, checks of arguments, keys, shardings."""
+"""Shared code: types, errors, nests, checks of arguments, keys, shardings."""

@@ -1,4 +1,4 @@
-"""Checks of single arguments, each a call of one line.
+"""Checks of single arguments, each a one-line call.
 
 Messages have the form `<caller>: <argument> must be <this>, got <that>. <Fix>.`
 """
@@ -160,26 +160,24 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
         return
     wanted = "an RNNCell"
     if isinstance(cell, type):
-        got, fix = describe(cell), "Make one and bind it: `cell.bind(params)`."
+        got, fix = describe(cell), "Create one and bind it: `cell.bind(params)`."
     elif unbound:
         wanted, got = "a bound cell", f"the unbound {cell!r}"
         fix = f"Bind it to its parameters: `{name}.bind(params)`."
     elif getattr(cell, "takes_sequences", False):
-        got = f"{describe(cell)}, which takes whole sequences"
+        got = f"{describe(cell)}, which runs whole sequences"
         fix = "Call it: `cell.bind(params)(inputs, dtype=dtype)`."
     else:
         # The repr of a cell is short; other reprs may be long.
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
         got += f", which lacks {', '.join(missing)}"
-        fix = "Give a bound cell, or an object that keeps the RNNCell protocol."
+        fix = "Pass a bound cell, or an object that implements the RNNCell protocol."
         if hasattr(cell, "initialize_carry"):
-            fix = (
-                "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
-            )
+            fix = "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert Flax cells."
         elif isinstance(cell, list | tuple):
             fix = (
-                "`MultiRNNCell` makes one of several: bind that. Layers of both "
-                "directions go to `stack_bidirectional_dynamic_rnn`."
+                "Combine several cells with `MultiRNNCell`, and bind it. For "
+                "bidirectional layers, use `stack_bidirectional_dynamic_rnn`."
             )
     raise TypeError(f"{caller}: `{name}` must be {wanted}, got {got}. {fix}")
 
@@ -198,7 +196,7 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
             raise TypeError
         canonical = canonical.newbyteorder("=")
     except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
-        text = f"`{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
+        text = f"`{name}` must name a dtype, got {dtype!r}. Use e.g. jnp.float32."
         raise TypeError(f"{caller}: {text}") from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:

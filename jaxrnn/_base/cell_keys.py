@@ -30,12 +30,12 @@ def check_key(caller: str, key: Any) -> None:
     if not (is_raw or is_key(key)):
         raise TypeError(
             f"{caller}: `key` must be a random key, got {describe(key)}. "
-            "`jax.random.key(0)` makes one."
+            "Create one with `jax.random.key(0)`."
         )
     if key.ndim > is_raw:  # A raw key is a vector.
         raise ValueError(
-            f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
-            "run with each of them."
+            f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap to "
+            "run with each of the keys."
         )
 
 

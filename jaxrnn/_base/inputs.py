@@ -21,8 +21,8 @@ from .trees import is_tensor_array, map_named, named_leaves
 from .typing import Array, DType, PyTree
 
 _OF_A_LIST = (
-    "A list is a nest of its elements: make it one array by jnp.asarray, or pad it; "
-    "`pack_sequences` takes a list of sequences of several lengths."
+    "A list is a nest of its elements. Convert it to one array with jnp.asarray, or "
+    "pad it. For sequences of different lengths, use `pack_sequences`."
 )
 
 
@@ -79,9 +79,9 @@ def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Arra
 def fix_of_depth(name: str, leaf: Array) -> str:
     """The fix for a leaf without an axis of features."""
     if is_float(leaf):
-        steps = "arrays of one step each are stacked by jnp.stack"
-        return f"Without a depth axis, give `{name}[..., None]`; {steps}."
-    return "Embed integer ids, or give `ids[..., None]` to a cell that does."
+        steps = "jnp.stack stacks arrays of one step each"
+        return f"Without a depth axis, pass `{name}[..., None]`; {steps}."
+    return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
 
 
 def as_steps(caller: str, inputs: Any) -> list[PyTree]:
@@ -97,11 +97,11 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
         raise TypeError(
             f"{caller}: `inputs` must be a sequence, got {describe(inputs)}. `list(x)` "
-            "holds the steps of an array; `dynamic_rnn` takes the array."
+            "holds the steps of an array; `dynamic_rnn` accepts the array."
         )
     if not isinstance(inputs, list | tuple):
         raise ValueError(
-            f"{caller}: `inputs` must be a list or tuple with one entry a step, got "
+            f"{caller}: `inputs` must be a list or tuple with one entry per step, got "
             f"{describe(inputs)}. A step may be a nest."
         )
     steps = map_named("inputs", lambda n, x: as_array(caller, n, x), list(inputs))

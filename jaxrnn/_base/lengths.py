@@ -12,8 +12,8 @@ from .sharding import as_rows_of
 from .typing import Array, PyTree
 
 OF_A_MASK = (
-    "A mask `[batch, time]` goes to `mask` of `dynamic_rnn`; without gaps its lengths "
-    "are `mask.sum(-1)`."
+    "Pass a mask `[batch, time]` as `mask` of `dynamic_rnn`; the lengths of a mask "
+    "without gaps are `mask.sum(-1)`."
 )
 
 
@@ -30,7 +30,7 @@ def lengths_for(
         batch_axis: 0 or 1.
 
     Raises:
-        TypeError, ValueError: As `as_lengths`.
+        TypeError, ValueError: See `as_lengths`.
     """
     batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
     lengths = as_lengths(caller, sequence_length, batch_size)
@@ -56,7 +56,7 @@ def as_lengths(
     lengths = lengths_array(caller, sequence_length, name)
     _check_integers(caller, lengths, name)
     if lengths.ndim != 1:
-        fix = f"Give one length for each row; `np.full({batch_size}, n)` is n for all."
+        fix = f"Pass one length per row; `np.full({batch_size}, n)` is n for every row."
         fix = OF_A_MASK if lengths.dtype == bool else fix
         raise ValueError(
             f"{caller}: `{name}` must be a vector of length batch_size, {batch_size}, "
@@ -98,8 +98,8 @@ def lengths_array(
         return lengths
     if isinstance(lengths, str):
         raise TypeError(
-            f"{caller}: `{name}` must hold integers, got {describe(lengths)}. One "
-            "integer per row is needed."
+            f"{caller}: `{name}` must hold integers, got {describe(lengths)}. Pass "
+            "one integer per row."
         )
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
     try:
@@ -118,7 +118,7 @@ def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None
     fix = "Cast it to jnp.int32."
     if lengths.dtype == object or lengths.ndim != 1:
         fix = (
-            "One integer per row is needed; pass a dtype as `dtype=`, a state as "
+            "Pass one integer per row; pass a dtype as `dtype=`, and a state as "
             "`initial_state=`."
         )
     got = describe(lengths)

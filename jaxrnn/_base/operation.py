@@ -42,9 +42,8 @@ def run_beside_xla(
             shapes and dtypes.
         *args: The arguments of both, trees of arrays.
         transpose: The transpose with respect to the last argument, if both functions
-        are
-            linear in it. It maps the other arguments and the cotangents of the results
-            to the cotangent of that argument. None to transpose `xla`.
+            are linear in it. It maps the other arguments and the cotangents of the
+            results to the cotangent of the last argument. None to transpose `xla`.
         refusal: The message of the error that replaces running `xla`; None to run it.
     """
     leaves, tree = jax.tree.flatten(args)
@@ -96,7 +95,7 @@ class _Programs:
 
 
 def _run(*leaves: Any, programs: _Programs) -> list:
-    """Runs the operation outside of jit."""
+    """Runs the operation outside jit."""
     arrays = (x for x in leaves if isinstance(x, jax.Array))  # Some may be scalars.
     platforms = {device.platform for x in arrays for device in x.devices()}
     is_native = (platforms or {jax.default_backend()}) == {"cpu"}
@@ -144,7 +143,7 @@ def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
 
 
 def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
-    """The same, computed by the transpose of XLA's program."""
+    """Like `_pull_back`, but transposes XLA's program."""
     is_known = [is_array(x) or isinstance(x, int | float) for x in leaves]
     unknown = [i for i, known in enumerate(is_known) if not known]
 

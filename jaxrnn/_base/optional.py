@@ -10,6 +10,6 @@ def import_optional(caller: str, module: str, install: str = "jaxrnn[export]") -
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{caller}: needs the package `{module.split('.')[0]}`, which cannot be "
-            f"imported: {error}. Install it by `pip install '{install}'`."
+            f"{caller}: the package `{module.split('.')[0]}` is required, but cannot "
+            f"be imported: {error}. Install it with `pip install '{install}'`."
         ) from error

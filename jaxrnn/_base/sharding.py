@@ -1,4 +1,4 @@
-"""Shards arrays that a driver creates or reads like the inputs."""
+"""Shards a driver's arrays in the same way as the inputs."""
 
 import dataclasses
 from typing import Any
@@ -50,7 +50,7 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
     Args:
         caller: The driver, for the message.
         xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
-        beside: Other arrays; inputs are put on their mesh, whole, if needed.
+        beside: Other arrays. Inputs without a mesh are moved to their mesh.
         batch_axis: 0 or 1.
 
     Raises:
@@ -65,9 +65,9 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
         rows, time = spec[batch_axis], spec[1 - batch_axis]
         if time is not None:
             raise ValueError(
-                f"{caller}: `{name}` must be whole along time, got {describe(x)} that "
-                f"is divided over {time!r}. Steps run one after another. Divide rows, "
-                "by `jax.sharding.reshard`."
+                f"{caller}: `{name}` must not be divided along time, got {describe(x)} "
+                f"divided over {time!r}. Steps run one after another, so divide the "
+                "rows: use `jax.sharding.reshard`."
             )
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
@@ -80,7 +80,7 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
 
     Compilers gather an array where it is read, so in a loop they gather at every step.
     """
-    # On a mesh of one device an array is whole already.
+    # On a mesh of one device, an array is already whole.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
     mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
     if mesh is None:
@@ -162,7 +162,7 @@ def varying_axes(x: Any) -> frozenset[str]:
 def key_of_device(key: Key, rows: PyTree) -> Key:
     """A different key on each device, for rows that `shard_map` divides.
 
-    A key whose type already varies over the devices stays as it is.
+    A key whose type already varies over the devices is returned unchanged.
     """
     axes = set().union(*map(varying_axes, jax.tree.leaves(rows))) - varying_axes(key)
     if not axes:

@@ -18,7 +18,7 @@ from .typing import PyTree
 
 
 class RowlessArray:
-    """The base of `TensorArray`, which is one array without rows, and not a nest."""
+    """The base of `TensorArray`, which is one array without rows, not a nest."""
 
 
 def is_tensor_array(value: Any) -> bool:
@@ -68,8 +68,8 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         TypeError: If the leaf is neither an int nor a `TensorShape`.
     """
     fix = (
-        "Give an int or a TensorShape: a tuple of sizes is a nest of vectors; one "
-        "array of rank 2 is `TensorShape([5, 5])`."
+        "Pass an int or a TensorShape. A tuple of sizes is a nest of vectors; "
+        "`TensorShape([5, 5])` is one array of rank 2."
     )
     if leaf is None:
         raise ValueError(f"`{name}` must be known, got None. {fix}")

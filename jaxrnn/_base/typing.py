@@ -29,7 +29,7 @@ Key: TypeAlias = Any
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 Initializer: TypeAlias = Callable[..., jax.Array]
-"""`initializer(key, shape, dtype)`, such as in `jax.nn.initializers`."""
+"""A function `initializer(key, shape, dtype)`, as in `jax.nn.initializers`."""
 
 
 @runtime_checkable

@@ -20,22 +20,22 @@ _KEYS = (
     "`cell.bind(params, key)`."
 )
 _ONE_MASK = (
-    "`DropoutWrapper(variational_recurrent=True)` has one mask for all steps, and so "
-    "have the streams in `broadcast_rngs` of `as_cell`."
+    "For one mask at all steps, use `DropoutWrapper(variational_recurrent=True)`, or "
+    "`broadcast_rngs` of `as_cell`."
 )
-_SHARED = "A cell has parameters alone, which all steps share."
+_SHARED = "A cell has only parameters, which all steps share."
 _RESETS = "Pass `resets`, true where an episode begins: at the step after its `done`."
 _RESET_STATE = (
-    "`dynamic_rnn` and a call of `RNN` have it; two directions are reset to zeros."
+    "Only `dynamic_rnn` and calls of `RNN` have it; bidirectional runs reset to zeros."
 )
 # For calls and constructors.
 _HINTS_OF = {
     "mask": (
-        "`dynamic_rnn` takes masks; for one without gaps pass "
+        "`dynamic_rnn` accepts masks; for a mask without gaps, pass "
         "`sequence_length=mask.sum(-1)`."
     ),
     "masks padding_mask key_padding_mask attention_mask": (
-        "It is `mask` of `dynamic_rnn`, true at the steps that count."
+        "It is `mask` of `dynamic_rnn`, true at the valid steps."
     ),
     _LENGTHS: "It is `sequence_length` here.",
     "initial_carry init_state hx h0 h_0": "It is `initial_state` here.",
@@ -49,15 +49,16 @@ _HINTS_OF = {
     ),
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
     "return_sequences return_state return_all_states": (
-        "A driver returns all outputs and the last state, and so does a module with "
-        "`return_carry=True`; `return_states=True` adds the states after all steps."
+        "A driver returns all outputs and the last state; a module also returns the "
+        "last state with `return_carry=True`. `return_states=True` adds the states "
+        "after all steps."
     ),
     "return_states": (
-        "`dynamic_rnn`, `bidirectional_dynamic_rnn`, `static_rnn`, `packed_rnn` and "
-        "the modules have it."
+        "Use it with `dynamic_rnn`, `bidirectional_dynamic_rnn`, `static_rnn`, "
+        "`packed_rnn` or a module."
     ),
     "time_major": "It is an argument of the constructor of modules.",
-    "go_backwards": "The modules `RNN` have `reverse=True`.",
+    "go_backwards": "Use `reverse=True` of the module `RNN`.",
     "reverse keep_order": "It is an argument of the constructor of `RNN`, a module.",
     "unroll": "It is `parallel_iterations` here.",
     "merge_fn": "It is `merge` here.",
@@ -71,15 +72,13 @@ _HINTS_OF = {
     _UNITS: "It is `num_units` of a cell.",
     "num_layers": "A cell is one layer: `MultiRNNCell([cell, ...])` stacks several.",
     "bidirectional": (
-        "Two cells run in two directions: by `bidirectional_dynamic_rnn`, or in the "
+        "Pass a cell for each direction to `bidirectional_dynamic_rnn` or to the "
         "module `Bidirectional`."
     ),
     "dropout dropout_rate recurrent_dropout rate": (
         "`DropoutWrapper(cell, output_keep_prob=1 - rate)` drops entries of outputs."
     ),
-    "keep_prob": (
-        "There are `input_keep_prob`, `output_keep_prob` and `state_keep_prob`."
-    ),
+    "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
     "nonlinearity": "It is `activation` here.",
     "proj_size": "It is `num_proj` here.",
 }
@@ -89,15 +88,15 @@ _ARGUMENTS_OF_CALLS = "mask resets reset_state sequence_length initial_state"
 _STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
 _HINTS_IN = {
     "packed_rnn": {
-        f"sequence_length {_LENGTHS}": "`pack_sequences` takes it and stores it.",
+        f"sequence_length {_LENGTHS}": "Pass it to `pack_sequences`, which stores it.",
         "mask": (
             "`pack_sequences(inputs, mask.sum(-1))` leaves out the padding of a mask "
             "without gaps."
         ),
-        "time_major": "`pack_sequences` takes it.",
+        "time_major": "Pass it to `pack_sequences`.",
         "resets": (
-            "Each sequence starts from its initial state: pack each episode as a "
-            "sequence of its own."
+            "Each sequence starts from its initial state, so pack each episode as a "
+            "separate sequence."
         ),
     },
     "raw_rnn": {
@@ -113,13 +112,11 @@ _HINTS_IN = {
         ),
     },
     "static_rnn static_state_saving_rnn": {
-        "resets": (
-            "`dynamic_rnn` has it, with `jnp.stack(inputs)` and `time_major=True`."
-        ),
+        "resets": "Use `dynamic_rnn` with `jnp.stack(inputs)` and `time_major=True`.",
         "time_major": _STEPS,
     },
     "static_bidirectional_rnn stack_bidirectional_rnn": {
-        "resets": "The drivers with `dynamic` in their names have it.",
+        "resets": "Use a driver with `dynamic` in its name.",
         "time_major": _STEPS,
     },
 }
@@ -155,9 +152,9 @@ def check_unknown(
             if name in _UNITS.split() and "units" in known:
                 hint = "It is `units` here."
             if taker == "the constructor" and name in _ARGUMENTS_OF_CALLS.split():
-                hint = "A call takes it."
+                hint = "Pass it to the call."
             raise TypeError(
-                f"{caller}: `{name}` is no argument of {taker}. {hint}".rstrip()
+                f"{caller}: `{name}` is not an argument of {taker}. {hint}".rstrip()
             )
 
 

@@ -6,7 +6,7 @@ TensorFlow that cuDNN lacks: rows of length 0, arbitrary values in the padding, 
 `forget_bias`.
 
 **It has not run on a GPU yet.** Only the functions `why_not_here`, `forward` and
-`backward` need a GPU. Tests replace them by JAX's reference implementation, and check
+`backward` need a GPU. Tests replace them with JAX's reference implementation, and check
 the arguments that they pass to JAX's primitives.
 """
 
@@ -86,8 +86,8 @@ def why_not_here() -> str | None:
     try:
         jax.devices("cuda")
     except RuntimeError:
-        needed = "JAX asks cuDNN for sizes while a program is traced"
-        return f"{needed}, and finds no NVIDIA GPU here"
+        needed = "JAX asks cuDNN for sizes at trace time"
+        return f"{needed}, but finds no NVIDIA GPU here"
     return None
 
 
@@ -181,13 +181,13 @@ _call.defvjp(_call_and_save, _pull_back)
 
 def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
     """The reason why cuDNN cannot run this; reasons that hold everywhere come first."""
-    known = "it runs plain LSTMs with tanh"
+    known = "it supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
-        return f"{known}: {type(cell).__name__} is not one"
+        return f"{known}, not {type(cell).__name__}"
     if reason := cell.library_cell.why_not_tanh():
-        return f"{known}: {reason}"
+        return f"{known}, but {reason}"
     if has := what_lstm_has(cell):
-        return f"{known}: this one has {' and '.join(has)}"
+        return f"{known}, but this one has {' and '.join(has)}"
     if reason := why_not_arrays(xs, state, steps):
         return reason
     if steps.restarts is not None:
@@ -195,7 +195,7 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
     if steps.returns_states:
         return "it does not return the states of all steps"
     if steps.time > MOST_STEPS:
-        return f"it takes {MOST_STEPS} steps at most, got {steps.time}"
+        return f"it supports at most {MOST_STEPS} steps, got {steps.time}"
     return why_not_here()
 
 

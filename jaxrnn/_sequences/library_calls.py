@@ -21,7 +21,7 @@ def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
         return "there are no steps, no rows, no inputs, or no units"
     dtypes = {x.dtype for x in arrays}
     if dtypes != {jnp.dtype(jnp.float32)}:
-        return f"it computes in float32, got {', '.join(sorted(map(str, dtypes)))}"
+        return f"it supports only float32, got {', '.join(sorted(map(str, dtypes)))}"
     return None
 
 

@@ -82,7 +82,7 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (factors, x, h), ((d_a, _), d_x, d_h) = primals, tangents
     hs, last = _recurrence(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
-    # Put the zeros into `before`, not the product: the transpose multiplies by
+    # Put the zeros into `before`, because the transpose of the product multiplies by
     # `before`.
     d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
     return (hs, last), _recurrence(factors, d_x, d_h)

@@ -5,9 +5,9 @@ gradient of each kernel at every step. Here, `forward` saves the products `zs` a
 states. The tangent has two parts:
 
 * `_product_tangents`, outside the loop, computes how parameters and inputs contribute
-to
-  the tangents of the products. Each term is one product over all steps. JAX transposes
-  it to one large product too: **the gradient of a kernel, a bias or the inputs**.
+  to the tangents of the products. Each term is one product over all steps. JAX
+  transposes it to one large product too: **the gradient of a kernel, a bias or the
+  inputs**.
 * `_push_state`, a loop, propagates only the tangent of the state, through the
   element-wise updates and the recurrent part of a kernel. JAX transposes it to a loop
   that runs backward and gives the cotangents of the products.
@@ -31,7 +31,7 @@ from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps, read_rows
 
-# The limits of rows, and of rows times steps of a run or segment, up to which the
+# The limits on rows, and on rows times steps of a run or segment, up to which the
 # inputs' products are computed before the loop. On a CPU, this saves up to a third of
 # the time with few rows, and costs as much with many.
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096

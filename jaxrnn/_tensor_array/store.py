@@ -279,4 +279,7 @@ def _need_known(indices: Any) -> np.ndarray:
 def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError for elements without axes."""
     if not shape:
-        raise ValueError("TensorArray: `concat` cannot join scalars. Use `stack`.")
+        raise ValueError(
+            "TensorArray: `concat` needs elements with at least one axis, got scalars. "
+            "Use `stack`."
+        )

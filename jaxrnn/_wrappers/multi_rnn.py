@@ -61,7 +61,7 @@ class MultiRNNCell(RNNCell):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
                 raise ValueError(
-                    f"MultiRNNCell: `state_is_tuple=False` requires vector states, "
+                    f"MultiRNNCell: `state_is_tuple=False` needs vector states, "
                     f"got `cells[{i}]` with state_size {cell.state_size}."
                 )
         ids = [id(cell) for cell in self.cells]

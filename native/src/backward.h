@@ -1,4 +1,4 @@
-// The backward loop, for every cell: the cotangents of the products and of the states.
+// The backward loop of every cell: the cotangents of its products and states.
 #ifndef JAXRNN_BACKWARD_H_
 #define JAXRNN_BACKWARD_H_
 
@@ -17,11 +17,12 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps of a row block, the last one first. Each worker has some of the
-// units. A phase multiplies the cotangents of the products that the phase before
-// wrote by the transposed matrix of their stage, and does the elementwise work of the
-// stage before that one: of the last stage of the step before, after the first stage.
-// The last phase only multiplies. The cotangents of restart states are added to.
+// Runs C backward over all steps of a row block. Each worker has some of the units. A
+// phase multiplies the cotangents of products that the previous phase wrote by the
+// transposed state matrix of their stage. Then it does the element-wise work of the
+// stage before that one, where the last stage of the previous step comes before the
+// first stage. The last phase only multiplies. The loop adds to the cotangents of the
+// restart states.
 template <typename C>
 class BackwardLoop {
  public:
@@ -47,7 +48,7 @@ class BackwardLoop {
     if (phase == 0) Prepare(worker);
     const int64_t t = sizes_.time - 1 - phase / C::kStages;  // -1 in the last phase.
     const int stage =
-        C::kStages - 1 - int(phase % C::kStages);  // Whose elementwise work it does.
+        C::kStages - 1 - int(phase % C::kStages);  // Stage of the element-wise work.
     const bool new_step = stage == kLast;
     const int64_t n = t < 0 ? 0 : rows_.alive(t),
                   multiplied = new_step ? rows_.alive(t + 1) : n;
@@ -57,7 +58,8 @@ class BackwardLoop {
     const int64_t size = OperandSize(from);
     for (const PackedPanel& packed : worker.stages[stage]) {
       const int vectors = packed.panel.count;
-      // All products of a row are kept for it.
+      // By row, the products of all units are kept, because the element-wise work needs
+      // them.
       const int64_t width = C::kByRow ? cell_.padded(stage) : vectors * kLanes;
       float* products = worker.products.get();
       if (C::kByRow) products += packed.panel.first * kLanes;
@@ -70,7 +72,7 @@ class BackwardLoop {
         }
       }
     }
-    // Rows whose last step this is.
+    // Step t is the last step of these rows.
     const VectorRange& of_h = worker.ranges[kLast];
     for (int64_t v = of_h.first; multiplied < n && v < of_h.end; v++) {
       for (int64_t r = multiplied; r < n; r++) {
@@ -87,20 +89,21 @@ class BackwardLoop {
   static constexpr int kLast = Stages<C>::kLast;
   struct PackedPanel {
     Panel panel;
-    float* transposed;  // Of the matrix of the state in the following stage.
+    float* transposed;  // The state matrix of the following stage.
   };
   struct Worker {
-    // The range of each stage; what is carried belongs to the first.
+    // The range of each stage; `carried` covers the first range.
     std::vector<VectorRange> ranges;
     Carried<C::kCarried> carried;
     Buffer memory, products;
     std::vector<PackedPanel> stages[C::kStages];
   };
 
-  // The stage after this one, in the next step after the last.
+  // The stage after this one; the last stage is followed by the next step's first
+  // stage.
   static int Following(int stage) { return (stage + 1) % C::kStages; }
 
-  // The size of a row of a stage's cotangents that are multiplied.
+  // The row size of a stage's cotangents, as the operand of a product.
   int64_t OperandSize(int stage) const {
     return C::kStateGates[stage] * cell_.padded(stage);
   }
@@ -108,7 +111,7 @@ class BackwardLoop {
     return std::max(OperandSize(0), OperandSize(kLast));
   }
 
-  // Before other threads begin, so that an error is one of the caller's.
+  // Runs before other threads start, so that the caller receives any error.
   void AllocateMemory(Worker& worker) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
@@ -126,7 +129,7 @@ class BackwardLoop {
     }
   }
 
-  // What a worker does before the last step.
+  // Prepares a worker before its first phase.
   void Prepare(Worker& worker) {
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const PackedPanel& packed : worker.stages[stage])
@@ -148,7 +151,7 @@ class BackwardLoop {
     }
   }
 
-  // The cotangents of rows without steps.
+  // Copies the cotangents of rows without steps.
   void Keep(const VectorRange& range, int64_t units, const float* ct_last, float* c) {
     for (int64_t v = range.first; v < range.end; v++) {
       const size_t bytes = sizeof(float) * Valid(units, v);
@@ -159,8 +162,9 @@ class BackwardLoop {
     }
   }
 
-  // Packs the rows of a panel's units of the stage's matrix [rows, C] as columns; the
-  // columns of the matrix in the order of the shared buffers: by vector, gate and lane.
+  // Packs the rows of the stage's matrix [rows, C] that belong to a panel's units, as
+  // columns. The columns of the matrix become rows in the order of the shared buffers:
+  // by vector, gate and lane.
   void Transpose(int stage, const Panel& panel, float* to) {
     const int64_t units = cell_.units(stage), rows = cell_.rows(stage);
     const int64_t width = panel.count * kLanes;
@@ -181,8 +185,8 @@ class BackwardLoop {
     }
   }
 
-  // What a worker does with the cotangents of c before it pulls step t: those of the
-  // state before step t + 1 become those of the state after step t.
+  // Updates the cotangents of c before step t runs backward: cotangents of the state
+  // before step t + 1 become cotangents of the state after step t.
   void BeginC(Worker& worker, int64_t t) {
     const int64_t units = sizes_.units, before = rows_.alive(t + 1);
     for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
@@ -208,8 +212,7 @@ class BackwardLoop {
     }
   }
 
-  // Stores the cotangents of the first c of row r, and of what else its elementwise
-  // work reads.
+  // Stores the cotangents of row r's initial c and of its element-wise parameters.
   void EndC(Worker& worker, int64_t r, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const float* carried = worker.carried(v, r);
@@ -218,8 +221,8 @@ class BackwardLoop {
       Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
-  // If a sequence starts in row r at step t + 1, adds the cotangent of its restart
-  // state.
+  // If a sequence starts in row r at step t + 1, adds to the cotangent of its restart
+  // state and returns true.
   bool AddRestart(float* ct_restart, int64_t units, int64_t t, int64_t r, int64_t v,
                   Vec cotangent) {
     const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t + 1)] : -1;
@@ -230,13 +233,13 @@ class BackwardLoop {
     return true;
   }
 
-  // Continues with what a product gave for a vector of units of row r.
+  // Processes the result of a product for a vector of units of row r.
   void Pull(Worker& worker, int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
             Vec product) {
     if constexpr (C::kStages > 1) {
       if (stage == 0) return PullStage(worker, phase, t, r, v, product);
     }
-    // `product` and what is carried belong to the state before step t + 1.
+    // `product` and the carried values are cotangents of the state before step t + 1.
     Vec ct_h = C::kHasC ? product : product + Load(worker.carried(v, r));
     if (AddRestart(entry_.ct_restart_h, sizes_.outputs, t, r, v, ct_h)) ct_h = Vec{};
     if (t >= 0) return PullStep(worker, phase, t, r, v, ct_h);
@@ -244,13 +247,14 @@ class BackwardLoop {
     Store(entry_.ct_h + at, ct_h, Valid(sizes_.outputs, v));
   }
 
-  // The last stage of step t, from the cotangent of the state after it.
+  // Runs the last stage of step t backward, from the cotangent of the state after step
+  // t.
   void PullStep(Worker& worker, int64_t phase, int64_t t, int64_t r, int64_t v,
                 Vec ct_h) {
     const int valid = Valid(sizes_.outputs, v);
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     ct_h += Load(entry_.ct_outputs + at, valid);
-    if constexpr (C::kByRow)  // In the place of the product, until PullRow.
+    if constexpr (C::kByRow)  // PullRow reads ct_h there.
       return Store(&worker.products[r * cell_.padded(0) + v * kLanes], ct_h);
     Vec z[4];
     int count = 0;
@@ -259,7 +263,7 @@ class BackwardLoop {
         z[count++] =
             Load(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v), valid);
     }
-    // A projected h has other units than c.
+    // A projected h and c differ in size.
     constexpr bool reads_c = C::kHasC && C::kStages == 1;
     const Vec state = Load(reads_c ? entry_.saved_c + at : H(r, t, v), valid);
     Prefetch(reads_c, r, t - 1, v);
@@ -270,7 +274,8 @@ class BackwardLoop {
     Write(phase, kLast, t, r, v, ct_zs);
   }
 
-  // The first stage of step t, from the cotangent of the second one's operand.
+  // Runs the first stage of step t backward, from the cotangent of the second stage's
+  // operand.
   void PullStage(Worker& worker, int64_t phase, int64_t t, int64_t r, int64_t v,
                  Vec ct_operand) {
     const int valid = Valid(sizes_.units, v);
@@ -285,7 +290,7 @@ class BackwardLoop {
     Write(phase, 0, t, r, v, ct_zs);
   }
 
-  // Step t of row r, of all of whose states the cotangents are known.
+  // Runs step t of row r backward, when the cotangents of all its states are known.
   void PullRow(Worker& worker, int64_t phase, int64_t t, int64_t r) {
     const int64_t vectors = worker.ranges[0].end;
     for (int64_t v = 0; v < vectors; v++) {
@@ -306,7 +311,8 @@ class BackwardLoop {
     }
   }
 
-  // Begins to read what the step before needs, which the hardware does not foresee.
+  // Prefetches the values that step t reads, because the hardware does not predict
+  // them.
   void Prefetch(bool reads_c, int64_t r, int64_t t, int64_t v) const {
     if (t < 0) return;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
@@ -318,7 +324,7 @@ class BackwardLoop {
     __builtin_prefetch(entry_.ct_outputs + at);
   }
 
-  // Vector v of the h before step t of row r, after a restart.
+  // Vector v of row r's h before step t, after any restart.
   const float* H(int64_t r, int64_t t, int64_t v) const {
     const int64_t size = sizes_.outputs;
     if (entry_.saved_h) return entry_.saved_h + rows_.At(r, t) * size + v * kLanes;
@@ -337,7 +343,7 @@ class BackwardLoop {
   }
 
   static int ProductNumber(int stage, int g) { return C::kGate[stage][g].product; }
-  // Where vector v of a gate begins.
+  // The offset of vector v of a gate.
   int64_t GateAt(int stage, int g, int64_t r, int64_t t, int64_t v) const {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;
   }

@@ -23,8 +23,8 @@ inline Buffer Allocate(int64_t count) {
   return Buffer(static_cast<float*>(memory));
 }
 
-// The distance of rows of so many floats, such that rows do not compete for one set of
-// the cache.
+// The stride of rows with this many floats. It keeps rows from competing for the same
+// set of the cache.
 inline int64_t Stride(int64_t floats) {
   return floats % 256 == 0 ? floats + 16 : floats;
 }

@@ -1,4 +1,4 @@
-// What a worker of a loop keeps from phase to phase.
+// The values that a worker keeps between phases.
 #ifndef JAXRNN_CARRIED_H_
 #define JAXRNN_CARRIED_H_
 
@@ -9,8 +9,8 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// For each row and each vector of the worker's units kCount vectors, as the functions
-// of the cells need them.
+// kCount vectors for each row and each vector of the worker's units. The functions of
+// the cells define their contents.
 template <int kCount>
 class Carried {
  public:
@@ -19,7 +19,7 @@ class Carried {
         batch_(batch),
         memory_(Allocate(range.size() * batch * kCount * kLanes)) {}
 
-  // Of vector v of row r.
+  // The values for vector v of row r.
   float* operator()(int64_t v, int64_t r) const {
     return &memory_[((v - first_) * batch_ + r) * kCount * kLanes];
   }

@@ -1,22 +1,25 @@
-// The elementwise work of the cells and its derivative, for a vector of units.
+// The element-wise work of the cells and its derivative, for a vector of units.
 //
-// A cell has one or two stages, each a product and the elementwise work after it. z are
-// a stage's gates. Gates without a product of the state come first in their stage,
-// those without one of the inputs last. `carried` is memory that the loop keeps from
-// phase to phase for the row and the vector.
+// A cell has one or two stages. Each stage is a product, followed by element-wise work.
+// z holds the stage's gates. Gates that have no product with the state come first, and
+// gates that have no product with the inputs come last. `carried` is memory that the
+// loop keeps between phases for the row and the vector.
 //
-// To pull is to compute cotangents of arguments from those of results.
+// To pull means to compute the cotangents of arguments from the cotangents of results.
 //
-// Operand: after the first of two stages, the operand of the second one's product.
-// Update: after the last stage, the state h. An LSTM's carried is its c.
-// PullStep: from the cotangent ct_h of that state, the cotangents ct_zs of the last
-//   stage's gates; z are the gates of the stages from kPullsFrom on. An LSTM's carried
-//   is the cotangent of c.
-// PullStage: from the cotangent of the second stage's operand, those of the first
-//   stage's gates. Returns the operand.
-// `state` is the h before the step; of an LSTM, in the stage that changes it, the c.
+// Operand: runs after the first of two stages. Returns the operand of the second
+//   stage's product.
+// Update: runs after the last stage. Returns the state h. In an LSTM, `carried` is c.
+// PullStep: computes the cotangents ct_zs of the last stage's gates from ct_h, the
+//   cotangent of the state. z holds the gates of the stages from kPullsFrom on. In an
+//   LSTM, `carried` is the cotangent of c.
+// PullStage: computes the cotangents ct_zs of the first stage's gates from the
+//   cotangent of the second stage's operand. Returns the operand.
+// The argument h is the h before the step. An LSTM's stage that changes c receives c,
+// the c before the step.
 //
-// kByRow: instead of these functions there is the class Row, for all units of a row.
+// kByRow: the cell has the class Row, for all units of a row, instead of these
+// functions.
 #ifndef JAXRNN_CELLS_H_
 #define JAXRNN_CELLS_H_
 
@@ -25,12 +28,12 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Which block of the columns of which product a gate is, of so many.
+// A gate is block `block` of a product's columns, which consist of `blocks` blocks.
 struct Gate {
   int product, block, blocks;
 };
 
-// What a cell has that does not work on whole rows.
+// The base of cells that do not work on whole rows.
 struct ByUnit {
   static constexpr bool kByRow = false;
   struct Row {
@@ -50,8 +53,8 @@ struct SettingsVec {
     if (activation == Activation::kSigmoid) return Sigmoid(x);
     return x < 0 ? Vec{} : x;  // NaN stays NaN.
   }
-  // The cotangent of x, from that of the result y. As in JAX, a shut relu has a
-  // cotangent of 0, whatever that of y: a product with 0 would let NaN and infinity by.
+  // The cotangent of x, from the cotangent of the result y. As in JAX, the cotangent of
+  // an inactive relu is 0 even if ct_y is NaN or infinite, unlike a product with 0.
   Vec PullActive(Vec ct_y, Vec y) const {
     if (activation == Activation::kTanh) return ct_y * (1 - y * y);
     if (activation == Activation::kSigmoid) return ct_y * (y * (1 - y));
@@ -87,8 +90,8 @@ struct PlainLstm : ByUnit {
   }
 };
 
-// The gates of an LSTM that may have peepholes and a clip. The clip's derivative is 1
-// at the bounds, and for NaN.
+// The gates of an LSTM with optional peepholes and an optional clip. The clip's
+// derivative is 1 at the bounds and for NaN.
 struct PeepholeGates {
   PeepholeGates(const Vec* z, Vec c, const SettingsVec& settings) {
     Vec zs[] = {z[0], z[2] + settings.forget_bias, z[3]};
@@ -113,7 +116,7 @@ inline Vec PullClamp(Vec cotangent, Vec x, float most) {
 
 struct PeepholeLstm : PlainLstm {
   static constexpr bool kHasPeepholes = true;
-  // The cotangents of c, and of the peepholes f, i, o.
+  // The cotangents of c and of the peepholes of f, i, o.
   static constexpr int kCarried = 4;
 
   static Vec Update(const Vec* z, Vec, float* c, const SettingsVec& settings) {
@@ -150,7 +153,7 @@ struct PeepholeLstm : PlainLstm {
   }
 };
 
-// Its second stage projects what is the output of the others.
+// The second stage projects the value that the other LSTMs output.
 struct ProjectedLstm : PeepholeLstm {
   static constexpr int kStages = 2, kPullsFrom = 1;
   static constexpr int kGates[] = {4, 1}, kInputGates[] = {4, 0},
@@ -182,8 +185,8 @@ struct Gru : ByUnit {
                        kStateGates[] = {2, 1};
   static constexpr Gate kGate[2][4] = {{{0, 0, 2}, {0, 1, 2}}, {{1, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  // Forward, the update gate. Backward, the cotangent of h that goes past the products,
-  // and that of the update gate.
+  // In the forward loop, the update gate. In the backward loop, the cotangent of h that
+  // bypasses the products, and the cotangent of the update gate.
   static constexpr int kCarried = 2;
 
   static Vec Operand(const Vec* z, Vec h, float* carried, const SettingsVec&) {
@@ -214,13 +217,14 @@ struct Gru : ByUnit {
   }
 };
 
-// Gates: the candidate's product of the inputs; r; u; the candidate's product of h.
+// Gates: the candidate's product with the inputs, r, u, and the candidate's product
+// with h.
 struct CudnnGru : ByUnit {
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {4}, kInputGates[] = {3}, kStateGates[] = {3};
   static constexpr Gate kGate[1][4] = {{{1, 0, 1}, {0, 0, 2}, {0, 1, 2}, {2, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  static constexpr int kCarried = 1;  // The cotangent of h past the products.
+  static constexpr int kCarried = 1;  // The cotangent of h that bypasses the products.
 
   static Vec Update(const Vec* z, Vec h, float*, const SettingsVec& settings) {
     const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]);
@@ -244,7 +248,7 @@ struct Rnn : ByUnit {
   static constexpr int kGates[] = {1}, kInputGates[] = {1}, kStateGates[] = {1};
   static constexpr Gate kGate[1][4] = {{{0, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  static constexpr int kCarried = 1;  // Zeros: no cotangent of h passes the product.
+  static constexpr int kCarried = 1;  // Zeros: no cotangent of h bypasses the product.
 
   static Vec Update(const Vec* z, Vec, float*, const SettingsVec& settings) {
     return settings.Active(z[0]);

@@ -26,7 +26,7 @@ JAXRNN_DECLARE(avx512)
 JAXRNN_DECLARE(baseline)
 #endif
 
-// What is asked of the CPU are the options of each target in CMakeLists.txt.
+// The CPU must support the compiler options of a target in CMakeLists.txt.
 std::vector<Target> Targets() {
   std::vector<Target> targets;
 #ifdef JAXRNN_HAS_avx2
@@ -46,7 +46,7 @@ std::vector<Target> Targets() {
 }
 
 Choice Choose(const char* name) {
-  if (name != nullptr && *name == '\0') name = nullptr;  // Set to nothing: not set.
+  if (name != nullptr && *name == '\0') name = nullptr;  // Empty counts as unset.
   std::string all, supported;
   for (const Target& target : Targets()) {
     const auto add = [&](std::string& to) {

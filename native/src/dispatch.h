@@ -12,24 +12,24 @@ namespace jaxrnn {
 // The loops compiled for one instruction set.
 struct Target {
   const char* name;
-  bool supported;  // By this CPU.
+  bool supported;  // Whether this CPU supports the target.
   void (*forward)(const std::vector<Forward>&, Executor&);
   void (*backward)(const std::vector<Backward>&, Executor&);
   void (*weights)(const std::vector<Weights>&, Executor&);
   void (*inputs)(const std::vector<Inputs>&, Executor&);
 };
 
-// Those of this architecture, the fastest first.
+// The targets of this architecture, fastest first.
 std::vector<Target> Targets();
 
 struct Choice {
   Target target;
-  std::string error;  // If not empty, why there is no target.
+  std::string error;  // The reason why there is no target; otherwise empty.
 };
 
-// The fastest target that is supported, or the one of this name; it comes from the
-// environment variable JAXRNN_NATIVE_TARGET, which the error names. Null or empty if
-// not set.
+// The fastest supported target, or the target with this name. A null or empty name
+// counts as unset. The name comes from the environment variable JAXRNN_NATIVE_TARGET,
+// which the error mentions.
 Choice Choose(const char* name);
 
 }  // namespace jaxrnn

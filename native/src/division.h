@@ -1,4 +1,4 @@
-// How the work of a call is divided among threads.
+// Divides the work of a call among threads.
 #ifndef JAXRNN_DIVISION_H_
 #define JAXRNN_DIVISION_H_
 
@@ -8,32 +8,32 @@
 
 namespace jaxrnn {
 
-// The work of one of several equal entries, in units of the time of a multiplication.
+// The work of one of several equal entries. The unit is the time of a multiplication.
 struct Work {
-  int64_t rows;           // Divided into row blocks.
-  double row, row_block;  // The work for a row; for a row block, however small.
-  int64_t vectors;        // Divided among workers.
-  int64_t phases;         // After each phase the workers meet.
-  // Each row block takes memory for a copy of the matrices.
+  int64_t rows;           // The rows to divide into row blocks.
+  double row, row_block;  // The work per row, and the fixed work per row block.
+  int64_t vectors;        // The vectors to divide among workers.
+  int64_t phases;         // The workers synchronize after each phase.
+  // Each row block needs memory for a copy of the matrices.
   int64_t most_row_blocks = std::numeric_limits<int64_t>::max();
 };
 
-// Each entry is divided into row blocks, and each row block among workers.
+// The number of row blocks per entry, and of workers per row block.
 struct Division {
   int64_t row_blocks, workers;
 };
 
-// How long it takes until another thread works: about 5 microseconds.
+// The time until another thread starts to work: about 5 microseconds.
 constexpr double kStart = 180'000;
-// How long each further worker delays a meeting: half a microsecond.
+// The delay that each additional worker adds to a synchronization: half a microsecond.
 constexpr double kMeeting = 18'000;
-// How much longer workers take, since each waits for the slowest one.
+// The factor by which workers take longer, because each waits for the slowest one.
 constexpr double kWaiting = 1.06;
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The time until all entries have ended, if as many row blocks run at the same time as
-// there are threads for.
+// The time until all entries are done, if as many row blocks run at once as the threads
+// allow.
 inline double Time(const Work& work, Division division, int64_t entries,
                    int64_t threads) {
   const auto [row_blocks, workers] = division;

@@ -1,4 +1,4 @@
-// Where functions are run on other threads.
+// An interface to run functions on other threads.
 #ifndef JAXRNN_EXECUTOR_H_
 #define JAXRNN_EXECUTOR_H_
 
@@ -10,11 +10,11 @@ namespace jaxrnn {
 struct Executor {
   virtual ~Executor() = default;
 
-  // The number of threads that work may be split over; at least 1.
+  // The number of threads among which work may be divided, at least 1.
   virtual int64_t threads() const = 0;
 
-  // Runs `function` once: later on another thread, or before this returns. It may start
-  // after the call that scheduled it has ended.
+  // Runs `function` once, either before this returns or later on another thread. It may
+  // start after the call that scheduled it has ended.
   virtual void Schedule(std::function<void()> function) = 0;
 };
 

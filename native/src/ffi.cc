@@ -1,5 +1,5 @@
-// The calls from XLA: finds the arrays of a call, checks their types and sizes, runs
-// the loop.
+// The calls from XLA. Each finds its arrays, checks their types and sizes, and runs its
+// loop.
 #include "xla/ffi/api/ffi.h"
 
 #include <algorithm>
@@ -34,15 +34,15 @@ class PoolExecutor final : public Executor {
   ffi::ThreadPool& pool_;
 };
 
-// The size of an axis: a multiple of a size, which is kUnknown before the first
-// array that has it.
+// The size of an axis, as a multiple of `size`. `size` is kUnknown until an array
+// determines it.
 struct Axis {
   int64_t& size;
   int64_t times = 1;
 };
 using Axes = std::initializer_list<Axis>;
 
-// Of an array without its entries.
+// Whether these axes follow the axis of the entries.
 bool Matches(ffi::Span<const int64_t> dimensions, Axes axes) {
   if (dimensions.size() != axes.size() + 1) return false;
   size_t k = 1;
@@ -71,8 +71,8 @@ std::string Shape(int64_t entries, Axes axes) {
   return "[" + text + "]";
 }
 
-// The arguments and the results of a call. They have entries along their first axis; an
-// argument has 1 there if all entries share it.
+// The arguments and the results of a call. Their first axis is the axis of the entries,
+// with size 1 for an argument that all entries share.
 struct Call {
   ffi::RemainingArgs args;
   ffi::RemainingRets rets;
@@ -84,8 +84,8 @@ struct Call {
   }
 };
 
-// Takes the buffers of one entry in their order. After the first that does not match,
-// `error` names it.
+// Takes the buffers of one entry in order. `error` names the first buffer that does not
+// match.
 class Buffers {
  public:
   Buffers(const Call& call, int64_t number)
@@ -104,7 +104,7 @@ class Buffers {
         Check(name, **result, ffi::DataType::F32, entries_, axes));
   }
 
-  // After all have been taken.
+  // Must be called after all buffers have been taken.
   ffi::Error Finish() {
     if (error.success() && (arg_ != args_.size() || ret_ != rets_.size()))
       error = ffi::Error::InvalidArgument("there are too many arguments or results");
@@ -120,7 +120,7 @@ class Buffers {
     return Check(name, *argument, type, 1, axes);
   }
 
-  // Where the entry is in an array that has so many, or one for each.
+  // The data of this entry in an array that must hold `entries` entries or all entries.
   void* Check(const std::string& name, const ffi::AnyBuffer& buffer, ffi::DataType type,
               int64_t entries, Axes axes) {
     std::string wanted = type == ffi::DataType::F32 ? "float32 " : "int32 ";
@@ -151,7 +151,7 @@ std::string Of(const char* name, int k) {
   return std::string(name) + "[" + std::to_string(k) + "]";
 }
 
-// The arrays whose shapes all calls share.
+// Finds the arrays that have the same shapes in all calls.
 class Sequences : public Buffers {
  public:
   Sequences(const Call& call, int64_t number, Sizes& sizes)
@@ -176,13 +176,13 @@ class Sequences : public Buffers {
   int64_t &first_, &second_;
 };
 
-// And the arrays that the loops share.
+// Also finds the arrays that only the loops have.
 class Arrays : public Sequences {
  public:
   Arrays(const Call& call, int64_t number, Cell cell, Sizes& sizes)
       : Sequences(call, number, sizes), cell_(cell) {}
 
-  // The columns of product k: a multiple of a size.
+  // The columns of product k, as a multiple of a size.
   Axis Columns(int k) {
     if (cell_ == Cell::kProjectedLstm && k == 1) return {sizes_.outputs};
     return {sizes_.units, ProductOf(cell_, k).gates};
@@ -198,7 +198,7 @@ class Arrays : public Sequences {
     return Result("ct_elementwise", {{sizes_.batch}, {vectors_}, {sizes_.units}});
   }
 
-  // Those of h, and of c, which is null but for an LSTM.
+  // Arrays of h and of c. Arrays of c are null unless the cell is an LSTM.
   const float* H(const char* name, int64_t& rows) {
     return Floats(name, {{rows}, {h_size()}});
   }
@@ -220,7 +220,7 @@ class Arrays : public Sequences {
     return has_c() ? SequenceResult(name, {sizes_.units}) : nullptr;
   }
 
-  // After all sizes are known.
+  // Must be called when all sizes are known.
   ffi::Error Finish() {
     if (cell_ != Cell::kProjectedLstm) sizes_.outputs = sizes_.units;
     if (error.success() && sizes_.time == 0)
@@ -230,7 +230,7 @@ class Arrays : public Sequences {
 
  private:
   bool has_c() const { return HasC(cell_); }
-  // Unless h is projected, its size is that of the units.
+  // The size of h, which equals the number of units unless h is projected.
   int64_t& h_size() {
     return cell_ == Cell::kProjectedLstm ? sizes_.outputs : sizes_.units;
   }
@@ -259,7 +259,8 @@ ffi::Error CheckAttributes(int32_t cell, int32_t activation, bool elementwise,
   return CheckTimeAxis(time_axis);
 }
 
-// Restart states are read, and their cotangents written, at these numbers.
+// The loops use `starts` as indices of the restart states and of their cotangents, so
+// these must be in bounds.
 ffi::Error CheckStarts(const int32_t* starts, const Sizes& sizes) {
   for (int64_t k = 0; starts != nullptr && k < sizes.batch * sizes.time; k++)
     if (starts[k] >= sizes.sequences)
@@ -272,14 +273,14 @@ Sizes UnknownSizes(int32_t time_axis) {
   return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
 }
 
-// The target, which is chosen when it is first asked for.
+// The target, chosen at the first use.
 const Choice& Chosen() {
   static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
   return choice;
 }
 
-// Runs a loop of the target for all entries; find(entry, number) finds the arrays of
-// one.
+// Runs a loop of the target for all entries. find(entry, number) finds the arrays of
+// one entry.
 template <typename Loop, typename Entry, typename Find>
 ffi::Error RunLoop(Loop Target::* loop, const Entry& without_arrays, const Call& call,
                    const Find& find, ffi::ThreadPool& pool) {
@@ -529,11 +530,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeInputs, jaxrnn::CallInputs,
                                   .Attr<int32_t>("time_axis")
                                   .Attr<int32_t>("products"));
 
-// The name of the target that runs; empty if there is none.
+// The name of the chosen target; empty if there is none.
 JAXRNN_EXPORT const char* JaxrnnNativeTarget() {
   const jaxrnn::Choice& choice = jaxrnn::Chosen();
   return choice.error.empty() ? choice.target.name : "";
 }
 
-// Why there is none, and no call may be registered; else empty.
+// The reason why there is no target and no call may be registered; otherwise empty.
 JAXRNN_EXPORT const char* JaxrnnNativeError() { return jaxrnn::Chosen().error.c_str(); }

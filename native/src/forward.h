@@ -1,4 +1,4 @@
-// The forward loop, for every cell.
+// The forward loop of every cell.
 #ifndef JAXRNN_FORWARD_H_
 #define JAXRNN_FORWARD_H_
 
@@ -19,9 +19,9 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps of a row block. Each worker has some of the units. A phase
-// is a stage of a step: all workers must have ended it before any begins the next,
-// which multiplies what they wrote.
+// Runs C over all steps of a row block. Each worker has some of the units. A phase is
+// one stage of one step. All workers must end a phase before any of them begins the
+// next one, because the next phase multiplies the values that they wrote.
 template <typename C>
 class ForwardLoop {
  public:
@@ -59,7 +59,8 @@ class ForwardLoop {
     const int stage = int(phase % C::kStages);
     if (phase == 0) Prepare(worker);
     if (stage == 0) Begin(worker, t);
-    // States alternate between two buffers; a second stage has an operand of its own.
+    // States alternate between two buffers. The operand of a second stage has its own
+    // buffer.
     const In operand = {operands_[stage ? 2 : t % 2].get(), strides_[stage ? 1 : 0]};
     for (const ForwardPanel& packed : worker.panels[stage]) {
       const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
@@ -84,15 +85,16 @@ class ForwardLoop {
     std::vector<VectorRange> ranges;  // One for each stage.
     ForwardPanels<C> panels;
     Carried<1> carried;
-    Buffer x;  // The inputs of a block of steps, if they are not in one piece.
+    Buffer x;  // The inputs of a block of steps, if they are not contiguous.
 
-    // Of the units of c, and of those of h.
+    // The ranges of the units of c and of h.
     const VectorRange& of_c() const { return ranges.front(); }
     const VectorRange& of_h() const { return ranges.back(); }
   };
 
-  // The state, of so many units, from which row r starts at step t, if a sequence
-  // starts there; else `otherwise`.
+  // The state from which row r starts at step t: if a sequence starts there, a restart
+  // state, otherwise the row's state in `otherwise`, which may be null. `units` is the
+  // size of a state.
   const float* StartOf(const float* otherwise, const float* restarts, int64_t units,
                        int64_t r, int64_t t) const {
     const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t)] : -1;
@@ -100,7 +102,7 @@ class ForwardLoop {
     return otherwise ? otherwise + rows_[r] * units : nullptr;
   }
 
-  // What a worker does before the first step. A row without steps keeps its state.
+  // Prepares a worker before the first step. A row without steps keeps its state.
   void Prepare(Worker& worker) {
     worker.panels.Pack(entry_);
     const int64_t workers = workers_.size();
@@ -119,7 +121,8 @@ class ForwardLoop {
     }
   }
 
-  // The steps at which row r is not alive. Rows, not units, are divided among workers.
+  // Writes zeros after row r's last step. Workers divide this work by rows, not by
+  // units.
   void ZeroDead(int64_t r) const {
     rows_.ZeroDead(r, entry_.outputs, sizes_.outputs);
     rows_.ZeroDead(r, entry_.new_c, sizes_.units);
@@ -134,7 +137,7 @@ class ForwardLoop {
     std::memcpy(to + at, from + at, sizeof(float) * Valid(units, v));
   }
 
-  // What a worker does before the products of step t.
+  // Prepares a worker for the products of step t.
   void Begin(Worker& worker, int64_t t) {
     if (blocks_.end(t)) MultiplyInputs(worker, t, blocks_.end(t));
     const int64_t n = rows_.alive(t);
@@ -150,7 +153,8 @@ class ForwardLoop {
       BeginC(worker, t, v);
   }
 
-  // The h of a sequence that starts was written at the end of the step before.
+  // Prepares c for step t. EndH of the previous step wrote the h of sequences that
+  // start.
   void BeginC(Worker& worker, int64_t t, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const int64_t n = rows_.alive(t);
@@ -164,7 +168,8 @@ class ForwardLoop {
     }
   }
 
-  // The products of the inputs, with the bias, from step t to the end of its block.
+  // Computes the products of the inputs plus the bias, from step t to the end of its
+  // block.
   void MultiplyInputs(Worker& worker, int64_t t, int64_t end) {
     const int64_t depth = sizes_.depth;
     const int64_t rows = blocks_.offset(end - 1) + rows_.alive(end - 1);
@@ -187,7 +192,7 @@ class ForwardLoop {
     }
   }
 
-  // Copies the inputs of a block of steps into one piece.
+  // Copies the inputs of a block of steps into contiguous memory.
   void GatherInputs(Worker& worker, int64_t t, int64_t end) {
     const int64_t depth = sizes_.depth, stride = Stride(depth);
     for (; t < end; t++) {
@@ -198,7 +203,7 @@ class ForwardLoop {
     }
   }
 
-  // The elementwise work for a vector of units of row r, whose products are z.
+  // Does the element-wise work for a vector of units of row r, whose products are z.
   void Update(Worker& worker, int stage, int64_t t, int64_t r, int64_t v,
               const float* z) {
     const int valid = Valid(cell_.units(stage), v);
@@ -221,7 +226,7 @@ class ForwardLoop {
         return;
       }
     }
-    // A projected h has other units than what is carried.
+    // A projected h and the carried c differ in size.
     constexpr bool carries = !C::kHasC || C::kStages == 1;
     float* carried = carries ? worker.carried(v, r) : nullptr;
     const Vec next = C::Update(values, state(), carried, besides);
@@ -229,7 +234,7 @@ class ForwardLoop {
     EndH(t, r, v, next);
   }
 
-  // The elementwise work of row r, all of whose units the worker has.
+  // Does the element-wise work of row r; the worker has all its units.
   void UpdateRow(Worker& worker, int64_t t, int64_t r) {
     for (const ForwardPanel& packed : worker.panels[0]) {
       const Panel& panel = packed.panel;
@@ -261,7 +266,7 @@ class ForwardLoop {
       Store(entry_.last_c + rows_[r] * sizes_.units + v * kLanes, Load(c), valid);
   }
 
-  // Stores the h after step t, and that from which the next one starts.
+  // Stores the h after step t, and the h from which the next step starts.
   void EndH(int64_t t, int64_t r, int64_t v, Vec next) {
     const int64_t units = sizes_.outputs;
     const int valid = Valid(units, v);
@@ -276,7 +281,7 @@ class ForwardLoop {
     }
   }
 
-  // Where a vector of a step begins in a sequence of so many units.
+  // The offset of vector v of row r at step t, in a sequence with this many units.
   int64_t At(int64_t units, int64_t r, int64_t t, int64_t v) const {
     return rows_.At(r, t) * units + v * kLanes;
   }
@@ -291,8 +296,9 @@ class ForwardLoop {
   const Stages<C> cell_;
   const Rows rows_;
   const StepBlocks blocks_;
-  const int64_t strides_[2];  // Of states, and of a second stage's operands.
-  // The states, of even steps and of odd ones, and the operands of a second stage.
+  const int64_t strides_[2];  // For states, and for operands of a second stage.
+  // The states of even steps, the states of odd steps, and the operands of a second
+  // stage.
   Buffer operands_[3];
   std::vector<Worker> workers_;
   typename C::Row row_;

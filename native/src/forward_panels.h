@@ -1,4 +1,4 @@
-// The matrices of the forward loop, packed.
+// The packed matrices of the forward loop.
 #ifndef JAXRNN_FORWARD_PANELS_H_
 #define JAXRNN_FORWARD_PANELS_H_
 
@@ -12,9 +12,9 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// The matrices of a panel of a stage. A row of each has all gates of a vector side by
-// side, as far as they have that matrix, one vector after the other. And room for the
-// panel's products, of all gates.
+// The matrices of a panel of a stage, and memory for the panel's products of all gates.
+// Each row of a matrix holds one vector after another. For each vector, it holds all
+// gates that have this matrix.
 struct ForwardPanel {
   Panel panel;
   float *w_inputs = nullptr, *w_state = nullptr, *bias = nullptr, *zs = nullptr;
@@ -24,7 +24,7 @@ struct ForwardPanel {
 template <typename C>
 class ForwardPanels {
  public:
-  // There is room for products of so many rows.
+  // `rows` is the largest number of rows of the products.
   ForwardPanels(const std::vector<VectorRange>& ranges, const Sizes& sizes,
                 int64_t rows)
       : sizes_(sizes), cell_(sizes) {
@@ -40,7 +40,7 @@ class ForwardPanels {
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))
         stages_[stage].push_back({panel});
-      // One kind after the other, as the loop reads them.
+      // The arrays follow each other in the order in which the loop reads them.
       Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
       Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
       Place(stage, &ForwardPanel::bias, 1, C::kGates, next);
@@ -63,8 +63,7 @@ class ForwardPanels {
   }
 
  private:
-  // Gives each panel of the stage its part, of so many rows, of the memory from `next`
-  // on.
+  // Gives each panel of the stage memory for this many rows, starting at `next`.
   void Place(int stage, float* ForwardPanel::* kind, int64_t rows, const int* gates,
              float*& next) {
     for (ForwardPanel& packed : stages_[stage]) {
@@ -73,8 +72,8 @@ class ForwardPanels {
     }
   }
 
-  // Copies gates `first` to before `end` of matrices [rows, C] of the products, in the
-  // order in which they lie in memory; zeros where a product lacks one.
+  // Copies the gates from `first` to before `end` of the products' matrices [rows, C],
+  // in memory order. Writes zeros if a product lacks the matrix.
   void Pack(int stage, int first, int end, const float* const* matrices, int64_t rows,
             float* ForwardPanel::* kind) {
     const int64_t units = cell_.units(stage), width = (end - first) * kLanes;

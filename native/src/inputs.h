@@ -1,5 +1,5 @@
-// The cotangent of the inputs, from those of all products, over the steps at
-// which rows are alive.
+// The cotangent of the inputs, from the cotangents of all products at the steps where
+// rows are alive.
 #ifndef JAXRNN_INPUTS_H_
 #define JAXRNN_INPUTS_H_
 
@@ -14,8 +14,8 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Multiplies the cotangents of each product by its transposed matrix. The
-// first phase packs the matrices; in the second each worker has some of the steps.
+// Multiplies the cotangents of each product by its transposed matrix. The first phase
+// packs the matrices. In the second phase, each worker has some of the steps.
 class InputsLoop {
  public:
   InputsLoop(const Inputs& entry, int64_t workers)
@@ -44,7 +44,8 @@ class InputsLoop {
                   depth = entry_.sizes.depth;
     const int64_t begin = count * number / workers,
                   end = count * (number + 1) / workers;
-    // Each worker writes from where the one before it ended; the last one to the end.
+    // Each worker continues where the previous one ended. The last one writes to the
+    // end.
     int64_t written = begin ? positions_[begin - 1] + 1 : 0;
     for (int64_t first = begin; first < end; first += kBlockSteps) {
       const int64_t steps = std::min(kBlockSteps, end - first);
@@ -61,14 +62,14 @@ class InputsLoop {
   }
 
  private:
-  static constexpr int64_t kBlockSteps = 96;  // Steps that are multiplied at once.
+  static constexpr int64_t kBlockSteps = 96;  // The number of steps multiplied at once.
   struct Worker {
-    std::vector<Panel> panels;  // Of the vectors of the inputs, which it packs.
-    Buffer ct_zs, products;     // Of a block of steps.
+    std::vector<Panel> panels;  // The panels that the worker packs.
+    Buffer ct_zs, products;     // For a block of steps.
   };
 
-  // Panels of the transposed matrices, one product after the other: [columns, vectors].
-  // The workers' panels follow each other.
+  // Packs the worker's panels of the transposed matrices [columns, vectors], one
+  // product after another. In each matrix, the workers' panels follow each other.
   void Pack(Worker& worker) {
     float* matrix = matrices_.get();
     for (int s = 0; s < entry_.products; s++) {

@@ -1,4 +1,4 @@
-// The loops of every cell, for the instruction set that the file is compiled for.
+// The loops of every cell, for the instruction set of this compilation.
 #include "loops.h"
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace {
 
 int64_t Vectors(int64_t size) { return Padded(size) / kLanes; }
 
-// Runs a loop whose arguments are these and the number of workers.
+// Runs a loop constructed from these arguments and the number of workers.
 template <typename Loop, typename... Arguments>
 void RunLoop(Executor& executor, int64_t workers, const Arguments&... arguments) {
   Loop loop(arguments..., workers);
@@ -38,14 +38,15 @@ void RunProducts(const std::vector<Entry>& entries, double multiplications,
           [&](int64_t k) { RunLoop<Loop>(executor, workers, entries[k]); });
 }
 
-// The work of a loop over the steps. Measured: the elementwise work of a gate takes as
-// long as so many multiplications; packing an element of a matrix, as `packing`; and
-// reading a matrix, for each row block and step, as a row's product with it.
+// The work of a loop over the steps. The constants are measured: the element-wise work
+// of a gate takes as long as kElementwise multiplications, and packing an element of a
+// matrix as long as `packing` multiplications. For each row block and step, reading a
+// matrix takes as long as multiplying a row by it.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
   constexpr double kElementwise = 64, kMostPacked = 1 << 28;  // A GB of floats.
   const Stages<C> cell(sizes);
-  double gates = 0, inputs = 0, state = 0;  // The last two: elements of matrices.
+  double gates = 0, inputs = 0, state = 0;  // The last two count matrix elements.
   for (int stage = 0; stage < C::kStages; stage++) {
     const double units = cell.units(stage);
     gates += C::kGates[stage] * units;
@@ -77,7 +78,7 @@ void RunCell(const std::vector<Forward>& entries, Executor& executor) {
   RunSteps<ForwardLoop<C>>(entries, WorkOf<C>(sizes, sizes.depth, 8), executor);
 }
 
-// Whether a sequence starts in several rows, whose cotangents are one sum.
+// Whether a sequence starts in several rows, which then add to the same cotangent.
 bool StartsInRows(const Backward& entry) {
   if (!entry.starts) return false;
   std::vector<int64_t> rows(entry.sizes.sequences, -1);
@@ -94,7 +95,7 @@ bool StartsInRows(const Backward& entry) {
 
 template <typename C>
 void RunCell(const std::vector<Backward>& entries, Executor& executor) {
-  // It packs a matrix transposed, which takes longer.
+  // The backward loop packs transposed matrices, which takes longer.
   Work work = WorkOf<C>(entries[0].sizes, 0, 40);
   if (std::any_of(entries.begin(), entries.end(), StartsInRows)) {
     work.row *= work.rows;
@@ -130,7 +131,7 @@ void RunAnyCell(const std::vector<Entry>& entries, Executor& executor) {
   }
 }
 
-// Before row blocks add to them, in any order.
+// Zeros the cotangents of restart states, before row blocks add to them in any order.
 void ZeroRestarts(const Backward& entry) {
   const Sizes& sizes = entry.sizes;
   if (entry.ct_restart_h)

@@ -1,9 +1,10 @@
-// The loops over the steps of a cell: what they read and what they write.
+// The arguments and results of the loops over the steps of a cell.
 //
-// Arrays are contiguous. A sequence is [batch, time, size] or, if time_major,
-// [time, batch, size], of at least one step. C is the number of columns of a product:
-// the units of all its gates. A row is alive at the steps before its length; elsewhere
-// nothing of it is read, so that NaN in padding changes no result.
+// Arrays are contiguous. A sequence is [batch, time, size], or [time, batch, size] if
+// time_major, with at least one step. C is the number of columns of a product: the
+// units of all its gates. A row is alive at the steps before its length, and finished
+// at later steps. Arguments are not read at steps of finished rows, so NaN in the
+// padding changes no result.
 #ifndef JAXRNN_LOOPS_H_
 #define JAXRNN_LOOPS_H_
 
@@ -14,10 +15,10 @@
 
 namespace jaxrnn {
 
-// The number of each is part of the interface with Python. A GRU resets the state
-// before the candidate's product, or after it, as cuDNN does. The two LSTMs after these
-// may have peepholes and clips; the second one has a projection. The last one has layer
-// normalizations, and no bias.
+// The numbers are part of the interface with Python. kGru resets the state before the
+// candidate's product, and kCudnnGru after it, as cuDNN does. kPeepholeLstm and
+// kProjectedLstm may have peepholes and clips; kProjectedLstm also has a projection.
+// kNormedLstm has layer normalizations and no bias.
 enum class Cell : int32_t {
   kLstm = 0,
   kGru = 1,
@@ -36,18 +37,19 @@ constexpr bool HasC(Cell cell) {
 
 constexpr int kMaxProducts = 3;
 
-// A product of a step: the inputs, or what is made of the state, or both, times
-// matrices; and a bias. Its columns are those of one gate after the other; for brevity
-// what an activation makes the candidate is called a gate, too.
+// A product of a step: the inputs, an operand computed from the state, or both, times
+// matrices, plus a bias. Its columns hold one gate after another. For brevity, the
+// candidate before its activation is also called a gate.
 struct Product {
   int gates;
   bool inputs, state, bias;
 };
 
-// Those of a cell. An LSTM has gates i, j, f, o, and perhaps the projection, whose one
-// gate is the output. A GRU has gates r, u; then the candidate, whose product is that
-// of r * h. That of cuDNN has gates r, u; the candidate's product of the inputs; and
-// that of h. A basic RNN has one gate.
+// The products of a cell. An LSTM has the gates i, j, f, o, and perhaps a projection,
+// whose only gate is the output. A GRU has the gates r, u, and then the candidate,
+// whose product uses r * h. cuDNN's GRU has the gates r, u, then the candidate's
+// product with the inputs, then the candidate's product with h. A basic RNN has one
+// gate.
 constexpr int Products(Cell cell) {
   if (cell == Cell::kCudnnGru) return 3;
   return cell == Cell::kGru || cell == Cell::kProjectedLstm ? 2 : 1;
@@ -60,22 +62,23 @@ constexpr Product ProductOf(Cell cell, int k) {
   return {of_gates ? 2 : 1, true, true, true};
 }
 
-// Whether the second stage multiplies an operand of its own: r * h of a GRU, what is
-// projected of an LSTM.
+// Whether the second stage multiplies an operand that is not h: r * h in a GRU, or the
+// unprojected output in an LSTM.
 constexpr bool HasOperand(Cell cell) {
   return cell == Cell::kGru || cell == Cell::kProjectedLstm;
 }
 
 struct Sizes {
-  // Units are those of the gates; h, the output, has as many unless it is projected.
+  // `units` is the size of a gate. `outputs`, the size of h, equals `units` unless h is
+  // projected.
   int64_t batch, time, depth, units, outputs, sequences;
   bool time_major;
 
-  // The number of a step in a sequence that has one value a step.
+  // The index of a step in a sequence of size 1.
   int64_t At(int64_t row, int64_t t) const {
     return time_major ? t * batch + row : row * time + t;
   }
-  // Of the matrix of the state in product k.
+  // The rows of the state matrix in product k.
   int64_t Rows(int k) const { return k == 0 ? outputs : units; }
   int64_t Columns(Cell cell, int k) const {
     const bool projects = cell == Cell::kProjectedLstm && k == 1;
@@ -83,18 +86,19 @@ struct Sizes {
   }
 };
 
-// Of the candidate, or of j and c of an LSTM. The number of each is part of the
-// interface with Python.
+// The activation of the candidate, or of j and c in an LSTM. The numbers are part of
+// the interface with Python.
 enum class Activation : int32_t { kTanh = 0, kRelu = 1, kSigmoid = 2 };
 constexpr int kActivations = 3;
 
-// What the elementwise work reads besides; but for the activation, that of an LSTM.
+// The parameters of the element-wise work. Cells other than LSTMs have only an
+// activation.
 struct Settings {
   Activation activation;
   float forget_bias;
   float cell_clip, output_clip;  // Bounds on c and on a projected h, or infinity.
-  // [ElementwiseVectors(cell), units], or null without: the peepholes of gates f, i, o;
-  // or, of the norms of f, i, o, c, j, the shift and the gain of each.
+  // [ElementwiseVectors(cell), units], or null if unused: the peepholes of gates f, i,
+  // o; or the shift and the gain of each norm, in the order f, i, o, c, j.
   const float* elementwise;
 };
 constexpr int64_t ElementwiseVectors(Cell cell) {
@@ -102,31 +106,32 @@ constexpr int64_t ElementwiseVectors(Cell cell) {
   return cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm ? 3 : 0;
 }
 
-// An entry of a forward call: what it reads, then what it writes.
+// An entry of a forward call: its arguments, then its results.
 struct Forward {
   Cell cell;
   Sizes sizes;
   Settings settings;
   const int32_t* lengths;  // [batch]; any values, clipped to 0..time.
-  const int32_t* starts;   // As a sequence of size 1: the number of the sequence
-                           // that starts, or -1. Null without restarts.
+  const int32_t* starts;   // A sequence of size 1: the number of the sequence that
+                           // starts, or -1. Null without restarts.
   const float* x;          // A sequence of size depth.
-  const float* w_inputs[kMaxProducts];  // [depth, C], of products that have them.
-  const float* w_state[kMaxProducts];   // Of product 0 [outputs, C], else [units, C].
+  const float* w_inputs[kMaxProducts];  // [depth, C], in products that have it.
+  const float* w_state[kMaxProducts];   // [outputs, C] in product 0, else [units, C].
   const float* bias[kMaxProducts];      // [C].
-  const float *h, *c;  // [batch, outputs] and, of an LSTM, [batch, units]; else null.
+  const float *h, *c;  // [batch, outputs]; [batch, units], null without c.
   const float *restart_h, *restart_c;  // [sequences, ...]; null without restarts.
 
-  float* outputs;            // A sequence of size outputs; zeros where not alive.
-  float *last_h, *last_c;    // As h, c; for a row of length 0 the bits of the initial
-                             // state.
-  float* new_c;              // A sequence of size units: c after each step; null if
-                             // not wanted, or if there is none.
-  float* zs[kMaxProducts];   // A sequence of size C, the products; finite where not
-                             // alive. Null if nothing is saved.
-  float *saved_h, *saved_c;  // A sequence, the state before each step, after a restart;
-                             // zeros where not alive. Null if nothing is saved, and
-                             // h without restarts: it is the output before.
+  float* outputs;            // A sequence of size outputs; zeros in finished rows.
+  float *last_h, *last_c;    // Like h and c. A row of length 0 keeps its initial state
+                             // bit for bit.
+  float* new_c;              // A sequence of size units: c after each step. Null
+                             // without c, or if not requested.
+  float* zs[kMaxProducts];   // A sequence of size C: the products, finite in finished
+                             // rows. Null if nothing is saved.
+  float *saved_h, *saved_c;  // A sequence: the state before each step, after any
+                             // restart; zeros in finished rows. Null if nothing is
+                             // saved. h is also null without restarts, because it is
+                             // the previous output.
 };
 
 // An entry of a backward call. Names with ct_ are cotangents.
@@ -138,14 +143,14 @@ struct Backward {
   const float* w_state[kMaxProducts];
   const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
-  const float *outputs, *h;  // Of the forward call, where saved_h is null.
+  const float *outputs, *h;  // From the forward call; used if saved_h is null.
   const float *ct_outputs, *ct_new_c;
   const float *ct_last_h, *ct_last_c;
 
-  float* ct_zs[kMaxProducts];  // Not written where not alive. May be the arrays zs:
-                               // what is read of a step is read before it is written.
-  float* operand;  // A sequence of size units, zeros where not alive; null of
-                   // a cell without one.
+  float* ct_zs[kMaxProducts];  // Not written in finished rows. May be the arrays zs,
+                               // because each step is read before it is written.
+  float* operand;  // A sequence of size units; zeros in finished rows. Null if the cell
+                   // has none.
   float *ct_h, *ct_c;
   float *ct_restart_h, *ct_restart_c;  // Zeros for a sequence that never starts.
   float* ct_elementwise;  // [batch, ElementwiseVectors(cell), units], or null.
@@ -153,13 +158,13 @@ struct Backward {
 
 // The cotangents of a product's matrices and bias.
 struct Weights {
-  Sizes sizes;  // Depth and units, here the size of the operand, are 0 for a product
-                // without the matrix.
+  Sizes sizes;  // Here `units` is the size of the operand. `depth` or `units` is 0 if
+                // the product lacks the matrix.
   int64_t columns;           // C.
   const int32_t* lengths;    // [batch].
-  const float *x, *operand;  // Sequences of size depth, and units: what was multiplied.
-  const float* first;  // [batch, units]; if not null, the operand of a step is what the
-                       // sequence has at the step before, and this at the first step.
+  const float *x, *operand;  // Sequences of size depth and units: the operands.
+  const float* first;  // [batch, units]. If not null, each step multiplied `operand` of
+                       // the previous step, and the first step multiplied `first`.
   const float* ct_zs;        // A sequence of size C.
 
   float *ct_w_inputs, *ct_w_state, *ct_bias;  // [depth, C], [units, C], [C].
@@ -174,16 +179,16 @@ struct Inputs {
   const float* w_inputs[kMaxProducts];  // [depth, C].
   const float* ct_zs[kMaxProducts];     // A sequence of size C.
 
-  float* ct_x;  // A sequence of size depth; zeros where not alive.
+  float* ct_x;  // A sequence of size depth; zeros in finished rows.
 };
 
 }  // namespace jaxrnn
 
 #ifdef JAXRNN_TARGET
-// The loops are compiled once for each instruction set, in a namespace of its name.
+// The loops are compiled once for each instruction set, in a namespace with its name.
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Each runs the entries of a call, which differ in their arrays alone.
+// Each function runs the entries of a call, which differ only in their arrays.
 void RunForward(const std::vector<Forward>& entries, Executor& executor);
 void RunBackward(const std::vector<Backward>& entries, Executor& executor);
 void RunWeights(const std::vector<Weights>& entries, Executor& executor);

@@ -1,5 +1,6 @@
-// The LSTM whose gates i, j, f, o, and whose new c, each go through a layer
-// normalization over the units of a row: the work of a unit needs all others.
+// The LSTM that applies layer normalization over the units of a row to each of its
+// gates i, j, f, o and to its new c. The work of a unit therefore needs all other
+// units.
 #ifndef JAXRNN_NORMED_H_
 #define JAXRNN_NORMED_H_
 
@@ -20,8 +21,8 @@ inline float Sum(Vec x) {
   return sum;
 }
 
-// The work of a step for a row, and its derivative. Arrays have all units; the lanes
-// after them have no meaning.
+// The work of one step of a row, and its derivative. Arrays hold all units. The lanes
+// after the last unit have undefined values.
 class NormedRow {
  public:
   NormedRow(const Settings& settings, int64_t units)
@@ -39,10 +40,10 @@ class NormedRow {
     }
   }
 
-  // To be set before a step: the gates, which it normalizes, and the c before it.
+  // The inputs of Step: the gates, which it normalizes, and the c before the step.
   float* z(int gate) { return Array(gate); }
   float* c() { return Array(kC); }
-  // Its results.
+  // The results of Step.
   const float* next_c() { return Array(kNextC); }
   const float* h() { return Array(kH); }
 
@@ -64,8 +65,9 @@ class NormedRow {
     }
   }
 
-  // After Step, from the cotangents of h: those of the gates, at ct_z. carried(v) are
-  // those of c, and sums of those of the shifts and gains.
+  // Computes the cotangents of the gates, at ct_z, from the cotangents of h, after
+  // Step. carried(v) holds the cotangents of c, and sums the cotangents of the shifts
+  // and gains.
   template <typename Carried>
   void Pull(const float* ct_h, const Carried& carried) {
     for (int64_t k = 0; k < padded_; k += kLanes) {
@@ -90,11 +92,11 @@ class NormedRow {
   float* ct_z(int gate) { return Array(kCotangents + gate); }
 
  private:
-  static constexpr int kNewC = 4, kNorms = 5;  // After the four gates, the new c.
-  // Of each norm among the arguments, which are those of f, i, o, c, j.
+  static constexpr int kNewC = 4, kNorms = 5;  // The new c follows the four gates.
+  // The place of each norm in the order of the arguments: f, i, o, c, j.
   static constexpr int kPlaces[] = {1, 4, 0, 2, 3};
   static constexpr float kEpsilon = 1e-12f;
-  // Where arrays begin. The first ones are the gates and the new c, normalized.
+  // The numbers of the arrays. The first arrays are the normalized gates and new c.
   static constexpr int kGates = kNorms, kShifts = kGates + 4, kGains = kShifts + kNorms,
                        kCotangents = kGains + kNorms, kC = kCotangents + kNorms,
                        kNextC = kC + 1, kH = kC + 2, kArrays = kC + 3;
@@ -123,7 +125,8 @@ class NormedRow {
       Store(x + k, Load(x + k) * scales_[norm]);
   }
 
-  // From the cotangents of a normalization's results, those of its arguments.
+  // Replaces the cotangents of a normalization's results by the cotangents of its
+  // arguments.
   template <typename Carried>
   void PullNorm(int norm, const Carried& carried) {
     const float *normal = Array(norm), *gain = Array(kGains + norm);
@@ -154,7 +157,7 @@ class NormedRow {
 struct NormedLstm : PlainLstm {
   using Row = NormedRow;
   static constexpr bool kByRow = true;
-  // The cotangents of c, and of the shift and the gain of each norm.
+  // The cotangents of c and of each norm's shift and gain.
   static constexpr int kCarried = 11;
 };
 

@@ -1,8 +1,8 @@
 // Products of a few rows with matrices that were packed once.
 //
 // A panel is up to kMaxVectors vectors of columns. It is stored row by row, so that a
-// product reads it from its beginning to its end; the products of a tile of rows with
-// it are kept in registers.
+// product reads it from beginning to end. The products of a tile of rows with the panel
+// stay in registers.
 #ifndef JAXRNN_PRODUCT_H_
 #define JAXRNN_PRODUCT_H_
 
@@ -17,7 +17,7 @@ namespace jaxrnn::JAXRNN_TARGET {
 constexpr int kMaxVectors = 4;
 constexpr int MaxRows(int vectors) { return kAccumulators / vectors; }
 
-// Rows of floats, so many floats apart; 0 apart if all are one row.
+// Rows of floats, `stride` floats apart. A stride of 0 repeats one row.
 template <typename Float>
 struct Strided {
   Float* data;
@@ -30,8 +30,8 @@ using Out = Strided<float>;
 // c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors.
 template <int M, int V>
 void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
-  // With few accumulators each product would wait for the one before: several sums
-  // then.
+  // With few accumulators, each product would wait for the previous one, so several
+  // sums are used.
   constexpr int kSums = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
   const float* __restrict rows = a.data;
   const int64_t stride = a.stride;
@@ -59,7 +59,8 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
     for (int v = 0; v < V; v++) {
       Vec total = sums[0][m][v];
       for (int s = 1; s < kSums; s++) total += sums[s][m][v];
-      // Added last: a sum of many tiles has a smaller error than one long sum.
+      // `start` is added last, because a sum of many tiles has a smaller error than one
+      // long sum.
       total += Load(start.data + m * start.stride + v * kLanes);
       Store(c.data + m * c.stride + v * kLanes, total);
     }

@@ -17,9 +17,9 @@ struct RowBlock {
   int64_t number = 0, count = 1;
 };
 
-// The rows of a row block by falling length, so that the rows that are alive at a step
-// come first. All rows are sorted by falling length, and each row block has every
-// count-th, so that row blocks have about equal work.
+// The rows of a row block in descending order of length, so that the rows that are
+// alive at a step come first. All rows are sorted by length, and each row block has
+// every count-th one, so that row blocks have about equal work.
 class Rows {
  public:
   Rows(const Sizes& sizes, const int32_t* lengths, RowBlock row_block)
@@ -44,15 +44,15 @@ class Rows {
   int64_t count() const { return order_.size(); }
   // The number of rows that are alive at step t; 0 after the last one.
   int64_t alive(int64_t t) const { return alive_[t]; }
-  // The row of the arrays that is the r-th by length.
+  // The index in the arrays of the r-th row by length.
   int64_t operator[](int64_t r) const { return order_[r]; }
-  // Whether steps t and following ones have their rows one after the other in memory.
+  // Whether the rows of consecutive steps are contiguous in memory.
   bool contiguous() const {
     if (sizes_.batch == 1 || !sizes_.time_major) return count() == 1;
     return in_order_ && alive_[sizes_.time - 1] == sizes_.batch;
   }
-  // Zeros at the steps at which the r-th row is not alive, in a sequence of this size;
-  // nothing if it is null.
+  // Writes zeros to a sequence of this size after the r-th row's last step. Does
+  // nothing if the sequence is null.
   void ZeroDead(int64_t r, float* sequence, int64_t size) const {
     if (sequence == nullptr) return;
     const int64_t first = lengths_[order_[r]], row = order_[r];
@@ -70,12 +70,12 @@ class Rows {
 
  private:
   Sizes sizes_;
-  std::vector<int64_t> lengths_, order_, alive_;  // Lengths are clipped.
+  std::vector<int64_t> lengths_, order_, alive_;  // Clipped lengths.
   bool in_order_;
 };
 
-// What a sequence of this size has at the step before the one at `position`; at the
-// first step, what the row has in `first`.
+// The values of a sequence of this size at the step before `position`. At the first
+// step, the row's values in `first`.
 inline const float* RowBefore(const Sizes& sizes, int64_t position, int64_t size,
                               const float* sequence, const float* first) {
   const int64_t row = sizes.time_major ? position % sizes.batch : position / sizes.time;
@@ -83,7 +83,7 @@ inline const float* RowBefore(const Sizes& sizes, int64_t position, int64_t size
   return t ? sequence + sizes.At(row, t - 1) * size : first + row * size;
 }
 
-// The positions in a sequence at which rows are alive, in the order of memory.
+// The positions in a sequence at which rows are alive, in memory order.
 inline std::vector<int64_t> AlivePositions(const Sizes& sizes, const int32_t* lengths) {
   std::vector<int64_t> positions;
   positions.reserve(sizes.batch * sizes.time);

@@ -1,4 +1,4 @@
-// Vectors of floats, as wide as the target's registers, and functions of them.
+// Vectors of floats that fill the target's registers, and functions of them.
 #ifndef JAXRNN_SIMD_H_
 #define JAXRNN_SIMD_H_
 
@@ -24,7 +24,7 @@ typedef Vec Unaligned __attribute__((aligned(4)));
 inline Vec Load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 inline void Store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
 
-// The first `count` lanes in memory; the others are zeros.
+// Loads or stores the first `count` lanes. Other loaded lanes are zeros.
 inline Vec Load(const float* p, int count) {
   if (count == kLanes) return Load(p);
   Vec v = {};
@@ -48,9 +48,10 @@ inline Vec Clamp(Vec x, float most) {
   return x < -most ? Vec{} - most : x;
 }
 
-// The rational approximation of Eigen, which XLA also uses: x times polynomials of
-// x**2, up to where its value is 1, with a fused multiply-add, or the float next to 1.
-// Within 5 units in the last place, 7 without one; below 2.5e-36 in size, absolutely.
+// Eigen's rational approximation, which XLA also uses: x times a ratio of polynomials
+// of x**2. x is clamped where the result is 1 with a fused multiply-add, or the float
+// next to 1 without. The error is at most 5 units in the last place, or 7 without a
+// fused multiply-add. For values below 2.5e-36, the absolute error is at most 2.5e-36.
 inline Vec Tanh(Vec x) {
   const Vec y = Clamp(x, kLargestTanh), s = y * y;
   Vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
@@ -65,15 +66,16 @@ inline Vec Tanh(Vec x) {
   return y * p / q;
 }
 
-// 2**n for whole n from -126 to 127.
+// 2**n for integers n from -126 to 127.
 inline Vec PowerOfTwo(Vec n) {
-  // Adding 1.5 * 2**23 leaves n in the low bits, from where it moves to the exponent.
+  // Adding 1.5 * 2**23 leaves n in the low bits. The shift moves it to the exponent.
   const Ints bits = reinterpret_cast<Ints>(n + 12582912.f);
   return reinterpret_cast<Vec>((bits + 127) << 23);
 }
 
-// e**x for x from -87 to 87: 2**n e**r with |r| at most half of log 2, which is
-// subtracted in two parts. The polynomial is that of expf in the Cephes library.
+// e**x for x from -87 to 87, computed as 2**n e**r with |r| at most half of log 2. The
+// multiple of log 2 is subtracted in two parts. The polynomial is from expf in the
+// Cephes library.
 inline Vec Exp(Vec x) {
   const Vec n = (x * 1.44269504f + 12582912.f) - 12582912.f;
   Vec r = x - n * 0.693359375f;
@@ -86,8 +88,8 @@ inline Vec Exp(Vec x) {
   return (r * r * p + r + 1.f) * PowerOfTwo(n);
 }
 
-// Within 3 units in the last place for x of at least -87; 0 below, as the derivative of
-// a shut gate must not multiply a large number.
+// The error is at most 3 units in the last place for x >= -87. Below -87 the result is
+// 0, because the derivative of a closed gate must not multiply a large number.
 inline Vec Sigmoid(Vec x) {
   const Vec y = 1.f / (1.f + Exp(-Clamp(x, 87.f)));
   return x < -87.f ? Vec{} : y;

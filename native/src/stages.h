@@ -1,4 +1,4 @@
-// The sizes of a cell's stages, and where their gates lie.
+// The sizes of a cell's stages, and the positions of their gates.
 #ifndef JAXRNN_STAGES_H_
 #define JAXRNN_STAGES_H_
 
@@ -15,27 +15,28 @@ template <typename C>
 class Stages {
  public:
   static constexpr int kLast = C::kStages - 1;
-  // Of the gates with a product of the state, the first one.
+  // The first gate that has a product with the state.
   static constexpr int FirstOfState(int stage) {
     return C::kGates[stage] - C::kStateGates[stage];
   }
 
   explicit Stages(const Sizes& sizes) : sizes_(sizes) {}
 
-  // Of each gate.
+  // The units of each gate.
   int64_t units(int stage) const {
     return stage > 0 && C::kHasC ? sizes_.outputs : sizes_.units;
   }
-  // Of the operand. A stage has the number of its product, where there are two.
+  // The size of the operand. With two stages, each stage has the number of its product.
   int64_t rows(int stage) const { return sizes_.Rows(stage); }
   int64_t padded(int stage) const { return Padded(units(stage)); }
 
-  // Where a gate of a step begins in the sequence of its product.
+  // The offset of a gate at a position, in the sequence of its product.
   int64_t GateAt(int stage, int g, int64_t position) const {
     const Gate gate = C::kGate[stage][g];
     return (position * gate.blocks + gate.block) * units(stage);
   }
-  // Where it begins in each row of the product's matrices, and how long these rows are.
+  // The offset of a gate in each row of the product's matrices, and the length of a
+  // row.
   int64_t Column(int stage, int g) const {
     return C::kGate[stage][g].block * units(stage);
   }
@@ -43,7 +44,7 @@ class Stages {
     return C::kGate[stage][g].blocks * units(stage);
   }
 
-  // The vectors of each stage that a worker has.
+  // The worker's vectors in each stage.
   std::vector<VectorRange> Ranges(int64_t worker, int64_t workers) const {
     std::vector<VectorRange> ranges;
     for (int stage = 0; stage < C::kStages; stage++)
@@ -55,7 +56,7 @@ class Stages {
   const Sizes sizes_;
 };
 
-// Whether the gates of C are those of the products of this cell.
+// Whether the gates of C match the products of this cell.
 template <typename C>
 constexpr bool Describes(Cell cell) {
   const int64_t vectors = ElementwiseVectors(cell);
@@ -64,7 +65,8 @@ constexpr bool Describes(Cell cell) {
     return false;
   for (int stage = 0; stage < C::kStages; stage++) {
     const int all = C::kGates[stage], of_x = C::kInputGates[stage];
-    // Products of some gates alone have one vector of each in a panel.
+    // If a matrix exists only for some gates, a panel must hold one vector of each
+    // gate.
     if (((of_x && of_x != all) || C::kStateGates[stage] != all) &&
         2 * all <= kMaxVectors)
       return false;
@@ -81,8 +83,8 @@ constexpr bool Describes(Cell cell) {
   return true;
 }
 
-// What the functions of a cell read besides in this stage, for vector v. The gates that
-// have peepholes are those of the first one.
+// The settings that a cell's functions use in this stage, for vector v. Only the gates
+// of the first stage have peepholes.
 template <typename C>
 SettingsVec Besides(const Settings& settings, const Sizes& sizes, int stage,
                     int64_t v) {

@@ -25,15 +25,15 @@ class StepBlocks {
     }
   }
 
-  // Where the rows of step t begin among those of its block.
+  // The offset of step t's rows among the rows of its block.
   int64_t offset(int64_t t) const { return offsets_[t]; }
-  // If step t is the first of its block, the step after the block; else 0.
+  // If step t is the first of its block, the step after the block; otherwise 0.
   int64_t end(int64_t t) const { return ends_[t]; }
   int64_t most_rows() const { return most_rows_; }
 
  private:
-  // About so many rows are alive at the steps of a block: enough for full speed, few
-  // enough to stay in the cache.
+  // The approximate number of rows in all steps of a block: enough for full speed, and
+  // few enough to stay in the cache.
   static constexpr int64_t kBlockRows = 64;
 
   std::vector<int64_t> offsets_, ends_;

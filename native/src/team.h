@@ -26,20 +26,20 @@ inline void Pause() {
 #endif
 }
 
-// Runs function(worker, phase) once for each worker and phase; a phase begins when all
-// workers have ended the one before.
+// Runs function(worker, phase) once for each worker and phase. A phase begins when all
+// workers have ended the previous one.
 //
-// A worker is what one thread usually runs of every phase. The first workers each have
-// a thread; worker 0's is the caller. A thread that waits long for a phase to end also
-// runs workers that no thread has begun: so nothing waits for a thread that has not
-// started, however busy the executor is.
+// A worker is the part of every phase that one thread usually runs. The first workers
+// each have a thread; worker 0 has the caller's thread. A thread that waits long for a
+// phase to end also runs workers that no thread has begun. So no thread waits for
+// another one that has not started, even if the executor is busy.
 template <typename Function>
 class Team {
  public:
   Team(int64_t workers, int64_t phases, Function& function)
       : workers_(workers), phases_(phases), function_(function) {}
 
-  // Takes part as the thread of a worker, from the current phase to the last.
+  // Takes part as a worker's thread, from the current phase to the last.
   void Work(int64_t own) {
     for (int64_t phase = Current(); phase < phases_; phase++) {
       if (!workers_[own].present.load(std::memory_order_relaxed))
@@ -49,7 +49,7 @@ class Team {
         if (spins == kPatience / 20) Replace(phase, false);
         if (spins % kPatience == 0) {
           Replace(phase, true);
-          if (own != 0 && phase == phases_ - 1) return;  // All is begun.
+          if (own != 0 && phase == phases_ - 1) return;  // All work has begun.
         }
         if (spins > 20 * kPatience) std::this_thread::yield();
         Pause();
@@ -57,14 +57,14 @@ class Team {
     }
   }
 
-  // A helper's whole life; it may begin when all phases are over, and must not then
-  // look at it.
+  // Runs a helper. If it starts after Close, it must not use the function, which may no
+  // longer exist.
   void Help(int64_t own) {
     if (helpers_.fetch_add(1) >= 0) Work(own);
     helpers_.fetch_sub(1);
   }
 
-  // Waits for helpers that are inside, and keeps others out.
+  // Waits for active helpers, and stops others from starting.
   void Close() {
     helpers_.fetch_sub(kClosed);
     while (helpers_.load() != -kClosed) Pause();
@@ -72,16 +72,16 @@ class Team {
 
  private:
   static constexpr int64_t kPatience = 100, kClosed = int64_t{1} << 40;
-  // On lines of the cache of their own: `begun` stays with the worker's thread, while
-  // all others read `ended`.
+  // Each has its own cache line: `begun` stays with the worker's thread, while all
+  // other threads read `ended`.
   struct Worker {
-    alignas(64) std::atomic<int64_t> begun{0};  // The phases that were begun.
+    alignas(64) std::atomic<int64_t> begun{0};  // The number of phases begun.
     alignas(64) std::atomic<int64_t> ended{0};
     alignas(64) std::atomic<bool> present{false};
   };
 
-  // Runs the workers whose thread is absent; late ones, too, which then count as
-  // absent.
+  // Runs the workers whose thread is absent. If `late`, also runs the workers whose
+  // thread is late; these threads then count as absent.
   void Replace(int64_t phase, bool late) {
     for (int64_t s = 0; s < int64_t(workers_.size()); s++) {
       if (!late && workers_[s].present.load(std::memory_order_relaxed)) continue;
@@ -128,9 +128,9 @@ void RunTeam(Executor& executor, int64_t threads, int64_t workers, int64_t phase
       for (int64_t s = 0; s < workers; s++) function(s, phase);
     return;
   }
-  // Shared with the helpers, since one may begin after all is done.
+  // Shared with the helpers, because one may start after all work is done.
   const auto team = std::make_shared<Team<Function>>(workers, phases, function);
-  struct Closing {  // Also if Schedule is out of memory: helpers use the function.
+  struct Closing {  // Runs even if Schedule throws, because helpers use `function`.
     Team<Function>& team;
     ~Closing() { team.Close(); }
   } closing{*team};
@@ -144,8 +144,8 @@ void RunPhases(Executor& executor, int64_t workers, int64_t phases, Function fun
   RunTeam(executor, workers, workers, phases, function);
 }
 
-// Runs function(job) once for each job, with so many threads at most; if one is out of
-// memory, so is the caller.
+// Runs function(job) once for each job, on at most `threads` threads. Throws
+// std::bad_alloc if a job runs out of memory.
 template <typename Function>
 void RunJobs(Executor& executor, int64_t threads, int64_t jobs, Function function) {
   std::atomic<bool> failed{false};

@@ -1,5 +1,5 @@
-// How units, or columns, are divided: into vectors; the vectors into a range for each
-// worker; and a range into panels of a few vectors, which are multiplied together.
+// Divides units or columns into vectors, the vectors into one range per worker, and a
+// range into panels: a few vectors that are multiplied together.
 #ifndef JAXRNN_UNITS_H_
 #define JAXRNN_UNITS_H_
 
@@ -11,7 +11,7 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// `count` vectors from number `first` on.
+// `count` vectors, starting at vector `first`.
 struct Panel {
   int64_t first;
   int count;
@@ -27,7 +27,7 @@ struct VectorRange {
     end = vectors * (worker + 1) / workers;
   }
   int64_t size() const { return end - first; }
-  // Panels of about equal size, of at most so many vectors.
+  // Panels of about equal size, with at most `most` vectors each.
   std::vector<Panel> Panels(int most) const {
     std::vector<Panel> panels;
     const int64_t count = (size() + most - 1) / most;
@@ -43,10 +43,10 @@ struct VectorRange {
 // A row of zeros for a panel.
 alignas(64) constexpr float kZeros[kMaxVectors * kLanes] = {};
 
-// The lanes of all vectors.
+// The number of lanes in all vectors.
 inline int64_t Padded(int64_t units) { return (units + kLanes - 1) / kLanes * kLanes; }
 
-// The number of units in a vector: all lanes, but for the last vector.
+// The number of units in a vector: all lanes, except in a partly filled last vector.
 inline int Valid(int64_t units, int64_t vector) {
   return int(std::min<int64_t>(kLanes, units - vector * kLanes));
 }

@@ -1,5 +1,5 @@
-// The cotangents of a product's matrices and bias, from those of its products, over the
-// steps at which rows are alive.
+// The cotangents of a product's matrices and bias, from the product's cotangents at the
+// steps where rows are alive.
 #ifndef JAXRNN_WEIGHTS_H_
 #define JAXRNN_WEIGHTS_H_
 
@@ -14,8 +14,8 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Adds the products of one block of steps after the other to the cotangents of the
-// matrices and of the bias. Each worker has some of the columns, in a single phase.
+// Adds the products of one block of steps after another to the cotangents of the
+// matrices and the bias. Each worker has some of the columns, in a single phase.
 class WeightsLoop {
  public:
   WeightsLoop(const Weights& entry, int64_t workers)
@@ -53,19 +53,20 @@ class WeightsLoop {
   }
 
  private:
-  // Steps that are multiplied at once: few enough that what they read stays in the
-  // cache, enough that what they add to is read seldom.
+  // The number of steps multiplied at once: few enough that their operands stay in the
+  // cache, and enough that the sums are rarely read.
   static constexpr int64_t kBlockSteps = 384;
   static constexpr int64_t kStride = kBlockSteps + 16, kWidth = kMaxVectors * kLanes;
   static constexpr int64_t kMaxTailRows = 64;
   struct Worker {
     std::vector<Panel> panels;
-    // Of a block of steps: x and the state's operand, transposed; the cotangents of a
-    // panel's products. And products of a panel whose last vector is not full.
+    // For a block of steps, `operands` holds x and the state's operand, transposed, and
+    // `panel` holds the cotangents of a panel's products. `tail` holds products of a
+    // panel whose last vector is not full.
     Buffer operands, panel, tail;
   };
 
-  // The columns that a panel has.
+  // The number of columns in a panel.
   int64_t Columns(const Panel& panel) const {
     return std::min(panel.count * int64_t{kLanes},
                     entry_.columns - panel.first * kLanes);
@@ -78,8 +79,9 @@ class WeightsLoop {
     }
   }
 
-  // Steps of a sequence [.., size] as columns of a matrix [size, kStride]; if there is
-  // `before`, the steps before them, of which it is the first.
+  // Writes steps of a sequence [.., size] as columns of a matrix [size, kStride]. If
+  // `before` is not null, writes the previous steps instead, with `before` before the
+  // first step.
   void Transpose(const float* sequence, const float* before, int64_t size,
                  int64_t first, int64_t steps, float* to) {
     for (int64_t n = 0; n < steps; n += kLanes) {
@@ -95,7 +97,8 @@ class WeightsLoop {
     }
   }
 
-  // A panel of the steps' cotangents, which are added to the bias's on the way.
+  // Packs the steps' cotangents for a panel, and adds them to the cotangent of the
+  // bias.
   void Pack(const Panel& panel, int64_t first, int64_t steps, float* to) {
     for (int v = 0; v < panel.count; v++) {
       const int64_t column = (panel.first + v) * kLanes;
@@ -116,7 +119,7 @@ class WeightsLoop {
   // Adds operands [rows, steps] times the panel to the panel's columns of the matrix.
   void Add(Worker& worker, const Panel& panel, int64_t steps, const float* operands,
            int64_t rows, float* ct_matrix) {
-    if (rows == 0) return;  // A product without this matrix.
+    if (rows == 0) return;  // The product lacks this matrix.
     const int64_t columns = Columns(panel), width = panel.count * kLanes;
     float* c = ct_matrix + panel.first * kLanes;
     if (columns == width) {
@@ -124,7 +127,7 @@ class WeightsLoop {
                {c, entry_.columns}, {c, entry_.columns});
       return;
     }
-    // The last vector is not full: what is beyond it belongs to the next row.
+    // The last vector is not full: the lanes beyond it belong to the next row.
     float* tail = worker.tail.get();
     for (int64_t k = 0; k < rows; k += kMaxTailRows) {
       const int64_t count = std::min(kMaxTailRows, rows - k);

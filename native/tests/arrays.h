@@ -1,4 +1,4 @@
-// The arrays of the tests: random ones, parts that must not be read, and results.
+// Arrays for the tests: random values, parts that must not be read, and results.
 #ifndef JAXRNN_ARRAYS_H_
 #define JAXRNN_ARRAYS_H_
 
@@ -18,7 +18,7 @@ namespace jaxrnn {
 using Floats = std::vector<float>;
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kTolerance = 2e-5f;  // Relative to 1 + the size of the value.
+constexpr float kTolerance = 2e-5f;  // Relative to 1 + the absolute value.
 
 inline const float* Data(const Floats& values) {
   return values.empty() ? nullptr : values.data();
@@ -40,7 +40,7 @@ class RandomFloats {
   std::mt19937 generator_;
 };
 
-// Fills a sequence with a value where rows are alive, or where they are not.
+// Fills a sequence with a value at the steps where rows are alive, or at all others.
 inline void FillSteps(const Sizes& sizes, const std::vector<int32_t>& lengths,
                       bool alive, float value, Floats& values) {
   int64_t size = values.size() / (sizes.batch * sizes.time);
@@ -50,7 +50,7 @@ inline void FillSteps(const Sizes& sizes, const std::vector<int32_t>& lengths,
         std::fill_n(values.begin() + sizes.At(row, t) * size, size, value);
 }
 
-// The results of a call, by name; NaN until they are written.
+// The named results of a call, which are NaN until they are written.
 class Results {
  public:
   float* Add(const std::string& name, int64_t size) {

@@ -1,4 +1,4 @@
-// Ends a test that has failed.
+// A check that ends a failed test.
 #ifndef JAXRNN_CHECK_H_
 #define JAXRNN_CHECK_H_
 

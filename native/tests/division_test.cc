@@ -1,4 +1,5 @@
-// How many threads calls of different sizes use, and that row blocks are balanced.
+// Tests how many threads calls of different sizes use, and that row blocks are
+// balanced.
 #include "division.h"
 
 #include <algorithm>
@@ -13,7 +14,7 @@
 namespace jaxrnn {
 namespace {
 
-// Loops of 100 steps of so many rows and vectors.
+// A loop of 100 steps with this many rows and vectors.
 Work Loop(int64_t rows, int64_t vectors) { return {rows, 1e7, 1e6, vectors, 100}; }
 
 void TestDivision(const std::string& text, const Work& work, int64_t entries,
@@ -51,7 +52,7 @@ void TestLimits() {
         }
 }
 
-// The steps of all row blocks, of which none has a row's more than another.
+// The numbers of steps of two row blocks differ by at most the steps of one row.
 void TestGroups() {
   const std::vector<int32_t> lengths = {3, 9, 0, 1, 9, 4, 4, 7, 2, 50, 6};
   const Sizes sizes = {int64_t(lengths.size()), 9, 1, 1, 1, 0, false};

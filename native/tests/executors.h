@@ -1,4 +1,4 @@
-// The executors that the tests run on.
+// Executors for the tests.
 #ifndef JAXRNN_EXECUTORS_H_
 #define JAXRNN_EXECUTORS_H_
 
@@ -13,7 +13,7 @@
 
 namespace jaxrnn {
 
-// Runs functions on `running` threads, and says that it has `threads`.
+// Runs functions on `running` threads, but reports that it has `threads`.
 class PoolExecutor final : public Executor {
  public:
   PoolExecutor(int64_t threads, int64_t running) : threads_(threads) {
@@ -31,7 +31,7 @@ class PoolExecutor final : public Executor {
   }
 
  private:
-  // Until an empty function, which is left for the other threads.
+  // Runs functions until it finds an empty one, which it leaves for the other threads.
   void Work() {
     while (true) {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -51,7 +51,7 @@ class PoolExecutor final : public Executor {
   std::vector<std::thread> pool_;
 };
 
-// Runs a function at once, as XLA does where it has no threads.
+// Runs a function immediately, as XLA does if it has no threads.
 class InlineExecutor final : public Executor {
  public:
   int64_t threads() const override { return 3; }

@@ -1,9 +1,10 @@
-// Tanh and Sigmoid of each target that this CPU has, against double precision.
+// Compares tanh and sigmoid, on each target that this CPU supports, with double
+// precision.
 //
-// They are seen through cells whose product is x itself, since its matrix is the
-// identity: a basic RNN returns tanh(x); a GRU whose state is 1 and whose candidate is
-// 0 returns its update gate, sigmoid(x). Special values come as the bias, since
-// products with the zeros of the matrix would spread them.
+// They run in cells whose product is x, because its matrix is the identity. A basic RNN
+// returns tanh(x). A GRU with state 1 and candidate 0 returns its update gate,
+// sigmoid(x). Special values are passed as the bias, because products with the zeros of
+// the matrix would spread them.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -24,7 +25,8 @@ namespace {
 
 constexpr int64_t kUnits = 16;
 
-// tanh(x + bias), or sigmoid(x + bias), by a cell; x [n, kUnits], bias [kUnits].
+// tanh(x + bias) or sigmoid(x + bias), computed by a cell. x is [n, kUnits], and bias
+// is [kUnits].
 Floats Run(const Target& target, Cell cell, const Floats& x, const Floats& bias) {
   InlineExecutor executor;
   int64_t rows = x.size() / kUnits;
@@ -56,11 +58,11 @@ struct Function {
   const char* name;
   Cell cell;
   double (*exact)(double);
-  // The bounds, in units in the last place of the exact value, on targets with a fused
-  // multiply-add and without;
+  // The error bounds in units in the last place of the exact value, on targets with a
+  // fused multiply-add and on targets without.
   double ulps, ulps_unfused;
-  double least;     // they hold for values from this size on,
-  double absolute;  // and this bound for smaller ones.
+  double least;     // The smallest absolute value for these bounds.
+  double absolute;  // The absolute error bound for smaller values.
 };
 
 const Function kFunctions[] = {
@@ -76,15 +78,15 @@ bool IsFused([[maybe_unused]] const Target& target) {
 #endif
 }
 
-// The distance of two floats at this value.
+// The distance between two floats at this value.
 double UnitInLastPlace(double value) {
   int exponent;
   std::frexp(value, &exponent);
   return std::ldexp(1.0, std::max(exponent - 24, -149));
 }
 
-// From the least normal number to 100, of both signs: from 2**-20 on in steps of
-// `step`, relative.
+// Points of both signs from the least normal number to 100. From 2**-20 on, their
+// relative distance is `step`.
 Floats Points(double step) {
   Floats points = {0};
   for (double x = std::numeric_limits<float>::min(); x < 100;
@@ -134,7 +136,7 @@ void TestSpecial(const Target& target, const Function& function) {
 }  // namespace
 }  // namespace jaxrnn
 
-// The argument is the relative distance of the points, by default 1e-5.
+// The argument is the relative distance between points; the default is 1e-5.
 int main(int count, char** arguments) {
   using namespace jaxrnn;
   Floats x = Points(count > 1 ? std::atof(arguments[1]) : 1e-5);

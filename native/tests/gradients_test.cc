@@ -1,5 +1,6 @@
-// The cotangents of matrices and of inputs, by each target that this CPU has, against
-// plain ones. What is not alive is NaN, in arguments and, before a call, in results.
+// Compares the cotangents of matrices and inputs, on each target that this CPU
+// supports, with the plain loops. The padding of arguments is NaN, and so are results
+// before a call.
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
@@ -25,7 +26,7 @@ struct Case {
   int64_t units, depth, batch, time;
   Lengths lengths;
   bool time_major;
-  bool before;  // Whether steps multiplied the operand of the step before.
+  bool before;  // Whether steps multiplied the previous step's operand.
 
   std::string Text() const {
     return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
@@ -40,7 +41,8 @@ std::vector<Case> Cases() {
   struct Steps {
     int64_t batch, time;
   };
-  // Less than a block of steps, one of those of ct_x and a bit, and several of each.
+  // Less than a block of steps, slightly more than a block of ct_x, and several of
+  // each.
   const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
   std::vector<Case> cases;
   for (Cell cell : {Cell::kProjectedLstm, Cell::kCudnnGru, Cell::kRnn})
@@ -55,7 +57,7 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-// The arguments of the calls of all products.
+// The arguments of the calls for all products.
 struct Problem {
   explicit Problem(const Case& c)
       : c(c), sizes{c.batch, c.time, c.depth, c.units, c.units + 2, 0, c.time_major} {
@@ -77,7 +79,7 @@ struct Problem {
   Floats x, operand[kMaxProducts], first[kMaxProducts], ct_zs[kMaxProducts], w_inputs[kMaxProducts];
 
  private:
-  // They need not be between 0 and the time.
+  // The lengths need not be between 0 and the number of steps.
   void MakeLengths() {
     lengths.assign(c.batch, c.lengths == Lengths::kFull ? c.time : 0);
     if (c.lengths != Lengths::kRagged) return;
@@ -87,7 +89,7 @@ struct Problem {
     lengths[c.batch - 1] = std::numeric_limits<int32_t>::max();
   }
 
-  // A sequence that is NaN where rows are not alive.
+  // A sequence with NaN in the padding.
   Floats Padded(int64_t size, float scale) {
     Floats values = Random(c.batch * c.time * size, scale);
     FillSteps(sizes, lengths, false, kNaN, values);
@@ -130,7 +132,7 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
   return results;
 }
 
-// Every `stride`th case from `first` on, by all targets, on any of the executors.
+// Tests every `stride`th case from `first` on, with all targets, on random executors.
 void TestCases(size_t first, size_t stride, const std::vector<Executor*>& executors) {
   std::vector<Case> cases = Cases();
   std::minstd_rand random(first);
@@ -149,7 +151,7 @@ void TestCases(size_t first, size_t stride, const std::vector<Executor*>& execut
   }
 }
 
-// Calls that want more threads than there are, all at once.
+// Runs calls at the same time that want more threads than the executor has.
 void TestCallsAtOnce() {
   PoolExecutor executor(4, 1);
   std::vector<std::thread> callers;
@@ -161,7 +163,7 @@ void TestCallsAtOnce() {
 }  // namespace
 }  // namespace jaxrnn
 
-// The argument is the stride at which cases are taken, by default 1.
+// The argument is the stride between cases; the default is 1.
 int main(int count, char** arguments) {
   using namespace jaxrnn;
   PoolExecutor one(1, 1), two(2, 2), three(3, 3);

@@ -1,5 +1,5 @@
-// What bounds the loops on this machine: the multiplications of all threads, and how
-// fast a thread reads a matrix that it has read before.
+// Measures what bounds the loops on this machine: the multiplications per second of all
+// threads, and how fast a thread reads a matrix that it has read before.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kTries = 200;
 
-// The least time of a run, of the slowest of so many threads.
+// The least time of a run, on the slowest of the threads.
 double Seconds(int64_t threads, const std::function<std::function<void()>()>& make) {
   std::vector<double> least(threads, 1e9);
   const auto work = [&](int64_t k) {
@@ -38,7 +38,7 @@ double Seconds(int64_t threads, const std::function<std::function<void()>()>& ma
   return *std::max_element(least.begin(), least.end());
 }
 
-// Of rows with a matrix of so many columns, in panels of kMaxVectors vectors.
+// A product of rows with a matrix [size, columns], in panels of kMaxVectors vectors.
 std::function<void()> ProductOf(int64_t rows, int64_t size, int64_t columns) {
   constexpr int64_t kWidth = kMaxVectors * kLanes;
   const auto filled = [](int64_t count) {

@@ -1,7 +1,7 @@
-// The loops of each target that this CPU has, against the plain ones.
+// Compares the loops of each target that this CPU supports with the plain loops.
 //
-// Results are filled with NaN before a call, so that what is not written is seen; so
-// are the arguments where a row is not alive, so that what is read there is seen.
+// Results are NaN before a call, to detect values that are not written. The padding of
+// arguments is NaN, to detect reads of it.
 #include "loops.h"
 
 #include <algorithm>
@@ -33,7 +33,7 @@ struct Case {
   Activation activation() const {
     return Activation((units / 2 + int(cell)) % kActivations);
   }
-  // Extremes: peepholes and both clips, or none, as in a plain LSTM.
+  // Tests only extremes: peepholes and both clips, or none of them, like a plain LSTM.
   bool full() const {
     return (cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm) && units != 17;
   }
@@ -67,7 +67,7 @@ std::vector<Case> Cases() {
   for (int cell = 0; cell < kCells; cell++)
     for (const auto& [units, batch, time] : Extents())
       for (bool time_major : {false, true}) {
-        // 13 rows have all lengths.
+        // 13 rows cover all lengths.
         int64_t lengths = batch >= 13 ? 1 : time + 1;
         for (int64_t first = 0; first < lengths; first += batch)
           for (bool restarts : {false, true})
@@ -139,10 +139,10 @@ struct Problem {
             Data(elementwise)};
   }
 
-  // Which result of the forward call has h for the backward call.
+  // The result of the forward call that the backward call reads as h.
   std::string SavedH() const { return c.restarts ? "saved_h" : "outputs"; }
 
-  // Fill a sequence where rows are alive, or where they are not.
+  // Fill the steps of a sequence where rows are alive, or its padding.
   void FillAlive(Floats& values, float value) const {
     FillSteps(sizes, lengths, true, value, values);
   }
@@ -160,7 +160,7 @@ struct Problem {
  private:
   const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
 
-  // They need not be between 0 and the time.
+  // The lengths need not be between 0 and the number of steps.
   void MakeLengths() {
     for (int64_t row = 0; row < c.batch; row++)
       lengths.push_back((c.first_length + row) % (c.time + 1));
@@ -169,8 +169,8 @@ struct Problem {
     lengths[12] = std::numeric_limits<int32_t>::max();
   }
 
-  // In every second row a sequence starts at the first step; in every third, another at
-  // the last one. The other restart states are never read.
+  // In every second row, a sequence starts at the first step. In every third row,
+  // another one starts at the last step. The other restart states are never read.
   void MakeRestarts() {
     int64_t number = 0;
     starts.assign(c.batch * c.time, -1);
@@ -189,11 +189,11 @@ struct Problem {
     std::copy(new_h.begin(), new_h.end(), restart_h.begin() + number * m);
     if (c.lstm())
       std::copy(new_c.begin(), new_c.end(), restart_c.begin() + number * c.units);
-    if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // Is not read.
+    if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // It is not read.
   }
 
-  // NaN where all of a state stays as it is, and in a row of its own. A large input, in
-  // which rounding errors do not grow.
+  // Puts NaN into the state of rows without steps, and into the input of one row.
+  // Another row gets a large input for which rounding errors do not grow.
   void MakeSpecialRows() {
     for (int64_t row = 0; row < c.batch; row++)
       if (lengths[row] <= 0) h[row * c.outputs()] = kNaN;
@@ -226,7 +226,8 @@ Results RunForward(const Problem& problem, bool save, const Loop& loop) {
   return results;
 }
 
-// `saved` are the results of a forward call. If `in_place`, cotangents replace its zs.
+// `saved` holds the results of a forward call. If `in_place`, the cotangents replace
+// zs.
 template <typename Loop>
 Results RunBackward(const Problem& problem, Results& saved, bool in_place,
                     const Loop& loop) {
@@ -257,7 +258,8 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
   return results;
 }
 
-// Where a row is not alive, its zs are any numbers, and a state stays bit by bit.
+// In finished rows, zs may be any finite numbers. Rows without steps keep their state
+// bit for bit.
 void CheckDead(const Problem& problem, bool save, Results& results,
                const std::string& text) {
   int64_t units = problem.c.outputs();
@@ -315,7 +317,7 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
     RunBackward(problem, saved, in_place, backward).Compare(wanted.backward, text);
 }
 
-// Every `stride`th case from `first` on, by all targets, on any of the executors.
+// Tests every `stride`th case from `first` on, with all targets, on random executors.
 void TestCases(size_t first, size_t stride, const std::vector<Executor*>& executors) {
   std::vector<Case> cases = Cases();
   std::minstd_rand random(first);
@@ -333,7 +335,7 @@ void TestThreads(size_t stride) {
   TestCases(0, stride, {&one, &two, &three, &four, &many});
 }
 
-// Several problems of equal sizes in one call.
+// Runs several problems of equal sizes in one call.
 void TestEntries(const Target& target, Executor& executor, Case c) {
   std::vector<Problem> problems;
   for (int k = 0; k < 5; k++) {
@@ -374,7 +376,7 @@ void TestEntries() {
   }
 }
 
-// Has no other thread than the caller's, and counts those that it is asked for.
+// Has only the caller's thread, and counts the threads that a call requests.
 class CountingExecutor final : public Executor {
  public:
   int64_t threads() const override { return 16; }
@@ -383,7 +385,7 @@ class CountingExecutor final : public Executor {
   int64_t count = 0;
 };
 
-// Two vectors of units cannot use 16 threads, but their rows can.
+// Two vectors of units cannot use 16 threads, but 256 rows can.
 void TestManyRows() {
   const Problem problem({Cell::kLstm, 8, 256, 20, 20, false, false});
   Wanted wanted(problem);
@@ -398,7 +400,7 @@ void TestManyRows() {
   Check(executor.count == 30, "backward, too");
 }
 
-// Calls that want more threads than there are, all at once.
+// Runs calls at the same time that want more threads than the executor has.
 void TestCallsAtOnce() {
   PoolExecutor executor(4, 1);
   std::vector<std::thread> callers;
@@ -418,7 +420,7 @@ void TestChoice() {
   Check(Choose("none").error.find("JAXRNN_NATIVE_TARGET") == 0, "names the variable");
 }
 
-// Rows then add to the cotangent of one state.
+// All rows add to the cotangent of one restart state.
 void TestSequenceOfAllRows() {
   Problem problem({Cell::kLstm, 8, 64, 20, 20, false, true});
   for (int64_t row = 0; row < 64; row++) problem.starts[problem.sizes.At(row, 0)] = 0;
@@ -432,7 +434,7 @@ void TestSequenceOfAllRows() {
 }  // namespace
 }  // namespace jaxrnn
 
-// The argument is the stride at which cases are taken, by default 1.
+// The argument is the stride between cases; the default is 1.
 int main(int count, char** arguments) {
   jaxrnn::TestChoice();
   jaxrnn::TestEntries();

@@ -1,4 +1,4 @@
-// The loops, plainly: a row at a time, a step at a time, in double precision.
+// Plain loops: one row at a time, one step at a time, in double precision.
 #ifndef JAXRNN_NAIVE_LOOPS_H_
 #define JAXRNN_NAIVE_LOOPS_H_
 
@@ -81,14 +81,14 @@ inline Real Active(const Settings& settings, Real x) {
   if (settings.activation == Activation::kSigmoid) return Sigmoid(x);
   return x < 0 ? 0 : x;
 }
-// The cotangent of the argument, from that of the result y.
+// The cotangent of the argument, from the cotangent of the result y.
 inline Real PullActive(const Settings& settings, Real ct_y, Real y) {
   if (settings.activation == Activation::kTanh) return ct_y * (1 - y * y);
   if (settings.activation == Activation::kSigmoid) return ct_y * y * (1 - y);
   return y > 0 ? ct_y : 0;
 }
 
-// The gates of an LSTM for one unit; p are its peepholes of f, i, o.
+// The gates of an LSTM for one unit. p holds its peepholes of f, i, o.
 struct LstmGates {
   LstmGates(const Settings& settings, const Vector& z, Real c, int64_t n, int64_t k) {
     for (int g = 0; settings.elementwise != nullptr && g < 3; g++)
@@ -104,7 +104,7 @@ struct LstmGates {
   Real p[3] = {}, f, i, j, o, unclipped, next_c, y;
 };
 
-// A layer normalization: place `p` of those of f, i, o, c, j.
+// A layer normalization: number `p` in the order f, i, o, c, j.
 struct Norm {
   Norm(const Settings& settings, int p, const Real* x, int64_t n)
       : shift(settings.elementwise + 2 * p * n), gain(shift + n), normal(x, x + n) {
@@ -117,8 +117,8 @@ struct Norm {
   }
   Real operator[](int64_t k) const { return normal[k] * gain[k] + shift[k]; }
 
-  // From the cotangents of the results, those of the arguments; `sums` are those of
-  // all shifts and gains.
+  // Returns the cotangents of the arguments, from the cotangents c of the results. Adds
+  // the cotangents of the shift and the gain to `sums`.
   Vector Pull(int p, const Vector& c, Vector& sums) const {
     const int64_t n = c.size();
     Vector ct_x(n);
@@ -138,7 +138,7 @@ struct Norm {
   Real scale;
 };
 
-// The gates of a normed LSTM, and what follows from them.
+// The gates of a normed LSTM, and the values computed from them.
 struct NormedGates {
   NormedGates(const Settings& settings, const Vector& z, const Vector& c)
       : n(c.size()),
@@ -166,7 +166,7 @@ struct NormedGates {
   std::vector<Norm> norm_c;
 };
 
-// One step of a row: changes the state, returns the products.
+// Runs one step of a row: changes the state and returns the products.
 inline std::vector<Vector> ForwardStep(const Forward& entry, const Vector& x,
                                        State& state) {
   int64_t n = entry.sizes.units;
@@ -231,7 +231,8 @@ inline void ForwardRow(const Forward& entry, int64_t row) {
   Store(state.c, entry.last_c, row);
 }
 
-// What a sequence has at the step before the one at `at`; at a first step, `first`.
+// The values of a sequence at the step before position `at`. At the first step, the
+// row's values in `first`.
 inline Vector Before(const Sizes& sizes, int64_t at, int64_t size,
                      const float* sequence, const float* first) {
   for (int64_t row = 0; row < sizes.batch; row++) {
@@ -248,8 +249,8 @@ inline Vector HBefore(const Backward& entry, int64_t at) {
   return Before(entry.sizes, at, m, entry.outputs, entry.h);
 }
 
-// What a step of the backward loop computes beside the cotangent of the state. Those of
-// what the elementwise work reads besides are added up.
+// The results of a backward step, except the cotangent of the state. The cotangents of
+// the element-wise parameters are summed over steps.
 struct StepCotangents {
   std::vector<Vector> zs;
   Vector operand, elementwise;

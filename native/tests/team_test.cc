@@ -1,4 +1,5 @@
-// Every piece is done once, after all pieces of the phase before it; every job once.
+// Tests that every piece runs once, after all pieces of the previous phase, and that
+// every job runs once.
 #include "team.h"
 
 #include <cstdint>
@@ -13,7 +14,7 @@ namespace jaxrnn {
 namespace {
 
 void TestRun(Executor& executor, int64_t workers, int64_t phases) {
-  // Not atomic: the thread sanitizer sees where pieces are not ordered.
+  // Not atomic, so that the thread sanitizer detects pieces that are not ordered.
   std::vector<int64_t> pieces(workers), phase_before[2];
   phase_before[0].assign(workers, -1);
   phase_before[1].assign(workers, -1);
@@ -26,7 +27,7 @@ void TestRun(Executor& executor, int64_t workers, int64_t phases) {
   for (int64_t count : pieces) Check(count == phases, "a piece is done once");
 }
 
-// Jobs that themselves have phases.
+// Runs jobs that have phases themselves.
 void TestJobs(Executor& executor, int64_t threads, int64_t jobs) {
   std::vector<int64_t> pieces(jobs);
   RunJobs(executor, threads, jobs, [&](int64_t job) {

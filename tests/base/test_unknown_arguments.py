@@ -35,17 +35,17 @@ HINTS = {
     "stack_bidirectional_dynamic_rnn": {"lengths": "It is `sequence_length` here"},
     "static_rnn": {
         "lengths": "It is `sequence_length` here",
-        "resets": r"`dynamic_rnn` has it, with `jnp\.stack\(inputs\)` and `time_major=",
+        "resets": r"Use `dynamic_rnn` with `jnp\.stack\(inputs\)` and `time_major=",
         "time_major": r"Each entry of `inputs` is one step",
     },
-    "static_bidirectional_rnn": {"resets": "drivers with `dynamic` in their names"},
+    "static_bidirectional_rnn": {"resets": "Use a driver with `dynamic` in its name"},
     "stack_bidirectional_rnn": {"seq_lengths": "It is `sequence_length` here"},
-    "static_state_saving_rnn": {"resets": "`dynamic_rnn` has it"},
+    "static_state_saving_rnn": {"resets": "Use `dynamic_rnn` with"},
     "packed_rnn": {
-        "sequence_length": "`pack_sequences` takes it and stores it",
-        "lengths": "`pack_sequences` takes it and stores it",
+        "sequence_length": "Pass it to `pack_sequences`, which stores it",
+        "lengths": "Pass it to `pack_sequences`, which stores it",
         "mask": r"`pack_sequences\(inputs, mask\.sum\(-1\)\)` leaves out the padding",
-        "resets": "pack each episode as a sequence of its own",
+        "resets": "pack each episode as a separate sequence",
     },
     "raw_rnn": {
         "sequence_length": "`loop_fn` returns `finished`: `time >= sequence_length`",
@@ -61,7 +61,7 @@ ROWS = [(name, argument) for name in HINTS for argument in HINTS[name]]
 @pytest.mark.parametrize(("name", "argument"), ROWS)
 def test_hint(name, argument):
     message = (
-        f"^{name}: `{argument}` is no argument of a call. .*{HINTS[name][argument]}"
+        f"^{name}: `{argument}` is not an argument of a call. .*{HINTS[name][argument]}"
     )
     with pytest.raises(TypeError, match=message):
         getattr(jaxrnn, name)(*FUNCTIONS[name], **{argument: None})

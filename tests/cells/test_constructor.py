@@ -25,7 +25,7 @@ REFUSED = {
     ),
     "hidden_size": (
         lambda: jaxrnn.LSTMCell(hidden_size=16),
-        r"LSTMCell: `hidden_size` is no argument of the constructor\. It is `num_u",
+        r"LSTMCell: `hidden_size` is not an argument of the constructor\. It is `n",
     ),
     "hidden_size_of_units": (
         lambda: contrib.CFNCell(hidden_size=16),
@@ -45,7 +45,7 @@ REFUSED = {
     ),
     "bidirectional": (
         lambda: jaxrnn.LSTMCell(16, bidirectional=True),
-        "LSTMCell: `bidirectional` is .* by `bidirectional_dynamic_rnn`",
+        "LSTMCell: `bidirectional` is .* to `bidirectional_dynamic_rnn`",
     ),
     "dropout": (
         lambda: jaxrnn.LSTMCell(16, dropout=0.2),
@@ -53,7 +53,7 @@ REFUSED = {
     ),
     "keep_prob": (
         lambda: jaxrnn.DropoutWrapper(jaxrnn.GRUCell(2), keep_prob=0.2),
-        "DropoutWrapper: `keep_prob` is .* There are `input_keep_prob`, `output_keep",
+        "DropoutWrapper: `keep_prob` is .* Use `input_keep_prob`, `output_keep_prob`",
     ),
     "rngs": (
         lambda: jaxrnn.GRUCell(16, rngs=0),
@@ -61,7 +61,7 @@ REFUSED = {
     ),
     "nothing_known_of": (
         lambda: jaxrnn.GRUCell(16, foo=0),
-        r"^GRUCell: `foo` is no argument of the constructor\.$",
+        r"^GRUCell: `foo` is not an argument of the constructor\.$",
     ),
     "elsewhere": (
         lambda: contrib.AttentionWrapper(jaxrnn.GRUCell(2), None, initial_cell_state=0),
@@ -111,7 +111,7 @@ def test_cells_of_ones_own():
     assert of(Loose) == "(**sizes)"
     assert Scaled(4, scale=2.0) == dataclasses.replace(Scaled(4), scale=2.0)
     assert Loose(hidden_size=3).num_units == 3
-    with pytest.raises(TypeError, match="Scaled: `scales` is no argument"):
+    with pytest.raises(TypeError, match="Scaled: `scales` is not an argument"):
         Scaled(4, scales=2.0)
     # For an object that is not a class, the signature of `__call__` counts.
     with pytest.raises(AttributeError):

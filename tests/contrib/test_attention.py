@@ -432,7 +432,11 @@ def refusals():
     luong = contrib.LuongAttention(H + 1, D)
     return {
         "no_memory": (ValueError, "cell.initial_state", lambda: run(x, None)),
-        "rows": (ValueError, "must have 2 rows like the inputs", lambda: run(x[:2], state)),
+        "rows": (
+            ValueError,
+            "must have 2 rows like the inputs",
+            lambda: run(x[:2], state),
+        ),
         "dtype": (
             TypeError,
             "dtype of the memory",

@@ -92,7 +92,7 @@ def test_refuses_what_is_no_cell():
     with pytest.raises(TypeError, match="`cell` must be a FusedRNNCell"):
         contrib.TimeReversedFusedRNN(jaxrnn.GRUCell(3))
     bound = DYNAMIC.bind(drawn(DYNAMIC, X))
-    with pytest.raises(TypeError, match=r"takes whole sequences. Call it"):
+    with pytest.raises(TypeError, match=r"runs whole sequences. Call it"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
     with pytest.raises(ValueError, match="LSTMBlockFusedCell: `inputs` must hold all"):
         contrib.LSTMBlockFusedCell(3).init(jax.random.key(0), X[0])

@@ -58,7 +58,7 @@ def test_the_memory_of_an_independent_lstm_may_be_wider():
 def test_an_independent_lstm_is_no_plain_one():
     cell, x = contrib.IndyLSTMCell(3), jnp.ones((2, 4, 5), jnp.float32)
     bound = cell.bind(cell.init(KEY, x[:, 0]))
-    for name, reason in (("cudnn", "IndyLSTMCell is not one"), ("native", "it runs")):
+    for name, reason in (("cudnn", "not IndyLSTMCell"), ("native", "it supports")):
         with pytest.raises(ValueError, match=reason):
             jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype, implementation=name)
 

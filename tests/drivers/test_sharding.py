@@ -444,7 +444,9 @@ def test_inputs_that_are_divided_along_time_are_refused(mask):
     mesh = jax.make_mesh((2,), ("data",))
     x = jax.device_put(X, NamedSharding(mesh, P(None, "data")))
     cell = GRUCell(5)
-    with pytest.raises(ValueError, match=r"`inputs` must be whole along time.*'data'"):
+    with pytest.raises(
+        ValueError, match=r"`inputs` must not be divided along time.*'data'"
+    ):
         jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype, mask=mask)
 
 

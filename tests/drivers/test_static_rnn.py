@@ -382,7 +382,7 @@ REFUSALS = {
     "array": (TypeError, r"`inputs` must be a sequence, got float32\[2, 4, 3\]. `list\(x\)`",
               lambda: static_rnn(GRU, np.stack(X), dtype=F32)),
     "none": (TypeError, "`inputs` must be a sequence, got None", lambda: static_rnn(GRU, None, dtype=F32)),
-    "dict": (ValueError, "`inputs` must be a list or tuple with one entry a step, got dict",
+    "dict": (ValueError, "`inputs` must be a list or tuple with one entry per step, got dict",
              lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
     "empty": (ValueError, r"`inputs` must hold at least one array, got \[\]", lambda: static_rnn(GRU, [], dtype=F32)),
     "step_none": (ValueError, r"`inputs\[1\]` must be an array", lambda: static_rnn(GRU, [X[0], None], dtype=F32)),

@@ -923,22 +923,22 @@ REFUSED = {
     ),
     "lengths_as_flax_calls_them": (
         TypeError,
-        r"RNN: `seq_lengths` is no argument of a call\. It is `sequence_length` here",
+        r"RNN: `seq_lengths` is not an argument of a call\. It is `sequence_length`",
         lambda make: make("RNN", GRUCell(3))(X, seq_lengths=LENGTHS),
     ),
     "an_unknown_argument": (
         TypeError,
-        r"RNN: `unroll` is no argument of a call\. It is `parallel_iterations` here",
+        r"RNN: `unroll` is not an argument of a call\. It is `parallel_iterations`",
         lambda make: make("RNN", GRUCell(3))(X, unroll=2),
     ),
     "an_argument_of_the_constructor": (
         TypeError,
-        r"RNN: `reverse` is no argument of a call\. It is an argument of the const",
+        r"RNN: `reverse` is not an argument of a call\. It is an argument of the co",
         lambda make: make("RNN", GRUCell(3))(X, reverse=True),
     ),
     "lengths_by_another_name": (
         TypeError,
-        r"RNN: `lengths` is no argument of a call\. It is `sequence_length` here",
+        r"RNN: `lengths` is not an argument of a call\. It is `sequence_length`",
         lambda make: make("RNN", GRUCell(3))(X, lengths=LENGTHS),
     ),
     "layers_by_number": (
@@ -953,12 +953,12 @@ REFUSED = {
     ),
     "an_option_that_nobody_has": (
         TypeError,
-        r"RNN: `foo` is no argument of the constructor\.$",
+        r"RNN: `foo` is not an argument of the constructor\.$",
         lambda make: make("RNN", GRUCell(3), foo=2),
     ),
     "other_outputs_merged": (
         TypeError,
-        r"Bidirectional: `merge_fn` is no argument of the constructor\. It is `merge`",
+        r"Bidirectional: `merge_fn` is not an argument of the constructor\. It is `me",
         lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), merge_fn=jnp.add),
     ),
     "one_mask_as_flax_calls_it": (
@@ -968,7 +968,7 @@ REFUSED = {
     ),
     "axes_of_variables": (
         TypeError,
-        r"RNN: `variable_axes` is no .* A cell has parameters alone, which all steps",
+        r"RNN: `variable_axes` is not .* A cell has only parameters, which all steps",
         lambda make: make("RNN", GRUCell(3), variable_axes={}),
     ),
     "a_number_for_reverse": (
@@ -1083,13 +1083,13 @@ REFUSED = {
     ),
     "a_cell_of_flax_in_a_driver": (
         TypeError,
-        r"`jaxrnn\.linen\.as_cell` and `jaxrnn\.nnx\.as_cell` convert cells of Flax",
+        r"`jaxrnn\.linen\.as_cell` and `jaxrnn\.nnx\.as_cell` convert Flax cells",
         lambda make: jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype),
     ),
     "a_mask": (
         TypeError,
         r"RNN: `sequence_length` must be integers \[\*batch\], .* got bool\[3, 5\]\. "
-        r"A mask `\[batch, time\]` goes to `mask` of",
+        r"Pass a mask `\[batch, time\]` as `mask` of",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
     ),
     "a_mask_of_integers": (
@@ -1115,12 +1115,12 @@ REFUSED = {
     ),
     "dones": (
         TypeError,
-        r"RNN: `dones` is no argument of a call\. Pass `resets`, true where an episode",
+        r"RNN: `dones` is not an argument of a call\. Pass `resets`, true where an",
         lambda make: make("RNN", GRUCell(UNITS))(X, dones=jnp.ones((3, 5), bool)),
     ),
     "inputs_without_depth": (
         ValueError,
-        r"as many as int64\[3\] has, got float32\[3, 5\]\. Without a depth axis, give "
+        r"as many as int64\[3\] has, got float32\[3, 5\]\. Without a depth axis, pass "
         r"`in",
         lambda make: make("RNN", GRUCell(UNITS))(X[..., 0], [5, 2, 1]),
     ),

@@ -469,22 +469,22 @@ class Derived(LSTMCell):
 
 
 CANNOT = "`implementation` 'native' cannot run this cell on these sequences: {}"
-KNOWN = "it runs LSTMs, GRUs and basic RNNs: "
-OTHER = f"{KNOWN[:-2]} with tanh, relu or sigmoid: this one has "
+KNOWN = "it supports only LSTMs, GRUs and basic RNNs"
+OTHER = f"{KNOWN} with tanh, relu or sigmoid, not "
 UGRNN, NORMED = contrib.UGRNNCell(3), contrib.LayerNormLSTMCell
 BOTH = NORMED(3, layer_norm=True, use_peepholes=True, num_proj=2)
 REFUSED = {
-    "derived": (Derived(3), {}, f"{KNOWN}Derived is none of them"),
+    "derived": (Derived(3), {}, f"{KNOWN}, not Derived"),
     "activation": (GRUCell(3, activation="softsign"), {}, f"{OTHER}soft_sign"),
     "function": (BasicLSTMCell(3, activation=retanh), {}, f"{OTHER}retanh"),
-    "ugrnn": (UGRNN, {}, f"{KNOWN}UGRNNCell is none of them"),
+    "ugrnn": (UGRNN, {}, f"{KNOWN}, not UGRNNCell"),
     "both": (
         BOTH,
         {},
-        "it runs no LSTM that has layer normalization and peepholes and",
+        "it does not support an LSTM with layer normalization and peepholes and",
     ),
     "wrapped": (jaxrnn.DeviceWrapper(LSTMCell(3), "cpu:0"), {}, "DeviceWrapper has no"),
-    "float64": (GRUCell(3), {"dtype": jnp.float64}, "it computes in float32, got fl"),
+    "float64": (GRUCell(3), {"dtype": jnp.float64}, "it supports only float32, got fl"),
     "no_rows": (GRUCell(3), {"batch": 0}, "there are no steps, no rows, no inputs, or"),
     "no_units": (GRUCell(0), {}, "there are no steps, no rows, no inputs, or no units"),
 }
@@ -502,7 +502,7 @@ def test_a_memory_of_another_dtype():
     cell = LSTMCell(3)
     params, x, state = data(cell, 2, jnp.bfloat16)
     state = state._replace(c=state.c.astype(F32))
-    reason = "it computes in float32, got bfloat16, float32"
+    reason = "it supports only float32, got bfloat16, float32"
     with pytest.raises(ValueError, match=CANNOT.format(reason)):
         run(cell, "native", params, x, state, None, dtype=jnp.bfloat16)
 
@@ -542,5 +542,5 @@ def exported(step, given):
 @pytest.mark.parametrize("make", [for_a_tpu, exported], ids=lambda make: make.__name__)
 def test_a_named_one_is_for_this_process_on_a_cpu(make):
     cell = CELLS["rnn"]
-    with pytest.raises(ValueError, match="'native' runs on cpu, in this process, and"):
+    with pytest.raises(ValueError, match="'native' runs only on CPUs in this process"):
         make(functools.partial(run, cell, "native"), data(cell))

@@ -679,44 +679,48 @@ def swish_like(x):
 
 
 REFUSED = {
-    "gru": (GRUCell(3), {}, "it runs plain LSTMs with tanh: GRUCell is not one"),
+    "gru": (GRUCell(3), {}, "it supports only plain LSTMs with tanh, not GRUCell"),
     "rnn": (
         BasicRNNCell(3),
         {},
-        "it runs plain LSTMs with tanh: BasicRNNCell is not one",
+        "it supports only plain LSTMs with tanh, not BasicRNNCell",
     ),
-    "derived": (Derived(3), {}, "it runs plain LSTMs with tanh: Derived is not one"),
+    "derived": (Derived(3), {}, "it supports only plain LSTMs with tanh, not Derived"),
     "activation": (
         BasicLSTMCell(3, activation="relu"),
         {},
-        "it runs plain LSTMs with tanh: this cell uses relu",
+        "it supports only plain LSTMs with tanh, but this cell uses relu",
     ),
     "function": (
         LSTMCell(3, activation=swish_like),
         {},
-        "it runs plain LSTMs with tanh: this cell uses swish_like",
+        "it supports only plain LSTMs with tanh, but this cell uses swish_like",
     ),
     "peepholes": (
         LSTMCell(3, use_peepholes=True),
         {},
-        "it runs plain LSTMs with tanh: this one has peepholes",
+        "it supports only plain LSTMs with tanh, but this one has peepholes",
     ),
     "cell_clip": (
         LSTMCell(3, cell_clip=1.0),
         {},
-        "it runs plain LSTMs with tanh: this one has a `cell_clip`",
+        "it supports only plain LSTMs with tanh, but this one has a `cell_clip`",
     ),
     "projection": (
         LSTMCell(3, num_proj=2),
         {},
-        "it runs plain LSTMs with tanh: this one has a projection",
+        "it supports only plain LSTMs with tanh, but this one has a projection",
     ),
     "float64": (
         LSTMCell(3),
         {"dtype": jnp.float64},
-        "it computes in float32, got float64",
+        "it supports only float32, got float64",
     ),
-    "bfloat16": (LSTMCell(3), {"dtype": BF16}, "it computes in float32, got bfloat16"),
+    "bfloat16": (
+        LSTMCell(3),
+        {"dtype": BF16},
+        "it supports only float32, got bfloat16",
+    ),
     "no_rows": (
         LSTMCell(3),
         {"batch": 0},
@@ -748,7 +752,7 @@ def test_more_steps_than_cudnn_takes(stand_in):
         return jax.eval_shape(call, x)
 
     assert trace(65_535)[0].shape == (1, 65_535, 1)
-    reason = "it takes 65535 steps at most, got 65536"
+    reason = "it supports at most 65535 steps, got 65536"
     with pytest.raises(ValueError, match=CANNOT.format(reason)):
         trace(65_536)
 
@@ -757,7 +761,7 @@ def test_a_memory_of_another_dtype():
     cell = LSTMCell(3)
     params, x, state = data(cell, 2, dtype=BF16)
     state = state._replace(c=state.c.astype(F32))
-    reason = "it computes in float32, got bfloat16, float32"
+    reason = "it supports only float32, got bfloat16, float32"
     with pytest.raises(ValueError, match=CANNOT.format(reason)):
         run(cell, "cudnn", params, x, state, None, dtype=BF16)
 
@@ -785,9 +789,9 @@ def has_gpu():
 @pytest.mark.skipif(has_gpu(), reason="This machine has a GPU.")
 def test_without_a_gpu():
     cell = LSTMCell(3)
-    reason = "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA"
+    reason = "JAX asks cuDNN for sizes at trace time, but finds no NVIDIA"
     with pytest.raises(ValueError, match=CANNOT.format(f"{reason} GPU here")):
         run(cell, "cudnn", *data(cell))
     # A reason that holds on any machine comes first.
-    with pytest.raises(ValueError, match="GRUCell is not one"):
+    with pytest.raises(ValueError, match="with tanh, not GRUCell"):
         run(GRUCell(3), "cudnn", *data(GRUCell(3)))

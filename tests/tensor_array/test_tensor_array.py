@@ -263,7 +263,7 @@ REFUSALS = [
     (lambda: array().scatter([0], rows(2)), ValueError, "one row for each of 1 indices"),
     (lambda: array().split(rows(4), [1, 2, 2]), ValueError, "must add up to the rows"),
     (lambda: array().split(rows(4), [2, 2]), ValueError, "must be the number of elements, 3"),
-    (lambda: array().write(0, 1.0).concat(), ValueError, "`concat` cannot join scalars. Use `stack`"),
+    (lambda: array().write(0, 1.0).concat(), ValueError, "`concat` needs elements with at least one axis, got scalars. Use `stack`"),
     (lambda: array(2, infer_shape=False).write(0, ones(2, 3)).write(1, ones(2)).concat(), ValueError, r"\[2, 3\] at 0 and float32\[2\] at 1"),
     (lambda: array().grad("loss"), NotImplementedError, r"jax\.grad"),
     (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),

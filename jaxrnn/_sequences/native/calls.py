@@ -30,8 +30,7 @@ class ForwardArgs(NamedTuple):
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
         starts: `Restarts.state_numbers`, int32 `[batch, time]` with the axes of `x`:
-        the
-            number of the state to which a row restarts before a step. None without
+            the number of the state to which a row restarts before a step. None without
             restarts.
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
@@ -104,7 +103,7 @@ class BackwardResults(NamedTuple):
 
     Attributes:
         ct_zs: The cotangents of `zs`, in the memory of `zs`; undefined in finished
-        rows.
+            rows.
         operand: The operand of a product that does not multiply h; zeros in finished
             rows.
         ct_state: The cotangents of `state`.

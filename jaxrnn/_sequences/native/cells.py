@@ -47,19 +47,19 @@ def native_kind(cell: Any) -> str:
     Raises:
         DeclinedError: If the cell has no key; gives the reason.
     """
-    kind, known = cell.declared_kind, "it runs LSTMs, GRUs and basic RNNs"
+    kind, known = cell.declared_kind, "it supports only LSTMs, GRUs and basic RNNs"
     if kind is None:
-        raise DeclinedError(f"{known}: {type(cell).__name__} is none of them")
+        raise DeclinedError(f"{known}, not {type(cell).__name__}")
     if (activation := _activation(cell)) not in ACTIVATIONS:
         raise DeclinedError(
-            f"{known} with tanh, relu or sigmoid: this one has {name_of(activation)}"
+            f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
         )
     if kind != "lstm" or not (has := what_lstm_has(cell)):
         return kind
     if "layer normalization" not in has:
         return "projected_lstm" if "a projection" in has else "peephole_lstm"
     if len(has) > 1:
-        raise DeclinedError(f"it runs no LSTM that has {' and '.join(has)}")
+        raise DeclinedError(f"it does not support an LSTM with {' and '.join(has)}")
     return "normed_lstm"
 
 

@@ -24,8 +24,8 @@ from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
 from .cells import CELLS, attributes, native_kind
 
 _REFUSAL = (
-    "`implementation` 'native' runs on cpu, in this process, and this is compiled for "
-    "another platform or exported. Leave it out for XLA's loop there."
+    "`implementation` 'native' runs only on CPUs in this process, but this program is "
+    "compiled for another platform or exported. Leave it out for XLA's loop there."
 )
 
 
