@@ -1,4 +1,4 @@
-"""Cells of Haiku and Equinox as cells of jaxrnn: `haiku.as_cell`, `equinox.as_cell`."""
+"""Haiku and Equinox cells as jaxrnn cells: `haiku.as_cell`, `equinox.as_cell`."""
 
 import contextlib
 import dataclasses
@@ -23,11 +23,13 @@ _OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TransformedCell(RNNCell):
-    """A core of Haiku as a cell.
+    """A Haiku core as a jaxrnn cell.
 
     Attributes:
-        transformed: `hk.transform` of a function of `(inputs, state)`.
+        transformed: The result of `hk.transform` for a function `(inputs, state) ->
+            (output, new_state)`.
         state_size: The sizes of the state, without the batch axis.
+        output_size: The size of the output, without the batch axis.
     """
 
     transformed: Any
@@ -35,7 +37,7 @@ class TransformedCell(RNNCell):
     output_size: Size
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Haiku's parameters, in the dtype that Haiku chooses."""
+        """Initializes Haiku's parameters, in the dtype that Haiku chooses."""
         del dtype
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
         leaf = jax.tree.leaves(inputs)[0]
@@ -48,13 +50,13 @@ class TransformedCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step."""
+        """Runs one step."""
         keys = (key,) if _after_params(self.transformed.apply)[:1] == ["rng"] else ()
         with _step("transformed", inputs, state, _OF_HAIKU):
             result = self.transformed.apply(params, *keys, inputs, state)
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise ValueError(
-                "as_cell: `transformed` must give (output, new_state), got "
+                "as_cell: `transformed` must return a pair (output, new_state), got "
                 f"{describe_leaves(result)}."
             )
         output, new_state = result
@@ -65,11 +67,11 @@ class TransformedCell(RNNCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(BoundOnlyCell):
-    """A callable pytree, such as a cell of Equinox: `(inputs, state) -> state`.
+    """A cell from a callable pytree `(inputs, state) -> new_state`, as in Equinox.
 
     Attributes:
-        tree: The structure of the module.
-        fixed: `(name, value)` of every leaf, with None as the value of an array.
+        tree: The pytree structure of the module.
+        fixed: `(name, value)` for each leaf; the value of an array leaf is None.
         state_size: The sizes of the state, without the batch axis.
     """
 
@@ -84,13 +86,13 @@ class ModuleCell(BoundOnlyCell):
 
     @property
     def is_random(self) -> bool:
-        """False: the module gets no key."""
+        """False, because the module receives no key."""
         return False
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step of all rows; the first leaf of the state is the output."""
+        """Runs one step of all rows; the output is the first leaf of the state."""
         del key
         leaves = [params.get(name, value) for name, value in self.fixed]
         module = jax.tree.unflatten(self.tree, leaves)
@@ -101,19 +103,20 @@ class ModuleCell(BoundOnlyCell):
 
 
 def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
-    """Wraps a core of Haiku as a cell of jaxrnn, for any driver.
+    """Wraps a Haiku core as a jaxrnn cell, for any driver.
 
     Args:
-        transformed: `hk.transform` of a function `(inputs, state) -> (output,
-            new_state)`, as Haiku's cores are; or `hk.without_apply_rng` of it, for a
-            function that draws no random numbers.
-        state_size: The sizes of the state: an int or a nest of ints, without the batch
-            axis, with the structure of Haiku's state.
-        output_size: The size of the output, likewise.
+        transformed: The result of `hk.transform` for a function `(inputs, state) ->
+            (output, new_state)`, the signature of Haiku's cores. For a function that
+            draws no random numbers, you can also apply `hk.without_apply_rng`.
+        state_size: The sizes of the state without the batch axis: an int, or a nest of
+            ints with the structure of Haiku's state.
+        output_size: The size of the output, in the same form.
 
     Raises:
         TypeError: If `transformed` does not come from `hk.transform`, or a size is not
-            an int. (`init` and a step raise ValueError if a step returns other sizes.)
+            an int.
+        ValueError: In `init` or a step, if the step returns other sizes.
 
     Example:
         core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
@@ -123,13 +126,14 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
     if not all(callable(getattr(transformed, f, None)) for f in ("init", "apply")):
         raise TypeError(
             "as_cell: `transformed` must be made by hk.transform, got "
-            f"{describe(transformed)}. `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
+            f"{describe(transformed)}. Example: "
+            "`hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
         )
     if _after_params(transformed.apply)[:2] == ["state", "rng"]:
         raise TypeError(
             "as_cell: `transformed` must be made by hk.transform, got one made by "
-            "hk.transform_with_state. What changes from step to step belongs in the "
-            "state of the cell."
+            "hk.transform_with_state. Keep values that change from step to step in the "
+            "cell's state."
         )
     _check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     _check_sizes(state_size, output_size)
@@ -137,33 +141,34 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
 
 
 def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
-    """Wraps a cell of Equinox, with its arrays, as a bound cell for any driver.
+    """Wraps an Equinox cell and its arrays as a bound cell, for any driver.
 
     Args:
-        module: `module(inputs, state) -> new_state` for one row, `[depth]` and
-            `[units]`.
-        state_size: The sizes of the state: an int or a nest of ints, with the structure
-            of Equinox's state: `(8, 8)` for the (h, c) of an LSTM.
+        module: A function `module(inputs, state) -> new_state` of a single row, with
+            inputs `[depth]` and state leaves `[units]`.
+        state_size: The sizes of the state: an int, or a nest of ints with the structure
+            of Equinox's state, e.g. `(8, 8)` for the (h, c) of an LSTM.
 
     Returns:
-        A cell whose output is the first leaf of the state. Its `params` are the arrays
-        under their paths, such as "weight_ih".
+        A bound cell whose output is the first leaf of the state. Its `params` map
+        paths, e.g. "weight_ih", to the module's arrays.
 
     Raises:
-        TypeError: If `module` does not take inputs and state, or a size is not an int.
-            (A step raises ValueError if it returns a state of another size.)
+        TypeError: If `module` does not accept inputs and state, or a size is not an
+            int.
+        ValueError: In a step, if the module returns a state of another size.
 
     Example:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
-    what, fix = "a cell of Equinox", "`eqx.nn.GRUCell(3, 8, key=key)` is one."
+    what, fix = "a cell of Equinox", "Example: `eqx.nn.GRUCell(3, 8, key=key)`."
     check_function("as_cell", "module", module, what, fix)
     _check_takes("module", module, "inputs", "state")
     _check_sizes(state_size)
     named, tree = jax.tree_util.tree_flatten_with_path(module)
     names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
-    if len(set(names)) < len(names):  # A key has a dot in it.
+    if len(set(names)) < len(names):  # Keys with dots can make two names equal.
         names = [jax.tree_util.keystr(path) for path, _ in named]
     leaves = list(zip(names, (leaf for _, leaf in named), strict=True))
     params = {name: leaf for name, leaf in leaves if is_array(leaf)}
@@ -172,39 +177,39 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
 
 
 def _after_params(apply: Any) -> list[str]:
-    """The names of the arguments of Haiku's `apply` after the parameters."""
+    """The names of the arguments that follow the parameters in Haiku's `apply`."""
     return list(inspect.signature(apply).parameters)[1:]
 
 
 def _check_takes(name: str, function: Any, *wanted: str) -> None:
-    """Raises TypeError for a function that cannot be called with such arguments."""
+    """Raises TypeError unless the function accepts these positional arguments."""
     signature = inspect.signature(function)
     try:
         signature.bind(*wanted)
     except TypeError:
         raise TypeError(
-            f"as_cell: `{name}` must take ({', '.join(wanted)}), as that of a cell "
-            f"does, got {describe(function)} of ({', '.join(signature.parameters)})."
+            f"as_cell: `{name}` must accept ({', '.join(wanted)}), got "
+            f"{describe(function)} with parameters ({', '.join(signature.parameters)})."
         ) from None
 
 
 @contextlib.contextmanager
 def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
-    """Names a step's arguments in errors, which arise deep inside a library's cell."""
+    """Adds a step's arguments to errors that the other library raises."""
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
-            f"as_cell: `{name}` must take (inputs, state) of "
-            f"{describe_leaves((inputs, state))}, got {reason}. `state_size` must have "
-            f"the structure and the sizes of its state: {fix}."
+            f"as_cell: `{name}` must accept (inputs, state) of "
+            f"{describe_leaves((inputs, state))}, but it raised {reason}. `state_size` "
+            f"must have the structure and the sizes of the cell's state, e.g. {fix}."
         ) from error
 
 
 def _check_size(name: str, size: Size, got: PyTree) -> None:
-    """Raises ValueError unless `got`, leaves `[batch, ...]`, has that size."""
-    caller, fix = f"as_cell: `{name}`", "That is what a step gives."
+    """Raises ValueError unless the leaves of `got`, `[batch, ...]`, have this size."""
+    caller, fix = f"as_cell: `{name}`", "Pass the size that a step returns."
     check_structure(caller, got, size, False, fix)
     given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)
     if size_shapes(given) != size_shapes(size):
@@ -212,6 +217,6 @@ def _check_size(name: str, size: Size, got: PyTree) -> None:
 
 
 def _check_sizes(*sizes: Size) -> None:
-    with error_note("as_cell: raised by `state_size` or `output_size`."):
+    with error_note("as_cell: raised for `state_size` or `output_size`."):
         for size in sizes:
             size_shapes(size)

@@ -1,4 +1,4 @@
-"""Bound cells from the weights of layers, and the inverse."""
+"""Conversion between bound cells and the weights of layers."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
     """The bound cell for stacked layers, from the inputs upwards.
 
     Raises:
-        ValueError: If the sizes of two adjacent layers do not agree.
+        ValueError: If the sizes of two adjacent layers do not match.
     """
     _check_chain(layers)
     if len(layers) == 1:
@@ -50,23 +50,24 @@ def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
 
 
 def cells_of_pairs(pairs: Iterable[tuple[LayerWeights, ...]]) -> BothCells:
-    """`(cells_fw, cells_bw)` for a pair of directions for each layer."""
+    """`(cells_fw, cells_bw)` from one pair of directions per layer."""
     cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
 
 
 def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
-    """The arguments of `load(*layers)`, which may also be one list of layers.
+    """The arguments of `load(*layers)`, which may also be a single list of layers.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are no layers.
     """
     if len(layers) == 1 and isinstance(layers[0], list | tuple):
-        is_one = any(hasattr(each, "shape") for each in layers[0])  # A list of weights.
+        # A list that contains arrays holds the weights of one layer.
+        is_one = any(hasattr(each, "shape") for each in layers[0])
         layers = layers if is_one else layers[0]
     if not layers:
-        raise ValueError(f"`{name}` must be at least one, got none.")
+        raise ValueError(f"`{name}` must contain at least one layer, got none.")
     return layers
 
 
@@ -75,8 +76,8 @@ def _check_chain(layers: Sequence[LayerWeights]) -> None:
         depth, outputs = len(above.input_kernel), len(below.state_kernel)
         if depth != outputs:
             raise ValueError(
-                f"layer {i + 1} must read {outputs} inputs, the size of the output of "
-                f"layer {i}, got a kernel of {depth}."
+                f"layer {i + 1} must have {outputs} inputs, the output size of layer "
+                f"{i}, got a kernel for {depth} inputs."
             )
 
 
@@ -112,11 +113,12 @@ def _params(layer: LayerWeights) -> Params:
 def layers_of_cell(
     library: Library, cell: Any, name: str = "cell"
 ) -> list[tuple[str, LayerWeights]]:
-    """The layers of a bound cell, with their names for messages.
+    """The layers of a bound cell, each with a name for messages.
 
     Raises:
-        TypeError: If it is not a bound cell, or its kind has no counterpart elsewhere.
-        ValueError: If the library lacks what a layer has, or a parameter does not fit.
+        TypeError: If `cell` is not a bound cell, or other libraries have no such cell.
+        ValueError: If the library does not support a layer, or a parameter does not fit
+            its cell.
     """
     cell = as_bound(name, cell)
     stacked = isinstance(cell.cell, MultiRNNCell)
@@ -126,7 +128,8 @@ def layers_of_cell(
     for own, layer in layers:
         for clip, value in layer.clips.items():
             raise ValueError(
-                f"`{own}` must have no `{clip}`, which only jaxrnn has, got {value}."
+                f"`{own}` must have no `{clip}`, which only jaxrnn supports, got "
+                f"{value}."
             )
         library.check(own, layer)
     return layers
@@ -135,11 +138,11 @@ def layers_of_cell(
 def pairs_of_cells(
     library: Library, cells_fw: Any, cells_bw: Any
 ) -> list[tuple[tuple[str, LayerWeights], ...]]:
-    """For each layer both directions, with names for messages; see `layers_of_cell`.
+    """Both directions of each layer, with names for messages; see `layers_of_cell`.
 
     Raises:
-        ValueError: If a cell has several layers, if the directions have different
-            numbers of layers, or if those of a layer have inputs of different sizes.
+        ValueError: If a cell has several layers, the directions have different numbers
+            of layers, or the two cells of a layer have inputs of different sizes.
     """
     pairs = []
     for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
@@ -148,8 +151,8 @@ def pairs_of_cells(
         depths = [len(layer.input_kernel) for _, layer in (fw, bw)]
         if depths[0] != depths[1]:
             raise ValueError(
-                f"both cells of layer {i} must read the same inputs, got kernels of "
-                f"{depths[0]} and {depths[1]}."
+                f"both cells of layer {i} must have inputs of the same size, got "
+                f"kernels for {depths[0]} and {depths[1]} inputs."
             )
         pairs.append((fw, bw))
     return pairs
@@ -159,18 +162,18 @@ def _one_layer(library: Library, name: str, cell: Any) -> tuple[str, LayerWeight
     layers = layers_of_cell(library, cell, name)
     if len(layers) > 1:
         raise ValueError(
-            f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Between "
-            "two layers both directions are joined: pass a cell for each."
+            f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Pass a "
+            "separate cell for each layer, since each reads both directions below it."
         )
     return layers[0]
 
 
 def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
-    """The cells of each layer; a single bound cell is a list of one.
+    """The pair of cells of each layer; a single bound cell counts as a list of one.
 
     Raises:
-        TypeError: If one is not a sequence.
-        ValueError: If one is empty, or their lengths differ.
+        TypeError: If an argument is not a sequence.
+        ValueError: If a sequence is empty, or the lengths differ.
     """
     both = []
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
@@ -191,21 +194,22 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
 
 
 def as_bound(name: str, cell: Any) -> BoundCell:
-    """The bound cell without dropout and device wrappers; its parameters are arrays.
+    """The bound cell without dropout and device wrappers.
 
     Raises:
-        TypeError: If it is not a bound cell, or its parameters are not arrays.
+        TypeError: If `cell` is not a bound cell, or its parameters are not a dict of
+            arrays.
     """
     is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
-    fix = "A module has `get_cells()`, or `cells_of(variables)`." if is_module else ""
+    fix = "Pass its `get_cells()` or `cells_of(variables)`." if is_module else ""
     what = "a cell with its parameters, `cell.bind(params)`"
     check_instance("", name, cell, BoundCell, what, fix)
     is_variable = lambda leaf: hasattr(leaf, "get_value")
     leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
     if any(map(is_variable, leaves)):
         raise TypeError(
-            f"`{name}` must have arrays for parameters, got variables of nnx. "
-            "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
+            f"`{name}` must have arrays as parameters, got variables of nnx. Convert "
+            "them with `nnx.as_pure`, or call the module's `get_cells()`."
         )
     as_mapping(f"{name}.params", cell.params)
     while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
@@ -214,17 +218,18 @@ def as_bound(name: str, cell: Any) -> BoundCell:
 
 
 def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
-    """The cells of a bound `MultiRNNCell`, with their names for messages.
+    """The cells of a bound `MultiRNNCell`, each with a name for messages.
 
     Raises:
-        ValueError: If there are parameters that belong to no cell.
+        ValueError: If a parameter does not belong to any cell.
     """
     # The parameters of a shared cell are stored under its first index.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
         raise ValueError(
-            f"`{name}.params` must be {listed(sorted(set(owners)))}, got {unknown[0]}."
+            f"`{name}.params` must only have {listed(sorted(set(owners)))}, got "
+            f"{unknown[0]}."
         )
     return [
         (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
@@ -236,16 +241,16 @@ def read_params(name: str, bound: BoundCell) -> Params:
     """The parameters of a single cell as NumPy arrays.
 
     Raises:
-        TypeError: If the cell has no counterpart elsewhere, such as one of a custom
-            class; if its parameters are not floating arrays of one dtype.
-        ValueError: If a parameter is missing, not known, or of the wrong shape.
+        TypeError: If other libraries have no such cell, e.g. for a custom class, or the
+            parameters are not floating arrays of one dtype.
+        ValueError: If a parameter is missing, unknown, or has the wrong shape.
     """
     cell = bound.cell
     if type(cell) not in KINDS:
         kinds = ", ".join(kind.__name__ for kind in KINDS)
         raise TypeError(
             f"`{name}` must be a {kinds} or a MultiRNNCell of these, got {cell!r}. "
-            "Convert the cell inside of a wrapper: `cell.cell.cell.bind(cell.params)`."
+            "For a wrapper, convert its inner cell: `cell.cell.cell.bind(cell.params)`."
         )
     given, wanted = _named(bound.params), _named(cell.param_specs(1))
     if given.keys() != wanted.keys():
@@ -256,7 +261,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
     if first not in given:
         first = "params['gates']['kernel']"
     kernel = given[first]
-    if not getattr(kernel, "shape", ()):  # Not an array: `read` refuses it.
+    if not getattr(kernel, "shape", ()):  # `read` below rejects such a kernel.
         kernel = wanted[first]
     depth = input_depth(f"{name}.{first}", kernel, cell.output_size)
     specs, read = cell.param_specs(depth), reader(given, f"{name}.")
@@ -268,19 +273,19 @@ def input_depth(name: str, kernel: Any, outputs: int) -> int:
     """The size of the inputs, from a kernel `[inputs + outputs, ...]`.
 
     Raises:
-        ValueError: If it is below 1.
+        ValueError: If the size is less than 1.
     """
     depth = kernel.shape[0] - outputs
     if depth < 1:
         raise ValueError(
-            f"`{name}` must have a row for each input and each of {outputs} of the "
-            f"state, got {describe(kernel)}."
+            f"`{name}` must have at least one row for the inputs and {outputs} rows "
+            f"for the state, got {describe(kernel)}."
         )
     return depth
 
 
 def _named(params: Params) -> dict[str, Any]:
-    is_list = lambda x: isinstance(x, list | tuple)  # One weight, of a wrong type.
+    is_list = lambda x: isinstance(x, list | tuple)  # It counts as one bad weight.
     return dict(named_leaves("params", params, is_list))
 
 
@@ -303,7 +308,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
 
 
 def _joined(params: Params, outputs: int) -> tuple[Any, ...]:
-    """The kernels of inputs and state, the bias and the bias of the state."""
+    """The input kernel, the state kernel, the bias and the state bias."""
     if "gates" not in params:
         kernel = params["kernel"]
         return kernel[:-outputs], kernel[-outputs:], params["bias"], None

@@ -1,7 +1,7 @@
-"""What the converters of Flax's two module systems share.
+"""Shared code of the converters for Flax's module systems, linen and nnx.
 
-Both have `RNN`, with its cell in `cell`; `Bidirectional`, with two of those in
-`forward_rnn` and `backward_rnn`; and `Sequential` for stacked layers.
+In both systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two `RNN`s
+in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from ._weights import as_mapping, check_names, listed
 # `to_layer(name, weights)` and its inverse, `to_weights(name, layer)`.
 ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
 ToWeights = Callable[[str, LayerWeights], dict[str, Any]]
-# The parameters of a `Sequential` from those of its layers.
+# Builds the parameters of a `Sequential` from the parameters of its layers.
 Stack = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 LIBRARY = Library("Flax", {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
-# Flax's letters of the gates, in the order of `GATES`.
+# Flax's letters for the gates, in the order of `GATES`.
 _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 
 
@@ -74,17 +74,17 @@ def save_bidirectional(
 
 
 def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerWeights:
-    """The layer of a cell that has a module for each gate.
+    """The layer of a cell that has separate modules for each gate.
 
     Args:
         name: The name of the cell's parameters in messages.
         weights: The parameters.
-        input_to_f: The name of the module of inputs and gate f: "if" is a keyword of
-            Python, which nnx avoids.
+        input_to_f: The name of the module that multiplies the inputs for gate f. nnx
+            cannot call it "if", which is a Python keyword.
 
     Raises:
         TypeError: If a weight is not a floating array.
-        ValueError: If the names are not those of one kind of cell, or shapes differ.
+        ValueError: If the names do not match one kind of cell, or a shape is wrong.
     """
     flat = unboxed(weights)
     kind, names = _best_match(name, flat, input_to_f)
@@ -101,7 +101,7 @@ def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerW
 
 
 def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
-    """The weights of a cell that has a module for each gate."""
+    """The weights of a cell that has separate modules for each gate."""
     arrays = layer.input_kernel, layer.state_kernel, layer.bias_for(), layer.state_bias
     weights: dict[str, Any] = {}
     for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
@@ -113,27 +113,27 @@ def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
 
 
 def unboxed(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights under names with slashes, out of their boxes."""
+    """Flattens nested weights to names with slashes, and unboxes the values."""
     flat = _weights.flattened(weights)
     return {name: _unboxed(value) for name, value in flat.items()}
 
 
 def _unboxed(value: Any) -> Any:
-    """The value of a linen `Partitioned` or an nnx `Param`."""
+    """Unboxes a linen `Partitioned` or an nnx `Param`; returns arrays unchanged."""
     if hasattr(value, "get_value"):
         return value.get_value()
     return value.value if hasattr(value, "unbox") else value
 
 
 def _modules(params: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """The parameters of each layer, with its name in messages."""
+    """The name of each layer, for messages, with its parameters."""
     params = as_mapping("params", params)
     if set(params) == {"params"}:
         params = as_mapping("params", params["params"])
     names = [key for key in params if re.fullmatch(r"layers_\d+", str(key))]
-    if names and len(names) == len(params):  # A `Sequential` of linen
+    if names and len(names) == len(params):  # A linen `Sequential`.
         inner, names = params, [f"layers_{i}" for i in range(len(params))]
-    elif set(params) == {"layers"}:  # or of nnx.
+    elif set(params) == {"layers"}:  # An nnx `Sequential`.
         layers = as_mapping("params/layers", params["layers"])
         inner = {f"layers/{key}": value for key, value in layers.items()}
         names = [f"layers/{i}" for i in range(len(inner))]
@@ -154,7 +154,7 @@ def _layer(name: str, weights: Any, to_layer: ToLayer, activation: Any) -> Layer
 
 
 def _names(kind: str, input_to_f: str) -> tuple[list[str], ...]:
-    """The names of input kernels, state kernels, biases and the bias of the state."""
+    """The names of the input kernels, state kernels, biases and state bias."""
     of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
     of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
     of_state = [f"h{letter}" for letter in _LETTERS[kind]]
@@ -166,7 +166,7 @@ def _names(kind: str, input_to_f: str) -> tuple[list[str], ...]:
 
 
 def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[str, Any]:
-    """The kind of cell that has most names in common with these, and its names."""
+    """The kind of cell that shares the most names with these weights, and its names."""
     known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
     shared = lambda kind: len(flat.keys() & set().union(*known[kind]))
     kind = max(known, key=shared)
@@ -177,5 +177,5 @@ def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[st
 
 def _raise_unknown(name: str, flat: Mapping[str, Any]) -> NoReturn:
     cells = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
-    of = f"an {cells}, of an RNN or Bidirectional of such, or of a Sequential of these"
+    of = f"an {cells}, or of an RNN, Bidirectional or Sequential of such cells"
     raise ValueError(f"`{name}` must be the parameters of {of}, got {listed(flat)}.")

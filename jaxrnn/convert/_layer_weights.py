@@ -1,9 +1,9 @@
 """The weights of one layer, in the layout that all converters share.
 
 Libraries differ in the order of gates, the orientation of kernels, the number of
-biases, and what is added to a forget gate at run time. A converter makes a
-`LayerWeights` from its library's arrays, or these from a `LayerWeights`. A `Library`
-reorders the gates, and refuses what the library cannot express.
+biases, and the constant that they add to the forget gate at run time. A converter
+translates between the arrays of its library and a `LayerWeights`. A `Library` reorders
+the gates and rejects layers that the library cannot express.
 """
 
 import dataclasses
@@ -15,28 +15,28 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.activations import ACTIVATIONS, resolve_activation
 
-# Kinds of layers, as messages name them.
+# Kinds of layers, with the names that messages use.
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
-# The gates in TensorFlow's order, into which every converter reorders.
+# The gates in TensorFlow's order, which every `LayerWeights` uses.
 GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerWeights:
-    """A layer of one direction: NumPy arrays, gates in TensorFlow's order.
+    """One direction of a layer: NumPy arrays with the gates in TensorFlow's order.
 
     Attributes:
         kind: `RNN`, `GRU`, `GRU_AFTER` or `LSTM`.
         input_kernel: `[depth, gates * units]`.
-        state_kernel: `[size of the output, gates * units]`.
+        state_kernel: `[output_size, gates * units]`.
         bias: `[gates * units]`.
-        state_bias: `[units]`, only for `GRU_AFTER`: the bias that the reset gate
-            multiplies.
-        peepholes: None, or those of i, f and o, each `[units]`.
-        projection: None, or `[units, size of the output]`.
-        forget_bias: What is added to the forget gate at run time.
+        state_bias: The bias that the reset gate multiplies, `[units]`; None except for
+            `GRU_AFTER`.
+        peepholes: None, or the peephole weights of i, f and o, each `[units]`.
+        projection: None, or the kernel of the projection, `[units, output_size]`.
+        forget_bias: The constant that is added to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
-        clips: The clips of the cell that are not None, by the names of its fields.
+        clips: The clips of the cell that are not None, by field name.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class LayerWeights:
 
     @property
     def activation_key(self) -> str:
-        """The name by which cells take the activation; "" if they have none for it."""
+        """The name that cells accept for the activation; "" if it has no name."""
         activation = resolve_activation("convert", self.activation)
         return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
 
@@ -80,16 +80,17 @@ class LayerWeights:
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """The layers that a library has.
+    """The layers that a library supports.
 
     Attributes:
-        name: Its name, for messages.
-        orders: For each kind of layer its order of gates, in the letters of `GATES`.
-        lacks: The fields of a `LayerWeights` that its layers cannot have.
-        activations: For a kind of layer the activations that it can have; all that a
-            cell can have for a kind that is left out.
-        modules: For a kind its name in the library, for messages.
-        forget_bias: What the library adds to the forget gate at run time.
+        name: The library's name, for messages.
+        orders: The library's order of gates for each kind of layer, in the letters of
+            `GATES`.
+        lacks: The fields of `LayerWeights` that the library does not support.
+        activations: The supported activations for each kind of layer. A kind without
+            an entry supports all activations of a cell.
+        modules: The library's name for each kind of layer, for messages.
+        forget_bias: The constant that the library adds to the forget gate at run time.
     """
 
     name: str
@@ -106,33 +107,33 @@ class Library:
         for field in self.lacks:
             if getattr(layer, field) is not None:
                 raise ValueError(
-                    f"`{name}` must have no {field}, which the LSTM of {self.name} "
-                    "does not have, got an LSTMCell with such. Train one without."
+                    f"`{name}` must have no {field}, which {self.name}'s LSTM does not "
+                    "support. Train a cell without this option."
                 )
         wanted = self.activations.get(layer.kind, ())
         if wanted and layer.activation_key not in wanted:
             module = self.modules.get(layer.kind, "cells")
             raise ValueError(
-                f"`{name}` must have the activation {' or '.join(wanted)}, which is "
-                f"that of {self.name}'s {module}, got {layer.activation_name}."
+                f"`{name}` must have the activation {' or '.join(wanted)} for "
+                f"{self.name}'s {module}, got {layer.activation_name}."
             )
 
     def _raise_kind(self, name: str, kind: str) -> NoReturn:
         if kind == RNN:
             raise ValueError(
-                f"`{name}` must be an LSTM or a GRU, as {self.name} has no plain RNN, "
-                "got a BasicRNNCell."
+                f"`{name}` must be an LSTM or a GRU, since {self.name} has no plain "
+                "RNN, got a BasicRNNCell."
             )
         cells = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
         got, when = cells.pop(kind), "before" if kind == GRU_AFTER else "after"
         (wanted,) = cells.values()
         raise ValueError(
-            f"`{name}` must be a {wanted}, as the GRU of {self.name} resets {when} the "
-            f"product, got a {got}. Its weights do not fit: train a {wanted}."
+            f"`{name}` must be a {wanted}, since {self.name}'s GRU resets {when} the "
+            f"product, got a {got}. The weights do not fit; train a {wanted} instead."
         )
 
     def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
-        """The kernels of inputs and state and two biases, in the library's order.
+        """The input kernel, state kernel and two biases, in the library's order.
 
         The second bias is zero, except where a reset gate multiplies it.
         """
@@ -145,7 +146,7 @@ class Library:
         return tuple(reordered(array, old, new) for array in ours)
 
     def layer(self, kind: str, *arrays: np.ndarray, **fields: Any) -> LayerWeights:
-        """The layer of two kernels and one or two biases in the library's order."""
+        """Builds a layer from two kernels and one or two biases of the library."""
         ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
         of_inputs, of_state, bias, *others = map(ours, arrays)
         for other in others:
@@ -160,11 +161,11 @@ class Library:
 
 
 def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
-    """The array with the blocks of its last axis in another order.
+    """Reorders the blocks of the last axis.
 
     Args:
         array: `[..., blocks * units]`.
-        old: Its gates, a letter each.
+        old: The gates of the blocks, one letter each.
         new: The same letters in the new order.
     """
     blocks = dict(zip(old, np.split(array, len(old), axis=-1), strict=True))
@@ -172,10 +173,10 @@ def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
 
 
 def kind_of(name: str, got: np.ndarray, gates: int, units: int, gru: str = GRU) -> str:
-    """`RNN`, `gru` or `LSTM`: 1, 3 or 4 blocks of `units`.
+    """The kind of layer: `RNN`, `gru` or `LSTM` for 1, 3 or 4 blocks of `units`.
 
     Raises:
-        ValueError: If `gates` is another multiple.
+        ValueError: If `gates` is not 1, 3 or 4 times `units`.
     """
     for number, kind in {1: RNN, 3: gru, 4: LSTM}.items():
         if gates == number * units:

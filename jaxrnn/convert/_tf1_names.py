@@ -1,6 +1,6 @@
-"""TensorFlow's names for the variables of any cell, wrapped and stacked ones included.
+"""TensorFlow's variable names for any cell, including wrapped and stacked cells.
 
-The cell tells which parameters there are; only the scopes are TensorFlow's.
+The cell determines the parameters; this module adds TensorFlow's scopes.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from .._wrappers.multi_rnn import MultiRNNCell
 from ._tf1_scopes import join, variables_in
 from ._weights import faults, listed, reader
 
-# Wrappers that have no variables, and no scope.
+# Wrappers that have neither variables nor a scope.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
 _MEMORY_LAYER = "memory_layer"
 
@@ -28,30 +28,31 @@ Named = list[tuple[str, Any]]
 def load_into(
     cell: Any, inputs: Any, variables: Any, scope: str, memory_scope: str
 ) -> Any:
-    """The cell with the parameters that a scope holds.
+    """Binds a cell to the variables in a scope.
 
     Args:
         cell: An unbound cell.
-        inputs: One step of its inputs, or its shapes.
-        variables: A mapping or a reader.
+        inputs: One step of the cell's inputs, or its shapes.
+        variables: A mapping or a checkpoint reader.
         scope: The scope of the cell.
         memory_scope: The scope of the memory layers of attention.
 
     Raises:
-        TypeError: If `cell` is not an unbound cell, or a weight not a floating array.
-        ValueError: If `inputs` are None, a weight is missing, not known, or of the
+        TypeError: If `cell` is not an unbound cell, or a weight is not a floating
+            array.
+        ValueError: If `inputs` is None, or a weight is missing, unknown, or has the
             wrong shape.
     """
-    kinds, what = RNNCell | contrib.FusedRNNCell, "a cell without its parameters"
+    kinds, what = RNNCell | contrib.FusedRNNCell, "an unbound cell"
     check_instance("", "cell", cell, kinds, what)
     what = "one step of the inputs of `cell`, or its shapes"
-    fix = "`jax.ShapeDtypeStruct((1, 8), jnp.float32)` is one."
+    fix = "Example: `jax.ShapeDtypeStruct((1, 8), jnp.float32)`."
     check_given("", "inputs", inputs, fix, what)
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
     places = full_names(cell, numbered, scope, memory_scope)
-    # Layers that share their parameters have one name each, of which the first counts.
+    # Shared parameters have one name per layer; the first name is used.
     names = {i: name for name, i in reversed(places.items())}
     found = _found(variables, scope, memory_scope, places)
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
@@ -61,7 +62,7 @@ def load_into(
     try:
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     except ValueError as error:
-        fix = "A size of the cell, or `inputs`, may differ from the script's."
+        fix = "A size of `cell` or `inputs` may differ from the TensorFlow script."
         raise ValueError(f"{error} {fix}") from None
     return cell.bind(tree.unflatten(arrays))
 
@@ -69,7 +70,7 @@ def load_into(
 def _found(
     variables: Any, scope: str, memory_scope: str, places: Collection[str]
 ) -> dict[str, Any]:
-    """The variables of a cell and of what is beside it, by full names."""
+    """The variables in the scope of a cell, and its memory layers, by full name."""
     own = variables_in(variables, scope)
     found = {join(scope, name): value for name, value in own.items()}
     start = join(memory_scope, _MEMORY_LAYER)
@@ -78,7 +79,7 @@ def _found(
     try:
         memory = variables_in(variables, memory_scope, _MEMORY_LAYER)
     except ValueError as error:
-        fix = "`memory_scope` is the scope in which the attention mechanism was made."
+        fix = "`memory_scope` is the scope where the script created the mechanism."
         raise ValueError(f"{error} {fix}") from None
     return found | {join(memory_scope, name): value for name, value in memory.items()}
 
@@ -86,9 +87,9 @@ def _found(
 def _check_found(
     kind: str, scope: str, found: Collection[str], wanted: Collection[str]
 ) -> None:
-    """Raises ValueError for a variable that is missing, or not known.
+    """Raises ValueError for a missing or unknown variable.
 
-    What is beside the cell is ignored, such as the weights of an output layer.
+    Variables outside the cell, e.g. the weights of an output layer, are ignored.
     """
     head = lambda name: name.removeprefix(join(scope, "")).partition("/")[0]
     heads = {head(name) for name in wanted}
@@ -96,40 +97,41 @@ def _check_found(
     unknown = [name for name in found if name not in wanted and head(name) in heads]
     if not missing and not unknown:
         return
-    fix = "" if unknown else f"There is: {listed(found)}. "
+    fix = "" if unknown else f"Found: {listed(found)}. "
     fix += (
-        "The scope, the class or `name` of a cell, or an option such as `use_bias` "
-        "may differ from the script's."
+        "The scope, the class or `name` of a cell, or an option, e.g. `use_bias`, may "
+        "differ from the TensorFlow script."
     )
     last = scope.rpartition("/")[2]
     if last in heads:
-        fix = f"The scope ends before `{last}`."
+        fix = f"Leave `{last}` out of the scope."
     wrong = faults(missing, unknown)
     place = f"`{scope}`" if scope else "the root"
     raise ValueError(f"{place} must hold the variables of {kind}{wrong}. {fix}")
 
 
 def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
-    """Raises ValueError if layers that share a variable have different ones.
+    """Raises ValueError if layers that share parameters have different variables.
 
     Args:
         found: The variables.
-        owners: For the name of each variable, that of the one that its layer takes.
+        owners: The name of each variable, mapped to the name of the variable whose
+            values its layer uses.
     """
     for name, owner in owners.items():
         if not np.array_equal(found[name], found[owner]):
             raise ValueError(
-                f"`{name}` must equal `{owner}`, since both layers of `cell` are one "
-                "object, which has one set of parameters. Make a cell for each layer."
+                f"`{name}` must equal `{owner}`, since both layers of `cell` are the "
+                "same object. Create a separate cell for each layer."
             )
 
 
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
-    """The variables of a bound cell under their names in a graph.
+    """The variables of a bound cell, by their names in a TensorFlow graph.
 
     Raises:
         TypeError: If a parameter is not a floating array.
-        ValueError: If those of an inner cell are missing.
+        ValueError: If the parameters of an inner cell are missing.
     """
     arrays = full_names(bound.cell, bound.params, scope, memory_scope)
     read = reader(arrays)
@@ -139,10 +141,11 @@ def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray
 def full_names(
     cell: Any, params: Params, scope: str, memory_scope: str
 ) -> dict[str, Any]:
-    """The parameters under their names in a graph.
+    """The parameters of a cell, by their names in a TensorFlow graph.
 
     Raises:
-        ValueError: If two have the same name, or nothing is in the memory's scope.
+        ValueError: If two parameters have the same name, or `memory_scope` is given
+            for a cell without memory layers.
     """
     full, layers = {}, 0
     for name, value in _named(cell, params):
@@ -154,23 +157,23 @@ def full_names(
         if place in full:
             raise ValueError(
                 f"two cells within `cell` have a variable `{place}`. TensorFlow "
-                "numbers the second scope: give that cell such a `name`."
+                "numbers the second scope; give that cell the numbered `name`."
             )
         full[place] = value
     if memory_scope and not layers:
         raise ValueError(
-            "`memory_scope` must be left out for a cell in which no AttentionWrapper "
-            f"is found, got {memory_scope!r}. A class of your own must have the inner "
-            "cell as a field, and its parameters under the name of that field."
+            "`memory_scope` must be omitted for a cell without an AttentionWrapper, "
+            f"got {memory_scope!r}. A custom wrapper must store the inner cell in a "
+            "field, and its parameters under the name of that field."
         )
     return full
 
 
 def _named(cell: Any, params: Params) -> Named:
-    """The parameters of a cell under TensorFlow's names, scopes included.
+    """The parameters of a cell under TensorFlow's names, including scopes.
 
-    The name of a memory layer begins with a slash, as it is in no scope of the cell:
-    a mechanism makes it when it is made.
+    The name of a memory layer begins with a slash, because it is outside the cell's
+    scope: the constructor of the mechanism creates the layer.
     """
     if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
@@ -179,7 +182,7 @@ def _named(cell: Any, params: Params) -> Named:
         marked = lambda name: f"/{name}" if is_memory(name) else name
         pairs = [(marked(name), leaf) for name, leaf in _leaves(own)]
         pairs += _named(cell.cell, inner)
-        # This one calls its cell without entering a scope.
+        # `HighwayWrapper` calls its cell without entering a scope.
         has_scope = not isinstance(cell, contrib.HighwayWrapper)
         return _in_scope(scope_name(cell) if has_scope else "", pairs)
     if isinstance(cell, _BARE):
@@ -188,7 +191,7 @@ def _named(cell: Any, params: Params) -> Named:
 
 
 def _held(cell: Any, params: Params) -> Named:
-    """The parameters of a cell, those of the cells that it holds in their scopes."""
+    """The parameters of a cell, with a scope for each inner cell."""
     if not isinstance(params, Mapping):
         return _leaves(params)
     rest, pairs = dict(params), []

@@ -1,4 +1,4 @@
-"""The scopes of TensorFlow's variables, and the cells that these tell."""
+"""The scopes of TensorFlow's variables, and the cells that they imply."""
 
 import dataclasses
 import re
@@ -17,21 +17,21 @@ from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cel
 from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
-# In checkpoints of `CudnnLSTM`, which adds no forget bias.
+# The scope in checkpoints of `CudnnLSTM`, which adds no forget bias.
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 STACK = "multi_rnn_cell"
-# The bias whose size is that of the state, where it is not "bias".
+# The bias that gives the number of units, for cells where it is not "bias".
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
 }
-# The second cell in a scope is numbered.
+# TensorFlow numbers the second cell in a scope.
 _CELL = re.compile(rf"({'|'.join([*_CELLS, STACK])})(_\d+)?")
 
 
 class Hyper(NamedTuple):
-    """Hyper-parameters that variables do not hold."""
+    """Hyperparameters that variables do not store."""
 
     forget_bias: float = 1.0
     activation: Any = None
@@ -45,20 +45,20 @@ def join(scope: str, name: str) -> str:
 
 
 def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
-    """The variables in a scope, under their names in it, without slots.
+    """The variables in a scope, by relative name, without optimizer slots.
 
     Args:
-        variables: A mapping, or a checkpoint's reader.
+        variables: A mapping or a checkpoint reader.
         scope: The scope.
-        start: What their names in it begin with.
+        start: The prefix of the relative names to find.
 
     Raises:
-        TypeError: If `variables` is neither a mapping nor a checkpoint's reader, or
+        TypeError: If `variables` is neither a mapping nor a checkpoint reader, or
             `scope` is not a string.
-        ValueError: If the scope holds no variable.
+        ValueError: If the scope contains no such variable.
     """
     check_string("scope", scope)
-    if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint's reader.
+    if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint reader.
         names, get = variables.get_variable_to_shape_map(), variables.get_tensor
     else:
         fix = "`tf.train.load_checkpoint(path)` reads a checkpoint."
@@ -69,12 +69,12 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
     inside = [name for name in own if name.startswith(prefix + start)]
     if not inside:
         missing = f"no {start or 'variable'} is in the scope `{scope}`"
-        raise ValueError(f"{missing}. There is: {listed(own)}.")
+        raise ValueError(f"{missing}. Found: {listed(own)}.")
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
 
 def _is_slot(name: str, names: Mapping[str, Any]) -> bool:
-    """Whether `name` is an optimizer's slot: its scope is the name of a variable."""
+    """Whether `name` is an optimizer slot, whose scope is the name of a variable."""
     levels = name.split("/")
     return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
 
@@ -91,7 +91,7 @@ def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def guess_cell(
     scope: str, named: Mapping[str, Any], hyper: Hyper
 ) -> tuple[RNNCell, int]:
-    """The unbound cell, or stack of cells, in a scope, and the size of its inputs."""
+    """Infers the unbound cell or stack in a scope, and the size of its inputs."""
     groups = grouped(named)
     found = [match for match in map(_CELL.fullmatch, groups) if match]
     if len(found) != 1:
@@ -99,8 +99,8 @@ def guess_cell(
         others = [] if found else map(_cell_of_contrib, groups)
         made = next(filter(None, others), None)
         fix = (
-            "Of several cells pass the variables of one; of another cell, or one with "
-            "a `name`, pass the `cell` and `inputs`."
+            "If the scope holds several cells, pass the variables of one. For another "
+            "cell, or one with a `name`, pass `cell` and `inputs`."
         )
         if made:
             fix = f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
@@ -119,9 +119,10 @@ def guess_cell(
 
 
 def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
-    """Raises ValueError for a hyper-parameter that `load` would not restore.
+    """Raises ValueError for a hyperparameter that `load` would not restore.
 
-    If two cells have different ones, `load` must be given the cell, which has them.
+    Two cells may have different values. In this case, `load` requires `cell`, which
+    holds them.
     """
     cells = _guessed_cells(name, bound) or []
     activation = resolve_activation("save", hyper.activation)
@@ -136,16 +137,16 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
             name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
             raise ValueError(
-                f"`{name}` must have {field} {want}, as variables do not hold it, got "
-                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
-                "and to `load`."
+                f"`{name}` must have {field} {want}, the argument of `save`, got "
+                f"{got}. Variables do not store it, so pass the same `{field}` to "
+                "`save`, to `load` and to TensorFlow's cell."
             )
 
 
 def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
-    """The cells that `load` finds by their variables, with their names for messages.
+    """The cells that `load` infers from variables, each with a name for messages.
 
-    None if it must be given the cell.
+    None if `load` requires the argument `cell`.
     """
     cell = as_bound(name, cell)
     if type(cell.cell) is MultiRNNCell:
@@ -158,22 +159,22 @@ def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
         return found
     if not _is_guessed(cell.cell):
         return None
-    read_params(name, cell)  # Refuses other parameters than the cell has.
+    read_params(name, cell)  # Checks that the parameters fit the cell.
     return [(name, cell.cell)]
 
 
 def _is_guessed(cell: RNNCell) -> bool:
-    """Whether `guess_cell` finds a single cell by the variables that it has."""
+    """Whether `guess_cell` can infer this single cell from its variables."""
     return type(cell) in KINDS and bool(_CELL.fullmatch(scope_name(cell)))
 
 
 def _is_fixed(cell: RNNCell, field: str) -> bool:
-    """Whether the cell's scope tells a hyper-parameter."""
+    """Whether the cell's scope determines the hyperparameter."""
     return field == "forget_bias" and scope_name(cell).startswith(_CUDNN_LSTM)
 
 
 def _cell_of_contrib(scope: str) -> str | None:
-    """The name of the class of `jaxrnn.contrib` whose scope that is by default."""
+    """The name of the `jaxrnn.contrib` class that has this scope by default."""
     for name, each in vars(contrib).items():
         if isinstance(each, type) and issubclass(each, RNNCell):
             if scope == (getattr(each, "name", None) or snake_case(name)):
@@ -184,7 +185,7 @@ def _cell_of_contrib(scope: str) -> str | None:
 def _single_cell(
     place: str, match: re.Match, weights: Mapping[str, Any], hyper: Hyper
 ) -> tuple[RNNCell, int]:
-    """The cell, whose sizes are inferred from the shapes of its variables."""
+    """The cell and the size of its inputs, inferred from its variables."""
     kind, read = match[1], reader(weights, f"{place}/")
     make = _CELLS[kind]
     names = {field.name for field in dataclasses.fields(make)}
@@ -194,7 +195,7 @@ def _single_cell(
         units, rest = divmod(units, 4)
         if rest:
             raise ValueError(
-                f"`{place}/bias` must have 4 blocks of one size, got "
+                f"`{place}/bias` must have 4 blocks of equal size, got "
                 f"{describe(weights['bias'])}."
             )
     if kind == _CUDNN_LSTM:

@@ -1,4 +1,4 @@
-"""The weights of PyTorch's recurrent modules, in which all layers are alike."""
+"""The weights of PyTorch's recurrent modules, whose layers are all of one kind."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ def layers_of_module(
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, not known, or of the wrong shape; if the
-            module has another number of directions or cannot have `nonlinearity`.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
+            module has another number of directions, or does not support `nonlinearity`.
     """
     state_dict = as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_string("prefix", prefix)
@@ -55,7 +55,7 @@ def layers_of_module(
 
 
 def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
-    """The names of the module's weights; those of other modules are ignored."""
+    """The names of the module's weights, without the weights of other modules."""
     matches = []
     for name in with_prefix:
         match = _NAME.fullmatch(name, len(prefix))
@@ -63,9 +63,9 @@ def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
             matches.append(match)
         elif re.match(r"(weight|bias)_[^.]*$", name[len(prefix) :]):
             raise ValueError(
-                f"`{name}` is not known. A module has weight_ih_l0, weight_hh_l0, "
-                "bias_ih_l0, bias_hh_l0, weight_hr_l0, and so on for each layer, with "
-                "_reverse for the backward direction."
+                f"`{name}` is unknown. A module has weight_ih_l0, weight_hh_l0, "
+                "bias_ih_l0, bias_hh_l0 and weight_hr_l0, the same names for l1, l2 "
+                "etc., and names that end in _reverse for the backward direction."
             )
     return matches
 
@@ -75,8 +75,8 @@ def _layer(
 ) -> LayerWeights:
     """One direction of a layer.
 
-    `name` has a placeholder for the kind of weight, such as "weight_ih"; `kinds` are
-    those that any layer has.
+    `name` has a placeholder for the kind of weight, e.g. "weight_ih". `kinds` contains
+    all kinds of weights that occur in the module.
     """
     read = reader(weights)
     get = lambda what, *shape: read(name.format(what), *shape)
@@ -88,8 +88,8 @@ def _layer(
     kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
         raise ValueError(
-            f"`{name.format('weight_hr')}` belongs to an LSTM, and this layer's kind "
-            f"is {_short(kind)}."
+            f"`{name.format('weight_hr')}` must belong to an LSTM, got a layer of kind "
+            f"{_short(kind)}."
         )
     if nonlinearity not in LIBRARY.activations[kind]:
         raise ValueError(
@@ -107,11 +107,11 @@ def _layer(
 def as_state_dict(
     layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
 ) -> dict[str, np.ndarray]:
-    """All weights of layers; a layer is one or two directions with their names.
+    """All weights of the layers; each layer is one or two named directions.
 
     Raises:
         TypeError: If `prefix` is not a string.
-        ValueError: If they cannot form one module.
+        ValueError: If the layers cannot form one module.
     """
     check_string("prefix", prefix)
     for each in layers:
@@ -137,10 +137,10 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
 
 
 def _check_projection(name: str, layer: LayerWeights) -> None:
-    """Raises ValueError for a projection that is not smaller than the units."""
+    """Raises ValueError unless a projection is smaller than the number of units."""
     if layer.projection is not None and layer.projection.shape[1] >= layer.units:
         raise ValueError(
-            f"`{name}` must have `num_proj` below `num_units`, as PyTorch's "
+            f"`{name}` must have `num_proj` below `num_units`, as PyTorch requires for "
             f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
         )
 
@@ -150,8 +150,8 @@ def _check_alike(layers: Sequence[LayerWeights]) -> None:
     seen = sorted({_description(layer) for layer in layers})
     if len(seen) > 1:
         raise ValueError(
-            "all layers must be alike, as those of a module are, got "
-            f"{' and '.join(seen)}. Convert each by itself."
+            "all layers must have the same kind, sizes and activation to form one "
+            f"module, got {' and '.join(seen)}. Convert each layer separately."
         )
 
 

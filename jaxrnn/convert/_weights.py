@@ -1,4 +1,4 @@
-"""Single weights: read as NumPy arrays and checked for name, shape and dtype."""
+"""Reads weights as NumPy arrays, and checks their names, shapes and dtypes."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,12 +13,12 @@ from .._base.math import is_traced
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-# `read(key, *shape)`, of `reader`.
+# The function `read(key, *shape)` that `reader` returns.
 Read = Callable[..., np.ndarray]
 
 
 def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function; its errors begin with its name, such as `convert.keras.load: `."""
+    """Prefixes a function's errors with its name, e.g. `convert.keras.load: `."""
     caller = f"{function.__module__}.{function.__name__}".removeprefix("jaxrnn.")
 
     @functools.wraps(function)
@@ -30,21 +30,21 @@ def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
 
 def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Read:
-    """`read(key, *shape)` for the weights of one layer.
+    """Creates `read(key, *shape)` for the weights of one layer.
 
-    It returns a weight as a NumPy array of that shape, in which None stands for any
-    size; PyTorch's tensors are converted. All weights must have one dtype, since NumPy
-    would silently promote weights that are concatenated.
+    `read` returns a weight as a NumPy array of this shape, where None allows any size.
+    It also converts PyTorch tensors. All weights must have the same dtype, because
+    NumPy would otherwise promote them silently when it concatenates them.
 
     Args:
-        weights: The weights by their keys.
-        prefix: What precedes the key in a weight's name, for messages.
-        suffix: What follows it.
+        weights: The weights by key.
+        prefix: The text before the key in a weight's name, for messages.
+        suffix: The text after the key.
 
     Raises:
-        TypeError: If a weight is not a floating array, or of another dtype than the
-            weights before it.
-        ValueError: If it is missing, has another shape, or is empty.
+        TypeError: In `read`, if a weight is not a floating array, or its dtype differs
+            from earlier weights.
+        ValueError: In `read`, if a weight is missing, has another shape, or is empty.
     """
     seen: list[tuple[str, np.ndarray]] = []
 
@@ -56,7 +56,7 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
         other, first = seen[0]
         if array.dtype != first.dtype:
             raise TypeError(
-                f"`{name}` must be {first.dtype}, as `{other}` is, got "
+                f"`{name}` must be {first.dtype} like `{other}`, got "
                 f"{describe(array)}. Cast all weights of a layer to one dtype."
             )
         return array
@@ -70,8 +70,8 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
     if is_traced(value):
         raise TypeError(
-            f"`{name}` must be an array with values, got {describe(value)} that is "
-            "traced. Load and save outside of jit; a bound cell can be its argument."
+            f"`{name}` must be a concrete array, got a traced {describe(value)}. Load "
+            "and save outside of jit, and pass bound cells to the jitted function."
         )
     array = np.asarray(value)
     check_dtype_kind("", name, array, jnp.floating, "floating")
@@ -79,11 +79,11 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
 
 
 def from_tensor(value: Any) -> Any:
-    """PyTorch's tensors as NumPy arrays; anything else unchanged."""
+    """Converts a PyTorch tensor to a NumPy array; returns other values unchanged."""
     if not hasattr(value, "detach"):
         return value
     value = value.detach().cpu()
-    if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype.
+    if str(value.dtype) == "torch.bfloat16":  # NumPy lacks this dtype.
         return np.asarray(value.float()).astype(jnp.bfloat16)
     return np.asarray(value)
 
@@ -98,15 +98,15 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) ->
 
 
 def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") -> Any:
-    """The weight of that key; ValueError if it is missing."""
+    """Returns the weight with this key; raises ValueError if it is missing."""
     if key in weights:
         return weights[key]
-    there = f"There is: {listed(weights)}. {fix}".rstrip()
+    there = f"Found: {listed(weights)}. {fix}".rstrip()
     raise ValueError(f"`{name or key}` is missing. {there}")
 
 
 def flattened(tree: Any, name: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with names joined by slashes."""
+    """Flattens nested dicts; joins the names with slashes."""
     if not isinstance(tree, Mapping):
         return {name: tree}
     flat = {}
@@ -116,12 +116,12 @@ def flattened(tree: Any, name: str = "") -> dict[str, Any]:
 
 
 def as_mapping(name: str, value: Any, fix: str = "") -> Mapping[Any, Any]:
-    """`value`; TypeError unless it is a mapping."""
+    """Returns `value`; raises TypeError unless it is a mapping."""
     return check_instance("", name, value, Mapping, "a dict of weights", fix)
 
 
 def listed(names: Iterable[Any]) -> str:
-    """The names, for messages."""
+    """The names as a comma-separated list, for messages."""
     return ", ".join(map(str, names)) or "nothing"
 
 
@@ -131,7 +131,7 @@ def check_string(name: str, value: Any) -> None:
 
 
 def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
-    """Raises ValueError unless the weights have these names and no others."""
+    """Raises ValueError unless the weights have exactly these names."""
     missing = [each for each in wanted if each not in weights]
     unknown = [each for each in weights if each not in wanted]
     if missing or unknown:
@@ -140,7 +140,7 @@ def check_names(name: str, weights: Collection[str], wanted: Collection[str]) ->
 
 
 def check_directions(name: str, found: int, wanted: int) -> None:
-    """Raises ValueError for weights of another number of directions."""
+    """Raises ValueError unless the weights have `wanted` directions."""
     if found != wanted:
         directions = "one direction", "two directions"
         loaders = "load", "load_bidirectional"
@@ -151,6 +151,6 @@ def check_directions(name: str, found: int, wanted: int) -> None:
 
 
 def faults(missing: Collection[Any], unknown: Collection[Any]) -> str:
-    """The names of weights that are missing and of those that are not known."""
+    """Lists the missing and unknown names of weights, for messages."""
     text = f"; missing: {listed(missing)}" if missing else ""
-    return text + (f"; not known: {listed(unknown)}" if unknown else "")
+    return text + (f"; unknown: {listed(unknown)}" if unknown else "")

@@ -3,7 +3,7 @@
     cell = jaxrnn.convert.equinox.load(eqx.nn.GRUCell(3, 5, key=key))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-Equinox's state of an LSTM is (h, c); here it is (c, h).
+The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 """
 
 from collections.abc import Mapping
@@ -27,22 +27,23 @@ _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh
 
 @public
 def load(*cells: Any) -> BoundCell:
-    """The bound cell of an Equinox cell, or of a stack of several.
+    """Loads an Equinox cell, or a stack of several, as a bound cell.
 
     Cells with `use_bias=False` get biases of zeros.
 
     Args:
-        *cells: Each an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, or a dict of its arrays,
-            from the inputs upwards; or a list of these, as `save` returns it.
+        *cells: The cells from the inputs upwards, or a single list of them, as `save`
+            returns it. Each is an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, or a dict of
+            its arrays.
 
     Returns:
-        A bound `LSTMCell` with `forget_bias=0` or `CudnnCompatibleGRUCell`; of several
-        layers a bound `MultiRNNCell`.
+        A bound `LSTMCell` with `forget_bias=0` or a bound `CudnnCompatibleGRUCell`; for
+        several layers, a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If a cell does not have these arrays, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, not known, or of the wrong shape; if no cell
+        ValueError: If a weight is missing, unknown, or has the wrong shape, or no cell
             is given.
 
     Example:
@@ -61,9 +62,9 @@ def load(*cells: Any) -> BoundCell:
 
 @public
 def save(cell: BoundCell) -> Any:
-    """The weights of a cell, as a dict of NumPy arrays.
+    """Returns the weights of a cell as a dict of NumPy arrays.
 
-    This sets them in an Equinox cell with biases:
+    This code sets them in an Equinox cell with biases:
 
         names = list(arrays)
         get = lambda cell: [getattr(cell, name) for name in names]
@@ -76,12 +77,13 @@ def save(cell: BoundCell) -> Any:
             bound `MultiRNNCell` of these.
 
     Returns:
-        The dict; for several layers a list of dicts.
+        The dict; for several layers, a list of dicts.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what Equinox does not have: a `BasicRNNCell` or `GRUCell`,
-            peepholes, clips, a projection, another activation than tanh.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has a feature that Equinox does not support: a
+            `BasicRNNCell` or `GRUCell`, peepholes, clips, a projection, or an
+            activation other than tanh.
     """
     layers = [_weights(layer) for _, layer in layers_of_cell(_LIBRARY, cell)]
     return layers[0] if len(layers) == 1 else layers
@@ -95,8 +97,8 @@ def _layer(name: str, cell: Any) -> LayerWeights:
     kind = kind_of(f"{name}.weight_hh", state, rows, units, GRU_AFTER)
     if kind == RNN:
         raise ValueError(
-            f"`{name}.weight_hh` must be that of an LSTMCell, [4 * size, size], or "
-            f"GRUCell, [3 * size, size], got {describe(state)}."
+            f"`{name}.weight_hh` must have shape [4 * size, size] (LSTMCell) or "
+            f"[3 * size, size] (GRUCell), got {describe(state)}."
         )
     names = _NAMES[: 4 if kind == GRU_AFTER else 3]
     if not weights.keys() & {"bias", "bias_n"}:
@@ -109,14 +111,14 @@ def _layer(name: str, cell: Any) -> LayerWeights:
 
 
 def _arrays(name: str, cell: Any) -> dict[str, Any]:
-    """The weights of a module or of a mapping, except those that are None."""
+    """The weights of a module or a mapping, without entries that are None."""
     if isinstance(cell, Mapping):
         weights = dict(cell)
     else:
         weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
         if not weights:
             raise TypeError(
-                f"`{name}` must be an LSTMCell or a GRUCell of Equinox or a dict of "
+                f"`{name}` must be an LSTMCell or a GRUCell of Equinox, or a dict of "
                 f"its arrays, got {describe(cell)}."
             )
     weights = {key: value for key, value in weights.items() if value is not None}

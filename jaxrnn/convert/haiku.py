@@ -1,11 +1,12 @@
 """Weights of Haiku's `LSTM`, `GRU` and `VanillaRNN`.
 
-    cell = jaxrnn.convert.haiku.load(params)  # What `hk.transform(...).init` gave.
+    cell = jaxrnn.convert.haiku.load(params)  # From `hk.transform(...).init`.
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-Haiku's state of an LSTM is (hidden, cell); here it is (c, h). Both add 1 to the forget
-gate at run time, so the bias is the same; Haiku's update gate is one minus that here. A
-`VanillaRNN` is a `BasicRNNCell` with the activation relu and the sum of its two biases.
+The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
+1 to the forget gate at run time, so the bias is the same. Haiku's update gate is one
+minus jaxrnn's update gate. A `VanillaRNN` becomes a `BasicRNNCell` with the activation
+relu; its bias is the sum of Haiku's two biases.
 """
 
 import re
@@ -39,23 +40,24 @@ _LIBRARY = Library(
 def load(
     params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
 ) -> BoundCell:
-    """The bound cell of a core, or of stacked cores as in an `hk.DeepRNN`.
+    """Loads a core, or stacked cores as in an `hk.DeepRNN`, as a bound cell.
 
     Args:
         params: The parameters of the core or of a whole model.
-        name: The name of the core's module, such as "encoder/~/lstm"; a sequence of
-            names, from the inputs upwards, for several. None for all that are named
-            lstm, lstm_1 and so on, or gru, or vanilla_rnn, if they are of one kind.
+        name: The module name of the core, e.g. "encoder/~/lstm"; for several cores, a
+            sequence of names from the inputs upwards. None loads all cores with
+            Haiku's default names, e.g. lstm, lstm_1 and so on. These cores must be in
+            one module and of one kind.
 
     Returns:
-        A bound `LSTMCell`, `GRUCell` or `BasicRNNCell` with relu; of several layers a
+        A bound `LSTMCell`, `GRUCell` or `BasicRNNCell` with relu; for several layers, a
         bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a module or a weight is missing or not known, or has the wrong
-            shape; if `name` is None and the order is not clear.
+        ValueError: If a module or a weight is missing or unknown, or has the wrong
+            shape; if `name` is None and the order of the cores is ambiguous.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.haiku
@@ -75,7 +77,7 @@ def load(
 def save(
     cell: BoundCell, name: str | Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of a cell, as NumPy arrays in Haiku's two levels of dicts.
+    """Returns the parameters of a cell as NumPy arrays in Haiku's two levels of dicts.
 
     The second bias of a `VanillaRNN` is zero; a core with `double_bias=False` ignores
     it.
@@ -83,20 +85,20 @@ def save(
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
             `GRUCell`, or a bound `MultiRNNCell` of these.
-        name: The name of the module; a sequence of names for several layers. None for
-            the names that Haiku gives to cores constructed in this order.
+        name: The module name; for several layers, a sequence of names. None uses the
+            names that Haiku gives to cores constructed in this order.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what Haiku does not have: a `CudnnCompatibleGRUCell`, peepholes,
-            clips, a projection, another activation; if there is not one name for each
-            layer.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has a feature that Haiku does not support: a
+            `CudnnCompatibleGRUCell`, peepholes, clips, a projection, or another
+            activation. Also if there is not exactly one name per layer.
     """
     layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
     names = _given(layers) if name is None else _as_names(name)
     if len(set(names)) != len(layers):
         raise ValueError(
-            f"`name` must be one for each of {len(layers)} layers, got {listed(names)}."
+            f"`name` must be {len(layers)} names, one per layer, got {listed(names)}."
         )
     pairs = zip(names, layers, strict=True)
     return {k: v for pair in pairs for k, v in _arrays(*pair).items()}
@@ -106,7 +108,7 @@ def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
         raise TypeError(
-            "`name` must be a module's name or a list of at least one, got "
+            "`name` must be a module's name or a non-empty list of names, got "
             f"{describe(name)}."
         )
     for each in names:
@@ -121,8 +123,8 @@ def _found(params: Mapping[str, Any]) -> list[str]:
     if len({match[1] for match in found.values()}) != 1:
         raise ValueError(
             "`name` must be given unless the cores are lstm, lstm_1 and so on, or gru, "
-            "or vanilla_rnn, of one module: their order is not clear. There is: "
-            f"{listed(found or params)}."
+            "or vanilla_rnn, of one module. Otherwise, their order is ambiguous. "
+            f"Found: {listed(found or params)}."
         )
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
@@ -138,14 +140,14 @@ def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
         return _gru(read, name)
     if first not in own:
         either = f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN)"
-        raise ValueError(f"{either} is missing. There is: {listed(params)}.")
+        raise ValueError(f"{either} is missing. Found: {listed(params)}.")
     check_names(first, own[first], ["w", "b"])
     if second in own:
         has_bias = "b" in own[second]
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
         return _rnn(read, first, second, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
-        raise ValueError(f"`{second}` is missing, which a VanillaRNN has.")
+        raise ValueError(f"`{second}` is missing, which a VanillaRNN requires.")
     return _lstm(read, first)
 
 
@@ -155,8 +157,8 @@ def _lstm(read: Read, name: str) -> LayerWeights:
     bias = read(f"{name}/b", w.shape[1])
     if rest or w.shape[0] <= units:
         raise ValueError(
-            f"`{name}/w` must have shape [depth + units, 4 * units], as that of an "
-            f"LSTM, got {describe(w)}."
+            f"`{name}/w` must have shape [depth + units, 4 * units] for an LSTM, got "
+            f"{describe(w)}."
         )
     return _LIBRARY.layer(LSTM, w[:-units], w[-units:], bias)
 
@@ -179,13 +181,13 @@ def _gru(read: Read, name: str) -> LayerWeights:
 
 
 def _other_update(array: np.ndarray) -> np.ndarray:
-    """The update gate z for u = 1 - z, or u for z: sigmoid(-z) = 1 - sigmoid(z)."""
+    """Swaps the update gates z and u = 1 - z, since sigmoid(-x) = 1 - sigmoid(x)."""
     update, rest = np.split(array, [array.shape[-1] // 3], axis=-1)
     return np.concatenate([-update, rest], axis=-1)
 
 
 def _given(layers: Sequence[LayerWeights]) -> list[str]:
-    """The names that Haiku gives: lstm, lstm_1, gru, lstm_2."""
+    """The names that Haiku gives by default, e.g. lstm, lstm_1, gru, lstm_2."""
     names = [_NAMES[layer.kind] for layer in layers]
     numbers = [names[:i].count(name) for i, name in enumerate(names)]
     pairs = zip(names, numbers, strict=True)

@@ -1,10 +1,10 @@
-"""Weights of Keras's `LSTM`, `GRU` and `SimpleRNN`, of Keras 3 and of tf_keras.
+"""Weights of the `LSTM`, `GRU` and `SimpleRNN` of Keras 3 and tf_keras.
 
     cell = jaxrnn.convert.keras.load(lstm.get_weights())
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-Keras's state of an LSTM is [h, c]; here it is (c, h). Gates are sigmoids here, as in
-Keras unless a layer has another `recurrent_activation`.
+The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. jaxrnn always uses sigmoid
+gates, so a layer with another `recurrent_activation` cannot be converted.
 """
 
 from collections.abc import Sequence
@@ -28,28 +28,29 @@ _LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo
 def load(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BoundCell:
-    """The bound cell of stacked layers of one direction.
+    """Loads stacked layers of one direction as a bound cell.
 
     The kind of a layer (LSTM, GRU or SimpleRNN) is inferred from its shapes. Layers
-    without a bias get one of zeros.
+    without a bias get a bias of zeros.
 
     Args:
-        *layers: The `get_weights()` of each layer, from the inputs upwards; or a list
-            of these, as `save` returns it.
+        *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
+            list of these, as `save` returns it.
         activation: The activation of the layers: a name or a function. "hard_sigmoid"
-            and "gelu" have other slopes in some versions of Keras: pass the function.
-        reset_after: The `reset_after` of GRUs without a bias; otherwise the shape of
-            the bias shows it.
+            and "gelu" differ between versions of Keras, so pass the function instead.
+        reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias, it
+            is inferred from the shape of the bias.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
-        (`reset_after`) or `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
+        (for `reset_after`) or `BasicRNNCell`; for several layers, a bound
+        `MultiRNNCell`.
 
     Raises:
         TypeError: If a layer is not a list, a weight is not a floating array, or
             `reset_after` is not a bool.
-        ValueError: If a layer has the wrong number of weights, such as those of two
-            directions, or a weight has the wrong shape; if no layer is given.
+        ValueError: If a layer has the wrong number of weights, e.g. because it has two
+            directions; if a weight has the wrong shape, or no layer is given.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -68,56 +69,58 @@ def load(
 def load_bidirectional(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BothCells:
-    """The bound cells of stacked `Bidirectional` layers.
+    """Loads stacked `Bidirectional` layers as bound cells.
 
     Args:
-        *layers: The `get_weights()` of each `Bidirectional`, from the inputs upwards;
-            all but the last have `merge_mode="concat"`.
+        *layers: The `get_weights()` of each `Bidirectional`, from the inputs upwards.
+            All layers except the last must have `merge_mode="concat"`.
         activation: As in `load`.
         reset_after: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each with a cell for each layer, as
-        `stack_bidirectional_dynamic_rnn` takes them.
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: If a layer has the weights of one direction; as in `load`.
+        ValueError: As in `load`; if a layer has only one direction.
     """
     return cells_of_pairs(_layers(layers, 2, activation, reset_after))
 
 
 @public
 def save(cell: BoundCell) -> list[list[np.ndarray]]:
-    """For each layer of a cell the argument of `set_weights` of a Keras layer.
+    """Returns the argument of Keras's `set_weights` for each layer of a cell.
 
-    The Keras layer must be built and have a bias, the `activation` of the cell and, for
-    a GRU, its `reset_after`: False for `GRUCell`. The bias of an LSTM includes the
-    forget bias. Pass the `activation` to `load` as well: its default is tanh.
+    The Keras layer must be built, and have a bias and the `activation` of the cell. A
+    Keras `GRU` also needs the right `reset_after`: False for a `GRUCell`, True for a
+    `CudnnCompatibleGRUCell`. The bias of an LSTM includes the forget bias. To load the
+    weights again, pass the `activation` to `load`, whose default is tanh.
 
     Args:
-        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what Keras does not have: peepholes, clips, a projection.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has peepholes, clips or a projection, which Keras does not
+            support.
     """
     return [_weights(layer) for _, layer in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray]]:
-    """For each layer the argument of `Bidirectional.set_weights`; see `save`.
+    """Returns the argument of `Bidirectional.set_weights` for each layer; see `save`.
 
     Args:
-        cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The cells of the backward direction, likewise.
+        cells_fw: The forward cell of each layer, as in `save`.
+        cells_bw: The backward cell of each layer, as in `save`.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers or in their kinds;
-            as in `save`.
+        ValueError: As in `save`; if the directions differ in the number or the kinds of
+            their layers.
     """
     layers = []
     pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
@@ -153,14 +156,14 @@ def _layers(
 
 
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
-    """Raises unless these are the weights of as many directions."""
+    """Raises unless these are the weights of a layer with `directions` directions."""
     fix = "Pass `layer.get_weights()`."
     check_instance("", name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     if count not in (2, 3, 4, 6):
         raise ValueError(
-            f"`{name}` must hold 2 or 3 weights for a direction, got {count}. Pass the "
-            "`get_weights()` of each layer, and of each cell in one RNN."
+            f"`{name}` must hold 2 or 3 weights per direction, got {count}. Pass the "
+            "`get_weights()` of each layer, or of each cell in an `RNN` with several."
         )
     check_directions(name, 1 if count < 4 else 2, directions)
 
@@ -168,7 +171,7 @@ def _check_arrays(name: str, arrays: Any, directions: int) -> None:
 def _layer(
     name: str, arrays: dict, depth: int | None, activation: Any, reset_after: bool
 ) -> LayerWeights:
-    """One direction of a layer, by the places of its arrays."""
+    """One direction of a layer; the keys of `arrays` are list positions."""
     read = reader(arrays, f"{name}[", "]")
     kernel, recurrent, *last = arrays
     state = read(recurrent, None, None)

@@ -3,10 +3,11 @@
     cell = jaxrnn.convert.linen.load(nn.RNN(nn.GRUCell(5)).init(key, x))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is (c, h) in both. Parameters do not hold the activation: pass a
-module's `activation_fn` as `activation`. Gates are sigmoids here, as in Flax unless a
-module has another `gate_fn`. A `SimpleCell` with `residual=True` has no counterpart;
-its parameters do not show it, so it is not refused.
+The state of an LSTM is (c, h) in both libraries. The parameters do not include the
+activation, so pass a module's `activation_fn` as `activation`. jaxrnn always uses
+sigmoid gates, so a module with another `gate_fn` cannot be converted. A `SimpleCell`
+with `residual=True` has no counterpart either. `load` cannot detect these two options,
+because the parameters do not show them.
 """
 
 from collections.abc import Mapping
@@ -23,23 +24,23 @@ __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 @public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
-    """The bound cell of a module with one direction.
+    """Loads a module with one direction as a bound cell.
 
     Args:
         params: The parameters of a cell, of an `nn.RNN`, or of an `nn.Sequential` of
-            several of these; or the variables that `init` returns. Of a larger model
-            pass that part.
-        activation: The `activation_fn` of the cells; None for Flax's own, tanh.
+            several `nn.RNN`; or the variables that `init` returns. For a larger model,
+            pass only the parameters of its recurrent part.
+        activation: The `activation_fn` of the cells; None for Flax's default, tanh.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, not known, or of the wrong shape; if there
-            are two directions; if a module without parameters is between layers.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if there
+            are two directions, or a module without parameters between layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.linen
@@ -56,63 +57,63 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
 
 @public
 def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
-    """The cells of an `nn.Bidirectional`, or of an `nn.Sequential` of several.
+    """Loads an `nn.Bidirectional`, or an `nn.Sequential` of several, as bound cells.
 
     Args:
         params: As in `load`.
         activation: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each with a cell for each layer, as
-        `stack_bidirectional_dynamic_rnn` takes them.
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: If there is one direction; as in `load`.
+        ValueError: As in `load`; if there is only one direction.
     """
     return _flax.load_bidirectional(params, _flax.from_separate, activation)
 
 
 @public
 def save(cell: BoundCell) -> dict[str, Any]:
-    """The parameters of a cell, as NumPy arrays.
+    """Returns the parameters of a cell as NumPy arrays.
 
-    Those of `nn.LSTMCell` and `nn.OptimizedLSTMCell` are the same. The bias of an LSTM
-    includes the forget bias.
+    `nn.LSTMCell` and `nn.OptimizedLSTMCell` have the same parameters. The bias of an
+    LSTM includes the forget bias.
 
-    The cell's activation is not among them: pass it to the module as `activation_fn`,
-    and to `load` as `activation`; without it both use tanh.
+    The activation is not part of the parameters. Pass it to the module as
+    `activation_fn` and to `load` as `activation`; both default to tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
 
     Returns:
-        The `params` of the linen cell; those of an `nn.RNN` are `{"cell": params}`. For
-        several layers, those of an `nn.Sequential` of as many `nn.RNN`.
+        The `params` of the linen cell; for an `nn.RNN`, use `{"cell": params}`. For
+        several layers, the `params` of an `nn.Sequential` with one `nn.RNN` per layer.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what Flax does not have: a `GRUCell`, peepholes, clips, a
-            projection.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has a feature that Flax does not support: a `GRUCell`,
+            peepholes, clips or a projection.
     """
     return _flax.save(cell, _to_weights, _sequential)
 
 
 @public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> dict[str, Any]:
-    """The parameters of the cells of both directions; see `save`.
+    """Returns the parameters of the cells of both directions; see `save`.
 
     Args:
-        cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The cells of the backward direction, likewise.
+        cells_fw: The forward cell of each layer, as in `save`.
+        cells_bw: The backward cell of each layer, as in `save`.
 
     Returns:
         The `params` of an `nn.Bidirectional`, or of an `nn.Sequential` of several.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; as in `save`.
+        ValueError: As in `save`; if the directions differ in the number of layers.
     """
     return _flax.save_bidirectional(cells_fw, cells_bw, _to_weights, _sequential)
 

@@ -4,10 +4,11 @@
     cell = jaxrnn.convert.nnx.load(nnx.to_pure_dict(state))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is (c, h) in both. Parameters do not hold the activation: pass a
-module's `activation_fn` as `activation`. Gates are sigmoids here, as in Flax unless a
-module has another `gate_fn`. A `SimpleCell` with `residual=True` has no counterpart;
-its parameters do not show it, so it is not refused.
+The state of an LSTM is (c, h) in both libraries. The parameters do not include the
+activation, so pass a module's `activation_fn` as `activation`. jaxrnn always uses
+sigmoid gates, so a module with another `gate_fn` cannot be converted. A `SimpleCell`
+with `residual=True` has no counterpart either. `load` cannot detect these two options,
+because the parameters do not show them.
 """
 
 import functools
@@ -24,29 +25,29 @@ from ._weights import check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# Which of the two modules of a cell has the bias.
+# The submodule of each kind of cell that has the bias.
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
 
 @public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
-    """The bound cell of a module with one direction.
+    """Loads a module with one direction as a bound cell.
 
     Args:
         params: The parameters of a cell, of an `nnx.RNN`, or of an `nnx.Sequential` of
-            several of these: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the
-            state itself. Of a larger model pass that part.
-        activation: The `activation_fn` of the cells; None for Flax's own, tanh.
+            several `nnx.RNN`: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the
+            state itself. For a larger model, pass only its recurrent part.
+        activation: The `activation_fn` of the cells; None for Flax's default, tanh.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, not known, or of the wrong shape; if there
-            are two directions; if a module without parameters is between layers.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if there
+            are two directions, or a module without parameters between layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.nnx
@@ -63,47 +64,49 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
 
 @public
 def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
-    """The cells of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
+    """Loads an `nnx.Bidirectional`, or an `nnx.Sequential` of several, as bound cells.
 
     Args:
         params: As in `load`.
         activation: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each with a cell for each layer, as
-        `stack_bidirectional_dynamic_rnn` takes them.
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: If there is one direction; as in `load`.
+        ValueError: As in `load`; if there is only one direction.
     """
     return _flax.load_bidirectional(params, _to_layer, activation)
 
 
 @public
 def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
-    """The parameters of a cell, as NumPy arrays in nested dicts.
+    """Returns the parameters of a cell as NumPy arrays in nested dicts.
 
-    `nnx.update(module, save(cell))` takes them. The bias of an LSTM includes the
-    forget bias.
+    `nnx.update(module, save(cell))` assigns them to a module. The bias of an LSTM
+    includes the forget bias.
 
-    The cell's activation is not among them: pass it to the module as `activation_fn`,
-    and to `load` as `activation`; without it both use tanh.
+    The activation is not part of the parameters. Pass it to the module as
+    `activation_fn` and to `load` as `activation`; both default to tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
-        optimized: Whether an LSTM is for an `nnx.OptimizedLSTMCell`, which has one
-            kernel for all gates, rather than for an `nnx.LSTMCell`.
+        optimized: True for the parameters of an `nnx.OptimizedLSTMCell`, which has one
+            kernel for all gates; False for an `nnx.LSTMCell`. Only for LSTMs.
 
     Returns:
-        The parameters of the nnx cell; those of an `nnx.RNN` are `{"cell": params}`.
-        For several layers, those of an `nnx.Sequential` of as many `nnx.RNN`.
+        The parameters of the nnx cell; for an `nnx.RNN`, use `{"cell": params}`. For
+        several layers, the parameters of an `nnx.Sequential` with one `nnx.RNN` per
+        layer.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what Flax does not have: a `GRUCell`, peepholes, clips, a
-            projection; a `hidden_projection` with a `bias` other than zero.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has a feature that Flax does not support: a `GRUCell`,
+            peepholes, clips, a projection, or a `hidden_projection` with a `bias` other
+            than zero.
     """
     to_weights = functools.partial(_to_weights, optimized=optimized)
     return _flax.save(cell, to_weights, _sequential)
@@ -113,11 +116,11 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
 def save_bidirectional(
     cells_fw: Cells, cells_bw: Cells, optimized: bool = False
 ) -> dict[str, Any]:
-    """The parameters of the cells of both directions; see `save`.
+    """Returns the parameters of the cells of both directions; see `save`.
 
     Args:
-        cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The cells of the backward direction, likewise.
+        cells_fw: The forward cell of each layer, as in `save`.
+        cells_bw: The backward cell of each layer, as in `save`.
         optimized: As in `save`.
 
     Returns:
@@ -125,7 +128,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; as in `save`.
+        ValueError: As in `save`; if the directions differ in the number of layers.
     """
     to_weights = functools.partial(_to_weights, optimized=optimized)
     return _flax.save_bidirectional(cells_fw, cells_bw, to_weights, _sequential)
@@ -157,8 +160,8 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
         return _flax.to_separate(layer, "if_")
     if layer.state_bias is not None and layer.state_bias.any():
         raise ValueError(
-            f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, as "
-            "nnx's has none, got others. Linen's GRUCell has such a bias."
+            f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, since "
+            "nnx's GRUCell lacks this bias, got other values. Linen's GRUCell has it."
         )
     inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}

@@ -1,14 +1,13 @@
-"""Weights of the operators `LSTM`, `GRU` and `RNN` of ONNX.
+"""Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
-A node is a dict with the node's arrays, under the names of the operator's inputs, and
-its attributes:
+A node is a dict that contains the operator's arrays, by input name, and its attributes:
 
     node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
     cell = jaxrnn.convert.onnx.load(node)
-    nodes = jaxrnn.convert.onnx.save(cell)  # One for each layer.
+    nodes = jaxrnn.convert.onnx.save(cell)  # One node per layer.
 
-ONNX is time major: its X is the `inputs` of `dynamic_rnn` with `time_major=True`. Its Y
-has an axis for the directions after that of time.
+ONNX is time major: X corresponds to the `inputs` of `dynamic_rnn` with
+`time_major=True`. Y has an additional axis for the directions, after the time axis.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +25,8 @@ from ._weights import as_mapping, check_directions, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-_PEEPHOLES = "iof"  # A `LayerWeights` has them in the order i, f, o.
-# Those that cells have too, as long as alpha and beta are not given.
+_PEEPHOLES = "iof"  # `LayerWeights` uses the order i, f, o.
+# The activations that jaxrnn shares with ONNX, if a node has no alpha and no beta.
 _ACTIVATIONS = {
     "Elu": "elu",
     "HardSigmoid": "hard_sigmoid",
@@ -50,30 +49,30 @@ _UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", *_UNSUPPORTED),
     "linear_before_reset",
-    *("hidden_size", "layout"),  # W, R and B suffice without them.
+    *("hidden_size", "layout"),  # Accepted, although W, R and B suffice.
 )
 
 
 @public
 def load(*nodes: Mapping[str, Any]) -> BoundCell:
-    """The bound cell of stacked nodes of one direction.
+    """Loads stacked nodes of one direction as a bound cell.
 
     Args:
-        *nodes: From the inputs upwards, each a dict with the arrays W and R, optionally
-            B and P, and any of the node's attributes, also `op_type`. Attributes that
-            are left out have ONNX's defaults: `linear_before_reset=0` for a GRU. Or one
-            list of nodes, as `save` returns it.
+        *nodes: The nodes from the inputs upwards, or a single list of nodes, as `save`
+            returns it. Each node is a dict with the arrays W and R and, optionally, B,
+            P, `op_type` and the attributes. Missing attributes have ONNX's defaults,
+            e.g. `linear_before_reset=0` for a GRU.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
-        (`linear_before_reset`) or `BasicRNNCell`; of several nodes a bound
+        (for `linear_before_reset`) or `BasicRNNCell`; for several nodes, a bound
         `MultiRNNCell`.
 
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating array.
-        ValueError: If a name is missing or not known, or an array has the wrong shape;
-            if a node runs backward or in both directions; if an attribute has no
-            counterpart: `clip`, `input_forget`, other activations of gates.
+        ValueError: If a name is missing or unknown, or an array has the wrong shape; if
+            a node runs backward or in both directions; if an attribute has no
+            counterpart: `clip`, `input_forget`, or gates without the sigmoid.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -91,54 +90,55 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
 
 @public
 def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
-    """The bound cells of stacked nodes of two directions.
+    """Loads stacked nodes of two directions as bound cells.
 
     Args:
-        *nodes: As in `load`; each reads the outputs of both directions below it.
+        *nodes: As in `load`. Each node reads the outputs of both directions below it.
 
     Returns:
-        `(cells_fw, cells_bw)`, each with a cell for each node, as
-        `stack_bidirectional_dynamic_rnn` takes them.
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per node.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: If a node has one direction; as in `load`.
+        ValueError: As in `load`; if a node has only one direction.
     """
     return cells_of_pairs(_layers(nodes, 2))
 
 
 @public
 def save(cell: BoundCell) -> list[dict[str, Any]]:
-    """The node of each layer of a cell: its arrays and its attributes in one dict.
+    """Returns the node of each layer of a cell: a dict of its arrays and attributes.
 
-    The arrays are W, R, B and, with peepholes, P; `op_type` is for
-    `onnx.helper.make_node`, and the others are attributes. Biases are in the first half
-    of B, including the forget bias; the bias that a reset gate multiplies is in the
-    second half.
+    The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
+    `onnx.helper.make_node`; the other entries are attributes. The first half of B holds
+    the biases, including the forget bias. The second half holds the bias that a reset
+    gate multiplies, and zeros otherwise.
 
     Args:
-        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what ONNX does not have: a projection, clips, other activations.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has a feature that ONNX does not support: a projection,
+            clips, or another activation.
     """
     return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]:
-    """The node of each layer of the cells of both directions; see `save`.
+    """Returns the node of each bidirectional layer; see `save`.
 
     Args:
-        cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The cells of the backward direction, likewise.
+        cells_fw: The forward cell of each layer, as in `save`.
+        cells_bw: The backward cell of each layer, as in `save`.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers, or in the kinds or
-            sizes of these; as in `save`.
+        ValueError: As in `save`; if the directions differ in the number, kinds or sizes
+            of their layers.
     """
     pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
     return [_node(*pair) for pair in pairs]
@@ -185,11 +185,11 @@ def _directions(
 
 
 def _as_node(name: str, node: Any) -> dict[str, Any]:
-    """The node with strings in place of bytes, which protocol buffers hold.
+    """The node, with bytes from protocol buffers decoded to strings.
 
     Raises:
-        TypeError: If it is not a dict.
-        ValueError: If an attribute is not known, or no cell can do what it says.
+        TypeError: If `node` is not a dict.
+        ValueError: If an attribute is unknown, or no cell supports it.
     """
     node = {key: _as_text(value) for key, value in as_mapping(name, node).items()}
     operator = node.get("op_type", "LSTM")
@@ -198,20 +198,21 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
     for key in node:
         if key not in _KNOWN:
             raise ValueError(
-                f"`{name}[{key!r}]` is not known. A node may have {', '.join(_KNOWN)}."
+                f"`{name}[{key!r}]` is unknown. A node may have {', '.join(_KNOWN)}."
             )
     for key in _UNSUPPORTED:
         value = node.get(key)
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
             raise ValueError(
-                f"`{name}['{key}']` must be left out, got {value!r}: no cell has it."
+                f"`{name}['{key}']` must be omitted, since no cell supports it, got "
+                f"{value!r}."
             )
     return node
 
 
 def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
-    """Raises ValueError for a direction that is not known or not that of W."""
+    """Raises ValueError for a direction that is unknown or does not fit W."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     fix = "Load it as 'forward', and reverse its inputs and outputs."
     what, fix = "forward or bidirectional", fix if direction == "reverse" else ""
@@ -219,7 +220,7 @@ def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
     count = _DIRECTIONS.index(direction) + 1
     if len(w) != count:
         raise ValueError(
-            f"`{name}['W']` must have {count} as its first axis, for the direction "
+            f"`{name}['W']` must have a first axis of {count} for the direction "
             f"{direction!r}, got {describe(w)}."
         )
 
@@ -231,12 +232,13 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     wanted = node.get("op_type", kind)
     if wanted != kind:
         raise ValueError(
-            f"`{name}['R']` must be of {wanted}, got that of {kind}, {describe(r)}."
+            f"`{name}['R']` must have the blocks of {wanted}, got {kind}, "
+            f"{describe(r)}."
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(f"`{name}['{key}']` belongs to {owner}, got {kind}.")
-    size, must = node.get("hidden_size", units), f"be {units}, as `R` has it"
+            raise ValueError(f"`{name}['{key}']` must belong to {owner}, got {kind}.")
+    size, must = node.get("hidden_size", units), f"be {units}, the units of `R`"
     check_equal("", f"{name}['hidden_size']", size, units, must)
     after = node.get("linear_before_reset") or 0
     check_one_of("", f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
@@ -244,7 +246,7 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
 
 
 def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[str]:
-    """The activation of each direction; those of the gates must be sigmoids."""
+    """The activation of each direction; the gates must use the sigmoid."""
     given = node.get("activations")
     if given is None:
         return ["tanh"] * count
@@ -258,28 +260,28 @@ def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[s
     spelled = [each for one in own for each in _spelled(kind, one)]
     if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
         each = ", ".join(_spelled(kind, "activation"))
-        one = f"one activation of {', '.join(_ACTIVATIONS)}"
+        one = f"activation is one of {', '.join(_ACTIVATIONS)}"
         raise ValueError(
-            f"`{name}['activations']` must be {each} for each direction, with {one}, "
+            f"`{name}['activations']` must be {each} for each direction, where {one}, "
             f"got {given}."
         )
     return [_ACTIVATIONS[one] for one in own]
 
 
 def _spelled(kind: str, activation: str) -> list[str]:
-    """The attribute `activations` of one direction."""
+    """The part of the attribute `activations` for one direction."""
     gates = [] if kind == RNN else ["Sigmoid"]
     return gates + [activation] * (2 if kind == LSTM else 1)
 
 
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
-    """The node of the one or two directions of a layer."""
+    """The node of a layer with one or two directions."""
     names, layers = zip(*named, strict=True)
     shapes = {(layer.kind, layer.input_kernel.shape, layer.units) for layer in layers}
     if len(shapes) > 1:
         raise ValueError(
-            f"`{names[0]}` and `{names[1]}` must be of one kind and size, as one node "
-            f"runs both ways, got {sorted(map(str, shapes))}."
+            f"`{names[0]}` and `{names[1]}` must be of one kind and size, since one "
+            f"node runs both directions, got {sorted(map(str, shapes))}."
         )
     kind, units = layers[0].kind, layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
@@ -293,7 +295,7 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
         "B": np.stack([np.concatenate(biases) for _, _, *biases in arrays]),
     }
     if any(layer.peepholes is not None for layer in layers):
-        # One of two directions may have none.
+        # A direction without peepholes gets zeros, since P covers both directions.
         none = [np.zeros(units, layers[0].bias.dtype)] * 3
         peepholes = [np.concatenate(layer.peepholes or none) for layer in layers]
         node["P"] = reordered(np.stack(peepholes), "ifo", _PEEPHOLES)

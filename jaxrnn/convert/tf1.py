@@ -1,23 +1,24 @@
-"""Weights of TensorFlow's v1 cells, by the names of their variables.
+"""Weights of TensorFlow's v1 cells, by variable name.
 
     reader = tf.train.load_checkpoint("model.ckpt")
     cell = jaxrnn.convert.tf1.load(reader, scope="encoder/rnn")
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-Parameters have the same layout in both, so nothing is computed: each cell becomes the
-cell of the same name, a `MultiRNNCell` a `MultiRNNCell`. Variables do not hold forget
-bias, activation and clips: these are arguments of `load` and of `save`, which refuses a
-cell that has others.
+TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. Each cell
+becomes the jaxrnn cell of the same name, and a `MultiRNNCell` becomes a `MultiRNNCell`.
+Variables do not store the forget bias, the activation and the clips, so these are
+arguments of `load` and `save`. `save` raises an error if the cell has other values.
 
-A cell of `jaxrnn.contrib`, and any wrapped or stacked cell, is loaded into the unbound
-cell, which has all that variables do not hold:
+To load a cell of `jaxrnn.contrib`, or any wrapped or stacked cell, pass the unbound
+cell, which has the hyperparameters that variables do not store:
 
     cell = jaxrnn.contrib.HighwayWrapper(jaxrnn.contrib.NASCell(128))
     inputs = jax.ShapeDtypeStruct((1, 128), jax.numpy.float32)
     cell = jaxrnn.convert.tf1.load(reader, cell=cell, inputs=inputs)
 
-An `AttentionWrapper` has its memory layers where the script made its mechanisms, and
-the rest in the scope of the loop, "decoder" for `dynamic_decode`:
+The memory layers of an `AttentionWrapper` are in the scope where the script created the
+attention mechanisms. Its other variables are in the scope of the loop, which is
+"decoder" for `dynamic_decode`:
 
     cell = jaxrnn.convert.tf1.load(
         reader, "decoder", cell=attention, inputs=inputs, memory_scope=""
@@ -70,43 +71,45 @@ def load(
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> BoundCell:
-    """The bound cell whose variables are in a scope.
+    """Loads the variables in a scope as a bound cell.
 
     Args:
         variables: A mapping from names to arrays, or a reader from
-            `tf.train.load_checkpoint`. A ":0" at the end of names, the slots of
-            optimizers, such as `.../kernel/Adam`, other scopes, and layers beside the
-            cell, such as `dense/kernel`, are ignored.
-        scope: The scope of the cell: all that precedes its own name or
-            `multi_rnn_cell`. Its last part is the `scope` of `dynamic_rnn`, "rnn" by
-            default; that of `dynamic_decode` is "decoder".
-        cell: The unbound cell of which the variables are, required for cells of
-            `jaxrnn.contrib` and for wrappers; None for a cell that the variables tell.
-            A cell's scope is its `name`, or TensorFlow's default. One of two directions
-            has a scope such as "bidirectional_rnn/fw".
+            `tf.train.load_checkpoint`. `load` ignores a ":0" at the end of names,
+            optimizer slots (`.../kernel/Adam`), other scopes, and layers next to the
+            cell (`dense/kernel`).
+        scope: The scope of the cell: everything before the cell's own name or
+            `multi_rnn_cell`. It ends with the `scope` argument of the loop, by default
+            "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load a single
+            direction, pass a scope like "bidirectional_rnn/fw".
+        cell: The unbound cell to load. It is required for cells of `jaxrnn.contrib` and
+            for wrappers; None infers the cell from the variables. In `scope`, a cell
+            has the name `cell.name`, or TensorFlow's default name.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
-        memory_scope: The scope in which the mechanisms of an `AttentionWrapper` were
-            made, where their `memory_layer` is: "" if that was in no scope.
-        forget_bias: The forget bias of LSTMs, except `cudnn_compatible_lstm_cell`,
-            which has 0.
+            Required with `cell`.
+        memory_scope: The scope where the script created the mechanisms of an
+            `AttentionWrapper`; it contains their `memory_layer`. "" for no scope.
+        forget_bias: The forget bias of LSTMs. A `cudnn_compatible_lstm_cell` always has
+            0.
         activation: The activation of the cells; None for tanh.
         cell_clip: The `cell_clip` of `LSTMCell`s.
         proj_clip: The `proj_clip` of `LSTMCell`s.
 
     Returns:
-        `cell` with its parameters. Without `cell`, a bound `BasicRNNCell`,
-        `BasicLSTMCell`, `LSTMCell`, `GRUCell` or `CudnnCompatibleGRUCell`, or a bound
-        `MultiRNNCell` of these, also of one.
+        `cell`, bound to its parameters. Without `cell`, a bound `BasicRNNCell`,
+        `BasicLSTMCell`, `LSTMCell`, `GRUCell` or `CudnnCompatibleGRUCell`; for a stack,
+        even of one cell, a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
-            floating array, or `cell` not an unbound cell.
-        ValueError: If there is no cell in the scope, or more than one, or two
-            directions; if a weight is missing, not known, or of the wrong shape; if a
-            clip is given and there is no `LSTMCell`; if there is only one of `cell`
-            and `inputs`, or `cell` and a hyper-parameter; if layers of `cell` are one
-            object, and their variables differ; if there is a `memory_scope` and no
-            attention in `cell`.
+            floating array, `cell` is not an unbound cell, or `inputs` is given without
+            `cell`.
+        ValueError: If the scope contains no cell, several cells or two directions; if a
+            weight is missing, unknown, or has the wrong shape; if a clip is given and
+            there is no `LSTMCell`; if `cell` is given without `inputs`, or together
+            with a hyperparameter; if two layers of `cell` are the same object, but
+            their variables differ; if `memory_scope` is given and `cell` has no
+            attention.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.tf1
@@ -128,7 +131,7 @@ def load(
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
         raise ValueError(
             f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
-            "`load_bidirectional`, or the scope of a cell."
+            "`load_bidirectional`, or pass the scope of one cell."
         )
     bound = _load_guessed(scope, own, hyper)
     _check_clips(hyper, [bound])
@@ -145,25 +148,25 @@ def load_bidirectional(
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """The bound cells of `bidirectional_dynamic_rnn`, or of a stack of them.
+    """Loads the cells of one or several `bidirectional_dynamic_rnn` as bound cells.
 
     Args:
         variables: As in `load`.
-        scope: All that precedes `fw` and `bw`, or the `cell_0` of a stack; for a stack
-            of `tf.contrib.rnn` it ends with "stack_bidirectional_rnn".
+        scope: Everything before `fw` and `bw` or, for a stack, before `cell_0`. For a
+            stack of `tf.contrib.rnn`, it ends with "stack_bidirectional_rnn".
         forget_bias: As in `load`.
         activation: As in `load`.
         cell_clip: As in `load`.
         proj_clip: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each with a cell for each layer of the stack, as
-        `stack_bidirectional_dynamic_rnn` takes them; without a stack one cell each,
-        which may be a bound `MultiRNNCell`.
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer of the stack. Without a stack, each has one cell, which may be a bound
+        `MultiRNNCell`.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: If there is one direction; as in `load`.
+        ValueError: As in `load`; if there is only one direction.
     """
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     groups = grouped(variables_in(variables, scope))
@@ -191,31 +194,33 @@ def save(
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """The variables of a cell: arrays under their names in a graph, without ":0".
+    """Returns the variables of a cell, by name in a TensorFlow graph, without ":0".
 
     In a session, `variable.load(arrays[variable.op.name], session)` assigns them.
 
-    Forget bias, activation and clips are not among them: TensorFlow's cells, and
-    `load`, must be given the same as this function.
+    Variables do not store the forget bias, the activation and the clips. Pass the same
+    values to this function, to `load` and to the constructors of TensorFlow's cells.
 
     Args:
-        cell: A bound cell. One that `load` does not find by its variables alone is
-            given to `load` itself, so its hyper-parameters may be any: a wrapper, a
-            cell of `jaxrnn.contrib` or of a class of your own, one with a `name`, a
-            stack that holds one of these or whose cells differ in a hyper-parameter.
-            Layers of a stack that are one object are saved in the scope of each, so
-            that `load` alone finds them all; TensorFlow has those of the first alone.
+        cell: A bound cell. For some cells, `load` requires its argument `cell`, which
+            holds the hyperparameters: wrappers, cells of `jaxrnn.contrib`, custom
+            cells, cells with a `name`, stacks that contain one of these, and stacks
+            whose cells differ in a hyperparameter. `save` accepts any hyperparameters
+            of these cells. If several layers of a stack are the same object, `save`
+            writes its variables in the scope of each layer, so that `load` finds them
+            without `cell`. TensorFlow itself stores only the first copy.
         scope: As in `load`.
         memory_scope: As in `load`.
-        forget_bias: That of the cell, if it is an LSTM.
-        activation: That of the cell; None for tanh.
-        cell_clip: That of the cell, if it is an `LSTMCell`.
-        proj_clip: That of the cell, if it is an `LSTMCell`.
+        forget_bias: The forget bias of the cell, if it is an LSTM.
+        activation: The activation of the cell; None for tanh.
+        cell_clip: The `cell_clip` of the cell, if it is an `LSTMCell`.
+        proj_clip: The `proj_clip` of the cell, if it is an `LSTMCell`.
 
     Raises:
-        TypeError: If `cell` is not a bound cell, or a parameter not a floating array.
-        ValueError: If its forget bias, activation or a clip differs from the argument;
-            if two cells within it have the same scope.
+        TypeError: If `cell` is not a bound cell, or a parameter is not a floating
+            array.
+        ValueError: If the forget bias, the activation or a clip of the cell differs
+            from the argument, or two cells within it have the same scope.
     """
     check_string("scope", scope)
     check_string("memory_scope", memory_scope)
@@ -234,12 +239,12 @@ def save_bidirectional(
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """The variables of the cells of both directions; see `save`.
+    """Returns the variables of the cells of both directions; see `save`.
 
     Args:
-        cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The cells of the backward direction, likewise.
-        scope: As in `load_bidirectional`; several layers become a stack in it.
+        cells_fw: The forward cell of each layer, as in `save`.
+        cells_bw: The backward cell of each layer, as in `save`.
+        scope: As in `load_bidirectional`; several layers become a stack.
         forget_bias: As in `save`.
         activation: As in `save`.
         cell_clip: As in `save`.
@@ -247,7 +252,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; as in `save`.
+        ValueError: As in `save`; if the directions differ in the number of layers.
     """
     check_string("scope", scope)
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
@@ -273,14 +278,14 @@ def _both(
 
 
 def _check_no_hyper(hyper: Hyper) -> None:
-    """Raises ValueError for a hyper-parameter that is given besides a cell."""
+    """Raises ValueError if a hyperparameter is given together with a cell."""
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
         if value != default:
-            raise ValueError(f"`{name}` must be that of `cell`, got {value}. Omit it.")
+            raise ValueError(f"`{name}` must be omitted with `cell`, got {value}.")
 
 
 def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
-    """Raises ValueError for a clip without an `LSTMCell`."""
+    """Raises ValueError if a clip is given, but there is no `LSTMCell`."""
     cells = [each for b in bound for each in getattr(b.cell, "cells", [b.cell])]
     if any(isinstance(each, LSTMCell) for each in cells):
         return
@@ -288,16 +293,16 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
         clip = getattr(hyper, name)
         if clip is not None:
             raise ValueError(
-                f"`{name}` must be None, as there is no lstm_cell that could have one, "
-                f"got {describe(clip)}."
+                f"`{name}` must be None, since there is no lstm_cell to clip, got "
+                f"{describe(clip)}."
             )
 
 
 def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:
-    """The bound cell that the variables in a scope tell."""
+    """The bound cell that the variables in a scope imply."""
     cell, depth = guess_cell(scope, own, hyper)
     inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
-    # The second stack in a scope is numbered; a stack has no name of its own.
+    # TensorFlow numbers the second stack in a scope; jaxrnn's stack has no `name`.
     found = {join(scope, _STACK.sub(STACK, name)): x for name, x in own.items()}
     return load_into(cell, inputs, found, scope, "")
 
@@ -305,7 +310,7 @@ def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell
 def _save(
     name: str, cell: Any, scope: str, memory_scope: str, hyper: Hyper
 ) -> dict[str, np.ndarray]:
-    """The variables of a cell, which `load` restores."""
+    """The variables of a cell, after checking that `load` can restore it."""
     if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
         cell = as_bound(name, cell)
         check_hyper(name, cell, hyper)

@@ -4,9 +4,9 @@
     cell = jaxrnn.convert.torch.load(lstm.state_dict())
     outputs, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-PyTorch's state of an LSTM is (h, c), all layers in one array; here it is (c, h) for
-each layer, and `load_state` and `save_state` convert one to the other. PyTorch has two
-biases, which are added; here there is one, their sum.
+The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn, each
+layer has its own (c, h); `load_state` and `save_state` convert between the two. PyTorch
+has two biases and adds them; jaxrnn stores their sum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,26 +43,27 @@ __all__ = [
 def load(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BoundCell:
-    """The bound cell of a module with one direction.
+    """Loads a module with one direction as a bound cell.
 
     The kind of module (LSTM, GRU or RNN), its layers and its projection are inferred
     from names and shapes. Modules without biases get biases of zeros.
 
     Args:
-        state_dict: That of the module or of a whole model; tensors or NumPy arrays.
-        prefix: What precedes the names of the module's weights, with the dot:
-            `"encoder.rnn."`.
+        state_dict: The `state_dict` of the module or of a whole model, with tensors or
+            NumPy arrays.
+        prefix: The text before the names of the module's weights, including the dot,
+            e.g. `"encoder.rnn."`.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu".
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, not known, or of the wrong shape; if there
-            are two directions; if the module cannot have that `nonlinearity`.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if there
+            are two directions, or the module does not support `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch
@@ -82,7 +83,7 @@ def load(
 def load_bidirectional(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BothCells:
-    """The bound cells of a module with two directions.
+    """Loads a module with two directions as bound cells.
 
     Args:
         state_dict: As in `load`.
@@ -90,35 +91,36 @@ def load_bidirectional(
         nonlinearity: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each with a cell for each layer, as
-        `stack_bidirectional_dynamic_rnn` takes them.
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: If there is one direction; as in `load`.
+        ValueError: As in `load`; if there is only one direction.
     """
     return cells_of_pairs(layers_of_module(state_dict, prefix, nonlinearity, 2))
 
 
 @public
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
-    """The `state_dict` of a cell, as NumPy arrays.
+    """Returns the `state_dict` of a cell as NumPy arrays.
 
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
-    takes them, for a module with biases; cast arrays of bfloat16 to float32 first. An
-    `nn.RNN` needs the `nonlinearity` of the cell, and so does `load`. Biases are in
-    `bias_ih`, including the forget bias; the bias that a reset gate multiplies is in
-    `bias_hh`.
+    assigns them to a module with biases. Cast bfloat16 arrays to float32 first. Pass
+    the activation of a `BasicRNNCell` as `nonlinearity` to `nn.RNN` and to `load`.
+    `bias_ih` holds the biases, including the forget bias. `bias_hh` holds the bias that
+    a reset gate multiplies, and zeros otherwise.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal ones.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal cells.
         prefix: The prefix of all names.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
-            activations, a projection not smaller than the units, layers that differ.
+        TypeError: If `cell` is not one of these bound cells.
+        ValueError: If `cell` has a feature that PyTorch does not support: a `GRUCell`,
+            peepholes, clips, another activation, a projection that is not smaller than
+            the number of units, or layers that differ.
     """
     layers = _bound_cells.layers_of_cell(LIBRARY, cell)
     return as_state_dict([(each,) for each in layers], prefix)
@@ -128,16 +130,16 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
 def save_bidirectional(
     cells_fw: Cells, cells_bw: Cells, prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """The `state_dict` of the cells of both directions; see `save`.
+    """Returns the `state_dict` of the cells of both directions; see `save`.
 
     Args:
-        cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The cells of the backward direction, likewise.
+        cells_fw: The forward cell of each layer, as in `save`.
+        cells_bw: The backward cell of each layer, as in `save`.
         prefix: As in `save`.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; as in `save`.
+        ValueError: As in `save`; if the directions differ in the number of layers.
     """
     return as_state_dict(
         _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix
@@ -146,20 +148,22 @@ def save_bidirectional(
 
 @public
 def load_state(state: PyTree) -> PyTree:
-    """The state of a cell from that of a module with one direction, also under jit.
+    """Converts the state of a module with one direction to a cell's state.
+
+    This function also runs under jit.
 
     Args:
-        state: `h` or, of an LSTM, `(h, c)`, each `[layers, batch, units]`; tensors or
+        state: `h` or, for an LSTM, `(h, c)`, each `[layers, batch, units]`; tensors or
             arrays.
 
     Returns:
-        The state of the cell that `load` returns, for `initial_state`: of one layer
-        `[batch, units]` or `LSTMStateTuple(c, h)`; of several a tuple of these.
+        The `initial_state` for the cell that `load` returns: `[batch, units]` or
+        `LSTMStateTuple(c, h)`; for several layers, a tuple of these.
 
     Raises:
-        TypeError: If it is neither an array nor a pair of arrays.
-        ValueError: If an array has no axis of layers, or h and c differ in the layers
-            or the batch.
+        TypeError: If `state` is neither an array nor a pair of arrays.
+        ValueError: If an array has no layer axis, or h and c differ in the number of
+            layers or the batch size.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn.convert.torch
@@ -176,35 +180,36 @@ def load_state(state: PyTree) -> PyTree:
 
 @public
 def load_state_bidirectional(state: PyTree) -> BothStates:
-    """The states of cells from that of a module with two directions, also under jit.
+    """Converts the state of a module with two directions to the cells' states.
+
+    This function also runs under jit.
 
     Args:
         state: As in `load_state`, each array `[2 * layers, batch, units]`.
 
     Returns:
-        `(states_fw, states_bw)`, each with a state for each layer, as
-        `stack_bidirectional_dynamic_rnn` and the modules `StackBidirectional` take
-        them.
+        `(states_fw, states_bw)` for `stack_bidirectional_dynamic_rnn` and the
+        `StackBidirectional` modules, each with one state per layer.
 
     Raises:
         TypeError: As in `load_state`.
-        ValueError: If the number of entries is odd; as in `load_state`.
+        ValueError: As in `load_state`; if the number of entries is odd.
     """
     layers = _split_state(state)
     if len(layers) % 2:
         raise ValueError(
             "`state` must have two entries for each layer, forward and backward, got "
-            f"{len(layers)}. Use `load_state`."
+            f"{len(layers)}. Use `load_state` for one direction."
         )
     return layers[::2], layers[1::2]
 
 
 @public
 def save_state(state: PyTree) -> PyTree:
-    """PyTorch's state, `h` or `(h, c)`, of a cell's; inverts `load_state`.
+    """Converts a cell's state to PyTorch's, `h` or `(h, c)`; inverts `load_state`.
 
     Args:
-        state: A state of a cell that `save` takes.
+        state: The state of a cell that `save` supports.
 
     Returns:
         JAX arrays `[layers, batch, units]`.
@@ -221,19 +226,19 @@ def save_state(state: PyTree) -> PyTree:
 def save_state_bidirectional(
     states_fw: Sequence[PyTree], states_bw: Sequence[PyTree]
 ) -> PyTree:
-    """PyTorch's state of both directions; inverts `load_state_bidirectional`.
+    """Converts the states of both directions; inverts `load_state_bidirectional`.
 
     Args:
-        states_fw: A state for each layer.
-        states_bw: The states of the backward direction, likewise.
+        states_fw: The state of each forward layer.
+        states_bw: The state of each backward layer.
 
     Returns:
         JAX arrays `[2 * layers, batch, units]`.
 
     Raises:
         TypeError: As in `save_state`.
-        ValueError: If the directions differ in the number of layers, or layers in kind
-            or size.
+        ValueError: If the directions differ in the number of layers, or the layers
+            differ in kind or size.
     """
     if len(states_fw) != len(states_bw):
         raise ValueError(
@@ -262,13 +267,13 @@ def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
         if not (is_array(layer) or isinstance(layer, LSTMStateTuple)):
             raise TypeError(
                 "the state of a layer must be an array or an LSTMStateTuple, got "
-                f"{describe(layer)}. `save_state_bidirectional` takes two directions."
+                f"{describe(layer)}. Use `save_state_bidirectional` for two directions."
             )
     kinds = dict.fromkeys(map(describe_leaves, layers))
     if len(kinds) != 1:
         raise ValueError(
-            "all layers must be alike, as those of a module are, got states "
-            f"{' and '.join(kinds) or 'of none'}."
+            "all layers must have states of one kind and shape, got "
+            f"{' and '.join(kinds) or 'no layers'}."
         )
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked

@@ -1,12 +1,12 @@
-"""Decoding of sequences of ids: greedy, by sampling, by beam search; and their scores.
+"""Greedy decoding, sampling and beam search for sequences of ids.
 
-`greedy`, `sample` and `beam_search` return a `Decoded` of ids, scores and lengths.
-`score` returns the scores of given sequences. `ensemble` makes one model of several.
-Each decoder also exists as a loop function for `raw_rnn`, to be used alone or inside
-another loop function: `greedy_loop`, `sampling_loop`, `beam_loop`.
+`greedy`, `sample` and `beam_search` return a `Decoded` with ids, scores and lengths.
+`score` returns the scores of given sequences. `ensemble` combines several models into
+one. `greedy_loop`, `sampling_loop` and `beam_loop` are the same decoders as loop
+functions for `raw_rnn`, to use directly or to call from another loop function.
 
 The argument `embed` maps ids to the cell's inputs, and `project` maps the cell's output
-to logits; both may close over memories and tied embeddings, unless these are parameters
+to logits. Both may close over memories and tied embeddings, unless these are parameters
 of the cell. For beam search, `tile_beams` repeats the rows of a memory.
 """
 

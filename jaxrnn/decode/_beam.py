@@ -1,4 +1,4 @@
-"""Beam search: several sequences are extended in parallel, and the best are kept."""
+"""Beam search, which extends several sequences in parallel and keeps the best."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,28 +19,28 @@ from ._beam_rows import (
 from ._checks import FINITE, as_int, as_number
 from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, to_time
 
-# The beams of an example are chosen among width * vocab, numbered in int32; and the
-# state has as many rows: a greater width exhausts the memory.
+# The beams of an example are chosen from width * vocab candidates with int32 indices,
+# and the state has a row for each beam. A greater width would exhaust the memory.
 MAX_WIDTH = 2**16
 
 
 def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
-    """Repeats each row for each of its beams.
+    """Repeats each row `beam_width` times, for beam search.
 
-    Apply it to memories over which a cell, `embed` or `project` closes: in beam search
-    all arrays have `batch * beam_width` rows, those of one example next to each other.
-    A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is shared by the beams
-    of an example, and stays as it is.
+    Apply it to memories over which a cell, `embed` or `project` closes. In beam search,
+    all arrays have `batch * beam_width` rows, with the beams of an example in adjacent
+    rows. A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is shared by the
+    beams of an example and remains unchanged.
 
     Args:
-        tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
+        tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
         beam_width: The number of beams, an int, at most 65,536.
 
     Returns:
         The nest, each leaf `[batch * beam_width, ...]`.
 
     Raises:
-        TypeError: If a leaf is not an array, or `beam_width` not an int.
+        TypeError: If a leaf is not an array, or `beam_width` is not an int.
         ValueError: If a leaf is a TensorArray, or `beam_width` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
@@ -61,11 +61,11 @@ def beam_loop(
 ) -> "BeamLoop":
     """A loop function for `raw_rnn` that extends the best beams of each example.
 
-    The loop has `batch * beam_width` rows, those of one example next to each other,
-    which finish together. It emits `(ids, offsets)`, each int32 `[batch * beam]`: the
-    id of each beam, and the position of the beam that it continues, relative to its
-    own. Its loop state is a named tuple of `log_probs`, `lengths` and `finished`, each
-    `[batch, beam]`.
+    The loop has `batch * beam_width` rows. The beams of an example are in adjacent rows
+    and finish together. The loop emits `(ids, offsets)`, each int32 `[batch * beam]`:
+    the new id of each beam, and the position of its parent beam relative to its own
+    position. The loop state is a named tuple of `log_probs`, `lengths` and `finished`,
+    each `[batch, beam]`.
 
     Args:
         embed: As in `beam_search`.
@@ -78,14 +78,14 @@ def beam_loop(
 
     Returns:
         `loop_fn`. Its method `decoded(results, max_time)` traces the beams back and
-        makes a `Decoded` from the results of `raw_rnn(cell, loop_fn,
+        builds a `Decoded` from the results of `raw_rnn(cell, loop_fn,
         max_time=max_time)`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, `beam_width` is out of range, or the state
-            holds a TensorArray; in the loop, if logits are not `[batch * beam,
-            vocab]` or `end_id` is not one of their ids.
+            contains a TensorArray; in the loop, if the logits are not `[batch * beam,
+            vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -105,38 +105,37 @@ def beam_search(
     *,
     length_penalty: ArrayLike = 0.0,
 ) -> Decoded:
-    """Decodes by beam search: each step extends an example's `beam_width` best beams.
+    """Decodes by beam search: keeps the `beam_width` best sequences of each example.
 
     The score of a sequence is its log-probability divided by `((5 + length) / 6) **
-    length_penalty`. Finished sequences stay in the beam unchanged. The loop ends when
+    length_penalty`. Finished sequences remain in the beam unchanged. The loop ends when
     all beams of all examples are finished.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol. It runs on
-            `batch * beam` rows; apply `tile_beams` to memories over which it closes.
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch * beam]`: a nest of
-            arrays with as many rows.
-        project: `project(output)`, the logits `[batch * beam, vocab]` for the cell's
-            output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
-        end_id: The id that ends a row, an int.
-        max_time: The maximum number of ids of a row, an int.
+        cell: A bound cell, or any object that implements the RNNCell protocol. It runs
+            on `batch * beam` rows; apply `tile_beams` to memories over which it closes.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids
+            `[batch * beam]`: a nest of arrays with the same number of rows.
+        project: `project(output)`, which returns the logits `[batch * beam, vocab]` for
+            the cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]`.
+        end_id: The id that ends a sequence, an int.
+        max_time: The maximum number of ids in a sequence, an int.
         beam_width: The number of beams, an int, at most 65,536.
-        length_penalty: The exponent of the length penalty; 0 for none. A number or an
-            array scalar, which may be traced.
+        length_penalty: The exponent of the length penalty, a number or an array scalar,
+            which may be traced; 0 for no penalty.
 
     Returns:
         `Decoded`: ids `[batch, beam, max_time]`, scores `[batch, beam]`, lengths
-        `[batch, beam]`, the best first. Where there are fewer sequences than beams, the
-        last ones score -inf and have length 0. Scores are float32, or float64 if the
-        state or the inputs are.
+        `[batch, beam]`, with the best beam first. If an example has fewer possible
+        sequences than beams, the remaining beams have score -inf and length 0. Scores
+        are float32, or float64 if the state or the inputs contain float64.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, `beam_width` is out of range, the state holds
-            a TensorArray, or `end_id` is not one of the ids.
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not fit, `beam_width` is out of range, the state
+            contains a TensorArray, or `end_id` is not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -147,12 +146,13 @@ def beam_search(
 
 
 class Beams(NamedTuple):
-    """The loop state: each beam so far, the best first.
+    """The loop state: one entry per beam, with the best beam first.
 
     Attributes:
-        log_probs: `[batch, beam]`; -inf where there is no sequence.
-        lengths: int32 `[batch, beam]`, the number of its ids.
-        finished: bool `[batch, beam]`, whether its last id is the end id.
+        log_probs: The log-probability of each sequence, `[batch, beam]`; -inf for a
+            beam without a sequence.
+        lengths: The number of ids in each sequence, int32 `[batch, beam]`.
+        finished: Whether each sequence ends with the end id, bool `[batch, beam]`.
     """
 
     log_probs: Array
@@ -175,7 +175,7 @@ class BeamLoop(Loop):
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Beams | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
-        """One call of the loop function, with its loop state; see `raw_rnn`."""
+        """Runs the loop function once, with its loop state; see `raw_rnn`."""
         del time
         if rows is None:
             return self._first_call()
@@ -184,7 +184,8 @@ class BeamLoop(Loop):
         end_id = self.model.end_id
         beams, _, parents, ids = extend(rows, log_probs, end_id, self._scores)
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
-        # Relative, so that the zeros that `raw_rnn` emits for finished rows move none.
+        # `raw_rnn` emits zeros for finished rows. Because parents are emitted as
+        # offsets, a zero leaves a beam in its place.
         emit = ids.reshape(-1), (parents - own).reshape(-1)
         state = reordered(state, parents)
         inputs = self.model.inputs(emit[0])
@@ -194,7 +195,8 @@ class BeamLoop(Loop):
         model = self.model
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
-        # All beams start equal, and would stay equal if more than one were alive.
+        # All beams of an example start identical and would remain identical, so only
+        # the first one gets a probability above zero.
         start_ids = model.start_ids.reshape(shape)
         fill = lambda value, dtype: jnp.full_like(start_ids, value, dtype)
         first = jnp.arange(self.width, dtype=jnp.int32) == 0
@@ -205,7 +207,10 @@ class BeamLoop(Loop):
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:
-        """One flag for all beams of an example, as beams change places."""
+        """Whether all beams of an example are finished, repeated for each of its rows.
+
+        Beams of an example change places, so they share one flag.
+        """
         over = beams.finished | jnp.isneginf(beams.log_probs)
         return repeated(jnp.all(over, axis=1), self.width)
 
@@ -213,10 +218,10 @@ class BeamLoop(Loop):
         return penalized(log_probs, lengths, self.length_penalty)
 
     def decoded(self, results: tuple[PyTree, PyTree, Beams], max_time: int) -> Decoded:
-        """The sequences from the results of `raw_rnn` with that `max_time`.
+        """The sequences from the results of `raw_rnn` with this `max_time`.
 
         Raises:
-            ValueError: If there were more steps.
+            ValueError: If `raw_rnn` ran more than `max_time` steps.
         """
         emit_ta, _, beams = results
         shape = (max_time, *beams.lengths.shape)
@@ -236,22 +241,25 @@ def extend(
     counts_end: bool = True,
     impossible: float = -jnp.inf,
 ) -> tuple[Beams, Array, Array, Array]:
-    """The best beams with one more id, their scores, their parents, and the ids.
+    """Extends each beam by one id and keeps the best.
 
-    A finished beam continues only with the end id, at no cost.
+    A finished beam continues only with the end id, which leaves its log-probability
+    unchanged.
 
     Args:
-        beams: The beams so far.
-        log_probs: `[batch, beam, vocab]`, of the next id of each beam.
+        beams: The beams before the step.
+        log_probs: The log-probabilities of the next id, `[batch, beam, vocab]`.
         end_id: The id that ends a beam.
-        score: `score(log_probs, lengths)`, by which they are compared: `[batch, beam,
-            vocab]` for log-probabilities of that shape and lengths that broadcast.
-        counts_end: Whether the length that `score` gets counts an end id that is chosen
-            now. The lengths of the beams count it in any case.
-        impossible: The log-probability of another id after the end.
+        score: `score(log_probs, lengths)`, which returns the scores of the candidates,
+            `[batch, beam, vocab]`, from their log-probabilities of the same shape and
+            lengths that broadcast to it.
+        counts_end: Whether the lengths passed to `score` count an end id that is chosen
+            in this step. The lengths in the returned beams always count it.
+        impossible: The log-probability of any other id in a finished beam.
 
     Returns:
-        `(beams, scores, parents, ids)`, all `[batch, beam]`, the best first.
+        `(beams, scores, parents, ids)`, with the best beam first. The leaves are all
+        `[batch, beam]`.
     """
     batch, width, vocab = log_probs.shape
     is_end = jnp.arange(vocab, dtype=jnp.int32) == end_id
@@ -273,11 +281,11 @@ def extend(
 
 
 def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Array:
-    """Log-probabilities with the length penalty, -inf without a sequence."""
+    """Log-probabilities with the length penalty; -inf for a beam without a sequence."""
     penalty = jnp.asarray(length_penalty, log_probs.dtype)
     factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
     exists = ~jnp.isneginf(log_probs)
-    # Infinity is not divided: the derivative with respect to the penalty would be
+    # Do not divide infinity: the derivative with respect to the penalty would be
     # infinite.
     return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
 
@@ -285,24 +293,24 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
 def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
     caller = model.caller
     width = as_width(caller, beam_width)
-    fix = "0 is for none."
+    fix = "Pass 0 for no penalty."
     penalty = as_number(caller, "length_penalty", length_penalty, FINITE, fix)
     return BeamLoop(tile_model(model, width), width, penalty)
 
 
 def as_width(caller: str, beam_width: Any, name: str = "beam_width") -> int:
-    """The number of beams, checked.
+    """Checks the number of beams and returns it.
 
     Raises:
         TypeError: If it is not an int.
         ValueError: If it is out of range.
     """
-    fix = "With one it is greedy."
+    fix = "A width of 1 is greedy decoding."
     return as_int(caller, name, beam_width, 1, fix, MAX_WIDTH)
 
 
 def pick(values: Array, places: Array) -> Array:
-    """The values of each row at those indices of the second axis."""
+    """Gathers values along the second axis, at the indices in `places`."""
     return jnp.take_along_axis(values, places, axis=1)
 
 
@@ -315,7 +323,8 @@ def trace_back(ids: Array, offsets: Array) -> Array:
         return places + pick(offsets, places), pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    # Computed from the offsets: within shard_map it varies over the same axes.
+    # Derive the zeros from the offsets, so that they vary over the same mesh axes in
+    # `shard_map`.
     zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
     last = zeros + own[None]
     return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

@@ -1,4 +1,4 @@
-"""Rows of beams: the state of a cell has a row for each beam of each example."""
+"""Helpers for beam search, where a state has one row per beam of each example."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ._model import Decoded, Loop, Model, run
 
 
 def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
-    """The tree with each row repeated `width` times.
+    """Repeats each row of the tree `width` times.
 
     Raises:
         TypeError: If a leaf is not an array.
@@ -25,18 +25,18 @@ def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
         if is_tensor_array(leaf):
             raise ValueError(
-                f"{caller}: `{leaf_name}` must have rows that beams can be made of, "
-                f"got {describe(leaf)}. Keep what it holds in arrays [batch, ...]."
+                f"{caller}: `{leaf_name}` must be an array with rows to repeat, got "
+                f"{describe(leaf)}. Store its contents in arrays [batch, ...]."
             )
     tree = as_state(caller, name, tree)
     return map_rows(lambda x: repeated(x, width), tree)
 
 
 def tile_model(model: Model, width: int) -> Model:
-    """The model with `width` rows for each of its rows.
+    """Repeats each row of the model's initial state and start ids `width` times.
 
     Raises:
-        ValueError: If the state holds a TensorArray.
+        ValueError: If the state contains a TensorArray.
     """
     state = tile(model.caller, "initial_state", model.initial_state, width)
     ids = repeated(model.start_ids, width)
@@ -44,9 +44,9 @@ def tile_model(model: Model, width: int) -> Model:
 
 
 def run_beams(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
-    """`run` of a loop whose model is tiled."""
+    """Calls `run` for a tiled model, and explains the number of rows in errors."""
     with error_note(
-        f"{loop.model.caller}: the cell, `embed` and `project` are run on batch * "
+        f"{loop.model.caller}: the cell, `embed` and `project` run on batch * "
         f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
         "to memories over which they close."
     ):
@@ -54,9 +54,9 @@ def run_beams(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """The tree with `fn(leaf)` for each leaf that has a row for each beam.
+    """Applies `fn` to each leaf that has one row per beam.
 
-    These are the arrays with axes, but for TensorArrays and read-only parts.
+    Scalars, TensorArrays and read-only parts remain unchanged.
     """
     is_shared = lambda x: is_read_only(x) or is_tensor_array(x)
 
@@ -67,18 +67,18 @@ def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
 
 
 def repeated(x: Array, width: int) -> Array:
-    """Each row `width` times; unlike in `jnp.repeat`, on any mesh."""
+    """Repeats each row `width` times; unlike `jnp.repeat`, works on any mesh."""
     rows, *rest = x.shape
     wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
     return wide.reshape(rows * width, *rest)
 
 
 def reordered(state: PyTree, parents: Array) -> PyTree:
-    """The state in which each beam has the state of its parent."""
+    """Gives each beam the state of its parent."""
     batch, width = parents.shape
 
     def reorder(x: Array) -> Array:
-        # Among the rows of an example, so that no device needs those of another.
+        # Index within each example, so that no device needs rows of another device.
         beams = x.reshape(batch, width, *x.shape[1:])
         return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
 

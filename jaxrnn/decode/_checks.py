@@ -1,4 +1,4 @@
-"""Checks of the decoders' arguments, which also normalize them."""
+"""Functions that check and normalize the decoders' arguments."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from .._base.typing import Array
 
 
 def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
-    """The first ids as int32 `[batch]`.
+    """Converts the start ids to int32 `[batch]`.
 
     Raises:
         TypeError: If they are not integers.
@@ -22,23 +22,23 @@ def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
     """
     ids = _as_ids(wanted := f"{caller}: `{name}` must be integers [batch]", start_ids)
     if ids.ndim != 1:
-        raise ValueError(f"{wanted}, got {describe(ids)}. Give one id for each row.")
+        raise ValueError(f"{wanted}, got {describe(ids)}. Pass one id per row.")
     return ids.astype(jnp.int32)
 
 
 def as_sequences(caller: str, ids: Any, rows: int) -> Array:
-    """Given sequences as int32 `[rows, time]` or `[rows, beam, time]`.
+    """Converts given sequences to int32 `[rows, time]` or `[rows, beam, time]`.
 
     Raises:
         TypeError: If they are not integers.
-        ValueError: If they have another number of axes or rows.
+        ValueError: If the number of axes or rows is wrong.
     """
     wanted = f"{caller}: `ids` must be integers [batch, time] or [batch, beam, time]"
     ids = _as_ids(wanted, ids)
     if ids.ndim not in (2, 3) or ids.shape[0] != rows:
         raise ValueError(
-            f"{wanted} with {rows} rows, got {describe(ids)}. Give one sequence, or "
-            "one for each beam, for each of `start_ids`."
+            f"{wanted} with {rows} rows, got {describe(ids)}. For each of `start_ids`, "
+            "pass one sequence or one per beam."
         )
     return ids.astype(jnp.int32)
 
@@ -56,10 +56,10 @@ def _as_ids(wanted: str, ids: Any) -> Array:
 def as_int(
     caller: str, name: str, value: Any, least: int, fix: str, most: int = INT32_MAX
 ) -> int:
-    """A static integer from `least` to `most`.
+    """Checks a static integer from `least` to `most` and returns it.
 
     Raises:
-        TypeError: If it is not an integer, or traced.
+        TypeError: If it is not an integer, or is traced.
         ValueError: If it is out of range.
     """
     fix += " It is static: under jit, close over it or name it in `static_argnames`."
@@ -67,7 +67,7 @@ def as_int(
 
 
 class Range(NamedTuple):
-    """A range of numbers, in words and as a predicate."""
+    """A range of numbers: a description for messages and a predicate."""
 
     words: str
     holds: Callable[[float], bool]
@@ -79,11 +79,13 @@ PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
 
 
 def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> Any:
-    """A real number or an array scalar; unless it is traced, its range is checked.
+    """Checks a real number or array scalar and returns it.
+
+    The range of a traced value is not checked.
 
     Raises:
         TypeError: If it is not a real number.
-        ValueError: If it has axes, or is outside its range.
+        ValueError: If it is not a scalar, or is outside its range.
     """
     wanted = f"{caller}: `{name}` must be {within.words}"
     is_number = is_array(value) or isinstance(value, int | float)
@@ -91,7 +93,7 @@ def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> An
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
         raise TypeError(f"{wanted}, got {describe(value)}. {fix}")
     if np.shape(value) != ():
-        raise ValueError(f"{wanted}, got {describe(value)}. It is one for all rows.")
+        raise ValueError(f"{wanted}, got {describe(value)}. All rows share one number.")
     known = concrete_or_none(value)
     if known is not None and not within.holds(float(known)):
         raise ValueError(f"{wanted}, got {float(known):g}. {fix}")

@@ -1,4 +1,4 @@
-"""Several models that decode together."""
+"""Ensembles of models for the decoders."""
 
 import dataclasses
 import math
@@ -20,31 +20,31 @@ _PARTS = "cell", "embed", "project", "initial_state"
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several models as one, which predicts their mean probabilities at each step.
+    """Combines models into one that predicts the mean of their probabilities.
 
-    The result goes to any decoder, to its loop function and to `score`:
+    Pass the result to any decoder, to its loop function or to `score`:
 
         together = decode.ensemble([model_a, model_b])
         decode.beam_search(
             **together, start_ids=start_ids, end_id=0, max_time=20, beam_width=4
         )
 
-    The models may have different cells, sizes and states; they share the vocabulary.
+    The models may have different cells, sizes and states, but must share a vocabulary.
 
     Args:
-        models: A list or tuple with the arguments of each model by name: a dict of its
-            `cell`, `embed`, `project` and `initial_state`, as in `greedy`.
+        models: A list or tuple with one dict per model. Each dict holds the arguments
+            `cell`, `embed`, `project` and `initial_state`; see `greedy`.
 
     Returns:
         A dict of these four arguments for all models at once. Inputs, states and
-        outputs are tuples with an entry for each model. `project` returns the logarithm
-        of the mean of the models' probabilities, at least in float32.
+        outputs are tuples with one entry per model. `project` returns the logarithm of
+        the mean of the models' probabilities, in float32 or float64.
 
     Raises:
-        TypeError: If `models` is not a list or tuple of dicts, or an entry is of the
-            wrong kind.
-        ValueError: If there is no model, or a dict has other entries than the four; in
-            the loop, if the models' logits differ in shape.
+        TypeError: If `models` is not a list or tuple of dicts, or an entry has the
+            wrong type.
+        ValueError: If `models` is empty, or a dict does not have exactly these four
+            entries; in the loop, if the models' logits differ in shape.
     """
     check_instance(_CALLER, "models", models, list | tuple, "a list of dicts")
     if not models:
@@ -65,13 +65,13 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _checked(name: str, model: Any) -> tuple[Any, ...]:
-    """The four parts of a model."""
-    fix = "It holds the arguments by name: `dict(cell=cell.bind(params), embed=...)`."
+    """Checks a model and returns its four parts."""
+    fix = "Pass its arguments as `dict(cell=cell.bind(params), embed=..., ...)`."
     check_instance(_CALLER, name, model, Mapping, "a dict", fix)
     if set(model) != set(_PARTS):
-        fix = "Give all four."
+        fix = "Pass all four."
         if set(model) > set(_PARTS):
-            fix = "Pass what the models share, such as `start_ids`, to the decoder."
+            fix = "Pass shared arguments, e.g. `start_ids`, to the decoder."
         raise ValueError(
             f"{_CALLER}: `{name}` must hold `cell`, `embed`, `project` and "
             f"`initial_state`, got {', '.join(map(repr, model)) or 'nothing'}. {fix}"
@@ -96,14 +96,15 @@ def _log_mean(logits: list[Any]) -> Array:
             raise TypeError(f"{what} floating [batch, vocab], got {describe(each)}.")
         if each.shape != first.shape:
             raise ValueError(
-                f"{what} {list(first.shape)}, as those of `models[0]` are, got "
-                f"{describe(each)}. All run the same rows and share a vocabulary."
+                f"{what} {list(first.shape)} to match `models[0]`, got "
+                f"{describe(each)}. All models run the same rows and vocabulary."
             )
     is_wide = any(each.dtype == jnp.float64 for each in logits)
     dtype = jnp.float64 if is_wide else jnp.float32
     wide = jnp.stack([each.astype(dtype) for each in logits])
     log_probs = jax.nn.log_softmax(wide, axis=-1)
-    # An id that is impossible for all: the derivative of the logarithm is infinite.
+    # If all models give an id probability 0, keep it out of the logarithm, whose
+    # derivative is infinite there.
     exists = jnp.any(~jnp.isneginf(log_probs), axis=0)
     summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
     return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
@@ -112,7 +113,7 @@ def _log_mean(logits: list[Any]) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Cells:
-    """Cells side by side; inputs, states and outputs are tuples."""
+    """Several cells run as one; inputs, states and outputs are tuples."""
 
     cells: tuple[RNNCellLike, ...]
 
@@ -125,11 +126,11 @@ class _Cells:
         return tuple(cell.output_size for cell in self.cells)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """Those of the cells."""
+        """The zero states of all cells."""
         return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
 
     def start(self, state: PyTree) -> PyTree:
-        """Those of the cells whose states hold a memory; see `RNNCell.start`."""
+        """Calls `start` of each cell that has a memory; see `RNNCell.start`."""
         pairs: Any = zip(self.cells, state, strict=True)
         return tuple(c.start(s) if has_read_only(s) else s for c, s in pairs)
 
@@ -138,7 +139,7 @@ class _Cells:
         return _Cells(tuple(cell_at_step(cell, t) for cell in self.cells))
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """One step of each."""
+        """Runs one step of each cell."""
         steps = zip(self.cells, inputs, state, strict=True)
         outputs, states = zip(*(cell(x, s) for cell, x, s in steps), strict=True)
         return outputs, states

@@ -1,4 +1,4 @@
-"""Decoding with one id for each row; greedily, always the most likely one."""
+"""Greedy decoding, and the loop function that it shares with sampling."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, run, to_ti
 
 
 class Rows(NamedTuple):
-    """The loop state: each row so far.
+    """The loop state: one entry per row.
 
     Attributes:
-        scores: `[batch]`, the sum of the log-probabilities of its ids.
-        lengths: int32 `[batch]`, the number of its ids.
-        finished: bool `[batch]`, whether its last id is the end id.
+        scores: The sum of the log-probabilities of each row's ids, `[batch]`.
+        lengths: The number of ids in each row, int32 `[batch]`.
+        finished: Whether each row ends with the end id, bool `[batch]`.
     """
 
     scores: Array
@@ -26,13 +26,13 @@ class Rows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowLoop(Loop):
-    """A loop function that continues each row with a chosen id.
+    """A loop function that extends each row by one id, which `choose` selects.
 
-    It emits the ids, int32 `[batch]`; its loop state is `Rows`.
+    It emits the ids, int32 `[batch]`. Its loop state is `Rows`.
 
     Attributes:
-        choose: `choose(log_probs [batch, vocab], t) -> ids`, int32 `[batch]`, the ids
-            at position t.
+        choose: `choose(log_probs, t)`, which returns the ids at position t, int32
+            `[batch]`, for log-probabilities `[batch, vocab]`.
     """
 
     choose: Callable[[Array, Array], Array]
@@ -40,14 +40,14 @@ class RowLoop(Loop):
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Rows | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
-        """One call of the loop function, with its loop state; see `raw_rnn`."""
+        """Runs the loop function once, with its loop state; see `raw_rnn`."""
         if rows is None:
             return self._first_call()
         scores, lengths, finished = rows
         log_probs = self.model.log_probs(output, scores.dtype)
         ids = self.choose(log_probs, time - 1)
         gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
-        # `raw_rnn` does not mask loop states.
+        # `raw_rnn` does not mask the loop state, so keep finished rows unchanged here.
         scores = jnp.where(finished, scores, scores + gain)
         lengths = jnp.where(finished, lengths, lengths + 1)
         ids = jnp.where(finished, self.model.end_id, ids)
@@ -63,10 +63,10 @@ class RowLoop(Loop):
         return rows.finished, inputs, model.initial_state, jnp.int32(0), rows
 
     def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
-        """The sequences from the results of `raw_rnn` with that `max_time`.
+        """The sequences from the results of `raw_rnn` with this `max_time`.
 
         Raises:
-            ValueError: If there were more steps.
+            ValueError: If `raw_rnn` ran more than `max_time` steps.
         """
         emit_ta, _, rows = results
         ids = to_time(emit_ta.stack(), max_time).T
@@ -81,11 +81,11 @@ def greedy_loop(
     start_ids: ArrayLike,
     end_id: int,
 ) -> RowLoop:
-    """A loop function for `raw_rnn` that continues with the most likely id.
+    """A loop function for `raw_rnn` that extends each row by the most likely id.
 
-    A row is finished when its id is `end_id`. The loop emits the ids, int32 `[batch]`,
-    0 in rows that were finished before; its loop state is a named tuple of `scores`,
-    `lengths` and `finished`, each `[batch]`.
+    A row is finished once its id is `end_id`. The loop emits the ids, int32 `[batch]`,
+    with 0 for rows that finished in an earlier step. Its loop state is a named tuple of
+    `scores`, `lengths` and `finished`, each `[batch]`.
 
     Args:
         embed: As in `greedy`.
@@ -95,13 +95,13 @@ def greedy_loop(
         end_id: As in `greedy`.
 
     Returns:
-        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` from the
+        `loop_fn`. Its method `decoded(results, max_time)` builds a `Decoded` from the
         results of `raw_rnn(cell, loop_fn, max_time=max_time)`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit; in the loop, if logits are not `[batch,
-            vocab]` or `end_id` is not one of their ids.
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not fit; in the loop, if the logits are not `[batch,
+            vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
@@ -119,30 +119,30 @@ def greedy(
     end_id: int,
     max_time: int,
 ) -> Decoded:
-    """Decodes greedily: each id is the most likely one, the first of equal ones.
+    """Decodes greedily: chooses the most likely id at each step.
 
-    The loop ends with the longest row. Scores are differentiable with respect to the
-    arrays in `embed`, `project`, the cell and the initial state, with the ids held
-    constant.
+    Ties go to the lowest id. The loop ends when all rows are finished. Scores are
+    differentiable with respect to the arrays in `embed`, `project`, the cell and the
+    initial state, with the ids held constant.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol.
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
-            `[batch, ...]`. Finished rows read the inputs for `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`. Finished rows read the inputs for `end_id`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]`.
         end_id: The id that ends a row, an int.
-        max_time: The maximum number of ids of a row, an int.
+        max_time: The maximum number of ids in a row, an int.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
-        are float32, or float64 if the state or the inputs are.
+        are float32, or float64 if the state or the inputs contain float64.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or `end_id` is not one of the ids.
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not fit, or `end_id` is not in the vocabulary.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn.decode

@@ -1,4 +1,4 @@
-"""What all decoders share: arguments, the run of a loop function, the result."""
+"""The arguments, the loop runner and the result that all decoders share."""
 
 import abc
 import dataclasses
@@ -21,7 +21,7 @@ from .._tensor_array.carried import opaque
 from ._checks import as_int, as_start_ids
 
 Embed: TypeAlias = Callable[[Array], PyTree]
-"""`embed(ids [batch]) -> inputs`, a nest of `[batch, ...]`."""
+"""`embed(ids [batch]) -> inputs`, a nest of arrays `[batch, ...]`."""
 
 Project: TypeAlias = Callable[[PyTree], Array]
 """`project(output) -> logits [batch, vocab]`."""
@@ -35,12 +35,12 @@ class Model:
         caller: The function that was called, for messages.
         embed: Maps ids to the cell's inputs.
         project: Maps the cell's output to logits.
-        initial_state: The initial state, each leaf `[batch, ...]` or without axes.
-        start_ids: int32 `[batch]`.
+        initial_state: The initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, int32 `[batch]`.
         end_id: The id that ends a row.
 
     Raises:
-        TypeError: If one is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, or `end_id` is negative.
     """
 
@@ -58,7 +58,7 @@ class Model:
         what = "a function of the cell's output"
         check_instance(caller, "project", self.project, Callable, what)
         ids = as_start_ids(caller, self.start_ids)
-        fix = "It is an id of the vocabulary."
+        fix = "It must be an id in the vocabulary."
         set_field(self, end_id=as_int(caller, "end_id", self.end_id, 0, fix))
         state = as_state(caller, "initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
@@ -71,12 +71,12 @@ class Model:
         return self.start_ids.shape[0]
 
     def inputs(self, ids: Array) -> PyTree:
-        """The cell's inputs for ids.
+        """The cell's inputs for these ids.
 
         Raises:
             ValueError: If `embed` does not return one row for each id.
         """
-        with error_note(f"{self.caller}: raised by `embed` of {describe(ids)}."):
+        with error_note(f"{self.caller}: raised by `embed` for {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
@@ -87,13 +87,14 @@ class Model:
         return inputs
 
     def log_probs(self, output: PyTree, dtype: DType) -> Array:
-        """`[batch, vocab]`, the log-probabilities of the next id.
+        """The log-probabilities of the next id, `[batch, vocab]`.
 
         Raises:
             TypeError: If `project` does not return a floating array.
-            ValueError: If it is not `[batch, vocab]`, or has no id `end_id`.
+            ValueError: If the array is not `[batch, vocab]`, or has no entry for
+                `end_id`.
         """
-        with error_note(f"{self.caller}: raised by `project`, of the cell's output."):
+        with error_note(f"{self.caller}: raised by `project` for the cell's output."):
             logits = self.project(output)
         wanted = f"{self.caller}: `project(output)` must be floating [batch, vocab]"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
@@ -101,19 +102,20 @@ class Model:
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
             raise ValueError(
                 f"{wanted} with {self.batch_size} rows, got {describe(logits)}. Return "
-                "one logit for each row and id."
+                "one logit per row and id."
             )
         if self.end_id >= logits.shape[1]:
             raise ValueError(
                 f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
-                f"that `project` has logits for, got {self.end_id}. It ends a row."
+                f"for which `project` returns logits, got {self.end_id}."
             )
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
-        """float64 if a leaf of the state or the first inputs is, else float32.
+        """The dtype of scores, chosen before the first logits exist.
 
-        A loop state needs its dtype before there are logits.
+        It is float64 if the state or the first inputs contain float64, otherwise
+        float32.
         """
         leaves = jax.tree.leaves((self.initial_state, inputs))
         wide = any(leaf.dtype == jnp.float64 for leaf in leaves)
@@ -122,16 +124,16 @@ class Model:
 
 @serializable
 class Decoded(NamedTuple):
-    """Sequences of ids.
+    """Decoded sequences of ids.
 
-    Beam search adds an axis `beam` after the first, with the best first.
+    Beam search adds a second axis `beam`, with the best beam first.
 
     Attributes:
-        ids: int32 `[batch, max_time]`; `end_id` beyond a row's length.
-        scores: `[batch]`, the log-probability of a row's ids up to its length,
-            including the end id; in beam search divided by the length penalty.
-        lengths: int32 `[batch]`, the number of ids including the end id; `max_time`
-            for rows without one.
+        ids: The ids, int32 `[batch, max_time]`; `end_id` past a row's length.
+        scores: The log-probability of a row's ids up to its length, including the end
+            id, `[batch]`. Beam search divides it by the length penalty.
+        lengths: The number of ids, including the end id, int32 `[batch]`; `max_time`
+            for rows without an end id.
     """
 
     ids: Array
@@ -141,7 +143,7 @@ class Decoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loop(abc.ABC):
-    """A loop function for `raw_rnn` that makes a `Decoded` from its results.
+    """A loop function for `raw_rnn` that also builds a `Decoded` from the results.
 
     Attributes:
         model: The arguments that all decoders share.
@@ -151,48 +153,48 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, time: Array, output: PyTree, state: PyTree, rows: Any) -> tuple:
-        """One call of the loop function, with its loop state; see `raw_rnn`."""
+        """Runs the loop function once, with its loop state; see `raw_rnn`."""
 
     @abc.abstractmethod
     def decoded(self, results: tuple, max_time: int) -> Decoded:
-        """The sequences from the results of `raw_rnn` with that `max_time`."""
+        """The sequences from the results of `raw_rnn` with this `max_time`."""
 
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
     caller = loop.model.caller
     check_is_cell(caller, "cell", cell)
-    limit = as_int(caller, "max_time", max_time, 0, "It bounds the ids of a row.")
+    limit = as_int(caller, "max_time", max_time, 0, "It limits the ids of a row.")
     state = opaque(without_read_only(loop.model.initial_state))
     what = f"{caller}: `initial_state` (by `cell.state_size`)"
     check_structure(what, cell.state_size, state, strict=True)
 
     def until_limit(time: Array, output: PyTree, state: PyTree, loop_state: Any) -> Any:
         finished, *rest = loop(time, output, state, loop_state)
-        # A truncated row is a result here, not the error that `raw_rnn` reports under
-        # checkify when it stops a loop itself.
+        # Finish all rows at the limit. If `raw_rnn` stopped the loop instead, it would
+        # report an error under checkify, but a truncated row is a valid result here.
         return finished | (time >= limit), *rest
 
     return loop.decoded(raw_rnn(cell, until_limit, max_time=limit), limit)
 
 
 def to_time(rows: Array, max_time: int) -> Array:
-    """The emits of all steps `[max_time, ...]`, zeros where no step was taken.
+    """Pads the emitted values of all steps with zeros to `[max_time, ...]`.
 
     Raises:
-        ValueError: If there were more steps.
+        ValueError: If there are more than `max_time` steps.
     """
     missing = max_time - rows.shape[0]
     if missing < 0:
         raise ValueError(
-            "decode: `max_time` must be what `raw_rnn` was given, at least its "
-            f"{rows.shape[0]} steps, got {max_time}."
+            "decode: `max_time` must equal the `max_time` passed to `raw_rnn`, which "
+            f"ran {rows.shape[0]} steps, got {max_time}."
         )
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 
 def end_beyond(lengths: Array, ids: Array, end_id: int) -> Array:
-    """The ids `[..., max_time]` with `end_id` beyond each row's length."""
+    """Replaces ids past each row's length by `end_id`; ids are `[..., max_time]`."""
     time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
     inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
     return jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))

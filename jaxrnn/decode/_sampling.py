@@ -1,4 +1,4 @@
-"""Sampling from the distribution of ids, optionally truncated."""
+"""Decoding by sampling, optionally from the most likely ids only."""
 
 import functools
 from typing import Any
@@ -26,9 +26,9 @@ def sampling_loop(
     top_k: int | None = None,
     top_p: ArrayLike | None = None,
 ) -> RowLoop:
-    """A loop function for `raw_rnn` that continues with ids drawn at random.
+    """A loop function for `raw_rnn` that extends each row by an id drawn at random.
 
-    Its emits and its loop state are those of `greedy_loop`.
+    Its emitted values and its loop state have the same form as in `greedy_loop`.
 
     Args:
         embed: As in `sample`.
@@ -42,13 +42,13 @@ def sampling_loop(
         top_p: As in `sample`.
 
     Returns:
-        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` from the
+        `loop_fn`. Its method `decoded(results, max_time)` builds a `Decoded` from the
         results of `raw_rnn(cell, loop_fn, max_time=max_time)`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, or a number is outside its range; in the loop,
-            if logits are not `[batch, vocab]` or `end_id` is not one of their ids.
+            if the logits are not `[batch, vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -72,40 +72,41 @@ def sample(
     top_k: int | None = None,
     top_p: ArrayLike | None = None,
 ) -> Decoded:
-    """Decodes by sampling: ids are drawn at random, independently for each row.
+    """Decodes by sampling: draws ids at random, independently for each row.
 
-    The loop ends with the longest row. For several samples of each row, use `jax.vmap`
-    over keys or, which is faster, repeat the rows.
+    The loop ends when all rows are finished. To draw several samples per row, repeat
+    the rows, which is faster than `jax.vmap` over keys.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol.
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
-            `[batch, ...]`. Finished rows read the inputs for `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
-        end_id: The id that ends a row, an int. If none does, let `project` append a
-            logit of -inf, and give its id.
-        max_time: The maximum number of ids of a row, an int.
-        key: A random key; `fold_in(key, t)` draws the id at position t, from 0.
-        temperature: The divisor of the logits, positive; a number or an array scalar,
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`. Finished rows read the inputs for `end_id`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]`.
+        end_id: The id that ends a row, an int. If the vocabulary has no such id, let
+            `project` append a logit of -inf and pass the index of that logit.
+        max_time: The maximum number of ids in a row, an int.
+        key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
+        temperature: The positive divisor of the logits, a number or an array scalar,
             which may be traced.
         top_k: The number of most likely ids to draw from, an int; None, or a number
-            above the vocabulary's size, for all. Of equally likely ids the first count.
-        top_p: In (0, 1]; a number or an array scalar, which may be traced. Ids are
-            drawn from the smallest set of most likely ones with at least this
-            probability, after temperature and `top_k`. None for all.
+            above the vocabulary's size, for all ids. Ties go to the lowest ids.
+        top_p: A probability in (0, 1], a number or an array scalar, which may be
+            traced. Ids are drawn from the smallest set of most likely ids whose total
+            probability, after temperature and `top_k`, is at least `top_p`. None for
+            all ids.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
-        do not depend on temperature, `top_k` and `top_p`. They are float32, or float64
-        if the state or the inputs are.
+        are log-probabilities without temperature, `top_k` and `top_p`, in float32, or
+        in float64 if the state or the inputs contain float64.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, a number is outside its range, or `end_id` is
-            not one of the ids.
+            not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -117,9 +118,9 @@ def sample(
 def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> RowLoop:
     caller = model.caller
     check_key(caller, key)
-    fix = "`greedy` takes the most likely id."
+    fix = "To choose the most likely id, use `greedy`."
     temperature = as_number(caller, "temperature", temperature, POSITIVE, fix)
-    fix = "None is for all ids."
+    fix = "Pass None to draw from all ids."
     if top_k is not None:
         top_k = as_int(caller, "top_k", top_k, 1, fix)
     if top_p is not None:
@@ -130,21 +131,22 @@ def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> R
 def draw(
     key: Key, temperature: Any, top_k: Any, top_p: Any, log_probs: Array, t: Array
 ) -> Array:
-    """An id for each row at position t, int32 `[batch]`.
+    """Draws an id for each row at position t, int32 `[batch]`.
 
     Args:
-        key: `fold_in(key, t)` draws.
+        key: A random key; the draw uses `fold_in(key, t)`.
         temperature: The divisor of the log-probabilities.
         top_k: As in `sample`.
         top_p: As in `sample`.
-        log_probs: `[batch, vocab]`; logits serve as well.
+        log_probs: Log-probabilities or logits, `[batch, vocab]`.
         t: The position.
     """
     log_probs = jax.lax.stop_gradient(log_probs)
     shape, dtype = log_probs.shape, log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)
     noise = jax.random.gumbel(key, shape, dtype)
-    # Relative to the best: a small temperature makes the others -inf, never NaN.
+    # Subtract the maximum, so that with a small temperature the other logits become
+    # -inf and none becomes NaN.
     best = jnp.max(log_probs, axis=1, keepdims=True)
     temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
     logits = (log_probs - best) / temperature
@@ -152,7 +154,8 @@ def draw(
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
     vocab = shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # Noise belongs to an id, so that a `top_k` of all ids gives the draws of None.
+    # Each id keeps its own noise, so that a `top_k` of all ids draws the same ids as
+    # None.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
@@ -162,8 +165,11 @@ def draw(
 
 
 def _in_nucleus(logits: Array, top_p: Array) -> Array:
-    """Which logits, in descending order, have less than `top_p` before them."""
+    """Whether each id is in the nucleus, for logits in descending order.
+
+    An id belongs to it if the ids before it have a total probability below `top_p`.
+    """
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-    # The sum may round to 1 before the last id.
+    # The sum may round to 1 before the last id, so a `top_p` of 1 needs its own test.
     return (before < top_p) | (top_p >= 1)

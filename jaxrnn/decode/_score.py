@@ -23,34 +23,36 @@ def score(
 ) -> Array:
     """The log-probability of each given sequence, up to and including its end id.
 
-    It is the score that `greedy` and `sample` give the sequences that they return, and
-    `beam_search` without a length penalty. A sequence without the end id counts whole.
-    What follows an end id has no effect, so pad with `end_id`. Leave out beams of score
-    -inf, which `beam_search` could not fill: they hold `end_id` alone, which counts.
+    This is the score that `greedy` and `sample` return for their sequences, as does
+    `beam_search` without a length penalty. If a sequence has no end id, all of its ids
+    count. Ids after an end id have no effect, so you can use `end_id` as padding. Leave
+    out beams with score -inf, which `beam_search` could not fill. They contain only
+    `end_id`, and `score` would count the first one.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol.
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
-            `[batch, ...]`.
-        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]`.
         end_id: The id that ends a row, an int.
-        ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences of
-            each row. Then the cell, `embed` and `project` run on `batch * beam` rows,
-            as in `beam_search`: apply `tile_beams` to a memory that they read.
+        ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
+            per row. In the second case, the cell, `embed` and `project` run on
+            `batch * beam` rows, as in `beam_search`; apply `tile_beams` to memories
+            that they read.
 
     Returns:
-        The scores, `[batch]` or `[batch, beam]`: float32, or float64 if the state or
-        the inputs are. They are differentiable with respect to the arrays in `embed`,
-        `project`, the cell and the initial state. The score is NaN if an id up to the
-        end is outside of the vocabulary.
+        The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
+        or the inputs contain float64. They are differentiable with respect to the
+        arrays in `embed`, `project`, the cell and the initial state. The score is NaN
+        if an id up to the end is outside the vocabulary.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, `end_id` is not one of the ids, or there are
-            beams and the state holds a TensorArray.
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not fit, `end_id` is not in the vocabulary, or `ids`
+            has an axis `beam` and the state contains a TensorArray.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
@@ -58,7 +60,8 @@ def score(
     model = Model(caller, embed, project, initial_state, start_ids, end_id)
     given = as_sequences(caller, ids, model.batch_size)
     *shape, time = given.shape
-    # JAX takes negative ids from the end of the vocabulary; the score is to be NaN.
+    # JAX counts negative ids from the end of the vocabulary. An id that is too large
+    # gives the NaN that `score` promises for ids outside the vocabulary.
     rows = jnp.where(given < 0, INT32_MAX, given).reshape(math.prod(shape), time)
     choose = lambda _, t: rows[:, t]
     if given.ndim == 2:

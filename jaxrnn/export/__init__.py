@@ -1,13 +1,20 @@
-"""Models that leave Python: functions and cells as files of other runtimes.
+"""Export of functions and cells to other runtimes, and streaming.
 
-Files: `to_stablehlo`: any function, for JAX, IREE and others that read StableHLO.
-`to_onnx`: layers of cells as the recurrent operators of ONNX, for onnxruntime and
-others. `to_tflite_operators`: layers of cells as the fused operators of TensorFlow
-Lite, for LiteRT; `to_tflite`: any function as TensorFlow Lite, by its converter;
-`tflite_deviation`: how far such a file is from its function.
+Files:
 
-Streams: `Streamer`: a cell frame by frame, as frames arrive; `BidirectionalStreamer`:
-bidirectional layers chunk by chunk, with a bounded look-ahead.
+* `to_stablehlo` exports any function, for JAX, IREE and other readers of StableHLO.
+* `to_onnx` exports layers as the recurrent operators of ONNX, for onnxruntime and
+  others.
+* `to_tflite_operators` exports layers as the fused operators of TensorFlow Lite, for
+  LiteRT.
+* `to_tflite` exports any function with the converter of TensorFlow Lite.
+* `tflite_deviation` measures how far a TensorFlow Lite file deviates from its function.
+
+Streams:
+
+* `Streamer` runs a cell frame by frame, as frames arrive.
+* `BidirectionalStreamer` runs bidirectional layers chunk by chunk, with a bounded
+  look-ahead.
 """
 
 from .._base.public import set_public_module as _set_public_module

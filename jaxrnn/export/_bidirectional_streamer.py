@@ -1,4 +1,4 @@
-"""Bidirectional layers chunk by chunk, with a bounded look-ahead."""
+"""Streaming of bidirectional layers, with a bounded look-ahead."""
 
 import functools
 from collections.abc import Sequence
@@ -22,26 +22,28 @@ _CALLER = "BidirectionalStreamer"
 
 
 class BidirectionalStreamer:
-    """Runs bidirectional layers chunk by chunk, looking ahead by some steps.
+    """Runs bidirectional layers chunk by chunk, with a bounded look-ahead.
 
-    The forward cells carry their states from chunk to chunk. The backward cells start
-    from zeros `lookahead` steps past the end of each chunk, or at the end of the
-    sequence if that is earlier. So one layer gives the outputs of
-    `stack_bidirectional_dynamic_rnn` wherever its look-ahead reaches the end; several
-    layers do if all look-aheads reach it, since a forward cell reads the backward
-    outputs below.
+    The forward cells carry their states from chunk to chunk. For each chunk, the
+    backward cells start from zeros `lookahead` steps past its end, or at the end of the
+    sequence if that is earlier. With one layer, the outputs of a chunk are exact, i.e.
+    the outputs of `stack_bidirectional_dynamic_rnn`, if its look-ahead reaches the end
+    of the sequence. With several layers, the look-ahead of all earlier chunks must
+    reach the end, too, because a forward cell reads the backward outputs of the layer
+    below.
 
-    Every call runs one program, which is compiled at the first output, over
-    `chunk + lookahead` steps: a short chunk has little delay and much work.
+    Each output comes from one run over `chunk + lookahead` steps, which is compiled at
+    the first output. A short chunk therefore has a short delay but costs more work per
+    step.
 
     Args:
-        cells_fw: A bound cell for each layer, as in `stack_bidirectional_dynamic_rnn`.
-            Without a key, dropout does nothing.
-        cells_bw: The same for the backward direction.
-        chunk: The number of steps of a chunk.
+        cells_fw: The bound forward cell of each layer, without a random key, so dropout
+            is inactive.
+        cells_bw: The bound backward cell of each layer, without a random key.
+        chunk: The number of steps per chunk.
         lookahead: The number of steps past a chunk that its outputs depend on.
         batch_size: The number of rows, all at the same step.
-        dtype: That of the zero states and of the outputs.
+        dtype: The dtype of the zero states and the outputs.
 
     Raises:
         TypeError: If a cell is not a bound cell, or a number is not an integer.
@@ -73,27 +75,27 @@ class BidirectionalStreamer:
         for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
             check_cell_of_stream(_CALLER, f"cells_fw[{i}]", pair[0])
             check_cell_of_stream(_CALLER, f"cells_bw[{i}]", pair[1])
-        # Once, if the parameters are NumPy's.
+        # Transfers NumPy parameters only once, instead of at every call.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
         self._chunk = as_count(_CALLER, "chunk", chunk, fix="")
         self._lookahead = as_count(_CALLER, "lookahead", lookahead, 0, fix="")
         self._batch = as_count(_CALLER, "batch_size", batch_size)
         self._dtype = as_dtype(_CALLER, dtype)
-        self._ahead = -(-self._lookahead // self._chunk)  # Chunks, rounded up.
+        self._ahead = -(-self._lookahead // self._chunk)  # In chunks, rounded up.
         self.reset()
 
     def __call__(self, chunk: PyTree) -> PyTree:
-        """The outputs of the oldest chunk whose look-ahead has arrived.
+        """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.
 
         Args:
             chunk: The next steps, `[batch, chunk, depth]`.
 
         Returns:
-            `[batch, chunk, size]`, both directions concatenated; None while the
-            look-ahead of the first chunk has not arrived.
+            `[batch, chunk, size]`, both directions concatenated; None until the
+            look-ahead of the first chunk has arrived.
 
         Raises:
-            ValueError: If `chunk` has another number of rows or steps.
+            ValueError: If `chunk` has the wrong number of rows or steps.
         """
         self._append(chunk, exactly=True)
         if len(self._waiting) <= self._ahead:
@@ -101,17 +103,20 @@ class BidirectionalStreamer:
         return self._oldest()
 
     def flush(self, last: PyTree = None) -> PyTree:
-        """The outputs that are left at the end of the sequence; the next one may start.
+        """Ends the sequence and returns the remaining outputs.
+
+        The next call starts a new sequence.
 
         Args:
-            last: The last steps, if they are no whole chunk, `[batch, steps, depth]`.
+            last: The last 1 to `chunk` steps, `[batch, steps, depth]`; None if all
+                steps have been passed.
 
         Returns:
-            `[batch, steps left, size]`; None if there are none.
+            `[batch, remaining steps, size]`; None if no steps remain.
 
         Raises:
-            ValueError: If `last` has another number of rows, or is not 1 to `chunk`
-                steps long.
+            ValueError: If `last` has the wrong number of rows, or does not have 1 to
+                `chunk` steps.
         """
         if last is not None:
             self._append(last, exactly=False)
@@ -127,21 +132,21 @@ class BidirectionalStreamer:
 
     @property
     def state(self) -> tuple[PyTree, ...]:
-        """A copy of the forward states, after the last step that was returned."""
+        """A copy of the forward states after the last step that was returned."""
         return jax.tree.map(jnp.copy, self._states)
 
     def reset(self) -> None:
-        """Starts a new sequence; outputs that are left are dropped."""
+        """Starts a new sequence and drops the remaining outputs."""
         zero = lambda cell: zero_state(_CALLER, cell, self._batch, self._dtype)
         self._states = tuple(map(zero, self._cells[0]))
-        self._waiting: list[PyTree] = []  # Chunks without outputs, padded.
-        self._steps = 0  # Theirs, without padding.
+        self._waiting: list[PyTree] = []  # Padded chunks that have no outputs yet.
+        self._steps = 0  # The number of steps in these chunks, without padding.
 
     def _append(self, chunk: PyTree, exactly: bool) -> None:
         steps = _checked_steps(chunk, self._batch, self._chunk, exactly)
         missing = self._chunk - steps
 
-        def padded(leaf: Any) -> np.ndarray:  # A copy: the caller may reuse a buffer.
+        def padded(leaf: Any) -> np.ndarray:  # Copies: the caller may reuse a buffer.
             widths = [(0, 0), (0, missing), *[(0, 0)] * (np.ndim(leaf) - 2)]
             return np.pad(np.asarray(leaf), widths)
 
@@ -149,7 +154,7 @@ class BidirectionalStreamer:
         self._steps += steps
 
     def _oldest(self) -> PyTree:
-        """The outputs of the oldest chunk, which is then forgotten."""
+        """Computes the outputs of the oldest chunk, then removes the chunk."""
         window = self._waiting[: self._ahead + 1]
         absent = self._ahead + 1 - len(window)
         window += [jax.tree.map(np.zeros_like, window[0])] * absent
@@ -178,12 +183,14 @@ def _run_window(
 
     Args:
         cells_fw: The forward cell of each layer.
-        cells_bw: The backward ones.
+        cells_bw: The backward cell of each layer.
         states: The state of each forward cell before the window.
-        window: The chunk and those that hold its look-ahead, `[batch, chunk, ...]`.
-        steps: How many steps there are, an int32 scalar; the rest is padding.
+        window: The chunk, followed by the chunks that contain its look-ahead, each
+            `[batch, chunk, ...]`.
+        steps: The number of steps in all waiting chunks, an int32 scalar; the steps
+            after them are padding.
         lookahead: The number of steps to look ahead.
-        dtype: That of states and outputs.
+        dtype: The dtype of the states and the outputs.
     """
     batch, chunk = jax.tree.leaves(window)[0].shape[:2]
     size = chunk + lookahead
@@ -201,7 +208,7 @@ def _run_layer(
 ) -> tuple[PyTree, PyTree]:
     """The outputs of the window, and the forward state after its first chunk.
 
-    A layer is the forward cell, the backward cell and the forward state.
+    `layer` contains the forward cell, the backward cell and the forward state.
     """
     cell_fw, cell_bw, state = layer
     head = jax.tree.map(lambda x: x[:, :chunk], xs)
@@ -219,7 +226,8 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
     """The number of steps of a chunk.
 
     Raises:
-        ValueError: If it does not fit, or a leaf has too few axes.
+        ValueError: If a leaf has the wrong shape, or the leaves have different numbers
+            of steps.
     """
     name = "chunk" if exactly else "last"
     wanted = f"{steps}" if exactly else f"1 to {steps}"
@@ -228,7 +236,7 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
     for leaf_name, leaf in named_leaves(name, chunk):
         rows, count, *_ = (*np.shape(leaf), -1, -1)
         if np.ndim(leaf) < 3 or rows != batch or not least <= count <= steps:
-            fix = "A shorter last one goes to `flush`." if exactly else ""
+            fix = "Pass a shorter last chunk to `flush`." if exactly else ""
             raise ValueError(
                 f"{_CALLER}: `{leaf_name}` must be [{batch}, {wanted}, ...], got "
                 f"{describe(leaf)}. {fix}".rstrip()
@@ -236,6 +244,7 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         found.add(count)
     if len(found) != 1:
         raise ValueError(
-            f"{_CALLER}: `{name}` must have one number of steps, got {sorted(found)}."
+            f"{_CALLER}: `{name}` must have one number of steps in all leaves, got "
+            f"{sorted(found)}."
         )
     return found.pop()

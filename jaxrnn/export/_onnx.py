@@ -1,4 +1,4 @@
-"""Layers as an ONNX file, around the operators `LSTM`, `GRU` and `RNN`."""
+"""Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`."""
 
 from typing import Any
 
@@ -23,42 +23,49 @@ def to_onnx(
     initial_state: bool = False,
     time_major: bool = False,
 ) -> bytes:
-    """An ONNX file that computes what `dynamic_rnn` does with these layers.
+    """Exports layers as an ONNX file that computes the results of `dynamic_rnn`.
 
-    Its inputs, of any batch and time:
+    The file accepts any batch size and number of steps. Its inputs are:
 
-    - `inputs`, `[batch, time, depth]`, of the dtype of the parameters;
-    - `sequence_length`, int32 `[batch]`, clamped to `[0, time]`, if `lengths`;
-    - one for each final state, `initial_state_0_c` for `state_0_c`, if `initial_state`.
+    - `inputs`, `[batch, time, depth]`, in the dtype of the parameters;
+    - with `lengths`, `sequence_length`, int32 `[batch]`, clamped to `[0, time]`;
+    - with `initial_state`, the initial states, e.g. `initial_state_0_c`, one for each
+      final state.
 
-    Its outputs are those of the driver, in the order of `jax.tree.leaves`: `outputs`,
-    `[batch, time, size]`, zeros past the length of a row; then the final states, each
-    `[batch, units]`: `state_0_c` and `state_0_h` of layer 0, an LSTM, or `state_0_h`
-    alone; of two directions `state_fw_0_h`, ..., then `state_bw_0_h`, ...
+    Its outputs are the results of the driver, in the order of `jax.tree.leaves`:
 
-    In onnxruntime padding may hold NaN. It runs float32 only, and its LSTM and GRU end
-    the process if the batch has no rows. A file has no checksum.
+    - `outputs`, `[batch, time, size]`, zeros past the length of a row;
+    - the final states, each `[batch, units]`. For layer 0, these are `state_0_c` and
+      `state_0_h` for an LSTM, and only `state_0_h` for other cells. With two
+      directions, they are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
+
+    In onnxruntime, the padding may contain NaN. onnxruntime supports only float32, and
+    its LSTM and GRU crash the process if the batch has no rows. ONNX files contain no
+    checksum.
 
     Args:
-        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these; or the pair
-            `(cells_fw, cells_bw)` of `stack_bidirectional_dynamic_rnn`. Dropout is left
-            out.
-        dense: `(kernel, bias)` of a dense layer over the outputs, `[size, n]` and `[n]`
-            (None for no bias): then `outputs` are `outputs @ kernel + bias`, the bias
-            alone past the length of a row.
-        lengths: Whether there is an input `sequence_length`; if not, all steps run.
-        initial_state: Whether the initial states are inputs, so that a sequence can be
-            run in parts; else they are zero.
+            `(cells_fw, cells_bw)` of `stack_bidirectional_dynamic_rnn`. The file omits
+            dropout.
+        dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
+            and `[n]` (None for no bias). The file's `outputs` are then
+            `outputs @ kernel + bias`, so past the length of a row they equal the bias.
+        lengths: Whether the file has an input `sequence_length`; if False, all steps
+            run.
+        initial_state: Whether the initial states are inputs, so that you can run a
+            sequence in parts; if False, they are zero.
         time_major: Whether time is the first axis of `inputs` and `outputs`.
 
     Returns:
-        The file, of opset 14, which onnxruntime reads since its version 1.8.
+        The file, in opset 14, which onnxruntime supports since version 1.8.
 
     Raises:
-        TypeError: If `cell` is none of these, or parameters differ in dtype.
-        ValueError: If ONNX's operators lack something, such as a projection, clips or
-            an activation; `to_stablehlo` takes any cell. If `dense` does not fit.
+        TypeError: If `cell` is not one of these cells, or the parameters differ in
+            dtype.
+        ValueError: If the operators of ONNX do not support a cell, e.g. a projection,
+            clips or an activation (`to_stablehlo` supports any cell), or `dense` does
+            not fit.
         ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
 
     Example:
@@ -101,23 +108,24 @@ def to_onnx(
 
 
 def _nodes(cell: Any) -> list[dict[str, Any]]:
-    """The operator of each layer, by `convert.onnx`, whose errors are passed on."""
+    """The operator of each layer; errors of `convert.onnx` are raised again here."""
     if isinstance(cell, tuple) and len(cell) != 2:
         raise ValueError(
             f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
-            f"got a tuple of {len(cell)}. Layers of one direction are a MultiRNNCell."
+            f"got a tuple of {len(cell)}. Stack layers of one direction in a "
+            "MultiRNNCell."
         )
     if isinstance(cell, tuple) and any(cells is None for cells in cell):
         raise TypeError(
             f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
-            "got None for one direction. Pass the cell of the other one by itself; if "
+            "got None for one direction. Pass only the cell of the other direction; if "
             "it runs backward, reverse the steps of its inputs and outputs."
         )
     try:
         return save_bidirectional(*cell) if isinstance(cell, tuple) else save(cell)
     except (TypeError, ValueError) as error:
         _, _, reason = str(error).partition(": ")
-        fix = "What ONNX does not have, `to_stablehlo` has."
+        fix = "For anything ONNX cannot express, use `to_stablehlo`."
         raise type(error)(f"{_CALLER}: {reason} {fix}") from None
 
 
@@ -127,7 +135,7 @@ def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise TypeError(
             f"{_CALLER}: the parameters must share one dtype of {', '.join(_DTYPES)}, "
-            f"got {', '.join(sorted(map(str, dtypes)))}. Cast them by jax.tree.map."
+            f"got {', '.join(sorted(map(str, dtypes)))}. Cast them with jax.tree.map."
         )
     return dtypes.pop()
 
@@ -135,7 +143,7 @@ def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
 def _checked_dense(
     dense: Any, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`(kernel, bias)`, as arrays of that dtype."""
+    """`(kernel, bias)` as arrays; raises unless they fit the layers."""
     check_entries(_CALLER, "dense", dense, 2, "(kernel, bias)", error=TypeError)
     kernel = np.asarray(dense[0])
     bias = None if dense[1] is None else np.asarray(dense[1])

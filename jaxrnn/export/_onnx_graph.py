@@ -1,4 +1,4 @@
-"""A graph of ONNX's operators, built node by node; recurrent layers among them.
+"""A graph of ONNX operators, including recurrent layers, built node by node.
 
 A layer is a dict, as `convert.onnx.save` returns it.
 """
@@ -9,19 +9,19 @@ import numpy as np
 
 from .._base.optional import import_optional
 
-# The first opset with the present forms of LSTM, GRU and RNN, and its file version.
+# The first opset with the current forms of LSTM, GRU and RNN, and its file version.
 OPSET, IR_VERSION = 14, 7
 Node = dict[str, Any]
-Names = dict[str, list[str]]  # By ONNX's letter of a state: a name for each direction.
+Names = dict[str, list[str]]  # Maps ONNX's letter of a state to a name per direction.
 
 _ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset")
 
 
 class Graph:
-    """Nodes in the order in which they are added; values are referred to by name.
+    """An ONNX graph, with nodes in the order of the calls; names identify values.
 
     Args:
-        dtype: That of inputs and outputs.
+        dtype: The default dtype of inputs and outputs.
 
     Raises:
         ImportError: If the package `onnx` is missing.
@@ -37,17 +37,17 @@ class Graph:
         return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
     def input(self, name: str, shape: list[int | str], dtype: Any = None) -> str:
-        """A new input of the graph; strings stand for sizes that are not known."""
+        """Adds an input and returns its name; strings stand for unknown sizes."""
         self._inputs.append(self._typed(name, shape, dtype))
         return name
 
     def output(self, name: str, value: str, shape: list[int | str]) -> None:
-        """Makes `value` an output of that name."""
+        """Adds an output with this name for `value`."""
         self.node("Identity", value, outputs=[name])
         self._outputs.append(self._typed(name, shape))
 
     def constant(self, array: Any, name: str | None = None) -> str:
-        """An array that nodes read; equal ones without a name are stored once."""
+        """Adds a constant and returns its name; equal unnamed arrays share storage."""
         array = np.asarray(array)
         name = name or f"{array.dtype}_{array.tolist()}"
         self._constants[name] = self._onnx.numpy_helper.from_array(array, name)
@@ -56,7 +56,7 @@ class Graph:
     def node(
         self, op: str, *inputs: str, outputs: list[str] | None = None, **attributes: Any
     ) -> str:
-        """A new node; the name of its first output. An input "" is left out."""
+        """Adds a node and returns the name of its first output; "" omits an input."""
         name = f"{op}_{len(self._nodes)}"
         outputs = outputs or [name]
         node = self._onnx.helper.make_node(op, inputs, outputs, name, **attributes)
@@ -80,7 +80,7 @@ class Graph:
 
 
 def clamped_lengths(graph: Graph, x: str) -> str:
-    """The lengths clamped to `[0, time]`; onnxruntime refuses others."""
+    """Adds an input of lengths; clamps it to `[0, time]`, as onnxruntime requires."""
     given = graph.input("sequence_length", ["batch"], np.int32)
     time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
     time = graph.node("Cast", time, to=graph.element_type(np.int32))
@@ -96,7 +96,7 @@ def _state_names(i: int, node: Node) -> Names:
 
 
 def initial_states(graph: Graph, i: int, node: Node) -> Names:
-    """The inputs with the initial states of a layer, by letter and direction."""
+    """Adds inputs for the initial states of a layer, by letter and direction."""
     shape = ["batch", node["hidden_size"]]
     inputs = lambda names: [graph.input(f"initial_{name}", shape) for name in names]
     return {k: inputs(names) for k, names in _state_names(i, node).items()}
@@ -105,7 +105,7 @@ def initial_states(graph: Graph, i: int, node: Node) -> Names:
 def run_layer(
     graph: Graph, i: int, node: Node, x: str, length: str, initial: Names
 ) -> tuple[str, dict[str, tuple[str, list]]]:
-    """`(y, states)`: Y, `[time, directions, batch, units]`; final states by name."""
+    """Adds a layer; returns Y, `[time, directions, batch, units]`, and final states."""
     letters = _state_names(i, node)
     weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
     stacked = {k: _stacked(graph, states) for k, states in initial.items()}
@@ -134,21 +134,24 @@ def _final_states(
 
 
 def _stacked(graph: Graph, states: list[str]) -> str:
-    """The states of the directions, `[directions, batch, units]`."""
+    """Stacks the states of the directions to `[directions, batch, units]`."""
     axis = graph.constant(np.array([0], np.int64))
     states = [graph.node("Unsqueeze", state, axis) for state in states]
     return graph.node("Concat", *states, axis=0)
 
 
 def _kept(graph: Graph, length: str, state: str, initial: str) -> str:
-    """The initial state in rows of length 0, where onnxruntime has zeros."""
+    """Keeps the initial state in rows of length 0, where onnxruntime returns zeros."""
     runs = graph.node("Greater", length, graph.constant(np.int32(0)))
     runs = graph.node("Unsqueeze", runs, graph.constant(np.array([1], np.int64)))
     return graph.node("Where", runs, state, initial)
 
 
 def joined(graph: Graph, node: Node, y: str, batch_major: bool) -> tuple[str, int]:
-    """Y as `[time, batch, size]`, or batch first, with both directions; and `size`."""
+    """Joins the directions of Y; returns `[time, batch, size]` and `size`.
+
+    With `batch_major`, the first two axes are swapped.
+    """
     size = len(node["W"]) * node["hidden_size"]
     perm = [2, 0, 1, 3] if batch_major else [0, 2, 1, 3]
     y = graph.node("Transpose", y, perm=perm)

@@ -1,4 +1,4 @@
-"""Functions as StableHLO, by `jax.export`."""
+"""Export of functions to StableHLO, with `jax.export`."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,30 +16,30 @@ def to_stablehlo(
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     vjp_order: int = 0,
 ) -> bytes:
-    """The program of `f` as bytes, which JAX runs without this package.
+    """Exports `f` as a program in bytes, which JAX runs without this package.
 
-    `jax.export.deserialize(bytes).call(*arguments)` runs it, under `jit` and `vmap`
-    too. Arguments and results have standard containers: dicts, lists and tuples. A
-    named tuple becomes a tuple, `LSTMStateTuple(c, h)` the tuple `(c, h)`; any other
-    node becomes the tuple of its children. The program takes no others: give it
-    `tuple(state)`. Arrays that `f` closes over, such as the parameters of a bound cell,
-    are part of the program.
+    `jax.export.deserialize(bytes).call(*arguments)` runs the program, also under `jit`
+    and `vmap`. Arguments and results use only dicts, lists and tuples: named tuples and
+    other pytree nodes become plain tuples of their children, e.g.
+    `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept the original
+    types, so pass `tuple(state)`. Arrays that `f` closes over, e.g. the parameters of a
+    bound cell, are part of the program.
 
     Args:
-        f: A function of nests of arrays that can be compiled by `jax.jit`: with any
-            driver, a `raw_rnn` or decoder with `max_time`.
-        *examples: Its arguments, or `jax.ShapeDtypeStruct`s in place of arrays; sizes
-            of `jax.export.symbolic_shape` stand for any size.
-        platforms: Where the program runs.
-        vjp_order: How many times it can be differentiated backward.
+        f: A function of nests of arrays that `jax.jit` can compile. It may call any
+            driver, but `raw_rnn` and decoders need `max_time`.
+        *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
+            Sizes from `jax.export.symbolic_shape` stand for any size.
+        platforms: The platforms that can run the program.
+        vjp_order: How often the program can be differentiated in reverse mode.
 
     Returns:
-        The file: StableHLO, and the types of arguments and results.
+        The file, which contains StableHLO and the types of arguments and results.
 
     Raises:
-        TypeError: If `f` is not a function, or an argument holds something that has no
-            shape and dtype; if `vjp_order` is not an integer.
-        ValueError: If `vjp_order` is negative, or a platform is not known.
+        TypeError: If `f` is not a function, a leaf of an argument has no shape and
+            dtype, or `vjp_order` is not an integer.
+        ValueError: If `vjp_order` is negative, or a platform is unknown.
         ImportError: If the package `flatbuffers` is missing: `pip install flatbuffers`.
 
     Example:
@@ -74,7 +74,7 @@ def to_stablehlo(
 
 
 def _standard(tree: PyTree) -> PyTree:
-    """The nest in standard containers, which can be loaded without this package."""
+    """Converts a nest to standard containers, which load without this package."""
     if type(tree) is dict:
         return {key: _standard(value) for key, value in tree.items()}
     one_level = jax.tree_util.default_registry.flatten_one_level(tree)

@@ -1,4 +1,4 @@
-"""A cell frame by frame, as frames arrive."""
+"""Streaming of a cell, frame by frame."""
 
 import functools
 from typing import Any
@@ -21,17 +21,16 @@ from .._time import masking
 class Streamer:
     """Runs a cell frame by frame and keeps its state between the calls.
 
-    The outputs are those of `dynamic_rnn` over the sequence of all frames, up to
-    rounding.
+    The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
-    A step is compiled at the first call; equal cells share the program. Then a call
-    takes the time of one step: its state is overwritten in place.
+    The first call compiles the step; streamers with equal cells share the program.
+    Later calls take only the time of one step and overwrite the state in place.
 
     Args:
-        cell: A bound cell. Without a key, dropout does nothing.
-        batch_size: The number of rows, each a stream of its own.
-        dtype: That of the zero state. A cell whose state may be wider than its inputs
-            has outputs of the dtype of the frames.
+        cell: A bound cell without a random key, so dropout is inactive.
+        batch_size: The number of rows, each an independent stream.
+        dtype: The dtype of the zero state. If a cell allows a state that is wider than
+            its inputs, its outputs have the dtype of the frames.
 
     Raises:
         TypeError: If `cell` is not a bound cell.
@@ -57,7 +56,8 @@ class Streamer:
         batch_size = as_count(caller, "batch_size", batch_size)
         dtype = as_dtype(caller, dtype)
         self._rows = batch_size
-        self._cell = jax.device_put(cell)  # Once, if its parameters are NumPy's.
+        # Transfers NumPy parameters only once, instead of at every call.
+        self._cell = jax.device_put(cell)
         self._zero = zero_state(caller, cell, batch_size, dtype)
         self.reset()
 
@@ -68,25 +68,26 @@ class Streamer:
         resets: ArrayLike | None = None,
         reset_state: PyTree = None,
     ) -> PyTree:
-        """The output for the next frame.
+        """Returns the output for the next frame.
 
         Args:
-            frame: `[batch, depth]`, or what else the cell takes as one step.
-            resets: Bool `[batch]`: the rows whose state is set to `reset_state` before
-                the frame, as by `dynamic_rnn`; None for no row.
-            reset_state: The state that they are set to, each leaf `[batch, ...]`; None
-                for zeros.
+            frame: One step of inputs for the cell, `[batch, depth]` or a nest.
+            resets: Bool `[batch]`. The state of rows with True is set to `reset_state`
+                before the frame, as in `dynamic_rnn`. None for no resets.
+            reset_state: The state after a reset, each leaf `[batch, ...]`; None for
+                zeros.
 
         Returns:
             The output of the cell, `[batch, size]`.
 
         Raises:
-            ValueError: If the frame does not fit the cell, or the batch, or the resets
-                do not; then the state is as before.
-            TypeError: If its dtype does not, or the resets are not booleans.
+            ValueError: If the frame or the resets do not fit the cell or the batch. The
+                state then remains unchanged.
+            TypeError: If the dtype of the frame does not fit, or the resets are not
+                booleans.
         """
-        # JAX may read NumPy's arrays after the call has returned, when the user has
-        # already written the next frame into them.
+        # JAX may read NumPy arrays after the call has returned, when the user has
+        # already written the next frame to them.
         copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
         given = jax.tree.map(copy, (frame, resets, reset_state))
         frame, resets, reset_state = in_native_order(given)
@@ -106,12 +107,12 @@ class Streamer:
         """Starts a new sequence.
 
         Args:
-            state: Its initial state, such as the `state` of an earlier stream, each
-                leaf `[batch, ...]`; None for zeros.
+            state: The initial state, e.g. the `state` of an earlier stream, each leaf
+                `[batch, ...]`; None for zeros.
         """
         if state is None:
             state = self._zero
-        # Each step destroys the state before it, which may be the user's.
+        # Each step overwrites the previous state, so copy the user's arrays.
         self._state = jax.tree.map(jnp.copy, as_state("Streamer", "state", state))
 
 
@@ -119,7 +120,7 @@ class Streamer:
 def _step(
     cell: RNNCellLike, state: PyTree, frame: PyTree, resets: Resets | None
 ) -> tuple[PyTree, PyTree]:
-    """`(output, new_state)`."""
+    """Runs one step; returns `(output, new_state)`."""
     if resets is not None:
         state = masking.choose(~resets.where, state, resets.state)
     output, new_state = cell(frame, state)
@@ -127,15 +128,15 @@ def _step(
 
 
 def check_cell_of_stream(caller: str, name: str, cell: Any) -> None:
-    """Raises unless `cell` can be an argument of a compiled step, and has no key."""
+    """Raises unless `cell` has no key and can be an argument of a compiled step."""
     check_is_cell(caller, name, cell)
     if getattr(cell, "key", None) is not None:
         raise ValueError(
-            f"{caller}: `{name}` must have no random key, as a stream has no number of "
-            "steps to fold into it, got a cell with a key. Bind it without."
+            f"{caller}: `{name}` must have no random key, since a stream counts no "
+            "steps to fold into it, got a cell with a key. Bind the cell without a key."
         )
     if not is_pytree_of_arrays(cell):
         raise TypeError(
-            f"{caller}: `{name}` must be a pytree of its parameters, as bound cells "
-            f"are, got {describe(cell)}. `cell.bind(params)` makes one."
+            f"{caller}: `{name}` must be a pytree of its parameters, as a bound cell "
+            f"is, got {describe(cell)}. Create one with `cell.bind(params)`."
         )

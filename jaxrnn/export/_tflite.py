@@ -1,4 +1,4 @@
-"""Functions as files of TensorFlow Lite, by TensorFlow's converter."""
+"""Export of functions to TensorFlow Lite, with TensorFlow's converter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from .._base.typing import Array, PyTree
 from ._stablehlo import check_examples
 
 _CALLER = "to_tflite"
-# Old enough for TensorFlow to read, whose releases are behind those of JAX.
+# An old version, because TensorFlow supports new StableHLO versions later than JAX.
 _STABLEHLO = "1.9.0"
 _OPTIMIZE = (None, "float16", "int8")
 
@@ -23,31 +23,32 @@ _OPTIMIZE = (None, "float16", "int8")
 def to_tflite(
     f: Callable[..., PyTree], *examples: PyTree, optimize: str | None = None
 ) -> bytes:
-    """The program of `f` as a file of TensorFlow Lite, for arguments of these sizes.
+    """Exports `f` as a TensorFlow Lite file, for arguments of these fixed sizes.
 
-    The file has one signature: it takes `input_0`, `input_1`, ..., which are
-    `jax.tree.leaves(examples)`, and returns `output_0`, ..., the leaves of the result.
-    Drivers are loops in it, also `raw_rnn` with `max_time` and those of `decode`.
+    The file has one signature. Its inputs `input_0`, `input_1`, ... are the leaves of
+    `examples`, in the order of `jax.tree.leaves`. Its outputs `output_0`, ... are the
+    leaves of the result. Drivers become loops, including the decoders of `decode` and
+    `raw_rnn` with `max_time`.
 
-    TensorFlow Lite has no random numbers, so that `decode.sample` cannot be written.
-    Make bound cells outside of `f`, as `init` draws random numbers. With
-    `jax_enable_x64` the loop of `jax.lax.scan` counts in int64, by which LiteRT 2.3
-    fails to slice: write the file of `decode.beam_search` without.
+    TensorFlow Lite has no random numbers, so `decode.sample` cannot be exported. Create
+    bound cells outside of `f`, because `init` draws random numbers. With
+    `jax_enable_x64`, the loop of `jax.lax.scan` counts in int64, and LiteRT 2.3 then
+    fails to slice. Export `decode.beam_search` without this setting.
 
     Args:
-        f: A function of nests of arrays that can be compiled by `jax.jit`.
-        *examples: Its arguments, or `jax.ShapeDtypeStruct`s in place of arrays.
-        optimize: "float16" to store weights with 16 bits; "int8" to store the matrices
-            with 8 bits, and multiply by integers where LiteRT can. None for float32.
-            `tflite_deviation` measures what is lost.
+        f: A function of nests of arrays that `jax.jit` can compile.
+        *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
+        optimize: "float16" stores weights in 16 bits. "int8" stores matrices in 8 bits
+            and multiplies integers where LiteRT supports it. None for float32.
+            `tflite_deviation` measures the loss in precision.
 
     Returns:
         The file.
 
     Raises:
-        TypeError: If `f` is not a function, or an argument holds something that has no
-            shape and dtype.
-        ValueError: If `optimize` is not known, a size is not fixed, or TensorFlow Lite
+        TypeError: If `f` is not a function, or a leaf of an argument has no shape and
+            dtype.
+        ValueError: If `optimize` is unknown, a size is not fixed, or TensorFlow Lite
             lacks an operation of `f`.
         ImportError: If TensorFlow is missing: `pip install tensorflow-cpu`.
 
@@ -81,10 +82,10 @@ def to_tflite(
         if optimize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    except Exception as error:  # Of a class of TensorFlow's own.
+    except Exception as error:  # TensorFlow raises its own class.
         raise ValueError(
-            f"{_CALLER}: TensorFlow Lite lacks an operation of `f`; random numbers are "
-            "one. `to_stablehlo` exports any function. TensorFlow's error: "
+            f"{_CALLER}: TensorFlow Lite lacks an operation of `f`, e.g. random "
+            "numbers. `to_stablehlo` exports any function. TensorFlow's error: "
             f"{str(error)[:300]}"
         ) from error
 
@@ -92,20 +93,20 @@ def to_tflite(
 def tflite_deviation(
     file: bytes, f: Callable[..., PyTree], *arguments: PyTree
 ) -> float:
-    """The largest difference between a file of TensorFlow Lite and its function.
+    """Measures the largest difference between a TensorFlow Lite file and its function.
 
     Args:
-        file: From `to_tflite` or `to_tflite_operators`.
-        f: The function whose results the file is to compute; for
-            `to_tflite_operators` one that returns the outputs alone.
-        *arguments: Its arguments, arrays.
+        file: A file from `to_tflite` or `to_tflite_operators`.
+        f: The function that the file should compute. For a file of
+            `to_tflite_operators`, it must return only the outputs.
+        *arguments: The arguments of `f`, nests of arrays.
 
     Returns:
-        The greatest absolute difference between numbers of the leaves of the results.
+        The largest absolute difference over all entries of the results.
 
     Raises:
-        ValueError: If file and function differ in the number of arguments or results,
-            or in a shape.
+        ValueError: If the file and `f` differ in the number of arguments or results, or
+            in a shape.
         ImportError: If `ai_edge_litert` is missing.
 
     Source: `ai_edge_litert.interpreter.Interpreter`.
@@ -122,7 +123,7 @@ def tflite_deviation(
     if [x.shape for x in got] != [x.shape for x in want]:
         of_file, of_f = (", ".join(map(describe, each)) for each in (got, want))
         raise ValueError(
-            f"{caller}: `f` must return what `file` does, {of_file}, got {of_f}."
+            f"{caller}: `f` must return the results of `file`, {of_file}, got {of_f}."
         )
     pairs = zip(got, want, strict=True)
     differences = [np.abs(x.astype(float) - y.astype(float)) for x, y in pairs]
@@ -130,12 +131,12 @@ def tflite_deviation(
 
 
 def _in_order(names: Any) -> list[str]:
-    """`output_2` before `output_10`."""
+    """Sorts the names by number: `output_2` before `output_10`."""
     return sorted(names, key=lambda name: (len(name), name))
 
 
 def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
-    """The program from the leaves of the arguments to those of the results."""
+    """Exports the program that maps the leaves of the arguments to output leaves."""
     leaves, structure = jax.tree.flatten(examples)
     run = without_checks(f)
 
@@ -146,14 +147,14 @@ def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
 
 
 def _converter(tf: Any, exported: jax.export.Exported) -> Any:
-    """TensorFlow's converter, of a function that is the program as one operation."""
+    """TensorFlow's converter for a function that runs the program as one operation."""
     program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
     xla = import_optional(_CALLER, "tensorflow.compiler.tf2xla.python.xla")
 
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
             [inputs[i] for i in exported.module_kept_var_idx],
-            version=9,  # Of the calling convention, for all programs without tokens.
+            version=9,  # The calling convention for programs without tokens.
             module=program,
             Sout=[leaf.shape for leaf in exported.out_avals],
             Tout=[leaf.dtype for leaf in exported.out_avals],
@@ -161,7 +162,7 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
         )
         return {f"output_{i}": output for i, output in enumerate(outputs)}
 
-    module = tf.Module()  # The file has a signature if a module holds the function.
+    module = tf.Module()  # Without a module, the file would have no signature.
     module.f = tf.function(run, autograph=False)
     leaves = enumerate(exported.in_avals)
     specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in leaves]
@@ -170,10 +171,10 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
 
 
 def check_fixed_sizes(caller: str, name: str, examples: PyTree) -> None:
-    """Raises ValueError for a size of 0, or one of `jax.export.symbolic_shape`."""
+    """Raises ValueError for a size that is 0 or symbolic."""
     for leaf in jax.tree.leaves(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
             raise ValueError(
                 f"{caller}: `{name}` must have fixed sizes above 0, got "
-                f"{describe(leaf)}. `to_stablehlo` takes any."
+                f"{describe(leaf)}. `to_stablehlo` supports any sizes."
             )

@@ -1,4 +1,4 @@
-"""A model of TensorFlow Lite, written into its flat buffer."""
+"""A TensorFlow Lite model, written to its FlatBuffer format."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 from .._base.optional import import_optional
 
-ABSENT = -1  # In place of a tensor that an operator can do without.
+ABSENT = -1  # Stands for an optional input that an operator omits.
 # The first version of each operator that has all inputs and options used here.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 
 class Graph:
-    """The tensors and operators of a model; a tensor is known by its number.
+    """The tensors and operators of a model; numbers identify tensors.
 
     Raises:
         ImportError: If `ai_edge_litert` is missing.
@@ -26,12 +26,13 @@ class Graph:
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[str, Any] = {}
-        self._buffers = [self._schema.BufferT()]  # The first is that of no values.
+        # The format reserves the first buffer for tensors without values.
+        self._buffers = [self._schema.BufferT()]
 
     def tensor(
         self, name: str, shape: tuple, is_variable: bool = False, dtype: str = "FLOAT32"
     ) -> int:
-        """A tensor without values; a variable starts with zeros."""
+        """Adds a tensor without values; a variable starts with zeros."""
         tensor = self._schema.TensorT()
         tensor.name, tensor.shape = name, np.array(shape, np.int32)
         tensor.type = getattr(self._schema.TensorType, dtype)
@@ -40,7 +41,7 @@ class Graph:
         return len(self._tensors) - 1
 
     def constant(self, name: str, array: np.ndarray | None) -> int:
-        """A tensor with these values, float32 or int32; `ABSENT` for None."""
+        """Adds a tensor with these float32 or int32 values; `ABSENT` for None."""
         if array is None:
             return ABSENT
         number = self.tensor(name, array.shape, dtype=array.dtype.name.upper())
@@ -52,7 +53,7 @@ class Graph:
         return number
 
     def constants(self, name: str, arrays: Sequence[np.ndarray | None]) -> list[int]:
-        """`constant` for each, by the name of their layer."""
+        """Adds a constant for each array; `name` is the name of the layer."""
         return [self.constant(f"{name}/{i}", array) for i, array in enumerate(arrays)]
 
     def shape(self, tensor: int) -> list[int]:
@@ -62,7 +63,7 @@ class Graph:
     def operator(
         self, name: str, inputs: Sequence[int], output: int, options: str, **fields: Any
     ) -> None:
-        """Adds an operator with options of that class, with these fields."""
+        """Adds an operator with options of the class `options` and these fields."""
         operator = self._schema.OperatorT()
         operator.opcodeIndex = self._code(name)
         operator.inputs = np.array(inputs, np.int32)
@@ -76,7 +77,8 @@ class Graph:
         if name not in self._codes:
             code = self._codes[name] = self._schema.OperatorCodeT()
             code.builtinCode = getattr(self._schema.BuiltinOperator, name)
-            code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # One byte.
+            # The old field is one byte.
+            code.deprecatedBuiltinCode = min(code.builtinCode, 127)
             code.version = _VERSIONS.get(name, 1)
         return list(self._codes).index(name)
 
@@ -93,7 +95,7 @@ class Graph:
         return bytes(self._builder.Output())
 
     def _signature(self, **tensors: int) -> Any:
-        """The names by which `get_signature_runner` takes and returns arrays."""
+        """The signature, which names input and output for `get_signature_runner`."""
         signature, entries = self._schema.SignatureDefT(), []
         for name, number in tensors.items():
             entry = self._schema.TensorMapT()

@@ -1,4 +1,4 @@
-"""Layers of bound cells as fused operators of TensorFlow Lite."""
+"""Conversion of bound cells to fused operators of TensorFlow Lite."""
 
 import dataclasses
 from typing import Any
@@ -15,8 +15,8 @@ from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._tflite_graph import ABSENT, Graph
 
-# `ActivationFunctionType` of the format. With none, the LSTM operators of LiteRT 2.3
-# compute something else.
+# `ActivationFunctionType` of the format. LSTMs lack "linear", because the LSTM
+# operators of LiteRT 2.3 compute other results without an activation.
 _ACTIVATIONS = {RNN: {"tanh": 4, "relu": 1, "linear": 0}, LSTM: {"tanh": 4, "relu": 1}}
 LIBRARY = Library(
     "TensorFlow Lite",
@@ -25,8 +25,8 @@ LIBRARY = Library(
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
     modules=dict.fromkeys(_ACTIVATIONS, "operators"),
 )
-# For kind and number of directions: the operator, its options, and how many of its
-# last inputs are left out: layer normalization, or an auxiliary input with its weights.
+# For each kind and number of directions: the operator, its options, and the number of
+# last inputs to omit. These are for layer normalization, or for an auxiliary input.
 _OPERATORS = {
     (RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
     (RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
@@ -41,9 +41,9 @@ class Direction:
     """One direction of a layer.
 
     Attributes:
-        name: Its name for messages.
-        weights: Its weights, float32.
-        options: Its options of the operator: activation and clips.
+        name: The name for messages.
+        weights: The weights, float32.
+        options: The options for the operator: activation and clips.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Direction:
 
 
 def read_stack(name: str, cell: Any) -> list[tuple[Direction, ...]]:
-    """The layers of a bound cell, from the inputs upwards, each of one direction.
+    """The one-directional layers of a bound cell, from the inputs upwards.
 
     Raises:
         TypeError: If TensorFlow Lite has no operator for the cell, or its parameters
             are not float32.
-        ValueError: If the operator lacks the activation or clip.
+        ValueError: If the operator does not support the activation or a clip.
     """
     bound = _in_core_layout(as_bound(name, cell))
     if not isinstance(bound.cell, MultiRNNCell):
@@ -75,9 +75,9 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
     """Both directions of each layer.
 
     Raises:
-        TypeError: As `read_stack`.
-        ValueError: As `read_stack`; if the directions differ in what one operator has
-            but once.
+        TypeError: As in `read_stack`.
+        ValueError: As in `read_stack`; if the directions differ in a property that
+            they share in the operator.
     """
     pairs = []
     read = lambda name, cell: _read_direction(
@@ -94,13 +94,13 @@ def _check_alike(fw: Direction, bw: Direction) -> None:
     described = [_described(each) for each in (fw, bw)]
     if described[0] != described[1]:
         raise ValueError(
-            f"`{fw.name}` and `{bw.name}` must be alike, as one operator runs both "
-            f"ways, got {described[0]} and {described[1]}. {_FIX}"
+            f"`{fw.name}` and `{bw.name}` must be alike, since one operator runs both "
+            f"directions, got {described[0]} and {described[1]}. {_FIX}"
         )
 
 
 def _described(direction: Direction) -> str:
-    """What the operator of two directions has but once."""
+    """The properties that both directions share in one operator, for messages."""
     kind, activation = direction.weights.kind, direction.weights.activation_name
     if kind == RNN:
         return f"an RNN with {activation}"
@@ -112,7 +112,7 @@ def _described(direction: Direction) -> str:
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
-    """The cell of the core that computes the same as one of `jaxrnn.lite`."""
+    """Replaces a cell of `jaxrnn.lite` by the equivalent core cell."""
     cell = bound.cell
     if not isinstance(cell, TFLiteLSTMCell | TfLiteRNNCell):
         return bound
@@ -126,13 +126,13 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
     if type(cell) not in (BasicRNNCell, BasicLSTMCell, LSTMCell):
         raise TypeError(
             f"`{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell or a cell of "
-            "jaxrnn.lite, as the operators are UNIDIRECTIONAL_SEQUENCE_LSTM and "
+            "jaxrnn.lite, to use UNIDIRECTIONAL_SEQUENCE_LSTM or "
             f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
         )
     weights = layer_of(name, bound)
     if weights.bias.dtype != np.float32:
         got = weights.bias.dtype
-        raise TypeError(f"`{name}` must have parameters of float32, got {got}.")
+        raise TypeError(f"`{name}` must have float32 parameters, got {got}.")
     LIBRARY.check(name, weights)
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
     clips = _clips(name, weights) if weights.kind == LSTM else {}
@@ -140,14 +140,14 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
 
 
 def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
-    """Both bounds; 0 is for none, and ValueError for a bound of 0."""
+    """Both clips, where 0 means no clip. Raises ValueError for a clip of 0."""
     clips = {"cellClip": weights.clips.get("cell_clip")}
     # A projection that does not exist is not clipped.
     has_projection = weights.projection is not None
     clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
     if 0 in clips.values():
         raise ValueError(
-            f"`{name}` must have clips above 0, which is for no clip in the operator, "
+            f"`{name}` must have clips above 0, since 0 means no clip in the operator, "
             f"got {dict(weights.clips)}. {_FIX}"
         )
     return {option: bound or 0.0 for option, bound in clips.items()}
@@ -160,13 +160,13 @@ def add_layer(
 
     Args:
         graph: The model.
-        name: That of the layer in the file.
-        layer: Its one or two directions.
+        name: The name of the layer in the file.
+        layer: The one or two directions of the layer.
         inputs: A tensor `[batch, time, depth]`.
         time_major: Whether time is the first axis.
 
     Returns:
-        The outputs, `[batch, time, size]`; those of two directions joined.
+        The outputs, `[batch, time, size]`, with two directions concatenated.
     """
     steps = graph.shape(inputs)[:2]
     kind, fields = layer[0].weights.kind, dict(layer[0].options, timeMajor=time_major)
@@ -177,7 +177,7 @@ def add_layer(
     operands, states = [inputs], []
     for own, one in zip(names, layer, strict=True):
         operands += graph.constants(own, _arrays(one.weights))
-        # The state of an RNN follows its weights.
+        # The RNN operators expect the state directly after the weights.
         last = operands if kind == RNN else states
         last += _states(graph, own, one, batch=steps[1 if time_major else 0])
     operands += [*states, *[ABSENT] * absent]
@@ -188,7 +188,7 @@ def add_layer(
 
 
 def add_dense(graph: Graph, kernel: np.ndarray, bias: np.ndarray, inputs: int) -> int:
-    """Adds `inputs @ kernel + bias`; its output."""
+    """Adds `inputs @ kernel + bias`; returns the output."""
     operands = inputs, *graph.constants("dense", [kernel.T, bias])
     output = graph.tensor("dense/outputs", (*graph.shape(inputs)[:2], len(bias)))
     options = "FullyConnectedOptions"
@@ -197,7 +197,7 @@ def add_dense(graph: Graph, kernel: np.ndarray, bias: np.ndarray, inputs: int) -
 
 
 def add_swap(graph: Graph, inputs: int) -> int:
-    """Adds the exchange of the axes of batch and time; its output."""
+    """Adds a transpose of the batch and time axes; returns the output."""
     batch, time, size = graph.shape(inputs)
     operands = inputs, graph.constant("swap", np.array([1, 0, 2], np.int32))
     output = graph.tensor("swapped", (time, batch, size))
@@ -206,7 +206,7 @@ def add_swap(graph: Graph, inputs: int) -> int:
 
 
 def _states(graph: Graph, name: str, direction: Direction, batch: int) -> list[int]:
-    """Those of h and, in an LSTM, c: variables, which the operator reads and writes."""
+    """Adds the variables for h and, in an LSTM, c, which the operator updates."""
     sizes = {"h": direction.outputs}
     if direction.weights.kind == LSTM:
         sizes["c"] = direction.weights.units
@@ -223,8 +223,8 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     return [
         *gates(of_inputs),
         *gates(of_state),
-        *(weights.peepholes or [None] * 3),  # Of i, f and o.
+        *(weights.peepholes or [None] * 3),  # For the gates i, f and o.
         *gates(bias),
         None if projection is None else projection.T,
-        None,  # The bias of the projection.
+        None,  # `LSTMCell` has no projection bias.
     ]

@@ -1,4 +1,4 @@
-"""Cells as the fused recurrent operators of TensorFlow Lite."""
+"""Export of layers to the fused recurrent operators of TensorFlow Lite."""
 
 from typing import Any
 
@@ -27,42 +27,45 @@ def to_tflite_operators(
     time_major: bool = False,
     dense: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> bytes:
-    """Layers of cells as a file of TensorFlow Lite, with one operator for each layer.
+    """Exports layers as a TensorFlow Lite file, with one operator per layer.
 
     The operators are `UNIDIRECTIONAL_SEQUENCE_LSTM`, `UNIDIRECTIONAL_SEQUENCE_RNN` and
-    those whose names begin with `BIDIRECTIONAL`. The file computes the outputs of
+    the corresponding `BIDIRECTIONAL` operators. The file computes the outputs of
     `dynamic_rnn(cell, inputs, dtype=float32)`, or of `stack_bidirectional_dynamic_rnn`,
-    for inputs of this shape. Dropout is left out. `to_tflite` also writes other cells,
-    lengths and final states, as loops, which take about half as long on a CPU. This
-    function needs no TensorFlow.
+    for inputs of this shape, without dropout. This function does not need TensorFlow.
+    `to_tflite` also supports other cells, lengths and final states; it exports loops,
+    which take about half as long on a CPU.
 
-    The file keeps the state in variables: each run continues where the last one
-    ended. A file for one step thus reads a stream step by step. Before a new sequence
-    call `reset_all_variables()`, which sets the state to zeros; with two directions,
-    before each run. `get_tensor` and `set_tensor` read and write a variable, by the
-    index that `get_tensor_details` has for its name: `layer_0/h`, `layer_0/c`,
-    `layer_1/h`, ...; with two directions `layer_0/fw/h`, `layer_0/bw/h`, ...
+    The file keeps the state in variables, so each run continues where the last run
+    ended. A file for one step can therefore process a stream step by step. Call
+    `reset_all_variables()` before each new sequence to set the state to zeros. With two
+    directions, call it before each run. `get_tensor` and `set_tensor` read and write a
+    variable by its index. `get_tensor_details` lists the indices by name: `layer_0/h`,
+    `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
+    `layer_0/bw/h`, ...
 
     Args:
-        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, one of `jaxrnn.lite`
-            or a `MultiRNNCell` of these, with parameters of float32 and the activation
-            tanh or relu, or, in a basic RNN, linear. Or a pair `(cells_fw, cells_bw)`,
-            each a cell or a list with a cell for each layer.
+        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, a cell of
+            `jaxrnn.lite`, or a `MultiRNNCell` of these. The parameters must be float32,
+            and the activation must be tanh or relu; a basic RNN also supports linear.
+            For two directions, a pair `(cells_fw, cells_bw)`, each a cell or a list
+            with one cell per layer.
         inputs: An array or `jax.ShapeDtypeStruct`, float32 `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`.
         time_major: Whether time is the first axis of inputs and outputs.
-        dense: None, or `(kernel [size, units], bias [units])` of a last layer `outputs
-            @ kernel + bias` on each step, float32.
+        dense: None, or the pair `(kernel, bias)` of a final dense layer, which computes
+            `outputs @ kernel + bias` at each step; float32 `[size, units]` and
+            `[units]`.
 
     Returns:
-        The file. Its signature takes `inputs` and returns `outputs` `[batch, time,
-        size]`, or `[time, batch, size]`.
+        The file. Its signature has one input `inputs` and one output `outputs`,
+        `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
-        TypeError: If TensorFlow Lite has no operator for a cell; if inputs or
+        TypeError: If TensorFlow Lite has no operator for a cell, or the inputs or
             parameters are not float32.
-        ValueError: If the operator lacks an activation or clip, or the cells of both
-            directions differ in these; if shapes do not fit.
+        ValueError: If the operator does not support an activation or clip, the cells of
+            both directions differ in these, or shapes do not fit.
         ImportError: If `ai_edge_litert` is missing.
 
     Example:
@@ -88,8 +91,8 @@ def to_tflite_operators(
         dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
     graph = Graph(_CALLER)
     first = last = graph.tensor("inputs", inputs.shape)
-    # Time major is faster; and LiteRT 2.3 computes wrong results of two directions if
-    # several rows are batch major.
+    # Time major is faster. Also, bidirectional operators of LiteRT 2.3 compute wrong
+    # results for several batch-major rows.
     swap = not time_major and inputs.shape[0] > 1
     if swap:
         last = add_swap(graph, last)
@@ -111,7 +114,7 @@ def _check_inputs(inputs: Any) -> None:
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
-    """The shape of the driver's outputs; the checks of the driver apply."""
+    """The shape of the driver's outputs, after the checks of the driver."""
 
     def run(x: Array) -> PyTree:
         options: dict[str, Any] = {"dtype": jnp.float32, "time_major": time_major}
@@ -120,7 +123,7 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
         cells_fw, cells_bw = zip(*paired(*_two(cells)), strict=True)
         return stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, x, **options)
 
-    with error_note(f"{_CALLER}: raised by the driver of the same outputs."):
+    with error_note(f"{_CALLER}: raised by the driver that computes these outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
 
 
@@ -128,7 +131,7 @@ def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(pair) != 2:
         raise ValueError(
             "`cells` must be a cell or a pair of forward and backward cells, got a "
-            f"tuple of {len(pair)}. A stack is a MultiRNNCell."
+            f"tuple of {len(pair)}. Stack layers in a MultiRNNCell."
         )
     return pair
 
@@ -138,5 +141,5 @@ def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     if kernel.dtype != np.float32:
-        raise TypeError(f"`dense` must be of float32, got {describe(kernel)}.")
+        raise TypeError(f"`dense` must be float32, got {describe(kernel)}.")
     return kernel, read("bias", kernel.shape[1])

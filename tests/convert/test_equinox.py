@@ -151,12 +151,12 @@ REFUSALS = {
     ),
     "unknown": (
         ValueError,
-        r"`cells\[0\]` must hold .*; not known: weight_hr",
+        r"`cells\[0\]` must hold .*; unknown: weight_hr",
         changed(weight_hr=np.ones(2)),
     ),
     "unknown_of_lstm": (
         ValueError,
-        "must hold weight_ih, weight_hh, bias; not known: bias_n",
+        "must hold weight_ih, weight_hh, bias; unknown: bias_n",
         changed(
             weight_hh=np.ones((16, 4)), weight_ih=np.ones((16, 3)), bias=np.ones(16)
         ),
@@ -168,7 +168,7 @@ REFUSALS = {
     ),
     "rnn": (
         ValueError,
-        r"`cells\[0\].weight_hh` must be that of an LSTMCell, .* got float64\[4, 4\]",
+        r"`cells\[0\].weight_hh` must have .* \(LSTMCell\) .* got float64\[4, 4\]",
         changed(weight_hh=np.ones((4, 4))),
     ),
     "shape": (

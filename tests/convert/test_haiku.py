@@ -176,22 +176,22 @@ REFUSALS = {
     ),
     "nothing_known": (
         ValueError,
-        "`name` must be given unless .* There is: mlp/linear",
+        "`name` must be given unless .* Found: mlp/linear",
         lambda: haiku.load({"mlp/linear": {"w": ONE, "b": ONE}}),
     ),
     "order": (
         ValueError,
-        "their order is not clear. There is: gru, lstm",
+        "their order is ambiguous. Found: gru, lstm",
         lambda: haiku.load(PARAMS["mixed"]),
     ),
     "name": (
         ValueError,
-        "`core` .of a GRU. or `core/linear` .* is missing. There is: lstm/linear",
+        "`core` .of a GRU. or `core/linear` .* is missing. Found: lstm/linear",
         lambda: haiku.load(PARAMS["lstm"], "core"),
     ),
     "no_name": (
         TypeError,
-        "`name` must be a module's name or a list of at least one, got list",
+        "`name` must be a module's name or a non-empty list of names, got list",
         lambda: haiku.load(PARAMS["lstm"], []),
     ),
     "missing": (
@@ -201,29 +201,29 @@ REFUSALS = {
     ),
     "unknown": (
         ValueError,
-        "`lstm/linear` must hold w, b; not known: scale",
+        "`lstm/linear` must hold w, b; unknown: scale",
         changed("lstm", "lstm/linear", **PARAMS["lstm"]["lstm/linear"], scale=ONE),
     ),
     "missing_of_rnn": (
         ValueError,
-        "`net/vanilla_rnn_1/linear_1` is missing, which a VanillaRNN has",
+        "`net/vanilla_rnn_1/linear_1` is missing, which a VanillaRNN requires",
         lambda: haiku.load(
             {"net/vanilla_rnn_1/linear": {"w": np.ones((7, 16)), "b": np.ones(16)}}
         ),
     ),
     "unknown_of_rnn": (
         ValueError,
-        "`vanilla_rnn/linear_1` must hold w; not known: scale",
+        "`vanilla_rnn/linear_1` must hold w; unknown: scale",
         changed("rnn", "vanilla_rnn/linear_1", w=ONE, scale=ONE),
     ),
     "columns": (
         ValueError,
-        r"`lstm/linear/w` must have shape \[depth \+ units, 4 \* units\], .*\[7, 15\]",
+        r"`lstm/linear/w` must have shape \[depth \+ units, 4 \* units\] .*\[7, 15\]",
         changed("lstm", "lstm/linear", w=np.ones((7, 15)), b=np.ones(15)),
     ),
     "rows": (
         ValueError,
-        r"`lstm/linear/w` must have shape .* as that of an LSTM, got float64\[3, 16\]",
+        r"`lstm/linear/w` must have shape .* for an LSTM, got float64\[3, 16\]",
         changed("lstm", "lstm/linear", w=np.ones((3, 16)), b=np.ones(16)),
     ),
     "bias": (
@@ -268,7 +268,7 @@ REFUSALS = {
     ),
     "too_few_names": (
         ValueError,
-        "`name` must be one for each of 11 layers, got core",
+        "`name` must be 11 names, one per layer, got core",
         lambda: haiku.save(bound(CELLS["stack"]), "core"),
     ),
     "no_bound_cell": (

@@ -216,7 +216,7 @@ REFUSALS = {
     ),
     "many": (
         ValueError,
-        r"`layers\[1\]` must hold 2 or 3 weights for a direction, got 9",
+        r"`layers\[1\]` must hold 2 or 3 weights per direction, got 9",
         lambda: convert.load(LSTM, LSTM * 3),
     ),
     "both": (

@@ -164,7 +164,7 @@ REFUSALS = {
     ),
     "mgu": (
         ValueError,
-        "`params` must hold .* missing: ii/kernel.* not known: in/kernel, hn/kernel",
+        "`params` must hold .* missing: ii/kernel.* unknown: in/kernel, hn/kernel",
         lambda: linen.load(
             {k: {"kernel": np.ones((2, 2))} for k in ("if", "hf", "in", "hn")}
         ),
@@ -176,7 +176,7 @@ REFUSALS = {
     ),
     "unknown": (
         ValueError,
-        "not known: hz/bias",
+        "unknown: hz/bias",
         changed("hz", kernel=GRU["hz"]["kernel"], bias=np.ones(4)),
     ),
     "shape": (
@@ -191,7 +191,7 @@ REFUSALS = {
     ),
     "gap": (
         ValueError,
-        "`layers_1` is missing. There is: layers_0, layers_2",
+        "`layers_1` is missing. Found: layers_0, layers_2",
         lambda: linen.load(
             {k: v for k, v in random_params("stack").items() if "1" not in k}
         ),

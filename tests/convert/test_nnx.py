@@ -168,7 +168,7 @@ REFUSALS = {
     ),
     "random_state": (
         ValueError,
-        "`params` must hold dense_i/kernel, .*; .*not known: .*rngs/count",
+        "`params` must hold dense_i/kernel, .*; .*unknown: .*rngs/count",
         lambda: converter.load({"cell": GRU, "rngs": {"count": 1}, "dense_i": {}}),
     ),
     "missing": (
@@ -178,12 +178,12 @@ REFUSALS = {
     ),
     "missing_bias": (
         ValueError,
-        "missing: dense_h/bias; not known: dense_i/bias",
+        "missing: dense_h/bias; unknown: dense_i/bias",
         changed("dense_h", kernel=np.ones((3, 12))),
     ),
     "unknown": (
         ValueError,
-        "not known: dense_i/scale",
+        "unknown: dense_i/scale",
         changed("dense_i", **GRU["dense_i"], scale=np.ones(12)),
     ),
     "missing_gate": (
@@ -208,7 +208,7 @@ REFUSALS = {
     ),
     "gap": (
         ValueError,
-        "`layers/1` is missing. There is: layers/0, layers/2",
+        "`layers/1` is missing. Found: layers/0, layers/2",
         lambda: converter.load({"layers": {0: {"cell": GRU}, 2: {"cell": GRU}}}),
     ),
     "no_layers": (
@@ -228,7 +228,7 @@ REFUSALS = {
     ),
     "state_bias": (
         ValueError,
-        "`cell` must have a `candidate/hidden_projection/bias` of zeros, as nnx's",
+        "`cell` must have a `candidate/hidden_projection/bias` of zeros, since nnx's",
         lambda: converter.save(bound(CELLS["gru"])),
     ),
     "resets_before": (

@@ -226,17 +226,17 @@ REFUSALS = {
     ),
     "missing": (
         ValueError,
-        r"convert\.onnx\.load: `nodes\[0\]\['W'\]` is missing. There is: R, B",
+        r"convert\.onnx\.load: `nodes\[0\]\['W'\]` is missing. Found: R, B",
         lambda: convert.load({key: LSTM[key] for key in "RB"}),
     ),
     "missing_state": (
         ValueError,
-        r"`nodes\[0\]\['R'\]` is missing. There is: W",
+        r"`nodes\[0\]\['R'\]` is missing. Found: W",
         lambda: convert.load({"W": LSTM["W"]}),
     ),
     "unknown": (
         ValueError,
-        r"`nodes\[0\]\['initial_h'\]` is not known. A node may have op_type, W, R",
+        r"`nodes\[0\]\['initial_h'\]` is unknown. A node may have op_type, W, R",
         loading(LSTM, initial_h=np.ones(2)),
     ),
     "no_array": (
@@ -271,17 +271,17 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` belongs to LSTM, got GRU",
+        r"`nodes\[0\]\['P'\]` must belong to LSTM, got GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
         ValueError,
-        r"`nodes\[0\]\['linear_before_reset'\]` belongs to GRU, got LSTM",
+        r"`nodes\[0\]\['linear_before_reset'\]` must belong to GRU, got LSTM",
         loading(LSTM, linear_before_reset=1),
     ),
     "operator": (
         ValueError,
-        r"`nodes\[0\]\['R'\]` must be of GRU, got that of LSTM",
+        r"`nodes\[0\]\['R'\]` must have the blocks of GRU, got LSTM, float64",
         loading(LSTM, op_type="GRU"),
     ),
     "another_operator": (
@@ -291,7 +291,7 @@ REFUSALS = {
     ),
     "units": (
         ValueError,
-        r"`nodes\[0\]\['hidden_size'\]` must be 4, as `R` has it, got 5",
+        r"`nodes\[0\]\['hidden_size'\]` must be 4, the units of `R`, got 5",
         loading(LSTM, hidden_size=5),
     ),
     "depth": (
@@ -306,17 +306,17 @@ REFUSALS = {
     ),
     "clip": (
         ValueError,
-        r"`nodes\[0\]\['clip'\]` must be left out, got 3.0",
+        r"`nodes\[0\]\['clip'\]` must be omitted, since no cell supports it, got 3.0",
         loading(LSTM, clip=3.0),
     ),
     "coupled": (
         ValueError,
-        r"`nodes\[0\]\['input_forget'\]` must be left out, got 1",
+        r"`nodes\[0\]\['input_forget'\]` must be omitted, since no .* it, got 1",
         loading(LSTM, input_forget=1),
     ),
     "alpha": (
         ValueError,
-        r"`nodes\[0\]\['activation_alpha'\]` must be left out, got \[0.0\]",
+        r"`nodes\[0\]\['activation_alpha'\]` must be omitted, .* it, got \[0.0\]",
         loading(RNN, activation_alpha=[0.0]),
     ),
     "gates": (
@@ -331,7 +331,7 @@ REFUSALS = {
     ),
     "unknown_activation": (
         ValueError,
-        r"one activation of Elu, .*Tanh, got \['LeakyRelu'\]",
+        r"where activation is one of Elu, .*Tanh, got \['LeakyRelu'\]",
         loading(RNN, activations=["LeakyRelu"]),
     ),
     "few_activations": (
@@ -388,7 +388,7 @@ REFUSALS = {
     ),
     "direction_by_shape": (
         ValueError,
-        r"\['W'\]` must have 2 as its first axis, .*, got float64\[1, 16, 3\]",
+        r"\['W'\]` must have a first axis of 2 for .*, got float64\[1, 16, 3\]",
         loading(LSTM, direction="bidirectional"),
     ),
     "not_bound": (

@@ -201,23 +201,23 @@ REFUSALS = {
     ),
     "scope": (
         ValueError,
-        "no variable is in the scope `rnn`. There is: beta1_power, .*encoder/lstm",
+        "no variable is in the scope `rnn`. Found: beta1_power, .*encoder/lstm",
         lambda: tf1.load(LSTM),
     ),
     "scope_without_slots": (
         ValueError,
-        "There is: rnn/lstm_cell/kernel.$",
+        "Found: rnn/lstm_cell/kernel.$",
         lambda: tf1.load(dict.fromkeys(["rnn/lstm_cell/kernel", SLOT], 0), "decoder"),
     ),
     "no_cell": (
         ValueError,
-        "`encoder` must hold one of basic_rnn_cell, .* got lstm. Of several",
+        "`encoder` must hold one of basic_rnn_cell, .* got lstm. If the scope holds",
         lambda: tf1.load(LSTM, "encoder"),
     ),
     "two_cells": (
         ValueError,
-        "`rnn` must hold one of .* got lstm_cell, lstm_cell_1. Of several cells pass "
-        "the variables of one",
+        "`rnn` must hold one of .* got lstm_cell, lstm_cell_1. If the scope holds "
+        "several cells, pass the variables of one",
         lambda: tf1.load(
             {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
         ),
@@ -239,14 +239,14 @@ REFUSALS = {
     ),
     "no_backward": (
         ValueError,
-        "`bw` is missing. There is: fw",
+        "`bw` is missing. Found: fw",
         lambda: tf1.load_bidirectional(
             {k: v for k, v in BOTH.items() if "/bw/" not in k}
         ),
     ),
     "missing": (
         ValueError,
-        f"`{CELL}/bias` is missing. There is: kernel",
+        f"`{CELL}/bias` is missing. Found: kernel",
         lambda: tf1.load(
             without(LSTM, *(f"{CELL}/bias{slot}" for slot in ("", "/Adam", "/Adam_1"))),
             "encoder/lstm",
@@ -261,17 +261,17 @@ REFUSALS = {
     ),
     "unknown": (
         ValueError,
-        f"must hold the variables of LSTMCell; not known: {CELL}/gamma",
+        f"must hold the variables of LSTMCell; unknown: {CELL}/gamma",
         changed(gamma=np.ones(3)),
     ),
     "missing_layer": (
         ValueError,
-        "`cell_1` is missing. There is: cell_0, cell_2, cell_3",
+        "`cell_1` is missing. Found: cell_0, cell_2, cell_3",
         lambda: tf1.load({k: v for k, v in STACK.items() if "cell_1" not in k}),
     ),
     "unknown_layer": (
         ValueError,
-        "of MultiRNNCell; not known: rnn/multi_rnn_cell/cell_0/glstm_cell/kernel",
+        "of MultiRNNCell; unknown: rnn/multi_rnn_cell/cell_0/glstm_cell/kernel",
         lambda: tf1.load(
             STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
         ),
@@ -288,7 +288,7 @@ REFUSALS = {
     ),
     "blocks": (
         ValueError,
-        rf"`{CELL}/bias` must have 4 blocks of one size, got float64\[13\]",
+        rf"`{CELL}/bias` must have 4 blocks of equal size, got float64\[13\]",
         changed(bias=np.ones(13)),
     ),
     "rows": (
@@ -313,7 +313,7 @@ REFUSALS = {
     ),
     "clip": (
         ValueError,
-        "`cell_clip` must be None, as there is no lstm_cell .*, got 1.0",
+        "`cell_clip` must be None, since there is no lstm_cell .*, got 1.0",
         lambda: tf1.load(VARIABLES["wrapped"], cell_clip=1.0),
     ),
     "no_bound_cell": (
@@ -328,8 +328,9 @@ REFUSALS = {
     ),
     "forget_bias": (
         ValueError,
-        "`cell` must have forget_bias 1.0, as variables do not hold it, got 0.0. Pass "
-        "`forget_bias` to `save`, and the same to TensorFlow's cell and to `load`",
+        "`cell` must have forget_bias 1.0, the argument of `save`, got 0.0. Variables "
+        "do not store it, so pass the same `forget_bias` to `save`, to `load` and to "
+        "TensorFlow's cell",
         lambda: tf1.save(bound(jaxrnn.LSTMCell(3, forget_bias=0))),
     ),
     "forget_bias_of_a_layer": (
@@ -341,7 +342,7 @@ REFUSALS = {
     ),
     "activation": (
         ValueError,
-        "`cell` must have activation tanh, as variables do not hold it, got relu",
+        "`cell` must have activation tanh, the argument of `save`, got relu",
         lambda: tf1.save(bound(jaxrnn.GRUCell(3, activation="relu"))),
     ),
     "cell_clip": (

@@ -243,7 +243,8 @@ REFUSALS = {
     ),
     "states_of_unlike_layers": (
         ValueError,
-        r"save_state: all layers must be alike, .* got states float64\[4\] and ",
+        r"save_state: all layers must have states of one kind and shape, got float64"
+        r"\[4\] and ",
         lambda: convert.save_state((OTHER[0], OTHER[0, :2])),
     ),
     "states_of_two_directions": (
@@ -270,12 +271,12 @@ REFUSALS = {
     ),
     "nothing": (
         ValueError,
-        r"`a\.weight_ih_l0` is missing. There is: weight_ih_l0, ",
+        r"`a\.weight_ih_l0` is missing. Found: weight_ih_l0, ",
         lambda: convert.load(LSTM, "a."),
     ),
     "missing": (
         ValueError,
-        r"`weight_hh_l1` is missing. There is: weight_ih_l0, ",
+        r"`weight_hh_l1` is missing. Found: weight_ih_l0, ",
         lambda: convert.load({k: LAYERS[k] for k in LAYERS if k != "weight_hh_l1"}),
     ),
     "a_bias_missing": (
@@ -292,12 +293,12 @@ REFUSALS = {
     ),
     "unknown": (
         ValueError,
-        r"`weight_hh_l0_g` is not known. A module has weight_ih_l0",
+        r"`weight_hh_l0_g` is unknown. A module has weight_ih_l0",
         lambda: convert.load(LSTM | {"weight_hh_l0_g": OTHER}),
     ),
     "of_a_cell": (
         ValueError,
-        r"`weight_ih` is not known",
+        r"`weight_ih` is unknown",
         lambda: convert.load({"weight_ih": OTHER, "weight_hh": OTHER}),
     ),
     "no_array": (
@@ -332,12 +333,13 @@ REFUSALS = {
     ),
     "projection_of_rnn": (
         ValueError,
-        r"`weight_hr_l0` belongs to an LSTM, and this layer's kind is RNN",
+        r"`weight_hr_l0` must belong to an LSTM, got a layer of kind RNN",
         lambda: convert.load(RNN | {"weight_hr_l0": OTHER}),
     ),
     "unlike": (
         ValueError,
-        r"all layers must be alike, .* LSTM of 4 units with tanh and RNN of 4 units",
+        r"all layers must have the same kind, .* got LSTM of 4 units with tanh and RNN "
+        r"of 4 units",
         lambda: convert.load(
             LSTM
             | {k.replace("l0", "l1"): RNN[k] for k in RNN}
@@ -407,7 +409,8 @@ REFUSALS = {
     ),
     "cells_unlike": (
         ValueError,
-        r"must be alike, .*, got LSTM of 4 units with tanh and LSTM of 5 units",
+        r"must have the same kind, sizes and activation to form one module, got LSTM "
+        r"of 4 units with tanh and LSTM of 5 units",
         saving(MultiRNNCell([LSTMCell(4), LSTMCell(5)])),
     ),
     "projections_unlike": (
@@ -417,7 +420,8 @@ REFUSALS = {
     ),
     "activations_unlike": (
         ValueError,
-        r"must be alike, .*, got RNN of 4 units with relu and RNN of 4 units with tanh",
+        r"must have the same kind, sizes and activation .*, got RNN of 4 units with "
+        r"relu and RNN of 4 units with tanh",
         saving(MultiRNNCell([BasicRNNCell(4), BasicRNNCell(4, activation="relu")])),
     ),
     "no_list": (

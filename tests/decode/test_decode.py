@@ -139,7 +139,7 @@ def test_loops_in_raw_rnn_stop_with_the_longest_row():
             for emit_ta in jax.tree.leaves(results[0], is_leaf=is_array):
                 assert emit_ta.size() == steps
             decoded = loop.decoded(results, max_time)
-            with pytest.raises(ValueError, match="`max_time` must be what `raw_rnn`"):
+            with pytest.raises(ValueError, match="`max_time` must equal the"):
                 loop.decoded(results, steps - 1)
             for got, expected in zip(decoded, want, strict=True):
                 np.testing.assert_allclose(got, expected, atol=1e-12)
@@ -476,32 +476,32 @@ REFUSALS = [
     ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "decode.greedy: `embed` must be a function of ids [batch], got float64[4, 3]."),
     ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "decode.greedy: `embed(ids)` must be an array with one row for each of int32[2], got float64[3, 3]."),
     ("greedy", {"project": 3}, TypeError, "decode.greedy: `project` must be a function of the cell's output, got 3."),
-    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[2, 4, 1]. Return one logit"),
+    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[2, 4, 1]. Return one logit per row and id."),
     ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[3, 4]."),
     ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "decode.greedy: `project(output)` must be floating [batch, vocab], got int64[2, 4]. Return the logits."),
-    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids that `project` has logits for, got 4. It ends a row."),
-    ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. It is an id of the vocabulary."),
-    ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an integer, got 1.0. It is an id of the vocabulary. It is static:"),
-    ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an integer, got None. It bounds the ids of a row. It is static:"),
-    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be at least 0, got -2. It bounds the ids of a row."),
-    ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. `jax.random.key(0)` makes one."),
+    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids for which `project` returns logits, got 4."),
+    ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. It must be an id in the vocabulary."),
+    ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an integer, got 1.0. It must be an id in the vocabulary. It is static:"),
+    ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an integer, got None. It limits the ids of a row. It is static:"),
+    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be at least 0, got -2. It limits the ids of a row."),
+    ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. Create one with `jax.random.key(0)`."),
     ("sample", {"key": jax.random.split(KEY)}, ValueError, "decode.sample: `key` must be one key, got key<fry>[2]. Use jax.vmap"),
-    ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. `greedy` takes the most likely id."),
+    ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. To choose the most likely id, use `greedy`."),
     ("sample", {"temperature": jnp.float32(-2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got -2."),
     ("sample", {"temperature": np.inf}, ValueError, "decode.sample: `temperature` must be positive and finite, got inf."),
     ("sample", {"temperature": np.nan}, ValueError, "decode.sample: `temperature` must be positive and finite, got nan."),
-    ("sample", {"temperature": np.ones(2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got float64[2]. It is one for all rows."),
+    ("sample", {"temperature": np.ones(2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got float64[2]. All rows share one number."),
     ("sample", {"temperature": "hot"}, TypeError, "decode.sample: `temperature` must be positive and finite, got 'hot'."),
     ("sample", {"temperature": True}, TypeError, "decode.sample: `temperature` must be positive and finite, got True."),
-    ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be at least 1, got 0. None is for all ids."),
-    ("sample", {"top_k": 2.0}, TypeError, "decode.sample: `top_k` must be an integer, got 2.0. None is for all ids. It is static:"),
-    ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. None is for all ids."),
+    ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be at least 1, got 0. Pass None to draw from all ids."),
+    ("sample", {"top_k": 2.0}, TypeError, "decode.sample: `top_k` must be an integer, got 2.0. Pass None to draw from all ids. It is static:"),
+    ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. Pass None to draw from all ids."),
     ("sample", {"top_p": 1.01}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 1.01."),
-    ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be at least 1, got 0. With one it is greedy."),
+    ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be at least 1, got 0. A width of 1 is greedy decoding."),
     ("beam_search", {"beam_width": 10**9}, ValueError, "decode.beam_search: `beam_width` must be at most 65536, got 1000000000."),
     ("greedy", {"max_time": 10**12}, ValueError, "decode.greedy: `max_time` must be at most 2147483647, got 1000000000000."),
-    ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. 0 is for none."),
-    ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "decode.beam_search: `initial_state` must have rows that beams can be made of, got TensorArray."),
+    ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. Pass 0 for no penalty."),
+    ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "decode.beam_search: `initial_state` must be an array with rows to repeat, got TensorArray."),
     ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "decode.beam_search: `project(output)` must be floating [batch, vocab] with 4 rows, got float64[2, 4]."),
 ]  # fmt: skip
 

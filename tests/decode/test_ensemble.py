@@ -178,13 +178,13 @@ MODEL = {"cell": None, "embed": abs, "project": abs, "initial_state": np.zeros((
         (
             [3],
             TypeError,
-            "`models[0]` must be a dict, got 3. It holds the arguments by",
+            "`models[0]` must be a dict, got 3. Pass its arguments as",
         ),
-        ([{}], ValueError, "`initial_state`, got nothing. Give all four."),
+        ([{}], ValueError, "`initial_state`, got nothing. Pass all four."),
         (
             [MODEL | {"end_id": 0}],
             ValueError,
-            "'end_id'. Pass what the models share, such as `start_ids`, to the decoder",
+            "'end_id'. Pass shared arguments, e.g. `start_ids`, to the decoder",
         ),
         ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
     ],
@@ -205,7 +205,7 @@ def test_refused_parts_of_models():
     for logits, message in [
         (
             np.zeros((2, 5)),
-            "must be [2, 4], as those of `models[0]` are, got float64[2, 5].",
+            "must be [2, 4] to match `models[0]`, got float64[2, 5].",
         ),
         (np.zeros((2, 4), int), "must be floating [batch, vocab], got int64[2, 4]."),
     ]:

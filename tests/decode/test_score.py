@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_a_teacher_forced_loss():
         (
             [1, 2],
             ValueError,
-            "with 2 rows, got int64[2]. Give one sequence, or one for",
+            "with 2 rows, got int64[2]. For each of `start_ids`, pass one sequence",
         ),
         (
             np.zeros((3, 4), int),

@@ -223,22 +223,22 @@ REFUSALS = {
     ),
     "projection": (
         ValueError,
-        "`cell` must have no projection.*What ONNX does not have, `to_stablehlo` has",
+        "`cell` must have no projection.*For anything ONNX cannot express, use `to_st",
         own(LSTMCell(4, num_proj=2)),
     ),
     "clip": (
         ValueError,
-        "`cell` must have no `cell_clip`.*`to_stablehlo` has",
+        "`cell` must have no `cell_clip`.*use `to_stablehlo`",
         own(LSTMCell(4, cell_clip=1.0)),
     ),
     "activation": (
         ValueError,
-        "`cell` must have the activation elu or .*got linear.*`to_stablehlo` has",
+        "`cell` must have the activation elu or .*got linear.*use `to_stablehlo`",
         own(GRUCell(4, "linear")),
     ),
     "residual": (
         TypeError,
-        "`cell` must be a BasicRNNCell, .*`to_stablehlo` has",
+        "`cell` must be a BasicRNNCell, .*use `to_stablehlo`",
         own(jaxrnn.ResidualWrapper(GRUCell(3))),
     ),
     "kinds": (

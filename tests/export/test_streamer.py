@@ -314,7 +314,7 @@ def test_refuses(name):
 @pytest.mark.parametrize(
     ("shape", "call", "message"),
     [
-        ((1, 3, 3), "__call__", r"`chunk` must be \[1, 4, ...\], .* goes to `flush`"),
+        ((1, 3, 3), "__call__", r"`chunk` must be \[1, 4, ...\], .* chunk to `flush`"),
         ((2, 4, 3), "__call__", r"got float32\[2, 4, 3\]"),
         ((4, 3), "__call__", r"got float32\[4, 3\]"),
         ((1, 5, 3), "flush", r"`last` must be \[1, 1 to 4, ...\], got"),

@@ -182,14 +182,14 @@ NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
             X,
             {},
             ValueError,
-            "activation tanh or relu, .*got gelu",
+            "activation tanh or relu for TensorFlow Lite's operators, got gelu",
         ),
         (
             bound(LSTM(2, activation="linear")),
             X,
             {},
             ValueError,
-            "activation tanh or relu, .*got linear",
+            "activation tanh or relu for TensorFlow Lite's operators, got linear",
         ),
         (bound(LSTM(2, cell_clip=0)), X, {}, ValueError, "clips above 0"),
         (
