@@ -1,4 +1,4 @@
-// The backward loop of every cell: the cotangents of its products and states.
+// The backward loop of every cell. It computes the cotangents of products and states.
 #ifndef JAXRNN_BACKWARD_H_
 #define JAXRNN_BACKWARD_H_
 
@@ -17,12 +17,12 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C backward over all steps of a row block. Each worker has some of the units. A
-// phase multiplies the cotangents of products that the previous phase wrote by the
-// transposed state matrix of their stage. Then it does the element-wise work of the
-// stage before that one, where the last stage of the previous step comes before the
-// first stage. The last phase only multiplies. The loop adds to the cotangents of the
-// restart states.
+// Runs the cell C backward over all steps of a row block. Each worker processes some of
+// the units. A phase first multiplies the product cotangents from the previous phase by
+// the transposed state matrix of their stage. Then it runs the element-wise work of the
+// preceding stage backward; the last stage of step t - 1 precedes the first stage of
+// step t. The last phase only multiplies. The loop adds to the cotangents of the
+// restart states, which RunBackward zeros first.
 template <typename C>
 class BackwardLoop {
  public:
@@ -58,8 +58,8 @@ class BackwardLoop {
     const int64_t size = OperandSize(from);
     for (const PackedPanel& packed : worker.stages[stage]) {
       const int vectors = packed.panel.count;
-      // By row, the products of all units are kept, because the element-wise work needs
-      // them.
+      // Cells that work by row keep the products of all units, because their
+      // element-wise work needs all units.
       const int64_t width = C::kByRow ? cell_.padded(stage) : vectors * kLanes;
       float* products = worker.products.get();
       if (C::kByRow) products += packed.panel.first * kLanes;
@@ -89,7 +89,7 @@ class BackwardLoop {
   static constexpr int kLast = Stages<C>::kLast;
   struct PackedPanel {
     Panel panel;
-    float* transposed;  // The state matrix of the following stage.
+    float* transposed;  // Packed state matrix of the following stage.
   };
   struct Worker {
     // The range of each stage; `carried` covers the first range.
@@ -99,11 +99,10 @@ class BackwardLoop {
     std::vector<PackedPanel> stages[C::kStages];
   };
 
-  // The stage after this one; the last stage is followed by the next step's first
-  // stage.
+  // The stage after this one. After the last stage comes the next step's first stage.
   static int Following(int stage) { return (stage + 1) % C::kStages; }
 
-  // The row size of a stage's cotangents, as the operand of a product.
+  // The number of floats per row of a stage's cotangents as the operand of a product.
   int64_t OperandSize(int stage) const {
     return C::kStateGates[stage] * cell_.padded(stage);
   }
@@ -111,7 +110,7 @@ class BackwardLoop {
     return std::max(OperandSize(0), OperandSize(kLast));
   }
 
-  // Runs before other threads start, so that the caller receives any error.
+  // Allocates before other threads start, so that the caller receives any exception.
   void AllocateMemory(Worker& worker) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
@@ -151,7 +150,8 @@ class BackwardLoop {
     }
   }
 
-  // Copies the cotangents of rows without steps.
+  // In rows without steps, copies the last state's cotangent to the initial state's
+  // cotangent.
   void Keep(const VectorRange& range, int64_t units, const float* ct_last, float* c) {
     for (int64_t v = range.first; v < range.end; v++) {
       const size_t bytes = sizeof(float) * Valid(units, v);
@@ -162,9 +162,9 @@ class BackwardLoop {
     }
   }
 
-  // Packs the rows of the stage's matrix [rows, C] that belong to a panel's units, as
-  // columns. The columns of the matrix become rows in the order of the shared buffers:
-  // by vector, gate and lane.
+  // Transposes and packs the panel's part of the stage's state matrix. The matrix rows
+  // of the panel's units become columns. The matrix columns become rows, ordered by
+  // vector, gate and lane, as in `operands_`.
   void Transpose(int stage, const Panel& panel, float* to) {
     const int64_t units = cell_.units(stage), rows = cell_.rows(stage);
     const int64_t width = panel.count * kLanes;
@@ -185,8 +185,8 @@ class BackwardLoop {
     }
   }
 
-  // Updates the cotangents of c before step t runs backward: cotangents of the state
-  // before step t + 1 become cotangents of the state after step t.
+  // Updates the cotangents of c before step t runs backward, from the cotangents of the
+  // state before step t + 1 to the cotangents of the state after step t.
   void BeginC(Worker& worker, int64_t t) {
     const int64_t units = sizes_.units, before = rows_.alive(t + 1);
     for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
@@ -212,7 +212,7 @@ class BackwardLoop {
     }
   }
 
-  // Stores the cotangents of row r's initial c and of its element-wise parameters.
+  // Stores row r's cotangents of the initial c and the element-wise parameters.
   void EndC(Worker& worker, int64_t r, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const float* carried = worker.carried(v, r);
@@ -221,8 +221,8 @@ class BackwardLoop {
       Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
-  // If a sequence starts in row r at step t + 1, adds to the cotangent of its restart
-  // state and returns true.
+  // If a sequence starts in row r at step t + 1, adds `cotangent` to the cotangent of
+  // the sequence's restart state and returns true. Otherwise, returns false.
   bool AddRestart(float* ct_restart, int64_t units, int64_t t, int64_t r, int64_t v,
                   Vec cotangent) {
     const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t + 1)] : -1;
@@ -233,7 +233,7 @@ class BackwardLoop {
     return true;
   }
 
-  // Processes the result of a product for a vector of units of row r.
+  // Processes a product's result for one vector of row r.
   void Pull(Worker& worker, int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
             Vec product) {
     if constexpr (C::kStages > 1) {
@@ -247,14 +247,14 @@ class BackwardLoop {
     Store(entry_.ct_h + at, ct_h, Valid(sizes_.outputs, v));
   }
 
-  // Runs the last stage of step t backward, from the cotangent of the state after step
+  // Runs the last stage of step t backward, given the cotangent of the state after step
   // t.
   void PullStep(Worker& worker, int64_t phase, int64_t t, int64_t r, int64_t v,
                 Vec ct_h) {
     const int valid = Valid(sizes_.outputs, v);
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     ct_h += Load(entry_.ct_outputs + at, valid);
-    if constexpr (C::kByRow)  // PullRow reads ct_h there.
+    if constexpr (C::kByRow)  // PullRow reads ct_h from `products`.
       return Store(&worker.products[r * cell_.padded(0) + v * kLanes], ct_h);
     Vec z[4];
     int count = 0;
@@ -263,7 +263,8 @@ class BackwardLoop {
         z[count++] =
             Load(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v), valid);
     }
-    // A projected h and c differ in size.
+    // The last stage of a projected LSTM does not read c, which can differ in size from
+    // h.
     constexpr bool reads_c = C::kHasC && C::kStages == 1;
     const Vec state = Load(reads_c ? entry_.saved_c + at : H(r, t, v), valid);
     Prefetch(reads_c, r, t - 1, v);
@@ -274,7 +275,7 @@ class BackwardLoop {
     Write(phase, kLast, t, r, v, ct_zs);
   }
 
-  // Runs the first stage of step t backward, from the cotangent of the second stage's
+  // Runs the first stage of step t backward, given the cotangent of the second stage's
   // operand.
   void PullStage(Worker& worker, int64_t phase, int64_t t, int64_t r, int64_t v,
                  Vec ct_operand) {
@@ -290,7 +291,7 @@ class BackwardLoop {
     Write(phase, 0, t, r, v, ct_zs);
   }
 
-  // Runs step t of row r backward, when the cotangents of all its states are known.
+  // Runs step t of row r backward, once the state's cotangents are known for all units.
   void PullRow(Worker& worker, int64_t phase, int64_t t, int64_t r) {
     const int64_t vectors = worker.ranges[0].end;
     for (int64_t v = 0; v < vectors; v++) {
@@ -312,7 +313,7 @@ class BackwardLoop {
   }
 
   // Prefetches the values that step t reads, because the hardware does not predict
-  // them.
+  // their addresses.
   void Prefetch(bool reads_c, int64_t r, int64_t t, int64_t v) const {
     if (t < 0) return;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
@@ -343,7 +344,7 @@ class BackwardLoop {
   }
 
   static int ProductNumber(int stage, int g) { return C::kGate[stage][g].product; }
-  // The offset of vector v of a gate.
+  // The offset of a gate's vector v.
   int64_t GateAt(int stage, int g, int64_t r, int64_t t, int64_t v) const {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;
   }

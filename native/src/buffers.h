@@ -15,7 +15,7 @@ struct Free {
 };
 using Buffer = std::unique_ptr<float[], Free>;
 
-// Uninitialized floats, aligned to a cache line.
+// Allocates uninitialized floats, aligned to a cache line.
 inline Buffer Allocate(int64_t count) {
   const size_t bytes = (sizeof(float) * std::max<int64_t>(count, 1) + 63) / 64 * 64;
   void* memory = std::aligned_alloc(64, bytes);
@@ -23,8 +23,8 @@ inline Buffer Allocate(int64_t count) {
   return Buffer(static_cast<float*>(memory));
 }
 
-// The stride of rows with this many floats. It keeps rows from competing for the same
-// set of the cache.
+// The stride of rows with this many floats. Rows whose stride is a multiple of 256
+// floats would compete for the same cache sets.
 inline int64_t Stride(int64_t floats) {
   return floats % 256 == 0 ? floats + 16 : floats;
 }

@@ -9,8 +9,8 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// kCount vectors for each row and each vector of the worker's units. The functions of
-// the cells define their contents.
+// Holds kCount vectors for each row and each vector of the worker's units. The cell's
+// functions define the contents.
 template <int kCount>
 class Carried {
  public:

@@ -1,11 +1,12 @@
-// The element-wise work of the cells and its derivative, for a vector of units.
+// The element-wise work of the cells and its derivative, for one vector of units.
 //
 // A cell has one or two stages. Each stage is a product, followed by element-wise work.
 // z holds the stage's gates. Gates that have no product with the state come first, and
 // gates that have no product with the inputs come last. `carried` is memory that the
 // loop keeps between phases for the row and the vector.
 //
-// To pull means to compute the cotangents of arguments from the cotangents of results.
+// To pull means to compute the cotangents of a function's arguments from the cotangents
+// of its results.
 //
 // Operand: runs after the first of two stages. Returns the operand of the second
 //   stage's product.
@@ -15,11 +16,11 @@
 //   LSTM, `carried` is the cotangent of c.
 // PullStage: computes the cotangents ct_zs of the first stage's gates from the
 //   cotangent of the second stage's operand. Returns the operand.
-// The argument h is the h before the step. An LSTM's stage that changes c receives c,
-// the c before the step.
+// The argument h is h before the step. If an LSTM's stage changes c, its pull function
+// receives c before the step instead.
 //
-// kByRow: the cell has the class Row, for all units of a row, instead of these
-// functions.
+// kByRow: whether the cell has the class Row instead of these functions. Row processes
+// all units of a row.
 #ifndef JAXRNN_CELLS_H_
 #define JAXRNN_CELLS_H_
 
@@ -28,12 +29,12 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// A gate is block `block` of a product's columns, which consist of `blocks` blocks.
+// A gate is block number `block` of the `blocks` equal blocks of a product's columns.
 struct Gate {
   int product, block, blocks;
 };
 
-// The base of cells that do not work on whole rows.
+// The base of the cells that process each vector of units separately.
 struct ByUnit {
   static constexpr bool kByRow = false;
   struct Row {
@@ -53,8 +54,9 @@ struct SettingsVec {
     if (activation == Activation::kSigmoid) return Sigmoid(x);
     return x < 0 ? Vec{} : x;  // NaN stays NaN.
   }
-  // The cotangent of x, from the cotangent of the result y. As in JAX, the cotangent of
-  // an inactive relu is 0 even if ct_y is NaN or infinite, unlike a product with 0.
+  // The cotangent of x, given the result y and its cotangent. As in JAX, the cotangent
+  // of an inactive relu is 0 even if ct_y is NaN or infinite. A multiplication by 0
+  // would return NaN.
   Vec PullActive(Vec ct_y, Vec y) const {
     if (activation == Activation::kTanh) return ct_y * (1 - y * y);
     if (activation == Activation::kSigmoid) return ct_y * (y * (1 - y));
@@ -116,7 +118,7 @@ inline Vec PullClamp(Vec cotangent, Vec x, float most) {
 
 struct PeepholeLstm : PlainLstm {
   static constexpr bool kHasPeepholes = true;
-  // The cotangents of c and of the peepholes of f, i, o.
+  // The cotangents of c and of the peepholes of f, i and o.
   static constexpr int kCarried = 4;
 
   static Vec Update(const Vec* z, Vec, float* c, const SettingsVec& settings) {
@@ -153,7 +155,7 @@ struct PeepholeLstm : PlainLstm {
   }
 };
 
-// The second stage projects the value that the other LSTMs output.
+// The first stage is a step of a PeepholeLstm. The second stage projects its output.
 struct ProjectedLstm : PeepholeLstm {
   static constexpr int kStages = 2, kPullsFrom = 1;
   static constexpr int kGates[] = {4, 1}, kInputGates[] = {4, 0},
@@ -185,8 +187,8 @@ struct Gru : ByUnit {
                        kStateGates[] = {2, 1};
   static constexpr Gate kGate[2][4] = {{{0, 0, 2}, {0, 1, 2}}, {{1, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  // In the forward loop, the update gate. In the backward loop, the cotangent of h that
-  // bypasses the products, and the cotangent of the update gate.
+  // The forward loop carries the update gate. The backward loop carries the part of h's
+  // cotangent that bypasses the products, and the cotangent of the update gate.
   static constexpr int kCarried = 2;
 
   static Vec Operand(const Vec* z, Vec h, float* carried, const SettingsVec&) {
@@ -217,14 +219,14 @@ struct Gru : ByUnit {
   }
 };
 
-// Gates: the candidate's product with the inputs, r, u, and the candidate's product
-// with h.
+// The gates, in order: the candidate's product with the inputs, r, u, and the
+// candidate's product with h.
 struct CudnnGru : ByUnit {
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {4}, kInputGates[] = {3}, kStateGates[] = {3};
   static constexpr Gate kGate[1][4] = {{{1, 0, 1}, {0, 0, 2}, {0, 1, 2}, {2, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  static constexpr int kCarried = 1;  // The cotangent of h that bypasses the products.
+  static constexpr int kCarried = 1;  // The part of ct_h that bypasses the products.
 
   static Vec Update(const Vec* z, Vec h, float*, const SettingsVec& settings) {
     const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]);
@@ -248,7 +250,7 @@ struct Rnn : ByUnit {
   static constexpr int kGates[] = {1}, kInputGates[] = {1}, kStateGates[] = {1};
   static constexpr Gate kGate[1][4] = {{{0, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  static constexpr int kCarried = 1;  // Zeros: no cotangent of h bypasses the product.
+  static constexpr int kCarried = 1;  // Always 0, because only the product uses h.
 
   static Vec Update(const Vec* z, Vec, float*, const SettingsVec& settings) {
     return settings.Active(z[0]);

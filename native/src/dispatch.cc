@@ -26,7 +26,7 @@ JAXRNN_DECLARE(avx512)
 JAXRNN_DECLARE(baseline)
 #endif
 
-// The CPU must support the compiler options of a target in CMakeLists.txt.
+// A target is supported if the CPU supports its compiler options in CMakeLists.txt.
 std::vector<Target> Targets() {
   std::vector<Target> targets;
 #ifdef JAXRNN_HAS_avx2
@@ -46,7 +46,7 @@ std::vector<Target> Targets() {
 }
 
 Choice Choose(const char* name) {
-  if (name != nullptr && *name == '\0') name = nullptr;  // Empty counts as unset.
+  if (name != nullptr && *name == '\0') name = nullptr;  // Empty means unset.
   std::string all, supported;
   for (const Target& target : Targets()) {
     const auto add = [&](std::string& to) {

@@ -1,4 +1,4 @@
-// The loops, compiled for several instruction sets, and the choice between them.
+// Chooses one of the instruction sets for which the loops are compiled.
 #ifndef JAXRNN_DISPATCH_H_
 #define JAXRNN_DISPATCH_H_
 
@@ -24,12 +24,12 @@ std::vector<Target> Targets();
 
 struct Choice {
   Target target;
-  std::string error;  // The reason why there is no target; otherwise empty.
+  std::string error;  // Why no target was chosen; otherwise empty.
 };
 
-// The fastest supported target, or the target with this name. A null or empty name
-// counts as unset. The name comes from the environment variable JAXRNN_NATIVE_TARGET,
-// which the error mentions.
+// Chooses the target with this name, or the fastest supported target if `name` is null
+// or empty. The caller reads the name from the environment variable
+// JAXRNN_NATIVE_TARGET, which the error mentions.
 Choice Choose(const char* name);
 
 }  // namespace jaxrnn

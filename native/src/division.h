@@ -8,17 +8,18 @@
 
 namespace jaxrnn {
 
-// The work of one of several equal entries. The unit is the time of a multiplication.
+// The work of one entry. All entries have equal work. The unit is the time of one
+// multiplication.
 struct Work {
   int64_t rows;           // The rows to divide into row blocks.
   double row, row_block;  // The work per row, and the fixed work per row block.
   int64_t vectors;        // The vectors to divide among workers.
   int64_t phases;         // The workers synchronize after each phase.
-  // Each row block needs memory for a copy of the matrices.
+  // Limited because each row block needs memory for its copy of the matrices.
   int64_t most_row_blocks = std::numeric_limits<int64_t>::max();
 };
 
-// The number of row blocks per entry, and of workers per row block.
+// The numbers of row blocks per entry and workers per row block.
 struct Division {
   int64_t row_blocks, workers;
 };
@@ -32,8 +33,8 @@ constexpr double kWaiting = 1.06;
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The time until all entries are done, if as many row blocks run at once as the threads
-// allow.
+// The time to finish all entries when the threads run as many row blocks at once as
+// possible.
 inline double Time(const Work& work, Division division, int64_t entries,
                    int64_t threads) {
   const auto [row_blocks, workers] = division;
@@ -46,7 +47,7 @@ inline double Time(const Work& work, Division division, int64_t entries,
   return CeilDiv(entries * row_blocks, threads / workers) * time + (alone ? 0 : kStart);
 }
 
-// The division with the least time.
+// The fastest division.
 inline Division Divide(const Work& work, int64_t entries, int64_t threads) {
   Division best = {1, 1};
   double least = std::numeric_limits<double>::infinity();

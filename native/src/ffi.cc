@@ -1,5 +1,5 @@
-// The calls from XLA. Each finds its arrays, checks their types and sizes, and runs its
-// loop.
+// Implements the calls from XLA. Each call finds its arrays, checks their types and
+// sizes, and runs its loop.
 #include "xla/ffi/api/ffi.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ class PoolExecutor final : public Executor {
   ffi::ThreadPool& pool_;
 };
 
-// The size of an axis, as a multiple of `size`. `size` is kUnknown until an array
+// An axis whose length is `times` times `size`. `size` is kUnknown until an array
 // determines it.
 struct Axis {
   int64_t& size;
@@ -42,7 +42,7 @@ struct Axis {
 };
 using Axes = std::initializer_list<Axis>;
 
-// Whether these axes follow the axis of the entries.
+// Whether the dimensions after the entry axis match these axes. Sets unknown sizes.
 bool Matches(ffi::Span<const int64_t> dimensions, Axes axes) {
   if (dimensions.size() != axes.size() + 1) return false;
   size_t k = 1;
@@ -71,8 +71,8 @@ std::string Shape(int64_t entries, Axes axes) {
   return "[" + text + "]";
 }
 
-// The arguments and the results of a call. Their first axis is the axis of the entries,
-// with size 1 for an argument that all entries share.
+// The arguments and results of a call. Their first axis is the entry axis. Its size is
+// 1 for an argument that all entries share.
 struct Call {
   ffi::RemainingArgs args;
   ffi::RemainingRets rets;
@@ -84,8 +84,8 @@ struct Call {
   }
 };
 
-// Takes the buffers of one entry in order. `error` names the first buffer that does not
-// match.
+// Returns the buffers of one entry in order. `error` describes the first buffer that
+// does not match.
 class Buffers {
  public:
   Buffers(const Call& call, int64_t number)
@@ -104,7 +104,7 @@ class Buffers {
         Check(name, **result, ffi::DataType::F32, entries_, axes));
   }
 
-  // Must be called after all buffers have been taken.
+  // Must be called after all buffers have been requested.
   ffi::Error Finish() {
     if (error.success() && (arg_ != args_.size() || ret_ != rets_.size()))
       error = ffi::Error::InvalidArgument("there are too many arguments or results");
@@ -120,7 +120,8 @@ class Buffers {
     return Check(name, *argument, type, 1, axes);
   }
 
-  // The data of this entry in an array that must hold `entries` entries or all entries.
+  // Returns this entry's data in `buffer`, which must hold `entries` entries or all
+  // entries.
   void* Check(const std::string& name, const ffi::AnyBuffer& buffer, ffi::DataType type,
               int64_t entries, Axes axes) {
     std::string wanted = type == ffi::DataType::F32 ? "float32 " : "int32 ";
@@ -146,7 +147,7 @@ class Buffers {
   size_t arg_ = 0, ret_ = 0;
 };
 
-// The name of an array of product k.
+// The name of product k's array.
 std::string Of(const char* name, int k) {
   return std::string(name) + "[" + std::to_string(k) + "]";
 }
@@ -176,13 +177,13 @@ class Sequences : public Buffers {
   int64_t &first_, &second_;
 };
 
-// Also finds the arrays that only the loops have.
+// Also finds the arrays that only the loops over the steps use.
 class Arrays : public Sequences {
  public:
   Arrays(const Call& call, int64_t number, Cell cell, Sizes& sizes)
       : Sequences(call, number, sizes), cell_(cell) {}
 
-  // The columns of product k, as a multiple of a size.
+  // The column axis of product k.
   Axis Columns(int k) {
     if (cell_ == Cell::kProjectedLstm && k == 1) return {sizes_.outputs};
     return {sizes_.units, ProductOf(cell_, k).gates};
@@ -198,7 +199,7 @@ class Arrays : public Sequences {
     return Result("ct_elementwise", {{sizes_.batch}, {vectors_}, {sizes_.units}});
   }
 
-  // Arrays of h and of c. Arrays of c are null unless the cell is an LSTM.
+  // Arrays of h and c. Arrays of c are null unless the cell is an LSTM.
   const float* H(const char* name, int64_t& rows) {
     return Floats(name, {{rows}, {h_size()}});
   }
@@ -259,8 +260,8 @@ ffi::Error CheckAttributes(int32_t cell, int32_t activation, bool elementwise,
   return CheckTimeAxis(time_axis);
 }
 
-// The loops use `starts` as indices of the restart states and of their cotangents, so
-// these must be in bounds.
+// The loops use `starts` as indices into the restart states and their cotangents, so
+// `starts` must be in bounds.
 ffi::Error CheckStarts(const int32_t* starts, const Sizes& sizes) {
   for (int64_t k = 0; starts != nullptr && k < sizes.batch * sizes.time; k++)
     if (starts[k] >= sizes.sequences)
@@ -273,14 +274,14 @@ Sizes UnknownSizes(int32_t time_axis) {
   return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
 }
 
-// The target, chosen at the first use.
+// The target, chosen on first use.
 const Choice& Chosen() {
   static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
   return choice;
 }
 
-// Runs a loop of the target for all entries. find(entry, number) finds the arrays of
-// one entry.
+// Runs one of the target's loops for all entries. find(entry, number) finds the arrays
+// of one entry.
 template <typename Loop, typename Entry, typename Find>
 ffi::Error RunLoop(Loop Target::* loop, const Entry& without_arrays, const Call& call,
                    const Find& find, ffi::ThreadPool& pool) {
@@ -530,11 +531,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeInputs, jaxrnn::CallInputs,
                                   .Attr<int32_t>("time_axis")
                                   .Attr<int32_t>("products"));
 
-// The name of the chosen target; empty if there is none.
+// The name of the chosen target, or empty if no target was chosen.
 JAXRNN_EXPORT const char* JaxrnnNativeTarget() {
   const jaxrnn::Choice& choice = jaxrnn::Chosen();
   return choice.error.empty() ? choice.target.name : "";
 }
 
-// The reason why there is no target and no call may be registered; otherwise empty.
+// Why no target was chosen and no call may be registered; otherwise empty.
 JAXRNN_EXPORT const char* JaxrnnNativeError() { return jaxrnn::Chosen().error.c_str(); }

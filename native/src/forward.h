@@ -19,9 +19,10 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps of a row block. Each worker has some of the units. A phase is
-// one stage of one step. All workers must end a phase before any of them begins the
-// next one, because the next phase multiplies the values that they wrote.
+// Runs the cell C over all steps of a row block. Each worker processes some of the
+// units. A phase is one stage of one step. All workers must finish a phase before any
+// worker begins the next one, because the next phase multiplies the values that all
+// workers wrote.
 template <typename C>
 class ForwardLoop {
  public:
@@ -59,8 +60,8 @@ class ForwardLoop {
     const int stage = int(phase % C::kStages);
     if (phase == 0) Prepare(worker);
     if (stage == 0) Begin(worker, t);
-    // States alternate between two buffers. The operand of a second stage has its own
-    // buffer.
+    // States alternate between two buffers. The operand of a second stage has a
+    // separate buffer.
     const In operand = {operands_[stage ? 2 : t % 2].get(), strides_[stage ? 1 : 0]};
     for (const ForwardPanel& packed : worker.panels[stage]) {
       const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
@@ -85,16 +86,16 @@ class ForwardLoop {
     std::vector<VectorRange> ranges;  // One for each stage.
     ForwardPanels<C> panels;
     Carried<1> carried;
-    Buffer x;  // The inputs of a block of steps, if they are not contiguous.
+    Buffer x;  // A copy of a block's inputs, if they are not contiguous.
 
-    // The ranges of the units of c and of h.
+    // The worker's vectors of c and h.
     const VectorRange& of_c() const { return ranges.front(); }
     const VectorRange& of_h() const { return ranges.back(); }
   };
 
-  // The state from which row r starts at step t: if a sequence starts there, a restart
-  // state, otherwise the row's state in `otherwise`, which may be null. `units` is the
-  // size of a state.
+  // The state from which row r starts step t. If a sequence starts at step t, this is
+  // its restart state. Otherwise, it is the row's state in `otherwise`, which may be
+  // null. `units` is the size of a state.
   const float* StartOf(const float* otherwise, const float* restarts, int64_t units,
                        int64_t r, int64_t t) const {
     const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t)] : -1;
@@ -153,8 +154,7 @@ class ForwardLoop {
       BeginC(worker, t, v);
   }
 
-  // Prepares c for step t. EndH of the previous step wrote the h of sequences that
-  // start.
+  // Prepares c for step t. For h, EndH of the previous step did this.
   void BeginC(Worker& worker, int64_t t, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const int64_t n = rows_.alive(t);
@@ -168,8 +168,7 @@ class ForwardLoop {
     }
   }
 
-  // Computes the products of the inputs plus the bias, from step t to the end of its
-  // block.
+  // Multiplies the inputs and adds the bias, from step t to the end of its block.
   void MultiplyInputs(Worker& worker, int64_t t, int64_t end) {
     const int64_t depth = sizes_.depth;
     const int64_t rows = blocks_.offset(end - 1) + rows_.alive(end - 1);
@@ -203,7 +202,7 @@ class ForwardLoop {
     }
   }
 
-  // Does the element-wise work for a vector of units of row r, whose products are z.
+  // Does the element-wise work for one vector of row r. z holds the vector's products.
   void Update(Worker& worker, int stage, int64_t t, int64_t r, int64_t v,
               const float* z) {
     const int valid = Valid(cell_.units(stage), v);
@@ -226,7 +225,8 @@ class ForwardLoop {
         return;
       }
     }
-    // A projected h and the carried c differ in size.
+    // The last stage of a projected LSTM does not use c, which can differ in size from
+    // h.
     constexpr bool carries = !C::kHasC || C::kStages == 1;
     float* carried = carries ? worker.carried(v, r) : nullptr;
     const Vec next = C::Update(values, state(), carried, besides);
@@ -234,7 +234,7 @@ class ForwardLoop {
     EndH(t, r, v, next);
   }
 
-  // Does the element-wise work of row r; the worker has all its units.
+  // Does the element-wise work of row r. The worker processes all units of the row.
   void UpdateRow(Worker& worker, int64_t t, int64_t r) {
     for (const ForwardPanel& packed : worker.panels[0]) {
       const Panel& panel = packed.panel;
@@ -258,7 +258,7 @@ class ForwardLoop {
     }
   }
 
-  // Stores the c after step t.
+  // Stores c after step t.
   void EndC(int64_t t, int64_t r, int64_t v, const float* c) {
     const int valid = Valid(sizes_.units, v);
     if (entry_.new_c) Store(entry_.new_c + At(sizes_.units, r, t, v), Load(c), valid);
@@ -266,7 +266,7 @@ class ForwardLoop {
       Store(entry_.last_c + rows_[r] * sizes_.units + v * kLanes, Load(c), valid);
   }
 
-  // Stores the h after step t, and the h from which the next step starts.
+  // Stores h after step t, and the h from which the next step starts.
   void EndH(int64_t t, int64_t r, int64_t v, Vec next) {
     const int64_t units = sizes_.outputs;
     const int valid = Valid(units, v);
@@ -297,8 +297,7 @@ class ForwardLoop {
   const Rows rows_;
   const StepBlocks blocks_;
   const int64_t strides_[2];  // For states, and for operands of a second stage.
-  // The states of even steps, the states of odd steps, and the operands of a second
-  // stage.
+  // The states of even steps, the states of odd steps, and a second stage's operands.
   Buffer operands_[3];
   std::vector<Worker> workers_;
   typename C::Row row_;

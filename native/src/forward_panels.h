@@ -12,9 +12,9 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// The matrices of a panel of a stage, and memory for the panel's products of all gates.
-// Each row of a matrix holds one vector after another. For each vector, it holds all
-// gates that have this matrix.
+// A stage's matrices for one panel, and memory for the products of all the panel's
+// gates. A matrix row stores one vector of units after another. For each vector, it
+// stores the columns of all gates that have this matrix.
 struct ForwardPanel {
   Panel panel;
   float *w_inputs = nullptr, *w_state = nullptr, *bias = nullptr, *zs = nullptr;
@@ -24,7 +24,7 @@ struct ForwardPanel {
 template <typename C>
 class ForwardPanels {
  public:
-  // `rows` is the largest number of rows of the products.
+  // `rows` is the largest number of rows that are multiplied at once.
   ForwardPanels(const std::vector<VectorRange>& ranges, const Sizes& sizes,
                 int64_t rows)
       : sizes_(sizes), cell_(sizes) {
@@ -40,7 +40,7 @@ class ForwardPanels {
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))
         stages_[stage].push_back({panel});
-      // The arrays follow each other in the order in which the loop reads them.
+      // Place the arrays in the order in which the loop reads them.
       Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
       Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
       Place(stage, &ForwardPanel::bias, 1, C::kGates, next);
@@ -63,7 +63,8 @@ class ForwardPanels {
   }
 
  private:
-  // Gives each panel of the stage memory for this many rows, starting at `next`.
+  // Assigns memory for this many rows to each of the stage's panels. The memory starts
+  // at `next`, which advances.
   void Place(int stage, float* ForwardPanel::* kind, int64_t rows, const int* gates,
              float*& next) {
     for (ForwardPanel& packed : stages_[stage]) {
@@ -72,8 +73,8 @@ class ForwardPanels {
     }
   }
 
-  // Copies the gates from `first` to before `end` of the products' matrices [rows, C],
-  // in memory order. Writes zeros if a product lacks the matrix.
+  // Packs gates `first` to `end` - 1 of the products' matrices [rows, C] into the
+  // panels. Writes zeros if a product lacks the matrix.
   void Pack(int stage, int first, int end, const float* const* matrices, int64_t rows,
             float* ForwardPanel::* kind) {
     const int64_t units = cell_.units(stage), width = (end - first) * kLanes;

@@ -1,5 +1,5 @@
-// The cotangent of the inputs, from the cotangents of all products at the steps where
-// rows are alive.
+// Computes the cotangent of the inputs from the cotangents of all products. Skips the
+// steps of finished rows.
 #ifndef JAXRNN_INPUTS_H_
 #define JAXRNN_INPUTS_H_
 
@@ -15,7 +15,7 @@
 namespace jaxrnn::JAXRNN_TARGET {
 
 // Multiplies the cotangents of each product by its transposed matrix. The first phase
-// packs the matrices. In the second phase, each worker has some of the steps.
+// packs the matrices. The second phase divides the steps among the workers.
 class InputsLoop {
  public:
   InputsLoop(const Inputs& entry, int64_t workers)
@@ -44,8 +44,8 @@ class InputsLoop {
                   depth = entry_.sizes.depth;
     const int64_t begin = count * number / workers,
                   end = count * (number + 1) / workers;
-    // Each worker continues where the previous one ended. The last one writes to the
-    // end.
+    // Each worker also zeros the padding after the previous worker's last step. The
+    // last worker also zeros the padding at the end.
     int64_t written = begin ? positions_[begin - 1] + 1 : 0;
     for (int64_t first = begin; first < end; first += kBlockSteps) {
       const int64_t steps = std::min(kBlockSteps, end - first);
@@ -69,7 +69,7 @@ class InputsLoop {
   };
 
   // Packs the worker's panels of the transposed matrices [columns, vectors], one
-  // product after another. In each matrix, the workers' panels follow each other.
+  // product after another. The panels of a matrix are in order.
   void Pack(Worker& worker) {
     float* matrix = matrices_.get();
     for (int s = 0; s < entry_.products; s++) {

@@ -1,4 +1,4 @@
-// The loops of every cell, for the instruction set of this compilation.
+// Runs the calls for every cell, with the instruction set of this compilation.
 #include "loops.h"
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace {
 
 int64_t Vectors(int64_t size) { return Padded(size) / kLanes; }
 
-// Runs a loop constructed from these arguments and the number of workers.
+// Constructs a loop from these arguments and the number of workers, and runs it.
 template <typename Loop, typename... Arguments>
 void RunLoop(Executor& executor, int64_t workers, const Arguments&... arguments) {
   Loop loop(arguments..., workers);
@@ -32,19 +32,19 @@ template <typename Loop, typename Entry>
 void RunProducts(const std::vector<Entry>& entries, double multiplications,
                  int64_t vectors, int64_t phases, Executor& executor) {
   const Work work = {1, multiplications, 0, vectors,
-                     phases};  // One row: no row blocks.
+                     phases};  // One row, so no row blocks.
   const int64_t workers = Divide(work, entries.size(), executor.threads()).workers;
   RunJobs(executor, executor.threads() / workers, entries.size(),
           [&](int64_t k) { RunLoop<Loop>(executor, workers, entries[k]); });
 }
 
-// The work of a loop over the steps. The constants are measured: the element-wise work
-// of a gate takes as long as kElementwise multiplications, and packing an element of a
-// matrix as long as `packing` multiplications. For each row block and step, reading a
-// matrix takes as long as multiplying a row by it.
+// The work of a loop over the steps, with measured constants. The element-wise work of
+// a gate takes as long as kElementwise multiplications. Packing a matrix element takes
+// as long as `packing` multiplications. For each row block and step, reading a matrix
+// takes as long as multiplying one row by it.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
-  constexpr double kElementwise = 64, kMostPacked = 1 << 28;  // A GB of floats.
+  constexpr double kElementwise = 64, kMostPacked = 1 << 28;  // 1 GiB of floats.
   const Stages<C> cell(sizes);
   double gates = 0, inputs = 0, state = 0;  // The last two count matrix elements.
   for (int stage = 0; stage < C::kStages; stage++) {
@@ -78,7 +78,7 @@ void RunCell(const std::vector<Forward>& entries, Executor& executor) {
   RunSteps<ForwardLoop<C>>(entries, WorkOf<C>(sizes, sizes.depth, 8), executor);
 }
 
-// Whether a sequence starts in several rows, which then add to the same cotangent.
+// Whether a sequence starts in several rows. These rows add to the same cotangent.
 bool StartsInRows(const Backward& entry) {
   if (!entry.starts) return false;
   std::vector<int64_t> rows(entry.sizes.sequences, -1);
@@ -95,7 +95,7 @@ bool StartsInRows(const Backward& entry) {
 
 template <typename C>
 void RunCell(const std::vector<Backward>& entries, Executor& executor) {
-  // The backward loop packs transposed matrices, which takes longer.
+  // Packing takes longer than in the forward loop, because it transposes the matrices.
   Work work = WorkOf<C>(entries[0].sizes, 0, 40);
   if (std::any_of(entries.begin(), entries.end(), StartsInRows)) {
     work.row *= work.rows;
@@ -131,7 +131,8 @@ void RunAnyCell(const std::vector<Entry>& entries, Executor& executor) {
   }
 }
 
-// Zeros the cotangents of restart states, before row blocks add to them in any order.
+// Zeros the cotangents of restart states before the row blocks run, because the row
+// blocks add to these cotangents in any order.
 void ZeroRestarts(const Backward& entry) {
   const Sizes& sizes = entry.sizes;
   if (entry.ct_restart_h)

@@ -1,10 +1,10 @@
-// The arguments and results of the loops over the steps of a cell.
+// The arguments and results of the four calls.
 //
-// Arrays are contiguous. A sequence is [batch, time, size], or [time, batch, size] if
-// time_major, with at least one step. C is the number of columns of a product: the
-// units of all its gates. A row is alive at the steps before its length, and finished
-// at later steps. Arguments are not read at steps of finished rows, so NaN in the
-// padding changes no result.
+// Arrays are contiguous. A sequence has the shape [batch, time, size], or [time, batch,
+// size] if time_major, and has at least one step. C is the number of columns of a
+// product, which hold the units of all its gates. A row is alive at the steps before
+// its length, and finished at later steps. The calls do not read arguments at steps of
+// finished rows, so NaN in the padding does not affect any result.
 #ifndef JAXRNN_LOOPS_H_
 #define JAXRNN_LOOPS_H_
 
@@ -15,10 +15,10 @@
 
 namespace jaxrnn {
 
-// The numbers are part of the interface with Python. kGru resets the state before the
-// candidate's product, and kCudnnGru after it, as cuDNN does. kPeepholeLstm and
-// kProjectedLstm may have peepholes and clips; kProjectedLstm also has a projection.
-// kNormedLstm has layer normalizations and no bias.
+// The numbers are part of the interface with Python. kGru applies the reset gate before
+// the candidate's product. kCudnnGru applies the reset gate after the product, as cuDNN
+// does. kPeepholeLstm and kProjectedLstm may have peepholes and clips. kProjectedLstm
+// also has a projection. kNormedLstm has layer normalization and no bias.
 enum class Cell : int32_t {
   kLstm = 0,
   kGru = 1,
@@ -37,18 +37,19 @@ constexpr bool HasC(Cell cell) {
 
 constexpr int kMaxProducts = 3;
 
-// A product of a step: the inputs, an operand computed from the state, or both, times
-// matrices, plus a bias. Its columns hold one gate after another. For brevity, the
-// candidate before its activation is also called a gate.
+// A product of a step. It multiplies the inputs, an operand computed from the state, or
+// both by matrices, and may add a bias. Its columns hold one gate after another. For
+// brevity, the candidate before its activation is also called a gate.
 struct Product {
   int gates;
   bool inputs, state, bias;
 };
 
-// The products of a cell. An LSTM has the gates i, j, f, o, and perhaps a projection,
-// whose only gate is the output. A GRU has the gates r, u, and then the candidate,
-// whose product uses r * h. cuDNN's GRU has the gates r, u, then the candidate's
-// product with the inputs, then the candidate's product with h. A basic RNN has one
+// The number of a cell's products. An LSTM has one product, with the gates i, j, f and
+// o. A projection is a second product, whose only gate is the output. A GRU has a
+// product with the gates r and u, and a product for the candidate, which uses r * h.
+// cuDNN's GRU has a product with the gates r and u, the candidate's product with the
+// inputs, and the candidate's product with h. A basic RNN has one product with one
 // gate.
 constexpr int Products(Cell cell) {
   if (cell == Cell::kCudnnGru) return 3;
@@ -62,7 +63,7 @@ constexpr Product ProductOf(Cell cell, int k) {
   return {of_gates ? 2 : 1, true, true, true};
 }
 
-// Whether the second stage multiplies an operand that is not h: r * h in a GRU, or the
+// Whether the cell has a second stage, whose operand is not h: r * h in a GRU, or the
 // unprojected output in an LSTM.
 constexpr bool HasOperand(Cell cell) {
   return cell == Cell::kGru || cell == Cell::kProjectedLstm;
@@ -78,7 +79,7 @@ struct Sizes {
   int64_t At(int64_t row, int64_t t) const {
     return time_major ? t * batch + row : row * time + t;
   }
-  // The rows of the state matrix in product k.
+  // The number of rows of product k's state matrix.
   int64_t Rows(int k) const { return k == 0 ? outputs : units; }
   int64_t Columns(Cell cell, int k) const {
     const bool projects = cell == Cell::kProjectedLstm && k == 1;
@@ -91,14 +92,15 @@ struct Sizes {
 enum class Activation : int32_t { kTanh = 0, kRelu = 1, kSigmoid = 2 };
 constexpr int kActivations = 3;
 
-// The parameters of the element-wise work. Cells other than LSTMs have only an
+// The parameters of the element-wise work. Cells other than LSTMs use only the
 // activation.
 struct Settings {
   Activation activation;
   float forget_bias;
   float cell_clip, output_clip;  // Bounds on c and on a projected h, or infinity.
-  // [ElementwiseVectors(cell), units], or null if unused: the peepholes of gates f, i,
-  // o; or the shift and the gain of each norm, in the order f, i, o, c, j.
+  // [ElementwiseVectors(cell), units], or null if unused. Holds the peepholes of the
+  // gates f, i and o, or the shift and the gain of each norm in the order f, i, o, c,
+  // j.
   const float* elementwise;
 };
 constexpr int64_t ElementwiseVectors(Cell cell) {
@@ -111,12 +113,12 @@ struct Forward {
   Cell cell;
   Sizes sizes;
   Settings settings;
-  const int32_t* lengths;  // [batch]; any values, clipped to 0..time.
+  const int32_t* lengths;  // [batch]; clipped to 0..time.
   const int32_t* starts;   // A sequence of size 1: the number of the sequence that
                            // starts, or -1. Null without restarts.
   const float* x;          // A sequence of size depth.
-  const float* w_inputs[kMaxProducts];  // [depth, C], in products that have it.
-  const float* w_state[kMaxProducts];   // [outputs, C] in product 0, else [units, C].
+  const float* w_inputs[kMaxProducts];  // [depth, C]; null if the product has none.
+  const float* w_state[kMaxProducts];   // Product 0: [outputs, C]. Others: [units, C].
   const float* bias[kMaxProducts];      // [C].
   const float *h, *c;  // [batch, outputs]; [batch, units], null without c.
   const float *restart_h, *restart_c;  // [sequences, ...]; null without restarts.
@@ -126,15 +128,15 @@ struct Forward {
                              // bit for bit.
   float* new_c;              // A sequence of size units: c after each step. Null
                              // without c, or if not requested.
-  float* zs[kMaxProducts];   // A sequence of size C: the products, finite in finished
-                             // rows. Null if nothing is saved.
+  float* zs[kMaxProducts];   // A sequence of size C: the products. Any finite values in
+                             // finished rows. Null if nothing is saved.
   float *saved_h, *saved_c;  // A sequence: the state before each step, after any
                              // restart; zeros in finished rows. Null if nothing is
-                             // saved. h is also null without restarts, because it is
-                             // the previous output.
+                             // saved. Without restarts, saved_h is also null, because
+                             // the outputs contain it.
 };
 
-// An entry of a backward call. Names with ct_ are cotangents.
+// An entry of a backward call. Names that start with ct_ denote cotangents.
 struct Backward {
   Cell cell;
   Sizes sizes;  // The depth is not read.
@@ -147,8 +149,8 @@ struct Backward {
   const float *ct_outputs, *ct_new_c;
   const float *ct_last_h, *ct_last_c;
 
-  float* ct_zs[kMaxProducts];  // Not written in finished rows. May be the arrays zs,
-                               // because each step is read before it is written.
+  float* ct_zs[kMaxProducts];  // Not written in finished rows. May be the same arrays
+                               // as zs, because a step is read before it is written.
   float* operand;  // A sequence of size units; zeros in finished rows. Null if the cell
                    // has none.
   float *ct_h, *ct_c;
@@ -162,9 +164,9 @@ struct Weights {
                 // the product lacks the matrix.
   int64_t columns;           // C.
   const int32_t* lengths;    // [batch].
-  const float *x, *operand;  // Sequences of size depth and units: the operands.
-  const float* first;  // [batch, units]. If not null, each step multiplied `operand` of
-                       // the previous step, and the first step multiplied `first`.
+  const float *x, *operand;  // Sequences of size depth and units.
+  const float* first;  // [batch, units]. If not null, each step multiplied the previous
+                       // step's `operand`, and the first step multiplied `first`.
   const float* ct_zs;        // A sequence of size C.
 
   float *ct_w_inputs, *ct_w_state, *ct_bias;  // [depth, C], [units, C], [C].
@@ -185,7 +187,7 @@ struct Inputs {
 }  // namespace jaxrnn
 
 #ifdef JAXRNN_TARGET
-// The loops are compiled once for each instruction set, in a namespace with its name.
+// The loops are compiled once for each instruction set, in a namespace named after it.
 namespace jaxrnn::JAXRNN_TARGET {
 
 // Each function runs the entries of a call, which differ only in their arrays.

@@ -1,6 +1,5 @@
-// The LSTM that applies layer normalization over the units of a row to each of its
-// gates i, j, f, o and to its new c. The work of a unit therefore needs all other
-// units.
+// The LSTM with layer normalization. It normalizes each of the gates i, j, f and o and
+// the new c over the units of a row, so the work for one unit needs all other units.
 #ifndef JAXRNN_NORMED_H_
 #define JAXRNN_NORMED_H_
 
@@ -21,8 +20,8 @@ inline float Sum(Vec x) {
   return sum;
 }
 
-// The work of one step of a row, and its derivative. Arrays hold all units. The lanes
-// after the last unit have undefined values.
+// The element-wise work of one step of a row, and its derivative. Each array holds all
+// units. The lanes after the last unit have undefined values.
 class NormedRow {
  public:
   NormedRow(const Settings& settings, int64_t units)
@@ -40,7 +39,8 @@ class NormedRow {
     }
   }
 
-  // The inputs of Step: the gates, which it normalizes, and the c before the step.
+  // The inputs of Step: the gates, which Step normalizes in place, and c before the
+  // step.
   float* z(int gate) { return Array(gate); }
   float* c() { return Array(kC); }
   // The results of Step.
@@ -65,9 +65,9 @@ class NormedRow {
     }
   }
 
-  // Computes the cotangents of the gates, at ct_z, from the cotangents of h, after
-  // Step. carried(v) holds the cotangents of c, and sums the cotangents of the shifts
-  // and gains.
+  // Computes the cotangents of the gates in ct_z, given the cotangents of h. Must run
+  // after Step. carried(v) holds the cotangents of c and the summed cotangents of the
+  // shifts and gains.
   template <typename Carried>
   void Pull(const float* ct_h, const Carried& carried) {
     for (int64_t k = 0; k < padded_; k += kLanes) {
@@ -93,10 +93,10 @@ class NormedRow {
 
  private:
   static constexpr int kNewC = 4, kNorms = 5;  // The new c follows the four gates.
-  // The place of each norm in the order of the arguments: f, i, o, c, j.
+  // The position of each norm in the order of the arguments, f, i, o, c, j.
   static constexpr int kPlaces[] = {1, 4, 0, 2, 3};
   static constexpr float kEpsilon = 1e-12f;
-  // The numbers of the arrays. The first arrays are the normalized gates and new c.
+  // The numbers of the arrays. The first arrays hold the normalized gates and new c.
   static constexpr int kGates = kNorms, kShifts = kGates + 4, kGains = kShifts + kNorms,
                        kCotangents = kGains + kNorms, kC = kCotangents + kNorms,
                        kNextC = kC + 1, kH = kC + 2, kArrays = kC + 3;
@@ -125,7 +125,7 @@ class NormedRow {
       Store(x + k, Load(x + k) * scales_[norm]);
   }
 
-  // Replaces the cotangents of a normalization's results by the cotangents of its
+  // Replaces the cotangents of a normalization's results with the cotangents of its
   // arguments.
   template <typename Carried>
   void PullNorm(int norm, const Carried& carried) {

@@ -1,8 +1,8 @@
-// Products of a few rows with matrices that were packed once.
+// Products of a few rows with packed matrices.
 //
-// A panel is up to kMaxVectors vectors of columns. It is stored row by row, so that a
-// product reads it from beginning to end. The products of a tile of rows with the panel
-// stay in registers.
+// A panel consists of up to kMaxVectors vectors of columns. It is stored row by row, so
+// that a product reads it from beginning to end. A tile multiplies a few rows by a
+// panel and keeps the sums in registers.
 #ifndef JAXRNN_PRODUCT_H_
 #define JAXRNN_PRODUCT_H_
 
@@ -30,8 +30,8 @@ using Out = Strided<float>;
 // c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors.
 template <int M, int V>
 void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
-  // With few accumulators, each product would wait for the previous one, so several
-  // sums are used.
+  // With few accumulators, each multiply-add would wait for the previous one. Small
+  // tiles therefore use several sums.
   constexpr int kSums = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
   const float* __restrict rows = a.data;
   const int64_t stride = a.stride;
@@ -59,8 +59,8 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
     for (int v = 0; v < V; v++) {
       Vec total = sums[0][m][v];
       for (int s = 1; s < kSums; s++) total += sums[s][m][v];
-      // `start` is added last, because a sum of many tiles has a smaller error than one
-      // long sum.
+      // `start` is added last, because a sum over many tiles has a smaller error than
+      // one long sum.
       total += Load(start.data + m * start.stride + v * kLanes);
       Store(c.data + m * c.stride + v * kLanes, total);
     }
@@ -88,8 +88,8 @@ inline TileFunction TileOf(int64_t rows, int vectors) {
   }
 }
 
-// c = start + a panel, for a panel [size, vectors] and any number of rows, in tiles of
-// about equal size. `start` may be c.
+// Computes c = start + a * panel for a panel [size, vectors] and any number of rows, in
+// tiles of about equal size. `start` may be c.
 inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
                      In start, Out c) {
   const int64_t most = MaxRows(vectors), tiles = (rows + most - 1) / most;

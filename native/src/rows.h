@@ -1,4 +1,4 @@
-// Which rows are alive at a step, and where they are in memory.
+// Row blocks: the rows that are alive at each step, and their positions in memory.
 #ifndef JAXRNN_ROWS_H_
 #define JAXRNN_ROWS_H_
 
@@ -18,8 +18,8 @@ struct RowBlock {
 };
 
 // The rows of a row block in descending order of length, so that the rows that are
-// alive at a step come first. All rows are sorted by length, and each row block has
-// every count-th one, so that row blocks have about equal work.
+// alive at a step come first. All rows are sorted by length, and each row block
+// contains every count-th row, so that all row blocks have about equal work.
 class Rows {
  public:
   Rows(const Sizes& sizes, const int32_t* lengths, RowBlock row_block)
@@ -42,17 +42,17 @@ class Rows {
   }
 
   int64_t count() const { return order_.size(); }
-  // The number of rows that are alive at step t; 0 after the last one.
+  // The number of rows that are alive at step t; 0 after the last step.
   int64_t alive(int64_t t) const { return alive_[t]; }
-  // The index in the arrays of the r-th row by length.
+  // The index of the r-th longest row in the arrays.
   int64_t operator[](int64_t r) const { return order_[r]; }
   // Whether the rows of consecutive steps are contiguous in memory.
   bool contiguous() const {
     if (sizes_.batch == 1 || !sizes_.time_major) return count() == 1;
     return in_order_ && alive_[sizes_.time - 1] == sizes_.batch;
   }
-  // Writes zeros to a sequence of this size after the r-th row's last step. Does
-  // nothing if the sequence is null.
+  // Zeros a sequence of this size after the r-th row's last step. Does nothing if the
+  // sequence is null.
   void ZeroDead(int64_t r, float* sequence, int64_t size) const {
     if (sequence == nullptr) return;
     const int64_t first = lengths_[order_[r]], row = order_[r];
@@ -70,12 +70,12 @@ class Rows {
 
  private:
   Sizes sizes_;
-  std::vector<int64_t> lengths_, order_, alive_;  // Clipped lengths.
+  std::vector<int64_t> lengths_, order_, alive_;  // lengths_ is clipped.
   bool in_order_;
 };
 
-// The values of a sequence of this size at the step before `position`. At the first
-// step, the row's values in `first`.
+// The values of a sequence of this size at the step before `position`. If `position` is
+// the first step, the row's values in `first`.
 inline const float* RowBefore(const Sizes& sizes, int64_t position, int64_t size,
                               const float* sequence, const float* first) {
   const int64_t row = sizes.time_major ? position % sizes.batch : position / sizes.time;

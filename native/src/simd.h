@@ -1,4 +1,4 @@
-// Vectors of floats that fill the target's registers, and functions of them.
+// Vectors of floats that fill the target's registers, and functions of vectors.
 #ifndef JAXRNN_SIMD_H_
 #define JAXRNN_SIMD_H_
 
@@ -24,7 +24,7 @@ typedef Vec Unaligned __attribute__((aligned(4)));
 inline Vec Load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 inline void Store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
 
-// Loads or stores the first `count` lanes. Other loaded lanes are zeros.
+// Loads or stores the first `count` lanes. The other loaded lanes are 0.
 inline Vec Load(const float* p, int count) {
   if (count == kLanes) return Load(p);
   Vec v = {};
@@ -49,9 +49,10 @@ inline Vec Clamp(Vec x, float most) {
 }
 
 // Eigen's rational approximation, which XLA also uses: x times a ratio of polynomials
-// of x**2. x is clamped where the result is 1 with a fused multiply-add, or the float
-// next to 1 without. The error is at most 5 units in the last place, or 7 without a
-// fused multiply-add. For values below 2.5e-36, the absolute error is at most 2.5e-36.
+// in x**2. x is clamped to the value whose result is 1 with a fused multiply-add, or
+// the float next to 1 without one. The error is at most 5 units in the last place, or 7
+// without a fused multiply-add. For values below 2.5e-36, the absolute error is at most
+// 2.5e-36.
 inline Vec Tanh(Vec x) {
   const Vec y = Clamp(x, kLargestTanh), s = y * y;
   Vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
@@ -68,14 +69,14 @@ inline Vec Tanh(Vec x) {
 
 // 2**n for integers n from -126 to 127.
 inline Vec PowerOfTwo(Vec n) {
-  // Adding 1.5 * 2**23 leaves n in the low bits. The shift moves it to the exponent.
+  // Adding 1.5 * 2**23 leaves n in the low bits. The shift moves n to the exponent.
   const Ints bits = reinterpret_cast<Ints>(n + 12582912.f);
   return reinterpret_cast<Vec>((bits + 127) << 23);
 }
 
-// e**x for x from -87 to 87, computed as 2**n e**r with |r| at most half of log 2. The
-// multiple of log 2 is subtracted in two parts. The polynomial is from expf in the
-// Cephes library.
+// e**x for x from -87 to 87, computed as 2**n * e**r with |r| at most log(2) / 2. n *
+// log(2) is subtracted in two parts to keep r accurate. The polynomial is from expf in
+// the Cephes library.
 inline Vec Exp(Vec x) {
   const Vec n = (x * 1.44269504f + 12582912.f) - 12582912.f;
   Vec r = x - n * 0.693359375f;
@@ -88,8 +89,9 @@ inline Vec Exp(Vec x) {
   return (r * r * p + r + 1.f) * PowerOfTwo(n);
 }
 
-// The error is at most 3 units in the last place for x >= -87. Below -87 the result is
-// 0, because the derivative of a closed gate must not multiply a large number.
+// The error is at most 3 units in the last place for x >= -87. Below -87, the result is
+// exactly 0, so that the derivative of a closed gate is 0 even if it is multiplied by a
+// large number.
 inline Vec Sigmoid(Vec x) {
   const Vec y = 1.f / (1.f + Exp(-Clamp(x, 87.f)));
   return x < -87.f ? Vec{} : y;

@@ -22,15 +22,16 @@ class Stages {
 
   explicit Stages(const Sizes& sizes) : sizes_(sizes) {}
 
-  // The units of each gate.
+  // The number of units of each gate.
   int64_t units(int stage) const {
     return stage > 0 && C::kHasC ? sizes_.outputs : sizes_.units;
   }
-  // The size of the operand. With two stages, each stage has the number of its product.
+  // The size of the operand. In a cell with two stages, a stage and its product have
+  // the same number.
   int64_t rows(int stage) const { return sizes_.Rows(stage); }
   int64_t padded(int stage) const { return Padded(units(stage)); }
 
-  // The offset of a gate at a position, in the sequence of its product.
+  // The offset of a gate at a position in its product's sequence.
   int64_t GateAt(int stage, int g, int64_t position) const {
     const Gate gate = C::kGate[stage][g];
     return (position * gate.blocks + gate.block) * units(stage);

@@ -32,8 +32,8 @@ class StepBlocks {
   int64_t most_rows() const { return most_rows_; }
 
  private:
-  // The approximate number of rows in all steps of a block: enough for full speed, and
-  // few enough to stay in the cache.
+  // The approximate number of rows in all steps of a block. It is large enough for full
+  // speed, and small enough for the rows to stay in the cache.
   static constexpr int64_t kBlockRows = 64;
 
   std::vector<int64_t> offsets_, ends_;

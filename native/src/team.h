@@ -27,19 +27,19 @@ inline void Pause() {
 }
 
 // Runs function(worker, phase) once for each worker and phase. A phase begins when all
-// workers have ended the previous one.
+// workers have finished the previous one.
 //
-// A worker is the part of every phase that one thread usually runs. The first workers
-// each have a thread; worker 0 has the caller's thread. A thread that waits long for a
-// phase to end also runs workers that no thread has begun. So no thread waits for
-// another one that has not started, even if the executor is busy.
+// A worker is the part of every phase that one thread usually runs. Each of the first
+// workers has a thread; worker 0 has the caller's thread. A thread that waits a long
+// time for a phase to end also runs workers that no thread has begun. Therefore, no
+// thread waits for a thread that has not started, even if the executor is busy.
 template <typename Function>
 class Team {
  public:
   Team(int64_t workers, int64_t phases, Function& function)
       : workers_(workers), phases_(phases), function_(function) {}
 
-  // Takes part as a worker's thread, from the current phase to the last.
+  // Runs the thread of worker `own`, from the current phase to the last.
   void Work(int64_t own) {
     for (int64_t phase = Current(); phase < phases_; phase++) {
       if (!workers_[own].present.load(std::memory_order_relaxed))
@@ -57,14 +57,14 @@ class Team {
     }
   }
 
-  // Runs a helper. If it starts after Close, it must not use the function, which may no
-  // longer exist.
+  // Runs a helper thread. A helper that starts after Close must not use the function,
+  // because the function may no longer exist.
   void Help(int64_t own) {
     if (helpers_.fetch_add(1) >= 0) Work(own);
     helpers_.fetch_sub(1);
   }
 
-  // Waits for active helpers, and stops others from starting.
+  // Waits for active helpers, and prevents other helpers from starting.
   void Close() {
     helpers_.fetch_sub(kClosed);
     while (helpers_.load() != -kClosed) Pause();
@@ -72,8 +72,8 @@ class Team {
 
  private:
   static constexpr int64_t kPatience = 100, kClosed = int64_t{1} << 40;
-  // Each has its own cache line: `begun` stays with the worker's thread, while all
-  // other threads read `ended`.
+  // Each member has a separate cache line, so that the line of `begun` stays with the
+  // worker's thread while all other threads read `ended`.
   struct Worker {
     alignas(64) std::atomic<int64_t> begun{0};  // The number of phases begun.
     alignas(64) std::atomic<int64_t> ended{0};
@@ -106,7 +106,7 @@ class Team {
     return true;
   }
 
-  // The first phase that some worker has not ended.
+  // The first phase that at least one worker has not finished.
   int64_t Current() const {
     int64_t phase = phases_;
     for (const Worker& worker : workers_)
@@ -128,7 +128,7 @@ void RunTeam(Executor& executor, int64_t threads, int64_t workers, int64_t phase
       for (int64_t s = 0; s < workers; s++) function(s, phase);
     return;
   }
-  // Shared with the helpers, because one may start after all work is done.
+  // Shared with the helpers, because a helper may start after all work is done.
   const auto team = std::make_shared<Team<Function>>(workers, phases, function);
   struct Closing {  // Runs even if Schedule throws, because helpers use `function`.
     Team<Function>& team;
@@ -138,7 +138,7 @@ void RunTeam(Executor& executor, int64_t threads, int64_t workers, int64_t phase
   team->Work(0);
 }
 
-// Runs the phases with a thread for each worker.
+// Runs the phases with one thread for each worker.
 template <typename Function>
 void RunPhases(Executor& executor, int64_t workers, int64_t phases, Function function) {
   RunTeam(executor, workers, workers, phases, function);

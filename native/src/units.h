@@ -1,5 +1,5 @@
-// Divides units or columns into vectors, the vectors into one range per worker, and a
-// range into panels: a few vectors that are multiplied together.
+// Divides units or columns into vectors, the vectors into one range per worker, and
+// each range into panels of a few vectors.
 #ifndef JAXRNN_UNITS_H_
 #define JAXRNN_UNITS_H_
 
@@ -17,7 +17,7 @@ struct Panel {
   int count;
 };
 
-// The vectors of a worker, from `first` to before `end`.
+// The vectors of a worker, `first` to `end` - 1.
 struct VectorRange {
   int64_t first, end;
 
@@ -27,7 +27,8 @@ struct VectorRange {
     end = vectors * (worker + 1) / workers;
   }
   int64_t size() const { return end - first; }
-  // Panels of about equal size, with at most `most` vectors each.
+  // Divides the range into panels of about equal size, with at most `most` vectors
+  // each.
   std::vector<Panel> Panels(int most) const {
     std::vector<Panel> panels;
     const int64_t count = (size() + most - 1) / most;
@@ -43,7 +44,7 @@ struct VectorRange {
 // A row of zeros for a panel.
 alignas(64) constexpr float kZeros[kMaxVectors * kLanes] = {};
 
-// The number of lanes in all vectors.
+// The number of units, rounded up to full vectors.
 inline int64_t Padded(int64_t units) { return (units + kLanes - 1) / kLanes * kLanes; }
 
 // The number of units in a vector: all lanes, except in a partly filled last vector.

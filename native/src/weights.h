@@ -1,5 +1,5 @@
-// The cotangents of a product's matrices and bias, from the product's cotangents at the
-// steps where rows are alive.
+// Computes the cotangents of a product's matrices and bias from the product's
+// cotangents. Skips the steps of finished rows.
 #ifndef JAXRNN_WEIGHTS_H_
 #define JAXRNN_WEIGHTS_H_
 
@@ -15,7 +15,7 @@
 namespace jaxrnn::JAXRNN_TARGET {
 
 // Adds the products of one block of steps after another to the cotangents of the
-// matrices and the bias. Each worker has some of the columns, in a single phase.
+// matrices and the bias. A single phase divides the columns among the workers.
 class WeightsLoop {
  public:
   WeightsLoop(const Weights& entry, int64_t workers)
@@ -53,20 +53,20 @@ class WeightsLoop {
   }
 
  private:
-  // The number of steps multiplied at once: few enough that their operands stay in the
-  // cache, and enough that the sums are rarely read.
+  // The number of steps multiplied at once. It is small enough for the operands to stay
+  // in the cache, and large enough that the sums are rarely read.
   static constexpr int64_t kBlockSteps = 384;
   static constexpr int64_t kStride = kBlockSteps + 16, kWidth = kMaxVectors * kLanes;
   static constexpr int64_t kMaxTailRows = 64;
   struct Worker {
     std::vector<Panel> panels;
-    // For a block of steps, `operands` holds x and the state's operand, transposed, and
-    // `panel` holds the cotangents of a panel's products. `tail` holds products of a
-    // panel whose last vector is not full.
+    // For a block of steps, `operands` holds the transposed x and state operand, and
+    // `panel` holds the cotangents of a panel's products. `tail` holds the products of
+    // a panel whose last vector is not full.
     Buffer operands, panel, tail;
   };
 
-  // The number of columns in a panel.
+  // The number of columns in a panel, without unused lanes.
   int64_t Columns(const Panel& panel) const {
     return std::min(panel.count * int64_t{kLanes},
                     entry_.columns - panel.first * kLanes);
@@ -80,8 +80,8 @@ class WeightsLoop {
   }
 
   // Writes steps of a sequence [.., size] as columns of a matrix [size, kStride]. If
-  // `before` is not null, writes the previous steps instead, with `before` before the
-  // first step.
+  // `before` is not null, writes the step before each of these steps instead; the
+  // values before a row's first step are in `before`.
   void Transpose(const float* sequence, const float* before, int64_t size,
                  int64_t first, int64_t steps, float* to) {
     for (int64_t n = 0; n < steps; n += kLanes) {
@@ -97,7 +97,7 @@ class WeightsLoop {
     }
   }
 
-  // Packs the steps' cotangents for a panel, and adds them to the cotangent of the
+  // Packs a panel of the steps' cotangents, and adds the steps to the cotangent of the
   // bias.
   void Pack(const Panel& panel, int64_t first, int64_t steps, float* to) {
     for (int v = 0; v < panel.count; v++) {
@@ -127,7 +127,7 @@ class WeightsLoop {
                {c, entry_.columns}, {c, entry_.columns});
       return;
     }
-    // The last vector is not full: the lanes beyond it belong to the next row.
+    // The last vector is not full. Writing all its lanes would overwrite the next row.
     float* tail = worker.tail.get();
     for (int64_t k = 0; k < rows; k += kMaxTailRows) {
       const int64_t count = std::min(kMaxTailRows, rows - k);

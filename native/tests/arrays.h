@@ -28,7 +28,7 @@ class RandomFloats {
  public:
   explicit RandomFloats(int seed = 23) : generator_(seed) {}
 
-  // Uniform between -scale and scale.
+  // Uniformly distributed between -scale and scale.
   Floats operator()(int64_t size, float scale) {
     std::uniform_real_distribution<float> uniform(-scale, scale);
     Floats values(size);
@@ -40,7 +40,7 @@ class RandomFloats {
   std::mt19937 generator_;
 };
 
-// Fills a sequence with a value at the steps where rows are alive, or at all others.
+// Writes a value to a sequence, at the steps at which rows are alive or in the padding.
 inline void FillSteps(const Sizes& sizes, const std::vector<int32_t>& lengths,
                       bool alive, float value, Floats& values) {
   int64_t size = values.size() / (sizes.batch * sizes.time);

@@ -1,4 +1,4 @@
-// A check that ends a failed test.
+// A check that ends the test program if it fails.
 #ifndef JAXRNN_CHECK_H_
 #define JAXRNN_CHECK_H_
 

@@ -1,4 +1,4 @@
-// Tests how many threads calls of different sizes use, and that row blocks are
+// Tests how calls of different sizes are divided among threads, and that row blocks are
 // balanced.
 #include "division.h"
 
@@ -52,7 +52,7 @@ void TestLimits() {
         }
 }
 
-// The numbers of steps of two row blocks differ by at most the steps of one row.
+// Tests that the work of two row blocks differs by at most the steps of one row.
 void TestGroups() {
   const std::vector<int32_t> lengths = {3, 9, 0, 1, 9, 4, 4, 7, 2, 50, 6};
   const Sizes sizes = {int64_t(lengths.size()), 9, 1, 1, 1, 0, false};

@@ -13,7 +13,7 @@
 
 namespace jaxrnn {
 
-// Runs functions on `running` threads, but reports that it has `threads`.
+// Runs functions on `running` threads, but reports `threads` threads.
 class PoolExecutor final : public Executor {
  public:
   PoolExecutor(int64_t threads, int64_t running) : threads_(threads) {
@@ -31,7 +31,8 @@ class PoolExecutor final : public Executor {
   }
 
  private:
-  // Runs functions until it finds an empty one, which it leaves for the other threads.
+  // Runs functions until it finds an empty one, which it leaves in the queue to stop
+  // the other threads.
   void Work() {
     while (true) {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -51,14 +52,15 @@ class PoolExecutor final : public Executor {
   std::vector<std::thread> pool_;
 };
 
-// Runs a function immediately, as XLA does if it has no threads.
+// Runs each function immediately, as XLA does if it has no threads.
 class InlineExecutor final : public Executor {
  public:
   int64_t threads() const override { return 3; }
   void Schedule(std::function<void()> function) override { function(); }
 };
 
-// Runs all functions when it is destroyed, after the calls that scheduled them.
+// Runs all functions when it is destroyed, after the calls that scheduled them have
+// ended.
 class LateExecutor final : public Executor {
  public:
   ~LateExecutor() override {

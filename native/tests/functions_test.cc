@@ -1,10 +1,10 @@
-// Compares tanh and sigmoid, on each target that this CPU supports, with double
-// precision.
+// Compares tanh and sigmoid with double precision, on each target that this CPU
+// supports.
 //
-// They run in cells whose product is x, because its matrix is the identity. A basic RNN
-// returns tanh(x). A GRU with state 1 and candidate 0 returns its update gate,
-// sigmoid(x). Special values are passed as the bias, because products with the zeros of
-// the matrix would spread them.
+// The functions run in cells whose product equals x, because the matrix of the inputs
+// is the identity. A basic RNN returns tanh(x). A GRU with state 1 and candidate 0
+// returns its update gate, sigmoid(x). Special values are passed as the bias, because
+// multiplying them by the zeros of the matrix would spread NaN to other units.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -58,10 +58,10 @@ struct Function {
   const char* name;
   Cell cell;
   double (*exact)(double);
-  // The error bounds in units in the last place of the exact value, on targets with a
-  // fused multiply-add and on targets without.
+  // The error bounds in units in the last place of the exact value, on targets with and
+  // without a fused multiply-add.
   double ulps, ulps_unfused;
-  double least;     // The smallest absolute value for these bounds.
+  double least;     // The smallest absolute value to which they apply.
   double absolute;  // The absolute error bound for smaller values.
 };
 
@@ -78,15 +78,15 @@ bool IsFused([[maybe_unused]] const Target& target) {
 #endif
 }
 
-// The distance between two floats at this value.
+// The distance between adjacent floats at this value.
 double UnitInLastPlace(double value) {
   int exponent;
   std::frexp(value, &exponent);
   return std::ldexp(1.0, std::max(exponent - 24, -149));
 }
 
-// Points of both signs from the least normal number to 100. From 2**-20 on, their
-// relative distance is `step`.
+// Points of both signs with absolute values from the smallest normal number to 100.
+// From 2**-20 on, their relative distance is `step`.
 Floats Points(double step) {
   Floats points = {0};
   for (double x = std::numeric_limits<float>::min(); x < 100;

@@ -1,6 +1,6 @@
-// Compares the cotangents of matrices and inputs, on each target that this CPU
-// supports, with the plain loops. The padding of arguments is NaN, and so are results
-// before a call.
+// Compares the cotangents of matrices and inputs with the plain loops, on each target
+// that this CPU supports. The padding of arguments is NaN, to detect reads of the
+// padding. Results are NaN before a call, to detect values that are not written.
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
@@ -41,8 +41,8 @@ std::vector<Case> Cases() {
   struct Steps {
     int64_t batch, time;
   };
-  // Less than a block of steps, slightly more than a block of ct_x, and several of
-  // each.
+  // Fewer steps than a block, slightly more steps than a block of InputsLoop, and
+  // several blocks of both loops.
   const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
   std::vector<Case> cases;
   for (Cell cell : {Cell::kProjectedLstm, Cell::kCudnnGru, Cell::kRnn})
@@ -79,7 +79,7 @@ struct Problem {
   Floats x, operand[kMaxProducts], first[kMaxProducts], ct_zs[kMaxProducts], w_inputs[kMaxProducts];
 
  private:
-  // The lengths need not be between 0 and the number of steps.
+  // Some ragged lengths are negative or exceed the number of steps.
   void MakeLengths() {
     lengths.assign(c.batch, c.lengths == Lengths::kFull ? c.time : 0);
     if (c.lengths != Lengths::kRagged) return;
@@ -132,7 +132,8 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
   return results;
 }
 
-// Tests every `stride`th case from `first` on, with all targets, on random executors.
+// Tests every `stride`-th case, starting at `first`, on all targets and random
+// executors.
 void TestCases(size_t first, size_t stride, const std::vector<Executor*>& executors) {
   std::vector<Case> cases = Cases();
   std::minstd_rand random(first);
@@ -151,7 +152,7 @@ void TestCases(size_t first, size_t stride, const std::vector<Executor*>& execut
   }
 }
 
-// Runs calls at the same time that want more threads than the executor has.
+// Runs calls at the same time that request more threads than the executor has.
 void TestCallsAtOnce() {
   PoolExecutor executor(4, 1);
   std::vector<std::thread> callers;

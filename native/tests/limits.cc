@@ -1,5 +1,5 @@
-// Measures what bounds the loops on this machine: the multiplications per second of all
-// threads, and how fast a thread reads a matrix that it has read before.
+// Measures what limits the loops on this machine: the operations per second of all
+// threads, and how fast the threads read matrices that they have read before.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kTries = 200;
 
-// The least time of a run, on the slowest of the threads.
+// The shortest time of a run on the slowest thread.
 double Seconds(int64_t threads, const std::function<std::function<void()>()>& make) {
   std::vector<double> least(threads, 1e9);
   const auto work = [&](int64_t k) {

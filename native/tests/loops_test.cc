@@ -1,7 +1,7 @@
 // Compares the loops of each target that this CPU supports with the plain loops.
 //
 // Results are NaN before a call, to detect values that are not written. The padding of
-// arguments is NaN, to detect reads of it.
+// arguments is NaN, to detect reads of the padding.
 #include "loops.h"
 
 #include <algorithm>
@@ -33,7 +33,8 @@ struct Case {
   Activation activation() const {
     return Activation((units / 2 + int(cell)) % kActivations);
   }
-  // Tests only extremes: peepholes and both clips, or none of them, like a plain LSTM.
+  // Whether the cell has peepholes and both clips. Otherwise, it has neither, like a
+  // plain LSTM.
   bool full() const {
     return (cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm) && units != 17;
   }
@@ -54,7 +55,7 @@ struct Extent {
 };
 
 std::vector<Extent> Extents() {
-  // These are divided into row blocks, workers, or both.
+  // These extents are divided among row blocks, workers or both.
   std::vector<Extent> extents = {{100, 1, 9}, {100, 3, 9}, {33, 40, 9}, {256, 2, 3}};
   for (int64_t units : {1, 7, 16, 17, 40})
     for (int64_t batch : {1, 2, 13})
@@ -139,10 +140,10 @@ struct Problem {
             Data(elementwise)};
   }
 
-  // The result of the forward call that the backward call reads as h.
+  // The name of the forward call's result from which the backward call reads h.
   std::string SavedH() const { return c.restarts ? "saved_h" : "outputs"; }
 
-  // Fill the steps of a sequence where rows are alive, or its padding.
+  // Fill the steps of a sequence at which rows are alive, or the padding.
   void FillAlive(Floats& values, float value) const {
     FillSteps(sizes, lengths, true, value, values);
   }
@@ -160,7 +161,7 @@ struct Problem {
  private:
   const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
 
-  // The lengths need not be between 0 and the number of steps.
+  // Some lengths are negative or exceed the number of steps.
   void MakeLengths() {
     for (int64_t row = 0; row < c.batch; row++)
       lengths.push_back((c.first_length + row) % (c.time + 1));
@@ -170,7 +171,7 @@ struct Problem {
   }
 
   // In every second row, a sequence starts at the first step. In every third row,
-  // another one starts at the last step. The other restart states are never read.
+  // another sequence starts at the last step. The other restart states are never read.
   void MakeRestarts() {
     int64_t number = 0;
     starts.assign(c.batch * c.time, -1);
@@ -189,11 +190,11 @@ struct Problem {
     std::copy(new_h.begin(), new_h.end(), restart_h.begin() + number * m);
     if (c.lstm())
       std::copy(new_c.begin(), new_c.end(), restart_c.begin() + number * c.units);
-    if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // It is not read.
+    if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // This h is not read.
   }
 
   // Puts NaN into the state of rows without steps, and into the input of one row.
-  // Another row gets a large input for which rounding errors do not grow.
+  // Another row gets a large input that does not amplify rounding errors.
   void MakeSpecialRows() {
     for (int64_t row = 0; row < c.batch; row++)
       if (lengths[row] <= 0) h[row * c.outputs()] = kNaN;
@@ -258,8 +259,8 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
   return results;
 }
 
-// In finished rows, zs may be any finite numbers. Rows without steps keep their state
-// bit for bit.
+// Checks that zs are finite in finished rows, and sets them to 0 there. Also checks
+// that rows without steps keep their state bit for bit.
 void CheckDead(const Problem& problem, bool save, Results& results,
                const std::string& text) {
   int64_t units = problem.c.outputs();
@@ -317,7 +318,8 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
     RunBackward(problem, saved, in_place, backward).Compare(wanted.backward, text);
 }
 
-// Tests every `stride`th case from `first` on, with all targets, on random executors.
+// Tests every `stride`-th case, starting at `first`, on all targets and random
+// executors.
 void TestCases(size_t first, size_t stride, const std::vector<Executor*>& executors) {
   std::vector<Case> cases = Cases();
   std::minstd_rand random(first);
@@ -335,7 +337,7 @@ void TestThreads(size_t stride) {
   TestCases(0, stride, {&one, &two, &three, &four, &many});
 }
 
-// Runs several problems of equal sizes in one call.
+// Runs several problems of the same sizes in one call.
 void TestEntries(const Target& target, Executor& executor, Case c) {
   std::vector<Problem> problems;
   for (int k = 0; k < 5; k++) {
@@ -385,7 +387,8 @@ class CountingExecutor final : public Executor {
   int64_t count = 0;
 };
 
-// Two vectors of units cannot use 16 threads, but 256 rows can.
+// Tests that all 16 threads are used for 256 rows, although 8 units are too few for 16
+// workers.
 void TestManyRows() {
   const Problem problem({Cell::kLstm, 8, 256, 20, 20, false, false});
   Wanted wanted(problem);
@@ -400,7 +403,7 @@ void TestManyRows() {
   Check(executor.count == 30, "backward, too");
 }
 
-// Runs calls at the same time that want more threads than the executor has.
+// Runs calls at the same time that request more threads than the executor has.
 void TestCallsAtOnce() {
   PoolExecutor executor(4, 1);
   std::vector<std::thread> callers;
@@ -420,7 +423,7 @@ void TestChoice() {
   Check(Choose("none").error.find("JAXRNN_NATIVE_TARGET") == 0, "names the variable");
 }
 
-// All rows add to the cotangent of one restart state.
+// Tests rows that all add to the cotangent of one restart state.
 void TestSequenceOfAllRows() {
   Problem problem({Cell::kLstm, 8, 64, 20, 20, false, true});
   for (int64_t row = 0; row < 64; row++) problem.starts[problem.sizes.At(row, 0)] = 0;

@@ -1,4 +1,4 @@
-// Plain loops: one row at a time, one step at a time, in double precision.
+// Plain loops in double precision, which run one step of one row at a time.
 #ifndef JAXRNN_NAIVE_LOOPS_H_
 #define JAXRNN_NAIVE_LOOPS_H_
 
@@ -31,20 +31,20 @@ inline void Add(const Vector& vector, float* values, int64_t index) {
     values[index * vector.size() + k] += vector[k];
 }
 
-// z += operand w, w [operand.size(), z.size()].
+// z += operand * w, where w is [operand.size(), z.size()].
 inline void AddProduct(const Vector& operand, const float* w, Vector& z) {
   for (size_t i = 0; i < operand.size(); i++)
     for (size_t j = 0; j < z.size(); j++) z[j] += operand[i] * w[i * z.size() + j];
 }
 
-// ct_operand += ct_z w^T.
+// ct_operand += ct_z * w^T.
 inline void AddTransposed(const Vector& ct_z, const float* w, Vector& ct_operand) {
   for (size_t i = 0; i < ct_operand.size(); i++)
     for (size_t j = 0; j < ct_z.size(); j++)
       ct_operand[i] += ct_z[j] * w[i * ct_z.size() + j];
 }
 
-// ct_w += operand^T ct_z, ct_w [operand.size(), ct_z.size()].
+// ct_w += operand^T * ct_z, where ct_w is [operand.size(), ct_z.size()].
 inline void AddOuter(const Vector& operand, const Vector& ct_z, Vector& ct_w) {
   for (size_t i = 0; i < operand.size(); i++)
     for (size_t j = 0; j < ct_z.size(); j++)
@@ -81,14 +81,14 @@ inline Real Active(const Settings& settings, Real x) {
   if (settings.activation == Activation::kSigmoid) return Sigmoid(x);
   return x < 0 ? 0 : x;
 }
-// The cotangent of the argument, from the cotangent of the result y.
+// The cotangent of the argument, given the result y and its cotangent.
 inline Real PullActive(const Settings& settings, Real ct_y, Real y) {
   if (settings.activation == Activation::kTanh) return ct_y * (1 - y * y);
   if (settings.activation == Activation::kSigmoid) return ct_y * y * (1 - y);
   return y > 0 ? ct_y : 0;
 }
 
-// The gates of an LSTM for one unit. p holds its peepholes of f, i, o.
+// The gates of an LSTM for one unit. p holds the unit's peepholes of f, i and o.
 struct LstmGates {
   LstmGates(const Settings& settings, const Vector& z, Real c, int64_t n, int64_t k) {
     for (int g = 0; settings.elementwise != nullptr && g < 3; g++)
@@ -104,7 +104,7 @@ struct LstmGates {
   Real p[3] = {}, f, i, j, o, unclipped, next_c, y;
 };
 
-// A layer normalization: number `p` in the order f, i, o, c, j.
+// Layer normalization number `p`, in the order f, i, o, c, j.
 struct Norm {
   Norm(const Settings& settings, int p, const Real* x, int64_t n)
       : shift(settings.elementwise + 2 * p * n), gain(shift + n), normal(x, x + n) {
@@ -117,8 +117,8 @@ struct Norm {
   }
   Real operator[](int64_t k) const { return normal[k] * gain[k] + shift[k]; }
 
-  // Returns the cotangents of the arguments, from the cotangents c of the results. Adds
-  // the cotangents of the shift and the gain to `sums`.
+  // Returns the cotangents of the arguments, given the cotangents c of the results.
+  // Adds the cotangents of the shift and the gain to `sums`.
   Vector Pull(int p, const Vector& c, Vector& sums) const {
     const int64_t n = c.size();
     Vector ct_x(n);
@@ -166,7 +166,7 @@ struct NormedGates {
   std::vector<Norm> norm_c;
 };
 
-// Runs one step of a row: changes the state and returns the products.
+// Runs one step of a row. Updates the state and returns the products.
 inline std::vector<Vector> ForwardStep(const Forward& entry, const Vector& x,
                                        State& state) {
   int64_t n = entry.sizes.units;
@@ -231,8 +231,8 @@ inline void ForwardRow(const Forward& entry, int64_t row) {
   Store(state.c, entry.last_c, row);
 }
 
-// The values of a sequence at the step before position `at`. At the first step, the
-// row's values in `first`.
+// The values of a sequence at the step before position `at`. If `at` is the first step,
+// the row's values in `first`.
 inline Vector Before(const Sizes& sizes, int64_t at, int64_t size,
                      const float* sequence, const float* first) {
   for (int64_t row = 0; row < sizes.batch; row++) {

@@ -1,5 +1,5 @@
-// Tests that every piece runs once, after all pieces of the previous phase, and that
-// every job runs once.
+// Tests that every worker runs once in each phase, after all workers have finished the
+// previous phase, and that every job runs once.
 #include "team.h"
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace jaxrnn {
 namespace {
 
 void TestRun(Executor& executor, int64_t workers, int64_t phases) {
-  // Not atomic, so that the thread sanitizer detects pieces that are not ordered.
+  // Not atomic, so that the thread sanitizer detects phases that are not synchronized.
   std::vector<int64_t> pieces(workers), phase_before[2];
   phase_before[0].assign(workers, -1);
   phase_before[1].assign(workers, -1);
@@ -27,7 +27,7 @@ void TestRun(Executor& executor, int64_t workers, int64_t phases) {
   for (int64_t count : pieces) Check(count == phases, "a piece is done once");
 }
 
-// Runs jobs that have phases themselves.
+// Runs jobs that run phases themselves.
 void TestJobs(Executor& executor, int64_t threads, int64_t jobs) {
   std::vector<int64_t> pieces(jobs);
   RunJobs(executor, threads, jobs, [&](int64_t job) {
@@ -65,7 +65,7 @@ void TestCallsAtOnce(int64_t callers, int64_t pool) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// The only thread of the pool is busy until the run has ended.
+// Tests a run that ends while the pool's only thread is busy.
 void TestBusyThread() {
   std::atomic<bool> ended{false};
   PoolExecutor executor(2, 1);
