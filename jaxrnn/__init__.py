@@ -17,8 +17,8 @@ Three sequences of at most five steps, in one padded batch:
     >>> print(gradient["kernel"].shape, bool(jnp.isfinite(gradient["kernel"]).all()))
     (24, 64) True
 
-`help(jaxrnn.dynamic_rnn)` explains one name. `import jaxrnn` is enough to use these
-modules, which are loaded on first use:
+`help(jaxrnn.dynamic_rnn)` explains that function. `import jaxrnn` is enough to use
+these modules, which are loaded on first use:
 
 * `jaxrnn.linen`, `jaxrnn.nnx`: Flax modules around any cell (`pip install flax`).
 * `jaxrnn.contrib`: cells, wrappers, attention and decoders of `tf.contrib`.
@@ -30,8 +30,8 @@ modules, which are loaded on first use:
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 
-Drivers take the lengths of the rows (`sequence_length`) or a `mask`, and return the state
-after every step with `return_states=True`:
+Drivers accept the lengths of the rows (`sequence_length`) or a `mask`, and return the
+state after every step with `return_states=True`:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
   `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`).
@@ -58,8 +58,8 @@ Cells:
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
-  `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`; for cells that run
-  whole sequences at once `Run`, `Steps`, `DeclinedError`.
+  `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`; and `Run`,
+  `Steps` and `DeclinedError` for cells that run whole sequences at once.
 * The types that drivers accept: `BoundCell`, `RNNCellLike`.
 """  # noqa: E501 (The README has the example in the same lines.)
 
@@ -180,5 +180,5 @@ else:
         raise _missing_name(__name__, name, _HINTS)
 
     def __dir__() -> set[str]:
-        """The public names, which `help` reads: `linen` and `nnx` where Flax is."""
+        """The public names, for `help`; `linen` and `nnx` only if Flax is installed."""
         return {*globals(), *_LAZY, *(_OF_FLAX if _find_spec("flax") else ())}

@@ -46,13 +46,13 @@ def by_part(
         inputs: For the rows that multiply the inputs, `[depth, columns]`.
         state: For the rows that multiply the state, `[units, columns]`, and for
             projections.
-        bias: For the biases of the cell, unless it has a `bias_initializer`; None for
-            TensorFlow's initializer.
+        bias: For the biases of the cell, unless the cell has a `bias_initializer`; None
+            for TensorFlow's initializer.
 
     Raises:
         TypeError: If an argument is not a function.
         ValueError: When a kernel is created, if the cell does not specify which rows
-            multiply the inputs. The cells of `jaxrnn.lite` do not.
+            multiply the inputs. The cells of `jaxrnn.lite` do not specify these rows.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -89,9 +89,9 @@ def by_gate(initializer: Initializer) -> Initializer:
 def unit_forget_bias() -> Initializer:
     """An initializer of LSTM biases: 1 in the forget gate, 0 elsewhere.
 
-    Use it with `forget_bias=0`: the bias then stores the 1 that is otherwise added at
-    each step. Pass it to `LSTMCell` as the `bias` of `by_part`. The biases of cells
-    other than LSTMs are 0.
+    Use this initializer with `forget_bias=0`: the bias then stores the 1 that is
+    otherwise added at each step. Pass the initializer to `LSTMCell` as the `bias` of
+    `by_part`. The biases of cells other than LSTMs are 0.
 
     Raises:
         ValueError: When a parameter is created, if it is not a bias.
@@ -105,8 +105,8 @@ def chrono(max_time: float) -> Initializer:
     """An initializer of biases for dependencies of up to `max_time` steps.
 
     Let `u` be uniform in `[1, max_time - 1]`. In an LSTM, the bias is `log(u)` in the
-    forget gate and `-log(u)` in the input gate. In a GRU, it is `log(u)` in the update
-    gate. All other biases are 0. Use `forget_bias=0` in LSTMs.
+    forget gate and `-log(u)` in the input gate. In a GRU, the bias is `log(u)` in the
+    update gate. All other biases are 0. Use `forget_bias=0` in LSTMs.
 
     Args:
         max_time: The number of steps, at least 2.
@@ -136,9 +136,9 @@ def chrono(max_time: float) -> Initializer:
 def lecun_orthogonal() -> Initializer:
     """Initializers with the same distributions as in Flax's cells.
 
-    They are LeCun normal for the inputs, orthogonal for each gate of the state, and
-    zeros for biases. Flax's LSTMs add no forget bias, so pass `forget_bias=0`. Flax's
-    GRU is `CudnnCompatibleGRUCell`.
+    The initializers are LeCun normal for the inputs, orthogonal for each gate of the
+    state, and zeros for biases. Flax's LSTMs add no forget bias, so pass
+    `forget_bias=0`. Flax's GRU is `CudnnCompatibleGRUCell`.
     """
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 
@@ -167,7 +167,8 @@ class _ByPart(PartInitializer):
         if spec.input_rows is None:
             raise ValueError(
                 "by_part: a kernel must have `input_rows`, as in an AffineCell, "
-                f"got one of shape {spec.shape}. Use one for all rows."
+                f"got a kernel of shape {spec.shape}. Use a single initializer for all "
+                "rows."
             )
         rows, columns = spec.shape
         sizes = spec.input_rows, rows - spec.input_rows
@@ -217,7 +218,7 @@ class _Chrono(PartInitializer):
         if spec.blocks not in (1, 2, 4):
             raise ValueError(
                 "chrono: a bias must have 1, 2 or 4 blocks, got "
-                f"one of shape {spec.shape} with {spec.blocks}."
+                f"a bias of shape {spec.shape} with {spec.blocks} blocks."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
         times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)

@@ -1,1 +1,1 @@
-"""Shared code: types, errors, nests, checks of arguments, keys, shardings."""
+"""Code that other packages share: types, errors, nests, checks, keys, shardings."""

@@ -15,8 +15,8 @@ import numpy as np
 from .errors import KindError, describe
 from .typing import DType
 
-# Unrolling makes programs larger but no faster on CPUs. TensorFlow's default of 32
-# would multiply the compile time by ten.
+# On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
+# multiply the compile time by ten.
 MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def _message(caller: str, name: str, must: str, value: Any, fix: str) -> str:
-    """The message of a check; an empty `caller` is left out, for `prefixing` to add."""
+    """The message of a check. `prefixing` adds the caller if `caller` is empty."""
     where = f"{caller}: `{name}`" if caller else f"`{name}`"
     return f"{where} must {must}, got {describe(value)}. {fix}".rstrip()
 
@@ -73,7 +73,7 @@ def check_one_of(
 def check_given(
     caller: str, name: str, value: T | None, fix: str, what: str = "given"
 ) -> T:
-    """Returns the value; raises ValueError for None. `what` may give a purpose."""
+    """Returns the value; raises ValueError if it is None."""
     if value is None:
         raise ValueError(_message(caller, name, f"be {what}", None, fix))
     return value
@@ -112,7 +112,7 @@ def check_divides(
 def check_shape(
     caller: str, name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
-    """Raises ValueError unless an array has this shape; `must` may state the rule."""
+    """Raises ValueError unless an array has shape `shape`; `must` may state a rule."""
     if jnp.shape(array) != shape:
         must = must or f"have shape {shape}"
         raise ValueError(_message(caller, name, must, array, fix))
@@ -121,7 +121,7 @@ def check_shape(
 def check_dtype(
     caller: str, name: str, array: Any, dtype: DType, must: str, fix: str = ""
 ) -> None:
-    """Raises TypeError unless an array has this dtype; `must` states the rule."""
+    """Raises TypeError unless an array has dtype `dtype`; `must` states the rule."""
     if array.dtype != dtype:
         raise TypeError(_message(caller, name, must, array, fix))
 
@@ -134,7 +134,7 @@ def check_rank(
     axes: str,
     error: type[Exception] = ValueError,
 ) -> None:
-    """Raises for an array with fewer than `least` axes; `axes` names the axes."""
+    """Raises if an array has fewer than `least` axes; the message lists `axes`."""
     if array.ndim < least:
         must = f"have rank at least {least}, {axes}"
         raise error(_message(caller, name, must, array, ""))
@@ -149,7 +149,7 @@ def check_dtype_kind(
 
 
 def check_is_cell(caller: str, name: str, cell: Any) -> None:
-    """Raises TypeError for an object that is not a cell; names missing attributes."""
+    """Raises TypeError if `cell` is not a cell; the error names missing attributes."""
     missing = [f"`{n}`" for n in ("output_size", "state_size") if not hasattr(cell, n)]
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
         missing.append("`zero_state` or `get_initial_state`")
@@ -185,7 +185,8 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
 def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
     """The dtype that JAX uses for `dtype`: float32 for float64 unless x64 is on.
 
-    If the two differ, this warns as JAX does, unless `dtype` is a Python type.
+    If the returned dtype differs from `dtype`, the function warns as JAX does, unless
+    `dtype` is a Python type.
 
     Raises:
         TypeError: If `dtype` does not name a dtype.
@@ -211,11 +212,11 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
 def as_unroll(caller: str, parallel_iterations: Any) -> int:
     """The number of steps to unroll per loop iteration, for `parallel_iterations`.
 
-    None and 0 mean the default, one step. Results may differ by rounding.
+    None and 0 select the default, which is one step. Results may differ by rounding.
 
     Raises:
-        TypeError: If `parallel_iterations` is negative or not an integer. In the latter
-            case the error is also an `AssertionError`, as in TensorFlow.
+        TypeError: If `parallel_iterations` is negative or not an integer. For a
+            non-integer, the error is also an `AssertionError`, as in TensorFlow.
     """
     if parallel_iterations is None:
         return 1
@@ -255,7 +256,7 @@ def as_count(
 
 
 def as_axis_size(caller: str, name: str, size: Any, fix: str = "") -> Any:
-    """Returns the size of an axis as an int; symbolic sizes stay as they are.
+    """Returns the size of an axis as an int; returns symbolic sizes unchanged.
 
     Raises:
         TypeError: If `size` is not an integer.
@@ -284,7 +285,7 @@ def check_time_major(caller: str, time_major: Any) -> None:
 
 
 def as_scope(caller: str, scope: Any, default: str) -> str:
-    """The name of the loop's operations in profiles.
+    """The name under which profiles show the loop's operations.
 
     Raises:
         TypeError: If `scope` is neither None nor a string.
@@ -294,7 +295,7 @@ def as_scope(caller: str, scope: Any, default: str) -> str:
 
 
 def check_both_lists(caller: str, cells_fw: Any, cells_bw: Any) -> None:
-    """Raises ValueError unless both are non-empty lists of the same number of cells."""
+    """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
             raise ValueError(

@@ -1,11 +1,11 @@
-"""How random keys reach the cells.
+"""Passes random keys from drivers to cells.
 
 A driver gives step t a key that draws the same numbers as `fold_in(key, t)`, so random
 numbers do not depend on unrolling, segments or the backend. Variational dropout draws
-once per run, and also needs a key for the run. So the key of a step holds both: it is a
-JAX key with a custom implementation, which draws from the step's part, and splits or
-folds both parts. However a cell derives a key for an inner cell, the derived key still
-holds the run's part.
+once per run, and therefore also needs a key for the run. The key of a step holds a key
+for the step and a key for the run: it is a JAX key with a custom implementation, which
+draws from the step's key, and splits or folds both keys. However a cell derives a key
+for an inner cell, the derived key still holds a key for the run.
 """
 
 import functools
@@ -20,7 +20,7 @@ from .typing import Array, Key
 
 
 def check_key(caller: str, key: Any) -> None:
-    """Raises unless `key` is a single random key (under vmap, one for each row).
+    """Raises unless `key` is a single random key (under vmap, one key for each entry).
 
     Raises:
         TypeError: If `key` is not a random key.
@@ -32,7 +32,7 @@ def check_key(caller: str, key: Any) -> None:
             f"{caller}: `key` must be a random key, got {describe(key)}. "
             "Create one with `jax.random.key(0)`."
         )
-    if key.ndim > is_raw:  # A raw key is a vector.
+    if key.ndim > is_raw:  # A raw uint32 key is a vector.
         raise ValueError(
             f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap to "
             "run with each of the keys."
@@ -45,16 +45,16 @@ def check_key_or_none(caller: str, key: Any) -> None:
         check_key(caller, key)
 
 
-# No step has this number, so the run's key differs from every step's key.
+# No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# The implementations that `_of_both` defined, with the implementations they wrap.
+# Maps each implementation that `_of_both` defined to the implementation that it wraps.
 _HELD: dict[Any, Any] = {}
 
 
 @functools.cache
 def _of_both(impl: Any) -> Any:
-    """The implementation of keys that hold the run's and the step's key of `impl`."""
+    """The implementation of keys that hold a run's key and a step's key of `impl`."""
     size = jax.random.key_data(jax.random.key(0, impl=impl)).size
     held = functools.partial(jax.random.wrap_key_data, impl=impl)
     parts = lambda data: (held(data[:size]), held(data[size:]))
@@ -91,7 +91,7 @@ def _data_of_both(run: Key, step: Key) -> Array:
 
 
 def at_step(key: Key | None, t: Array) -> Key | None:
-    """The key for step `t` of a run with `key`; None for None."""
+    """The key for step `t` of a run with `key`; None if `key` is None."""
     if key is None:
         return None
     run, step = jax.random.fold_in(key, RUN), jax.random.fold_in(key, t)
@@ -100,7 +100,7 @@ def at_step(key: Key | None, t: Array) -> Key | None:
 
 
 def run_key(key: Key) -> Key:
-    """The run's part of a step's key; any other key is returned unchanged."""
+    """The run's key from a step's key; any other key is returned unchanged."""
     impl = _HELD.get(jax.random.key_impl(key))
     if impl is None:
         return key
@@ -110,11 +110,11 @@ def run_key(key: Key) -> Key:
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:
-    """The cell with the keys for step `t`; the cell itself if it has no `at_step`."""
+    """The cell with its keys for step `t`; a cell without `at_step` does not change."""
     at_step = getattr(cell, "at_step", None)
     return cell if at_step is None else at_step(t)
 
 
 def fold(key: Key | None, data: int | Array) -> Key | None:
-    """An independent key for part number `data`; None for None."""
+    """A key derived from `key` and the number `data`; None if `key` is None."""
     return None if key is None else jax.random.fold_in(key, data)

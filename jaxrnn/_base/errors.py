@@ -13,11 +13,11 @@ import numpy as np
 
 
 class KindError(TypeError, AssertionError):
-    """A `TypeError` where TensorFlow raises `AssertionError`; both can be caught."""
+    """A `TypeError` that is also an `AssertionError`, which TensorFlow raises."""
 
 
 class EntryError(ValueError, IndexError):
-    """A `ValueError` where TensorFlow raises `IndexError`; both can be caught."""
+    """A `ValueError` that is also an `IndexError`, which TensorFlow raises."""
 
 
 class _Verbatim(str):
@@ -27,12 +27,12 @@ class _Verbatim(str):
 
 
 def name_of(value: Any) -> str:
-    """The name of a function or class; the `repr` of anything else."""
+    """The name of a function or class; the `repr` of any other value."""
     return getattr(value, "__name__", None) or repr(value)
 
 
 def describe(value: Any) -> str:
-    """`float32[4, 8]` for a value with shape and dtype; otherwise its value or type."""
+    """Describes an array as `float32[4, 8]`, and another value by its value or type."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and dtype is not None:
         return f"{dtype}{list(shape)}"
@@ -44,24 +44,25 @@ def describe(value: Any) -> str:
 
 
 def describe_structure(tree: Any) -> str:
-    """The nest without its leaves: `LSTMStateTuple(c=*, h=*)`."""
+    """The structure of a nest, such as `LSTMStateTuple(c=*, h=*)`."""
     return repr(jax.tree.map(lambda _: _Verbatim("*"), tree))
 
 
 def describe_leaves(tree: Any) -> str:
-    """The nest with the description of each leaf: `{'a': float32[4, 8]}`."""
+    """A nest with a description of each leaf, such as `{'a': float32[4, 8]}`."""
     return repr(jax.tree.map(lambda leaf: _Verbatim(describe(leaf)), tree))
 
 
 def leaf_name(name: str, path: tuple) -> str:
-    """The name of an argument's leaf in Python: `state.c`, `inputs['a'][0]`."""
+    """The Python expression for a leaf, such as `state.c` or `inputs['a'][0]`."""
     return name + jax.tree_util.keystr(path)
 
 
 def is_array(value: Any) -> bool:
     """Whether `value` is an array of numbers, booleans or keys, traced or not."""
     if isinstance(value, np.ndarray | np.generic):
-        # Extended dtypes such as bfloat16 have the kind of records, but another type.
+        # Extended dtypes such as bfloat16 have the same `kind` as records, but another
+        # type.
         return value.dtype.kind not in "OUS" and value.dtype.type is not np.void
     return isinstance(value, jax.Array)
 
@@ -92,7 +93,7 @@ def error_note(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def prefixing(caller: str) -> Iterator[None]:
-    """Prefixes the caller to the message of a TypeError or ValueError in the block."""
+    """Prefixes the caller to messages of TypeErrors and ValueErrors in the block."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Checks of a driver's arrays: sequences, lists of steps, initial states, dtypes."""
+"""Checks a driver's arrays: sequences, lists of steps, initial states and dtypes."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, 
 
 
 def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
-    """The nest of inputs as arrays of rank 3 or more with equal time and batch sizes.
+    """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
         ValueError: If there is no array, a rank is below 3, or sizes disagree.
@@ -77,7 +77,7 @@ def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Arra
 
 
 def fix_of_depth(name: str, leaf: Array) -> str:
-    """The fix for a leaf without an axis of features."""
+    """The text that explains how to add a missing depth axis to a leaf."""
     if is_float(leaf):
         steps = "jnp.stack stacks arrays of one step each"
         return f"Without a depth axis, pass `{name}[..., None]`; {steps}."
@@ -87,7 +87,7 @@ def fix_of_depth(name: str, leaf: Array) -> str:
 def as_steps(caller: str, inputs: Any) -> list[PyTree]:
     """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
 
-    If the first leaf has rank 1, such as integer ids, all leaves may have rank 1.
+    If the first leaf has rank 1 (for example, integer ids), all leaves may have rank 1.
 
     Raises:
         TypeError: If `inputs` is not a sequence, or a leaf is not an array.
@@ -116,7 +116,7 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
 def check_rows_of_state(
     caller: str, state: PyTree, rows: int, must: str, fix: str = ""
 ) -> None:
-    """Raises ValueError for arrays of an initial state with another number of rows.
+    """Raises ValueError if an array of an initial state does not have `rows` rows.
 
     Leaves without axes, TensorArrays and read-only parts are not checked.
     """
@@ -146,7 +146,7 @@ def check_same_size(
 
 
 def as_state(caller: str, name: str, state: PyTree) -> PyTree:
-    """The state with arrays as leaves; Python numbers do not stay weakly typed.
+    """The state with arrays as leaves; Python numbers lose their weak type.
 
     Raises:
         ValueError: If the state holds None.
@@ -162,7 +162,7 @@ def as_state(caller: str, name: str, state: PyTree) -> PyTree:
 
 
 def as_array(caller: str, name: str, leaf: Any) -> Array:
-    """One leaf as an array.
+    """Converts one leaf to an array.
 
     Raises:
         ValueError: If the leaf is None.
@@ -173,7 +173,7 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
         raise ValueError(f"{caller}: `{name}` must be an array: {reason}.")
     errors.check_not_masked(caller, name, leaf)
     try:
-        if isinstance(leaf, str):  # JAX would read "q" as a dtype.
+        if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.
             raise TypeError
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
@@ -190,9 +190,10 @@ def as_step_booleans(
         caller: The driver, for messages.
         name: The name of the argument.
         values: The user's argument.
-        shape: The first two axes of the inputs; the first axis for one step.
+        shape: The sizes of the first two axes of the inputs; for one step, only the
+            size of the first axis.
         axis: The time axis, 0 or 1; None for one step.
-        fix: The fix in the error for numbers.
+        fix: The fix to suggest if `values` are numbers.
 
     Raises:
         ValueError: If shapes disagree.
@@ -210,7 +211,8 @@ def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DTy
     """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
 
     Raises:
-        ValueError: If both are None, or the leaves of the state have several dtypes.
+        ValueError: If neither `dtype` nor a state is given, or if the state's leaves
+            have several dtypes.
         TypeError: If `dtype` does not name a dtype.
     """
     if dtype is not None:
@@ -237,7 +239,7 @@ def _missing_dtype(caller: str, states: str) -> str:
 def check_states_of_both(
     caller: str, fw: PyTree, bw: PyTree, dtype: DType | None
 ) -> None:
-    """Raises ValueError if a direction needs a zero state and there is no dtype."""
+    """Raises ValueError if a direction needs a zero state, but no dtype is given."""
     missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
     if missing and dtype is None:
         names = " and ".join(f"`initial_state_{name}`" for name in missing)

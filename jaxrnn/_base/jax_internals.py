@@ -1,11 +1,11 @@
 """The names that the package imports from outside JAX's documented API.
 
 No other file may import them from JAX (ruff's `banned-api`). If a new JAX version
-breaks the package, it breaks here.
+breaks the package, only this file needs a change.
 """
 
-# Runs a jaxpr whose constants are arguments. `raw_rnn`, and loops over cells that are
-# not pytrees, are differentiated with respect to all arrays that the user's function
+# Runs a jaxpr whose constants are arguments. JAX differentiates `raw_rnn`, and loops
+# over cells that are not pytrees, with respect to all arrays that the user's function
 # closes over. (`jax.closure_convert` finds only differentiable arrays, and its cache
 # keeps them alive.)
 from jax.core import eval_jaxpr as eval_jaxpr
@@ -13,9 +13,9 @@ from jax.core import eval_jaxpr as eval_jaxpr
 # Defines the keys of steps, which also hold the key of the run.
 from jax.extend.random import define_prng_impl as define_prng_impl
 
-# The operation of the native loops and of `raw_rnn`'s gradient. It has one program for
-# CPUs, another for other platforms, and its own transpose. If JAX lacks one of these
-# names, XLA's program runs instead.
+# The native loops and `raw_rnn`'s gradient are an operation with one program for CPUs,
+# another for other platforms, and a custom transpose. If JAX lacks one of the names
+# below, XLA's program runs instead.
 MISSING: str | None = None
 try:
     from jax.extend.core import Primitive as Primitive

@@ -20,12 +20,13 @@ OF_A_MASK = (
 def lengths_for(
     caller: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
 ) -> Array | None:
-    """The lengths, clamped to `time` and sharded like the rows of `xs`; None for None.
+    """The lengths, clamped to `time` and sharded like the rows of `xs`, or None.
 
     Args:
         caller: The driver, for messages.
         sequence_length: The driver's argument.
-        xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
+        xs: Inputs with rows along `batch_axis` and time along the other of the first
+            two axes.
         time: The number of steps.
         batch_axis: 0 or 1.
 
@@ -42,14 +43,14 @@ def lengths_for(
 def as_lengths(
     caller: str, sequence_length: Any, batch_size: int, name: str = "sequence_length"
 ) -> Array | None:
-    """The lengths as non-negative int32 `[batch]`; None for None.
+    """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
 
     Values beyond int32 are clamped; TensorFlow would wrap them around. `name` is the
     argument's name in messages.
 
     Raises:
         TypeError: If the lengths are not integers (or booleans).
-        ValueError: If they are not a vector of `batch_size` entries.
+        ValueError: If the lengths are not a vector of `batch_size` entries.
     """
     if sequence_length is None:
         return None
@@ -59,14 +60,15 @@ def as_lengths(
         fix = f"Pass one length per row; `np.full({batch_size}, n)` is n for every row."
         fix = OF_A_MASK if lengths.dtype == bool else fix
         raise ValueError(
-            f"{caller}: `{name}` must be a vector of length batch_size, {batch_size}, "
-            f"got {describe(lengths)}. {fix}"
+            f"{caller}: `{name}` must be a vector of length batch_size "
+            f"({batch_size}), got {describe(lengths)}. {fix}"
         )
     if lengths.shape[0] != batch_size:
         axis = ", or the second with `time_major`" if name == "sequence_length" else ""
         raise ValueError(
-            f"{caller}: `{name}` must have one entry per row, {batch_size}, got "
-            f"{describe(lengths)}. Nothing is broadcast; rows are the first axis{axis}."
+            f"{caller}: `{name}` must have {batch_size} entries, one per row, "
+            f"got {describe(lengths)}. Nothing is broadcast; rows are the first "
+            f"axis{axis}."
         )
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))
@@ -78,14 +80,14 @@ def _clamped(lengths: Any) -> Any:
     return lengths.clip(0, INT32_MAX).astype(np.int32)
 
 
-# Compiled, so that no call transfers the bounds to the device.
+# Clamping is compiled, so that no call transfers the bounds to the device.
 _clamped_on_device = jax.jit(_clamped)
 
 
 def lengths_array(
     caller: str, lengths: Any, name: str = "sequence_length"
 ) -> Array | np.ndarray:
-    """Lengths as an array: arrays unchanged, lists as NumPy or JAX arrays.
+    """Converts lists of lengths to NumPy or JAX arrays; returns arrays unchanged.
 
     A list becomes a JAX array only if it holds JAX arrays.
 
@@ -103,7 +105,7 @@ def lengths_array(
         )
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
     try:
-        # NumPy keeps 64 bits even if x64 is off.
+        # NumPy keeps 64-bit integers even if x64 is off.
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
         raise ValueError(

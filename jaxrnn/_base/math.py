@@ -13,8 +13,9 @@ from .typing import Array, DType, Params, PyTree
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
 
-    As in TensorFlow, this is one product over the concatenated operands, then the bias.
-    The product is accumulated in `dtype` if it is wider than the operands' dtype.
+    As in TensorFlow, the concatenated operands are multiplied in one product, to which
+    the bias is then added. The product is accumulated in `dtype` if `dtype` is wider
+    than the operands' dtype.
     """
     joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
     z = dot(joined, params["kernel"], dtype)
@@ -31,8 +32,8 @@ def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
 def clip_symmetric(x: Array, bound: float | None) -> Array:
     """Clips `x` to `[-bound, bound]`, with gradient 1 within and at the bounds.
 
-    None does not clip. At a bound, `jnp.clip` would halve the gradient and `lax.clamp`
-    would drop it.
+    If `bound` is None, `x` does not change. At a bound, `jnp.clip` would halve the
+    gradient and `lax.clamp` would drop it.
     """
     if bound is None:
         return x
@@ -40,25 +41,25 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
 
 
 def expand_rows(mask: Array, leaf: Array) -> Array:
-    """The mask `[batch]` with axes of size 1 appended, to the rank of `leaf`."""
+    """Appends axes of size 1 to the mask `[batch]`, up to the rank of `leaf`."""
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
 def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """`jnp.where` of each leaf, with one bool scalar for all."""
+    """Applies `jnp.where` to each leaf, with the same bool scalar for all leaves."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
 def is_traced(x: Any) -> bool:
-    """Whether a value is a traced array, known only at run time."""
-    try:  # A tracer raises.
+    """Whether a value is a traced array, which is known only at run time."""
+    try:  # A traced array raises an error.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
     except jax.errors.JAXTypeError:
         return True
 
 
 def in_native_order(tree: PyTree) -> PyTree:
-    """The nest with NumPy arrays in this machine's byte order, which JAX requires.
+    """Converts NumPy arrays to the machine's byte order, which JAX requires.
 
     Some file formats (FITS, IDX, netCDF) store big-endian numbers.
     """
@@ -70,12 +71,12 @@ def in_native_order(tree: PyTree) -> PyTree:
 
 
 def is_float(x: Any) -> bool:
-    """Whether an array is floating or complex, so that it has a tangent."""
+    """Whether an array is floating-point or complex, so that it has a tangent."""
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def widest_dtype(tree: PyTree) -> DType:
-    """The widest dtype of the leaves: float32 for float32 and bfloat16."""
+    """The widest dtype of the leaves, such as float32 for float32 and bfloat16."""
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
 
 
@@ -90,35 +91,35 @@ def widened(tree: PyTree) -> PyTree:
 
 
 def cast_like(like: PyTree, tree: PyTree) -> PyTree:
-    """The arrays of `tree` in the dtypes of the arrays of `like`."""
+    """Casts the arrays of `tree` to the dtypes of the arrays of `like`."""
     return jax.tree.map(lambda x, y: y.astype(x.dtype), like, tree)
 
 
 def cast_number(array: Array, dtype: DType) -> Array:
-    """Casts a number to `dtype` if that can represent its kind."""
+    """Casts a number to `dtype` if `dtype` can represent numbers of this kind."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
 def cast_if_weak(array: Array, dtype: DType) -> Array:
-    """Casts a weakly typed array to `dtype` if that can represent its kind."""
-    weak = getattr(array, "weak_type", False)  # Random keys have none.
+    """Casts a weakly typed array to `dtype` if `dtype` can represent its kind."""
+    weak = getattr(array, "weak_type", False)  # Random keys lack it.
     return cast_number(array, dtype) if weak else array
 
 
 def axis_size(size: Any) -> Any:
-    """The size of an axis as an int32 scalar; a symbolic size becomes a traced one."""
+    """The size of an axis as an int32 scalar, which is traced for a symbolic size."""
     if jax.export.is_symbolic_dim(size):
         return jnp.asarray(size, np.int32)
     return np.int32(size)
 
 
 def module_for_size(size: Any) -> Any:
-    """NumPy, or `jax.numpy` for arrays of symbolic size."""
+    """Returns the module `numpy`, or `jax.numpy` if the size is symbolic."""
     return jnp if jax.export.is_symbolic_dim(size) else np
 
 
 def concrete_or_none(values: Any) -> np.ndarray | None:
-    """The values as NumPy, or None if they are known only at run time.
+    """The values as a NumPy array, or None if the values are known only at run time.
 
     Under a trace, even a constant JAX array counts as unknown, because a branch of
     `lax.cond` is traced whether or not it is taken.
@@ -134,4 +135,4 @@ def concrete_or_none(values: Any) -> np.ndarray | None:
 def _kind(dtype: DType) -> int:
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     matches = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
-    return next(matches, -1)  # Random keys match none.
+    return next(matches, -1)  # Random keys match no kind.

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
     """The error for a module's `__getattr__` to raise.
 
-    It is an AttributeError. In `from module import name`, Python would replace an
-    AttributeError by an ImportError without the hint, so for that statement this
-    returns an ImportError, which Python does not replace. The frame that calls
-    `__getattr__` tells the two apart, so `__getattr__` must call this function
-    directly.
+    The error is an AttributeError, except for the statement `from module import name`.
+    There, Python would replace an AttributeError by an ImportError without the hint, so
+    the function returns an ImportError, which Python does not replace. The function
+    recognizes the statement by the frame that calls `__getattr__`, so `__getattr__`
+    must call the function directly.
 
     Args:
         module: The name of the module.
         name: The missing name.
-        hints: For some names, what to use instead.
+        hints: A dict from some missing names to advice on what to use instead.
     """
     text = f"module {module!r} has no attribute {name!r}"
     if name not in hints:

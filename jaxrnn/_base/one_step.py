@@ -9,7 +9,7 @@ from .typing import DType, Params, PyTree
 
 
 def rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
-    """The rows of the inputs; the dtype of the parameters, or a default without any."""
+    """The number of rows, and the dtype of the parameters, or else a default dtype."""
     first = jax.tree.leaves(inputs)[0]
     dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
     return first.shape[0], next(dtypes, dtype or first.dtype)

@@ -1,12 +1,12 @@
-"""An operation with one program for CPUs, another elsewhere, and its own transpose.
+"""An operation with a program for CPUs, one for other platforms, and a transpose.
 
-No documented JAX function provides this:
+No documented JAX function provides such an operation:
 
 * `lax.platform_dependent` sees only the platform. A program exported for CPUs would
   call a library that its reader may not have, and `jax.export` rejects such a program.
-* No function accepts a transpose and works in all modes: `jax.custom_jvp` accepts none,
-  `jax.custom_vjp` lacks forward mode, and `lax.custom_linear_solve` fails in reverse
-  mode over forward mode. The undocumented `linear_call` lacks `vmap` and second
+* No function accepts a transpose and works in all modes: `jax.custom_jvp` accepts no
+  transpose, `jax.custom_vjp` lacks forward mode, and `lax.custom_linear_solve` fails in
+  reverse mode over forward mode. The undocumented `linear_call` lacks `vmap` and second
   derivatives.
 """
 
@@ -33,14 +33,14 @@ def run_beside_xla(
 ) -> PyTree:
     """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
 
-    Exported programs and derivatives also use `xla`: an exported program may run where
-    the library that `native` calls is not installed.
+    Exported programs and derivatives also use `xla`, because an exported program may
+    run on a machine without the library that `native` calls.
 
     Args:
         native: A function that closes over no arrays.
         xla: A function that closes over no arrays, with results of the same structure,
             shapes and dtypes.
-        *args: The arguments of both, trees of arrays.
+        *args: The arguments of both functions, trees of arrays.
         transpose: The transpose with respect to the last argument, if both functions
             are linear in it. It maps the other arguments and the cotangents of the
             results to the cotangent of the last argument. None to transpose `xla`.
@@ -73,16 +73,16 @@ def run_beside_xla(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Programs:
-    """The functions of one operation, from leaves to lists of leaves.
+    """The functions of one operation, which map leaves to lists of leaves.
 
     Attributes:
         native: The function that runs on CPUs.
         xla: The function that runs elsewhere.
-        transpose: The transpose of both with respect to the leaves from `count` on;
-            None to transpose `xla`.
+        transpose: The transpose of `native` and `xla` with respect to the leaves after
+            the first `count`; None to transpose `xla`.
         types: The types of the results.
-        count: The number of leaves before the linear argument's leaves; all leaves
-            without a transpose.
+        count: The number of leaves before the leaves of the linear argument; if there
+            is no transpose, the number of all leaves.
         refusal: The message of the error that replaces running `xla`; None to run it.
     """
 
@@ -96,7 +96,7 @@ class _Programs:
 
 def _run(*leaves: Any, programs: _Programs) -> list:
     """Runs the operation outside jit."""
-    arrays = (x for x in leaves if isinstance(x, jax.Array))  # Some may be scalars.
+    arrays = (x for x in leaves if isinstance(x, jax.Array))  # Skips Python scalars.
     platforms = {device.platform for x in arrays for device in x.devices()}
     is_native = (platforms or {jax.default_backend()}) == {"cpu"}
     return (programs.native if is_native else programs.xla)(*leaves)
@@ -115,7 +115,7 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
 def _push_forward(
     primals: Any, tangents: Any, *, programs: _Programs
 ) -> tuple[list, list]:
-    """The JVP, which differentiates XLA's program."""
+    """The JVP of the operation, which differentiates XLA's program."""
     is_perturbed = [isinstance(d, jax.Array) for d in tangents]
 
     def of_perturbed(*perturbed: Any) -> list:
@@ -130,7 +130,7 @@ def _push_forward(
 
 
 def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
-    """The cotangents of the unknown linear leaves; None for all others."""
+    """The cotangents of the unknown linear leaves; None for all other leaves."""
     count = programs.count
     if programs.transpose is None:
         return _pull_back_xla(cts, leaves, programs.xla)
@@ -162,7 +162,7 @@ def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
 
 
 def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
-    """The operation of the mapped functions; results are mapped along axis 0."""
+    """Applies the operation to mapped functions; results are mapped along axis 0."""
     pairs, count = list(zip(leaves, dims, strict=True)), programs.count
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     # Map all linear leaves, so that the results of the transpose are mapped too.
@@ -187,7 +187,7 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
 
 @functools.cache
 def _operation() -> Any:
-    """The operation as a JAX primitive, with its rules."""
+    """The operation as a JAX primitive, with its transformation rules."""
     operation = jax_internals.Primitive("native")
     operation.multiple_results = True
     operation.def_impl(_run)

@@ -1,4 +1,4 @@
-"""Makes public modules the home of their exports, so that pickles survive moves."""
+"""Sets the module of public names, so that pickles survive moves of private files."""
 
 import inspect
 from typing import Any
@@ -8,8 +8,8 @@ def set_public_module(namespace: dict[str, Any]) -> None:
     """Sets `__all__`, and `__module__` of the exported classes and functions.
 
     Pickles refer to classes and functions by module and name, so pickles survive a move
-    of private files. Lazily loaded modules are not in `__all__`, so
-    `from jaxrnn import *` does not replace Flax's `nnx`.
+    of private files. `__all__` does not list lazily loaded modules, so
+    `from jaxrnn import *` does not shadow Flax's `nnx`.
 
     Args:
         namespace: `globals()` of the public module.

@@ -1,8 +1,9 @@
 """Parts of a state that steps read but never change, such as an attention memory.
 
-A driver keeps them outside of its loop's carry. So they are neither masked nor saved
-for each step, and beam search neither repeats nor reorders them. A driver returns them
-as they were passed, regardless of what `RNNCell.start` computes from them for the run.
+A driver keeps read-only parts outside its loop's carry. They are therefore neither
+masked nor saved for each step, and beam search neither repeats nor reorders them. A
+driver returns read-only parts as they were passed, regardless of what `RNNCell.start`
+computes from them for the run.
 """
 
 import dataclasses
@@ -27,13 +28,13 @@ def is_read_only(x: Any) -> bool:
 
 
 def without_read_only(state: PyTree) -> PyTree:
-    """The state with empty read-only parts."""
+    """Empties the read-only parts of the state."""
     empty = lambda x: ReadOnly(()) if is_read_only(x) else x
     return jax.tree.map(empty, state, is_leaf=is_read_only)
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
-    """The state with the read-only parts of `source`, a state of the same structure."""
+    """Fills in the read-only parts of `source`, a state of the same structure."""
     parts = iter([x for x in _leaves(source) if is_read_only(x)])
     pick = lambda x: next(parts) if is_read_only(x) else x
     return jax.tree.map(pick, state, is_leaf=is_read_only)

@@ -8,7 +8,7 @@ from .typing import PyTree
 
 
 def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The function without its run-time checks.
+    """Returns the function without its run-time checks.
 
     Checks have effects, which exported files cannot represent.
     """

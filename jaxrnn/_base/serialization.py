@@ -1,4 +1,4 @@
-"""Registers types that exported programs take or return with `jax.export`."""
+"""Registers types with `jax.export`, so that exported programs can use them."""
 
 import json
 from typing import Any, TypeVar

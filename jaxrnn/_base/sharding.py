@@ -17,14 +17,14 @@ def lay_out(
 ) -> tuple[Any, Array | None, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
-    The cell gets the key of its device, and whole parameters on each device: otherwise
-    the loop would gather them at every step. In `shard_map`, all arrays vary over the
-    same axes.
+    On each device, the cell gets the device's key and whole parameters. If parameters
+    were divided, the loop would gather them at every step. In `shard_map`, all arrays
+    vary over the same axes.
 
     Args:
         cell: The cell.
         inputs: One step of inputs, each leaf `[batch, ...]`.
-        lengths: `[batch]` or None.
+        lengths: The length of each row, `[batch]`, or None.
         state: The state, each leaf `[batch, ...]` or without axes.
     """
     lengths, state = as_rows_of(inputs, (lengths, state))
@@ -36,7 +36,7 @@ def lay_out(
 
 
 def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
-    """The arrays, whole on each device of the explicit mesh of `tree` or `beside`."""
+    """Gathers the arrays on each device of the explicit mesh of `tree` or `beside`."""
     mesh = explicit_mesh_of((tree, beside))
     if mesh is None:
         return tree
@@ -45,12 +45,14 @@ def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
 
 
 def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
-    """The inputs with whole features on each device of an explicit mesh.
+    """Gathers the features of the inputs on each device of an explicit mesh.
 
     Args:
         caller: The driver, for the message.
-        xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
-        beside: Other arrays. Inputs without a mesh are moved to their mesh.
+        xs: Inputs with rows along `batch_axis` and time along the other of the first
+            two axes.
+        beside: Other arrays. Inputs without a mesh are moved to the mesh of these
+            arrays.
         batch_axis: 0 or 1.
 
     Raises:
@@ -76,11 +78,12 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
 
 
 def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
-    """The cell, whole on each device of the automatic mesh of its arrays or `beside`.
+    """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
 
-    Compilers gather an array where it is read, so in a loop they gather at every step.
+    A compiler gathers an array where the array is read, so an array that is read in a
+    loop would be gathered at every step.
     """
-    # On a mesh of one device, an array is already whole.
+    # On a mesh with a single device, every array is already whole.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
     mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
     if mesh is None:
@@ -91,17 +94,18 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
 
 
 def meshes_of(tree: PyTree) -> list[Any]:
-    """The meshes in the types of arrays, and the mesh in the context."""
+    """The meshes in the types of arrays, and the mesh of the context."""
     arrays = filter(is_array, jax.tree.leaves(tree))
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
     return [*meshes, jax.sharding.get_abstract_mesh()]
 
 
 def platform_of(tree: PyTree = ()) -> str:
-    """The platform that a program on these arrays is for, such as "cpu" or "tpu".
+    """The target platform of a program on these arrays, such as "cpu" or "tpu".
 
-    It is the platform of the first mesh in the types of the arrays or in the context,
-    whose devices need not be present. Without a mesh, it is JAX's default backend.
+    The first mesh in the types of the arrays or in the context determines the platform;
+    its devices need not be present. If there is no mesh, the platform is JAX's default
+    backend.
     """
     default = jax.default_backend()
     devices = (mesh.abstract_device for mesh in meshes_of(tree))
@@ -110,13 +114,13 @@ def platform_of(tree: PyTree = ()) -> str:
 
 
 def explicit_mesh_of(tree: PyTree) -> Any:
-    """The first explicit mesh of the arrays or the context; None if there is none."""
+    """The first explicit mesh of the arrays or the context, or None."""
     explicit = (m for m in meshes_of(tree) if AxisType.Explicit in m.axis_types)
     return next(explicit, None)
 
 
 def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
-    """The same values, divided over devices like the rows of `xs`.
+    """Shards the arrays of `tree` over devices like the rows of `xs`.
 
     A zero state is created without the inputs' sharding. In a loop, its type must equal
     the type of the state after a step: sharded on explicit meshes, varying inside
@@ -130,7 +134,7 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     first, mesh = jax.tree.leaves(xs)[0], explicit_mesh_of(xs)
 
     def put(leaf: Array) -> Array:
-        spec = PartitionSpec()  # Nothing is broadcast: the probe reports the error.
+        spec = PartitionSpec()  # The probe rejects other sizes.
         if leaf.shape[:1] == (first.shape[batch_axis],):
             spec = PartitionSpec(jax.typeof(first).sharding.spec[batch_axis])
         return jax.sharding.reshard(leaf, NamedSharding(mesh, spec))
@@ -139,11 +143,12 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
 
 
 def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
-    """The same values, varying over the same axes of `shard_map` as `xs`.
+    """Makes values vary over the axes of `shard_map` over which `xs` varies.
 
-    Parameters are equal on all devices and become varying where they meet the inputs.
-    If that happens inside a loop, the backward pass sums their gradient over the
-    devices at every step; before the loop, it sums only once.
+    Parameters are equal on all devices and become varying where they are combined with
+    the inputs. If parameters become varying inside a loop, the backward pass sums their
+    gradient over the devices at every step. If they become varying before the loop, it
+    sums their gradient only once.
     """
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves(xs)))
 
@@ -160,7 +165,7 @@ def varying_axes(x: Any) -> frozenset[str]:
 
 
 def key_of_device(key: Key, rows: PyTree) -> Key:
-    """A different key on each device, for rows that `shard_map` divides.
+    """Derives a different key on each device, for rows that `shard_map` divides.
 
     A key whose type already varies over the devices is returned unchanged.
     """
@@ -171,7 +176,7 @@ def key_of_device(key: Key, rows: PyTree) -> Key:
 
 
 def cell_of_device(cell: Any, rows: PyTree) -> Any:
-    """The cell with `key_of_device`, if it is bound with a key."""
+    """Returns the cell with the key of its device, if the cell is bound with a key."""
     if (key := getattr(cell, "key", None)) is None:
         return cell
     return dataclasses.replace(cell, key=key_of_device(key, rows))
@@ -186,13 +191,13 @@ def zeros_like(x: Array) -> Array:
 
 
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
-    """`count` zeros of each type along a new first axis, varying like `like`."""
+    """Zeros of each type with a new first axis of size `count`, varying like `like`."""
 
     def zeros(x: Any) -> Array:
         zeros = jnp.zeros((count, *x.shape), x.dtype)
         if x.sharding is None:
             return zeros
-        # Name the mesh: without `jax.set_mesh`, only the inputs have it.
+        # Name the mesh, because without `jax.set_mesh` only the inputs have the mesh.
         spec = PartitionSpec(None, *x.sharding.spec)
         sharding = explicit_sharding(spec, x.sharding.mesh)
         return zeros if sharding is None else jax.sharding.reshard(zeros, sharding)
@@ -204,8 +209,9 @@ def read_at(array: Array, *indices: Array) -> Array:
     """`array[indices]`, sharded like the indices.
 
     Args:
-        array: An array with at least as many axes as there are indices.
-        *indices: Integers for each of the first axes, all in bounds and of one shape.
+        array: An array whose number of axes is at least the number of index arrays.
+        *indices: One integer array for each of the first axes. The arrays have equal
+            shapes, and all integers are in bounds.
     """
     first, whole = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
     spec = PartitionSpec(*first.spec, *whole.spec[len(indices) :])
@@ -215,7 +221,7 @@ def read_at(array: Array, *indices: Array) -> Array:
 
 
 def broadcast_first(array: Array, like: Array, axis: int) -> Array:
-    """Copies of `array` along a new first axis, sharded like `axis` of `like`."""
+    """Repeats `array` along a new first axis, sharded like `axis` of `like`."""
     sharding = jax.typeof(like).sharding
     spec = PartitionSpec(sharding.spec[axis], *jax.typeof(array).sharding.spec)
     out_sharding = explicit_sharding(spec, sharding.mesh)
@@ -223,6 +229,6 @@ def broadcast_first(array: Array, like: Array, axis: int) -> Array:
 
 
 def explicit_sharding(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
-    """The sharding on an explicit mesh; None on any other mesh."""
+    """The sharding of an array on an explicit mesh; None on any other mesh."""
     is_explicit = AxisType.Explicit in mesh.axis_types
     return NamedSharding(mesh, spec) if is_explicit else None

@@ -1,8 +1,9 @@
 """Decides whether equal cells may share one compiled program.
 
 `jax.jit` compares static arguments: cells by their hyperparameters, functions by
-identity. That is correct only if equal arguments never change. A bound method or a
-callable object may read attributes that change, and a closure may hold arrays.
+identity. This comparison is correct only if equal arguments never change. A bound
+method or a callable object may read attributes that change, and a closure may hold
+arrays.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 def is_shareable(cell: Any) -> bool:
     """Whether all static parts of a pytree are known to be immutable.
 
-    These are constants, functions that close over immutable values, and frozen
-    dataclasses and tuples of them.
+    Immutable parts are constants, functions that close over immutable values, and
+    frozen dataclasses and tuples of immutable parts.
     """
     return _is_fixed(jax.tree.structure(cell))
 
@@ -62,13 +63,13 @@ def _parts(value: Any) -> list | None:
         names |= set(getattr(value, "__dict__", ()))
         return [_field(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
-    wrapped = getattr(value, "__wrapped__", None)  # E.g. by `jax.jit`.
+    wrapped = getattr(value, "__wrapped__", None)  # For example, by `jax.jit`.
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
         return [] if wrapped is None else [wrapped]
     return None
 
 
 def _field(value: Any, name: str) -> Any:
-    """A field of a dataclass; sizes, which may be dicts and lists, become hashable."""
+    """A dataclass field; sizes, which may be dicts or lists, are made hashable."""
     field = getattr(value, name)
     return as_typed(field) if name in ("state_size", "output_size") else field

@@ -34,7 +34,7 @@ class TensorShape:
 
     @classmethod
     def _partial(cls, dims: Iterable[int | None]) -> TensorShape:
-        """The shape of a TensorArray's elements: None or symbolic for unknown sizes."""
+        """The shape of a TensorArray's elements; sizes may be None or symbolic."""
         shape = cls(())
         shape._dims = tuple(dims)
         return shape
@@ -64,7 +64,7 @@ class TensorShape:
         return self._dims[index]
 
     def __eq__(self, other: object) -> bool:
-        """Also equals lists and tuples of its sizes, as in TensorFlow."""
+        """Whether `other` has equal sizes; lists and tuples count, as in TensorFlow."""
         if isinstance(other, TensorShape | tuple | list):
             return self._dims == tuple(other)
         return NotImplemented

@@ -1,9 +1,9 @@
-"""Nests, for which the rules of TensorFlow and of JAX's pytrees differ.
+"""Nests, for which TensorFlow and JAX's pytrees have different rules.
 
-* None is a leaf in TensorFlow and an empty nest in JAX. Arguments may not hold None: it
-  raises an error and is never dropped.
-* A `TensorShape` is a leaf in a structure of sizes. It is not a registered pytree node,
-  so it is a leaf in JAX too.
+* None is a leaf in TensorFlow and an empty nest in JAX. None in an argument raises an
+  error and is never dropped.
+* A `TensorShape` is a leaf in a structure of sizes. `TensorShape` is not a registered
+  pytree node, so it is a leaf in JAX too.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
 """
 
@@ -18,25 +18,25 @@ from .typing import PyTree
 
 
 class RowlessArray:
-    """The base of `TensorArray`, which is one array without rows, not a nest."""
+    """The base of `TensorArray`, which counts as one array without a batch axis."""
 
 
 def is_tensor_array(value: Any) -> bool:
-    """Whether this is a TensorArray; for the argument `is_leaf`."""
+    """Whether `value` is a TensorArray; an `is_leaf` function."""
     return isinstance(value, RowlessArray)
 
 
 def named_leaves(
     name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
-    """Pairs of each leaf's full name and the leaf; None counts as a leaf."""
+    """A pair `(full name, leaf)` for each leaf; None counts as a leaf."""
     ends = lambda x: x is None or is_leaf(x)
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=ends)
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
 
 def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
-    """`jax.tree.map` of `fn(full name, leaf)`; None counts as a leaf."""
+    """Maps `fn(full name, leaf)` over the leaves of a tree; None counts as a leaf."""
     named = lambda path, leaf: fn(leaf_name(name, path), leaf)
     return jax.tree_util.tree_map_with_path(named, tree, is_leaf=lambda x: x is None)
 
@@ -51,17 +51,17 @@ def is_pytree_of_arrays(tree: Any) -> bool:
 def map_sizes(
     fn: Callable[[tuple[int, ...]], Any], size: Any, name: str = "size"
 ) -> Any:
-    """The nest with `fn(shape)` for each leaf of `size`; shapes have no batch axis."""
+    """Maps `fn(shape)` over the leaves of `size`; a shape has no batch axis."""
     return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 
 def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
-    """The shapes of the leaves of `size`, without batch axis, in flat order."""
+    """The shapes of the leaves of `size`, without a batch axis, in flat order."""
     return [_size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
 
 
 def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
-    """The shape of a leaf of sizes: `(n,)` for an int n.
+    """The shape that a leaf of a size describes, such as `(n,)` for an int n.
 
     Raises:
         ValueError: If the leaf is None.
@@ -82,7 +82,7 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
 
 
 def as_typed(tree: Any) -> tuple:
-    """A hashable form that distinguishes tuples from named tuples, and 1 from True."""
+    """A hashable tree that distinguishes tuples from named tuples, and 1 from True."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple((type(leaf), leaf) for leaf in leaves)
 
@@ -96,7 +96,7 @@ def check_structure(
         caller: The beginning of the message, up to the name of `got`.
         want: The expected nest; its leaves do not matter.
         got: The nest to check.
-        strict: Whether sequence types must agree; otherwise a list may replace a tuple.
+        strict: Whether sequence types must agree. If False, a list may replace a tuple.
         fix: The end of the message, which says what to do.
 
     Raises:
@@ -119,7 +119,8 @@ def check_structure(
 def _are_alike(want: Any, got: Any) -> bool:
     """Whether two structures differ only in sequence types.
 
-    Named tuples with other fields differ: `(hidden, cell)` is not `(c, h)`.
+    Named tuples with different fields count as different structures: a tuple with
+    fields `(hidden, cell)` does not match one with fields `(c, h)`.
     """
     if want.node_data() is None or got.node_data() is None:
         return want == got
@@ -135,7 +136,7 @@ def _are_alike(want: Any, got: Any) -> bool:
 
 
 def merge_dicts(first: Mapping, second: Mapping) -> dict:
-    """Merges nested dicts; no leaf may be in both."""
+    """Merges two nested dicts, which must not share a leaf."""
     merged = dict(first)
     for key, value in second.items():
         merged[key] = merge_dicts(merged[key], value) if key in merged else value
@@ -143,5 +144,5 @@ def merge_dicts(first: Mapping, second: Mapping) -> dict:
 
 
 def with_structure(structure: Any, tree: PyTree) -> PyTree:
-    """The leaves of `tree` in the structure of `structure`."""
+    """Puts the leaves of `tree` into the structure of `structure`."""
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))

@@ -37,9 +37,9 @@ class RNNCellLike(Protocol):
     """The protocol of a cell; `get_initial_state` may replace `zero_state`.
 
     If the object also has `at_step(t)`, a driver calls it with the step `t`, a traced
-    int32 scalar, and runs the returned cell. This is how random numbers depend on time.
-    If its states hold the memory of an `AttentionWrapper`, the object needs
-    `start(state)`, which is called once per run; see `RNNCell.start`.
+    int32 scalar, and runs the returned cell. With this method, random numbers can
+    depend on time. If its states hold the memory of an `AttentionWrapper`, the object
+    needs `start(state)`, which is called once per run; see `RNNCell.start`.
     """
 
     @property

@@ -28,7 +28,7 @@ _RESETS = "Pass `resets`, true where an episode begins: at the step after its `d
 _RESET_STATE = (
     "Only `dynamic_rnn` and calls of `RNN` have it; bidirectional runs reset to zeros."
 )
-# For calls and constructors.
+# Hints for calls and for constructors.
 _HINTS_OF = {
     "mask": (
         "`dynamic_rnn` accepts masks; for a mask without gaps, pass "
@@ -82,9 +82,9 @@ _HINTS_OF = {
     "nonlinearity": "It is `activation` here.",
     "proj_size": "It is `num_proj` here.",
 }
-# For constructors only.
+# Hints for constructors only.
 _ARGUMENTS_OF_CALLS = "mask resets reset_state sequence_length initial_state"
-# For single functions in which something else replaces the argument.
+# Hints for individual functions in which something else replaces the argument.
 _STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
 _HINTS_IN = {
     "packed_rnn": {
@@ -159,7 +159,7 @@ def check_unknown(
 
 
 def hints_at_unknown_arguments(f: Callable[P, R]) -> Callable[P, R]:
-    """The function, with an error that adds a hint for unknown argument names."""
+    """Wraps a function, to add a hint to the error for an unknown argument name."""
     known = inspect.signature(f).parameters
 
     @functools.wraps(f)

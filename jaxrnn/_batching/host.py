@@ -40,8 +40,8 @@ def as_sources(
 
     Raises:
         TypeError: If a leaf is traced or not an array.
-        ValueError: If there are no arrays, if a rank is below 2, or if they disagree
-            in time or batch.
+        ValueError: If there are no arrays, if a rank is below 2, or if the arrays
+            disagree in time or batch.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     as_leaf = lambda name, leaf: _as_source(caller, name, leaf, f"{axes}. {fix}")
@@ -70,8 +70,8 @@ def as_host_array(
     """A leaf as a NumPy array.
 
     Raises:
-        TypeError: If it is traced, or not an array.
-        ValueError: If it is None, or its rank is below `rank`.
+        TypeError: If the leaf is traced, or not an array.
+        ValueError: If the leaf is None, or its rank is below `rank`.
     """
     if leaf is None:
         reason = "None values not supported"
@@ -123,7 +123,7 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
 def check_like(
     caller: str, name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0
 ) -> None:
-    """Raises unless `got` has the structure, dtypes and shapes of `want`.
+    """Raises an error unless `got` has the structure, dtypes and shapes of `want`.
 
     Args:
         caller: The function, for messages.

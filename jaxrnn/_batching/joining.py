@@ -16,11 +16,11 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     """Concatenates the rows of several packs into one pack, outside of jit.
 
     The rows and sequences of the first pack come first, then those from the second
-    pack, and so on. Their numbers in `starts` and `row` are adjusted.
+    pack, and so on. The sequence and row numbers in `starts` and `row` are adjusted.
 
     Args:
-        packs: Packs with rows of the same length. Their numbers of rows and sequences
-            may differ.
+        packs: Packs with rows of the same length. The packs may have different numbers
+            of rows and sequences.
 
     Returns:
         A pack with the rows and sequences of all packs. `unpack` pads its sequences to
@@ -56,7 +56,7 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
 
 
 def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
-    """The pack, with its numbers shifted by `before`, which is `(rows, sequences)`."""
+    """The pack with row and sequence numbers increased by `before`."""
     rows, sequences = before
     return dataclasses.replace(
         pack,
@@ -97,8 +97,8 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
         if sizes[i] != sizes[0]:
             raise ValueError(
                 f"stack_packed: `packs[{i}]` must have as many rows and sequences as "
-                f"`packs[0]`, {packs[0]!r}, got {pack!r}. Create packs of one shape "
-                "with `packed_batches`, or use `concat_packed`."
+                f"`packs[0]`: expected {packs[0]!r}, got {pack!r}. Create packs of one "
+                "shape with `packed_batches`, or use `concat_packed`."
             )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
@@ -139,7 +139,7 @@ def _check_like(
         if has(pack) != has(first):
             raise ValueError(
                 f"{caller}: the `{what}` of `{name}` must be the same as in "
-                f"`packs[0]`, {has(first)}, got {has(pack)}."
+                f"`packs[0]` ({has(first)}), got {has(pack)}."
             )
     name, fix = f"{name}.inputs", "It must match `packs[0].inputs`."
     check_like(caller, name, first.inputs, pack.inputs, fix, skip=2)

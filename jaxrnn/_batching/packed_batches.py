@@ -21,19 +21,19 @@ class PackedBatches(Iterator[PackedSequences]):
     def __init__(self, source: Iterator[Any], shape: PackShape) -> None:
         self._source, self._shape = source, shape
         self._reader = RecordReader(_CALLER)
-        self._number = 0  # The number of records that were read.
+        self._number = 0  # The number of records read so far.
         self._restart()
 
     def _restart(self) -> None:
         self._batch: OpenPack | None = None
-        self._held: list[np.ndarray] | None = None  # A record without a batch.
+        self._held: list[np.ndarray] | None = None  # A record not yet in a batch.
         # States before the held record, and before the next batch's first record.
         self._before_held: dict[str, Any] | None = None
         self._before_batch: dict[str, Any] | None = None
 
     def __next__(self) -> PackedSequences:
-        # An open batch is kept after an error, for example for a record that is too
-        # long.
+        # An error, for example for a record that is too long, does not discard the open
+        # batch.
         while record := self._held or self._read():
             self._batch = pack = self._batch or OpenPack(self._shape, record)
             fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
@@ -65,9 +65,9 @@ class PackedBatches(Iterator[PackedSequences]):
         length = leaves[0].shape[0]
         if length > self._shape.row_length:
             raise ValueError(
-                f"{_CALLER}: `{name}` must have at most {self._shape.row_length} "
-                f"steps, the `row_length`, got {length}. Make rows longer, or cut the "
-                "record."
+                f"{_CALLER}: `{name}` must have at most `row_length` "
+                f"({self._shape.row_length}) steps, got {length}. Make rows longer, or "
+                "cut the record."
             )
         self._held = leaves
         return leaves
@@ -107,7 +107,7 @@ class PackedBatches(Iterator[PackedSequences]):
             TypeError: If `records` has no position, or if `state` has the wrong form.
             ValueError: If the position is past the end of `records`.
         """
-        self.get_state()  # Raises if there is no position.
+        self.get_state()  # Raises an error if there is no position.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
             raise TypeError(
                 f"{_CALLER}: `state` must come from `get_state`, got {describe(state)}."
@@ -148,7 +148,7 @@ def packed_batches(
             each step.
         rows: The number of rows in a batch.
         row_length: The number of steps in a row, at least the length of the longest
-            record. Rows that are long compared with the records have less padding.
+            record. Rows that are much longer than the records waste less on padding.
         sequences: The number of sequences in each batch; by default
             `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
             than 4 steps on average.

@@ -37,9 +37,10 @@ class PackedSequences:
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, or `[row_length, rows, ...]` if
             `time_major`.
-        lengths: int32 `[rows]`, the number of steps used in each row, from its first.
+        lengths: int32 `[rows]`, the number of used steps at the start of each row.
         starts: int32 `[rows, row_length]`, or `[row_length, rows]` if `time_major`: the
-            number of the sequence that starts at each step; -1 where none starts.
+            number of the sequence that starts at each step; -1 where no sequence
+            starts.
         row: int32 `[sequences]`, the row of each sequence; 0 if its length is 0.
         offset: int32 `[sequences]`, the step of that row at which the sequence starts;
             0 if its length is 0.
@@ -91,8 +92,8 @@ class PackedSequences:
             `time_major`), zeros past the end of each sequence.
 
         Raises:
-            ValueError: If a leaf differs from `starts` in its first two axes; if this
-                is a stack, a part of a pack, or several packs.
+            ValueError: If a leaf differs from `starts` in its first two axes; if the
+                object is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedSequences.unpack"
@@ -120,8 +121,8 @@ class PackedSequences:
             replace.
 
         Raises:
-            ValueError: If a leaf differs from `starts` in its first two axes; if this
-                is a stack, a part of a pack, or several packs.
+            ValueError: If a leaf differs from `starts` in its first two axes; if the
+                object is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedSequences.at_ends"
@@ -140,8 +141,8 @@ class PackedSequences:
             leaf = as_array(caller, name, leaf)
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
-                    f"{caller}: `{name}` must be [{axes}, ...] like `starts`, "
-                    f"{describe(self.starts)}, got {describe(leaf)}. Pass outputs of "
+                    f"{caller}: `{name}` must be [{axes}, ...] like `starts` "
+                    f"({describe(self.starts)}), got {describe(leaf)}. Pass outputs of "
                     "this pack."
                 )
             return read_at(leaf, *index)  # The index is in bounds by construction.
@@ -174,7 +175,7 @@ def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     found = {x.shape[0] for x in of_sequences}
     if found_rows != {rows} or found != {sequences}:
         raise ValueError(
-            f"{caller}: `{name}` must be a whole pack, {rows} rows with {sequences} "
+            f"{caller}: `{name}` must be a whole pack of {rows} rows with {sequences} "
             f"sequences, got {packed!r}. Row numbers are wrong if arrays are split or "
             "concatenated. Use `concat_packed`; on several devices, use `stack_packed` "
             "with one pack for each device."

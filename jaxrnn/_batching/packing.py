@@ -41,17 +41,18 @@ def pack_sequences(
             `[time, batch, ...]` if `time_major`, or a nest of such arrays that agree in
             time and batch. Without `sequence_length`, a list or tuple of sequences,
             each an array `[length, ...]` or a nest of such arrays that agree in length.
-            All sequences must have the same structure, dtypes and shapes of a step. A
-            tuple of padded arrays therefore needs `sequence_length`. The nest may also
-            hold data that the cell does not read, such as a label per step. In a list,
-            the nest of a sequence may hold numbers, such as its label; a number is
-            stored at each step of the sequence, and `at_ends` reads it.
+            All sequences must have the same structure, dtypes and step shapes. A tuple
+            of padded arrays therefore needs `sequence_length`. The nest may also hold
+            data that the cell does not read, such as a label per step. In a list, the
+            nest of a sequence may hold numbers, such as its label; a number is stored
+            at each step of the sequence, and `at_ends` reads it.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
             least 1. If `rows` and `row_length` are given, all batches with the same
             number of sequences have the same shapes and share one compilation. To
-            reach that number, add sequences of length 0 to a list; they take no steps.
+            reach that number, add sequences of length 0 to a list; empty sequences take
+            no steps.
         time_major: Whether time is the first axis of padded inputs, of the rows and of
             unpacked outputs. Sequences in a list are `[length, ...]` regardless.
 
@@ -101,9 +102,9 @@ def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
     """`(sequence, row)` in the order of packing, and the number of rows.
 
-    It needs at most about 11/9 of the minimum number of rows. Rows with the same number
-    of free steps form a group, so each sequence costs one search among the groups.
-    Sequences of length 0 take no steps and are not packed.
+    The packing needs at most about 11/9 of the minimum number of rows. Rows with the
+    same number of free steps form a group, so each sequence costs one search among the
+    groups. Sequences of length 0 take no steps and are not packed.
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """

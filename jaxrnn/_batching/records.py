@@ -32,8 +32,8 @@ class RecordReader:
 
         Raises:
             TypeError: If a leaf is traced or not an array.
-            ValueError: If there are no arrays, if they disagree in length, or if the
-                sequence differs from the first in more than length.
+            ValueError: If there are no arrays, if the arrays disagree in length, or if
+                the sequence differs from the first in more than length.
         """
         fix = "Each entry must be one sequence; convert lists with np.asarray."
         axes = f"[length, ...]. {fix}"
@@ -46,7 +46,7 @@ class RecordReader:
         leaves, structure = jax.tree.flatten(arrays)
         lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
         if not lengths:
-            read(1)  # Raises for a number.
+            read(1)  # Raises an error for a number.
             raise ValueError(
                 f"{self._where}: `{name}` must hold at least one array, got "
                 f"{describe_structure(sequence)}."
@@ -73,7 +73,7 @@ class RecordReader:
                 continue
             raise ValueError(
                 f"{self._where}: `{self._leaf_name(name, i)}` must have the {what} of "
-                f"`{self._leaf_name(*of)}`, {describe(like)}, got {describe(leaf)}."
+                f"`{self._leaf_name(*of)}` ({describe(like)}), got {describe(leaf)}."
             )
 
     def _leaf_name(self, name: str, i: int) -> str:
@@ -86,7 +86,7 @@ class Records(NamedTuple):
 
     Attributes:
         leaves: The arrays of each sequence.
-        like: Arrays with the same dtypes and step shapes.
+        like: Arrays with the dtypes and step shapes of the sequences.
         structure: The nest that the arrays of each sequence form.
         time: The size of the time axis of padded sequences; None for a list.
     """
@@ -110,7 +110,7 @@ def from_list(caller: str, inputs: Any) -> Records:
             array.
         ValueError: If there are no arrays, or if sequences differ in more than length.
     """
-    # A named tuple is one sequence: a nest.
+    # A named tuple is a nest, and therefore a single sequence.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
         raise TypeError(
             f"{caller}: `inputs` must be a list or tuple of sequences, got "
@@ -148,6 +148,6 @@ def from_padded(
 
 
 def _are_sequences(inputs: Any, sequence_length: Lengths, batch_size: int) -> bool:
-    """Whether there is a length for each entry of a list, rather than for each row."""
+    """Whether the lengths belong to the entries of a list, rather than to rows."""
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
     return is_list and len(inputs) == np.size(sequence_length) != batch_size

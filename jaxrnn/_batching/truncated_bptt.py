@@ -82,9 +82,9 @@ class TruncatedBPTT:
             `has_aux`.
 
         Raises:
-            TypeError: If a leaf of `params` is not floating, or if a leaf of `window`
-                is not an array; if `carry` is not a `TruncatedCarry`; if the result of
-                `loss` has the wrong form.
+            TypeError: If a leaf of `params` is not floating-point, or if a leaf of
+                `window` is not an array; if `carry` is not a `TruncatedCarry`; if the
+                result of `loss` has the wrong form.
             ValueError: If `window` differs from the example, or the new state differs
                 from the old state, in structure, shapes or dtypes; if `carry` is for
                 another `reach`. Nothing is computed in these cases.
@@ -145,14 +145,14 @@ class TruncatedBPTT:
         count = leaves[0].shape[0] if leaves else 0
         if count != self.reach - 1:
             raise ValueError(
-                f"{_CALLER}: `carry` must be for reach={self.reach}, got one with "
+                f"{_CALLER}: `carry` must be for reach={self.reach}, got a carry with "
                 f"{count} windows. Create it with `init`."
             )
         for name, leaf in named_leaves("params", params):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 raise TypeError(
-                    f"{_CALLER}: `{name}` must be floating to have a gradient, got "
-                    f"{describe(leaf)}. Cast it, or let `loss` close over it."
+                    f"{_CALLER}: `{name}` must be floating-point to have a gradient, "
+                    f"got {describe(leaf)}. Cast it, or let `loss` close over it."
                 )
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
@@ -175,11 +175,11 @@ def truncated_bptt(
     k1 steps, a gradient over k2 = reach * k1 steps is computed every k1 steps.
 
     Each call returns the loss of its newest window. It reruns the previous `reach - 1`
-    windows, or as many as there are, with the current parameters, from the state that
-    the previous call stored. With fixed parameters, the states are the same as in one
-    run over the whole sequence. Under `jit`, a call costs as much as `reach` windows
-    with one loss. All calls share one compilation, including calls in `lax.scan` over
-    stacked windows and under `vmap`.
+    windows, or all of them if there are fewer, with the current parameters, from the
+    state that the previous call stored. With fixed parameters, the states are the same
+    as in one run over the whole sequence. Under `jit`, a call costs as much as `reach`
+    windows with one loss. All calls share one compilation, including calls in
+    `lax.scan` over stacked windows and under `vmap`.
 
     Call `init` again for a new epoch. A carry is a pytree; to checkpoint it, save its
     leaves and restore them into the structure that `init` returns. To learn an initial

@@ -1,10 +1,10 @@
 """`windows`: cuts long sequences along time, one window at a time.
 
-Windows of packed rows are packed rows themselves. They cut sequences into parts, which
-are numbered like sequences. The first parts, one for each row, continue the last
-sequence of that row in the previous window. The sequences that start in the window
-follow. All windows have the same number of parts, so that their shapes agree; absent
-parts have length 0.
+A window of packed rows also consists of packed rows. The window cuts sequences into
+parts, which are numbered like sequences. The first parts (one for each row) continue
+each row's last sequence from the previous window. Parts of sequences that start in the
+window follow. All windows have the same number of parts, so all windows have the same
+shapes; absent parts have length 0.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class LazyWindows(Sequence[Any]):
         return f"<{len(self)} windows>"
 
     def __reduce__(self) -> tuple:
-        """Pickles the call of `windows`, and which of its windows are included."""
+        """Pickles the arguments of `windows` and the selection of windows."""
         return self._make, (), {"_starts": self._starts}
 
 
@@ -209,8 +209,8 @@ def windows(
 
     Returns:
         A sequence of `ceil(time / size)` windows, each a `Window`, or a `PackedWindow`
-        for `PackedSequences`. It supports `len` and slices; `windows(x, 25)[k:]`
-        resumes an interrupted run.
+        for `PackedSequences`. The sequence supports `len` and slices. For
+        example, `windows(x, 25)[k:]` resumes an interrupted run.
 
     Raises:
         TypeError: If an argument is traced or has the wrong type.
@@ -273,12 +273,12 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
     end = packed.offset + packed.sequence_length
     begin, stop = np.maximum(packed.offset, start), np.minimum(end, start + size)
     here = np.flatnonzero(begin < stop)
-    here = here[np.argsort(begin[here], kind="stable")]  # Sequences in order of time.
+    here = here[np.argsort(begin[here], kind="stable")]  # Sort by start time.
     continues = packed.offset[here] < start
     row, at, count = packed.row[here], begin[here] - start, (stop - begin)[here]
     last = np.arange(len(packed.lengths), dtype=np.int32)
     part = np.where(continues, row, len(last) - 1 + np.cumsum(~continues))
-    last[row] = part  # The latest part in a row is assigned last.
+    last[row] = part  # The last part of a row wins.
 
     def of_parts(values: np.ndarray, fill: int) -> np.ndarray:
         all_parts = np.full(len(last) + new, fill, np.int32)

@@ -12,7 +12,7 @@ def gelu(x: Array) -> Array:
 
 
 def hard_sigmoid(x: Array) -> Array:
-    # Keras uses a slope of 0.2; `jax.nn.hard_sigmoid` uses 1/6.
+    # Keras's hard sigmoid has slope 0.2; `jax.nn.hard_sigmoid` has slope 1/6.
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -43,7 +43,7 @@ def resolve_activation(
 ) -> Activation:
     """The activation function: tanh for None, the Keras activation for a name.
 
-    Messages refer to the argument as `name`.
+    Error messages refer to the argument as `name`.
 
     Raises:
         ValueError: If no activation has that name.

@@ -1,9 +1,10 @@
 """Cells that alternate matrix products with element-wise updates.
 
 Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
-element-wise. `AffineCell` describes a cell as a chain of stages, each a product and an
-element-wise update. All such cells share the code that handles products: it initializes
-and checks their parameters and hoists them out of a loop.
+element-wise. `AffineCell` describes a cell as a chain of stages, each a matrix product
+followed by an element-wise update. All such cells share the code that handles matrix
+products: this code initializes and checks the cell's parameters, and hoists the
+products out of the loop.
 """
 
 import abc
@@ -35,29 +36,30 @@ Updated: TypeAlias = tuple[Array, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One product of a cell and the element-wise update that follows it.
+    """One matrix product of a cell and the element-wise update that follows it.
 
         z = [inputs, operand] @ kernel + bias
         operand, carry = update(params, z, carry)
 
-    The next stage multiplies the operand; its update receives the carry, any pytree.
-    The cell's `enter` returns both for the first stage. The last stage returns
-    `(output, new_state)` instead.
+    The next stage multiplies the operand, and its update receives the carry, which may
+    be any pytree. The cell's `enter` method returns the operand and the carry of the
+    first stage. The update of the last stage returns `(output, new_state)` instead.
 
     Attributes:
-        update: `update(params, z, carry) -> (operand, carry)`. It must treat each row
-            separately; `params` holds the parameters of the cell's `elementwise_specs`.
+        update: `update(params, z, carry) -> (operand, carry)`. The function must treat
+            each row separately; `params` holds the parameters of the cell's
+            `elementwise_specs`.
         rows: The size of the operand; 0 if the product reads only the inputs.
         columns: The size of z.
         kernel: The initializer of the kernel.
-        bias: The initializer of the bias; None for a product without bias.
+        bias: The initializer of the bias; None for a product without a bias.
         path: The path of keys to the dict that holds `kernel` and `bias`, joined by
             slashes; None for the top level.
         takes_inputs: Whether the product also reads the inputs, concatenated before the
             operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
-            block separately require it.
+            block separately require this number.
 
     Raises:
         ValueError: If z cannot be split into `blocks` equal blocks, or a size is
@@ -112,8 +114,8 @@ class Stage:
 
         Returns:
             `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`;
-            `inputs` and `bias` only if the stage has them. `state` multiplies the
-            operand.
+            `inputs` and `bias` are present only if the stage has them. The `state` part
+            multiplies the operand.
         """
         params = self._from_path(params)
         product = {"state": params["kernel"]}
@@ -131,12 +133,13 @@ class Stage:
 class AffineCell(SpecsCell):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
-    `apply_sequence` is derived too. It runs whole sequences fast, forward and backward,
-    unless a subclass overrides `apply` or a function closes over traced arrays.
+    `apply_sequence` is derived too. It computes whole sequences and their gradients
+    fast, unless a subclass overrides `apply` or a function closes over traced arrays.
 
-    Inputs are floating arrays `[batch, depth]`. Inputs, parameters and the part of the
-    state that is multiplied share one dtype. A leaf of the state that is only used
-    element-wise may be wider; the element-wise work then uses its dtype.
+    Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
+    the part of the state that is multiplied must share one dtype. A leaf of the state
+    that is only used element-wise may have a wider dtype; the element-wise operations
+    then use that dtype.
 
     Example:
         The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
@@ -175,19 +178,19 @@ class AffineCell(SpecsCell):
         (2, 5, 4)
     """
 
-    # The standard cell that has these equations: "lstm", "gru" (which resets the state
-    # before the product), "cudnn_gru" (which resets it after the product) or "rnn".
-    # Subclasses do not inherit it; see `declared_kind`.
+    # The standard cell with the same equations as this class: "lstm", "gru" (which
+    # resets the state before the product), "cudnn_gru" (which resets it after the
+    # product) or "rnn". Subclasses do not inherit this attribute; see `declared_kind`.
     library_kind: ClassVar[str | None] = None
 
     @property
     @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """The products in order, each with the update that follows it."""
+        """The matrix products in order, each with the update that follows it."""
 
     @abc.abstractmethod
     def enter(self, state: PyTree) -> Updated:
-        """The first stage's `(operand, carry)`, from the state before the step.
+        """The first stage's operand and carry, computed from the state before a step.
 
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
@@ -196,7 +199,7 @@ class AffineCell(SpecsCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False: no step draws random numbers. None if `apply` is overridden."""
+        """False, as steps draw no random numbers; None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> dict[str, Any]:
@@ -209,18 +212,18 @@ class AffineCell(SpecsCell):
         Override this method and `param_specs` for a cell that stores its parameters in
         another form: for example, two kernels in one array, or a kernel that is
         normalized before use. The method is called once for all steps of a run or
-        segment, and JAX differentiates it.
+        segment, and JAX differentiates through it.
         """
         return params
 
     @property
     def library_cell(self) -> "AffineCell":
-        """The cell whose hyperparameters describe this one to fast implementations."""
+        """The cell whose hyperparameters describe this cell to fast implementations."""
         return self
 
     @property
     def declared_kind(self) -> str | None:
-        """The class's own `library_kind`; a subclass may compute something else."""
+        """The class's own `library_kind`; an inherited one might not apply."""
         return vars(type(self)).get("library_kind")
 
     def why_not_tanh(self) -> str | None:
@@ -238,13 +241,14 @@ class AffineCell(SpecsCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`. It draws no random numbers.
+        """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:
             ValueError: If a shape or the set of parameters does not fit the cell and
                 the inputs. If the state has the wrong number of arrays, the error is
                 also an IndexError, as in TensorFlow.
-            TypeError: If a dtype or the type of the state does not fit them.
+            TypeError: If a dtype or the type of the state does not fit the cell and the
+                inputs.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         output, new_state = self._step(self.stage_params(params), inputs, state)
@@ -258,7 +262,7 @@ class AffineCell(SpecsCell):
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps at once; see `RNNCell.apply_sequence`.
 
-        Gradients of the kernels are computed in large products over many steps.
+        Gradients of the kernels are computed in large matrix products over many steps.
 
         Raises:
             DeclinedError: If a function closes over traced arrays, the number of steps
@@ -270,7 +274,7 @@ class AffineCell(SpecsCell):
         # that JAX does not reuse an earlier trace.
         step = lambda *args: self._step(*args)
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
-        # Leave out shardings, because a single step may not fit them.
+        # Omit shardings, because the arrays of a single step may not fit them.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
         args = jax.tree.map(sizes, (params, first_inputs, run.state))
         if any(map(is_traced, jax.make_jaxpr(step)(*args).consts)):
@@ -287,7 +291,7 @@ class AffineCell(SpecsCell):
         Args:
             product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
                 `[batch, columns]`.
-            params: The cell's parameters; only the element-wise ones are read.
+            params: The cell's parameters; only the element-wise parameters are read.
             inputs: One step of inputs, `[batch, depth]`, passed to `product`.
             state: The state before the step, each leaf `[batch, size]`.
 

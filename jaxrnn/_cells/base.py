@@ -23,18 +23,19 @@ from .hyperparameters import Hyperparameters
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class RNNCell(Hyperparameters, abc.ABC):
-    """A recurrent cell: hyperparameters without arrays, hashable, compared by value.
+    """A recurrent cell, defined by hashable hyperparameters and compared by value.
 
-    Define a custom cell as a `dataclass(frozen=True, eq=False)` that inherits from this
-    class; equality is inherited too. It needs `state_size` and `output_size` (fields or
-    properties), `init` and `apply`. Rows that have no step in a run or in a segment are
-    evaluated on zeros, so the results and derivatives of a cell must be finite there.
-    `jaxrnn.testing.check_cell` checks the laws that the drivers rely on.
+    A cell holds no arrays. Define a custom cell as a `dataclass(frozen=True, eq=False)`
+    that inherits from this class; equality is inherited too. A cell needs `state_size`
+    and `output_size` (fields or properties), `init` and `apply`. Rows that have no step
+    in a run or in a segment are evaluated on zeros, so the results and derivatives of a
+    cell must be finite for zeros. `jaxrnn.testing.check_cell` checks the laws that the
+    drivers rely on.
 
     Attributes:
-        state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
-            without the batch axis.
-        output_size: The sizes of the output, in the same form.
+        state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
+            and shapes, without the batch axis.
+        output_size: The sizes of the output, in the form of `state_size`.
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
@@ -57,12 +58,12 @@ class RNNCell(Hyperparameters, abc.ABC):
         """Whether `apply` draws random numbers from its key; None if unknown.
 
         The modules of `jaxrnn.linen` and `jaxrnn.nnx` require a random stream only for
-        random cells. If this is None, they trace one step to find out.
+        random cells. If this property is None, the modules trace one step to find out.
         """
         return None
 
     if TYPE_CHECKING:
-        # Not abstract properties at run time, because they may be fields of a cell.
+        # Sizes are not abstract properties at run time: they may be fields of a cell.
         state_size = output_size = property(lambda self: None)
 
     @abc.abstractmethod
@@ -74,7 +75,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             inputs: One step of inputs, `[batch, depth]` or a nest. Only shapes and
                 dtypes are read, so `jax.ShapeDtypeStruct`s are accepted.
             dtype: The dtype of the parameters; by default the cell's `dtype`, or the
-                dtype of the inputs if the cell has none.
+                dtype of the inputs if the cell has no `dtype`.
 
         Returns:
             Nested dicts of arrays. Built-in cells use TensorFlow's names.
@@ -85,12 +86,13 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """Prepares the initial state for the first step; unchanged by default.
+        """Prepares the initial state for the first step; the default changes nothing.
 
         A driver calls this method once per run if the state has read-only parts. For
-        example, attention computes the keys of its memory here. Later steps keep the
-        structure of the result. A driver returns read-only parts as they were given, so
-        the final state of a run can start another run with other parameters.
+        example, an attention wrapper computes the keys of its memory in this method.
+        Later steps keep the structure of the result. A driver returns read-only parts
+        exactly as the caller passed them, so the final state of a run can start another
+        run with other parameters.
 
         Args:
             params: Parameters as `init` returns them.
@@ -118,11 +120,12 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps at once, with the results and gradients of a scan of `apply`.
+        """Runs all steps at once; results and gradients match a scan of `apply`.
 
-        A driver calls this method first and falls back to scanning `apply` if it raises
-        `DeclinedError`, as the base class does. Override it if the cell has something
-        faster than the scan. A subclass that overrides only `apply` is always scanned.
+        A driver calls this method first. If the method raises `DeclinedError`, as it
+        does in the base class, the driver falls back to scanning `apply`. Override this
+        method if the cell can run a sequence faster than the scan. A subclass that
+        overrides only `apply` is always scanned.
 
         Args:
             params: Parameters as `init` returns them.
@@ -167,7 +170,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             check_key(name, key)
         return BoundCell(in_native_order(params), key, cell=self)
 
-    if not TYPE_CHECKING:  # Type checkers report the call themselves.
+    if not TYPE_CHECKING:  # Type checkers should report a call of an unbound cell.
 
         def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
             name = type(self).__name__
@@ -250,7 +253,7 @@ def scope_name(cell: RNNCell) -> str:
 
 
 def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
-    """Whether one of several cells is random; None if that is unknown."""
+    """Whether one of several cells is random; None if unknown."""
     declared = [cell.is_random for cell in cells]
     return True in declared or (None if None in declared else False)
 

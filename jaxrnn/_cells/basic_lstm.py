@@ -23,7 +23,8 @@ class BasicLSTMCell(LSTMFamily):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
     `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`. c may be
-    float32 with 16-bit h and parameters; pass an `initial_state` with these dtypes.
+    float32 while h and the parameters are 16-bit; in that case, pass an `initial_state`
+    with these dtypes.
 
     Attributes:
         state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
@@ -43,12 +44,12 @@ class BasicLSTMCell(LSTMFamily):
 
     @property
     def sizes(self) -> LSTMStateTuple:
-        """`num_units` for both c and h."""
+        """The sizes of c and h, both `num_units`."""
         return LSTMStateTuple(self.num_units, self.num_units)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product for all four blocks."""
+        """A single stage: one product for all four blocks."""
         size = self.num_units
         return (Stage(self._update, size, 4 * size, glorot_uniform, zeros, blocks=4),)
 

@@ -11,7 +11,7 @@ from .states import VectorStateCell
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BasicRNNCell(VectorStateCell):
-    """The basic (Elman) recurrent cell: one product, one activation.
+    """The basic (Elman) recurrent cell: one matrix product and one activation.
 
         h' = activation([x, h] kernel + bias)
 
@@ -35,7 +35,7 @@ class BasicRNNCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product, then the activation."""
+        """A single stage: one product, then the activation."""
         size = self.num_units
         return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
 

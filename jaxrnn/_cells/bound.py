@@ -20,8 +20,8 @@ class BoundCell:
 
     The leaves are the parameters (and the key, if any); the cell is static. You can
     therefore pass a bound cell to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if it
-    has no key, to `jax.grad` and `optax`. Bound cells with equal cells share one
-    compilation. Create one with `cell.bind(params, key)`.
+    has no key, to `jax.grad` and `optax`. Bound cells whose cells are equal share one
+    compilation. Create a bound cell with `cell.bind(params, key)`.
 
     Attributes:
         cell: The hyperparameters.
@@ -47,7 +47,7 @@ class BoundCell:
 
         Raises:
             ValueError: If shapes do not fit the cell or its parameters.
-            TypeError: If structures or dtypes do not fit them.
+            TypeError: If structures or dtypes do not fit the cell or its parameters.
         """
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)
@@ -70,7 +70,7 @@ class BoundCell:
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
-        """The cell with the random key of step `t`, as a driver would use it.
+        """The cell with the random key that a driver would use at step `t`.
 
         Raises:
             TypeError: If `t` is neither an integer nor an integer scalar array.
@@ -92,7 +92,7 @@ class BoundCell:
         return self.cell.output_size
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """A state of zeros, each leaf `[batch_size, ...]` of `dtype`.
+        """A state of zeros, each leaf `[batch_size, ...]` with dtype `dtype`.
 
         Raises:
             TypeError: See `RNNCell.zero_state`.
@@ -106,7 +106,7 @@ class BoundCell:
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> PyTree:
-        """The zero state, sized by `inputs` or by `batch_size` and `dtype`.
+        """The zero state for `inputs`, or for a `batch_size` and a `dtype`.
 
         Raises:
             TypeError: See `RNNCell.get_initial_state`.

@@ -15,7 +15,7 @@ class _Signature:
     """Gives `inspect` the signature of `__init__` instead of `__new__`."""
 
     def __get__(self, cell: Any, cls: type) -> inspect.Signature:
-        if cell is not None:  # For an object, `inspect` reads `__call__`.
+        if cell is not None:  # For an instance, `inspect` uses `__call__`.
             raise AttributeError("__signature__")
         _, *parameters = inspect.signature(cls.__init__).parameters.values()
         return inspect.Signature(parameters)
@@ -27,7 +27,7 @@ class HintsAtArguments:
     _elsewhere: ClassVar[Mapping[str, str]] = {}
     """Maps arguments of TensorFlow's constructor to the end of the error message."""
 
-    if not TYPE_CHECKING:  # Type checkers read `__init__`.
+    if not TYPE_CHECKING:  # Type checkers use the signature of `__init__`.
         __signature__ = _Signature()
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -51,7 +51,7 @@ def _check(cls: type[HintsAtArguments], kwargs: Mapping[str, Any]) -> None:
 
 
 def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
-    """Makes `bind` explain where to get parameters if it is called without any."""
+    """Makes a call of `bind` without parameters explain where to get parameters."""
 
     @functools.wraps(bind)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:

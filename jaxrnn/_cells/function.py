@@ -25,11 +25,12 @@ class FunctionCell(RNNCell):
             defined at module level (each new lambda is compiled again). Pass the
             arrays that it needs in `params`, for example
             `cell.bind({..., "memory": m})`. Outside jit, a function that reads other
-            arrays, or attributes of an object, is compiled on every call, since these
-            may have changed. If `fn` reads `self` of an `nnx.Module`, create the cell
-            in `__call__`. A cell created in `__init__` reads the original module while
-            nnx differentiates a copy, so all gradients are zero.
-        state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
+            arrays, or attributes of an object, is compiled on every call, because their
+            values may have changed. If `fn` reads `self` of an `nnx.Module`, create the
+            cell in `__call__`. A cell created in `__init__` reads the original module
+            while nnx differentiates a copy, so all gradients are zero.
+        state_size: The sizes of the state: an int, a `TensorShape` or a nest of ints
+            and shapes.
         init_fn: `init_fn(key, inputs, dtype) -> params`, which returns one array or
             nested dicts, lists or tuples of arrays; None for no parameters.
 
@@ -60,7 +61,7 @@ class FunctionCell(RNNCell):
         for name in ("state_size", "output_size"):
             with error_note(f"FunctionCell: raised by `{name}`."):
                 size_shapes(size := getattr(self, name), name)
-            copied = jax.tree.map(lambda n: n, size)  # The caller may change `size`.
+            copied = jax.tree.map(lambda n: n, size)  # The caller may edit `size`.
             set_field(self, **{name: copied})
         _check_takes_key(self.fn)
 
@@ -77,7 +78,7 @@ class FunctionCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step: calls `fn`.
+        """Runs one step by calling `fn`.
 
         Raises:
             TypeError: If `key` is not a random key.

@@ -45,7 +45,7 @@ class GRUCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates, then the candidate from the reset state."""
+        """The stages: the gates, then the candidate, which reads the reset state."""
         size, (kernel, bias) = self.num_units, kernel_and_bias(self)
         new = Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1)
         return _stage_of_gates(self), new
@@ -99,7 +99,7 @@ class CudnnCompatibleGRUCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates, then the candidate's products of the inputs and of the state."""
+        """The stages: gates, then the candidate's products with inputs and state."""
         size, (kernel, bias) = self.num_units, kernel_and_bias(self)
         candidate = "candidate/input_projection", "candidate/hidden_projection"
         return (

@@ -26,11 +26,11 @@ Check = Callable[[str, str, Any], Any]
 
 
 def set_common_fields(cell: Any) -> None:
-    """Checks and normalizes the bools of a cell and the fields that cells share."""
+    """Checks and normalizes a cell's bool fields and the fields that cells share."""
     set_bools(cell)
     names = {field.name for field in dataclasses.fields(cell)}
     check_fields(cell, **{name: _COMMON[name] for name in _COMMON if name in names})
-    if "num_heads" in names:  # Raises if they do not divide the units.
+    if "num_heads" in names:  # Raises if the heads do not divide the units.
         head_size(cell)
 
 
@@ -49,7 +49,7 @@ def check_fields(cell: Any, **checks: Check) -> None:
 
 
 def _may_be_units(cell: Any, name: str, value: Any) -> bool:
-    """Whether a field may hold the units because the depth was passed first.
+    """Whether the caller may have passed the depth first and the units second.
 
     PyTorch and Equinox use this order: `LSTMCell(depth, units)`.
     """
@@ -94,7 +94,7 @@ def check_number(
 
 
 def optional(check: Check) -> Check:
-    """The check of a field that may also be None."""
+    """Extends a check so that it also accepts None."""
     return lambda *args: None if args[-1] is None else check(*args)
 
 
@@ -186,8 +186,8 @@ def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
 class CommonFields:
     """A mixin that checks and describes the fields that many cells share.
 
-    It is not a dataclass. Each cell declares its fields in TensorFlow's order, and
-    describes only the fields that are not described here.
+    The mixin is not a dataclass. Each cell declares its fields in TensorFlow's order,
+    and describes only the fields that the mixin does not describe.
 
     Attributes:
         num_units: `H`, at least 0.
@@ -197,12 +197,12 @@ class CommonFields:
         kernel_initializer: For the kernel; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.
         name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If a number is out of range, an activation is unknown, or `dtype` is
-            not floating.
+            not floating-point.
     """
 
     def __post_init__(self) -> None:
@@ -234,7 +234,10 @@ class Hyperparameters(HintsAtArguments):
         inherit_docs(cls)
 
     def __eq__(self, other: object) -> bool:
-        """Compares class and values. 1 and True differ, because their programs may."""
+        """Compares classes and values.
+
+        1 and True are unequal, because programs for them may differ.
+        """
         return type(self) is type(other) and self._value() == other._value()  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
@@ -246,7 +249,7 @@ class Hyperparameters(HintsAtArguments):
         for name, field in self._attributes().items():
             value = getattr(self, name)
             if field is not None:
-                # Types are compared too, since NumPy's dtype float64 equals None.
+                # Types are compared too, because NumPy's dtype float64 equals None.
                 is_default = as_typed(value) == as_typed(field.default)
                 if is_default or not (field.repr and field.compare):
                     continue
@@ -254,7 +257,7 @@ class Hyperparameters(HintsAtArguments):
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
-        # A copied function would not equal the original, so share all values.
+        # A copied function would not equal the original, so a copy shares all values.
         memo[id(self)] = twin = copy.copy(self)
         return twin
 
@@ -278,7 +281,7 @@ class Hyperparameters(HintsAtArguments):
         return tuple((name, as_typed(getattr(self, name))) for name in names)
 
     def _attributes(self) -> dict[str, dataclasses.Field | None]:
-        """The names of all hyperparameters, each with its field or None."""
+        """Maps the names of all hyperparameters to their dataclass fields or None."""
         attributes: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
         for name in getattr(self, "__dict__", {}):
             if not isinstance(getattr(type(self), name, None), cached_property):

@@ -7,9 +7,9 @@ import re
 def inherit_docs(cls: type) -> None:
     """Completes the docstring of a new dataclass from its base classes.
 
-    In the source, a class describes only the fields that its base classes do not. Its
-    completed docstring lists all fields in the order of the constructor's arguments. A
-    class without a `Raises` section inherits the section of a base class.
+    In the source, a class describes only the fields that its base classes do not
+    describe. Its completed docstring lists all fields in the order of the constructor's
+    arguments. A class without a `Raises` section inherits the section of a base class.
     """
     try:
         own_fields = list(inspect.get_annotations(cls))
@@ -32,7 +32,7 @@ def inherit_docs(cls: type) -> None:
 
 
 def _sections(cls: type) -> dict[str, str]:
-    """Maps headings to sections of a docstring, and "" to the text before them."""
+    """Maps headings to sections of a docstring, and "" to the text before the first."""
     doc = inspect.cleandoc(cls.__doc__ or "")
     text, *sections = re.split(r"\n\n(?=[A-Z]\w+:\n|Source:)", doc)
     return {"": text} | {section.partition(":")[0]: section for section in sections}

@@ -19,14 +19,15 @@ from .base import snake_case
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """`U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
 
-    Both fans of a vector are its size. `jax.nn.initializers` does not accept vectors.
+    For a vector, both fans equal its size. `jax.nn.initializers` does not accept
+    vectors.
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"the default initializer requires a floating dtype, got {dtype}. Pass an "
-            "initializer that supports it."
+            f"the default initializer requires a floating-point dtype, got {dtype}. "
+            "Pass an initializer that supports it."
         )
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
@@ -41,7 +42,7 @@ class ParamSpec:
         initializer: `initializer(key, shape, dtype) -> array`, for example from
             `jax.nn.initializers` or `jaxrnn.initializers`.
         input_rows: How many leading rows of a kernel multiply the inputs; None if the
-            parameter is not a kernel. `jaxrnn.initializers.by_part` reads it.
+            parameter is not a kernel. `jaxrnn.initializers.by_part` uses this number.
         blocks: The number of equal blocks of columns; see `Stage`.
 
     Raises:
@@ -70,7 +71,7 @@ class PartInitializer(abc.ABC):
 
     @property
     def name(self) -> str:
-        """The name of the function in `jaxrnn.initializers` that creates it."""
+        """The name of the function that creates this object."""
         return snake_case(type(self).__name__.removeprefix("_"))
 
     def __repr__(self) -> str:
@@ -101,7 +102,7 @@ def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
 def kernel_and_bias(
     cell: Any, kernel: Initializer = glorot_uniform, bias: Initializer = zeros
 ) -> tuple[Initializer, Initializer]:
-    """The kernel and bias initializers of a cell, with these defaults."""
+    """The kernel and bias initializers of a cell; defaults replace None."""
     kernel = cell.kernel_initializer or kernel
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 

@@ -26,14 +26,14 @@ class LinearRecurrenceCell(ParallelCell):
     """A cell with the new state `a * h + b`; a and b depend only on the inputs.
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output
-    is not the state. `init`, `apply` and `apply_sequence` are derived from them. Over
-    whole sequences, products and gates are computed for many steps at once. The states
-    are then computed by a loop with one multiplication per step on CPUs, and by a
-    parallel tree of steps elsewhere.
+    is not the state. `init`, `apply` and `apply_sequence` are derived from them. For a
+    whole sequence, products and gates are computed for many steps at once. On CPUs, a
+    loop with one multiplication per step then computes the states; on other devices, a
+    parallel tree of steps does.
 
-    Inputs are floating arrays `[batch, depth]`; parameters and outputs have their
-    dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays, and
-    may be wider than the inputs. `a * h + b` is computed in at least float32.
+    Inputs are floating-point arrays `[batch, depth]`; parameters and outputs have the
+    same dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays,
+    and may be wider than the inputs. `a * h + b` is computed in at least float32.
     `coefficients` should also compute in at least float32, because `sigmoid(7)` is 1 in
     bfloat16. `|a|` must not exceed 1 in long sequences, because the tree multiplies
     many factors.
@@ -67,7 +67,7 @@ class LinearRecurrenceCell(ParallelCell):
 
     @abc.abstractmethod
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """Computes `(a, b, rest)` of one step; must treat each row separately.
+        """Computes `(a, b, rest)` for one step; rows must not affect each other.
 
         Args:
             params: The parameters.
@@ -75,7 +75,7 @@ class LinearRecurrenceCell(ParallelCell):
 
         Returns:
             `a` and `b`: the factor and the addend of the state, `[batch, units]`, or
-            `[1, units]` if all rows share them. Compute both in at least float32,
+            `[1, units]` if all rows share them. Compute a and b in at least float32,
             whatever the dtype of the inputs. `rest`: values that `output` needs in
             addition to the state, each leaf `[batch, ...]`, or None.
         """
@@ -100,7 +100,7 @@ class LinearRecurrenceCell(ParallelCell):
         Raises:
             ValueError: If `coefficients` does not return three values, or a shape does
                 not fit the state.
-            TypeError: If it returns complex arrays.
+            TypeError: If `coefficients` returns complex arrays.
         """
         name = type(self).__name__
         with error_note(f"{name}: raised by `coefficients`."):
@@ -115,7 +115,7 @@ class LinearRecurrenceCell(ParallelCell):
     def narrow_output(
         self, params: Params, state: Element, rest: PyTree, dtype: DType
     ) -> PyTree:
-        """`output`, in `dtype`."""
+        """The result of `output`, cast to `dtype`."""
         output = self.output(params, state, rest)
         return jax.tree.map(lambda y: y.astype(dtype), output)
 
@@ -150,7 +150,7 @@ class VectorRecurrenceCell(VectorState, LinearRecurrenceCell):
 
 
 class DiagonalCell(VectorRecurrenceCell):
-    """A cell with inputs and outputs of one size and factors drawn from a ring."""
+    """A cell with inputs and outputs of equal size; draws its factors from a ring."""
 
     min_radius: float
     max_radius: float
@@ -160,16 +160,16 @@ class DiagonalCell(VectorRecurrenceCell):
         set_numbers(self, "min_radius", "max_radius", low=0, high=1)
         if self.min_radius > self.max_radius:
             raise ValueError(
-                f"{type(self).__name__}: `min_radius` must be at most `max_radius`, "
-                f"{self.max_radius}, got {self.min_radius}."
+                f"{type(self).__name__}: `min_radius` must be at most `max_radius` "
+                f"({self.max_radius}), got {self.min_radius}."
             )
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the inputs have depth `num_units`."""
         if depth != self.num_units:
             raise ValueError(
-                f"{type(self).__name__}: `inputs` must have depth `num_units`, "
-                f"{self.num_units}, got {depth}. Project them to that size, e.g. "
+                f"{type(self).__name__}: `inputs` must have depth `num_units` "
+                f"({self.num_units}), got {depth}. Project them to that size, e.g. "
                 "with `jaxrnn.contrib.InputProjectionWrapper`. A `PastInputsWrapper` "
                 "passes inputs of depth width * depth."
             )

@@ -44,7 +44,7 @@ class LRUCell(DiagonalCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If a size is negative, a radius or phase is out of range, `dtype` is
-            not floating, or the inputs of `init` or a step do not have depth
+            not floating-point, or the inputs of `init` or a step do not have depth
             `num_units`.
 
     Source: arXiv:2303.06349, section 3 and appendix A.
@@ -67,7 +67,7 @@ class LRUCell(DiagonalCell):
 
     @property
     def state_size(self) -> ComplexState:
-        """The sizes of the real and the imaginary part."""
+        """The sizes of the state's real and imaginary parts."""
         return ComplexState(self.num_states, self.num_states)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class LRUCell(DiagonalCell):
         return {
             "nu_log": ParamSpec((states,), self._draw_nu_log),
             "theta_log": ParamSpec((states,), self._draw_theta_log),
-            "gamma_log": ParamSpec((states,), zeros),  # `init` replaces it.
+            "gamma_log": ParamSpec((states,), zeros),  # `init` replaces the zeros.
             **dict.fromkeys(("B_re", "B_im"), b),
             **dict.fromkeys(("C_re", "C_im"), c),
             "D": ParamSpec((units,), normal(1.0)),
@@ -109,7 +109,7 @@ class LRUCell(DiagonalCell):
     def output(self, params: Params, state: ComplexState, rest: Array) -> Array:
         """The real part of C x, plus D u."""
         dtype = at_least_float32(rest.dtype)
-        # Two products, because joining the parts for one product copies all states.
+        # Compute two products, because joining the parts would copy all states.
         real = dot(state.real.astype(rest.dtype), params["C_re"].T, dtype)
         imag = dot(state.imag.astype(rest.dtype), params["C_im"].T, dtype)
         skip = params["D"].astype(dtype)[None, :] * rest.astype(dtype)

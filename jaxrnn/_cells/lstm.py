@@ -29,8 +29,8 @@ class LSTMCell(LSTMFamily):
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
     blocks i, j, f, o; `bias` `[4H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`;
-    `projection/kernel` `[H, P]`. c may be float32 with 16-bit h and parameters; pass an
-    `initial_state` with these dtypes.
+    `projection/kernel` `[H, P]`. c may be float32 while h and the parameters are
+    16-bit; in that case, pass an `initial_state` with these dtypes.
 
     Attributes:
         initializer: For kernels and peepholes; None for Glorot uniform. The bias is
@@ -66,13 +66,13 @@ class LSTMCell(LSTMFamily):
 
     @property
     def sizes(self) -> LSTMStateTuple:
-        """`num_units` for c; `num_proj`, if given, or `num_units` for h."""
+        """The sizes: `num_units` for c; `num_proj` (if given) or `num_units` for h."""
         h = self.num_units if self.num_proj is None else self.num_proj
         return LSTMStateTuple(self.num_units, h)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product for all four blocks, then the projection, if any."""
+        """The stages: one product for all four blocks, then the projection, if any."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
         gates = Stage(self._gates, h, 4 * c, kernel, bias, blocks=4)
@@ -107,5 +107,5 @@ class LSTMCell(LSTMFamily):
 
 
 def _as_clip(caller: str, name: str, value: Any) -> float:
-    bound = float(value) if isinstance(value, bool) else value  # Like TensorFlow.
+    bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
     return check_number(caller, name, bound, low=0)

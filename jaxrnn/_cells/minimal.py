@@ -13,7 +13,7 @@ from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _MinimalCell(VectorRecurrenceCell):
-    """The fields of both minimal cells.
+    """The fields that both minimal cells share.
 
     Attributes:
         activation: None for the paper's activation, which is `c + 1/2` where c is at

@@ -5,8 +5,8 @@ a chunk that starts from `(c, n, m)`. Then
 
     c_t = exp(m + F_t) c + sum over s <= t of exp(F_t - F_s + i_s) outer(k_s, v_s)
 
-so `q_t c_t` is an attention of step t to the steps of the chunk plus one product with
-c. Both terms are divided by `exp(m_t)`, where `m_t = F_t + a_t` and
+so `q_t c_t` is an attention from step t over the steps of the chunk, plus one product
+with c. Both terms are divided by `exp(m_t)`, where `m_t = F_t + a_t` and
 
     a_t = max(m, max over s <= t of i_s - F_s)
 
@@ -46,9 +46,10 @@ class MLSTMState(NamedTuple):
     m: Any
 
 
-# Forget gates are clipped to this minimum, since float32 has no much smaller sigmoid. A
-# chunk subtracts sums of their logarithms. Without the clip, a very large logarithm
-# would round away the terms of other steps, and an infinite one would give NaN.
+# Forget gates are clipped to this minimum, because a sigmoid in float32 cannot be much
+# smaller. A chunk subtracts sums of the gates' logarithms. Without the clip, a very
+# large logarithm would round away the terms of other steps, and an infinite one would
+# give NaN.
 _SHUT = -87.0
 
 
@@ -87,12 +88,12 @@ class MLSTMCell(VectorOutput, ParallelCell):
 
         m'     = max(log(sigmoid(f)) + m, i)
 
-    Here f is clipped to at least -87, where float32 forgets everything.
+    f is clipped to at least -87, a value at which float32 forgets everything.
 
-    Only the update reads the state, so whole sequences are run in chunks: as an
-    attention within a chunk and as this recurrence between chunks. Avoid packed
-    sequences. They are run step by step, which is several times slower and keeps the
-    matrix of each step.
+    Only the update reads the state, so whole sequences are run in chunks: an attention
+    within each chunk, and this recurrence between chunks. Avoid packed sequences: the
+    cell runs them step by step, which is several times slower and keeps the matrix of
+    each step.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
     `[batch, I]`; state `MLSTMState(c, n, m)` with c `[batch, N, d, d]` (the axis of k
@@ -114,7 +115,7 @@ class MLSTMCell(VectorOutput, ParallelCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_heads` is not positive or does not
-            divide `num_units`, or `dtype` is not floating.
+            divide `num_units`, or `dtype` is not floating-point.
 
     Source: arXiv:2405.04517, section 2.3 and appendix A; `mLSTMCell` of the package
     `xlstm`, which defines the scaling of k, the order of c and the 1e-6 that is added
@@ -208,7 +209,7 @@ def _arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
 
 
 def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:
-    """The state in the dtypes of `like`.
+    """The state, cast to the dtypes of `like`.
 
     If m is rounded, c and n are rescaled to represent the same memory.
     """
@@ -244,7 +245,8 @@ def normalized(values: Array, dot: Array, m: Array) -> Array:
     """
     # A larger exponent would overflow float32; the quotient is 0 in either case.
     least = jnp.exp(-jnp.maximum(m, -80.0))
-    # The 1e-6 is from the package `xlstm`. Both terms may be 0, `least` by underflow.
+    # The package `xlstm` also adds 1e-6. Both terms may be 0, because `least` may
+    # underflow.
     return values / (jnp.maximum(jnp.abs(dot), least) + 1e-6)[..., None]
 
 
@@ -288,7 +290,7 @@ def _masked(steps: Steps, projected: Projected) -> Projected:
 
 
 def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:
-    """The state after a chunk, and h of its steps, `[batch, heads, steps, d]`."""
+    """The state after a chunk, and h at its steps, `[batch, heads, steps, d]`."""
     c, n, m = state
     q, k, v, i, log_f = chunk
     forgotten = jnp.cumsum(log_f, axis=-1)

@@ -23,8 +23,9 @@ class QRNNCell(VectorRecurrenceCell):
                    = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
         output     = sigmoid(o) * c'                          # c' for pooling "f"
 
-    In the paper, the products are convolutions over the last inputs. To use them, wrap
-    the cell in a `PastInputsWrapper` with the `width` of the convolution.
+    In the paper, the products are convolutions over the last inputs. To use
+    convolutions, wrap the cell in a `PastInputsWrapper` with the `width` of the
+    convolution.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
     output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, with the first `G` of
@@ -36,7 +37,7 @@ class QRNNCell(VectorRecurrenceCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `pooling` or the activation is unknown,
-            or `dtype` is not floating.
+            or `dtype` is not floating-point.
 
     Source: arXiv:1611.01576, section 2.
     """
@@ -59,12 +60,12 @@ class QRNNCell(VectorRecurrenceCell):
         return gate_specs(self, depth, _BLOCKS[self.pooling])
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """The forget gate, the addend of c, and the output gate if there is one."""
+        """The forget gate, the addend of c, and the output gate, if any."""
         z, f, *more = gates(params, inputs, _BLOCKS[self.pooling])
         o, i = (*more, None, None)[:2]
         added = jax.nn.sigmoid(-f if i is None else i) * self.activation(z)
         return jax.nn.sigmoid(f), added, None if o is None else jax.nn.sigmoid(o)
 
     def output(self, params: Params, state: Array, rest: Array | None) -> Array:
-        """c, multiplied by the output gate if there is one."""
+        """The state c, multiplied by the output gate, if any."""
         return state if rest is None else rest * state.astype(rest.dtype)

@@ -35,9 +35,9 @@ class RGLRUCell(DiagonalCell):
 
     The first step of a sequence uses the paper's equations and the given state. The
     `recurrentgemma` package instead computes `h' = i * x`, without the square root, at
-    position 0 of a document. Later steps agree if they start from equal states. To
-    bound the derivative of the square root, a straight line through 0 replaces it where
-    `1 - a^2` is below the square of the dtype's epsilon.
+    position 0 of a document. Later steps agree with the package if they start from
+    equal states. To bound the derivative of the square root, a straight line through 0
+    replaces it where `1 - a^2` is below the square of the dtype's epsilon.
 
     Attributes:
         num_heads: The number of blocks, which must divide `H`.
@@ -51,8 +51,8 @@ class RGLRUCell(DiagonalCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_heads` does not divide it, a radius
-            is out of range, `dtype` is not floating, or the inputs of `init` or a step
-            do not have depth `num_units`.
+            is out of range, `dtype` is not floating-point, or the inputs of `init` or a
+            step do not have depth `num_units`.
 
     Source: arXiv:2402.19427, section 2.4; `recurrentgemma.torch.layers.RGLRU`.
     """
@@ -94,7 +94,7 @@ class RGLRUCell(DiagonalCell):
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
             for name in ("w", "b")
         )
-        # Heads come first, because XLA's CPU backend otherwise lacks a product of
+        # Heads come first, because in other orders XLA's CPU backend cannot multiply
         # 16-bit arrays with a 32-bit result.
         blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
@@ -107,5 +107,5 @@ class RGLRUCell(DiagonalCell):
 
 
 def bounded_sqrt(x: Array) -> Array:
-    """The square root, but `x / eps` below `eps ** 2`, with a finite derivative."""
+    """The square root, or `x / eps` below `eps ** 2` for a finite derivative."""
     return x / jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).eps ** 2))

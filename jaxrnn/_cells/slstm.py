@@ -66,7 +66,7 @@ class SLSTMCell(VectorOutput, AffineCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_heads` is not positive or does not
-            divide `num_units`, or `dtype` is not floating.
+            divide `num_units`, or `dtype` is not floating-point.
 
     Source: arXiv:2405.04517, section 2.2 and appendix A; `sLSTMCell` of the package
     `xlstm`, which defines the order of the gates and the first step from the zero
@@ -86,7 +86,7 @@ class SLSTMCell(VectorOutput, AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product, with a kernel that is zero between heads."""
+        """A single stage: one product with a kernel that is zero between heads."""
         size = self.num_units
         kernel, bias = kernel_and_bias(self, bias=self._bias)
         return (Stage(self._update, size, 4 * size, kernel, bias, blocks=4),)
@@ -104,7 +104,7 @@ class SLSTMCell(VectorOutput, AffineCell):
 
     def stage_params(self, params: Params) -> Params:
         """Joins both kernels into one; see `AffineCell.stage_params`."""
-        # The two kernels may have shardings that do not fit together.
+        # The shardings of the two kernels may be incompatible.
         params = whole_on_explicit_mesh(params)
         heads, size, units = self.num_heads, head_size(self), self.num_units
         blocks = params["recurrent_kernel"].reshape(heads, size, 4, 1, size)

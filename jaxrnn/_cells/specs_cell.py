@@ -22,7 +22,7 @@ class SpecsCell(RNNCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False: no step draws random numbers."""
+        """False, because steps draw no random numbers."""
         return False
 
     def check_depth(self, depth: int) -> None:
@@ -33,7 +33,7 @@ class SpecsCell(RNNCell):
 
         Raises:
             ValueError: If `inputs` do not have rank 2, the cell does not support their
-                depth, or the dtype is not floating.
+                depth, or the dtype is not floating-point.
             TypeError: If `key` is not a random key, or an initializer does not return
                 an array.
         """
@@ -46,12 +46,13 @@ class SpecsCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`. It draws no random numbers.
+        """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:
             ValueError: If a shape or the set of parameters does not fit the cell and
                 the inputs.
-            TypeError: If a dtype or the type of the state does not fit them.
+            TypeError: If a dtype or the type of the state does not fit the cell and the
+                inputs.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         with jax.named_scope(scope_name(self)):
@@ -78,8 +79,8 @@ class SpecsCell(RNNCell):
         Raises:
             ValueError: If a shape or the set of parameters does not fit the cell and
                 the inputs.
-            TypeError: If a dtype or the type of the state does not fit them, or `key`
-                is not a random key.
+            TypeError: If a dtype or the type of the state does not fit the cell and the
+                inputs, or `key` is not a random key.
         """
         name = type(self).__name__
         cell_keys.check_key_or_none(name, key)
@@ -141,10 +142,10 @@ class VectorState(VectorOutput):
 def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
     """The dtype of new parameters: `dtype`, `cell.dtype` or `inputs.dtype`.
 
-    The first one that is not None is used.
+    The first of these three that is not None is used.
 
     Raises:
-        ValueError: If the dtype is not floating.
+        ValueError: If the dtype is not floating-point.
     """
     name = type(cell).__name__
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)

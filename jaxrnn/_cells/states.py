@@ -35,11 +35,11 @@ class LSTMStateTuple(NamedTuple):
         """The common dtype of `c` and `h`.
 
         Raises:
-            TypeError: If their dtypes differ.
+            TypeError: If the dtypes of `c` and `h` differ.
         """
         if self.c.dtype != self.h.dtype:
             raise TypeError(
-                "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
+                "LSTMStateTuple: `dtype` requires `c` and `h` of one dtype, got "
                 f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
             )
         return self.c.dtype
@@ -88,7 +88,7 @@ class LSTMFamily(CommonFields, AffineCell):
         return (state.h if self.stages[0].rows else state.h[:, :0]), state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The cell's `(output, new_state)`."""
+        """The result of a step, `(output, new_state)`."""
         if self.state_is_tuple:
             return h, LSTMStateTuple(c, h)
         return h, jnp.concatenate([c, h], axis=-1)

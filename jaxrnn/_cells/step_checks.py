@@ -23,12 +23,13 @@ def check_floating(cell: str, name: str, dtype: DType) -> None:
 
 
 def check_step_inputs(cell: str, inputs: Any) -> Any:
-    """Checks that inputs are one floating array `[batch, depth]`; returns the array.
+    """Returns the inputs as one floating-point array `[batch, depth]`.
 
     A `ShapeDtypeStruct` is returned unchanged.
 
     Raises:
-        ValueError: If `inputs` is a nest, is not floating, or does not have rank 2.
+        ValueError: If `inputs` is a nest, is not floating-point, or does not have
+            rank 2.
         TypeError: If `inputs` is neither an array nor a nest.
     """
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
@@ -112,12 +113,12 @@ def check_params(
     for name, spec in want.items():
         leaf = got[name]
         if tuple(jnp.shape(leaf)) != spec.shape:
-            # The inputs' axis is the only one that depends on the depth.
+            # Only the kernel's axis for the inputs depends on the depth.
             params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
             if params_depth >= 0 and _fit(got, param_specs, params_depth):
                 raise ValueError(
                     f"{cell}: `inputs` must have depth {params_depth} to fit "
-                    f"`{name}`, {describe(leaf)}, got {describe(inputs)} of depth "
+                    f"`{name}` ({describe(leaf)}), got {describe(inputs)} of depth "
                     f"{depth}. `init` creates parameters for inputs of any depth."
                 )
             must = f"have shape {spec.shape} for inputs of depth {depth}"
@@ -125,7 +126,7 @@ def check_params(
             check_shape(cell, name, leaf, spec.shape, must, fix)
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
             raise TypeError(
-                f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
+                f"{cell}: `{name}` must have the dtype of the inputs ({dtype}), got "
                 f"{describe(leaf)}. Cast the inputs or the parameters (jax.tree.map)."
             )
 
@@ -163,7 +164,7 @@ def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
 def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
     """Raises TypeError unless inputs and state have the cell's dtype.
 
-    The state may also have a wider floating dtype.
+    The state may also have a wider floating-point dtype.
     """
     check_one_dtype(cell, inputs, inputs)
     for name, leaf in named_leaves("state", state):
@@ -171,14 +172,14 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
         is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
         if leaf.dtype != inputs.dtype and not (is_wider and is_real):
             raise TypeError(
-                f"{type(cell).__name__}: `{name}` must have the dtype of the inputs, "
-                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Create the "
+                f"{type(cell).__name__}: `{name}` must have the dtype of the inputs "
+                f"({inputs.dtype}) or a wider one, got {describe(leaf)}. Create the "
                 "state with the dtype of the inputs (a driver's `dtype`)."
             )
 
 
 def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
-    """The pair that `source` returned; ValueError if it is not a pair."""
+    """Returns `result`, which `source` returned; raises ValueError unless a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise ValueError(

@@ -1,1 +1,1 @@
-"""The drivers, which run a cell over time, and their common checks and loops."""
+"""The drivers, which run a cell over time, with the checks and loops they share."""

@@ -1,4 +1,4 @@
-"""Compile-only devices: TPUs and GPUs that need not be present."""
+"""Compile-only devices: TPUs and GPUs that this machine need not have."""
 
 import os
 from pathlib import Path
@@ -8,15 +8,16 @@ import jax
 
 from .._base.arguments import check_one_of
 
-# The TPU slices to compile for, by kind and number of chips. For other numbers of
-# devices, the first devices of the next larger slice are used.
+# The TPU slices to compile for, by kind and number of chips. If no slice has the
+# requested number of devices, the first devices of the next larger slice are used.
 _SLICES = {
     "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v6e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v5p": {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 64: "4x4x4"},
 }
 
-# The properties that XLA's GPU compiler would query from a GPU, published by NVIDIA.
+# GPU properties published by NVIDIA, which XLA's compiler would otherwise query from a
+# GPU.
 _GPUS = {"h100": Path(__file__).with_name("h100.txtpb")}
 
 KINDS = (*_SLICES, *_GPUS)
@@ -25,7 +26,7 @@ KINDS = (*_SLICES, *_GPUS)
 def absent_devices(
     kind: str, count: int = 1, caller: str = "absent_devices"
 ) -> list[Any]:
-    """Returns devices that programs can be compiled for, but not run on.
+    """Returns devices for which programs can be compiled but not run.
 
     Args:
         kind: One of `KINDS`, such as "v5e" or "h100".
@@ -56,9 +57,9 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
     # Imported here because few programs need it.
     from jax.experimental import topologies
 
-    # Start JAX first, because on a machine with TPUs it must not see these variables.
-    # libtpu reads them when it is loaded. They make it skip the metadata server, which
-    # is missing here, and allow other processes to load it too.
+    # Start JAX first, because on a machine with TPUs JAX must not see these variables.
+    # libtpu reads the variables when it is loaded. They make libtpu skip the metadata
+    # server, which this machine may lack, and allow other processes to load libtpu too.
     jax.devices()
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -83,7 +84,7 @@ def _gpus(caller: str, kind: str, count: int) -> list[Any]:
         found = topologies.get_topology_desc(
             platform="cuda",
             target_config=_GPUS[kind].read_text(),
-            topology=f"1x1x{count}",  # The numbers of processes, hosts and GPUs.
+            topology=f"1x1x{count}",  # The numbers of processes, of hosts and of GPUs.
         )
     except NotImplementedError as error:
         raise ImportError(

@@ -41,9 +41,10 @@ def bidirectional_dynamic_rnn(
 ) -> tuple[tuple[PyTree, PyTree], ...]:
     """Runs `cell_fw` forward and `cell_bw` backward over the valid steps of each row.
 
-    The backward cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are
-    returned in the order of the inputs, with zeros past the length. Its final state is
-    the state after `x[0]`. Inputs past the length have no effect.
+    The backward cell reads a row of length n as `x[n-1], ..., x[0]`. The backward
+    outputs are returned in the order of the inputs, with zeros past the length. The
+    final backward state is the state after `x[0]`. Inputs past the length have no
+    effect.
 
     Args:
         cell_fw: A bound cell, or any object that implements the RNNCell protocol.
@@ -64,11 +65,12 @@ def bidirectional_dynamic_rnn(
         swap_memory: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
-        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true where a
-            segment begins. Both directions start each segment from the zero state; the
-            backward direction starts at the segment's last step. The first segment that
-            a direction reads starts from its initial state instead. If `resets` is true
-            at a row's first step, the forward direction ignores its initial state.
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at the
+            first step of each segment. Both directions start each segment from the zero
+            state; the backward direction starts at the segment's last step. The first
+            segment that a direction reads starts from its initial state instead. If
+            `resets` is true at a row's first step, the forward direction ignores its
+            initial state.
         implementation: As in `dynamic_rnn`.
         mask: As in `dynamic_rnn`.
         return_states: Whether to also return the states after every step.
@@ -85,8 +87,8 @@ def bidirectional_dynamic_rnn(
         ValueError: See `dynamic_rnn`.
 
     Source: Schuster and Paliwal 1997, doi:10.1109/78.650093; arXiv:1303.5778;
-    `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Nested outputs are reversed leaf by
-    leaf; TensorFlow packs them into one array.
+    `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Unlike TensorFlow, which packs nested
+    outputs into one array, the function reverses nested outputs leaf by leaf.
     """
     caller = "bidirectional_dynamic_rnn"
     _check_cells(caller, cell_fw, cell_bw)
@@ -122,8 +124,8 @@ def _sequences(
 ) -> tuple[PyTree, Array | None, Array | None, Array | None]:
     """Returns the checked `(inputs, lengths, mask, resets)`.
 
-    A mask is not converted to lengths, because it must be reversed with the inputs.
-    Reversing by lengths would leave the padding in place.
+    A mask is not converted to lengths, because the mask must be reversed with the
+    inputs. A reversal by lengths would leave the padding in place.
     """
     check_not_packed(caller, inputs)
     inputs = as_sequences(caller, inputs, time_major)

@@ -1,8 +1,8 @@
-"""A while loop with a bound on its steps, differentiable in every mode.
+"""A while loop with a maximum number of steps, differentiable in every mode.
 
 JAX cannot differentiate `lax.while_loop` in reverse mode, because the loop saves
 nothing from its steps. This module **runs the while loop, but differentiates another
-form of the same loop**.
+implementation of the loop**.
 
 | where | saved | backward pass |
 |---|---|---|
@@ -41,20 +41,22 @@ def bounded_loop(
     """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
 
     Args:
-        is_running: Whether to run step t, a bool scalar. It must not close over arrays.
+        is_running: A function of the step t and the carry that returns whether to run
+            the step, a bool scalar. The function must not close over arrays.
         step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
-            keeps its structure, shapes and dtypes. It may close over arrays, and is
-            traced once.
+            keeps its structure, shapes and dtypes. The function may close over arrays,
+            and is traced once.
         carry: The carry before the first step.
         max_steps: The maximum number of steps, static or symbolic.
-        plan: What derivatives save. With segments in the plan, they save the carry
-            before each segment and recompute the segment. Without segments, they save
-            the carry before each step on CPUs, and use short segments elsewhere.
+        plan: The checkpoint plan, which selects what derivatives save. If the plan has
+            segments, derivatives save the carry before each segment and recompute the
+            segment. Otherwise, derivatives save the carry before each step on CPUs, and
+            use short segments elsewhere.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
-        these steps; and the y of each step, `[max_steps, ...]`, with zeros for steps
-        not taken.
+        these steps; and the stacked results `y` of all steps, `[max_steps, ...]`, with
+        zeros for steps not taken.
     """
     zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
     if isinstance(max_steps, int) and not max_steps:
@@ -69,7 +71,7 @@ def bounded_loop(
 
     def by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         # `run_beside_xla` does not support programs with effects, so value checks are
-        # removed here; the scan keeps them.
+        # removed from the while loop. The scan keeps its value checks.
         unchecked = Loop(is_running, without_checks(pure), max_steps, plan)
         return jvp_by_record(unchecked, primals, tangents)
 
@@ -92,7 +94,7 @@ def _is_recorded(max_steps: Any, plan: CheckpointPlan, arrays: PyTree) -> bool:
 
 
 def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """`jax.jvp(fn, primals, tangents)`, where tangents may be symbolic zeros."""
+    """Returns `jax.jvp(fn, primals, tangents)`; tangents may be symbolic zeros."""
     leaves, structure = jax.tree.flatten(primals)
     d_leaves = jax.tree.leaves(tangents)
     perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]

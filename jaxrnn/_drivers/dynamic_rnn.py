@@ -42,51 +42,51 @@ def dynamic_rnn(
     Past its length, a row outputs zeros and keeps its state, so the final state is the
     state after each row's last valid step.
 
-    Cells built from matrix products and element-wise updates (`AffineCell`, such as
-    LSTMs and GRUs) process whole sequences at once, also in stacks and with residual
-    connections or dropout. Weight gradients are computed in large products, and the
-    loop ends near the longest length. Linear recurrences (`LinearRecurrenceCell`) and
-    `MLSTMCell` compute many steps in parallel, over the whole time axis. Any other cell
-    runs step by step over the whole time axis, and the logger "jaxrnn" reports the
-    reason at level DEBUG.
+    A cell built from matrix products and element-wise updates (an `AffineCell`, such as
+    an LSTM or a GRU) processes whole sequences at once, even in a stack or with
+    residual connections or dropout. Weight gradients are computed in large matrix
+    products, and the loop ends near the longest length. Linear recurrences
+    (`LinearRecurrenceCell`) and `MLSTMCell` compute many steps in parallel, over the
+    whole time axis. Any other cell runs step by step over the whole time axis; the
+    logger "jaxrnn" reports the reason at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
             `output_size`, `zero_state` and a call `(inputs, state) -> (output,
             new_state)`.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch. The cell receives one step of
-            the same nest, each leaf `[batch, ...]`.
+            of such arrays that agree in time and batch. In each step, the cell receives
+            a nest with the same structure, each leaf `[batch, ...]`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps. Inputs past a row's length, even NaN, do
             not affect outputs, states or gradients. For rows of length 0, the cell is
-            evaluated on zeros, and its results there must be finite.
+            evaluated on zeros, and must return finite results.
         initial_state: The state before the first step, with the structure of
             `cell.state_size`, each leaf `[batch, ...]`; None for the cell's zero state,
             which requires `dtype`. Scalar leaves are shared by all rows and update
-            until the longest row ends. As in TensorFlow, a plain `(c, h)` is accepted
-            for an `LSTMStateTuple`, and then returned, if there are no lengths. With
-            lengths, it is a TypeError.
+            until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` is
+            accepted instead of an `LSTMStateTuple`, and the final state is then also a
+            plain tuple. With lengths, a plain tuple raises a TypeError.
         dtype: The dtype of the zero state and of the outputs; None for the dtype that
             all leaves of `initial_state` share.
         parallel_iterations: The number of steps to unroll per loop iteration, limited
-            to 4, for cells that run step by step; other cells ignore it. Results may
-            differ by rounding.
-        swap_memory: What the forward pass saves for the backward pass. False saves
-            everything that the backward pass reads. For long sequences, pass True or a
-            strategy from `jaxrnn.memory`. True recomputes segments of about sqrt(time)
-            steps from saved states, which are stored in host memory if the device has
-            separate memory. Results may differ by rounding.
+            to 4, for cells that run step by step; other cells ignore the argument.
+            Results may differ by rounding.
+        swap_memory: Selects what the forward pass saves for the backward pass. False
+            saves everything that the backward pass reads. For long sequences, pass True
+            or a strategy from `jaxrnn.memory`. True recomputes segments of about
+            sqrt(time) steps from saved states, which are stored in host memory if the
+            device has separate memory. Results may differ by rounding.
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
-        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`. Where it is
-            true, the row's state is set to `reset_state` before the step. Mark the
-            first step of each episode, which is the step after a `done`. Values from
-            before a reset, even NaN, do not affect later outputs, later states or the
-            gradients of later inputs. Gradients of parameters are sums over all steps,
-            so NaN in any episode makes them NaN. Resets past a row's length are
-            ignored.
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`. At steps where
+            `resets` is true, the row's state is set to `reset_state` before the step.
+            Mark the first step of each episode, which is the step after `done`. Values
+            from before a reset, even NaN, do not affect later outputs, later states or
+            the gradients of later inputs. Gradients of parameters are sums over all
+            steps, so NaN in any episode makes these gradients NaN. Resets past a row's
+            length are ignored.
         reset_state: The state that rows are reset to, with the structure of
             `initial_state`, each leaf `[batch, ...]`; None for the cell's zero state,
             even if `initial_state` is given. Scalar leaves and read-only parts are not
@@ -98,21 +98,23 @@ def dynamic_rnn(
             machine with an NVIDIA GPU. Default: "native" on a single CPU device or in a
             CPU `shard_map`, if built and supported; otherwise "xla".
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
-            steps. Use it instead of `sequence_length`. At masked steps, where it is
-            false, a row keeps its state and outputs zeros, and its inputs, even NaN,
-            have no effect. A reset at a masked step takes effect at the row's next
-            valid step. Random keys are numbered by valid steps: a row's first valid
-            step uses the key of step 0. None for no mask.
+            steps. Use `mask` instead of `sequence_length`. At masked steps, where
+            `mask` is false, a row keeps its state and outputs zeros, and its inputs,
+            even NaN, have no effect. A reset at a masked step takes effect at the row's
+            next valid step. Random keys are numbered by valid steps: a row's first
+            valid step uses the key of step 0. None for no mask.
         return_states: Whether to also return the state after every step. The state
-            before a step is the state after the previous step, or the initial state.
+            before a step is the state after the previous step or, for the first step,
+            the initial state.
 
     Returns:
         `(outputs, state)`. `outputs` has the structure of `cell.output_size`, each leaf
         `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`. `state` is the
         state after each row's last valid step, with the structure of the initial state.
-        With `return_states`, `(outputs, state, states)`. `states` has the structure of
-        `state`, and its leaves have the batch and time axes of the outputs. At masked
-        steps and past a row's length, it holds the state that the row keeps.
+        With `return_states`, the result is `(outputs, state, states)`. `states` has the
+        structure of `state`, and its leaves have the batch and time axes of the
+        outputs. At masked steps and past a row's length, `states` holds the state that
+        the row keeps.
 
     Raises:
         TypeError: If `cell` is not a cell; if the cell changes the dtypes of its state;

@@ -17,5 +17,5 @@ def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:
-    """Lets `cell.start` prepare a state that has read-only parts."""
+    """Calls `cell.start` to prepare a state that has read-only parts."""
     return cell.start(state) if has_read_only(state) else state

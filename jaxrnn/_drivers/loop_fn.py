@@ -1,4 +1,4 @@
-"""Checks of the values that `raw_rnn`'s `loop_fn` returns, at time 0 and later."""
+"""Checks the values that `raw_rnn`'s `loop_fn` returns, at time 0 and later."""
 
 from typing import Any
 
@@ -37,8 +37,8 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
         each leaf that a step emits. The initial loop state may be None.
 
     Raises:
-        ValueError: If there are not five values; if the state does not have the
-            structure of `cell.state_size`; if batch sizes differ.
+        ValueError: If `loop_fn` did not return five values; if the state does not have
+            the structure of `cell.state_size`; if batch sizes differ.
         EntryError: If `next_input` holds no array, or holds a scalar.
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
@@ -136,7 +136,7 @@ def _as_finished(finished: Any) -> Array:
 
 
 def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
-    """Raises ValueError unless `finished` fits the first axes of all masked leaves."""
+    """Raises ValueError unless `finished` fits the batch axis of all masked leaves."""
     if finished.shape == ():
         return
     leaves = jax.tree.leaves(masked, is_leaf=trees.is_tensor_array)
@@ -153,7 +153,7 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
 
 
 def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
-    """Returns the types of the emits, from the template or from `cell.output_size`."""
+    """Returns the types of the emits, from a template or from `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
         of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
@@ -175,7 +175,7 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
 
 
 def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
-    """Returns the tree as arrays; checks the structure, dtypes and shapes of `like`.
+    """Converts the tree to arrays, and checks that their types match `like`.
 
     A TensorArray must have the same arguments as in `like`, but it may have grown.
 
@@ -184,7 +184,7 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
         name: The name of the tree, for messages.
         tree: A nest that the user returned.
         like: The nest from time 0.
-        fix: The end of a message: what to do.
+        fix: The end of a message, which says how to fix the error.
 
     Raises:
         TypeError: If dtypes or sequence types differ.

@@ -1,8 +1,9 @@
-"""A loop with a bound on its steps, as a while loop and as a scan.
+"""A loop with a maximum number of steps, as a while loop and as a scan.
 
-Both compute the same results. The while loop is fast, but JAX cannot differentiate it
-in reverse mode. JAX can differentiate the scan, which covers as many steps as the bound
-allows, in segments that are skipped once the loop has ended.
+The while loop and the scan compute the same results. The while loop is fast, but JAX
+cannot differentiate a while loop in reverse mode. JAX can differentiate the scan, which
+covers the maximum number of steps in segments. Segments after the end of the loop are
+skipped.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from ..memory._strategy import CheckpointPlan
 
 Results = tuple[Array, PyTree, PyTree]
 
-# Short segments keep few residuals in memory, and run few steps after the end.
+# Short segments keep few residuals in memory, and run few steps after the loop's end.
 STEPS_IN_SEGMENT = 16
 
 
@@ -31,11 +32,12 @@ class Loop:
     """A loop, as a function of arrays and of the carry before its first step.
 
     Attributes:
-        is_running: `is_running(t, carry)`, whether to run step t. It must not close
-            over arrays.
-        step: `step(arrays, t, carry) -> (carry, y)`. It must not close over arrays.
+        is_running: A function `is_running(t, carry)` that returns whether to run step
+            t. It must not close over arrays.
+        step: A function `step(arrays, t, carry) -> (carry, y)`. It must not close over
+            arrays.
         max_steps: The maximum number of steps, static or symbolic.
-        plan: What derivatives of the scan save.
+        plan: The checkpoint plan, which selects what derivatives of the scan save.
     """
 
     is_running: Callable[[Array, PyTree], Array]
@@ -44,7 +46,7 @@ class Loop:
     plan: CheckpointPlan
 
     def as_while_loop(self, arrays: list, carry: PyTree) -> Results:
-        """Runs a while loop; returns `(n, carry, ys)` like `bounded_loop`."""
+        """Runs the while loop; returns `(n, carry, ys)` like `bounded_loop`."""
         y_types = self._y_types(arrays, carry)
 
         def body(loop: Results) -> Results:
@@ -57,10 +59,11 @@ class Loop:
         return jax.lax.while_loop(lambda loop: self._goes_on(loop[:2]), body, first)
 
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
-        """Runs a scan that returns the same results.
+        """Runs the scan; returns `(n, carry, ys)` like `bounded_loop`.
 
         In the segment in which the loop ends, the steps after the end repeat step 0,
-        and their results are dropped. If the loop is finite, so are these steps.
+        and their results are dropped. If all values of the loop are finite, the values
+        of these steps are finite too.
         """
         read, first = reader(arrays), _start(carry)
 

@@ -13,7 +13,7 @@ from .._base.typing import Array, Lengths
 def as_mask(
     caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
-    """Returns `(mask, sequence_length)`, at least one of them None.
+    """Returns `(mask, sequence_length)`, of which at least one is None.
 
     A mask without gaps is converted to lengths if its values are concrete, so that no
     steps need to be moved. The arguments are as in `check_mask`.
@@ -30,7 +30,7 @@ def as_mask(
 def check_mask(
     caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> Array | None:
-    """Returns the mask as an array; None stays None.
+    """Returns the mask as an array, or None if there is no mask.
 
     Args:
         caller: The driver, for messages.

@@ -1,4 +1,4 @@
-"""`memory_plan`: the memory and the extra work of a run under each memory strategy."""
+"""`memory_plan`: reports the memory and the extra work of each memory strategy."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
 _PEAK_ON_HOST = _HEAD.index("peak on host")
 _ON_CPU = "On the CPU, host and device share one memory; peaks include both."
-# XLA counts the bytes of an array in 64 bits, and ends the process beyond that.
+# XLA counts the bytes of an array in 64 bits; a larger array would end the process.
 _MOST_BYTES = 2**60
 _UNITS = ((2**60, "EiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
@@ -48,13 +48,13 @@ class PlannedStrategy:
         strategy: The strategy.
         saved: Bytes that are saved between the forward and the backward pass.
         peak: Bytes that the compiled program needs in addition to its arguments and
-            results, including the saved bytes. On a CPU, where host and device share
-            one memory, all bytes count as device memory. A TPU's fast memory is not
-            counted.
+            results. These bytes include the saved bytes. On a CPU, where host and
+            device share one memory, all bytes count as device memory. A TPU's fast
+            memory is not counted.
         extra_flops: Floating-point operations of recomputed steps, as XLA counts them
             on JAX's default backend.
-        extra_share: `extra_flops` as a share of the operations of training without
-            recomputation. A backward pass counts as two forward passes.
+        extra_share: `extra_flops` divided by the operations of training without
+            recomputation, where a backward pass counts as two forward passes.
     """
 
     strategy: Strategy
@@ -66,7 +66,7 @@ class PlannedStrategy:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """A table of memory strategies, for `print`.
+    """A table of memory strategies, which you can print.
 
     Attributes:
         title: The cell and the shape of the run.
@@ -122,11 +122,12 @@ def memory_plan(
 ) -> MemoryPlan:
     """Reports the memory that training with `dynamic_rnn` needs under each strategy.
 
-    For each strategy, the gradient of a loss on the final state with respect to the
-    parameters, without lengths, is compiled for one device, which takes a second or
-    more. XLA then reports the memory of the compiled program; nothing is run. Extra
-    operations are computed from XLA's count for one step. They do not include the
-    recomputation that a cell always does, as linear recurrences do.
+    For each strategy, the function compiles a gradient for one device, which takes a
+    second or more. This is the gradient of a loss on the final state with respect to
+    the parameters, for sequences without lengths. XLA then reports the memory of the
+    compiled program; nothing is run. Extra operations are computed from XLA's count for
+    one step. This count leaves out the recomputation that some cells, such as linear
+    recurrences, do under every strategy.
 
     Args:
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
@@ -135,14 +136,16 @@ def memory_plan(
             `[time, batch, depth]` if `time_major`; or a nest of arrays or
             `jax.ShapeDtypeStruct`s.
         strategies: A list of values of `swap_memory`.
-        dtype: The dtype of the zero state, and of inputs given by their shape; None for
-            the widest floating-point dtype of the inputs, or float32 if there is none.
+        dtype: The dtype of the zero state, and of inputs that are given as a shape.
+            None for the widest floating-point dtype of the inputs, or float32 if the
+            inputs have no floating-point dtype.
         time_major: Whether time is the first axis.
-        device: The device to compile for, which need not be present: "v5e", "v6e",
-            "v5p", "h100", or a compile-only device from `jax.experimental.topologies`.
-            None for JAX's default device. TPUs require libtpu, `pip install
-            'jax[tpu]'`. GPUs require JAX's CUDA plugin, `pip install
-            'jax[cuda12-local]'`, and JAX_PLATFORMS=cpu on a machine without a GPU.
+        device: The device to compile for, which this machine need not have: "v5e",
+            "v6e", "v5p", "h100", or a compile-only device from
+            `jax.experimental.topologies`. None for JAX's default device. TPUs require
+            libtpu, `pip install 'jax[tpu]'`. GPUs require JAX's CUDA plugin,
+            `pip install 'jax[cuda12-local]'`, and JAX_PLATFORMS=cpu on a machine
+            without a GPU.
 
     Returns:
         A `MemoryPlan`: print it for a table, or read the numbers in its `rows`.
@@ -211,7 +214,7 @@ def _as_device(device: Any) -> Any:
 def _put(types: PyTree, device: Any) -> PyTree:
     """Puts types on a mesh of one device, which sets the platform for XLA and drivers.
 
-    If the device is None, the types do not change.
+    If `device` is None, the types do not change.
     """
     if device is None:
         return types
@@ -224,7 +227,7 @@ def _put(types: PyTree, device: Any) -> PyTree:
 def _loss(
     bind: Callable, options: dict, params: Params, inputs: PyTree, strategy: Any = False
 ) -> tuple[Any, PyTree]:
-    """A loss on the final state, and the outputs."""
+    """Returns a loss on the final state, and the outputs."""
     outputs, state = dynamic_rnn(bind(params), inputs, swap_memory=strategy, **options)
     floats = filter(is_float, jax.tree.leaves(state))
     return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs

@@ -37,7 +37,7 @@ def over_time(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
     """Runs `cell` over all steps of a batch.
 
     Outside of jit, JAX would compile the loop in every call, because its body is a new
-    closure. Equal cells therefore share one compiled function where that is safe.
+    closure. Equal cells therefore share one compiled function if sharing is safe.
     """
     if trees.is_pytree_of_arrays(cell) and shareable.is_shareable(cell):
         return _run_compiled(cell, batch, options)
@@ -51,7 +51,7 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
     prepared = prepare(cell, batch, options)
     outputs, state = _run_loop(prepared, options)
     outputs, states = outputs if options.return_states else (outputs, None)
-    # Without lengths a cell may return a list where it declares a tuple.
+    # If there are no lengths, a cell that declares a tuple may return a list.
     outputs = trees.with_structure(cell.output_size, outputs)
     if kept is not None:
         outputs = kept.to_places(outputs, axis)
@@ -65,7 +65,7 @@ def _run(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
 def _only_kept(
     batch: Batch, mask: Array, cell: RNNCellLike, options: Options
 ) -> tuple[Batch, Kept]:
-    """Returns a mask's valid steps as a batch with lengths, and their positions."""
+    """Returns the valid steps as a batch with lengths, and their positions."""
     axis, beside = options.axis, (cell, batch.state)
     inputs = whole_features(options.caller, batch.inputs, beside, 1 - axis)
     kept = Kept.by(as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis))

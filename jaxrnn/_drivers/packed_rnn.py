@@ -33,9 +33,9 @@ def packed_rnn(
 ) -> tuple[PyTree, ...]:
     """Runs `cell` over packed sequences, each from its own initial state.
 
-    The results of each sequence equal its results as a row of a padded batch in
-    `dynamic_rnn`, but the cost is proportional to the sum of the lengths. Random keys
-    are numbered by the steps of the packed row, not by the steps of the sequence.
+    The results of each sequence are the same as in a padded batch with `dynamic_rnn`,
+    but the cost is proportional to the sum of the lengths. Random keys are numbered by
+    the steps of the packed row, not by the steps of the sequence.
 
     Args:
         cell: As in `dynamic_rnn`.
@@ -49,15 +49,16 @@ def packed_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             because the last state of each sequence is read from them.
-        return_states: Whether to also return the state after every step, which is
-            computed in any case.
+        return_states: Whether to also return the state after every step. These states
+            are computed in any case.
 
     Returns:
         `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,
         row_length, ...]`, with zeros at steps that belong to no sequence;
-        `packed.unpack(outputs)` pads each sequence. `state` is the state after the last
-        step of each sequence, each leaf `[sequences, ...]`. With `return_states`,
-        `(outputs, state, states)`, where `states` has the layout of the outputs.
+        `packed.unpack(outputs)` returns a padded batch of sequences. `state` is the
+        state after the last step of each sequence, each leaf `[sequences, ...]`. With
+        `return_states`, the result is `(outputs, state, states)`, where `states` has
+        the layout of `outputs`.
 
     Raises:
         TypeError: If `packed` does not come from `pack_sequences`; see also
@@ -93,8 +94,8 @@ def packed_rnn(
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
-    # The loop reads these states at any step, so they must vary before it starts; see
-    # `as_varying_as`.
+    # The loop reads these states at any step, so they must be device-varying before the
+    # loop starts; see `as_varying_as`.
     state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), state)
@@ -134,6 +135,6 @@ def _states_of_sequences(
 
 
 def _states_of_rows(restarts: Restarts, axis: int) -> PyTree:
-    """Returns the state before each row's first step; zeros in rows without any."""
+    """Returns the state before each row's first step; zeros for empty rows."""
     which = jax.lax.index_in_dim(restarts.state_numbers, 0, axis, keepdims=False)
     return masking.zero_dead(which >= 0, read_rows(restarts.states, which))

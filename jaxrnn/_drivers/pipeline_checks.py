@@ -40,12 +40,12 @@ def check_mesh_axis(axis_name: Any) -> None:
 
 
 def _is_same_on_all(axis_name: str, x: Array) -> bool:
-    """Whether there are several stages and, by its type, a value is the same on all."""
+    """Whether there are several stages, all with the same `x` according to its type."""
     return jax.lax.axis_size(axis_name) > 1 and axis_name not in varying_axes(x)
 
 
 def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> None:
-    """Raises unless inputs match the layers' outputs and are the same on all stages."""
+    """Raises unless inputs are equal on all stages and match the layers' outputs."""
     size = cell.output_size
     fix = "The outputs of a layer are the inputs of the next."
     check_structure(f"{CALLER}: `inputs`", size, inputs, strict=True, fix=fix)
@@ -89,7 +89,7 @@ def count_layers(params: Params, axis_name: str) -> int:
 
     Raises:
         ValueError: If parameters differ in their number of layers or have no layers; if
-            they are the same on all stages.
+            parameters are the same on all stages.
     """
     named = list(named_leaves("params", params))
     counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}

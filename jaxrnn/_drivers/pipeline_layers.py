@@ -17,7 +17,7 @@ from .pipeline_checks import CALLER, check_states, count_layers
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PipelineLayer:
-    """A layer over one chunk, with the same random numbers as in a `MultiRNNCell`.
+    """A layer for one chunk, with the random numbers that a `MultiRNNCell` draws.
 
     Attributes:
         params: The parameters of this layer.
@@ -48,7 +48,7 @@ class PipelineLayer:
         return self.cell.apply(self.params, inputs, state, self.key)
 
     def at_step(self, t: Array) -> "PipelineLayer":
-        """Returns the layer with its key for step `t` of the chunk."""
+        """Returns the layer with the random key of step `t` of the chunk."""
         keys = cell_keys.at_step(self.key, self.offset + t)
         return dataclasses.replace(self, key=cell_keys.fold(keys, self.number))
 
@@ -66,7 +66,7 @@ def layers_of_stage(cell: Any, inputs: PyTree, axis_name: str) -> list[PipelineL
         TypeError: If a parameter is not an array.
         ValueError: If the parameters are not stacked, or not divided among the stages.
     """
-    # If rows are sharded over another axis, each shard draws its own noise.
+    # If rows are sharded over another axis, each shard draws different noise.
     cell = cell_of_device(cell, inputs)
     params = as_state(CALLER, "params", cell.params)
     count = count_layers(params, axis_name)

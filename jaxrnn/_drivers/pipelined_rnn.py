@@ -1,7 +1,7 @@
 """`pipelined_rnn`: runs the layers of a stack on several devices.
 
 A stage is a device of a mesh axis. At tick k, stage s runs chunk k - s of the time
-steps, if it exists, and sends its outputs to stage s + 1.
+steps, if this chunk exists, and sends the outputs to stage s + 1.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ def pipelined_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs a stack of equal layers, divided among the devices of a mesh axis.
 
-    Call it inside of `jax.shard_map`. Each device of the axis `axis_name` is a stage
-    and holds some of the layers, in order. Time is divided into chunks: while a stage
-    runs one chunk, the previous stage runs the next chunk. Results and gradients equal
-    `dynamic_rnn` over a `MultiRNNCell` of the layers, including dropout, up to
-    rounding. Rows may be sharded over a second axis that `shard_map` maps.
+    Call the function inside `jax.shard_map`. Each device of the axis `axis_name` is a
+    stage and holds some of the layers, in order. Time is divided into chunks: while a
+    stage runs one chunk, the previous stage runs the next chunk. Results and gradients
+    equal `dynamic_rnn` over a `MultiRNNCell` of the layers, including dropout, up to
+    rounding. A second axis that `shard_map` maps may divide the rows.
 
     With S stages and C chunks, each stage is idle for S - 1 of C + S - 1 ticks; start
     with about four chunks per stage. At each tick, a stage sends the outputs of one
@@ -68,16 +68,17 @@ def pipelined_rnn(
         cell: The cell of one layer, bound to the parameters of all layers of the stage,
             each leaf `[layers, ...]` and sharded over the stages along its first axis.
             The key, if any, is the key of the whole stack.
-        inputs: As in `dynamic_rnn`, and the same on all stages. Their depth and dtype
-            must match the layers' outputs.
+        inputs: As in `dynamic_rnn`, and the same on all stages. The inputs must have
+            the depth and dtype of the layers' outputs.
         sequence_length: As in `dynamic_rnn`. If a row has no valid step in a chunk, the
-            cell is evaluated on zeros for that row, and its results must be finite.
+            cell is evaluated on zeros for that row, and must return finite results.
         initial_state: The stacked states of the stage's layers, with the structure of
             `cell.state_size`, each leaf `[layers, batch, ...]` or `[layers]`; None for
             the zero state, which requires `dtype`.
         dtype: As in `dynamic_rnn`.
         axis_name: The mesh axis of the stages.
-        chunk: The number of steps in a chunk; it need not divide the number of steps.
+        chunk: The number of steps in a chunk, which need not divide the number of all
+            steps.
         swap_memory: As in `dynamic_rnn`, applied to each chunk separately.
         time_major: As in `dynamic_rnn`.
         scope: The name of the loop in profiles; "pipelined_rnn" by default.
@@ -203,8 +204,8 @@ class _Pipeline:
     ) -> tuple[PyTree, PyTree]:
         """Returns the outputs of the last stage, and the final state of this stage.
 
-        A stage runs nothing at a tick without a chunk, so that the tick does not affect
-        states and gradients.
+        At a tick for which a stage has no chunk, the stage runs nothing, so the tick
+        does not affect states and gradients.
 
         Args:
             run_chunk: `(start, inputs, state) -> (outputs, state)`, which runs the
@@ -219,7 +220,7 @@ class _Pipeline:
         axis_name, chunk = self.axis_name, self.chunk
         stage, last = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name) - 1
         to_next = [(s, s + 1) for s in range(last)]
-        # At a tick without a chunk, a stage sends zeros and keeps its state.
+        # If a stage has no chunk at a tick, it sends zeros and keeps its state.
         skip = lambda start, xs, state: (jax.tree.map(jnp.zeros_like, xs), state)
 
         def tick(carry: tuple[PyTree, PyTree], scanned: tuple[Array, PyTree]) -> Any:
@@ -227,7 +228,7 @@ class _Pipeline:
             inputs = where(stage == 0, inputs, received)
             start = (k - stage) * chunk
             has_chunk = (start >= 0) & (start < longest)
-            # A select would run the stage and could make gradients NaN.
+            # A select would run the stage anyway and could make gradients NaN.
             outputs, state = jax.lax.cond(has_chunk, run, skip, start, inputs, state)
             return (jax.lax.ppermute(outputs, axis_name, to_next), state), outputs
 
@@ -235,7 +236,7 @@ class _Pipeline:
         ticks = -(-time // chunk) + last
         chunks = jax.tree.map(lambda x: in_chunks(x, ticks, chunk), xs)
         nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), chunks)
-        # `stage` stands in for `start`, which has the same type.
+        # `stage` stands in for `start`, because both have the same type.
         converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
         checks.check_captured(captured, axis_name)
         read = reader(captured)  # Sums gradients in float32.

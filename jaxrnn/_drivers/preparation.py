@@ -29,12 +29,13 @@ class Batch(NamedTuple):
     Attributes:
         inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
             the time axis is 0.
-        lengths: `[batch]`, or None for all steps.
+        lengths: The length of each row, `[batch]`; None for all steps.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
         restarts: The first steps of the sequences in packed rows.
         resets: The resets of rows that hold one sequence each.
         mask: Bool, with the first two axes of the inputs; true at valid steps, which
-            may be anywhere in a row. None for all steps, and if there are lengths.
+            may be anywhere in a row. None if all steps are valid or if there are
+            lengths.
     """
 
     inputs: PyTree
@@ -53,7 +54,8 @@ class Options:
         caller: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
         axis: The time axis of inputs and outputs, 0 or 1.
-        strategy: What the forward pass saves for derivatives (`swap_memory`).
+        strategy: The memory strategy (`swap_memory`), which selects what the forward
+            pass saves.
         unroll: The number of steps unrolled in each iteration of a scan.
         implementation: The name of the loop that runs an affine cell, or None.
         return_states: Whether to also return the states after all steps.
@@ -76,12 +78,13 @@ class Prepared(NamedTuple):
         state: The initial state without its read-only parts, which are not carried
             through the loop.
         steps: The time axis, and which rows are finished at each step.
-        apply: `apply(t, inputs, state) -> (output, new_state)` runs step t.
-        apply_sequence: `apply_sequence(run)` runs whole sequences at once; None for a
-            cell without this method.
+        apply: A function `apply(t, inputs, state) -> (output, new_state)` that runs
+            step t.
+        apply_sequence: A function `apply_sequence(run)` that runs whole sequences at
+            once; None for a cell without this method.
 
-    Each call of these functions reads the cell again, so that gradients of shared
-    arrays are summed in float32; see `float32_sums`.
+    Each call of `apply` or `apply_sequence` reads the cell again, so that gradients of
+    shared arrays are summed in float32; see `float32_sums`.
     """
 
     inputs: PyTree
@@ -114,7 +117,7 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
-    if resets is not None and time != 0:  # Without a step there is nothing to reset.
+    if resets is not None and time != 0:  # A run without steps has no resets.
         restarts = resets.as_restarts(lengths, axis)
     carried = without_read_only(state)
     if options.return_states:
@@ -127,7 +130,7 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
 
 
 def _check_has_rows(caller: str, state: PyTree) -> None:
-    """Raises ValueError for a leaf of the state without a batch axis."""
+    """Raises ValueError if a leaf of the state has no batch axis."""
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise ValueError(
@@ -140,12 +143,12 @@ def _check_has_rows(caller: str, state: PyTree) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _TracedCell:
-    """A cell that is not a pytree, with the arrays that its step reads.
+    """A cell that is not a pytree, together with the arrays that its step reads.
 
     Attributes:
         arrays: The arrays that were found by tracing the step.
         t: The number of the step.
-        step: `step(arrays, t, inputs, state)`.
+        step: The traced function `step(arrays, t, inputs, state)`.
         cell: The cell.
     """
 

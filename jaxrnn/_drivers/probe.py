@@ -19,7 +19,8 @@ _CELL = (
     "a state with the same structure."
 )
 _ONE_NEST = "Return the arrays of the state as one nest: `return output, (c, h)`."
-# Properties of each state leaf that a step must keep, with the error, a note, a fix.
+# The properties of a state leaf that a step must keep. Each entry is a property, an
+# error class, a note and a fix.
 _KEPT = (
     ("shape", ValueError, "", ""),
     ("dtype", TypeError, " (type should remain constant)", _CAST),
@@ -45,7 +46,8 @@ def probe(
         inputs: One step of inputs.
         state: The state before the step.
         output_dtype: The dtype that every leaf of the output must have.
-        strict: Whether sequence types in the state must agree; required with lengths.
+        strict: Whether a step must keep the sequence types of the state; True if there
+            are lengths.
 
     Raises:
         ValueError: If the step changes the structure or shapes of the state, or if the
@@ -95,7 +97,7 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
 
 
 def _all(tree: PyTree) -> str:
-    """Describes all leaves."""
+    """Returns a description of every leaf."""
     return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 

@@ -1,4 +1,4 @@
-"""The loop of `raw_rnn`: in Python if `finished` is concrete, otherwise compiled."""
+"""`raw_rnn`'s loop: in Python if `finished` is concrete, otherwise compiled."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
 
 
 class Limit(NamedTuple):
-    """The maximum number of steps, and the argument that sets it.
+    """The maximum number of steps, and the argument that sets this maximum.
 
     Attributes:
         caller: The function, for messages.
@@ -52,12 +52,13 @@ def run_until_finished(
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
         limit: The maximum number of steps.
-        strategy: What a compiled loop saves for derivatives.
+        strategy: The memory strategy, which selects what a compiled loop saves for
+            derivatives.
         first_write: The index at which the first step may write to an empty
             TensorArray in the carry.
 
     Raises:
-        ValueError: If a loop that emits must be compiled, and there is no limit.
+        ValueError: If a loop that emits must be compiled, but has no limit.
     """
     first_carry = carry = as_varying_as(carry, carry)
     t, emits = 0, []
@@ -94,7 +95,7 @@ def _bounded(
 
 
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
-    """Runs a compiled loop without emits or limit; it has no reverse-mode gradient."""
+    """Runs a compiled loop without emits or limit; lacks reverse-mode gradients."""
     if jax.tree.leaves(emit_types):
         fix = "It limits the number of steps, and thus the size of the results."
         check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")

@@ -54,15 +54,15 @@ def raw_rnn(
             time += 1
         return emit_ta, state, loop_state
 
-    Outside of jit, this is a Python loop, as in TensorFlow's eager mode. `loop_fn` is
-    called once more than there are steps, with values that you can print. Under jit,
-    and where vmap batches `finished`, it is one `lax.while_loop`. `loop_fn` is traced
-    twice, for time 0 and for all later times; it may branch on `cell_output is None`,
-    but not on values. Both loops can be differentiated in forward and reverse mode,
-    with respect to everything that `loop_fn` and the cell close over. The cost of both
-    passes is proportional to the number of steps taken, except that buffers of
-    `max_time` entries are zeroed. On GPUs and TPUs, derivatives run whole segments of
-    16 steps.
+    Outside jit, the loop is a Python loop, as in TensorFlow's eager mode. If there are
+    n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
+    and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
+    traced twice, for time 0 and for all later times; it may branch on
+    `cell_output is None`, but not on values. Both kinds of loop can be differentiated
+    in forward and reverse mode, with respect to everything that `loop_fn` and the cell
+    close over. The cost of both passes is proportional to the number of steps taken,
+    except that buffers of `max_time` entries are zeroed. On GPUs and TPUs, derivatives
+    run whole segments of 16 steps.
 
     Emits are masked in finished rows; `next_input` and the loop state are not. To
     exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
@@ -94,23 +94,23 @@ def raw_rnn(
               time 0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What a compiled loop saves for the backward pass. False saves the
-            carry before each step on CPUs, and before every 16 steps elsewhere. True,
-            or a strategy from `jaxrnn.memory`, saves less, or saves to host memory; use
-            it if the loop state holds a TensorArray of all steps. Results may differ by
-            rounding.
+        swap_memory: Selects what a compiled loop saves for the backward pass. False
+            saves the carry before each step on CPUs, and before every 16 steps
+            elsewhere. True or a strategy from `jaxrnn.memory` saves less, or saves to
+            host memory; use such a value if the loop state holds a TensorArray of all
+            steps. Results may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
-            Under jit, it is the size of the buffers, and is required unless nothing is
-            emitted and no reverse-mode derivative is taken. The loop stops after
-            `max_time` steps even if rows are not finished. `emit_ta.size()` is then
-            `max_time`, and `jax.experimental.checkify` reports an error. Inside the
-            steps of a compiled loop, `checkify` reports no errors, and writes beyond
-            the capacity of a TensorArray are dropped.
+            Under jit, `max_time` is the size of the buffers. It is required under jit,
+            unless nothing is emitted and no reverse-mode derivative is taken. The loop
+            stops after `max_time` steps even if rows are not finished. `emit_ta.size()`
+            is then `max_time`, and `jax.experimental.checkify` reports an error. Inside
+            the steps of a compiled loop, `checkify` reports no errors, and writes
+            beyond the capacity of a TensorArray are dropped.
 
     Returns:
         `(emit_ta, final_state, final_loop_state)`. `emit_ta` is a nest of TensorArrays,
-        each with one element `[batch, ...]` per step. Outside of jit, `stack()` returns
+        each with one element `[batch, ...]` per step. Outside jit, `stack()` returns
         `[steps, batch, ...]`. Under jit, it returns `[max_time, batch, ...]`, with
         zeros after the last step, and `size()` is traced. To stack a whole nest, use
         `jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=lambda x: isinstance(x,
@@ -203,7 +203,7 @@ def _step_of(
 
 
 def _with_notes(fn: Callable, what: str) -> Callable:
-    """Wraps a function to add notes to the errors that it raises."""
+    """Wraps a function and adds notes to the errors that the function raises."""
 
     def noted(*args: Any) -> Any:
         with error_note(f"raw_rnn: raised by {what}."):

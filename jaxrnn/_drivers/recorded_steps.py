@@ -1,11 +1,12 @@
-"""The derivative of a loop on CPUs, from the recorded carry before each step.
+"""Differentiates a loop on CPUs, from the recorded carry before each step.
 
-The loop runs as a while loop that also returns these carries. The tangent is a while
-loop over the same steps. The transpose is a while loop from the last step that was
-taken back to the first. Both run each step again to recompute its residuals. In
-comparison, the forward and backward passes of the scan in `loop_forms.py` take 1.3 to
-1.9 times as long, with the same memory unless the carry is large. On other platforms,
-in exported programs and for higher derivatives, the derivative of the scan is used.
+The loop runs as a while loop that also returns the carry before each step. The tangent
+is a while loop over the same steps. The transpose is a while loop from the last step
+that was taken back to the first step. The tangent and the transpose rerun each step to
+recompute the residuals. The forward and backward passes of the scan in `loop_forms.py`
+take 1.3 to 1.9 times as long as these loops, and need the same memory unless the carry
+is large. On other platforms, in exported programs and for higher derivatives, the
+derivative of the scan is used.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ from .._base.sharding import zeros_like
 from .._base.typing import Array, PyTree
 from .loop_forms import Loop
 
-# Two lists of values, tangents or cotangents. For inputs, they belong to the perturbed
-# arrays and the floats of the first carry; for results, to the floats of the last carry
-# and the floats of the ys.
+# Two lists of values, tangents or cotangents. For inputs, the lists belong to the
+# perturbed arrays and to the floats of the first carry. For results, the lists belong
+# to the floats of the last carry and to the floats of the ys.
 Floats = tuple[list[Array], list[Array]]
 
 
@@ -34,7 +35,7 @@ class _Record(NamedTuple):
     Attributes:
         arrays: The arrays that the steps read.
         first: The carry before the first step.
-        carries: The carry before each step, with zeros for steps not taken.
+        carries: The carry before each step, with zeros for steps that were not taken.
         taken: The number of steps taken.
     """
 
@@ -74,7 +75,7 @@ def jvp_by_record(loop: Loop, primals: tuple, tangents: tuple) -> tuple[Any, Any
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """The steps of a loop, differentiated with respect to some arrays and the carry.
+    """The steps of a loop, to differentiate with respect to some arrays and the carry.
 
     Attributes:
         loop: The loop.
@@ -85,7 +86,7 @@ class _Steps:
     perturbed: list[int]
 
     def tangent(self, record: _Record, tangents: Floats) -> Floats:
-        """Returns the tangents of the last carry and of the ys."""
+        """Returns the tangents of the last carry and of the stacked results."""
         programs = self._push_forward, self._push_forward_by_scan
 
         def transpose(record: _Record, cts: Floats) -> Floats:
@@ -161,17 +162,17 @@ def _entry(t: Array, x: Array) -> Array:
 
 
 def _is_array(x: Any) -> bool:
-    """Whether a tangent is not a symbolic zero."""
+    """Whether a tangent is an array instead of a symbolic zero."""
     return isinstance(x, jax.Array)
 
 
 def _floats(tree: PyTree) -> list[Array]:
-    """Returns the floating-point leaves, which are the leaves with tangents."""
+    """Returns the floating-point leaves; only these leaves have tangents."""
     return [x for x in jax.tree.leaves(tree) if is_float(x)]
 
 
 def _with_floats(tree: PyTree, floats: list[Array], like: PyTree) -> PyTree:
-    """Replaces the leaves of `tree` that are floats in `like`, in order."""
+    """Replaces, in order, each leaf of `tree` that is a float in `like`."""
     rest = iter(floats)
     put = lambda x, y: next(rest) if is_float(y) else x
     return jax.tree.map(put, tree, like)

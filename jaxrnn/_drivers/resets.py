@@ -22,8 +22,9 @@ class Resets(NamedTuple):
     Attributes:
         where: Bool `[batch, time]`, true where a row's state is reset before the step.
         state: The state that rows are reset to, each leaf `[batch, ...]`; None for the
-            zero state. It can differ from the initial state: if a rollout is split into
-            segments, a segment starts from the final state of the previous segment.
+            zero state. The reset state can differ from the initial state: if a rollout
+            is split into segments, a segment starts from the final state of the
+            previous segment.
     """
 
     where: Array
@@ -56,7 +57,7 @@ class Resets(NamedTuple):
         return self._replace(state=as_reset_state(caller, state, zeros, like))
 
     def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
-        """Converts resets before the rows' lengths to restarts, time along `axis`."""
+        """Converts resets within the rows' lengths to restarts."""
         where, (batch_size, time) = self.where, self.where.shape
         if lengths is not None:
             where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
@@ -94,7 +95,7 @@ def as_resets(
 def check_resets(
     caller: str, resets: Any, shape: tuple, axis: int | None
 ) -> Array | None:
-    """Checks `resets` as `as_resets` does; returns an array, or None for None."""
+    """Checks `resets` like `as_resets`; returns an array, or None without resets."""
     if resets is None:
         return None
     fix = "Convert numbers with `done > 0`."
@@ -146,7 +147,7 @@ def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
 
 
 def _map_leaves(fn: Callable, name: str, tree: PyTree, like: PyTree) -> PyTree:
-    """Maps `fn(name, leaf, leaf of like)` over leaves, in the structure of `like`."""
+    """Maps `fn(name, leaf, other)` over the leaves of `tree` and `like`."""
     leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
     named = zip(named_leaves(name, tree, is_tensor_array), leaves, strict=True)
     return structure.unflatten([fn(*pair, leaf) for pair, leaf in named])

@@ -1,4 +1,4 @@
-"""Stacked bidirectional RNNs, whose layers read both outputs of the layer below."""
+"""Stacked bidirectional RNNs; each layer reads both outputs of the layer below."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

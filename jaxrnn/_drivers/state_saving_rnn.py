@@ -42,7 +42,8 @@ def static_state_saving_rnn(
         `(outputs, state)` as in `static_rnn`; the state is also saved.
 
     Raises:
-        TypeError: If `state_saver` lacks one of the methods; see also `static_rnn`.
+        TypeError: If `state_saver` has no `state` or no `save_state` method; see also
+            `static_rnn`.
         ValueError: If `state_name` does not fit `cell.state_size`; see also
             `static_rnn`.
 
@@ -80,8 +81,8 @@ class StateSaver:
     compiled, differentiated and scanned.
 
     Attributes:
-        states: A dict of arrays, each `[batch, ...]`. It is a copy; the dict that you
-            pass in does not change.
+        states: A dict of arrays, each `[batch, ...]`. The dict is a copy; the dict that
+            you pass does not change.
 
     Raises:
         TypeError: If `states` is not a dict of arrays.

@@ -46,10 +46,10 @@ def static_rnn(
 ) -> tuple[Any, ...]:
     """Runs `cell` over a list of steps, which may differ in shape and type.
 
-    If all steps have one type, and a bound cell keeps the type of its state, the loop
-    of `dynamic_rnn` runs the cell. This loop compiles one step, for any number of
-    steps. Otherwise, the program contains a copy of the cell for each step. In both
-    cases, values and gradients equal `dynamic_rnn` up to rounding.
+    If all steps have one type, and a bound cell keeps the type of its state, the cell
+    runs in the loop of `dynamic_rnn`, in which only one step is compiled. Otherwise,
+    the program contains a copy of the cell for each step. In both cases, values and
+    gradients equal the results of `dynamic_rnn` up to rounding.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that implements the
@@ -63,19 +63,19 @@ def static_rnn(
             the dtype of `initial_state`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, len(inputs)]`; None for all steps. Past its length, a row outputs zeros
-            and keeps its state; inputs there, even NaN, do not affect outputs, states
-            or gradients. Scalar leaves of the state update until the longest row ends.
-            If all lengths are 0, they never update, whereas `dynamic_rnn` updates them
-            once. Without lengths, a step may change the structure, shapes and dtypes of
-            the state.
+            and keeps its state; inputs past the length, even NaN, do not affect
+            outputs, states or gradients. Scalar leaves of the state update until the
+            longest row ends. If all lengths are 0, scalar leaves never update, whereas
+            `dynamic_rnn` updates them once. If there are no lengths, a step may change
+            the structure, shapes and dtypes of the state.
         scope: The name of the steps in profiles; "rnn" by default.
         return_states: Whether to also return the state after every step.
 
     Returns:
         `(outputs, state)`. `outputs` is a list with the output of each step, each leaf
         `[batch, ...]`. `state` is the state after each row's last valid step. With
-        `return_states`, `(outputs, state, states)`. `states` is a list with the state
-        after each step; past its length, a row keeps its last state.
+        `return_states`, the result is `(outputs, state, states)`. `states` is a list
+        with the state after each step; past its length, a row keeps its last state.
 
     Raises:
         TypeError: If `cell` is not a cell; if `inputs` is not a sequence; with lengths,
@@ -123,7 +123,7 @@ def checked_steps(
         "gradient of an LSTM takes 15 to 45 s at 50 steps, and minutes at 100. "
         f"`{instead}` gives the same values and compiles one step, in a second.",
         UserWarning,
-        stacklevel=4,  # Points to the call of the driver, outside of its wrapper.
+        stacklevel=4,  # Points to the driver's caller.
     )
     return steps
 
@@ -135,8 +135,8 @@ def stacked(steps: list[PyTree]) -> PyTree:
 
 def unstacked(xs: PyTree, time: int) -> list[PyTree]:
     """Splits a nest of arrays `[time, batch, ...]` into its steps."""
-    # The transpose of a split is one concatenation. The transpose of `x[t]` would add
-    # an array of all steps for each t.
+    # The transpose of a split is one concatenation. The transpose of each `x[t]` would
+    # instead add an array of all steps.
     split = lambda x: jax.lax.split(x, [1] * time)
     leaves, structure = jax.tree.flatten(xs)
     columns = [[y[0] for y in split(x)] for x in leaves]
@@ -158,7 +158,7 @@ def run_steps(
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, len(steps))
         initial_state = as_state(caller, "initial_state", initial_state)
-    # Without lengths and with an initial state, outputs may have any dtype.
+    # If there is an initial state but there are no lengths, outputs may have any dtype.
     if sequence_length is not None or initial_state is None or dtype is not None:
         dtype = output_dtype(caller, initial_state, dtype)
     lengths = as_lengths(caller, sequence_length, batch_size)
@@ -252,7 +252,7 @@ def _unrolled_with_lengths(
                 state = probe(caller, cell, inputs, state, dtype, strict=True)
             first = first or masking.stand_in(lengths, inputs, state)
             stand_in = first
-            if types != _types(first[0]):  # The first inputs have another type.
+            if types != _types(first[0]):  # Step 0 has another type.
                 stand_in = jax.tree.map(jnp.zeros_like, inputs), first[1]
             masked = dataclasses.replace(masked, stand_in=stand_in)
         number = jnp.int32(t)

@@ -48,10 +48,10 @@ def _remedy(cell: Any) -> str:
 
 
 def check_count(caller: str, count: int, cells: Any) -> Any:
-    """The cells, which must be a sequence of length `count`.
+    """Returns the cells after checking that they are a sequence of length `count`.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If the cells are not a sequence of this length.
     """
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
@@ -60,7 +60,7 @@ def check_count(caller: str, count: int, cells: Any) -> Any:
 
 
 def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
-    """The parameters of a bound cell, which must be equal to `own`.
+    """The parameters of a bound cell; the cell must be equal to `own`.
 
     The comparison ignores wrappers without parameters. It also ignores initializers,
     because the parameters already exist.
@@ -94,7 +94,7 @@ def unwrapped(cell: RNNCell) -> RNNCell:
 
 
 def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two cells are equal, apart from wrappers and initializers."""
+    """Whether two cells are equal except for wrappers and initializers."""
     if type(one) is not type(other):
         return one == other
     if not hasattr(one, "cells"):
@@ -106,7 +106,7 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 
 def _with_initializers(one: Any, other: Any) -> Any:
-    """The cell `one` with the initializers of `other`, which has the same class."""
+    """A copy of `one` with the initializers of `other`, a cell of the same class."""
     fields = dataclasses.fields(one) if dataclasses.is_dataclass(type(one)) else ()
     names = [field.name for field in fields if field.name.endswith("initializer")]
     changes = {name: getattr(other, name) for name in names}
@@ -126,8 +126,9 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
 
     Args:
         module: The module.
-        base: The base class of the library's cells. Its `initialize_carry` only
-            raises, and its own base class is the base class of all modules.
+        base: The base class of the library's cells. The `initialize_carry` of this
+            class only raises an error, and its parent class is the base class of all
+            modules.
         example: A description of a valid cell, for messages.
     """
     is_module = isinstance(module, base.__bases__) and callable(module)
@@ -140,7 +141,7 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
 
 
 def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
-    """One string or several as a tuple; raises TypeError for anything else."""
+    """Converts a string or a list of strings to a tuple; else raises TypeError."""
     several = (names,) if isinstance(names, str) else names
     is_string = lambda each: isinstance(each, str)
     if not isinstance(several, Sequence) or not all(map(is_string, several)):

@@ -39,19 +39,19 @@ class OneDirection(Layer):
 
     @property
     def name(self) -> str:
-        """The cell's scope."""
+        """The cell's TensorFlow scope, the key of its parameters."""
         return scope_name(unwrapped(self.cell))
 
     def parts(self) -> Mapping[str, RNNCell]:
-        """The cell."""
+        """The cell, under the name of its scope."""
         return {self.name: self.cell}
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
-        """The bound cell."""
+        """The cell, bound to its part of `params`."""
         return self.cell.bind(params[self.name], key)
 
     def params_of(self, caller: str, *cells: Any) -> Params:
-        """`{scope: parameters}` of one cell."""
+        """The parameters of one bound cell, as `{scope: parameters}`."""
         (cell,) = check_count(caller, 1, cells)
         return {self.name: params_of_cell(caller, self.cell, cell)}
 
@@ -88,11 +88,11 @@ class TwoDirections(Layer):
     merge: Callable[[PyTree, PyTree], PyTree]
 
     def parts(self) -> Mapping[str, OneDirection]:
-        """Both directions."""
+        """The forward and the backward direction, under `fw` and `bw`."""
         return {"fw": OneDirection(self.cell_fw), "bw": OneDirection(self.cell_bw)}
 
     def params_of(self, caller: str, *cells: Any) -> Params:
-        """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
+        """The parameters of two cells: `{"fw": {scope: ...}, "bw": {scope: ...}}`."""
         pairs = zip(self.parts().items(), check_count(caller, 2, cells), strict=True)
         # Converters return lists of cells, one cell for each layer.
         as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
@@ -105,7 +105,7 @@ class TwoDirections(Layer):
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
         what = "a pair (state_fw, state_bw)"
-        if isinstance(state, LSTMStateTuple):  # This also has two entries.
+        if isinstance(state, LSTMStateTuple):  # An LSTMStateTuple is also a pair.
             got = describe_structure(state)
             raise ValueError(f"`initial_state` must be {what}, got {got}.")
         check_entries("", "initial_state", state, 2, what)
@@ -133,7 +133,7 @@ class Stack(Layer):
     layers: tuple[TwoDirections, ...]
 
     def parts(self) -> Mapping[str, TwoDirections]:
-        """The layers."""
+        """The layers, under `cell_0`, `cell_1`, and so on."""
         return {f"cell_{i}": layer for i, layer in enumerate(self.layers)}
 
     def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
@@ -151,7 +151,7 @@ class Stack(Layer):
         return tuple(zip(*super().bind(params, key), strict=True))
 
     def params_of(self, caller: str, *cells: Any) -> Params:
-        """`{"cell_0": {"fw": ...}, ...}` of forward cells and backward cells."""
+        """The parameters of all cells: `{"cell_0": {"fw": ..., "bw": ...}, ...}`."""
         for each in check_count(caller, 2, cells):
             check_count(caller, len(self.layers), each)
         pairs = zip(self.parts().items(), *cells, strict=True)
@@ -160,13 +160,13 @@ class Stack(Layer):
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """Returns the top layer's outputs, and all forward and all backward states."""
+        """Returns the outputs of the top layer and the states of all layers."""
         found = []
         layers = zip(self.parts().items(), self._pairs(state), strict=True)
         for i, ((name, layer), pair) in enumerate(layers):
             own = dataclasses.replace(options, key=fold(options.key, i))
             inputs, *of_layer = layer.run(params[name], inputs, pair, own)
-            found.append(of_layer)  # Final states, and maybe states of all steps.
+            found.append(of_layer)  # Final states, and optionally states of all steps.
         return inputs, *(tuple(zip(*s, strict=True)) for s in zip(*found, strict=True))
 
     def _pairs(self, state: PyTree) -> list[Any]:
@@ -188,7 +188,7 @@ class Stack(Layer):
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
-    """Both outputs concatenated along the last axis of each leaf."""
+    """Concatenates the outputs of both directions along the last axis of each leaf."""
     join = lambda fw, bw: jnp.concatenate([fw, bw], axis=-1)
     return jax.tree.map(join, outputs_fw, outputs_bw)
 
@@ -218,7 +218,8 @@ def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
 
     Raises:
         TypeError: If a cell is not an `RNNCell`.
-        ValueError: If there are no cells, or if their numbers differ by direction.
+        ValueError: If there are no cells, or if the two directions have different
+            numbers of cells.
     """
     check_both_lists(caller, cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):

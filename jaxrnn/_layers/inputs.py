@@ -33,7 +33,7 @@ class BatchAxes:
     A single batch axis is not reshaped, so sharded arrays keep their layout.
 
     Attributes:
-        shape: The sizes of the batch axes; `()` for a single row without an axis.
+        shape: The sizes of the batch axes; `()` for a single row without a batch axis.
     """
 
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class BatchAxes:
             start: The number of axes before the batch axes.
         """
         if len(self.shape) == 1:
-            return  # The drivers check a single axis.
+            return  # The drivers check a single batch axis.
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
@@ -70,11 +70,11 @@ class BatchAxes:
         return self._reshaped(tree, start, len(self.shape), (self.rows,))
 
     def split(self, tree: PyTree, start: int = 0) -> PyTree:
-        """The inverse of `merge`."""
+        """Splits the merged batch axis again; the inverse of `merge`."""
         return self._reshaped(tree, start, 1, self.shape)
 
     def _reshaped(self, tree: PyTree, start: int, count: int, sizes: tuple) -> PyTree:
-        """The nest, with `count` axes replaced by axes of the given sizes."""
+        """Replaces `count` axes of each leaf of the nest by axes of the given sizes."""
         if len(self.shape) == 1:
             return tree
         end = start + count
@@ -128,7 +128,7 @@ class LayerInputs:
         return cls(caller, inputs, lengths, axes, start)
 
     def step(self, dtype: DType) -> PyTree:
-        """The shapes and dtypes of one step, with floating leaves in `dtype`."""
+        """The shapes and dtypes of one step, with floating-point leaves in `dtype`."""
         axis = 1 - self.start
 
         def of_step(x: Array) -> jax.ShapeDtypeStruct:
@@ -138,7 +138,7 @@ class LayerInputs:
         return jax.tree.map(of_step, self.inputs)
 
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
-        """The dtype of the computation: `dtype`, or the widest of inputs and params."""
+        """The computation's dtype: `dtype`, or the widest of inputs and parameters."""
         if dtype is not None:
             return as_dtype(self.caller, dtype)
         leaves = jax.tree.leaves((self.inputs, params))
@@ -149,9 +149,10 @@ class LayerInputs:
     def run(
         self, layer: Layer, params: Params, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, ...]:
-        """Runs the layer, and splits the batch axis of its results again.
+        """Runs the layer, and splits the results' batch axis into the original axes.
 
-        `state`, and the resets, reset state and mask in `options`, have all batch axes.
+        `state` and the resets, reset state and mask in `options` have all batch axes,
+        which are not merged yet.
         """
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         state = self._state("initial_state", state, options)
@@ -167,9 +168,9 @@ class LayerInputs:
         return outputs, self.axes.split(state), *states
 
     def _state(self, name: str, state: PyTree, options: RunOptions) -> PyTree:
-        """The state with one batch axis, in the computation's dtype; None stays None.
+        """The state with one merged batch axis, cast to `dtype`; None stays None.
 
-        In a pair of directions, either state may be None.
+        In a pair of forward and backward states, either state may be None.
         """
         if state is None:
             return None
@@ -179,7 +180,7 @@ class LayerInputs:
         return in_dtype(options.dtype, self.axes.merge(state))
 
     def _of_steps(self, name: str, values: Any, fix: str) -> Array | None:
-        """Booleans for each row and step, with one batch axis; None stays None."""
+        """Merges the batch axes of booleans for each row and step; None stays None."""
         if values is None:
             return None
         values = as_array(self.caller, name, values)
@@ -211,7 +212,7 @@ def _fix_of_rank(name: str, lengths: Any, leaf: Array) -> str:
 def _batch_axes(
     caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
-    """The batch axes: as many as lengths have axes, or all but time and features."""
+    """The batch axes: as many as in `lengths`, or all axes except time and features."""
     (name, first), *_ = named_inputs(caller, inputs)
     features = _feature_axes(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
@@ -220,7 +221,7 @@ def _batch_axes(
     ndim = count + 1 + (1 if features is None else features)
     if first.ndim < ndim or (features is not None and first.ndim > ndim):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
-        of = "" if lengths is None else f", as many as {describe(lengths)} has"
+        of = "" if lengths is None else f", one for each axis of {describe(lengths)}"
         fix = "A list is a nest of its elements, not an array."
         if lengths is not None and first.ndim == ndim - 1:
             fix = _fix_of_rank(name, lengths, first)
@@ -239,7 +240,7 @@ def step_of_cell(
 
     Args:
         module: The module. Its `dtype` is the dtype of the computation; if that is
-            None, its `param_dtype` is.
+            None, `param_dtype` is used instead.
         cell: The cell.
         params_for: `params_for(step)` returns the cell's parameters for one step of
             inputs, `[rows, features]`.

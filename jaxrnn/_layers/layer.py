@@ -52,10 +52,10 @@ class RunOptions:
     def of(
         cls, module: Any, dtype: DType, key: Key | None, **given: Any
     ) -> "RunOptions":
-        """The options of a module, from its attributes of the same names.
+        """Reads a module's options from its attributes of the same names.
 
-        The arguments in `given` come from a call of the module. Unless they are None,
-        they override attributes and defaults.
+        The arguments in `given` come from a call of the module. Arguments other than
+        None override attributes and defaults.
         """
         names = ("time_major", "parallel_iterations", "swap_memory", "implementation")
         options = {name: getattr(module, name) for name in (*names, "return_states")}
@@ -77,11 +77,11 @@ class Layer(abc.ABC):
 
     @abc.abstractmethod
     def parts(self) -> Mapping[str, Any]:
-        """The cells or sublayers, under the keys of their parameters."""
+        """The cells or sublayers, each under the key of its parameters."""
 
     @property
     def cells(self) -> tuple[RNNCell, ...]:
-        """All cells; the first reads the inputs."""
+        """All cells; the first cell reads the inputs."""
         cells_of = lambda part: part.cells if isinstance(part, Layer) else (part,)
         return tuple(cell for part in self.parts().values() for cell in cells_of(part))
 
@@ -179,5 +179,5 @@ class Layer(abc.ABC):
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
-    """The nest with its floating arrays cast to `dtype`."""
+    """The nest, with floating-point arrays cast to `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)

@@ -24,7 +24,7 @@ def check_options(caller: str, **options: Any) -> None:
     """Raises TypeError for an option of the wrong type; ignores unknown names.
 
     Raises:
-        ValueError: If a dtype is not floating.
+        ValueError: If a dtype is not floating-point.
     """
     for name, value in options.items():
         if value is None and name in _NONE_IS_DEFAULT:
@@ -41,7 +41,7 @@ def check_options(caller: str, **options: Any) -> None:
 def name_axes(
     axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
 ) -> PyTree:
-    """The parameters, each boxed together with the names of its axes, if it has any.
+    """Boxes each parameter that has named axes together with the names.
 
     Args:
         axis_names: Maps the last part of a parameter's name, such as "kernel", to a
@@ -65,7 +65,7 @@ def name_axes(
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
             raise ValueError(
                 f"`axis_names[{last!r}]` must have a name or None for each axis of "
-                f"`{name}`, {describe(leaf)}, got {names}."
+                f"`{name}` ({describe(leaf)}), got {names}."
             )
         return box(leaf, names)
 
@@ -73,12 +73,12 @@ def name_axes(
 
 
 def check_axis_names(caller: str, axis_names: AxisNames | None, params: PyTree) -> None:
-    """Raises ValueError if a key of `axis_names` names no parameter."""
+    """Raises ValueError if a key of `axis_names` is not the name of a parameter."""
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
         raise ValueError(
-            f"{caller}: `axis_names` must have parameters as keys, got "
+            f"{caller}: the keys of `axis_names` must be names of parameters, got "
             f"{describe(unknown[0])}. Use {', '.join(sorted(names))}."
         )
 

@@ -1,11 +1,11 @@
-"""cuDNN's LSTM through `jax.experimental.rnn`: whole sequences in one call.
+"""Runs whole sequences in one call of cuDNN's LSTM, with `jax.experimental.rnn`.
 
 cuDNN requires inputs `[batch, time, depth]`, lengths of at least 1, and all parameters
 in one array, with gates i, f, g, o and two biases. This file adds the features of
 TensorFlow that cuDNN lacks: rows of length 0, arbitrary values in the padding, and
 `forget_bias`.
 
-**It has not run on a GPU yet.** Only the functions `why_not_here`, `forward` and
+**This code has not run on a GPU yet.** Only the functions `why_not_here`, `forward` and
 `backward` need a GPU. Tests replace them with JAX's reference implementation, and check
 the arguments that they pass to JAX's primitives.
 """
@@ -28,10 +28,10 @@ from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
 from .library_calls import row_lengths, what_lstm_has, why_not_arrays
 
-# cuDNN rejects more steps: https://github.com/pytorch/pytorch/issues/133751.
+# cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
 
-# The values of `jax.default_matmul_precision` for which products are exact.
+# The values of `jax.default_matmul_precision` with exact products.
 EXACT = {"highest", "float32", "F32_F32_F32", "F64_F64_F64", "TF32_TF32_F32_X3"}
 EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
 
@@ -43,24 +43,25 @@ def cudnn_sequence(
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
-    As in XLA's loop, products are rounded to TF32, JAX's default precision on a GPU.
+    As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
     Call the driver under `jax.default_matmul_precision("highest")` for exact products
     in both passes.
 
     Only the gradient is available, because cuDNN computes neither forward mode nor
-    second derivatives. Under `vmap`, each mapped entry is a separate call: prefer more
-    rows to a mapped axis. Rows on several devices need `jax.shard_map`, because XLA
-    cannot partition the call and would gather the rows.
+    second derivatives. Under `vmap`, each mapped entry is a separate call, so add rows
+    to the batch instead of mapping an axis. Rows on several devices need
+    `jax.shard_map`, because XLA cannot partition the call and would gather the rows.
 
     Args:
         cell: The cell.
-        params: Its parameters.
+        params: The cell's parameters.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, units]`.
         steps: The steps of the run.
 
     Raises:
-        DeclinedError: If cuDNN cannot run this here; gives the reason.
+        DeclinedError: If cuDNN cannot run the cell on these arrays here. The error
+            gives the reason.
     """
     if reason := _why_not(cell, xs, state, steps):
         raise DeclinedError(reason)
@@ -82,7 +83,7 @@ def cudnn_sequence(
 
 
 def why_not_here() -> str | None:
-    """The reason why no program that calls cuDNN can be traced here; None if it can."""
+    """The reason why a program with cuDNN cannot be traced here; None if it can be."""
     try:
         jax.devices("cuda")
     except RuntimeError:
@@ -96,14 +97,14 @@ def forward(
 ) -> tuple[Arrays, Array]:
     """Runs all steps; returns `((y, h, c), reserve)`.
 
-    h and c are the states after each row's last step.
+    `h` and `c` are the states after each row's last step.
 
     Args:
         precision: HIGHEST, or HIGH for TF32.
         weights: The result of `flat_weights`.
         x: The inputs, `[batch, time, depth]`, float32.
-        h: h before the first step, `[batch, units]`, float32.
-        c: c before the first step, likewise.
+        h: The value of h before the first step, `[batch, units]`, float32.
+        c: The value of c before the first step, `[batch, units]`, float32.
         lengths: int32 `[batch]`, from 1 to time.
     """
     args = x, h[None], c[None], weights, lengths
@@ -138,11 +139,12 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
     """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
 
     The layout is the input matrix `[4H, depth]`, the state matrix `[4H, H]`, and two
-    biases `[4H]`, the second all zeros. All have blocks i, f, g, o.
+    biases `[4H]`, of which the second is zero. Each of these arrays has blocks i, f, g,
+    o.
 
     Args:
         cell: A `BasicLSTMCell` or an `LSTMCell`.
-        params: Its parameters, with blocks i, j, f, o.
+        params: The cell's parameters, with blocks i, j, f, o.
         depth: The size of the inputs.
     """
     (product,) = cell.product_params(params, depth)
@@ -166,7 +168,7 @@ def _call(precision: Precision, *args: Array) -> Arrays:
 
 def _call_and_save(precision: Precision, *args: Array) -> tuple[Arrays, tuple]:
     run = sequential_vmap(functools.partial(forward, precision))
-    # The types of a call's results do not say that they vary over devices.
+    # The types of a call's results do not record that the results vary over devices.
     (y, h, c), reserve = as_varying_as(args, run(*args))
     return (y, h, c), (args, *named(RESIDUALS, (y, reserve)))
 
@@ -180,7 +182,7 @@ _call.defvjp(_call_and_save, _pull_back)
 
 
 def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
-    """The reason why cuDNN cannot run this; reasons that hold everywhere come first."""
+    """The reason why cuDNN cannot run the cell, or None."""
     known = "it supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
         return f"{known}, not {type(cell).__name__}"
@@ -200,7 +202,7 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
 
 
 def _batch_major(x: Array, steps: Steps) -> Array:
-    """Sequences from the layout of the steps to `[batch, time, ...]`, or back."""
+    """Converts from the layout of the steps to `[batch, time, ...]`, or back."""
     return jnp.swapaxes(x, 0, 1 - steps.axis)
 
 
@@ -213,7 +215,8 @@ def _precision_here() -> Precision:
     """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
 
     JAX's wrapper rejects the other names ("default", "bfloat16"), which XLA treats as
-    TF32 on a GPU. The backward pass has the same precision, wherever it is traced.
+    TF32 on a GPU. The backward pass uses the precision of the forward pass, wherever it
+    is traced.
     """
     config: Any = jax.config
     name = config.jax_default_matmul_precision

@@ -17,7 +17,7 @@ _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_se
 
 
 def check_implementation(caller: str, implementation: Any) -> None:
-    """Checks a driver's argument `implementation`: None, or one of the names.
+    """Raises unless a driver's argument `implementation` is None or a known name.
 
     Raises:
         ValueError: If no implementation has this name.
@@ -31,10 +31,11 @@ def check_implementation(caller: str, implementation: Any) -> None:
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
 
-    By default, the native loops run the cells that they support, on a CPU.
+    By default, the native loops run all supported cells on a CPU.
 
     Raises:
-        DeclinedError: If the named implementation cannot run this; gives the reason.
+        DeclinedError: If the named implementation cannot run the cell on these
+            sequences. The error gives the reason.
     """
     args = cell, params, run.inputs, run.state, run.steps
     if run.implementation is not None:
@@ -48,10 +49,10 @@ def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
 
 
 def _is_local(arrays: PyTree) -> bool:
-    """Whether the arrays are on a single device that is a CPU.
+    """Whether the arrays are on a single CPU device.
 
     XLA cannot divide a native loop over devices, and would gather its rows. If a
-    program with a native loop is compiled for another platform after all, it uses XLA's
+    program with a native loop is compiled for another platform, the program uses XLA's
     loop (`_base/operation.py`).
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}

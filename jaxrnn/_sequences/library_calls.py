@@ -1,4 +1,4 @@
-"""Requirements of library calls, native or cuDNN's, on a cell and its arrays."""
+"""Checks whether a native call or a cuDNN call supports a cell and its arrays."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .._time.steps import Steps
 
 
 def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
-    """The reason why a call cannot run this input and state; None if it can."""
+    """The reason why a call does not support the input and the state, or None."""
     if explicit_mesh_of((xs, state)) is not None:
         return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
     if not isinstance(xs.shape[1 - steps.axis], int):
@@ -26,14 +26,14 @@ def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
 
 
 def row_lengths(xs: Array, steps: Steps) -> Array:
-    """The number of steps of each row, int32 `[batch]`, at most all steps."""
+    """The number of steps of each row, int32 `[batch]`, clamped to the time axis."""
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
 
 
 def what_lstm_has(cell: Any) -> list[str]:
-    """Descriptions of the features that an LSTM adds to the plain one."""
+    """Descriptions of the features that an LSTM adds to a plain LSTM."""
     core = cell.library_cell
     found = {
         "layer normalization": getattr(core, "layer_norm", False),

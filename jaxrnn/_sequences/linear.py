@@ -1,10 +1,10 @@
-"""Whole sequences of a linear recurrence, one block of steps at a time.
+"""Runs whole sequences of a linear recurrence, one block of steps at a time.
 
 For each block, all products and gates are computed at once, then the states, then the
-outputs. On a CPU, a block is small enough for the cache, so little of it goes through
-main memory. The backward pass recomputes each block from the state before it. So apart
-from outputs and gradients, only the states between blocks take memory that grows with
-time.
+outputs. On a CPU, a block is small enough for the cache, so little of its data goes
+through main memory. The backward pass recomputes each block from the state before the
+block. Therefore, except for outputs and gradients, only the states between blocks take
+memory that grows with time.
 """
 
 from typing import Any
@@ -28,11 +28,11 @@ def linear_sequence(
 
     Args:
         cell: A `LinearRecurrenceCell`.
-        params: Its parameters.
+        params: The cell's parameters.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, `[batch, units]`.
-        steps: The steps of the run, at least one. With `steps.returns_states`, the
-            outputs are pairs `(output, new_state)`.
+        steps: The steps of the run, at least one. If `steps.returns_states` is true,
+            the outputs are pairs `(output, new_state)`.
     """
     read = reader(params)
 
@@ -49,16 +49,16 @@ def steps_in_block(state: Element, platform: str) -> int:
     """The number of steps in a block, a power of two.
 
     On CPUs, the states of a block take about 2 MiB. With B = 8, H = 256 and T = 8192,
-    MinGRU took 232, 175, 192 and 210 ms for the forward pass in blocks of 128, 256, 512
-    and 1024 steps, and 680, 722, 775 and 839 ms to train. With B = 1, blocks of 256 to
-    2048 steps are equally fast.
+    in blocks of 128, 256, 512 and 1024 steps, the forward pass of MinGRU took 232, 175,
+    192 and 210 ms, and a training step took 680, 722, 775 and 839 ms. With B = 1,
+    blocks of 256 to 2048 steps are equally fast.
 
-    Elsewhere a block has 1,024 steps. The TPU's compiler estimates 18 million cycles
-    and 99 MiB for the gradient of 8192 steps of MinGRU with B = 4, H = 512. For all
-    steps in one block it estimates 13 million cycles and 829 MiB.
+    On other platforms, a block has 1,024 steps. The TPU's compiler estimates 18 million
+    cycles and 99 MiB for the gradient of 8192 steps of MinGRU with B = 4, H = 512. If
+    all steps are in one block, the compiler estimates 13 million cycles and 829 MiB.
     """
     if not all(isinstance(n, int) for x in jax.tree.leaves(state) for n in x.shape):
-        return 256  # The number of rows is symbolic.
+        return 256  # A size is symbolic.
     if platform != "cpu":
         return 1024
     step_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
@@ -82,7 +82,7 @@ def _run_block(
 
 
 def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
-    """The coefficients, with 1 and 0 for finished rows, which keep their state."""
+    """The coefficients; 1 and 0 in finished rows, so that they keep their state."""
     alive = steps.alive_steps()
     if alive is None:
         return a, b
@@ -90,7 +90,7 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
 
 
 def _with_restarts(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
-    """`b` plus `a` times the restart states, and the mask of restarting steps."""
+    """Adds `a` times the restart states to `b`; also returns the mask of restarts."""
     if steps.restarts is None:
         return b, None
     restarting = steps.restarts.state_numbers >= 0

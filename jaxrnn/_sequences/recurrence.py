@@ -1,10 +1,11 @@
 """The states of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`, in two forms.
 
-One form runs one step after another. The other combines steps in a tree: a step maps
-the state h to `a * h + x`, and two consecutive steps do the same with another a and x.
+One form, a loop, runs the steps one after another. The other form combines steps in a
+tree: a step maps the state h to `a * h + x`, and two consecutive steps combined are a
+map of this form, with a different a and x.
 
-The tangent of a recurrence is the same recurrence with `da_t * h_{t-1} + dx_t` as its
-x. Numbers are real, or complex as pairs of real arrays.
+The tangent of a recurrence is the recurrence with `da_t * h_{t-1} + dx_t` instead of
+`x_t`. Numbers are real, or complex as pairs of real arrays.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -20,7 +21,7 @@ from .._time import masking
 
 @serializable
 class ComplexState(NamedTuple):
-    """Complex numbers as two real arrays, which drivers cast and mask like any array.
+    """Complex numbers as two real arrays, which drivers cast and mask as usual.
 
     Attributes:
         real: The real part.
@@ -49,7 +50,7 @@ def plus(x: Element, y: Element) -> Element:
 
 
 def one_like(a: Element) -> Any:
-    """The number 1 in the structure of `a`."""
+    """The number 1, with the structure of `a`."""
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
 
 
@@ -59,13 +60,13 @@ def linear_recurrence(
     """`(hs, h)`: the states after all steps of `h' = a * h + x`, and the last state.
 
     Args:
-        a: The factors, `[time, batch, units]`. They should not exceed 1, because the
-            tree multiplies many of them.
-        x: The terms, with the same shape.
+        a: The factors, `[time, batch, units]`. The factors should not exceed 1, because
+            the tree multiplies many factors.
+        x: The terms, with the shape of `a`.
         h: The state before the first step, `[batch, units]`.
-        restarting: Bool `[time, batch]`, true where a row restarts. There the state
-            before the step has no effect, even if it or `a` is NaN. None for no
-            restarts.
+        restarting: Bool `[time, batch]`, true where a row restarts. At a restart, the
+            state before the step has no effect, even if this state or `a` is NaN. None
+            for no restarts.
 
     Source: Blelloch, "Prefix sums and their applications", 1990.
     """
@@ -89,14 +90,14 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 
 def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
-    """`(hs, h)` of all steps, in the form that suits their number and the platform.
+    """`(hs, h)` of all steps, in the form that suits the run and the platform.
 
-    CPUs always use the loop. XLA compiles its step into one function that costs 0.15 us
-    and reads and writes each number once, unlike any parallel form. For T = 8192 and
-    H = 256, with B = 1 and 8, the loop took 1.2 and 36 ms, and the tree 13 and 197 ms.
-    On other platforms, each step of a loop costs microseconds, regardless of its size.
-    For the gradient of 1024 steps, a GPU launches about 40 operations for the tree, but
-    several operations per step for a loop.
+    CPUs always use the loop. XLA compiles a step of the loop into one function that
+    costs 0.15 us and reads and writes each number once, unlike any parallel form. For T
+    = 8192 and H = 256, the loop took 1.2 ms with B = 1 and 36 ms with B = 8; the tree
+    took 13 ms and 197 ms. On other platforms, each step of a loop costs microseconds,
+    regardless of its size. For the gradient of 1024 steps, a GPU launches about 40
+    operations for the tree, but several operations per step for a loop.
 
     Args:
         factors: `(a, restarting)`; see `linear_recurrence`.
@@ -109,7 +110,7 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
 
 
 def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
-    """Runs one step after another."""
+    """Runs the steps one after another."""
 
     def step(h: Element, scanned: Any) -> tuple[Element, Element]:
         new = _step(h, *scanned)
@@ -138,5 +139,5 @@ def _step(h: Element, a: Element, restarting: Array | None, x: Element) -> Eleme
 
 
 def _zero_at(restarting: Array | None, x: Element) -> Element:
-    """`x` with zeros where rows restart; there `x` may be NaN."""
+    """Replaces `x` by zeros where rows restart, because `x` may be NaN at a restart."""
     return x if restarting is None else masking.zero_dead(~restarting, x)

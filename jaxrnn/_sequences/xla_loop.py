@@ -1,16 +1,16 @@
-"""Whole sequences of an affine cell by XLA's loop, with fast derivatives of any order.
+"""Runs an affine cell's sequences in XLA's loop, with fast derivatives of any order.
 
 When JAX differentiates a scan, it saves every gate of every step, and adds to the
 gradient of each kernel at every step. Here, `forward` saves the products `zs` and the
 states. The tangent has two parts:
 
 * `_product_tangents`, outside the loop, computes how parameters and inputs contribute
-  to the tangents of the products. Each term is one product over all steps. JAX
-  transposes it to one large product too: **the gradient of a kernel, a bias or the
+  to the tangents of the products. Each term is one product over all steps. JAX also
+  transposes the term to one large product: **the gradient of a kernel, a bias or the
   inputs**.
 * `_push_state`, a loop, propagates only the tangent of the state, through the
-  element-wise updates and the recurrent part of a kernel. JAX transposes it to a loop
-  that runs backward and gives the cotangents of the products.
+  element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
+  loop that runs backward and computes the cotangents of the products.
 
 Here and in `native/`, `d_x` is the tangent of x, and `ct_x` its cotangent.
 """
@@ -31,24 +31,24 @@ from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps, read_rows
 
-# The limits on rows, and on rows times steps of a run or segment, up to which the
-# inputs' products are computed before the loop. On a CPU, this saves up to a third of
-# the time with few rows, and costs as much with many.
+# The inputs' products are computed before the loop up to these limits on rows, and on
+# rows times steps of a run or segment. On a CPU, this order saves up to a third of the
+# time if there are few rows, and costs up to a third if there are many.
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
 
 
 class Primals(NamedTuple):
-    """The differentiable inputs of a run; also their tangents.
+    """The differentiable inputs of a run, or the tangents of these inputs.
 
     Attributes:
         products: The parameters of each stage's product, `{"state": [rows, columns],
             "inputs": [depth, columns], "bias": [columns]}`, the last two only if the
-            stage has them.
+            stage reads inputs or has a bias.
         elementwise: The parameters that the updates read.
         xs: The inputs, `[time, batch, depth]`.
         state: The initial state, each leaf `[batch, size]`.
         restart_states: The states to which rows restart, each leaf `[batch, size]` or
-            `[sequences, size]`; None without restarts.
+            `[sequences, size]`; None if there are no restarts.
     """
 
     products: list[Params]
@@ -65,11 +65,11 @@ def affine_sequence(
 
     Args:
         cell: An `AffineCell`, whose functions close over no traced arrays.
-        params: Its parameters, under the names of its stages.
+        params: The cell's parameters, under the names of the cell's stages.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, size]`.
-        steps: The steps of the run. With `steps.returns_states`, the outputs are pairs
-            `(output, new_state)`.
+        steps: The steps of the run. If `steps.returns_states` is true, the outputs are
+            pairs `(output, new_state)`.
     """
     primals = primals_of(cell, params, steps.swap_time(xs), state, steps)
     steps_first = steps.with_restart_states(None).time_first()
@@ -113,8 +113,8 @@ def forward(
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
 
-    # The number of the step is carried, not scanned. A TPU reads a scalar of the carry
-    # at no cost, and an element of an array at the cost of an element-wise operation.
+    # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
+    # for free, but an element of an array costs as much as an element-wise operation.
     def step(carry: tuple[Array, PyTree], inputs: Any) -> tuple[Any, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
@@ -136,7 +136,7 @@ def forward(
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """`(product, xs, steps)`: a step's product function, and the inputs it reads."""
+    """`(product, xs, steps)`: the function for a step's products, and its inputs."""
     products, xs = primals.products, primals.xs
     rows = xs.shape[1]
     takes_inputs = any("inputs" in p for p in products)
@@ -144,9 +144,10 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(primals, steps)
 
-    # Two products per step. With one, `[inputs, operand] @ kernel`, TPUs would write
-    # the joined operands at every step, and GPUs would launch 1.5 times as many
-    # operations for a GRU. On CPUs, the two forms differ by less than 3 %.
+    # Two products per step. With a single product `[inputs, operand] @ kernel`, TPUs
+    # would write the joined operands at every step, and GPUs would launch 1.5 times as
+    # many operations for a GRU. On CPUs, the times of the two forms differ by less than
+    # 3 %.
     def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         if stage.takes_inputs:
@@ -198,10 +199,10 @@ def push_forward(
 def _product_tangents(
     cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
 ) -> list[Array | None]:
-    """The terms of each product's tangent from parameters and inputs; None for zero.
+    """The part of each product's tangent due to parameters and inputs; None for zero.
 
-    They read only values that are known before the loop. In finished rows, these values
-    must be finite, and do not affect the result.
+    These terms depend only on values that are known before the loop. In finished rows,
+    the values must be finite, and do not affect the result.
     """
     zs, _ = saved
     xs = steps.zero_dead(primals.xs)
@@ -211,8 +212,8 @@ def _product_tangents(
         of_stage = functools.partial(_product_tangent, xs, tangents.xs)
         return list(map(of_stage, zs, factors, primals.products, tangents.products))
 
-    # The backward pass recomputes the factors of these products, instead of saving
-    # them.
+    # The backward pass recomputes the factors of these products instead of reading
+    # saved factors.
     return jax.checkpoint(of_all_steps)()
 
 
@@ -222,7 +223,7 @@ def _product_tangent(
     """`xs @ d_W + factor @ d_U + d_xs @ W + d_b`, for all steps at once.
 
     This is the tangent of `z = xs @ W + factor @ U + b` without `d_factor @ U`, which
-    the loop adds. The transposes of these products are the gradients of W, U, xs and b.
+    the loop adds. The transposes of these terms are the gradients of W, U, xs and b.
     """
     terms = []
     if is_perturbed(d_product.get("inputs")):
@@ -244,7 +245,7 @@ def _push_state(
     d_zs: list[Array | None],
     tangents: Primals,
 ) -> tuple[PyTree, PyTree]:
-    """The loop of `push_forward`: the tangents of `(outputs, state)`.
+    """Runs the loop of `push_forward`; returns the tangents of `(outputs, state)`.
 
     Args:
         cell: An `AffineCell`.
@@ -291,9 +292,9 @@ def _tangent_restarts(
 ) -> tuple[PyTree, Callable | None]:
     """`(restarts, restart)`: the arrays that a step reads, and its restart function.
 
-    The step calls `restart(restarts, d_state)` with its part of the arrays. At the
-    first steps of sequences, the tangents of the restart states are read before the
-    loop.
+    A step calls `restart(restarts, d_state)` with its slice of the arrays. If the
+    restarts are first steps of sequences, the tangents of the restart states are read
+    before the loop.
     """
     if steps.restarts is None:
         return None, None
@@ -308,9 +309,10 @@ def _tangent_restarts(
 
 
 def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
-    """The operand of each stage, which its "state" matrix multiplies.
+    """The operand of each stage, which the stage's "state" matrix multiplies.
 
-    Each is `[time, batch, rows]`. This recomputes all updates except the last.
+    Each operand is `[time, batch, rows]`. The function recomputes all updates except
+    the last.
     """
 
     def step(zs: list, state: PyTree) -> list[Array]:
@@ -332,8 +334,8 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
     """`push(stage, (z, carry), tangents)`: a stage's update and its tangents.
 
     Each row gets its own copy of the tangents of element-wise parameters, in float32.
-    So their transpose sums over steps in float32, and over rows, which devices may
-    divide, outside the loop.
+    The transpose of the copies therefore sums over steps in float32. The sum over rows,
+    which may be divided over devices, is computed outside the loop.
     """
     elementwise = primals.elementwise
     if not _perturbed(d_elementwise):
@@ -370,7 +372,7 @@ def _perturbed(tangents: PyTree) -> list[Array]:
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:
-    """The tangents as arrays, zeros where nothing is perturbed."""
+    """The tangents as arrays, with zeros for unperturbed arguments."""
     return jax.tree.map(
         lambda x, d: d if is_perturbed(d) else zeros_like(x), primals, tangents
     )

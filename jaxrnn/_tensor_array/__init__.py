@@ -1,1 +1,1 @@
-"""TensorFlow's `TensorArray` as a pytree: every write returns a new array."""
+"""TensorFlow's `TensorArray` as a pytree; every write returns a new `TensorArray`."""

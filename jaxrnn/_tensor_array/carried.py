@@ -15,7 +15,7 @@ from .tensor_array import TensorArray
 
 
 def is_opaque(value: Any) -> bool:
-    """For `is_leaf`: TensorArrays and None are leaves."""
+    """An `is_leaf` function for which TensorArrays and None are leaves."""
     return value is None or is_tensor_array(value)
 
 
@@ -25,21 +25,22 @@ def opaque(tree: Any) -> Any:
 
 
 def is_like(array: TensorArray, other: Any) -> bool:
-    """Whether both were created with the same arguments; their elements may differ."""
+    """Whether two arrays were created with equal arguments; elements may differ."""
     return is_tensor_array(other) and array._config == other._config
 
 
 def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
     """Extends TensorArrays with `dynamic_size` to hold one write for each step.
 
-    Inside of a compiled loop they cannot grow, and writes out of range are dropped.
-    Without steps, they get capacity for one write, because a step is still traced. If
-    `steps` is symbolic, the tree does not change.
+    Inside a compiled loop, a TensorArray cannot grow, and writes out of range are
+    dropped. If the loop has no steps, each TensorArray gets capacity for one write,
+    because a step is still traced. If `steps` is symbolic, the tree does not change.
 
     Args:
         tree: The carry of a loop before its first step.
         steps: The number of steps.
-        first: The index at which the first step writes if nothing was written.
+        first: The index at which the first step writes to an array that has no elements
+            yet.
     """
     if not isinstance(steps, int):
         return tree
@@ -61,12 +62,12 @@ def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
 
 
 def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
-    """Gives TensorArrays the element shape that they have after a step.
+    """Gives each TensorArray the element shape that it has after a step.
 
     Args:
         tree: The carry of a loop before its first step.
-        after: Returns the carry after a step. It is called only if an array was not yet
-            written.
+        after: A function that returns the carry after a step. It is called only if some
+            array was not yet written.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x._store is None for x in leaves):
@@ -87,7 +88,7 @@ def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:
 
 
 def of_rows(rows: Array, size: Any) -> TensorArray:
-    """Returns an array that may grow, whose first `size` rows are elements."""
+    """Returns a TensorArray with `dynamic_size` that holds the first `size` rows."""
     array = TensorArray(rows.dtype, 0, dynamic_size=True)
     capacity = rows.shape[0]
     written = module_for_size(capacity).arange(capacity, dtype=np.int32) < size

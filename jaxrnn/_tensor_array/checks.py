@@ -15,7 +15,7 @@ from .._base.typing import Array, DType
 
 
 def check_range(caller: str, indices: Any, length: Any) -> None:
-    """Raises ValueError for a known index outside of `[0, length)`.
+    """Raises ValueError if a known index is outside `[0, length)`.
 
     Traced indices raise errors only under `checkify`.
     """
@@ -33,7 +33,7 @@ def check_range(caller: str, indices: Any, length: Any) -> None:
 
 
 def check_first_write(caller: str, indices: Any, written: Any) -> None:
-    """Raises ValueError for a known index that was `written` before.
+    """Raises ValueError if a known index was `written` before.
 
     Traced indices raise errors only under `checkify`.
     """
@@ -50,7 +50,7 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
 
 
 def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
-    """Raises ValueError unless `shape` matches `want`, where None is any size."""
+    """Raises ValueError unless `shape` matches `want`; None matches any size."""
     if want is None:
         return
     sizes = zip(want, shape, strict=False)
@@ -61,7 +61,7 @@ def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
 
 
 def as_value(caller: str, value: Any, dtype: DType) -> Array:
-    """Returns the value as an array; casts a number to `dtype` if its kind fits.
+    """Returns the value as an array; casts a Python number to `dtype` if possible.
 
     Raises:
         TypeError: If the value has another dtype.
@@ -78,7 +78,7 @@ def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
 
     Raises:
         TypeError: If `values` are not integers.
-        ValueError: If their rank is not `rank`.
+        ValueError: If `values` do not have rank `rank`.
     """
     array = values if isinstance(values, jax.Array) else np.asarray(values)
     if array.size == 0 and not is_array(values):
@@ -89,14 +89,14 @@ def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
     if array.ndim != rank:
         got = describe(array)
         raise ValueError(f"{caller}: `{name}` must have rank {rank}, got {got}.")
-    if array.dtype.itemsize >= 4:  # Clip, so that large indices stay out of range.
+    if array.dtype.itemsize >= 4:  # Keep indices beyond int32 out of range.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)
     return array if isinstance(array, jax.Array) else np.asarray(array)
 
 
 def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
-    """Returns the shape as a tuple, with None for unknown axes, or None if unknown."""
+    """Returns the shape as a tuple, with None for unknown axes, or returns None."""
     if shape is None:
         return None
     dims = [shape] if isinstance(shape, int) else shape
@@ -104,7 +104,7 @@ def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
 
 
 def as_size(size: Any) -> Any:
-    """Returns the size as an int; a symbolic size of `jax.export` does not change.
+    """Returns the size as an int; returns a symbolic size of `jax.export` unchanged.
 
     Raises:
         ValueError: If the size is None, negative or beyond int32.

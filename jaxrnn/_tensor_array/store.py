@@ -1,7 +1,7 @@
-"""The elements of a `TensorArray`: rows of one buffer, or arrays of several shapes.
+"""Stores for a `TensorArray`'s elements: one buffer, or arrays of different shapes.
 
-Compiled programs write to the buffer in place. Indices are int32: NumPy arrays if they
-are known, and JAX arrays if they are traced.
+Compiled programs write to the buffer in place. Indices are int32. Known indices are
+NumPy arrays, and traced indices are JAX arrays.
 """
 
 import dataclasses
@@ -19,12 +19,13 @@ from .._base.typing import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Elements of one shape: rows of a buffer.
+    """Elements of equal shape, stored as the rows of a buffer.
 
     Attributes:
-        buffer: `[capacity, ...]`; rows that were never written are zeros.
-        written: `[capacity]`, bool.
-        size: The number of rows that are elements, an int32 scalar; `()` for all rows.
+        buffer: An array `[capacity, ...]`; rows that were never written are zeros.
+        written: Whether each row was written, bool `[capacity]`.
+        size: The number of elements, which are the first rows, an int32 scalar; `()` if
+            all rows are elements.
     """
 
     buffer: Any
@@ -33,7 +34,7 @@ class Rows:
 
     @classmethod
     def empty(cls, capacity: int, shape: tuple, dtype: Any, size: int | None) -> "Rows":
-        """Returns unwritten rows of zeros; if `size` is None, all are elements."""
+        """Returns unwritten rows of zeros; if `size` is None, all rows are elements."""
         buffer = jnp.zeros((capacity, *shape), dtype)
         written = module_for_size(capacity).zeros(capacity, bool)
         return cls(buffer, written, () if size is None else axis_size(size))
@@ -48,7 +49,7 @@ class Rows:
         return axis_size(self.capacity) if isinstance(self.size, tuple) else self.size
 
     def was_written(self, indices: Any) -> Any:
-        """Whether each of `indices` was written; False if it is out of range."""
+        """Whether each of `indices` was written; False for an index out of range."""
         if not self.capacity:
             return np.zeros(np.shape(indices), bool)
         inside = (indices >= 0) & (indices < axis_size(self.capacity))
@@ -58,7 +59,7 @@ class Rows:
         return inside & written[self._nearest(indices)]
 
     def read(self, index: Any) -> Array:
-        """Reads row `index`; returns zeros if it is out of range."""
+        """Reads row `index`; returns zeros if `index` is out of range."""
         if not self.capacity:
             return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
         slot = self._nearest(index)
@@ -75,7 +76,7 @@ class Rows:
         return self.buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
 
     def write(self, index: Any, value: Array) -> "Rows":
-        """Returns rows with `value` at `index`; unchanged if it is out of range."""
+        """Writes `value` at `index`; changes nothing if `index` is out of range."""
         if not self.capacity:
             return self
         slot = self._nearest(index)
@@ -87,10 +88,11 @@ class Rows:
         return self._written(buffer, index)
 
     def scatter(self, indices: Any, values: Array) -> "Rows":
-        """Writes the rows of `values` to `indices`; of duplicates, the last one."""
+        """Writes the rows of `values` to `indices`; of duplicates, the last wins."""
         if not (self.capacity and indices.shape[0]):
             return self
-        # Find the source of each row. Of duplicates, take the last on every platform.
+        # Find the source of each row. If an index occurs twice, its last row counts on
+        # every platform.
         order = np.arange(indices.shape[0], dtype=np.int32)
         source = jnp.full(self.capacity, -1, np.int32)
         source = source.at[self._slots(indices)].max(order, mode="drop")
@@ -110,12 +112,12 @@ class Rows:
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """Extends to at least `capacity` rows; doubles, so that it rarely grows."""
+        """Extends to at least `capacity` rows; doubles them, so that growth is rare."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
     def padded(self, capacity: int) -> "Rows":
-        """Extends to `capacity` rows; unchanged if there are already more."""
+        """Extends the buffer to `capacity` rows, unless it already has more rows."""
         if capacity <= self.capacity:
             return self
         more = (0, capacity - self.capacity)
@@ -127,13 +129,13 @@ class Rows:
         )
 
     def _nearest(self, indices: Any) -> Any:
-        """Returns the rows nearest to `indices`."""
+        """Returns the rows at `indices`, clipped to the valid range."""
         xp = module_for_size(self.capacity)
         indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
         return indices.clip(0, axis_size(self.capacity) - 1)
 
     def written_end(self) -> int:
-        """One past the last row that was written, or may have been written."""
+        """One past the index of the last row that was, or may have been, written."""
         written = concrete_or_none(self.written)
         if written is None:
             return self.capacity
@@ -168,7 +170,7 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Elements that may differ in shape, as separate arrays; indices must be known.
+    """Elements that may differ in shape, as separate arrays; requires known indices.
 
     Attributes:
         elements: The array of each element; an empty array if it was not written.
@@ -193,7 +195,7 @@ class Ragged:
         return np.int32(self.capacity)
 
     def was_written(self, indices: Any) -> Any:
-        """Whether each of `indices` was written; False if it is out of range."""
+        """Whether each of `indices` was written; False for an index out of range."""
         written = np.asarray((*self.written, False))
         return written[_need_known(indices).clip(-1, self.capacity)]
 
@@ -228,14 +230,14 @@ class Ragged:
         return jnp.stack(elements)
 
     def write(self, index: Any, value: Array) -> "Ragged":
-        """Returns elements with `value` at `index`, which must be in range."""
+        """Writes `value` at `index`, which must be in range."""
         index = int(_need_known(index))
         elements, written = list(self.elements), list(self.written)
         elements[index], written[index] = value, True
         return Ragged(tuple(elements), tuple(written))
 
     def scatter(self, indices: Any, values: Array) -> "Ragged":
-        """Writes the rows of `values` to `indices`; of duplicates, the last one."""
+        """Writes the rows of `values` to `indices`; of duplicates, the last wins."""
         store = self
         for index, value in zip(_need_known(indices), values, strict=True):
             store = store.write(index, value)
@@ -246,7 +248,7 @@ class Ragged:
         return self.gather(np.arange(self.capacity))
 
     def concat(self) -> Array:
-        """Joins the elements along their first axis, in which they may differ."""
+        """Joins the elements along their first axis, whose sizes may differ."""
         elements = [self.read(index) for index in range(self.capacity)]
         if not elements:
             raise ValueError("TensorArray: `concat` needs at least one element.")
@@ -277,7 +279,7 @@ def _need_known(indices: Any) -> np.ndarray:
 
 
 def _check_joinable(shape: tuple[int, ...]) -> None:
-    """Raises ValueError for elements without axes."""
+    """Raises ValueError if the elements are scalars."""
     if not shape:
         raise ValueError(
             "TensorArray: `concat` needs elements with at least one axis, got scalars. "

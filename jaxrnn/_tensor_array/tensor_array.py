@@ -19,7 +19,7 @@ from .store import Ragged, Rows
 
 @dataclasses.dataclass(frozen=True)
 class _Config:
-    """The static part: the constructor's arguments, normalized."""
+    """The static part of a `TensorArray`: the constructor's arguments, normalized."""
 
     dtype: DType
     size: int
@@ -31,28 +31,28 @@ class _Config:
 
 @jax.tree_util.register_pytree_with_keys_class
 class TensorArray(RowlessArray):
-    """An array of arrays of one dtype; every write returns a new array.
+    """An array of arrays that share a dtype; every write returns a new `TensorArray`.
 
-    It is a pytree. It can be an argument of functions under `jit`, `grad` and `vmap`,
-    an operand of `lax.cond`, and part of the carry of `lax.while_loop`, `lax.scan` and
-    `raw_rnn`. Writes inside of a compiled loop are done in place. The first write to an
-    array of unknown element shape changes its structure, but a carry must keep its
-    structure. For a custom loop or `lax.cond`, pass `element_shape`, or write once
-    before the loop. Drivers infer the shape of arrays in a state.
+    A `TensorArray` is a pytree. It can be an argument of functions under `jit`, `grad`
+    and `vmap`, an operand of `lax.cond`, and part of the carry of `lax.while_loop`,
+    `lax.scan` and `raw_rnn`. Inside a compiled loop, writes happen in place. The first
+    write to an array of unknown element shape changes its structure, but a carry must
+    keep its structure. For a custom loop or `lax.cond`, pass `element_shape`, or write
+    once before the loop. Drivers infer the element shape of a `TensorArray` in a state.
 
-    An index out of range, a second write to one index, a wrong shape or dtype, and a
-    read of an element of unknown shape raise errors if they can be detected: always
-    outside of jit, and under jit if indices are Python integers. With traced indices, a
-    write out of range is dropped, and a read out of range returns zeros. If one index
-    is written twice, the last write counts and gets the gradient.
-    `jax.experimental.checkify.checkify` reports these cases as errors, except in the
-    steps of a compiled `raw_rnn`.
+    Four mistakes raise an error if they can be detected: an index out of range, a
+    second write to an index, a wrong shape or dtype, and a read of an element of
+    unknown shape. They can always be detected outside jit, and under jit if the indices
+    are Python integers. With traced indices, a write out of range is dropped, and a
+    read out of range returns zeros. If one index is written twice, the last write
+    counts and gets the gradient. `jax.experimental.checkify.checkify` reports these
+    cases as errors, except in the steps of a compiled `raw_rnn`.
 
-    An array with `dynamic_size` grows outside of jit. Inside of a compiled function,
-    its capacity is fixed: `size`, or more if more elements were written before. Drivers
-    give an array in a state the capacity for one more write in each step. If a loop
-    carries the state from one driver call to the next, the capacity of its arrays must
-    not change; pass `size`, without `dynamic_size`, for these arrays.
+    An array with `dynamic_size` grows outside jit. Inside a compiled function, its
+    capacity is fixed: `size`, or more if more elements were written before. Drivers
+    give an array in a state enough capacity for one more write in each step. If a loop
+    carries the state from one driver call to the next, the capacity of the state's
+    arrays must not change; create such arrays with `size`, without `dynamic_size`.
 
     Elements that were never written read as zeros. For gradients, `stack` and
     `unstack`, `gather` and `scatter`, `read` and `write`, `split` and `concat` are
@@ -60,14 +60,14 @@ class TensorArray(RowlessArray):
 
     Args:
         dtype: The dtype of all elements.
-        size: The number of elements, an int, or symbolic under `jax.export`.
+        size: The number of elements, an int or, under `jax.export`, a symbolic size.
         dynamic_size: Whether writes beyond `size` make the array larger.
         clear_after_read: Accepted for compatibility with TensorFlow; reading never
             clears an element.
         tensor_array_name: Accepted for compatibility with TensorFlow.
         handle: Must be None, because the array has no resource handle.
         flow: Must be None.
-        infer_shape: Whether the first write fixes the shape of all elements. If not,
+        infer_shape: Whether the first write fixes the shape of all elements. If False,
             elements may differ in shape, and indices must be Python integers.
         element_shape: The shape of an element, with None for unknown axes; None to use
             the shape of the first write.
@@ -125,7 +125,7 @@ class TensorArray(RowlessArray):
     def element_shape(self) -> TensorShape | None:
         """The shape of every element, with None for axes that are not yet known.
 
-        It is None if nothing is known.
+        The shape is None if nothing is known about it.
         """
         if isinstance(self._store, Rows):
             return TensorShape._partial(self._store.buffer.shape[1:])
@@ -134,18 +134,18 @@ class TensorArray(RowlessArray):
 
     @property
     def dynamic_size(self) -> bool:
-        """Whether writes beyond the size make the array larger."""
+        """Whether a write beyond the size makes the array larger."""
         return self._config.dynamic_size
 
     def size(self, name: str | None = None) -> Any:
-        """The number of elements, an int32 scalar; traced only if it may grow."""
+        """The number of elements, an int32 scalar; traced if it may grow."""
         store = self._store
         return axis_size(self._config.size) if store is None else store.length()
 
     def write(
         self, index: ArrayLike, value: ArrayLike, name: str | None = None
     ) -> "TensorArray":
-        """Returns the array with `value` at `index`, an int or integer scalar array.
+        """Returns a copy with `value` at `index`, an int or integer scalar array.
 
         Raises:
             ValueError: If `value` does not have the shape of the other elements; if
@@ -161,8 +161,9 @@ class TensorArray(RowlessArray):
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
         """Returns the element at `index`, an int or integer scalar array.
 
-        Under jit, a read out of range returns zeros, so it does not need a `lax.cond`.
-        For a read inside of a `lax.cond`, JAX computes the gradient of all elements.
+        Under jit, a read out of range returns zeros, so you need no `lax.cond` around
+        the read. For a read inside a `lax.cond`, JAX computes the gradient of all
+        elements.
 
         Raises:
             ValueError: If `index` is out of range (also an `IndexError`), or if the
@@ -219,9 +220,10 @@ class TensorArray(RowlessArray):
     def scatter(
         self, indices: ArrayLike, value: ArrayLike, name: str | None = None
     ) -> "TensorArray":
-        """Returns the array with the rows of `value`, `[n, ...]`, at `indices`, `[n]`.
+        """Returns a copy with the rows of `value`, `[n, ...]`, at `indices`, `[n]`.
 
-        If an index occurs twice, its last row counts and gets the gradient.
+        If an index occurs twice, the last row for this index counts and gets the
+        gradient.
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`) or was
@@ -256,15 +258,17 @@ class TensorArray(RowlessArray):
         Raises:
             ValueError: If `value` is a scalar; if the lengths do not add up to its
                 number of rows; if there is not one length for each element.
-            TypeError: If `lengths` are not integers, or if they are traced, because
-                they are sizes of arrays.
+            TypeError: If `lengths` are not integers, or if they are traced; they must
+                be known because they determine array shapes.
         """
         caller = "TensorArray.split"
         value = checks.as_value(caller, value, self.dtype)
         lengths = checks.as_integers(caller, "lengths", lengths, rank=1)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise TypeError(f"{caller}: `lengths` must be known sizes, got traced.")
+            raise TypeError(
+                f"{caller}: `lengths` must be known at trace time, got a traced array."
+            )
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise ValueError(
                 f"{caller}: `lengths` must add up to the rows of `value`, got "
@@ -286,7 +290,7 @@ class TensorArray(RowlessArray):
         """Does nothing: there is no resource to free."""
 
     def grad(self, source: str, flow: Any = None, name: str | None = None) -> Any:
-        """Not available: differentiate with `jax.grad`.
+        """Not available; use `jax.grad` to differentiate.
 
         Raises:
             NotImplementedError: Always.
@@ -301,25 +305,28 @@ class TensorArray(RowlessArray):
         if isinstance(store, Rows) and not (
             is_array(store.buffer) and np.ndim(store.written) == 1
         ):
-            # This is a batch of arrays, or JAX or a message has replaced the leaves.
+            # Either this is a batch of arrays, or JAX or a message has replaced the
+            # leaves.
             return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
         shape = self.element_shape
         shape_text = "" if shape is None else f", element_shape={list(shape)}"
         return f"TensorArray({self.dtype}, size={self.size()}{shape_text})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """Raises TypeError; `stack` returns an array."""
-        raise TypeError(f"{self!r} must be stacked to be an array. Call `.stack()`.")
+        """Raises TypeError, because only `stack` returns an array."""
+        raise TypeError(
+            f"{self!r} must be stacked before use as an array. Call `.stack()`."
+        )
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
-        """Returns the elements under their name, and the static part."""
-        if self._store is None:  # As a child, None would look like a missing leaf.
+        """Returns the elements as a named child, and the static part."""
+        if self._store is None:  # A None child would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
 
     @classmethod
     def tree_unflatten(cls, config: _Config, children: Any) -> "TensorArray":
-        """The inverse of `tree_flatten_with_keys`."""
+        """Restores the array; the inverse of `tree_flatten_with_keys`."""
         array = cls.__new__(cls)
         array._config, (array._store,) = config, tuple(children) or (None,)
         return array
@@ -349,7 +356,7 @@ class TensorArray(RowlessArray):
         return self._checked(self._store)
 
     def _store_to_write(self, caller: str, indices: Any, shape: tuple) -> Rows | Ragged:
-        """Checks a write to `indices`; returns the elements with enough capacity."""
+        """Checks a write to `indices`; returns the store, extended if necessary."""
         checks.check_element(caller, shape, self.element_shape)
         store = self._store
         if store is None:

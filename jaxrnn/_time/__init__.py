@@ -1,1 +1,1 @@
-"""The time axis of a batch of sequences, and the loops over it."""
+"""The time axis of a batch of sequences, and the loops over this axis."""

@@ -1,6 +1,6 @@
 """A scan that, on CPUs, skips chunks of steps after the longest row has ended.
 
-It has a fixed number of iterations, so JAX can differentiate it in every mode.
+The scan has a fixed number of iterations, so JAX can differentiate it in every mode.
 """
 
 import functools
@@ -26,19 +26,19 @@ def alive_scan(
     save_inputs_only: bool = False,
     skipped: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps from `longest` on.
+    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps past `longest`.
 
     Args:
-        body: One step. Steps from `longest` on must not change the carry, and their
-            stacked results must not be read.
+        body: The function of one step. Steps after the first `longest` must not change
+            the carry, and their stacked results must not be read.
         carry: The carry before the first step.
         xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
-            with copies of the last step, but with False for bools.
+            with copies of the last step, except that bools are padded with False.
         longest: The number of valid steps, an int32 scalar; None for all.
-        save_inputs_only: Whether derivatives save only the inputs of each step, and
-            recompute the residuals. By default, they save the residuals.
-        skipped: The result to stack for a skipped step, in the structure that `body`
-            returns; None for zeros.
+        save_inputs_only: Whether derivatives save only the inputs of each step and
+            recompute the residuals. By default, derivatives save the residuals.
+        skipped: The result to stack for a skipped step, with the structure of the
+            results of `body`; None for zeros.
     """
     checkpointed = in_scan if save_inputs_only else lambda body: body
     step = checkpointed(body)
@@ -56,8 +56,9 @@ def alive_scan(
         )
         return carry, as_varying_as((carry, part), repeated)
 
-    # With a condition, the TPU compiler keeps no kernel in fast memory: an LSTM of 512
-    # units took 1.8 times the estimated cycles. A GPU would wait for the condition.
+    # With a condition, the TPU compiler keeps no kernel in fast memory: the estimated
+    # cycles of an LSTM with 512 units grew 1.8 times. A GPU would wait for the
+    # condition.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
     def chunk(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
@@ -69,7 +70,7 @@ def alive_scan(
     count = -(-time // size)
     parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    # If only steps were checkpointed, the inputs of the branch would be saved as well.
+    # If only the steps were checkpointed, JAX would also save the inputs of the branch.
     carry, ys = jax.lax.scan(checkpointed(chunk), carry, (starts, parts))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
@@ -82,9 +83,9 @@ def chunk_size(time: int) -> int:
 def in_chunks(x: Array, count: int, size: int) -> Array:
     """Splits steps into chunks `[count, size, ...]`, padded at the end.
 
-    Padding repeats the last step, so it is finite if the inputs are. The derivative of
-    a cell may not be finite at zeros. Bools are padded with False, because no row is
-    alive there.
+    Padding repeats the last step, so the padding is finite if the inputs are finite.
+    The derivative of a cell may not be finite at zeros. Bools are padded with False,
+    because no row is alive there.
     """
     repeats_last = x.shape[0] > 0 and x.dtype != bool
     last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)

@@ -2,9 +2,9 @@
 
 If every step of a loop reads an array, such as a parameter, the gradient of the array
 is a sum over the steps. JAX accumulates this sum in the dtype of the array. In
-bfloat16, after a thousand steps, a term is smaller than the last digit of the sum, and
-is lost. In this module, such an array has the tangent of a float32 copy, whose values
-are never read. The cotangent is therefore accumulated in float32, and rounded once,
+bfloat16, after a thousand steps, a new term is smaller than the last digit of the sum
+and is lost. This module gives such an array the tangent of a float32 copy, whose values
+are never read. JAX therefore accumulates the cotangent in float32 and rounds it once,
 after the loop.
 """
 
@@ -45,12 +45,13 @@ def closed_over(
     """Turns the arrays that a function closes over into an argument.
 
     Args:
-        fn: A function that closes over arrays. It is traced once.
+        fn: A function that closes over arrays. The function is traced once.
         *args: The arguments of `fn`.
 
     Returns:
-        `(pure, arrays, types)`: a function that closes over no arrays, such that
-        `pure(arrays, *args)` equals `fn(*args)`; the arrays; the types of the results.
+        `(pure, arrays, types)`: `pure` closes over no arrays, and `pure(arrays, *args)`
+        equals `fn(*args)`; `arrays` are the arrays that `fn` closed over; `types` are
+        the types of the results.
     """
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
     structure = jax.tree.structure(types)
@@ -64,7 +65,7 @@ def closed_over(
 
 @jax.custom_jvp
 def with_tangent_of(x: Array, same: Array) -> Array:
-    """Returns `x` with the tangent of an equal array, whose values are not read."""
+    """Returns `x` with the tangent of another array, whose values are not read."""
     del same
     return x
 

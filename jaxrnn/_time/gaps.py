@@ -1,7 +1,7 @@
 """Masks with gaps: moves the valid steps to the front of each row.
 
 A run over the moved steps is a run with lengths, which every loop supports. No loop
-computes masked steps.
+computes a masked step.
 """
 
 from typing import NamedTuple
@@ -13,23 +13,23 @@ from .._base.math import expand_rows
 from .._base.typing import Array, PyTree
 from . import masking
 
-# Options for indices that are a permutation.
+# Indexing options for indices that form a permutation.
 _PERMUTATION = {"mode": "promise_in_bounds", "unique_indices": True}
 
 
 class Kept(NamedTuple):
     """The positions of the valid steps of a mask.
 
-    *The run* consists of only these steps; *the row* is the sequence that the user
+    *The run* consists of only the valid steps; *the row* is the sequence that the user
     passed.
 
     Attributes:
         lengths: int32 `[batch]`, the number of valid steps of each row.
-        sources: int32 `[batch, time]`, the step of the row that is step t of the run.
-            The masked steps follow, in order, after the valid steps.
+        sources: int32 `[batch, time]`, the index in the row of step t of the run. The
+            masked steps follow the valid steps, in order.
         places: int32 `[batch, time]`, the inverse of `sources`.
-        last: int32 `[batch, time]`, the number of the last step of the run up to step
-            t of the row; -1 before the first.
+        last: int32 `[batch, time]`, the index in the run of the last valid step up to
+            step t of the row; -1 before the first valid step.
     """
 
     lengths: Array
@@ -48,7 +48,7 @@ class Kept(NamedTuple):
         return cls(lengths, jax.vmap(put)(places), places, last)
 
     def to_front(self, tree: PyTree, axis: int) -> PyTree:
-        """Reorders sequences from the row to the run, time along `axis`."""
+        """Reorders sequences from the order of the row to the order of the run."""
         return masking.read_steps(tree, self.sources, axis)
 
     def resets(self, where: Array) -> Array:
@@ -60,7 +60,7 @@ class Kept(NamedTuple):
         return jnp.diff(counts, axis=1, prepend=0) > 0
 
     def to_places(self, outputs: PyTree, axis: int) -> PyTree:
-        """Reorders outputs from the run, with zeros past its lengths, to the row."""
+        """Moves the run's outputs to their steps in the row; masked steps get zeros."""
         return masking.read_steps(outputs, self.places, axis)
 
     def states(self, states: PyTree, first: PyTree, axis: int) -> PyTree:

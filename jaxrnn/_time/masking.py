@@ -1,13 +1,13 @@
 """The meaning of sequence lengths, defined once for every driver.
 
 Row b is alive at step t if `t < length[b]`; otherwise, it is finished. A finished row
-outputs 0 and keeps its state. The cell still runs on the row, and its results are
-dropped. A select would keep NaN out of the values, but not out of the gradients, where
-it becomes 0 * NaN. In a finished row, the cell therefore runs on a stand-in: the inputs
-and state of the row's first step, which are finite if the row is finite, or zeros if
-the row has length 0.
+outputs 0 and keeps its state. The cell still runs on the finished row, but the results
+are dropped. A select would keep NaN out of the values, but not out of the gradients,
+where it becomes 0 * NaN. In a finished row, the cell therefore runs on a stand-in: the
+inputs and state of the row's first step, which are finite if all values of the row are
+finite. For a row of length 0, the stand-in is zeros.
 
-TensorArrays and scalar leaves of a state are shared by all rows and never masked;
+All rows share the TensorArrays and scalar leaves of a state, which are never masked;
 `step_inputs` has a separate rule for such states. In `raw_rnn`, the user's function
 reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
 """
@@ -30,10 +30,10 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     from `tree`, because they hold no padding.
 
     Args:
-        mask: Bool, with the first axes of the leaves, for example `[batch]`; or a
-            scalar.
+        mask: Bool, a scalar or an array whose shape is the first axes of the leaves,
+            for example `[batch]`.
         tree: A nest of arrays.
-        other: Another nest, whose leaves may be scalars.
+        other: A nest of the same structure, whose leaves may be scalars.
     """
 
     def select(leaf: Any, instead: Any) -> Any:
@@ -74,14 +74,14 @@ def step_inputs(
         return choose(alive, (inputs, state), stand_in)
     # A scalar leaf or a TensorArray may depend on all rows, including finished rows,
     # and changes until the loop ends. Until then, finished rows therefore get zero
-    # inputs and keep their states. Later steps repeat the first step; their results are
-    # dropped.
+    # inputs and keep their states. After the loop has ended, the steps repeat the first
+    # step, and their results are dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
 
 def is_of_rows(state: PyTree) -> bool:
-    """Whether every leaf has rows; scalars and TensorArrays have no rows."""
+    """Whether every leaf has a batch axis; scalars and TensorArrays have none."""
     leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
     return all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves)
 
@@ -103,10 +103,10 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
 
 
 def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns `(inputs, state)` for finished rows: their first step, or zeros.
+    """Returns `(inputs, state)` for finished rows: the row's first step, or zeros.
 
     Args:
-        lengths: `[batch]`.
+        lengths: The length of each row, `[batch]`.
         inputs: The first step of inputs, from `first_inputs`.
         state: The initial state, each leaf `[batch, ...]`.
     """
@@ -116,14 +116,14 @@ def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyT
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """Returns the state after a step: `new` in rows that are alive, otherwise `old`.
 
-    Scalar leaves and TensorArrays are shared by all rows. They advance while
-    TensorFlow's loop would run, whichever rows are alive.
+    Scalar leaves and TensorArrays are shared by all rows. These leaves advance while
+    TensorFlow's loop would run, even if some rows are finished.
     """
 
     def select(new_leaf: Any, old_leaf: Any) -> Any:
         if is_tensor_array(new_leaf):
             known = concrete_or_none(running)
-            if known is not None:  # A select would fail if the array has grown.
+            if known is not None:  # A select fails if the array has grown.
                 return new_leaf if known else old_leaf
             pick = lambda n, o: jnp.where(running, n, o)
             return jax.tree.map(pick, new_leaf, old_leaf)
@@ -154,11 +154,12 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    The run enters a segment at its last step, which is the step before the next reset.
+    A reversed run enters a segment at the segment's last step, which is the step before
+    the next reset.
 
     Args:
-        resets: Bool `[time, batch]` or `[batch, time]`, the resets of forward runs;
-            None stays None.
+        resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if
+            None, the result is None.
         lengths: `[batch]`, at most the number of steps; None for all steps.
         mask: Bool, of the same shape as `resets`, true at valid steps; None for no
             mask.
@@ -197,17 +198,18 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
 
 
 def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> PyTree:
-    """Reorders the steps of rows: step t of row b is step `sources[b, t]` of `tree`.
+    """Reorders steps: step t of row b of the result is step `sources[b, t]` of `tree`.
 
     Args:
         tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
-        sources: Integers `[batch, time]`, the numbers of steps.
+        sources: Integers `[batch, time]`, the indices of steps.
         axis: The time axis of the nest, 0 or 1.
-        unique: Whether rows read steps at most once, so that derivatives need no sums.
+        unique: Whether each row reads each step at most once, so that derivatives need
+            no sums.
     """
 
     def read_row(x: Array, source: Array) -> Array:
-        # The default mode would fill with NaN.
+        # In the default mode, JAX would fill out-of-range steps with NaN.
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     read = jax.vmap(read_row, (1 - axis, 0), 1 - axis)

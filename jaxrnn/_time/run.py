@@ -19,7 +19,7 @@ Apply = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class DeclinedError(Exception):
-    """Raised by a cell that cannot run these sequences at once, with the reason."""
+    """Raised, with a reason, by a cell that cannot run the whole sequences at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Run:
             `[time, batch, ...]` if `steps.axis` is 0.
         state: The initial state, each leaf `[batch, ...]`.
         steps: The time axis, and which rows are finished at each step.
-        keys: `keys(t)` is the random key of step t; None for a deterministic run.
+        keys: A function that returns the random key of step t; None for a deterministic
+            run.
         implementation: The driver's argument `implementation`: "xla", "native", "cudnn"
-            or None. A wrapper passes it on to its inner cell. Cells that are not affine
-            accept only "xla" and None.
+            or None. A wrapper passes the value on to its inner cell. Cells that are not
+            affine accept only "xla" and None.
     """
 
     inputs: PyTree
@@ -44,11 +45,11 @@ class Run:
     implementation: str | None = None
 
     def replace(self, **changes: Any) -> "Run":
-        """Returns the run with some attributes replaced."""
+        """Returns a copy of the run in which some attributes are replaced."""
         return dataclasses.replace(self, **changes)
 
     def of_inner(self, inputs: PyTree, state: PyTree, **changes: Any) -> "Run":
-        """Returns the run of an inner cell with these inputs and this initial state."""
+        """Returns the run of an inner cell on `inputs` from an initial state."""
         run = self.replace(inputs=inputs, state=state, **changes)
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
 
@@ -64,11 +65,11 @@ def run_sequence(
 
     Args:
         caller: The driver, for messages.
-        apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
-            a cell without this method.
-        apply: `apply(t, inputs, state)`, step t of the whole run.
+        apply_sequence: A function of the run, which may raise `DeclinedError`; None for
+            a cell without `apply_sequence`.
+        apply: A function `apply(t, inputs, state)` that runs step t of the whole run.
         run: The sequences. If `steps.returns_states` is true, the outputs are pairs
-            `(output, new_state)`. A cell that declines is scanned, unless
+            `(output, new_state)`. If the cell declines, it is run with a scan, unless
             `implementation` is "native" or "cudnn".
         unroll: The number of steps unrolled in each iteration of a scan.
 

@@ -1,8 +1,8 @@
-"""A run over sequences, segment by segment, that saves little for its backward pass.
+"""Runs sequences segment by segment, to save less for the backward pass.
 
-A scan over segments, with a body under `jax.checkpoint`, saves the state before each
-segment, and runs the segment again in the backward pass. A policy can store named
-arrays in host memory between the passes.
+A scan over segments, whose body is under `jax.checkpoint`, saves the state before each
+segment and reruns the segment in the backward pass. A policy can store named arrays in
+host memory between the forward and backward passes.
 """
 
 import functools
@@ -26,7 +26,7 @@ STATE, RESIDUALS = "jaxrnn_state", "jaxrnn_residuals"
 
 
 def named(name: str, tree: PyTree) -> PyTree:
-    """Names the floating-point arrays of a tree, but not scalars, which are small."""
+    """Names the floating-point arrays of a tree, except scalars, which are small."""
     is_large = lambda x: is_float(x) and x.ndim > 0
     return jax.tree.map(lambda x: checkpoint_name(x, name) if is_large(x) else x, tree)
 
@@ -42,7 +42,7 @@ def save_on_host(names: tuple[str, ...]) -> Callable:
 
 
 def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
-    """Checkpoints a scan's body, which saves only its arguments without a policy."""
+    """Checkpoints a scan's body; without a policy, saves only its arguments."""
     return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
@@ -54,19 +54,19 @@ def segmented_run(
     state: PyTree,
     steps: Steps,
 ) -> tuple[PyTree, PyTree]:
-    """Calls `run` in segments, so that derivatives save only the states between them.
+    """Calls `run` on segments; derivatives save only the states between segments.
 
     Args:
-        sizes: The number of steps in a segment, in a segment within that segment, and
-            so on. If it is empty, derivatives save all residuals.
-        on_host: The names of arrays to store in host memory: none, `STATE`, or `STATE`
+        sizes: The segment sizes, in steps, from the outermost to the innermost level of
+            nested segments. If `sizes` is empty, derivatives save all residuals.
+        on_host: The names of arrays to store in host memory: empty, `STATE`, or `STATE`
             and `RESIDUALS`. Stored residuals are not recomputed.
         run: `run(xs, state, steps) -> (outputs, state)`, with outputs along the same
-            axes as `xs`. It may close over arrays. For a segment, it returns the
-            segment's outputs.
+            axes as `xs`. The function may close over arrays. For a segment, it returns
+            the segment's outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
-        steps: The steps of `xs`, at least one.
+        steps: The time axis of `xs`, with at least one step.
     """
     if not sizes:
         return run(xs, state, steps)
@@ -103,10 +103,11 @@ def _inputs_of_segment(
 ) -> PyTree:
     """Returns the inputs of `size` steps from `start` on, `[time, batch, ...]`.
 
-    A segment receives its inputs twice. Their values are a slice of `xs`, which copies
-    no other steps. Their gradient goes to `part`, the same steps from the scan over
-    segments, whose values are never read. The gradient of the slice would also be
-    correct, but each segment would add it to the gradient of all inputs.
+    A segment receives its inputs twice: as a slice of `xs`, and as `part`, which comes
+    from the scan over segments. The values are read from the slice, which copies no
+    other steps. The gradient goes to `part`, whose values are never read. The gradient
+    of the slice would also be correct, but each segment would add this gradient to the
+    gradient of all inputs.
     """
     read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
     values = steps.swap_time(jax.tree.map(read, xs))
@@ -118,8 +119,8 @@ def run_in_segments(
 ) -> tuple[PyTree, PyTree]:
     """Calls `run(xs, state, steps)` in segments of `size` steps; a shorter run at once.
 
-    With several segments, derivatives save the state before each segment, and run the
-    segment again. The other arguments are as in `segmented_run`.
+    If there are several segments, derivatives save the state before each segment and
+    rerun the segment. The other arguments are as in `segmented_run`.
     """
     sizes = (size,) if size < steps.time else ()
     return segmented_run(sizes, (), run, xs, state, steps)

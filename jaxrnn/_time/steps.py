@@ -21,23 +21,24 @@ from . import masking
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Restarts:
-    """The steps before which rows get a new state, and these states.
+    """The steps before which rows get a new state, and the new states.
 
-    A *restart* is one of two things:
+    A *restart* gives a row a new state before a step. There are two kinds of restarts:
 
     * A *reset* (`resets` of `dynamic_rnn`): the row gets its reset state. The user
-      passes one reset state for each row, so row b gets state b.
+      passes one reset state for each row, so row b gets reset state b.
     * The *first step* of a sequence in a packed row (`packed_rnn`), which holds several
       sequences: the row gets the initial state of the sequence.
 
     Attributes:
-        state_numbers: int32 `[batch, time]`, or `[time, batch]`, with the axes of the
-            inputs: the number of the state that a row gets before a step, which is the
-            number of the row or of the sequence; -1 where the row keeps its state.
-        states: These states, each leaf `[batch, ...]` or `[sequences, ...]`; None if
-            they are passed separately, as arguments to differentiate.
+        state_numbers: int32 `[batch, time]` or `[time, batch]`, in the layout of the
+            inputs: the index in `states` of the state that a row gets before a step,
+            which is the index of the row or of the sequence; -1 where the row keeps its
+            state.
+        states: The restart states, each leaf `[batch, ...]` or `[sequences, ...]`; None
+            if the states are passed separately, as arguments to differentiate.
         are_resets: Whether all restarts are resets, so that states need not be read by
-            number. Otherwise, all restarts are first steps.
+            index. Otherwise, all restarts are first steps.
     """
 
     state_numbers: Any
@@ -58,8 +59,8 @@ class Restarts:
     def states_at_steps(self, axis: int) -> PyTree:
         """Returns the restart states of all steps, with time along `axis`.
 
-        The time axis has size 1 if the states are the same at all steps. States are
-        arbitrary at steps where a row does not restart.
+        The time axis has size 1 if the restart states are the same at all steps. The
+        states are arbitrary at steps where a row does not restart.
         """
         if self.are_resets:
             return jax.tree.map(lambda x: jnp.expand_dims(x, axis), self.states)
@@ -67,7 +68,7 @@ class Restarts:
 
 
 def read_rows(tree: PyTree, indices: Array) -> PyTree:
-    """Reads rows `indices` of each leaf `[rows, ...]`; an arbitrary row for -1."""
+    """Reads rows of each leaf `[rows, ...]`; index -1 reads an arbitrary row."""
 
     def read(leaf: Any) -> Any:
         if not leaf.shape[0]:
@@ -83,21 +84,23 @@ class Steps:
     """The time axis of a batch of sequences.
 
     Attributes:
-        lengths: int32 `[batch]`, the number of steps of each row; None for all steps.
-        longest: How many of these steps TensorFlow's loop would run, an int32 scalar.
-            For a whole run, it is the maximum length, at least 1; for a segment, it may
-            be 0. None without lengths.
+        lengths: int32 `[batch]`, the number of valid steps of each row; None if all
+            steps are valid.
+        longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
+            For a whole run, this number is the maximum length, at least 1; for a
+            segment, it may be 0. None if there are no lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
-            finished rows. None without lengths, and in a run that is not
-            differentiated, where the cell runs on padding and its results are dropped.
-        restarts: The steps where rows get a new state; None without restarts.
-        offset: The number of steps of the whole run before these steps, an int32
-            scalar. Step t uses the random key of number `offset + t`.
+            finished rows. None if there are no lengths, or if the run is not
+            differentiated. A run that is not differentiated runs the cell on the
+            padding and drops the results.
+        restarts: The steps where rows get a new state; None if there are no restarts.
+        offset: The index of the first step in the whole run, an int32 scalar. Step t
+            uses random key number `offset + t`.
         time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
-        returns_states: Whether the outputs of a run are pairs `(output, new_state)` of
-            all steps. New states are arbitrary in finished rows; `keep_last` replaces
-            them.
+        returns_states: Whether a run returns a pair `(output, new_state)` for every
+            step instead of only the output. New states are arbitrary in finished rows;
+            `keep_last` replaces them.
     """
 
     lengths: Any = None
@@ -112,7 +115,7 @@ class Steps:
     )
 
     def with_stand_in(self, xs: PyTree, state: PyTree) -> "Steps":
-        """Returns the same steps, with the stand-in for these inputs and this state.
+        """Returns the same steps, with a stand-in made from the inputs and the state.
 
         Args:
             xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
@@ -129,16 +132,16 @@ class Steps:
         return dataclasses.replace(self, stand_in=stand_in)
 
     def without_stand_in(self) -> "Steps":
-        """Returns the same steps, for a run that is not differentiated."""
+        """Returns a copy of the steps for a run that is not differentiated."""
         return dataclasses.replace(self, stand_in=None)
 
     @property
     def restart_states(self) -> PyTree:
-        """The states that rows get at restarts; None without restarts."""
+        """The states that rows get at restarts; None if there are no restarts."""
         return None if self.restarts is None else self.restarts.states
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """Replaces the restart states; unchanged without restarts."""
+        """Replaces the restart states; changes nothing without restarts."""
         if self.restarts is None:
             return self
         restarts = dataclasses.replace(self.restarts, states=restart_states)
@@ -178,7 +181,7 @@ class Steps:
     ) -> tuple[PyTree, PyTree]:
         """Returns `(new_state, output)` of step t, masked in finished rows.
 
-        Finished rows keep their `state` and output zeros.
+        A finished row keeps its `state` and outputs zeros.
 
         Args:
             t: The step, an int32 scalar.
@@ -193,9 +196,10 @@ class Steps:
         return new_state, masking.zero_dead(alive, output)
 
     def alive_steps(self) -> Array | None:
-        """Bool `[batch, time]`, whether a row is alive at a step; None without lengths.
+        """Bool `[batch, time]`, true where a row is alive; None without lengths.
 
-        Time is along `axis`, as in the inputs.
+        Time is along `axis`, as in the inputs, so the shape may also be
+        `[time, batch]`.
         """
         if self.lengths is None:
             return None
@@ -221,7 +225,7 @@ class Steps:
         return self._or_of_row(new_states, last)
 
     def _or_of_row(self, tree: PyTree, of_row: PyTree) -> PyTree:
-        """Replaces sequences by a value per row at steps where the row is finished."""
+        """Replaces the steps where a row is finished by one value for each row."""
         alive = self.alive_steps()
         if alive is None:
             return tree
@@ -229,7 +233,7 @@ class Steps:
         return masking.choose(alive, tree, of_row)
 
     def time_first(self) -> "Steps":
-        """Returns the same steps, for sequences `[time, batch, ...]`."""
+        """Returns a copy of the steps for sequences `[time, batch, ...]`."""
         return dataclasses.replace(self, axis=0)._map_state_numbers(self.swap_time)
 
     def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
@@ -240,13 +244,13 @@ class Steps:
         return dataclasses.replace(self, stand_in=(fn(inputs), state))
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
-        """Reads step t of each leaf, `[batch, ...]`."""
+        """Reads step t of each leaf; the result has leaves `[batch, ...]`."""
         options = {"keepdims": False, "allow_negative_indices": False}
         index = jax.lax.dynamic_index_in_dim
         return jax.tree.map(lambda x: index(x, t, self.axis, **options), tree)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
-        """Applies `fn` to the outputs of a run; new states do not change."""
+        """Applies `fn` to the outputs of a run, but not to new states."""
         if not self.returns_states:
             return fn(outputs)
         outputs, new_states = outputs
@@ -257,7 +261,7 @@ class Steps:
         return self.swap_time(jax.lax.map(make, jnp.arange(self.time, dtype=jnp.int32)))
 
     def swap_time(self, tree: PyTree) -> PyTree:
-        """Swaps the batch and time axes of the leaves; unchanged if `axis` is 0."""
+        """Swaps the batch and time axes of the leaves, unless `axis` is 0."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
     def slice(self, start: Array, size: int) -> "Steps":
@@ -276,9 +280,9 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
     """Maps `fn` over steps; a matrix product in `fn` becomes one over all steps.
 
     Args:
-        fn: A function of one step of each sequence, with leaves `[batch, ...]`, that
-            treats each row separately. Its arguments must be finite in finished rows
-            too, or its derivatives will not be finite.
+        fn: A function of one step of each sequence, with leaves `[batch, ...]`. It must
+            treat each row separately. Its arguments must also be finite in finished
+            rows. Otherwise, the derivatives of `fn` are not finite.
         sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
 
     Returns:
@@ -292,7 +296,7 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
 def steps_to_run(lengths: Array, time: int) -> Array:
     """Returns the number of steps that TensorFlow's loop runs.
 
-    It is the maximum length, but at most `time` and at least 1.
+    This number is the maximum length, but at most `time` and at least 1.
     """
     return jnp.minimum(batch_maximum(jnp.max(lengths, initial=1)), max(time, 1))
 
@@ -302,7 +306,7 @@ def batch_maximum(x: Array) -> Array:
     """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
 
     If the end of a loop were mapped, every step would have to select between the old
-    and new carries, including buffers.
+    and new carries, including the buffers in the carry.
     """
     return x
 

@@ -1,4 +1,4 @@
-"""Base classes of one-cell wrappers, with or without parameters of their own."""
+"""Base classes of wrappers around one cell, with and without own parameters."""
 
 import abc
 import dataclasses
@@ -26,7 +26,7 @@ def check_wrapped(caller: str, name: str, cell: Any) -> None:
 
 
 def vector_size(caller: str, size: Size, name: str = "cell") -> int:
-    """The size of an output that must be one vector; messages call the cell `name`.
+    """The size of an output, which must be a vector; errors call the cell `name`.
 
     Raises:
         ValueError: If the output is a nest or has several axes.
@@ -62,7 +62,7 @@ class WrapperCell(RNNCell):
         """The sizes of the wrapped cell's state, without the batch axis."""
         return self.cell.state_size
 
-    output_size = property(  # Not a method, since it may be a field of a subclass.
+    output_size = property(  # A property, as subclasses may have a field.
         lambda self: self.cell.output_size,
         doc="The sizes of the wrapped cell's output, without the batch axis.",
     )
@@ -86,7 +86,7 @@ class WrapperCell(RNNCell):
 
 
 class OwnParams(RNNCell):
-    """A wrapper around `cell` with parameters of its own.
+    """A wrapper that has parameters in addition to the parameters of `cell`.
 
     The parameters of `cell` are stored under its TensorFlow scope, e.g. `gru_cell`.
     """
@@ -100,9 +100,9 @@ class OwnParams(RNNCell):
 
     @property
     def cell_scope(self) -> str:
-        """The key of the wrapped cell's parameters: its scope in TensorFlow.
+        """The key of the wrapped cell's parameters: the cell's scope in TensorFlow.
 
-        A wrapper without parameters has no scope, so the cell inside gives the name.
+        A wrapper without parameters has no scope; the cell inside it provides the name.
         """
         cell: RNNCell = self.cell
         while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
@@ -118,7 +118,7 @@ class OwnParams(RNNCell):
         return own | {self.cell_scope: inner}
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
-        """Splits parameters into the wrapper's own and the wrapped cell's.
+        """Splits parameters into the wrapper's and the wrapped cell's parameters.
 
         Raises:
             TypeError: If `params` is not a dict.
@@ -135,7 +135,7 @@ class OwnParams(RNNCell):
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
-        """`split_params` after checks of the key and of the wrapper's own parameters.
+        """Checks the key and the wrapper's own parameters, then calls `split_params`.
 
         Raises:
             ValueError: If the wrapper's parameters or a shape do not fit `array`,
@@ -151,7 +151,7 @@ class OwnParams(RNNCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ParamsWrapper(OwnParams, WrapperCell):
-    """A wrapper with parameters of its own."""
+    """A wrapper that adds parameters to the parameters of its cell."""
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the state of the wrapped cell; see `RNNCell.start`."""

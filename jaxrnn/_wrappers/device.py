@@ -27,7 +27,7 @@ class DeviceWrapper(WrapperCell):
             the batch axis first. A pickle stores a device by platform and number.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or `device` is none of these.
+        TypeError: If `cell` is not an RNNCell, or `device` has none of these forms.
 
     Source: `tf.compat.v1.nn.rnn_cell.DeviceWrapper`.
     """

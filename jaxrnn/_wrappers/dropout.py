@@ -44,23 +44,25 @@ class DropoutWrapper(WrapperCell):
 
     Attributes:
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
-        output_keep_prob: The same for the output.
-        state_keep_prob: The same for the state leaves that the filter selects.
+        output_keep_prob: The probability of keeping an entry of the output.
+        state_keep_prob: The probability of keeping an entry of a state leaf that the
+            filter selects.
         variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
         input_size: The sizes of the inputs; required for variational input dropout.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
         dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
-            state downwards. If it returns False, nothing below is dropped. If it
-            returns True, a leaf is dropped and each child of a nest is visited. If it
-            returns a one-level structure of bools, the children marked True are
-            visited. None selects all leaves except c of an LSTM and TensorArrays.
+            state downwards. If the visitor returns False, no leaf of `substate` is
+            dropped. If it returns True, a leaf is dropped, and the children of a nest
+            are visited. If it returns a one-level structure of bools, only the children
+            marked True are visited. None selects all leaves except c of an LSTM and
+            TensorArrays.
 
     Raises:
         ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits, or
             variational dropout lacks `dtype` or `input_size` or has a `dtype` that is
-            not floating.
+            not floating-point.
         TypeError: If `cell` is not an RNNCell, or another field has the wrong type.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
@@ -118,7 +120,7 @@ class DropoutWrapper(WrapperCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            TypeError: If a leaf selected for dropout is not floating, the visitor
+            TypeError: If a leaf selected for dropout is not floating-point, the visitor
                 returns neither a bool nor a structure of bools, or `key` is not a
                 random key.
             ValueError: If the visitor does not return one bool for each child, or
@@ -164,7 +166,7 @@ class DropoutWrapper(WrapperCell):
     def _drop(
         self, salt: str, tree: PyTree, keep_prob: float, key: Any, chosen: Any = None
     ) -> PyTree:
-        """Applies dropout to the `chosen` leaves of a tree, or to all if None."""
+        """Applies dropout to the `chosen` leaves of a tree; None chooses all leaves."""
         if keep_prob == 1:
             return tree
         # The key of the run draws the same mask at all steps.
@@ -192,14 +194,14 @@ class DropoutWrapper(WrapperCell):
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
             raise ValueError(
-                f"DropoutWrapper: `input_size` must match the inputs, {got}, got "
+                f"DropoutWrapper: `input_size` must match the inputs ({got}), got "
                 f"{self.input_size}."
             )
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     fix = "Exclude it with `dropout_state_filter_visitor` or set keep_prob=1."
-    what = "floating for dropout"
+    what = "floating-point for dropout"
     arguments.check_dtype_kind("DropoutWrapper", name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
@@ -208,14 +210,14 @@ def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> A
 
 
 def _all_but_c(substate: PyTree) -> Any:
-    """TensorFlow's default filter: all leaves but c of an LSTM and TensorArrays."""
+    """TensorFlow's default filter: all leaves except c of an LSTM and TensorArrays."""
     if isinstance(substate, LSTMStateTuple):
         return LSTMStateTuple(c=False, h=True)
     return not is_tensor_array(substate)
 
 
 def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
-    """For each leaf of `state`, whether the visitor selects it for dropout."""
+    """A tree of bools: whether the visitor selects each leaf of `state` for dropout."""
     verdict = visitor(state)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
     is_leaf = jax.tree_util.all_leaves([state])

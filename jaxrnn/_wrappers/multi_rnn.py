@@ -27,14 +27,14 @@ class MultiRNNCell(RNNCell):
     """A stack of cells: the output of each is the input of the next.
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
-    `cells`, both layers share its parameters, which are stored under its first index.
-    Equal cells do not share parameters: `[LSTMCell(5) for _ in range(2)]` has two sets.
-    One object inside several wrappers is not shared either.
+    `cells`, both layers share the object's parameters, which are stored under its first
+    index. Equal cells do not share parameters: `[LSTMCell(5) for _ in range(2)]` has
+    two sets. Different wrappers around one object do not share parameters either.
 
     Attributes:
         cells: A list or tuple of cells, from the inputs upwards.
         state_is_tuple: True for a tuple of the cells' states. False for one array that
-            concatenates them; each state must then be one vector.
+            concatenates the states; each state must then be one vector.
 
     Raises:
         TypeError: If `cells` is not a list or tuple of cells, or `state_is_tuple` is
@@ -46,7 +46,7 @@ class MultiRNNCell(RNNCell):
 
     cells: tuple[RNNCell, ...]
     state_is_tuple: bool = True
-    # Part of the value, because cells that are one object share parameters.
+    # Part of the cell's value, because repeated objects share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class MultiRNNCell(RNNCell):
 
     @property
     def state_size(self) -> Size:
-        """A tuple of the cells' state sizes, or their sum."""
+        """A tuple of the cells' state sizes, or the sum of the sizes."""
         if not self.state_is_tuple:
             return sum(self._widths())
         return tuple(cell.state_size for cell in self.cells)
@@ -165,7 +165,7 @@ class MultiRNNCell(RNNCell):
         return outputs, self._join(last_states)
 
     def _cell_steps(self, i: int, steps: Steps) -> Steps:
-        """The steps with the restart states of cell i."""
+        """The stack's `steps`, but with the restart states of cell i."""
         if steps.restart_states is None:
             return steps
         return steps.with_restart_states(self._split(steps.restart_states)[i])
@@ -185,7 +185,7 @@ class MultiRNNCell(RNNCell):
         return note
 
     def _widths(self) -> list[int]:
-        """The size of each cell's state, where each is one vector."""
+        """The sizes of the cells' states, each of which is one vector."""
         return [size_shapes(cell.state_size)[0][0] for cell in self.cells]
 
     def _split(self, state: PyTree) -> tuple[PyTree, ...]:
@@ -223,7 +223,7 @@ def _is_vector(size: Size) -> bool:
 
 
 def _check_fits(cell: RNNCell, params: Params, inputs: PyTree) -> None:
-    """Traces a step, which raises if the parameters do not fit the inputs."""
+    """Traces one step; raises an error if the parameters do not fit the inputs."""
     rows, dtype = rows_and_dtype(params, inputs)
     state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
     jax.eval_shape(cell.apply, params, inputs, state)

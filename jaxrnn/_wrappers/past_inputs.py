@@ -42,12 +42,12 @@ class PastInputsState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PastInputsBase(WrapperCell):
-    """A wrapper whose `combine` turns the last inputs into inputs of its cell."""
+    """A wrapper whose `combine` method turns its last inputs into the cell's inputs."""
 
     depth: int
     width: int = 2
 
-    feature_axes = 1  # As in `SpecsCell`.
+    feature_axes = 1  # Modules treat all other axes as batch and time axes.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +69,7 @@ class PastInputsBase(WrapperCell):
         return {}, params
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
-        """`split_params` after a check of the key."""
+        """Checks the key, then calls `split_params`."""
         del array
         check_key_or_none(type(self).__name__, key)
         return self.split_params(params)
@@ -95,7 +95,7 @@ class PastInputsBase(WrapperCell):
         """Checks and returns one step of inputs, `[batch, depth]`.
 
         Raises:
-            ValueError: If the inputs are not floating, or do not have this shape.
+            ValueError: If the inputs are not floating-point, or not `[batch, depth]`.
         """
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
@@ -133,7 +133,7 @@ class PastInputsBase(WrapperCell):
         Raises:
             DeclinedError: If the wrapped cell declines.
         """
-        # Otherwise the inputs could become sharded along their features.
+        # Otherwise, the inputs could become sharded along their features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
         inputs, steps, (past, cell_state) = run.inputs, run.steps, run.state
         restart_past, restart_states = steps.restart_states or (None, None)
@@ -179,9 +179,9 @@ class PastInputsWrapper(PastInputsBase):
 
     Attributes:
         depth: The size of the inputs; in a stack, the output size of the layer below.
-            It is an argument because the state, whose shape must be known before
-            `init`, holds past inputs.
-        width: How many inputs the cell receives.
+            The depth is an argument because the state holds past inputs, and the
+            state's shape must be known before `init`.
+        width: The number of inputs that the cell receives at each step.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is not an integer.
@@ -199,7 +199,7 @@ class PastInputsWrapper(PastInputsBase):
         """Creates the parameters of the wrapped cell; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not floating, or not `[batch, depth]`.
+            ValueError: If `inputs` are not floating-point, or not `[batch, depth]`.
             TypeError: If `key` is not a random key.
         """
         inputs = self.checked_inputs(inputs)
@@ -226,12 +226,13 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     output of the wrapped cell. The sum is computed in at least float32.
 
     The kernel is drawn from a normal distribution of variance `0.01 / width`, so the
-    convolution initially scales the inputs down about ten times. The bias is 0.
+    convolution initially scales the inputs down by a factor of about ten. The bias is
+    0.
 
     Attributes:
         depth: The size of the inputs; in a stack, the output size of the layer below.
-            It is an argument because the state, whose shape must be known before
-            `init`, holds past inputs.
+            The depth is an argument because the state holds past inputs, and the
+            state's shape must be known before `init`.
         width: The number of inputs in the sum.
 
     Raises:
@@ -261,7 +262,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
         """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not floating, or not `[batch, depth]`.
+            ValueError: If `inputs` are not floating-point, or not `[batch, depth]`.
             TypeError: If `key` is not a random key.
         """
         inputs = self.checked_inputs(inputs)
@@ -269,7 +270,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
 
 
 def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:
-    """The last inputs of all steps.
+    """The last inputs at every step.
 
     Args:
         steps: The time axis; its restart states are past inputs.
@@ -281,7 +282,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         after each row's last step.
     """
     taps, last = [steps.zero_dead(inputs)], []
-    # Each tap is the next newer tap one step earlier; past inputs fill the first step.
+    # Each tap is the newer tap delayed by a step; past inputs fill the first step.
     for i in reversed(range(past.shape[1])):
         first = jnp.expand_dims(past[:, i], steps.axis)
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
@@ -297,7 +298,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
 
 
 def _after_last_step(steps: Steps, shifted: Array) -> Array:
-    """Entry `length` of each row of `[batch, time + 1, depth]`; `[batch, depth]`."""
+    """Entry `length` of each row of `shifted`, `[batch, depth]`."""
     if steps.lengths is None:
         return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
     read = lambda row, length: row.at[length].get(mode="promise_in_bounds")

@@ -21,8 +21,8 @@ class ResidualWrapper(WrapperCell):
     """Adds the inputs of a cell to its output; the new state is unaffected.
 
     Attributes:
-        residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum. Its result
-            must have the shapes of `output_size`. None for the sum.
+        residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum and returns
+            arrays with the shapes of `output_size`; None for the sum.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `residual_fn` is not a function.
@@ -70,8 +70,8 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
         y = next(leaves)
         if jnp.shape(x) != jnp.shape(y):
             raise ValueError(
-                f"ResidualWrapper: `{name}` must have the shape of the output, "
-                f"{describe(y)}, got {describe(x)}. Use a `residual_fn`."
+                f"ResidualWrapper: `{name}` must have the shape of the output "
+                f"({describe(y)}), got {describe(x)}. Use a `residual_fn`."
             )
         return x + y
 

@@ -1,7 +1,7 @@
 """Cells of `tf.contrib.rnn`; attention, decoders and losses of `tf.contrib.seq2seq`.
 
-Each cell has the constructor and the variable names of the TensorFlow cell, so scripts
-port line by line and old checkpoints load unchanged.
+Each cell has the same constructor and variable names as the TensorFlow cell of the same
+name, so scripts port line by line and old checkpoints load unchanged.
 
 Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `ConvLSTMCell`, `Conv1DLSTMCell`,
 `Conv2DLSTMCell`, `Conv3DLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
@@ -21,15 +21,15 @@ mechanisms: `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` 
 `LuongMonotonicAttention`, all subclasses of `AttentionMechanism`. Functions: `hardmax`,
 `monotonic_attention`.
 
-Decoders: `dynamic_decode` runs a `Decoder`. A `BasicDecoder` emits `BasicDecoderOutput`
-and gets the inputs of its cell from a `Helper`. The helpers for training are
-`TrainingHelper`, `ScheduledEmbeddingTrainingHelper` and
+Decoders: `dynamic_decode` runs a `Decoder`. At each step, a `BasicDecoder` emits a
+`BasicDecoderOutput` and gets the inputs of its cell from a `Helper`. The helpers for
+training are `TrainingHelper`, `ScheduledEmbeddingTrainingHelper` and
 `ScheduledOutputTrainingHelper`. The helpers for inference are `GreedyEmbeddingHelper`,
-`SampleEmbeddingHelper`, `InferenceHelper` and `CustomHelper`. A `BeamSearchDecoder`
-starts from a state that `tile_batch` repeated for the beams. Its state is a
-`BeamSearchDecoderState`, and it emits `BeamSearchDecoderOutput`. `gather_tree` builds
-the sequences in `FinalBeamSearchDecoderOutput` from the emitted ids. `sequence_loss`
-computes the loss.
+`SampleEmbeddingHelper`, `InferenceHelper` and `CustomHelper`. `tile_batch` repeats the
+initial state for the beams of a `BeamSearchDecoder`. The state of this decoder is a
+`BeamSearchDecoderState`; at each step, the decoder emits a `BeamSearchDecoderOutput`.
+`gather_tree` builds the sequences in `FinalBeamSearchDecoderOutput` from the emitted
+ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 """
 
 import typing as _typing
@@ -152,10 +152,11 @@ _HINTS |= dict.fromkeys(
 )
 
 
-if not _typing.TYPE_CHECKING:  # Hidden, so that type checkers report missing names.
+# Hides `__getattr__` from type checkers, so that they report missing names.
+if not _typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> _typing.NoReturn:
-        """Raises an error that says where to find a name of `tf.contrib`."""
+        """Raises an error that says where to find `name`, if it is in `tf.contrib`."""
         import jaxrnn
 
         core = {name: f"It is `jaxrnn.{name}`." for name in jaxrnn.__all__}

@@ -1,4 +1,4 @@
-"""A wrapper that attends to its own last outputs."""
+"""A wrapper that makes a cell attend over recent outputs."""
 
 import dataclasses
 from typing import Any
@@ -21,7 +21,7 @@ from ._fields import linear_specs
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionCellWrapper(ParamsWrapper):
-    """Adds attention over the wrapper's last L outputs to a cell.
+    """Wraps a cell so that it attends over the wrapper's last L outputs.
 
         y, s'   = cell([x, a] kernel + bias, s)
         score_l = sum(attn_v * tanh(m_l attn_w + q)), with
@@ -30,8 +30,8 @@ class AttentionCellWrapper(ParamsWrapper):
         output  = [y, a'] attn_output_projection/kernel + attn_output_projection/bias
         m'      = m_2, ..., m_L, output
 
-    `[s']` is the concatenation of all parts of the cell's new state. m starts as zeros,
-    which take part in the softmax.
+    `[s']` is the concatenation of all parts of the cell's new state. The memory m
+    starts as zeros, and these zeros take part in the softmax.
 
     Shapes, for input size `I`, `A = attn_size`, `V = attn_vec_size`, `N = input_size`,
     `L = attn_length`, a cell with output `[batch, H]` and a state of S numbers: inputs
@@ -79,8 +79,8 @@ class AttentionCellWrapper(ParamsWrapper):
         is_leaf = jax.tree_util.all_leaves([size])
         if not is_flat or not (self.state_is_tuple or is_leaf):
             raise ValueError(
-                f"{name}: `state_is_tuple=False` needs a `cell` whose state is one "
-                f"vector, and True a nest of vectors, got the state_size {size}."
+                f"{name}: the state of `cell` must be one vector if `state_is_tuple` "
+                f"is False, and a nest of vectors if it is True, got state_size {size}."
             )
 
     @property
@@ -93,23 +93,23 @@ class AttentionCellWrapper(ParamsWrapper):
 
     @property
     def state_size(self) -> Size:
-        """`(cell.state_size, A, L A)`, or their sum."""
+        """Sizes `(cell.state_size, A, L A)`; their sum if the state is one array."""
         _, _, size, _, length = self._sizes
         sizes = self.cell.state_size, size, length * size
         return sizes if self.state_is_tuple else sum(sizes)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """Zeros, and the zero state of the wrapped cell for its part."""
+        """The wrapped cell's zero state, and zeros for the context and the memory."""
         zero = RNNCell.zero_state(self, batch_size, dtype)
         if not self.state_is_tuple:
             return zero
         return self.cell.zero_state(batch_size, dtype), *zero[1:]
 
     def own_specs(self, depth: int) -> dict[str, Any]:
-        """Specs of the three products and of the scores."""
+        """Specs of the parameters of the three products and of the scores."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth
-        # The kernel of a convolution, so the fans are the last two sizes.
+        # TensorFlow uses `attn_w` in a convolution, so the last two sizes are the fans.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
             **linear_specs(depth + size, joined),
@@ -125,7 +125,7 @@ class AttentionCellWrapper(ParamsWrapper):
         """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not floating, or do not have rank 2.
+            ValueError: If `inputs` are not floating-point, or do not have rank 2.
             TypeError: If `key` is not a random key.
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
@@ -141,7 +141,7 @@ class AttentionCellWrapper(ParamsWrapper):
         Raises:
             ValueError: If the state or a parameter does not fit the cell and the
                 inputs.
-            TypeError: If a dtype does not fit them.
+            TypeError: If a dtype does not fit the cell and the inputs.
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
         own, inner = self._checked(params, inputs, key)
@@ -170,7 +170,7 @@ class AttentionCellWrapper(ParamsWrapper):
         return cell_state, parts[0], parts[1].reshape(batch, length, size)
 
     def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
-        """The context `[batch, A]` for a query, the parts of the cell's state."""
+        """The context `[batch, A]`; `query` lists the parts of the cell's state."""
         features = dot(memory, params["attn_w"][0, 0], memory.dtype)
         hidden = jnp.tanh(features + affine(params, query, memory.dtype)[:, None])
         scores = jnp.sum(params["attn_v"][None, None] * hidden, axis=-1)

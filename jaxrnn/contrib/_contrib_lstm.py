@@ -1,4 +1,4 @@
-"""Base classes of contrib's LSTMs: projections, layer normalization, shards."""
+"""Base classes of contrib's LSTMs, with projections, layer normalization and shards."""
 
 import dataclasses
 from typing import Any
@@ -20,7 +20,7 @@ class ContribLSTM(LSTMFamily):
     """The base class of contrib's LSTMs, with an optional projection.
 
     Attributes:
-        num_proj: `P`, positive; None for no projection.
+        num_proj: The size of the projected output, positive; None for no projection.
     """
 
     num_units: int
@@ -38,19 +38,19 @@ class ContribLSTM(LSTMFamily):
 
     @property
     def sizes(self) -> LSTMStateTuple:
-        """`num_units` for c; `num_proj`, if given, or `num_units` for h."""
+        """Sizes: `num_units` for c; `num_proj` or, by default, `num_units` for h."""
         h = self.num_units if self.num_proj is None else self.num_proj
         return LSTMStateTuple(self.num_units, h)
 
     def with_projection(self, gates: Stage) -> tuple[Stage, ...]:
-        """The stages: the gates, then the projection, if any, under "projection"."""
+        """The stage of the gates, then the stage "projection", if any."""
         if self.num_proj is None:
             return (gates,)
         (c, h), make = self.sizes, self.kernel_initializer
         return gates, Stage(self._project, c, h, make, None, "projection", False, 1)
 
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
-        """The result of the gates' update; without a projection, m is h'."""
+        """The result of the gates' update; m becomes h' if there is no projection."""
         m = m.astype(state.h.dtype)
         return self.leave(c, m) if self.num_proj is None else (m, (c, state))
 
@@ -62,8 +62,9 @@ class ContribLSTM(LSTMFamily):
 class LayerNormedLSTM(ContribLSTM):
     """An LSTM with optional layer normalization of each gate and of c'.
 
-    With `layer_norm`, `gamma` and `beta` `[num_units]` are stored under a scope for
-    each gate and under `state`. The product then has no bias, even if one is stored.
+    With `layer_norm`, `gamma` and `beta` `[num_units]` are stored under the scope of
+    each gate and under the scope `state`. In this case, no bias is added to the
+    product, even if a bias is stored.
 
     Attributes:
         layer_norm: Whether to use layer normalization.
@@ -87,7 +88,7 @@ class LayerNormedLSTM(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product for all gates, then the projection, if any."""
+        """The stage of all gates, then the projection stage, if any."""
         (c, h), count = self.sizes, len(self.gate_scopes)
         kernel = self.kernel_initializer
         gates = Stage(self._gates, h, count * c, kernel, zeros, blocks=count)
@@ -111,7 +112,7 @@ class LayerNormedLSTM(ContribLSTM):
     def normalized_memory(
         self, params: Params, peephole: str, o: Array, c: Array
     ) -> tuple[Array, Array]:
-        """Computes `(c', m)` from block o and from c' before normalization."""
+        """Computes `(c', m)` from the block o and the unnormalized c'."""
         c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
         o = jax.nn.sigmoid(add_peephole(params, peephole, o, c))
         return c, o * self.activation(c)
@@ -119,8 +120,8 @@ class LayerNormedLSTM(ContribLSTM):
     def normalized(self, params: Params, scope: str, x: Array) -> Array:
         """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
 
-        Epsilon is 1e-12, or 1e-3 in float16. The result is computed in at least
-        float32. Without `layer_norm`, x is returned unchanged.
+        Epsilon is 1e-12 (1e-3 in float16). The result is computed in at least float32.
+        Without `layer_norm`, x is returned unchanged.
 
         Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
         """
@@ -137,7 +138,7 @@ class LayerNormedLSTM(ContribLSTM):
 
 
 def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
-    """An `LSTMCell` with `fields`, and with the other fields that `cell` has too."""
+    """An `LSTMCell` with `fields`, and with all other fields that `cell` also has."""
     names = {field.name for field in dataclasses.fields(LSTMCell)}
     common = {name: getattr(cell, name) for name in names if hasattr(cell, name)}
     return LSTMCell(**common | fields)
@@ -153,8 +154,8 @@ def shard_specs(
     """
     if shards > rows:
         raise ValueError(
-            f"{type(cell).__name__}: `{name}` with {rows} rows must be stored in at "
-            f"most that many shards, got {shards}. Use fewer shards."
+            f"{type(cell).__name__}: the number of shards of `{name}` must not exceed "
+            f"its {rows} rows, got {shards}. Use fewer shards."
         )
     make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]

@@ -1,4 +1,4 @@
-"""Core cells under other names, and an LSTM with normalized kernels."""
+"""Core cells under contrib's names, and an LSTM with normalized kernels."""
 
 import dataclasses
 from typing import Any, final
@@ -16,10 +16,10 @@ from ._contrib_lstm import ContribLSTM, core_lstm
 
 
 class _OfLSTMCell(ContribLSTM):
-    """A cell with the products and updates of an `LSTMCell`."""
+    """A cell that computes the same products and updates as an `LSTMCell`."""
 
     library_cell: Any
-    """The `LSTMCell`."""
+    """The `LSTMCell` whose products and updates this cell uses."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -36,7 +36,8 @@ class _OfLSTMCell(ContribLSTM):
 class LSTMBlockCell(_OfLSTMCell):
     """An LSTM that TensorFlow implements as one operation.
 
-    It has the equations, shapes and parameters of `LSTMCell` without a projection:
+    The cell has the same equations, shapes and parameters as an `LSTMCell` without a
+    projection:
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
@@ -75,7 +76,7 @@ class LSTMBlockCell(_OfLSTMCell):
 
     @property
     def library_cell(self) -> LSTMCell:
-        """The `LSTMCell` with the same fields."""
+        """The `LSTMCell` that has the same fields as this cell."""
         return core_lstm(self, use_peepholes=self.use_peephole)
 
 
@@ -83,7 +84,7 @@ class LSTMBlockCell(_OfLSTMCell):
 class WeightNormLSTMCell(_OfLSTMCell):
     """An `LSTMCell` whose kernel columns have learned norms.
 
-    The cell applies `LSTMCell` to a kernel in which the rows that multiply x and the
+    The cell is an `LSTMCell` with a normalized kernel. The rows that multiply x and the
     rows that multiply h are normalized separately:
 
         kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
@@ -159,7 +160,7 @@ def _normalized(kernel: Array, norm: Array) -> Array:
 class GRUBlockCellV2(VectorStateCell):
     """A gated recurrent unit (GRU) that TensorFlow implements as one operation.
 
-    It has the equations, shapes and parameters of `GRUCell`:
+    The cell has the same equations, shapes and parameters as a `GRUCell`:
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = tanh([x, r * h] candidate/kernel + candidate/bias)
@@ -176,7 +177,7 @@ class GRUBlockCellV2(VectorStateCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If both or neither of `num_units` and `cell_size` are given, if the
-            given number is negative, or if `dtype` is not floating.
+            given number is negative, or if `dtype` is not floating-point.
 
     Source: arXiv:1406.1078; `tf.contrib.rnn.GRUBlockCellV2`.
     """
@@ -201,5 +202,5 @@ class GRUBlockCellV2(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates, then the candidate from the reset state."""
+        """The stage of the gates, then the stage of the candidate."""
         return GRUCell(self.num_units).stages

@@ -1,4 +1,4 @@
-"""Helpers for contrib: a check of functions, and the parameters of a product."""
+"""Helpers for contrib that check function arguments and specify dense layers."""
 
 from typing import Any
 
@@ -15,6 +15,6 @@ def check_given_functions(caller: str, **functions: Any) -> None:
 
 
 def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> dict[str, Any]:
-    """Specs of a kernel with the initializer `make`, and of a bias of zeros."""
+    """Specs of a kernel that `make` initializes and of a zero-initialized bias."""
     bias = ParamSpec((columns,), zeros)
     return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

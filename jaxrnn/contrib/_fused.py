@@ -1,4 +1,4 @@
-"""Cells that run whole sequences, time first."""
+"""Cells that run whole time-major sequences."""
 
 import abc
 import dataclasses
@@ -24,10 +24,10 @@ from ._core_cells import LSTMBlockCell
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FusedRNNCell(Hyperparameters, abc.ABC):
-    """A cell that runs whole sequences, time first: hyperparameters without arrays.
+    """A cell that runs whole time-major sequences.
 
-    Like an `RNNCell`, it is hashable, and you bind it to its parameters before you call
-    it.
+    A fused cell holds hyperparameters but no arrays. Like an `RNNCell`, it is hashable
+    and must be bound to its parameters before it is called.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -70,10 +70,10 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
         sequence_length: Lengths | None = None,
         key: Key | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """Runs all steps; a pure function.
+        """Runs all steps as a pure function.
 
         Args:
-            params: Parameters as `init` returns them.
+            params: The parameters, as returned by `init`.
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
                 inputs of each step, `[batch, depth]`.
             initial_state: The state before the first step; None for zeros of `dtype`.
@@ -81,7 +81,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
                 `initial_state`.
             sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Past its length, a row outputs zeros and keeps its state. Inputs
-                there, even NaN, have no effect.
+                past a row's length have no effect, even if they are NaN.
             key: A random key, for a cell that draws random numbers.
 
         Returns:
@@ -104,7 +104,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
-    """A fused cell with its parameters and optional key: a pytree of these arrays."""
+    """A fused cell bound to its parameters and an optional key; a pytree."""
 
     takes_sequences = True
 
@@ -138,19 +138,19 @@ class BoundFusedCell:
 
 
 class _OverSteps(FusedRNNCell):
-    """The base class of fused cells that run a cell of one step."""
+    """The base class of fused cells that run an `RNNCell` step by step."""
 
     use_dynamic_rnn: bool = True
 
     _step_cell: Any
-    """The cell of one step."""
+    """The `RNNCell` that runs each step."""
 
     def _as_state(self, state: PyTree) -> PyTree:
-        """An initial state in the structure that the cell declares."""
+        """Returns the initial state in the structure that the cell declares."""
         return state
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Creates the parameters of the cell of one step; see `FusedRNNCell.init`."""
+        """Creates the parameters of the `RNNCell`; see `FusedRNNCell.init`."""
         return self._step_cell.init(key, _first(self, inputs), dtype)
 
     def apply(
@@ -201,7 +201,7 @@ class LSTMBlockFusedCell(_OverSteps):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If `num_units` is negative, or `dtype` is not floating.
+        ValueError: If `num_units` is negative, or `dtype` is not floating-point.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockFusedCell`.
     """
@@ -227,13 +227,13 @@ class LSTMBlockFusedCell(_OverSteps):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FusedRNNCellAdaptor(_OverSteps):
-    """Runs any cell over whole sequences, with the parameters of the cell.
+    """Adapts an `RNNCell` to run whole sequences; the parameters stay the same.
 
     Attributes:
-        cell: The cell of one step.
+        cell: The `RNNCell` to run.
         use_dynamic_rnn: True to run the cell with `dynamic_rnn`, which compiles one
-            step. False to run it with `static_rnn`, which may put a copy of the cell
-            for each step into the program.
+            step. False to run it with `static_rnn`, which may compile a separate copy
+            of the cell for each step.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `use_dynamic_rnn` is not a bool.
@@ -255,10 +255,10 @@ class FusedRNNCellAdaptor(_OverSteps):
 class TimeReversedFusedRNN(FusedRNNCell):
     """Runs a fused cell over each row from its last step to its first.
 
-    The cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are returned in
-    the order of the inputs. The wrapper has the parameters of the cell. Lists of steps
-    are reversed in the same way, whereas TensorFlow reverses them together with their
-    padding and runs the cell on the padding.
+    The cell reads a row of length n as `x[n-1], ..., x[0]`. The outputs are returned in
+    the order of the inputs. The wrapper has the same parameters as the cell. A list of
+    steps is also reversed only within each row's length, whereas TensorFlow reverses
+    the whole list, including the padding, and runs the cell on the padding.
 
     Attributes:
         cell: The cell to reverse, a `FusedRNNCell`.
@@ -291,8 +291,8 @@ class TimeReversedFusedRNN(FusedRNNCell):
         """Runs all steps; see `FusedRNNCell.apply`.
 
         Raises:
-            TypeError: See `apply` of the cell.
-            ValueError: See `apply` of the cell.
+            TypeError: See the `apply` method of `cell`.
+            ValueError: See the `apply` method of `cell`.
         """
         name = _name(self)
         sequences = as_sequences(name, _stacked(self, inputs), True)
@@ -314,7 +314,7 @@ def _stacked(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
 
 
 def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
-    """The sequences, as a list of steps if `inputs` is a list."""
+    """Returns `sequences`, split into a list of steps if `inputs` is a list."""
     return _steps(sequences) if isinstance(inputs, list) else sequences
 
 
@@ -324,7 +324,7 @@ def _steps(sequences: PyTree) -> list[PyTree]:
 
 
 def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
-    """The first step of a list of inputs, or the shapes of the first step.
+    """The inputs of the first step if `inputs` is a list, otherwise only their shapes.
 
     Raises:
         ValueError: If the inputs are a single step.

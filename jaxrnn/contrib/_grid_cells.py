@@ -15,8 +15,8 @@ from ._grid_lstm import GridLSTM
 class GridLSTMCell(GridLSTM):
     """Two LSTMs over windows of each step's inputs: one in time, one in frequency.
 
-    Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. Its
-    state is `(c_k, m_k)` in time and `(d_k, n_k)` in frequency, where
+    Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. The
+    state of window k is `(c_k, m_k)` in time and `(d_k, n_k)` in frequency, where
     `d_{-1} = n_{-1} = 0`. Both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`:
 
         i, j, f, o = split(u_k W_f + B_f)
@@ -26,27 +26,28 @@ class GridLSTMCell(GridLSTM):
         n_k  = sigmoid(o + p_o) * tanh(d_k)          (o of the first product)
         m'_k = sigmoid(o + p_o) * tanh(c'_k)         (o of the second)
 
-    New c and d are clipped to `[-cell_clip, cell_clip]`. Each peephole p is the sum of
-    two diagonal products, and each LSTM has its own peepholes. `p_f` and `p_i` read
-    `d_{k-1}` and `c_k`; `p_o` reads `d_k` and `c'_k`. Coupled gates have no f, since
-    the forget gate is 1 minus the input gate. Blocks are independent of each other.
+    The new c and d are clipped to `[-cell_clip, cell_clip]`. Each peephole p is the sum
+    of two diagonal products, and each LSTM has its own peepholes. `p_f` and `p_i` read
+    `d_{k-1}` and `c_k`; `p_o` reads `d_k` and `c'_k`. With coupled gates, there is no
+    f, because the forget gate is 1 minus the input gate. Blocks are independent of each
+    other.
 
     Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks, and
     `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output
     `[batch, N * 2H]`, with `m'_k, n_k` of each window; state a named tuple of arrays
     `[batch, H]` with the fields `state_f<window>_b<block>_c` and `..._m`, or one array
-    `[batch, N * 2H]`. For block b, the kernels `[F + 2H, G * H]` are stored by rows in
-    the variables `W_f_<b>_<shard>` and `W_t_<b>_<shard>`. The biases `B_f_<b>` and
-    `B_t_<b>` are `[G * H]`. The peepholes `W_<gate>_diag_<lstm><of>_<b>` are `[H]`. The
-    gate is F, I or O; the LSTM is `freq` or `time`; `<of>` is `f` if the peephole
-    multiplies d and `t` if it multiplies c.
+    `[batch, N * 2H]`. For block b, the rows of the two kernels `[F + 2H, G * H]` are
+    split into the variables `W_f_<b>_<shard>` and `W_t_<b>_<shard>`. The biases
+    `B_f_<b>` and `B_t_<b>` are `[G * H]`. The peepholes `W_<gate>_diag_<lstm><of>_<b>`
+    are `[H]`. In these names, `<gate>` is F, I or O; `<lstm>` is `freq` or `time`;
+    `<of>` is `f` if the peephole multiplies d and `t` if the peephole multiplies c.
 
     With `state_is_tuple=False`, all blocks in contrib read the states of the first
     block; here, each block reads its own states. contrib ignores `initializer`; here,
-    it draws kernels and peepholes.
+    `initializer` draws the kernels and peepholes.
 
     Attributes:
-        state_is_tuple: False for a state in one array.
+        state_is_tuple: Whether the state is a named tuple; False for one array.
 
     Source: arXiv:1507.01526; Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.GridLSTMCell`.
@@ -60,22 +61,25 @@ class GridLSTMCell(GridLSTM):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BidirectionalGridLSTMCell(GridLSTM):
-    """Two `GridLSTMCell`s, one from the lowest window up, one from the highest down.
+    """Two `GridLSTMCell`s that run over the windows in opposite directions.
 
-    Each direction has its own parameters, named as in `GridLSTMCell`, under `fwd` or
-    `bwd`. Both directions run forward in time, so the cell reads no future steps.
+    The direction `fwd` runs from the lowest window to the highest, and the direction
+    `bwd` from the highest to the lowest. Each direction has its own parameters, which
+    are named as in `GridLSTMCell` and stored under `fwd` or `bwd`. Both directions run
+    forward in time, so the cell reads no future steps.
 
-    Shapes are as in `GridLSTMCell`, with two exceptions. The output is
-    `[batch, 2 * N * 2H]`: first all windows of `fwd`, then all windows of `bwd`, each
-    in the order in which they run. The state is a named tuple of arrays `[batch, H]`
-    with the fields `fwd_state_f<window>_b<block>_c` and so on. Window 0 of `bwd` is the
-    highest window of a block.
+    Shapes are as in `GridLSTMCell`, with two exceptions. The output
+    `[batch, 2 * N * 2H]` contains all windows of `fwd` and then all windows of `bwd`,
+    in the order in which each direction runs. The state is a named tuple of arrays
+    `[batch, H]` with the fields `fwd_state_f<window>_b<block>_c` and so on. Window 0 of
+    `bwd` is the highest window of a block.
 
-    contrib ignores `initializer`; here, it draws kernels and peepholes.
+    contrib ignores `initializer`; here, `initializer` draws the kernels and peepholes.
 
     Attributes:
         backward_slice_offset: The number of inputs by which the windows of `bwd` are
-            shifted up, or down if it is negative. Beyond the inputs, they read zeros.
+            shifted up. A negative number shifts the windows down. Windows read zeros
+            beyond the inputs.
 
     Source: Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.BidirectionalGridLSTMCell`.
@@ -93,7 +97,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
         set_counts(self, "backward_slice_offset", least=-INT32_MAX)
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
-        """The windows of a pass, highest first in the backward direction."""
+        """The windows of a pass; backward passes start with the highest window."""
         if scope == "fwd":
             return super().windows(inputs, scope, starts)
         offset = self.backward_slice_offset

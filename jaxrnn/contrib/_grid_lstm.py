@@ -31,7 +31,7 @@ _LSTMS = ("freq", "time")
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GridLSTM(CommonFields, SpecsCell):
-    """The base class of both grid LSTMs, with the fields that come first in both.
+    """The base class of both grid LSTMs, with the leading fields that they share.
 
     Attributes:
         use_peepholes: Whether the gates read c and d through diagonal kernels.
@@ -52,7 +52,7 @@ class GridLSTM(CommonFields, SpecsCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If a required field is missing, the lists do not fit each other or
-            the windows, a number is out of range, or `dtype` is not floating.
+            the windows, a number is out of range, or `dtype` is not floating-point.
     """
 
     num_units: int
@@ -76,10 +76,10 @@ class GridLSTM(CommonFields, SpecsCell):
         lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
         doc="The number of windows in all blocks and directions.",
     )
-    # Each window outputs m of one LSTM and n of the other; its state holds c and m.
+    # Each window outputs the m of both LSTMs; its state holds the c and m in time.
     output_size = property(lambda self: 2 * self.num_units * self.num_windows)
     _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
-    # The LSTMs with parameters; if they are shared, only the LSTM in frequency.
+    # The LSTMs that have parameters; with shared weights, only the LSTM in frequency.
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
@@ -98,9 +98,9 @@ class GridLSTM(CommonFields, SpecsCell):
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
             raise ValueError(
-                f"{caller}: `end_freqindex_list` and `start_freqindex_list` must have "
-                f"an entry for each of {len(blocks)} blocks, got {ends} and {starts}. "
-                "Omit both only for a single block of all inputs."
+                f"{caller}: `end_freqindex_list` and `start_freqindex_list` must each "
+                f"have one entry per block ({len(blocks)}), got {ends} and {starts}. "
+                "Omit both lists only if a single block reads all inputs."
             )
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
@@ -109,17 +109,17 @@ class GridLSTM(CommonFields, SpecsCell):
         """Checks a list of integers and stores it as a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
         what = "a list with an entry for each block"
-        fix = "For one block, pass a list of one number."
+        fix = "Pass a list even for one block, e.g. `[3]`."
         check_instance(caller, field, value, list | tuple | None, what, fix)
         if value is not None:
             counts = tuple(as_count(caller, field, n, least, fix="") for n in value)
             set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
-        """Raises ValueError unless the block has all windows within `size` inputs."""
+        """Raises ValueError unless `size` inputs hold exactly the block's windows."""
         found, given = count_windows(size, self), self.num_frequency_blocks[block]
         caller, name = type(self).__name__, f"num_frequency_blocks[{block}]"
-        must = f"be {found}, the number of windows in {size} inputs"
+        must = f"be {found} (the number of windows in {size} inputs)"
         check_equal(caller, name, given, found, must)
 
     def check_depth(self, depth: int) -> None:
@@ -129,7 +129,7 @@ class GridLSTM(CommonFields, SpecsCell):
         elif max(self.end_freqindex_list) > depth:
             raise ValueError(
                 f"{type(self).__name__}: `end_freqindex_list` must not exceed the "
-                f"depth of the inputs, {depth}, got {self.end_freqindex_list}."
+                f"depth of the inputs ({depth}), got {self.end_freqindex_list}."
             )
 
     @property
@@ -141,7 +141,7 @@ class GridLSTM(CommonFields, SpecsCell):
 
     @property
     def state_size(self) -> Size:
-        """The sizes of c and m of each window, or their sum for one array."""
+        """The sizes of each window's c and m; their sum if the state is one array."""
         if not self.state_is_tuple:
             return self.output_size
         return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
@@ -190,8 +190,9 @@ class GridLSTM(CommonFields, SpecsCell):
         """The passes along frequency, in the order of states and outputs.
 
         Returns:
-            For each pass, a tuple: the key of its parameters, or None for the top
-            level; the number of its block; the first input of each window.
+            For each pass, a tuple of three entries: the key of the pass's parameters,
+            or None for the top level; the number of the block; and the index of each
+            window's first input.
         """
         firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
         counts = zip(firsts, self.num_frequency_blocks, strict=True)
@@ -228,7 +229,7 @@ class GridLSTM(CommonFields, SpecsCell):
         return (new[0], m[0]), (new[1], m[1])
 
     def _new_c(self, peep: Any, k: int, gates: list[Array], old: tuple) -> Array:
-        """The new c of LSTM k, from the old c in frequency and in time."""
+        """The new c of LSTM k; `old` holds the old c in frequency and in time."""
         i, j, *rest = gates
         i = jax.nn.sigmoid(peep("I", k, i, old))
         if self.couple_input_forget_gates:
@@ -240,8 +241,9 @@ class GridLSTM(CommonFields, SpecsCell):
     def _peep(
         self, params: Params, block: int, gate: str, k: int, z: Array, both: Any
     ) -> Array:
-        """`z` plus the peepholes of a gate of LSTM k, in frequency and in time."""
-        start = f"W_{gate}_diag_{self._kinds[-k]}"  # With shared weights, -1 is freq.
+        """Adds a gate's peepholes to `z`; `both` holds c in frequency and in time."""
+        # With shared weights, both LSTMs use the peepholes of the LSTM in frequency.
+        start = f"W_{gate}_diag_{self._kinds[-k]}"
         for of, c in zip("ft", both, strict=True):
             z = add_peephole(params, f"{start}{of}_{block}", z, c)
         return z
@@ -249,7 +251,7 @@ class GridLSTM(CommonFields, SpecsCell):
 
 @functools.cache
 def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
-    """The class of the state; equal arguments give the same class.
+    """Returns the class of the state; equal arguments return the same class.
 
     Args:
         name: The name of the class.

@@ -15,14 +15,15 @@ from ._contrib_lstm import ContribLSTM
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """U(-1, 1), contrib's initializer of every `kernel_u`."""
+    """Draws from U(-1, 1), as contrib does for every `kernel_u`."""
     return jax.random.uniform(key, shape, dtype, -1, 1)
 
 
 class _IndependentUnits(AffineCell):
-    """A cell with one product, of the inputs, and a state weight per unit and block.
+    """A cell in which only the inputs are multiplied by a matrix.
 
-    The updates read `kernel_u` as a list with one vector per block.
+    Each unit has one state weight per block. The updates read `kernel_u` as a list with
+    one vector of weights per block.
     """
 
     num_units: int
@@ -32,7 +33,7 @@ class _IndependentUnits(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product of the inputs for all blocks."""
+        """The stage with one product of the inputs for all blocks."""
         count, columns = self.blocks, self.blocks * self.num_units
         return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=count),)
 
@@ -64,7 +65,7 @@ class _IndependentUnits(AffineCell):
 
 
 def _times(weight: Array, state: Array) -> Array:
-    """Each unit's state times its own weight."""
+    """Multiplies the state of each unit by the unit's weight."""
     return weight.astype(state.dtype)[None, :] * state
 
 
@@ -108,7 +109,8 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     `[1, H]` and `candidate/bias` `[H]`.
 
     Attributes:
-        kernel_initializer: For both kernels of the inputs; None for Glorot uniform.
+        kernel_initializer: For both kernels that multiply the inputs; None for Glorot
+            uniform.
         bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
 
@@ -160,8 +162,8 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
     `[batch, H]`; `kernel_w` `[I, 4H]`, `kernel_u` `[1, 4H]` and `bias` `[4H]`, blocks
-    i, j, f, o. c may be float32 with 16-bit h and parameters; pass an `initial_state`
-    with these dtypes.
+    i, j, f, o. c may be float32 while h and the parameters are 16-bit; in this case,
+    pass an `initial_state` with these dtypes.
 
     Attributes:
         kernel_initializer: For `kernel_w`; None for Glorot uniform.

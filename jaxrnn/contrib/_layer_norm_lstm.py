@@ -51,7 +51,7 @@ class LayerNormLSTMCell(_FourGateLSTM):
         h' = clip(m projection/kernel, -proj_clip, proj_clip)
         LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta
 
-    Epsilon is 1e-12, or 1e-3 in float16. The state keeps the normalized c'. Without
+    Epsilon is 1e-12 (1e-3 in float16). The state stores the normalized c'. Without
     `layer_norm`, the cell is an `LSTMCell` with a bias. With `layer_norm`, the bias is
     not used, but it is stored because checkpoints contain it.
 
@@ -93,10 +93,11 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         h' = activation(c') * sigmoid(o)
         LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta
 
-    Epsilon is 1e-12, or 1e-3 in float16. The state keeps the normalized c'. Without
-    `layer_norm`, a `bias` replaces the normalization. The random key comes from
-    `cell.bind(params, key)`. Without a key, as in evaluation, nothing is dropped;
-    TensorFlow always drops. Kept entries are scaled by `1 / dropout_keep_prob`.
+    Epsilon is 1e-12 (1e-3 in float16). The state stores the normalized c'. If
+    `layer_norm` is False, a `bias` is added instead of the normalization. The random
+    key comes from `cell.bind(params, key)`. Without a key, e.g. in evaluation, the cell
+    applies no dropout, whereas TensorFlow always applies dropout. Kept entries are
+    scaled by `1 / dropout_keep_prob`.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and
     output `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`;
@@ -113,7 +114,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `dropout_keep_prob` is not in (0, 1],
             `dropout_prob_seed` is not in [0, 2**32), the activation is unknown, or
-            `dtype` is not floating.
+            `dtype` is not floating-point.
 
     Source: arXiv:1607.06450 and arXiv:1603.05118;
     `tf.contrib.rnn.LayerNormBasicLSTMCell`.
@@ -145,7 +146,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     @property
     def is_random(self) -> bool | None:
-        """Whether anything is dropped; see `RNNCell.is_random`."""
+        """Whether the cell applies dropout; see `RNNCell.is_random`."""
         return self.dropout_keep_prob < 1
 
     def param_specs(self, depth: int) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`. Without a key, nothing is dropped.
+        """Runs one step; see `RNNCell.apply`. Without a key, there is no dropout.
 
         Raises:
             ValueError: See `AffineCell.apply`.
@@ -182,13 +183,15 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
                 declines.
         """
         if run.keys is not None and self.is_random:
-            raise DeclinedError(f"{type(self).__name__} draws a mask at every step")
+            raise DeclinedError(
+                f"{type(self).__name__} draws a dropout mask at every step"
+            )
         return super().apply_sequence(params, run)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
-    """An LSTM that writes as much as it forgets.
+    """An LSTM whose input gate is 1 minus its forget gate.
 
         j, f, o = split([x, h] W + B)
         F  = sigmoid(f + forget_bias + W_F_diag c)
@@ -196,11 +199,12 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         m  = sigmoid(o + W_O_diag c') * activation(c')
         h' = clip(m W_P, -proj_clip, proj_clip)
 
-    With `layer_norm`, layer normalizations of j, f and o (`transform`, `forget`,
-    `output`) replace B, which is still stored because checkpoints contain it. c' is
-    also normalized (`state`), before the output reads it and the state keeps it.
+    With `layer_norm`, j, f and o are normalized (with the parameters `transform`,
+    `forget` and `output`) and B is not used. B is still stored because checkpoints
+    contain it. The new c' is also normalized (with the parameters `state`) before it is
+    used for the output and stored in the state.
     `LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta`; epsilon is
-    1e-12, or 1e-3 in float16.
+    1e-12 (1e-3 in float16).
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; W `[I + P, 3H]`, split by
@@ -212,7 +216,7 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     Attributes:
         use_peepholes: Whether the gates read c through two diagonal kernels.
         initializer: For W, W_P and the peepholes; None for Glorot uniform. TensorFlow
-            ignores it.
+            ignores this initializer.
         num_unit_shards: The number of variables that store W.
         num_proj_shards: The number of variables that store W_P.
 
@@ -220,7 +224,8 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` or `proj_clip` is negative, `num_proj` or a number of
             shards is not positive, the activation is unknown, or `dtype` is not
-            floating. `init` raises it if there are more shards than rows.
+            floating-point. `init` also raises ValueError if there are more shards than
+            rows.
 
     Source: arXiv:1503.04069; `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`.
     """

@@ -1,6 +1,7 @@
-"""Cells that map the inputs or the output of an inner cell, many steps at once.
+"""Cells that map the inputs or the output of an inner cell, all steps at once.
 
-One of them is the intersection cell, which has gates through time and through depth.
+One of these cells is the intersection cell, with one gate through time and one gate
+through depth.
 """
 
 import dataclasses
@@ -26,14 +27,14 @@ from ._small_cells import UGRNNCell
 
 
 class MappedCell(RNNCell):
-    """A cell that applies functions of one step before and after an inner cell.
+    """A cell that applies one function before an inner cell and one after the cell.
 
         given   = before(own, inputs)
         y, s'   = inner(given, s)
         output  = after(own, given, y)
 
-    Both functions must treat each row separately; None is the identity. The cell has
-    the state of the inner cell.
+    The functions `before` and `after` map a single step and must treat each row
+    separately; None is the identity. The state is the state of the inner cell.
     """
 
     inner: Any
@@ -52,7 +53,7 @@ class MappedCell(RNNCell):
         Raises:
             ValueError: If a shape or the set of parameters does not fit the cell and
                 the inputs.
-            TypeError: If a dtype does not fit them.
+            TypeError: If a dtype does not fit the cell and the inputs.
         """
         inputs = self.checked_inputs(params, inputs, state, key)
         own, inner = self.split_params(params)
@@ -61,7 +62,7 @@ class MappedCell(RNNCell):
         return (self.after(own, given, output) if self.after else output), state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Maps all inputs, runs the inner cell, maps all outputs; see `RNNCell`.
+        """Maps all inputs, runs the inner cell and maps all outputs; see `RNNCell`.
 
         Raises:
             DeclinedError: If the inner cell declines.
@@ -91,11 +92,11 @@ class MappedWrapper(ParamsWrapper, MappedCell):
         return self.step_inputs(inputs)
 
     def step_inputs(self, inputs: Any) -> Any:
-        """Checks and returns one step of inputs, arrays or their shapes."""
+        """Checks and returns the inputs of one step, as arrays or shapes."""
         return check_step_inputs(type(self).__name__, inputs)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
-        """The inputs that the cell receives, arrays or their shapes."""
+        """The inputs that the wrapped cell receives, as arrays or shapes."""
         return inputs
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -127,8 +128,8 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     from H.
 
     Attributes:
-        num_in_proj: None if the inputs must have size H. Any positive number allows
-            other input sizes. As in contrib, the projection always has size H.
+        num_in_proj: If None, the inputs must have size H. If it is any positive number,
+            inputs of other sizes are projected to size H, as in contrib.
         initializer: For the kernels; None for Glorot uniform. The biases are zeros
             unless `initializer` is an `initializers.by_part` with a `bias`.
         forget_bias: Added to g and q at each step; not stored in the bias.
@@ -166,8 +167,8 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
             return specs
         if not self.num_in_proj:
             raise ValueError(
-                "IntersectionRNNCell: `inputs` must have depth `num_units`, "
-                f"{size}, got {depth}. Pass `num_in_proj={size}` to project them."
+                "IntersectionRNNCell: `inputs` must have depth `num_units` "
+                f"({size}), got {depth}. Pass `num_in_proj={size}` to project them."
             )
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
@@ -175,7 +176,7 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
 
     @property
     def inner(self) -> "_Recurrence":
-        """The cell with the gate through time."""
+        """The inner cell, which has the gate through time."""
         bias, name = self.forget_bias, scope_name(self)
         return _Recurrence(self.num_units, forget_bias=bias, name=name)
 
@@ -209,7 +210,7 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
 
 @final
 class _Recurrence(UGRNNCell):
-    """The recurrent part; it outputs the old state, which `after` reads."""
+    """The recurrent part of the cell; its output is the old state, for `after`."""
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         return state, super()._update(params, z, state)[1]

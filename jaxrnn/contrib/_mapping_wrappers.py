@@ -30,7 +30,7 @@ from ._mapped_cell import MappedWrapper
 
 
 class _Projection(MappedWrapper):
-    """A wrapper with a product and an activation; None is the identity."""
+    """A wrapper with a matrix product and an activation; None is the identity."""
 
     activation: Any
 
@@ -51,8 +51,9 @@ class InputProjectionWrapper(_Projection):
     """Projects the inputs of a cell: `cell(activation(x kernel + bias))`.
 
     Shapes, for input size `I` and `P = num_proj`: inputs `[batch, I]`; `kernel`
-    `[I, P]`; `bias` `[P]`. The wrapper has the state and the output of the wrapped
-    cell, whose parameters are stored under its scope, e.g. `gru_cell`.
+    `[I, P]`; `bias` `[P]`. The wrapper has the same state and output as the wrapped
+    cell. The parameters of the wrapped cell are stored under the cell's scope, e.g.
+    `gru_cell`.
 
     Attributes:
         num_proj: `P`.
@@ -94,9 +95,9 @@ class OutputProjectionWrapper(_Projection):
     """Projects the output of a cell: `activation(cell(x) kernel + bias)`.
 
     Shapes, for a wrapped cell whose output is `[batch, H]`, and `P = output_size`:
-    output `[batch, P]`; `kernel` `[H, P]`; `bias` `[P]`. The wrapper has the inputs and
-    the state of the wrapped cell, whose parameters are stored under its scope, e.g.
-    `gru_cell`.
+    output `[batch, P]`; `kernel` `[H, P]`; `bias` `[P]`. The wrapper has the same
+    inputs and state as the wrapped cell. The parameters of the wrapped cell are stored
+    under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
         output_size: `P`.
@@ -105,13 +106,13 @@ class OutputProjectionWrapper(_Projection):
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
-        ValueError: If `output_size` is not positive, the output of `cell` is not one
-            vector, or the activation is unknown.
+        ValueError: If `output_size` is not positive, the output of `cell` is not a
+            single vector, or the activation is unknown.
 
     Source: `tf.contrib.rnn.OutputProjectionWrapper`.
     """
 
-    # The invalid default only hides the property of `WrapperCell`.
+    # The default is invalid; it only hides the property of `WrapperCell`.
     output_size: int = 0
     activation: Any = None
     reuse: Any = dataclasses.field(default=None, compare=False)
@@ -119,7 +120,7 @@ class OutputProjectionWrapper(_Projection):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_counts(self, "output_size")
-        self.own_specs(0)  # Raises if the output of the cell is not one vector.
+        self.own_specs(0)  # Raises unless the cell outputs a single vector.
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the kernel and the bias; `depth` is not used."""
@@ -144,10 +145,10 @@ class HighwayWrapper(MappedWrapper):
         transform = 1 - carry, or sigmoid(x transform_w + transform_b) if not coupled
         output    = x * carry + cell(x) * transform
 
-    The wrapper has the state of the wrapped cell. Shapes, for input size `I`, which
-    must equal the output size of the wrapped cell: inputs and output `[batch, I]`;
-    `carry_w`, `transform_w` `[I, I]`; `carry_b`, `transform_b` `[I]`. The parameters of
-    the wrapped cell are stored under its scope, e.g. `gru_cell`.
+    The wrapper has the same state as the wrapped cell. Shapes, for input size `I`,
+    which must equal the output size of the wrapped cell: inputs and output
+    `[batch, I]`; `carry_w`, `transform_w` `[I, I]`; `carry_b`, `transform_b` `[I]`. The
+    parameters of the wrapped cell are stored under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
         couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
@@ -208,7 +209,7 @@ class HighwayWrapper(MappedWrapper):
 
 
 def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Uniform numbers with variance 1."""
+    """Draws uniform numbers with mean 0 and variance 1."""
     limit = math.sqrt(3)
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -216,13 +217,13 @@ def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class EmbeddingWrapper(MappedWrapper):
-    """Passes a cell the embeddings of ids: `cell(embedding[x])`.
+    """Feeds a cell the embeddings of ids: `cell(embedding[x])`.
 
     Shapes: inputs `[batch, 1]` or `[batch]`, integers in `[0, embedding_classes)`;
-    `embedding` `[embedding_classes, embedding_size]`. Any other id has an embedding of
-    NaN; TensorFlow raises an error on CPUs and returns zeros on GPUs. The wrapper has
-    the state and the output of the wrapped cell, whose parameters are stored under its
-    scope, e.g. `gru_cell`.
+    `embedding` `[embedding_classes, embedding_size]`. The embedding of any other id
+    is NaN, whereas TensorFlow raises an error on CPUs and returns zeros on GPUs.
+    The wrapper has the same state and output as the wrapped cell. The parameters of
+    the wrapped cell are stored under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
         embedding_classes: The number of ids.
@@ -275,7 +276,7 @@ class EmbeddingWrapper(MappedWrapper):
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The embeddings of the ids."""
-        # Ids are integers, so the embedding itself sets the required dtype.
+        # Ids are integers, so the dtype of `embedding` is the required dtype.
         known = own.get("embedding", inputs)
         check_params(type(self).__name__, own, self.own_specs, known)
         ids = inputs.reshape(inputs.shape[:1]).astype(jnp.int32)

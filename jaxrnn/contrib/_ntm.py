@@ -30,13 +30,13 @@ class NTMControllerState(NamedTuple):
 
     Attributes:
         controller_state: The state of the controller.
-        read_vector_list: The vector that each read head has read, a list of arrays
-            `[batch, memory_vector_dim]`.
-        w_list: The address of each head, which weights the places of the memory; a list
-            of arrays `[batch, memory_size]`.
+        read_vector_list: The vectors that the read heads have read, a list with one
+            array `[batch, memory_vector_dim]` per head.
+        w_list: The addresses of the heads, a list with one array `[batch, memory_size]`
+            per head. An address consists of weights for the places of the memory.
         M: The memory, `[batch, memory_size, memory_vector_dim]`.
-        time: The number of steps of each row, `[batch]`. A scalar, as in contrib,
-            counts the steps of all rows.
+        time: The number of steps that each row has run, `[batch]`. If `time` is a
+            scalar, as in contrib, it applies to all rows.
 
     Source: `tf.contrib.rnn.NTMControllerState`.
     """
@@ -67,8 +67,9 @@ class NTMCell(CommonFields, OwnParams):
                                               (each write head, one after another)
 
     The output is `[u, reads] output_kernel + output_bias`, clipped to the same range.
-    At a row's first step, when `time` is 0, reads, addresses and memory are parameters:
-    `tanh(initial_read_vector_<i>)`, `softmax(initial_address_weights_<i>)`, `memory`.
+    At a row's first step (when `time` is 0), the reads, the addresses and the memory
+    come from parameters: `tanh(initial_read_vector_<i>)`,
+    `softmax(initial_address_weights_<i>)`, `memory`.
 
     Shapes, for `S = memory_size`, `V = memory_vector_dim`, `R` read and `W` write
     heads, `C` the size of u, `O = output_dim` and `K = 2 * shift_range + 1`: inputs
@@ -79,14 +80,14 @@ class NTMCell(CommonFields, OwnParams):
     heads first; `memory` `[S, V]`. The parameters of the controller are stored under
     its scope.
 
-    This cell differs from contrib's cell. The `state_size` in contrib describes a flat
-    memory. The `time` in contrib counts the steps of all rows, so a packed sequence
-    would start from the memory of the previous sequence. contrib supports only float32,
-    and a large strength overflows in its softmax. With `shift_range=0`, contrib still
-    shifts addresses, by one place and by two.
+    This cell avoids several limitations of contrib's cell. In contrib, `state_size`
+    describes a flattened memory. contrib has a single `time` for all rows, so a packed
+    sequence would start from the memory of the previous sequence. contrib supports only
+    float32, and its softmax overflows if a strength is large. With `shift_range=0`,
+    contrib still shifts addresses by one place and by two places.
 
     Attributes:
-        controller: The controller, a cell that outputs one vector.
+        controller: The controller, a cell that outputs a single vector.
         memory_size: `S`, at least `2 * shift_range + 1`.
         memory_vector_dim: `V`.
         read_head_num: `R`.
@@ -99,7 +100,7 @@ class NTMCell(CommonFields, OwnParams):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If a number is out of range, `output_dim` is missing, or `dtype` is
-            not floating.
+            not floating-point.
 
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
@@ -127,15 +128,15 @@ class NTMCell(CommonFields, OwnParams):
         caller = type(self).__name__
         check_wrapped(caller, "controller", self.controller)
         super().__post_init__()
-        fix = "In contrib, the default is the depth of the inputs; pass it."
+        fix = "Pass the depth of the inputs, which is the default in contrib."
         check_given(caller, "output_dim", self.output_dim, fix)
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
         set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
         set_numbers(self, "clip_value", low=0)
         if (shifts := 2 * self.shift_range + 1) > self.memory_size:
             raise ValueError(
-                f"{caller}: `memory_size` must be at least {shifts}, the number of "
-                f"shifts that `shift_range` allows, got {self.memory_size}."
+                f"{caller}: `memory_size` must be at least {shifts} (the number of "
+                f"shifts that `shift_range` allows), got {self.memory_size}."
             )
 
     @property
@@ -150,7 +151,7 @@ class NTMCell(CommonFields, OwnParams):
         )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NTMControllerState:
-        """Zeros, and the controller's zero state; the first step replaces the zeros."""
+        """The controller's zero state, and zeros, which the first step replaces."""
         zero = super().zero_state(batch_size, dtype)
         controller_state = self.controller.zero_state(batch_size, dtype)
         return zero._replace(controller_state=controller_state)
@@ -189,7 +190,8 @@ class NTMCell(CommonFields, OwnParams):
         """Creates parameters, including the controller's; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` do not have rank 2, or the dtype is not floating.
+            ValueError: If `inputs` do not have rank 2, or the dtype is not
+                floating-point.
             TypeError: If `key` is not a random key.
         """
         batch, depth = check_step_inputs(type(self).__name__, inputs).shape
@@ -206,7 +208,8 @@ class NTMCell(CommonFields, OwnParams):
         Raises:
             ValueError: If a shape or the set of parameters does not fit the cell and
                 the inputs.
-            TypeError: If a dtype or the type of the state does not fit them.
+            TypeError: If a dtype or the type of the state does not fit the cell and the
+                inputs.
         """
         inputs = check_step_inputs(type(self).__name__, inputs)
         params, inner = self._checked(params, inputs, key)
@@ -236,7 +239,7 @@ class NTMCell(CommonFields, OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """`(reads, addresses, memory)` before the step; from parameters at time 0."""
+        """The `(reads, addresses, memory)` before the step; parameters at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
         choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
         initial = lambda name, fn, parts: [
@@ -277,7 +280,7 @@ class NTMCell(CommonFields, OwnParams):
         what = "an NTMControllerState"
         check_entries(name, "state", state, 5, what, fix, TypeError)
         state = NTMControllerState(*state)
-        # The time may also be a scalar.
+        # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
         for leaf in jax.tree.leaves(check_state(name, own, size, inputs.shape[0])):

@@ -23,7 +23,7 @@ from ._fields import linear_specs
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PhasedLSTMCell(CommonFields, SpecsCell):
-    """An LSTM whose units update while a gate that is periodic in time is open.
+    """An LSTM whose units update while a time-periodic gate is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
 
@@ -36,7 +36,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
                leak * phi                otherwise
         c', h' = k * c~ + (1 - k) * c, k * h~ + (1 - k) * h
 
-    With peepholes, `mask_gates` also reads c and `output_gate` also reads c~, after h.
+    With peepholes, `mask_gates` reads `[x, h, c]` and `output_gate` reads `[x, h, c~]`.
     As in contrib, the derivative of `a mod b` is 1 with respect to a and 0 with respect
     to b.
 
@@ -44,22 +44,22 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     c, h and output `[batch, H]`; `mask_gates/kernel` `[I + H, 2H]`, blocks i, f;
     `new_input/kernel` and `output_gate/kernel` `[I + H, H]`; a `bias` for each kernel;
     `period`, `phase`, `ratio_on` `[H]`. With peepholes, the kernels of `mask_gates` and
-    `output_gate` have `H` more rows. phi is computed in the dtype of the times if it is
-    wider than the dtype of x. float32 times cannot represent all integers beyond
-    2 ** 24.
+    `output_gate` have `H` more rows. phi is computed in the dtype of the times if that
+    dtype is wider than the dtype of x. float32 times cannot represent all integers
+    beyond 2 ** 24.
 
-    contrib requires float32 for everything but the times. Here, x, state and parameters
-    may have any floating dtype.
+    contrib requires float32 for all arrays except the times. Here, x, state and
+    parameters may have any floating-point dtype.
 
     Attributes:
         use_peepholes: Whether the gates read c.
         leak: The slope of k while the gate is closed, in [0, 1].
         ratio_on: The initial value of the parameter `ratio_on`, in (0, 1]. It is the
             fraction of a period during which the gate is open.
-        trainable_ratio_on: Whether `ratio_on` has a gradient.
+        trainable_ratio_on: Whether gradients flow to the parameter `ratio_on`.
         period_init_min: The lower bound of the initial periods, which are drawn from
-            `exp(U(log(min), log(max)))`; positive and at most `period_init_max`.
-            Initial phases are drawn from `U(0, period)`.
+            `exp(U(log(min), log(max)))`; must be positive and must not exceed
+            `period_init_max`. Initial phases are drawn from `U(0, period)`.
         period_init_max: The upper bound of the initial periods.
         dtype: The required dtype of parameters and x; None for any.
 
@@ -93,8 +93,8 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
                 )
         if low > high:
             raise ValueError(
-                f"{caller}: `period_init_min` must be at most `period_init_max`, "
-                f"{high}, got {low}."
+                f"{caller}: `period_init_min` must not exceed `period_init_max` "
+                f"({high}), got {low}."
             )
 
     _periods = property(lambda self: (self.period_init_min, self.period_init_max))
@@ -121,7 +121,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
 
         Raises:
             ValueError: If `inputs` are not a pair of arrays of rank 2, or the dtype is
-                not floating.
+                not floating-point.
             TypeError: If `key` is not a random key.
         """
         params = super().init(key, self._checked_inputs(inputs)[1], dtype)
@@ -130,12 +130,13 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`. It draws no random numbers.
+        """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:
             ValueError: If a shape or the set of parameters does not fit the cell and
                 the inputs.
-            TypeError: If a dtype or the type of the state does not fit them.
+            TypeError: If a dtype or the type of the state does not fit the cell and the
+                inputs.
         """
         time, x = self._checked_inputs(inputs)
         x, state = self.checked_step(params, x, state, key)
@@ -186,8 +187,8 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         x = check_step_inputs(f"{name}: x in the pair (time, x)", x)
         if getattr(time, "shape", None) != (x.shape[0], 1):
             raise ValueError(
-                f"{name}: `inputs[0]` must be the time, an array [{x.shape[0]}, 1], "
-                f"got {describe(time)}. `times[..., None]` adds the axis."
+                f"{name}: `inputs[0]` must be the times, an array [{x.shape[0]}, 1], "
+                f"got {describe(time)}. Add the last axis with `times[..., None]`."
             )
         check_floating(name, "inputs[0]", time.dtype)
         return jnp.asarray(time) if is_array(time) else time, x

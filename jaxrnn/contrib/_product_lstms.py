@@ -1,4 +1,4 @@
-"""LSTMs with several products: one per group, or one each for inputs and state."""
+"""LSTMs with separate products for groups of units, or for the inputs and the state."""
 
 import dataclasses
 import operator
@@ -52,8 +52,9 @@ class GLSTMCell(ContribLSTM):
         TypeError: If a field has the wrong type.
         ValueError: If `num_units` is negative, `num_proj` or `number_of_groups` is not
             positive, `number_of_groups` does not divide `num_units` or `num_proj`, the
-            activation is unknown, or `dtype` is not floating. `init` and `apply` raise
-            it if `number_of_groups` does not divide the depth of the inputs.
+            activation is unknown, or `dtype` is not floating-point. `init` and `apply`
+            also raise ValueError if `number_of_groups` does not divide the depth of the
+            inputs.
 
     Source: arXiv:1703.10722; `tf.contrib.rnn.GLSTMCell`.
     """
@@ -77,13 +78,13 @@ class GLSTMCell(ContribLSTM):
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
             raise ValueError(
-                f"GLSTMCell: {what} must be divisible by `number_of_groups`, "
-                f"{self.number_of_groups}, got {size}."
+                f"GLSTMCell: {what} must be divisible by `number_of_groups` "
+                f"({self.number_of_groups}), got {size}."
             )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product per group, then the projection, if any."""
+        """One stage per group, then the projection stage, if any."""
         (c, h), groups = self.sizes, self.number_of_groups
         sizes, make = (h // groups, 4 * c // groups), self.kernel_initializer
         *first, last = (
@@ -115,9 +116,9 @@ class GLSTMCell(ContribLSTM):
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps at once; see `AffineCell.apply_sequence`.
 
-        With tanh and without a projection, the groups are independent LSTMs and run one
-        after another. The stages would be slower, because they multiply the inputs of
-        the other groups by zeros.
+        With tanh and without a projection, the groups are independent LSTMs, and this
+        method runs one group after another. Running the stages would be slower, because
+        each stage would also multiply the inputs of the other groups by zeros.
         """
         if self.num_proj is not None or self.activation is not jnp.tanh:
             return super().apply_sequence(params, run)
@@ -178,7 +179,7 @@ class NASCell(ContribLSTM):
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I, 8H]`;
     `recurrent_kernel` `[P, 8H]`; `bias` `[8H]`, if `use_bias`; `projection_weights`
-    `[H, P]`, if there is a projection; otherwise `h' = m`.
+    `[H, P]`, if there is a projection. Without a projection, `h' = m`.
 
     Attributes:
         use_bias: Whether to add a bias.
@@ -195,7 +196,7 @@ class NASCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The product of the inputs, the product of h, then the projection, if any."""
+        """The stages of the inputs' product, of h's product and of any projection."""
         (c, h), make = self.sizes, glorot_uniform
         bias = zeros if self.use_bias else None
         inputs = Stage(self._keep_inputs, 0, 8 * c, make, None, "inputs", blocks=8)

@@ -45,7 +45,7 @@ class UGRNNCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product for the gate and the candidate."""
+        """The stage with one product for the gate and the candidate."""
         size, kernel = self.num_units, self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
         return (Stage(self._update, size, 2 * size, kernel, bias, blocks=2),)
@@ -87,12 +87,12 @@ class UnitsCell(VectorStateCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CFNCell(UnitsCell):
-    """The chaos free network (CFN), whose state decays to zero if inputs are zero.
+    """The chaos-free network (CFN), whose state decays to zero if the inputs are zero.
 
         a, b = split(sigmoid(x kernel[:, :2H] + h recurrent_kernel + bias))
         h'   = a * activation(h) + (1 - b) * activation(x kernel[:, 2H:])
 
-    This cell and contrib use 1 - b where the paper uses b.
+    Like contrib's cell, this cell uses 1 - b where the paper uses b.
 
     Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
     `[batch, H]`; `kernel` `[I, 3H]`; `recurrent_kernel` `[H, 2H]` and `bias` `[2H]`,
@@ -106,7 +106,7 @@ class CFNCell(UnitsCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The product that reads only the inputs, then the gates."""
+        """The stage that reads only the inputs, then the stage of the gates."""
         n, (kernel, bias) = self.units, self._initializers
         return (
             Stage(self._project, 0, n, kernel, None, "inputs", blocks=1),
@@ -123,7 +123,7 @@ class CFNCell(UnitsCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """Separates the inputs' columns, and joins the kernels of the gates."""
+        """Splits off the first stage's columns and joins the kernels of the gates."""
         gates, inputs = jnp.split(params["kernel"], [2 * self.units], axis=1)
         gates = jnp.concatenate([gates, params["recurrent_kernel"]])
         gates = {"kernel": gates, "bias": params["bias"]}
@@ -155,7 +155,7 @@ class MinimalRNNCell(UnitsCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The layer of the inputs, then the gate."""
+        """The stage of the feedforward layer, then the stage of the gate."""
         n, (kernel, bias) = self.units, self._initializers
         return (
             Stage(self._feed, 0, n, kernel, None, "layer", blocks=1),

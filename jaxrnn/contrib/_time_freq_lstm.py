@@ -1,4 +1,4 @@
-"""The time-frequency LSTM over windows of the inputs, and checks of windows."""
+"""The time-frequency LSTM over windows of the inputs, and checks of window fields."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,8 +25,8 @@ _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_d
 class TimeFreqLSTMCell(CommonFields, SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
-    Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. With the
-    state `(c_k, m_k)` of each window and `m'_{-1} = 0`:
+    Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
+    window k is `(c_k, m_k)`, and `m'_{-1} = 0`:
 
         i, j, f, o = split([x_k, m_k, m'_{k-1}] W + B)
         c'_k = sigmoid(f + forget_bias + W_F_diag c_k) * c_k
@@ -40,10 +40,10 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
     j, f, o, shared by all windows and stored by rows in `W_0`, `W_1`, ...; `B` `[4H]`;
     with peepholes, `W_F_diag`, `W_I_diag`, `W_O_diag` `[H]`.
 
-    contrib declares the sizes of one window, `2H` and `H`, but returns `N` windows, so
-    it can run only one window in `dynamic_rnn`. Here, `num_windows` sets the number of
-    windows, and the declared sizes are correct. contrib ignores `initializer`; here, it
-    draws `W` and the peepholes.
+    contrib declares the state and output sizes of a single window (`2H` and `H`) but
+    returns `N` windows, so `dynamic_rnn` can run contrib's cell only with one window.
+    Here, `num_windows` sets the number of windows, and the declared sizes are correct.
+    contrib ignores `initializer`; here, `initializer` draws `W` and the peepholes.
 
     Attributes:
         use_peepholes: Whether the gates read c through three diagonal kernels.
@@ -57,7 +57,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If `feature_size` is missing, a number is out of range, or `dtype`
-            is not floating.
+            is not floating-point.
 
     Source: Sainath and Li, Interspeech 2016; `tf.contrib.rnn.TimeFreqLSTMCell`.
     """
@@ -87,7 +87,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of this depth have `num_windows` windows."""
         name, found = type(self).__name__, count_windows(depth, self)
-        must = f"be {found}, the number of windows in inputs of depth {depth}"
+        must = f"be {found} (the number of windows in inputs of depth {depth})"
         check_equal(name, "num_windows", self.num_windows, found, must)
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
@@ -102,7 +102,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
     def _core_params(self, params: Params) -> Params:
-        """The LSTM's parameters; its kernel has the rows of `m'_{k-1}` before `m_k`."""
+        """The parameters of `core`, whose kernel reads `m'_{k-1}` before `m_k`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
@@ -142,7 +142,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
             inputs: `[..., depth]`.
             state: `[batch, N * 2H]`.
         """
-        # Zeros that are made from the inputs have the same sharding on a mesh.
+        # Zeros that are created from the inputs have the inputs' sharding on a mesh.
         below = jnp.zeros_like(inputs[..., :1])
         below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
         outputs, states = [], []
@@ -150,14 +150,15 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
             start = k * self.frequency_skip
             window = inputs[..., start : start + self.feature_size]
             output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
-            # With `returns_states`, the outputs come in a pair with all new states.
+            # With `returns_states`, `output` is a pair of the outputs and all new
+            # states.
             below = jax.tree.leaves(output)[0]
             outputs.append(output)
             states.append(pair)
         return jax.tree.map(lambda *parts: _joined(parts), *outputs), _joined(states)
 
     def _split(self, state: Array) -> list[LSTMStateTuple]:
-        """The states of the windows."""
+        """Splits the state into the states of the windows."""
         parts = jnp.split(state, 2 * self.num_windows, axis=-1)
         return [LSTMStateTuple(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
 
@@ -167,7 +168,7 @@ def _joined(parts: PyTree) -> Array:
 
 
 def check_window(cell: Any) -> None:
-    """Checks the fields of windows, the clip and the number of shards.
+    """Checks the fields that define windows, the clip and the number of shards.
 
     Raises:
         ValueError: If a field is missing or out of range.
@@ -182,5 +183,5 @@ def check_window(cell: Any) -> None:
 
 
 def count_windows(size: int, cell: Any) -> int:
-    """The number of the cell's windows that fit into `size` inputs."""
+    """The number of windows of `cell` that fit into `size` inputs."""
     return max(0, (size - cell.feature_size) // cell.frequency_skip + 1)

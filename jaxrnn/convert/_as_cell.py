@@ -67,7 +67,7 @@ class TransformedCell(RNNCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(BoundOnlyCell):
-    """A cell from a callable pytree `(inputs, state) -> new_state`, as in Equinox.
+    """Wraps a callable pytree `(inputs, state) -> new_state`, e.g. an Equinox cell.
 
     Attributes:
         tree: The pytree structure of the module.
@@ -86,7 +86,7 @@ class ModuleCell(BoundOnlyCell):
 
     @property
     def is_random(self) -> bool:
-        """False, because the module receives no key."""
+        """Always False, because the module receives no random key."""
         return False
 
     def apply(
@@ -111,12 +111,14 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
             draws no random numbers, you can also apply `hk.without_apply_rng`.
         state_size: The sizes of the state without the batch axis: an int, or a nest of
             ints with the structure of Haiku's state.
-        output_size: The size of the output, in the same form.
+        output_size: The size of the output without the batch axis: an int, or a nest of
+            ints.
 
     Raises:
         TypeError: If `transformed` does not come from `hk.transform`, or a size is not
             an int.
-        ValueError: In `init` or a step, if the step returns other sizes.
+        ValueError: In `init` or a step, if the sizes of the output or the new state
+            differ from `output_size` or `state_size`.
 
     Example:
         core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
@@ -144,7 +146,7 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
     """Wraps an Equinox cell and its arrays as a bound cell, for any driver.
 
     Args:
-        module: A function `module(inputs, state) -> new_state` of a single row, with
+        module: A function `module(inputs, state) -> new_state` for a single row, with
             inputs `[depth]` and state leaves `[units]`.
         state_size: The sizes of the state: an int, or a nest of ints with the structure
             of Equinox's state, e.g. `(8, 8)` for the (h, c) of an LSTM.
@@ -156,7 +158,8 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
     Raises:
         TypeError: If `module` does not accept inputs and state, or a size is not an
             int.
-        ValueError: In a step, if the module returns a state of another size.
+        ValueError: In a step, if the sizes of the returned state differ from
+            `state_size`.
 
     Example:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
@@ -182,7 +185,7 @@ def _after_params(apply: Any) -> list[str]:
 
 
 def _check_takes(name: str, function: Any, *wanted: str) -> None:
-    """Raises TypeError unless the function accepts these positional arguments."""
+    """Raises TypeError unless `function` accepts the positional arguments `wanted`."""
     signature = inspect.signature(function)
     try:
         signature.bind(*wanted)
@@ -208,7 +211,7 @@ def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
 
 
 def _check_size(name: str, size: Size, got: PyTree) -> None:
-    """Raises ValueError unless the leaves of `got`, `[batch, ...]`, have this size."""
+    """Raises ValueError unless the leaves `[batch, ...]` of `got` match `size`."""
     caller, fix = f"as_cell: `{name}`", "Pass the size that a step returns."
     check_structure(caller, got, size, False, fix)
     given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)

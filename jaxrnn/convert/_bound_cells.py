@@ -37,7 +37,7 @@ _PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
 
 
 def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
-    """The bound cell for stacked layers, from the inputs upwards.
+    """Builds a bound cell from stacked layers, listed from the inputs upwards.
 
     Raises:
         ValueError: If the sizes of two adjacent layers do not match.
@@ -50,14 +50,14 @@ def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
 
 
 def cells_of_pairs(pairs: Iterable[tuple[LayerWeights, ...]]) -> BothCells:
-    """`(cells_fw, cells_bw)` from one pair of directions per layer."""
+    """Builds `(cells_fw, cells_bw)` from both directions of each layer."""
     cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
 
 
 def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
-    """The arguments of `load(*layers)`, which may also be a single list of layers.
+    """The layers passed to `load`, as separate arguments or as a single list.
 
     Raises:
         ValueError: If there are no layers.
@@ -76,8 +76,8 @@ def _check_chain(layers: Sequence[LayerWeights]) -> None:
         depth, outputs = len(above.input_kernel), len(below.state_kernel)
         if depth != outputs:
             raise ValueError(
-                f"layer {i + 1} must have {outputs} inputs, the output size of layer "
-                f"{i}, got a kernel for {depth} inputs."
+                f"layer {i + 1} must have {outputs} inputs (the output size of layer "
+                f"{i}), got a kernel for {depth} inputs."
             )
 
 
@@ -116,7 +116,8 @@ def layers_of_cell(
     """The layers of a bound cell, each with a name for messages.
 
     Raises:
-        TypeError: If `cell` is not a bound cell, or other libraries have no such cell.
+        TypeError: If `cell` is not a bound cell, or has no equivalent in other
+            libraries.
         ValueError: If the library does not support a layer, or a parameter does not fit
             its cell.
     """
@@ -141,8 +142,8 @@ def pairs_of_cells(
     """Both directions of each layer, with names for messages; see `layers_of_cell`.
 
     Raises:
-        ValueError: If a cell has several layers, the directions have different numbers
-            of layers, or the two cells of a layer have inputs of different sizes.
+        ValueError: If a cell has several layers, the directions differ in the number of
+            layers, or the two cells of a layer differ in the size of their inputs.
     """
     pairs = []
     for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
@@ -163,13 +164,14 @@ def _one_layer(library: Library, name: str, cell: Any) -> tuple[str, LayerWeight
     if len(layers) > 1:
         raise ValueError(
             f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Pass a "
-            "separate cell for each layer, since each reads both directions below it."
+            "separate cell for each layer, since each layer reads both directions of "
+            "the layer below."
         )
     return layers[0]
 
 
 def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
-    """The pair of cells of each layer; a single bound cell counts as a list of one.
+    """Pairs the cells of each layer; a bound cell may replace a list of one cell.
 
     Raises:
         TypeError: If an argument is not a sequence.
@@ -194,7 +196,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
 
 
 def as_bound(name: str, cell: Any) -> BoundCell:
-    """The bound cell without dropout and device wrappers.
+    """Removes dropout and device wrappers from a bound cell.
 
     Raises:
         TypeError: If `cell` is not a bound cell, or its parameters are not a dict of
@@ -228,8 +230,8 @@ def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
         raise ValueError(
-            f"`{name}.params` must only have {listed(sorted(set(owners)))}, got "
-            f"{unknown[0]}."
+            f"`{name}.params` must have only the keys "
+            f"{listed(sorted(set(owners)))}, got {unknown[0]}."
         )
     return [
         (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
@@ -241,8 +243,8 @@ def read_params(name: str, bound: BoundCell) -> Params:
     """The parameters of a single cell as NumPy arrays.
 
     Raises:
-        TypeError: If other libraries have no such cell, e.g. for a custom class, or the
-            parameters are not floating arrays of one dtype.
+        TypeError: If the cell has no equivalent in other libraries (e.g. a custom
+            class), or the parameters are not floating-point arrays of one dtype.
         ValueError: If a parameter is missing, unknown, or has the wrong shape.
     """
     cell = bound.cell
@@ -261,7 +263,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
     if first not in given:
         first = "params['gates']['kernel']"
     kernel = given[first]
-    if not getattr(kernel, "shape", ()):  # `read` below rejects such a kernel.
+    if not getattr(kernel, "shape", ()):  # `read` rejects it below.
         kernel = wanted[first]
     depth = input_depth(f"{name}.{first}", kernel, cell.output_size)
     specs, read = cell.param_specs(depth), reader(given, f"{name}.")
@@ -270,7 +272,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
 
 
 def input_depth(name: str, kernel: Any, outputs: int) -> int:
-    """The size of the inputs, from a kernel `[inputs + outputs, ...]`.
+    """Infers the size of the inputs from a kernel `[inputs + outputs, ...]`.
 
     Raises:
         ValueError: If the size is less than 1.
@@ -285,7 +287,7 @@ def input_depth(name: str, kernel: Any, outputs: int) -> int:
 
 
 def _named(params: Params) -> dict[str, Any]:
-    is_list = lambda x: isinstance(x, list | tuple)  # It counts as one bad weight.
+    is_list = lambda x: isinstance(x, list | tuple)  # One invalid leaf.
     return dict(named_leaves("params", params, is_list))
 
 

@@ -1,7 +1,7 @@
-"""Shared code of the converters for Flax's module systems, linen and nnx.
+"""Code that the converters for Flax linen and Flax nnx share.
 
-In both systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two `RNN`s
-in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers.
+In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two
+`RNN`s in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers.
 """
 
 import dataclasses
@@ -30,20 +30,20 @@ _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 
 
 def load(params: Any, to_layer: ToLayer, activation: Any) -> BoundCell:
-    """The bound cell for parameters of one direction."""
+    """Builds a bound cell from the parameters of a unidirectional module."""
     layers = _layers(params, 1, to_layer, activation)
     return cell_of_layers([layer for (layer,) in layers])
 
 
 def load_bidirectional(params: Any, to_layer: ToLayer, activation: Any) -> BothCells:
-    """`(cells_fw, cells_bw)` for parameters of both directions."""
+    """Builds `(cells_fw, cells_bw)` from the parameters of a bidirectional module."""
     return cells_of_pairs(_layers(params, 2, to_layer, activation))
 
 
 def _layers(
     params: Any, directions: int, to_layer: ToLayer, activation: Any
 ) -> Iterator[tuple[LayerWeights, ...]]:
-    """The one or two directions of each layer."""
+    """The weights of each layer: one `LayerWeights` per direction."""
     for name, weights in _modules(params):
         found = 2 if any(key in weights for key in BOTH) else 1
         _weights.check_directions(name, found, directions)
@@ -55,7 +55,7 @@ def _layers(
 
 
 def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
-    """The weights of a cell, or of a `Sequential` of several."""
+    """The weights of a single cell, or of a `Sequential` that stacks several cells."""
     layers = [to_weights(*each) for each in _bound_cells.layers_of_cell(LIBRARY, cell)]
     if len(layers) == 1:
         return layers[0]
@@ -65,7 +65,7 @@ def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
 def save_bidirectional(
     cells_fw: Any, cells_bw: Any, to_weights: ToWeights, stack: Stack
 ) -> dict[str, Any]:
-    """The weights of a `Bidirectional`, or of a `Sequential` of several."""
+    """The weights of one `Bidirectional`, or of a `Sequential` that stacks several."""
     layers = []
     for pair in _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw):
         cells = [{"cell": to_weights(*each)} for each in pair]
@@ -74,17 +74,17 @@ def save_bidirectional(
 
 
 def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerWeights:
-    """The layer of a cell that has separate modules for each gate.
+    """Reads the weights of a Flax cell that has a separate module for each gate.
 
     Args:
-        name: The name of the cell's parameters in messages.
+        name: The name of the parameters in messages.
         weights: The parameters.
-        input_to_f: The name of the module that multiplies the inputs for gate f. nnx
-            cannot call it "if", which is a Python keyword.
+        input_to_f: The name of the module that multiplies the inputs for gate f. In
+            nnx, the name cannot be "if", which is a Python keyword.
 
     Raises:
-        TypeError: If a weight is not a floating array.
-        ValueError: If the names do not match one kind of cell, or a shape is wrong.
+        TypeError: If a weight is not a floating-point array.
+        ValueError: If the names match no kind of cell, or a shape is wrong.
     """
     flat = unboxed(weights)
     kind, names = _best_match(name, flat, input_to_f)
@@ -101,7 +101,7 @@ def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerW
 
 
 def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
-    """The weights of a cell that has separate modules for each gate."""
+    """The weights for a Flax cell that has a separate module for each gate."""
     arrays = layer.input_kernel, layer.state_kernel, layer.bias_for(), layer.state_bias
     weights: dict[str, Any] = {}
     for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
@@ -126,7 +126,7 @@ def _unboxed(value: Any) -> Any:
 
 
 def _modules(params: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """The name of each layer, for messages, with its parameters."""
+    """The parameters of each layer, with a name for messages."""
     params = as_mapping("params", params)
     if set(params) == {"params"}:
         params = as_mapping("params", params["params"])
@@ -166,7 +166,7 @@ def _names(kind: str, input_to_f: str) -> tuple[list[str], ...]:
 
 
 def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[str, Any]:
-    """The kind of cell that shares the most names with these weights, and its names."""
+    """The kind of cell whose weight names best match `flat`, and the kind's names."""
     known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
     shared = lambda kind: len(flat.keys() & set().union(*known[kind]))
     kind = max(known, key=shared)

@@ -30,10 +30,12 @@ class LayerWeights:
         input_kernel: `[depth, gates * units]`.
         state_kernel: `[output_size, gates * units]`.
         bias: `[gates * units]`.
-        state_bias: The bias that the reset gate multiplies, `[units]`; None except for
-            `GRU_AFTER`.
-        peepholes: None, or the peephole weights of i, f and o, each `[units]`.
-        projection: None, or the kernel of the projection, `[units, output_size]`.
+        state_bias: The bias that the reset gate multiplies, `[units]`; only for
+            `GRU_AFTER`, otherwise None.
+        peepholes: The peephole weights of the gates i, f and o, each `[units]`; None
+            without peepholes.
+        projection: The kernel of the projection, `[units, output_size]`; None without a
+            projection.
         forget_bias: The constant that is added to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
         clips: The clips of the cell that are not None, by field name.
@@ -84,11 +86,11 @@ class Library:
 
     Attributes:
         name: The library's name, for messages.
-        orders: The library's order of gates for each kind of layer, in the letters of
-            `GATES`.
+        orders: The library's order of gates for each kind of layer, written with the
+            letters of `GATES`.
         lacks: The fields of `LayerWeights` that the library does not support.
-        activations: The supported activations for each kind of layer. A kind without
-            an entry supports all activations of a cell.
+        activations: The supported activations for each kind of layer. Kinds without an
+            entry support every activation that the cell supports.
         modules: The library's name for each kind of layer, for messages.
         forget_bias: The constant that the library adds to the forget gate at run time.
     """
@@ -135,7 +137,7 @@ class Library:
     def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
         """The input kernel, state kernel and two biases, in the library's order.
 
-        The second bias is zero, except where a reset gate multiplies it.
+        The second bias is zero, except for the part that a reset gate multiplies.
         """
         of_state = np.zeros_like(layer.bias)
         if layer.state_bias is not None:
@@ -146,7 +148,7 @@ class Library:
         return tuple(reordered(array, old, new) for array in ours)
 
     def layer(self, kind: str, *arrays: np.ndarray, **fields: Any) -> LayerWeights:
-        """Builds a layer from two kernels and one or two biases of the library."""
+        """Builds a layer from the library's two kernels and one or two biases."""
         ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
         of_inputs, of_state, bias, *others = map(ours, arrays)
         for other in others:

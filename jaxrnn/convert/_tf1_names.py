@@ -1,6 +1,7 @@
 """TensorFlow's variable names for any cell, including wrapped and stacked cells.
 
-The cell determines the parameters; this module adds TensorFlow's scopes.
+The cell determines the names of its parameters. This module adds TensorFlow's scopes to
+the names.
 """
 
 from collections.abc import Collection, Mapping
@@ -52,7 +53,7 @@ def load_into(
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
     places = full_names(cell, numbered, scope, memory_scope)
-    # Shared parameters have one name per layer; the first name is used.
+    # Shared parameters have one name per layer; use the first name.
     names = {i: name for name, i in reversed(places.items())}
     found = _found(variables, scope, memory_scope, places)
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
@@ -70,7 +71,7 @@ def load_into(
 def _found(
     variables: Any, scope: str, memory_scope: str, places: Collection[str]
 ) -> dict[str, Any]:
-    """The variables in the scope of a cell, and its memory layers, by full name."""
+    """The variables of a cell and of its memory layers, by full name."""
     own = variables_in(variables, scope)
     found = {join(scope, name): value for name, value in own.items()}
     start = join(memory_scope, _MEMORY_LAYER)
@@ -115,8 +116,8 @@ def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
 
     Args:
         found: The variables.
-        owners: The name of each variable, mapped to the name of the variable whose
-            values its layer uses.
+        owners: Maps the name of each variable to the name of the variable whose values
+            the layer uses.
     """
     for name, owner in owners.items():
         if not np.array_equal(found[name], found[owner]):
@@ -130,7 +131,7 @@ def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray
     """The variables of a bound cell, by their names in a TensorFlow graph.
 
     Raises:
-        TypeError: If a parameter is not a floating array.
+        TypeError: If a parameter is not a floating-point array.
         ValueError: If the parameters of an inner cell are missing.
     """
     arrays = full_names(bound.cell, bound.params, scope, memory_scope)
@@ -157,14 +158,15 @@ def full_names(
         if place in full:
             raise ValueError(
                 f"two cells within `cell` have a variable `{place}`. TensorFlow "
-                "numbers the second scope; give that cell the numbered `name`."
+                "numbers the second scope; pass the numbered scope as the `name` of "
+                "that cell."
             )
         full[place] = value
     if memory_scope and not layers:
         raise ValueError(
             "`memory_scope` must be omitted for a cell without an AttentionWrapper, "
             f"got {memory_scope!r}. A custom wrapper must store the inner cell in a "
-            "field, and its parameters under the name of that field."
+            "field, and the inner cell's parameters under the name of the field."
         )
     return full
 
@@ -172,7 +174,7 @@ def full_names(
 def _named(cell: Any, params: Params) -> Named:
     """The parameters of a cell under TensorFlow's names, including scopes.
 
-    The name of a memory layer begins with a slash, because it is outside the cell's
+    The name of a memory layer begins with a slash to mark that it is outside the cell's
     scope: the constructor of the mechanism creates the layer.
     """
     if isinstance(cell, OwnParams):

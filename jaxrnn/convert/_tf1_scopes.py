@@ -1,4 +1,4 @@
-"""The scopes of TensorFlow's variables, and the cells that they imply."""
+"""Scopes of TensorFlow's variables, and inference of cells from the variables."""
 
 import dataclasses
 import re
@@ -17,11 +17,11 @@ from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cel
 from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
-# The scope in checkpoints of `CudnnLSTM`, which adds no forget bias.
+# The scope of LSTMs in checkpoints of `CudnnLSTM`, which adds no forget bias.
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 STACK = "multi_rnn_cell"
-# The bias that gives the number of units, for cells where it is not "bias".
+# The name of the bias whose size is the number of units, if it is not "bias".
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
@@ -55,7 +55,7 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
     Raises:
         TypeError: If `variables` is neither a mapping nor a checkpoint reader, or
             `scope` is not a string.
-        ValueError: If the scope contains no such variable.
+        ValueError: If the scope contains no variable whose name begins with `start`.
     """
     check_string("scope", scope)
     if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint reader.
@@ -74,13 +74,13 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
 
 
 def _is_slot(name: str, names: Mapping[str, Any]) -> bool:
-    """Whether `name` is an optimizer slot, whose scope is the name of a variable."""
+    """Whether `name` is an optimizer slot, i.e. one of its scopes names a variable."""
     levels = name.split("/")
     return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
 
 
 def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The values, grouped by the first part of their names."""
+    """Groups the values by the first part of their names."""
     groups: dict[str, dict[str, Any]] = {}
     for name, value in named.items():
         head, _, rest = name.partition("/")
@@ -121,8 +121,9 @@ def guess_cell(
 def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
     """Raises ValueError for a hyperparameter that `load` would not restore.
 
-    Two cells may have different values. In this case, `load` requires `cell`, which
-    holds them.
+    The cells of a stack may differ in a hyperparameter. In this case, this function
+    raises no error, because `load` requires the argument `cell`, which holds the
+    hyperparameters.
     """
     cells = _guessed_cells(name, bound) or []
     activation = resolve_activation("save", hyper.activation)
@@ -137,16 +138,16 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
             name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
             raise ValueError(
-                f"`{name}` must have {field} {want}, the argument of `save`, got "
-                f"{got}. Variables do not store it, so pass the same `{field}` to "
-                "`save`, to `load` and to TensorFlow's cell."
+                f"`{name}` must have {field} {want} (the argument of `save`), got "
+                f"{got}. Variables do not store this value, so pass the same "
+                f"`{field}` to `save`, to `load` and to TensorFlow's cell."
             )
 
 
 def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
     """The cells that `load` infers from variables, each with a name for messages.
 
-    None if `load` requires the argument `cell`.
+    Returns None if `load` requires the argument `cell`.
     """
     cell = as_bound(name, cell)
     if type(cell.cell) is MultiRNNCell:
@@ -159,7 +160,7 @@ def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
         return found
     if not _is_guessed(cell.cell):
         return None
-    read_params(name, cell)  # Checks that the parameters fit the cell.
+    read_params(name, cell)  # Raises if the parameters do not fit.
     return [(name, cell.cell)]
 
 

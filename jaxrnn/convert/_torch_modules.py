@@ -1,4 +1,4 @@
-"""The weights of PyTorch's recurrent modules, whose layers are all of one kind."""
+"""Weights of PyTorch's recurrent modules; all layers of a module have the same kind."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,14 @@ _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_rev
 def layers_of_module(
     state_dict: Any, prefix: str, nonlinearity: str, directions: int
 ) -> list[tuple[LayerWeights, ...]]:
-    """The one or two directions of each layer.
+    """The weights of each layer: one `LayerWeights` per direction.
 
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
         ValueError: If a weight is missing, unknown, or has the wrong shape; if the
-            module has another number of directions, or does not support `nonlinearity`.
+            module does not have this number of directions, or does not support
+            `nonlinearity`.
     """
     state_dict = as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_string("prefix", prefix)
@@ -55,7 +56,7 @@ def layers_of_module(
 
 
 def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
-    """The names of the module's weights, without the weights of other modules."""
+    """The names of the module's weights, without names from other modules."""
     matches = []
     for name in with_prefix:
         match = _NAME.fullmatch(name, len(prefix))
@@ -88,7 +89,7 @@ def _layer(
     kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
         raise ValueError(
-            f"`{name.format('weight_hr')}` must belong to an LSTM, got a layer of kind "
+            f"`{name.format('weight_hr')}` is only for an LSTM, got a layer of kind "
             f"{_short(kind)}."
         )
     if nonlinearity not in LIBRARY.activations[kind]:
@@ -107,7 +108,7 @@ def _layer(
 def as_state_dict(
     layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
 ) -> dict[str, np.ndarray]:
-    """All weights of the layers; each layer is one or two named directions.
+    """The weights of all layers, by name; each layer has one or two named directions.
 
     Raises:
         TypeError: If `prefix` is not a string.

@@ -32,9 +32,9 @@ def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Read:
     """Creates `read(key, *shape)` for the weights of one layer.
 
-    `read` returns a weight as a NumPy array of this shape, where None allows any size.
-    It also converts PyTorch tensors. All weights must have the same dtype, because
-    NumPy would otherwise promote them silently when it concatenates them.
+    `read` returns a weight as a NumPy array of the given shape, where None allows any
+    size. `read` also accepts PyTorch tensors. All weights must have the same dtype;
+    otherwise NumPy would silently promote dtypes when it concatenates the weights.
 
     Args:
         weights: The weights by key.
@@ -42,8 +42,8 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
         suffix: The text after the key.
 
     Raises:
-        TypeError: In `read`, if a weight is not a floating array, or its dtype differs
-            from earlier weights.
+        TypeError: In `read`, if a weight is not a floating-point array, or its dtype
+            differs from the dtype of earlier weights.
         ValueError: In `read`, if a weight is missing, has another shape, or is empty.
     """
     seen: list[tuple[str, np.ndarray]] = []
@@ -74,7 +74,7 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
             "and save outside of jit, and pass bound cells to the jitted function."
         )
     array = np.asarray(value)
-    check_dtype_kind("", name, array, jnp.floating, "floating")
+    check_dtype_kind("", name, array, jnp.floating, "floating-point")
     return array
 
 
@@ -83,7 +83,7 @@ def from_tensor(value: Any) -> Any:
     if not hasattr(value, "detach"):
         return value
     value = value.detach().cpu()
-    if str(value.dtype) == "torch.bfloat16":  # NumPy lacks this dtype.
+    if str(value.dtype) == "torch.bfloat16":  # NumPy lacks bfloat16.
         return np.asarray(value.float()).astype(jnp.bfloat16)
     return np.asarray(value)
 
@@ -98,7 +98,7 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) ->
 
 
 def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") -> Any:
-    """Returns the weight with this key; raises ValueError if it is missing."""
+    """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key in weights:
         return weights[key]
     there = f"Found: {listed(weights)}. {fix}".rstrip()
@@ -131,7 +131,7 @@ def check_string(name: str, value: Any) -> None:
 
 
 def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
-    """Raises ValueError unless the weights have exactly these names."""
+    """Raises ValueError unless the names of the weights are exactly `wanted`."""
     missing = [each for each in wanted if each not in weights]
     unknown = [each for each in weights if each not in wanted]
     if missing or unknown:
@@ -140,7 +140,7 @@ def check_names(name: str, weights: Collection[str], wanted: Collection[str]) ->
 
 
 def check_directions(name: str, found: int, wanted: int) -> None:
-    """Raises ValueError unless the weights have `wanted` directions."""
+    """Raises ValueError unless the number of directions is `wanted`."""
     if found != wanted:
         directions = "one direction", "two directions"
         loaders = "load", "load_bidirectional"

@@ -27,22 +27,22 @@ _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh
 
 @public
 def load(*cells: Any) -> BoundCell:
-    """Loads an Equinox cell, or a stack of several, as a bound cell.
+    """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
     Cells with `use_bias=False` get biases of zeros.
 
     Args:
-        *cells: The cells from the inputs upwards, or a single list of them, as `save`
-            returns it. Each is an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, or a dict of
-            its arrays.
+        *cells: The cells from the inputs upwards, or a single list of cells, as
+            returned by `save`. Each cell is an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`,
+            or a dict of its arrays.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0` or a bound `CudnnCompatibleGRUCell`; for
         several layers, a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If a cell does not have these arrays, or a weight is not a floating
-            array.
+        TypeError: If a cell is neither an Equinox cell nor a dict of its arrays, or a
+            weight is not a floating-point array.
         ValueError: If a weight is missing, unknown, or has the wrong shape, or no cell
             is given.
 
@@ -64,7 +64,7 @@ def load(*cells: Any) -> BoundCell:
 def save(cell: BoundCell) -> Any:
     """Returns the weights of a cell as a dict of NumPy arrays.
 
-    This code sets them in an Equinox cell with biases:
+    This code copies the arrays to an Equinox cell with biases:
 
         names = list(arrays)
         get = lambda cell: [getattr(cell, name) for name in names]
@@ -77,7 +77,7 @@ def save(cell: BoundCell) -> Any:
             bound `MultiRNNCell` of these.
 
     Returns:
-        The dict; for several layers, a list of dicts.
+        A dict of arrays; for several layers, a list of dicts.
 
     Raises:
         TypeError: If `cell` is not one of these bound cells.
@@ -111,7 +111,7 @@ def _layer(name: str, cell: Any) -> LayerWeights:
 
 
 def _arrays(name: str, cell: Any) -> dict[str, Any]:
-    """The weights of a module or a mapping, without entries that are None."""
+    """The weights of a module or a mapping, without None entries."""
     if isinstance(cell, Mapping):
         weights = dict(cell)
     else:

@@ -4,9 +4,9 @@
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
-1 to the forget gate at run time, so the bias is the same. Haiku's update gate is one
-minus jaxrnn's update gate. A `VanillaRNN` becomes a `BasicRNNCell` with the activation
-relu; its bias is the sum of Haiku's two biases.
+1 to the forget gate at run time, so the converters copy its bias unchanged. Haiku's
+update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes a `BasicRNNCell`
+with the activation relu; its bias is the sum of Haiku's two biases.
 """
 
 import re
@@ -40,14 +40,14 @@ _LIBRARY = Library(
 def load(
     params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
 ) -> BoundCell:
-    """Loads a core, or stacked cores as in an `hk.DeepRNN`, as a bound cell.
+    """Loads one core, or stacked cores such as an `hk.DeepRNN`, as a bound cell.
 
     Args:
         params: The parameters of the core or of a whole model.
         name: The module name of the core, e.g. "encoder/~/lstm"; for several cores, a
-            sequence of names from the inputs upwards. None loads all cores with
-            Haiku's default names, e.g. lstm, lstm_1 and so on. These cores must be in
-            one module and of one kind.
+            sequence of names from the inputs upwards. None loads all cores with Haiku's
+            default names, e.g. lstm and lstm_1; these cores must be of one kind and in
+            the same module.
 
     Returns:
         A bound `LSTMCell`, `GRUCell` or `BasicRNNCell` with relu; for several layers, a
@@ -90,15 +90,16 @@ def save(
 
     Raises:
         TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has a feature that Haiku does not support: a
-            `CudnnCompatibleGRUCell`, peepholes, clips, a projection, or another
-            activation. Also if there is not exactly one name per layer.
+        ValueError: If there is not exactly one name per layer, or `cell` has a feature
+            that Haiku does not support: a `CudnnCompatibleGRUCell`, peepholes, clips, a
+            projection, or another activation.
     """
     layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
     names = _given(layers) if name is None else _as_names(name)
     if len(set(names)) != len(layers):
         raise ValueError(
-            f"`name` must be {len(layers)} names, one per layer, got {listed(names)}."
+            f"`name` must contain {len(layers)} names, one per layer, got "
+            f"{listed(names)}."
         )
     pairs = zip(names, layers, strict=True)
     return {k: v for pair in pairs for k, v in _arrays(*pair).items()}
@@ -122,9 +123,9 @@ def _found(params: Mapping[str, Any]) -> list[str]:
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     if len({match[1] for match in found.values()}) != 1:
         raise ValueError(
-            "`name` must be given unless the cores are lstm, lstm_1 and so on, or gru, "
-            "or vanilla_rnn, of one module. Otherwise, their order is ambiguous. "
-            f"Found: {listed(found or params)}."
+            "`name` must be given unless all cores are in one module and have default "
+            "names of one kind, e.g. lstm, lstm_1. Otherwise, their order is "
+            f"ambiguous. Found: {listed(found or params)}."
         )
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
@@ -147,7 +148,7 @@ def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
         return _rnn(read, first, second, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
-        raise ValueError(f"`{second}` is missing, which a VanillaRNN requires.")
+        raise ValueError(f"`{second}` is missing, but a VanillaRNN requires it.")
     return _lstm(read, first)
 
 

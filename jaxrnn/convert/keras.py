@@ -1,10 +1,11 @@
-"""Weights of the `LSTM`, `GRU` and `SimpleRNN` of Keras 3 and tf_keras.
+"""Weights of the layers `LSTM`, `GRU` and `SimpleRNN` of Keras 3 and tf_keras.
 
     cell = jaxrnn.convert.keras.load(lstm.get_weights())
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. jaxrnn always uses sigmoid
-gates, so a layer with another `recurrent_activation` cannot be converted.
+gates, so a layer with another `recurrent_activation` cannot be converted. `load` cannot
+detect this option, because the weights do not show it.
 """
 
 from collections.abc import Sequence
@@ -28,18 +29,18 @@ _LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo
 def load(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BoundCell:
-    """Loads stacked layers of one direction as a bound cell.
+    """Loads one or several stacked unidirectional layers as a bound cell.
 
-    The kind of a layer (LSTM, GRU or SimpleRNN) is inferred from its shapes. Layers
-    without a bias get a bias of zeros.
+    `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
+    weights. Layers without a bias get a bias of zeros.
 
     Args:
         *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
-            list of these, as `save` returns it.
+            list with the weights of all layers, as returned by `save`.
         activation: The activation of the layers: a name or a function. "hard_sigmoid"
             and "gelu" differ between versions of Keras, so pass the function instead.
-        reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias, it
-            is inferred from the shape of the bias.
+        reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias,
+            `load` infers this option from the shape of the bias.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -47,7 +48,7 @@ def load(
         `MultiRNNCell`.
 
     Raises:
-        TypeError: If a layer is not a list, a weight is not a floating array, or
+        TypeError: If a layer is not a list, a weight is not a floating-point array, or
             `reset_after` is not a bool.
         ValueError: If a layer has the wrong number of weights, e.g. because it has two
             directions; if a weight has the wrong shape, or no layer is given.
@@ -69,7 +70,7 @@ def load(
 def load_bidirectional(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BothCells:
-    """Loads stacked `Bidirectional` layers as bound cells.
+    """Loads one or several stacked `Bidirectional` layers as bound cells.
 
     Args:
         *layers: The `get_weights()` of each `Bidirectional`, from the inputs upwards.
@@ -138,7 +139,7 @@ def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
 def _layers(
     layers: Sequence[Any], directions: int, activation: Any, reset_after: bool
 ) -> list[tuple[LayerWeights, ...]]:
-    """The one or two directions of each layer."""
+    """The weights of each layer: one `LayerWeights` per direction."""
     reset_after = as_bool("layers", "reset_after", reset_after)
     found, depth = [], None
     for i, arrays in enumerate(_bound_cells.as_layers("layers", layers)):
@@ -156,14 +157,15 @@ def _layers(
 
 
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
-    """Raises unless these are the weights of a layer with `directions` directions."""
+    """Raises an error unless `arrays` fits a layer with `directions` directions."""
     fix = "Pass `layer.get_weights()`."
     check_instance("", name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     if count not in (2, 3, 4, 6):
         raise ValueError(
             f"`{name}` must hold 2 or 3 weights per direction, got {count}. Pass the "
-            "`get_weights()` of each layer, or of each cell in an `RNN` with several."
+            "`get_weights()` of each layer, or of each cell in an `RNN` that contains "
+            "several cells."
         )
     check_directions(name, 1 if count < 4 else 2, directions)
 
@@ -171,7 +173,7 @@ def _check_arrays(name: str, arrays: Any, directions: int) -> None:
 def _layer(
     name: str, arrays: dict, depth: int | None, activation: Any, reset_after: bool
 ) -> LayerWeights:
-    """One direction of a layer; the keys of `arrays` are list positions."""
+    """Reads one direction of a layer; the keys of `arrays` are list positions."""
     read = reader(arrays, f"{name}[", "]")
     kernel, recurrent, *last = arrays
     state = read(recurrent, None, None)

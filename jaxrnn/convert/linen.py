@@ -24,12 +24,12 @@ __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 @public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
-    """Loads a module with one direction as a bound cell.
+    """Loads a unidirectional module as a bound cell.
 
     Args:
-        params: The parameters of a cell, of an `nn.RNN`, or of an `nn.Sequential` of
-            several `nn.RNN`; or the variables that `init` returns. For a larger model,
-            pass only the parameters of its recurrent part.
+        params: The parameters of a cell, of an `nn.RNN`, or of an `nn.Sequential` that
+            stacks several `nn.RNN`s; or the variables that `init` returns. For a larger
+            model, pass only the parameters of its recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
 
     Returns:
@@ -39,8 +39,9 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if there
-            are two directions, or a module without parameters between layers.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
+            module is bidirectional, or has a layer without parameters between recurrent
+            layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.linen
@@ -57,7 +58,7 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
 
 @public
 def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
-    """Loads an `nn.Bidirectional`, or an `nn.Sequential` of several, as bound cells.
+    """Loads one `nn.Bidirectional`, or an `nn.Sequential` of several, as bound cells.
 
     Args:
         params: As in `load`.
@@ -109,7 +110,8 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> dict[str, Any]:
         cells_bw: The backward cell of each layer, as in `save`.
 
     Returns:
-        The `params` of an `nn.Bidirectional`, or of an `nn.Sequential` of several.
+        The `params` of an `nn.Bidirectional`; for several layers, of an `nn.Sequential`
+        of `nn.Bidirectional`s.
 
     Raises:
         TypeError: As in `save`.

@@ -25,18 +25,19 @@ from ._weights import check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# The submodule of each kind of cell that has the bias.
+# The submodule that stores the bias, for each kind of cell.
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
 
 @public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
-    """Loads a module with one direction as a bound cell.
+    """Loads a unidirectional module as a bound cell.
 
     Args:
-        params: The parameters of a cell, of an `nnx.RNN`, or of an `nnx.Sequential` of
-            several `nnx.RNN`: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the
-            state itself. For a larger model, pass only its recurrent part.
+        params: The parameters of a cell, of an `nnx.RNN`, or of an `nnx.Sequential`
+            that stacks several `nnx.RNN`s:
+            `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the state itself. For a
+            larger model, pass only the parameters of its recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
 
     Returns:
@@ -46,8 +47,9 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if there
-            are two directions, or a module without parameters between layers.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
+            module is bidirectional, or has a layer without parameters between recurrent
+            layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.nnx
@@ -64,7 +66,7 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
 
 @public
 def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
-    """Loads an `nnx.Bidirectional`, or an `nnx.Sequential` of several, as bound cells.
+    """Loads one `nnx.Bidirectional`, or an `nnx.Sequential` of several, as bound cells.
 
     Args:
         params: As in `load`.
@@ -85,8 +87,8 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
 def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
     """Returns the parameters of a cell as NumPy arrays in nested dicts.
 
-    `nnx.update(module, save(cell))` assigns them to a module. The bias of an LSTM
-    includes the forget bias.
+    `nnx.update(module, save(cell))` assigns the parameters to a module. The bias of an
+    LSTM includes the forget bias.
 
     The activation is not part of the parameters. Pass it to the module as
     `activation_fn` and to `load` as `activation`; both default to tanh.
@@ -124,7 +126,8 @@ def save_bidirectional(
         optimized: As in `save`.
 
     Returns:
-        The parameters of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
+        The parameters of an `nnx.Bidirectional`; for several layers, of an
+        `nnx.Sequential` of `nnx.Bidirectional`s.
 
     Raises:
         TypeError: As in `save`.
@@ -160,8 +163,9 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
         return _flax.to_separate(layer, "if_")
     if layer.state_bias is not None and layer.state_bias.any():
         raise ValueError(
-            f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, since "
-            "nnx's GRUCell lacks this bias, got other values. Linen's GRUCell has it."
+            f"`{name}` must have only zeros in `candidate/hidden_projection/bias`, "
+            "since nnx's GRUCell lacks this bias, got other values. Linen's GRUCell "
+            "has this bias."
         )
     inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}

@@ -1,6 +1,6 @@
 """Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
-A node is a dict that contains the operator's arrays, by input name, and its attributes:
+A node is a dict of the operator's arrays, under their input names, and its attributes:
 
     node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
     cell = jaxrnn.convert.onnx.load(node)
@@ -26,7 +26,7 @@ from ._weights import as_mapping, check_directions, public, reader
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 _PEEPHOLES = "iof"  # `LayerWeights` uses the order i, f, o.
-# The activations that jaxrnn shares with ONNX, if a node has no alpha and no beta.
+# The activations that jaxrnn and ONNX share, for nodes without alpha and beta.
 _ACTIVATIONS = {
     "Elu": "elu",
     "HardSigmoid": "hard_sigmoid",
@@ -49,19 +49,19 @@ _UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", *_UNSUPPORTED),
     "linear_before_reset",
-    *("hidden_size", "layout"),  # Accepted, although W, R and B suffice.
+    *("hidden_size", "layout"),  # Accepted, but not needed.
 )
 
 
 @public
 def load(*nodes: Mapping[str, Any]) -> BoundCell:
-    """Loads stacked nodes of one direction as a bound cell.
+    """Loads one or several stacked unidirectional nodes as a bound cell.
 
     Args:
-        *nodes: The nodes from the inputs upwards, or a single list of nodes, as `save`
-            returns it. Each node is a dict with the arrays W and R and, optionally, B,
-            P, `op_type` and the attributes. Missing attributes have ONNX's defaults,
-            e.g. `linear_before_reset=0` for a GRU.
+        *nodes: The nodes from the inputs upwards, or a single list of nodes, as
+            returned by `save`. Each node is a dict with the arrays W and R and,
+            optionally, B, P, `op_type` and the attributes. Missing attributes get
+            ONNX's default values, e.g. `linear_before_reset=0` for a GRU.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -69,10 +69,10 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
         `MultiRNNCell`.
 
     Raises:
-        TypeError: If a node is not a dict, or a weight is not a floating array.
+        TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
             a node runs backward or in both directions; if an attribute has no
-            counterpart: `clip`, `input_forget`, or gates without the sigmoid.
+            counterpart: `clip`, `input_forget`, or gates that do not use the sigmoid.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -90,10 +90,11 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
 
 @public
 def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
-    """Loads stacked nodes of two directions as bound cells.
+    """Loads one or several stacked bidirectional nodes as bound cells.
 
     Args:
-        *nodes: As in `load`. Each node reads the outputs of both directions below it.
+        *nodes: As in `load`. Each node reads the outputs of both directions of the node
+            below.
 
     Returns:
         `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
@@ -108,12 +109,12 @@ def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
 
 @public
 def save(cell: BoundCell) -> list[dict[str, Any]]:
-    """Returns the node of each layer of a cell: a dict of its arrays and attributes.
+    """Returns a node for each layer of a cell: a dict of arrays and attributes.
 
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
     `onnx.helper.make_node`; the other entries are attributes. The first half of B holds
     the biases, including the forget bias. The second half holds the bias that a reset
-    gate multiplies, and zeros otherwise.
+    gate multiplies; all other entries are zero.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
@@ -129,7 +130,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
 
 @public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]:
-    """Returns the node of each bidirectional layer; see `save`.
+    """Returns a node for each bidirectional layer; see `save`.
 
     Args:
         cells_fw: The forward cell of each layer, as in `save`.
@@ -149,7 +150,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, ...]]:
-    """The one or two directions of each node."""
+    """The weights of each node: one `LayerWeights` per direction."""
     layers, depth = [], None
     for i, node in enumerate(_bound_cells.as_layers("nodes", nodes)):
         layers.append(_directions(f"nodes[{i}]", node, depth, directions))
@@ -160,7 +161,7 @@ def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, .
 def _directions(
     name: str, node: Any, depth: int | None, directions: int
 ) -> tuple[LayerWeights, ...]:
-    """The layer of each direction of a node."""
+    """Reads a node as one `LayerWeights` per direction."""
     node = _as_node(name, node)
     read = reader(node, f"{name}['", "']")
     w = read("W", None, None, depth)
@@ -232,13 +233,12 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     wanted = node.get("op_type", kind)
     if wanted != kind:
         raise ValueError(
-            f"`{name}['R']` must have the blocks of {wanted}, got {kind}, "
-            f"{describe(r)}."
+            f"`{name}['R']` must have the gates of {wanted}, got {kind}, {describe(r)}."
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(f"`{name}['{key}']` must belong to {owner}, got {kind}.")
-    size, must = node.get("hidden_size", units), f"be {units}, the units of `R`"
+            raise ValueError(f"`{name}['{key}']` is only for {owner}, got {kind}.")
+    size, must = node.get("hidden_size", units), f"be {units} to match `R`"
     check_equal("", f"{name}['hidden_size']", size, units, must)
     after = node.get("linear_before_reset") or 0
     check_one_of("", f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
@@ -269,13 +269,13 @@ def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[s
 
 
 def _spelled(kind: str, activation: str) -> list[str]:
-    """The part of the attribute `activations` for one direction."""
+    """The entries of the attribute `activations` for one direction."""
     gates = [] if kind == RNN else ["Sigmoid"]
     return gates + [activation] * (2 if kind == LSTM else 1)
 
 
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
-    """The node of a layer with one or two directions."""
+    """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
     shapes = {(layer.kind, layer.input_kernel.shape, layer.units) for layer in layers}
     if len(shapes) > 1:

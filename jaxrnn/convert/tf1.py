@@ -7,7 +7,8 @@
 TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. Each cell
 becomes the jaxrnn cell of the same name, and a `MultiRNNCell` becomes a `MultiRNNCell`.
 Variables do not store the forget bias, the activation and the clips, so these are
-arguments of `load` and `save`. `save` raises an error if the cell has other values.
+arguments of `load` and `save`. `save` raises an error if the cell's hyperparameters
+differ from the arguments.
 
 To load a cell of `jaxrnn.contrib`, or any wrapped or stacked cell, pass the unbound
 cell, which has the hyperparameters that variables do not store:
@@ -17,8 +18,8 @@ cell, which has the hyperparameters that variables do not store:
     cell = jaxrnn.convert.tf1.load(reader, cell=cell, inputs=inputs)
 
 The memory layers of an `AttentionWrapper` are in the scope where the script created the
-attention mechanisms. Its other variables are in the scope of the loop, which is
-"decoder" for `dynamic_decode`:
+attention mechanisms. The wrapper's other variables are in the scope of the loop, which
+is "decoder" for `dynamic_decode`:
 
     cell = jaxrnn.convert.tf1.load(
         reader, "decoder", cell=attention, inputs=inputs, memory_scope=""
@@ -83,14 +84,14 @@ def load(
             "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load a single
             direction, pass a scope like "bidirectional_rnn/fw".
         cell: The unbound cell to load. It is required for cells of `jaxrnn.contrib` and
-            for wrappers; None infers the cell from the variables. In `scope`, a cell
-            has the name `cell.name`, or TensorFlow's default name.
+            for wrappers; None infers the cell from the variables. `load` looks in
+            `scope` for the name `cell.name`, or for TensorFlow's default name.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required with `cell`.
         memory_scope: The scope where the script created the mechanisms of an
-            `AttentionWrapper`; it contains their `memory_layer`. "" for no scope.
+            `AttentionWrapper`; this scope contains `memory_layer`. "" for no scope.
         forget_bias: The forget bias of LSTMs. A `cudnn_compatible_lstm_cell` always has
-            0.
+            a forget bias of 0.
         activation: The activation of the cells; None for tanh.
         cell_clip: The `cell_clip` of `LSTMCell`s.
         proj_clip: The `proj_clip` of `LSTMCell`s.
@@ -102,14 +103,14 @@ def load(
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
-            floating array, `cell` is not an unbound cell, or `inputs` is given without
-            `cell`.
+            floating-point array, `cell` is not an unbound cell, or `inputs` is given
+            without `cell`.
         ValueError: If the scope contains no cell, several cells or two directions; if a
-            weight is missing, unknown, or has the wrong shape; if a clip is given and
-            there is no `LSTMCell`; if `cell` is given without `inputs`, or together
-            with a hyperparameter; if two layers of `cell` are the same object, but
-            their variables differ; if `memory_scope` is given and `cell` has no
-            attention.
+            weight is missing, unknown, or has the wrong shape; if a clip is given, but
+            the scope contains no `LSTMCell`; if `cell` is given without `inputs`, or
+            together with a hyperparameter; if two layers of `cell` are the same object,
+            but the variables of the layers differ; if `memory_scope` is given and
+            `cell` has no attention.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.tf1
@@ -148,7 +149,7 @@ def load_bidirectional(
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """Loads the cells of one or several `bidirectional_dynamic_rnn` as bound cells.
+    """Loads one or several stacked `bidirectional_dynamic_rnn`s as bound cells.
 
     Args:
         variables: As in `load`.
@@ -194,21 +195,22 @@ def save(
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns the variables of a cell, by name in a TensorFlow graph, without ":0".
+    """Returns a cell's variables, by their names in a TensorFlow graph, without ":0".
 
-    In a session, `variable.load(arrays[variable.op.name], session)` assigns them.
+    In a session, `variable.load(arrays[variable.op.name], session)` assigns the arrays
+    to the variables.
 
     Variables do not store the forget bias, the activation and the clips. Pass the same
     values to this function, to `load` and to the constructors of TensorFlow's cells.
 
     Args:
-        cell: A bound cell. For some cells, `load` requires its argument `cell`, which
-            holds the hyperparameters: wrappers, cells of `jaxrnn.contrib`, custom
-            cells, cells with a `name`, stacks that contain one of these, and stacks
-            whose cells differ in a hyperparameter. `save` accepts any hyperparameters
-            of these cells. If several layers of a stack are the same object, `save`
-            writes its variables in the scope of each layer, so that `load` finds them
-            without `cell`. TensorFlow itself stores only the first copy.
+        cell: A bound cell. `load` requires the argument `cell` for wrappers, cells of
+            `jaxrnn.contrib`, custom cells, cells with a `name`, stacks that contain one
+            of these cells, and stacks whose cells differ in a hyperparameter. For these
+            cells, `save` accepts any hyperparameters, because `cell` holds them. If
+            several layers of a stack are the same object, `save` stores the shared
+            variables in the scope of each layer, so that `load` finds them without
+            `cell`. TensorFlow itself stores only the first copy.
         scope: As in `load`.
         memory_scope: As in `load`.
         forget_bias: The forget bias of the cell, if it is an LSTM.
@@ -285,7 +287,7 @@ def _check_no_hyper(hyper: Hyper) -> None:
 
 
 def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
-    """Raises ValueError if a clip is given, but there is no `LSTMCell`."""
+    """Raises ValueError if a clip is given, but no cell is an `LSTMCell`."""
     cells = [each for b in bound for each in getattr(b.cell, "cells", [b.cell])]
     if any(isinstance(each, LSTMCell) for each in cells):
         return
@@ -299,10 +301,11 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
 
 
 def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:
-    """The bound cell that the variables in a scope imply."""
+    """Infers the cell from the variables in a scope and binds it."""
     cell, depth = guess_cell(scope, own, hyper)
     inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
-    # TensorFlow numbers the second stack in a scope; jaxrnn's stack has no `name`.
+    # TensorFlow numbers the second stack in a scope. jaxrnn's stack has no `name`, so
+    # remove the number.
     found = {join(scope, _STACK.sub(STACK, name)): x for name, x in own.items()}
     return load_into(cell, inputs, found, scope, "")
 

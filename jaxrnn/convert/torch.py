@@ -43,16 +43,17 @@ __all__ = [
 def load(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BoundCell:
-    """Loads a module with one direction as a bound cell.
+    """Loads a unidirectional module as a bound cell.
 
-    The kind of module (LSTM, GRU or RNN), its layers and its projection are inferred
-    from names and shapes. Modules without biases get biases of zeros.
+    `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
+    from the names and shapes of the weights. Modules without biases get biases of
+    zeros.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
             NumPy arrays.
-        prefix: The text before the names of the module's weights, including the dot,
-            e.g. `"encoder.rnn."`.
+        prefix: The prefix of the names of the module's weights, including the dot, e.g.
+            `"encoder.rnn."`.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu".
 
     Returns:
@@ -62,8 +63,8 @@ def load(
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if there
-            are two directions, or the module does not support `nonlinearity`.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
+            module is bidirectional or does not support `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch
@@ -83,7 +84,7 @@ def load(
 def load_bidirectional(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BothCells:
-    """Loads a module with two directions as bound cells.
+    """Loads a bidirectional module as bound cells.
 
     Args:
         state_dict: As in `load`.
@@ -106,21 +107,21 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns the `state_dict` of a cell as NumPy arrays.
 
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
-    assigns them to a module with biases. Cast bfloat16 arrays to float32 first. Pass
-    the activation of a `BasicRNNCell` as `nonlinearity` to `nn.RNN` and to `load`.
-    `bias_ih` holds the biases, including the forget bias. `bias_hh` holds the bias that
-    a reset gate multiplies, and zeros otherwise.
+    assigns the arrays to a PyTorch module with biases. Cast bfloat16 arrays to float32
+    first. Pass the activation of a `BasicRNNCell` as `nonlinearity` to `nn.RNN` and to
+    `load`. `bias_ih` holds the biases, including the forget bias. `bias_hh` holds the
+    bias that a reset gate multiplies; all other entries are zero.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal cells.
-        prefix: The prefix of all names.
+        prefix: The prefix for the names of the weights.
 
     Raises:
         TypeError: If `cell` is not one of these bound cells.
         ValueError: If `cell` has a feature that PyTorch does not support: a `GRUCell`,
             peepholes, clips, another activation, a projection that is not smaller than
-            the number of units, or layers that differ.
+            the number of units, or layers that differ from each other.
     """
     layers = _bound_cells.layers_of_cell(LIBRARY, cell)
     return as_state_dict([(each,) for each in layers], prefix)
@@ -148,7 +149,7 @@ def save_bidirectional(
 
 @public
 def load_state(state: PyTree) -> PyTree:
-    """Converts the state of a module with one direction to a cell's state.
+    """Converts the state of a unidirectional module to a cell's state.
 
     This function also runs under jit.
 
@@ -158,7 +159,7 @@ def load_state(state: PyTree) -> PyTree:
 
     Returns:
         The `initial_state` for the cell that `load` returns: `[batch, units]` or
-        `LSTMStateTuple(c, h)`; for several layers, a tuple of these.
+        `LSTMStateTuple(c, h)`; for several layers, a tuple with one state per layer.
 
     Raises:
         TypeError: If `state` is neither an array nor a pair of arrays.
@@ -180,7 +181,7 @@ def load_state(state: PyTree) -> PyTree:
 
 @public
 def load_state_bidirectional(state: PyTree) -> BothStates:
-    """Converts the state of a module with two directions to the cells' states.
+    """Converts the state of a bidirectional module to the cells' states.
 
     This function also runs under jit.
 
@@ -206,7 +207,7 @@ def load_state_bidirectional(state: PyTree) -> BothStates:
 
 @public
 def save_state(state: PyTree) -> PyTree:
-    """Converts a cell's state to PyTorch's, `h` or `(h, c)`; inverts `load_state`.
+    """Converts a cell's state to PyTorch's `h` or `(h, c)`; inverts `load_state`.
 
     Args:
         state: The state of a cell that `save` supports.

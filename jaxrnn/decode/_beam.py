@@ -20,17 +20,17 @@ from ._checks import FINITE, as_int, as_number
 from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, to_time
 
 # The beams of an example are chosen from width * vocab candidates with int32 indices,
-# and the state has a row for each beam. A greater width would exhaust the memory.
+# and the state has a row for each beam. A larger width would exhaust the memory.
 MAX_WIDTH = 2**16
 
 
 def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
     """Repeats each row `beam_width` times, for beam search.
 
-    Apply it to memories over which a cell, `embed` or `project` closes. In beam search,
-    all arrays have `batch * beam_width` rows, with the beams of an example in adjacent
-    rows. A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is shared by the
-    beams of an example and remains unchanged.
+    Apply `tile_beams` to memories that a cell, `embed` or `project` closes over. In
+    beam search, all arrays have `batch * beam_width` rows, with the beams of an example
+    in adjacent rows. A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is
+    shared by the beams of an example and remains unchanged.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
@@ -78,14 +78,14 @@ def beam_loop(
 
     Returns:
         `loop_fn`. Its method `decoded(results, max_time)` traces the beams back and
-        builds a `Decoded` from the results of `raw_rnn(cell, loop_fn,
-        max_time=max_time)`.
+        builds a `Decoded` from the results of
+        `raw_rnn(cell, loop_fn, max_time=max_time)`.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If shapes do not fit, `beam_width` is out of range, or the state
-            contains a TensorArray; in the loop, if the logits are not `[batch * beam,
-            vocab]` or have no entry for `end_id`.
+            contains a TensorArray; in the loop, if the logits are not
+            `[batch * beam, vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -113,9 +113,10 @@ def beam_search(
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. It runs
-            on `batch * beam` rows; apply `tile_beams` to memories over which it closes.
+            on `batch * beam` rows; apply `tile_beams` to memories that the cell closes
+            over.
         embed: `embed(ids)`, which returns the cell's inputs for int32 ids
-            `[batch * beam]`: a nest of arrays with the same number of rows.
+            `[batch * beam]`: a nest of arrays with `batch * beam` rows.
         project: `project(output)`, which returns the logits `[batch * beam, vocab]` for
             the cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
@@ -146,7 +147,7 @@ def beam_search(
 
 
 class Beams(NamedTuple):
-    """The loop state: one entry per beam, with the best beam first.
+    """The loop state, with one entry per beam and the best beam first.
 
     Attributes:
         log_probs: The log-probability of each sequence, `[batch, beam]`; -inf for a
@@ -175,7 +176,7 @@ class BeamLoop(Loop):
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Beams | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
-        """Runs the loop function once, with its loop state; see `raw_rnn`."""
+        """Runs one call of the loop function, given its loop state; see `raw_rnn`."""
         del time
         if rows is None:
             return self._first_call()
@@ -196,7 +197,7 @@ class BeamLoop(Loop):
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
         # All beams of an example start identical and would remain identical, so only
-        # the first one gets a probability above zero.
+        # the first beam gets a probability above zero.
         start_ids = model.start_ids.reshape(shape)
         fill = lambda value, dtype: jnp.full_like(start_ids, value, dtype)
         first = jnp.arange(self.width, dtype=jnp.int32) == 0
@@ -207,9 +208,9 @@ class BeamLoop(Loop):
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:
-        """Whether all beams of an example are finished, repeated for each of its rows.
+        """Whether all beams of an example are finished, repeated for each beam.
 
-        Beams of an example change places, so they share one flag.
+        The beams of an example change places, so all of them share one flag.
         """
         over = beams.finished | jnp.isneginf(beams.log_probs)
         return repeated(jnp.all(over, axis=1), self.width)
@@ -218,7 +219,7 @@ class BeamLoop(Loop):
         return penalized(log_probs, lengths, self.length_penalty)
 
     def decoded(self, results: tuple[PyTree, PyTree, Beams], max_time: int) -> Decoded:
-        """The sequences from the results of `raw_rnn` with this `max_time`.
+        """Builds the `Decoded` from the results of `raw_rnn` with this `max_time`.
 
         Raises:
             ValueError: If `raw_rnn` ran more than `max_time` steps.
@@ -250,12 +251,12 @@ def extend(
         beams: The beams before the step.
         log_probs: The log-probabilities of the next id, `[batch, beam, vocab]`.
         end_id: The id that ends a beam.
-        score: `score(log_probs, lengths)`, which returns the scores of the candidates,
-            `[batch, beam, vocab]`, from their log-probabilities of the same shape and
-            lengths that broadcast to it.
+        score: `score(log_probs, lengths)`, which returns the scores of the candidates.
+            Scores and log-probabilities are `[batch, beam, vocab]`, and the lengths
+            broadcast to this shape.
         counts_end: Whether the lengths passed to `score` count an end id that is chosen
-            in this step. The lengths in the returned beams always count it.
-        impossible: The log-probability of any other id in a finished beam.
+            in this step. The lengths in the returned beams always count the end id.
+        impossible: The log-probability of every id except `end_id` in a finished beam.
 
     Returns:
         `(beams, scores, parents, ids)`, with the best beam first. The leaves are all
@@ -302,21 +303,21 @@ def as_width(caller: str, beam_width: Any, name: str = "beam_width") -> int:
     """Checks the number of beams and returns it.
 
     Raises:
-        TypeError: If it is not an int.
-        ValueError: If it is out of range.
+        TypeError: If the number is not an int.
+        ValueError: If the number is out of range.
     """
     fix = "A width of 1 is greedy decoding."
     return as_int(caller, name, beam_width, 1, fix, MAX_WIDTH)
 
 
 def pick(values: Array, places: Array) -> Array:
-    """Gathers values along the second axis, at the indices in `places`."""
+    """Gathers values along the second axis at the indices `places`."""
     return jnp.take_along_axis(values, places, axis=1)
 
 
 @jax.jit
 def trace_back(ids: Array, offsets: Array) -> Array:
-    """The ids of each final beam, `[time, batch, beam]`."""
+    """Traces the ids of each final beam, `[time, batch, beam]`."""
 
     def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         ids, offsets = step

@@ -44,11 +44,11 @@ def tile_model(model: Model, width: int) -> Model:
 
 
 def run_beams(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
-    """Calls `run` for a tiled model, and explains the number of rows in errors."""
+    """Calls `run` for a tiled model, and adds a note about the row count to errors."""
     with error_note(
         f"{loop.model.caller}: the cell, `embed` and `project` run on batch * "
         f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
-        "to memories over which they close."
+        "to memories that these functions close over."
     ):
         return run(cell, loop, max_time)
 
@@ -67,14 +67,14 @@ def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
 
 
 def repeated(x: Array, width: int) -> Array:
-    """Repeats each row `width` times; unlike `jnp.repeat`, works on any mesh."""
+    """Repeats each row `width` times; unlike `jnp.repeat`, this works on any mesh."""
     rows, *rest = x.shape
     wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
     return wide.reshape(rows * width, *rest)
 
 
 def reordered(state: PyTree, parents: Array) -> PyTree:
-    """Gives each beam the state of its parent."""
+    """Gives each beam the state of the parent beam."""
     batch, width = parents.shape
 
     def reorder(x: Array) -> Array:

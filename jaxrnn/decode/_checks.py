@@ -17,8 +17,8 @@ def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
     """Converts the start ids to int32 `[batch]`.
 
     Raises:
-        TypeError: If they are not integers.
-        ValueError: If they are not a vector.
+        TypeError: If the ids are not integers.
+        ValueError: If the ids are not a vector.
     """
     ids = _as_ids(wanted := f"{caller}: `{name}` must be integers [batch]", start_ids)
     if ids.ndim != 1:
@@ -30,7 +30,7 @@ def as_sequences(caller: str, ids: Any, rows: int) -> Array:
     """Converts given sequences to int32 `[rows, time]` or `[rows, beam, time]`.
 
     Raises:
-        TypeError: If they are not integers.
+        TypeError: If the ids are not integers.
         ValueError: If the number of axes or rows is wrong.
     """
     wanted = f"{caller}: `ids` must be integers [batch, time] or [batch, beam, time]"
@@ -38,7 +38,7 @@ def as_sequences(caller: str, ids: Any, rows: int) -> Array:
     if ids.ndim not in (2, 3) or ids.shape[0] != rows:
         raise ValueError(
             f"{wanted} with {rows} rows, got {describe(ids)}. For each of `start_ids`, "
-            "pass one sequence or one per beam."
+            "pass one sequence, or one sequence per beam."
         )
     return ids.astype(jnp.int32)
 
@@ -56,18 +56,18 @@ def _as_ids(wanted: str, ids: Any) -> Array:
 def as_int(
     caller: str, name: str, value: Any, least: int, fix: str, most: int = INT32_MAX
 ) -> int:
-    """Checks a static integer from `least` to `most` and returns it.
+    """Checks that a static integer is between `least` and `most`, and returns it.
 
     Raises:
-        TypeError: If it is not an integer, or is traced.
-        ValueError: If it is out of range.
+        TypeError: If the value is not an integer, or is traced.
+        ValueError: If the value is out of range.
     """
     fix += " It is static: under jit, close over it or name it in `static_argnames`."
     return as_count(caller, name, value, least, fix, most=most)
 
 
 class Range(NamedTuple):
-    """A range of numbers: a description for messages and a predicate."""
+    """A range of numbers, with a description for messages and a predicate."""
 
     words: str
     holds: Callable[[float], bool]
@@ -84,8 +84,8 @@ def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> An
     The range of a traced value is not checked.
 
     Raises:
-        TypeError: If it is not a real number.
-        ValueError: If it is not a scalar, or is outside its range.
+        TypeError: If the value is not a real number.
+        ValueError: If the value is not a scalar, or is outside the range.
     """
     wanted = f"{caller}: `{name}` must be {within.words}"
     is_number = is_array(value) or isinstance(value, int | float)

@@ -20,7 +20,7 @@ _PARTS = "cell", "embed", "project", "initial_state"
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Combines models into one that predicts the mean of their probabilities.
+    """Combines models into one model that predicts the mean of their probabilities.
 
     Pass the result to any decoder, to its loop function or to `score`:
 
@@ -36,15 +36,16 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             `cell`, `embed`, `project` and `initial_state`; see `greedy`.
 
     Returns:
-        A dict of these four arguments for all models at once. Inputs, states and
+        A dict of the same four arguments, for all models at once. Inputs, states and
         outputs are tuples with one entry per model. `project` returns the logarithm of
         the mean of the models' probabilities, in float32 or float64.
 
     Raises:
         TypeError: If `models` is not a list or tuple of dicts, or an entry has the
             wrong type.
-        ValueError: If `models` is empty, or a dict does not have exactly these four
-            entries; in the loop, if the models' logits differ in shape.
+        ValueError: If `models` is empty, or a dict does not have exactly the entries
+            `cell`, `embed`, `project` and `initial_state`; in the loop, if the models'
+            logits differ in shape.
     """
     check_instance(_CALLER, "models", models, list | tuple, "a list of dicts")
     if not models:
@@ -88,23 +89,24 @@ def _checked(name: str, model: Any) -> tuple[Any, ...]:
 
 
 def _log_mean(logits: list[Any]) -> Array:
-    """The logarithm of the mean of the probabilities, `[batch, vocab]`."""
+    """The logarithm of the models' mean probabilities, `[batch, vocab]`."""
     first = logits[0]
     for i, each in enumerate(logits):
         what = f"{_CALLER}: the logits of `models[{i}]['project']` must be"
         if not is_array(each) or not jnp.issubdtype(each.dtype, jnp.floating):
-            raise TypeError(f"{what} floating [batch, vocab], got {describe(each)}.")
+            got = describe(each)
+            raise TypeError(f"{what} floating-point [batch, vocab], got {got}.")
         if each.shape != first.shape:
             raise ValueError(
                 f"{what} {list(first.shape)} to match `models[0]`, got "
-                f"{describe(each)}. All models run the same rows and vocabulary."
+                f"{describe(each)}. All models must have the same rows and ids."
             )
     is_wide = any(each.dtype == jnp.float64 for each in logits)
     dtype = jnp.float64 if is_wide else jnp.float32
     wide = jnp.stack([each.astype(dtype) for each in logits])
     log_probs = jax.nn.log_softmax(wide, axis=-1)
-    # If all models give an id probability 0, keep it out of the logarithm, whose
-    # derivative is infinite there.
+    # If all models assign an id the probability 0, keep this 0 out of the logarithm,
+    # whose derivative at 0 is infinite.
     exists = jnp.any(~jnp.isneginf(log_probs), axis=0)
     summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
     return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
@@ -113,7 +115,7 @@ def _log_mean(logits: list[Any]) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Cells:
-    """Several cells run as one; inputs, states and outputs are tuples."""
+    """Several cells that run as one cell; inputs, states and outputs are tuples."""
 
     cells: tuple[RNNCellLike, ...]
 
@@ -135,7 +137,7 @@ class _Cells:
         return tuple(c.start(s) if has_read_only(s) else s for c, s in pairs)
 
     def at_step(self, t: Array) -> "_Cells":
-        """The cells with the keys of step `t`."""
+        """The cells with their random keys for step `t`."""
         return _Cells(tuple(cell_at_step(cell, t) for cell in self.cells))
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:

@@ -1,4 +1,4 @@
-"""Greedy decoding, and the loop function that it shares with sampling."""
+"""Greedy decoding, and the loop function that greedy decoding and sampling share."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, run, to_ti
 
 
 class Rows(NamedTuple):
-    """The loop state: one entry per row.
+    """The loop state, with one entry per row.
 
     Attributes:
         scores: The sum of the log-probabilities of each row's ids, `[batch]`.
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
 class RowLoop(Loop):
     """A loop function that extends each row by one id, which `choose` selects.
 
-    It emits the ids, int32 `[batch]`. Its loop state is `Rows`.
+    The loop emits the ids, int32 `[batch]`. Its loop state is `Rows`.
 
     Attributes:
         choose: `choose(log_probs, t)`, which returns the ids at position t, int32
@@ -40,7 +40,7 @@ class RowLoop(Loop):
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Rows | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
-        """Runs the loop function once, with its loop state; see `raw_rnn`."""
+        """Runs one call of the loop function, given its loop state; see `raw_rnn`."""
         if rows is None:
             return self._first_call()
         scores, lengths, finished = rows
@@ -63,7 +63,7 @@ class RowLoop(Loop):
         return rows.finished, inputs, model.initial_state, jnp.int32(0), rows
 
     def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
-        """The sequences from the results of `raw_rnn` with this `max_time`.
+        """Builds the `Decoded` from the results of `raw_rnn` with this `max_time`.
 
         Raises:
             ValueError: If `raw_rnn` ran more than `max_time` steps.
@@ -83,7 +83,7 @@ def greedy_loop(
 ) -> RowLoop:
     """A loop function for `raw_rnn` that extends each row by the most likely id.
 
-    A row is finished once its id is `end_id`. The loop emits the ids, int32 `[batch]`,
+    A row finishes when its new id is `end_id`. The loop emits the ids, int32 `[batch]`,
     with 0 for rows that finished in an earlier step. Its loop state is a named tuple of
     `scores`, `lengths` and `finished`, each `[batch]`.
 
@@ -100,8 +100,8 @@ def greedy_loop(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit; in the loop, if the logits are not `[batch,
-            vocab]` or have no entry for `end_id`.
+        ValueError: If shapes do not fit; in the loop, if the logits are not
+            `[batch, vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """

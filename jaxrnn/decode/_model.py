@@ -32,7 +32,7 @@ class Model:
     """The arguments that all decoders share, checked and normalized.
 
     Attributes:
-        caller: The function that was called, for messages.
+        caller: The name of the public function, for messages.
         embed: Maps ids to the cell's inputs.
         project: Maps the cell's output to logits.
         initial_state: The initial state, each leaf `[batch, ...]` or a scalar.
@@ -71,7 +71,7 @@ class Model:
         return self.start_ids.shape[0]
 
     def inputs(self, ids: Array) -> PyTree:
-        """The cell's inputs for these ids.
+        """The cell's inputs for `ids`.
 
         Raises:
             ValueError: If `embed` does not return one row for each id.
@@ -90,13 +90,14 @@ class Model:
         """The log-probabilities of the next id, `[batch, vocab]`.
 
         Raises:
-            TypeError: If `project` does not return a floating array.
+            TypeError: If `project` does not return a floating-point array.
             ValueError: If the array is not `[batch, vocab]`, or has no entry for
                 `end_id`.
         """
         with error_note(f"{self.caller}: raised by `project` for the cell's output."):
             logits = self.project(output)
-        wanted = f"{self.caller}: `project(output)` must be floating [batch, vocab]"
+        what = "floating-point [batch, vocab]"
+        wanted = f"{self.caller}: `project(output)` must be {what}"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
             raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
@@ -114,7 +115,7 @@ class Model:
     def score_dtype(self, inputs: PyTree) -> DType:
         """The dtype of scores, chosen before the first logits exist.
 
-        It is float64 if the state or the first inputs contain float64, otherwise
+        The dtype is float64 if the state or the first inputs contain float64, otherwise
         float32.
         """
         leaves = jax.tree.leaves((self.initial_state, inputs))
@@ -131,7 +132,7 @@ class Decoded(NamedTuple):
     Attributes:
         ids: The ids, int32 `[batch, max_time]`; `end_id` past a row's length.
         scores: The log-probability of a row's ids up to its length, including the end
-            id, `[batch]`. Beam search divides it by the length penalty.
+            id, `[batch]`. Beam search divides this score by the length penalty.
         lengths: The number of ids, including the end id, int32 `[batch]`; `max_time`
             for rows without an end id.
     """
@@ -153,11 +154,11 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, time: Array, output: PyTree, state: PyTree, rows: Any) -> tuple:
-        """Runs the loop function once, with its loop state; see `raw_rnn`."""
+        """Runs one call of the loop function, given its loop state; see `raw_rnn`."""
 
     @abc.abstractmethod
     def decoded(self, results: tuple, max_time: int) -> Decoded:
-        """The sequences from the results of `raw_rnn` with this `max_time`."""
+        """Builds the `Decoded` from the results of `raw_rnn` with this `max_time`."""
 
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
@@ -179,7 +180,7 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
 
 
 def to_time(rows: Array, max_time: int) -> Array:
-    """Pads the emitted values of all steps with zeros to `[max_time, ...]`.
+    """Zero-pads the values emitted in all steps to `[max_time, ...]`.
 
     Raises:
         ValueError: If there are more than `max_time` steps.
@@ -194,7 +195,7 @@ def to_time(rows: Array, max_time: int) -> Array:
 
 
 def end_beyond(lengths: Array, ids: Array, end_id: int) -> Array:
-    """Replaces ids past each row's length by `end_id`; ids are `[..., max_time]`."""
+    """Replaces ids past each row's length with `end_id`; ids are `[..., max_time]`."""
     time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
     inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
     return jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))

@@ -1,4 +1,4 @@
-"""Decoding by sampling, optionally from the most likely ids only."""
+"""Decoding by sampling, optionally restricted to the most likely ids."""
 
 import functools
 from typing import Any
@@ -91,8 +91,8 @@ def sample(
         key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
         temperature: The positive divisor of the logits, a number or an array scalar,
             which may be traced.
-        top_k: The number of most likely ids to draw from, an int; None, or a number
-            above the vocabulary's size, for all ids. Ties go to the lowest ids.
+        top_k: The number of most likely ids to draw from, an int; None or a number
+            above the vocabulary's size selects all ids. Ties go to the lowest ids.
         top_p: A probability in (0, 1], a number or an array scalar, which may be
             traced. Ids are drawn from the smallest set of most likely ids whose total
             probability, after temperature and `top_k`, is at least `top_p`. None for
@@ -154,8 +154,8 @@ def draw(
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
     vocab = shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # Each id keeps its own noise, so that a `top_k` of all ids draws the same ids as
-    # None.
+    # Each id keeps its own noise, so that a `top_k` that includes all ids draws the
+    # same ids as None.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
@@ -167,7 +167,8 @@ def draw(
 def _in_nucleus(logits: Array, top_p: Array) -> Array:
     """Whether each id is in the nucleus, for logits in descending order.
 
-    An id belongs to it if the ids before it have a total probability below `top_p`.
+    An id belongs to the nucleus if the total probability of all earlier ids is below
+    `top_p`.
     """
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))

@@ -23,11 +23,12 @@ def score(
 ) -> Array:
     """The log-probability of each given sequence, up to and including its end id.
 
-    This is the score that `greedy` and `sample` return for their sequences, as does
-    `beam_search` without a length penalty. If a sequence has no end id, all of its ids
-    count. Ids after an end id have no effect, so you can use `end_id` as padding. Leave
-    out beams with score -inf, which `beam_search` could not fill. They contain only
-    `end_id`, and `score` would count the first one.
+    For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
+    the result equals the `scores` in the `Decoded` that contains the sequences. If a
+    sequence has no end id, all of its ids count. Ids after an end id have no effect, so
+    you can use `end_id` as padding. Leave out beams with score -inf, which
+    `beam_search` could not fill. Such a beam contains only `end_id`, and `score` would
+    count the first `end_id`.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -41,11 +42,11 @@ def score(
         ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
             per row. In the second case, the cell, `embed` and `project` run on
             `batch * beam` rows, as in `beam_search`; apply `tile_beams` to memories
-            that they read.
+            that these functions read.
 
     Returns:
         The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
-        or the inputs contain float64. They are differentiable with respect to the
+        or the inputs contain float64. The scores are differentiable with respect to the
         arrays in `embed`, `project`, the cell and the initial state. The score is NaN
         if an id up to the end is outside the vocabulary.
 

@@ -3,16 +3,17 @@
 Files:
 
 * `to_stablehlo` exports any function, for JAX, IREE and other readers of StableHLO.
-* `to_onnx` exports layers as the recurrent operators of ONNX, for onnxruntime and
-  others.
+* `to_onnx` exports layers as the recurrent operators of ONNX, for onnxruntime and other
+  runtimes.
 * `to_tflite_operators` exports layers as the fused operators of TensorFlow Lite, for
   LiteRT.
 * `to_tflite` exports any function with the converter of TensorFlow Lite.
-* `tflite_deviation` measures how far a TensorFlow Lite file deviates from its function.
+* `tflite_deviation` compares the results of a TensorFlow Lite file with the exported
+  function.
 
 Streams:
 
-* `Streamer` runs a cell frame by frame, as frames arrive.
+* `Streamer` runs a cell on one frame at a time, as frames arrive.
 * `BidirectionalStreamer` runs bidirectional layers chunk by chunk, with a bounded
   look-ahead.
 """

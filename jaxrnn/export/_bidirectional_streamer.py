@@ -25,16 +25,16 @@ class BidirectionalStreamer:
     """Runs bidirectional layers chunk by chunk, with a bounded look-ahead.
 
     The forward cells carry their states from chunk to chunk. For each chunk, the
-    backward cells start from zeros `lookahead` steps past its end, or at the end of the
-    sequence if that is earlier. With one layer, the outputs of a chunk are exact, i.e.
-    the outputs of `stack_bidirectional_dynamic_rnn`, if its look-ahead reaches the end
-    of the sequence. With several layers, the look-ahead of all earlier chunks must
-    reach the end, too, because a forward cell reads the backward outputs of the layer
-    below.
+    backward cells start from zero states, either `lookahead` steps after the end of the
+    chunk or at the end of the sequence, whichever comes first. With one layer, the
+    outputs of a chunk equal the outputs of `stack_bidirectional_dynamic_rnn` if the
+    look-ahead of the chunk reaches the end of the sequence. With several layers, the
+    look-ahead of all earlier chunks must also reach the end of the sequence, because a
+    forward cell reads the backward outputs of the layer below.
 
-    Each output comes from one run over `chunk + lookahead` steps, which is compiled at
-    the first output. A short chunk therefore has a short delay but costs more work per
-    step.
+    To produce the outputs of a chunk, the streamer runs the layers over
+    `chunk + lookahead` steps. The first such run compiles the program. Shorter chunks
+    therefore reduce the delay but increase the work per step.
 
     Args:
         cells_fw: The bound forward cell of each layer, without a random key, so dropout
@@ -42,7 +42,7 @@ class BidirectionalStreamer:
         cells_bw: The bound backward cell of each layer, without a random key.
         chunk: The number of steps per chunk.
         lookahead: The number of steps past a chunk that its outputs depend on.
-        batch_size: The number of rows, all at the same step.
+        batch_size: The number of rows. All rows advance together.
         dtype: The dtype of the zero states and the outputs.
 
     Raises:
@@ -75,13 +75,13 @@ class BidirectionalStreamer:
         for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
             check_cell_of_stream(_CALLER, f"cells_fw[{i}]", pair[0])
             check_cell_of_stream(_CALLER, f"cells_bw[{i}]", pair[1])
-        # Transfers NumPy parameters only once, instead of at every call.
+        # Transfer NumPy parameters to the device once, instead of at every call.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
         self._chunk = as_count(_CALLER, "chunk", chunk, fix="")
         self._lookahead = as_count(_CALLER, "lookahead", lookahead, 0, fix="")
         self._batch = as_count(_CALLER, "batch_size", batch_size)
         self._dtype = as_dtype(_CALLER, dtype)
-        self._ahead = -(-self._lookahead // self._chunk)  # In chunks, rounded up.
+        self._ahead = -(-self._lookahead // self._chunk)  # Rounds up to full chunks.
         self.reset()
 
     def __call__(self, chunk: PyTree) -> PyTree:
@@ -91,8 +91,8 @@ class BidirectionalStreamer:
             chunk: The next steps, `[batch, chunk, depth]`.
 
         Returns:
-            `[batch, chunk, size]`, both directions concatenated; None until the
-            look-ahead of the first chunk has arrived.
+            The outputs, `[batch, chunk, size]`, with both directions concatenated; None
+            until the look-ahead of the first chunk has arrived.
 
         Raises:
             ValueError: If `chunk` has the wrong number of rows or steps.
@@ -108,11 +108,11 @@ class BidirectionalStreamer:
         The next call starts a new sequence.
 
         Args:
-            last: The last 1 to `chunk` steps, `[batch, steps, depth]`; None if all
-                steps have been passed.
+            last: The last 1 to `chunk` steps, `[batch, steps, depth]`; None if you have
+                already passed all steps.
 
         Returns:
-            `[batch, remaining steps, size]`; None if no steps remain.
+            The outputs, `[batch, remaining steps, size]`; None if no steps remain.
 
         Raises:
             ValueError: If `last` has the wrong number of rows, or does not have 1 to
@@ -132,15 +132,15 @@ class BidirectionalStreamer:
 
     @property
     def state(self) -> tuple[PyTree, ...]:
-        """A copy of the forward states after the last step that was returned."""
+        """A copy of the forward states after the last returned output."""
         return jax.tree.map(jnp.copy, self._states)
 
     def reset(self) -> None:
         """Starts a new sequence and drops the remaining outputs."""
         zero = lambda cell: zero_state(_CALLER, cell, self._batch, self._dtype)
         self._states = tuple(map(zero, self._cells[0]))
-        self._waiting: list[PyTree] = []  # Padded chunks that have no outputs yet.
-        self._steps = 0  # The number of steps in these chunks, without padding.
+        self._waiting: list[PyTree] = []  # Padded chunks without outputs so far.
+        self._steps = 0  # Steps in `_waiting`, without padding.
 
     def _append(self, chunk: PyTree, exactly: bool) -> None:
         steps = _checked_steps(chunk, self._batch, self._chunk, exactly)
@@ -179,7 +179,7 @@ def _run_window(
     lookahead: int,
     dtype: DType,
 ) -> tuple[PyTree, tuple[PyTree, ...]]:
-    """`(outputs, states)` of the first chunk of the window.
+    """Computes `(outputs, states)` for the first chunk of the window.
 
     Args:
         cells_fw: The forward cell of each layer.
@@ -187,8 +187,8 @@ def _run_window(
         states: The state of each forward cell before the window.
         window: The chunk, followed by the chunks that contain its look-ahead, each
             `[batch, chunk, ...]`.
-        steps: The number of steps in all waiting chunks, an int32 scalar; the steps
-            after them are padding.
+        steps: The number of steps in all waiting chunks, an int32 scalar; later steps
+            are padding.
         lookahead: The number of steps to look ahead.
         dtype: The dtype of the states and the outputs.
     """
@@ -223,7 +223,7 @@ def _run_layer(
 
 
 def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
-    """The number of steps of a chunk.
+    """Checks a chunk and returns its number of steps.
 
     Raises:
         ValueError: If a leaf has the wrong shape, or the leaves have different numbers
@@ -244,7 +244,7 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         found.add(count)
     if len(found) != 1:
         raise ValueError(
-            f"{_CALLER}: `{name}` must have one number of steps in all leaves, got "
-            f"{sorted(found)}."
+            f"{_CALLER}: `{name}` must have the same number of steps in all leaves, "
+            f"got {sorted(found)}."
         )
     return found.pop()

@@ -28,20 +28,20 @@ def to_onnx(
     The file accepts any batch size and number of steps. Its inputs are:
 
     - `inputs`, `[batch, time, depth]`, in the dtype of the parameters;
-    - with `lengths`, `sequence_length`, int32 `[batch]`, clamped to `[0, time]`;
-    - with `initial_state`, the initial states, e.g. `initial_state_0_c`, one for each
-      final state.
+    - `sequence_length` (if `lengths` is True), int32 `[batch]`, clamped to `[0, time]`;
+    - the initial states (if `initial_state` is True), e.g. `initial_state_0_c`, one for
+      each final state.
 
     Its outputs are the results of the driver, in the order of `jax.tree.leaves`:
 
     - `outputs`, `[batch, time, size]`, zeros past the length of a row;
     - the final states, each `[batch, units]`. For layer 0, these are `state_0_c` and
       `state_0_h` for an LSTM, and only `state_0_h` for other cells. With two
-      directions, they are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
+      directions, the final states are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
 
-    In onnxruntime, the padding may contain NaN. onnxruntime supports only float32, and
-    its LSTM and GRU crash the process if the batch has no rows. ONNX files contain no
-    checksum.
+    In onnxruntime, NaN in the padding does not affect the results. onnxruntime supports
+    only float32, and its LSTM and GRU crash the process if the batch is empty. ONNX
+    files contain no checksum.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
@@ -50,22 +50,23 @@ def to_onnx(
             dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
-            `outputs @ kernel + bias`, so past the length of a row they equal the bias.
-        lengths: Whether the file has an input `sequence_length`; if False, all steps
-            run.
+            `outputs @ kernel + bias`, so the outputs past the length of a row equal the
+            bias.
+        lengths: Whether the file has an input `sequence_length`; if False, all rows run
+            for all steps.
         initial_state: Whether the initial states are inputs, so that you can run a
-            sequence in parts; if False, they are zero.
+            sequence in parts; if False, the initial states are zero.
         time_major: Whether time is the first axis of `inputs` and `outputs`.
 
     Returns:
-        The file, in opset 14, which onnxruntime supports since version 1.8.
+        The bytes of the ONNX file, in opset 14, which requires onnxruntime 1.8 or
+        later.
 
     Raises:
-        TypeError: If `cell` is not one of these cells, or the parameters differ in
-            dtype.
-        ValueError: If the operators of ONNX do not support a cell, e.g. a projection,
-            clips or an activation (`to_stablehlo` supports any cell), or `dense` does
-            not fit.
+        TypeError: If `cell` is unsupported, or the parameters differ in dtype.
+        ValueError: If `dense` does not fit the outputs, or ONNX's operators do not
+            support a feature of a cell, e.g. its projection, clips or activation.
+            `to_stablehlo` supports any cell.
         ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
 
     Example:
@@ -101,14 +102,14 @@ def to_onnx(
         kernel, bias = _checked_dense(dense, size, dtype)
         x, size = _dense(graph, x, kernel, bias), kernel.shape[1]
     graph.output("outputs", x, [*axes, size])
-    # The forward states of all layers, then the backward ones.
+    # The forward states of all layers come first, then all backward states.
     for name in sorted(states, key=lambda name: name.startswith("state_bw")):
         graph.output(name, *states[name])
     return graph.serialized()
 
 
 def _nodes(cell: Any) -> list[dict[str, Any]]:
-    """The operator of each layer; errors of `convert.onnx` are raised again here."""
+    """The node of each layer; re-raises errors of `convert.onnx` under this name."""
     if isinstance(cell, tuple) and len(cell) != 2:
         raise ValueError(
             f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
@@ -130,11 +131,11 @@ def _nodes(cell: Any) -> list[dict[str, Any]]:
 
 
 def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
-    """The dtype of all layers."""
+    """The dtype that all layers share."""
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise TypeError(
-            f"{_CALLER}: the parameters must share one dtype of {', '.join(_DTYPES)}, "
+            f"{_CALLER}: the parameters must share one dtype ({', '.join(_DTYPES)}), "
             f"got {', '.join(sorted(map(str, dtypes)))}. Cast them with jax.tree.map."
         )
     return dtypes.pop()
@@ -143,7 +144,7 @@ def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
 def _checked_dense(
     dense: Any, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`(kernel, bias)` as arrays; raises unless they fit the layers."""
+    """Returns `(kernel, bias)` as arrays; raises an error if the shapes do not fit."""
     check_entries(_CALLER, "dense", dense, 2, "(kernel, bias)", error=TypeError)
     kernel = np.asarray(dense[0])
     bias = None if dense[1] is None else np.asarray(dense[1])
@@ -154,14 +155,14 @@ def _checked_dense(
     for name, (got, shape) in wanted.items():
         if got.shape != shape or got.dtype != dtype:
             raise ValueError(
-                f"{_CALLER}: `dense` must be (kernel, bias) of {dtype} and of shapes "
-                f"[{size}, n] and [n], got {describe(got)} as its {name}."
+                f"{_CALLER}: `dense` must be a pair (kernel, bias) of dtype {dtype} "
+                f"and shapes [{size}, n] and [n], got {describe(got)} as its {name}."
             )
     return kernel, bias
 
 
 def _dense(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray | None) -> str:
-    """`x @ kernel + bias`."""
+    """Adds the nodes of `x @ kernel + bias`."""
     x = graph.node("MatMul", x, graph.constant(kernel, "dense_kernel"))
     if bias is None:
         return x

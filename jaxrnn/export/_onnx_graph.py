@@ -1,6 +1,6 @@
 """A graph of ONNX operators, including recurrent layers, built node by node.
 
-A layer is a dict, as `convert.onnx.save` returns it.
+A layer is a dict, as returned by `convert.onnx.save`.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ import numpy as np
 
 from .._base.optional import import_optional
 
-# The first opset with the current forms of LSTM, GRU and RNN, and its file version.
+# The first opset with the current forms of LSTM, GRU and RNN, and the IR version of the
+# opset.
 OPSET, IR_VERSION = 14, 7
 Node = dict[str, Any]
 Names = dict[str, list[str]]  # Maps ONNX's letter of a state to a name per direction.
@@ -33,11 +34,11 @@ class Graph:
         self._inputs, self._outputs = [], []
 
     def element_type(self, dtype: Any) -> int:
-        """ONNX's number of a dtype."""
+        """The number that stands for a dtype in ONNX."""
         return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
     def input(self, name: str, shape: list[int | str], dtype: Any = None) -> str:
-        """Adds an input and returns its name; strings stand for unknown sizes."""
+        """Adds an input and returns its name; strings in `shape` are unknown sizes."""
         self._inputs.append(self._typed(name, shape, dtype))
         return name
 
@@ -64,7 +65,7 @@ class Graph:
         return outputs[0]
 
     def serialized(self) -> bytes:
-        """The file."""
+        """The bytes of the ONNX file."""
         helper = self._onnx.helper
         ends, constants = (self._inputs, self._outputs), list(self._constants.values())
         graph = helper.make_graph(self._nodes, "jaxrnn", *ends, constants)
@@ -80,7 +81,7 @@ class Graph:
 
 
 def clamped_lengths(graph: Graph, x: str) -> str:
-    """Adds an input of lengths; clamps it to `[0, time]`, as onnxruntime requires."""
+    """Adds an input for lengths; clamps lengths to `[0, time]` for onnxruntime."""
     given = graph.input("sequence_length", ["batch"], np.int32)
     time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
     time = graph.node("Cast", time, to=graph.element_type(np.int32))
@@ -105,7 +106,7 @@ def initial_states(graph: Graph, i: int, node: Node) -> Names:
 def run_layer(
     graph: Graph, i: int, node: Node, x: str, length: str, initial: Names
 ) -> tuple[str, dict[str, tuple[str, list]]]:
-    """Adds a layer; returns Y, `[time, directions, batch, units]`, and final states."""
+    """Adds a layer; returns Y `[time, directions, batch, units]` and final states."""
     letters = _state_names(i, node)
     weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
     stacked = {k: _stacked(graph, states) for k, states in initial.items()}

@@ -16,14 +16,14 @@ def to_stablehlo(
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     vjp_order: int = 0,
 ) -> bytes:
-    """Exports `f` as a program in bytes, which JAX runs without this package.
+    """Exports `f` as a serialized program that JAX can run without jaxrnn.
 
     `jax.export.deserialize(bytes).call(*arguments)` runs the program, also under `jit`
     and `vmap`. Arguments and results use only dicts, lists and tuples: named tuples and
     other pytree nodes become plain tuples of their children, e.g.
     `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept the original
-    types, so pass `tuple(state)`. Arrays that `f` closes over, e.g. the parameters of a
-    bound cell, are part of the program.
+    types, so pass `tuple(state)` for an `LSTMStateTuple`. Arrays that `f` closes over,
+    e.g. the parameters of a bound cell, are part of the program.
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile. It may call any
@@ -31,10 +31,11 @@ def to_stablehlo(
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
             Sizes from `jax.export.symbolic_shape` stand for any size.
         platforms: The platforms that can run the program.
-        vjp_order: How often the program can be differentiated in reverse mode.
+        vjp_order: How many times the program can be differentiated in reverse mode.
 
     Returns:
-        The file, which contains StableHLO and the types of arguments and results.
+        The bytes of the program, which contain StableHLO and the types of arguments and
+        results.
 
     Raises:
         TypeError: If `f` is not a function, a leaf of an argument has no shape and
@@ -74,7 +75,7 @@ def to_stablehlo(
 
 
 def _standard(tree: PyTree) -> PyTree:
-    """Converts a nest to standard containers, which load without this package."""
+    """Converts a nest to standard containers, which load without jaxrnn."""
     if type(tree) is dict:
         return {key: _standard(value) for key, value in tree.items()}
     one_level = jax.tree_util.default_registry.flatten_one_level(tree)

@@ -19,18 +19,18 @@ from .._time import masking
 
 
 class Streamer:
-    """Runs a cell frame by frame and keeps its state between the calls.
+    """Runs a cell on one frame per call and keeps its state between calls.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
-    The first call compiles the step; streamers with equal cells share the program.
-    Later calls take only the time of one step and overwrite the state in place.
+    The first call compiles the step, and streamers with equal cells share the compiled
+    program. Later calls only run the step, and overwrite the state in place.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
         batch_size: The number of rows, each an independent stream.
-        dtype: The dtype of the zero state. If a cell allows a state that is wider than
-            its inputs, its outputs have the dtype of the frames.
+        dtype: The dtype of the zero state. If a cell supports states in a wider dtype
+            than its inputs, the outputs still have the dtype of the frames.
 
     Raises:
         TypeError: If `cell` is not a bound cell.
@@ -56,7 +56,7 @@ class Streamer:
         batch_size = as_count(caller, "batch_size", batch_size)
         dtype = as_dtype(caller, dtype)
         self._rows = batch_size
-        # Transfers NumPy parameters only once, instead of at every call.
+        # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
         self._zero = zero_state(caller, cell, batch_size, dtype)
         self.reset()
@@ -72,8 +72,8 @@ class Streamer:
 
         Args:
             frame: One step of inputs for the cell, `[batch, depth]` or a nest.
-            resets: Bool `[batch]`. The state of rows with True is set to `reset_state`
-                before the frame, as in `dynamic_rnn`. None for no resets.
+            resets: Bool `[batch]`. Where True, the state of the row is set to
+                `reset_state` before the frame, as in `dynamic_rnn`. None for no resets.
             reset_state: The state after a reset, each leaf `[batch, ...]`; None for
                 zeros.
 
@@ -81,13 +81,13 @@ class Streamer:
             The output of the cell, `[batch, size]`.
 
         Raises:
-            ValueError: If the frame or the resets do not fit the cell or the batch. The
-                state then remains unchanged.
+            ValueError: If the frame or the resets do not fit the cell or the batch. In
+                this case, the state remains unchanged.
             TypeError: If the dtype of the frame does not fit, or the resets are not
                 booleans.
         """
-        # JAX may read NumPy arrays after the call has returned, when the user has
-        # already written the next frame to them.
+        # JAX may read NumPy arrays after the call has returned. By then, the user may
+        # have written the next frame to the same arrays.
         copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
         given = jax.tree.map(copy, (frame, resets, reset_state))
         frame, resets, reset_state = in_native_order(given)
@@ -128,15 +128,17 @@ def _step(
 
 
 def check_cell_of_stream(caller: str, name: str, cell: Any) -> None:
-    """Raises unless `cell` has no key and can be an argument of a compiled step."""
+    """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
     check_is_cell(caller, name, cell)
     if getattr(cell, "key", None) is not None:
         raise ValueError(
-            f"{caller}: `{name}` must have no random key, since a stream counts no "
-            "steps to fold into it, got a cell with a key. Bind the cell without a key."
+            f"{caller}: `{name}` must have no random key, since a stream has no step "
+            "number to fold into the key, got a cell with a key. Bind the cell without "
+            "a key."
         )
     if not is_pytree_of_arrays(cell):
         raise TypeError(
-            f"{caller}: `{name}` must be a pytree of its parameters, as a bound cell "
-            f"is, got {describe(cell)}. Create one with `cell.bind(params)`."
+            f"{caller}: `{name}` must be a pytree of its parameters, like a bound "
+            f"cell, got {describe(cell)}. Create a bound cell with "
+            "`cell.bind(params)`."
         )

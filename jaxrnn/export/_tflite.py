@@ -15,7 +15,7 @@ from .._base.typing import Array, PyTree
 from ._stablehlo import check_examples
 
 _CALLER = "to_tflite"
-# An old version, because TensorFlow supports new StableHLO versions later than JAX.
+# An old StableHLO version, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"
 _OPTIMIZE = (None, "float16", "int8")
 
@@ -23,33 +23,34 @@ _OPTIMIZE = (None, "float16", "int8")
 def to_tflite(
     f: Callable[..., PyTree], *examples: PyTree, optimize: str | None = None
 ) -> bytes:
-    """Exports `f` as a TensorFlow Lite file, for arguments of these fixed sizes.
+    """Exports `f` as a TensorFlow Lite file, for arguments shaped like `examples`.
 
     The file has one signature. Its inputs `input_0`, `input_1`, ... are the leaves of
     `examples`, in the order of `jax.tree.leaves`. Its outputs `output_0`, ... are the
-    leaves of the result. Drivers become loops, including the decoders of `decode` and
-    `raw_rnn` with `max_time`.
+    leaves of the result. Drivers become loops. This includes the decoders of `decode`,
+    and `raw_rnn` with `max_time`.
 
     TensorFlow Lite has no random numbers, so `decode.sample` cannot be exported. Create
     bound cells outside of `f`, because `init` draws random numbers. With
-    `jax_enable_x64`, the loop of `jax.lax.scan` counts in int64, and LiteRT 2.3 then
-    fails to slice. Export `decode.beam_search` without this setting.
+    `jax_enable_x64`, the loop counter of `jax.lax.scan` is int64, and slicing with an
+    int64 index fails in LiteRT 2.3. Export `decode.beam_search` without
+    `jax_enable_x64`.
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
         optimize: "float16" stores weights in 16 bits. "int8" stores matrices in 8 bits
-            and multiplies integers where LiteRT supports it. None for float32.
-            `tflite_deviation` measures the loss in precision.
+            and uses integer multiplication where LiteRT supports it. None for float32.
+            To measure the loss in precision, use `tflite_deviation`.
 
     Returns:
-        The file.
+        The bytes of the TensorFlow Lite file.
 
     Raises:
         TypeError: If `f` is not a function, or a leaf of an argument has no shape and
             dtype.
         ValueError: If `optimize` is unknown, a size is not fixed, or TensorFlow Lite
-            lacks an operation of `f`.
+            lacks an operation that `f` uses.
         ImportError: If TensorFlow is missing: `pip install tensorflow-cpu`.
 
     Example:
@@ -82,10 +83,10 @@ def to_tflite(
         if optimize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    except Exception as error:  # TensorFlow raises its own class.
+    except Exception as error:  # TensorFlow raises errors of custom classes.
         raise ValueError(
-            f"{_CALLER}: TensorFlow Lite lacks an operation of `f`, e.g. random "
-            "numbers. `to_stablehlo` exports any function. TensorFlow's error: "
+            f"{_CALLER}: TensorFlow Lite lacks an operation that `f` uses, e.g. "
+            "random numbers. `to_stablehlo` exports any function. TensorFlow's error: "
             f"{str(error)[:300]}"
         ) from error
 
@@ -93,12 +94,12 @@ def to_tflite(
 def tflite_deviation(
     file: bytes, f: Callable[..., PyTree], *arguments: PyTree
 ) -> float:
-    """Measures the largest difference between a TensorFlow Lite file and its function.
+    """Measures the largest difference between the results of a file and of a function.
 
     Args:
         file: A file from `to_tflite` or `to_tflite_operators`.
-        f: The function that the file should compute. For a file of
-            `to_tflite_operators`, it must return only the outputs.
+        f: The function that the file should compute. For a file from
+            `to_tflite_operators`, `f` must return only the outputs.
         *arguments: The arguments of `f`, nests of arrays.
 
     Returns:
@@ -123,7 +124,8 @@ def tflite_deviation(
     if [x.shape for x in got] != [x.shape for x in want]:
         of_file, of_f = (", ".join(map(describe, each)) for each in (got, want))
         raise ValueError(
-            f"{caller}: `f` must return the results of `file`, {of_file}, got {of_f}."
+            f"{caller}: `f` must return results like the results of `file` "
+            f"({of_file}), got {of_f}."
         )
     pairs = zip(got, want, strict=True)
     differences = [np.abs(x.astype(float) - y.astype(float)) for x, y in pairs]
@@ -136,7 +138,7 @@ def _in_order(names: Any) -> list[str]:
 
 
 def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
-    """Exports the program that maps the leaves of the arguments to output leaves."""
+    """Exports a program from the leaves of the arguments to the leaves of results."""
     leaves, structure = jax.tree.flatten(examples)
     run = without_checks(f)
 
@@ -154,7 +156,7 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
             [inputs[i] for i in exported.module_kept_var_idx],
-            version=9,  # The calling convention for programs without tokens.
+            version=9,  # The calling convention without tokens.
             module=program,
             Sout=[leaf.shape for leaf in exported.out_avals],
             Tout=[leaf.dtype for leaf in exported.out_avals],

@@ -7,8 +7,8 @@ import numpy as np
 
 from .._base.optional import import_optional
 
-ABSENT = -1  # Stands for an optional input that an operator omits.
-# The first version of each operator that has all inputs and options used here.
+ABSENT = -1  # Stands for an omitted optional input.
+# The first version of each operator that supports all inputs and options used here.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 
@@ -32,7 +32,7 @@ class Graph:
     def tensor(
         self, name: str, shape: tuple, is_variable: bool = False, dtype: str = "FLOAT32"
     ) -> int:
-        """Adds a tensor without values; a variable starts with zeros."""
+        """Adds a tensor without constant values; variables start with zeros."""
         tensor = self._schema.TensorT()
         tensor.name, tensor.shape = name, np.array(shape, np.int32)
         tensor.type = getattr(self._schema.TensorType, dtype)
@@ -41,7 +41,7 @@ class Graph:
         return len(self._tensors) - 1
 
     def constant(self, name: str, array: np.ndarray | None) -> int:
-        """Adds a tensor with these float32 or int32 values; `ABSENT` for None."""
+        """Adds a tensor for a float32 or int32 array; returns `ABSENT` for None."""
         if array is None:
             return ABSENT
         number = self.tensor(name, array.shape, dtype=array.dtype.name.upper())
@@ -63,7 +63,7 @@ class Graph:
     def operator(
         self, name: str, inputs: Sequence[int], output: int, options: str, **fields: Any
     ) -> None:
-        """Adds an operator with options of the class `options` and these fields."""
+        """Adds an operator with `fields` as its options, of the class `options`."""
         operator = self._schema.OperatorT()
         operator.opcodeIndex = self._code(name)
         operator.inputs = np.array(inputs, np.int32)
@@ -77,13 +77,13 @@ class Graph:
         if name not in self._codes:
             code = self._codes[name] = self._schema.OperatorCodeT()
             code.builtinCode = getattr(self._schema.BuiltinOperator, name)
-            # The old field is one byte.
+            # The deprecated field is limited to one byte.
             code.deprecatedBuiltinCode = min(code.builtinCode, 127)
             code.version = _VERSIONS.get(name, 1)
         return list(self._codes).index(name)
 
     def to_bytes(self, inputs: int, outputs: int) -> bytes:
-        """The file, with one input and one output."""
+        """The bytes of the file, which has one input and one output."""
         graph, model = self._schema.SubGraphT(), self._schema.ModelT()
         graph.tensors, graph.operators = self._tensors, self._operators
         graph.inputs, graph.outputs = [inputs], [outputs]
@@ -95,7 +95,7 @@ class Graph:
         return bytes(self._builder.Output())
 
     def _signature(self, **tensors: int) -> Any:
-        """The signature, which names input and output for `get_signature_runner`."""
+        """The signature, which names the tensors for `get_signature_runner`."""
         signature, entries = self._schema.SignatureDefT(), []
         for name, number in tensors.items():
             entry = self._schema.TensorMapT()

@@ -15,8 +15,8 @@ from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._tflite_graph import ABSENT, Graph
 
-# `ActivationFunctionType` of the format. LSTMs lack "linear", because the LSTM
-# operators of LiteRT 2.3 compute other results without an activation.
+# Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because the
+# LSTM operators of LiteRT 2.3 give different results without an activation.
 _ACTIVATIONS = {RNN: {"tanh": 4, "relu": 1, "linear": 0}, LSTM: {"tanh": 4, "relu": 1}}
 LIBRARY = Library(
     "TensorFlow Lite",
@@ -26,7 +26,8 @@ LIBRARY = Library(
     modules=dict.fromkeys(_ACTIVATIONS, "operators"),
 )
 # For each kind and number of directions: the operator, its options, and the number of
-# last inputs to omit. These are for layer normalization, or for an auxiliary input.
+# trailing inputs to omit. The omitted inputs are for layer normalization or for an
+# auxiliary input.
 _OPERATORS = {
     (RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
     (RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
@@ -57,7 +58,7 @@ class Direction:
 
 
 def read_stack(name: str, cell: Any) -> list[tuple[Direction, ...]]:
-    """The one-directional layers of a bound cell, from the inputs upwards.
+    """The unidirectional layers of a bound cell, from the inputs upwards.
 
     Raises:
         TypeError: If TensorFlow Lite has no operator for the cell, or its parameters
@@ -76,8 +77,8 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
 
     Raises:
         TypeError: As in `read_stack`.
-        ValueError: As in `read_stack`; if the directions differ in a property that
-            they share in the operator.
+        ValueError: As in `read_stack`; if the directions differ in a property that the
+            operator applies to both.
     """
     pairs = []
     read = lambda name, cell: _read_direction(
@@ -94,13 +95,13 @@ def _check_alike(fw: Direction, bw: Direction) -> None:
     described = [_described(each) for each in (fw, bw)]
     if described[0] != described[1]:
         raise ValueError(
-            f"`{fw.name}` and `{bw.name}` must be alike, since one operator runs both "
+            f"`{fw.name}` and `{bw.name}` must match, since one operator runs both "
             f"directions, got {described[0]} and {described[1]}. {_FIX}"
         )
 
 
 def _described(direction: Direction) -> str:
-    """The properties that both directions share in one operator, for messages."""
+    """Describes the properties that both directions must share, for messages."""
     kind, activation = direction.weights.kind, direction.weights.activation_name
     if kind == RNN:
         return f"an RNN with {activation}"
@@ -112,7 +113,7 @@ def _described(direction: Direction) -> str:
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
-    """Replaces a cell of `jaxrnn.lite` by the equivalent core cell."""
+    """Replaces a cell of `jaxrnn.lite` with the equivalent core cell."""
     cell = bound.cell
     if not isinstance(cell, TFLiteLSTMCell | TfLiteRNNCell):
         return bound
@@ -142,7 +143,7 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
 def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
     """Both clips, where 0 means no clip. Raises ValueError for a clip of 0."""
     clips = {"cellClip": weights.clips.get("cell_clip")}
-    # A projection that does not exist is not clipped.
+    # Without a projection, `proj_clip` has no effect.
     has_projection = weights.projection is not None
     clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
     if 0 in clips.values():
@@ -166,7 +167,7 @@ def add_layer(
         time_major: Whether time is the first axis.
 
     Returns:
-        The outputs, `[batch, time, size]`, with two directions concatenated.
+        The outputs, `[batch, time, size]`, with both directions concatenated.
     """
     steps = graph.shape(inputs)[:2]
     kind, fields = layer[0].weights.kind, dict(layer[0].options, timeMajor=time_major)
@@ -223,7 +224,7 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     return [
         *gates(of_inputs),
         *gates(of_state),
-        *(weights.peepholes or [None] * 3),  # For the gates i, f and o.
+        *(weights.peepholes or [None] * 3),  # Peepholes of the gates i, f and o.
         *gates(bias),
         None if projection is None else projection.T,
         None,  # `LSTMCell` has no projection bias.

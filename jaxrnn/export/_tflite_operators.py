@@ -32,24 +32,25 @@ def to_tflite_operators(
     The operators are `UNIDIRECTIONAL_SEQUENCE_LSTM`, `UNIDIRECTIONAL_SEQUENCE_RNN` and
     the corresponding `BIDIRECTIONAL` operators. The file computes the outputs of
     `dynamic_rnn(cell, inputs, dtype=float32)`, or of `stack_bidirectional_dynamic_rnn`,
-    for inputs of this shape, without dropout. This function does not need TensorFlow.
-    `to_tflite` also supports other cells, lengths and final states; it exports loops,
-    which take about half as long on a CPU.
+    for inputs of the given shape, without dropout. This function does not need
+    TensorFlow. `to_tflite` also supports other cells, lengths and final states. It
+    exports loops, which take about half as long as these operators on a CPU.
 
     The file keeps the state in variables, so each run continues where the last run
-    ended. A file for one step can therefore process a stream step by step. Call
-    `reset_all_variables()` before each new sequence to set the state to zeros. With two
-    directions, call it before each run. `get_tensor` and `set_tensor` read and write a
-    variable by its index. `get_tensor_details` lists the indices by name: `layer_0/h`,
-    `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
+    ended. A file that is exported for one time step can therefore process a stream step
+    by step. Call `reset_all_variables()` before each new sequence to set the state to
+    zeros. With two directions, call `reset_all_variables()` before each run.
+    `get_tensor` and `set_tensor` read and write a variable by its index.
+    `get_tensor_details` lists the indices under the names of the variables:
+    `layer_0/h`, `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
     `layer_0/bw/h`, ...
 
     Args:
         cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, a cell of
             `jaxrnn.lite`, or a `MultiRNNCell` of these. The parameters must be float32,
-            and the activation must be tanh or relu; a basic RNN also supports linear.
-            For two directions, a pair `(cells_fw, cells_bw)`, each a cell or a list
-            with one cell per layer.
+            and the activation must be tanh or relu; a `BasicRNNCell` also supports a
+            linear activation. For two directions, a pair `(cells_fw, cells_bw)`, each a
+            cell or a list with one cell per layer.
         inputs: An array or `jax.ShapeDtypeStruct`, float32 `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`.
         time_major: Whether time is the first axis of inputs and outputs.
@@ -58,14 +59,14 @@ def to_tflite_operators(
             `[units]`.
 
     Returns:
-        The file. Its signature has one input `inputs` and one output `outputs`,
-        `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
+        The bytes of the file. Its signature has one input (`inputs`) and one output
+        (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
         TypeError: If TensorFlow Lite has no operator for a cell, or the inputs or
             parameters are not float32.
-        ValueError: If the operator does not support an activation or clip, the cells of
-            both directions differ in these, or shapes do not fit.
+        ValueError: If the operator does not support an activation or clip, the two
+            directions differ in an activation or clip, or shapes do not fit.
         ImportError: If `ai_edge_litert` is missing.
 
     Example:
@@ -91,8 +92,8 @@ def to_tflite_operators(
         dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
     graph = Graph(_CALLER)
     first = last = graph.tensor("inputs", inputs.shape)
-    # Time major is faster. Also, bidirectional operators of LiteRT 2.3 compute wrong
-    # results for several batch-major rows.
+    # Time-major layout is faster. Also, with batch-major layout and several rows, the
+    # bidirectional operators of LiteRT 2.3 compute wrong results.
     swap = not time_major and inputs.shape[0] > 1
     if swap:
         last = add_swap(graph, last)
@@ -107,14 +108,14 @@ def _check_inputs(inputs: Any) -> None:
     shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(shape) != 3:
         raise TypeError(
-            f"{_CALLER}: `inputs` must be a float32 array of rank 3, or a "
-            f"`jax.ShapeDtypeStruct` of one, got {describe(inputs)}."
+            f"{_CALLER}: `inputs` must be a float32 array of rank 3, or a matching "
+            f"`jax.ShapeDtypeStruct`, got {describe(inputs)}."
         )
     check_fixed_sizes(_CALLER, "inputs", inputs)
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
-    """The shape of the driver's outputs, after the checks of the driver."""
+    """Runs the driver's checks and returns the shape of its outputs."""
 
     def run(x: Array) -> PyTree:
         options: dict[str, Any] = {"dtype": jnp.float32, "time_major": time_major}

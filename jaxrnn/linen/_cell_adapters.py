@@ -22,7 +22,8 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use them in `jaxrnn.linen.RNN`, which is also faster and ignores padding.
+    step. Use such cells in `jaxrnn.linen.RNN`, which is also faster and ignores
+    padding.
 
     Attributes:
         cell: The cell; it must accept inputs `[batch, features]`.
@@ -61,12 +62,12 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
-        make_one_direction(type(self).__name__, self.cell)  # Checks the cell.
+        make_one_direction(type(self).__name__, self.cell)  # Only checks the cell.
         return zero_carry(self.cell, input_shape, self.dtype or self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
-        """1, because the inputs of one row at one step are a vector."""
+        """Always 1, because the inputs of one row at one step are a vector."""
         return 1
 
 
@@ -79,8 +80,8 @@ def as_cell(
 
     The state is linen's carry, and the parameters are the module's parameters. Drivers
     start from zeros by default. If the module has a different initial carry, pass
-    `initial_state=module.initialize_carry(...)` to them. All random streams are derived
-    from the bound key; `jaxrnn.linen.RNN` draws this key from the stream
+    `initial_state=module.initialize_carry(...)` to the driver. All random streams are
+    derived from the bound key; `jaxrnn.linen.RNN` draws this key from the stream
     `rng_collection`.
 
     Args:
@@ -109,7 +110,8 @@ def as_cell(
     example = "a cell of linen, such as nn.LSTMCell(8)"
     cell_checks.check_is_flax_cell(module, nn.RNNCellBase, example)
     streams = cell_checks.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
-    # Without a copy, a cell constructed inside a linen module would be its submodule.
+    # Without a copy, a cell constructed inside a linen module would become a submodule
+    # of that module.
     module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -132,7 +134,7 @@ class LinenCell(RNNCell):
     broadcast_rngs: tuple[str, ...]
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """The module's collection "params".
+        """The parameters of the module: its collection "params".
 
         Raises:
             ValueError: If the module has other collections.

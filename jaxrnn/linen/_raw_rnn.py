@@ -23,9 +23,9 @@ class RawRNN(HoldsCells):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
     A loop function may call other modules, such as an embedding or an output layer.
-    Construct these modules outside the loop function. They must not change their
-    variables. They must not draw from random streams either, because every step would
-    get the same numbers.
+    Construct these modules outside the loop function. These modules must not change
+    their variables, and must not draw from random streams, because every step would get
+    the same numbers.
 
     Attributes:
         cell: The cell.
@@ -74,8 +74,8 @@ class RawRNN(HoldsCells):
 
         Raises:
             TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
-            ValueError: If `loop_fn` constructs modules, or if a module in it draws
-                random numbers from a stream; also as in `jaxrnn.raw_rnn`.
+            ValueError: If `loop_fn` constructs modules, or if a module that it calls
+                draws random numbers from a stream; also as in `jaxrnn.raw_rnn`.
             flax.errors.InvalidRngError: If the cell draws random numbers but the stream
                 `rng_collection` is missing, as in `nn.Dropout`.
         """
@@ -118,7 +118,7 @@ class RawRNN(HoldsCells):
 
 
 def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
-    """The loop function; raises ValueError if a module in it draws random numbers."""
+    """The loop function; raises ValueError if a module draws random numbers in it."""
 
     def hold(module: nn.Module, call: Callable, *args: Any, **kwargs: Any) -> Any:
         drawn = lambda: dict(getattr(module.scope, "rng_counters", {}))

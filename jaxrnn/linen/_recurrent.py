@@ -112,14 +112,15 @@ class Recurrent(HoldsCells, kw_only=True):
                 are zero. Flax's name is `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state. With two directions, either state of the pair
-                may be None. It is cast to `dtype`. Flax's name is `initial_carry`.
+                may be None. The state is cast to `dtype`. Flax's name is
+                `initial_carry`.
             resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
                 where the state of a row is reset before the step, for example at the
                 start of an episode. See `jaxrnn.dynamic_rnn` and
                 `jaxrnn.bidirectional_dynamic_rnn`.
             reset_state: The state after a reset, in the form of `initial_state`; None
-                for the zero state. Only `RNN` supports it. Two directions are always
-                reset to zeros.
+                for the zero state. Only `RNN` supports this argument; bidirectional
+                modules always reset to zeros.
             mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
                 alternative to `sequence_length`. True at valid steps, False at masked
                 steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
@@ -156,7 +157,7 @@ class Recurrent(HoldsCells, kw_only=True):
             key = self.make_rng(self.rng_collection)
         given = {"resets": resets, "reset_state": reset_state, "mask": mask}
         options = RunOptions.of(self, dtype, key, return_states=return_states, **given)
-        if self.is_initializing():  # `init` must work on any device.
+        if self.is_initializing():  # `init` must run on all devices.
             options = dataclasses.replace(options, implementation=None)
         outputs, state, *states = sequences.run(layer, params, initial_state, options)
         if options.return_states:
@@ -172,7 +173,7 @@ class Recurrent(HoldsCells, kw_only=True):
 
         def get(name: str) -> PyTree:
             # `param` would trace `init` on each call to compare shapes. The cell
-            # compares them anyway, with a better message.
+            # compares the shapes anyway, and its error message is better.
             if self.has_variable("params", name):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
@@ -205,8 +206,8 @@ class RNN(Recurrent):
             each axis.
         rng_collection: The name of the stream for random numbers.
         deterministic: Whether calls draw no random numbers; None means False. The
-            argument of a call overrides it. The attribute is static under `nn.jit` and
-            `nn.remat`; the argument is not.
+            argument of a call overrides the attribute. The attribute is static under
+            `nn.jit` and `nn.remat`; the argument is not.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -236,8 +237,8 @@ class Bidirectional(Recurrent):
     Attributes:
         cell_fw: The forward cell.
         cell_bw: The backward cell; its parameters are separate.
-        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; by
-            default, it concatenates along the last axis.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
+            default concatenates along the last axis.
     """
 
     cell_fw: RNNCell
@@ -254,8 +255,9 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Both hold one state
-    for each layer, lowest layer first. For the other attributes, see `RNN`.
+    The state is a pair `(states_fw, states_bw)`, as in that driver. Each of the two
+    holds one state for each layer, lowest layer first. For the other attributes, see
+    `RNN`.
 
     Attributes:
         cells_fw: The forward cells, one for each layer, lowest layer first.

@@ -22,7 +22,7 @@ class TFLiteLSTMCell(LSTMCell):
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for each gate (input,
     forget, cell, output) `input_to_<gate>_w` `[H, I]`, `cell_to_<gate>_w` `[H, P]` and
     `<gate>_bias` `[H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel`
-    `[P, H]`. The equations are in `LSTMCell`; "cell" is block j there.
+    `[P, H]`. For the equations, see `LSTMCell`, where block j is the gate "cell".
 
     Attributes:
         initializer: For weights and peepholes; None for Glorot uniform.

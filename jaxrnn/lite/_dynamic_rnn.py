@@ -22,7 +22,8 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of one time-major array.
 
-    It is equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one input array.
+    This driver is equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one
+    input array.
 
     Args:
         cell: A bound cell (`cell.bind(params)`) of this module or of `jaxrnn`, or any

@@ -16,7 +16,7 @@ from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
 
-# Enough steps for efficient copies, but few compared with a long run.
+# This chunk is large enough for efficient copies, but small compared with a long run.
 STEPS_PER_COPY = 64
 
 # JAX calls the platform of GPUs "gpu", "cuda" or "rocm".
@@ -26,15 +26,15 @@ _STEPS = "It is the number of steps of a run."
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
-    """A plan for what a run saves for its backward pass.
+    """A plan of the arrays that a run saves for its backward pass.
 
     Attributes:
-        segments: The number of steps in a segment, in a segment within that segment,
-            and so on; these numbers need not divide one another. The state before each
-            segment is saved. If the tuple is empty, everything that the backward pass
-            reads is saved.
+        segments: The segment sizes, in steps, from the outermost to the innermost level
+            of nested segments; a size need not divide the size before it. The state
+            before each segment is saved. If the tuple is empty, everything that the
+            backward pass reads is saved.
         save_residuals: Whether to also store the residuals of affine cells on the host.
-            Other cells are recomputed. Requires `on_host`.
+            The residuals of other cells are recomputed. Requires `on_host`.
         on_host: Whether the states before the outermost segments are stored in host
             memory.
 
@@ -91,7 +91,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def plan(self, time: int) -> CheckpointPlan:
-        """Returns the plan for a run of `time` steps, at least one."""
+        """Returns the plan for a run of `time` steps, where `time` is at least 1."""
 
     def __repr__(self) -> str:
         values = [(getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
@@ -122,10 +122,11 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
 class Keep(Strategy):
     """Keeps on the device everything that the backward pass reads, as `False` does.
 
-    An LSTM saves about six numbers per unit and step. Only element-wise operations are
-    recomputed. Small networks can be faster with another strategy, whose residuals fit
-    in the caches. `raw_rnn` always recomputes its steps, from the carry before each
-    step on CPUs, and from the carry before every 16 steps elsewhere.
+    An LSTM saves about six numbers per unit and step. The backward pass recomputes only
+    element-wise operations. A small network can be faster with a strategy that saves
+    less, because its residuals then fit in the caches. `raw_rnn` always recomputes its
+    steps, from the carry before each step on CPUs, and from the carry before every 16
+    steps elsewhere.
     """
 
     def plan(self, time: int) -> CheckpointPlan:
@@ -140,12 +141,12 @@ class Recompute(Strategy):
 
     With segments of about the square root of the number of steps, the saved states take
     about the same memory as one segment. An LSTM over 10,000 steps needs a fortieth of
-    the memory of `Keep`. The cost is one more forward pass.
+    the memory that `Keep` needs. The cost is one more forward pass.
 
     Attributes:
         chunk: The number of steps in a segment; 1 saves every state. None (the default)
-            selects about the square root of the number of steps, preferably a divisor
-            of this number.
+            selects a number near the square root of the number of steps, preferably one
+            of its divisors.
 
     Raises:
         TypeError: If `chunk` is not an int.
@@ -167,7 +168,7 @@ class Recompute(Strategy):
 
 
 def _near_root(time: int) -> int:
-    """Returns about the square root of `time`, if possible a divisor of `time`.
+    """Returns a number near the square root of `time`, if possible a divisor of `time`.
 
     A remaining shorter segment would be compiled separately.
     """
@@ -179,11 +180,12 @@ def _near_root(time: int) -> int:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Nested(Strategy):
-    """Nests segments, so that saved states grow with the logarithm of the steps.
+    """Nests segments; the saved states grow with the logarithm of the number of steps.
 
-    The backward pass over a segment recomputes the states between its `branches`
-    parts, and so on down to segments of a few steps. Each level costs one more forward
-    pass, and takes longer to compile.
+    Each segment consists of `branches` smaller segments, down to segments of a few
+    steps. The backward pass over a segment recomputes the states between the smaller
+    segments. Each level of nesting costs one more forward pass and lengthens
+    compilation.
 
     Attributes:
         branches: The number of parts of a segment, at least 2.
@@ -202,7 +204,7 @@ class Nested(Strategy):
         as_count("Nested", "branches", self.branches, least=2, fix=fix)
 
     def plan(self, time: int) -> CheckpointPlan:
-        """Returns one segment size for each level, `branches` times the next size."""
+        """Returns one size for each level; each size is `branches` times the next."""
         as_count("Nested.plan", "time", time, fix=_STEPS)
         levels = max(1, round(math.log(time, self.branches)) - 1)
         innermost = -(-time // self.branches**levels)
@@ -212,7 +214,7 @@ class Nested(Strategy):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Offload(Strategy):
-    """Moves the arrays that another strategy saves to host memory, `pinned_host`.
+    """Saves the same arrays as another strategy, but in host memory, `pinned_host`.
 
     The saved arrays are copied to the host during the forward pass, and back during the
     backward pass. With `Offload(Recompute(64))` or `Offload(Keep())`, device memory
@@ -227,11 +229,12 @@ class Offload(Strategy):
     Attributes:
         of: The other strategy, `Recompute()` by default.
         chunk: If `of` is `Keep()`, the number of steps whose residuals are copied at
-            once; None (the default) for 64. It must be None if `of` has segments.
+            once; None (the default) for 64. `chunk` must be None if `of` has segments.
 
     Raises:
         TypeError: If `of` is not a strategy, or if `chunk` is not an int.
-        ValueError: If `chunk` is less than 1, or if it is given and `of` has segments.
+        ValueError: If `chunk` is less than 1, or if `chunk` is given although `of` has
+            segments.
     """
 
     of: Strategy = Recompute()
@@ -260,8 +263,9 @@ class Offload(Strategy):
 def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:
     """Returns the strategy that a value of `swap_memory` selects.
 
-    False selects `Keep()`. True selects `Offload(Recompute())`, but on the CPU, where
-    host and device share one memory and offloading has no benefit, `Recompute()`.
+    False selects `Keep()`. True selects `Offload(Recompute())` on accelerators and
+    `Recompute()` on the CPU, where host and device share one memory and offloading has
+    no benefit.
 
     Args:
         swap_memory: False, True or a strategy, which is returned unchanged.
@@ -298,14 +302,14 @@ def as_strategy(
         caller: The driver, for messages.
         name: The name of the argument, for messages.
         swap_memory: The value of the argument.
-        beside: Other arguments, whose mesh determines the platform.
+        beside: The driver's other arguments, whose mesh determines the platform.
         platform: The platform; None for the platform of the mesh, or JAX's default.
     """
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:
             return Keep()
-        # On CPUs, `Offload` gives the same program, but JAX commits its results to a
-        # device, so that the second call of a training step would compile again.
+        # On CPUs, `Offload` compiles to the same program, but JAX commits the results
+        # to a device, so the second call of a training step would compile again.
         is_cpu = (platform or platform_of(beside)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"

@@ -26,7 +26,7 @@ class Cell(nnx.RNNCellBase):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use them in `jaxrnn.nnx.RNN`, which is also faster and ignores padding.
+    step. Use such cells in `jaxrnn.nnx.RNN`, which is also faster and ignores padding.
 
     Args:
         cell: The cell; it must accept inputs `[batch, features]`.
@@ -82,11 +82,12 @@ class Cell(nnx.RNNCellBase):
         Args:
             input_shape: The shape of the inputs.
             rngs: The source of keys for `carry_init`: `nnx.Rngs`, a stream or a key.
-            carry_init: `carry_init(key, shape, dtype)`, called for each floating leaf,
-                such as an initializer from `jax.nn.initializers`; None for zeros.
+            carry_init: `carry_init(key, shape, dtype)`, for example an initializer from
+                `jax.nn.initializers`; it is called for each floating-point leaf. None
+                for zeros.
 
         Raises:
-            TypeError: If `carry_init` is given, and `rngs` is not `nnx.Rngs`, a stream
+            TypeError: If `carry_init` is given but `rngs` is not `nnx.Rngs`, a stream
                 or a key.
         """
         dtype = self.dtype or self.param_dtype
@@ -101,7 +102,7 @@ class Cell(nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """1, because the inputs of one row at one step are a vector."""
+        """Always 1, because the inputs of one row at one step are a vector."""
         return 1
 
 
@@ -113,7 +114,8 @@ def as_cell(
     """Wraps an nnx cell, with its parameters, as a jaxrnn cell for any driver.
 
     The state is nnx's carry. Drivers start from zeros by default. If the module has a
-    different initial carry, pass `initial_state=module.initialize_carry(...)` to them.
+    different initial carry, pass `initial_state=module.initialize_carry(...)` to the
+    driver.
 
     Args:
         module: The cell: a callable module with `initialize_carry`.
@@ -123,8 +125,8 @@ def as_cell(
 
     Returns:
         A bound cell. Its `params` are a pure dict; after training,
-        `nnx.update(module, params)` writes them back. If the module has dropout, it
-        draws from the bound key: `cell.cell.bind(cell.params, key)`.
+        `nnx.update(module, params)` writes them back to the module. If the module has
+        dropout, bind a key for it with `cell.cell.bind(cell.params, key)`.
 
     Raises:
         TypeError: If `module` is not an nnx cell; if `in_features` is neither an int
@@ -165,8 +167,8 @@ def as_cell(
 class NnxCell(BoundOnlyCell):
     graph: Any
     streams: Any  # The structure of the module's random streams.
-    are_keys: tuple[bool, ...]  # Which leaves are keys; the others are counters.
-    are_broadcast: tuple[bool, ...]  # Which leaves are the same at all steps.
+    are_keys: tuple[bool, ...]  # Which stream leaves are keys, not counters.
+    are_broadcast: tuple[bool, ...]  # Which streams repeat at all steps.
     state_size: Size
     output_size: Size
 

@@ -17,15 +17,15 @@ from .._layers.layer import Layer, in_dtype
 from .._layers.options import check_axis_names, check_options, name_axes
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
-# The Flax release for the oldest supported JAX calls it `nnx.pure`.
+# The Flax release for the oldest supported JAX calls this function `nnx.pure`.
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
-    """The types of one step of inputs, from their size or an example.
+    """The shapes and dtypes of one step of inputs, from a size or an example.
 
     Raises:
-        TypeError: If `in_features` is neither.
+        TypeError: If `in_features` is neither a size nor an example.
         ValueError: If the size is below 1.
     """
     if isinstance(in_features, int | np.integer):
@@ -71,8 +71,9 @@ def check_same_shapes(caller: str, own: Params, params: Params) -> None:
         old, new = known.get(name), given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
             raise ValueError(
-                f"{caller}: `{name}` must match the module's, {describe(old)}, got "
-                f"{describe(new)}. `in_features` must be the size of the cell's inputs."
+                f"{caller}: `{name}` must match the module's parameter "
+                f"({describe(old)}), got {describe(new)}. `in_features` must be the "
+                "size of the cell's inputs."
             )
 
 
@@ -107,7 +108,7 @@ class HoldsLayer(nnx.Module):
     Raises:
         TypeError: If an option is unknown or has the wrong type.
         ValueError: If `axis_names` does not match the parameters, or if a dtype is not
-            floating.
+            floating-point.
     """
 
     # The options of the constructor, with their defaults.
@@ -153,14 +154,15 @@ class HoldsLayer(nnx.Module):
 
         Raises:
             TypeError: If an argument is not a bound cell.
-            ValueError: If a bound cell is not one of this module's cells, or if its
-                inputs have a different size.
+            ValueError: If a bound cell is not one of this module's cells, or has inputs
+                of a different size.
         """
         own = as_pure(self.params)
         params = self.layer.params_of("set_cells", *cells)
         check_same_shapes("set_cells", own, params)
         arrays = jax.tree.map(_in_place_of, own, params)
-        # `nnx.update` expects dicts instead of lists. Their leaves have the same order.
+        # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
+        # the leaves.
         names = nnx.to_pure_dict(nnx.state(self.params))
         nnx.update(self.params, with_structure(names, arrays))
 

@@ -57,14 +57,15 @@ class Recurrent(HoldsLayer):
                 are zero. Flax's name is `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state. With two directions, either state of the pair
-                may be None. It is cast to `dtype`. Flax's name is `initial_carry`.
+                may be None. The state is cast to `dtype`. Flax's name is
+                `initial_carry`.
             resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
                 where the state of a row is reset before the step, for example at the
                 start of an episode. See `jaxrnn.dynamic_rnn` and
                 `jaxrnn.bidirectional_dynamic_rnn`.
             reset_state: The state after a reset, in the form of `initial_state`; None
-                for the zero state. Only `RNN` supports it. Two directions are always
-                reset to zeros.
+                for the zero state. Only `RNN` supports this argument; bidirectional
+                modules always reset to zeros.
             mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
                 alternative to `sequence_length`. True at valid steps, False at masked
                 steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
@@ -77,7 +78,8 @@ class Recurrent(HoldsLayer):
                 use the constructor's value.
             rngs: A stream or a key for random numbers, instead of the module's stream.
                 If a function under `jax.jit` closes over the module, pass a key: the
-                module's stream cannot advance there and raises `TraceContextError`.
+                module's stream cannot advance in such a function and raises
+                `TraceContextError`.
             **unknown: Rejected; for a Flax name, the error gives jaxrnn's name.
 
         Returns:
@@ -172,8 +174,8 @@ class Bidirectional(Recurrent):
         cell_fw: The forward cell.
         cell_bw: The backward cell; its parameters are separate.
         in_features: As in `RNN`.
-        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; by
-            default, it concatenates along the last axis.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
+            default concatenates along the last axis.
         rngs: As in `RNN`.
         **kwargs: As in `RNN`.
     """
@@ -196,8 +198,8 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Both hold one state
-    for each layer, lowest layer first.
+    The state is a pair `(states_fw, states_bw)`, as in that driver. Each of the two
+    holds one state for each layer, lowest layer first.
 
     Args:
         cells_fw: The forward cells, one for each layer, lowest layer first.

@@ -121,7 +121,8 @@ def starts_again_at_resets(setup: Setup) -> None:
 def returns_all_states(setup: Setup) -> None:
     """With `return_states`, `dynamic_rnn` returns the state after each step of a loop.
 
-    Cells with state leaves without rows are skipped; `return_states` rejects them.
+    Cells with state leaves that have no batch axis are skipped, because `return_states`
+    rejects such cells.
     """
     if not _is_of_rows(setup):
         return
@@ -294,7 +295,8 @@ def resumes(setup: Setup) -> None:
     want, want_state = keyless.run(setup.params, setup.xs, setup.state, setup.lengths)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
-    # Leaves without axes may count steps. Every run has a step, even if lengths are 0.
+    # Leaves without axes are not compared. They may count steps, and every run has at
+    # least one step, even if all lengths are 0.
     rows = lambda tree: [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
     close(rows(state), rows(want_state), setup.dtype)
 

@@ -28,7 +28,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A cell with the data that a law runs it on.
+    """A cell under test, with the data for running the laws.
 
     Attributes:
         cell: The cell under test.
@@ -36,7 +36,7 @@ class Setup:
         xs: Inputs, each leaf `[batch, TIME, ...]`.
         lengths: int32 `[batch]`, the length of each row, from 0 to more than `TIME`.
         state: The initial state.
-        dtype: The dtype of all floating leaves.
+        dtype: The dtype of all floating-point leaves.
         key: The random key of the run.
     """
 
@@ -73,7 +73,7 @@ class Setup:
     def loop_differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
         """The `differentiator` of the oracle, with the lengths as a last argument.
 
-        It is compiled only once for all lengths.
+        The function is compiled only once for all lengths.
         """
         run = lambda setup, *args_and_lengths: unrolled(setup, *args_and_lengths[:-1])
         return differentiator(self, run, None)
@@ -188,7 +188,7 @@ def reversed_rows(x: Array, lengths: Array) -> Array:
 def differentiated(
     setup: Setup, run: Callable, lengths: Array | None
 ) -> tuple[PyTree, list[Array]]:
-    """Results, and the gradients of their weighted sum, for all floating leaves."""
+    """The results, and the gradients of their weighted sum."""
     compiled = differentiator(setup, run, lengths)
     return compiled(setup.params, setup.xs, setup.state)
 

@@ -106,7 +106,7 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 def test_only_whole_packs_are_used(use):
-    whole = "must be a whole pack, 3 rows with 4 sequences, got PackedSequences"
+    whole = "must be a whole pack of 3 rows with 4 sequences, got PackedSequences"
     for packed, message in (
         (CONCATENATED, rf"{whole}\(12 sequences in 9 rows .* Use `concat_packed`; on"),
         (CUT, rf"{whole}\(2 sequences in 2 rows .* `stack_packed` with one pack for"),
@@ -157,12 +157,13 @@ REFUSALS = {
     "arrays": (TypeError, r"`packs\[0\]` must come from .* got float", [np.ones(3)]),
     "row_length": (
         ValueError,
-        r"the `row_length` of `packs\[1\]` must be the same as in .*0\]`, 8, got 7",
+        r"the `row_length` of `packs\[1\]` must be the same as in .*0\]` \(8\), got 7",
         [PACKS[0], pack(OTHER, row_length=7)],
     ),
     "time_major": (
         ValueError,
-        r"the `time_major` of `packs\[1\]` must be the same as in .*, False, got True",
+        r"the `time_major` of `packs\[1\]` must be the same as in .* \(False\), got "
+        r"True",
         [PACKS[0], pack(OTHER, time_major=True)],
     ),
     "structure": (
@@ -195,7 +196,8 @@ def test_what_is_refused_and_how(join, name):
 
 def test_packs_of_other_sizes_are_not_stacked():
     message = (
-        r"`packs\[1\]` must have as many rows and sequences as `packs\[0\]`, .*4 .*1 s"
+        r"`packs\[1\]` must have as many rows and sequences as `packs\[0\]`: "
+        r"expected .*4 .*1 s"
     )
     with pytest.raises(ValueError, match=message):
         stack_packed([PACKS[0], pack(OTHER)])

@@ -246,7 +246,9 @@ def test_a_bad_record_leaves_the_open_batch_as_it_is():
     records = [*RECORDS[:3], record(3, 7), *RECORDS[4:6]]
     batches = packed_batches(records, 3, 6)
     start = batches.get_state()
-    with pytest.raises(ValueError, match=r"`records\[3\]` must have at most 6 steps"):
+    with pytest.raises(
+        ValueError, match=r"`records\[3\]` must have at most `row_length` \(6\) steps"
+    ):
         next(batches)
     assert batches.get_state() == start
     lengths = [3, 1, 4, 2, 5]
@@ -283,7 +285,7 @@ def after_set_state(state):
 REFUSALS = {
     "too_long": (
         ValueError,
-        r"`records\[1\]` must have at most 6 steps, the `row_length`, got 7. Make rows",
+        r"`records\[1\]` must have at most `row_length` \(6\) steps, got 7. Make rows",
         first(X, np.ones((7, 2))),
     ),
     "structure": (
@@ -294,7 +296,7 @@ REFUSALS = {
     "dtype": (
         ValueError,
         r"`records\[2\]\['a'\]` must have the dtype and step shape of "
-        r"`records\[0\]\['a'\]`, float64\[3, 2\], got int64\[3, 2\]",
+        r"`records\[0\]\['a'\]` \(float64\[3, 2\]\), got int64\[3, 2\]",
         first({"a": X}, {"a": X}, {"a": X.astype(int)}),
     ),
     "dtype_of_a_label": (

@@ -512,7 +512,7 @@ REFUSALS = {
     ),
     "lengths_of_another_batch": (
         ValueError,
-        "one entry per row, 6",
+        "6 entries, one per row",
         lambda: pack_sequences(X, N[1:]),
     ),
     "lengths_floating": (
@@ -527,14 +527,14 @@ REFUSALS = {
     ),
     "length_within_a_sequence": (
         ValueError,
-        r"`inputs\[1\]\['b'\]` must have the length of `inputs\[1\]\['a'\]`, "
-        r"float32\[4, 2\], got float32\[6, 2\]",
+        r"`inputs\[1\]\['b'\]` must have the length of `inputs\[1\]\['a'\]` "
+        r"\(float32\[4, 2\]\), got float32\[6, 2\]",
         lambda: pack_sequences([{"a": X[0], "b": X[0]}, {"a": X[0, :4], "b": X[0]}]),
     ),
     "shape_of_a_step": (
         ValueError,
-        r"`inputs\[2\]` must have the dtype and step shape of `inputs\[0\]`, "
-        r"float32\[4, 2\], got float32\[6, 1\]",
+        r"`inputs\[2\]` must have the dtype and step shape of `inputs\[0\]` "
+        r"\(float32\[4, 2\]\), got float32\[6, 1\]",
         lambda: pack_sequences([*LIST[:2], X[0, :, 1:]]),
     ),
     "dtype": (
@@ -574,8 +574,8 @@ REFUSALS = {
     ),
     "unpack_shape": (
         ValueError,
-        r"unpack: `outputs\[0\]` must be \[rows, row_length, ...\] like `starts`, "
-        r"int32\[4, 6\], got float32\[6, 6, 2\]",
+        r"unpack: `outputs\[0\]` must be \[rows, row_length, ...\] like `starts` "
+        r"\(int32\[4, 6\]\), got float32\[6, 6, 2\]",
         lambda: PACKED.unpack([X]),
     ),
     "unpack_none": (

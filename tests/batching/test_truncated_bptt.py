@@ -483,7 +483,7 @@ REFUSALS = {
     ),
     "params": (
         TypeError,
-        r"`params\['n'\]` must be floating to have a gradient, got int32\[2\]",
+        r"`params\['n'\]` must be floating-point to have a gradient, got int32\[2\]",
         lambda: BPTT.value_and_grad({"n": jnp.ones(2, "i4")}, CARRY, ()),
     ),
     "has_aux": (
@@ -609,7 +609,7 @@ REFUSALS = {
     ),
     "lengths": (
         ValueError,
-        r"`sequence_length` must have one entry per row, 2",
+        r"`sequence_length` must have 2 entries, one per row",
         lambda: windows(X3, 2, [1]),
     ),
     "packed_lengths": (

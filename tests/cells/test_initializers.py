@@ -235,12 +235,12 @@ REFUSALS = {
     ),
     "no_parts": (
         ValueError,
-        r"by_part: a kernel must have `input_rows`.* got one of shape \(3, 4\)",
+        r"by_part: a kernel must have `input_rows`.* got a kernel of shape \(3, 4\)",
         lambda: BY_PART(jax.random.key(0), (3, 4), jnp.float32),
     ),
     "no_bias": (
         ValueError,
-        r"1, 2 or 4 blocks, got one of shape \(4,\) with None",
+        r"1, 2 or 4 blocks, got a bias of shape \(4,\) with None",
         lambda: initializers.chrono(5)(jax.random.key(0), (4,), jnp.float32),
     ),
     "chrono_of_a_kernel": (

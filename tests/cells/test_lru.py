@@ -97,7 +97,7 @@ def test_refusals(options, error, message):
 
 
 def test_inputs_must_have_the_size_of_outputs():
-    message = "must have depth `num_units`, 3, got 5.*InputProjectionWrapper"
+    message = r"must have depth `num_units` \(3\), got 5.*InputProjectionWrapper"
     with pytest.raises(ValueError, match=message):
         CELL.init(jax.random.key(0), np.ones((1, 5)))
     with pytest.raises(ValueError, match=message):

@@ -480,7 +480,7 @@ def refusals():
         ),
         "depth": (
             ValueError,
-            "`memory_depth`, 4",
+            r"`memory_depth` \(4\)",
             lambda: cell.initial_state(memory[..., :2]),
         ),
         "rank": (
@@ -490,7 +490,7 @@ def refusals():
         ),
         "lengths": (
             ValueError,
-            "`memory_sequence_length` must have one entry",
+            "`memory_sequence_length` must have 3 entries",
             lambda: cell.initial_state(memory, [1]),
         ),
         "state": (
@@ -505,12 +505,12 @@ def refusals():
         ),
         "sizes": (
             ValueError,
-            "one size for each",
+            "must have length 1, with one size per mechanism",
             lambda: contrib.AttentionWrapper(jaxrnn.GRUCell(H), luong, [1, 2]),
         ),
         "two_memories": (
             ValueError,
-            "each of 2 mechanisms",
+            r"each hold one entry per mechanism \(2\)",
             lambda: contrib.AttentionWrapper(
                 jaxrnn.GRUCell(H), [luong, luong]
             ).initial_state((memory,)),

@@ -97,7 +97,7 @@ def test_a_packed_sequence_starts_with_the_first_memory():
             lambda: contrib.TimeFreqLSTMCell(2, feature_size=2).init(
                 KEY, jnp.ones((1, 4))
             ),
-            "`num_windows` must be 3, the number of windows in inputs of depth 4",
+            r"`num_windows` must be 3 \(the number of windows in inputs of depth 4\)",
         ),
         (lambda: contrib.PhasedLSTMCell(2, leak=2.0), r"`leak` must be in \[0, 1\]"),
         (

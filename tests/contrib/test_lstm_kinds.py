@@ -121,7 +121,8 @@ def test_a_wrong_parameter_is_named_though_its_size_is_no_depth():
 
 def test_more_shards_than_rows_are_refused():
     cell = contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9)
-    with pytest.raises(ValueError, match="`W` with 8 rows must be stored in at most"):
+    message = "number of shards of `W` must not exceed its 8 rows, got 9"
+    with pytest.raises(ValueError, match=message):
         run(cell)
 
 

@@ -65,7 +65,7 @@ REFUSALS = [
     (phased, "period_init_min", 0, ValueError, "must be positive and finite, got 0.0"),
     (phased, "period_init_min", math.inf, ValueError, "must be positive and finite"),
     (phased, "period_init_max", math.inf, ValueError, "must be positive and finite"),
-    (phased, "period_init_min", 2000, ValueError, "must be at most `period_init_max`"),
+    (phased, "period_init_min", 2000, ValueError, "must not exceed `period_init_max`"),
     (conv, "kernel_shape", [0], ValueError, "must be at least 1, got 0"),
     (conv, "kernel_shape", 3, TypeError, "must be a list of integers, got 3"),
     (conv, "kernel_shape", None, TypeError, "must be a list of integers, got None"),

@@ -84,7 +84,7 @@ IN = contrib.IntersectionRNNCell
 REFUSALS = {
     "projection": (
         ValueError,
-        "`inputs` must have depth `num_units`, 2, got 300. Pass `num_in_proj=2`",
+        r"`inputs` must have depth `num_units` \(2\), got 300. Pass `num_in_proj=2`",
         lambda: init(IN(2)),
     ),
     "projection_0": (ValueError, "must have depth", lambda: init(IN(2, 0))),

@@ -211,7 +211,7 @@ REFUSALS = {
     ),
     "joined": (
         ValueError,
-        "`state_is_tuple=False` needs a `cell` whose state is one vector",
+        "the state of `cell` must be one vector if `state_is_tuple` is False",
         lambda: AttentionCellWrapper(LSTMCell(3), 2, state_is_tuple=False),
     ),
     "parts": (

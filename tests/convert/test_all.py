@@ -165,7 +165,7 @@ WRONG = {
     ),
     "integers": (
         TypeError,
-        r"`cell\.params\['bias'\]` must be floating, got int64\[16\]",
+        r"`cell\.params\['bias'\]` must be floating-point, got int64\[16\]",
         {"kernel": KERNEL, "bias": BIAS.astype(int)},
     ),
     "columns": (

@@ -178,7 +178,7 @@ REFUSALS = {
     ),
     "integers": (
         TypeError,
-        r"`cells\[0\].weight_ih` must be floating, got int64\[12, 3\]",
+        r"`cells\[0\].weight_ih` must be floating-point, got int64\[12, 3\]",
         changed(weight_ih=np.ones((12, 3), int)),
     ),
     "no_rnn": (

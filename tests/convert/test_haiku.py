@@ -206,7 +206,7 @@ REFUSALS = {
     ),
     "missing_of_rnn": (
         ValueError,
-        "`net/vanilla_rnn_1/linear_1` is missing, which a VanillaRNN requires",
+        "`net/vanilla_rnn_1/linear_1` is missing, but a VanillaRNN requires it",
         lambda: haiku.load(
             {"net/vanilla_rnn_1/linear": {"w": np.ones((7, 16)), "b": np.ones(16)}}
         ),
@@ -238,7 +238,7 @@ REFUSALS = {
     ),
     "integers": (
         TypeError,
-        "`gru/b` must be floating, got int64",
+        "`gru/b` must be floating-point, got int64",
         changed("gru", "gru", **PARAMS["gru"]["gru"] | {"b": np.ones(12, int)}),
     ),
     "resets_after": (
@@ -268,7 +268,7 @@ REFUSALS = {
     ),
     "too_few_names": (
         ValueError,
-        "`name` must be 11 names, one per layer, got core",
+        "`name` must contain 11 names, one per layer, got core",
         lambda: haiku.save(bound(CELLS["stack"]), "core"),
     ),
     "no_bound_cell": (

@@ -236,7 +236,7 @@ REFUSALS = {
     ),
     "no_float": (
         TypeError,
-        r"`layers\[0\]\[0\]` must be floating, got int64\[3, 16\]",
+        r"`layers\[0\]\[0\]` must be floating-point, got int64\[3, 16\]",
         lambda: convert.load([LSTM[0].astype(int), *LSTM[1:]]),
     ),
     "ratio": (

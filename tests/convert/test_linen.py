@@ -186,7 +186,7 @@ REFUSALS = {
     ),
     "integers": (
         TypeError,
-        r"`params/hz/kernel` must be floating, got int64\[4, 4\]",
+        r"`params/hz/kernel` must be floating-point, got int64\[4, 4\]",
         changed("hz", kernel=np.ones((4, 4), int)),
     ),
     "gap": (

@@ -203,7 +203,7 @@ REFUSALS = {
     ),
     "integers": (
         TypeError,
-        r"`params/dense_i/bias` must be floating, got int64\[12\]",
+        r"`params/dense_i/bias` must be floating-point, got int64\[12\]",
         changed("dense_i", kernel=np.ones((3, 12)), bias=np.ones(12, int)),
     ),
     "gap": (
@@ -228,7 +228,7 @@ REFUSALS = {
     ),
     "state_bias": (
         ValueError,
-        "`cell` must have a `candidate/hidden_projection/bias` of zeros, since nnx's",
+        "`cell` must have only zeros in `candidate/hidden_projection/bias`, since nnx",
         lambda: converter.save(bound(CELLS["gru"])),
     ),
     "resets_before": (

@@ -271,17 +271,17 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` must belong to LSTM, got GRU",
+        r"`nodes\[0\]\['P'\]` is only for LSTM, got GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
         ValueError,
-        r"`nodes\[0\]\['linear_before_reset'\]` must belong to GRU, got LSTM",
+        r"`nodes\[0\]\['linear_before_reset'\]` is only for GRU, got LSTM",
         loading(LSTM, linear_before_reset=1),
     ),
     "operator": (
         ValueError,
-        r"`nodes\[0\]\['R'\]` must have the blocks of GRU, got LSTM, float64",
+        r"`nodes\[0\]\['R'\]` must have the gates of GRU, got LSTM, float64",
         loading(LSTM, op_type="GRU"),
     ),
     "another_operator": (
@@ -291,7 +291,7 @@ REFUSALS = {
     ),
     "units": (
         ValueError,
-        r"`nodes\[0\]\['hidden_size'\]` must be 4, the units of `R`, got 5",
+        r"`nodes\[0\]\['hidden_size'\]` must be 4 to match `R`, got 5",
         loading(LSTM, hidden_size=5),
     ),
     "depth": (

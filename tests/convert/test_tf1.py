@@ -303,7 +303,7 @@ REFUSALS = {
     ),
     "integers": (
         TypeError,
-        rf"`{CELL}/bias` must be floating, got int64\[12\]",
+        rf"`{CELL}/bias` must be floating-point, got int64\[12\]",
         changed(bias=np.ones(12, int)),
     ),
     "list": (
@@ -328,9 +328,9 @@ REFUSALS = {
     ),
     "forget_bias": (
         ValueError,
-        "`cell` must have forget_bias 1.0, the argument of `save`, got 0.0. Variables "
-        "do not store it, so pass the same `forget_bias` to `save`, to `load` and to "
-        "TensorFlow's cell",
+        r"`cell` must have forget_bias 1.0 \(the argument of `save`\), got 0.0. "
+        "Variables do not store this value, so pass the same `forget_bias` to `save`, "
+        "to `load` and to TensorFlow's cell",
         lambda: tf1.save(bound(jaxrnn.LSTMCell(3, forget_bias=0))),
     ),
     "forget_bias_of_a_layer": (
@@ -342,12 +342,12 @@ REFUSALS = {
     ),
     "activation": (
         ValueError,
-        "`cell` must have activation tanh, the argument of `save`, got relu",
+        r"`cell` must have activation tanh \(the argument of `save`\), got relu",
         lambda: tf1.save(bound(jaxrnn.GRUCell(3, activation="relu"))),
     ),
     "cell_clip": (
         ValueError,
-        r"`cells_bw\[0\]` must have cell_clip None, .* got 2.0",
+        r"`cells_bw\[0\]` must have cell_clip None .*, got 2.0",
         lambda: tf1.save_bidirectional(GRU, bound(jaxrnn.LSTMCell(3, cell_clip=2))),
     ),
     "no_list": (

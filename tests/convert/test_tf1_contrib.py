@@ -182,7 +182,7 @@ REFUSALS = {
     ),
     "integers": (
         TypeError,
-        "`rnn/ugrnn_cell/kernel` must be floating, got int64",
+        "`rnn/ugrnn_cell/kernel` must be floating-point, got int64",
         lambda: tf1.save(UGRNN.bind({"kernel": np.ones(3, int)})),
     ),
 }

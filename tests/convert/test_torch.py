@@ -308,7 +308,7 @@ REFUSALS = {
     ),
     "no_float": (
         TypeError,
-        r"`weight_hh_l0` must be floating, got int64\[4, 4\]",
+        r"`weight_hh_l0` must be floating-point, got int64\[4, 4\]",
         lambda: convert.load(RNN | {"weight_hh_l0": OTHER.astype(int)}),
     ),
     "rank": (
@@ -333,7 +333,7 @@ REFUSALS = {
     ),
     "projection_of_rnn": (
         ValueError,
-        r"`weight_hr_l0` must belong to an LSTM, got a layer of kind RNN",
+        r"`weight_hr_l0` is only for an LSTM, got a layer of kind RNN",
         lambda: convert.load(RNN | {"weight_hr_l0": OTHER}),
     ),
     "unlike": (

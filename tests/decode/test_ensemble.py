@@ -207,7 +207,7 @@ def test_refused_parts_of_models():
             np.zeros((2, 5)),
             "must be [2, 4] to match `models[0]`, got float64[2, 5].",
         ),
-        (np.zeros((2, 4), int), "must be floating [batch, vocab], got int64[2, 4]."),
+        (np.zeros((2, 4), int), "floating-point [batch, vocab], got int64[2, 4]."),
     ]:
         other = model | {"project": lambda _, logits=logits: jnp.asarray(logits)}
         with pytest.raises((TypeError, ValueError), match=re.escape(message)):

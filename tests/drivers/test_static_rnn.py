@@ -394,9 +394,9 @@ REFUSALS = {
               lambda: static_rnn(GRU, [X[0], X[0][1:]], dtype=F32)),
     "dtype": (ValueError, "static_rnn: dtype must be specified if there is no `initial_state`",
               lambda: static_rnn(GRU, X)),
-    "lengths_scalar": (ValueError, "must be a vector of length batch_size, 4",
+    "lengths_scalar": (ValueError, r"must be a vector of length batch_size \(4\)",
                        lambda: static_rnn(GRU, X, None, F32, 2)),
-    "lengths_count": (ValueError, "one entry per row, 4", lambda: static_rnn(GRU, X, None, F32, [2])),
+    "lengths_count": (ValueError, "4 entries, one per row", lambda: static_rnn(GRU, X, None, F32, [2])),
     "lengths_floats": (TypeError, "must hold integers", lambda: static_rnn(GRU, X, None, F32, [1.0] * 4)),
     "scope": (TypeError, "`scope` must be a string", lambda: static_rnn(GRU, X, dtype=F32, scope=3)),
     "one_result": (ValueError, r"must return a pair \(output, new_state\); it returned \*,", lambda: static_rnn(

@@ -246,7 +246,7 @@ REFUSALS = {
         r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind",
         (LSTM, LAYERS["gru"]),
     ),
-    "dtypes": (TypeError, "one dtype of .*, got float32, float64", MIXED),
+    "dtypes": (TypeError, r"one dtype \(.*\), got float32, float64", MIXED),
     "bfloat16": (TypeError, "got bfloat16", bound(GRUCell(4), dtype="bfloat16")),
 }
 

@@ -122,7 +122,7 @@ def test_the_deviation_from_the_function():
     distant = tflite_deviation(file, lambda x: outputs(x).at[1, 2, 3].add(0.25), x)
     assert abs(distant - 0.25) < 1e-6
     with pytest.raises(
-        ValueError, match=r"float32\[3, 5, 4\], got float32\[3, 5, 4\], f"
+        ValueError, match=r"float32\[3, 5, 4\]\), got float32\[3, 5, 4\], f"
     ):
         tflite_deviation(file, lambda x: jaxrnn.dynamic_rnn(LSTM, x, dtype=F32), x)
     with pytest.raises(ValueError, match=r"`arguments` must hold 1 arrays, got 2"):

@@ -197,7 +197,7 @@ NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
             X,
             {},
             ValueError,
-            r"`cells_fw\[0\]` and `cells_bw\[0\]` must be alike.* 2 units .* 5 units",
+            r"`cells_fw\[0\]` and `cells_bw\[0\]` must match, .* 2 units .* 5 units",
         ),
         (
             ([NARROW], [bound(BASIC(2))]),

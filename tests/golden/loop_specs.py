@@ -15,7 +15,7 @@ A case has these keys:
   in the same way.
 - `batch`, `dtype`, `initial_state`, `state`, `state_type`: as in `specs.py`.
 - `arguments`: trees of sizes by name, drawn at random; gradients are taken of those
-  that are floating.
+  that are floating-point.
 - `values`: arrays that are not drawn: `{"values": [...], "dtype": ...}` by name.
 - `options`: keyword arguments of the function, plain or as in `error_specs.py`;
   `skip` is a list of those that are not to be given at all.

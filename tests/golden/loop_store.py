@@ -4,8 +4,8 @@ A file with an array under each name would be mostly names. Here the structures 
 case's trees, kept in `cases.json`, tell where each array lies. Their order is
 
 - `/params...`, `/given...`, `/results...`, `/start...`: leaf by leaf;
-- `/w_results...`: cotangents of the floating leaves of the results;
-- `/grads/params...` and so on: gradients of all that is floating and given.
+- `/w_results...`: cotangents of the floating-point leaves of the results;
+- `/grads/params...` and so on: gradients of all that is floating-point and given.
 """
 
 import json
@@ -42,7 +42,7 @@ def layout(structures: Structures) -> list[tuple[str, str]]:
 
 
 def is_float(description: str) -> bool:
-    """Whether a dtype, with or without a shape behind it, is floating."""
+    """Whether a dtype, with or without a shape behind it, is floating-point."""
     return description.partition("[")[0].removeprefix("b").startswith("float")
 
 

@@ -172,7 +172,7 @@ def _is_float(leaf: Any) -> bool:
 
 
 def floats(tree: Any) -> dict[str, Any]:
-    """The floating leaves by path."""
+    """The floating-point leaves by path."""
     return {path: leaf for path, leaf in trees.leaves(tree) if _is_float(leaf)}
 
 

@@ -578,7 +578,8 @@ def test_a_wrong_number_of_axes(make):
 @both
 def test_axes_of_no_parameter(make):
     with pytest.raises(
-        ValueError, match=r"RNN: `axis_names` .* keys, got 'kernal'\. Use bias, kernel"
+        ValueError,
+        match=r"RNN: the keys of `axis_names` .*, got 'kernal'\. Use bias, kernel",
     ):
         make("RNN", LSTMCell(UNITS), axis_names={"kernal": ("inputs", "hidden")})
 
@@ -841,12 +842,12 @@ def of_nnx():
 REFUSED = {
     "lengths_of_other_rows": (
         ValueError,
-        r"RNN: `sequence_length` must have one entry per row, 3, got",
+        r"RNN: `sequence_length` must have 3 entries, one per row, got",
         lambda make: make("RNN", GRUCell(UNITS))(X, [1, 2]),
     ),
     "lengths_of_too_many_axes": (
         ValueError,
-        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 batch axes, as",
+        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 batch axes, one",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((1, 1, 3), "i4")),
     ),
     "a_list": (
@@ -856,8 +857,8 @@ REFUSED = {
     ),
     "other_depth": (
         ValueError,
-        r"`inputs` must have depth 2 to fit `params\['candidate'\]\['kernel'\]`, "
-        r"float32\[6, 4\], got",
+        r"`inputs` must have depth 2 to fit `params\['candidate'\]\['kernel'\]` "
+        r"\(float32\[6, 4\]\), got",
         lambda make: InNnx("RNN", GRUCell(UNITS))(draw(3, 5, 3)),
     ),
     "no_cells": (
@@ -1014,7 +1015,8 @@ REFUSED = {
     ),
     "weights_for_other_inputs": (
         ValueError,
-        r"set_cells: `params\['gru_cell'\].* the module's, float32.*`in_features`",
+        r"set_cells: `params\['gru_cell'\].* the module's parameter "
+        r"\(float32.*`in_features`",
         lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(
             bound(GRUCell(3), DEPTH + 1, 0)
         ),
@@ -1094,7 +1096,7 @@ REFUSED = {
     ),
     "a_mask_of_integers": (
         ValueError,
-        r"as many as int32\[3, 5\] has, got float32\[3, 5, 2\]\. .* mask .* "
+        r"one for each axis of int32\[3, 5\], got float32\[3, 5, 2\]\. .* mask .* "
         r"`mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), jnp.int32)),
     ),
@@ -1120,8 +1122,8 @@ REFUSED = {
     ),
     "inputs_without_depth": (
         ValueError,
-        r"as many as int64\[3\] has, got float32\[3, 5\]\. Without a depth axis, pass "
-        r"`in",
+        r"one for each axis of int64\[3\], got float32\[3, 5\]\. Without a depth "
+        r"axis, pass `in",
         lambda make: make("RNN", GRUCell(UNITS))(X[..., 0], [5, 2, 1]),
     ),
     "lengths_along_other_axes": (
@@ -1148,7 +1150,8 @@ REFUSED = {
     ),
     "weights_that_are_missing": (
         ValueError,
-        r"set_cells: `params\['gru_cell'\].*must match the module's, .*, got None",
+        r"set_cells: `params\['gru_cell'\].*must match the module's parameter \(.*\), "
+        r"got None",
         lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(3).bind({})),
     ),
     "variables_of_another_module": (
@@ -1158,7 +1161,8 @@ REFUSED = {
     ),
     "one_length_for_all": (
         ValueError,
-        r"RNN: `inputs` must be .* with 0 batch axes, as many as int64\[\] has, got",
+        r"RNN: `inputs` must be .* with 0 batch axes, one for each axis of int64\[\], "
+        r"got",
         lambda make: make("RNN", GRUCell(UNITS))(X, 3),
     ),
     "a_cell_without_its_weights": (

@@ -177,7 +177,7 @@ def test_a_docstring_need_not_repeat_the_fields_of_a_base_class():
         "activation: None for tanh, the name of a Keras activation, or a function",
         "reuse: Accepted for compatibility with TensorFlow; not used.",
         "name: The name of the step in profiles; by default the name of the class.",
-        "dtype: The required dtype of parameters and inputs; None for any.",
+        "dtype: The required dtype of parameters and inputs; None for any dtype.",
         "scale: A number.",
     ]
 

@@ -19,7 +19,7 @@ DECLINED = {
     "dropout_filter": "DropoutWrapper drops the state at every step",
     "dropout_variational": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no `apply_sequence`",
-    "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a mask at every",
+    "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a dropout mask",
     **dict.fromkeys(
         ("attention_cell", "attention_joined"), "Wrapper has no `apply_sequence`"
     ),

@@ -243,7 +243,7 @@ REFUSALS = [
     (lambda: array(handle=3), ValueError, "`handle` must be None, got 3"),
     (lambda: array().read(0), ValueError, "read: the shape of the elements must be"),
     (lambda: array().stack(), ValueError, r"`ta = ta\.write.*pass `element_shape`"),
-    (lambda: np.asarray(array()), TypeError, r"must be stacked to be an array"),
+    (lambda: np.asarray(array()), TypeError, r"must be stacked before use as an array"),
     (lambda: array().write(3, ones()), IndexError, r"must be in \[0, 3\), got 3"),
     (lambda: array().write(-1, ones()), ValueError, r"must be in \[0, 3\), got -1"),
     (lambda: array().write(jnp.int32(9), ones()), ValueError, "got 9"),
@@ -269,7 +269,7 @@ REFUSALS = [
     (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),
     (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must be the capacity"),
     (lambda: jax.jit(lambda i: array(2, infer_shape=False).write(i, 1.0))(0), TypeError, "indices must be known"),
-    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "must be known sizes"),
+    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "must be known at trace time"),
     (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "must be static"),
 ]  # fmt: skip
 

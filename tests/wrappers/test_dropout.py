@@ -342,7 +342,7 @@ def test_integers_cannot_be_dropped():
         FunctionCell(identity, TensorShape([]), 50), state_keep_prob=0.5
     )
     with pytest.raises(
-        TypeError, match=r"`state` must be floating for dropout, got int32"
+        TypeError, match=r"`state` must be floating-point for dropout, got int32"
     ):
         through(cell, state=jnp.zeros(64, jnp.int32))
 
@@ -352,7 +352,7 @@ def test_inputs_must_have_the_declared_size():
         plain(), 0.5, variational_recurrent=True, input_size=3, dtype=F32
     )
     with pytest.raises(
-        ValueError, match=r"`input_size` must match the inputs, \[\(50,\)\]"
+        ValueError, match=r"`input_size` must match the inputs \(\[\(50,\)\]\), got"
     ):
         through(cell)
 

@@ -327,7 +327,7 @@ REFUSALS = {
     ),
     "narrow_past": (
         TypeError,
-        r"`state.past_inputs` must have the dtype of the inputs, float32, or a wider",
+        r"`state.past_inputs` must have the dtype of the inputs \(float32\) or a wider",
         lambda: apply(past=np.float16(PAST)),
     ),
     "no_bias": (

@@ -1,8 +1,8 @@
-"""The native loops as functions of arrays: calls through JAX's FFI.
+"""The native loops as functions of arrays, called through JAX's FFI.
 
-Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. A call's
-arguments are the leaves of the argument tuple, in order; arguments that a call lacks
-are None. A state is `(h, c)`, `[batch, outputs]` and `[batch, units]`, whose sizes
+Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The arguments of
+a call are the leaves of the argument tuple, in order; a missing argument is None. A
+state is a pair `(h, c)` of arrays `[batch, outputs]` and `[batch, units]`, whose sizes
 differ if h is projected. c is None unless the cell is an LSTM.
 """
 
@@ -19,8 +19,9 @@ from ..._base.typing import Array, Params, PyTree
 from .cells import Cell
 from .mapped_calls import NO_ROWS, entries, in_one_call
 
-# The row axis of an array without time; the axis of the entries comes first. The fields
-# of the classes below may hold such an axis, or `NO_ROWS`, instead of an array.
+# The row axis of an array that has no time axis; the axis of the entries comes first.
+# The fields of the classes below may hold such an axis, or `NO_ROWS`, instead of an
+# array.
 ROWS = 1
 
 
@@ -29,9 +30,9 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: `Restarts.state_numbers`, int32 `[batch, time]` with the axes of `x`:
-            the number of the state to which a row restarts before a step. None without
-            restarts.
+        starts: `Restarts.state_numbers`, int32 `[batch, time]`, in the layout of `x`:
+            the index of the state to which a row restarts before a step. None if there
+            are no restarts.
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
@@ -58,9 +59,11 @@ class ForwardResults(NamedTuple):
         outputs: h after each step; zeros in finished rows.
         last: The state after the last step of each row.
         new_c: c after each step, if `Call.new_states`.
-        zs: The products; empty if nothing is saved. Finite in finished rows.
-        saved: The state before each step, after a restart; zeros in finished rows.
-            Without restarts, its h is None, because h is the previous step's output.
+        zs: The matrix products; empty if nothing is saved. The products are finite in
+            finished rows.
+        saved: The state before each step, after a restart; zeros in finished rows. If
+            there are no restarts, the saved h is None, because h is the previous step's
+            output.
     """
 
     outputs: Any
@@ -71,7 +74,7 @@ class ForwardResults(NamedTuple):
 
 
 class BackwardArgs(NamedTuple):
-    """The arguments of the backward loop; names with ct_ are cotangents.
+    """The arguments of the backward loop; the prefix `ct_` marks cotangents.
 
     Attributes:
         lengths: As in `ForwardArgs`.
@@ -79,8 +82,9 @@ class BackwardArgs(NamedTuple):
         w_state: The `w_state` of each product, or None.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
-        saved: As in `ForwardResults`, except that without restarts h is `outputs`.
-        h: The initial h; None with restarts.
+        saved: As in `ForwardResults`, except that h is `outputs` if there are no
+            restarts.
+        h: The initial h; None if there are restarts.
         ct_outputs: The cotangents of `outputs`.
         ct_new_c: The cotangents of `new_c`.
         ct_last: The cotangents of `last`.
@@ -108,8 +112,8 @@ class BackwardResults(NamedTuple):
             rows.
         ct_state: The cotangents of `state`.
         ct_restart_states: The cotangents of `restart_states`.
-        ct_elementwise: The cotangents of `elementwise`, separate for each row, `[batch,
-            3 or 10, units]`.
+        ct_elementwise: The cotangents of `elementwise`, separately for each row:
+            `[batch, 3, units]` or `[batch, 10, units]`.
     """
 
     ct_zs: Any
@@ -125,10 +129,10 @@ class Call:
 
     Attributes:
         cell: The cell.
-        attributes: The cell's number and settings, for the loops.
+        attributes: The cell's number and settings, which the loops read.
         axis: The time axis, 0 or 1.
-        sequences: The number of sequences that start within the rows; None without
-            restarts.
+        sequences: The number of sequences that start within the rows; None if there are
+            no restarts.
         new_states: Whether a call returns the state after each step.
     """
 
@@ -139,7 +143,7 @@ class Call:
     new_states: bool
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        """Runs all steps; axes that `vmap` maps become part of the same call.
+        """Runs all steps; axes that `vmap` maps become part of this call.
 
         Args:
             args: The arguments.
@@ -166,7 +170,7 @@ class Call:
         return self._in_one_call(run, args, axes, result_axes)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
-        """Runs all steps backward; mapped axes become part of the same call."""
+        """Runs all steps backward; axes that `vmap` maps become part of this call."""
         in_sequences = self._rows_in_sequences
         axes = BackwardArgs(
             lengths=ROWS,
@@ -198,14 +202,14 @@ class Call:
         ct_z: Array,
         bias: bool,
     ) -> Params:
-        """The cotangents of a product's parameters; mapped axes are part of the call.
+        """Returns the cotangents of a product's parameters; mapped axes join the call.
 
         Args:
-            lengths: int32 `[batch]`.
+            lengths: The number of steps of each row, int32 `[batch]`.
             xs: The inputs, or None if the product does not read them.
             operand: The operand of the state's matrix: h of `saved`, `operand` or None.
-            first: If it is not None, each step multiplied `operand` of the previous
-                step, and the first step multiplied `first`.
+            first: If `first` is not None, each step multiplied `operand` of the
+                previous step, and the first step multiplied `first`.
             ct_z: The cotangents of the product.
             bias: Whether the product has a bias.
 
@@ -229,7 +233,7 @@ class Call:
         return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)
 
     def inputs(self, lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
-        """The cotangent of the inputs; mapped axes are part of the same call.
+        """Returns the cotangent of the inputs; mapped axes join the call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -249,10 +253,10 @@ class Call:
 
     @property
     def _rows_in_sequences(self) -> int:
-        """The row axis of sequences with entries.
+        """The row axis of sequences that have an axis of entries.
 
-        It is 1 in `[entries, batch, time, size]`, and 2 in `[entries, time, batch,
-        size]`.
+        The row axis is 1 in `[entries, batch, time, size]`, and 2 in
+        `[entries, time, batch, size]`.
         """
         return 2 - self.axis
 
@@ -286,13 +290,13 @@ class Call:
             None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
-        # Entries that share `zs` cannot all write there.
+        # Entries that share `zs` cannot all write to its memory.
         has_memory = args.zs[0].shape[0] == entries(args)
         aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop(args))
 
     def _of_loop(self, args: ForwardArgs | BackwardArgs) -> dict[str, Any]:
-        """The attributes of a call of a loop."""
+        """The attributes of a call of the forward or the backward loop."""
         return self.attributes | {
             "elementwise": args.elementwise is not None,
             "restarts": self.sequences is not None,
@@ -302,14 +306,14 @@ class Call:
     def _run(
         self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
     ) -> Any:
-        """Runs a call; returns arrays of these types for each entry.
+        """Runs a call; returns arrays of the given types for each entry.
 
         Args:
             name: The name of the call.
             args: The arguments, with entries.
             types: The types of one entry's results.
-            aliases: A dict from the numbers of arguments to the numbers of the results
-                that share their memory, or None.
+            aliases: A dict from the index of an argument to the index of the result
+                that shares its memory, or None.
             **static: More attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
@@ -318,12 +322,13 @@ class Call:
         call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)
         results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
-        # The types of the call's results do not say that they vary over devices.
+        # The types of the call's results do not record that the results vary over
+        # devices.
         return tree.unflatten(as_varying_as(args, results))
 
 
 def _types_like(state: PyTree, *first: int) -> PyTree:
-    """The types of states with these first axes."""
+    """The types of states whose first axes have the given sizes."""
     return jax.tree.map(lambda x: _float32(*first, x.shape[-1]), state)
 
 

@@ -18,8 +18,8 @@ class Cell(NamedTuple):
     Attributes:
         number: The cell's number in C++.
         has_c: Whether the cell is an LSTM.
-        factors: The operand of each product, apart from the inputs: "h"; "operand",
-            which the step computes from h; or None.
+        factors: The operand of each product in addition to the inputs: "h", "operand"
+            (which the step computes from h), or None.
     """
 
     number: int
@@ -37,7 +37,8 @@ CELLS = {
     "normed_lstm": Cell(6, True, ("h",)),
 }
 
-# The activations of the candidate, or of j and c in an LSTM, numbered as in C++.
+# The activations of the candidate, or of j and c in an LSTM, in the order of their
+# numbers in C++.
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
@@ -45,7 +46,7 @@ def native_kind(cell: Any) -> str:
     """The key of a cell in `CELLS`.
 
     Raises:
-        DeclinedError: If the cell has no key; gives the reason.
+        DeclinedError: If the cell has no key. The error gives the reason.
     """
     kind, known = cell.declared_kind, "it supports only LSTMs, GRUs and basic RNNs"
     if kind is None:
@@ -64,7 +65,7 @@ def native_kind(cell: Any) -> str:
 
 
 def attributes(cell: Any, kind: str) -> dict[str, Any]:
-    """The attributes that a call of a loop gets for a cell of this kind."""
+    """The attributes to pass to the loops for a cell of kind `kind`."""
     core = cell.library_cell
     bound = lambda clip: np.float32(math.inf if clip is None else clip)
     return {

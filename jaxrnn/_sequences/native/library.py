@@ -16,7 +16,7 @@ _CALLS = "forward", "backward", "weights", "inputs"
 
 
 def native_status() -> str:
-    """Reports in one line which loops run on a single CPU device.
+    """Reports, in one line, which loops are used on a single CPU device.
 
     Returns:
         "native loops, for avx512", with the instruction set in use (`avx512`, `avx2` or
@@ -34,7 +34,7 @@ def native_status() -> str:
 
 @functools.cache
 def why_not_loaded() -> str | None:
-    """The reason why the library is unusable, or None. Registers nothing."""
+    """The reason why the library is unusable, or None; does not register calls."""
     if not LIBRARY.exists():
         return (
             "the library of native loops was not built: installing the package from "
@@ -52,10 +52,10 @@ def why_not_loaded() -> str | None:
 
 @functools.cache
 def register() -> str | None:
-    """Registers the library's calls with JAX, once.
+    """Registers the library's calls with JAX, unless they are already registered.
 
     Returns:
-        None, or the reason for a failure, which is also logged.
+        The reason for a failure, which is also logged; None after a success.
     """
     reason = why_not_loaded()
     if reason is None:
@@ -72,7 +72,7 @@ def register() -> str | None:
 
 
 def _text(symbol: str) -> str:
-    """The text that a function of the library returns."""
+    """Calls a function of the library that returns text."""
     function = getattr(_load(), symbol)
     function.restype = ctypes.c_char_p
     return function().decode()

@@ -1,7 +1,7 @@
-"""Native calls under `vmap`: mapped axes become part of one call.
+"""Runs native calls under `vmap`, with mapped axes as part of one call.
 
-A call has entries, which are independent. All arrays have entries along their first
-axis; an argument that all entries share has size 1 there.
+A call runs independent entries. The first axis of every array is the axis of entries;
+its size is 1 for an argument that all entries share.
 """
 
 import functools
@@ -15,23 +15,24 @@ from jax.custom_batching import custom_vmap
 from ..._base.typing import Array, PyTree
 
 ENTRIES = 0  # The axis of the entries.
-# Replaces the row axis for an array without rows, such as a matrix.
+# Stands in for the row axis of an array that has no row axis, such as a weight matrix.
 NO_ROWS = "no rows"
 
 
 def in_one_call(
     call: Callable[..., PyTree], axes: PyTree, result_axes: PyTree
 ) -> Callable[..., PyTree]:
-    """`call` as a function of one entry's arrays.
+    """Wraps `call` as a function of the arrays of one entry.
 
-    Axes that `vmap` maps become rows of the same call. If `vmap` maps an array without
-    rows, they become entries of the call instead.
+    The axes that `vmap` maps become rows of one call. If `vmap` maps an array that has
+    no row axis, the mapped axes become entries of the call instead.
 
     Args:
         call: A function of arrays with entries, which closes over no arrays.
-        axes: The row axis of each array, or `NO_ROWS`; a prefix of the tuple of
+        axes: The row axis of each array, or `NO_ROWS`, as a pytree prefix of the
             arguments.
-        result_axes: The row axes of the results, likewise.
+        result_axes: The row axis of each result, or `NO_ROWS`, as a pytree prefix of
+            the results.
     """
 
     @custom_vmap
@@ -62,17 +63,17 @@ def in_one_call(
 
 
 def entries(args: PyTree) -> int:
-    """The number of entries of a call with these arguments."""
+    """The number of entries of a call with the arguments `args`."""
     return _common(x.shape[ENTRIES] for x in jax.tree.leaves(args))
 
 
 def _common(sizes: Any) -> int:
-    """The common size of an axis; arrays that entries share have size 1."""
+    """The common size of an axis of arrays; an array that entries share has size 1."""
     return next((size for size in sizes if size != 1), 1)
 
 
 def _join(size: int, count: int, x: Array, is_batched: bool, axis: Any) -> Array:
-    """Joins the mapped axis of `x`, its first, with another axis of size `count`."""
+    """Joins the mapped first axis of `x` with another axis of size `count`."""
     is_shared = axis == ENTRIES and x.shape[is_batched] == 1
     if axis == NO_ROWS or (is_shared and not is_batched):
         return x
@@ -83,6 +84,6 @@ def _join(size: int, count: int, x: Array, is_batched: bool, axis: Any) -> Array
 
 
 def _split(size: int, count: int, x: Array, axis: int) -> Array:
-    """The inverse of `_join`, for an axis of size `count`."""
+    """Undoes `_join`, for an axis of size `count`."""
     x = x.reshape(*x.shape[:axis], size, count, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis, 0)

@@ -39,9 +39,9 @@ def native_sequence(
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of all steps, computed by the native loops.
 
-    A call runs whole sequences on several threads. It packs matrices once, and does the
-    element-wise work right after each product. After the backward loop, large products
-    over the steps of all rows give the gradients of matrices and inputs.
+    A call runs whole sequences on several threads. The call packs matrices once, and
+    does the element-wise work right after each product. After the backward loop, large
+    products over the steps of all rows compute the gradients of matrices and inputs.
 
     Under `vmap`, mapped axes become rows of one call. If parameters are mapped, the
     axes become entries of the call, which share its threads. Rows on several devices
@@ -49,15 +49,16 @@ def native_sequence(
 
     Args:
         cell: An `AffineCell`.
-        params: Its parameters, under the names of its stages.
+        params: The cell's parameters, under the names of the cell's stages.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, size]`.
         steps: The steps of the run.
-        is_default: Whether programs for other platforms use XLA's loop; otherwise,
+        is_default: Whether programs for other platforms use XLA's loop. If False,
             compiling for another platform raises an error.
 
     Raises:
-        DeclinedError: If no call can run this; gives the reason.
+        DeclinedError: If the native loops do not support the run. The error gives the
+            reason.
     """
     kind = native_kind(cell)
     if reason := why_not_arrays(xs, state, steps) or library.register():
@@ -68,12 +69,13 @@ def native_sequence(
 
 
 class NativeLoop:
-    """A cell's loop, forward and backward, with XLA's loop for other derivatives.
+    """A cell's forward and backward loops, with XLA's loop for other derivatives.
 
     Args:
         cell: An `AffineCell`.
         kind: The key of the cell in `CELLS`.
-        refusal: The error for other platforms; None to use XLA's loop there.
+        refusal: The message of the error for other platforms; None to use XLA's loop on
+            other platforms.
     """
 
     def __init__(self, cell: Any, kind: str, refusal: str | None) -> None:
@@ -106,8 +108,9 @@ class NativeLoop:
         """`(outputs, state, saved)`.
 
         `saved` holds `zs` and `(h, c)`, the state before each step, with the axes of
-        the inputs. Without restarts, h before a step is the previous step's output.
-        Then `outputs` are saved instead of h, and readers shift them by one step.
+        the inputs. If there are no restarts, h before a step is the previous step's
+        output. In this case, `outputs` are saved instead of h, and functions that read
+        h shift the outputs by one step.
         """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
@@ -151,11 +154,11 @@ class NativeLoop:
         return swap(outputs), state, swap(saved)
 
     def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
-        """The values that XLA's loop would have saved, with time first."""
+        """The values that XLA's loop would have saved, with time as the first axis."""
         zs, (h, c) = saved
         if steps.restarts is None:
             first, _ = self._split(primals.state)
-            if steps.lengths is not None:  # A row without steps may begin with NaN.
+            if steps.lengths is not None:  # The `first` of an empty row may be NaN.
                 first = jnp.where(steps.lengths[:, None] > 0, first, 0)
             h = jnp.concatenate([first[None], h[:-1]])
         return zs, self._join(primals.state, (h, c))
@@ -233,7 +236,7 @@ class NativeLoop:
         return ct_products, call.inputs(args.lengths, pairs)
 
     def _weights(self, primals: Primals) -> list[tuple]:
-        """`(w_inputs, w_state, bias)` of each product; None for missing ones."""
+        """`(w_inputs, w_state, bias)` of each product; None for a missing parameter."""
         pairs = zip(primals.products, self.spec.factors, strict=True)
         state = lambda p, factor: None if factor is None else p["state"]
         return [(p.get("inputs"), state(p, f), p.get("bias")) for p, f in pairs]
@@ -246,14 +249,14 @@ class NativeLoop:
         return Call(self.spec, static, steps.axis, sequences, steps.returns_states)
 
     def _split(self, state: PyTree) -> Any:
-        """`(h, c)`, each `[..., units]`; c is None if the cell has none."""
+        """`(h, c)`, each `[..., units]`; c is None if the cell is not an LSTM."""
         if state is None:
             return None
         h, carry = self.cell.enter(state)
         return h, carry[0] if self.spec.has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
-        """The inverse of `_split`, with the structure of a state; None for None."""
+        """The inverse of `_split`, with the structure of `like`; None for no pair."""
         if pair is None:
             return None
         h, c = pair
@@ -267,5 +270,5 @@ def _starts(steps: Steps) -> Array | None:
 
 
 def _stacked(elementwise: Params) -> Array | None:
-    """The parameters stacked in the order of names; None without parameters."""
+    """The parameters stacked in the order of names; None if there are no parameters."""
     return jnp.stack(jax.tree.leaves(elementwise)) if elementwise else None

@@ -1,4 +1,4 @@
-"""Attention mechanisms with the scores of Luong and Bahdanau, and softmax."""
+"""Attention mechanisms with Luong's and Bahdanau's scores and a softmax."""
 
 import abc
 import dataclasses
@@ -27,18 +27,20 @@ from .state import AttentionMemory
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):
-    """An attention mechanism: hyperparameters without the memory.
+    """An attention mechanism, which holds hyperparameters but no memory.
 
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
     `AttentionWrapper.initial_state`. This class is not a dataclass; its subclasses for
-    scores and for probabilities declare their fields in TensorFlow's order. A custom
-    mechanism is a `dataclass(frozen=True, eq=False)` that inherits from one of them. It
-    overrides some of `param_specs`, `score`, `probabilities` and `next_state`.
+    scores and for probabilities declare their fields in TensorFlow's order. To write a
+    custom mechanism, derive a `dataclass(frozen=True, eq=False)` from one of these
+    subclasses and override any of `param_specs`, `score`, `probabilities` and
+    `next_state`.
 
     Attributes:
         num_units: The size of the keys.
         memory_depth: The size of a memory entry.
-        score_mask_value: The score beyond the lengths; None for minus infinity.
+        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            infinity.
         dtype: The required dtype of the memory; None for any.
         name: Accepted for compatibility with TensorFlow; not used.
 
@@ -83,7 +85,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
-        """Scores how well each key matches each query; must return finite numbers.
+        """Scores how well each key matches each query; all scores must be finite.
 
         Args:
             params: The parameters that `param_specs` describes.
@@ -101,13 +103,14 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         """Computes the alignments, `[batch, memory_time]`.
 
         Args:
-            score: `[batch, memory_time]`, `score_mask_value` beyond the lengths.
+            score: The scores, `[batch, memory_time]`, with `score_mask_value` beyond
+                the lengths.
             previous: The result of `next_state` in the previous step.
             key: The random key of the step, or None.
         """
 
     def next_state(self, alignments: Array, previous: Array) -> Array:
-        """The argument `previous` of the next step; by default the alignments.
+        """Returns the next step's argument `previous`, by default the alignments.
 
         Args:
             alignments: `[batch, memory_time]`, zero beyond the lengths.
@@ -131,7 +134,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return dataclasses.replace(memory, keys=keys, own_values=values)
 
     def context_depth(self) -> int:
-        """The size of a context."""
+        """The size of a context vector."""
         if self.custom_key_value_fn is None:
             return self.memory_depth
         sizes = self.num_units, self.memory_depth
@@ -157,18 +160,18 @@ class LuongScore(AttentionMechanism):
     scale: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Specs of the factor, if any.
+        """Specs of the scale `attention_g`, if any.
 
         Raises:
             ValueError: If queries and keys differ in size.
         """
-        must = f"be the size of the cell's output, {query_depth}"
+        must = f"be the size of the cell's output ({query_depth})"
         name, fix = type(self).__name__, "Bahdanau attention supports other sizes."
         check_equal(name, "num_units", self.num_units, query_depth, must, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
-        """The inner products, scaled if `scale`; see `AttentionMechanism.score`."""
+        """The inner products, optionally scaled; see `AttentionMechanism.score`."""
         score = jnp.einsum("bqu,btu->bqt", query, keys)
         return params["attention_g"] * score if self.scale else score
 
@@ -186,7 +189,7 @@ class BahdanauScore(AttentionMechanism):
     normalize: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Specs of the query layer and v."""
+        """Specs of the query layer and of the score's parameters."""
         units = self.num_units
         specs: dict[str, Any] = {
             "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
@@ -217,7 +220,8 @@ class _SoftmaxMechanism(AttentionMechanism):
         probability_fn: `probability_fn(score) -> alignments`, both
             `[batch, memory_time]`; None for softmax.
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
-            called once per run; None to use the keys above, and the memory as values.
+            called once per run; None to use the keys unchanged and the memory as
+            values.
     """
 
     probability_fn: Callable[[Array], Array] | None = None
@@ -239,7 +243,8 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
         score      = attention_g * (keys . query)
         alignments = probability_fn(score)
 
-    Queries are the outputs of the cell; their size must be `num_units`.
+    The queries are the outputs of the cell, so the cell's output size must be
+    `num_units`.
 
     Source: arXiv:1508.04025; `tf.contrib.seq2seq.LuongAttention`.
     """

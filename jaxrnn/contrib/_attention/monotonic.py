@@ -19,9 +19,9 @@ class _MonotonicMechanism(AttentionMechanism):
     """A mechanism whose alignments depend on the scores and on earlier alignments.
 
     Attributes:
-        sigmoid_noise: The standard deviation of noise that is added to the scores. In
-            training, it leads to more certain choices. The random key comes from
-            `cell.bind(params, key)`.
+        sigmoid_noise: The standard deviation of the noise that is added to the scores.
+            Noise during training leads to alignments that are more certain. The random
+            key comes from `cell.bind(params, key)`.
         sigmoid_noise_seed: Different seeds draw different noise from the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
@@ -60,7 +60,7 @@ class _MonotonicMechanism(AttentionMechanism):
         return score + params["attention_score_bias"]
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
-        """Applies `monotonic_attention`, after adding noise if there is a key."""
+        """Adds noise if there is a key, then applies `monotonic_attention`."""
         if self.is_random and key is not None:
             key = jax.random.fold_in(key, self.sigmoid_noise_seed or 0)
             noise = jax.random.normal(key, score.shape, score.dtype)
@@ -128,11 +128,11 @@ def monotonic_attention(
     if mode == "hard":
         p = p * jnp.cumsum(previous, axis=1)
         return p * _shifted(jnp.cumprod(1 - p, axis=1))
-    # Sums logarithms, because products of many factors underflow.
+    # Adds logarithms, because a product of many factors would underflow.
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
     passed = jnp.exp(_shifted(logs, first=0))
-    least = max(1e-10, float(tiny))  # 1e-10 is zero in float16.
+    least = max(1e-10, float(tiny))  # float16 rounds 1e-10 to 0.
     return p * passed * jnp.cumsum(previous / _clip(passed, least), axis=1)
 
 
@@ -153,7 +153,7 @@ def _shifted(x: Array, first: float = 1) -> Array:
 
 
 def _clip(x: Array, low: Any) -> Array:
-    """Clips x to [low, 1]; unlike `jnp.clip`, keeps the full gradient at the bounds."""
+    """Clips x to [low, 1] with the full gradient at the bounds, unlike `jnp.clip`."""
     low = jnp.asarray(low, x.dtype)
     return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))
 

@@ -28,12 +28,12 @@ class AttentionWrapperState(NamedTuple):
         cell_state: The state of the wrapped cell.
         attention: The attention of the previous step, `[batch, attention_size]`.
         time: The number of steps so far, an int32 scalar.
-        alignments: The weights of the memory in the previous step,
+        alignments: The weights of the memory entries in the previous step,
             `[batch, memory_time]`.
         alignment_history: A TensorArray of the alignments of all steps, or `()`.
         attention_state: The state of the mechanism, by default the alignments.
-        memory: The memory, with its keys after the start of a run. It is read-only, so
-            drivers neither mask nor reorder it.
+        memory: The memory, which also contains its keys once a run has started. The
+            memory is read-only, so drivers neither mask nor reorder it.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """
@@ -47,7 +47,7 @@ class AttentionWrapperState(NamedTuple):
     memory: Any = ()
 
     def map_mechanisms(self, fn: Callable[[Any], Any]) -> "AttentionWrapperState":
-        """Applies `fn` to the fields that hold the parts of the mechanisms."""
+        """Applies `fn` to each field that holds data of the mechanisms."""
         names = "alignments", "alignment_history", "attention_state", "memory"
         return self._replace(**{name: fn(getattr(self, name)) for name in names})
 
@@ -72,7 +72,7 @@ class AttentionWrapperState(NamedTuple):
 
 
 def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> None:
-    """Raises ValueError unless leaves have these shapes; None allows any shape."""
+    """Raises ValueError unless leaves have the given shapes; None allows any shape."""
     named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
         if shape is not None:
@@ -80,7 +80,7 @@ def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> No
 
 
 def check_is_state(state: Any) -> None:
-    """Raises TypeError unless `state` is a state with its memory."""
+    """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     if not is_state or not jax.tree.leaves(state.memory):
         raise TypeError(
@@ -93,15 +93,16 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     """Checks that state and inputs have equal batch sizes and, optionally, dtypes.
 
     Raises:
-        ValueError: If the batch sizes differ. The memory may have fewer rows, which
-            beams share.
+        ValueError: If the batch sizes differ. The memory may have fewer rows than the
+            inputs if several beams share each row of the memory.
         TypeError: If `checks_dtype` is True and the dtypes differ.
     """
     caller, attention, rows = "AttentionWrapper", state.attention, inputs.shape[0]
     if checks_dtype and inputs.dtype != attention.dtype:
         raise TypeError(
-            f"{caller}: `inputs` must have the dtype of the memory, {attention.dtype}, "
-            f"got {describe(inputs)}. Cast one of them."
+            f"{caller}: `inputs` must have the dtype of the memory "
+            f"({attention.dtype}), got {describe(inputs)}. Cast the inputs or the "
+            "memory."
         )
     is_memory = lambda x: isinstance(x, AttentionMemory)
     memories = [m.memory for m in jax.tree.leaves(state.memory, is_leaf=is_memory)]
@@ -110,13 +111,13 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
         leaves = ", ".join(map(describe, (attention, *memories)))
         raise ValueError(
             f"{caller}: `state` must have {rows} rows like the inputs, and its memory "
-            "must have the same number of rows, or one row for several beams, got "
+            "must have the same number of rows or one row per group of beams, got "
             f"attention and memory {leaves}."
         )
 
 
 def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
-    """Checks that `state` is a state of the cell with this number of rows.
+    """Checks that `state` is a state of the cell with the given number of rows.
 
     Raises:
         ValueError: If the structure or a shape differs.
@@ -126,7 +127,7 @@ def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
     opaque = jax.tree.map(lambda _: 0, state)
     check_structure(name, size, opaque, True, "Pass a state of the wrapped cell.")
     pairs = zip(jax.tree.leaves(state), size_shapes(size), strict=True)
-    # A scalar leaf, e.g. a step count, belongs to all rows.
+    # A scalar leaf, e.g. a step count, applies to all rows.
     shapes = [(rows, *shape) if jnp.ndim(leaf) else None for leaf, shape in pairs]
     _check_shapes(caller, "cell_state", state, shapes)
 
@@ -157,14 +158,14 @@ class AttentionMemory:
 
     @property
     def valid(self) -> Array | None:
-        """Bool `[batch, memory_time]`, True within lengths; None without lengths."""
+        """Mask `[batch, memory_time]`, True within lengths; None without lengths."""
         if isinstance(self.lengths, tuple):
             return None
         places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
         return places[None, :] < self.lengths[:, None]
 
     def without_padding(self, x: Array) -> Array:
-        """The array `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
         valid = self.valid
         return x if valid is None else masking.zero_dead(valid, x)
 
@@ -185,26 +186,26 @@ def as_memory(
 
     Raises:
         ValueError: If a shape does not fit.
-        TypeError: If a dtype does not.
+        TypeError: If a dtype does not fit.
     """
     memory = as_array(caller, name, memory)
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
         error = ValueError if memory.ndim != 3 else TypeError
         raise error(
-            f"{caller}: `{name}` must be floating [batch, memory_time, depth], got "
-            f"{describe(memory)}. Encoder outputs must be batch-major here."
+            f"{caller}: `{name}` must be a floating-point array [batch, memory_time, "
+            f"depth], got {describe(memory)}. Pass batch-major encoder outputs."
         )
     first, depth = memory if first is None else first, mechanism.memory_depth
     rows, dtype = first.shape[0], mechanism.dtype or first.dtype
     if (memory.shape[0], memory.shape[2]) != (rows, depth):
         raise ValueError(
-            f"{caller}: `{name}` must have as many rows as `memory[0]`, {rows}, and "
-            f"the mechanism's `memory_depth`, {depth}, got {describe(memory)}."
+            f"{caller}: `{name}` must have as many rows as `memory[0]` ({rows}) and "
+            f"the mechanism's `memory_depth` ({depth}), got {describe(memory)}."
         )
     if memory.dtype != dtype:
         raise TypeError(
             f"{caller}: `{name}` must have the dtype of the mechanism and of "
-            f"`memory[0]`, {dtype}, got {describe(memory)}."
+            f"`memory[0]` ({dtype}), got {describe(memory)}."
         )
     lengths = as_lengths(caller, lengths, rows, "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)

@@ -40,7 +40,8 @@ class BoundMechanism:
 
         Args:
             query: `[batch, query_depth]`. The batch size may be a multiple of the
-                memory's batch size. Adjacent rows, e.g. beams, then share a row of it.
+                memory's batch size. In this case, adjacent rows, e.g. beams, share a
+                row of the memory.
             state: The state of the mechanism, by default the previous alignments.
         """
         mechanism = self.mechanism
@@ -51,7 +52,8 @@ class BoundMechanism:
             masked = mechanism.score_mask_value
             masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
             score = jnp.where(valid[:, None], score, masked)
-            # An empty memory gets zero weights, because softmax would return NaN.
+            # The weights of an empty memory are set to zero, because softmax would
+            # return NaN.
             exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
             score = jnp.where(exists, score, jnp.zeros_like(score))
         score = score.reshape(state.shape)
@@ -85,7 +87,7 @@ def compute_attention(
         cell_output: `[batch, query_depth]`.
         attention_state: The state of the mechanism, `[batch, memory_time]`.
         attention_layer: The function that computes the attention from the concatenated
-            output and context; None to use the context as attention.
+            output and context; None to use the context as the attention.
 
     Returns:
         `(attention, alignments, next_attention_state)`.
@@ -150,5 +152,5 @@ class Attention(NamedTuple):
 
 
 def numbered(name: str, number: int) -> str:
-    """The name, with the suffix `_<number>` unless `number` is 0."""
+    """The name, followed by `_<number>` unless `number` is 0."""
     return f"{name}_{number}" if number else name

@@ -47,13 +47,13 @@ class AttentionWrapper(ParamsWrapper):
     its scope (`luong_attention/attention_g`, `bahdanau_attention/attention_v`, ...);
     `attention_layer/kernel` `[O + M, A]`; the cell's parameters, for inputs
     `[batch, I + A]`, under its scope (`lstm_cell`). If several mechanisms have the same
-    name, the scope of the second ends in `_1`, and so on.
+    scope, the second scope ends in `_1`, the third in `_2`, and so on.
 
     Attributes:
-        cell: The wrapped cell, which must output one vector.
+        cell: The wrapped cell, which must output a single vector.
         attention_mechanism: The mechanism, or a list or tuple of several.
         attention_layer_size: `A`, or a sequence with one size per mechanism; None to
-            use the contexts as attention.
+            use the contexts as the attention.
         alignment_history: Whether the state collects the alignments of all steps.
         cell_input_fn: `cell_input_fn(inputs, attention)`, which returns the inputs of
             the cell; None to concatenate both arguments.
@@ -63,13 +63,13 @@ class AttentionWrapper(ParamsWrapper):
         attention_fn: `attention_fn(mechanism, cell_output, attention_state,
             attention_layer) -> (attention, alignments, next_attention_state)`. The
             mechanism is called as `mechanism(query, state) -> (alignments, state)` and
-            has `values`, `keys` and `context(alignments)`. None for the equations
+            has `values`, `keys` and `context(alignments)`. None to use the equations
             above.
         dtype: The dtype of new parameters; None for the dtype of the inputs.
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If there is not one `attention_layer_size` for each mechanism, or
+        ValueError: If `attention_layer_size` does not have one size per mechanism, or
             the cell's output does not fit a mechanism.
 
     Example:
@@ -125,12 +125,12 @@ class AttentionWrapper(ParamsWrapper):
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
         name, count = "attention_layer_size", len(self._mechanisms)
         sizes = tuple(as_count(caller, name, n) for n in sizes)
-        must = f"hold one size for each of {count} mechanisms"
+        must = f"have length {count}, with one size per mechanism"
         check_equal(caller, name, len(sizes), count, must)
         set_field(self, attention_layer_size=sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
-        """Wraps the part of a single mechanism in a tuple."""
+        """Returns `part` as a sequence with one entry per mechanism."""
         return part if self._has_several else (part,)
 
     @property
@@ -143,7 +143,7 @@ class AttentionWrapper(ParamsWrapper):
         return [Attention(mechanism, attend, *rest) for mechanism, *rest in parts]
 
     def _made(self, *parts: Any) -> AttentionWrapperState:
-        """Builds the state from tuples with one entry per mechanism."""
+        """Builds the state; the last four parts have one entry per mechanism."""
         state, first = AttentionWrapperState(*parts), lambda part: part[0]
         return state if self._has_several else state.map_mechanisms(first)
 
@@ -189,23 +189,24 @@ class AttentionWrapper(ParamsWrapper):
         memory_sequence_length: Lengths | Sequence[Lengths | None] | None = None,
         cell_state: PyTree = None,
     ) -> AttentionWrapperState:
-        """Creates the state before the first step, which holds the memory.
+        """Creates the initial state, which holds the memory.
 
         Args:
             memory: The memory, e.g. the outputs of an encoder, floating
-                `[batch, memory_time, depth]`. For several mechanisms, a tuple with one
-                memory per mechanism.
+                `[batch, memory_time, depth]`. For several mechanisms, pass a tuple with
+                one memory per mechanism.
             memory_sequence_length: `[batch]`, integers, clamped to `[0, memory_time]`;
-                None for the whole memory. Entries beyond the length, even NaN, have no
-                effect, and their alignments are zero. A memory of length 0 gives a
-                context of zeros. For several mechanisms, a tuple.
+                None for the whole memory. Entries beyond the length have no effect,
+                even if they are NaN, and their alignments are zero. A memory of length
+                0 gives a context of zeros. For several mechanisms, pass a tuple with
+                one entry per mechanism.
             cell_state: The initial state of the wrapped cell, e.g. the encoder's last
                 state; None for its zero state.
 
         Raises:
             TypeError: If a dtype does not fit.
-            ValueError: If a shape does not fit, or there is not one memory for each
-                mechanism.
+            ValueError: If a shape does not fit, or the number of memories is not the
+                number of mechanisms.
         """
         caller = "AttentionWrapper.initial_state"
         memories = self._memories(caller, memory, memory_sequence_length)
@@ -220,7 +221,7 @@ class AttentionWrapper(ParamsWrapper):
             time, history = memory.memory.shape[1], ()
             if self.alignment_history:
                 history = TensorArray(dtype, 0, True, element_shape=(rows, time))
-            # Created twice, because JAX cannot donate one buffer twice.
+            # Creates two arrays, because JAX cannot donate the same buffer twice.
             alignments, state = (
                 mechanism.initial_alignments(rows, time, dtype) for _ in range(2)
             )
@@ -235,8 +236,8 @@ class AttentionWrapper(ParamsWrapper):
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise ValueError(
-                f"{caller}: `memory` and `memory_sequence_length` must hold one entry "
-                f"for each of {count} mechanisms, got {len(memories)} and "
+                f"{caller}: `memory` and `memory_sequence_length` must each hold "
+                f"one entry per mechanism ({count}), got {len(memories)} and "
                 f"{len(lengths)}."
             )
         made: list[AttentionMemory] = []
@@ -262,7 +263,8 @@ class AttentionWrapper(ParamsWrapper):
 
         Raises:
             TypeError: If `key` is not a random key.
-            ValueError: If `key` is an array of keys, or `cell_input_fn` does not fit.
+            ValueError: If `key` is an array of keys, or the result of `cell_input_fn`
+                does not fit the cell.
         """
         first, size = jax.tree.leaves(inputs)[0], self.attention_size
         attention = jax.ShapeDtypeStruct((first.shape[0], size), first.dtype)
@@ -280,7 +282,7 @@ class AttentionWrapper(ParamsWrapper):
         own, inner = self._checked(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
         memories = zip(self._attentions, self._several(state.memory), strict=True)
-        # Recomputes existing keys, which may come from other parameters.
+        # Recomputes existing keys, because other parameters may have created them.
         first, *others = (
             ReadOnly(a.mechanism.with_keys(own[a.memory_layer], memory.value))
             for a, memory in memories

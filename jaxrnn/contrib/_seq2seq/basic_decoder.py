@@ -24,20 +24,22 @@ from .dynamic_decode import Decoder
 class Helper(abc.ABC):
     """Samples ids for a `BasicDecoder` and provides the inputs of its cell.
 
-    A subclass defines `initialize`, `sample`, `next_inputs` and these attributes; only
-    `longest` has a default.
+    A subclass defines `initialize`, `sample`, `next_inputs` and the attributes below;
+    only `longest` has a default.
 
     Attributes:
         batch_size: The number of rows.
         sample_ids_shape: The shape of the sampled ids of one row.
         sample_ids_dtype: The dtype of the sampled ids.
-        longest: The maximum number of steps if it is known, else None; see `Decoder`.
+        longest: The maximum number of steps if it is known, otherwise None; see
+            `Decoder`.
 
     Source: `tf.contrib.seq2seq.Helper`.
     """
 
     if TYPE_CHECKING:
-        # Not abstract at run time, because a helper may set them as attributes.
+        # These properties are not abstract at run time, because a helper may set plain
+        # attributes instead.
         batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
     longest = property(lambda self: None)
 
@@ -110,7 +112,7 @@ class CustomHelper(Helper):
         if self._batch_size is None:
             raise ValueError(
                 "CustomHelper: `batch_size` is unknown before `initialize` is called. "
-                "`dynamic_decode` calls it first."
+                "`dynamic_decode` calls `initialize` first."
             )
         return self._batch_size
 
@@ -195,8 +197,8 @@ class BasicDecoderOutput(NamedTuple):
     """The outputs of a step of `BasicDecoder`.
 
     Attributes:
-        rnn_output: The output of the cell or, if there is one, of the `output_layer`.
-        sample_id: The samples of the helper, by default ids, int32 `[batch]`.
+        rnn_output: The output of the `output_layer` or, without a layer, of the cell.
+        sample_id: The samples of the helper, by default int32 ids `[batch]`.
 
     Source: `tf.contrib.seq2seq.BasicDecoderOutput`.
     """
@@ -250,16 +252,16 @@ class BasicDecoder(Decoder):
 
     @property
     def output_dtype(self) -> BasicDecoderOutput:
-        """The dtypes of outputs and ids; the cell's outputs have its state's dtype."""
+        """The dtypes of outputs and ids; the cell's outputs have the state's dtype."""
         types, sizes = self._output_types, self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
-        else:  # A subclass emits other outputs than the layer returns.
+        else:  # The outputs of a subclass may differ from the layer's.
             dtypes = jax.tree.map(lambda _: state_dtype(self._initial_state), sizes)
         return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
 
     def _rnn_output_size(self) -> PyTree:
-        """The sizes of `rnn_output`; override it if `step` emits other outputs."""
+        """The sizes of `rnn_output`; subclasses may override this method."""
         return jax.tree.map(lambda x: TensorShape(x.shape[1:]), self._output_types)
 
     @functools.cached_property
@@ -297,7 +299,7 @@ class BasicDecoder(Decoder):
 
 
 def state_dtype(state: PyTree) -> DType:
-    """The dtype of the first floating leaf of a state; float32 if there is none."""
+    """The dtype of a state's first floating-point leaf; float32 by default."""
     leaves = (x.dtype for x in jax.tree.leaves(state))
     floating = (dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating))
     return next(floating, jnp.dtype(jnp.float32))

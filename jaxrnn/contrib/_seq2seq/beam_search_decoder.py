@@ -55,8 +55,8 @@ class BeamSearchDecoderOutput(NamedTuple):
     Attributes:
         scores: The scores of the beams, best first.
         predicted_ids: int32, the id of each beam.
-        parent_ids: int32, the index of the beam that each beam continues, in the order
-            of the previous step.
+        parent_ids: int32, for each beam the index of the beam of the previous step that
+            it continues.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """
@@ -73,8 +73,8 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
     Attributes:
         predicted_ids: int32 `[batch, time, beam]` (`[time, batch, beam]` if
             `output_time_major`), the sequences, best first, padded with the end token.
-        beam_search_decoder_output: The `BeamSearchDecoderOutput` of all steps, each
-            array with the same axes.
+        beam_search_decoder_output: The `BeamSearchDecoderOutput` of all steps; each
+            array has the same axes as `predicted_ids`.
 
     Source: `tf.contrib.seq2seq.FinalBeamSearchDecoderOutput`.
     """
@@ -93,7 +93,7 @@ class BeamSearchDecoder(Decoder):
     `coverage_penalty_weight * sum(log(min(coverage, 1)))`, where coverage is the sum of
     the alignments.
 
-    This decoder differs from `jaxrnn.decode.beam_search` in the length that scores use,
+    This decoder differs from `jaxrnn.decode.beam_search` in the length used for scores,
     in the coverage penalty and in the results. It differs from TensorFlow's decoder in
     dtypes: lengths are int32, and scores and penalties are float32, or float64 if the
     state is float64. Penalties may reorder the beams of a row after all of them have
@@ -101,18 +101,17 @@ class BeamSearchDecoder(Decoder):
     TensorFlow keeps the earlier order.
 
     Args:
-        cell: A bound cell, or any object that implements the RNNCell protocol. It runs
-            on `batch * beam` rows. A coverage penalty requires that the state, or an
-            entry of a state that is a tuple, has an attribute `alignments`. Like the
-            `alignments` of `AttentionWrapper`, it must be an array
-            `[batch * beam, memory_time]` or a tuple of such arrays.
+        cell: A bound cell, or any object that implements the RNNCell protocol. The cell
+            runs on `batch * beam` rows. A coverage penalty requires that the state, or
+            an entry of a state that is a tuple, has an attribute `alignments`. This
+            attribute must be an array `[batch * beam, memory_time]` or a tuple of such
+            arrays, as in the state of an `AttentionWrapper`.
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch, beam]`.
         start_tokens: Integers `[batch]`, the ids for the first step.
         end_token: The id that ends a sequence, an integer; may be traced.
-        initial_state: The cell's initial state for `batch * beam` rows, which
-            `tile_batch` or the cell's `zero_state` creates. All rows share scalar
-            leaves.
+        initial_state: The cell's initial state for `batch * beam` rows, created by
+            `tile_batch` or by the cell's `zero_state`. Scalar leaves apply to all rows.
         beam_width: The number of beams, an int, at most 65,536.
         output_layer: A function of the cell's outputs `[batch, beam, ...]` that returns
             logits `[batch, beam, vocab]`; None if the outputs are logits.
@@ -120,16 +119,16 @@ class BeamSearchDecoder(Decoder):
             array; may be traced. 0 for no penalty.
         coverage_penalty_weight: The factor of the coverage penalty, a number or a
             scalar array; may be traced. 0 for no penalty.
-        reorder_tensor_arrays: Whether TensorArrays in the final state, to which each
-            step wrote `[batch * beam, ...]`, are returned as arrays
-            `[time, batch * beam, ...]` that hold the values along each beam's path.
+        reorder_tensor_arrays: Whether to convert TensorArrays in the final state, with
+            elements `[batch * beam, ...]`, to arrays `[time, batch * beam, ...]` that
+            hold the values along each beam's path.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `start_tokens` is not a vector, `end_token` is not a scalar, a
             number is out of range, or a leaf of the state does not have `batch * beam`
             rows; if there is a coverage penalty and the state has no alignments; in a
-            step, if there are more logits than rows in the table.
+            step, if the number of logits exceeds the number of rows in the table.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
     """
@@ -170,11 +169,11 @@ class BeamSearchDecoder(Decoder):
         self._dtype = embeddings.score_dtype(state_dtype(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
-    tracks_own_finished = property(lambda self: True)  # Steps reorder the beams.
+    tracks_own_finished = property(lambda self: True)  # Each step reorders beams.
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
-        """One number for each beam."""
+        """The output sizes; each output has one number per beam."""
         return BeamSearchDecoderOutput(*[TensorShape([self._beam_width])] * 3)
 
     @property
@@ -183,7 +182,7 @@ class BeamSearchDecoder(Decoder):
         return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """Starts with one beam per row, because all beams of a row would be equal."""
+        """Starts with one beam per row, because equal beams would stay equal."""
         tokens = self._start_tokens
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
@@ -247,9 +246,9 @@ class BeamSearchDecoder(Decoder):
         shape = getattr(logits, "shape", ())
         if len(shape) != 3 or shape[:2] != rows:
             raise ValueError(
-                f"{caller}: logits must be one array [batch, beam, vocab] with batch "
-                f"and beam {list(rows)}, got {describe(logits)}. The cell or the "
-                "`output_layer` returns them."
+                f"{caller}: logits must be one array [batch, beam, vocab] with [batch, "
+                f"beam] = {list(rows)}, got {describe(logits)}. Logits are the "
+                "output of the cell or of the `output_layer`."
             )
         embeddings.check_has_ids(caller, self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
@@ -286,11 +285,11 @@ class BeamSearchDecoder(Decoder):
         return jnp.asarray(mean(means), self._dtype)
 
     def _as_rows(self, caller: str, state: PyTree) -> PyTree:
-        """Checks that the initial state has one row per beam; returns it as arrays."""
+        """Checks that the initial state has a row for each beam; returns its arrays."""
         state = as_state(caller, "initial_state", state)
         rows, width = self.batch_size * self._beam_width, self._beam_width
-        must = f"have {rows} rows, one for each of {width} beams"
-        fix = "Apply `tile_batch` to it, but not to `start_tokens`, which are [batch]."
+        must = f"have {rows} rows, {width} for each entry of `start_tokens`"
+        fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
         check_rows_of_state(caller, state, rows, must, fix)
         return state
 

@@ -19,13 +19,14 @@ from .embedding_helpers import as_ids
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     """Repeats each row `multiplier` times; the copies of a row are adjacent.
 
-    Apply it to the initial state of a `BeamSearchDecoder`. The beams of a row share the
-    memory in the state of an `AttentionWrapper`, so the memory is not repeated.
+    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The beams of a row
+    share the memory in the state of an `AttentionWrapper`, so the memory is not
+    repeated.
 
     Args:
         t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
-            raises an error. TensorArrays must be empty; their later elements must have
-            the repeated rows.
+            raises an error. TensorArrays must be empty; elements that are written later
+            must have `batch * multiplier` rows.
         multiplier: The number of beams, an int, at most 65,536.
         name: Accepted for compatibility with TensorFlow.
 
@@ -43,8 +44,8 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     is_number = lambda x: isinstance(x, int | float)
     if isinstance(t, list | tuple) and t and all(map(is_number, t)):
         raise TypeError(
-            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
-            "numbers have no rows. Pass `np.array(t)`."
+            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, "
+            "a sequence of numbers. Pass `np.array(t)`."
         )
     is_leaf = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
     return jax.tree.map(lambda x: _tiled(x, width), t, is_leaf=is_leaf)
@@ -75,9 +76,9 @@ def gather_tree(
 
     Args:
         step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
-        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`, the index of the beam
-            that each beam continues, in the order of the previous step. TensorFlow
-            raises an error for other values on CPUs.
+        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`, for each beam the
+            index of the beam of the previous step that it continues. On CPUs,
+            TensorFlow raises an error for other values.
         max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
             where the paths of the row end.
         end_token: The id that ends a sequence.
@@ -108,8 +109,9 @@ def gather_tree_from_array(
 ) -> Array:
     """The values that steps wrote along the path of each final beam.
 
-    A step writes in the order that the beams have before the step. TensorFlow reads in
-    the order after the step, and therefore returns values of other beams.
+    A step writes values in the order of the beams before the step. TensorFlow reads the
+    values in the order of the beams after the step and therefore returns values of
+    other beams.
 
     Args:
         t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
@@ -119,7 +121,7 @@ def gather_tree_from_array(
             not reordered.
     """
     time, *_ = shape = parent_ids.shape
-    # Under jit, a TensorArray may have capacity for more steps.
+    # Under jit, the capacity of a TensorArray may differ from the number of steps.
     missing = max(0, time - t.shape[0])
     rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
     steps, own = _places(shape)

@@ -46,7 +46,8 @@ class Decoder(abc.ABC):
     """
 
     if TYPE_CHECKING:
-        # Not abstract at run time, because a decoder may set them as attributes.
+        # These properties are not abstract at run time, because a decoder may set plain
+        # attributes instead.
         batch_size = output_size = output_dtype = property(lambda self: None)
     tracks_own_finished = property(lambda self: False)
     longest = property(lambda self: None)
@@ -71,7 +72,7 @@ class Decoder(abc.ABC):
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
-        """Returns `(outputs, final_state)` of `dynamic_decode`; unchanged by default.
+        """Returns the final `(outputs, final_state)`, by default unchanged.
 
         Args:
             outputs: The outputs of all steps, each leaf `[time, batch, ...]`.
@@ -102,27 +103,27 @@ def dynamic_decode(
     Args:
         decoder: A `Decoder`.
         output_time_major: Whether time is the first axis of the outputs.
-        impute_finished: Whether finished rows emit zeros and keep their state.
-            Otherwise they continue to run, but their outputs and states have no
+        impute_finished: Whether finished rows emit zeros and keep their state. If
+            False, finished rows continue to run, but their outputs and states have no
             meaning.
         maximum_iterations: The maximum number of steps, an int or an integer scalar
             array. A decoder that reads its inputs from an array, e.g. with
             `TrainingHelper`, runs at most as many steps as there are inputs.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What a compiled loop stores of each step for the backward pass, as
-            in `raw_rnn`.
+        swap_memory: Controls which values of each step a compiled loop stores for the
+            backward pass, as in `raw_rnn`.
         scope: The name of the loop in profiles; "decoder" by default.
         max_time: A static bound on the number of steps, which sets the size of the
-            outputs under jit. It is required under jit if `maximum_iterations` is
-            traced or None and the decoder does not read an array.
+            outputs under jit. Under jit, `max_time` is required if `maximum_iterations`
+            is traced or None and the decoder does not read its inputs from an array.
 
     Returns:
         `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
         steps, each leaf `[batch, time, ...]` (`[time, batch, ...]` if
         `output_time_major`); the state after the last step; and the number of steps
-        until each row finished, int32. The decoder's `finalize` may change the first
-        two.
+        until each row finished, int32. The decoder's `finalize` may change the outputs
+        and the state.
 
     Raises:
         TypeError: If `decoder` is not a `Decoder`, another argument has the wrong type,
@@ -168,7 +169,7 @@ def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
 
 def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     """The static bound on the number of steps, and the step at which decoding ends."""
-    is_dynamic, fix = is_traced(maximum), "It is the static size of the outputs."
+    is_dynamic, fix = is_traced(maximum), "The size of the outputs is static."
     sizes = {"max_time": max_time}
     sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
     given = [(name, size) for name, size in sizes.items() if size is not None]
@@ -193,7 +194,7 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished = _of_rows(decoder, as_array(CALLER, "finished", finished))
     if finished.dtype != bool:
         raise TypeError(
-            f"{CALLER}: `finished` of the decoder must have dtype bool, got "
+            f"{CALLER}: the decoder's `finished` must have dtype bool, got "
             f"{describe(finished)}. Use a comparison, e.g. `time >= lengths`."
         )
     inputs = as_state(CALLER, "the first inputs", inputs)

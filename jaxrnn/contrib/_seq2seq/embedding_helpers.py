@@ -29,10 +29,10 @@ class Table(NamedTuple):
 
 
 def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
-    """The function that returns the inputs for ids.
+    """Returns a function that maps ids to inputs.
 
     Raises:
-        TypeError: If `embedding` is neither a function nor a table with rows.
+        TypeError: If `embedding` is neither a function nor a table `[vocab, ...]`.
     """
     if callable(embedding):
         return embedding
@@ -45,24 +45,24 @@ def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
 
 
 def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
-    """Raises ValueError if there are more logits than rows in the table."""
+    """Raises ValueError if the number of logits exceeds the table's rows."""
     vocab = logits.shape[-1]
     if isinstance(embedding, Table) and vocab > len(embedding.rows):
         raise ValueError(
-            f"{caller}: there must be at most as many logits as rows in `embedding`, "
-            f"{len(embedding.rows)}, got {describe(logits)}. Does the decoder need an "
-            "`output_layer`?"
+            f"{caller}: the number of logits must not exceed the number of rows in "
+            f"`embedding` ({len(embedding.rows)}), got {describe(logits)}. Does the "
+            "decoder need an `output_layer`?"
         )
 
 
 def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> Array:
-    """Checks that ids have this shape, and returns them as int32.
+    """Checks the dtype and the shape of ids, and returns the ids as int32.
 
-    Messages describe the shape with `axes`, if given.
+    If `axes` is given, error messages use it to describe the expected shape.
 
     Raises:
         TypeError: If the ids are not integers.
-        ValueError: If the shape differs. None in `shape` allows any size of an axis.
+        ValueError: If the shape is not `shape`, in which None stands for any size.
     """
     array = as_array(caller, name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
@@ -97,8 +97,8 @@ def score_dtype(dtype: DType) -> DType:
 class GreedyEmbeddingHelper(InferenceHelper):
     """Feeds back the embedding of the most likely id; for inference.
 
-    A row is finished after `end_token`. The logits, `[batch, vocab]`, are the output of
-    the decoder's `output_layer` or, without one, the output of the cell.
+    A row is finished once its id is `end_token`. The logits, `[batch, vocab]`, are the
+    output of the decoder's `output_layer` or, without a layer, the output of the cell.
 
     Args:
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
@@ -110,7 +110,7 @@ class GreedyEmbeddingHelper(InferenceHelper):
         TypeError: If an argument has the wrong type; in a step, if the outputs are not
             one array.
         ValueError: If `start_tokens` is not a vector, or `end_token` is not a scalar;
-            in a step, if there are more logits than rows in the table.
+            in a step, if the number of logits exceeds the number of rows in the table.
 
     Source: `tf.contrib.seq2seq.GreedyEmbeddingHelper`.
     """
@@ -128,7 +128,7 @@ class GreedyEmbeddingHelper(InferenceHelper):
 
 
 class SampleEmbeddingHelper(GreedyEmbeddingHelper):
-    """Feeds back the embedding of ids drawn at random; for inference.
+    """Feeds back the embeddings of randomly drawn ids; for inference.
 
     Args:
         embedding: See `GreedyEmbeddingHelper`.
@@ -184,7 +184,7 @@ def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Ar
 
 
 def as_logits(caller: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
-    """Checks that the outputs of a step are logits in one array; returns the array.
+    """Checks that the outputs of a step are one array of logits, and returns it.
 
     Raises:
         TypeError: If the outputs are not one array.
@@ -193,7 +193,7 @@ def as_logits(caller: str, outputs: PyTree, embedding: Callable | None = None) -
     if not is_array(outputs):
         raise TypeError(
             f"{caller}: the outputs of a step must be one array of logits, got "
-            f"{describe(outputs)}. Compute it in the decoder's `output_layer`."
+            f"{describe(outputs)}. Compute the logits in `output_layer`."
         )
     if embedding is not None:
         check_has_ids(caller, embedding, outputs)

@@ -32,21 +32,23 @@ def sequence_loss(
 ) -> Array:
     """The weighted cross-entropy of sequences, reduced over time, rows, or both.
 
-    Let `c = cross-entropy * weights`, `[batch, time]`. The flags select the result:
+    Let `c = cross-entropy * weights`, `[batch, time]`. The flags that are True select
+    the result:
 
-    - Both `average_across_...` (the default): `sum(c) / sum(weights)`.
-    - Both `sum_over_...` and neither average: `sum(c) / n`, where n is the number of
-      nonzero weights.
-    - One `average_across_...`: the sum of c over that axis, divided by the sum of the
-      weights over that axis. As in TensorFlow, a `sum_over_...` of the other axis is
-      ignored.
-    - One `sum_over_...` and neither average: the sum of c over that axis, divided by
-      the number of nonzero weights along that axis.
+    - Both `average_across_...` flags (the default): `sum(c) / sum(weights)`.
+    - Both `sum_over_...` flags and no `average_across_...` flag: `sum(c) / n`, where n
+      is the number of nonzero weights.
+    - One `average_across_...` flag: the sum of c over that axis, divided by the sum of
+      the weights over that axis. As in TensorFlow, a `sum_over_...` flag of the other
+      axis is ignored.
+    - One `sum_over_...` flag and no `average_across_...` flag: the sum of c over that
+      axis, divided by the number of nonzero weights along that axis.
     - No flag: c itself.
 
     If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
-    infinite, and targets may be out of range, e.g. padding of -1 or 99; the loss in
-    TensorFlow would be NaN. Elsewhere, a target of `vocab` or more makes the loss NaN.
+    infinite, and targets may be out of range, e.g. -1 or 99 as padding. In TensorFlow,
+    the loss would be NaN in this case. Where a weight is not 0, a target of `vocab` or
+    more makes the loss NaN.
 
     Args:
         logits: Floating `[batch, time, vocab]`.
@@ -79,7 +81,7 @@ def sequence_loss(
         noun = ("batch", "timesteps")[axis]
         raise ValueError(
             f"{CALLER}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
-            "True, got both. Set one of them to False."
+            "True. Set one of these flags to False."
         )
     with jax.named_scope(name or CALLER):
         unused = weights == 0

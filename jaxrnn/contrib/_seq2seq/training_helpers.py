@@ -1,4 +1,4 @@
-"""Helpers for training, which feed given inputs or, at random, earlier outputs."""
+"""Helpers for training, which feed given inputs or randomly chosen alternatives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,9 +29,10 @@ class TrainingHelper(CustomHelper):
     The sampled ids are the most likely ids, the `argmax` of the outputs.
 
     Args:
-        inputs: A nest of `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
-        sequence_length: Integers `[batch]`, the number of steps of each row, at most
-            the number of steps of the inputs.
+        inputs: A nest of arrays `[batch, time, ...]` (`[time, batch, ...]` if
+            `time_major`).
+        sequence_length: Integers `[batch]`, the number of steps of each row, which must
+            not exceed the number of steps of the inputs.
         time_major: Whether time is the first axis of the inputs.
         name: Accepted for compatibility with TensorFlow.
 
@@ -41,7 +42,7 @@ class TrainingHelper(CustomHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a length exceeds the inputs.
+        ValueError: If shapes do not fit, or a length exceeds the number of steps.
 
     Source: `tf.contrib.seq2seq.TrainingHelper`.
     """
@@ -92,15 +93,15 @@ class TrainingHelper(CustomHelper):
 
 
 class _ScheduledHelper(TrainingHelper):
-    """Feeds given or other inputs, chosen at random for each row and step."""
+    """Feeds given or alternative inputs, chosen at random for each row and step."""
 
     def _set_schedule(self, probability: Any, key: Key, name: str, seed: Any) -> None:
         caller, rows = type(self).__name__, self.batch_size
         array = as_array(caller, "sampling_probability", probability)
         if array.shape not in ((), (rows,)):
             raise ValueError(
-                f"{caller}: `sampling_probability` must be a number or [{rows}], one "
-                f"for each row, got {describe(array)}."
+                f"{caller}: `sampling_probability` must be a number or an array "
+                f"[{rows}], one number per row, got {describe(array)}."
             )
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
         self._choice_key = embeddings.seeded(caller, key, name, seed)
@@ -113,10 +114,10 @@ class _ScheduledHelper(TrainingHelper):
 
 
 class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
-    """Feeds given inputs, or the embedding of ids that are drawn from the outputs.
+    """Feeds either given inputs or the embeddings of ids drawn from the outputs.
 
-    The choice is drawn for each row and step. The sampled ids are -1 where the helper
-    feeds given inputs.
+    The helper chooses at random for each row and step. The sampled ids are -1 where the
+    helper feeds given inputs.
 
     Args:
         inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
@@ -124,8 +125,9 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch]`. The function is called with id 0 for rows that do not use its
             result.
-        sampling_probability: The probability of feeding drawn ids, a number or
-            `[batch]`; may be traced. TensorFlow fails for `[batch]`.
+        sampling_probability: The probability of feeding the embedding of a drawn id, a
+            number or `[batch]`; may be traced. TensorFlow fails if it is an array
+            `[batch]`.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different ids from the same key.
         scheduling_seed: Helpers with different scheduling seeds choose different rows
@@ -135,8 +137,8 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a length exceeds the inputs; in a step, if
-            there are more logits than rows in the table.
+        ValueError: If shapes do not fit, or a length exceeds the number of steps; in a
+            step, if the number of logits exceeds the number of rows in the table.
 
     Source: `tf.contrib.seq2seq.ScheduledEmbeddingTrainingHelper`; arXiv:1506.03099.
     """
@@ -175,29 +177,29 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
 
 
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
-    """Feeds given inputs, or the outputs of the previous step.
+    """Feeds either given inputs or the outputs of the previous step.
 
-    The choice is drawn for each row and step. The sampled ids, int32, are 1 where the
-    helper feeds outputs, 0 elsewhere.
+    The helper chooses at random for each row and step. The sampled ids, int32, are 1
+    where the helper feeds outputs, 0 elsewhere.
 
     Args:
         inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
         sequence_length: See `TrainingHelper`.
         sampling_probability: The probability of feeding outputs, a number or `[batch]`;
-            may be traced. TensorFlow fails for `[batch]`.
+            may be traced. TensorFlow fails if it is an array `[batch]`.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different numbers from the same key.
         next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`; None to feed the
             outputs themselves. It is called with the outputs of all rows.
-        auxiliary_inputs: Inputs that are concatenated to whatever the helper feeds,
-            given inputs or outputs. They have the shapes of `inputs`, except for the
-            last axis.
+        auxiliary_inputs: Inputs that are concatenated to the inputs or outputs that the
+            helper feeds. The auxiliary inputs have the shapes of `inputs`, except for
+            the last axis.
         name: Accepted for compatibility with TensorFlow.
         key: A random key. The numbers drawn at step t depend on the key and on t.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a length exceeds the inputs.
+        ValueError: If shapes do not fit, or a length exceeds the number of steps.
 
     Source: `tf.contrib.seq2seq.ScheduledOutputTrainingHelper`; arXiv:1506.03099.
     """
@@ -230,7 +232,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         return self._choose(time, outputs).astype(jnp.int32)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
-        """The inputs made from the outputs where the id is 1, else the given inputs."""
+        """The inputs from the outputs where the id is 1, otherwise the given inputs."""
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
@@ -263,7 +265,7 @@ def _as_lengths(caller: str, sequence_length: Any, batch: int, time: Any) -> Arr
     longest = 0 if known is None else known.max(initial=0)
     if longest > time:
         raise ValueError(
-            f"{caller}: `sequence_length` must be at most {time}, the number of steps "
+            f"{caller}: `sequence_length` must not exceed {time}, the number of steps "
             f"of the inputs, got {longest}. `time_major` sets which axis is time."
         )
     return jnp.minimum(lengths, time)

@@ -11,9 +11,9 @@ Two runs on one machine write the same bytes. Per family of `specs.py` there is 
 - `params/...`, `inputs/...`, `initial_state/...`: what the driver is given, for two
   directions `params_fw/...`, `params_bw/...` and so on;
 - `outputs/...`, `state/...`: what it gives;
-- `w_outputs/...`, `w_state/...`: cotangents of the floating leaves;
+- `w_outputs/...`, `w_state/...`: cotangents of the floating-point leaves;
 - `grads/params/...` and so on: gradients of `sum(outputs * w_outputs) +
-  sum(state * w_state)` for all that is floating.
+  sum(state * w_state)` for all that is floating-point.
 
 `bfloat16` arrays are kept as `uint16`. `cases.json` holds the cases themselves, the
 structures of these trees, and the class that each bad call raises.

@@ -9,8 +9,8 @@ A case has these arrays, kept as `loop_store.py` tells:
 - `params`, `start`: of its cells, nested as `cells` of `loop_specs.py`;
 - `given`: the arguments that were drawn, and the values;
 - `results`: what the function gives; a TensorArray is its `size` and its `stack`;
-- `w_results`: cotangents of the floating leaves of the results;
-- `grads`: gradients of `sum(results * w_results)` for all that is floating.
+- `w_results`: cotangents of the floating-point leaves of the results;
+- `grads`: gradients of `sum(results * w_results)` for all that is floating-point.
 
 `cases.json` holds the structures of these trees by the case's name, a mark by which a
 case is known that has changed since, and the class that each refusal raises.
