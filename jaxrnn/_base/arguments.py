@@ -57,7 +57,7 @@ def check_function(
 
 
 def check_functions(caller: str, **functions: Any) -> None:
-    """Raises TypeError unless all these arguments are functions."""
+    """Raises TypeError unless all the given arguments are functions."""
     for name, value in functions.items():
         check_function(caller, name, value)
 

@@ -1,11 +1,12 @@
 """Passes random keys from drivers to cells.
 
-A driver gives step t a key that draws the same numbers as `fold_in(key, t)`, so random
-numbers do not depend on unrolling, segments or the backend. Variational dropout draws
-once per run, and therefore also needs a key for the run. The key of a step holds a key
-for the step and a key for the run: it is a JAX key with a custom implementation, which
-draws from the step's key, and splits or folds both keys. However a cell derives a key
-for an inner cell, the derived key still holds a key for the run.
+The key that a driver gives to step t draws the same numbers as `fold_in(key, t)`.
+Random numbers therefore do not depend on unrolling, segments or the backend.
+Variational dropout draws once per run, and therefore also needs a key for the run. The
+key of a step holds a key for the step and a key for the run: it is a JAX key with a
+custom implementation, which draws from the step's key, and splits or folds both keys.
+Regardless of how a cell derives a key for an inner cell, the derived key still holds a
+key for the run.
 """
 
 import functools

@@ -21,7 +21,7 @@ class EntryError(ValueError, IndexError):
 
 
 class _Verbatim(str):
-    """Text that the `repr` of a nest shows without quotes."""
+    """A text that the `repr` of a nest shows without quotes."""
 
     __repr__ = str.__str__
 
@@ -61,8 +61,8 @@ def leaf_name(name: str, path: tuple) -> str:
 def is_array(value: Any) -> bool:
     """Whether `value` is an array of numbers, booleans or keys, traced or not."""
     if isinstance(value, np.ndarray | np.generic):
-        # Extended dtypes such as bfloat16 have the same `kind` as records, but another
-        # type.
+        # Extended dtypes, such as bfloat16, have the same `kind` as records, but a
+        # different type.
         return value.dtype.kind not in "OUS" and value.dtype.type is not np.void
     return isinstance(value, jax.Array)
 

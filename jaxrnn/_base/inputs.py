@@ -45,7 +45,7 @@ def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
     """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
-        ValueError: If there is no array, a rank is below 3, or sizes disagree.
+        ValueError: If there is no array, if a rank is below 3, or if sizes disagree.
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
     check_time_major(caller, time_major)

@@ -1,7 +1,7 @@
 """The names that the package imports from outside JAX's documented API.
 
-No other file may import them from JAX (ruff's `banned-api`). If a new JAX version
-breaks the package, only this file needs a change.
+No other file may import these names from JAX (ruff's `banned-api` rule). If a new JAX
+version breaks the package, only this file needs a change.
 """
 
 # Runs a jaxpr whose constants are arguments. JAX differentiates `raw_rnn`, and loops
@@ -10,12 +10,12 @@ breaks the package, only this file needs a change.
 # keeps them alive.)
 from jax.core import eval_jaxpr as eval_jaxpr
 
-# Defines the keys of steps, which also hold the key of the run.
+# Defines the step keys, which also hold the key of the run.
 from jax.extend.random import define_prng_impl as define_prng_impl
 
-# The native loops and `raw_rnn`'s gradient are an operation with one program for CPUs,
-# another for other platforms, and a custom transpose. If JAX lacks one of the names
-# below, XLA's program runs instead.
+# The native loops and `raw_rnn`'s gradient use an operation that has one program for
+# CPUs, another for other platforms, and a custom transpose. If JAX lacks one of the
+# names below, XLA's program runs instead.
 MISSING: str | None = None
 try:
     from jax.extend.core import Primitive as Primitive

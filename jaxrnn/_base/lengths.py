@@ -45,8 +45,8 @@ def as_lengths(
 ) -> Array | None:
     """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
 
-    Values beyond int32 are clamped; TensorFlow would wrap them around. `name` is the
-    argument's name in messages.
+    Values beyond int32 are clamped; in TensorFlow, such values wrap around. `name` is
+    the argument's name in messages.
 
     Raises:
         TypeError: If the lengths are not integers (or booleans).
@@ -80,7 +80,7 @@ def _clamped(lengths: Any) -> Any:
     return lengths.clip(0, INT32_MAX).astype(np.int32)
 
 
-# Clamping is compiled, so that no call transfers the bounds to the device.
+# Clamping is compiled, so that calls do not transfer the bounds to the device.
 _clamped_on_device = jax.jit(_clamped)
 
 

@@ -13,9 +13,9 @@ from .typing import Array, DType, Params, PyTree
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
 
-    As in TensorFlow, the concatenated operands are multiplied in one product, to which
-    the bias is then added. The product is accumulated in `dtype` if `dtype` is wider
-    than the operands' dtype.
+    As in TensorFlow, the concatenated operands are multiplied in a single product, and
+    the bias is added to the result. The product is accumulated in `dtype` if `dtype` is
+    wider than the operands' dtype.
     """
     joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
     z = dot(joined, params["kernel"], dtype)
@@ -30,7 +30,7 @@ def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
 
 
 def clip_symmetric(x: Array, bound: float | None) -> Array:
-    """Clips `x` to `[-bound, bound]`, with gradient 1 within and at the bounds.
+    """Clips `x` to `[-bound, bound]`, with gradient 1 inside and at the bounds.
 
     If `bound` is None, `x` does not change. At a bound, `jnp.clip` would halve the
     gradient and `lax.clamp` would drop it.
@@ -81,12 +81,12 @@ def widest_dtype(tree: PyTree) -> DType:
 
 
 def at_least_float32(dtype: DType) -> DType:
-    """`dtype`, or float32 if it has 16 bits."""
+    """Returns float32 if `dtype` has less than 32 bits, otherwise `dtype`."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def widened(tree: PyTree) -> PyTree:
-    """The arrays in at least float32."""
+    """Casts arrays of fewer than 32 bits to float32."""
     return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
 
 
@@ -96,18 +96,18 @@ def cast_like(like: PyTree, tree: PyTree) -> PyTree:
 
 
 def cast_number(array: Array, dtype: DType) -> Array:
-    """Casts a number to `dtype` if `dtype` can represent numbers of this kind."""
+    """Casts a number to `dtype` if `dtype` can represent this kind of number."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
 def cast_if_weak(array: Array, dtype: DType) -> Array:
-    """Casts a weakly typed array to `dtype` if `dtype` can represent its kind."""
-    weak = getattr(array, "weak_type", False)  # Random keys lack it.
+    """Applies `cast_number` to an array if the array is weakly typed."""
+    weak = getattr(array, "weak_type", False)  # Random keys lack this attribute.
     return cast_number(array, dtype) if weak else array
 
 
 def axis_size(size: Any) -> Any:
-    """The size of an axis as an int32 scalar, which is traced for a symbolic size."""
+    """The size of an axis as an int32 scalar; traced if the size is symbolic."""
     if jax.export.is_symbolic_dim(size):
         return jnp.asarray(size, np.int32)
     return np.int32(size)
@@ -135,4 +135,4 @@ def concrete_or_none(values: Any) -> np.ndarray | None:
 def _kind(dtype: DType) -> int:
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     matches = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
-    return next(matches, -1)  # Random keys match no kind.
+    return next(matches, -1)  # Random keys match none of these kinds.

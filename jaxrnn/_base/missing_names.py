@@ -8,15 +8,15 @@ def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
     """The error for a module's `__getattr__` to raise.
 
     The error is an AttributeError, except for the statement `from module import name`.
-    There, Python would replace an AttributeError by an ImportError without the hint, so
-    the function returns an ImportError, which Python does not replace. The function
-    recognizes the statement by the frame that calls `__getattr__`, so `__getattr__`
-    must call the function directly.
+    For this statement, Python would replace an AttributeError with an ImportError that
+    lacks the hint, so the function returns an ImportError, which Python does not
+    replace. The function recognizes the statement by the frame that calls
+    `__getattr__`, so `__getattr__` must call the function directly.
 
     Args:
         module: The name of the module.
         name: The missing name.
-        hints: A dict from some missing names to advice on what to use instead.
+        hints: A dict that maps some missing names to advice on what to use instead.
     """
     text = f"module {module!r} has no attribute {name!r}"
     if name not in hints:

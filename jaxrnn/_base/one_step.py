@@ -1,4 +1,4 @@
-"""Shapes and dtypes of one step's results, from parameters and inputs."""
+"""The shapes and dtypes of one step's results, derived from parameters and inputs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .typing import DType, Params, PyTree
 
 
 def rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
-    """The number of rows, and the dtype of the parameters, or else a default dtype."""
+    """The number of rows, and the dtype of the parameters or a default dtype."""
     first = jax.tree.leaves(inputs)[0]
     dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
     return first.shape[0], next(dtypes, dtype or first.dtype)

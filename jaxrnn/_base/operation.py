@@ -3,7 +3,8 @@
 No documented JAX function provides such an operation:
 
 * `lax.platform_dependent` sees only the platform. A program exported for CPUs would
-  call a library that its reader may not have, and `jax.export` rejects such a program.
+  call a library that may be missing where the program runs, and `jax.export` rejects
+  such a program.
 * No function accepts a transpose and works in all modes: `jax.custom_jvp` accepts no
   transpose, `jax.custom_vjp` lacks forward mode, and `lax.custom_linear_solve` fails in
   reverse mode over forward mode. The undocumented `linear_call` lacks `vmap` and second
@@ -162,7 +163,7 @@ def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
 
 
 def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
-    """Applies the operation to mapped functions; results are mapped along axis 0."""
+    """Applies the operation to mapped functions, with results mapped along axis 0."""
     pairs, count = list(zip(leaves, dims, strict=True)), programs.count
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     # Map all linear leaves, so that the results of the transpose are mapped too.

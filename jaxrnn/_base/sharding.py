@@ -17,9 +17,9 @@ def lay_out(
 ) -> tuple[Any, Array | None, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
-    On each device, the cell gets the device's key and whole parameters. If parameters
-    were divided, the loop would gather them at every step. In `shard_map`, all arrays
-    vary over the same axes.
+    On each device, the cell gets the device's key and whole parameters. If the
+    parameters were divided over devices, the loop would gather them at every step. In
+    `shard_map`, all arrays vary over the same axes.
 
     Args:
         cell: The cell.
@@ -80,8 +80,8 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
 def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
     """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
 
-    A compiler gathers an array where the array is read, so an array that is read in a
-    loop would be gathered at every step.
+    The compiler gathers an array at the place where it is read, so an array that is
+    read inside a loop would be gathered at every step.
     """
     # On a mesh with a single device, every array is already whole.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
@@ -94,7 +94,7 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
 
 
 def meshes_of(tree: PyTree) -> list[Any]:
-    """The meshes in the types of arrays, and the mesh of the context."""
+    """The meshes found in the types of arrays, and the mesh of the context."""
     arrays = filter(is_array, jax.tree.leaves(tree))
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
     return [*meshes, jax.sharding.get_abstract_mesh()]
@@ -103,9 +103,9 @@ def meshes_of(tree: PyTree) -> list[Any]:
 def platform_of(tree: PyTree = ()) -> str:
     """The target platform of a program on these arrays, such as "cpu" or "tpu".
 
-    The first mesh in the types of the arrays or in the context determines the platform;
-    its devices need not be present. If there is no mesh, the platform is JAX's default
-    backend.
+    The platform is determined by the first mesh found in the arrays' types or, failing
+    that, in the context. The devices of the mesh do not need to be present. If there is
+    no mesh, the platform is JAX's default backend.
     """
     default = jax.default_backend()
     devices = (mesh.abstract_device for mesh in meshes_of(tree))
@@ -165,7 +165,7 @@ def varying_axes(x: Any) -> frozenset[str]:
 
 
 def key_of_device(key: Key, rows: PyTree) -> Key:
-    """Derives a different key on each device, for rows that `shard_map` divides.
+    """Derives a different key on each device if `shard_map` divides the rows.
 
     A key whose type already varies over the devices is returned unchanged.
     """

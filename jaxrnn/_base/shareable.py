@@ -63,7 +63,7 @@ def _parts(value: Any) -> list | None:
         names |= set(getattr(value, "__dict__", ()))
         return [_field(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
-    wrapped = getattr(value, "__wrapped__", None)  # For example, by `jax.jit`.
+    wrapped = getattr(value, "__wrapped__", None)  # Set by `jax.jit`, for example.
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
         return [] if wrapped is None else [wrapped]
     return None

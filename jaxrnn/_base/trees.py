@@ -1,4 +1,4 @@
-"""Nests, for which TensorFlow and JAX's pytrees have different rules.
+"""Nests, for which the rules of TensorFlow and of JAX's pytrees differ.
 
 * None is a leaf in TensorFlow and an empty nest in JAX. None in an argument raises an
   error and is never dropped.
@@ -97,7 +97,7 @@ def check_structure(
         want: The expected nest; its leaves do not matter.
         got: The nest to check.
         strict: Whether sequence types must agree. If False, a list may replace a tuple.
-        fix: The end of the message, which says what to do.
+        fix: The end of the message, which explains what to do.
 
     Raises:
         ValueError: If the nests differ.

@@ -84,7 +84,7 @@ _HINTS_OF = {
 }
 # Hints for constructors only.
 _ARGUMENTS_OF_CALLS = "mask resets reset_state sequence_length initial_state"
-# Hints for individual functions in which something else replaces the argument.
+# Hints for individual functions that offer a replacement for the argument.
 _STEPS = "Each entry of `inputs` is one step, `[batch, ...]`."
 _HINTS_IN = {
     "packed_rnn": {

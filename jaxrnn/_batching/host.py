@@ -1,4 +1,4 @@
-"""Arrays that are read on the host; they must not be traced, and are sliced lazily."""
+"""Functions that read arrays on the host, slice by slice; they reject traced arrays."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def check_known(caller: str, name: str, tree: Any) -> None:
 def host_lengths(caller: str, lengths: Lengths, batch_size: int) -> np.ndarray:
     """The lengths as a NumPy array, int32 `[batch]`, not negative; see `as_lengths`."""
     check_known(caller, "sequence_length", lengths)
-    with jax.ensure_compile_time_eval():  # Allows constants inside a trace.
+    with jax.ensure_compile_time_eval():  # Allows constants to be read inside a trace.
         return np.asarray(as_lengths(caller, lengths, batch_size))
 
 
@@ -40,8 +40,8 @@ def as_sources(
 
     Raises:
         TypeError: If a leaf is traced or not an array.
-        ValueError: If there are no arrays, if a rank is below 2, or if the arrays
-            disagree in time or batch.
+        ValueError: If there are no arrays, if an array has fewer than two axes, or if
+            the arrays differ in the number of steps or the batch size.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     as_leaf = lambda name, leaf: _as_source(caller, name, leaf, f"{axes}. {fix}")
@@ -80,7 +80,7 @@ def as_host_array(
     check_not_masked(caller, name, leaf)
     try:
         array = np.asarray(leaf)
-    except TypeError:  # Random keys have no NumPy form.
+    except TypeError:  # Random keys cannot be converted to NumPy arrays.
         array = np.asarray(None)
     if not is_array(array):
         raise TypeError(f"{caller}: `{name}` must be an array, got {describe(leaf)}.")
@@ -130,7 +130,7 @@ def check_like(
         name: The name of `got`, for messages.
         want: The nest of arrays that `got` must match.
         got: The nest that is checked.
-        fix: The end of messages: what to do.
+        fix: The end of each message, which tells the user what to do.
         skip: The number of leading axes that may differ.
     """
     check_structure(f"{caller}: `{name}`", want, got, strict=True, fix=fix)

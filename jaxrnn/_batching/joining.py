@@ -1,4 +1,4 @@
-"""Functions that join packs: into one pack with more rows, or along a new axis."""
+"""Functions that join packs into one pack with more rows, or stack packs."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from .packed_sequences import PackedSequences, check_whole
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     """Concatenates the rows of several packs into one pack, outside of jit.
 
-    The rows and sequences of the first pack come first, then those from the second
+    The rows and sequences of the first pack come first, followed by those of the second
     pack, and so on. The sequence and row numbers in `starts` and `row` are adjusted.
 
     Args:
@@ -104,7 +104,7 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
 
 
 def _as_packs(caller: str, packs: Any) -> list[PackedSequences]:
-    """The packs as NumPy arrays, checked to differ only in rows and sequences."""
+    """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
         raise TypeError(
             f"{caller}: `packs` must be a list of packs, got {describe(packs)}."

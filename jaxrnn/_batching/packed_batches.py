@@ -27,12 +27,13 @@ class PackedBatches(Iterator[PackedSequences]):
     def _restart(self) -> None:
         self._batch: OpenPack | None = None
         self._held: list[np.ndarray] | None = None  # A record not yet in a batch.
-        # States before the held record, and before the next batch's first record.
+        # The states of the reader before the held record, and before the first record
+        # of the next batch.
         self._before_held: dict[str, Any] | None = None
         self._before_batch: dict[str, Any] | None = None
 
     def __next__(self) -> PackedSequences:
-        # An error, for example for a record that is too long, does not discard the open
+        # An error, for example because a record is too long, does not discard the open
         # batch.
         while record := self._held or self._read():
             self._batch = pack = self._batch or OpenPack(self._shape, record)
@@ -131,10 +132,11 @@ def packed_batches(
 ) -> PackedBatches:
     """Packs the records of an input pipeline into batches of one shape.
 
-    All batches share one compilation. The packing is first fit: a record goes into the
-    batch's first row that has room for it. If no row has room, or if the batch already
-    has `sequences` sequences, the batch is complete, and the record goes into the next
-    batch. Records are never cut, and batches keep the order of the records.
+    All batches share one compilation. Records are packed by the first-fit rule: a
+    record goes into the batch's first row that has room for it. If no row has room, or
+    if the batch already has `sequences` sequences, the batch is complete, and the
+    record goes into the next batch. Records are never cut, and batches keep the order
+    of the records.
 
     The last batch may be less full than the others, but it has the same shape. If a
     batch has fewer than `sequences` sequences, the unused entries have length 0; leave
@@ -239,6 +241,6 @@ def _position(iterator: Any) -> Any:
 
 def _set_position(iterator: Any, position: Any) -> None:
     """Moves the iterator to a position that `_position` returned."""
-    # The state of a Grain `DataLoader` is JSON in bytes.
+    # The state of a Grain `DataLoader` is JSON, encoded as bytes.
     is_bytes = isinstance(iterator.get_state(), bytes)
     iterator.set_state(position.encode() if is_bytes else position)

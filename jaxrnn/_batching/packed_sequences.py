@@ -1,6 +1,7 @@
 """`PackedSequences`: sequences of unequal length, stored end to end in rows.
 
-Packing runs on the host, in NumPy. Unpacking runs in JAX, as a gather and a select.
+Packing runs on the host, in NumPy. Unpacking runs in JAX: a gather operation followed
+by a select.
 """
 
 import dataclasses
@@ -42,11 +43,11 @@ class PackedSequences:
             number of the sequence that starts at each step; -1 where no sequence
             starts.
         row: int32 `[sequences]`, the row of each sequence; 0 if its length is 0.
-        offset: int32 `[sequences]`, the step of that row at which the sequence starts;
-            0 if its length is 0.
+        offset: int32 `[sequences]`, the step at which the sequence starts in its row; 0
+            if its length is 0.
         sequence_length: int32 `[sequences]`, the number of steps of each sequence.
         time: The size of the time axis that `unpack` returns.
-        time_major: Whether time is the first axis, packed and unpacked.
+        time_major: Whether time is the first axis of packed and of unpacked arrays.
         rows: The number of rows. If `rows` or `sequences` is None, sizes are not
             checked, as required for symbolic sizes in `jax.export`.
         sequences: The number of sequences, including sequences of length 0.

@@ -16,7 +16,7 @@ from .records import from_list, from_padded
 
 _CALLER = "pack_sequences"
 
-Placed = tuple[int, int]  # The number of a sequence and the number of its row.
+Placed = tuple[int, int]  # The index of a sequence, and the index of its row.
 
 
 def pack_sequences(
@@ -30,22 +30,22 @@ def pack_sequences(
     """Packs sequences end to end into few rows, with little padding.
 
     The cost of a padded batch is the batch size times the longest length. The cost of
-    packed sequences is the sum of the lengths plus a few percent. `packed_rnn` runs a
-    cell over the result.
+    packed sequences is a few percent more than the sum of their lengths. `packed_rnn`
+    runs a cell over the result.
 
-    The packing is best fit, longest sequence first. It runs on the host, outside of
-    jit; ten thousand sequences take a few hundredths of a second.
+    Sequences are packed by the best-fit rule, longest sequence first. Packing runs on
+    the host, outside of jit; ten thousand sequences take a few hundredths of a second.
 
     Args:
         inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
-            `[time, batch, ...]` if `time_major`, or a nest of such arrays that agree in
-            time and batch. Without `sequence_length`, a list or tuple of sequences,
-            each an array `[length, ...]` or a nest of such arrays that agree in length.
-            All sequences must have the same structure, dtypes and step shapes. A tuple
-            of padded arrays therefore needs `sequence_length`. The nest may also hold
-            data that the cell does not read, such as a label per step. In a list, the
-            nest of a sequence may hold numbers, such as its label; a number is stored
-            at each step of the sequence, and `at_ends` reads it.
+            `[time, batch, ...]` if `time_major`, or a nest of such arrays that have the
+            same time and batch sizes. Without `sequence_length`, a list or tuple of
+            sequences, each an array `[length, ...]` or a nest of such arrays that have
+            the same length. All sequences must have the same structure, dtypes and step
+            shapes. A tuple of padded arrays therefore needs `sequence_length`. The nest
+            may also hold data that the cell does not read, such as a label per step. In
+            a list, the nest of a sequence may hold numbers, such as its label; a number
+            is stored at each step of the sequence, and `at_ends` reads it.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
@@ -62,9 +62,9 @@ def pack_sequences(
 
     Raises:
         TypeError: If an argument is traced (pack outside of jit) or has the wrong type.
-        ValueError: If `inputs` hold no array, or disagree in structure, shape or dtype;
-            if a sequence is longer than a row; if there are too few rows (the message
-            gives the number needed).
+        ValueError: If `inputs` contains no array, or if structures, shapes or dtypes do
+            not match; if a sequence is longer than a row; if there are too few rows
+            (the message gives the number needed).
 
     Example:
         >>> import numpy as np, jaxrnn
@@ -100,11 +100,11 @@ def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
 
 
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
-    """`(sequence, row)` in the order of packing, and the number of rows.
+    """Pairs `(sequence, row)` in the order of packing, and the number of rows.
 
     The packing needs at most about 11/9 of the minimum number of rows. Rows with the
-    same number of free steps form a group, so each sequence costs one search among the
-    groups. Sequences of length 0 take no steps and are not packed.
+    same number of free steps form a group, so placing a sequence requires a single
+    search among the groups. Sequences of length 0 take no steps and are not packed.
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
@@ -134,7 +134,7 @@ def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
 
 
 class PackShape(NamedTuple):
-    """The sizes that all packs for one compiled program share."""
+    """The sizes that packs must share to use the same compiled program."""
 
     rows: int
     row_length: int

@@ -32,8 +32,8 @@ class RecordReader:
 
         Raises:
             TypeError: If a leaf is traced or not an array.
-            ValueError: If there are no arrays, if the arrays disagree in length, or if
-                the sequence differs from the first in more than length.
+            ValueError: If there are no arrays, if the arrays differ in length, or if
+                the sequence differs from the first in more than its length.
         """
         fix = "Each entry must be one sequence; convert lists with np.asarray."
         axes = f"[length, ...]. {fix}"
@@ -108,7 +108,8 @@ def from_list(caller: str, inputs: Any) -> Records:
     Raises:
         TypeError: If `inputs` is not a list or tuple; if a leaf is traced or not an
             array.
-        ValueError: If there are no arrays, or if sequences differ in more than length.
+        ValueError: If there are no arrays, or if sequences differ in more than their
+            lengths.
     """
     # A named tuple is a nest, and therefore a single sequence.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
@@ -130,7 +131,8 @@ def from_padded(
 
     Raises:
         TypeError: If a leaf is traced or not an array, or if lengths are not integers.
-        ValueError: If there are no arrays, if a rank is below 2, or if axes disagree.
+        ValueError: If there are no arrays, if an array has fewer than two axes, or if
+            the sizes of axes do not match.
     """
     fix = "Leave out `sequence_length` for a list of sequences."
     inputs, time, batch_size = as_sources(caller, inputs, time_major, fix)
@@ -148,6 +150,6 @@ def from_padded(
 
 
 def _are_sequences(inputs: Any, sequence_length: Lengths, batch_size: int) -> bool:
-    """Whether the lengths belong to the entries of a list, rather than to rows."""
+    """Whether there is one length per entry of a list, rather than one per row."""
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
     return is_list and len(inputs) == np.size(sequence_length) != batch_size

@@ -1,4 +1,4 @@
-"""`truncated_bptt`: gradients of sequences too long for memory, window by window."""
+"""`truncated_bptt`: gradients for sequences that are too long for memory."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,7 +28,8 @@ class TruncatedCarry:
         state: The state before the oldest of `windows`; no gradient flows through it.
         windows: The last `reach - 1` windows, each leaf `[reach - 1, ...]`, the oldest
             first; `()` if `reach` is 1.
-        seen: int32, the number of valid windows, which are the last ones in `windows`.
+        seen: int32, the number of valid windows; these are the last entries of
+            `windows`.
     """
 
     state: PyTree
@@ -38,7 +39,7 @@ class TruncatedCarry:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedBPTT:
-    """A pair of pure functions, as in optax; the result of `truncated_bptt`.
+    """The result of `truncated_bptt`: a pair of pure functions, in the style of optax.
 
     Attributes:
         loss: The loss function of one window; see `truncated_bptt`.
@@ -86,8 +87,8 @@ class TruncatedBPTT:
                 `window` is not an array; if `carry` is not a `TruncatedCarry`; if the
                 result of `loss` has the wrong form.
             ValueError: If `window` differs from the example, or the new state differs
-                from the old state, in structure, shapes or dtypes; if `carry` is for
-                another `reach`. Nothing is computed in these cases.
+                from the old state, in structure, shapes or dtypes; if `carry` was
+                created for another `reach`. Nothing is computed in these cases.
         """
         window = _strong(_as_arrays("window", window))
         self._check(params, carry, window)
@@ -178,8 +179,8 @@ def truncated_bptt(
     windows, or all of them if there are fewer, with the current parameters, from the
     state that the previous call stored. With fixed parameters, the states are the same
     as in one run over the whole sequence. Under `jit`, a call costs as much as `reach`
-    windows with one loss. All calls share one compilation, including calls in
-    `lax.scan` over stacked windows and under `vmap`.
+    windows of which only one has a loss. All calls share one compilation, including
+    calls in `lax.scan` over stacked windows and under `vmap`.
 
     Call `init` again for a new epoch. A carry is a pytree; to checkpoint it, save its
     leaves and restore them into the structure that `init` returns. To learn an initial
@@ -238,7 +239,7 @@ def _as_arrays(name: str, tree: PyTree) -> PyTree:
 
 
 def _strong(tree: PyTree) -> PyTree:
-    """The nest with strongly typed arrays as leaves, so that types never change."""
+    """The nest with strongly typed arrays as leaves, so that their types stay fixed."""
 
     def strong(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)

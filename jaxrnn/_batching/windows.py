@@ -1,10 +1,10 @@
 """`windows`: cuts long sequences along time, one window at a time.
 
-A window of packed rows also consists of packed rows. The window cuts sequences into
-parts, which are numbered like sequences. The first parts (one for each row) continue
-each row's last sequence from the previous window. Parts of sequences that start in the
-window follow. All windows have the same number of parts, so all windows have the same
-shapes; absent parts have length 0.
+A window of packed rows also consists of packed rows. Window boundaries cut sequences
+into parts, which are numbered like sequences. The first parts (one for each row)
+continue the last sequence of each row from the previous window. They are followed by
+the parts of the sequences that start in the window. All windows have the same number of
+parts, so all windows have the same shapes; absent parts have length 0.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _CALLER = "windows"
 
 
 class LazyWindows(Sequence[Any]):
-    """A sequence of windows, each computed on access and not stored."""
+    """A sequence of windows, each of which is computed on access and not stored."""
 
     def __init__(
         self, window_at: Callable[[int], Any], starts: range, make: Callable[[], Any]
@@ -105,8 +105,8 @@ class PackedWindow:
             of length 0.
         ends: int32 `[parts]`, equal to `part_of` for parts at which a sequence ends,
             otherwise -1. Collect final states with
-            `.at[ends].set(states, wrap_negative_indices=False)`. Sequences of length 0
-            are in no window.
+            `.at[ends].set(states, wrap_negative_indices=False)`. No window contains
+            sequences of length 0.
         last: int32 `[rows]`, the last part of each row.
         start: int32, the step of the rows at which the window starts.
     """
@@ -132,14 +132,15 @@ class PackedWindow:
 
         Args:
             row_state: The state of each row after the previous window, `[rows, ...]`.
-            fresh_state: The initial state of new sequences: `[1, ...]`, shared by all,
-                or `[new, ...]`, one for each of the sequences `part_of[rows:]`.
+            fresh_state: The initial state of new sequences: `[1, ...]`, shared by all
+                new sequences, or `[new, ...]`, one for each of the sequences
+                `part_of[rows:]`.
 
         Returns:
             The nest with leaves `[parts, ...]`.
 
         Raises:
-            ValueError: If the two states disagree in structure, shapes or dtypes.
+            ValueError: If the two states differ in structure, shapes or dtypes.
             TypeError: If a leaf is not an array.
         """
         caller = "PackedWindow.start_from"
@@ -170,7 +171,8 @@ class PackedWindow:
             states: The states of all parts that `packed_rnn` returned, `[parts, ...]`.
 
         Returns:
-            The nest with leaves `[rows, ...]`; rows without a step keep their state.
+            The nest with leaves `[rows, ...]`; rows without a step in the window keep
+            their state.
 
         Raises:
             ValueError: If a leaf does not have one row for each part.
@@ -201,8 +203,8 @@ def windows(
 
     Args:
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch (labels, for example); or
-            `PackedSequences`.
+            of such arrays (with labels, for example) that have the same time and batch
+            sizes; or `PackedSequences`.
         size: The number of steps in a window. The last window is padded with zeros.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         time_major: Whether time is the first axis.
@@ -214,9 +216,9 @@ def windows(
 
     Raises:
         TypeError: If an argument is traced or has the wrong type.
-        ValueError: If `inputs` hold no array, if a rank is below 2, or if axes
-            disagree; if `size` is below 1; if `sequence_length` or `time_major` is
-            given with `PackedSequences`.
+        ValueError: If `inputs` contains no array, if an array has fewer than two axes,
+            or if the sizes of axes do not match; if `size` is below 1; if
+            `sequence_length` or `time_major` is given with `PackedSequences`.
 
     Example:
         >>> import numpy as np, jaxrnn
@@ -259,7 +261,7 @@ def windows(
 def _packed_windows(
     packed: PackedSequences, size: int
 ) -> tuple[Callable[[int], PackedWindow], range]:
-    """A function that returns the window from a start step, and all start steps."""
+    """A function that maps a start step to its window, and the range of start steps."""
     check_whole(_CALLER, "inputs", packed)
     check_known(_CALLER, "inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
@@ -273,12 +275,12 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
     end = packed.offset + packed.sequence_length
     begin, stop = np.maximum(packed.offset, start), np.minimum(end, start + size)
     here = np.flatnonzero(begin < stop)
-    here = here[np.argsort(begin[here], kind="stable")]  # Sort by start time.
+    here = here[np.argsort(begin[here], kind="stable")]  # Sort by the start step.
     continues = packed.offset[here] < start
     row, at, count = packed.row[here], begin[here] - start, (stop - begin)[here]
     last = np.arange(len(packed.lengths), dtype=np.int32)
     part = np.where(continues, row, len(last) - 1 + np.cumsum(~continues))
-    last[row] = part  # The last part of a row wins.
+    last[row] = part  # A later part of a row overwrites the earlier parts.
 
     def of_parts(values: np.ndarray, fill: int) -> np.ndarray:
         all_parts = np.full(len(last) + new, fill, np.int32)

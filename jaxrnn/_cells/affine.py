@@ -114,8 +114,8 @@ class Stage:
 
         Returns:
             `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`;
-            `inputs` and `bias` are present only if the stage has them. The `state` part
-            multiplies the operand.
+            The keys `inputs` and `bias` are present only if the stage reads the inputs
+            or has a bias, respectively. The `state` part multiplies the operand.
         """
         params = self._from_path(params)
         product = {"state": params["kernel"]}
@@ -134,7 +134,8 @@ class AffineCell(SpecsCell):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
     `apply_sequence` is derived too. It computes whole sequences and their gradients
-    fast, unless a subclass overrides `apply` or a function closes over traced arrays.
+    efficiently, unless a subclass overrides `apply` or a function closes over traced
+    arrays.
 
     Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
     the part of the state that is multiplied must share one dtype. A leaf of the state
@@ -199,7 +200,7 @@ class AffineCell(SpecsCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False, as steps draw no random numbers; None if `apply` is overridden."""
+        """False, since steps draw no random numbers; None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> dict[str, Any]:
@@ -223,7 +224,7 @@ class AffineCell(SpecsCell):
 
     @property
     def declared_kind(self) -> str | None:
-        """The class's own `library_kind`; an inherited one might not apply."""
+        """The class's own `library_kind`; a base class's kind might not apply."""
         return vars(type(self)).get("library_kind")
 
     def why_not_tanh(self) -> str | None:
@@ -244,11 +245,11 @@ class AffineCell(SpecsCell):
         """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:
-            ValueError: If a shape or the set of parameters does not fit the cell and
-                the inputs. If the state has the wrong number of arrays, the error is
-                also an IndexError, as in TensorFlow.
-            TypeError: If a dtype or the type of the state does not fit the cell and the
-                inputs.
+            ValueError: If a shape or a parameter name does not match the cell and the
+                inputs. If the state has the wrong number of arrays, the error is also
+                an IndexError, as in TensorFlow.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         output, new_state = self._step(self.stage_params(params), inputs, state)
@@ -274,7 +275,8 @@ class AffineCell(SpecsCell):
         # that JAX does not reuse an earlier trace.
         step = lambda *args: self._step(*args)
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
-        # Omit shardings, because the arrays of a single step may not fit them.
+        # Omit shardings, because the arrays of a single step might not be compatible
+        # with them.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
         args = jax.tree.map(sizes, (params, first_inputs, run.state))
         if any(map(is_traced, jax.make_jaxpr(step)(*args).consts)):

@@ -27,15 +27,15 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     A cell holds no arrays. Define a custom cell as a `dataclass(frozen=True, eq=False)`
     that inherits from this class; equality is inherited too. A cell needs `state_size`
-    and `output_size` (fields or properties), `init` and `apply`. Rows that have no step
-    in a run or in a segment are evaluated on zeros, so the results and derivatives of a
-    cell must be finite for zeros. `jaxrnn.testing.check_cell` checks the laws that the
-    drivers rely on.
+    and `output_size` (fields or properties), `init` and `apply`. If a row has no step
+    in a run or in a segment, the cell is evaluated on zeros for this row. The cell's
+    results and derivatives must therefore be finite for zeros.
+    `jaxrnn.testing.check_cell` checks the laws that the drivers rely on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
             and shapes, without the batch axis.
-        output_size: The sizes of the output, in the form of `state_size`.
+        output_size: The sizes of the output, in the same form as `state_size`.
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
@@ -63,7 +63,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         return None
 
     if TYPE_CHECKING:
-        # Sizes are not abstract properties at run time: they may be fields of a cell.
+        # At run time, sizes are not abstract, because a cell may define them as fields.
         state_size = output_size = property(lambda self: None)
 
     @abc.abstractmethod
@@ -104,7 +104,7 @@ class RNNCell(Hyperparameters, abc.ABC):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step; a pure function.
+        """Runs one step as a pure function.
 
         Args:
             params: Parameters as `init` returns them.
@@ -132,9 +132,9 @@ class RNNCell(Hyperparameters, abc.ABC):
             run: The inputs of all steps, the initial state and the time axis.
 
         Returns:
-            `(outputs, state)`: the outputs of all steps, time along the same axis as in
-            the inputs, zeros in finished rows; and the state after each row's last
-            step. If `run.steps.returns_states`, the outputs are pairs
+            `(outputs, state)`: the outputs of all steps, with time along the same axis
+            as in the inputs and zeros in finished rows; and the state after each row's
+            last step. If `run.steps.returns_states`, the outputs are pairs
             `(output, new_state)` of all steps.
 
         Raises:
@@ -148,8 +148,8 @@ class RNNCell(Hyperparameters, abc.ABC):
         """Binds the cell to its parameters; drivers require a bound cell.
 
         Args:
-            params: Parameters as `init` returns them, or from a checkpoint with the
-                same names.
+            params: Parameters as `init` returns them, or loaded from a checkpoint with
+                the same names.
             key: The random key of one run, for cells that draw random numbers. None
                 for a deterministic run.
 
@@ -204,7 +204,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> PyTree:
-        """The zero state, with batch size and dtype given or taken from `inputs`.
+        """The zero state; batch size and dtype are passed, or taken from `inputs`.
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.
@@ -233,7 +233,7 @@ def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BoundOnlyCell(RNNCell):
-    """A cell that wraps a module which already has its parameters."""
+    """A cell that wraps a module that already has its parameters."""
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """Unsupported, because `as_cell` has already bound the parameters.
@@ -253,7 +253,7 @@ def scope_name(cell: RNNCell) -> str:
 
 
 def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
-    """Whether one of several cells is random; None if unknown."""
+    """Whether any of the cells is random; None if unknown."""
     declared = [cell.is_random for cell in cells]
     return True in declared or (None if None in declared else False)
 

@@ -18,10 +18,10 @@ from .._time.run import Run
 class BoundCell:
     """A cell with its parameters: a pytree that is called like a TensorFlow cell.
 
-    The leaves are the parameters (and the key, if any); the cell is static. You can
-    therefore pass a bound cell to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if it
-    has no key, to `jax.grad` and `optax`. Bound cells whose cells are equal share one
-    compilation. Create a bound cell with `cell.bind(params, key)`.
+    The leaves are the parameters (and the key if there is one); the cell is static. You
+    can therefore pass a bound cell to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if
+    it has no key, to `jax.grad` and `optax`. Bound cells whose cells are equal share
+    one compilation. Create a bound cell with `cell.bind(params, key)`.
 
     Attributes:
         cell: The hyperparameters.
@@ -46,8 +46,8 @@ class BoundCell:
             scope: A name for the step's operations in profiles.
 
         Raises:
-            ValueError: If shapes do not fit the cell or its parameters.
-            TypeError: If structures or dtypes do not fit the cell or its parameters.
+            ValueError: If shapes do not match the cell or its parameters.
+            TypeError: If structures or dtypes do not match the cell or its parameters.
         """
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)

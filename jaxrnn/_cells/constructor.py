@@ -15,7 +15,7 @@ class _Signature:
     """Gives `inspect` the signature of `__init__` instead of `__new__`."""
 
     def __get__(self, cell: Any, cls: type) -> inspect.Signature:
-        if cell is not None:  # For an instance, `inspect` uses `__call__`.
+        if cell is not None:  # `inspect` then uses `__call__`.
             raise AttributeError("__signature__")
         _, *parameters = inspect.signature(cls.__init__).parameters.values()
         return inspect.Signature(parameters)
@@ -51,7 +51,7 @@ def _check(cls: type[HintsAtArguments], kwargs: Mapping[str, Any]) -> None:
 
 
 def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
-    """Makes a call of `bind` without parameters explain where to get parameters."""
+    """Makes `bind` without parameters raise an error that says how to create them."""
 
     @functools.wraps(bind)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -61,7 +61,8 @@ class FunctionCell(RNNCell):
         for name in ("state_size", "output_size"):
             with error_note(f"FunctionCell: raised by `{name}`."):
                 size_shapes(size := getattr(self, name), name)
-            copied = jax.tree.map(lambda n: n, size)  # The caller may edit `size`.
+            # The copy protects the cell if the caller modifies `size` later.
+            copied = jax.tree.map(lambda n: n, size)
             set_field(self, **{name: copied})
         _check_takes_key(self.fn)
 

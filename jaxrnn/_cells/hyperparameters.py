@@ -236,7 +236,7 @@ class Hyperparameters(HintsAtArguments):
     def __eq__(self, other: object) -> bool:
         """Compares classes and values.
 
-        1 and True are unequal, because programs for them may differ.
+        1 and True are unequal, because they may lead to different programs.
         """
         return type(self) is type(other) and self._value() == other._value()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -244,7 +244,7 @@ class Hyperparameters(HintsAtArguments):
         return hash(self._value())
 
     def __repr__(self) -> str:
-        """Lists the values that differ from their defaults; functions by name."""
+        """Lists the values that differ from their defaults, with functions by name."""
         parts = []
         for name, field in self._attributes().items():
             value = getattr(self, name)

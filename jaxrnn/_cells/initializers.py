@@ -41,8 +41,9 @@ class ParamSpec:
         shape: The shape.
         initializer: `initializer(key, shape, dtype) -> array`, for example from
             `jax.nn.initializers` or `jaxrnn.initializers`.
-        input_rows: How many leading rows of a kernel multiply the inputs; None if the
-            parameter is not a kernel. `jaxrnn.initializers.by_part` uses this number.
+        input_rows: The number of leading rows of a kernel that multiply the inputs;
+            None if the parameter is not a kernel. `jaxrnn.initializers.by_part` uses
+            this number.
         blocks: The number of equal blocks of columns; see `Stage`.
 
     Raises:
@@ -94,7 +95,7 @@ def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> A
 
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
-    """The `bias` of a `by_part` kernel initializer if it has one, or the default."""
+    """The `bias` of a `by_part` kernel initializer or, failing that, the default."""
     by_part = isinstance(kernel, PartInitializer)
     return (getattr(kernel, "bias", None) if by_part else None) or default
 
@@ -102,7 +103,7 @@ def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
 def kernel_and_bias(
     cell: Any, kernel: Initializer = glorot_uniform, bias: Initializer = zeros
 ) -> tuple[Initializer, Initializer]:
-    """The kernel and bias initializers of a cell; defaults replace None."""
+    """The kernel and bias initializers of a cell, with defaults in place of None."""
     kernel = cell.kernel_initializer or kernel
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 

@@ -27,9 +27,9 @@ class LinearRecurrenceCell(ParallelCell):
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output
     is not the state. `init`, `apply` and `apply_sequence` are derived from them. For a
-    whole sequence, products and gates are computed for many steps at once. On CPUs, a
-    loop with one multiplication per step then computes the states; on other devices, a
-    parallel tree of steps does.
+    whole sequence, products and gates are computed for many steps at once. The states
+    are then computed by a loop with one multiplication per step on CPUs, and by a
+    parallel tree of steps on other devices.
 
     Inputs are floating-point arrays `[batch, depth]`; parameters and outputs have the
     same dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays,
@@ -95,11 +95,11 @@ class LinearRecurrenceCell(ParallelCell):
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
     ) -> Coefficients:
-        """`coefficients`, broadcast to the state and cast to at least float32.
+        """The result of `coefficients`, broadcast to the state, in at least float32.
 
         Raises:
             ValueError: If `coefficients` does not return three values, or a shape does
-                not fit the state.
+                not match the state.
             TypeError: If `coefficients` returns complex arrays.
         """
         name = type(self).__name__
@@ -150,7 +150,7 @@ class VectorRecurrenceCell(VectorState, LinearRecurrenceCell):
 
 
 class DiagonalCell(VectorRecurrenceCell):
-    """A cell with inputs and outputs of equal size; draws its factors from a ring."""
+    """A cell with equal input and output sizes and factors drawn from a ring."""
 
     min_radius: float
     max_radius: float

@@ -34,7 +34,8 @@ class LSTMCell(LSTMFamily):
 
     Attributes:
         initializer: For kernels and peepholes; None for Glorot uniform. The bias is
-            zeros unless `initializer` is an `initializers.by_part` with a `bias`.
+            initialized to zeros unless `initializer` is an `initializers.by_part` with
+            a `bias`.
         num_unit_shards: Accepted for compatibility with TensorFlow; not used.
         num_proj_shards: Accepted for compatibility with TensorFlow; not used.
 
@@ -72,7 +73,7 @@ class LSTMCell(LSTMFamily):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: one product for all four blocks, then the projection, if any."""
+        """The stages: one product for all four blocks, then any projection."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
         gates = Stage(self._gates, h, 4 * c, kernel, bias, blocks=4)
@@ -81,7 +82,7 @@ class LSTMCell(LSTMFamily):
         return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """Specs of the peepholes, if any."""
+        """Specs of the peepholes; empty without peepholes."""
         if not self.use_peepholes:
             return {}
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)

@@ -1,4 +1,4 @@
-"""Minimal recurrent cells, with gates that do not read the state."""
+"""Minimal recurrent cells, whose gates do not depend on the state."""
 
 import dataclasses
 from typing import Any, final
@@ -36,7 +36,7 @@ class _MinimalCell(VectorRecurrenceCell):
 
 @final
 class MinGRUCell(_MinimalCell):
-    """A minimal gated recurrent unit (minGRU): gate and candidate read only inputs.
+    """A minimal gated recurrent unit (minGRU); only the inputs determine its gate.
 
         z, c = split(x kernel + bias)
         h'   = sigmoid(-z) * h + sigmoid(z) * activation(c)
@@ -61,16 +61,16 @@ class MinGRUCell(_MinimalCell):
 
 @final
 class MinLSTMCell(_MinimalCell):
-    """A minimal long short-term memory (minLSTM): all gates read only inputs.
+    """A minimal long short-term memory (minLSTM); only the inputs determine its gates.
 
         f, i, c = split(x kernel + bias)
         f, i    = sigmoid(f), sigmoid(i)
         h'      = f / (f + i) * h + i / (f + i) * activation(c)
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
-    output `[batch, H]`; `kernel` `[I, 3H]` and `bias` `[3H]`, blocks f, i, c. The
-    quotients are computed from logarithms, as in the paper, so they are accurate even
-    where both gates are closed.
+    output `[batch, H]`; `kernel` `[I, 3H]` and `bias` `[3H]`, blocks f, i, c. As in the
+    paper, the quotients are computed from logarithms, so they are accurate even where
+    both gates are closed.
 
     Source: arXiv:2410.01201, section 3.2 and appendix B.
     """

@@ -5,8 +5,9 @@ a chunk that starts from `(c, n, m)`. Then
 
     c_t = exp(m + F_t) c + sum over s <= t of exp(F_t - F_s + i_s) outer(k_s, v_s)
 
-so `q_t c_t` is an attention from step t over the steps of the chunk, plus one product
-with c. Both terms are divided by `exp(m_t)`, where `m_t = F_t + a_t` and
+so `q_t c_t` is the sum of two terms: an attention from step t over the steps of the
+chunk, and a product with c. Both terms are divided by `exp(m_t)`, where
+`m_t = F_t + a_t` and
 
     a_t = max(m, max over s <= t of i_s - F_s)
 
@@ -90,10 +91,10 @@ class MLSTMCell(VectorOutput, ParallelCell):
 
     f is clipped to at least -87, a value at which float32 forgets everything.
 
-    Only the update reads the state, so whole sequences are run in chunks: an attention
-    within each chunk, and this recurrence between chunks. Avoid packed sequences: the
-    cell runs them step by step, which is several times slower and keeps the matrix of
-    each step.
+    Only the update reads the state. Whole sequences are therefore run in chunks, with
+    attention within each chunk and this recurrence between chunks. Avoid packed
+    sequences: the cell runs them step by step, which is several times slower and keeps
+    the matrix of each step.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
     `[batch, I]`; state `MLSTMState(c, n, m)` with c `[batch, N, d, d]` (the axis of k
@@ -225,9 +226,9 @@ def chunk_size(time: int) -> int:
     Chunks have at most 64 steps; all but the last have the same size. The limit was
     chosen by measurements on a 2-core CPU in float32, with heads of size 64 and 128, 1
     and 8 rows, and up to 8192 steps. Training times with chunks of 32 to 128 steps
-    differed by little more than noise. Longer chunks were slower and rounded more where
-    forget gates were almost 0. Training step by step was never faster, and took 6 to 20
-    times as long from 256 steps on.
+    differed by little more than noise. Longer chunks were slower, and had larger
+    rounding errors where forget gates were almost 0. Training step by step was never
+    faster, and took 6 to 20 times as long for 256 steps or more.
     """
     return -(-time // -(-time // 64))
 
@@ -259,12 +260,12 @@ def run_chunks(
         steps: The time axis, without restarts.
         project: `project(inputs) -> (o, projected)` for one step, `[batch, depth]`; o
             is the output gate, `[batch, heads * d]`.
-        inputs: `[batch, time, depth]`, time along `steps.axis`.
+        inputs: `[batch, time, depth]`, with time along `steps.axis`.
         state: The initial state, in the dtype of the results of `project`.
 
     Returns:
-        The outputs, `[batch, time, heads * d]` in the axis order of `inputs`, arbitrary
-        in finished rows; and the state after each row's last step.
+        The outputs, `[batch, time, heads * d]` in the axis order of `inputs`, with
+        arbitrary values in finished rows; and the state after each row's last step.
     """
 
     def run_chunk(inputs: Array, state: MLSTMState, steps: Steps) -> Any:

@@ -23,7 +23,7 @@ class QRNNCell(VectorRecurrenceCell):
                    = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
         output     = sigmoid(o) * c'                          # c' for pooling "f"
 
-    In the paper, the products are convolutions over the last inputs. To use
+    In the paper, convolutions over the last inputs replace the products. To use
     convolutions, wrap the cell in a `PastInputsWrapper` with the `width` of the
     convolution.
 
@@ -60,12 +60,12 @@ class QRNNCell(VectorRecurrenceCell):
         return gate_specs(self, depth, _BLOCKS[self.pooling])
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """The forget gate, the addend of c, and the output gate, if any."""
+        """The forget gate, the addend of c, and the output gate if there is one."""
         z, f, *more = gates(params, inputs, _BLOCKS[self.pooling])
         o, i = (*more, None, None)[:2]
         added = jax.nn.sigmoid(-f if i is None else i) * self.activation(z)
         return jax.nn.sigmoid(f), added, None if o is None else jax.nn.sigmoid(o)
 
     def output(self, params: Params, state: Array, rest: Array | None) -> Array:
-        """The state c, multiplied by the output gate, if any."""
+        """The state c, multiplied by the output gate if there is one."""
         return state if rest is None else rest * state.astype(rest.dtype)

@@ -20,7 +20,7 @@ SHARPNESS = 8.0  # The constant c of the paper.
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class RGLRUCell(DiagonalCell):
-    """A real-gated linear recurrent unit (RG-LRU): gates read only inputs.
+    """A real-gated linear recurrent unit (RG-LRU); only the inputs determine its gates.
 
         i     = sigmoid(W_x x + b_x)
         r     = sigmoid(W_a x + b_a)

@@ -35,7 +35,7 @@ class SLSTMState(NamedTuple):
 class SLSTMCell(VectorOutput, AffineCell):
     """An LSTM with exponential input gates and units divided into heads (sLSTM).
 
-    h feeds back only within its own head g:
+    Each head g receives only its own part of h:
 
         i, f, z, o = split(x kernel + bias) + split(h_g recurrent_kernel[g])
         c'     = sigmoid(f) * c + exp(i) * tanh(z)
@@ -60,8 +60,8 @@ class SLSTMCell(VectorOutput, AffineCell):
         num_heads: `N`.
         recurrent_initializer: For the recurrent kernel; None for zeros, as in the
             package `xlstm`.
-        bias_initializer: For the bias; None for zeros in i, z and o, and values in f
-            from 5 down to -7, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
+        bias_initializer: For the bias; None for zeros in i, z and o, and for values
+            from 5 down to -7 in f, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -70,8 +70,8 @@ class SLSTMCell(VectorOutput, AffineCell):
 
     Source: arXiv:2405.04517, section 2.2 and appendix A; `sLSTMCell` of the package
     `xlstm`, which defines the order of the gates and the first step from the zero
-    state. For that step the package tests whether all of n is 0; this cell tests each
-    element.
+    state. In the first step, the package tests whether all of n is 0, whereas this cell
+    tests each element.
     """
 
     num_units: int

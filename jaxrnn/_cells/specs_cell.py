@@ -49,10 +49,10 @@ class SpecsCell(RNNCell):
         """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:
-            ValueError: If a shape or the set of parameters does not fit the cell and
-                the inputs.
-            TypeError: If a dtype or the type of the state does not fit the cell and the
+            ValueError: If a shape or a parameter name does not match the cell and the
                 inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         with jax.named_scope(scope_name(self)):
@@ -66,7 +66,7 @@ class SpecsCell(RNNCell):
         return step_checks.check_step_inputs(type(self).__name__, inputs)
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError if the dtypes of inputs and state do not fit."""
+        """Raises TypeError if the dtypes of inputs and state are incompatible."""
         step_checks.check_state_dtypes(self, inputs, state)
 
     def checked_step(
@@ -77,10 +77,10 @@ class SpecsCell(RNNCell):
         The state is returned in the structure of `state_size`.
 
         Raises:
-            ValueError: If a shape or the set of parameters does not fit the cell and
-                the inputs.
-            TypeError: If a dtype or the type of the state does not fit the cell and the
-                inputs, or `key` is not a random key.
+            ValueError: If a shape or a parameter name does not match the cell and the
+                inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs, or `key` is not a random key.
         """
         name = type(self).__name__
         cell_keys.check_key_or_none(name, key)
@@ -111,7 +111,7 @@ class ParallelCell(SpecsCell):
             raise DeclinedError("no matrix product uses the state")
         if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
-        # The sharding of the parameters may not fit the sharding of the state.
+        # The shardings of the parameters and of the state might not be compatible.
         params = sharding.whole_on_explicit_mesh(params)
         run = run.replace(state=trees.with_structure(self.state_size, run.state))
         with jax.named_scope(scope_name(self)):
@@ -142,7 +142,7 @@ class VectorState(VectorOutput):
 def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
     """The dtype of new parameters: `dtype`, `cell.dtype` or `inputs.dtype`.
 
-    The first of these three that is not None is used.
+    The function uses the first of these three dtypes that is not None.
 
     Raises:
         ValueError: If the dtype is not floating-point.

@@ -16,7 +16,7 @@ class VectorStateCell(VectorState, AffineCell):
     """An affine cell whose state and output are one array `[batch, num_units]`."""
 
     def enter(self, state: Array) -> tuple[Array, Array]:
-        """The state as the carry, and as the operand if the first stage has one."""
+        """The state as the carry, and also as the operand if stage 0 has one."""
         return (state if self.stages[0].rows else state[:, :0]), state
 
 

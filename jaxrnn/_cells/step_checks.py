@@ -49,7 +49,7 @@ def check_step_inputs(cell: str, inputs: Any) -> Any:
 
 
 def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
-    """Checks that the state has the sizes `size`; returns it with arrays as leaves.
+    """Checks the state against the sizes `size`; returns the state with array leaves.
 
     A list or tuple may replace a named tuple, as in TensorFlow.
 
@@ -143,7 +143,7 @@ def _check_names(cell: str, want: Mapping, got: Mapping) -> None:
 
 
 def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
-    """Raises TypeError unless inputs, the state's operand and the cell share a dtype.
+    """Raises TypeError if inputs, the state's operand and the cell differ in dtype.
 
     Args:
         cell: The cell. A cell without a `dtype` accepts any dtype.
@@ -179,7 +179,7 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
 
 
 def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
-    """Returns `result`, which `source` returned; raises ValueError unless a pair."""
+    """Returns the result of `source`; raises ValueError if it is not a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise ValueError(
@@ -189,7 +189,7 @@ def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
 
 
 def check_operand(cell: Any, k: int, operand: Any, shape: tuple[int, int]) -> None:
-    """Raises ValueError unless stage k can multiply its operand."""
+    """Raises ValueError if stage k cannot multiply its operand."""
     if jnp.shape(operand) != shape:
         source = f"the update of stage {k - 1}" if k else "`enter`"
         raise ValueError(
@@ -199,7 +199,7 @@ def check_operand(cell: Any, k: int, operand: Any, shape: tuple[int, int]) -> No
 
 
 def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
-    """Raises ValueError unless a step keeps the shapes of the state."""
+    """Raises ValueError if a step changes the shapes of the state."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     if shapes(state) != shapes(new_state):
         raise ValueError(
@@ -211,7 +211,7 @@ def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
 
 
 def _fit(named: dict[str, Any], param_specs: Callable, depth: int) -> bool:
-    """Whether all parameters have the shapes for inputs of this depth."""
+    """Whether all parameters have the shapes that inputs of this depth require."""
     try:
         wanted = named_leaves("params", param_specs(depth))
     except ValueError:  # The cell does not support this depth.

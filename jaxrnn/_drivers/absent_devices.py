@@ -1,4 +1,4 @@
-"""Compile-only devices: TPUs and GPUs that this machine need not have."""
+"""Compile-only devices: TPUs and GPUs, which this machine does not need to have."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import jax
 
 from .._base.arguments import check_one_of
 
-# The TPU slices to compile for, by kind and number of chips. If no slice has the
+# The TPU slices to compile for, keyed by kind and number of chips. If no slice has the
 # requested number of devices, the first devices of the next larger slice are used.
 _SLICES = {
     "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
@@ -53,8 +53,8 @@ def absent_devices(
 
 
 def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
-    """All TPUs of a slice."""
-    # Imported here because few programs need it.
+    """Returns all TPUs of a slice."""
+    # This module is imported here because few programs need it.
     from jax.experimental import topologies
 
     # Start JAX first, because on a machine with TPUs JAX must not see these variables.
@@ -77,14 +77,14 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
 
 
 def _gpus(caller: str, kind: str, count: int) -> list[Any]:
-    """GPUs of one host."""
+    """Returns the GPUs of one host."""
     from jax.experimental import topologies
 
     try:
         found = topologies.get_topology_desc(
             platform="cuda",
             target_config=_GPUS[kind].read_text(),
-            topology=f"1x1x{count}",  # The numbers of processes, of hosts and of GPUs.
+            topology=f"1x1x{count}",  # The counts of processes, hosts and GPUs.
         )
     except NotImplementedError as error:
         raise ImportError(

@@ -48,9 +48,9 @@ def bidirectional_dynamic_rnn(
 
     Args:
         cell_fw: A bound cell, or any object that implements the RNNCell protocol.
-        cell_bw: The same for the backward direction, with separate parameters.
+        cell_bw: The cell of the backward direction, with separate parameters.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch.
+            of such arrays with equal time and batch sizes.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         initial_state_fw: The forward state before each row's first step, with the
@@ -78,9 +78,9 @@ def bidirectional_dynamic_rnn(
     Returns:
         `((output_fw, output_bw), (state_fw, state_bw))`, with outputs and states as in
         `dynamic_rnn`. To concatenate the outputs, use
-        `jnp.concatenate(outputs, axis=-1)`. With `return_states`, a third pair follows,
-        `(states_fw, states_bw)`, in the order of the inputs: step t of `states_bw` is
-        the backward state after `x[t]`.
+        `jnp.concatenate(outputs, axis=-1)`. With `return_states`, the result has a
+        third pair, `(states_fw, states_bw)`, in the order of the inputs: step t of
+        `states_bw` is the backward state after `x[t]`.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.
@@ -153,7 +153,7 @@ def static_bidirectional_rnn(
 
     Args:
         cell_fw: A bound cell, or any object that implements the RNNCell protocol.
-        cell_bw: The same for the backward direction, with separate parameters.
+        cell_bw: The cell of the backward direction, with separate parameters.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
             of such arrays. With lengths, all steps must have the same shapes.
         initial_state_fw: The forward state before each row's first step, with the

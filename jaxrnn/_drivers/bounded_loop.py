@@ -1,7 +1,7 @@
 """A while loop with a maximum number of steps, differentiable in every mode.
 
-JAX cannot differentiate `lax.while_loop` in reverse mode, because the loop saves
-nothing from its steps. This module **runs the while loop, but differentiates another
+JAX cannot differentiate `lax.while_loop` in reverse mode, because the loop saves no
+values from its steps. This module **runs the while loop, but differentiates another
 implementation of the loop**.
 
 | where | saved | backward pass |
@@ -41,8 +41,8 @@ def bounded_loop(
     """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
 
     Args:
-        is_running: A function of the step t and the carry that returns whether to run
-            the step, a bool scalar. The function must not close over arrays.
+        is_running: A function of the step t and the carry. It returns a bool scalar:
+            whether to run the step. The function must not close over arrays.
         step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
             keeps its structure, shapes and dtypes. The function may close over arrays,
             and is traced once.

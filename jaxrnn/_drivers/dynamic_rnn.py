@@ -43,9 +43,9 @@ def dynamic_rnn(
     state after each row's last valid step.
 
     A cell built from matrix products and element-wise updates (an `AffineCell`, such as
-    an LSTM or a GRU) processes whole sequences at once, even in a stack or with
-    residual connections or dropout. Weight gradients are computed in large matrix
-    products, and the loop ends near the longest length. Linear recurrences
+    an LSTM or a GRU) processes whole sequences at once. This also applies inside a
+    stack, with residual connections and with dropout. Weight gradients are computed in
+    large matrix products, and the loop ends near the longest length. Linear recurrences
     (`LinearRecurrenceCell`) and `MLSTMCell` compute many steps in parallel, over the
     whole time axis. Any other cell runs step by step over the whole time axis; the
     logger "jaxrnn" reports the reason at level DEBUG.
@@ -55,23 +55,23 @@ def dynamic_rnn(
             `output_size`, `zero_state` and a call `(inputs, state) -> (output,
             new_state)`.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch. In each step, the cell receives
-            a nest with the same structure, each leaf `[batch, ...]`.
+            of such arrays with equal time and batch sizes. In each step, the cell
+            receives a nest with the same structure, each leaf `[batch, ...]`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps. Inputs past a row's length, even NaN, do
             not affect outputs, states or gradients. For rows of length 0, the cell is
             evaluated on zeros, and must return finite results.
         initial_state: The state before the first step, with the structure of
             `cell.state_size`, each leaf `[batch, ...]`; None for the cell's zero state,
-            which requires `dtype`. Scalar leaves are shared by all rows and update
+            which requires `dtype`. Scalar leaves are shared by all rows and are updated
             until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` is
             accepted instead of an `LSTMStateTuple`, and the final state is then also a
             plain tuple. With lengths, a plain tuple raises a TypeError.
         dtype: The dtype of the zero state and of the outputs; None for the dtype that
             all leaves of `initial_state` share.
-        parallel_iterations: The number of steps to unroll per loop iteration, limited
-            to 4, for cells that run step by step; other cells ignore the argument.
-            Results may differ by rounding.
+        parallel_iterations: The number of steps to unroll per loop iteration, at most
+            4, for cells that run step by step. Other cells ignore the argument. Results
+            may differ by rounding.
         swap_memory: Selects what the forward pass saves for the backward pass. False
             saves everything that the backward pass reads. For long sequences, pass True
             or a strategy from `jaxrnn.memory`. True recomputes segments of about
@@ -94,9 +94,9 @@ def dynamic_rnn(
         implementation: The loop that runs an `AffineCell`. "xla" is a loop compiled by
             XLA. "native" is the package's own C++ loop; it supports LSTMs, GRUs and
             basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
-            cuDNN's LSTM; it supports plain LSTMs in float32, and must be traced on a
-            machine with an NVIDIA GPU. Default: "native" on a single CPU device or in a
-            CPU `shard_map`, if built and supported; otherwise "xla".
+            cuDNN's LSTM; it supports plain LSTMs in float32. The driver must then be
+            traced on a machine with an NVIDIA GPU. Default: "native" on a single CPU
+            device or in a CPU `shard_map`, if built and supported; otherwise "xla".
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,

@@ -27,7 +27,7 @@ def init_stack_bidirectional(
 
     Args:
         cells_fw: A sequence of unbound cells, one for each layer.
-        cells_bw: The same for the backward direction.
+        cells_bw: The unbound cells of the backward direction, one for each layer.
         key: A random key.
         inputs: One step of inputs, `[batch, depth]` or a nest, as arrays or as
             `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.

@@ -31,14 +31,15 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
         returned: The return value of `loop_fn`.
 
     Returns:
-        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` is
-        bool, `[batch]` or a scalar. The first input and the initial state have leaves
-        `[batch, ...]`. `emit_types` has a `jax.ShapeDtypeStruct` `[batch, ...]` for
-        each leaf that a step emits. The initial loop state may be None.
+        `(finished, next_input, initial_state, emit_types,
+        loop_state)`. `finished` has dtype bool and shape `[batch]`, or is a bool
+        scalar. The first input and the initial state have leaves `[batch, ...]`.
+        `emit_types` has a `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a
+        step emits. The initial loop state may be None.
 
     Raises:
         ValueError: If `loop_fn` did not return five values; if the state does not have
-            the structure of `cell.state_size`; if batch sizes differ.
+            the structure of `cell.state_size`; if batch sizes disagree.
         EntryError: If `next_input` holds no array, or holds a scalar.
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
@@ -62,14 +63,15 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
 def check_next_call(
     returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
-    """Checks the values that `loop_fn` returned later, and converts them to arrays.
+    """Checks the values of a later `loop_fn` call, and converts them to arrays.
 
     If the new loop state is None, the previous loop state is kept.
 
     Args:
         returned: The return value of `loop_fn`.
-        carry: `(finished, next_input, state, loop_state)` from before the call.
-        emit_types: The types of the emits, from `check_first_call`.
+        carry: The values of `(finished, next_input, state, loop_state)` before the
+            call.
+        emit_types: The types of the emitted values, from `check_first_call`.
 
     Raises:
         ValueError: If a structure or shape differs from time 0.
@@ -153,7 +155,7 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
 
 
 def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
-    """Returns the types of the emits, from a template or from `cell.output_size`."""
+    """The types of the emitted values, from a template or from `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
         of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
@@ -184,7 +186,7 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
         name: The name of the tree, for messages.
         tree: A nest that the user returned.
         like: The nest from time 0.
-        fix: The end of a message, which says how to fix the error.
+        fix: The end of a message, which explains how to fix the error.
 
     Raises:
         TypeError: If dtypes or sequence types differ.

@@ -29,7 +29,7 @@ STEPS_IN_SEGMENT = 16
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """A loop, as a function of arrays and of the carry before its first step.
+    """A loop as a function of arrays and of the carry before its first step.
 
     Attributes:
         is_running: A function `is_running(t, carry)` that returns whether to run step

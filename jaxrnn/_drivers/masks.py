@@ -13,7 +13,7 @@ from .._base.typing import Array, Lengths
 def as_mask(
     caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
-    """Returns `(mask, sequence_length)`, of which at least one is None.
+    """Returns `(mask, sequence_length)`; at least one of the two is None.
 
     A mask without gaps is converted to lengths if its values are concrete, so that no
     steps need to be moved. The arguments are as in `check_mask`.

@@ -51,10 +51,10 @@ class PlannedStrategy:
             results. These bytes include the saved bytes. On a CPU, where host and
             device share one memory, all bytes count as device memory. A TPU's fast
             memory is not counted.
-        extra_flops: Floating-point operations of recomputed steps, as XLA counts them
-            on JAX's default backend.
-        extra_share: `extra_flops` divided by the operations of training without
-            recomputation, where a backward pass counts as two forward passes.
+        extra_flops: The number of floating-point operations in recomputed steps, as
+            counted by XLA on JAX's default backend.
+        extra_share: `extra_flops` divided by the number of operations in training
+            without recomputation, where a backward pass counts as two forward passes.
     """
 
     strategy: Strategy
@@ -66,7 +66,7 @@ class PlannedStrategy:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """A table of memory strategies, which you can print.
+    """A printable table of memory strategies.
 
     Attributes:
         title: The cell and the shape of the run.
@@ -125,9 +125,9 @@ def memory_plan(
     For each strategy, the function compiles a gradient for one device, which takes a
     second or more. This is the gradient of a loss on the final state with respect to
     the parameters, for sequences without lengths. XLA then reports the memory of the
-    compiled program; nothing is run. Extra operations are computed from XLA's count for
-    one step. This count leaves out the recomputation that some cells, such as linear
-    recurrences, do under every strategy.
+    compiled program; nothing is run. The number of extra operations is computed from
+    XLA's count for one step. This count excludes the recomputation that some cells,
+    such as linear recurrences, perform under every strategy.
 
     Args:
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
@@ -140,7 +140,7 @@ def memory_plan(
             None for the widest floating-point dtype of the inputs, or float32 if the
             inputs have no floating-point dtype.
         time_major: Whether time is the first axis.
-        device: The device to compile for, which this machine need not have: "v5e",
+        device: The device to compile for, which does not need to be present: "v5e",
             "v6e", "v5p", "h100", or a compile-only device from
             `jax.experimental.topologies`. None for JAX's default device. TPUs require
             libtpu, `pip install 'jax[tpu]'`. GPUs require JAX's CUDA plugin,
@@ -157,7 +157,8 @@ def memory_plan(
             strategy exceeds what XLA can count, or if no device has that name.
         ImportError: If the compiler for `device` is not installed.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
-            the device. A note names the strategy, so that you can leave it out.
+            the device. A note names the strategy, so that you can remove it from
+            `strategies`.
 
     Example:
         >>> import jaxrnn
@@ -212,7 +213,7 @@ def _as_device(device: Any) -> Any:
 
 
 def _put(types: PyTree, device: Any) -> PyTree:
-    """Puts types on a mesh of one device, which sets the platform for XLA and drivers.
+    """Puts types on a one-device mesh, which sets the platform for XLA and drivers.
 
     If `device` is None, the types do not change.
     """
@@ -257,7 +258,7 @@ def _planned(
 
 
 def _step_flops(loss: Any, params: Params, inputs: PyTree, axis: int) -> float:
-    """Returns the operations of one step; XLA counts one iteration of each loop."""
+    """Counts the operations of one step; XLA counts one iteration of each loop."""
     first = lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis)
     step = jax.eval_shape(lambda inputs: jax.tree.map(first, inputs), inputs)
     cost: Any = jax.jit(loss).lower(params, step).compile().cost_analysis()

@@ -37,7 +37,7 @@ def over_time(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
     """Runs `cell` over all steps of a batch.
 
     Outside of jit, JAX would compile the loop in every call, because its body is a new
-    closure. Equal cells therefore share one compiled function if sharing is safe.
+    closure. To avoid this, equal cells share one compiled function if sharing is safe.
     """
     if trees.is_pytree_of_arrays(cell) and shareable.is_shareable(cell):
         return _run_compiled(cell, batch, options)

@@ -49,8 +49,8 @@ def packed_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             because the last state of each sequence is read from them.
-        return_states: Whether to also return the state after every step. These states
-            are computed in any case.
+        return_states: Whether to also return the state after every step. The driver
+            computes these states even if they are not returned.
 
     Returns:
         `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,

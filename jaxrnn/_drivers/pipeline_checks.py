@@ -40,7 +40,7 @@ def check_mesh_axis(axis_name: Any) -> None:
 
 
 def _is_same_on_all(axis_name: str, x: Array) -> bool:
-    """Whether there are several stages, all with the same `x` according to its type."""
+    """Whether `x`, according to its type, is the same on all of several stages."""
     return jax.lax.axis_size(axis_name) > 1 and axis_name not in varying_axes(x)
 
 
@@ -89,7 +89,7 @@ def count_layers(params: Params, axis_name: str) -> int:
 
     Raises:
         ValueError: If parameters differ in their number of layers or have no layers; if
-            parameters are the same on all stages.
+            the parameters are the same on all stages.
     """
     named = list(named_leaves("params", params))
     counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}

@@ -17,7 +17,7 @@ from .pipeline_checks import CALLER, check_states, count_layers
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PipelineLayer:
-    """A layer for one chunk, with the random numbers that a `MultiRNNCell` draws.
+    """A layer for one chunk, which draws the same random numbers as a `MultiRNNCell`.
 
     Attributes:
         params: The parameters of this layer.

@@ -52,7 +52,7 @@ def pipelined_rnn(
     stage and holds some of the layers, in order. Time is divided into chunks: while a
     stage runs one chunk, the previous stage runs the next chunk. Results and gradients
     equal `dynamic_rnn` over a `MultiRNNCell` of the layers, including dropout, up to
-    rounding. A second axis that `shard_map` maps may divide the rows.
+    rounding. The rows may be divided over a second axis that `shard_map` maps.
 
     With S stages and C chunks, each stage is idle for S - 1 of C + S - 1 ticks; start
     with about four chunks per stage. At each tick, a stage sends the outputs of one
@@ -77,8 +77,8 @@ def pipelined_rnn(
             the zero state, which requires `dtype`.
         dtype: As in `dynamic_rnn`.
         axis_name: The mesh axis of the stages.
-        chunk: The number of steps in a chunk, which need not divide the number of all
-            steps.
+        chunk: The number of steps in a chunk. It does not need to divide the total
+            number of steps.
         swap_memory: As in `dynamic_rnn`, applied to each chunk separately.
         time_major: As in `dynamic_rnn`.
         scope: The name of the loop in profiles; "pipelined_rnn" by default.

@@ -29,13 +29,13 @@ class Batch(NamedTuple):
     Attributes:
         inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
             the time axis is 0.
-        lengths: The length of each row, `[batch]`; None for all steps.
+        lengths: The length of each row, `[batch]`; None if all steps are valid.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
         restarts: The first steps of the sequences in packed rows.
         resets: The resets of rows that hold one sequence each.
         mask: Bool, with the first two axes of the inputs; true at valid steps, which
-            may be anywhere in a row. None if all steps are valid or if there are
-            lengths.
+            may be at any positions in a row. None if all steps are valid or if there
+            are lengths.
     """
 
     inputs: PyTree
@@ -71,7 +71,7 @@ class Options:
 
 
 class Prepared(NamedTuple):
-    """A run that is ready for a loop: checked, laid out over devices, with a state.
+    """A run that is ready for a loop: checked, laid out over devices, and with a state.
 
     Attributes:
         inputs: All steps.
@@ -117,7 +117,7 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
-    if resets is not None and time != 0:  # A run without steps has no resets.
+    if resets is not None and time != 0:  # If a run has no steps, it has no resets.
         restarts = resets.as_restarts(lengths, axis)
     carried = without_read_only(state)
     if options.return_states:

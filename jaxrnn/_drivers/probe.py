@@ -35,7 +35,7 @@ def probe(
     output_dtype: DType,
     strict: bool,
 ) -> PyTree:
-    """Checks one step of `cell`, and returns the state as a loop can carry it.
+    """Checks one step of `cell`, and returns the state in a form that a loop can carry.
 
     The step is evaluated abstractly; nothing is computed. TensorArrays in the state get
     the element shape that they have after the step.

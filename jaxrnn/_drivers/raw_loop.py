@@ -58,7 +58,7 @@ def run_until_finished(
             TensorArray in the carry.
 
     Raises:
-        ValueError: If a loop that emits must be compiled, but has no limit.
+        ValueError: If a loop that emits values must be compiled, but has no limit.
     """
     first_carry = carry = as_varying_as(carry, carry)
     t, emits = 0, []
@@ -95,7 +95,7 @@ def _bounded(
 
 
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
-    """Runs a compiled loop without emits or limit; lacks reverse-mode gradients."""
+    """Runs a compiled loop without emitted values or a limit; lacks reverse mode."""
     if jax.tree.leaves(emit_types):
         fix = "It limits the number of steps, and thus the size of the results."
         check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")

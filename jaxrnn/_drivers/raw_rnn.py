@@ -64,11 +64,11 @@ def raw_rnn(
     except that buffers of `max_time` entries are zeroed. On GPUs and TPUs, derivatives
     run whole segments of 16 steps.
 
-    Emits are masked in finished rows; `next_input` and the loop state are not. To
-    exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
+    Emitted values are masked in finished rows; `next_input` and the loop state are not.
+    To exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
 
-    To run many loops at once, make them rows of one batch. Under `vmap`, every loop
-    runs until the last loop ends, and each step copies all buffers.
+    To run many loops at once, combine them as rows of one batch. Under `vmap`, every
+    loop runs until the last loop ends, and each step copies all buffers.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -85,7 +85,7 @@ def raw_rnn(
               time 0, the initial state. Finished rows keep their state, except in
               scalar leaves and TensorArrays.
             - `emit_output`: the value to emit at this step, usually `cell_output`. At
-              time 0, it only describes the emits of one row: arrays or
+              time 0, it only describes the values that one row emits: arrays or
               `jax.ShapeDtypeStruct`s without a batch axis, of which only shapes and
               dtypes are used; `()` to emit nothing; None for `cell.output_size` in the
               dtype of the state's first leaf.

@@ -1,12 +1,12 @@
 """Differentiates a loop on CPUs, from the recorded carry before each step.
 
 The loop runs as a while loop that also returns the carry before each step. The tangent
-is a while loop over the same steps. The transpose is a while loop from the last step
-that was taken back to the first step. The tangent and the transpose rerun each step to
-recompute the residuals. The forward and backward passes of the scan in `loop_forms.py`
-take 1.3 to 1.9 times as long as these loops, and need the same memory unless the carry
-is large. On other platforms, in exported programs and for higher derivatives, the
-derivative of the scan is used.
+is a while loop over the same steps. The transpose is a while loop that runs backward,
+from the last step taken to the first step. The tangent and the transpose rerun each
+step to recompute the residuals. The forward and backward passes of the scan in
+`loop_forms.py` take 1.3 to 1.9 times as long as these loops, and need the same memory
+unless the carry is large. On other platforms, in exported programs and for higher
+derivatives, the derivative of the scan is used.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from .._base.sharding import zeros_like
 from .._base.typing import Array, PyTree
 from .loop_forms import Loop
 
-# Two lists of values, tangents or cotangents. For inputs, the lists belong to the
-# perturbed arrays and to the floats of the first carry. For results, the lists belong
-# to the floats of the last carry and to the floats of the ys.
+# Two lists of values, tangents or cotangents. The lists of inputs belong to the
+# perturbed arrays and to the floats of the first carry. The lists of results belong to
+# the floats of the last carry and to the floats of the ys.
 Floats = tuple[list[Array], list[Array]]
 
 

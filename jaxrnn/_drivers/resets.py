@@ -95,7 +95,7 @@ def as_resets(
 def check_resets(
     caller: str, resets: Any, shape: tuple, axis: int | None
 ) -> Array | None:
-    """Checks `resets` like `as_resets`; returns an array, or None without resets."""
+    """Checks `resets` like `as_resets`; returns an array, or None if there is none."""
     if resets is None:
         return None
     fix = "Convert numbers with `done > 0`."

@@ -33,12 +33,12 @@ def stack_bidirectional_rnn(
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
             to different keys, because equal keys drop the same units.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, one for each layer.
         inputs: A list or tuple with the inputs of each step of the lowest layer, as in
             `static_bidirectional_rnn`.
         initial_states_fw: A sequence with the initial forward state of each layer, or
             None for zero states. An entry may also be None.
-        initial_states_bw: The same for the backward direction.
+        initial_states_bw: The initial backward states, given in the same form.
         dtype: The dtype of the zero states and of the outputs; required unless all
             states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
@@ -99,12 +99,12 @@ def stack_bidirectional_dynamic_rnn(
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
             to different keys, because equal keys drop the same units.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, one for each layer.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch.
+            of such arrays with equal time and batch sizes.
         initial_states_fw: A sequence with the initial forward state of each layer, or
             None for zero states. An entry may also be None.
-        initial_states_bw: The same for the backward direction.
+        initial_states_bw: The initial backward states, given in the same form.
         dtype: The dtype of the zero states and of the outputs; required unless all
             states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to

@@ -39,7 +39,8 @@ def static_state_saving_rnn(
         scope: The name of the steps in profiles; "rnn" by default.
 
     Returns:
-        `(outputs, state)` as in `static_rnn`; the state is also saved.
+        `(outputs, state)`, as in `static_rnn`. The state is also saved in
+        `state_saver`.
 
     Raises:
         TypeError: If `state_saver` has no `state` or no `save_state` method; see also

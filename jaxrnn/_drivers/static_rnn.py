@@ -46,10 +46,10 @@ def static_rnn(
 ) -> tuple[Any, ...]:
     """Runs `cell` over a list of steps, which may differ in shape and type.
 
-    If all steps have one type, and a bound cell keeps the type of its state, the cell
-    runs in the loop of `dynamic_rnn`, in which only one step is compiled. Otherwise,
-    the program contains a copy of the cell for each step. In both cases, values and
-    gradients equal the results of `dynamic_rnn` up to rounding.
+    If all steps have the same type, and the cell is bound and keeps the type of its
+    state, the cell runs in the loop of `dynamic_rnn`, which compiles only one step.
+    Otherwise, the program contains a copy of the cell for each step. In both cases,
+    values and gradients equal the results of `dynamic_rnn` up to rounding.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that implements the
@@ -64,10 +64,10 @@ def static_rnn(
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, len(inputs)]`; None for all steps. Past its length, a row outputs zeros
             and keeps its state; inputs past the length, even NaN, do not affect
-            outputs, states or gradients. Scalar leaves of the state update until the
-            longest row ends. If all lengths are 0, scalar leaves never update, whereas
-            `dynamic_rnn` updates them once. If there are no lengths, a step may change
-            the structure, shapes and dtypes of the state.
+            outputs, states or gradients. Scalar leaves of the state are updated until
+            the longest row ends. If all lengths are 0, scalar leaves are never updated,
+            whereas `dynamic_rnn` updates them once. If there are no lengths, a step may
+            change the structure, shapes and dtypes of the state.
         scope: The name of the steps in profiles; "rnn" by default.
         return_states: Whether to also return the state after every step.
 
@@ -80,7 +80,7 @@ def static_rnn(
     Raises:
         TypeError: If `cell` is not a cell; if `inputs` is not a sequence; with lengths,
             if the cell changes the dtypes of its state.
-        ValueError: If `inputs` is empty, or if its batch sizes disagree; if neither
+        ValueError: If `inputs` is empty, or if batch sizes disagree; if neither
             `initial_state` nor `dtype` is given.
 
     Warns:
@@ -192,7 +192,7 @@ def _in_loop(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
 
 
 def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
-    """Whether the inputs of all steps have one type, and the cell is immutable."""
+    """Whether all steps have inputs of the same type, and the cell is immutable."""
     return is_pytree_of_arrays(cell) and len(set(map(_types, steps))) == 1
 
 

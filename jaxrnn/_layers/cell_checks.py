@@ -1,4 +1,4 @@
-"""Checks of a layer's cells, and the sizes of other libraries' cells."""
+"""Checks of a layer's cells, and inference of the sizes of other libraries' cells."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -126,8 +126,8 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
 
     Args:
         module: The module.
-        base: The base class of the library's cells. The `initialize_carry` of this
-            class only raises an error, and its parent class is the base class of all
+        base: The base class of the library's cells. In this class, `initialize_carry`
+            only raises an error. The parent of this class is the base class of all
             modules.
         example: A description of a valid cell, for messages.
     """
@@ -163,7 +163,7 @@ def feature_axes_of_cell(module: Any) -> int | None:
 def sizes_of_cell(
     step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]], in_features: Any
 ) -> tuple[Size, Size]:
-    """`(state_size, output_size)` of another library's cell, from an abstract step.
+    """`(state_size, output_size)` of another library's cell, found by tracing a step.
 
     Args:
         step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.

@@ -28,7 +28,7 @@ class OneDirection(Layer):
 
     Attributes:
         cell: The cell.
-        reverse: Whether the cell starts at the last step.
+        reverse: Whether the cell reads each row from its last step to its first.
         keep_order: Whether the outputs of a reversed run are in the order of the
             inputs; otherwise they are in the order in which they are computed.
     """
@@ -51,7 +51,7 @@ class OneDirection(Layer):
         return self.cell.bind(params[self.name], key)
 
     def params_of(self, caller: str, *cells: Any) -> Params:
-        """The parameters of one bound cell, as `{scope: parameters}`."""
+        """The parameters of a single bound cell, as `{scope: parameters}`."""
         (cell,) = check_count(caller, 1, cells)
         return {self.name: params_of_cell(caller, self.cell, cell)}
 
@@ -170,7 +170,7 @@ class Stack(Layer):
         return inputs, *(tuple(zip(*s, strict=True)) for s in zip(*found, strict=True))
 
     def _pairs(self, state: PyTree) -> list[Any]:
-        """The initial states of each layer, forward and backward.
+        """The forward and the backward initial state of each layer.
 
         Raises:
             ValueError: If `state` is not two sequences with one state for each layer.

@@ -1,4 +1,4 @@
-"""The inputs of a layer's run, with any number of batch axes and any dtypes."""
+"""Preparation of a layer's inputs, which may have any batch axes and dtypes."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ from .layer import Layer, RunOptions, in_dtype
 
 @dataclasses.dataclass(frozen=True)
 class BatchAxes:
-    """Merges the batch axes of a nest into one axis, and splits that axis again.
+    """Merges the batch axes of a nest into one axis, and splits this axis again.
 
     A single batch axis is not reshaped, so sharded arrays keep their layout.
 
@@ -53,7 +53,7 @@ class BatchAxes:
             start: The number of axes before the batch axes.
         """
         if len(self.shape) == 1:
-            return  # The drivers check a single batch axis.
+            return  # The drivers check the batch axis if there is only one.
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
@@ -107,10 +107,10 @@ class LayerInputs:
         """The layer's inputs, from `[*batch, time, ...]` and lengths `[*batch]`.
 
         The module must have `time_major` and `dtype`. If `dtype` is not None and the
-        cell reads vectors, integer inputs are cast to it, as in Flax.
+        cell reads vectors, integer inputs are cast to `dtype`, as in Flax.
 
         Raises:
-            ValueError: If the shapes disagree.
+            ValueError: If the shapes do not match.
             TypeError: If a leaf is not an array.
         """
         caller, start = type(module).__name__, 1 if module.time_major else 0
@@ -138,7 +138,7 @@ class LayerInputs:
         return jax.tree.map(of_step, self.inputs)
 
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
-        """The computation's dtype: `dtype`, or the widest of inputs and parameters."""
+        """The computation's dtype; by default the widest of inputs and parameters."""
         if dtype is not None:
             return as_dtype(self.caller, dtype)
         leaves = jax.tree.leaves((self.inputs, params))
@@ -151,8 +151,8 @@ class LayerInputs:
     ) -> tuple[PyTree, ...]:
         """Runs the layer, and splits the results' batch axis into the original axes.
 
-        `state` and the resets, reset state and mask in `options` have all batch axes,
-        which are not merged yet.
+        The batch axes of `state`, and of the resets, the reset state and the mask in
+        `options`, are not merged yet.
         """
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         state = self._state("initial_state", state, options)
@@ -170,7 +170,7 @@ class LayerInputs:
     def _state(self, name: str, state: PyTree, options: RunOptions) -> PyTree:
         """The state with one merged batch axis, cast to `dtype`; None stays None.
 
-        In a pair of forward and backward states, either state may be None.
+        In a pair of a forward and a backward state, either state may be None.
         """
         if state is None:
             return None
@@ -212,7 +212,7 @@ def _fix_of_rank(name: str, lengths: Any, leaf: Array) -> str:
 def _batch_axes(
     caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
-    """The batch axes: as many as in `lengths`, or all axes except time and features."""
+    """The batch axes: the axes of `lengths`, or all axes except time and features."""
     (name, first), *_ = named_inputs(caller, inputs)
     features = _feature_axes(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
@@ -239,8 +239,8 @@ def step_of_cell(
     """`(carry, output)` of one step, each leaf `[*batch, ...]`, as in Flax.
 
     Args:
-        module: The module. Its `dtype` is the dtype of the computation; if that is
-            None, `param_dtype` is used instead.
+        module: The module. Its `dtype` is the dtype of the computation; if this is
+            None, the dtype is `param_dtype`.
         cell: The cell.
         params_for: `params_for(step)` returns the cell's parameters for one step of
             inputs, `[rows, features]`.

@@ -1,4 +1,4 @@
-"""`Layer`: one or more cells that run over time as a unit, with their parameters.
+"""`Layer`: one or more cells that run over sequences as a unit.
 
 Each linen or nnx module holds a layer. Layers do not depend on Flax.
 """
@@ -69,10 +69,10 @@ class RunOptions:
 
 
 class Layer(abc.ABC):
-    """One or more cells that run over time as a unit.
+    """One or more cells that run over sequences as a unit.
 
-    The parameters are nested dicts. Each cell's parameters are stored under the name
-    of its scope in TensorFlow.
+    The parameters are nested dicts. Each cell's parameters are stored under the name of
+    the cell's scope in TensorFlow.
     """
 
     @abc.abstractmethod
@@ -86,7 +86,7 @@ class Layer(abc.ABC):
         return tuple(cell for part in self.parts().values() for cell in cells_of(part))
 
     def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """Initial parameters of one part; see `init`."""
+        """Initial parameters of one cell or sublayer; see `init`."""
         return self.parts()[name].init(key, step, dtype)
 
     def init(self, key: Key, step: PyTree, dtype: DType) -> Params:
@@ -133,7 +133,7 @@ class Layer(abc.ABC):
         return jax.tree.map(lambda y: jnp.squeeze(y, 1), outputs), state
 
     def draws_random_numbers(self, params: Params, step: PyTree, dtype: DType) -> bool:
-        """Whether any of the cells draws random numbers."""
+        """Whether any cell draws random numbers."""
         declared = any_is_random(self.cells)
         if declared is None:
             return self._reads_key(params, step, dtype)
@@ -179,5 +179,5 @@ class Layer(abc.ABC):
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
-    """The nest, with floating-point arrays cast to `dtype`."""
+    """The nest with its floating-point arrays cast to `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)

@@ -1,4 +1,4 @@
-"""Checks of the options of modules."""
+"""Checks of the modules' options."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,7 +41,7 @@ def check_options(caller: str, **options: Any) -> None:
 def name_axes(
     axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
 ) -> PyTree:
-    """Boxes each parameter that has named axes together with the names.
+    """Boxes each parameter whose axes have names, together with these names.
 
     Args:
         axis_names: Maps the last part of a parameter's name, such as "kernel", to a

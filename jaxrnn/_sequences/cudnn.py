@@ -31,7 +31,7 @@ from .library_calls import row_lengths, what_lstm_has, why_not_arrays
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
 
-# The values of `jax.default_matmul_precision` with exact products.
+# The values of `jax.default_matmul_precision` that select exact products.
 EXACT = {"highest", "float32", "F32_F32_F32", "F64_F64_F64", "TF32_TF32_F32_X3"}
 EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
 
@@ -44,12 +44,12 @@ def cudnn_sequence(
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
     As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
-    Call the driver under `jax.default_matmul_precision("highest")` for exact products
-    in both passes.
+    For exact products in both passes, call the driver under
+    `jax.default_matmul_precision("highest")`.
 
-    Only the gradient is available, because cuDNN computes neither forward mode nor
-    second derivatives. Under `vmap`, each mapped entry is a separate call, so add rows
-    to the batch instead of mapping an axis. Rows on several devices need
+    Only first-order gradients are available, because cuDNN supports neither forward
+    mode nor second derivatives. Under `vmap`, each mapped entry is a separate call, so
+    add rows to the batch instead of mapping an axis. Rows on several devices need
     `jax.shard_map`, because XLA cannot partition the call and would gather the rows.
 
     Args:
@@ -72,7 +72,7 @@ def cudnn_sequence(
         _batch_major(steps.zero_dead(xs), steps),
         h,
         carry.c,
-        # cuDNN fails at 0: https://github.com/jax-ml/jax/issues/17966.
+        # cuDNN fails if a length is 0: https://github.com/jax-ml/jax/issues/17966.
         jnp.maximum(lengths, 1),
     )
     run: Any = functools.partial(_call, _precision_here())

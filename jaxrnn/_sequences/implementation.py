@@ -51,9 +51,9 @@ def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
 def _is_local(arrays: PyTree) -> bool:
     """Whether the arrays are on a single CPU device.
 
-    XLA cannot divide a native loop over devices, and would gather its rows. If a
-    program with a native loop is compiled for another platform, the program uses XLA's
-    loop (`_base/operation.py`).
+    XLA cannot divide a native loop over devices, and would gather the rows on each
+    device. A program that is compiled for another platform uses XLA's loop instead
+    (`_base/operation.py`).
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
     is_one_of_many = kinds == {AxisType.Manual}

@@ -1,10 +1,10 @@
 """Runs whole sequences of a linear recurrence, one block of steps at a time.
 
-For each block, all products and gates are computed at once, then the states, then the
-outputs. On a CPU, a block is small enough for the cache, so little of its data goes
-through main memory. The backward pass recomputes each block from the state before the
-block. Therefore, except for outputs and gradients, only the states between blocks take
-memory that grows with time.
+For each block, all products and gates are computed at once, followed by the states and
+then the outputs. On a CPU, a block is small enough for the cache, so little of its data
+goes through main memory. The backward pass recomputes each block from the state before
+the block. Therefore, except for outputs and gradients, only the states between blocks
+take memory that grows with time.
 """
 
 from typing import Any
@@ -82,7 +82,7 @@ def _run_block(
 
 
 def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
-    """The coefficients; 1 and 0 in finished rows, so that they keep their state."""
+    """The coefficients. They are 1 and 0 in finished rows, which keep their state."""
     alive = steps.alive_steps()
     if alive is None:
         return a, b

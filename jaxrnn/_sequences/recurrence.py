@@ -1,11 +1,11 @@
 """The states of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`, in two forms.
 
 One form, a loop, runs the steps one after another. The other form combines steps in a
-tree: a step maps the state h to `a * h + x`, and two consecutive steps combined are a
-map of this form, with a different a and x.
+tree: a step maps the state h to `a * h + x`, and two consecutive steps together are
+again such a map, with a different a and x.
 
 The tangent of a recurrence is the recurrence with `da_t * h_{t-1} + dx_t` instead of
-`x_t`. Numbers are real, or complex as pairs of real arrays.
+`x_t`. Numbers are real or complex; complex numbers are stored as pairs of real arrays.
 """
 
 from typing import Any, NamedTuple, TypeAlias

@@ -1,8 +1,8 @@
-"""Runs an affine cell's sequences in XLA's loop, with fast derivatives of any order.
+"""Runs an affine cell over sequences in an XLA loop, with fast derivatives.
 
-When JAX differentiates a scan, it saves every gate of every step, and adds to the
-gradient of each kernel at every step. Here, `forward` saves the products `zs` and the
-states. The tangent has two parts:
+This module supports derivatives of any order. When JAX differentiates a scan, it saves
+every gate of every step, and adds to the gradient of each kernel at every step. In this
+module, `forward` saves the products `zs` and the states. The tangent has two parts:
 
 * `_product_tangents`, outside the loop, computes how parameters and inputs contribute
   to the tangents of the products. Each term is one product over all steps. JAX also
@@ -12,7 +12,8 @@ states. The tangent has two parts:
   element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
   loop that runs backward and computes the cotangents of the products.
 
-Here and in `native/`, `d_x` is the tangent of x, and `ct_x` its cotangent.
+In this module and in `native/`, `d_x` is the tangent of x, and `ct_x` is the cotangent
+of x.
 """
 
 import functools
@@ -31,9 +32,10 @@ from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps, read_rows
 
-# The inputs' products are computed before the loop up to these limits on rows, and on
-# rows times steps of a run or segment. On a CPU, this order saves up to a third of the
-# time if there are few rows, and costs up to a third if there are many.
+# The inputs' products are computed before the loop unless a run or segment exceeds
+# these limits on the number of rows, and on rows times steps. On a CPU, computing the
+# products before the loop saves up to a third of the time if there are few rows, and
+# costs up to a third more time if there are many.
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
 
 
@@ -44,7 +46,7 @@ class Primals(NamedTuple):
         products: The parameters of each stage's product, `{"state": [rows, columns],
             "inputs": [depth, columns], "bias": [columns]}`, the last two only if the
             stage reads inputs or has a bias.
-        elementwise: The parameters that the updates read.
+        elementwise: The parameters that the element-wise updates read.
         xs: The inputs, `[time, batch, depth]`.
         state: The initial state, each leaf `[batch, size]`.
         restart_states: The states to which rows restart, each leaf `[batch, size]` or
@@ -144,10 +146,10 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(primals, steps)
 
-    # Two products per step. With a single product `[inputs, operand] @ kernel`, TPUs
-    # would write the joined operands at every step, and GPUs would launch 1.5 times as
-    # many operations for a GRU. On CPUs, the times of the two forms differ by less than
-    # 3 %.
+    # Each step computes two products. With a single product
+    # `[inputs, operand] @ kernel`, TPUs would write the joined operands at every step,
+    # and GPUs would launch 1.5 times as many operations for a GRU. On CPUs, the times
+    # of the two forms differ by less than 3 %.
     def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         if stage.takes_inputs:
@@ -158,7 +160,7 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
 
 
 def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """Like `_products`, but computes the inputs' part for all steps at once."""
+    """Like `_products`, but multiplies the inputs of all steps at once."""
     products, dtype = primals.products, widest_dtype(primals.state)
 
     def of_inputs(xs: Array) -> list:
@@ -190,7 +192,8 @@ def push_forward(
         primals: The primals of the run.
         steps: The steps of the run, without the restart states.
         saved: The values that `forward` saved.
-        tangents: The tangents of the primals; symbolic zeros or None for zeros.
+        tangents: The tangents of the primals. A zero tangent is a symbolic zero or
+            None.
     """
     d_zs = _product_tangents(cell, primals, steps, saved, tangents)
     return _push_state(cell, primals, steps, saved, d_zs, tangents)
@@ -199,7 +202,7 @@ def push_forward(
 def _product_tangents(
     cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
 ) -> list[Array | None]:
-    """The part of each product's tangent due to parameters and inputs; None for zero.
+    """The part of each product's tangent due to parameters and inputs; None if zero.
 
     These terms depend only on values that are known before the loop. In finished rows,
     the values must be finite, and do not affect the result.

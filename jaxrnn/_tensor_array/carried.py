@@ -66,8 +66,8 @@ def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
 
     Args:
         tree: The carry of a loop before its first step.
-        after: A function that returns the carry after a step. It is called only if some
-            array was not yet written.
+        after: A function that returns the carry after a step. It is called only if the
+            tree holds a TensorArray to which nothing was written.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x._store is None for x in leaves):

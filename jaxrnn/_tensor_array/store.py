@@ -88,7 +88,7 @@ class Rows:
         return self._written(buffer, index)
 
     def scatter(self, indices: Any, values: Array) -> "Rows":
-        """Writes the rows of `values` to `indices`; of duplicates, the last wins."""
+        """Writes rows to `indices`; for a repeated index, the last row counts."""
         if not (self.capacity and indices.shape[0]):
             return self
         # Find the source of each row. If an index occurs twice, its last row counts on
@@ -112,7 +112,7 @@ class Rows:
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """Extends to at least `capacity` rows; doubles them, so that growth is rare."""
+        """Extends to `capacity` rows or more; doubles them at least, to grow rarely."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
@@ -135,7 +135,7 @@ class Rows:
         return indices.clip(0, axis_size(self.capacity) - 1)
 
     def written_end(self) -> int:
-        """One past the index of the last row that was, or may have been, written."""
+        """The number of rows up to the last row that was, or may have been, written."""
         written = concrete_or_none(self.written)
         if written is None:
             return self.capacity
@@ -170,10 +170,10 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Elements that may differ in shape, as separate arrays; requires known indices.
+    """Elements whose shapes may differ, as separate arrays; requires known indices.
 
     Attributes:
-        elements: The array of each element; an empty array if it was not written.
+        elements: The array of each element; an empty array for an unwritten element.
         written: For each element, whether it was written.
     """
 
@@ -237,7 +237,7 @@ class Ragged:
         return Ragged(tuple(elements), tuple(written))
 
     def scatter(self, indices: Any, values: Array) -> "Ragged":
-        """Writes the rows of `values` to `indices`; of duplicates, the last wins."""
+        """Writes rows to `indices`; for a repeated index, the last row counts."""
         store = self
         for index, value in zip(_need_known(indices), values, strict=True):
             store = store.write(index, value)

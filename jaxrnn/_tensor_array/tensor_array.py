@@ -40,19 +40,21 @@ class TensorArray(RowlessArray):
     keep its structure. For a custom loop or `lax.cond`, pass `element_shape`, or write
     once before the loop. Drivers infer the element shape of a `TensorArray` in a state.
 
-    Four mistakes raise an error if they can be detected: an index out of range, a
-    second write to an index, a wrong shape or dtype, and a read of an element of
-    unknown shape. They can always be detected outside jit, and under jit if the indices
-    are Python integers. With traced indices, a write out of range is dropped, and a
-    read out of range returns zeros. If one index is written twice, the last write
-    counts and gets the gradient. `jax.experimental.checkify.checkify` reports these
-    cases as errors, except in the steps of a compiled `raw_rnn`.
+    The following four mistakes raise an error if they can be detected: an index out of
+    range, a second write to an index, a wrong shape or dtype, and a read of an element
+    whose shape is unknown. Outside jit, mistakes are always detected; under jit, they
+    are detected if the indices are Python integers. With traced indices, a write out of
+    range is dropped, and a read out of range returns zeros. If one index is written
+    twice, the last write counts and gets the gradient.
+    `jax.experimental.checkify.checkify` reports these cases as errors, except in the
+    steps of a compiled `raw_rnn`.
 
     An array with `dynamic_size` grows outside jit. Inside a compiled function, its
-    capacity is fixed: `size`, or more if more elements were written before. Drivers
-    give an array in a state enough capacity for one more write in each step. If a loop
-    carries the state from one driver call to the next, the capacity of the state's
-    arrays must not change; create such arrays with `size`, without `dynamic_size`.
+    capacity is fixed: the capacity is `size`, or more if more elements were written
+    earlier. If a state holds such an array, drivers give the array enough capacity for
+    one more write in each step. If a loop carries the state from one driver call to the
+    next, the capacity of the state's arrays must not change; create such arrays with
+    `size`, without `dynamic_size`.
 
     Elements that were never written read as zeros. For gradients, `stack` and
     `unstack`, `gather` and `scatter`, `read` and `write`, `split` and `concat` are
@@ -123,9 +125,9 @@ class TensorArray(RowlessArray):
 
     @property
     def element_shape(self) -> TensorShape | None:
-        """The shape of every element, with None for axes that are not yet known.
+        """The shape of every element, with None for axes of unknown size.
 
-        The shape is None if nothing is known about it.
+        The result is None if nothing is known about the shape.
         """
         if isinstance(self._store, Rows):
             return TensorShape._partial(self._store.buffer.shape[1:])
@@ -287,7 +289,7 @@ class TensorArray(RowlessArray):
         return self
 
     def close(self, name: str | None = None) -> None:
-        """Does nothing: there is no resource to free."""
+        """Does nothing, because there is no resource to free."""
 
     def grad(self, source: str, flow: Any = None, name: str | None = None) -> Any:
         """Not available; use `jax.grad` to differentiate.
@@ -320,7 +322,7 @@ class TensorArray(RowlessArray):
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
-        if self._store is None:  # A None child would look like a missing leaf.
+        if self._store is None:  # A child of None would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
 

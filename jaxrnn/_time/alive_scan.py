@@ -14,7 +14,7 @@ from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from .segments import in_scan
 
-# The range of chunk sizes. In a ragged run, at most one chunk is wasted.
+# The range of chunk sizes. A ragged run wastes at most one chunk.
 LEAST, MOST = 8, 16
 
 
@@ -34,9 +34,9 @@ def alive_scan(
         carry: The carry before the first step.
         xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
             with copies of the last step, except that bools are padded with False.
-        longest: The number of valid steps, an int32 scalar; None for all.
+        longest: The number of valid steps, an int32 scalar; None if all are valid.
         save_inputs_only: Whether derivatives save only the inputs of each step and
-            recompute the residuals. By default, derivatives save the residuals.
+            recompute the residuals. If False, derivatives save the residuals.
         skipped: The result to stack for a skipped step, with the structure of the
             results of `body`; None for zeros.
     """
@@ -70,7 +70,7 @@ def alive_scan(
     count = -(-time // size)
     parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    # If only the steps were checkpointed, JAX would also save the inputs of the branch.
+    # If only the steps were checkpointed, JAX would also save the branch's inputs.
     carry, ys = jax.lax.scan(checkpointed(chunk), carry, (starts, parts))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
@@ -85,7 +85,7 @@ def in_chunks(x: Array, count: int, size: int) -> Array:
 
     Padding repeats the last step, so the padding is finite if the inputs are finite.
     The derivative of a cell may not be finite at zeros. Bools are padded with False,
-    because no row is alive there.
+    because no row is alive at the added steps.
     """
     repeats_last = x.shape[0] > 0 and x.dtype != bool
     last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)

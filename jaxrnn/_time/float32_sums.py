@@ -2,10 +2,10 @@
 
 If every step of a loop reads an array, such as a parameter, the gradient of the array
 is a sum over the steps. JAX accumulates this sum in the dtype of the array. In
-bfloat16, after a thousand steps, a new term is smaller than the last digit of the sum
-and is lost. This module gives such an array the tangent of a float32 copy, whose values
-are never read. JAX therefore accumulates the cotangent in float32 and rounds it once,
-after the loop.
+bfloat16, after a thousand steps, a new term is too small to change the rounded sum and
+is lost. This module gives such an array the tangent of a float32 copy, whose values are
+never read. JAX therefore accumulates the cotangent in float32 and rounds it once, after
+the loop.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from .._base.typing import Array, PyTree
 
 
 def reader(tree: PyTree) -> Callable[[], PyTree]:
-    """Returns a function that returns `tree`, for each step of a loop to call.
+    """Returns a function that returns `tree`; each step of a loop calls the function.
 
     The cotangents of the results are accumulated in float32.
     """
@@ -65,7 +65,7 @@ def closed_over(
 
 @jax.custom_jvp
 def with_tangent_of(x: Array, same: Array) -> Array:
-    """Returns `x` with the tangent of another array, whose values are not read."""
+    """Returns `x` with the tangent of another array, whose own values are not read."""
     del same
     return x
 

@@ -20,7 +20,7 @@ _PERMUTATION = {"mode": "promise_in_bounds", "unique_indices": True}
 class Kept(NamedTuple):
     """The positions of the valid steps of a mask.
 
-    *The run* consists of only the valid steps; *the row* is the sequence that the user
+    *The run* consists only of the valid steps; *the row* is the sequence that the user
     passed.
 
     Attributes:

@@ -3,13 +3,13 @@
 Row b is alive at step t if `t < length[b]`; otherwise, it is finished. A finished row
 outputs 0 and keeps its state. The cell still runs on the finished row, but the results
 are dropped. A select would keep NaN out of the values, but not out of the gradients,
-where it becomes 0 * NaN. In a finished row, the cell therefore runs on a stand-in: the
+because 0 * NaN is NaN. In a finished row, the cell therefore runs on a stand-in: the
 inputs and state of the row's first step, which are finite if all values of the row are
 finite. For a row of length 0, the stand-in is zeros.
 
 All rows share the TensorArrays and scalar leaves of a state, which are never masked;
-`step_inputs` has a separate rule for such states. In `raw_rnn`, the user's function
-reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
+`step_inputs` treats such states separately. In `raw_rnn`, the user's function reads the
+results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 
 def zero_dead(alive: Array, tree: PyTree) -> PyTree:
-    """Replaces values by zeros where the mask `alive` is false; see `choose`."""
+    """Replaces values with zeros where the mask `alive` is false; see `choose`."""
 
     def zero(leaf: Any) -> Any:
         if is_tensor_array(leaf) or is_key(leaf):

@@ -19,7 +19,7 @@ Apply = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class DeclinedError(Exception):
-    """Raised, with a reason, by a cell that cannot run the whole sequences at once."""
+    """Raised by a cell that cannot run whole sequences at once; gives the reason."""
 
 
 @dataclasses.dataclass(frozen=True)

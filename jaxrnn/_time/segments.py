@@ -61,9 +61,9 @@ def segmented_run(
             nested segments. If `sizes` is empty, derivatives save all residuals.
         on_host: The names of arrays to store in host memory: empty, `STATE`, or `STATE`
             and `RESIDUALS`. Stored residuals are not recomputed.
-        run: `run(xs, state, steps) -> (outputs, state)`, with outputs along the same
-            axes as `xs`. The function may close over arrays. For a segment, it returns
-            the segment's outputs.
+        run: `run(xs, state, steps) -> (outputs, state)`, where the outputs have the
+            same axes as `xs`. The function may close over arrays. For a segment, it
+            returns the segment's outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
         steps: The time axis of `xs`, with at least one step.
@@ -101,7 +101,7 @@ def segmented_run(
 def _inputs_of_segment(
     xs: PyTree, start: Any, size: int, steps: Steps, part: PyTree
 ) -> PyTree:
-    """Returns the inputs of `size` steps from `start` on, `[time, batch, ...]`.
+    """Returns the inputs of the `size` steps from `start` on, `[time, batch, ...]`.
 
     A segment receives its inputs twice: as a slice of `xs`, and as `part`, which comes
     from the scan over segments. The values are read from the slice, which copies no

@@ -37,8 +37,8 @@ class Restarts:
             state.
         states: The restart states, each leaf `[batch, ...]` or `[sequences, ...]`; None
             if the states are passed separately, as arguments to differentiate.
-        are_resets: Whether all restarts are resets, so that states need not be read by
-            index. Otherwise, all restarts are first steps.
+        are_resets: Whether all restarts are resets, so that states do not need to be
+            read by index. Otherwise, all restarts are first steps.
     """
 
     state_numbers: Any
@@ -126,7 +126,7 @@ class Steps:
         inputs, first = masking.first_inputs(xs, self.axis), jax.tree.leaves(xs)[0]
         are_resets = self.restarts is not None and self.restarts.are_resets
         if are_resets and first.shape[self.axis]:
-            # A state that is reset before the first step need not be finite.
+            # If a state is reset before the first step, it may contain NaN or infinity.
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
@@ -141,7 +141,7 @@ class Steps:
         return None if self.restarts is None else self.restarts.states
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """Replaces the restart states; changes nothing without restarts."""
+        """Replaces the restart states; changes nothing if there are no restarts."""
         if self.restarts is None:
             return self
         restarts = dataclasses.replace(self.restarts, states=restart_states)
@@ -265,7 +265,7 @@ class Steps:
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
     def slice(self, start: Array, size: int) -> "Steps":
-        """Returns the `size` steps from `start` on; all of them must exist."""
+        """Returns the `size` steps that begin at `start`, which must all exist."""
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         steps = dataclasses.replace(self, offset=self.offset + start, time=size)
         steps = steps._map_state_numbers(cut)
@@ -277,12 +277,12 @@ class Steps:
 
 
 def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
-    """Maps `fn` over steps; a matrix product in `fn` becomes one over all steps.
+    """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
 
     Args:
         fn: A function of one step of each sequence, with leaves `[batch, ...]`. It must
-            treat each row separately. Its arguments must also be finite in finished
-            rows. Otherwise, the derivatives of `fn` are not finite.
+            treat each row separately. The sequences must be finite in finished rows
+            too. Otherwise, the derivatives of `fn` are not finite.
         sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
 
     Returns:
@@ -296,7 +296,7 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
 def steps_to_run(lengths: Array, time: int) -> Array:
     """Returns the number of steps that TensorFlow's loop runs.
 
-    This number is the maximum length, but at most `time` and at least 1.
+    This number is the maximum length, limited to the range from 1 to `time`.
     """
     return jnp.minimum(batch_maximum(jnp.max(lengths, initial=1)), max(time, 1))
 
@@ -306,7 +306,7 @@ def batch_maximum(x: Array) -> Array:
     """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
 
     If the end of a loop were mapped, every step would have to select between the old
-    and new carries, including the buffers in the carry.
+    and the new carry, including its buffers.
     """
     return x
 

@@ -1,4 +1,4 @@
-"""Base classes of wrappers around one cell, with and without own parameters."""
+"""Base classes of wrappers around one cell, with or without their own parameters."""
 
 import abc
 import dataclasses
@@ -26,7 +26,7 @@ def check_wrapped(caller: str, name: str, cell: Any) -> None:
 
 
 def vector_size(caller: str, size: Size, name: str = "cell") -> int:
-    """The size of an output, which must be a vector; errors call the cell `name`.
+    """The size of a vector output; error messages refer to the cell as `name`.
 
     Raises:
         ValueError: If the output is a nest or has several axes.
@@ -62,7 +62,7 @@ class WrapperCell(RNNCell):
         """The sizes of the wrapped cell's state, without the batch axis."""
         return self.cell.state_size
 
-    output_size = property(  # A property, as subclasses may have a field.
+    output_size = property(  # Subclasses may replace this property by a field.
         lambda self: self.cell.output_size,
         doc="The sizes of the wrapped cell's output, without the batch axis.",
     )
@@ -100,7 +100,7 @@ class OwnParams(RNNCell):
 
     @property
     def cell_scope(self) -> str:
-        """The key of the wrapped cell's parameters: the cell's scope in TensorFlow.
+        """The key of the wrapped cell's parameters, which is the TensorFlow scope.
 
         A wrapper without parameters has no scope; the cell inside it provides the name.
         """
@@ -138,9 +138,9 @@ class OwnParams(RNNCell):
         """Checks the key and the wrapper's own parameters, then calls `split_params`.
 
         Raises:
-            ValueError: If the wrapper's parameters or a shape do not fit `array`,
+            ValueError: If the wrapper's parameters or a shape do not match `array`,
                 `[batch, depth]`.
-            TypeError: If a dtype does not fit, or `key` is not a random key.
+            TypeError: If a dtype is wrong, or `key` is not a random key.
         """
         name = type(self).__name__
         check_key_or_none(name, key)

@@ -15,7 +15,7 @@ from .base import WrapperCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class DeviceWrapper(WrapperCell):
-    """Places inputs, states and outputs of a cell on a device or over a mesh.
+    """Places the inputs, states and outputs of a cell on a device or a mesh.
 
     Under jit, a placement is a constraint on the compiler. JAX ignores a single device
     if the program runs on several devices; use a sharding in that case. Placements

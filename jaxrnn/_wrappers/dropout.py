@@ -36,11 +36,11 @@ _VISITOR = "dropout_state_filter_visitor"
 class DropoutWrapper(WrapperCell):
     """Dropout on the inputs, the new state and the output of a cell.
 
-    The random key comes from `cell.bind(params, key)`. Without a key, as in evaluation,
-    nothing is dropped. Each probability is the probability of keeping an entry, so
-    `DropoutWrapper(cell, 0.2)` drops 80 % of the inputs. Kept entries are scaled by
-    `1 / keep_prob`. Dropout on the new state does not affect the output of the same
-    step. By default, c of an LSTM is never dropped.
+    The random key comes from `cell.bind(params, key)`. Without a key, nothing is
+    dropped; omit the key in evaluation. Each probability is the probability of keeping
+    an entry, so `DropoutWrapper(cell, 0.2)` drops 80 % of the inputs. Kept entries are
+    scaled by `1 / keep_prob`. Dropout on the new state does not affect the output of
+    the same step. By default, c of an LSTM is never dropped.
 
     Attributes:
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
@@ -54,10 +54,10 @@ class DropoutWrapper(WrapperCell):
         seed: Wrappers with different seeds draw different masks from the same key.
         dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
             state downwards. If the visitor returns False, no leaf of `substate` is
-            dropped. If it returns True, a leaf is dropped, and the children of a nest
-            are visited. If it returns a one-level structure of bools, only the children
-            marked True are visited. None selects all leaves except c of an LSTM and
-            TensorArrays.
+            dropped. If it returns True, a `substate` that is a leaf is dropped, and the
+            children of a nest are visited. If it returns a one-level structure of
+            bools, only the children marked True are visited. None selects all leaves
+            except c of an LSTM and TensorArrays.
 
     Raises:
         ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits, or
@@ -139,7 +139,7 @@ class DropoutWrapper(WrapperCell):
         return self._drop("output", output, self.output_keep_prob, key), state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps, with dropout before and after; see `RNNCell.apply_sequence`.
+        """Runs all steps, with input and output dropout; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the state is dropped, or the wrapped cell declines.

@@ -24,7 +24,7 @@ from .base import check_wrapped
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MultiRNNCell(RNNCell):
-    """A stack of cells: the output of each is the input of the next.
+    """A stack of cells, in which each cell's output is the input of the next cell.
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
@@ -46,7 +46,7 @@ class MultiRNNCell(RNNCell):
 
     cells: tuple[RNNCell, ...]
     state_is_tuple: bool = True
-    # Part of the cell's value, because repeated objects share parameters.
+    # Included when cells are compared, because repeated objects share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -127,8 +127,9 @@ class MultiRNNCell(RNNCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If the parameters of a cell are missing, or there is not one
-                state per cell. The latter is also an IndexError, as in TensorFlow.
+            ValueError: If the parameters of a cell are missing, or the number of states
+                differs from the number of cells. The second error is also an
+                IndexError, as in TensorFlow.
             TypeError: If `key` is not a random key.
         """
         check_key_or_none("MultiRNNCell", key)

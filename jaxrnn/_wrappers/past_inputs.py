@@ -133,7 +133,7 @@ class PastInputsBase(WrapperCell):
         Raises:
             DeclinedError: If the wrapped cell declines.
         """
-        # Otherwise, the inputs could become sharded along their features.
+        # Without this constraint, the inputs could become sharded along their features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
         inputs, steps, (past, cell_state) = run.inputs, run.steps, run.state
         restart_past, restart_states = steps.restart_states or (None, None)
@@ -274,7 +274,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
 
     Args:
         steps: The time axis; its restart states are past inputs.
-        inputs: `[batch, time, depth]`, time along `steps.axis`.
+        inputs: `[batch, time, depth]`, with time along `steps.axis`.
         past: The inputs before the first step, `[batch, width - 1, depth]`.
 
     Returns:

@@ -42,8 +42,8 @@ class ResidualWrapper(WrapperCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If inputs and output differ in structure or shape and there is
-                no `residual_fn`.
+            ValueError: If there is no `residual_fn`, and inputs and output differ in
+                structure or shape.
         """
         output, new_state = self.cell.apply(params, inputs, state, key)
         return (self.residual_fn or _add)(inputs, output), new_state

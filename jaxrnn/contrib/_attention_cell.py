@@ -31,7 +31,7 @@ class AttentionCellWrapper(ParamsWrapper):
         m'      = m_2, ..., m_L, output
 
     `[s']` is the concatenation of all parts of the cell's new state. The memory m
-    starts as zeros, and these zeros take part in the softmax.
+    starts as zeros, and these zeros are included in the softmax.
 
     Shapes, for input size `I`, `A = attn_size`, `V = attn_vec_size`, `N = input_size`,
     `L = attn_length`, a cell with output `[batch, H]` and a state of S numbers: inputs
@@ -139,9 +139,9 @@ class AttentionCellWrapper(ParamsWrapper):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If the state or a parameter does not fit the cell and the
+            ValueError: If the state or a parameter does not match the cell and the
                 inputs.
-            TypeError: If a dtype does not fit the cell and the inputs.
+            TypeError: If a dtype does not match the cell and the inputs.
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
         own, inner = self._checked(params, inputs, key)

@@ -43,7 +43,7 @@ class ContribLSTM(LSTMFamily):
         return LSTMStateTuple(self.num_units, h)
 
     def with_projection(self, gates: Stage) -> tuple[Stage, ...]:
-        """The stage of the gates, then the stage "projection", if any."""
+        """The stage of the gates, then the projection stage if there is one."""
         if self.num_proj is None:
             return (gates,)
         (c, h), make = self.sizes, self.kernel_initializer
@@ -88,7 +88,7 @@ class LayerNormedLSTM(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stage of all gates, then the projection stage, if any."""
+        """The stage of all gates, then the projection stage if there is one."""
         (c, h), count = self.sizes, len(self.gate_scopes)
         kernel = self.kernel_initializer
         gates = Stage(self._gates, h, count * c, kernel, zeros, blocks=count)
@@ -138,7 +138,10 @@ class LayerNormedLSTM(ContribLSTM):
 
 
 def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
-    """An `LSTMCell` with `fields`, and with all other fields that `cell` also has."""
+    """An `LSTMCell` with `fields`.
+
+    All other fields that both cells have are copied from `cell`.
+    """
     names = {field.name for field in dataclasses.fields(LSTMCell)}
     common = {name: getattr(cell, name) for name in names if hasattr(cell, name)}
     return LSTMCell(**common | fields)

@@ -38,7 +38,7 @@ class _ConvLSTM(CommonFields, SpecsCell):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If `input_shape` or `kernel_shape` does not fit `conv_ndims`, or
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
             `dtype` is not floating-point.
     """
 
@@ -63,7 +63,7 @@ class _ConvLSTM(CommonFields, SpecsCell):
         self._set_sizes("kernel_shape", as_count, channels=0)
 
     def _set_sizes(self, field: str, check: Any, channels: int) -> None:
-        """Checks the sizes in a field, one per axis, and stores them as a tuple."""
+        """Checks a field that holds one size per axis, and stores it as a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
         try:
             named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
@@ -112,7 +112,7 @@ class _ConvLSTM(CommonFields, SpecsCell):
         return output, LSTMStateTuple(c, h)
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError unless inputs, h and the cell share a dtype."""
+        """Raises TypeError if inputs, h and the cell differ in dtype."""
         check_one_dtype(self, inputs, state.h)
 
     def step_inputs(self, inputs: Any) -> Any:
@@ -134,7 +134,8 @@ def _convolve(x: Array, kernel: Array) -> Array:
 
     On CPUs, XLA generates slow code for the gradients of a convolution, so the
     derivatives are computed from an equivalent matrix product of patches. In a
-    measurement with 32 x 32 images and 8 channels, this made training 12 times as fast.
+    measurement with 32 x 32 images and 8 channels, this method made training 12 times
+    as fast.
 
     Args:
         x: `[batch, *grid, channels]`.
@@ -173,7 +174,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     window, grid = kernel.shape[:-2], x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-    # For each grid axis, one slice of the grid per position in the window.
+    # For each axis of the grid, there is one slice per position in the window.
     places = (
         [slice(i, i + n) for i in range(m)] for m, n in zip(window, grid, strict=True)
     )

@@ -27,7 +27,7 @@ class _OfLSTMCell(ContribLSTM):
         return self.library_cell.stages
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """Specs of the peepholes, if any."""
+        """Specs of the peepholes; empty without peepholes."""
         return self.library_cell.elementwise_specs()
 
 

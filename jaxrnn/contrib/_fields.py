@@ -9,7 +9,7 @@ from .._cells.initializers import glorot_uniform, zeros
 
 
 def check_given_functions(caller: str, **functions: Any) -> None:
-    """Raises TypeError unless each named argument is a function or None."""
+    """Raises TypeError if a named argument is neither a function nor None."""
     given = {name: value for name, value in functions.items() if value is not None}
     check_functions(caller, **given)
 

@@ -196,7 +196,7 @@ class LSTMBlockFusedCell(_OverSteps):
             bound.
         use_peephole: Whether the gates read c through three diagonal kernels.
         reuse: Accepted for compatibility with TensorFlow; not used.
-        dtype: The required dtype of parameters and inputs; None for any.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
         name: The name of the steps in profiles.
 
     Raises:

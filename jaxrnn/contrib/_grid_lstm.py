@@ -31,7 +31,7 @@ _LSTMS = ("freq", "time")
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GridLSTM(CommonFields, SpecsCell):
-    """The base class of both grid LSTMs, with the leading fields that they share.
+    """The base class of both grid LSTMs, which declares their common fields.
 
     Attributes:
         use_peepholes: Whether the gates read c and d through diagonal kernels.
@@ -51,8 +51,9 @@ class GridLSTM(CommonFields, SpecsCell):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If a required field is missing, the lists do not fit each other or
-            the windows, a number is out of range, or `dtype` is not floating-point.
+        ValueError: If a required field is missing, the lists are inconsistent with each
+            other or with the windows, a number is out of range, or `dtype` is not
+            floating-point.
     """
 
     num_units: int
@@ -76,7 +77,7 @@ class GridLSTM(CommonFields, SpecsCell):
         lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
         doc="The number of windows in all blocks and directions.",
     )
-    # Each window outputs the m of both LSTMs; its state holds the c and m in time.
+    # Each window outputs m of both LSTMs; the window's state holds c and m in time.
     output_size = property(lambda self: 2 * self.num_units * self.num_windows)
     _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
     # The LSTMs that have parameters; with shared weights, only the LSTM in frequency.
@@ -116,7 +117,7 @@ class GridLSTM(CommonFields, SpecsCell):
             set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
-        """Raises ValueError unless `size` inputs hold exactly the block's windows."""
+        """Raises ValueError if the block's number of windows does not match `size`."""
         found, given = count_windows(size, self), self.num_frequency_blocks[block]
         caller, name = type(self).__name__, f"num_frequency_blocks[{block}]"
         must = f"be {found} (the number of windows in {size} inputs)"

@@ -155,7 +155,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         return self.stage_params(super().param_specs(depth) | {"bias": bias})
 
     def enter(self, state: PyTree) -> tuple[Array, Any]:
-        """h, and the state with the dropout mask, if any."""
+        """Returns h, and the state with the dropout mask if there is one."""
         return state[1], tuple(state)
 
     def apply(

@@ -1,7 +1,7 @@
-"""Cells that map the inputs or the output of an inner cell, all steps at once.
+"""Cells that map the inputs or outputs of an inner cell for all steps at once.
 
-One of these cells is the intersection cell, with one gate through time and one gate
-through depth.
+One of these cells is the intersection cell, which has one gate through time and one
+gate through depth.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from ._small_cells import UGRNNCell
 
 
 class MappedCell(RNNCell):
-    """A cell that applies one function before an inner cell and one after the cell.
+    """A cell that applies one function before an inner cell and another after it.
 
         given   = before(own, inputs)
         y, s'   = inner(given, s)
@@ -51,9 +51,9 @@ class MappedCell(RNNCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If a shape or the set of parameters does not fit the cell and
-                the inputs.
-            TypeError: If a dtype does not fit the cell and the inputs.
+            ValueError: If a shape or a parameter name does not match the cell and the
+                inputs.
+            TypeError: If a dtype does not match the cell and the inputs.
         """
         inputs = self.checked_inputs(params, inputs, state, key)
         own, inner = self.split_params(params)
@@ -103,8 +103,8 @@ class MappedWrapper(ParamsWrapper, MappedCell):
         """Creates parameters for the wrapper and the cell; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` do not fit the wrapper and the cell.
-            TypeError: If a dtype does not fit them, or `key` is not a random key.
+            ValueError: If `inputs` do not match the wrapper and the cell.
+            TypeError: If a dtype does not match, or `key` is not a random key.
         """
         inputs = self.step_inputs(inputs)
         depth = jax.tree.leaves(inputs)[0].shape[-1]
@@ -130,8 +130,9 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     Attributes:
         num_in_proj: If None, the inputs must have size H. If it is any positive number,
             inputs of other sizes are projected to size H, as in contrib.
-        initializer: For the kernels; None for Glorot uniform. The biases are zeros
-            unless `initializer` is an `initializers.by_part` with a `bias`.
+        initializer: For the kernels; None for Glorot uniform. The biases are
+            initialized to zeros unless `initializer` is an `initializers.by_part` with
+            a `bias`.
         forget_bias: Added to g and q at each step; not stored in the bias.
         y_activation: A function, the name of a Keras activation, or None for tanh.
 
@@ -191,7 +192,7 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
         return self.checked_step(params, inputs, state, key)[0]
 
     def check_dtypes(self, inputs: Array, state: Array) -> None:
-        """Raises TypeError unless inputs, state and the cell share a dtype."""
+        """Raises TypeError if inputs, state and the cell differ in dtype."""
         check_one_dtype(self, inputs, state)
 
     def before(self, own: Params, inputs: Array) -> Array:
@@ -210,7 +211,7 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
 
 @final
 class _Recurrence(UGRNNCell):
-    """The recurrent part of the cell; its output is the old state, for `after`."""
+    """The recurrent part of the cell; it outputs the old state, which `after` needs."""
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         return state, super()._update(params, z, state)[1]

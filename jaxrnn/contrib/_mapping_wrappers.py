@@ -30,7 +30,7 @@ from ._mapped_cell import MappedWrapper
 
 
 class _Projection(MappedWrapper):
-    """A wrapper with a matrix product and an activation; None is the identity."""
+    """A wrapper with a matrix product and an activation (None for the identity)."""
 
     activation: Any
 

@@ -55,8 +55,8 @@ class NTMCell(CommonFields, OwnParams):
     The controller, which can be any cell, reads `[x, reads]` and outputs u. The product
     `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
     contains a key, a strength, a gate, shifts and a sharpness for each head, then an
-    erase and an add vector for each write head. With the memory M and the previous
-    address w of a head:
+    erase vector and an add vector for each write head. With the memory M and the
+    previous address w of a head:
 
         v_i = softmax_i(softplus(strength) * cosine(tanh(key), M_i))
         v   = sigmoid(gate) * v + (1 - sigmoid(gate)) * w
@@ -151,7 +151,7 @@ class NTMCell(CommonFields, OwnParams):
         )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NTMControllerState:
-        """The controller's zero state, and zeros, which the first step replaces."""
+        """The controller's zero state, and zeros that the first step replaces."""
         zero = super().zero_state(batch_size, dtype)
         controller_state = self.controller.zero_state(batch_size, dtype)
         return zero._replace(controller_state=controller_state)
@@ -206,10 +206,10 @@ class NTMCell(CommonFields, OwnParams):
         """Runs one step; see `RNNCell.apply`. The controller receives the key.
 
         Raises:
-            ValueError: If a shape or the set of parameters does not fit the cell and
-                the inputs.
-            TypeError: If a dtype or the type of the state does not fit the cell and the
+            ValueError: If a shape or a parameter name does not match the cell and the
                 inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs.
         """
         inputs = check_step_inputs(type(self).__name__, inputs)
         params, inner = self._checked(params, inputs, key)
@@ -239,7 +239,7 @@ class NTMCell(CommonFields, OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """The `(reads, addresses, memory)` before the step; parameters at time 0."""
+        """Reads, addresses and memory before a step; they are parameters at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
         choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
         initial = lambda name, fn, parts: [

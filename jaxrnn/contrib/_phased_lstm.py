@@ -61,7 +61,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
             `exp(U(log(min), log(max)))`; must be positive and must not exceed
             `period_init_max`. Initial phases are drawn from `U(0, period)`.
         period_init_max: The upper bound of the initial periods.
-        dtype: The required dtype of parameters and x; None for any.
+        dtype: The required dtype of parameters and x; None for any dtype.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
     """
@@ -133,10 +133,10 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:
-            ValueError: If a shape or the set of parameters does not fit the cell and
-                the inputs.
-            TypeError: If a dtype or the type of the state does not fit the cell and the
+            ValueError: If a shape or a parameter name does not match the cell and the
                 inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs.
         """
         time, x = self._checked_inputs(inputs)
         x, state = self.checked_step(params, x, state, key)
@@ -149,7 +149,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
             return state.h, state
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError unless x, h and the cell share a dtype."""
+        """Raises TypeError if x, h and the cell differ in dtype."""
         check_one_dtype(self, inputs, state.h)
 
     def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:

@@ -84,7 +84,7 @@ class GLSTMCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One stage per group, then the projection stage, if any."""
+        """One stage per group, then the projection stage if there is one."""
         (c, h), groups = self.sizes, self.number_of_groups
         sizes, make = (h // groups, 4 * c // groups), self.kernel_initializer
         *first, last = (
@@ -196,7 +196,7 @@ class NASCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of the inputs' product, of h's product and of any projection."""
+        """The stages: the product of the inputs, then of h, then any projection."""
         (c, h), make = self.sizes, glorot_uniform
         bias = zeros if self.use_bias else None
         inputs = Stage(self._keep_inputs, 0, 8 * c, make, None, "inputs", blocks=8)

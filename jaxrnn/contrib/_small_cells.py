@@ -28,8 +28,8 @@ class UGRNNCell(VectorStateCell):
     output `[batch, H]`; `kernel` `[I + H, 2H]`, blocks g, c; `bias` `[2H]`.
 
     Attributes:
-        initializer: For the kernel; None for Glorot uniform. The bias is zeros unless
-            `initializer` is an `initializers.by_part` with a `bias`.
+        initializer: For the kernel; None for Glorot uniform. The bias is initialized to
+            zeros unless `initializer` is an `initializers.by_part` with a `bias`.
         forget_bias: Added to g at each step; not stored in the bias.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.UGRNNCell`.

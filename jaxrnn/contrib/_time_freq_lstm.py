@@ -1,4 +1,7 @@
-"""The time-frequency LSTM over windows of the inputs, and checks of window fields."""
+"""The time-frequency LSTM.
+
+The module also checks the fields that define windows over the inputs.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -142,7 +145,7 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
             inputs: `[..., depth]`.
             state: `[batch, N * 2H]`.
         """
-        # Zeros that are created from the inputs have the inputs' sharding on a mesh.
+        # On a mesh, zeros created from the inputs have the same sharding as the inputs.
         below = jnp.zeros_like(inputs[..., :1])
         below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
         outputs, states = [], []

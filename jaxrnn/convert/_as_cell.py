@@ -92,7 +92,7 @@ class ModuleCell(BoundOnlyCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step of all rows; the output is the first leaf of the state."""
+        """Runs one step for all rows; the output is the first leaf of the new state."""
         del key
         leaves = [params.get(name, value) for name, value in self.fixed]
         module = jax.tree.unflatten(self.tree, leaves)
@@ -106,9 +106,10 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
     """Wraps a Haiku core as a jaxrnn cell, for any driver.
 
     Args:
-        transformed: The result of `hk.transform` for a function `(inputs, state) ->
-            (output, new_state)`, the signature of Haiku's cores. For a function that
-            draws no random numbers, you can also apply `hk.without_apply_rng`.
+        transformed: The result of `hk.transform` for a function
+            `(inputs, state) -> (output, new_state)`, which is the signature of Haiku's
+            cores. For a function that draws no random numbers, you can also apply
+            `hk.without_apply_rng`.
         state_size: The sizes of the state without the batch axis: an int, or a nest of
             ints with the structure of Haiku's state.
         output_size: The size of the output without the batch axis: an int, or a nest of
@@ -171,7 +172,7 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
     _check_sizes(state_size)
     named, tree = jax.tree_util.tree_flatten_with_path(module)
     names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
-    if len(set(names)) < len(names):  # Keys with dots can make two names equal.
+    if len(set(names)) < len(names):  # Dots in keys can cause equal names.
         names = [jax.tree_util.keystr(path) for path, _ in named]
     leaves = list(zip(names, (leaf for _, leaf in named), strict=True))
     params = {name: leaf for name, leaf in leaves if is_array(leaf)}

@@ -118,8 +118,8 @@ def layers_of_cell(
     Raises:
         TypeError: If `cell` is not a bound cell, or has no equivalent in other
             libraries.
-        ValueError: If the library does not support a layer, or a parameter does not fit
-            its cell.
+        ValueError: If the library does not support a layer, or the shape of a parameter
+            does not match its cell.
     """
     cell = as_bound(name, cell)
     stacked = isinstance(cell.cell, MultiRNNCell)
@@ -171,7 +171,7 @@ def _one_layer(library: Library, name: str, cell: Any) -> tuple[str, LayerWeight
 
 
 def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
-    """Pairs the cells of each layer; a bound cell may replace a list of one cell.
+    """Pairs the cells of each layer; accepts a bound cell in place of a list of one.
 
     Raises:
         TypeError: If an argument is not a sequence.
@@ -196,7 +196,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
 
 
 def as_bound(name: str, cell: Any) -> BoundCell:
-    """Removes dropout and device wrappers from a bound cell.
+    """Removes dropout wrappers and device wrappers from a bound cell.
 
     Raises:
         TypeError: If `cell` is not a bound cell, or its parameters are not a dict of
@@ -263,7 +263,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
     if first not in given:
         first = "params['gates']['kernel']"
     kernel = given[first]
-    if not getattr(kernel, "shape", ()):  # `read` rejects it below.
+    if not getattr(kernel, "shape", ()):  # The call of `read` below rejects it.
         kernel = wanted[first]
     depth = input_depth(f"{name}.{first}", kernel, cell.output_size)
     specs, read = cell.param_specs(depth), reader(given, f"{name}.")
@@ -287,7 +287,7 @@ def input_depth(name: str, kernel: Any, outputs: int) -> int:
 
 
 def _named(params: Params) -> dict[str, Any]:
-    is_list = lambda x: isinstance(x, list | tuple)  # One invalid leaf.
+    is_list = lambda x: isinstance(x, list | tuple)  # Treated as an invalid leaf.
     return dict(named_leaves("params", params, is_list))
 
 
@@ -310,7 +310,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
 
 
 def _joined(params: Params, outputs: int) -> tuple[Any, ...]:
-    """The input kernel, the state kernel, the bias and the state bias."""
+    """Returns the input kernel, the state kernel, the bias and the state bias."""
     if "gates" not in params:
         kernel = params["kernel"]
         return kernel[:-outputs], kernel[-outputs:], params["bias"], None

@@ -17,7 +17,7 @@ from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
 from ._weights import as_mapping, check_names, listed
 
-# `to_layer(name, weights)` and its inverse, `to_weights(name, layer)`.
+# The function `to_layer(name, weights)` and its inverse `to_weights(name, layer)`.
 ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
 ToWeights = Callable[[str, LayerWeights], dict[str, Any]]
 # Builds the parameters of a `Sequential` from the parameters of its layers.
@@ -166,7 +166,7 @@ def _names(kind: str, input_to_f: str) -> tuple[list[str], ...]:
 
 
 def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[str, Any]:
-    """The kind of cell whose weight names best match `flat`, and the kind's names."""
+    """The kind of cell that best matches the names in `flat`, and its weight names."""
     known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
     shared = lambda kind: len(flat.keys() & set().union(*known[kind]))
     kind = max(known, key=shared)

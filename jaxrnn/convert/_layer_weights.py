@@ -15,7 +15,7 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.activations import ACTIVATIONS, resolve_activation
 
-# Kinds of layers, with the names that messages use.
+# The kinds of layers, as they are named in messages.
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
 # The gates in TensorFlow's order, which every `LayerWeights` uses.
 GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
@@ -23,7 +23,7 @@ GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
 
 @dataclasses.dataclass(frozen=True)
 class LayerWeights:
-    """One direction of a layer: NumPy arrays with the gates in TensorFlow's order.
+    """The weights of one direction of a layer, with the gates in TensorFlow's order.
 
     Attributes:
         kind: `RNN`, `GRU`, `GRU_AFTER` or `LSTM`.
@@ -36,9 +36,9 @@ class LayerWeights:
             without peepholes.
         projection: The kernel of the projection, `[units, output_size]`; None without a
             projection.
-        forget_bias: The constant that is added to the forget gate at run time.
+        forget_bias: The constant that the cell adds to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
-        clips: The clips of the cell that are not None, by field name.
+        clips: The cell's clips by field name, without the clips that are None.
     """
 
     kind: str
@@ -89,8 +89,8 @@ class Library:
         orders: The library's order of gates for each kind of layer, written with the
             letters of `GATES`.
         lacks: The fields of `LayerWeights` that the library does not support.
-        activations: The supported activations for each kind of layer. Kinds without an
-            entry support every activation that the cell supports.
+        activations: The supported activations for each kind of layer. A kind without an
+            entry supports every activation that the cell supports.
         modules: The library's name for each kind of layer, for messages.
         forget_bias: The constant that the library adds to the forget gate at run time.
     """
@@ -135,9 +135,9 @@ class Library:
         )
 
     def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
-        """The input kernel, state kernel and two biases, in the library's order.
+        """The input kernel, the state kernel and two biases, in the library's order.
 
-        The second bias is zero, except for the part that a reset gate multiplies.
+        The second bias is zero except for the part that a reset gate multiplies.
         """
         of_state = np.zeros_like(layer.bias)
         if layer.state_bias is not None:
@@ -167,7 +167,7 @@ def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
 
     Args:
         array: `[..., blocks * units]`.
-        old: The gates of the blocks, one letter each.
+        old: The current order of the blocks, with one letter per gate.
         new: The same letters in the new order.
     """
     blocks = dict(zip(old, np.split(array, len(old), axis=-1), strict=True))

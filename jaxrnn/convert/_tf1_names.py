@@ -19,7 +19,7 @@ from .._wrappers.multi_rnn import MultiRNNCell
 from ._tf1_scopes import join, variables_in
 from ._weights import faults, listed, reader
 
-# Wrappers that have neither variables nor a scope.
+# Wrappers that have neither variables nor a scope of their own.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
 _MEMORY_LAYER = "memory_layer"
 
@@ -53,7 +53,7 @@ def load_into(
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
     places = full_names(cell, numbered, scope, memory_scope)
-    # Shared parameters have one name per layer; use the first name.
+    # Shared parameters have one name in each layer; use the first of these names.
     names = {i: name for name, i in reversed(places.items())}
     found = _found(variables, scope, memory_scope, places)
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
@@ -193,7 +193,7 @@ def _named(cell: Any, params: Params) -> Named:
 
 
 def _held(cell: Any, params: Params) -> Named:
-    """The parameters of a cell, with a scope for each inner cell."""
+    """The parameters of a cell, with one scope per inner cell."""
     if not isinstance(params, Mapping):
         return _leaves(params)
     rest, pairs = dict(params), []

@@ -17,21 +17,23 @@ from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cel
 from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
-# The scope of LSTMs in checkpoints of `CudnnLSTM`, which adds no forget bias.
+# The variable scope of the LSTMs in `CudnnLSTM` checkpoints. (`CudnnLSTM` adds no
+# forget bias.)
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 STACK = "multi_rnn_cell"
-# The name of the bias whose size is the number of units, if it is not "bias".
+# For each cell whose bias of size `num_units` is not named "bias": the name of this
+# bias.
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
 }
-# TensorFlow numbers the second cell in a scope.
+# TensorFlow appends a number to the name of every further cell in a scope.
 _CELL = re.compile(rf"({'|'.join([*_CELLS, STACK])})(_\d+)?")
 
 
 class Hyper(NamedTuple):
-    """Hyperparameters that variables do not store."""
+    """Hyperparameters that are not stored in variables."""
 
     forget_bias: float = 1.0
     activation: Any = None
@@ -80,7 +82,7 @@ def _is_slot(name: str, names: Mapping[str, Any]) -> bool:
 
 
 def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Groups the values by the first part of their names."""
+    """Groups variables by the first part of their names."""
     groups: dict[str, dict[str, Any]] = {}
     for name, value in named.items():
         head, _, rest = name.partition("/")
@@ -121,9 +123,8 @@ def guess_cell(
 def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
     """Raises ValueError for a hyperparameter that `load` would not restore.
 
-    The cells of a stack may differ in a hyperparameter. In this case, this function
-    raises no error, because `load` requires the argument `cell`, which holds the
-    hyperparameters.
+    The cells of a stack may differ in a hyperparameter. This function then raises no
+    error, because `load` requires the argument `cell`, which holds the hyperparameters.
     """
     cells = _guessed_cells(name, bound) or []
     activation = resolve_activation("save", hyper.activation)
@@ -160,7 +161,7 @@ def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
         return found
     if not _is_guessed(cell.cell):
         return None
-    read_params(name, cell)  # Raises if the parameters do not fit.
+    read_params(name, cell)  # Raises an error for wrong parameters.
     return [(name, cell.cell)]
 
 

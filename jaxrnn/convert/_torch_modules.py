@@ -56,7 +56,7 @@ def layers_of_module(
 
 
 def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
-    """The names of the module's weights, without names from other modules."""
+    """The names of this module's weights; names of other weights are left out."""
     matches = []
     for name in with_prefix:
         match = _NAME.fullmatch(name, len(prefix))

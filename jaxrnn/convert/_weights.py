@@ -18,7 +18,7 @@ Read = Callable[..., np.ndarray]
 
 
 def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Prefixes a function's errors with its name, e.g. `convert.keras.load: `."""
+    """Adds a function's name to its errors as a prefix, e.g. `convert.keras.load: `."""
     caller = f"{function.__module__}.{function.__name__}".removeprefix("jaxrnn.")
 
     @functools.wraps(function)
@@ -83,7 +83,7 @@ def from_tensor(value: Any) -> Any:
     if not hasattr(value, "detach"):
         return value
     value = value.detach().cpu()
-    if str(value.dtype) == "torch.bfloat16":  # NumPy lacks bfloat16.
+    if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16.
         return np.asarray(value.float()).astype(jnp.bfloat16)
     return np.asarray(value)
 

@@ -4,9 +4,9 @@
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
-1 to the forget gate at run time, so the converters copy its bias unchanged. Haiku's
-update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes a `BasicRNNCell`
-with the activation relu; its bias is the sum of Haiku's two biases.
+1 to the forget gate at run time, so the converters copy the bias of this gate
+unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
+a `BasicRNNCell` with the activation relu; its bias is the sum of Haiku's two biases.
 """
 
 import re

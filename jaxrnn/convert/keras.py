@@ -5,7 +5,7 @@
 
 The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. jaxrnn always uses sigmoid
 gates, so a layer with another `recurrent_activation` cannot be converted. `load` cannot
-detect this option, because the weights do not show it.
+detect such a layer, because the weights do not include this option.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def load_bidirectional(
 
     Raises:
         TypeError: As in `load`.
-        ValueError: As in `load`; if a layer has only one direction.
+        ValueError: If a layer has only one direction; also as in `load`.
     """
     return cells_of_pairs(_layers(layers, 2, activation, reset_after))
 
@@ -120,8 +120,8 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
 
     Raises:
         TypeError: As in `save`.
-        ValueError: As in `save`; if the directions differ in the number or the kinds of
-            their layers.
+        ValueError: If the directions differ in the number or the kinds of their layers;
+            also as in `save`.
     """
     layers = []
     pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
@@ -157,7 +157,7 @@ def _layers(
 
 
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
-    """Raises an error unless `arrays` fits a layer with `directions` directions."""
+    """Raises an error unless `arrays` match a layer with `directions` directions."""
     fix = "Pass `layer.get_weights()`."
     check_instance("", name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)

@@ -8,7 +8,7 @@ The state of an LSTM is (c, h) in both libraries. The parameters do not include 
 activation, so pass a module's `activation_fn` as `activation`. jaxrnn always uses
 sigmoid gates, so a module with another `gate_fn` cannot be converted. A `SimpleCell`
 with `residual=True` has no counterpart either. `load` cannot detect these two options,
-because the parameters do not show them.
+because the parameters do not include them.
 """
 
 import functools
@@ -78,7 +78,7 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
 
     Raises:
         TypeError: As in `load`.
-        ValueError: As in `load`; if there is only one direction.
+        ValueError: If there is only one direction; also as in `load`.
     """
     return _flax.load_bidirectional(params, _to_layer, activation)
 
@@ -131,7 +131,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: As in `save`; if the directions differ in the number of layers.
+        ValueError: If the directions differ in the number of layers; also as in `save`.
     """
     to_weights = functools.partial(_to_weights, optimized=optimized)
     return _flax.save_bidirectional(cells_fw, cells_bw, to_weights, _sequential)

@@ -1,6 +1,6 @@
 """Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
-A node is a dict of the operator's arrays, under their input names, and its attributes:
+A node is a dict that contains the operator's arrays, by input name, and its attributes:
 
     node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
     cell = jaxrnn.convert.onnx.load(node)
@@ -25,7 +25,7 @@ from ._weights import as_mapping, check_directions, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-_PEEPHOLES = "iof"  # `LayerWeights` uses the order i, f, o.
+_PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
 # The activations that jaxrnn and ONNX share, for nodes without alpha and beta.
 _ACTIVATIONS = {
     "Elu": "elu",
@@ -49,7 +49,7 @@ _UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", *_UNSUPPORTED),
     "linear_before_reset",
-    *("hidden_size", "layout"),  # Accepted, but not needed.
+    *("hidden_size", "layout"),  # Accepted, but not used.
 )
 
 
@@ -71,8 +71,9 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
-            a node runs backward or in both directions; if an attribute has no
-            counterpart: `clip`, `input_forget`, or gates that do not use the sigmoid.
+            a node runs backward or in both directions; if the node has a feature that
+            jaxrnn does not support: `clip`, `input_forget`, or gates with an activation
+            other than the sigmoid.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -102,7 +103,7 @@ def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
 
     Raises:
         TypeError: As in `load`.
-        ValueError: As in `load`; if a node has only one direction.
+        ValueError: If a node has only one direction; also as in `load`.
     """
     return cells_of_pairs(_layers(nodes, 2))
 
@@ -114,7 +115,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
     `onnx.helper.make_node`; the other entries are attributes. The first half of B holds
     the biases, including the forget bias. The second half holds the bias that a reset
-    gate multiplies; all other entries are zero.
+    gate multiplies; the other entries of this half are zero.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
@@ -138,8 +139,8 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]
 
     Raises:
         TypeError: As in `save`.
-        ValueError: As in `save`; if the directions differ in the number, kinds or sizes
-            of their layers.
+        ValueError: If the directions differ in the number, kinds or sizes of their
+            layers; also as in `save`.
     """
     pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
     return [_node(*pair) for pair in pairs]
@@ -186,7 +187,7 @@ def _directions(
 
 
 def _as_node(name: str, node: Any) -> dict[str, Any]:
-    """The node, with bytes from protocol buffers decoded to strings.
+    """The node, with byte strings from protocol buffers decoded to strings.
 
     Raises:
         TypeError: If `node` is not a dict.
@@ -213,7 +214,7 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
 
 
 def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
-    """Raises ValueError for a direction that is unknown or does not fit W."""
+    """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     fix = "Load it as 'forward', and reverse its inputs and outputs."
     what, fix = "forward or bidirectional", fix if direction == "reverse" else ""

@@ -6,7 +6,7 @@
 
 TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. Each cell
 becomes the jaxrnn cell of the same name, and a `MultiRNNCell` becomes a `MultiRNNCell`.
-Variables do not store the forget bias, the activation and the clips, so these are
+The forget bias, the activation and the clips are not stored in variables, so these are
 arguments of `load` and `save`. `save` raises an error if the cell's hyperparameters
 differ from the arguments.
 
@@ -80,12 +80,12 @@ def load(
             optimizer slots (`.../kernel/Adam`), other scopes, and layers next to the
             cell (`dense/kernel`).
         scope: The scope of the cell: everything before the cell's own name or
-            `multi_rnn_cell`. It ends with the `scope` argument of the loop, by default
-            "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load a single
-            direction, pass a scope like "bidirectional_rnn/fw".
-        cell: The unbound cell to load. It is required for cells of `jaxrnn.contrib` and
-            for wrappers; None infers the cell from the variables. `load` looks in
-            `scope` for the name `cell.name`, or for TensorFlow's default name.
+            `multi_rnn_cell`. The scope ends with the `scope` argument of the loop, by
+            default "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load
+            a single direction, pass a scope like "bidirectional_rnn/fw".
+        cell: The unbound cell to load. Required for cells of `jaxrnn.contrib` and for
+            wrappers. If None, `load` infers the cell from the variables. `load` looks
+            in `scope` for the name `cell.name`, or for TensorFlow's default name.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required with `cell`.
         memory_scope: The scope where the script created the mechanisms of an
@@ -154,7 +154,7 @@ def load_bidirectional(
     Args:
         variables: As in `load`.
         scope: Everything before `fw` and `bw` or, for a stack, before `cell_0`. For a
-            stack of `tf.contrib.rnn`, it ends with "stack_bidirectional_rnn".
+            stack from `tf.contrib.rnn`, the scope ends with "stack_bidirectional_rnn".
         forget_bias: As in `load`.
         activation: As in `load`.
         cell_clip: As in `load`.
@@ -162,12 +162,12 @@ def load_bidirectional(
 
     Returns:
         `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer of the stack. Without a stack, each has one cell, which may be a bound
-        `MultiRNNCell`.
+        per layer of the stack. Without a stack, each tuple has one cell, which may be a
+        bound `MultiRNNCell`.
 
     Raises:
         TypeError: As in `load`.
-        ValueError: As in `load`; if there is only one direction.
+        ValueError: If there is only one direction; also as in `load`.
     """
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     groups = grouped(variables_in(variables, scope))
@@ -200,8 +200,9 @@ def save(
     In a session, `variable.load(arrays[variable.op.name], session)` assigns the arrays
     to the variables.
 
-    Variables do not store the forget bias, the activation and the clips. Pass the same
-    values to this function, to `load` and to the constructors of TensorFlow's cells.
+    The forget bias, the activation and the clips are not stored in variables. Pass the
+    same values to this function, to `load` and to the constructors of TensorFlow's
+    cells.
 
     Args:
         cell: A bound cell. `load` requires the argument `cell` for wrappers, cells of
@@ -254,7 +255,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: As in `save`; if the directions differ in the number of layers.
+        ValueError: If the directions differ in the number of layers; also as in `save`.
     """
     check_string("scope", scope)
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
@@ -304,8 +305,8 @@ def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell
     """Infers the cell from the variables in a scope and binds it."""
     cell, depth = guess_cell(scope, own, hyper)
     inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
-    # TensorFlow numbers the second stack in a scope. jaxrnn's stack has no `name`, so
-    # remove the number.
+    # TensorFlow appends a number to the name of every further stack in a scope. A stack
+    # in jaxrnn has no `name`, so remove the number.
     found = {join(scope, _STACK.sub(STACK, name)): x for name, x in own.items()}
     return load_into(cell, inputs, found, scope, "")
 

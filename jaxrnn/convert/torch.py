@@ -5,8 +5,8 @@
     outputs, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn, each
-layer has its own (c, h); `load_state` and `save_state` convert between the two. PyTorch
-has two biases and adds them; jaxrnn stores their sum.
+layer has its own (c, h); `load_state` and `save_state` convert between the two forms.
+PyTorch stores two biases, which it adds at run time; jaxrnn stores only their sum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def load_bidirectional(
 
     Raises:
         TypeError: As in `load`.
-        ValueError: As in `load`; if there is only one direction.
+        ValueError: If there is only one direction; also as in `load`.
     """
     return cells_of_pairs(layers_of_module(state_dict, prefix, nonlinearity, 2))
 
@@ -109,8 +109,9 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
     assigns the arrays to a PyTorch module with biases. Cast bfloat16 arrays to float32
     first. Pass the activation of a `BasicRNNCell` as `nonlinearity` to `nn.RNN` and to
-    `load`. `bias_ih` holds the biases, including the forget bias. `bias_hh` holds the
-    bias that a reset gate multiplies; all other entries are zero.
+    `load`. `bias_ih` holds the cell's biases, including the forget bias. `bias_hh`
+    holds the bias that a reset gate multiplies; the other entries of `bias_hh` are
+    zero.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
@@ -140,7 +141,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: As in `save`; if the directions differ in the number of layers.
+        ValueError: If the directions differ in the number of layers; also as in `save`.
     """
     return as_state_dict(
         _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix
@@ -194,7 +195,7 @@ def load_state_bidirectional(state: PyTree) -> BothStates:
 
     Raises:
         TypeError: As in `load_state`.
-        ValueError: As in `load_state`; if the number of entries is odd.
+        ValueError: If the number of entries is odd; also as in `load_state`.
     """
     layers = _split_state(state)
     if len(layers) % 2:
@@ -251,7 +252,7 @@ def save_state_bidirectional(
 
 
 def _split_state(state: Any) -> tuple[PyTree, ...]:
-    """The state of each entry along the first axis."""
+    """The state of each layer or direction, which are entries along the first axis."""
     is_pair = isinstance(state, tuple | list)
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
     wanted = "`state` must be h or (h, c), each [layers, batch, units], got"

@@ -2,12 +2,12 @@
 
 `greedy`, `sample` and `beam_search` return a `Decoded` with ids, scores and lengths.
 `score` returns the scores of given sequences. `ensemble` combines several models into
-one. `greedy_loop`, `sampling_loop` and `beam_loop` provide the same decoders as loop
-functions for `raw_rnn`. You can also call them from another loop function.
+one. `greedy_loop`, `sampling_loop` and `beam_loop` return loop functions that run the
+same decoders in `raw_rnn`. Your own loop function can also call these loop functions.
 
 The argument `embed` maps ids to the cell's inputs, and `project` maps the cell's output
-to logits. Both functions may close over memories and tied embeddings, unless the cell
-owns these as parameters. For beam search, `tile_beams` repeats the rows of a memory.
+to logits. Both functions may close over memories and tied embeddings, unless these are
+parameters of the cell. For beam search, `tile_beams` repeats the rows of a memory.
 """
 
 from .._base.public import set_public_module as _set_public_module

@@ -20,7 +20,8 @@ from ._checks import FINITE, as_int, as_number
 from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, to_time
 
 # The beams of an example are chosen from width * vocab candidates with int32 indices,
-# and the state has a row for each beam. A larger width would exhaust the memory.
+# and the state has a row for each beam. A larger width would exhaust the device's
+# memory.
 MAX_WIDTH = 2**16
 
 
@@ -29,8 +30,8 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Apply `tile_beams` to memories that a cell, `embed` or `project` closes over. In
     beam search, all arrays have `batch * beam_width` rows, with the beams of an example
-    in adjacent rows. A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is
-    shared by the beams of an example and remains unchanged.
+    in adjacent rows. Beam search does not repeat a memory in the state of a
+    `jaxrnn.contrib.AttentionWrapper`; the beams of an example share this memory.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
@@ -83,7 +84,7 @@ def beam_loop(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, `beam_width` is out of range, or the state
+        ValueError: If shapes do not match, `beam_width` is out of range, or the state
             contains a TensorArray; in the loop, if the logits are not
             `[batch * beam, vocab]` or have no entry for `end_id`.
 
@@ -135,7 +136,7 @@ def beam_search(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, `beam_width` is out of range, the state
+        ValueError: If shapes do not match, `beam_width` is out of range, the state
             contains a TensorArray, or `end_id` is not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
@@ -163,7 +164,7 @@ class Beams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BeamLoop(Loop):
-    """A loop function that keeps the best continuations of an example's beams.
+    """A loop function that keeps the best continuations of each example's beams.
 
     Attributes:
         width: The number of beams.
@@ -196,8 +197,8 @@ class BeamLoop(Loop):
         model = self.model
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
-        # All beams of an example start identical and would remain identical, so only
-        # the first beam gets a probability above zero.
+        # All beams of an example are identical at the start and would remain identical,
+        # so only the first beam starts with a probability above zero.
         start_ids = model.start_ids.reshape(shape)
         fill = lambda value, dtype: jnp.full_like(start_ids, value, dtype)
         first = jnp.arange(self.width, dtype=jnp.int32) == 0
@@ -208,9 +209,9 @@ class BeamLoop(Loop):
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:
-        """Whether all beams of an example are finished, repeated for each beam.
+        """Whether all beams of an example are finished, with one entry for each beam.
 
-        The beams of an example change places, so all of them share one flag.
+        The order of an example's beams changes between steps, so they share one flag.
         """
         over = beams.finished | jnp.isneginf(beams.log_probs)
         return repeated(jnp.all(over, axis=1), self.width)
@@ -259,7 +260,7 @@ def extend(
         impossible: The log-probability of every id except `end_id` in a finished beam.
 
     Returns:
-        `(beams, scores, parents, ids)`, with the best beam first. The leaves are all
+        `(beams, scores, parents, ids)`, with the best beam first. Each leaf is
         `[batch, beam]`.
     """
     batch, width, vocab = log_probs.shape

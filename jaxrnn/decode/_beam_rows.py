@@ -44,7 +44,7 @@ def tile_model(model: Model, width: int) -> Model:
 
 
 def run_beams(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
-    """Calls `run` for a tiled model, and adds a note about the row count to errors."""
+    """Calls `run` for a tiled model; adds a note about the row count to any error."""
     with error_note(
         f"{loop.model.caller}: the cell, `embed` and `project` run on batch * "
         f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
@@ -74,11 +74,11 @@ def repeated(x: Array, width: int) -> Array:
 
 
 def reordered(state: PyTree, parents: Array) -> PyTree:
-    """Gives each beam the state of the parent beam."""
+    """Replaces the state of each beam with the state of its parent beam."""
     batch, width = parents.shape
 
     def reorder(x: Array) -> Array:
-        # Index within each example, so that no device needs rows of another device.
+        # Index within each example, so that no device reads rows from another device.
         beams = x.reshape(batch, width, *x.shape[1:])
         return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
 

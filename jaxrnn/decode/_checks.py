@@ -1,4 +1,4 @@
-"""Functions that check and normalize the decoders' arguments."""
+"""Functions that check and convert the arguments of decoders."""
 
 import math
 from collections.abc import Callable

@@ -105,8 +105,8 @@ def _log_mean(logits: list[Any]) -> Array:
     dtype = jnp.float64 if is_wide else jnp.float32
     wide = jnp.stack([each.astype(dtype) for each in logits])
     log_probs = jax.nn.log_softmax(wide, axis=-1)
-    # If all models assign an id the probability 0, keep this 0 out of the logarithm,
-    # whose derivative at 0 is infinite.
+    # If all models assign an id the probability 0, do not take the logarithm of this 0,
+    # because the derivative of the logarithm at 0 is infinite.
     exists = jnp.any(~jnp.isneginf(log_probs), axis=0)
     summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
     return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
@@ -132,12 +132,12 @@ class _Cells:
         return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
 
     def start(self, state: PyTree) -> PyTree:
-        """Calls `start` of each cell that has a memory; see `RNNCell.start`."""
+        """Calls `start` on each cell that has a memory; see `RNNCell.start`."""
         pairs: Any = zip(self.cells, state, strict=True)
         return tuple(c.start(s) if has_read_only(s) else s for c, s in pairs)
 
     def at_step(self, t: Array) -> "_Cells":
-        """The cells with their random keys for step `t`."""
+        """The cells, each with its random key for step `t`."""
         return _Cells(tuple(cell_at_step(cell, t) for cell in self.cells))
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:

@@ -100,7 +100,7 @@ def greedy_loop(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit; in the loop, if the logits are not
+        ValueError: If shapes do not match; in the loop, if the logits are not
             `[batch, vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
@@ -121,9 +121,9 @@ def greedy(
 ) -> Decoded:
     """Decodes greedily: chooses the most likely id at each step.
 
-    Ties go to the lowest id. The loop ends when all rows are finished. Scores are
-    differentiable with respect to the arrays in `embed`, `project`, the cell and the
-    initial state, with the ids held constant.
+    If several ids are equally likely, the lowest id is chosen. The loop ends when all
+    rows are finished. Scores are differentiable with respect to the arrays in `embed`,
+    `project`, the cell and the initial state, with the ids held constant.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -142,7 +142,7 @@ def greedy(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or `end_id` is not in the vocabulary.
+        ValueError: If shapes do not match, or `end_id` is not in the vocabulary.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn.decode

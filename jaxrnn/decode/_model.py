@@ -1,4 +1,4 @@
-"""The arguments, the loop runner and the result that all decoders share."""
+"""Code that all decoders share: their arguments, their loop and their result."""
 
 import abc
 import dataclasses
@@ -41,7 +41,7 @@ class Model:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or `end_id` is negative.
+        ValueError: If shapes do not match, or `end_id` is negative.
     """
 
     caller: str
@@ -113,7 +113,7 @@ class Model:
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
-        """The dtype of scores, chosen before the first logits exist.
+        """The dtype of scores, which is chosen before any logits have been computed.
 
         The dtype is float64 if the state or the first inputs contain float64, otherwise
         float32.
@@ -195,7 +195,7 @@ def to_time(rows: Array, max_time: int) -> Array:
 
 
 def end_beyond(lengths: Array, ids: Array, end_id: int) -> Array:
-    """Replaces ids past each row's length with `end_id`; ids are `[..., max_time]`."""
+    """Replaces the ids `[..., max_time]` past each row's length with `end_id`."""
     time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
     inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
     return jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))

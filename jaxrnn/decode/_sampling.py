@@ -28,7 +28,7 @@ def sampling_loop(
 ) -> RowLoop:
     """A loop function for `raw_rnn` that extends each row by an id drawn at random.
 
-    Its emitted values and its loop state have the same form as in `greedy_loop`.
+    The emitted values and the loop state have the same form as in `greedy_loop`.
 
     Args:
         embed: As in `sample`.
@@ -47,8 +47,8 @@ def sampling_loop(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a number is outside its range; in the loop,
-            if the logits are not `[batch, vocab]` or have no entry for `end_id`.
+        ValueError: If shapes do not match, or a number is outside its range; in the
+            loop, if the logits are not `[batch, vocab]` or have no entry for `end_id`.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -92,7 +92,8 @@ def sample(
         temperature: The positive divisor of the logits, a number or an array scalar,
             which may be traced.
         top_k: The number of most likely ids to draw from, an int; None or a number
-            above the vocabulary's size selects all ids. Ties go to the lowest ids.
+            above the vocabulary's size selects all ids. If ids are equally likely, the
+            lowest ids are selected.
         top_p: A probability in (0, 1], a number or an array scalar, which may be
             traced. Ids are drawn from the smallest set of most likely ids whose total
             probability, after temperature and `top_k`, is at least `top_p`. None for
@@ -105,8 +106,8 @@ def sample(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, a number is outside its range, or `end_id` is
-            not in the vocabulary.
+        ValueError: If shapes do not match, a number is outside its range, or `end_id`
+            is not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -145,8 +146,8 @@ def draw(
     shape, dtype = log_probs.shape, log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)
     noise = jax.random.gumbel(key, shape, dtype)
-    # Subtract the maximum, so that with a small temperature the other logits become
-    # -inf and none becomes NaN.
+    # Subtract the maximum first. If the temperature is small, the other logits then
+    # become -inf, and no logit becomes NaN.
     best = jnp.max(log_probs, axis=1, keepdims=True)
     temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
     logits = (log_probs - best) / temperature
@@ -154,8 +155,8 @@ def draw(
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
     vocab = shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # Each id keeps its own noise, so that a `top_k` that includes all ids draws the
-    # same ids as None.
+    # The noise belongs to the ids, not to their ranks. A `top_k` that includes all ids
+    # therefore draws the same ids as None.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
@@ -172,5 +173,6 @@ def _in_nucleus(logits: Array, top_p: Array) -> Array:
     """
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-    # The sum may round to 1 before the last id, so a `top_p` of 1 needs its own test.
+    # The sum may round to 1 before the last id, so a `top_p` of 1 is handled
+    # separately.
     return (before < top_p) | (top_p >= 1)

@@ -27,8 +27,8 @@ def score(
     the result equals the `scores` in the `Decoded` that contains the sequences. If a
     sequence has no end id, all of its ids count. Ids after an end id have no effect, so
     you can use `end_id` as padding. Leave out beams with score -inf, which
-    `beam_search` could not fill. Such a beam contains only `end_id`, and `score` would
-    count the first `end_id`.
+    `beam_search` could not fill. Such a beam contains only `end_id`, so `score` would
+    return the score of the first `end_id`.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -47,12 +47,12 @@ def score(
     Returns:
         The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
         or the inputs contain float64. The scores are differentiable with respect to the
-        arrays in `embed`, `project`, the cell and the initial state. The score is NaN
-        if an id up to the end is outside the vocabulary.
+        arrays in `embed`, `project`, the cell and the initial state. A sequence has the
+        score NaN if an id up to its end id is outside the vocabulary.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, `end_id` is not in the vocabulary, or `ids`
+        ValueError: If shapes do not match, `end_id` is not in the vocabulary, or `ids`
             has an axis `beam` and the state contains a TensorArray.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.

@@ -8,8 +8,8 @@ Files:
 * `to_tflite_operators` exports layers as the fused operators of TensorFlow Lite, for
   LiteRT.
 * `to_tflite` exports any function with the converter of TensorFlow Lite.
-* `tflite_deviation` compares the results of a TensorFlow Lite file with the exported
-  function.
+* `tflite_deviation` compares the results of a TensorFlow Lite file with the results of
+  the exported function.
 
 Streams:
 

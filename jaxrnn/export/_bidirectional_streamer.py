@@ -34,14 +34,14 @@ class BidirectionalStreamer:
 
     To produce the outputs of a chunk, the streamer runs the layers over
     `chunk + lookahead` steps. The first such run compiles the program. Shorter chunks
-    therefore reduce the delay but increase the work per step.
+    reduce the delay, but they increase the work per step of output.
 
     Args:
         cells_fw: The bound forward cell of each layer, without a random key, so dropout
             is inactive.
         cells_bw: The bound backward cell of each layer, without a random key.
         chunk: The number of steps per chunk.
-        lookahead: The number of steps past a chunk that its outputs depend on.
+        lookahead: The number of steps after a chunk that affect the chunk's outputs.
         batch_size: The number of rows. All rows advance together.
         dtype: The dtype of the zero states and the outputs.
 
@@ -139,8 +139,8 @@ class BidirectionalStreamer:
         """Starts a new sequence and drops the remaining outputs."""
         zero = lambda cell: zero_state(_CALLER, cell, self._batch, self._dtype)
         self._states = tuple(map(zero, self._cells[0]))
-        self._waiting: list[PyTree] = []  # Padded chunks without outputs so far.
-        self._steps = 0  # Steps in `_waiting`, without padding.
+        self._waiting: list[PyTree] = []  # Padded chunks awaiting output.
+        self._steps = 0  # The number of steps in `_waiting`, without padding.
 
     def _append(self, chunk: PyTree, exactly: bool) -> None:
         steps = _checked_steps(chunk, self._batch, self._chunk, exactly)

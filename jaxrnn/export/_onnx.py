@@ -52,8 +52,8 @@ def to_onnx(
             and `[n]` (None for no bias). The file's `outputs` are then
             `outputs @ kernel + bias`, so the outputs past the length of a row equal the
             bias.
-        lengths: Whether the file has an input `sequence_length`; if False, all rows run
-            for all steps.
+        lengths: Whether the file has an input `sequence_length`; if False, the file
+            processes all steps of every row.
         initial_state: Whether the initial states are inputs, so that you can run a
             sequence in parts; if False, the initial states are zero.
         time_major: Whether time is the first axis of `inputs` and `outputs`.
@@ -64,9 +64,9 @@ def to_onnx(
 
     Raises:
         TypeError: If `cell` is unsupported, or the parameters differ in dtype.
-        ValueError: If `dense` does not fit the outputs, or ONNX's operators do not
-            support a feature of a cell, e.g. its projection, clips or activation.
-            `to_stablehlo` supports any cell.
+        ValueError: If the shapes of `dense` do not match the outputs, or ONNX's
+            operators do not support a feature of a cell, e.g. its projection, clips or
+            activation. `to_stablehlo` supports any cell.
         ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
 
     Example:
@@ -109,7 +109,7 @@ def to_onnx(
 
 
 def _nodes(cell: Any) -> list[dict[str, Any]]:
-    """The node of each layer; re-raises errors of `convert.onnx` under this name."""
+    """The node of each layer; errors of `convert.onnx` are raised under this name."""
     if isinstance(cell, tuple) and len(cell) != 2:
         raise ValueError(
             f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
@@ -144,7 +144,7 @@ def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
 def _checked_dense(
     dense: Any, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns `(kernel, bias)` as arrays; raises an error if the shapes do not fit."""
+    """Returns `(kernel, bias)` as arrays; raises an error if the shapes differ."""
     check_entries(_CALLER, "dense", dense, 2, "(kernel, bias)", error=TypeError)
     kernel = np.asarray(dense[0])
     bias = None if dense[1] is None else np.asarray(dense[1])

@@ -9,8 +9,8 @@ import numpy as np
 
 from .._base.optional import import_optional
 
-# The first opset with the current forms of LSTM, GRU and RNN, and the IR version of the
-# opset.
+# The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
+# that belongs to this opset.
 OPSET, IR_VERSION = 14, 7
 Node = dict[str, Any]
 Names = dict[str, list[str]]  # Maps ONNX's letter of a state to a name per direction.
@@ -19,7 +19,7 @@ _ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset")
 
 
 class Graph:
-    """An ONNX graph, with nodes in the order of the calls; names identify values.
+    """An ONNX graph that is built node by node; values are identified by name.
 
     Args:
         dtype: The default dtype of inputs and outputs.
@@ -34,7 +34,7 @@ class Graph:
         self._inputs, self._outputs = [], []
 
     def element_type(self, dtype: Any) -> int:
-        """The number that stands for a dtype in ONNX."""
+        """The number that represents a dtype in ONNX."""
         return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
     def input(self, name: str, shape: list[int | str], dtype: Any = None) -> str:
@@ -81,7 +81,7 @@ class Graph:
 
 
 def clamped_lengths(graph: Graph, x: str) -> str:
-    """Adds an input for lengths; clamps lengths to `[0, time]` for onnxruntime."""
+    """Adds an input for lengths, and clamps them to `[0, time]` for onnxruntime."""
     given = graph.input("sequence_length", ["batch"], np.int32)
     time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
     time = graph.node("Cast", time, to=graph.element_type(np.int32))
@@ -135,14 +135,14 @@ def _final_states(
 
 
 def _stacked(graph: Graph, states: list[str]) -> str:
-    """Stacks the states of the directions to `[directions, batch, units]`."""
+    """Stacks the states of all directions: `[directions, batch, units]`."""
     axis = graph.constant(np.array([0], np.int64))
     states = [graph.node("Unsqueeze", state, axis) for state in states]
     return graph.node("Concat", *states, axis=0)
 
 
 def _kept(graph: Graph, length: str, state: str, initial: str) -> str:
-    """Keeps the initial state in rows of length 0, where onnxruntime returns zeros."""
+    """Selects the initial state where the length is 0; onnxruntime returns zeros."""
     runs = graph.node("Greater", length, graph.constant(np.int32(0)))
     runs = graph.node("Unsqueeze", runs, graph.constant(np.array([1], np.int64)))
     return graph.node("Where", runs, state, initial)

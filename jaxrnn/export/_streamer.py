@@ -81,10 +81,10 @@ class Streamer:
             The output of the cell, `[batch, size]`.
 
         Raises:
-            ValueError: If the frame or the resets do not fit the cell or the batch. In
-                this case, the state remains unchanged.
-            TypeError: If the dtype of the frame does not fit, or the resets are not
-                booleans.
+            ValueError: If the shapes of the frame or the resets do not match the cell
+                or the batch size. The state then remains unchanged.
+            TypeError: If the cell does not accept the dtype of the frame, or the resets
+                are not booleans.
         """
         # JAX may read NumPy arrays after the call has returned. By then, the user may
         # have written the next frame to the same arrays.

@@ -27,11 +27,11 @@ def to_tflite(
 
     The file has one signature. Its inputs `input_0`, `input_1`, ... are the leaves of
     `examples`, in the order of `jax.tree.leaves`. Its outputs `output_0`, ... are the
-    leaves of the result. Drivers become loops. This includes the decoders of `decode`,
-    and `raw_rnn` with `max_time`.
+    leaves of the result. The file runs drivers as loops, including the decoders of
+    `decode`, and `raw_rnn` with `max_time`.
 
-    TensorFlow Lite has no random numbers, so `decode.sample` cannot be exported. Create
-    bound cells outside of `f`, because `init` draws random numbers. With
+    TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
+    exported. For the same reason, call a cell's `init` outside of `f`. With
     `jax_enable_x64`, the loop counter of `jax.lax.scan` is int64, and slicing with an
     int64 index fails in LiteRT 2.3. Export `decode.beam_search` without
     `jax_enable_x64`.
@@ -40,8 +40,9 @@ def to_tflite(
         f: A function of nests of arrays that `jax.jit` can compile.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
         optimize: "float16" stores weights in 16 bits. "int8" stores matrices in 8 bits
-            and uses integer multiplication where LiteRT supports it. None for float32.
-            To measure the loss in precision, use `tflite_deviation`.
+            and uses integer multiplication where LiteRT supports it. None stores
+            weights as float32. To measure the loss in precision, use
+            `tflite_deviation`.
 
     Returns:
         The bytes of the TensorFlow Lite file.
@@ -83,7 +84,7 @@ def to_tflite(
         if optimize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    except Exception as error:  # TensorFlow raises errors of custom classes.
+    except Exception as error:  # TensorFlow raises its own classes.
         raise ValueError(
             f"{_CALLER}: TensorFlow Lite lacks an operation that `f` uses, e.g. "
             "random numbers. `to_stablehlo` exports any function. TensorFlow's error: "
@@ -106,8 +107,8 @@ def tflite_deviation(
         The largest absolute difference over all entries of the results.
 
     Raises:
-        ValueError: If the file and `f` differ in the number of arguments or results, or
-            in a shape.
+        ValueError: If the file and `f` differ in the number or the shapes of their
+            arguments or results.
         ImportError: If `ai_edge_litert` is missing.
 
     Source: `ai_edge_litert.interpreter.Interpreter`.
@@ -133,12 +134,12 @@ def tflite_deviation(
 
 
 def _in_order(names: Any) -> list[str]:
-    """Sorts the names by number: `output_2` before `output_10`."""
+    """Sorts names by their numbers: `output_2` before `output_10`."""
     return sorted(names, key=lambda name: (len(name), name))
 
 
 def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
-    """Exports a program from the leaves of the arguments to the leaves of results."""
+    """Exports a program that maps the arguments' leaves to the results' leaves."""
     leaves, structure = jax.tree.flatten(examples)
     run = without_checks(f)
 
@@ -156,7 +157,7 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
             [inputs[i] for i in exported.module_kept_var_idx],
-            version=9,  # The calling convention without tokens.
+            version=9,  # This calling convention has no token arguments.
             module=program,
             Sout=[leaf.shape for leaf in exported.out_avals],
             Tout=[leaf.dtype for leaf in exported.out_avals],

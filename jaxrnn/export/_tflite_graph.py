@@ -7,13 +7,13 @@ import numpy as np
 
 from .._base.optional import import_optional
 
-ABSENT = -1  # Stands for an omitted optional input.
+ABSENT = -1  # Stands in for an optional input that is omitted.
 # The first version of each operator that supports all inputs and options used here.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 
 class Graph:
-    """The tensors and operators of a model; numbers identify tensors.
+    """The tensors and operators of a model; tensors are identified by number.
 
     Raises:
         ImportError: If `ai_edge_litert` is missing.
@@ -32,7 +32,7 @@ class Graph:
     def tensor(
         self, name: str, shape: tuple, is_variable: bool = False, dtype: str = "FLOAT32"
     ) -> int:
-        """Adds a tensor without constant values; variables start with zeros."""
+        """Adds a tensor without constant values; a variable is initialized to zeros."""
         tensor = self._schema.TensorT()
         tensor.name, tensor.shape = name, np.array(shape, np.int32)
         tensor.type = getattr(self._schema.TensorType, dtype)
@@ -63,7 +63,7 @@ class Graph:
     def operator(
         self, name: str, inputs: Sequence[int], output: int, options: str, **fields: Any
     ) -> None:
-        """Adds an operator with `fields` as its options, of the class `options`."""
+        """Adds an operator whose options are `fields`, of the class `options`."""
         operator = self._schema.OperatorT()
         operator.opcodeIndex = self._code(name)
         operator.inputs = np.array(inputs, np.int32)

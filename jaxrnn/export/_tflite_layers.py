@@ -25,9 +25,9 @@ LIBRARY = Library(
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
     modules=dict.fromkeys(_ACTIVATIONS, "operators"),
 )
-# For each kind and number of directions: the operator, its options, and the number of
-# trailing inputs to omit. The omitted inputs are for layer normalization or for an
-# auxiliary input.
+# Maps the kind of a layer and its number of directions to the operator, the class of
+# its options, and the number of trailing inputs to omit. The operator uses the omitted
+# inputs for layer normalization or as an auxiliary input.
 _OPERATORS = {
     (RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
     (RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
@@ -77,8 +77,8 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
 
     Raises:
         TypeError: As in `read_stack`.
-        ValueError: As in `read_stack`; if the directions differ in a property that the
-            operator applies to both.
+        ValueError: If the directions differ in a property that the operator applies to
+            both directions; also as in `read_stack`.
     """
     pairs = []
     read = lambda name, cell: _read_direction(
@@ -101,7 +101,7 @@ def _check_alike(fw: Direction, bw: Direction) -> None:
 
 
 def _described(direction: Direction) -> str:
-    """Describes the properties that both directions must share, for messages."""
+    """Describes, for messages, the properties that both directions must share."""
     kind, activation = direction.weights.kind, direction.weights.activation_name
     if kind == RNN:
         return f"an RNN with {activation}"
@@ -141,7 +141,7 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
 
 
 def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
-    """Both clips, where 0 means no clip. Raises ValueError for a clip of 0."""
+    """Returns both clips, with 0 for None. Raises ValueError if a clip is 0."""
     clips = {"cellClip": weights.clips.get("cell_clip")}
     # Without a projection, `proj_clip` has no effect.
     has_projection = weights.projection is not None
@@ -157,12 +157,12 @@ def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
 def add_layer(
     graph: Graph, name: str, layer: tuple[Direction, ...], inputs: int, time_major: bool
 ) -> int:
-    """Adds the operator for the one or two directions of a layer.
+    """Adds the operator for a layer, which has one or two directions.
 
     Args:
         graph: The model.
         name: The name of the layer in the file.
-        layer: The one or two directions of the layer.
+        layer: The layer, as a list of its one or two directions.
         inputs: A tensor `[batch, time, depth]`.
         time_major: Whether time is the first axis.
 

@@ -33,10 +33,10 @@ def to_tflite_operators(
     the corresponding `BIDIRECTIONAL` operators. The file computes the outputs of
     `dynamic_rnn(cell, inputs, dtype=float32)`, or of `stack_bidirectional_dynamic_rnn`,
     for inputs of the given shape, without dropout. This function does not need
-    TensorFlow. `to_tflite` also supports other cells, lengths and final states. It
-    exports loops, which take about half as long as these operators on a CPU.
+    TensorFlow. `to_tflite` also supports other cells, lengths and final states. The
+    loops that `to_tflite` exports take about half as long as these operators on a CPU.
 
-    The file keeps the state in variables, so each run continues where the last run
+    The file keeps the state in variables, so each run continues where the previous run
     ended. A file that is exported for one time step can therefore process a stream step
     by step. Call `reset_all_variables()` before each new sequence to set the state to
     zeros. With two directions, call `reset_all_variables()` before each run.
@@ -66,7 +66,7 @@ def to_tflite_operators(
         TypeError: If TensorFlow Lite has no operator for a cell, or the inputs or
             parameters are not float32.
         ValueError: If the operator does not support an activation or clip, the two
-            directions differ in an activation or clip, or shapes do not fit.
+            directions differ in an activation or clip, or shapes do not match.
         ImportError: If `ai_edge_litert` is missing.
 
     Example:
@@ -80,8 +80,8 @@ def to_tflite_operators(
         >>> run = interpreter.get_signature_runner()  # doctest: +SKIP
         >>> run(inputs=np.ones((1, 10, 3), np.float32))["outputs"]  # doctest: +SKIP
 
-    Source: `tensorflow/lite/kernels/unidirectional_sequence_lstm.cc` and its
-    neighbors.
+    Source: `tensorflow/lite/kernels/unidirectional_sequence_lstm.cc` and the other
+        sequence kernels in that directory.
     """
     check_time_major(_CALLER, time_major)
     _check_inputs(inputs)

@@ -23,9 +23,9 @@ class RawRNN(HoldsCells):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
     A loop function may call other modules, such as an embedding or an output layer.
-    Construct these modules outside the loop function. These modules must not change
-    their variables, and must not draw from random streams, because every step would get
-    the same numbers.
+    Construct such modules outside the loop function. Such modules must not change their
+    variables, and must not draw from random streams, because every step would get the
+    same numbers.
 
     Attributes:
         cell: The cell.
@@ -87,7 +87,7 @@ class RawRNN(HoldsCells):
         init = lambda key: self.cell.init(key, step, self.param_dtype)
         params = self.param(name, init)
         if self.is_initializing():
-            # Modules that `loop_fn` calls must create their parameters outside the
+            # The modules that `loop_fn` calls must create their parameters outside the
             # compiled loop.
             output, state = self.cell.apply(params, step, state)
             loop_fn(time + 1, output, state, loop_state)
@@ -140,7 +140,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
             return loop_fn(time, output, *states)
         with nn.intercept_methods(watch):
             call = loop_fn
-            # Enclosing modules may call `make_rng` directly in the loop function.
+            # The loop function may call `make_rng` of an enclosing module.
             for outer in _with_parents(module):
                 call = functools.partial(hold, outer, call)
             return call(time, output, *states)

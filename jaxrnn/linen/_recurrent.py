@@ -39,7 +39,7 @@ class HoldsCells(ChecksOptions):
 
     @nn.nowrap
     def variables_of(self, *cells: Any) -> Params:
-        """The module's variables, with the parameters of bound cells.
+        """The module's variables, containing the parameters of bound cells.
 
         Args:
             *cells: A bound cell, or forward cells and backward cells, as a converter
@@ -126,10 +126,11 @@ class Recurrent(HoldsCells, kw_only=True):
                 steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
                 reverses all steps, including masked steps.
             deterministic: Whether to run without random numbers; None to use the
-                attribute.
-            return_carry: Whether to also return the state; None to use the attribute.
+                attribute of the same name.
+            return_carry: Whether to also return the state; None to use the attribute of
+                the same name.
             return_states: Whether to also return the states after all steps; None to
-                use the attribute.
+                use the attribute of the same name.
             **unknown: Rejected; for a Flax name, the error gives jaxrnn's name.
 
         Returns:
@@ -172,8 +173,8 @@ class Recurrent(HoldsCells, kw_only=True):
             return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
 
         def get(name: str) -> PyTree:
-            # `param` would trace `init` on each call to compare shapes. The cell
-            # compares the shapes anyway, and its error message is better.
+            # `param` would trace `init` on each call to compare shapes. The cell also
+            # compares the shapes, and its error message is clearer.
             if self.has_variable("params", name):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
@@ -255,9 +256,9 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Each of the two
-    holds one state for each layer, lowest layer first. For the other attributes, see
-    `RNN`.
+    The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
+    pair holds one state for each layer, lowest layer first. For the other attributes,
+    see `RNN`.
 
     Attributes:
         cells_fw: The forward cells, one for each layer, lowest layer first.

@@ -2,8 +2,8 @@
 
 `dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same results as
 `dynamic_rnn`, `LSTMCell` and `BasicRNNCell` of `jaxrnn`. Only the layout of the
-parameters differs: they are separate for each gate and transposed, as in TensorFlow
-Lite checkpoints.
+parameters differs: each gate has its own parameters, and the matrices are transposed,
+as in TensorFlow Lite checkpoints.
 
     >>> import jax, jax.numpy as jnp, jaxrnn.lite
     >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)

@@ -25,7 +25,7 @@ class TFLiteLSTMCell(LSTMCell):
     `[P, H]`. For the equations, see `LSTMCell`, where block j is the gate "cell".
 
     Attributes:
-        initializer: For weights and peepholes; None for Glorot uniform.
+        initializer: The initializer of weights and peepholes; None for Glorot uniform.
 
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """
@@ -33,7 +33,7 @@ class TFLiteLSTMCell(LSTMCell):
     library_kind = "lstm"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """Specs of weights and biases, and of peepholes and projection, if any."""
+        """Specs of the weights and biases, and of any peepholes and projection."""
         units, weight = self.num_units, self.initializer or glorot_uniform
         h = units if self.num_proj is None else self.num_proj
         specs: dict[str, Any] = {

@@ -6,11 +6,11 @@
   steps.
 * `Offload` saves the same arrays as another strategy, but in host memory.
 
-`True` selects `Offload(Recompute())` or, on the CPU, where host and device share one
-memory, `Recompute()`; see `resolve`. Results of different strategies may differ by
-rounding. `jaxrnn.memory_plan` reports the memory and the cost of each strategy. A
-custom strategy is a frozen dataclass derived from `Strategy` with one method, `plan`,
-that returns a `CheckpointPlan`.
+`True` selects `Offload(Recompute())`, except on the CPU, where host and device share
+one memory and `True` selects `Recompute()`; see `resolve`. Results of different
+strategies may differ by rounding. `jaxrnn.memory_plan` reports the memory and the cost
+of each strategy. A custom strategy is a frozen dataclass that derives from `Strategy`
+and has one method, `plan`, which returns a `CheckpointPlan`.
 """
 
 from .._base.public import set_public_module as _set_public_module

@@ -16,7 +16,7 @@ from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
 
-# This chunk is large enough for efficient copies, but small compared with a long run.
+# This default is large enough for efficient copies, but small compared with a long run.
 STEPS_PER_COPY = 64
 
 # JAX calls the platform of GPUs "gpu", "cuda" or "rocm".
@@ -30,9 +30,9 @@ class CheckpointPlan:
 
     Attributes:
         segments: The segment sizes, in steps, from the outermost to the innermost level
-            of nested segments; a size need not divide the size before it. The state
-            before each segment is saved. If the tuple is empty, everything that the
-            backward pass reads is saved.
+            of nested segments; a size does not need to divide the previous size. The
+            state before each segment is saved. If the tuple is empty, everything that
+            the backward pass reads is saved.
         save_residuals: Whether to also store the residuals of affine cells on the host.
             The residuals of other cells are recomputed. Requires `on_host`.
         on_host: Whether the states before the outermost segments are stored in host
@@ -120,7 +120,7 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
-    """Keeps on the device everything that the backward pass reads, as `False` does.
+    """Keeps everything that the backward pass reads on the device, as `False` does.
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
@@ -140,13 +140,13 @@ class Recompute(Strategy):
     """Saves the states between segments; the backward pass reruns each segment.
 
     With segments of about the square root of the number of steps, the saved states take
-    about the same memory as one segment. An LSTM over 10,000 steps needs a fortieth of
-    the memory that `Keep` needs. The cost is one more forward pass.
+    about the same memory as one segment. For an LSTM over 10,000 steps, this strategy
+    needs a fortieth of the memory that `Keep` needs. The cost is one more forward pass.
 
     Attributes:
         chunk: The number of steps in a segment; 1 saves every state. None (the default)
-            selects a number near the square root of the number of steps, preferably one
-            of its divisors.
+            selects a number near the square root of the number of steps, preferably a
+            divisor of the number of steps.
 
     Raises:
         TypeError: If `chunk` is not an int.
@@ -170,7 +170,8 @@ class Recompute(Strategy):
 def _near_root(time: int) -> int:
     """Returns a number near the square root of `time`, if possible a divisor of `time`.
 
-    A remaining shorter segment would be compiled separately.
+    If the segment size did not divide `time`, the shorter last segment would be
+    compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
     near = range(root - root // 4, root + root // 4 + 1)
@@ -184,11 +185,11 @@ class Nested(Strategy):
 
     Each segment consists of `branches` smaller segments, down to segments of a few
     steps. The backward pass over a segment recomputes the states between the smaller
-    segments. Each level of nesting costs one more forward pass and lengthens
-    compilation.
+    segments. Each level of nesting costs one more forward pass and increases the
+    compile time.
 
     Attributes:
-        branches: The number of parts of a segment, at least 2.
+        branches: The number of parts into which a segment is divided, at least 2.
 
     Raises:
         TypeError: If `branches` is not an int.
@@ -214,7 +215,7 @@ class Nested(Strategy):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Offload(Strategy):
-    """Saves the same arrays as another strategy, but in host memory, `pinned_host`.
+    """Saves the same arrays as another strategy, but in host memory (`pinned_host`).
 
     The saved arrays are copied to the host during the forward pass, and back during the
     backward pass. With `Offload(Recompute(64))` or `Offload(Keep())`, device memory

@@ -6,8 +6,8 @@ jaxrnn cell as an nnx cell, for `nnx.RNN`; `as_cell` wraps an nnx cell as a jaxr
 for any driver.
 
 A call does not change the module, so modules work under all JAX transformations, as
-arguments or in closures. The exception is a module whose cell draws random numbers: a
-call advances the counter of its random stream.
+arguments or in closures. The only exception is a module whose cell draws random
+numbers: each call advances the counter of the module's random stream.
 
 Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen`
 has the same modules under the same names.

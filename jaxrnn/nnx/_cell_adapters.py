@@ -167,8 +167,10 @@ def as_cell(
 class NnxCell(BoundOnlyCell):
     graph: Any
     streams: Any  # The structure of the module's random streams.
-    are_keys: tuple[bool, ...]  # Which stream leaves are keys, not counters.
-    are_broadcast: tuple[bool, ...]  # Which streams repeat at all steps.
+    # For each leaf of the streams: whether the leaf is a key rather than a counter.
+    are_keys: tuple[bool, ...]
+    # For each stream: whether all steps draw the same random numbers.
+    are_broadcast: tuple[bool, ...]
     state_size: Size
     output_size: Size
 
@@ -199,5 +201,5 @@ class NnxCell(BoundOnlyCell):
 
 
 def _counts(module: nnx.Module) -> list[Array]:
-    """The counters of the random streams; each draw replaces a counter's array."""
+    """The arrays of the random streams' counters; each draw replaces one of them."""
     return jax.tree.leaves(nnx.state(module, nnx.RngCount))

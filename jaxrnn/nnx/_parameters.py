@@ -46,7 +46,7 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
 def make_params(
     module: Any, in_features: Any, rngs: Any, dtype: DType, axis_names: Any = None
 ) -> tuple[Params, PyTree]:
-    """`nnx.Param`s for `module.layer`, and the types of one step of inputs.
+    """The `nnx.Param`s of `module.layer`, and the types of one step of inputs.
 
     Raises:
         TypeError: If `rngs` is not `nnx.Rngs`; also as in `as_step`.

@@ -67,7 +67,7 @@ def make_setup(
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
-    """Raises an error for an unsuitable state, so that the cell is not blamed.
+    """Raises an error for an unsuitable state; otherwise, a law would blame the cell.
 
     Raises:
         TypeError: If a leaf is not an array.

@@ -32,7 +32,7 @@ class Setup:
 
     Attributes:
         cell: The cell under test.
-        params: Its parameters; all leaves are random, including biases.
+        params: The cell's parameters; all leaves are random, including biases.
         xs: Inputs, each leaf `[batch, TIME, ...]`.
         lengths: int32 `[batch]`, the length of each row, from 0 to more than `TIME`.
         state: The initial state.
@@ -71,7 +71,7 @@ class Setup:
 
     @functools.cached_property
     def loop_differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """The `differentiator` of the oracle, with the lengths as a last argument.
+        """The `differentiator` of the oracle, with the lengths as the last argument.
 
         The function is compiled only once for all lengths.
         """

@@ -19,9 +19,9 @@ from ..._base.typing import Array, Params, PyTree
 from .cells import Cell
 from .mapped_calls import NO_ROWS, entries, in_one_call
 
-# The row axis of an array that has no time axis; the axis of the entries comes first.
-# The fields of the classes below may hold such an axis, or `NO_ROWS`, instead of an
-# array.
+# The row axis of an array that has no time axis. It follows the axis of the entries,
+# which comes first. The fields of the classes below may hold a row axis, or `NO_ROWS`,
+# instead of an array.
 ROWS = 1
 
 
@@ -36,7 +36,7 @@ class ForwardArgs(NamedTuple):
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
-        elementwise: The parameters of an LSTM's element-wise work, or None: the
+        elementwise: The parameters of an LSTM's element-wise operations, or None: the
             peepholes of gates f, i, o, `[3, units]`; or the shifts and gains of the
             norms of f, i, o, c, j, `[10, units]`.
         state: `(h, c)` before the first step.
@@ -208,8 +208,8 @@ class Call:
             lengths: The number of steps of each row, int32 `[batch]`.
             xs: The inputs, or None if the product does not read them.
             operand: The operand of the state's matrix: h of `saved`, `operand` or None.
-            first: If `first` is not None, each step multiplied `operand` of the
-                previous step, and the first step multiplied `first`.
+            first: The operand of the first step if each later step multiplied the
+                `operand` of the step before it; otherwise None.
             ct_z: The cotangents of the product.
             bias: Whether the product has a bias.
 

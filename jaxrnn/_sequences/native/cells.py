@@ -37,7 +37,7 @@ CELLS = {
     "normed_lstm": Cell(6, True, ("h",)),
 }
 
-# The activations of the candidate, or of j and c in an LSTM, in the order of their
+# The activations of the candidate or, in an LSTM, of j and c, in the order of their
 # numbers in C++.
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 

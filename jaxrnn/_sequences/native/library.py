@@ -19,8 +19,9 @@ def native_status() -> str:
     """Reports, in one line, which loops are used on a single CPU device.
 
     Returns:
-        "native loops, for avx512", with the instruction set in use (`avx512`, `avx2` or
-        `baseline`); or "XLA's loops: " and the reason why native loops are unavailable.
+        A text such as "native loops, for avx512", with the instruction set in use
+        (`avx512`, `avx2` or `baseline`); or "XLA's loops: " and the reason why native
+        loops are unavailable.
 
     Example:
         >>> import jaxrnn

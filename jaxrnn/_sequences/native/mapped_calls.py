@@ -14,7 +14,7 @@ from jax.custom_batching import custom_vmap
 
 from ..._base.typing import Array, PyTree
 
-ENTRIES = 0  # The axis of the entries.
+ENTRIES = 0  # The axis of a call's entries.
 # Stands in for the row axis of an array that has no row axis, such as a weight matrix.
 NO_ROWS = "no rows"
 

@@ -40,8 +40,9 @@ def native_sequence(
     """`(outputs, state)` of all steps, computed by the native loops.
 
     A call runs whole sequences on several threads. The call packs matrices once, and
-    does the element-wise work right after each product. After the backward loop, large
-    products over the steps of all rows compute the gradients of matrices and inputs.
+    performs the element-wise operations right after each product. After the backward
+    loop, large products over the steps of all rows compute the gradients of matrices
+    and inputs.
 
     Under `vmap`, mapped axes become rows of one call. If parameters are mapped, the
     axes become entries of the call, which share its threads. Rows on several devices
@@ -69,7 +70,7 @@ def native_sequence(
 
 
 class NativeLoop:
-    """A cell's forward and backward loops, with XLA's loop for other derivatives.
+    """A cell's forward and backward loops; XLA's loop computes other derivatives.
 
     Args:
         cell: An `AffineCell`.
@@ -108,9 +109,9 @@ class NativeLoop:
         """`(outputs, state, saved)`.
 
         `saved` holds `zs` and `(h, c)`, the state before each step, with the axes of
-        the inputs. If there are no restarts, h before a step is the previous step's
-        output. In this case, `outputs` are saved instead of h, and functions that read
-        h shift the outputs by one step.
+        the inputs. If there are no restarts, h before a step equals the output of the
+        previous step. In this case, `outputs` are saved instead of h, and functions
+        that read h shift the outputs by one step.
         """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
@@ -158,7 +159,7 @@ class NativeLoop:
         zs, (h, c) = saved
         if steps.restarts is None:
             first, _ = self._split(primals.state)
-            if steps.lengths is not None:  # The `first` of an empty row may be NaN.
+            if steps.lengths is not None:  # In an empty row, `first` may be NaN.
                 first = jnp.where(steps.lengths[:, None] > 0, first, 0)
             h = jnp.concatenate([first[None], h[:-1]])
         return zs, self._join(primals.state, (h, c))

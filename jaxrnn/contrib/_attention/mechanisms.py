@@ -41,7 +41,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         memory_depth: The size of a memory entry.
         score_mask_value: The score of memory entries beyond the lengths; None for minus
             infinity.
-        dtype: The required dtype of the memory; None for any.
+        dtype: The required dtype of the memory; None for any dtype.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
@@ -160,7 +160,7 @@ class LuongScore(AttentionMechanism):
     scale: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Specs of the scale `attention_g`, if any.
+        """Specs of the scale `attention_g` if there is one.
 
         Raises:
             ValueError: If queries and keys differ in size.

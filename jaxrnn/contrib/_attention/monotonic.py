@@ -22,7 +22,8 @@ class _MonotonicMechanism(AttentionMechanism):
         sigmoid_noise: The standard deviation of the noise that is added to the scores.
             Noise during training leads to alignments that are more certain. The random
             key comes from `cell.bind(params, key)`.
-        sigmoid_noise_seed: Different seeds draw different noise from the same key.
+        sigmoid_noise_seed: Mechanisms with different seeds draw different noise from
+            the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
 

@@ -30,7 +30,8 @@ class AttentionWrapperState(NamedTuple):
         time: The number of steps so far, an int32 scalar.
         alignments: The weights of the memory entries in the previous step,
             `[batch, memory_time]`.
-        alignment_history: A TensorArray of the alignments of all steps, or `()`.
+        alignment_history: A TensorArray of the alignments of all steps; `()` if they
+            are not collected.
         attention_state: The state of the mechanism, by default the alignments.
         memory: The memory, which also contains its keys once a run has started. The
             memory is read-only, so drivers neither mask nor reorder it.
@@ -176,17 +177,17 @@ def as_memory(
     """Checks a memory and returns it with zeros in its padding.
 
     Args:
-        caller: The function that was called, for messages.
+        caller: The function that was called, for error messages.
         name: The name of the argument.
         memory: Floating `[batch, memory_time, depth]`.
         lengths: Integers `[batch]`; None for all steps.
         mechanism: The mechanism, which sets the depth and optionally the dtype.
-        first: The first of several memories, with the same batch size; None if this
-            memory is the first.
+        first: The first of several memories, which all have the same batch size; None
+            if this memory is the first.
 
     Raises:
-        ValueError: If a shape does not fit.
-        TypeError: If a dtype does not fit.
+        ValueError: If an array has the wrong shape.
+        TypeError: If an array has the wrong dtype.
     """
     memory = as_array(caller, name, memory)
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):

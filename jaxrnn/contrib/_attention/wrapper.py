@@ -70,7 +70,7 @@ class AttentionWrapper(ParamsWrapper):
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If `attention_layer_size` does not have one size per mechanism, or
-            the cell's output does not fit a mechanism.
+            the size of the cell's output does not match a mechanism.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -204,9 +204,9 @@ class AttentionWrapper(ParamsWrapper):
                 state; None for its zero state.
 
         Raises:
-            TypeError: If a dtype does not fit.
-            ValueError: If a shape does not fit, or the number of memories is not the
-                number of mechanisms.
+            TypeError: If an array has the wrong dtype.
+            ValueError: If an array has the wrong shape, or the number of memories
+                differs from the number of mechanisms.
         """
         caller = "AttentionWrapper.initial_state"
         memories = self._memories(caller, memory, memory_sequence_length)
@@ -264,7 +264,7 @@ class AttentionWrapper(ParamsWrapper):
         Raises:
             TypeError: If `key` is not a random key.
             ValueError: If `key` is an array of keys, or the result of `cell_input_fn`
-                does not fit the cell.
+                does not match the cell.
         """
         first, size = jax.tree.leaves(inputs)[0], self.attention_size
         attention = jax.ShapeDtypeStruct((first.shape[0], size), first.dtype)
@@ -297,8 +297,8 @@ class AttentionWrapper(ParamsWrapper):
 
         Raises:
             TypeError: If the state is not an `AttentionWrapperState`, or dtypes differ.
-            ValueError: If parameters are missing, or the rows of inputs and state
-                differ.
+            ValueError: If parameters are missing, or the inputs and the state differ in
+                their number of rows.
         """
         wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, key)

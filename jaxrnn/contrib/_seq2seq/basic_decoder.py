@@ -154,8 +154,8 @@ class InferenceHelper(CustomHelper):
         sample_shape: The shape of a row of `sample_ids`.
         sample_dtype: The dtype of `sample_ids`.
         start_inputs: The first inputs, a nest of `[batch, ...]`.
-        end_fn: `end_fn(sample_ids)`, which returns whether each row ends with its
-            sample, a bool `[batch]`.
+        end_fn: `end_fn(sample_ids)`, which returns a bool `[batch]`, True for each row
+            that ends with its sample.
         next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
             samples themselves.
 

@@ -55,8 +55,8 @@ class BeamSearchDecoderOutput(NamedTuple):
     Attributes:
         scores: The scores of the beams, best first.
         predicted_ids: int32, the id of each beam.
-        parent_ids: int32, for each beam the index of the beam of the previous step that
-            it continues.
+        parent_ids: int32; for each beam, the index of the beam that it continues from
+            the previous step.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """
@@ -102,10 +102,10 @@ class BeamSearchDecoder(Decoder):
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. The cell
-            runs on `batch * beam` rows. A coverage penalty requires that the state, or
-            an entry of a state that is a tuple, has an attribute `alignments`. This
-            attribute must be an array `[batch * beam, memory_time]` or a tuple of such
-            arrays, as in the state of an `AttentionWrapper`.
+            runs on `batch * beam` rows. A coverage penalty requires an attribute
+            `alignments` of the state or, if the state is a tuple, of one of its
+            entries. This attribute must be an array `[batch * beam, memory_time]` or a
+            tuple of such arrays, as in the state of an `AttentionWrapper`.
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch, beam]`.
         start_tokens: Integers `[batch]`, the ids for the first step.

@@ -76,8 +76,8 @@ def gather_tree(
 
     Args:
         step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
-        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`, for each beam the
-            index of the beam of the previous step that it continues. On CPUs,
+        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
+            index of the beam that it continues from the previous step. On CPUs,
             TensorFlow raises an error for other values.
         max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
             where the paths of the row end.
@@ -89,7 +89,7 @@ def gather_tree(
 
     Raises:
         TypeError: If an argument does not hold integers.
-        ValueError: If shapes do not fit.
+        ValueError: If shapes do not match.
 
     Source: `tf.contrib.seq2seq.gather_tree`.
     """

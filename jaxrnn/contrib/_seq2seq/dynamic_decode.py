@@ -108,7 +108,7 @@ def dynamic_decode(
             meaning.
         maximum_iterations: The maximum number of steps, an int or an integer scalar
             array. A decoder that reads its inputs from an array, e.g. with
-            `TrainingHelper`, runs at most as many steps as there are inputs.
+            `TrainingHelper`, runs no more steps than there are inputs.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Controls which values of each step a compiled loop stores for the
@@ -129,8 +129,8 @@ def dynamic_decode(
         TypeError: If `decoder` is not a `Decoder`, another argument has the wrong type,
             or a step changes dtypes.
         ValueError: If a step changes structures or shapes; if a number of steps is
-            negative, or unknown under jit; if `impute_finished` is True for a decoder
-            that tracks its own finished rows, e.g. `BeamSearchDecoder`.
+            negative, or is unknown under jit; if `impute_finished` is True for a
+            decoder that tracks its own finished rows, e.g. `BeamSearchDecoder`.
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """

@@ -69,7 +69,7 @@ def sequence_loss(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or one axis is both averaged and summed.
+        ValueError: If shapes do not match, or one axis is both averaged and summed.
 
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """
@@ -99,8 +99,8 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
     """Checks the shapes and dtypes of the arguments; returns them as arrays.
 
     Raises:
-        ValueError: If a shape does not fit.
-        TypeError: If a dtype does not fit.
+        ValueError: If an array has the wrong shape.
+        TypeError: If an array has the wrong dtype.
     """
     arrays = {"logits": logits, "targets": targets, "weights": weights}
     arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}

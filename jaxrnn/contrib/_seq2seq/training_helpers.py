@@ -42,7 +42,7 @@ class TrainingHelper(CustomHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a length exceeds the number of steps.
+        ValueError: If shapes do not match, or a length exceeds the number of steps.
 
     Source: `tf.contrib.seq2seq.TrainingHelper`.
     """
@@ -137,8 +137,9 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a length exceeds the number of steps; in a
-            step, if the number of logits exceeds the number of rows in the table.
+        ValueError: If shapes do not match, or a length exceeds the number of steps. In
+            a step, also if the number of logits exceeds the number of rows in the
+            table.
 
     Source: `tf.contrib.seq2seq.ScheduledEmbeddingTrainingHelper`; arXiv:1506.03099.
     """
@@ -179,8 +180,8 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
     """Feeds either given inputs or the outputs of the previous step.
 
-    The helper chooses at random for each row and step. The sampled ids, int32, are 1
-    where the helper feeds outputs, 0 elsewhere.
+    The helper chooses at random for each row and step. The sampled ids (int32) are 1
+    where the helper feeds outputs and 0 elsewhere.
 
     Args:
         inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
@@ -199,7 +200,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not fit, or a length exceeds the number of steps.
+        ValueError: If shapes do not match, or a length exceeds the number of steps.
 
     Source: `tf.contrib.seq2seq.ScheduledOutputTrainingHelper`; arXiv:1506.03099.
     """
@@ -243,7 +244,7 @@ def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
     """The inputs as arrays, whose first two axes must agree.
 
     Raises:
-        ValueError: If there are no arrays, or shapes do not fit.
+        ValueError: If there are no arrays, or if their shapes do not match.
         TypeError: If a leaf is not an array.
     """
     inputs, axes = as_state(caller, name, inputs), "[batch, time, ...]"
