@@ -28,11 +28,11 @@ def names() -> list[str]:
     return sorted({script.stem for script in HERE.glob("*.py")} - SHARED)
 
 
-def draw(name: str, folder: pathlib.Path = HERE) -> None:
-    """Draw one picture as `<folder>/<name>.svg`."""
+def draw(name: str) -> None:
+    """Draws one picture as `<name>.svg`."""
     with plt.rc_context(STYLE):
         figure = importlib.import_module(name).draw()
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(HERE / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
 
 
