@@ -13,6 +13,7 @@ from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
+from .._tensor_array.loop_writes import LoopWrites
 from .._tensor_array.tensor_array import TensorArray
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
 from .bounded_loop import bounded_loop
@@ -88,7 +89,11 @@ def _bounded(
     """Runs the loop as one compiled operation."""
     after = lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
     carry = with_known_shapes(carry, after)
-    count, carry, emits = bounded_loop(_is_running, step, carry, limit.steps, plan)
+    written = LoopWrites.of(step, carry)
+    step, rest = written.emitting(step), written.without(carry)
+    results = bounded_loop(_is_running, step, rest, limit.steps, plan)
+    count, rest, (emits, writes) = results
+    carry = written.filled(rest, count, writes)
     reached = f"{limit.caller}: {limit.name} {limit.steps} was reached"
     checkify.debug_check(_all_finished(carry), reached)
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry

@@ -97,8 +97,8 @@ def raw_rnn(
         swap_memory: Selects what a compiled loop saves for the backward pass. False
             saves the carry before each step on CPUs, and before every 16 steps
             elsewhere. True or a strategy from `jaxrnn.memory` saves less, or saves to
-            host memory; use such a value if the loop state holds a TensorArray of all
-            steps. Results may differ by rounding.
+            host memory; use such a value if steps read a TensorArray of all steps in
+            the loop state. Results may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
             Under jit, `max_time` is the size of the buffers. It is required under jit,

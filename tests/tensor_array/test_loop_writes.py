@@ -1,0 +1,153 @@
+"""Arrays that a loop only writes are filled after it, exactly and in linear time."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+
+STEPS, ROWS, UNITS = 5, 2, 3
+CELL = jaxrnn.BasicRNNCell(UNITS)
+KERNEL = np.sin(np.arange(2 * UNITS * UNITS)).reshape(2 * UNITS, UNITS)
+PARAMS = {"kernel": KERNEL, "bias": np.zeros(UNITS)}
+FIRST = np.cos(np.arange(ROWS * UNITS)).reshape(ROWS, UNITS)
+
+
+def array(size=STEPS, **options):
+    return jaxrnn.TensorArray(jnp.float64, size, element_shape=(ROWS, UNITS), **options)
+
+
+def outputs_of(params, steps=STEPS):
+    """The outputs of a cell that reads its own output, by a loop over steps."""
+    x = h = jnp.asarray(FIRST)
+    outputs = []
+    for _ in range(steps):
+        x = h = jnp.tanh(jnp.concatenate([x, h], 1) @ params["kernel"])
+        outputs.append(h)
+    return jnp.stack(outputs)
+
+
+def run(params, write, start, steps=STEPS, max_time=STEPS):
+    """Runs a loop whose loop state is `write(step, output, loop_state)`."""
+
+    def loop_fn(time, output, state, loop_state):
+        finished = jnp.full(ROWS, time >= steps)
+        if output is None:
+            return finished, FIRST, FIRST, (), start
+        return finished, output, state, (), write(time - 1, output, loop_state)
+
+    bound = CELL.bind(params)
+    return jaxrnn.raw_rnn(bound, loop_fn, max_time=max_time)[2]
+
+
+def at_twice(t, output, ta):
+    return ta.write(2 * t, output).write(2 * t + 1, -output)
+
+
+def in_a_scatter(t, output, ta):
+    return ta.scatter(jnp.stack([2 * t + 1, 2 * t]), jnp.stack([-output, output]))
+
+
+def when_odd(t, output, ta):
+    return jax.lax.cond(t % 2 == 1, lambda: ta.write(t, output), lambda: ta)
+
+
+def reads_the_last(t, output, ta):
+    return ta.write(t, output + 2 * ta.read(t - 1))
+
+
+def replaces(t, output, ta):
+    return ta.unstack(jnp.stack([output] * STEPS))
+
+
+def sums_of_the_last(outputs):
+    total, sums = jnp.zeros_like(outputs[0]), []
+    for output in outputs:
+        total = output + 2 * total
+        sums.append(total)
+    return jnp.stack(sums)
+
+
+doubled = lambda h: jnp.stack([h, -h], 1).reshape(-1, ROWS, UNITS)
+zero_at = lambda *rows: lambda h: h.at[np.array(rows)].set(0)
+
+# The write at each step, the array at the start, and the rows that result.
+WRITES = {
+    "each_step": (lambda t, h, ta: ta.write(t, h), array(), lambda h: h),
+    "backward": (lambda t, h, ta: ta.write(4 - t, h), array(), lambda h: h[::-1]),
+    "may_grow": (
+        lambda t, h, ta: ta.write(t, h),
+        array(0, dynamic_size=True),
+        lambda h: h,
+    ),
+    "twice_a_step": (at_twice, array(2 * STEPS), doubled),
+    "scatter": (in_a_scatter, array(2 * STEPS), doubled),
+    "past_the_end": (lambda t, h, ta: ta.write(t + 2, h), array(), None),
+    "one_slot": (lambda t, h, ta: ta.write(1 + t % 2, h), array(), None),
+    "before_the_loop": (
+        lambda t, h, ta: ta.write(t + 1, h),
+        array(STEPS + 1).write(0, jnp.asarray(FIRST)),
+        lambda h: jnp.concatenate([FIRST[None], h]),
+    ),
+    "under_cond": (when_odd, array(), zero_at(0, 2, 4)),
+    "read": (reads_the_last, array(), sums_of_the_last),
+    "replaced": (replaces, array(), lambda h: jnp.stack([h[-1]] * STEPS)),
+    "kept": (lambda t, h, ta: ta, array(), jnp.zeros_like),
+}
+EXPECTED = {
+    "past_the_end": lambda h: jnp.concatenate([jnp.zeros_like(h[:2]), h[:3]]),
+    "one_slot": lambda h: jnp.zeros_like(h).at[1].set(h[4]).at[2].set(h[3]),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_values_and_gradients_are_those_of_writes_in_the_loop(name):
+    write, start, expected = WRITES[name]
+    expected = expected or EXPECTED[name]
+    weights = np.sin(np.arange(2.0 * STEPS * ROWS * UNITS)).reshape(-1, ROWS, UNITS)
+    loss = lambda rows: jnp.sum(jnp.sin(rows) * weights[: len(rows)])
+    by_loop = lambda params: loss(run(params, write, start).stack())
+    by_hand = lambda params: loss(expected(outputs_of(params)))
+    value, gradient = jax.jit(jax.value_and_grad(by_loop))(PARAMS)
+    want, want_gradient = jax.jit(jax.value_and_grad(by_hand))(PARAMS)
+    np.testing.assert_allclose(value, want, rtol=1e-12)
+    kernel, want_kernel = gradient["kernel"], want_gradient["kernel"]
+    np.testing.assert_allclose(kernel, want_kernel, rtol=1e-10, atol=1e-12)
+
+
+def test_steps_that_are_not_taken_write_nothing():
+    run_to = jax.jit(lambda n: run(PARAMS, WRITES["each_step"][0], array(), steps=n))
+    rows = run_to(3).stack()
+    np.testing.assert_allclose(rows[:3], outputs_of(PARAMS, steps=3), rtol=1e-12)
+    assert not rows[3:].any()
+
+
+def test_two_arrays_of_which_one_is_read():
+    def write(t, output, arrays):
+        written, read = arrays["written"], arrays["read"]
+        return {
+            "written": written.write(t, output),
+            "read": reads_the_last(t, output, read),
+        }
+
+    both = jax.jit(lambda: run(PARAMS, write, {"written": array(), "read": array()}))()
+    outputs = outputs_of(PARAMS)
+    np.testing.assert_allclose(both["written"].stack(), outputs, rtol=1e-12)
+    want = sums_of_the_last(outputs)
+    np.testing.assert_allclose(both["read"].stack(), want, rtol=1e-12)
+
+
+def test_no_step_of_a_gradient_copies_the_array():
+    steps = 400
+
+    def loss(params):
+        ta = run(params, WRITES["each_step"][0], array(steps), steps, steps)
+        return jnp.sum(jnp.sin(ta.stack()))
+
+    program = jax.jit(jax.grad(loss)).lower(PARAMS).compile().as_text()
+    # A copy at every step is a copy of an element of the loop's carry.
+    copied = rf"f64\[{steps},{ROWS},{UNITS}\]\S* copy\(%get-tuple-element"
+    assert not re.findall(copied, program)
