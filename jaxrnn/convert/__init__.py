@@ -14,10 +14,15 @@ Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, 
   versions.
 
 Weights are plain arrays in the other library's own structure. The converters do not
-unpickle data and do not import the other library. Convert weights outside of jit. If a
-cell has no equivalent in the target library, the conversion raises an error that
-explains why. `load` accepts as arguments the settings that a library does not store
-with its weights, e.g. the activation, or the forget bias in `tf1`.
+unpickle data and do not import the other library. If a cell has no equivalent in the
+target library, the conversion raises an error that explains why. `load` accepts as
+arguments the settings that a library does not store with its weights, e.g. the
+activation, or the forget bias in `tf1`.
+
+Conversions return NumPy arrays. Under `jit` and `grad`, they return traced JAX arrays
+for traced weights. A loss that calls `load` therefore has gradients in the layout of
+the other library. If a conversion needs the values of an array, e.g. to check that a
+bias is zero, and the array is traced, the conversion raises a TypeError.
 
 `haiku.as_cell` and `equinox.as_cell` wrap a Haiku or Equinox cell as a jaxrnn cell.
 """

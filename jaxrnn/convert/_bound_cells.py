@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from .._base.arguments import check_instance
 from .._base.errors import describe
@@ -20,7 +19,7 @@ from .._wrappers.device import DeviceWrapper
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library
-from ._weights import as_mapping, listed, reader
+from ._weights import as_mapping, joined, listed, reader
 
 Cells = Sequence[BoundCell]
 BothCells = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
@@ -92,7 +91,7 @@ def _cell(layer: LayerWeights) -> Any:
 
 
 def _params(layer: LayerWeights) -> Params:
-    kernel, bias = np.concatenate([layer.input_kernel, layer.state_kernel]), layer.bias
+    kernel, bias = joined([layer.input_kernel, layer.state_kernel]), layer.bias
     if layer.kind in (RNN, LSTM):
         params: Params = {"kernel": kernel, "bias": bias}
         if layer.peepholes is not None:
@@ -240,7 +239,7 @@ def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
 
 
 def read_params(name: str, bound: BoundCell) -> Params:
-    """The parameters of a single cell as NumPy arrays.
+    """The parameters of a single cell as weights.
 
     Raises:
         TypeError: If the cell has no equivalent in other libraries (e.g. a custom
@@ -318,9 +317,9 @@ def _joined(params: Params, outputs: int) -> tuple[Any, ...]:
     if "input_projection" in candidate:
         of_state = candidate["hidden_projection"]
         state_bias, candidate = of_state["bias"], candidate["input_projection"]
-        kernel = np.concatenate([candidate["kernel"], of_state["kernel"]])
+        kernel = joined([candidate["kernel"], of_state["kernel"]])
     else:
         kernel = candidate["kernel"]
-    kernel = np.concatenate([gates["kernel"], kernel], axis=1)
-    bias = np.concatenate([gates["bias"], candidate["bias"]])
+    kernel = joined([gates["kernel"], kernel], axis=1)
+    bias = joined([gates["bias"], candidate["bias"]])
     return kernel[:-outputs], kernel[-outputs:], bias, state_bias

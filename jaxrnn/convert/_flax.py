@@ -9,13 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-import numpy as np
-
 from .._cells.bound import BoundCell
 from . import _bound_cells, _weights
 from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
-from ._weights import as_mapping, check_names, listed
+from ._weights import as_mapping, blocks, check_names, joined, listed
 
 # The function `to_layer(name, weights)` and its inverse `to_weights(name, layer)`.
 ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
@@ -94,7 +92,7 @@ def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerW
     units = read(of_state[0], None, None).shape[1]
     depth = read(of_inputs[0], None, None).shape[0]
     each = lambda names, *shape: [read(name, *shape) for name in names]
-    join = lambda names, *shape: np.concatenate(each(names, *shape), axis=-1)
+    join = lambda names, *shape: joined(each(names, *shape), axis=-1)
     kernels = join(of_inputs, depth, units), join(of_state, units, units)
     other = join(state_bias, units) if state_bias else None
     return LayerWeights(kind, *kernels, join(biases, units), other)
@@ -105,8 +103,8 @@ def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
     arrays = layer.input_kernel, layer.state_kernel, layer.bias_for(), layer.state_bias
     weights: dict[str, Any] = {}
     for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
-        blocks = [] if array is None else np.split(array, len(names), axis=-1)
-        for name, block in zip(names, blocks, strict=True):
+        own = [] if array is None else blocks(array, len(names))
+        for name, block in zip(names, own, strict=True):
             module, key = name.split("/")
             weights.setdefault(module, {})[key] = block
     return weights

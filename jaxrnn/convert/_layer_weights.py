@@ -14,6 +14,7 @@ import numpy as np
 
 from .._base.errors import describe
 from .._cells.activations import ACTIVATIONS, resolve_activation
+from ._weights import Weight, blocks, joined
 
 # The kinds of layers, as they are named in messages.
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
@@ -42,12 +43,12 @@ class LayerWeights:
     """
 
     kind: str
-    input_kernel: np.ndarray
-    state_kernel: np.ndarray
-    bias: np.ndarray
-    state_bias: np.ndarray | None = None
-    peepholes: tuple[np.ndarray, ...] | None = None
-    projection: np.ndarray | None = None
+    input_kernel: Weight
+    state_kernel: Weight
+    bias: Weight
+    state_bias: Weight | None = None
+    peepholes: tuple[Weight, ...] | None = None
+    projection: Weight | None = None
     forget_bias: float = 0.0
     activation: Any = None
     clips: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -69,15 +70,15 @@ class LayerWeights:
         activation = resolve_activation("convert", self.activation)
         return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
 
-    def bias_for(self, added: float = 0.0) -> np.ndarray:
+    def bias_for(self, added: float = 0.0) -> Weight:
         """The bias for a library that adds `added` to the forget gate at run time."""
         missing = self.forget_bias - added
         if self.kind != LSTM or not missing:
             return self.bias
-        bias = self.bias.copy()
-        f = GATES[LSTM].index("f") * self.units
-        bias[f : f + self.units] += missing
-        return bias
+        gates = dict(zip(GATES[LSTM], blocks(self.bias, 4), strict=True))
+        # NumPy promotes the sum of a bfloat16 array and a number to float32.
+        gates["f"] = (gates["f"] + missing).astype(self.bias.dtype)
+        return joined(list(gates.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,20 +135,20 @@ class Library:
             f"product, got a {got}. The weights do not fit; train a {wanted} instead."
         )
 
-    def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
+    def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
         """The input kernel, the state kernel and two biases, in the library's order.
 
         The second bias is zero except for the part that a reset gate multiplies.
         """
-        of_state = np.zeros_like(layer.bias)
+        of_state = np.zeros(layer.bias.shape, layer.bias.dtype)
         if layer.state_bias is not None:
-            of_state[2 * layer.units :] = layer.state_bias
+            of_state = joined([of_state[: 2 * layer.units], layer.state_bias])
         bias = layer.bias_for(self.forget_bias)
         ours = layer.input_kernel, layer.state_kernel, bias, of_state
         old, new = GATES[layer.kind], self.orders[layer.kind]
         return tuple(reordered(array, old, new) for array in ours)
 
-    def layer(self, kind: str, *arrays: np.ndarray, **fields: Any) -> LayerWeights:
+    def layer(self, kind: str, *arrays: Weight, **fields: Any) -> LayerWeights:
         """Builds a layer from the library's two kernels and one or two biases."""
         ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
         of_inputs, of_state, bias, *others = map(ours, arrays)
@@ -155,14 +156,14 @@ class Library:
             if kind == GRU_AFTER:  # The reset gate multiplies the last block.
                 at = 2 * len(other) // 3
                 fields["state_bias"] = other[at:]
-                bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
+                bias = joined([bias[:at] + other[:at], bias[at:]])
             else:
                 bias = bias + other
         fields["forget_bias"] = self.forget_bias
         return LayerWeights(kind, of_inputs, of_state, bias, **fields)
 
 
-def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
+def reordered(array: Weight, old: str, new: str) -> Weight:
     """Reorders the blocks of the last axis.
 
     Args:
@@ -170,11 +171,11 @@ def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
         old: The current order of the blocks, with one letter per gate.
         new: The same letters in the new order.
     """
-    blocks = dict(zip(old, np.split(array, len(old), axis=-1), strict=True))
-    return np.concatenate([blocks[name] for name in new], axis=-1)
+    by_gate = dict(zip(old, blocks(array, len(old)), strict=True))
+    return joined([by_gate[gate] for gate in new], axis=-1)
 
 
-def kind_of(name: str, got: np.ndarray, gates: int, units: int, gru: str = GRU) -> str:
+def kind_of(name: str, got: Weight, gates: int, units: int, gru: str = GRU) -> str:
     """The kind of layer: `RNN`, `gru` or `LSTM` for 1, 3 or 4 blocks of `units`.
 
     Raises:

@@ -17,7 +17,7 @@ from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import OwnParams, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._tf1_scopes import join, variables_in
-from ._weights import faults, listed, reader
+from ._weights import check_concrete, faults, listed, reader
 
 # Wrappers that have neither variables nor a scope of their own.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
@@ -119,7 +119,10 @@ def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
         owners: Maps the name of each variable to the name of the variable whose values
             the layer uses.
     """
-    for name, owner in owners.items():
+    pairs = {name: owner for name, owner in owners.items() if name != owner}
+    for name, owner in pairs.items():
+        why = "both layers of `cell` are the same object and need equal values"
+        check_concrete(name, [found[name], found[owner]], why)
         if not np.array_equal(found[name], found[owner]):
             raise ValueError(
                 f"`{name}` must equal `{owner}`, since both layers of `cell` are the "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._base.errors import describe
+from .._base.math import is_traced
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import as_mapping, check_directions, check_string, pick, reader
 
@@ -124,7 +125,8 @@ def as_state_dict(
         for suffix, (_, layer) in zip(("", "_reverse"), each, strict=False):
             for name, array in _weights(layer).items():
                 # PyTorch requires writable arrays.
-                arrays[f"{prefix}{name}_l{k}{suffix}"] = np.array(array.T, order="C")
+                own = array.T if is_traced(array) else np.array(array.T, order="C")
+                arrays[f"{prefix}{name}_l{k}{suffix}"] = own
     return arrays
 
 

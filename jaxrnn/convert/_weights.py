@@ -1,9 +1,13 @@
-"""Reads weights as NumPy arrays, and checks their names, shapes and dtypes."""
+"""Reads weights, checks their names, shapes and dtypes, and joins and splits them.
+
+Weights are NumPy arrays. Only a traced weight stays a JAX array.
+"""
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,8 +17,10 @@ from .._base.math import is_traced
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+# A weight: a NumPy array, or a traced JAX array.
+Weight = Any
 # The function `read(key, *shape)` that `reader` returns.
-Read = Callable[..., np.ndarray]
+Read = Callable[..., Weight]
 
 
 def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -32,9 +38,9 @@ def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Read:
     """Creates `read(key, *shape)` for the weights of one layer.
 
-    `read` returns a weight as a NumPy array of the given shape, where None allows any
-    size. `read` also accepts PyTorch tensors. All weights must have the same dtype;
-    otherwise NumPy would silently promote dtypes when it concatenates the weights.
+    `read` returns a weight of the given shape, where None allows any size. `read` also
+    accepts PyTorch tensors. All weights must have the same dtype; otherwise NumPy would
+    silently promote dtypes when it concatenates the weights.
 
     Args:
         weights: The weights by key.
@@ -46,11 +52,11 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
             differs from the dtype of earlier weights.
         ValueError: In `read`, if a weight is missing, has another shape, or is empty.
     """
-    seen: list[tuple[str, np.ndarray]] = []
+    seen: list[tuple[str, Weight]] = []
 
-    def read(key: Any, *shape: int | None) -> np.ndarray:
+    def read(key: Any, *shape: int | None) -> Weight:
         name = f"{prefix}{key}{suffix}"
-        array = _as_numpy(name, pick(weights, key, name))
+        array = _as_weight(name, pick(weights, key, name))
         _check_shape(name, array, shape)
         seen.append((name, array))
         other, first = seen[0]
@@ -64,16 +70,11 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
     return read
 
 
-def _as_numpy(name: str, value: Any) -> np.ndarray:
+def _as_weight(name: str, value: Any) -> Weight:
     value = from_tensor(value)
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
-    if is_traced(value):
-        raise TypeError(
-            f"`{name}` must be a concrete array, got a traced {describe(value)}. Load "
-            "and save outside of jit, and pass bound cells to the jitted function."
-        )
-    array = np.asarray(value)
+    array = value if is_traced(value) else np.asarray(value)
     check_dtype_kind("", name, array, jnp.floating, "floating-point")
     return array
 
@@ -88,13 +89,34 @@ def from_tensor(value: Any) -> Any:
     return np.asarray(value)
 
 
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
+def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> None:
     pairs = zip(shape, array.shape, strict=False)
     if len(shape) != array.ndim or any(want not in (None, got) for want, got in pairs):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"`{name}` must have shape [{sizes}], got {describe(array)}.")
     if not array.size:
         raise ValueError(f"`{name}` must not be empty, got {describe(array)}.")
+
+
+def check_concrete(name: str, tree: Any, why: str) -> None:
+    """Raises TypeError if an array is traced; `why` says what needs its values."""
+    for leaf in filter(is_traced, jax.tree.leaves(tree)):
+        raise TypeError(
+            f"`{name}` must be concrete, since {why}, got a traced {describe(leaf)}. "
+            "Call this function outside of `jit` and `grad`."
+        )
+
+
+def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:
+    """Concatenates weights. The result is traced if a weight is."""
+    numpy = jnp if any(map(is_traced, weights)) else np
+    return numpy.concatenate(weights, axis)
+
+
+def blocks(weight: Weight, number: int) -> list[Weight]:
+    """Splits the last axis into blocks of equal size."""
+    size = weight.shape[-1] // number
+    return [weight[..., i * size : (i + 1) * size] for i in range(number)]
 
 
 def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") -> Any:

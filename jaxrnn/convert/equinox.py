@@ -29,7 +29,8 @@ _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh
 def load(*cells: Any) -> BoundCell:
     """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
-    Cells with `use_bias=False` get biases of zeros.
+    Cells with `use_bias=False` get biases of zeros. The weights may be traced, so that
+    gradients have the structure of `cells`, e.g. with `eqx.filter_grad`.
 
     Args:
         *cells: The cells from the inputs upwards, or a single list of cells, as
@@ -62,7 +63,7 @@ def load(*cells: Any) -> BoundCell:
 
 @public
 def save(cell: BoundCell) -> Any:
-    """Returns the weights of a cell as a dict of NumPy arrays.
+    """Returns the weights of a cell as a dict of NumPy arrays (JAX arrays if traced).
 
     This code copies the arrays to an Equinox cell with biases:
 

@@ -21,7 +21,7 @@ from . import _weights
 from ._as_cell import of_haiku as as_cell
 from ._bound_cells import cell_of_layers, layers_of_cell
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
-from ._weights import Read, check_names, listed, public
+from ._weights import Read, blocks, check_names, joined, listed, public
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -41,6 +41,8 @@ def load(
     params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
 ) -> BoundCell:
     """Loads one core, or stacked cores such as an `hk.DeepRNN`, as a bound cell.
+
+    The weights may be traced, so that gradients have the structure of `params`.
 
     Args:
         params: The parameters of the core or of a whole model.
@@ -77,10 +79,10 @@ def load(
 def save(
     cell: BoundCell, name: str | Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the parameters of a cell as NumPy arrays in Haiku's two levels of dicts.
+    """Returns the parameters of a cell in Haiku's two levels of dicts.
 
-    The second bias of a `VanillaRNN` is zero; a core with `double_bias=False` ignores
-    it.
+    The arrays are NumPy arrays, or JAX arrays if traced. The second bias of a
+    `VanillaRNN` is zero; a core with `double_bias=False` ignores it.
 
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
@@ -183,8 +185,8 @@ def _gru(read: Read, name: str) -> LayerWeights:
 
 def _other_update(array: np.ndarray) -> np.ndarray:
     """Swaps the update gates z and u = 1 - z, since sigmoid(-x) = 1 - sigmoid(x)."""
-    update, rest = np.split(array, [array.shape[-1] // 3], axis=-1)
-    return np.concatenate([-update, rest], axis=-1)
+    update, *rest = blocks(array, 3)
+    return joined([-update, *rest], axis=-1)
 
 
 def _given(layers: Sequence[LayerWeights]) -> list[str]:
@@ -202,6 +204,6 @@ def _arrays(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
         return {name: dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
-        return {first: {"w": np.concatenate([inputs, state]), "b": bias}}
-    no_bias = np.zeros_like(bias)
+        return {first: {"w": joined([inputs, state]), "b": bias}}
+    no_bias = np.zeros(bias.shape, bias.dtype)
     return {first: {"w": inputs, "b": bias}, second: {"w": state, "b": no_bias}}

@@ -18,7 +18,7 @@ from .._cells.bound import BoundCell
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import check_directions, public, reader
+from ._weights import check_directions, joined, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -32,7 +32,8 @@ def load(
     """Loads one or several stacked unidirectional layers as a bound cell.
 
     `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
-    weights. Layers without a bias get a bias of zeros.
+    weights. Layers without a bias get a bias of zeros. The weights may be traced, so
+    that gradients have the structure of `layers`.
 
     Args:
         *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
@@ -185,11 +186,12 @@ def _layer(
     inputs = read(kernel, depth, columns)
     shape = (2, columns) if kind == GRU_AFTER else (columns,)
     bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
-    biases = np.atleast_2d(bias)
+    biases = bias if bias.ndim == 2 else [bias]
     return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
 
 
 def _weights(layer: LayerWeights) -> list[np.ndarray]:
     inputs, state, *biases = _LIBRARY.arrays(layer)
-    bias = np.stack(biases) if layer.kind == GRU_AFTER else biases[0]
-    return [inputs, state, bias]
+    if layer.kind != GRU_AFTER:
+        return [inputs, state, biases[0]]
+    return [inputs, state, joined([bias[None] for bias in biases])]

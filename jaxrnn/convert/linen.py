@@ -26,6 +26,8 @@ __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
 
+    The weights may be traced, so that gradients have the structure of `params`.
+
     Args:
         params: The parameters of a cell, of an `nn.RNN`, or of an `nn.Sequential` that
             stacks several `nn.RNN`s; or the variables that `init` returns. For a larger
@@ -77,7 +79,7 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
 
 @public
 def save(cell: BoundCell) -> dict[str, Any]:
-    """Returns the parameters of a cell as NumPy arrays.
+    """Returns the parameters of a cell as NumPy arrays (JAX arrays if traced).
 
     `nn.LSTMCell` and `nn.OptimizedLSTMCell` have the same parameters. The bias of an
     LSTM includes the forget bias.

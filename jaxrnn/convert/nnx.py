@@ -21,7 +21,7 @@ from .._cells.bound import BoundCell
 from . import _flax
 from ._bound_cells import BothCells, Cells
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
-from ._weights import check_names, public, reader
+from ._weights import check_concrete, check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -32,6 +32,8 @@ _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 @public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
+
+    The weights may be traced, so that gradients have the structure of `params`.
 
     Args:
         params: The parameters of a cell, of an `nnx.RNN`, or of an `nnx.Sequential`
@@ -85,10 +87,10 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
 
 @public
 def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
-    """Returns the parameters of a cell as NumPy arrays in nested dicts.
+    """Returns the parameters of a cell in nested dicts.
 
-    `nnx.update(module, save(cell))` assigns the parameters to a module. The bias of an
-    LSTM includes the forget bias.
+    `nnx.update(module, save(cell))` assigns the parameters to a module. The arrays are
+    NumPy arrays, or JAX arrays if traced. The bias of an LSTM includes the forget bias.
 
     The activation is not part of the parameters. Pass it to the module as
     `activation_fn` and to `load` as `activation`; both default to tanh.
@@ -105,7 +107,8 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
         layer.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
+        TypeError: If `cell` is not one of these bound cells, or the `bias` of its
+            `hidden_projection` is traced.
         ValueError: If `cell` has a feature that Flax does not support: a `GRUCell`,
             peepholes, clips, a projection, or a `hidden_projection` with a `bias` other
             than zero.
@@ -161,6 +164,9 @@ def _to_layer(name: str, weights: Mapping[str, Any]) -> LayerWeights:
 def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, Any]:
     if layer.kind == LSTM and not optimized:
         return _flax.to_separate(layer, "if_")
+    place = f"{name}.params['candidate']['hidden_projection']['bias']"
+    why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
+    check_concrete(place, layer.state_bias, why)
     if layer.state_bias is not None and layer.state_bias.any():
         raise ValueError(
             f"`{name}` must have only zeros in `candidate/hidden_projection/bias`, "

@@ -47,7 +47,8 @@ def load(
 
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
     from the names and shapes of the weights. Modules without biases get biases of
-    zeros.
+    zeros. The weights may be traced, so that gradients have the names and shapes of
+    `state_dict`.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
@@ -104,7 +105,7 @@ def load_bidirectional(
 
 @public
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
-    """Returns the `state_dict` of a cell as NumPy arrays.
+    """Returns the `state_dict` of a cell as NumPy arrays (JAX arrays if traced).
 
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
     assigns the arrays to a PyTorch module with biases. Cast bfloat16 arrays to float32

@@ -21,6 +21,7 @@ from jaxrnn import (
 )
 
 UNITS = 4
+INPUTS = jax.ShapeDtypeStruct((1, UNITS), np.float64)
 FREE = LSTMCell(UNITS, forget_bias=0)  # What most libraries have.
 # A cell for each way in which a library keeps weights, as `load` gives it.
 CELLS = {
@@ -49,6 +50,10 @@ def library(name):
     return getattr(convert, name.split("_")[0])
 
 
+def is_array(leaf):
+    return isinstance(leaf, np.ndarray | jax.Array)
+
+
 @every_cell
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
 def test_narrow_weights_stay_as_they_are(name, dtype):
@@ -62,6 +67,40 @@ def test_load_takes_what_save_gives_of_layers(name):
     cells = [LSTMCell(units, forget_bias=added) for units in (UNITS, UNITS)]
     cell = bound(MultiRNNCell(cells))
     same_cell(library(name).load(library(name).save(cell)), cell)
+
+
+@every_cell
+def test_traced_weights(name):
+    """The same bits as of concrete weights; some weights may stay concrete."""
+    load, save = library(name).load, library(name).save
+    cell = bound(CELLS[name], np.float32)
+    weights = save(cell)
+    leaves, tree = jax.tree.flatten(weights)
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if is_array(leaf)}
+
+    @jax.jit
+    def load_traced(traced):
+        own = [traced.get(i, leaf) for i, leaf in enumerate(leaves)]
+        return load(tree.unflatten(own))
+
+    @jax.jit
+    def save_traced(params):
+        return list(filter(is_array, jax.tree.leaves(save(cell.cell.bind(params)))))
+
+    for traced in (arrays, dict(list(arrays.items())[1:2])):
+        same_cell(load_traced(traced), load(weights))
+    assert_same(save_traced(cell.params), list(arrays.values()))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_a_forget_bias_is_added_in_the_dtype_of_the_bias(dtype):
+    cell = bound(LSTMCell(1, forget_bias=0.5), dtype)
+    got = convert.torch.save(cell)["bias_ih_l0"]
+    i, j, f, o = cell.params["bias"].astype(
+        np.float64
+    )  # PyTorch's order is i, f, j, o.
+    want = np.array([i, f + 0.5, j, o]).astype(dtype)
+    np.testing.assert_array_equal(got, want, strict=True)
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
@@ -85,10 +124,6 @@ def test_an_activation_comes_back_if_load_is_told(name):
 # Refusals.
 
 
-def is_array(leaf):
-    return isinstance(leaf, np.ndarray)
-
-
 @every_cell
 def test_weights_of_two_dtypes(name):
     """Each weight separately."""
@@ -99,21 +134,18 @@ def test_weights_of_two_dtypes(name):
             library(name).load(tree.unflatten(changed))
 
 
-@every_library
-def test_traced_weights(name):
-    cell, wanted = CELLS[name], r"got a traced .*\. Load and save outside of jit"
-    save = lambda params: library(name).save(cell.bind(params)) and 0
-    with pytest.raises(TypeError, match=rf"convert\.{name}\.save: .*{wanted}"):
-        jax.eval_shape(save, bound(cell).params)
-    leaves, tree = jax.tree.flatten(library(name).save(bound(cell)))
-    rest = [None if is_array(leaf) else leaf for leaf in leaves]
-
-    def load(arrays):
-        pairs = zip(arrays, rest, strict=True)
-        library(name).load(tree.unflatten([a if r is None else r for a, r in pairs]))
-
-    with pytest.raises(TypeError, match=rf"convert\.{name}\.load: .*{wanted}"):
-        jax.eval_shape(load, [leaf if is_array(leaf) else None for leaf in leaves])
+def test_traced_weights_whose_values_are_needed():
+    gru = CudnnCompatibleGRUCell(UNITS)  # nnx's GRU lacks one of its biases.
+    params = bound(gru).params
+    wanted = r"nnx\.save: .*\['bias'\]` must be concrete, since nnx's GRUCell lacks"
+    with pytest.raises(TypeError, match=wanted):
+        jax.eval_shape(lambda params: convert.nnx.save(gru.bind(params)), params)
+    cell = bound(MultiRNNCell([gru, gru]), depth=UNITS)  # Two copies in TensorFlow.
+    load = lambda weights: convert.tf1.load(weights, cell=cell.cell, inputs=INPUTS)
+    wanted = r"tf1\.load: `rnn/.*` must be concrete, since both layers of `cell`"
+    with pytest.raises(TypeError, match=wanted):
+        jax.eval_shape(load, convert.tf1.save(cell))
+    same_cell(load(convert.tf1.save(cell)), cell)
 
 
 @every_cell
