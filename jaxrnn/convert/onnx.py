@@ -21,7 +21,7 @@ from .._cells.bound import BoundCell
 from . import _bound_cells, _layer_weights
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
-from ._weights import as_mapping, check_directions, public, reader
+from ._weights import as_mapping, blocks, check_directions, joined, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -176,11 +176,11 @@ def _directions(
         b = read("B", count, 2 * rows)
     if node.get("P") is not None:
         rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
-        p = [tuple(np.split(row, 3)) for row in rows_of_p]
+        p = [tuple(blocks(row, 3)) for row in rows_of_p]
     both = zip(w, r, b, p, _read_activations(name, node, kind, count), strict=True)
     return tuple(
         _LIBRARY.layer(
-            kind, w.T, r.T, *np.split(b, 2), peepholes=p, activation=activation
+            kind, w.T, r.T, *blocks(b, 2), peepholes=p, activation=activation
         )
         for w, r, b, p, activation in both
     )
@@ -291,15 +291,15 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     operator = "GRU" if kind == GRU_AFTER else kind
     node = {
         "op_type": operator,
-        "W": np.stack([inputs.T for inputs, *_ in arrays]),
-        "R": np.stack([state.T for _, state, *_ in arrays]),
-        "B": np.stack([np.concatenate(biases) for _, _, *biases in arrays]),
+        "W": joined([inputs.T[None] for inputs, *_ in arrays]),
+        "R": joined([state.T[None] for _, state, *_ in arrays]),
+        "B": joined([joined(biases)[None] for _, _, *biases in arrays]),
     }
     if any(layer.peepholes is not None for layer in layers):
         # A direction without peepholes gets zeros, since P covers both directions.
         none = [np.zeros(units, layers[0].bias.dtype)] * 3
-        peepholes = [np.concatenate(layer.peepholes or none) for layer in layers]
-        node["P"] = reordered(np.stack(peepholes), "ifo", _PEEPHOLES)
+        peepholes = [joined(layer.peepholes or none)[None] for layer in layers]
+        node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)
     node["hidden_size"] = units
     node["direction"] = _DIRECTIONS[len(layers) - 1]
     node["activations"] = [s for one in activations for s in _spelled(kind, one)]

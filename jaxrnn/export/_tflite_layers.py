@@ -12,6 +12,7 @@ from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..convert._bound_cells import as_bound, layer_of, paired, stacked_cells
 from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
+from ..convert._weights import check_concrete
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._tflite_graph import ABSENT, Graph
 
@@ -130,6 +131,7 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
             "jaxrnn.lite, to use UNIDIRECTIONAL_SEQUENCE_LSTM or "
             f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
         )
+    check_concrete(f"{name}.params", bound.params, "a file stores their values")
     weights = layer_of(name, bound)
     if weights.bias.dtype != np.float32:
         got = weights.bias.dtype

@@ -12,7 +12,7 @@ from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
 from ..convert._bound_cells import paired
-from ..convert._weights import reader
+from ..convert._weights import check_concrete, reader
 from ._tflite import check_fixed_sizes
 from ._tflite_graph import Graph
 from ._tflite_layers import add_dense, add_layer, add_swap, read_pairs, read_stack
@@ -139,6 +139,7 @@ def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     check_entries("", "dense", dense, 2, "(kernel, bias)", error=TypeError)
+    check_concrete("dense", dense, "a file stores its values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     if kernel.dtype != np.float32:

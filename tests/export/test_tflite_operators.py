@@ -263,6 +263,19 @@ def test_refusals_name_the_argument(cells, inputs, options, error, message):
     assert "to_tflite_operators: " in "\n".join([str(raised.value), *notes])
 
 
+def test_traced_parameters():
+    def export(params, dense=None):
+        return to_tflite_operators(NARROW.cell.bind(params), X, dense=dense)
+
+    with pytest.raises(
+        TypeError, match=r"`cells\.params` must be concrete, since a file"
+    ):
+        jax.eval_shape(export, NARROW.params)
+    dense = np.ones((2, 3), np.float32), np.ones(3, np.float32)
+    with pytest.raises(TypeError, match="`dense` must be concrete, since a file"):
+        jax.eval_shape(lambda dense: export(NARROW.params, dense), dense)
+
+
 def test_what_to_install_without_litert(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxrnn\[export\]'"):
