@@ -48,13 +48,13 @@ def same_cell(got, want):
     assert_same(got.params, want.params)
 
 
-def hold_to(theirs, ours, weights, load):
+def hold_to(theirs, ours, weights, load, x=X):
     """Assert that the other library has the same results and gradients.
 
     The gradients are with respect to the weights in the layout of that library.
     """
     assert_near = functools.partial(chex.assert_trees_all_close, rtol=RTOL, atol=ATOL)
-    weights, x = jax.tree.map(jnp.asarray, (weights, X))
+    weights, x = jax.tree.map(jnp.asarray, (weights, x))
     with usual_promotion():
         want, slopes = differentiated(theirs, weights, x)
     run = lambda weights, x: ours(load(weights), x)

@@ -73,12 +73,8 @@ class LayerWeights:
     def bias_for(self, added: float = 0.0) -> Weight:
         """The bias for a library that adds `added` to the forget gate at run time."""
         missing = self.forget_bias - added
-        if self.kind != LSTM or not missing:
-            return self.bias
-        gates = dict(zip(GATES[LSTM], blocks(self.bias, 4), strict=True))
-        # NumPy promotes the sum of a bfloat16 array and a number to float32.
-        gates["f"] = (gates["f"] + missing).astype(self.bias.dtype)
-        return joined(list(gates.values()))
+        is_lstm = self.kind == LSTM
+        return with_forget_bias(self.bias, missing) if is_lstm else self.bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +157,16 @@ class Library:
                 bias = bias + other
         fields["forget_bias"] = self.forget_bias
         return LayerWeights(kind, of_inputs, of_state, bias, **fields)
+
+
+def with_forget_bias(bias: Weight, added: float) -> Weight:
+    """Adds a number to the forget gate of an LSTM's bias, in TensorFlow's order."""
+    if not added:
+        return bias
+    gates = dict(zip(GATES[LSTM], blocks(bias, 4), strict=True))
+    # NumPy promotes the sum of a bfloat16 array and a number to float32.
+    gates["f"] = (gates["f"] + added).astype(bias.dtype)
+    return joined(list(gates.values()))
 
 
 def reordered(array: Weight, old: str, new: str) -> Weight:

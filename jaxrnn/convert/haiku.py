@@ -1,4 +1,4 @@
-"""Weights of Haiku's `LSTM`, `GRU` and `VanillaRNN`.
+"""Weights of Haiku's `LSTM`, `GRU`, `VanillaRNN` and convolutional LSTMs.
 
     cell = jaxrnn.convert.haiku.load(params)  # From `hk.transform(...).init`.
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
@@ -6,7 +6,10 @@
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
 1 to the forget gate at run time, so the converters copy the bias of this gate
 unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
-a `BasicRNNCell` with the activation relu; its bias is the sum of Haiku's two biases.
+a `BasicRNNCell` with the activation relu; its bias is the sum of Haiku's two biases. A
+`Conv1DLSTM`, `Conv2DLSTM` or `Conv3DLSTM` becomes the cell of `jaxrnn.contrib` with
+this name and "Cell"; its kernel joins Haiku's two kernels, and its biases are the sum
+of Haiku's two biases.
 """
 
 import re
@@ -20,25 +23,39 @@ from .._cells.bound import BoundCell
 from . import _weights
 from ._as_cell import of_haiku as as_cell
 from ._bound_cells import cell_of_layers, layers_of_cell
+from ._haiku_conv import (
+    FORGET_BIAS,
+    PARTS,
+    arrays_of_conv,
+    cells_with_grid,
+    default_name,
+    has_grid,
+    load_convs,
+)
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
 from ._weights import Read, blocks, check_names, joined, listed, public
 
 __all__ = ["as_cell", "load", "save"]
 
 _NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
-_MODULE = re.compile(rf"((?:.*/)?(?:{'|'.join(_NAMES.values())}))(?:_(\d+))?")
+_DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
+_MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
+_INNER = re.compile(rf"(/linear(_1)?|{'|'.join(PARTS)})$")
 _LIBRARY = Library(
     "Haiku",
     {LSTM: GATES[LSTM], GRU: "urc", RNN: GATES[RNN]},
     activations={LSTM: ("tanh",), GRU: ("tanh",), RNN: ("relu",)},
     modules={LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"},
-    forget_bias=1.0,
+    forget_bias=FORGET_BIAS,
 )
 
 
 @public
 def load(
-    params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
+    params: Mapping[str, Mapping[str, Any]],
+    name: str | Sequence[str] | None = None,
+    *,
+    input_shape: Sequence[int] | None = None,
 ) -> BoundCell:
     """Loads one core, or stacked cores such as an `hk.DeepRNN`, as a bound cell.
 
@@ -50,16 +67,21 @@ def load(
             sequence of names from the inputs upwards. None loads all cores with Haiku's
             default names, e.g. lstm and lstm_1; these cores must be of one kind and in
             the same module.
+        input_shape: The `input_shape` of convolutional LSTMs, i.e. the sizes of the
+            grid's axes, without channels. Required for these cores, whose weights do
+            not store it; all of them must have the same `input_shape`.
 
     Returns:
-        A bound `LSTMCell`, `GRUCell` or `BasicRNNCell` with relu; for several layers, a
+        A bound `LSTMCell`, `GRUCell`, `BasicRNNCell` with relu, or `Conv1DLSTMCell`,
+        `Conv2DLSTMCell` or `Conv3DLSTMCell` of `jaxrnn.contrib`; for several layers, a
         bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
         ValueError: If a module or a weight is missing or unknown, or has the wrong
-            shape; if `name` is None and the order of the cores is ambiguous.
+            shape; if `name` is None and the order of the cores is ambiguous; if
+            `input_shape` is missing for convolutional LSTMs, or given for other cores.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.haiku
@@ -72,6 +94,13 @@ def load(
     """
     params = _weights.as_mapping("params", params)
     names = _found(params) if name is None else _as_names(name)
+    if any(has_grid(params, each) for each in names):
+        return load_convs(params, names, input_shape)
+    if input_shape is not None:
+        raise ValueError(
+            "`input_shape` must be omitted for cores without a grid, got "
+            f"{input_shape!r}."
+        )
     return cell_of_layers([_layer(params, each) for each in names])
 
 
@@ -86,7 +115,8 @@ def save(
 
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
-            `GRUCell`, or a bound `MultiRNNCell` of these.
+            `GRUCell`, or a bound `MultiRNNCell` of these; or a bound convolutional LSTM
+            of `jaxrnn.contrib`, or a bound `MultiRNNCell` of these.
         name: The module name; for several layers, a sequence of names. None uses the
             names that Haiku gives to cores constructed in this order.
 
@@ -94,17 +124,27 @@ def save(
         TypeError: If `cell` is not one of these bound cells.
         ValueError: If there is not exactly one name per layer, or `cell` has a feature
             that Haiku does not support: a `CudnnCompatibleGRUCell`, peepholes, clips, a
-            projection, or another activation.
+            projection, another activation, or a skip connection.
     """
-    layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
-    names = _given(layers) if name is None else _as_names(name)
-    if len(set(names)) != len(layers):
+    convs = cells_with_grid(cell)
+    if convs:
+        default = [default_name(*each) for each in convs]
+        parts = [arrays_of_conv(*each) for each in convs]
+    else:
+        layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
+        default = [_NAMES[layer.kind] for layer in layers]
+        parts = [_arrays(layer) for layer in layers]
+    names = _numbered(default) if name is None else _as_names(name)
+    if len(set(names)) != len(parts):
         raise ValueError(
-            f"`name` must contain {len(layers)} names, one per layer, got "
+            f"`name` must contain {len(parts)} names, one per layer, got "
             f"{listed(names)}."
         )
-    pairs = zip(names, layers, strict=True)
-    return {k: v for pair in pairs for k, v in _arrays(*pair).items()}
+    return {
+        f"{name}{part}": weights
+        for name, core in zip(names, parts, strict=True)
+        for part, weights in core.items()
+    }
 
 
 def _as_names(name: Any) -> list[str]:
@@ -121,7 +161,7 @@ def _as_names(name: Any) -> list[str]:
 
 def _found(params: Mapping[str, Any]) -> list[str]:
     """The cores with default names, from the inputs upwards."""
-    own = [re.sub(r"/linear(_1)?$", "", str(module)) for module in params]
+    own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     if len({match[1] for match in found.values()}) != 1:
         raise ValueError(
@@ -189,21 +229,21 @@ def _other_update(array: np.ndarray) -> np.ndarray:
     return joined([-update, *rest], axis=-1)
 
 
-def _given(layers: Sequence[LayerWeights]) -> list[str]:
-    """The names that Haiku gives by default, e.g. lstm, lstm_1, gru, lstm_2."""
-    names = [_NAMES[layer.kind] for layer in layers]
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Numbers equal names as Haiku does, e.g. lstm, lstm_1, gru, lstm_2."""
     numbers = [names[:i].count(name) for i, name in enumerate(names)]
     pairs = zip(names, numbers, strict=True)
     return [f"{name}_{number}" if number else name for name, number in pairs]
 
 
-def _arrays(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
+def _arrays(layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
+    """The weights of each module of a core, by the end of the module's name."""
     inputs, state, bias, _ = _LIBRARY.arrays(layer)
     if layer.kind == GRU:
         arrays = map(_other_update, (inputs, state, bias))
-        return {name: dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
-    first, second = f"{name}/linear", f"{name}/linear_1"
+        return {"": dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
     if layer.kind == LSTM:
-        return {first: {"w": joined([inputs, state]), "b": bias}}
+        return {"/linear": {"w": joined([inputs, state]), "b": bias}}
     no_bias = np.zeros(bias.shape, bias.dtype)
-    return {first: {"w": inputs, "b": bias}, second: {"w": state, "b": no_bias}}
+    first, second = {"w": inputs, "b": bias}, {"w": state, "b": no_bias}
+    return {"/linear": first, "/linear_1": second}

@@ -141,8 +141,79 @@ def test_names_are_those_that_haiku_gives():
     assert got.cell == jaxrnn.MultiRNNCell(ours.cells[2:4])
 
 
+# Convolutional LSTMs.
+
+GRIDS = {1: (4,), 2: (4, 3), 3: (3, 2, 4)}
+WINDOWS = {1: 3, 2: (2, 3), 3: (1, 2, 3)}  # An even size has uneven padding.
+
+
+def of_convs(axes):
+    """Two stacked cores over a grid as pure functions, and inputs of the cores."""
+
+    def run(x):
+        make = getattr(hk, f"Conv{axes}DLSTM")
+        core = deep(*(make(GRIDS[axes], size, WINDOWS[axes]) for size in (2, 3)))
+        zeros = core.initial_state(BATCH)
+        outputs, states = hk.dynamic_unroll(core, x, zeros, time_major=False)
+        return outputs, in_our_order(states)
+
+    x = random_like(jax.ShapeDtypeStruct((BATCH, 2, *GRIDS[axes], 1), np.float64))
+    return hk.without_apply_rng(hk.transform(run)), x
+
+
+def params_of_convs(axes):
+    functions, x = of_convs(axes)
+    with usual_promotion():
+        return random_like(jax.eval_shape(functions.init, jax.random.key(0), x))
+
+
+@pytest.mark.fast("1")
+@pytest.mark.parametrize("axes", GRIDS)
+def test_convolutions_as_in_haiku(axes):
+    functions, x = of_convs(axes)
+    params = params_of_convs(axes)
+    load = lambda params: haiku.load(params, input_shape=GRIDS[axes])
+    hold_to(functions.apply, one_way, params, load, x)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float64])
+@pytest.mark.parametrize("axes", GRIDS)
+def test_convolutions_there_and_back(axes, dtype):
+    params = jax.tree.map(lambda x: x.astype(dtype), params_of_convs(axes))
+    cell = haiku.load(params, input_shape=GRIDS[axes])
+    saved = haiku.save(cell)
+    assert saved.keys() == params.keys()
+    for module, weights in params.items():
+        np.testing.assert_array_equal(saved[module]["w"], weights["w"], strict=True)
+    same_cell(haiku.load(saved, input_shape=GRIDS[axes]), cell)
+    make = jaxrnn.contrib.ConvLSTMCell  # Only the class differs.
+    twins = [
+        make(axes, each.input_shape, each.output_channels, each.kernel_shape)
+        for each in cell.cell.cells
+    ]
+    twin = jaxrnn.MultiRNNCell(twins).bind(cell.params)
+    names = ["net/~/low", "net/~/high"]
+    again = haiku.save(twin, names)
+    same_cell(haiku.load(again, names, input_shape=GRIDS[axes]), cell)
+
+
+def conv(**options):
+    options = {"output_channels": 1, "kernel_shape": [2]} | options
+    cell = jaxrnn.contrib.Conv1DLSTMCell(input_shape=[4, 2], **options)
+    return cell.bind(random_like(cell.param_specs(2)))
+
+
+def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
+    cell = conv(use_bias=False, forget_bias=3.0)
+    saved = haiku.save(cell)
+    of_inputs = saved["conv1_dlstm/input_to_hidden"]["b"]
+    np.testing.assert_array_equal(of_inputs, [0, 0, 2, 0])  # The blocks are i, g, f, o.
+    assert not saved["conv1_dlstm/hidden_to_hidden"]["b"].any()
+
+
 # Refusals.
 
+CONVS = params_of_convs(1)
 PARAMS = {case: random_params(case) for case in ("lstm", "gru", "rnn", "mixed")}
 
 
@@ -260,6 +331,57 @@ REFUSALS = {
         ValueError,
         "`name` must contain 11 names, one per layer, got core",
         lambda: haiku.save(bound(CELLS["stack"]), "core"),
+    ),
+    "no_grid": (
+        ValueError,
+        "`input_shape` must be given for convolutional LSTMs, got None. The weights do",
+        lambda: haiku.load(CONVS),
+    ),
+    "grid_of_a_core_without": (
+        ValueError,
+        r"`input_shape` must be omitted for cores without a grid, got \(4,\)",
+        lambda: haiku.load(PARAMS["lstm"], input_shape=(4,)),
+    ),
+    "grid_with_channels": (
+        ValueError,
+        r"`conv1_dlstm/input_to_hidden/w` must have shape \[any, any, any, any\]",
+        lambda: haiku.load(CONVS, input_shape=(4, 1)),
+    ),
+    "grid_of_many_axes": (
+        ValueError,
+        r"`input_shape` must be the sizes of .* 1, 2 or 3 axes, .* got \(\)",
+        lambda: haiku.load(CONVS, input_shape=()),
+    ),
+    "grid_of_a_negative_size": (
+        ValueError,
+        r"Conv1DLSTMCell: `input_shape\[0\]` must be",
+        lambda: haiku.load(CONVS, input_shape=[-1]),
+    ),
+    "part_of_conv": (
+        ValueError,
+        "`conv1_dlstm/hidden_to_hidden` is missing. Found:",
+        lambda: haiku.load(
+            {
+                k: v
+                for k, v in CONVS.items()
+                if "1/hidden" not in k and "m/hid" not in k
+            },
+            input_shape=(4,),
+        ),
+    ),
+    "skip_connection": (
+        ValueError,
+        "`cell` must have no `skip_connection`, which Haiku",
+        lambda: haiku.save(conv(skip_connection=True)),
+    ),
+    "conv_and_lstm": (
+        TypeError,
+        r"`cell.cells\[1\]` must be a convolutional LSTM like the other layers",
+        lambda: haiku.save(
+            jaxrnn.MultiRNNCell([conv().cell, jaxrnn.LSTMCell(4)]).bind(
+                {"cell_0": conv().params, "cell_1": bound(jaxrnn.LSTMCell(4)).params}
+            )
+        ),
     ),
     "no_bound_cell": (
         TypeError,
