@@ -224,6 +224,13 @@ CASES = {
     "dropout_variational": Case(
         DropoutWrapper(GRUCell(4), 0.7, 0.6, 0.8, True, DEPTH, jnp.float32), seed=3
     ),
+    "dropout_per_row": Case(
+        DropoutWrapper(
+            LSTMCell(4), 0.7, 0.6, 0.8, True, DEPTH, jnp.float32, mask_per_row=True
+        ),
+        seed=3,
+        laws=FEW_LAWS,
+    ),
     "dropout_off": Case(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
     "deep": Case(
         MultiRNNCell(

@@ -75,8 +75,12 @@ _HINTS_OF = {
         "Pass a cell for each direction to `bidirectional_dynamic_rnn` or to the "
         "module `Bidirectional`."
     ),
-    "dropout dropout_rate recurrent_dropout rate": (
+    "dropout dropout_rate rate": (
         "`DropoutWrapper(cell, output_keep_prob=1 - rate)` drops entries of outputs."
+    ),
+    "recurrent_dropout": (
+        "`DropoutWrapper(cell, state_keep_prob=1 - rate, variational_recurrent=True, "
+        "mask_per_row=True, dtype=dtype)` drops entries of h, the same at all steps."
     ),
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
     "nonlinearity": "It is `activation` here.",

@@ -49,6 +49,8 @@ class DropoutWrapper(WrapperCell):
             filter selects.
         variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
+        mask_per_row: Whether variational masks differ between rows, as in Keras. All
+            steps of a row still share a mask. Keyword-only.
         input_size: The sizes of the inputs; required for variational input dropout.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
@@ -60,9 +62,9 @@ class DropoutWrapper(WrapperCell):
             except c of an LSTM and TensorArrays.
 
     Raises:
-        ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits, or
+        ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits,
             variational dropout lacks `dtype` or `input_size` or has a `dtype` that is
-            not floating-point.
+            not floating-point, or `mask_per_row` is given for other dropout.
         TypeError: If `cell` is not an RNNCell, or another field has the wrong type.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
@@ -76,6 +78,7 @@ class DropoutWrapper(WrapperCell):
     dtype: DType | None = None
     seed: int | None = None
     dropout_state_filter_visitor: Callable[[PyTree], Any] | None = None
+    mask_per_row: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,13 +97,19 @@ class DropoutWrapper(WrapperCell):
             what = "given for variational dropout"
             arguments.check_given(caller, "dtype", self.dtype, fix, what)
             check_floating(caller, "dtype", self.dtype)
+        elif self.mask_per_row:
+            raise ValueError(
+                "DropoutWrapper: `mask_per_row` must be False without "
+                "`variational_recurrent`, got True. Pass `variational_recurrent=True`: "
+                "otherwise each step of each row has its own mask."
+            )
         if self._has_input_mask:
             what, fix = "given for variational input dropout", "Pass the inputs' depth."
             arguments.check_given(caller, "input_size", self.input_size, fix, what)
 
     @property
     def _has_input_mask(self) -> bool:
-        """Whether the inputs of all steps share one mask."""
+        """Whether the inputs of all steps share a mask."""
         return self.variational_recurrent and self.input_keep_prob < 1
 
     @property
@@ -171,6 +180,7 @@ class DropoutWrapper(WrapperCell):
             return tree
         # The key of the run draws the same mask at all steps.
         key = run_key(key) if self.variational_recurrent else key
+        is_shared = self.variational_recurrent and not self.mask_per_row
         marks, indices = iter(jax.tree.leaves(chosen)), itertools.count()
 
         def drop_leaf(name: str, leaf: Array) -> Array:
@@ -178,8 +188,7 @@ class DropoutWrapper(WrapperCell):
             if not next(marks, True):
                 return leaf
             leaf_key = jax.random.fold_in(key, self._stream(salt, index))
-            shared = self.variational_recurrent and leaf.ndim
-            shape = (1, *leaf.shape[1:]) if shared else leaf.shape
+            shape = (1, *leaf.shape[1:]) if is_shared and leaf.ndim else leaf.shape
             return _dropout(name, leaf, keep_prob, leaf_key, shape)
 
         return map_named(salt, drop_leaf, tree)

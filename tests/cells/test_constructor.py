@@ -51,6 +51,10 @@ REFUSED = {
         lambda: jaxrnn.LSTMCell(16, dropout=0.2),
         r"LSTMCell: `dropout` is .*`DropoutWrapper\(cell, output_keep_prob=1 - rate\)`",
     ),
+    "recurrent_dropout": (
+        lambda: jaxrnn.LSTMCell(16, recurrent_dropout=0.2),
+        "state_keep_prob=1 - rate, variational_recurrent=True, mask_per_row=True",
+    ),
     "keep_prob": (
         lambda: jaxrnn.DropoutWrapper(jaxrnn.GRUCell(2), keep_prob=0.2),
         "DropoutWrapper: `keep_prob` is .* Use `input_keep_prob`, `output_keep_prob`",

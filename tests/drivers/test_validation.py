@@ -444,6 +444,8 @@ REFUSALS = {
                          lambda: jax.jit(lambda p: DropoutWrapper(GRUCell(2), output_keep_prob=p))(0.5)),
     "visitor": (TypeError, "`dropout_state_filter_visitor` must be a function",
                 lambda: DropoutWrapper(GRUCell(2), dropout_state_filter_visitor=3)),
+    "mask_per_row": (ValueError, "DropoutWrapper: `mask_per_row` must be False without `variational_recurrent`",
+                     lambda: DropoutWrapper(GRUCell(2), 0.5, mask_per_row=True)),
     "variational_dtype": (ValueError, "`dtype` must be given for variational dropout",
                           lambda: DropoutWrapper(GRUCell(2), variational_recurrent=True)),
     "variational_size": (ValueError, "`input_size` must be given for variational input",

@@ -223,7 +223,7 @@ SIGNATURES = {
     "MultiRNNCell": "cells, state_is_tuple=True",
     "DropoutWrapper": "cell, input_keep_prob=1.0, output_keep_prob=1.0, "
     "state_keep_prob=1.0, variational_recurrent=False, input_size=None, dtype=None, "
-    "seed=None, dropout_state_filter_visitor=None",
+    "seed=None, dropout_state_filter_visitor=None, mask_per_row=False",
     "ResidualWrapper": "cell, residual_fn=None",
     "DeviceWrapper": "cell, device",
     "LSTMStateTuple": "c, h",

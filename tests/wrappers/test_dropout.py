@@ -154,6 +154,44 @@ def test_variational_masks_serve_all_rows_and_steps():
     assert (other[0, 0] != outputs[0, 0]).any()
 
 
+def per_row(cell, *keep_probs):
+    return DropoutWrapper(cell, *keep_probs, True, 50, F32, mask_per_row=True)
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.9])
+@pytest.mark.parametrize("where", [0, 1])
+def test_masks_per_row_serve_all_steps(where, keep):
+    probabilities = [keep, 1.0, 1.0] if where == 0 else [1.0, keep, 1.0]
+    outputs = np.asarray(through(per_row(plain(), *probabilities))[0])
+    assert (outputs == outputs[:, :1]).all()
+    mask = outputs[:, 0]
+    np.testing.assert_allclose(np.unique(mask), [0, 1 / keep], rtol=1e-6)
+    assert abs((mask > 0).mean() - keep) < 5 * (keep * (1 - keep) / mask.size) ** 0.5
+    agree = keep**2 + (1 - keep) ** 2  # Of independent masks.
+    pairs = mask[::2] == mask[1::2]
+    assert abs(pairs.mean() - agree) < 5 * (agree * (1 - agree) / pairs.size) ** 0.5
+
+
+def test_a_state_mask_per_row_is_keras_recurrent_dropout():
+    """h is masked where the next step reads it; padding changes nothing."""
+    ones = jnp.ones((64, 50), F32)
+    _, mask = through(per_row(plain(), 1.0, 1.0, 0.75), X[:, :1], state=ones)
+    cell = per_row(jaxrnn.BasicRNNCell(50), 1.0, 1.0, 0.75)
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(scale=0.2, size=(53, 50)).astype(np.float32)
+    params = {"kernel": kernel, "bias": np.zeros(50, np.float32)}
+    lengths, x = np.arange(64) % 7, rng.normal(size=(64, 6, 3)).astype(np.float32)
+    past = np.arange(6) >= lengths[:, None]
+    outputs, _ = jaxrnn.dynamic_rnn(
+        cell.bind(params, KEY), np.where(past[..., None], np.nan, x), lengths, dtype=F32
+    )
+    h = np.zeros((64, 50), np.float32)
+    for t in range(6):
+        h = np.tanh(x[:, t] @ kernel[:3] + (h * mask) @ kernel[3:])
+        want = np.where(past[:, t, None], 0, h)
+        np.testing.assert_allclose(outputs[:, t], want, 1e-5, 1e-5)
+
+
 def test_variational_masks_hold_within_a_stack():
     variational = DropoutWrapper(
         plain(), output_keep_prob=0.5, variational_recurrent=True, dtype=F32
