@@ -20,6 +20,11 @@ from ._weights import check_names, public, reader
 
 __all__ = ["as_cell", "load", "save"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
 _ORDERS = {LSTM: "ifjo", GRU_AFTER: "ruc"}
 _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh",)))

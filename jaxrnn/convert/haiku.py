@@ -37,6 +37,11 @@ from ._weights import Read, blocks, check_names, joined, listed, public
 
 __all__ = ["as_cell", "load", "save"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
 _DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
 _MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")

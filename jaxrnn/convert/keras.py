@@ -22,6 +22,11 @@ from ._weights import check_directions, joined, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"})
 
 

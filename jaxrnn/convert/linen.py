@@ -22,6 +22,10 @@ from ._weights import public
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.

@@ -25,6 +25,11 @@ from ._weights import check_concrete, check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # The submodule that stores the bias, for each kind of cell.
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 

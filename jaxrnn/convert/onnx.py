@@ -25,6 +25,11 @@ from ._weights import as_mapping, blocks, check_directions, joined, public, read
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
 # The activations that jaxrnn and ONNX share, for nodes without alpha and beta.
 _ACTIVATIONS = {

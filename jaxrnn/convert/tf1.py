@@ -54,6 +54,11 @@ from ._weights import check_string, listed, pick, public
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _DIRECTIONS = ("fw", "bw")
 _LAYER = re.compile(r"cell_\d+")
 _STACK = re.compile(rf"^{STACK}_\d+")

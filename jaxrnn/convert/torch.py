@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @public
 def load(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"

@@ -282,4 +282,5 @@ def test_a_converter_shows_what_it_has_and_no_more(name):
     if name == "torch":
         ways += [way.replace(way[:4], f"{way[:4]}_state") for way in ways]
     assert set(module.__all__) <= {"as_cell", *ways}
+    assert dir(module) == module.__all__
     assert all(callable(getattr(module, each)) for each in module.__all__)
