@@ -34,7 +34,8 @@ Drivers accept the lengths of the rows (`sequence_length`) or a `mask`, and retu
 state after every step with `return_states=True`:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
-  `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`).
+  `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`). To run
+  only the backward direction, reverse the valid steps with `reverse_sequence`.
 * Custom loops: `raw_rnn`, with `TensorArray`.
 * Lists of steps: `static_rnn`, `static_bidirectional_rnn`, `stack_bidirectional_rnn`,
   and `static_state_saving_rnn` with `StateSaver`.
@@ -121,6 +122,7 @@ from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memor
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.pipelined_rnn import pipelined_rnn as pipelined_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
+from ._drivers.reverse_sequence import reverse_sequence as reverse_sequence
 from ._drivers.stack_bidirectional import (
     stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
     stack_bidirectional_rnn as stack_bidirectional_rnn,

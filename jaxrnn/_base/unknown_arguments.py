@@ -115,6 +115,13 @@ _HINTS_IN = {
             "`jnp.where(resets[:, time, None], 0, cell_state)`."
         ),
     },
+    "reverse_sequence": {
+        "inputs": "It is `input` here.",
+        f"sequence_length {_LENGTHS}": "It is `seq_lengths` here.",
+        "seq_dim": "It is `seq_axis` here.",
+        "batch_dim": "It is `batch_axis` here.",
+        "time_major": "For `[time, batch, ...]`, pass `seq_axis=0, batch_axis=1`.",
+    },
     "static_rnn static_state_saving_rnn": {
         "resets": "Use `dynamic_rnn` with `jnp.stack(inputs)` and `time_major=True`.",
         "time_major": _STEPS,

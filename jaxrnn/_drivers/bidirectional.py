@@ -115,6 +115,18 @@ def bidirectional_dynamic_rnn(
 
 
 def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
+    """Raises TypeError unless both are cells."""
+    if cell_fw is None:
+        raise TypeError(
+            f"{caller}: `cell_fw` must be a bound cell, got None. To run only the "
+            "backward direction, reverse the inputs with `reverse_sequence`, call "
+            "`dynamic_rnn`, and reverse the outputs in the same way."
+        )
+    if cell_bw is None:
+        raise TypeError(
+            f"{caller}: `cell_bw` must be a bound cell, got None. To run only the "
+            "forward direction, call `dynamic_rnn`."
+        )
     arguments.check_is_cell(caller, "cell_fw", cell_fw)
     arguments.check_is_cell(caller, "cell_bw", cell_bw)
 

@@ -206,6 +206,7 @@ SIGNATURES = {
     "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
     "swap_memory=False, resets=None, mask=None",
     "init_stack_bidirectional": "cells_fw, cells_bw, key, inputs, dtype=None",
+    "reverse_sequence": "input, seq_lengths, seq_axis=None, batch_axis=None, name=None",
     "truncated_bptt": "loss, reach=1, has_aux=False",
     "windows": "inputs, size, sequence_length=None, time_major=False",
     "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "

@@ -1,0 +1,168 @@
+"""`reverse_sequence`, against a NumPy loop and what TensorFlow 2.21 accepts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bound
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import reverse_sequence
+
+LENGTHS = np.array([5, 0, 3, 1], np.int32)
+X = np.random.default_rng(0).normal(size=(4, 5, 3))
+
+
+def reversed_rows(x, lengths, seq_axis, batch_axis):
+    """`tf.reverse_sequence`, entry by entry."""
+    made = x.copy()
+    for row, length in enumerate(lengths):
+        for t in range(length):
+            at, source = [slice(None)] * x.ndim, [slice(None)] * x.ndim
+            at[batch_axis] = source[batch_axis] = row
+            at[seq_axis], source[seq_axis] = t, length - 1 - t
+            made[tuple(at)] = x[tuple(source)]
+    return made
+
+
+AXES = [(1, 0), (0, 1), (2, 0), (1, 2), (2, 1), (3, 1), (0, 3)]
+
+
+@pytest.mark.parametrize("axes", AXES, ids=str)
+def test_any_two_axes(axes):
+    x = np.random.default_rng(1).normal(size=(5, 5, 5, 5))
+    lengths = np.array([5, 0, 3, 1, 2])
+    want = reversed_rows(x, lengths, *axes)
+    np.testing.assert_array_equal(reverse_sequence(x, lengths, *axes), want)
+
+
+def test_the_gradient_is_the_reversed_cotangent():
+    """Also of lengths that are traced, and of steps past them."""
+
+    @jax.jit
+    def gradient(x, lengths):
+        weigh = lambda x: (reverse_sequence(x, lengths, 1) * X).sum()
+        return jax.grad(weigh)(x)
+
+    want = reversed_rows(X, LENGTHS, 1, 0)  # The reversal is its own transpose.
+    np.testing.assert_array_equal(gradient(X, LENGTHS), want)
+
+
+def test_traced_lengths_are_clamped_as_in_drivers():
+    run = jax.jit(functools.partial(reverse_sequence, seq_axis=1))
+    want = reversed_rows(X, [5, 0, 3, 1], 1, 0)
+    np.testing.assert_array_equal(run(X, np.array([9, -2, 3, 1])), want)
+
+
+def test_vmap_over_lengths():
+    lengths = np.stack([LENGTHS, LENGTHS[::-1]])
+    run = jax.vmap(functools.partial(reverse_sequence, seq_axis=1), (None, 0))
+    want = np.stack([reversed_rows(X, each, 1, 0) for each in lengths])
+    np.testing.assert_array_equal(run(X, lengths), want)
+
+
+def test_a_nest_is_reversed_leaf_by_leaf_and_keeps_dtypes():
+    nest = {"ids": X[..., 0] > 0, "x": [X.astype(np.float32)]}
+    got = reverse_sequence(nest, list(LENGTHS), 1)
+    want = jax.tree.map(lambda x: reversed_rows(x, LENGTHS, 1, 0), nest)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(g, w, strict=True)
+
+
+def test_one_backward_direction():
+    """The backward half of `bidirectional_dynamic_rnn`, with NaN in the padding."""
+    cell = bound(jaxrnn.LSTMCell(4))
+    x = np.where(np.arange(5)[:, None] < LENGTHS[:, None, None], X, np.nan)
+    _, want = jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, LENGTHS, dtype=x.dtype)[0]
+    flip = functools.partial(reverse_sequence, seq_lengths=LENGTHS, seq_axis=1)
+    outputs, _ = jaxrnn.dynamic_rnn(cell, flip(x), LENGTHS, dtype=x.dtype)
+    np.testing.assert_array_equal(flip(outputs), want)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_on_a_mesh(axis_type):
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(axis_type,))
+    run = jax.jit(reverse_sequence, static_argnums=(2, 3))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, P("rows")))
+        got = run(x, LENGTHS, 1, 0)
+        swapped = run(jnp.moveaxis(x, 0, 2), LENGTHS, 0, 2)
+    np.testing.assert_array_equal(got, reversed_rows(X, LENGTHS, 1, 0))
+    np.testing.assert_array_equal(np.moveaxis(swapped, 2, 0), got)
+    assert got.sharding.spec[0] == swapped.sharding.spec[2] == "rows"
+
+
+# TensorFlow refuses these too, except NumPy's floats as lengths and 1.0 as an axis.
+REFUSALS = {
+    "above": (ValueError, "between 0 and 5, .* axis 1, got 6", ([6, 0, 0, 0], 1)),
+    "negative": (ValueError, "between 0 and 5, .*, got -1", ([1, -1, 0, 0], 1)),
+    "count": (ValueError, r"of 4 lengths, .* axis 0, got int\d+\[3\]", ([1, 1, 1], 1)),
+    "count_of_axis": (ValueError, "of 3 lengths, .* axis 2", ([1, 1], 1, 2)),
+    "scalar": (ValueError, r"of 4 lengths, .*got int\d+\[\]", (3, 1)),
+    "none": (ValueError, "`seq_lengths` must be given.*jnp.flip", (None, 1)),
+    "floats": (TypeError, "must hold integers", (LENGTHS.astype(float), 1)),
+    "no_axis": (TypeError, "`seq_axis` must be an integer, got None", (LENGTHS,)),
+    "float_axis": (TypeError, "`seq_axis` must be an integer", (LENGTHS, 1.0)),
+    "axis_from_the_end": (ValueError, "`seq_axis` must be at least 0", (LENGTHS, -1)),
+    "rows_from_the_end": (ValueError, "`batch_axis` must be at", (LENGTHS, 1, -1)),
+    "same": (ValueError, "differ from `batch_axis`, got 0 for both", (LENGTHS, 0)),
+    "rank": (ValueError, "`seq_axis` must be less than the .*3, got 3", (LENGTHS, 3)),
+    "rank_of_rows": (ValueError, "`batch_axis` must be less than", (LENGTHS, 1, 3)),
+    "name": (TypeError, "`name` must be a string", (LENGTHS, 1, 0, 5)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, arguments = REFUSALS[name]
+    with pytest.raises(kind, match=f"^reverse_sequence: .*{message}"):
+        reverse_sequence(X, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ((X, X[:, :4]), ValueError, r"number of steps must be .* along axis 1"),
+        ((X, X[:3]), ValueError, r"number of rows must be .* along axis 0"),
+        ((), ValueError, "at least one array"),
+        ([X, None], ValueError, r"`input\[1\]` must be an array"),
+        ({"a": "x"}, TypeError, r"`input\['a'\]` must be an array"),
+    ],
+)
+def test_refuses_nests(given, kind, message):
+    with pytest.raises(kind, match=f"^reverse_sequence: .*{message}"):
+        reverse_sequence(given, LENGTHS, 1)
+
+
+def test_refuses_steps_that_a_mesh_divides():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X[:, :4], NamedSharding(mesh, P(None, "d")))
+        with pytest.raises(ValueError, match=r"not be divided along axis 1.*'d'"):
+            reverse_sequence(x, [1, 1, 1, 1], 1)
+
+
+@pytest.mark.parametrize("way", ["fw", "bw"])
+def test_one_direction_of_two_is_refused_with_the_remedy(way):
+    cells = [bound(jaxrnn.GRUCell(4))] * 2
+    cells[way == "bw"] = None
+    remedy = "`reverse_sequence`" if way == "fw" else "call `dynamic_rnn`"
+    with pytest.raises(TypeError, match=f"`cell_{way}` must be .*None.*{remedy}"):
+        jaxrnn.bidirectional_dynamic_rnn(*cells, X, dtype=X.dtype)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("seq_dim", "It is `seq_axis` here"),
+        ("batch_dim", "It is `batch_axis` here"),
+        ("sequence_length", "It is `seq_lengths` here"),
+        ("time_major", "`seq_axis=0, batch_axis=1`"),
+    ],
+)
+def test_hints_at_other_names(argument, hint):
+    with pytest.raises(TypeError, match=f"^reverse_sequence: `{argument}` .*{hint}"):
+        reverse_sequence(X, LENGTHS, **{argument: 1})
