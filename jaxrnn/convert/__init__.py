@@ -12,12 +12,13 @@ Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, 
   cells in the layout of the other library.
 * `torch` also converts states; see `load_state`, `save_state` and their bidirectional
   versions.
+* `onnx.nodes` reads the weights of an ONNX model.
 
 Weights are plain arrays in the other library's own structure. The converters do not
-unpickle data and do not import the other library. If a cell has no equivalent in the
-target library, the conversion raises an error that explains why. `load` accepts as
-arguments the settings that a library does not store with its weights, e.g. the
-activation, or the forget bias in `tf1`.
+unpickle data, and only `onnx.nodes` imports the other library. If a cell has no
+equivalent in the target library, the conversion raises an error that explains why.
+`load` accepts as arguments the settings that a library does not store with its weights,
+e.g. the activation, or the forget bias in `tf1`.
 
 Conversions return NumPy arrays. Under `jit` and `grad`, they return traced JAX arrays
 for traced weights. A loss that calls `load` therefore has gradients in the layout of

@@ -18,6 +18,7 @@ from .._cells.lstm import LSTMCell
 from .._wrappers.device import DeviceWrapper
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
+from ._coupled import coupled_cell, coupled_params, is_coupled, layer_of_coupled
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library
 from ._weights import as_mapping, joined, listed, reader
 
@@ -81,6 +82,8 @@ def _check_chain(layers: Sequence[LayerWeights]) -> None:
 
 
 def _cell(layer: LayerWeights) -> Any:
+    if layer.is_coupled:
+        return coupled_cell(layer)
     fields: dict[str, Any] = {"activation": layer.activation}
     if layer.kind == LSTM:
         fields["forget_bias"] = layer.forget_bias
@@ -91,6 +94,8 @@ def _cell(layer: LayerWeights) -> Any:
 
 
 def _params(layer: LayerWeights) -> Params:
+    if layer.is_coupled:
+        return coupled_params(layer)
     kernel, bias = joined([layer.input_kernel, layer.state_kernel]), layer.bias
     if layer.kind in (RNN, LSTM):
         params: Params = {"kernel": kernel, "bias": bias}
@@ -291,7 +296,9 @@ def _named(params: Params) -> dict[str, Any]:
 
 
 def layer_of(name: str, bound: BoundCell) -> LayerWeights:
-    """The weights of a single cell; see `read_params`."""
+    """The weights of a single cell; see `read_params` and `layer_of_coupled`."""
+    if is_coupled(bound.cell):
+        return layer_of_coupled(name, bound)
     cell, params = bound.cell, read_params(name, bound)
     peepholes = None
     if "w_i_diag" in params:

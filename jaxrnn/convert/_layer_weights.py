@@ -40,6 +40,8 @@ class LayerWeights:
         forget_bias: The constant that the cell adds to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
         clips: The cell's clips by field name, without the clips that are None.
+        is_coupled: Whether the LSTM's input gate is 1 minus its forget gate; see
+            `_coupled.py`.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class LayerWeights:
     forget_bias: float = 0.0
     activation: Any = None
     clips: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    is_coupled: bool = False
 
     @property
     def units(self) -> int:
@@ -90,6 +93,7 @@ class Library:
             entry supports every activation that the cell supports.
         modules: The library's name for each kind of layer, for messages.
         forget_bias: The constant that the library adds to the forget gate at run time.
+        has_coupled: Whether the library has LSTMs with coupled gates.
     """
 
     name: str
@@ -98,11 +102,18 @@ class Library:
     activations: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     forget_bias: float = 0.0
+    has_coupled: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
         if layer.kind not in self.orders:
             self._raise_kind(name, layer.kind)
+        if layer.is_coupled and not self.has_coupled:
+            raise ValueError(
+                f"`{name}` must have separate input and forget gates, since "
+                f"{self.name} does not couple them, got a "
+                "CoupledInputForgetGateLSTMCell. Train an LSTMCell instead."
+            )
         for field in self.lacks:
             if getattr(layer, field) is not None:
                 raise ValueError(

@@ -6,11 +6,15 @@ A node is a dict that contains the operator's arrays, by input name, and its att
     cell = jaxrnn.convert.onnx.load(node)
     nodes = jaxrnn.convert.onnx.save(cell)  # One node per layer.
 
+`nodes` reads these dicts from a model:
+
+    cell = jaxrnn.convert.onnx.load(jaxrnn.convert.onnx.nodes("model.onnx"))
+
 ONNX is time major: X corresponds to the `inputs` of `dynamic_rnn` with
 `time_major=True`. Y has an additional axis for the directions, after the time axis.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +22,21 @@ import numpy as np
 from .._base.arguments import check_equal, check_one_of
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from . import _bound_cells, _layer_weights
+from . import _bound_cells, _layer_weights, _onnx_nodes
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
-from ._weights import as_mapping, blocks, check_directions, joined, public, reader
+from ._onnx_attributes import ACTIVATIONS, is_coupled, read_activations, spelled
+from ._weights import (
+    as_mapping,
+    blocks,
+    check_directions,
+    joined,
+    listed,
+    public,
+    reader,
+)
 
-__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+__all__ = ["load", "load_bidirectional", "nodes", "save", "save_bidirectional"]
 
 
 def __dir__() -> list[str]:
@@ -31,31 +44,65 @@ def __dir__() -> list[str]:
 
 
 _PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
-# The activations that jaxrnn and ONNX share, for nodes without alpha and beta.
-_ACTIVATIONS = {
-    "Elu": "elu",
-    "HardSigmoid": "hard_sigmoid",
-    "Relu": "relu",
-    "Sigmoid": "sigmoid",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Tanh": "tanh",
-}
 _ORDERS = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
 _LIBRARY = _layer_weights.Library(
     "ONNX",
     _ORDERS,
     lacks=("projection",),
-    activations=dict.fromkeys(_ORDERS, tuple(_ACTIVATIONS.values())),
+    activations=dict.fromkeys(_ORDERS, tuple(ACTIVATIONS.values())),
     modules=dict.fromkeys(_ORDERS, "operators"),
+    has_coupled=True,
 )
 _DIRECTIONS = ("forward", "bidirectional")
-_UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
 _KNOWN = (
-    *("op_type", "W", "R", "B", "P", "direction", "activations", *_UNSUPPORTED),
-    "linear_before_reset",
-    *("hidden_size", "layout"),  # Accepted, but not used.
+    *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
+    *("activation_beta", "clip", "input_forget", "linear_before_reset"),
+    *("name", "hidden_size", "layout"),  # Accepted, but not used.
 )
+
+
+@public
+def nodes(model: Any, *names: str) -> list[dict[str, Any]]:
+    """Reads the recurrent nodes of an ONNX model as dicts for `load`.
+
+    Pass all nodes of one stack to `load` or `load_bidirectional`. The lengths and
+    initial states of a node are not part of its dict; pass them to the driver.
+
+    Args:
+        model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. Only a
+            path finds weights that are stored in other files.
+        *names: Names of nodes, or of the scopes that contain them: "encoder" selects
+            "/encoder/LSTM" and "/encoder/LSTM_1". A node without a name has the name of
+            its first output. By default, all recurrent nodes.
+
+    Returns:
+        A dict for each node, in the order of the names; nodes of one scope are in the
+        order of the graph. A dict holds `op_type`, `name`, the arrays W, R and, if the
+        node has them, B and P, and the attributes.
+
+    Raises:
+        TypeError: If `model` is not one of these types.
+        ValueError: If the model has no recurrent node, or none with one of the names;
+            the message lists the nodes. Also if a weight is neither an initializer nor
+            a Constant.
+        ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.convert.onnx, jaxrnn.export
+        >>> cell, step = jaxrnn.LSTMCell(4), jnp.ones((1, 3), jnp.float32)
+        >>> file = jaxrnn.export.to_onnx(cell.bind(cell.init(jax.random.key(0), step)))
+        >>> [node] = jaxrnn.convert.onnx.nodes(file)
+        >>> node["op_type"], node["W"].shape, node["direction"]
+        ('LSTM', (1, 16, 3), 'forward')
+    """
+    graph = _onnx_nodes.as_model(model).graph
+    found = list(_onnx_nodes.recurrent_nodes(graph))
+    if not found:
+        raise ValueError(
+            "`model` must have an LSTM, GRU or RNN node, got the operators "
+            f"{listed(_onnx_nodes.operators(graph))}."
+        )
+    return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 
 
 @public
@@ -70,15 +117,19 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
-        (for `linear_before_reset`) or `BasicRNNCell`; for several nodes, a bound
-        `MultiRNNCell`.
+        (for `linear_before_reset`), `BasicRNNCell` or
+        `contrib.CoupledInputForgetGateLSTMCell` (for `input_forget`); for several
+        nodes, a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
             a node runs backward or in both directions; if the node has a feature that
-            jaxrnn does not support: `clip`, `input_forget`, or gates with an activation
-            other than the sigmoid.
+            jaxrnn does not support: gates with an activation other than the sigmoid,
+            values of `activation_alpha` or `activation_beta` other than ONNX's
+            defaults, or a `clip` that has an effect. If all activations are the
+            sigmoid, tanh or the hard sigmoid, a clip of at least 104 has no effect in
+            float32.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -123,13 +174,14 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
     gate multiplies; the other entries of this half are zero.
 
     Args:
-        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+            `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
+            bound `MultiRNNCell` of these.
 
     Raises:
         TypeError: If `cell` is not one of these bound cells.
         ValueError: If `cell` has a feature that ONNX does not support: a projection,
-            clips, or another activation.
+            clips, layer normalization, or another activation.
     """
     return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
@@ -182,12 +234,19 @@ def _directions(
     if node.get("P") is not None:
         rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
         p = [tuple(blocks(row, 3)) for row in rows_of_p]
-    both = zip(w, r, b, p, _read_activations(name, node, kind, count), strict=True)
+    coupled = is_coupled(name, node, kind)
+    activations = read_activations(name, node, kind, w)
     return tuple(
         _LIBRARY.layer(
-            kind, w.T, r.T, *blocks(b, 2), peepholes=p, activation=activation
+            kind,
+            w.T,
+            r.T,
+            *blocks(b, 2),
+            peepholes=p,
+            activation=activation,
+            is_coupled=coupled,
         )
-        for w, r, b, p, activation in both
+        for w, r, b, p, activation in zip(w, r, b, p, activations, strict=True)
     )
 
 
@@ -196,7 +255,7 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
 
     Raises:
         TypeError: If `node` is not a dict.
-        ValueError: If an attribute is unknown, or no cell supports it.
+        ValueError: If an attribute is unknown.
     """
     node = {key: _as_text(value) for key, value in as_mapping(name, node).items()}
     operator = node.get("op_type", "LSTM")
@@ -207,21 +266,16 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
             raise ValueError(
                 f"`{name}[{key!r}]` is unknown. A node may have {', '.join(_KNOWN)}."
             )
-    for key in _UNSUPPORTED:
-        value = node.get(key)
-        is_default = not np.size(value) or (key == "input_forget" and not value)
-        if value is not None and not is_default:
-            raise ValueError(
-                f"`{name}['{key}']` must be omitted, since no cell supports it, got "
-                f"{value!r}."
-            )
     return node
 
 
 def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
     """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
-    fix = "Load it as 'forward', and reverse its inputs and outputs."
+    fix = (
+        "Load it as 'forward'. Run it on inputs reversed with `reverse_sequence`, and "
+        "reverse its outputs in the same way."
+    )
     what, fix = "forward or bidirectional", fix if direction == "reverse" else ""
     check_one_of("", f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
@@ -251,35 +305,6 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     return GRU_AFTER if after else kind
 
 
-def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[str]:
-    """The activation of each direction; the gates must use the sigmoid."""
-    given = node.get("activations")
-    if given is None:
-        return ["tanh"] * count
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(
-            f"`{name}['activations']` must be a list of names, got {describe(given)}."
-        )
-    given = list(map(_as_text, given))
-    size = len(_spelled(kind, "Tanh"))
-    own = given[size - 1 :: size]
-    spelled = [each for one in own for each in _spelled(kind, one)]
-    if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
-        each = ", ".join(_spelled(kind, "activation"))
-        one = f"activation is one of {', '.join(_ACTIVATIONS)}"
-        raise ValueError(
-            f"`{name}['activations']` must be {each} for each direction, where {one}, "
-            f"got {given}."
-        )
-    return [_ACTIVATIONS[one] for one in own]
-
-
-def _spelled(kind: str, activation: str) -> list[str]:
-    """The entries of the attribute `activations` for one direction."""
-    gates = [] if kind == RNN else ["Sigmoid"]
-    return gates + [activation] * (2 if kind == LSTM else 1)
-
-
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
@@ -291,7 +316,7 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
         )
     kind, units = layers[0].kind, layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
-    theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
+    theirs = {ours: name for name, ours in ACTIVATIONS.items()}
     activations = [theirs[layer.activation_key] for layer in layers]
     operator = "GRU" if kind == GRU_AFTER else kind
     node = {
@@ -307,7 +332,9 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
         node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)
     node["hidden_size"] = units
     node["direction"] = _DIRECTIONS[len(layers) - 1]
-    node["activations"] = [s for one in activations for s in _spelled(kind, one)]
+    node["activations"] = [s for one in activations for s in spelled(kind, one)]
+    if all(layer.is_coupled for layer in layers):
+        node["input_forget"] = 1
     if operator == "GRU":
         node["linear_before_reset"] = int(kind == GRU_AFTER)
     return node

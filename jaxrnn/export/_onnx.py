@@ -9,7 +9,14 @@ from .._base.errors import describe
 from .._base.typing import Array
 from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional
-from ._onnx_graph import Graph, clamped_lengths, initial_states, joined, run_layer
+from ._onnx_graph import (
+    Graph,
+    by_direction,
+    clamped_lengths,
+    initial_states,
+    joined,
+    run_layer,
+)
 
 _CALLER = "to_onnx"
 _DTYPES = ("float16", "float32", "float64")
@@ -30,7 +37,7 @@ def to_onnx(
     - `inputs`, `[batch, time, depth]`, in the dtype of the parameters;
     - `sequence_length` (if `lengths` is True), int32 `[batch]`, clamped to `[0, time]`;
     - the initial states (if `initial_state` is True), e.g. `initial_state_0_c`, one for
-      each final state.
+      each final state, in the order of the final states.
 
     Its outputs are the results of the driver, in the order of `jax.tree.leaves`:
 
@@ -44,10 +51,10 @@ def to_onnx(
     files contain no checksum.
 
     Args:
-        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these; or the pair
-            `(cells_fw, cells_bw)` of `stack_bidirectional_dynamic_rnn`. The file omits
-            dropout.
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+            `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
+            bound `MultiRNNCell` of these; or the pair `(cells_fw, cells_bw)` of
+            `stack_bidirectional_dynamic_rnn`. The file omits dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
             `outputs @ kernel + bias`, so the outputs past the length of a row equal the
@@ -91,10 +98,10 @@ def to_onnx(
     x = graph.input("inputs", [*axes, size])
     x = x if time_major else graph.node("Transpose", x, perm=[1, 0, 2])
     length = clamped_lengths(graph, x) if lengths else ""
+    initial = initial_states(graph, nodes) if initial_state else [{}] * len(nodes)
     states = {}
     for i, node in enumerate(nodes):
-        initial = initial_states(graph, i, node) if initial_state else {}
-        y, final = run_layer(graph, i, node, x, length, initial)
+        y, final = run_layer(graph, i, node, x, length, initial[i])
         states |= final
         batch_major = node is nodes[-1] and not time_major
         x, size = joined(graph, node, y, batch_major)
@@ -102,8 +109,7 @@ def to_onnx(
         kernel, bias = _checked_dense(dense, size, dtype)
         x, size = _dense(graph, x, kernel, bias), kernel.shape[1]
     graph.output("outputs", x, [*axes, size])
-    # The forward states of all layers come first, then all backward states.
-    for name in sorted(states, key=lambda name: name.startswith("state_bw")):
+    for name in sorted(states, key=by_direction):
         graph.output(name, *states[name])
     return graph.serialized()
 
@@ -120,7 +126,8 @@ def _nodes(cell: Any) -> list[dict[str, Any]]:
         raise TypeError(
             f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
             "got None for one direction. Pass only the cell of the other direction; if "
-            "it runs backward, reverse the steps of its inputs and outputs."
+            "it runs backward, reverse the inputs and outputs of the file with "
+            "`reverse_sequence`."
         )
     try:
         return save_bidirectional(*cell) if isinstance(cell, tuple) else save(cell)

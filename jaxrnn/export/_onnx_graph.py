@@ -3,6 +3,7 @@
 A layer is a dict, as returned by `convert.onnx.save`.
 """
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ OPSET, IR_VERSION = 14, 7
 Node = dict[str, Any]
 Names = dict[str, list[str]]  # Maps ONNX's letter of a state to a name per direction.
 
-_ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset")
+_ATTRIBUTES = (
+    *("hidden_size", "direction", "activations", "input_forget"),
+    "linear_before_reset",
+)
 
 
 class Graph:
@@ -96,11 +100,32 @@ def _state_names(i: int, node: Node) -> Names:
     return {k: [f"{prefix}_{i}_{k}" for prefix in prefixes] for k in letters}
 
 
-def initial_states(graph: Graph, i: int, node: Node) -> Names:
-    """Adds inputs for the initial states of a layer, by letter and direction."""
-    shape = ["batch", node["hidden_size"]]
-    inputs = lambda names: [graph.input(f"initial_{name}", shape) for name in names]
-    return {k: inputs(names) for k, names in _state_names(i, node).items()}
+def initial_states(graph: Graph, nodes: list[Node]) -> list[Names]:
+    """Adds inputs for the initial states, in the order of the driver's states.
+
+    Returns:
+        For each layer, the names of the inputs by letter and direction.
+    """
+    layers = [_state_names(i, node) for i, node in enumerate(nodes)]
+    sizes = {
+        name: node["hidden_size"]
+        for node, names in zip(nodes, layers, strict=True)
+        for name in chain(*names.values())
+    }
+    for name in sorted(sizes, key=by_direction):
+        graph.input(f"initial_{name}", ["batch", sizes[name]])
+    return [
+        {k: [f"initial_{name}" for name in names] for k, names in layer.items()}
+        for layer in layers
+    ]
+
+
+def by_direction(name: str) -> bool:
+    """A sort key of states: forward states of all layers, then backward states.
+
+    `stack_bidirectional_dynamic_rnn` takes and returns states in this order.
+    """
+    return name.startswith("state_bw")
 
 
 def run_layer(

@@ -10,6 +10,7 @@ from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
+from ..contrib import CoupledInputForgetGateLSTMCell
 from ..convert._bound_cells import as_bound, layer_of, paired, stacked_cells
 from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
 from ..convert._weights import check_concrete
@@ -25,6 +26,7 @@ LIBRARY = Library(
     lacks=(),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
     modules=dict.fromkeys(_ACTIVATIONS, "operators"),
+    has_coupled=True,
 )
 # Maps the kind of a layer and its number of directions to the operator, the class of
 # its options, and the number of trailing inputs to omit. The operator uses the omitted
@@ -35,6 +37,7 @@ _OPERATORS = {
     (LSTM, 1): ("UNIDIRECTIONAL_SEQUENCE_LSTM", "UnidirectionalSequenceLSTMOptions", 4),
     (LSTM, 2): ("BIDIRECTIONAL_SEQUENCE_LSTM", "BidirectionalSequenceLSTMOptions", 9),
 }
+_CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
 _FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
 
 
@@ -125,10 +128,10 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
 
 def _read_direction(name: str, bound: BoundCell) -> Direction:
     cell = bound.cell
-    if type(cell) not in (BasicRNNCell, BasicLSTMCell, LSTMCell):
+    if type(cell) not in _CELLS:
         raise TypeError(
-            f"`{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell or a cell of "
-            "jaxrnn.lite, to use UNIDIRECTIONAL_SEQUENCE_LSTM or "
+            f"`{name}` must be a {', '.join(each.__name__ for each in _CELLS)} or a "
+            "cell of jaxrnn.lite, to use UNIDIRECTIONAL_SEQUENCE_LSTM or "
             f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
         )
     check_concrete(f"{name}.params", bound.params, "a file stores their values")
@@ -221,12 +224,17 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     if weights.kind == RNN:
         return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
     of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
-    gates = lambda array: np.split(array.T, 4)
+    # If the input gate is absent, the operator computes it from the forget gate.
+    first = 1 if weights.is_coupled else 0
+    gates = lambda array: [None] * first + np.split(array.T, 4)[first:]
+    peepholes = [None] * 3  # Peepholes of the gates i, f and o.
+    if weights.peepholes is not None:
+        peepholes = [None] * first + list(weights.peepholes)[first:]
     projection = weights.projection
     return [
         *gates(of_inputs),
         *gates(of_state),
-        *(weights.peepholes or [None] * 3),  # Peepholes of the gates i, f and o.
+        *peepholes,
         *gates(bias),
         None if projection is None else projection.T,
         None,  # `LSTMCell` has no projection bias.

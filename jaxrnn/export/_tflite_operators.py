@@ -46,11 +46,12 @@ def to_tflite_operators(
     `layer_0/bw/h`, ...
 
     Args:
-        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, a cell of
-            `jaxrnn.lite`, or a `MultiRNNCell` of these. The parameters must be float32,
-            and the activation must be tanh or relu; a `BasicRNNCell` also supports a
-            linear activation. For two directions, a pair `(cells_fw, cells_bw)`, each a
-            cell or a list with one cell per layer.
+        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`,
+            `contrib.CoupledInputForgetGateLSTMCell` (without layer normalization), a
+            cell of `jaxrnn.lite`, or a `MultiRNNCell` of these. The parameters must be
+            float32, and the activation must be tanh or relu; a `BasicRNNCell` also
+            supports a linear activation. For two directions, a pair
+            `(cells_fw, cells_bw)`, each a cell or a list with one cell per layer.
         inputs: An array or `jax.ShapeDtypeStruct`, float32 `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`.
         time_major: Whether time is the first axis of inputs and outputs.
@@ -65,8 +66,9 @@ def to_tflite_operators(
     Raises:
         TypeError: If TensorFlow Lite has no operator for a cell, or the inputs or
             parameters are not float32.
-        ValueError: If the operator does not support an activation or clip, the two
-            directions differ in an activation or clip, or shapes do not match.
+        ValueError: If the operator does not support an activation, a clip or layer
+            normalization, the two directions differ in an activation or clip, or shapes
+            do not match.
         ImportError: If `ai_edge_litert` is missing.
 
     Example:

@@ -19,6 +19,7 @@ from jaxrnn import (
     ResidualWrapper,
     convert,
 )
+from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
 
 UNITS = 4
 INPUTS = jax.ShapeDtypeStruct((1, UNITS), np.float64)
@@ -251,6 +252,13 @@ def test_cells_that_are_not_known(name, cell):
         library(name).save(bound(cell))
 
 
+@pytest.mark.parametrize("name", [n for n in LIBRARIES if n not in ("onnx", "tf1")])
+def test_coupled_gates(name):
+    cell = bound(CoupledInputForgetGateLSTMCell(UNITS))
+    with pytest.raises(ValueError, match="`cell` must have separate input and forget"):
+        library(name).save(cell)
+
+
 @every_cell
 def test_wrappers_without_a_key_are_looked_through(name):
     cell = bound(CELLS[name])
@@ -281,6 +289,7 @@ def test_a_converter_shows_what_it_has_and_no_more(name):
     ]
     if name == "torch":
         ways += [way.replace(way[:4], f"{way[:4]}_state") for way in ways]
-    assert set(module.__all__) <= {"as_cell", *ways}
+    ways += ["nodes"] if name == "onnx" else ["as_cell"]
+    assert set(module.__all__) <= set(ways)
     assert dir(module) == module.__all__
     assert all(callable(getattr(module, each)) for each in module.__all__)

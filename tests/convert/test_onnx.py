@@ -306,18 +306,46 @@ REFUSALS = {
     ),
     "clip": (
         ValueError,
-        r"`nodes\[0\]\['clip'\]` must be omitted, since no cell supports it, got 3.0",
-        loading(LSTM, clip=3.0),
+        r"\['clip'\]` must be at least 745.1, .* float64 on Sigmoid, Tanh, got 104.0",
+        loading(LSTM, clip=104.0),
     ),
+    "clip_of_relu": (
+        ValueError,
+        r"\['clip'\]` must be at least 1.798e\+308, .* on Relu, got 9999.0",
+        loading(RNN, clip=9999.0, activations=["relu"]),
+    ),
+    "no_clip_at_all": (
+        ValueError,
+        "got 0.* results would differ",
+        loading(RNN, clip=0),
+    ),
+    "clip_of_text": (TypeError, "must be a number, got '3'", loading(RNN, clip="3")),
     "coupled": (
         ValueError,
-        r"`nodes\[0\]\['input_forget'\]` must be omitted, since no .* it, got 1",
-        loading(LSTM, input_forget=1),
+        r"`nodes\[0\]\['input_forget'\]` is only for LSTM, got GRU",
+        loading(GRU, input_forget=1),
+    ),
+    "half_coupled": (
+        ValueError,
+        r"\['input_forget'\]` must be 0 or 1, got 2",
+        loading(LSTM, input_forget=2),
     ),
     "alpha": (
         ValueError,
-        r"`nodes\[0\]\['activation_alpha'\]` must be omitted, .* it, got \[0.0\]",
+        r"\['activation_alpha'\]` must be 1.0 for Elu, the default, got 0.0. Without",
         loading(RNN, activation_alpha=[0.0]),
+    ),
+    "second_alpha": (
+        ValueError,
+        r"\['activation_alpha'\]` must be 1.0 for Elu, the default, got 2.0",
+        loading(
+            LSTM, activations=["Sigmoid", "elu", "elu"], activation_alpha=[1.0, 2.0]
+        ),
+    ),
+    "beta": (
+        ValueError,
+        r"\['activation_beta'\]` must be 0.5 for HardSigmoid, the default, got 0.4",
+        loading(RNN, activations=["HardSigmoid"], activation_beta=[0.4]),
     ),
     "gates": (
         ValueError,
@@ -363,7 +391,7 @@ REFUSALS = {
     ),
     "reverse": (
         ValueError,
-        r"must be forward or bidirectional, got 'reverse'. Load it as 'forward'",
+        r"must be forward or bid.*, got 'reverse'. Load .* `reverse_sequence`",
         loading(LSTM, direction="reverse"),
     ),
     "direction_in_a_list": (

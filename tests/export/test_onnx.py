@@ -10,6 +10,8 @@ from helpers import bound
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
+from jaxrnn.convert import onnx as convert
 from jaxrnn.export import to_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -31,6 +33,7 @@ def both(*cells):
 
 
 PEEPING = LSTMCell(4, use_peepholes=True)
+COUPLED = CoupledInputForgetGateLSTMCell(4, use_peepholes=True)
 LAYERS = {
     "rnn": own(BasicRNNCell(4, "relu")),
     "basic_lstm": own(jaxrnn.BasicLSTMCell(4)),
@@ -44,6 +47,8 @@ LAYERS = {
     "both": both(LSTMCell(4)),
     "both_rnn": both(BasicRNNCell(4)),
     "both_layers": both(PEEPING, GRUCell(5), LSTMCell(2)),
+    "coupled": own(COUPLED),
+    "both_coupled": both(COUPLED, LSTMCell(2)),
 }
 
 
@@ -115,10 +120,10 @@ def test_initial_states(name):
     x, lengths = padded()
     made = session(to_onnx(cell, initial_state=True))
     want = driver(cell, x, lengths, states)
-    names = [value.name for value in made.get_outputs()[1:]]
-    initial = zip(names, jax.tree.leaves(states), strict=True)
-    feeds = {f"initial_{name}": state for name, state in initial}
-    assert feeds.keys() < {value.name for value in made.get_inputs()}
+    finals = [value.name for value in made.get_outputs()[1:]]
+    names = [value.name for value in made.get_inputs()[2:]]
+    assert names == [f"initial_{name}" for name in finals]  # In the driver's order.
+    feeds = dict(zip(names, jax.tree.leaves(states), strict=True))
     got = made.run(None, {"inputs": x, "sequence_length": lengths, **feeds})
     close(got, want)
     none = {"inputs": x[:, :0], "sequence_length": 0 * lengths, **feeds}
@@ -188,10 +193,9 @@ def test_names_shapes_and_versions():
     got = shapes(model.graph.output)
     assert got == {"outputs": ["batch", "time", 4]} | want
     assert list(got) == ["outputs", *want]
-    assert shapes(model.graph.input) == {
-        "inputs": ["batch", "time", DEPTH],
-        "sequence_length": ["batch"],
-    } | {f"initial_{name}": shape for name, shape in want.items()}
+    inputs = {"inputs": ["batch", "time", DEPTH], "sequence_length": ["batch"]}
+    inputs |= {f"initial_{name}": shape for name, shape in want.items()}
+    assert list(shapes(model.graph.input).items()) == list(inputs.items())
     assert (model.ir_version, model.opset_import[0].version) == (7, 14)
 
 
@@ -218,7 +222,7 @@ REFUSALS = {
     "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
     "backward": (
         TypeError,
-        "`cell` must be .* got None for one direction. .* backward, reverse the steps",
+        "`cell` must be .* got None for one direction. .* backward, .*`reverse_seq",
         (None, [LSTM]),
     ),
     "projection": (
@@ -235,6 +239,11 @@ REFUSALS = {
         ValueError,
         "`cell` must have the activation elu or .*got linear.*use `to_stablehlo`",
         own(GRUCell(4, "linear")),
+    ),
+    "normalized": (
+        ValueError,
+        "`cell` must have no layer normalization.*use `to_stablehlo`",
+        own(CoupledInputForgetGateLSTMCell(4, layer_norm=True)),
     ),
     "residual": (
         TypeError,
@@ -288,3 +297,14 @@ def test_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxrnn\[export\]'"):
         to_onnx(LSTM)
+
+
+@pytest.mark.fast("coupled")
+@pytest.mark.parametrize("name", ["stack", "both_layers", "coupled"])
+def test_files_load_again(name):
+    """`convert.onnx.nodes` of a file holds what was exported."""
+    cell, (x, lengths) = LAYERS[name], padded()
+    nodes = convert.nodes(to_onnx(cell))
+    pair = isinstance(cell, tuple)
+    again = convert.load_bidirectional(nodes) if pair else convert.load(nodes)
+    close(driver(again, x, lengths), driver(cell, x, lengths))

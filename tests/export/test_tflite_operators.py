@@ -31,7 +31,9 @@ def both(*arguments, **options):
     return [bound(make(*sizes, **options), seed=seed) for seed in (0, 2)]
 
 
+PARTS = {"use_peepholes": True, "num_proj": 2, "proj_clip": 0.1}
 LSTM, BASIC = jaxrnn.LSTMCell, jaxrnn.BasicRNNCell
+COUPLED = jaxrnn.contrib.CoupledInputForgetGateLSTMCell
 CELLS = {
     "lstm": bound(LSTM(UNITS)),
     "lstm-no-forget-bias": bound(LSTM(UNITS, forget_bias=0.0)),
@@ -41,6 +43,9 @@ CELLS = {
     "full": bound(LSTM(UNITS, **FULL)),
     "no-projection-to-clip": bound(LSTM(UNITS, proj_clip=0.01)),
     "relu": bound(LSTM(UNITS, activation="relu")),
+    "coupled": bound(COUPLED(UNITS)),
+    "coupled-full": bound(COUPLED(UNITS, **PARTS, forget_bias=0.3, num_unit_shards=2)),
+    "coupled-relu": bound(COUPLED(UNITS, activation="relu")),
     "basic": bound(BASIC(UNITS)),
     "basic-relu": bound(BASIC(UNITS, activation="relu")),
     "basic-linear": bound(BASIC(UNITS, activation="linear")),
@@ -55,6 +60,8 @@ CELLS = {
     "shared": bound(jaxrnn.MultiRNNCell([LSTM(DEPTH)] * 2)),
     "both-lstm": tuple(both(LSTM, UNITS)),
     "both-full": tuple(both(LSTM, UNITS, **FULL)),
+    "both-coupled": tuple(both(COUPLED, UNITS, **PARTS)),
+    "one-coupled": (bound(COUPLED(UNITS, True)), bound(LSTM(UNITS))),
     "both-basic": tuple(both(BASIC, UNITS)),
     "both-differ": (bound(LSTM(2, use_peepholes=True)), bound(LSTM(2, num_proj=2))),
     "both-sizes": (bound(BASIC(2)), bound(BASIC(5))),
@@ -92,7 +99,8 @@ def same(got, want):
 
 
 @pytest.mark.fast(
-    "full-batch-major-3", "basic-time-major-1", "both-stack-batch-major-3"
+    *("full-batch-major-3", "basic-time-major-1", "both-stack-batch-major-3"),
+    *("coupled-full-time-major-3", "one-coupled-batch-major-3"),
 )
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("time_major", [False, True], ids=["batch-major", "time-major"])
@@ -192,6 +200,14 @@ NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
             "activation tanh or relu for TensorFlow Lite's operators, got linear",
         ),
         (bound(LSTM(2, cell_clip=0)), X, {}, ValueError, "clips above 0"),
+        (bound(COUPLED(2, layer_norm=True)), X, {}, ValueError, "no layer normaliz"),
+        (
+            bound(COUPLED(2, activation="softsign")),
+            X,
+            {},
+            ValueError,
+            "activation tanh or relu for TensorFlow Lite's operators, got soft_sign",
+        ),
         (
             ([NARROW], [WIDE]),
             X,
@@ -280,6 +296,16 @@ def test_what_to_install_without_litert(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxrnn\[export\]'"):
         to_tflite_operators(NARROW, X)
+
+
+def test_a_file_of_coupled_gates_has_no_input_gate():
+    """The file lacks a quarter of the kernels of an `LSTMCell`."""
+    constants = []
+    for cell in (LSTM(UNITS), COUPLED(UNITS)):
+        interpreter, _ = load(to_tflite_operators(bound(cell), X))
+        shapes = [tuple(each["shape"]) for each in interpreter.get_tensor_details()]
+        constants.append(shapes.count((UNITS, DEPTH)))
+    assert constants == [4, 3]
 
 
 def test_runs_where_jax_is_not_installed(tmp_path):

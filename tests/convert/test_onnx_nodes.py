@@ -1,0 +1,317 @@
+"""Nodes of ONNX models, loaded and compared with what onnxruntime computes."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import bound
+
+import jaxrnn
+from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
+from jaxrnn.convert import onnx as convert
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+helper, from_array = onnx.helper, onnx.numpy_helper.from_array
+
+TIME, BATCH, DEPTH, UNITS = 5, 2, 3, 4
+FLOAT, NAMES = onnx.TensorProto.FLOAT, ("x", "W", "R", "B", "", "", "", "P")
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+X = np.random.default_rng(1).normal(size=(TIME, BATCH, DEPTH)).astype(np.float32)
+
+
+def weights(kind, directions=1, seed=0, scale=0.7):
+    rows, draw = GATES[kind] * UNITS, np.random.default_rng(seed).normal
+    shapes = {"W": (rows, DEPTH), "R": (rows, UNITS), "B": (2 * rows,)}
+    shapes |= {"P": (3 * UNITS,)} if kind == "LSTM" else {}
+    array = lambda shape: draw(0, scale, (directions, *shape)).astype(np.float32)
+    return {name: array(shape) for name, shape in shapes.items()}
+
+
+def model_of(nodes, tensors, **options):
+    """A model with the input `x` and, for each node, its first output."""
+    value = lambda name, rank: helper.make_tensor_value_info(name, FLOAT, [None] * rank)
+    outputs = [value(node.output[0], 4) for node in nodes if node.op_type in GATES]
+    graph = helper.make_graph(nodes, "g", [value("x", 3)], outputs, tensors, **options)
+    opsets = [helper.make_opsetid("", 14)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def recurrent(kind, arrays, name="", output="y", prefix="", **attributes):
+    inputs = [prefix + k if k in arrays else "x" * (k == "x") for k in NAMES]
+    inputs = inputs if kind == "LSTM" else inputs[:4]
+    return helper.make_node(
+        kind, inputs, [output], name, hidden_size=UNITS, **attributes
+    )
+
+
+def simple(kind, scale=0.7, **attributes):
+    arrays = weights(
+        kind, 1 + (attributes.get("direction") == "bidirectional"), 0, scale
+    )
+    tensors = [from_array(array, name) for name, array in arrays.items()]
+    return model_of([recurrent(kind, arrays, **attributes)], tensors)
+
+
+def run(model):
+    options = {"providers": ["CPUExecutionProvider"]}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), **options)
+    return session.run(None, {"x": X})
+
+
+def outputs_of(nodes, both):
+    if both:
+        cells = convert.load_bidirectional(nodes)
+        options = {"dtype": X.dtype, "time_major": True}
+        return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, X, **options)[0]
+    return jaxrnn.dynamic_rnn(convert.load(nodes), X, dtype=X.dtype, time_major=True)[0]
+
+
+LOWER = {"activations": ["sigmoid", "TANH", "tanh"]}
+ELU = {"activations": ["Sigmoid", "elu", "Elu"]}
+BOTH = {"direction": "bidirectional"}
+LARGEST = float(np.finfo(np.float32).max)
+TAKEN = {
+    "plain": ("LSTM", {}),
+    "gru": ("GRU", {"linear_before_reset": 1}),
+    "both": ("LSTM", BOTH),
+    "any_case": ("LSTM", LOWER),
+    "any_case_of_gru": ("GRU", {"activations": ["SIGMOID", "softSign"]}),
+    "alpha": ("LSTM", ELU | {"activation_alpha": [1.0]}),
+    "alphas_that_nothing_reads": ("LSTM", LOWER | {"activation_alpha": [9.0, 9.0]}),
+    "alphas_past_the_last": ("LSTM", ELU | {"activation_alpha": [1.0, 1.0, 9.0]}),
+    "alpha_and_beta": (
+        "RNN",
+        {
+            "activations": ["HardSigmoid"],
+            "activation_alpha": [0.2],
+            "activation_beta": [0.5],
+        },
+    ),
+    "clip_of_relu": ("RNN", {"activations": ["Relu"], "clip": LARGEST}),
+    "coupled": ("LSTM", {"input_forget": 1}),
+    "coupled_elu": ("LSTM", ELU | {"input_forget": 1}),
+    "coupled_both": ("LSTM", BOTH | {"input_forget": 1}),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_onnxruntime_takes(name):
+    kind, attributes = TAKEN[name]
+    model = simple(kind, **attributes)
+    [want] = run(model)
+    got = outputs_of(convert.nodes(model), both="direction" in attributes)
+    want = np.moveaxis(want, 1, 2).reshape(TIME, BATCH, -1)
+    np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_a_clip_without_effect(kind):
+    """The inputs of the activations exceed the clip, as a smaller clip shows."""
+    [free], [clipped], [small] = (
+        run(simple(kind, 80.0, **clip)) for clip in ({}, {"clip": 104.0}, {"clip": 2.0})
+    )
+    np.testing.assert_array_equal(clipped, free)
+    assert not np.array_equal(small, free)
+    [node], [without] = (
+        convert.nodes(simple(kind, 80.0, **clip)) for clip in ({"clip": 104.0}, {})
+    )
+    got, want = convert.load(node), convert.load(without)
+    assert got.cell == want.cell
+    jax.tree.map(np.testing.assert_array_equal, got.params, want.params)
+
+
+def test_coupled_gates_become_the_cell_of_contrib_and_back():
+    [node] = convert.nodes(simple("LSTM", input_forget=1))
+    cell = convert.load(node)
+    assert cell.cell == CoupledInputForgetGateLSTMCell(
+        UNITS, use_peepholes=True, forget_bias=0.0
+    )
+    [back] = convert.save(cell)
+    assert back["input_forget"] == 1
+    again = convert.load(back)
+    assert again.cell == cell.cell
+    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+
+
+def test_shards_and_a_forget_bias_of_coupled_gates():
+    whole = bound(CoupledInputForgetGateLSTMCell(4, forget_bias=0.0), dtype="float32")
+    cell = CoupledInputForgetGateLSTMCell(4, num_unit_shards=2, forget_bias=0.5)
+    kernel, bias = whole.params["W_0"], whole.params["B"]
+    sharded = cell.bind({"W_0": kernel[:4], "W_1": kernel[4:], "B": bias})
+    got = convert.load(convert.save(sharded)).params
+    np.testing.assert_array_equal(got["W_0"], kernel)
+    shift = np.repeat(np.float32([0, 0.5, 0]), 4)
+    np.testing.assert_array_equal(got["B"], bias + shift)
+
+
+def test_a_direction_with_coupled_gates_beside_one_without():
+    """The blocks of a coupled layer are those of an LSTM that computes the same."""
+    coupled = bound(CoupledInputForgetGateLSTMCell(4), dtype="float32")
+    plain = bound(jaxrnn.LSTMCell(4), dtype="float32")
+    [node] = convert.save_bidirectional(coupled, plain)
+    assert "input_forget" not in node
+    fw, _ = convert.load_bidirectional(node)
+    got, want = (
+        jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype, time_major=True)[0]
+        for cell in (fw[0], coupled)
+    )
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+# Where the weights are.
+
+
+def typed(array, name):
+    """A tensor that stores its numbers in `float_data`, not as raw bytes."""
+    return helper.make_tensor(name, FLOAT, array.shape, array.ravel())
+
+
+def constant(array, name):
+    return helper.make_node("Constant", [], [name], value=from_array(array))
+
+
+def copied(array, name):
+    return helper.make_node("Identity", [f"{name}/shared"], [name])
+
+
+ARRAYS = weights("GRU")
+STORED = {
+    "raw": ([], from_array),
+    "typed": ([], typed),
+    "constants": ([constant(a, n) for n, a in ARRAYS.items()], None),
+    "copies": (
+        [copied(a, n) for n, a in ARRAYS.items()],
+        lambda array, name: from_array(array, f"{name}/shared"),
+    ),
+}
+
+
+def stored(way):
+    before, store = STORED[way]
+    tensors = [store(a, n) for n, a in ARRAYS.items()] if store else []
+    return model_of([*before, recurrent("GRU", ARRAYS)], tensors)
+
+
+@pytest.mark.parametrize("way", STORED)
+def test_where_weights_are(way):
+    run(stored(way))  # The model is valid.
+    [node] = convert.nodes(stored(way))
+    assert node["op_type"] == "GRU"
+    for key, array in ARRAYS.items():
+        np.testing.assert_array_equal(node[key], array, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_dtypes(dtype):
+    arrays = {k: a.astype(jax.numpy.dtype(dtype)) for k, a in ARRAYS.items()}
+    tensors = [from_array(array, name) for name, array in arrays.items()]
+    [node] = convert.nodes(model_of([recurrent("GRU", arrays)], tensors))
+    cell = convert.load(node)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(cell.params)} == {dtype}
+    kernel = cell.params["candidate"]["kernel"]
+    np.testing.assert_array_equal(kernel[:DEPTH].T, arrays["W"][0, 2 * UNITS :])
+
+
+def test_files_bytes_and_weights_in_another_file(tmp_path):
+    model, path = stored("raw"), tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    for given in (path, str(path), path.read_bytes(), bytearray(path.read_bytes())):
+        [node] = convert.nodes(given)
+        np.testing.assert_array_equal(node["W"], ARRAYS["W"])
+    options = {"location": "weights.bin", "size_threshold": 0}
+    onnx.save(model, path, save_as_external_data=True, **options)
+    [node] = convert.nodes(path)
+    np.testing.assert_array_equal(node["W"], ARRAYS["W"])
+    with pytest.raises(
+        ValueError, match=r"weight W of 'y' must .* 'weights.bin'\. Pass"
+    ):
+        convert.nodes(path.read_bytes())
+
+
+def test_nodes_of_branches_read_the_weights_around_them():
+    branch = helper.make_graph(
+        [recurrent("GRU", ARRAYS, "inner")],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("y", FLOAT, [None] * 4)],
+    )
+    given = {"then_branch": branch, "else_branch": branch}
+    choice = helper.make_node("If", ["x"], ["z"], **given)
+    tensors = [from_array(array, name) for name, array in ARRAYS.items()]
+    found = convert.nodes(model_of([choice], tensors))
+    assert [node["name"] for node in found] == ["inner", "inner"]
+    np.testing.assert_array_equal(found[1]["R"], ARRAYS["R"])
+
+
+# Which nodes.
+
+PLACES = ["/encoder/LSTM", "/encoder/LSTM_1", "/decoder/GRU", ""]
+
+
+def several():
+    made, tensors = [], []
+    for i, name in enumerate(PLACES):
+        kind = "GRU" if i > 1 else "LSTM"
+        arrays, prefix = weights(kind, seed=i), f"{i}/"
+        made.append(recurrent(kind, arrays, name, f"y{i}", prefix))
+        tensors += [from_array(array, prefix + key) for key, array in arrays.items()]
+    return model_of(made, tensors)
+
+
+@pytest.mark.parametrize(
+    ("names", "picked"),
+    [
+        ((), [0, 1, 2, 3]),
+        (("/encoder/LSTM_1",), [1]),
+        (("encoder",), [0, 1]),
+        (("/decoder/", "encoder/LSTM"), [2, 0]),
+        (("y3",), [3]),
+    ],
+)
+def test_by_name_of_node_or_scope(names, picked):
+    found = convert.nodes(several(), *names)
+    assert [node["name"] for node in found] == [PLACES[i] or "y3" for i in picked]
+    for i, node in zip(picked, found, strict=True):
+        want = weights("GRU" if i > 1 else "LSTM", seed=i)
+        np.testing.assert_array_equal(node["R"], want["R"])
+
+
+LIST = r"'/encoder/LSTM' \(LSTM\), .*'/decoder/GRU' \(GRU\), 'y3' \(GRU\)\."
+TENSOR = from_array(ARRAYS["W"], "W")
+ADDED = helper.make_node("Add", ["W", "W"], ["R"])
+REFUSALS = {
+    "unknown": (ValueError, f"got 'enc'. Found: {LIST}", lambda: (several(), "enc")),
+    "none": (
+        ValueError,
+        "must have an LSTM, GRU or RNN node, got the operators Add",
+        lambda: (model_of([ADDED], [TENSOR]),),
+    ),
+    "empty": (ValueError, "got the operators nothing", lambda: (b"",)),
+    "computed": (
+        ValueError,
+        r"the weight R of 'a' must be constant, got 'R', made by Add\. .* fold",
+        lambda: (model_of([ADDED, recurrent("GRU", ARRAYS, "a")], [TENSOR]),),
+    ),
+    "given": (
+        ValueError,
+        "the weight R of 'a' must be constant, got 'R', an input of the model",
+        lambda: (model_of([recurrent("GRU", ARRAYS, "a")], [TENSOR]),),
+    ),
+    "no_onnx": (ValueError, "`model` must be an ONNX file", lambda: (b"nonsense",)),
+    "no_model": (TypeError, "`model` must be a path, .*, got 5", lambda: (5,)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, arguments = REFUSALS[name]
+    with pytest.raises(kind, match=rf"^convert\.onnx\.nodes: .*{message}"):
+        convert.nodes(*arguments())
+
+
+def test_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"^convert\.onnx\.nodes: .*jaxrnn\[export\]"):
+        convert.nodes("model.onnx")
