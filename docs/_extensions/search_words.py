@@ -25,6 +25,7 @@ WORDS = {
         "padding-and-nan": ["padding", "NaN", "NaN gradient"],
         "resets": ["reset state", "resets"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
+        "the-backward-direction-alone": ["backward direction", "reverse sequence"],
         "the-state-of-every-step": [
             "state every step",
             "return_states",
@@ -67,7 +68,10 @@ WORDS = {
             "forecasting",
         ],
     },
-    "guide/weights": {"each-library": ["weights", "convert"]},
+    "guide/weights": {
+        "each-library": ["weights", "convert"],
+        "onnx-models": ["load onnx", "read onnx"],
+    },
     "guide/accelerators": {"": ["gpu", "tpu", "cudnn"]},
     "guide/devices": {"": ["sharding", "data parallel"]},
     "guide/one_to_256": {"": ["scaling", "256 chips"]},

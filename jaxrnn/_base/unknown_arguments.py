@@ -58,7 +58,7 @@ _HINTS_OF = {
         "`packed_rnn` or a module."
     ),
     "time_major": "It is an argument of the constructor of modules.",
-    "go_backwards": "Use `reverse=True` of the module `RNN`.",
+    "go_backwards": "Use `reverse_sequence`, or `reverse=True` of the module `RNN`.",
     "reverse keep_order": "It is an argument of the constructor of `RNN`, a module.",
     "unroll": "It is `parallel_iterations` here.",
     "merge_fn": "It is `merge` here.",

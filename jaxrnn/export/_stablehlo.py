@@ -19,11 +19,12 @@ def to_stablehlo(
     """Exports `f` as a serialized program that JAX can run without jaxrnn.
 
     `jax.export.deserialize(bytes).call(*arguments)` runs the program, also under `jit`
-    and `vmap`. The only containers in arguments and results are dicts, lists and
-    tuples: named tuples and other pytree nodes become plain tuples of their children,
-    e.g. `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept the
-    original types, so pass `tuple(state)` for an `LSTMStateTuple`. Arrays that `f`
-    closes over, e.g. the parameters of a bound cell, are part of the program.
+    and `vmap`. This function and `deserialize` both need the package `flatbuffers`. The
+    only containers in arguments and results are dicts, lists and tuples: named tuples
+    and other pytree nodes become plain tuples of their children, e.g.
+    `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept the original
+    types, so pass `tuple(state)` for an `LSTMStateTuple`. Arrays that `f` closes over,
+    e.g. the parameters of a bound cell, are part of the program.
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile. It may call any
