@@ -160,6 +160,23 @@ def test_a_direction_with_coupled_gates_beside_one_without():
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
 
 
+def test_a_backward_node_by_reverse_sequence():
+    arrays, lengths = weights("GRU"), np.array([5, 2], np.int32)
+    node = recurrent("GRU", arrays, direction="reverse")
+    node.input.append("lengths")
+    tensors = {**arrays, "lengths": lengths}
+    model = model_of([node], [from_array(a, name) for name, a in tensors.items()])
+    [want], [found] = run(model), convert.nodes(model)
+    with pytest.raises(ValueError, match="`reverse_sequence`"):
+        convert.load(found)
+    cell = convert.load(found | {"direction": "forward"})
+    flip = lambda x: jaxrnn.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
+    outputs, _ = jaxrnn.dynamic_rnn(
+        cell, flip(X), lengths, dtype=X.dtype, time_major=True
+    )
+    np.testing.assert_allclose(flip(outputs), want[:, 0], rtol=0, atol=2e-6)
+
+
 # Where the weights are.
 
 

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -80,6 +81,16 @@ def test_one_backward_direction():
     flip = functools.partial(reverse_sequence, seq_lengths=LENGTHS, seq_axis=1)
     outputs, _ = jaxrnn.dynamic_rnn(cell, flip(x), LENGTHS, dtype=x.dtype)
     np.testing.assert_array_equal(flip(outputs), want)
+
+
+def test_symbolic_sizes():
+    batch, time = jax.export.symbolic_shape("batch, time")
+    x = jax.ShapeDtypeStruct((batch, time, 3), X.dtype)
+    lengths = jax.ShapeDtypeStruct((batch,), np.int32)
+    run = jax.jit(functools.partial(reverse_sequence, seq_axis=1))
+    program = jax.export.export(run)(x, lengths)
+    want = reversed_rows(X, LENGTHS, 1, 0)
+    np.testing.assert_array_equal(program.call(X, LENGTHS), want)
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
