@@ -45,10 +45,11 @@ def dynamic_rnn(
     A cell built from matrix products and element-wise updates (an `AffineCell`, such as
     an LSTM or a GRU) processes whole sequences at once. This also applies inside a
     stack, with residual connections and with dropout. Weight gradients are computed in
-    large matrix products, and the loop ends near the longest length. Linear recurrences
-    (`LinearRecurrenceCell`) and `MLSTMCell` compute many steps in parallel, over the
-    whole time axis. Any other cell runs step by step over the whole time axis; the
-    logger "jaxrnn" reports the reason at level DEBUG.
+    large matrix products. On CPUs, the loop ends near the longest length; on TPUs and
+    GPUs, it runs over the whole time axis. Linear recurrences (`LinearRecurrenceCell`)
+    and `MLSTMCell` compute many steps in parallel, over the whole time axis. Any other
+    cell runs step by step over the whole time axis; the logger "jaxrnn" reports the
+    reason at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
