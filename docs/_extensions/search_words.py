@@ -80,6 +80,10 @@ WORDS = {
         "litert-any-function-float16-and-int8": ["int8", "quantization"],
         "staying-in-python": ["save model"],
     },
+    "coming_from/scanned_rnn": {
+        "": ["ScannedRNN", "nn.scan", "PureJaxRL"],
+        "done-and-first-which-step-is-reset": ["done"],
+    },
     "coming_from/tensorflow1": {"graph-session-and-dtypes": ["float64"]},
     "coming_from/pytorch": {
         "shapes-and-layouts": ["batch first"],
@@ -112,6 +116,11 @@ WORDS = {
         "": ["system identification", "L-BFGS", "float64"]
     },
     "recipes/serving": {"": ["serving", "deployment", "stateful"]},
+    "recipes/plan_a_training_step": {
+        "": ["training step", "topology", "ShapeDtypeStruct"],
+        "memory": ["memory_analysis"],
+        "collectives": ["collectives", "all-reduce"],
+    },
     "recipes/will_it_fit": {
         "": ["out of memory", "OOM", "HBM", "RESOURCE_EXHAUSTED", "TPU memory"]
     },

@@ -34,6 +34,8 @@ SEARCHES = {
     "irregular": "recipes/missing_values",
     "uneven sampling": "recipes/missing_values",
     "actor critic": "recipes/reinforcement_learning",
+    "ScannedRNN": "coming_from/scanned_rnn",
+    "nn.scan resets": "coming_from/scanned_rnn",
     "custom cell": "guide/cells",
     "variable length": "guide/lengths",
     "stateful": "guide/long_sequences",
@@ -59,6 +61,8 @@ SEARCHES = {
     "forecasting": "guide/long_sequences",
     "batch first": "coming_from/pytorch",
     "compile time": "guide/speed",
+    "topology": "recipes/plan_a_training_step",
+    "collectives": "recipes/plan_a_training_step#collectives",
     "orthogonal": "guide/cells",
     "last output": "getting_started",
     "zebra gradient packing": "guide/packing",  # No page has all of these words.
