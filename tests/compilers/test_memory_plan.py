@@ -1,4 +1,4 @@
-"""`memory_plan` for absent devices, and the recipe that shows it."""
+"""`memory_plan` for absent devices, and the recipes that plan for a TPU."""
 
 import os
 import pathlib
@@ -64,13 +64,16 @@ def test_a_program_that_does_not_fit(kind):
     assert note in caught.value.__notes__
 
 
+@pytest.mark.parametrize("name", ["will_it_fit", "plan_a_training_step"])
 @pytest.mark.parametrize("kind", KINDS[:1])
-def test_recipe(kind):
+def test_recipe(kind, name):
     """The numbers come from the compiler; record them again for another version."""
     root = pathlib.Path(__file__).parents[2]
-    page = root / "docs" / "recipes" / "will_it_fit.md"
+    page = root / "docs" / "recipes" / f"{name}.md"
     program = [sys.executable, run_page.__file__, page]
     settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(root)}
+    # This process may have loaded libtpu too.
+    settings |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     settings = os.environ | settings
     done = subprocess.run(
         program, cwd=root, env=settings, capture_output=True, text=True
