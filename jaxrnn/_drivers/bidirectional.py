@@ -80,7 +80,11 @@ def bidirectional_dynamic_rnn(
         `dynamic_rnn`. To concatenate the outputs, use
         `jnp.concatenate(outputs, axis=-1)`. With `return_states`, the result has a
         third pair, `(states_fw, states_bw)`, in the order of the inputs: step t of
-        `states_bw` is the backward state after `x[t]`.
+        `states_bw` is the backward state after `x[t]`. Past a row's length,
+        `states_bw` holds the final backward state. At masked steps, it holds the state
+        after the row's next valid step, which the backward direction reads before; past
+        the last valid step, this is the initial backward state. A mask without gaps
+        therefore gives other values there than the equal lengths.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.

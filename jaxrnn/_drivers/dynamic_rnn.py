@@ -103,7 +103,9 @@ def dynamic_rnn(
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
             even NaN, have no effect. A reset at a masked step takes effect at the row's
             next valid step. Random keys are numbered by valid steps: a row's first
-            valid step uses the key of step 0. None for no mask.
+            valid step uses the key of step 0. Each leaf of the state must have a batch
+            axis, even if the mask has no gaps. For a state with scalar leaves or
+            TensorArrays, pass `sequence_length`. None for no mask.
         return_states: Whether to also return the state after every step. The state
             before a step is the state after the previous step or, for the first step,
             the initial state.
@@ -124,8 +126,8 @@ def dynamic_rnn(
             array (also an IndexError, as in TensorFlow); if shapes disagree; if neither
             `initial_state` nor `dtype` is given; if `reset_state` is given without
             `resets`; if both `mask` and `sequence_length` are given; if
-            `implementation` cannot run this cell; with `return_states`, if a leaf of
-            the state has no batch axis.
+            `implementation` cannot run this cell; with `mask` or `return_states`, if a
+            leaf of the state has no batch axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -152,6 +154,7 @@ def dynamic_rnn(
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape
     checked_resets = as_resets(caller, resets, reset_state, shape[:2], axis)
+    has_mask = mask is not None
     mask, sequence_length = as_mask(caller, mask, sequence_length, shape[:2], axis)
     lengths = as_lengths(caller, sequence_length, shape[1 - axis])
     if initial_state is not None:
@@ -159,7 +162,9 @@ def dynamic_rnn(
         initial_state = as_state(caller, "initial_state", initial_state)
     dtype = output_dtype(caller, initial_state, dtype)
     batch = Batch(inputs, lengths, initial_state, resets=checked_resets, mask=mask)
-    how = strategy, unroll, implementation, return_states
+    options = Options(
+        caller, dtype, axis, strategy, unroll, implementation, return_states, has_mask
+    )
     with jax.named_scope(as_scope(caller, scope, "rnn")):
-        results = over_time(cell, batch, Options(caller, dtype, axis, *how))
+        results = over_time(cell, batch, options)
     return tuple(results) if return_states else tuple(results[:2])

@@ -59,6 +59,7 @@ class Options:
         unroll: The number of steps unrolled in each iteration of a scan.
         implementation: The name of the loop that runs an affine cell, or None.
         return_states: Whether to also return the states after all steps.
+        has_mask: Whether the driver received a mask, even if it became lengths.
     """
 
     caller: str
@@ -68,6 +69,7 @@ class Options:
     unroll: int = 1
     implementation: str | None = None
     return_states: bool = False
+    has_mask: bool = False
 
 
 class Prepared(NamedTuple):
@@ -98,7 +100,8 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     """Prepares a run of `cell` over a batch.
 
     Raises:
-        ValueError: If one step of the cell does not fit the inputs and the state.
+        ValueError: If one step of the cell does not fit the inputs and the state, or
+            the options do not support a leaf without a batch axis.
         TypeError: If the step changes the dtypes of the state.
     """
     caller, axis, dtype = options.caller, options.axis, options.dtype
@@ -120,8 +123,10 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     if resets is not None and time != 0:  # If a run has no steps, it has no resets.
         restarts = resets.as_restarts(lengths, axis)
     carried = without_read_only(state)
+    if options.has_mask:
+        _check_has_rows(caller, carried, "mask", _INSTEAD_OF_A_MASK[axis])
     if options.return_states:
-        _check_has_rows(caller, carried)
+        _check_has_rows(caller, carried, "return_states", _INSTEAD_OF_STATES)
     axes = {"time": time, "axis": axis, "returns_states": options.return_states}
     steps = Steps(lengths, longest, restarts=restarts, **axes)
     apply, apply_sequence = _step_and_sequence(cell, inputs_0, state)
@@ -129,14 +134,27 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     return Prepared(inputs, carried, steps, apply, apply_sequence)
 
 
-def _check_has_rows(caller: str, state: PyTree) -> None:
-    """Raises ValueError if a leaf of the state has no batch axis."""
+_INSTEAD_OF_A_MASK = [  # For each time axis.
+    "Use a leaf with one entry for each row. If the mask has no gaps, pass "
+    f"`sequence_length=mask.sum({axis})` instead."
+    for axis in (0, -1)
+]
+_INSTEAD_OF_STATES = (
+    "Omit `return_states`, or let the cell return the values as outputs."
+)
+
+
+def _check_has_rows(caller: str, state: PyTree, option: str, fix: str) -> None:
+    """Raises ValueError if a leaf of the state has no batch axis.
+
+    Rows share such a leaf, so it has no value at a step of one row: with a mask, the
+    rows are at different steps at the same time.
+    """
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise ValueError(
-                f"{caller}: with `return_states`, each leaf of the state must be an "
-                f"array [batch, ...], got {describe(leaf)} as `{name}`. Omit "
-                "`return_states`, or let the cell return the values as outputs."
+                f"{caller}: with `{option}`, each leaf of the state must be an array "
+                f"[batch, ...], got {describe(leaf)} as `{name}`. {fix}"
             )
 
 

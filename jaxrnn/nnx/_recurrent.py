@@ -85,7 +85,8 @@ class Recurrent(HoldsLayer):
         Returns:
             The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
             outputs)`, in Flax's order. With `return_states`, `(outputs, state,
-            states)`, as in `jaxrnn.dynamic_rnn`, regardless of `return_carry`.
+            states)`, as in `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two
+            directions, `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
 
         Raises:
             TypeError: If an option has the wrong type, or if `rngs` is neither a stream

@@ -1,5 +1,7 @@
 """Masks with gaps, against a Python loop that skips masked steps."""
 
+import dataclasses
+
 import chex
 import hypothesis
 import jax
@@ -13,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 import jaxrnn.nnx
+from jaxrnn._base.read_only import ReadOnly
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -281,3 +284,104 @@ def test_keys_in_the_state():
 def test_a_list_of_traced_rows():
     run = lambda mask: jaxrnn.dynamic_rnn(bound(CELL), X, mask=mask, dtype="float64")
     close(jax.jit(lambda rows: run(list(rows)))(list(MASK)), run(MASK))
+
+
+def count_steps(params, inputs, state, key=None):
+    total, count = state
+    total += inputs[:, :1] * count
+    return total, (total, count + 1)
+
+
+def write_steps(params, inputs, state, key=None):
+    total, written = state
+    return inputs, (total, written.write(0, inputs))
+
+
+SHARED = {
+    "scalar": (count_steps, 1, (jnp.zeros((BATCH, 1)), jnp.zeros(())), r"float64\[\]"),
+    "array": (
+        write_steps,
+        DEPTH,
+        (jnp.zeros((BATCH, 1)), jaxrnn.TensorArray("float64", 1)),
+        "TensorArray",
+    ),
+}
+DRIVERS = {
+    "dynamic_rnn": lambda cell, state, **options: jaxrnn.dynamic_rnn(
+        cell, X, initial_state=state, dtype="float64", **options
+    ),
+    "backward": lambda cell, state, **options: jaxrnn.bidirectional_dynamic_rnn(
+        bound(CELL), cell, X, initial_state_bw=state, dtype="float64", **options
+    ),
+    "stack": lambda cell, state, **options: jaxrnn.stack_bidirectional_dynamic_rnn(
+        [bound(CELL)], [cell], X, None, [state], dtype="float64", **options
+    ),
+    "nnx": lambda cell, state, **options: jaxrnn.nnx.RNN(
+        cell.cell, DEPTH, rngs=nnx.Rngs(0), param_dtype=np.float64
+    )(X, initial_state=state, **options),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "driver"),
+    [*(("scalar", driver) for driver in DRIVERS), ("array", "dynamic_rnn")],
+)
+def test_a_leaf_that_rows_share_is_refused(kind, driver):
+    """At one step of the loop, rows are at different steps of their sequences."""
+    step, output_size, state, got = SHARED[kind]
+    cell = jaxrnn.FunctionCell(step, (1, 1), output_size).bind({})
+    run = lambda mask: DRIVERS[driver](cell, state, mask=mask)
+    message = rf"got {got} as `state\[1\]`. Use a leaf .* `sequence_length=mask.sum\(-1"
+    for mask in (MASK, np.ones_like(MASK)):  # Values of the mask do not matter.
+        with pytest.raises(ValueError, match=message):
+            run(mask)
+        with pytest.raises(ValueError, match=message):
+            jax.jit(run)(mask)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader(jaxrnn.RNNCell):
+    """A cell that adds a read-only memory to its inputs."""
+
+    state_size = 1, 1
+    output_size = 1
+
+    def init(self, key, inputs, dtype=None):
+        return {}
+
+    def apply(self, params, inputs, state, key=None):
+        total, memory = state
+        total += inputs[:, :1] * memory.value
+        return total, (total, memory)
+
+
+def test_read_only_parts_need_no_rows():
+    state = np.zeros((BATCH, 1)), ReadOnly(jnp.float64(2))
+    run = lambda mask: jaxrnn.dynamic_rnn(
+        Reader().bind({}), PADDED, mask=mask, initial_state=state, dtype="float64"
+    )
+    for _, (total, memory) in (run(MASK), jax.jit(run)(MASK)):
+        close(total[:, 0], 2 * np.where(MASK, X[..., 0], 0).sum(1))
+        assert memory.value == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        ({"sequence_length": [3, 0]}, [[6, 5, 3, 6, 6], [0] * 5]),
+        ({"mask": [[1, 1, 1, 0, 0], [0] * 5]}, [[6, 5, 3, 0, 0], [0] * 5]),
+        ({"mask": [[0, 1, 0, 1, 0], [1] * 5]}, [[6, 6, 4, 4, 0], [15, 14, 12, 9, 5]]),
+    ],
+)
+def test_backward_states_at_padding(given, want):
+    """Each state is a sum of 1 to 5 in reverse, plus the initial state."""
+    add = lambda params, inputs, state, key=None: (inputs, inputs + state)
+    cell = jaxrnn.FunctionCell(add, 1, 1).bind({})
+    x = np.broadcast_to(np.arange(1.0, 6)[:, None], (2, 5, 1))
+    first = np.full((2, 1), 100.0)
+    given = {k: np.asarray(v, bool if k == "mask" else int) for k, v in given.items()}
+    states = {"initial_state_fw": first, "initial_state_bw": first}
+    *_, (_, states) = jaxrnn.bidirectional_dynamic_rnn(
+        cell, cell, x, return_states=True, **states, **given
+    )
+    np.testing.assert_array_equal(states[..., 0] - 100, want)
