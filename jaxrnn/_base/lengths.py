@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import INT32_MAX
 from .errors import check_not_masked, describe, is_array
+from .math import clamped_to_int32
 from .sharding import as_rows_of
 from .typing import Array, PyTree
 
@@ -49,7 +49,8 @@ def as_lengths(
     the argument's name in messages.
 
     Raises:
-        TypeError: If the lengths are not integers (or booleans).
+        TypeError: If the lengths are not integers. TensorFlow would cast booleans to 0
+            and 1, and truncate floating-point numbers.
         ValueError: If the lengths are not a vector of `batch_size` entries.
     """
     if sequence_length is None:
@@ -58,7 +59,6 @@ def as_lengths(
     _check_integers(caller, lengths, name)
     if lengths.ndim != 1:
         fix = f"Pass one length per row; `np.full({batch_size}, n)` is n for every row."
-        fix = OF_A_MASK if lengths.dtype == bool else fix
         raise ValueError(
             f"{caller}: `{name}` must be a vector of length batch_size "
             f"({batch_size}), got {describe(lengths)}. {fix}"
@@ -75,9 +75,7 @@ def as_lengths(
 
 
 def _clamped(lengths: Any) -> Any:
-    if lengths.dtype.itemsize < 4:  # Narrower integers cannot exceed int32.
-        lengths = lengths.astype(np.int32)
-    return lengths.clip(0, INT32_MAX).astype(np.int32)
+    return clamped_to_int32(lengths).clip(0)
 
 
 # Clamping is compiled, so that calls do not transfer the bounds to the device.
@@ -115,10 +113,12 @@ def lengths_array(
 
 
 def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None:
-    if jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool:
+    if jnp.issubdtype(lengths.dtype, jnp.integer):
         return
     fix = "Cast it to jnp.int32."
-    if lengths.dtype == object or lengths.ndim != 1:
+    if lengths.dtype == bool:
+        fix = OF_A_MASK
+    elif lengths.dtype == object or lengths.ndim != 1:
         fix = (
             "Pass one integer per row; pass a dtype as `dtype=`, and a state as "
             "`initial_state=`."

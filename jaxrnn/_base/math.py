@@ -100,6 +100,13 @@ def cast_number(array: Array, dtype: DType) -> Array:
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
+def clamped_to_int32(integers: Any) -> Any:
+    """Integers as int32, clamped to its range; a cast alone would wrap 2**32 to 0."""
+    own, int32 = jnp.iinfo(integers.dtype), jnp.iinfo(jnp.int32)
+    least, most = max(own.min, int32.min), min(own.max, int32.max)
+    return integers.clip(least, most).astype(jnp.int32)
+
+
 def cast_if_weak(array: Array, dtype: DType) -> Array:
     """Applies `cast_number` to an array if the array is weakly typed."""
     weak = getattr(array, "weak_type", False)  # Random keys lack this attribute.

@@ -11,7 +11,7 @@ from jax.nn.initializers import constant
 from jaxrnn import ParamSpec
 
 from .._base.errors import describe
-from .._base.math import affine
+from .._base.math import affine, clamped_to_int32
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.hyperparameters import (
@@ -279,7 +279,7 @@ class EmbeddingWrapper(MappedWrapper):
         # Ids are integers, so the dtype of `embedding` is the required dtype.
         known = own.get("embedding", inputs)
         check_params(type(self).__name__, own, self.own_specs, known)
-        ids = inputs.reshape(inputs.shape[:1]).astype(jnp.int32)
+        ids = clamped_to_int32(inputs.reshape(inputs.shape[:1]))
         last = self.embedding_classes - 1
         embedded = read_at(own["embedding"], jnp.clip(ids, 0, last))
         is_known = jnp.expand_dims((ids >= 0) & (ids <= last), 1)

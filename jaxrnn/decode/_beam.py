@@ -121,7 +121,7 @@ def beam_search(
         project: `project(output)`, which returns the logits `[batch * beam, vocab]` for
             the cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
-        start_ids: The ids for the first step, integers `[batch]`.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a sequence, an int.
         max_time: The maximum number of ids in a sequence, an int.
         beam_width: The number of beams, an int, at most 65,536.

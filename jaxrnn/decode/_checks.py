@@ -4,50 +4,69 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import INT32_MAX, as_count
 from .._base.errors import describe, is_array
-from .._base.math import concrete_or_none
+from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.typing import Array
 
 
 def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
     """Converts the start ids to int32 `[batch]`.
 
+    Traced ids beyond int32 are clamped.
+
     Raises:
         TypeError: If the ids are not integers.
-        ValueError: If the ids are not a vector.
+        ValueError: If the ids are not a vector, or a known id is beyond int32.
     """
-    ids = _as_ids(wanted := f"{caller}: `{name}` must be integers [batch]", start_ids)
+    wanted = f"{caller}: `{name}` must be integers [batch]"
+    ids = as_integers(wanted, start_ids)
     if ids.ndim != 1:
         raise ValueError(f"{wanted}, got {describe(ids)}. Pass one id per row.")
-    return ids.astype(jnp.int32)
+    known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
+    if known is not None and (known != (clamped := clamped_to_int32(known))).any():
+        worst = known[known != clamped][0]
+        raise ValueError(f"{wanted} that fit int32, got {worst}. Pass ids below 2**31.")
+    return jnp.asarray(clamped_to_int32(ids))
 
 
 def as_sequences(caller: str, ids: Any, rows: int) -> Array:
     """Converts given sequences to int32 `[rows, time]` or `[rows, beam, time]`.
+
+    Ids beyond int32 are clamped, and thereby remain outside any vocabulary.
 
     Raises:
         TypeError: If the ids are not integers.
         ValueError: If the number of axes or rows is wrong.
     """
     wanted = f"{caller}: `ids` must be integers [batch, time] or [batch, beam, time]"
-    ids = _as_ids(wanted, ids)
+    ids = as_integers(wanted, ids)
     if ids.ndim not in (2, 3) or ids.shape[0] != rows:
         raise ValueError(
             f"{wanted} with {rows} rows, got {describe(ids)}. For each of `start_ids`, "
             "pass one sequence, or one sequence per beam."
         )
-    return ids.astype(jnp.int32)
+    return jnp.asarray(clamped_to_int32(ids))
 
 
-def _as_ids(wanted: str, ids: Any) -> Array:
+def as_integers(wanted: str, ids: Any) -> Array | np.ndarray:
+    """Converts ids to an array of integers of any dtype.
+
+    Raises:
+        TypeError: If the ids are not integers; the message begins with `wanted`.
+    """
+    holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(ids))
     try:
-        array = jnp.asarray(ids)
+        # NumPy keeps 64-bit integers even if x64 is off.
+        array = jnp.asarray(ids) if holds_jax_arrays else np.asarray(ids)
     except (TypeError, ValueError):
         raise TypeError(f"{wanted}, got {describe(ids)}.") from None
+    if array.dtype.kind in "OUS":
+        raise TypeError(f"{wanted}, got {describe(ids)}. Pass an array of int32.")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{wanted}, got {describe(array)}. Cast them to jnp.int32.")
     return array

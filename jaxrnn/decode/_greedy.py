@@ -132,7 +132,7 @@ def greedy(
         project: `project(output)`, which returns the logits `[batch, vocab]` for the
             cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
-        start_ids: The ids for the first step, integers `[batch]`.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a row, an int.
         max_time: The maximum number of ids in a row, an int.
 

@@ -37,7 +37,7 @@ def score(
         project: `project(output)`, which returns the logits `[batch, vocab]` for the
             cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
-        start_ids: The ids for the first step, integers `[batch]`.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a row, an int.
         ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
             per row. In the second case, the cell, `embed` and `project` run on

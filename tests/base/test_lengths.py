@@ -28,11 +28,3 @@ def test_lengths_of_every_kind(lengths):
     want, _ = jaxrnn.dynamic_rnn(cell, X, [5, 0, 3, 1], dtype="float32")
     got, _ = jaxrnn.dynamic_rnn(cell, X, lengths, dtype="float32")
     np.testing.assert_array_equal(got, want)
-
-
-def test_boolean_lengths_are_zero_or_one():
-    flags = np.array([True, False, True, False])
-    cell = bound(GRUCell(2), dtype="float32")
-    got, _ = jaxrnn.dynamic_rnn(cell, X, flags, dtype="float32")
-    want, _ = jaxrnn.dynamic_rnn(cell, X, [1, 0, 1, 0], dtype="float32")
-    np.testing.assert_array_equal(got, want)

@@ -50,10 +50,11 @@ def test_ids_may_lack_their_axis_and_those_that_are_unknown_are_nan():
     cell = EmbeddingWrapper(GRUCell(2), 5, 3)
     bound = cell.bind(cell.init(KEY, IDS))
     state = cell.zero_state(3, jnp.float32)
-    ids = jnp.asarray([0, -1, 5])
-    flat, apart = (bound(ids.reshape(shape), state)[0] for shape in ((3,), (3, 1)))
-    np.testing.assert_array_equal(flat, apart)
-    np.testing.assert_array_equal(jnp.isnan(flat).any(axis=1), [False, True, True])
+    for wrong in (5, 2**32, -(2**32)):
+        ids = jnp.asarray([0, -1, wrong])
+        flat, apart = (bound(ids.reshape(shape), state)[0] for shape in ((3,), (3, 1)))
+        np.testing.assert_array_equal(flat, apart)
+        np.testing.assert_array_equal(jnp.isnan(flat).any(axis=1), [False, True, True])
 
 
 def test_the_type_of_ids_may_be_smaller_than_their_number():

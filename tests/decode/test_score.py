@@ -73,6 +73,47 @@ def test_what_follows_the_end_has_no_effect():
         assert np.isnan(score(ids)).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("x64", [True, False])
+@pytest.mark.parametrize("convert", [list, np.array, jnp.asarray])
+def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
+    """2**32 is not the id 0, which it would be after a cast to int32."""
+    given = arguments("gru", make_params("gru", 4, 0, dtype=np.float32))
+    rows = [[2, 2**32], [2, -(2**32)]]
+    if convert is jnp.asarray and not x64:
+        pytest.skip("JAX has no such ids.")
+    with jax.enable_x64(x64):
+        scores = decode.score(**given, ids=convert(rows))
+        inside = decode.score(**given, ids=convert([[2, 0]] * 2))
+    assert np.isnan(scores).all()
+    assert np.isfinite(inside).all()
+
+
+@pytest.mark.parametrize("wrong", [2**31, 2**32 + 1, -(2**31) - 1])
+@pytest.mark.parametrize("convert", [list, np.array, jnp.asarray])
+def test_start_ids_beyond_int32(convert, wrong):
+    given = arguments("gru", make_params("gru", 4, 0)) | {"max_time": 2}
+    message = f"that fit int32, got {wrong}. Pass ids below"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        decode.greedy(**given | {"start_ids": convert([1, wrong])})
+
+
+def test_traced_start_ids_beyond_int32_do_not_wrap():
+    seen = []
+
+    def embed(ids):
+        jax.debug.callback(lambda ids: seen.append(ids.tolist()), ids)
+        return jnp.zeros((2, 3))
+
+    @jax.jit
+    def run(start_ids):
+        loop = decode.greedy_loop(embed, len, jnp.zeros((2, 3)), start_ids, 0)
+        return loop.model.inputs(loop.model.start_ids)
+
+    run(jnp.array([1, 2**32 + 1]))
+    jax.effects_barrier()
+    assert seen == [[1, 2**31 - 1]]
+
+
 def test_no_steps():
     given = arguments("gru", make_params("gru", 4, 0))
     assert decode.score(**given, ids=np.zeros((2, 0), int)).tolist() == [0, 0]

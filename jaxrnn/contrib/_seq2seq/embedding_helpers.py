@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
 from ..._base.errors import describe, is_array
-from ..._base.inputs import as_array
+from ..._base.math import clamped_to_int32
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
-from ...decode._checks import POSITIVE, as_number, as_start_ids
+from ...decode._checks import POSITIVE, as_integers, as_number, as_start_ids
 from ...decode._sampling import draw
 from .basic_decoder import InferenceHelper
 
@@ -56,7 +56,7 @@ def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
 
 
 def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> Array:
-    """Checks the dtype and the shape of ids, and returns the ids as int32.
+    """Checks the dtype and the shape of ids, and returns the ids, clamped to int32.
 
     If `axes` is given, error messages use it to describe the expected shape.
 
@@ -64,15 +64,13 @@ def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> 
         TypeError: If the ids are not integers.
         ValueError: If the shape is not `shape`, in which None stands for any size.
     """
-    array = as_array(caller, name, value)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{caller}: `{name}` must be integers, got {describe(value)}.")
+    array = as_integers(f"{caller}: `{name}` must be integers", value)
     sizes = zip(array.shape, shape, strict=False)
     if array.ndim != len(shape) or any(n not in (m, None) for m, n in sizes):
         raise ValueError(
             f"{caller}: `{name}` must be {axes or list(shape)}, got {describe(array)}."
         )
-    return array.astype(jnp.int32)
+    return jnp.asarray(clamped_to_int32(array))
 
 
 def seeded(caller: str, key: Key, name: str, seed: int | None) -> Key:
