@@ -35,10 +35,16 @@ def named_leaves(
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
 
-def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
+def map_named(
+    name: str,
+    fn: Callable[[str, Any], Any],
+    tree: Any,
+    is_leaf: Callable[[Any], bool] = lambda x: False,
+) -> Any:
     """Maps `fn(full name, leaf)` over the leaves of a tree; None counts as a leaf."""
     named = lambda path, leaf: fn(leaf_name(name, path), leaf)
-    return jax.tree_util.tree_map_with_path(named, tree, is_leaf=lambda x: x is None)
+    ends = lambda x: x is None or is_leaf(x)
+    return jax.tree_util.tree_map_with_path(named, tree, is_leaf=ends)
 
 
 def is_pytree_of_arrays(tree: Any) -> bool:

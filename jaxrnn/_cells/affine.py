@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, check_divides
-from .._base.errors import describe, error_note, name_of
+from .._base.errors import describe, describe_leaves, name_of
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -307,12 +307,24 @@ class AffineCell(SpecsCell):
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 zs.append(product(k, stage, inputs, operand, dtype))
-                update = f"the update of stage {k}"
-                note = f"raised by {update}, whose z is {describe(zs[-1])}."
-                with error_note(f"{type(self).__name__}: {note}"):
-                    result = stage.update(elementwise, zs[-1], carry)
-                operand, carry = as_pair(self, update, result)
+                args = elementwise, zs[-1], carry
+                operand, carry = self._update(k, stage, *args)
             return operand, carry, zs
+
+    def _update(
+        self, k: int, stage: Stage, elementwise: Params, z: Array, carry: Any
+    ) -> Updated:
+        """The result of the update of stage k; its errors also name what it got."""
+        try:
+            result = stage.update(elementwise, z, carry)
+        except (TypeError, ValueError) as error:
+            error.args = (
+                f"{type(self).__name__}: stage {k} has {stage.columns} `columns`, so "
+                f"its update received z {describe(z)}, with the carry "
+                f"{describe_leaves(carry)}: {error}",
+            )
+            raise
+        return as_pair(self, f"the update of stage {k}", result)
 
     def elementwise(self, params: Params) -> Params:
         """The parameters that the updates use directly, outside any product."""

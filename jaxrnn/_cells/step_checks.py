@@ -206,7 +206,7 @@ def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
             f"{type(cell).__name__}: the update of stage {len(cell.stages) - 1} must "
             f"return a new state with shapes {describe_leaves(state)}, got "
             f"{describe_leaves(new_state)}. "
-            f"Its z has {cell.stages[-1].columns} columns."
+            f"The stage computes z with {cell.stages[-1].columns} `columns`."
         )
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._base.arguments import INT32_MAX, as_dtype, check_instance, check_time_major
+from .._base.arguments import as_count, as_dtype, check_instance, check_time_major
 from .._base.errors import describe, error_note
 from .._base.math import is_float, widest_dtype
+from .._base.trees import map_named
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
 from .._time.segments import RESIDUALS
@@ -133,7 +134,7 @@ def memory_plan(
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
             dropout masks are saved too.
         inputs_shape: The shape of the inputs, `[batch, time, depth]`, or
-            `[time, batch, depth]` if `time_major`; or a nest of arrays or
+            `[time, batch, depth]` if `time_major`; or a nest of shapes, arrays and
             `jax.ShapeDtypeStruct`s.
         strategies: A list of values of `swap_memory`.
         dtype: The dtype of the zero state, and of inputs that are given as a shape.
@@ -151,8 +152,9 @@ def memory_plan(
         A `MemoryPlan`: print it for a table, or read the numbers in its `rows`.
 
     Raises:
-        TypeError: If `cell` is not a cell, if an entry of `strategies` is not a
-            strategy, or if `device` is neither a name nor a device.
+        TypeError: If `cell` is not a cell, if a size is not an integer, if an entry of
+            `strategies` is not a strategy, or if `device` is neither a name nor a
+            device.
         ValueError: If `inputs_shape` has rank less than 3, if a size or the memory of a
             strategy exceeds what XLA can count, or if no device has that name.
         ImportError: If the compiler for `device` is not installed.
@@ -281,29 +283,40 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
 
 
 def _as_inputs(shape: Any, dtype: DType) -> PyTree:
-    """The inputs as `jax.ShapeDtypeStruct`s."""
-    if isinstance(shape, tuple | list) and all(isinstance(n, int) for n in shape):
-        shape = jax.ShapeDtypeStruct(tuple(shape), dtype)
-    leaves = jax.tree.leaves(shape)
-    for leaf in leaves or [shape]:
-        if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
+    """The inputs as `jax.ShapeDtypeStruct`s; shapes get the dtype `dtype`."""
+
+    def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        sizes = leaf if _is_shape(leaf) else getattr(leaf, "shape", None)
+        if sizes is None or len(sizes) < 3:
             raise ValueError(
-                f"{_CALLER}: `inputs_shape` must have rank at least 3, [batch, time, "
-                f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
-                "arrays."
+                f"{_CALLER}: `{name}` must have rank at least 3, [batch, time, ...], "
+                f"got {leaf if _is_shape(leaf) else describe(leaf)}. Pass a shape, an "
+                "array or a nest of these."
             )
-        is_bool = any(isinstance(n, bool) for n in leaf.shape)
-        if is_bool or not all(0 < n <= INT32_MAX for n in leaf.shape):
-            raise ValueError(
-                f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
-                f"{describe(leaf)}."
-            )
+        of = name if _is_shape(leaf) else f"{name}.shape"
+        fix = "Every size is a positive integer."
+        args = [(f"{of}[{i}]", size) for i, size in enumerate(sizes)]
+        sizes = tuple(as_count(_CALLER, *arg, fix=fix) for arg in args)
+        return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
+
+    inputs = map_named("inputs_shape", as_struct, shape, _is_shape)
+    if not (leaves := jax.tree.leaves(inputs)):
+        raise ValueError(
+            f"{_CALLER}: `inputs_shape` must hold at least one shape or array, got "
+            f"{describe(shape)}."
+        )
     if _bytes(leaves) > _MOST_BYTES:
         raise ValueError(
-            f"{_CALLER}: `inputs_shape` must describe at most {_size(_MOST_BYTES)}, "
-            f"got {describe(leaves[0])}."
+            f"{_CALLER}: the inputs must have at most {_size(_MOST_BYTES)}, got "
+            f"{_size(_bytes(leaves))}. Give a smaller `inputs_shape`."
         )
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
+    return inputs
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether a value is a tuple or list of numbers, not a nest."""
+    is_number = lambda n: isinstance(n, int | float | complex | np.number)
+    return isinstance(value, tuple | list) and all(map(is_number, value))
 
 
 def _is_bound(cell: Any) -> bool:

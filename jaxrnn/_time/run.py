@@ -77,8 +77,9 @@ def run_sequence(
         ValueError: If the cell declines and `implementation` is "native" or "cudnn".
     """
     args = apply, run.inputs, run.state, run.steps, unroll
-    if isinstance(run.steps.time, int) and not run.steps.time:
-        return scan_steps(*args)  # There are no steps to run.
+    sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
+    if any(isinstance(size, int) and not size for size in sizes):
+        return scan_steps(*args)  # There are no steps or no rows to run.
     try:
         if apply_sequence is None:
             raise DeclinedError("it has no `apply_sequence`")

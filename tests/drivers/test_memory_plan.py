@@ -178,13 +178,38 @@ REFUSALS = {
     ),
     "shape": (
         ValueError,
-        r"`inputs_shape` must have rank at least 3,.* got float32\[1, 2\]",
+        r"`inputs_shape` must have rank at least 3,.* got \(1, 2\)",
         lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2)),
+    ),
+    "shapes": (
+        ValueError,
+        r"`inputs_shape\['a'\]` must have rank at least 3,.* got \(2, 3\)",
+        lambda: jaxrnn.memory_plan(GRUCell(2), {"a": (2, 3)}),
+    ),
+    "float": (
+        TypeError,
+        r"`inputs_shape\[1\]` must be an integer, got 3.0",
+        lambda: jaxrnn.memory_plan(GRUCell(2), (2, 3.0, 4)),
+    ),
+    "array": (
+        ValueError,
+        r"`inputs_shape.shape\[1\]` must be at least 1, got 0",
+        lambda: jaxrnn.memory_plan(GRUCell(2), np.ones((2, 0, 4))),
+    ),
+    "nothing": (
+        ValueError,
+        "`inputs_shape` must hold at least one shape or array, got dict",
+        lambda: jaxrnn.memory_plan(GRUCell(2), {}),
+    ),
+    "word": (
+        ValueError,
+        "`inputs_shape` must have rank at least 3,.* got 'abc'",
+        lambda: jaxrnn.memory_plan(GRUCell(2), "abc"),
     ),
     **{
         f"size_{shape[1]}": (
-            ValueError,
-            rf"`inputs_shape` must have sizes from 1 to .*, got .*{shape[1]}, 3",
+            TypeError if shape[1] is True else ValueError,
+            rf"`inputs_shape\[1\]` must be .*, got {shape[1]}. Every size is",
             lambda shape=shape: jaxrnn.memory_plan(GRUCell(2), shape),
         )
         for shape in [
@@ -204,6 +229,21 @@ REFUSALS = {
 def test_refusal(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
+
+
+def read_first(params, inputs, state, key=None):
+    return inputs["a"], state + inputs["a"] * jnp.sum(inputs["b"][0], -1, keepdims=True)
+
+
+def test_a_nest_of_shapes():
+    """Shapes in a nest are the same as structs, also with NumPy's integers."""
+    cell = jaxrnn.FunctionCell(read_first, 4, 4)
+    x = np.zeros((2, 3, 1), np.float32)
+    shapes = {"a": tuple(np.array([2, 3, 4])), "b": [[2, 3, 5], x]}
+    struct = lambda *sizes: jax.ShapeDtypeStruct((2, 3, *sizes), jnp.float32)
+    structs = {"a": struct(4), "b": [struct(5), x]}
+    plans = (jaxrnn.memory_plan(cell, x, [False]) for x in (shapes, structs))
+    assert next(plans) == next(plans)
 
 
 @pytest.mark.parametrize("shape", [(10**9, 10**9, 10**9), (10**8, 10**8, 1)])

@@ -92,6 +92,19 @@ def test_xlas_loop_runs_what_libraries_do_not(name):
     assert run(LSTMCell(3), name, batch=0)[0].shape == (0, 3, 3)
 
 
+@pytest.mark.parametrize("name", ["xla", "native", "cudnn", None])
+@pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
+@pytest.mark.parametrize("cell", [LSTMCell(3), jaxrnn.MinGRUCell(3)])
+def test_any_name_runs_no_rows_and_no_steps(cell, shape, name):
+    """There is nothing to run, so no implementation needs to support the cell."""
+    bound = cell.bind(drawn(cell, jnp.ones((1, 2), F32)))
+    outputs, state = jaxrnn.dynamic_rnn(
+        bound, jnp.ones(shape, F32), dtype=F32, implementation=name
+    )
+    assert outputs.shape == (*shape[:2], 3)
+    assert jax.tree.leaves(state)[0].shape == (shape[0], 3)
+
+
 # Cells that libraries also implement.
 
 
