@@ -5,7 +5,7 @@ Messages have the form `<caller>: <argument> must be <this>, got <that>. <Fix>.`
 
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax.export
@@ -179,6 +179,8 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
                 "Combine several cells with `MultiRNNCell`, and bind it. For "
                 "bidirectional layers, use `stack_bidirectional_dynamic_rnn`."
             )
+        elif isinstance(cell, Mapping):
+            fix = f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
     raise TypeError(f"{caller}: `{name}` must be {wanted}, got {got}. {fix}")
 
 
@@ -197,7 +199,9 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
             raise TypeError
         canonical = canonical.newbyteorder("=")
     except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
-        text = f"`{name}` must name a dtype, got {dtype!r}. Use e.g. jnp.float32."
+        text = (
+            f"`{name}` must name a dtype, got {describe(dtype)}. Use e.g. jnp.float32."
+        )
         raise TypeError(f"{caller}: {text}") from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:

@@ -52,7 +52,7 @@ def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
     named_inputs(caller, inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     fix = _OF_A_LIST if isinstance(inputs, list | tuple) else ""
-    as_leaf = lambda name, leaf: _as_sequence(caller, name, leaf, axes, fix)
+    as_leaf = lambda name, leaf: _as_sequence(caller, name, leaf, axes, fix, time_major)
     inputs = map_named("inputs", as_leaf, inputs)
     named = list(named_leaves("inputs", inputs))
     check_same_size(caller, named, 0 if time_major else 1, "Time steps", axes)
@@ -60,10 +60,12 @@ def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
     return inputs
 
 
-def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Array:
+def _as_sequence(
+    caller: str, name: str, leaf: Any, axes: str, fix: str, time_major: bool
+) -> Array:
     array = as_array(caller, name, leaf)
     if array.ndim < 3:
-        fix = fix or fix_of_depth(name, array)
+        fix = fix or fix_of_depth(name, array, time_major)
         raise ValueError(
             f"{caller}: `{name}` must have rank at least 3, {axes}, got "
             f"{describe(leaf)} of rank {array.ndim}. {fix}".rstrip()
@@ -76,12 +78,18 @@ def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Arra
     return array
 
 
-def fix_of_depth(name: str, leaf: Array) -> str:
-    """The text that explains how to add a missing depth axis to a leaf."""
-    if is_float(leaf):
-        steps = "jnp.stack stacks arrays of one step each"
-        return f"Without a depth axis, pass `{name}[..., None]`; {steps}."
-    return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
+def fix_of_depth(name: str, leaf: Array, time_major: bool) -> str:
+    """The text that explains how to add a missing batch or depth axis to a leaf."""
+    if not is_float(leaf):
+        return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
+    if leaf.ndim == 1:
+        rows = ":, None" if time_major else "None, :"
+        return f"For one sequence of numbers [time], pass `{name}[{rows}, None]`."
+    without_depth = f"Without a depth axis, pass `{name}[..., None]`."
+    if leaf.ndim == 2:
+        rows = ":, None" if time_major else "None"
+        return f"For one sequence [time, depth], pass `{name}[{rows}]`. {without_depth}"
+    return without_depth
 
 
 def as_steps(caller: str, inputs: Any) -> list[PyTree]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import check_not_masked, describe, is_array
+from .errors import check_not_masked, describe, describe_leaves, is_array
 from .math import clamped_to_int32
 from .sharding import as_rows_of
 from .typing import Array, PyTree
@@ -107,7 +107,8 @@ def lengths_array(
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
         raise ValueError(
-            f"{caller}: `{name}` must hold one integer for each row, got {lengths!r}."
+            f"{caller}: `{name}` must hold one integer for each row, got "
+            f"{describe_leaves(lengths)}."
         ) from None
     return array if array.size else array.astype(np.int32)
 

@@ -8,9 +8,10 @@ products out of the loop.
 """
 
 import abc
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
 import jax
@@ -307,24 +308,10 @@ class AffineCell(SpecsCell):
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 zs.append(product(k, stage, inputs, operand, dtype))
-                args = elementwise, zs[-1], carry
-                operand, carry = self._update(k, stage, *args)
+                with _describing(self, k, stage, zs[-1], carry):
+                    result = stage.update(elementwise, zs[-1], carry)
+                operand, carry = as_pair(self, f"the update of stage {k}", result)
             return operand, carry, zs
-
-    def _update(
-        self, k: int, stage: Stage, elementwise: Params, z: Array, carry: Any
-    ) -> Updated:
-        """The result of the update of stage k; its errors also name what it got."""
-        try:
-            result = stage.update(elementwise, z, carry)
-        except (TypeError, ValueError) as error:
-            error.args = (
-                f"{type(self).__name__}: stage {k} has {stage.columns} `columns`, so "
-                f"its update received z {describe(z)}, with the carry "
-                f"{describe_leaves(carry)}: {error}",
-            )
-            raise
-        return as_pair(self, f"the update of stage {k}", result)
 
     def elementwise(self, params: Params) -> Params:
         """The parameters that the updates use directly, outside any product."""
@@ -345,3 +332,19 @@ class AffineCell(SpecsCell):
         """Checks the operand and computes z of stage k, `[batch, columns]`."""
         check_operand(self, k, operand, (x.shape[0], stage.rows))
         return stage.product(params, x, operand, dtype)
+
+
+@contextlib.contextmanager
+def _describing(
+    cell: Any, k: int, stage: Stage, z: Array, carry: Any
+) -> Iterator[None]:
+    """Adds what an update received to TypeErrors and ValueErrors that it raises."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.args = (
+            f"{type(cell).__name__}: stage {k} has {stage.columns} `columns`, so its "
+            f"update received z {describe(z)}, with the carry "
+            f"{describe_leaves(carry)}: {error}",
+        )
+        raise

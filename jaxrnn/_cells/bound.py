@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import cell_keys
-from .._base.arguments import as_count
+from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .._time.run import Run
@@ -47,10 +47,13 @@ class BoundCell:
 
         Raises:
             ValueError: If shapes do not match the cell or its parameters.
-            TypeError: If structures or dtypes do not match the cell or its parameters.
+            TypeError: If structures or dtypes do not match the cell or its parameters,
+                or `scope` is not a string.
         """
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)
+        name, fix = type(self.cell).__name__, "Pass a key to `cell.bind(params, key)`."
+        check_instance(name, "scope", scope, str, "a string", fix)
         with jax.named_scope(scope):
             return self(inputs, state)
 

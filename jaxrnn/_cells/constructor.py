@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
+from .._base.errors import describe
 from .._base.unknown_arguments import check_unknown
 
 P = ParamSpec("P")
@@ -51,10 +52,15 @@ def _check(cls: type[HintsAtArguments], kwargs: Mapping[str, Any]) -> None:
 
 
 def hints_at_missing_params(bind: Callable[P, R]) -> Callable[P, R]:
-    """Makes `bind` without parameters raise an error that says how to create them."""
+    """Makes `bind` raise a helpful error without parameters or without a cell."""
 
     @functools.wraps(bind)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if args and not isinstance(args[0], HintsAtArguments):
+            raise TypeError(
+                f"RNNCell: `bind` must be called on a cell, got {describe(args[0])}. "
+                "Create the cell first: `LSTMCell(5).bind(params)`."
+            )
         if len(args) < 2 and "params" not in kwargs:
             name = type(args[0]).__name__ if args else "RNNCell"
             raise TypeError(

@@ -13,6 +13,7 @@ from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
 from .hyperparameters import set_field, set_functions
+from .step_checks import check_no_carry, check_order
 
 
 @final
@@ -70,10 +71,11 @@ class FunctionCell(RNNCell):
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
 
         Raises:
-            TypeError: If `key` is not a random key.
+            TypeError: If `key` is not a random key, or `dtype` is an array.
             ValueError: If `key` is an array of keys.
         """
         check_key("FunctionCell", key)
+        check_no_carry("FunctionCell", dtype)
         return {} if self.init_fn is None else self.init_fn(key, inputs, dtype)
 
     def apply(
@@ -92,6 +94,9 @@ class FunctionCell(RNNCell):
                 error.add_note(
                     "FunctionCell: `params` is empty because `init_fn` is None."
                 )
+            raise
+        except (TypeError, ValueError):
+            check_order(self, params, inputs, state)
             raise
 
 

@@ -34,10 +34,11 @@ class SpecsCell(RNNCell):
         Raises:
             ValueError: If `inputs` do not have rank 2, the cell does not support their
                 depth, or the dtype is not floating-point.
-            TypeError: If `key` is not a random key, or an initializer does not return
-                an array.
+            TypeError: If `key` is not a random key, `dtype` is an array, or an
+                initializer does not return an array.
         """
         cell_keys.check_key(type(self).__name__, key)
+        step_checks.check_no_carry(type(self).__name__, dtype)
         depth = self.step_inputs(inputs).shape[-1]
         self.check_depth(depth)
         dtype = param_dtype(self, inputs, dtype)
@@ -84,6 +85,16 @@ class SpecsCell(RNNCell):
         """
         name = type(self).__name__
         cell_keys.check_key_or_none(name, key)
+        try:
+            return self._checked_arrays(params, inputs, state)
+        except (TypeError, ValueError):
+            step_checks.check_order(self, params, inputs, state)
+            raise
+
+    def _checked_arrays(
+        self, params: Params, inputs: Any, state: PyTree
+    ) -> tuple[Array, PyTree]:
+        name = type(self).__name__
         inputs = self.step_inputs(inputs)
         state = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
         step_checks.check_params(name, params, self.param_specs, inputs)

@@ -13,6 +13,43 @@ from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
 
 
+def check_no_carry(cell: str, dtype: Any) -> None:
+    """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
+    if dtype is not None and any(map(is_array, jax.tree.leaves(dtype))):
+        raise TypeError(
+            f"{cell}: `dtype` must name a dtype, got {describe(dtype)}. Call "
+            "`cell.init(key, inputs)`, without the carry that Flax's `init` takes."
+        )
+
+
+def check_order(cell: Any, params: Params, inputs: Any, state: Any) -> None:
+    """Raises ValueError if the arguments have the order of Flax, `(carry, inputs)`.
+
+    Call this function when a step has failed, to replace the error by a clearer one.
+    """
+    leaves = jax.tree.leaves(inputs)
+    if not all(map(is_array, [state, *leaves])):
+        return
+    if [leaf.shape[1:] for leaf in leaves] != size_shapes(cell.state_size):
+        return
+    is_nest = not jax.tree_util.all_leaves([cell.state_size])
+    if is_nest or _read_as_inputs(cell, params, state, inputs):
+        raise ValueError(
+            f"{type(cell).__name__}: `inputs` must come before `state`, got "
+            f"{describe_leaves(inputs)} before {describe(state)}, the order of Flax's "
+            "cells. Call `cell(inputs, state)`."
+        ) from None
+
+
+def _read_as_inputs(cell: Any, params: Params, array: Array, other: Array) -> bool:
+    """Whether the parameters fit `array` as the inputs, but do not fit `other`."""
+    if array.ndim != 2 or array.shape[0] != other.shape[0]:
+        return False
+    if array.shape == other.shape or not hasattr(cell, "param_specs"):
+        return False
+    return _fit(dict(named_leaves("params", params)), cell.param_specs, array.shape[1])
+
+
 def check_floating(cell: str, name: str, dtype: DType) -> None:
     """Raises ValueError for an integer or boolean dtype."""
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -216,4 +253,6 @@ def _fit(named: dict[str, Any], param_specs: Callable, depth: int) -> bool:
         wanted = named_leaves("params", param_specs(depth))
     except ValueError:  # The cell does not support this depth.
         return False
-    return all(jnp.shape(named[name]) == spec.shape for name, spec in wanted)
+    return all(
+        name in named and jnp.shape(named[name]) == spec.shape for name, spec in wanted
+    )

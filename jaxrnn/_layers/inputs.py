@@ -203,10 +203,10 @@ def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
     return lengths
 
 
-def _fix_of_rank(name: str, lengths: Any, leaf: Array) -> str:
+def _fix_of_rank(name: str, lengths: Any, leaf: Array, time_major: bool) -> str:
     """The hint for inputs that have one axis fewer than the lengths imply."""
     is_mask = lengths.ndim > 1 and lengths.shape == leaf.shape[: lengths.ndim]
-    return OF_A_MASK if is_mask else fix_of_depth(name, leaf)
+    return OF_A_MASK if is_mask else fix_of_depth(name, leaf, time_major)
 
 
 def _batch_axes(
@@ -224,7 +224,7 @@ def _batch_axes(
         of = "" if lengths is None else f", one for each axis of {describe(lengths)}"
         fix = "A list is a nest of its elements, not an array."
         if lengths is not None and first.ndim == ndim - 1:
-            fix = _fix_of_rank(name, lengths, first)
+            fix = _fix_of_rank(name, lengths, first, time_major)
         raise ValueError(
             f"{caller}: `{name}` must be {axes} with {count} batch axes{of}, got "
             f"{describe(first)}. {fix}"

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold
-from .._base.errors import EntryError, describe, error_note
+from .._base.errors import EntryError, describe, describe_leaves, error_note
 from .._base.one_step import output_of, rows_and_dtype
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
 from .._cells.hyperparameters import set_bools, set_field
+from .._cells.step_checks import check_no_carry, check_order
 from .._time.run import Run
 from .._time.steps import Steps
 from .base import check_wrapped
@@ -95,11 +96,12 @@ class MultiRNNCell(RNNCell):
         """Creates the parameters of all cells, `{"cell_0": ..., "cell_1": ...}`.
 
         Raises:
-            TypeError: If `key` is not a random key.
+            TypeError: If `key` is not a random key, or `dtype` is an array.
             ValueError: If `key` is an array of keys, or layers that share parameters
                 need different shapes.
         """
         check_key("MultiRNNCell", key)
+        check_no_carry("MultiRNNCell", dtype)
         params: Params = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
@@ -107,7 +109,7 @@ class MultiRNNCell(RNNCell):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
                 else:
-                    _check_fits(cell, params[name], inputs)
+                    self._check_shares(i, params[name], inputs)
                 inputs = output_of(cell, params[name], inputs, dtype)
         return params
 
@@ -134,8 +136,13 @@ class MultiRNNCell(RNNCell):
         """
         check_key_or_none("MultiRNNCell", key)
         self._check_params(params)
+        try:
+            cell_states = self._split(state)
+        except (TypeError, ValueError):
+            check_order(self, params, inputs, state)
+            raise
         new_states = []
-        for i, cell_state in enumerate(self._split(state)):
+        for i, cell_state in enumerate(cell_states):
             cell, own = self.cells[i], params[self._name(i)]
             with error_note(self._note(i)):
                 inputs, state = cell.apply(own, inputs, cell_state, fold(key, i))
@@ -164,6 +171,21 @@ class MultiRNNCell(RNNCell):
                 new_states.append(states)
         outputs = (inputs, self._join(new_states)) if steps.returns_states else inputs
         return outputs, self._join(last_states)
+
+    def _check_shares(self, i: int, params: Params, inputs: PyTree) -> None:
+        """Raises ValueError if cell i cannot share parameters with its first layer."""
+        first, cell = self.owners[i], self.cells[i]
+        rows, dtype = rows_and_dtype(params, inputs)
+        state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
+        try:
+            jax.eval_shape(cell.apply, params, inputs, state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"MultiRNNCell: `cells[{i}]` is the same object as `cells[{first}]`, "
+                "so both share parameters, which do not fit the inputs of "
+                f"`cells[{i}]`, {describe_leaves(inputs)}. Create a cell for each "
+                "layer: `[LSTMCell(5) for _ in range(2)]`."
+            ) from error
 
     def _cell_steps(self, i: int, steps: Steps) -> Steps:
         """The stack's `steps`, but with the restart states of cell i."""
@@ -221,10 +243,3 @@ class MultiRNNCell(RNNCell):
 def _is_vector(size: Size) -> bool:
     shapes = size_shapes(size)
     return jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1
-
-
-def _check_fits(cell: RNNCell, params: Params, inputs: PyTree) -> None:
-    """Traces one step; raises an error if the parameters do not fit the inputs."""
-    rows, dtype = rows_and_dtype(params, inputs)
-    state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
-    jax.eval_shape(cell.apply, params, inputs, state)

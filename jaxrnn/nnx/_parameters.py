@@ -1,6 +1,9 @@
 """An nnx module that holds a layer's parameters and random stream."""
 
-from typing import Any, ClassVar
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,8 @@ from .._base.typing import DType, Key, Params, PyTree
 from .._base.unknown_arguments import check_unknown
 from .._layers.layer import Layer, in_dtype
 from .._layers.options import check_axis_names, check_options, name_axes
+
+P = ParamSpec("P")
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # The Flax release for the oldest supported JAX calls this function `nnx.pure`.
@@ -100,6 +105,25 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
     raise TypeError(
         f"{caller}: `rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
     )
+
+
+def hints_at_missing_arguments(init: Callable[P, None]) -> Callable[P, None]:
+    """Makes a constructor name the arguments that it lacks, and show what to pass."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            name = type(args[0]).__name__
+            raise TypeError(
+                f"{name}: {error}. A call needs cells, the size of the inputs and a "
+                f"random stream: `{name}(..., 3, rngs=nnx.Rngs(0))`."
+            ) from None
+        init(*args, **kwargs)
+
+    return checked
 
 
 class HoldsLayer(nnx.Module):

@@ -10,7 +10,7 @@ from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.directions import make_one_direction
 from .._tensor_array.tensor_array import TensorArray
-from ._parameters import HoldsLayer, Rngs, as_pure
+from ._parameters import HoldsLayer, Rngs, as_pure, hints_at_missing_arguments
 
 
 class RawRNN(HoldsLayer):
@@ -46,6 +46,7 @@ class RawRNN(HoldsLayer):
         (6, 2)
     """
 
+    @hints_at_missing_arguments
     def __init__(
         self,
         cell: RNNCell,

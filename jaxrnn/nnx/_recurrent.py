@@ -12,7 +12,7 @@ from .._layers import directions
 from .._layers.inputs import LayerInputs
 from .._layers.layer import RunOptions
 from .._layers.options import check_options
-from ._parameters import HoldsLayer, Rngs, as_pure
+from ._parameters import HoldsLayer, Rngs, as_pure, hints_at_missing_arguments
 
 
 class Recurrent(HoldsLayer):
@@ -150,6 +150,7 @@ class RNN(Recurrent):
         (2, 5, 8)
     """
 
+    @hints_at_missing_arguments
     def __init__(
         self,
         cell: RNNCell,
@@ -181,6 +182,7 @@ class Bidirectional(Recurrent):
         **kwargs: As in `RNN`.
     """
 
+    @hints_at_missing_arguments
     def __init__(
         self,
         cell_fw: RNNCell,
@@ -210,6 +212,7 @@ class StackBidirectional(Recurrent):
         **kwargs: As in `RNN`.
     """
 
+    @hints_at_missing_arguments
     def __init__(
         self,
         cells_fw: Sequence[RNNCell],

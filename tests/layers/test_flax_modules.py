@@ -1036,6 +1036,17 @@ REFUSED = {
             X, initial_state=((jnp.zeros((3, 3)),) * 2,)
         ),
     ),
+    "only_a_cell": (
+        TypeError,
+        r"^RNN: missing a required argument: 'in_features'\. A call needs cells, the "
+        r"size of the inputs and a random stream: `RNN\(\.\.\., 3, rngs=nnx\.Rngs\(0",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3)),
+    ),
+    "no_stream": (
+        TypeError,
+        r"^Bidirectional: missing a required argument: 'rngs'",
+        lambda make: jaxrnn.nnx.Bidirectional(GRUCell(3), GRUCell(3), 2),
+    ),
     "no_rngs": (
         TypeError,
         r"RNN: `rngs` must be nnx\.Rngs, got 0\. Create them with `nnx\.Rngs\(0\)`\.$",
@@ -1122,8 +1133,8 @@ REFUSED = {
     ),
     "inputs_without_depth": (
         ValueError,
-        r"one for each axis of int64\[3\], got float32\[3, 5\]\. Without a depth "
-        r"axis, pass `in",
+        r"one for each axis of int64\[3\], got float32\[3, 5\]\. For one sequence "
+        r"\[time, depth\], pass `inputs\[None\]`. Without a depth axis, pass `in",
         lambda make: make("RNN", GRUCell(UNITS))(X[..., 0], [5, 2, 1]),
     ),
     "lengths_along_other_axes": (
