@@ -26,7 +26,7 @@ from .._time import masking
 from .._time.run import DeclinedError
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
-from .library_calls import row_lengths, what_lstm_has, why_not_arrays
+from .library_calls import row_lengths, what_lstm_has, why_not_arrays, why_not_fields
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -188,6 +188,8 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
         return f"{known}, not {type(cell).__name__}"
     if reason := cell.library_cell.why_not_tanh():
         return f"{known}, but {reason}"
+    if reason := why_not_fields(cell):
+        return reason
     if has := what_lstm_has(cell):
         return f"{known}, but this one has {' and '.join(has)}"
     if reason := why_not_arrays(xs, state, steps):

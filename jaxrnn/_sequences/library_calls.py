@@ -1,5 +1,6 @@
 """Checks whether a native call or a cuDNN call supports a cell and its arrays."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -30,6 +31,35 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+
+
+# The fields that the loops of libraries read, or that select a loop.
+_READ = (
+    "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
+    "num_proj proj_clip layer_norm"
+)
+# The fields that change no step: names, dtypes, initial values, TensorFlow's arguments
+# without a meaning, and dropout, with which a cell declines before it selects a loop.
+_NO_PART_OF_A_STEP = (
+    "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
+    "initializer kernel_initializer bias_initializer norm_gain norm_shift "
+    "dropout_keep_prob dropout_prob_seed"
+)
+_KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
+
+
+def why_not_fields(cell: Any) -> str | None:
+    """The reason why the loops of libraries may not fit the cell's fields, or None.
+
+    A loop cannot know a field that was added to a cell after the loop was written. Such
+    a field must have its default value.
+    """
+    for each in (cell, cell.library_cell):
+        for field in dataclasses.fields(each):
+            value = getattr(each, field.name)
+            if field.name not in _KNOWN and value != field.default:
+                return f"it does not know the field `{field.name}`, got {value!r}"
+    return None
 
 
 def what_lstm_has(cell: Any) -> list[str]:

@@ -1,5 +1,7 @@
 """Implementations selected by name, and the cells that they decline."""
 
+import dataclasses
+
 import cases
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,34 @@ def test_cells_of_the_native_loops():
     for cell in others:
         with pytest.raises(jaxrnn.DeclinedError):
             native_kind(cell)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Scaled(LSTMCell):
+    """An LSTM with a new option that no loop of a library knows."""
+
+    scale: float = 1.0
+    library_kind = "lstm"
+
+    def _gates(self, params, z, state):
+        return super()._gates(params, self.scale * z, state)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ScaledGRU(GRUCell):
+    scale: float = 1.0
+    library_kind = "gru"
+
+
+@pytest.mark.parametrize("of", [Scaled, ScaledGRU])
+def test_a_field_that_no_loop_knows_must_have_its_default(of):
+    assert native_kind(of(3)) == of.library_kind
+    message = "cannot run .* it does not know the field `scale`, got 2.0. Leave"
+    with pytest.raises(ValueError, match=message):
+        run(of(3, scale=2.0), "native")
+    if of is Scaled:
+        with pytest.raises(ValueError, match=message):
+            run(of(3, scale=2.0), "cudnn")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._base.errors import name_of
 from ..._time.run import DeclinedError
-from ..library_calls import what_lstm_has
+from ..library_calls import what_lstm_has, why_not_fields
 
 
 class Cell(NamedTuple):
@@ -51,6 +51,8 @@ def native_kind(cell: Any) -> str:
     kind, known = cell.declared_kind, "it supports only LSTMs, GRUs and basic RNNs"
     if kind is None:
         raise DeclinedError(f"{known}, not {type(cell).__name__}")
+    if reason := why_not_fields(cell):
+        raise DeclinedError(reason)
     if (activation := _activation(cell)) not in ACTIVATIONS:
         raise DeclinedError(
             f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
