@@ -1,6 +1,8 @@
 """Compile-only devices: TPUs and GPUs, which this machine does not need to have."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +59,12 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
     # This module is imported here because few programs need it.
     from jax.experimental import topologies
 
-    # Start JAX first, because on a machine with TPUs JAX must not see these variables.
-    # libtpu reads the variables when it is loaded. They make libtpu skip the metadata
-    # server, which this machine may lack, and allow other processes to load libtpu too.
+    # Start JAX first, because on a machine with TPUs JAX must not see the variables.
     jax.devices()
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
-        name = f"{kind}:{shape}"
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        with _environment_of_libtpu():
+            name = f"{kind}:{shape}"
+            found = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except jax.errors.JaxRuntimeError:
         raise
     except RuntimeError as error:  # JAX cannot find libtpu.
@@ -74,6 +73,22 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
             "installed. Install it with `pip install 'jax[tpu]'`."
         ) from error
     return list(found.devices)
+
+
+@contextlib.contextmanager
+def _environment_of_libtpu() -> Iterator[None]:
+    """Sets variables that libtpu reads when it is loaded, and restores them.
+
+    The variables make libtpu skip the metadata server, which this machine may lack, and
+    allow other processes to load libtpu too. Values that the user has set are kept.
+    """
+    names = {"TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"} - os.environ.keys()
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
 
 
 def _gpus(caller: str, kind: str, count: int) -> list[Any]:

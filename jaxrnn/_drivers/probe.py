@@ -55,7 +55,7 @@ def probe(
         TypeError: If the step changes dtypes of the state or, with `strict`, sequence
             types; if the output does not have `output_dtype`.
     """
-    output, new_state = _one_step(caller, cell, inputs, state)
+    output, new_state = one_step(caller, cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
     what = f"{caller}: the state that `cell` returns"
     is_declared = jax.tree.structure(state) == jax.tree.structure(cell.state_size)
@@ -72,8 +72,8 @@ def probe(
     return state
 
 
-def _one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
-    """Returns the types of `(output, new_state)`."""
+def one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
+    """Returns the types of `(output, new_state)`; errors describe the arguments."""
     args = f"inputs {_all(inputs)} and initial state {_all(state)}"
     with error_note(f"{caller}: raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)

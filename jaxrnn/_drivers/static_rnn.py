@@ -26,7 +26,7 @@ from ..memory import Keep
 from .initial_state import call_start, zero_state
 from .over_time import Results, over_time
 from .preparation import Batch, Options
-from .probe import as_pair, probe
+from .probe import as_pair, one_step, probe
 
 # Compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s for 20
 # steps, 15 s for 50 (44 s with lengths) and minutes for 100.
@@ -168,7 +168,8 @@ def run_steps(
             state = with_capacity_for(
                 zero_state(caller, cell, batch_size, dtype), len(steps)
             )
-        if (loop_dtype := _dtype_in_loop(cell, steps, state, dtype)) is not None:
+        loop_dtype = _dtype_in_loop(caller, cell, steps, state, dtype)
+        if loop_dtype is not None:
             batch = Batch(stacked(steps), lengths, state)
             how = {"axis": 0, "strategy": Keep(), "return_states": return_states}
             return _in_loop(cell, batch, Options(caller, loop_dtype, **how))
@@ -197,21 +198,26 @@ def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
 
 
 def _dtype_in_loop(
-    cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
+    caller: str,
+    cell: RNNCellLike,
+    steps: list[PyTree],
+    state: PyTree,
+    dtype: DType | None,
 ) -> DType | None:
     """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
-    A loop cannot run steps of different types. Unrolled steps also handle cells that
-    raise errors, because the error then names the step, and states with scalar leaves,
-    which a loop would update once even if all lengths are 0.
+    A loop cannot run steps of different types. Unrolled steps also handle states with
+    scalar leaves, which a loop would update once even if all lengths are 0, and cells
+    that read values of arrays, which only run outside of jit.
     """
     if not (masking.is_of_rows(state) and _are_steps_alike(cell, steps)):
         return None
+    step = lambda inputs, state: cell_at_step(cell, jnp.int32(0))(inputs, state)
     try:
-        output, new_state = jax.eval_shape(
-            lambda *args: cell_at_step(cell, jnp.int32(0))(*args), steps[0], state
-        )
-    except Exception:
+        with error_note(f"{caller}: raised at step 0, with `inputs[0]`."):
+            state = jax.eval_shape(lambda state: call_start(cell, state), state)
+            output, new_state = one_step(caller, step, steps[0], state)
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
         return None
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
     if _types(new_state) != _types(state) or len(dtypes) != 1:

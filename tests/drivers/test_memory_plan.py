@@ -1,5 +1,6 @@
 """`memory_plan`, compared with the memory of compiled programs."""
 
+import os
 import re
 
 import jax
@@ -164,10 +165,25 @@ def test_a_device_whose_compiler_is_not_installed(kind, monkeypatch):
         raise error
 
     monkeypatch.setattr(topologies, "get_topology_desc", fail)
-    for name in "TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD":
-        monkeypatch.setenv(name, "1")  # The test's end restores it.
     with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
         plan_for(kind)
+
+
+def test_the_environment_of_libtpu_is_restored(monkeypatch):
+    seen = {}
+
+    def describe(**kwargs):
+        seen.update(os.environ)
+        raise RuntimeError
+
+    monkeypatch.setattr(topologies, "get_topology_desc", describe)
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "0")
+    monkeypatch.delenv("ALLOW_MULTIPLE_LIBTPU_LOAD", raising=False)
+    before = dict(os.environ)
+    with pytest.raises(ImportError, match="the compiler for TPUs"):
+        plan_for("v5e")
+    assert seen == before | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    assert dict(os.environ) == before
 
 
 REFUSALS = {

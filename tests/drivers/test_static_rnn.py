@@ -439,6 +439,33 @@ def test_an_error_names_its_step(lengths):
     assert "static_rnn: raised at step 1, with `inputs[1]`." in caught.value.__notes__
 
 
+def test_no_error_of_a_cell_is_swallowed():
+    """An error that occurs once does not silently select another program."""
+    calls = []
+
+    def fail_once(params, inputs, state, key=None):
+        calls.append(inputs)
+        if len(calls) == 1:
+            raise RuntimeError("once")
+        return inputs, state
+
+    with pytest.raises(RuntimeError, match="once") as caught:
+        static_rnn(FunctionCell(fail_once, 3, 3).bind({}), X, dtype=F32)
+    assert "static_rnn: raised at step 0, with `inputs[0]`." in caught.value.__notes__
+
+
+def test_a_cell_may_read_values_outside_of_jit():
+    def step(params, inputs, state, key=None):
+        return inputs, state + 1 if inputs.sum() > 0 else state
+
+    cell = FunctionCell(step, 3, 3).bind({})
+    steps = [sign * np.ones((2, 3)) for sign in (1, -1, 1)]
+    _, state = static_rnn(cell, steps, dtype=F64)
+    assert (state == 2).all()
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        jax.jit(lambda steps: static_rnn(cell, steps, dtype=F64))(steps)
+
+
 @pytest.mark.parametrize(("error", "words", "call"), REFUSALS.values(), ids=REFUSALS)
 def test_refusal(error, words, call):
     with pytest.raises(error, match=re.compile(words, re.DOTALL)):
