@@ -97,7 +97,8 @@ def dynamic_rnn(
             basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
             cuDNN's LSTM; it supports plain LSTMs in float32. The driver must then be
             traced on a machine with an NVIDIA GPU. Default: "native" on a single CPU
-            device or in a CPU `shard_map`, if built and supported; otherwise "xla".
+            device or in a CPU `shard_map`, if built and supported; otherwise "xla". A
+            run without rows or without steps accepts any name.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,

@@ -485,7 +485,6 @@ REFUSED = {
     ),
     "wrapped": (jaxrnn.DeviceWrapper(LSTMCell(3), "cpu:0"), {}, "DeviceWrapper has no"),
     "float64": (GRUCell(3), {"dtype": jnp.float64}, "it supports only float32, got fl"),
-    "no_rows": (GRUCell(3), {"batch": 0}, "there are no steps, no rows, no inputs, or"),
     "no_units": (GRUCell(0), {}, "there are no steps, no rows, no inputs, or no units"),
 }
 

@@ -721,11 +721,6 @@ REFUSED = {
         {"dtype": BF16},
         "it supports only float32, got bfloat16",
     ),
-    "no_rows": (
-        LSTMCell(3),
-        {"batch": 0},
-        "there are no steps, no rows, no inputs, or no units",
-    ),
     "no_units": (
         LSTMCell(0),
         {},
