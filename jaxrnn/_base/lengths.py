@@ -49,8 +49,8 @@ def as_lengths(
     the argument's name in messages.
 
     Raises:
-        TypeError: If the lengths are not integers. TensorFlow would cast booleans to 0
-            and 1, and truncate floating-point numbers.
+        TypeError: If the lengths are not integers. TensorFlow's `dynamic_rnn` casts
+            booleans to 0 and 1; its `bidirectional_dynamic_rnn` also raises TypeError.
         ValueError: If the lengths are not a vector of `batch_size` entries.
     """
     if sequence_length is None:

@@ -244,7 +244,6 @@ _TWO_WAYS = [
         _TWO,
         _GRU,
         {"sequence_length": _values(True, True, False, dtype="bool")},
-        ours=_ours(None, _NARROW),
     ),
     _error(
         "two_ways-lengths_beyond",
