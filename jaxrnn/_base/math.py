@@ -102,6 +102,8 @@ def cast_number(array: Array, dtype: DType) -> Array:
 
 def clamped_to_int32(integers: Any) -> Any:
     """Integers as int32, clamped to its range; a cast alone would wrap 2**32 to 0."""
+    if np.can_cast(integers.dtype, np.int32):
+        return integers.astype(jnp.int32)
     own, int32 = jnp.iinfo(integers.dtype), jnp.iinfo(jnp.int32)
     least, most = max(own.min, int32.min), min(own.max, int32.max)
     return integers.clip(least, most).astype(jnp.int32)

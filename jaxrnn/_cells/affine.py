@@ -338,13 +338,16 @@ class AffineCell(SpecsCell):
 def _describing(
     cell: Any, k: int, stage: Stage, z: Array, carry: Any
 ) -> Iterator[None]:
-    """Adds what an update received to TypeErrors and ValueErrors that it raises."""
+    """Adds to errors of an update what it received: often, `columns` is wrong."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        error.args = (
+    except Exception as error:
+        text = (
             f"{type(cell).__name__}: stage {k} has {stage.columns} `columns`, so its "
-            f"update received z {describe(z)}, with the carry "
-            f"{describe_leaves(carry)}: {error}",
+            f"update received z {describe(z)}, with the carry {describe_leaves(carry)}"
         )
+        if isinstance(error, TypeError | ValueError):
+            error.args = (f"{text}: {error}",)
+        else:
+            error.add_note(f"{text}.")
         raise

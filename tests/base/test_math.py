@@ -24,6 +24,17 @@ def test_a_clip_keeps_nan_and_a_bound_of_zero_gives_zero():
     )
 
 
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint8", "int32", "uint32", "int64", "uint64"]
+)
+@pytest.mark.parametrize("of", [np, jnp])
+def test_integers_are_clamped_to_int32(kind, of):
+    ends = np.iinfo(kind).min, np.iinfo(kind).max
+    got = _math.clamped_to_int32(of.asarray(ends, kind))
+    assert (got.dtype, type(got)) == (np.int32, type(of.asarray(0, "int32")[None]))
+    assert got.tolist() == [max(ends[0], -(2**31)), min(ends[1], 2**31 - 1)]
+
+
 def test_only_big_endian_arrays_are_copied():
     tree = {"a": np.arange(3.0), "b": 1, "c": jnp.zeros(2)}
     assert _math.in_native_order(tree) is tree

@@ -554,3 +554,14 @@ def test_a_function_without_parameters_that_reads_some():
             dynamic_rnn(FunctionCell(step, 2, 2, init_fn).bind({}), X, dtype=F32)
         noted.append(note in caught.value.__notes__)
     assert noted == [True, False]
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ValueError])
+def test_an_error_of_an_update_says_what_the_update_received(error):
+    def fail(z, h):
+        raise error("reason")
+
+    with pytest.raises(error, match="reason") as caught:
+        step_of(Custom(updates=fail))
+    words = "Custom: stage 0 has 2 `columns`, so its update received z float32[4, 2]"
+    assert words in "".join([str(caught.value), *caught.value.__notes__])
