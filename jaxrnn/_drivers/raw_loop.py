@@ -89,11 +89,11 @@ def _bounded(
     """Runs the loop as one compiled operation."""
     after = lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
     carry = with_known_shapes(carry, after)
-    written = LoopWrites.of(step, carry)
-    step, rest = written.emitting(step), written.without(carry)
-    results = bounded_loop(_is_running, step, rest, limit.steps, plan)
-    count, rest, (emits, writes) = results
-    carry = written.filled(rest, count, writes)
+    arrays = LoopWrites.find(step, carry, limit.steps)
+    count, carry, (emits, writes) = bounded_loop(
+        _is_running, arrays.emitting(step), arrays.without(carry), limit.steps, plan
+    )
+    carry = arrays.filled(carry, count, writes)
     reached = f"{limit.caller}: {limit.name} {limit.steps} was reached"
     checkify.debug_check(_all_finished(carry), reached)
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry

@@ -1,9 +1,12 @@
 """TensorArrays that a loop writes but does not read: filled after the loop.
 
 In the carry of a loop, such an array makes the gradient quadratic in the number of
-steps: the derivative saves the array at every step, and XLA's CPU compiler copies its
-cotangent at every step of the backward pass. Instead, each step returns what it writes,
-and one scatter after the loop fills the array.
+steps, because XLA's CPU compiler copies the cotangent of the array at every step of the
+backward pass. Instead, each step returns what it writes, and one scatter after the loop
+fills the array.
+
+Whether a step reads an array is found by tracing the step with arrays that raise an
+error when they are read. An array that is read stays in the carry.
 """
 
 import dataclasses
@@ -22,54 +25,58 @@ from .store import Rows
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 """`step(t, carry) -> (carry, y)`."""
 Writes = dict[int, list[tuple[Array, Array]]]
-"""For each array, by its number: pairs of indices `[n]` and values `[n, ...]`."""
+"""By position of the array: pairs of indices `[n]` and values `[n, ...]`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopWrites:
     """The TensorArrays of a carry that the steps of a loop write but do not read.
 
+    An array is named by its *position* among the leaves of the carry.
+
     Attributes:
         carry: The carry before the loop.
-        rows: The contents of these arrays before the loop. The keys are the numbers of
-            the arrays among the leaves of the carry.
+        stores: The elements of these arrays before the loop, by position.
     """
 
     carry: PyTree
-    rows: dict[int, Rows]
+    stores: dict[int, Rows]
 
     @classmethod
-    def of(cls, step: Step, carry: PyTree) -> "LoopWrites":
+    def find(cls, step: Step, carry: PyTree, max_steps: Any) -> "LoopWrites":
         """Finds the arrays, by tracing a step.
 
         Args:
             step: The body of the loop.
             carry: The carry before the first step. Its TensorArrays have known shapes.
+            max_steps: The maximum number of steps. The loop carries arrays that are
+                smaller, because they need less memory than the writes of all steps, and
+                arrays of symbolic size.
         """
-        rows = {
-            number: leaf._store
-            for number, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_opaque))
-            if is_tensor_array(leaf) and isinstance(leaf._store, Rows)
-        }
-        rows = {number: store for number, store in rows.items() if store.capacity}
-        while rows:
-            found = cls(carry, rows)
+        leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
+        stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
+        found = cls(carry, {i: x for i, x in stores.items() if _holds(x, max_steps)})
+        while found.stores:
             try:
                 jax.eval_shape(found.emitting(step), jnp.int32(0), found.without(carry))
-                return found
+                break
             except _ReadError as error:
-                rows = {i: store for i, store in rows.items() if i != error.number}
-        return cls(carry, {})
+                if error.arrays is not found:  # An outer loop carries the array.
+                    raise
+                stores = {**found.stores}
+                del stores[error.position]
+                found = cls(carry, stores)
+        return found
 
     def without(self, carry: PyTree) -> PyTree:
         """Replaces the arrays in a carry by None."""
-        return self._map(lambda number, _: None, carry)
+        return self._map(lambda position: None, carry)
 
     def emitting(self, step: Step) -> Step:
         """Returns the step for carries without the arrays; its y is `(y, writes)`."""
 
         def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
-            stores = {i: _WriteOnly.of(rows, i) for i, rows in self.rows.items()}
+            stores = {i: _WriteOnly.like(x, self, i) for i, x in self.stores.items()}
             after, y = step(t, self._with_stores(carry, stores))
             return self.without(after), (y, dict(self._writes(after)))
 
@@ -83,26 +90,33 @@ class LoopWrites:
             taken: The number of steps taken.
             writes: The stacked writes of all steps.
         """
-        stores = {i: _fill(x, taken, writes[i]) for i, x in self.rows.items()}
+        stores = {i: _fill(x, taken, writes[i]) for i, x in self.stores.items()}
         return self._with_stores(carry, stores)
 
     def _with_stores(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
         arrays = jax.tree.leaves(self.carry, is_leaf=is_opaque)
-        return self._map(lambda number, _: arrays[number]._with(stores[number]), carry)
+        return self._map(lambda i: arrays[i]._with(stores[i]), carry)
 
     def _writes(self, carry: PyTree) -> Iterator[tuple[int, list]]:
         leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
-        for number in self.rows:
-            store = leaves[number]._store
-            if not isinstance(store, _WriteOnly) or store.number != number:
-                raise _ReadError(number)  # The step returned another array.
-            yield number, list(store.writes)
+        for position in self.stores:
+            store = leaves[position]._store
+            is_same = isinstance(store, _WriteOnly) and store.is_at(self, position)
+            if not is_same:  # The step put another array into this place.
+                raise _ReadError(self, position)
+            yield position, list(store.writes)
 
-    def _map(self, fn: Callable[[int, Any], Any], carry: PyTree) -> PyTree:
-        """Maps `fn(number, leaf)` over the places of the arrays in a carry."""
+    def _map(self, fn: Callable[[int], Any], carry: PyTree) -> PyTree:
+        """Replaces the leaf at each position of an array by `fn(position)`."""
         leaves, structure = jax.tree.flatten(carry, is_leaf=is_opaque)
-        leaves = [fn(i, x) if i in self.rows else x for i, x in enumerate(leaves)]
+        leaves = [fn(i) if i in self.stores else x for i, x in enumerate(leaves)]
         return structure.unflatten(leaves)
+
+
+def _holds(store: Any, steps: Any) -> bool:
+    """Whether a store has at least one element for each step."""
+    is_static = isinstance(store, Rows) and isinstance(store.capacity, int)
+    return is_static and isinstance(steps, int) and 0 < steps <= store.capacity
 
 
 def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
@@ -117,29 +131,35 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
 
 
 class _ReadError(Exception):
-    """A step reads the array with this number."""
+    """A step reads the array at `position` among the leaves of the carry of a loop."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    def __init__(self, arrays: LoopWrites, position: int) -> None:
+        super().__init__(position)
+        self.arrays, self.position = arrays, position
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _WriteOnly(Rows):
-    """The rows of an array inside a step, which collect writes and cannot be read.
+    """The elements of an array inside a step, which collect writes and raise on reads.
 
     Attributes:
-        number: The number of the array among the leaves of the carry.
+        arrays: The arrays of the loop, to which this array belongs.
+        position: The position of the array.
         writes: The indices `[n]` and values `[n, ...]` of each write.
     """
 
-    number: int
+    arrays: LoopWrites
+    position: int
     writes: tuple[tuple[Array, Array], ...] = ()
 
     @classmethod
-    def of(cls, rows: Rows, number: int) -> "_WriteOnly":
+    def like(cls, rows: Rows, arrays: LoopWrites, position: int) -> "_WriteOnly":
         buffer = jax.ShapeDtypeStruct(rows.buffer.shape, rows.buffer.dtype)
-        return cls(buffer, np.zeros(rows.capacity, bool), rows.size, number)
+        written = np.zeros(rows.capacity, bool)
+        return cls(buffer, written, rows.size, arrays, position)
+
+    def is_at(self, arrays: LoopWrites, position: int) -> bool:
+        return self.arrays is arrays and self.position == position
 
     def write(self, index: Any, value: Array) -> "_WriteOnly":
         return self.scatter(jnp.expand_dims(index, 0), jnp.expand_dims(value, 0))
@@ -151,23 +171,23 @@ class _WriteOnly(Rows):
     def length(self) -> Any:
         if isinstance(self.size, tuple):
             return super().length()
-        raise _ReadError(self.number)
+        raise _ReadError(self.arrays, self.position)
 
     def read(self, index: Any) -> Array:
-        raise _ReadError(self.number)
+        raise _ReadError(self.arrays, self.position)
 
     def gather(self, indices: Any) -> Array:
-        raise _ReadError(self.number)
+        raise _ReadError(self.arrays, self.position)
 
     def stack(self) -> Array:
-        raise _ReadError(self.number)
+        raise _ReadError(self.arrays, self.position)
 
     def padded(self, capacity: int) -> "Rows":
-        raise _ReadError(self.number)
+        raise _ReadError(self.arrays, self.position)
 
     def flatten(self) -> tuple[tuple, None]:
         """Refuses to be flattened, because JAX then reads the leaves."""
-        raise _ReadError(self.number)
+        raise _ReadError(self.arrays, self.position)
 
 
 def _unflatten(*_: Any) -> _WriteOnly:
