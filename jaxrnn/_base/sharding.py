@@ -131,7 +131,7 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
         tree: The arrays, each leaf `[batch, ...]` or without axes.
         batch_axis: The axis of the rows in `xs`.
     """
-    first, mesh = jax.tree.leaves(xs)[0], explicit_mesh_of(xs)
+    first, mesh = jax.tree.leaves(xs)[0], explicit_mesh_of((xs, tree))
 
     def put(leaf: Array) -> Array:
         spec = PartitionSpec()  # The probe rejects other sizes.
@@ -184,25 +184,36 @@ def cell_of_device(cell: Any, rows: PyTree) -> Any:
 
 def zeros_like(x: Array) -> Array:
     """Zeros with the shape, dtype and sharding of `x`, even if no mesh is set."""
-    sharding = jax.typeof(x).sharding
-    explicit = explicit_sharding(sharding.spec, sharding.mesh)
-    zeros = jnp.zeros_like(x)
-    return zeros if explicit is None else jax.sharding.reshard(zeros, explicit)
+    return as_sharded_as(x, jnp.zeros_like(x))
 
 
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
     """Zeros of each type with a new first axis of size `count`, varying like `like`."""
 
-    def zeros(x: Any) -> Array:
-        zeros = jnp.zeros((count, *x.shape), x.dtype)
-        if x.sharding is None:
-            return zeros
-        # Name the mesh, because without `jax.set_mesh` only the inputs have the mesh.
-        spec = PartitionSpec(None, *x.sharding.spec)
-        sharding = explicit_sharding(spec, x.sharding.mesh)
-        return zeros if sharding is None else jax.sharding.reshard(zeros, sharding)
+    zeros = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), types)
+    return as_varying_as(like, as_sharded_as(types, zeros, new_axes=1))
 
-    return as_varying_as(like, jax.tree.map(zeros, types))
+
+def as_sharded_as(types: PyTree, tree: PyTree, new_axes: int = 0) -> PyTree:
+    """Shards arrays like `types` on an explicit mesh.
+
+    Args:
+        types: Arrays or `jax.ShapeDtypeStruct`s.
+        tree: The arrays to shard, with the structure of `types`. Each leaf has the
+            shape of its type after `new_axes` further axes, which are not divided.
+        new_axes: The number of further axes.
+    """
+
+    def put(x: Any, leaf: Array) -> Array:
+        wanted = jax.typeof(x).sharding if is_array(x) else x.sharding
+        if wanted is None:
+            return leaf
+        # Name the mesh, because without `jax.set_mesh` only the inputs have the mesh.
+        spec = PartitionSpec(*[None] * new_axes, *wanted.spec)
+        wanted = explicit_sharding(spec, wanted.mesh)
+        return leaf if wanted is None else jax.sharding.reshard(leaf, wanted)
+
+    return jax.tree.map(put, types, tree)
 
 
 def read_at(array: Array, *indices: Array) -> Array:

@@ -11,6 +11,7 @@ from .._base.arguments import as_bool, as_count
 from .._base.errors import describe, is_key
 from .._base.inputs import as_array
 from .._base.serialization import serializable
+from .._base.sharding import as_sharded_as, zeros_of
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
 from .host import check_like
@@ -64,8 +65,8 @@ class TruncatedBPTT:
         """
         state = _strong(_as_arrays("state", state))
         window = jax.eval_shape(_strong, window if self.reach > 1 else ())
-        zeros = lambda x: jax.lax.full((self.reach - 1, *x.shape), 0, x.dtype)
-        return TruncatedCarry(state, jax.tree.map(zeros, window), jnp.int32(0))
+        windows = zeros_of(window, self.reach - 1, like=())
+        return TruncatedCarry(state, windows, jnp.int32(0))
 
     def value_and_grad(
         self, params: PyTree, carry: TruncatedCarry, window: PyTree
@@ -91,7 +92,8 @@ class TruncatedBPTT:
                 created for another `reach`. Nothing is computed in these cases.
         """
         window = _strong(_as_arrays("window", window))
-        self._check(params, carry, window)
+        new_state = self._check(params, carry, window)
+        carry = _sharded(carry, new_state, window)
 
         def newest(params: PyTree) -> tuple[Array, PyTree]:
             state, next_start = self._rerun(params, carry)
@@ -136,7 +138,8 @@ class TruncatedBPTT:
         seen = jnp.minimum(carry.seen + 1, self.reach - 1)
         return TruncatedCarry(state, windows, seen)
 
-    def _check(self, params: PyTree, carry: Any, window: PyTree) -> None:
+    def _check(self, params: PyTree, carry: Any, window: PyTree) -> PyTree:
+        """Raises the errors of `value_and_grad`; returns the types of the new state."""
         if not isinstance(carry, TruncatedCarry):
             raise TypeError(
                 f"{_CALLER}: `carry` must come from `init` or from the previous call, "
@@ -164,6 +167,7 @@ class TruncatedBPTT:
         new_state = _state_of(result, self.has_aux)
         fix = "`loss` must keep the structure, shapes and dtypes of `state`."
         check_like(_CALLER, "new_state", carry.state, new_state, fix)
+        return new_state
 
 
 def truncated_bptt(
@@ -230,6 +234,21 @@ def truncated_bptt(
         raise TypeError(f"{_CALLER}: `loss` must be callable, got {describe(loss)}.")
     reach = as_count(_CALLER, "reach", reach, fix="It is `k2 // k1`.")
     return TruncatedBPTT(loss, reach, as_bool(_CALLER, "has_aux", has_aux))
+
+
+def _sharded(
+    carry: TruncatedCarry, new_state: PyTree, window: PyTree
+) -> TruncatedCarry:
+    """Shards the carry of the first call like the carries that follow.
+
+    On an explicit mesh, types list how arrays are divided. The first state is often
+    created without a division, and the first windows from an example on the host.
+    """
+    state = as_sharded_as(new_state, carry.state)
+    if not jax.tree.leaves(carry.windows):
+        return dataclasses.replace(carry, state=state)
+    windows = as_sharded_as(window, carry.windows, new_axes=1)
+    return dataclasses.replace(carry, state=state, windows=windows)
 
 
 def _as_arrays(name: str, tree: PyTree) -> PyTree:

@@ -71,7 +71,8 @@ def _only_kept(
     kept = Kept.by(as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis))
     inputs, resets = kept.to_front(inputs, axis), batch.resets
     if resets is not None:
-        resets = resets._replace(where=kept.resets(resets.where))
+        where = as_rows_of(inputs, resets.where, 1 - axis)
+        resets = resets._replace(where=kept.resets(where))
     new = {"inputs": inputs, "lengths": kept.lengths, "resets": resets, "mask": None}
     return batch._replace(**new), kept
 

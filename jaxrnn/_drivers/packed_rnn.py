@@ -94,8 +94,9 @@ def packed_rnn(
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
-    # The loop reads these states at any step, so they must be device-varying before the
-    # loop starts; see `as_varying_as`.
+    # The loop reads these states at any step, so they must be whole on each device and
+    # device-varying before the loop starts; see `as_varying_as`.
+    state = sharding.whole_on_explicit_mesh(state, inputs)
     state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), state)

@@ -57,7 +57,8 @@ class Kept(NamedTuple):
         A reset at a masked step takes effect at the next valid step.
         """
         counts = self.to_front(jnp.cumsum(where, 1, dtype=jnp.int32), 1)
-        return jnp.diff(counts, axis=1, prepend=0) > 0
+        rest = counts[:, 1:] > counts[:, :-1]
+        return jnp.concatenate([counts[:, :1] > 0, rest], axis=1)
 
     def to_places(self, outputs: PyTree, axis: int) -> PyTree:
         """Moves the run's outputs to their steps in the row; masked steps get zeros."""

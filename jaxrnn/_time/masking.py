@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from .._base.errors import is_key
 from .._base.math import concrete_or_none, expand_rows
+from .._base.sharding import as_rows_of
 from .._base.trees import is_tensor_array
 from .._base.typing import Array, PyTree
 
@@ -212,5 +213,9 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
         # In the default mode, JAX would fill out-of-range steps with NaN.
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
-    read = jax.vmap(read_row, (1 - axis, 0), 1 - axis)
-    return jax.tree.map(lambda x: read(x, sources), tree)
+    def read(x: Array) -> Array:
+        # Indices from the caller's lengths or mask may be divided in another way.
+        rows = as_rows_of(x, sources, 1 - axis)
+        return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
+
+    return jax.tree.map(read, tree)
