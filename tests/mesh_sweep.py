@@ -142,7 +142,11 @@ LEFT_OUT = {
 
 # Two arguments that exclude each other, and arguments that require another one.
 EITHER = [{"mask", "sequence_length"}]
-REQUIRES = {"reset_state": "resets"}
+REQUIRES = {
+    "reset_state": "resets",
+    "sum_over_batch": "average_across_batch",
+    "sum_over_timesteps": "average_across_timesteps",
+}
 
 # How a case is run, and what else its results depend on.
 SURROUNDINGS = {
@@ -351,5 +355,10 @@ class Case:
         beside = "divided" if name in self.row.given else self.how["beside"]
         if beside == "host":
             return arrays
-        spec = P() if axis is None or beside == "copied" else P(*[None] * axis, "data")
-        return jax.device_put(arrays, NamedSharding(mesh, spec))
+        is_whole = axis is None or beside == "copied"
+
+        def put(x):
+            spec = P() if is_whole or not np.ndim(x) else P(*[None] * axis, "data")
+            return jax.device_put(x, NamedSharding(mesh, spec))
+
+        return jax.tree.map(put, arrays)

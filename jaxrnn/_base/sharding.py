@@ -142,6 +142,19 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     return as_varying_as(xs, tree if mesh is None else jax.tree.map(put, tree))
 
 
+def as_divided_rows(tree: PyTree, rows: int) -> PyTree:
+    """Shards the arrays over devices like the first array whose rows are divided.
+
+    Args:
+        tree: The arrays, each leaf `[rows, ...]` or without rows.
+        rows: The number of rows.
+    """
+    of_rows = [x for x in jax.tree.leaves(tree) if x.shape[:1] == (rows,)]
+    is_divided = lambda x: jax.typeof(x).sharding.spec[0] is not None
+    first = next(filter(is_divided, of_rows), None)
+    return tree if first is None else as_rows_of(first, tree)
+
+
 def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     """Makes values vary over the axes of `shard_map` over which `xs` varies.
 
@@ -216,19 +229,22 @@ def as_sharded_as(types: PyTree, tree: PyTree, new_axes: int = 0) -> PyTree:
     return jax.tree.map(put, types, tree)
 
 
-def read_at(array: Array, *indices: Array) -> Array:
+def read_at(
+    array: Array, *indices: Array, mode: str | None = "promise_in_bounds"
+) -> Array:
     """`array[indices]`, sharded like the indices.
 
     Args:
         array: An array whose number of axes is at least the number of index arrays.
         *indices: One integer array for each of the first axes. The arrays have equal
             shapes, and all integers are in bounds.
+        mode: The meaning of integers out of bounds, as in `array.at[...].get`.
     """
     first, whole = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
     spec = PartitionSpec(*first.spec, *whole.spec[len(indices) :])
     sharding = explicit_sharding(spec, first.mesh)
     sharding = sharding or explicit_sharding(spec, whole.mesh)
-    return array.at[indices].get(mode="promise_in_bounds", out_sharding=sharding)
+    return array.at[indices].get(mode=mode, out_sharding=sharding)
 
 
 def broadcast_first(array: Array, like: Array, axis: int) -> Array:

@@ -1,13 +1,14 @@
 """Every public function on explicit and automatic meshes equals one device."""
 
 import pytest
+import mesh_decoders
 import mesh_modules
 import mesh_rows
 from mesh_sweep import MESHES
 
 from jaxrnn.testing._oracle import close
 
-ROWS = mesh_rows.ROWS | mesh_modules.ROWS
+ROWS = mesh_rows.ROWS | mesh_modules.ROWS | mesh_decoders.ROWS
 CASES = {
     f"{name}-{i}": case for name, row in ROWS.items() for i, case in enumerate(row.cases)
 }

@@ -11,6 +11,7 @@ from ..._base.errors import describe, error_note
 from ..._base.inputs import as_array, as_state
 from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
+from ..._base.sharding import as_divided_rows
 from ..._base.trees import is_tensor_array, map_sizes
 from ..._base.typing import Array, PyTree
 from ..._drivers.loop_fn import as_like
@@ -199,6 +200,8 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
         )
     inputs = as_state(CALLER, "the first inputs", inputs)
     state = as_state(CALLER, "the initial state", state)
+    rows = finished.shape[0]
+    finished, inputs, state = as_divided_rows((finished, inputs, state), rows)
     lengths = jnp.zeros_like(finished, jnp.int32)
     return _ended(finished, 0, end), inputs, state, lengths
 

@@ -10,6 +10,7 @@ from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
 from ..._base.errors import describe, is_array
 from ..._base.math import clamped_to_int32
+from ..._base.sharding import read_at
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 from ...decode._checks import POSITIVE, as_integers, as_number, as_start_ids
 from ...decode._sampling import draw
@@ -25,7 +26,7 @@ class Table(NamedTuple):
     rows: Array
 
     def __call__(self, ids: Array) -> Array:
-        return self.rows[ids]
+        return read_at(self.rows, ids, mode=None)
 
 
 def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
