@@ -6,7 +6,8 @@ import numpy as np
 from cases import CASES
 from helpers import drawn
 from mesh_rows import CELL, PARAMS, PLAIN
-from mesh_sweep import BATCH, DEPTH, UNITS, Arrays, Row, copies, parameters
+from mesh_sweep import Row, parameters
+from mesh_values import BATCH, DEPTH, UNITS, Arrays, copies
 
 import jaxrnn
 from jaxrnn import contrib, decode
@@ -28,7 +29,6 @@ SETTINGS = {
     "top_p": [0.8],
 }
 KEY = jax.random.key(0)
-FACTORS = {**PLAIN, "mesh": ["of_arrays", "of_context"]}
 
 
 def model(context, params, table, kernel):
@@ -47,27 +47,31 @@ def decoder(function, **given):
         return fields
 
     given = {**MODEL, **IDS, **given}
-    return Row(run, (function,), given, SETTINGS, OF_MODEL, FACTORS)
+    return Row(run, (function,), given, SETTINGS, OF_MODEL, PLAIN)
 
 
-def loop(function, beams=1, **given):
-    """A decoder's loop function in `raw_rnn`."""
+def loop(function, **given):
+    """A decoder's loop function in `raw_rnn`; the decoder's row has its arguments."""
 
     def run(context, params, table, kernel, **arguments):
         parts = model(context, params, table, kernel)
         cell = parts.pop("cell")
         loop_fn = function(**parts, **arguments)
         emit_ta, _, loop_state = jaxrnn.raw_rnn(cell, loop_fn, max_time=STEPS)
-        return jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_array), loop_state
+        stack = lambda ta: ta.stack()
+        return jax.tree.map(stack, emit_ta, is_leaf=is_array), loop_state
 
     is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
     given = {**MODEL, **IDS, **given}
-    return Row(run, (function,), given, SETTINGS, OF_MODEL, FACTORS)
+    left_out = OF_MODEL | dict.fromkeys(SETTINGS, "the decoder's row has its values")
+    return Row(run, (function,), given, left_out=left_out, factors=PLAIN)
 
 
 def together(context, params, table, kernel, initial_state, **arguments):
     one = model(context, params, table, kernel) | {"initial_state": initial_state}
-    both = decode.ensemble([one, one | {"project": lambda output: -one["project"](output)}])
+    both = decode.ensemble(
+        [one, one | {"project": lambda output: -one["project"](output)}]
+    )
     return decode.greedy(**both, **arguments)
 
 
@@ -84,7 +88,6 @@ def cross_entropy(labels, logits):
 
 
 DECODE = contrib.dynamic_decode
-OF_DECODE = parameters(DECODE)
 OF_HELPER = {
     "next_inputs_fn": "a function of the user",
     "auxiliary_inputs": "of one helper",
@@ -94,12 +97,20 @@ OF_HELPER = {
     "key": "one key",
     "seed": "one key",
     "parallel_iterations": "without effect",
+    "softmax_temperature": "a factor of the logits",
+    "swap_memory": "the row of `TrainingHelper` has its value",
     "maximum_iterations": "`max_time` limits the steps",
 }
 
 
-def helped(helper, **given):
-    """`dynamic_decode` of a `BasicDecoder` with a helper."""
+def helped(helper, values=(), **given):
+    """`dynamic_decode` of a `BasicDecoder` with a helper.
+
+    Args:
+        helper: The helper's class.
+        values: The arguments of `dynamic_decode` that have values.
+        **given: The helper's arguments.
+    """
     of_helper = parameters(helper)
 
     def run(context, params, kernel, initial_state, **arguments):
@@ -110,13 +121,16 @@ def helped(helper, **given):
         return DECODE(basic, **others)
 
     model = {"params": PARAMS, "kernel": KERNEL, "initial_state": STATE}
-    values = {n: [True] for n in ("impute_finished", "output_time_major")}
-    values["softmax_temperature"] = [0.7]
     given = {**model, "max_time": STEPS, **given}
-    return Row(run, (helper, DECODE), given, values, OF_HELPER, FACTORS)
+    others = parameters(DECODE) - {*values}
+    left_out = dict.fromkeys(others, "the row of `TrainingHelper` has its values")
+    flags = {name: [True] for name in values}
+    return Row(run, (helper, DECODE), given, flags, OF_HELPER | left_out, PLAIN)
 
 
-def beam_decoded(context, params, table, kernel, initial_state, start_tokens, **arguments):
+def beam_decoded(
+    context, params, table, kernel, initial_state, start_tokens, **arguments
+):
     of_decoder = parameters(contrib.BeamSearchDecoder)
     options = {n: arguments.pop(n) for n in arguments.keys() & of_decoder}
     tiled = contrib.tile_batch(initial_state, BEAMS)
@@ -142,7 +156,9 @@ def fused(make):
     inputs = Arrays(lambda c: c.draw(5, BATCH, DEPTH), "time")
     given = {"params": copies(lambda c: drawn(cell, x)), "inputs": inputs}
     pair = lambda c: jaxrnn.LSTMStateTuple(c.draw(BATCH, UNITS), c.draw(BATCH, UNITS))
-    return Row(run, (bound.__call__,), given, {"initial_state": [Arrays(pair)]}, {}, FACTORS)
+    return Row(
+        run, (bound.__call__,), given, {"initial_state": [Arrays(pair)]}, {}, PLAIN
+    )
 
 
 def attended(mechanism):
@@ -166,13 +182,13 @@ def attended(mechanism):
         "memory": Arrays(lambda c: c.draw(BATCH, STEPS, DEPTH, seed=1)),
         "lengths": FED["sequence_length"],
     }
-    return Row(run, (), given, factors=FACTORS)
+    return Row(run, (), given, factors=PLAIN)
 
 
 def function(fn, is_differentiated=True, **given):
     """A function of arrays alone."""
     run = lambda context, **arguments: fn(**arguments)
-    options = {"factors": FACTORS, "is_differentiated": is_differentiated}
+    options = {"factors": PLAIN, "is_differentiated": is_differentiated}
     return Row(run, (fn,), given, **options)
 
 
@@ -206,9 +222,15 @@ def over_time(name):
         "state": Arrays(state),
         "lengths": Arrays(lambda c: np.array([3, 0, 2, 1])),
     }
-    return Row(run, (), given, factors=PLAIN, dtype="float32")
+    return Row(run, (), given, factors=PLAIN, dtype="float32", on_auto="none")
 
 
+# One row of each class; a lookup in the user's step must say how it is divided.
+ONE_OF_EACH = {
+    type(case.cell): name
+    for name, case in reversed(CASES.items())
+    if name != "function_integers"
+}.values()
 LOGITS = {
     "logits": Arrays(lambda c: c.draw(BATCH, STEPS, VOCABULARY)),
     "targets": Arrays(lambda c: np.arange(BATCH * STEPS).reshape(BATCH, STEPS) % 5),
@@ -231,7 +253,7 @@ ROWS = {
     "decode.sampling_loop": loop(decode.sampling_loop, key=KEY),
     "decode.beam_loop": loop(decode.beam_loop, beam_width=BEAMS),
     "decode.ensemble": Row(
-        together, (), {**MODEL, **IDS, "max_time": STEPS}, factors=FACTORS
+        together, (), {**MODEL, **IDS, "max_time": STEPS}, factors=PLAIN
     ),
     "decode.tile_beams": function(decode.tile_beams, tree=STATE, beam_width=BEAMS),
     "contrib.sequence_loss": Row(
@@ -243,9 +265,14 @@ ROWS = {
             **{name: [True] for name in SUMS},
             "softmax_loss_function": [cross_entropy],
         },
-        factors=FACTORS,
+        factors=PLAIN,
     ),
-    "contrib.TrainingHelper": helped(contrib.TrainingHelper, time_major=False, **FED),
+    "contrib.TrainingHelper": helped(
+        contrib.TrainingHelper,
+        ["impute_finished", "output_time_major", "swap_memory"],
+        time_major=False,
+        **FED,
+    ),
     "contrib.ScheduledEmbeddingTrainingHelper": helped(
         contrib.ScheduledEmbeddingTrainingHelper,
         **FED,
@@ -285,13 +312,15 @@ ROWS = {
         beam_decoded,
         (contrib.BeamSearchDecoder, DECODE),
         {**MODEL, "start_tokens": START, "max_time": STEPS},
-        {"length_penalty_weight": [0.6], "output_time_major": [True]},
+        {"length_penalty_weight": [0.6]},
         OF_HELPER
         | OF_MODEL
         | dict.fromkeys(["embedding", "end_token", "beam_width"], "fixed")
-        | dict.fromkeys(["coverage_penalty_weight", "reorder_tensor_arrays"], "attention")
-        | {"impute_finished": "refused"},
-        FACTORS,
+        | dict.fromkeys(
+            ["coverage_penalty_weight", "reorder_tensor_arrays"], "attention"
+        )
+        | {"impute_finished": "refused", "output_time_major": "as for helpers"},
+        PLAIN,
     ),
     "contrib.gather_tree": function(contrib.gather_tree, False, end_token=1, **TREE),
     "contrib.tile_batch": function(contrib.tile_batch, t=STATE, multiplier=BEAMS),
@@ -309,7 +338,9 @@ ROWS = {
     },
     "contrib.LSTMBlockFusedCell": fused(lambda: contrib.LSTMBlockFusedCell(UNITS)),
     "contrib.FusedRNNCellAdaptor": fused(
-        lambda: contrib.FusedRNNCellAdaptor(jaxrnn.LSTMCell(UNITS), use_dynamic_rnn=True)
+        lambda: contrib.FusedRNNCellAdaptor(
+            jaxrnn.LSTMCell(UNITS), use_dynamic_rnn=True
+        )
     ),
     "contrib.TimeReversedFusedRNN": fused(
         lambda: contrib.TimeReversedFusedRNN(contrib.LSTMBlockFusedCell(UNITS))
@@ -323,5 +354,5 @@ ROWS = {
             "LuongMonotonicAttention",
         )
     },
-    **{f"cell.{name}": over_time(name) for name in CASES},
+    **{f"cell.{name}": over_time(name) for name in ONE_OF_EACH},
 }

@@ -6,9 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from mesh_rows import CELL, INPUTS, LOOP, PLAIN, over_array
-from mesh_sweep import BATCH, DEPTH, SECOND, Arrays, Row, copies, parameters
+from mesh_sweep import Row, parameters
+from mesh_values import BATCH, DEPTH, SECOND, Arrays, copies
 
 import jaxrnn
 import jaxrnn.linen
@@ -119,13 +121,14 @@ def raw(library):
         raw_rnn = functools.partial(call, "RawRNN", context, params, constructor=made)
         return over_array(context, x, lengths, raw_rnn)
 
-
     def start(context):
         state = context.cell.zero_state(BATCH, np.float64)
         finished, x = np.zeros(BATCH, bool), np.zeros((BATCH, DEPTH))
-        return [lambda t, output, old, total: (
-            finished, x, state if output is None else old, output, None
-        )]
+
+        def loop_fn(t, output, old, total):
+            return finished, x, state if output is None else old, output, None
+
+        return [loop_fn]
 
     return Row(
         run,
@@ -173,7 +176,9 @@ def imported(as_cell, make, *left_out):
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             cell = make()
             cell = getattr(cell, "cell", cell)
-            return jaxrnn.dynamic_rnn(cell.bind(params), inputs, None, dtype=inputs.dtype, **arguments)
+            return jaxrnn.dynamic_rnn(
+                cell.bind(params), inputs, None, dtype=inputs.dtype, **arguments
+            )
 
     def params(context):
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -187,21 +192,19 @@ def imported(as_cell, make, *left_out):
         (as_cell,),
         given={"params": copies(params), "inputs": INPUTS},
         left_out=dict.fromkeys(left_out, "part of the cell"),
-        names=frozenset({"mask", "resets", "return_states", "swap_memory", "time_major"}),
+        names=frozenset({"mask", "resets"}),
         factors=PLAIN,
     )
 
 
 def of_haiku():
-    import haiku as hk
-
+    hk = pytest.importorskip("haiku")
     core = hk.transform(lambda x, state: hk.GRU(2)(x, state))
     return haiku.as_cell(core, 2, 2)
 
 
 def of_equinox():
-    import equinox as eqx
-
+    eqx = pytest.importorskip("equinox")
     return equinox.as_cell(eqx.nn.GRUCell(DEPTH, 2, key=jax.random.key(0)), 2)
 
 
@@ -216,7 +219,11 @@ def of_nnx():
 
 FLAX = ["module", "in_features", "broadcast_rngs"]
 ROWS = {
-    **{f"{lib}.{n}": over_sequences(lib, n) for lib in LIBRARIES for n in INITIAL_STATES},
+    **{
+        f"{lib}.{n}": over_sequences(lib, n)
+        for lib in LIBRARIES
+        for n in INITIAL_STATES
+    },
     **{f"{lib}.RawRNN": raw(lib) for lib in LIBRARIES},
     **{f"{lib}.Cell": stepwise(lib) for lib in LIBRARIES},
     "linen.as_cell": imported(jaxrnn.linen.as_cell, of_linen, *FLAX),

@@ -6,17 +6,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from mesh_sweep import (
-    BATCH,
-    CELLS,
-    DEPTH,
-    SECOND,
-    UNITS,
-    Arrays,
-    Row,
-    copies,
-    steps,
-)
+from mesh_sweep import Row
+from mesh_values import BATCH, DEPTH, SECOND, SURROUNDINGS, UNITS, Arrays, copies, steps
 
 import jaxrnn
 from jaxrnn import lite, memory
@@ -34,7 +25,13 @@ CELL = dict.fromkeys(
     ["cell", "cell_fw", "cell_bw", "cells_fw", "cells_bw"],
     "the factor `cell` has its values, and `params` its arrays",
 )
-COMPILED = {"mesh": ["of_arrays", "of_context"]}
+ONE_CELL = {"cell": ["basic"]}
+SOME = {
+    "cell": ["basic", "scanned"],
+    "mesh": ["of_arrays", "of_context"],
+    "beside": ["divided", "host"],
+}
+SHORT = SOME | {"time": [3]}
 PLAIN = {"cell": ["basic"], "mesh": ["of_arrays"], "beside": ["divided"]}
 
 
@@ -43,7 +40,9 @@ def one_direction(driver, inputs=INPUTS, factors=LOOPS, **options):
         return driver(context.cell.bind(params), dtype=jnp.float64, **arguments)
 
     given = {"params": PARAMS, "inputs": inputs}
-    return Row(run, (driver,), given, **{"left_out": CELL, "factors": factors, **options})
+    return Row(
+        run, (driver,), given, **{"left_out": CELL, "factors": factors, **options}
+    )
 
 
 def two_directions(driver, inputs=INPUTS, **options):
@@ -91,7 +90,9 @@ def over_array(context, x, lengths, raw_rnn):
 
 def looped(context, params, x, lengths, **arguments):
     cell = context.cell.bind(params)
-    raw_rnn = functools.partial(jaxrnn.raw_rnn, cell, max_time=context.time, **arguments)
+    raw_rnn = functools.partial(
+        jaxrnn.raw_rnn, cell, max_time=context.time, **arguments
+    )
     return over_array(context, x, lengths, raw_rnn)
 
 
@@ -126,6 +127,10 @@ def of_pack(name):
     return Arrays(make) if name == "lengths" else steps(swap)
 
 
+def places_of_pack(context):
+    return {name: getattr(pack(context.time_major), name) for name in PLACES}
+
+
 def window_loss(context, params, state, window):
     x, lengths = window
     cell = context.cell.bind(params)
@@ -135,14 +140,16 @@ def window_loss(context, params, state, window):
 
 
 def truncated(context, params, inputs, in_scan, initial_state=None, **arguments):
-    """Three windows of two steps, in a loop or, after the first window, in a scan."""
+    """Three windows of two steps, in a Python loop or in a scan."""
     arguments.pop("time_major", None)
-    axis, counts = 0 if context.time_major else 1, np.array([[2, 2, 1, 0]] * 3)
-    xs = jnp.stack(jnp.split(inputs, 3, axis))
-    windows = xs, jnp.asarray(counts)
+    xs = jnp.stack(jnp.split(inputs, 3, 0 if context.time_major else 1))
+    windows = xs, jnp.asarray(np.array([[2, 2, 1, 0]] * 3))
     state = initial_state
     if state is None:
         state = context.cell.zero_state(BATCH, xs.dtype)
+    if in_scan:  # The carry must be divided already. A sum is divided like its terms.
+        zeros = 0.0 * xs[0].sum((0 if context.time_major else 1, 2))[:, None]
+        state = jax.tree.map(lambda s: s + zeros, state)
 
     def loss(params, state, window):
         value, state = window_loss(context, params, state, window)
@@ -150,47 +157,44 @@ def truncated(context, params, inputs, in_scan, initial_state=None, **arguments)
 
     bptt = jaxrnn.truncated_bptt(loss, **arguments)
     at = lambda i: jax.tree.map(lambda x: x[i], windows)
-    carry = bptt.init(state, at(0))
-    results = []
+
+    def step(carry, window):
+        *result, carry = bptt.value_and_grad(params, carry, window)
+        return carry, result
+
+    carry, results = bptt.init(state, at(0)), []
+    if in_scan:
+        carry, results = jax.lax.scan(step, carry, windows)
+        return results, carry.state
     for i in range(3):
-        *result, carry = bptt.value_and_grad(params, carry, at(i))
+        carry, result = step(carry, at(i))
         results.append(result)
-        if in_scan and i == 0:
-
-            def step(carry, window):
-                *result, carry = bptt.value_and_grad(params, carry, window)
-                return carry, result
-
-            rest = jax.tree.map(lambda x: x[1:], windows)
-            carry, scanned = jax.lax.scan(step, carry, rest)
-            return results, scanned, carry.state
     return results, carry.state
 
 
-STRATEGIES = [True, memory.Nested(2), memory.Recompute(2)]
 LOOP = dict.fromkeys(["cell", "loop_fn", "max_time"], "the row's loop function")
 IN_PACK = "`inputs`, `starts` and `lengths` are its arrays with rows"
 FIXED = dict.fromkeys(["rows", "row_length", "sequence_length"], "one pack")
 
 ROWS = {
     "dynamic_rnn": one_direction(
-        jaxrnn.dynamic_rnn, values={"swap_memory": STRATEGIES}
+        jaxrnn.dynamic_rnn, values={"swap_memory": [True, memory.Nested(2)]}
     ),
     "lite.dynamic_rnn": one_direction(
-        lite.dynamic_rnn, factors=COMPILED, left_out=CELL | {"time_major": "is True"}
+        lite.dynamic_rnn, factors=SOME, left_out=CELL | {"time_major": "is True"}
     ),
     "bidirectional_dynamic_rnn": two_directions(
-        jaxrnn.bidirectional_dynamic_rnn, factors={"time": [5, 9]}
+        jaxrnn.bidirectional_dynamic_rnn, factors=SOME | {"time": [5, 9]}
     ),
     "stack_bidirectional_dynamic_rnn": layers(
-        jaxrnn.stack_bidirectional_dynamic_rnn, factors=COMPILED
+        jaxrnn.stack_bidirectional_dynamic_rnn, factors=SOME
     ),
-    "static_rnn": one_direction(jaxrnn.static_rnn, LIST, KINDS | COMPILED | {"time": [3]}),
+    "static_rnn": one_direction(jaxrnn.static_rnn, LIST, SHORT),
     "static_bidirectional_rnn": two_directions(
-        jaxrnn.static_bidirectional_rnn, LIST, factors=COMPILED | {"time": [3]}
+        jaxrnn.static_bidirectional_rnn, LIST, factors=SHORT
     ),
     "stack_bidirectional_rnn": layers(
-        jaxrnn.stack_bidirectional_rnn, LIST, factors=COMPILED | {"time": [3]}
+        jaxrnn.stack_bidirectional_rnn, LIST, factors=SHORT | ONE_CELL
     ),
     "static_state_saving_rnn": Row(
         saved,
@@ -202,7 +206,7 @@ ROWS = {
             "state_name": ("c", "h"),
         },
         left_out=CELL | {"state_saver": "`states` are its arrays"},
-        factors=COMPILED | {"time": [3]},
+        factors=SHORT | {"cell": ["affine"]},
     ),
     "raw_rnn": Row(
         looped,
@@ -213,7 +217,7 @@ ROWS = {
             "lengths": Arrays(lambda c: np.array([c.time, 0, 2, 1], np.int32)),
         },
         left_out=LOOP,
-        factors=LOOPS | {"beside": ["divided"]},
+        factors=SOME | {"beside": ["divided"]},
     ),
     "packed_rnn": Row(
         run_packed,
@@ -221,24 +225,21 @@ ROWS = {
         given={"params": PARAMS, **{n: of_pack(n) for n in ROWS_OF_PACK}},
         values={
             "initial_state": [Arrays(lambda c: c.state(c.cell, 1, SEQUENCES))],
-            "places": [Arrays(lambda c: {n: getattr(pack(c.time_major), n) for n in PLACES})],
+            "places": [Arrays(places_of_pack)],
         },
         names=frozenset({"places"}),
         left_out=CELL | FIXED | {"packed": IN_PACK},
-        factors=KINDS,
+        factors=SOME | {"mesh": SURROUNDINGS["mesh"]},
     ),
     "truncated_bptt": Row(
         truncated,
         (jaxrnn.truncated_bptt,),
-        given={
-            "params": PARAMS,
-            "inputs": steps(lambda c: c.draw(BATCH, 6, DEPTH)),
-        },
+        given={"params": PARAMS, "inputs": steps(lambda c: c.draw(BATCH, 6, DEPTH))},
         values={"reach": [2, 3], "has_aux": [True]},
         left_out={"loss": "the row's loss"},
-        factors={"in_scan": [False, True]},
+        factors=SOME | ONE_CELL | {"in_scan": [False, True]},
         names=frozenset({"initial_state", "time_major"}),
         is_differentiated=False,
     ),
 }
-
+ROWS = {name: dataclasses.replace(row, on_auto="pairs") for name, row in ROWS.items()}

@@ -1,166 +1,37 @@
-"""The sweep over meshes: rows of public functions, their arguments in pairs, and a run.
+"""The sweep over meshes: rows of public functions, their cases, and a run of a case.
 
 A row names a public function or module. Its arguments are the parameters in its
-signature. `cases` combines the values of the arguments such that every two values that
-are allowed together occur in some case. `mesh_rows.py` and `mesh_decoders.py` have the
-rows.
+signature. Its cases combine the values of the arguments such that every two values that
+are allowed together occur in some case. `mesh_rows.py`, `mesh_modules.py` and
+`mesh_decoders.py` have the rows, and `mesh_values.py` the values.
 """
 
 import contextlib
 import dataclasses
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from helpers import drawn
+from covering import covering
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from mesh_values import (
+    CELLS,
+    EITHER,
+    LEFT_OUT,
+    REQUIRES,
+    SURROUNDINGS,
+    VALUES,
+    Arrays,
+    Context,
+)
 
-import jaxrnn
-from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MinGRUCell, TensorShape
 from jaxrnn.testing._oracle import split_floats, weighted_sum
 
-BATCH, DEPTH, UNITS = 4, 3, 2
 MESHES = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
-
-
-def count(params, inputs, state, key=None):
-    """A step with a counter for each row, which runs step by step."""
-    counts, total = state
-    total = jax.numpy.tanh(total + inputs @ params["w"])
-    return total, (counts + 1.0, total)
-
-
-def init_count(key, inputs, dtype):
-    return {"w": jax.numpy.ones((inputs.shape[-1], UNITS), dtype)}
-
-
-CELLS = {
-    "affine": LSTMCell(UNITS),
-    "scanned": FunctionCell(count, (TensorShape([]), UNITS), UNITS, init_count),
-    "linear": MinGRUCell(UNITS),
-    "basic": BasicRNNCell(UNITS),
-}
-SECOND = GRUCell(UNITS)
-
-
-# The values of arguments.
-
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What the values of the arguments depend on.
-
-    Attributes:
-        cell: The cell.
-        time: The number of steps.
-        time_major: Whether time is the first axis.
-    """
-
-    cell: Any
-    time: int
-    time_major: bool
-
-    def draw(self, *shape, seed=0):
-        return np.random.default_rng([seed, *shape]).normal(size=shape)
-
-    def booleans(self, seed, p):
-        draws = np.random.default_rng(seed).random(size=(BATCH, self.time))
-        return draws < p
-
-    def state(self, cell, seed=1, rows=BATCH):
-        draw = lambda x: self.draw(rows, *x.shape[1:], seed=seed)
-        zeros = jax.eval_shape(lambda: cell.zero_state(rows, np.float64))
-        return jax.tree.map(draw, zeros)
-
-    def params(self, cell, depth=DEPTH):
-        step = jax.ShapeDtypeStruct((BATCH, depth), np.float64)
-        return drawn(cell, step, step.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Arrays:
-    """A nest of arrays, `make(context)`.
-
-    Attributes:
-        make: Returns the arrays.
-        axes: "rows" for leaves `[batch, ...]`; "steps" for `[batch, time, ...]`, with
-            the first two axes swapped if `time_major`; "time" for `[time, batch, ...]`;
-            "copies" for arrays without rows.
-    """
-
-    make: Callable[[Context], Any]
-    axes: str = "rows"
-
-    def of(self, context):
-        """The arrays, and the axis of their rows."""
-        arrays = self.make(context)
-        if self.axes == "steps" and context.time_major:
-            return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), arrays), 1
-        return arrays, {"rows": 0, "steps": 0, "time": 1, "copies": None}[self.axes]
-
-
-steps = functools.partial(Arrays, axes="steps")
-copies = functools.partial(Arrays, axes="copies")
-
-
-def lengths(context):
-    return np.array([context.time, 0, 2, 1], np.int32)
-
-
-def states(seed):
-    """The states of the layers of a stack."""
-    each = lambda c, cell, i: c.state(cell, seed + i)
-    return Arrays(lambda c: [each(c, c.cell, 0), each(c, SECOND, 1)])
-
-
-VALUES = {
-    "initial_state": [Arrays(lambda c: c.state(c.cell, 1))],
-    "initial_state_bw": [Arrays(lambda c: c.state(SECOND, 2))],
-    "initial_state_fw": [Arrays(lambda c: c.state(c.cell, 1))],
-    "initial_states_bw": [states(3)],
-    "initial_states_fw": [states(1)],
-    "implementation": ["xla"],
-    "mask": [steps(lambda c: c.booleans(1, 0.6))],
-    "parallel_iterations": [2],
-    "reset_state": [Arrays(lambda c: c.state(c.cell, 4))],
-    "resets": [steps(lambda c: c.booleans(2, 0.3))],
-    "return_states": [True],
-    "sequence_length": [Arrays(lengths)],
-    "swap_memory": [True],
-    "time_major": [True],
-}
-
-LEFT_OUT = {
-    "dtype": "every case passes the dtype of the inputs",
-    "name": "a name in profiles",
-    "scope": "a name in profiles",
-}
-
-# Two arguments that exclude each other, and arguments that require another one.
-EITHER = [{"mask", "sequence_length"}]
-REQUIRES = {
-    "reset_state": "resets",
-    "sum_over_batch": "average_across_batch",
-    "sum_over_timesteps": "average_across_timesteps",
-}
-
-# How a case is run, and what else its results depend on.
-SURROUNDINGS = {
-    # `jit` sees the mesh in the arrays, or in the context; or there is no `jit`.
-    "mesh": ["of_arrays", "of_context", "without_jit"],
-    # Where the arrays other than parameters and inputs are.
-    "beside": ["divided", "copied", "host"],
-}
-
-
 _OF_THE_SWEEP = {"cell", "time", *SURROUNDINGS}
-
-
-# Rows and their cases.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +49,8 @@ class Row:
         names: Names of arguments that no signature has.
         dtype: The dtype of the results, for the tolerance.
         is_differentiated: Whether the results are differentiated.
+        on_auto: The cases that run on automatic meshes too: "pairs" for all; "values"
+            for the first cases in which every level occurs; "none".
     """
 
     run: Callable[..., Any]
@@ -189,6 +62,7 @@ class Row:
     names: frozenset[str] = frozenset()
     dtype: str = "float64"
     is_differentiated: bool = True
+    on_auto: str = "values"
 
     @property
     def parameters(self):
@@ -209,25 +83,44 @@ class Row:
         explained |= LEFT_OUT.keys() | self.left_out.keys()
         return self.parameters - explained
 
-    @functools.cached_property
-    def cases(self):
-        """Cases such that any two levels that are allowed together occur in one."""
-        levels = {n: [None, *values] for n, values in self.arguments.items()}
-        counts = {n: len(v) for n, v in {**levels, **self._others}.items()}
-        return [self._named(case) for case in covering(counts, is_allowed)]
+    @property
+    def levels(self):
+        """The levels of each factor; level 0 of an argument is its default."""
+        arguments = {n: [None, *values] for n, values in self.arguments.items()}
+        return {**arguments, **self._how}
 
     @property
-    def _others(self):
+    def _how(self):
         return {"cell": ["affine"], "time": [5], **SURROUNDINGS, **self.factors}
 
+    @functools.cached_property
+    def design(self):
+        """The numbers of the levels in each case."""
+        return covering(tuple((n, len(v)) for n, v in self.levels.items()), is_allowed)
+
+    @functools.cached_property
+    def cases(self):
+        """Cases such that every two levels that are allowed together occur in one."""
+        return [self._named(case) for case in self.design]
+
+    def cases_on(self, kind):
+        """The numbered cases that run on a kind of mesh."""
+        numbered = list(enumerate(self.cases))
+        if kind == "explicit" or self.on_auto == "pairs":
+            return numbered
+        if self.on_auto == "none":
+            return []
+        some, missing = [], {level for case in self.design for level in case.items()}
+        for i, case in enumerate(self.design):
+            if missing & case.items():
+                some.append(numbered[i])
+                missing -= case.items()
+        return some
+
     def _named(self, case):
-        passed = {
-            name: values[case[name] - 1]
-            for name, values in self.arguments.items()
-            if case[name]
-        }
-        how = {name: values[case[name]] for name, values in self._others.items()}
-        return Case(self, passed, how)
+        values = {n: levels[case[n]] for n, levels in self.levels.items()}
+        passed = {n: values[n] for n in self.arguments if case[n]}
+        return Case(self, passed, {n: values[n] for n in self._how})
 
 
 def parameters(*functions):
@@ -249,38 +142,6 @@ def is_allowed(case):
     )
 
 
-def covering(counts, is_allowed):
-    """Cases that contain every allowed pair of levels, by a greedy search.
-
-    Args:
-        counts: The number of levels of each factor.
-        is_allowed: Whether a dict with the levels of some factors is allowed.
-    """
-    levels = [[(name, i) for i in range(n)] for name, n in counts.items()]
-    both = itertools.combinations(levels, 2)
-    pairs = [pair for a, b in both for pair in itertools.product(a, b)]
-    missing = {frozenset(pair) for pair in pairs if is_allowed(dict(pair))}
-    cases, in_order = [], [frozenset(pair) for pair in pairs]
-    while missing:
-        case = dict(next(pair for pair in in_order if pair in missing))
-        for name in sorted(counts, key=lambda name: -counts[name]):
-            if name in case:
-                continue
-
-            def gain(i, name=name):
-                new = {frozenset([(name, i), other]) for other in case.items()}
-                return len(new & missing), i
-
-            allowed = [i for i in range(counts[name]) if is_allowed(case | {name: i})]
-            case[name] = max(allowed, key=gain)
-        missing -= {frozenset(p) for p in itertools.combinations(case.items(), 2)}
-        cases.append(case)
-    return cases
-
-
-# A run.
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """A row with values of its arguments.
@@ -296,7 +157,9 @@ class Case:
     how: Mapping[str, Any]
 
     def __str__(self):
-        passed = {n: "..." if isinstance(v, Arrays) else v for n, v in self.passed.items()}
+        passed = {
+            n: "..." if isinstance(v, Arrays) else v for n, v in self.passed.items()
+        }
         return f"arguments {passed}, {dict(self.how)}"
 
     @functools.cached_property
@@ -318,7 +181,8 @@ class Case:
     def arrays(self):
         """`(arrays, axes)`: the nests of arrays by argument, and the axes of rows."""
         made = {n: a.of(self.context) for n, a in self._split()[0].items()}
-        return {n: a for n, (a, _) in made.items()}, {n: x for n, (_, x) in made.items()}
+        axes = {n: axis for n, (_, axis) in made.items()}
+        return {n: arrays for n, (arrays, _) in made.items()}, axes
 
     def _split(self):
         everything = {**self.row.given, **self.passed}
@@ -341,7 +205,7 @@ class Case:
 
         return jax.grad(loss, has_aux=True)(floats)
 
-    def on_mesh(self, kind):
+    def on_mesh(self, kind, fetch=jax.device_get):
         """The same on a mesh of two devices, with the rows divided over them."""
         mesh = jax.make_mesh((2,), ("data",), axis_types=(MESHES[kind],))
         arrays, axes = self.arrays()
@@ -349,7 +213,7 @@ class Case:
         run, is_set = self.differentiated, self.how["mesh"] != "of_arrays"
         with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
             run = run if self.how["mesh"] == "without_jit" else jax.jit(run)
-            return jax.device_get(run(arrays))
+            return fetch(run(arrays))
 
     def _put(self, mesh, name, arrays, axis):
         beside = "divided" if name in self.row.given else self.how["beside"]

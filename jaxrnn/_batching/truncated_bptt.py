@@ -55,6 +55,10 @@ class TruncatedBPTT:
     def init(self, state: PyTree, window: PyTree) -> TruncatedCarry:
         """The carry before the first window.
 
+        On an explicit mesh, the first call of `value_and_grad` divides the carry like
+        its results. In `lax.scan`, the type of a carry must not change, so pass a state
+        and an example that are divided already.
+
         Args:
             state: The state before the first step, in the form that `loss` accepts.
             window: An example of a window, as arrays or `jax.ShapeDtypeStruct`s. Its
