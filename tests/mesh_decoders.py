@@ -222,7 +222,8 @@ def over_time(name):
         "state": Arrays(state),
         "lengths": Arrays(lambda c: np.array([3, 0, 2, 1])),
     }
-    return Row(run, (), given, factors=PLAIN, dtype="float32", on_auto="none")
+    factors = PLAIN | {"mesh": ["of_context"]}
+    return Row(run, (), given, factors=factors, dtype="float32", on_auto="none")
 
 
 # One row of each class; a lookup in the user's step must say how it is divided.

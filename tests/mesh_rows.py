@@ -32,7 +32,11 @@ SOME = {
     "beside": ["divided", "host"],
 }
 SHORT = SOME | {"time": [3]}
-PLAIN = {"cell": ["basic"], "mesh": ["of_arrays"], "beside": ["divided"]}
+PLAIN = {
+    "cell": ["basic"],
+    "mesh": ["of_context", "of_arrays"],
+    "beside": ["divided"],
+}
 
 
 def one_direction(driver, inputs=INPUTS, factors=LOOPS, **options):
@@ -181,7 +185,9 @@ ROWS = {
         jaxrnn.dynamic_rnn, values={"swap_memory": [True, memory.Nested(2)]}
     ),
     "lite.dynamic_rnn": one_direction(
-        lite.dynamic_rnn, factors=SOME, left_out=CELL | {"time_major": "is True"}
+        lite.dynamic_rnn,
+        factors=SOME | {"cell": ["lite_lstm", "lite_basic"]},
+        left_out=CELL | {"time_major": "must be True"},
     ),
     "bidirectional_dynamic_rnn": two_directions(
         jaxrnn.bidirectional_dynamic_rnn, factors=SOME | {"time": [5, 9]}

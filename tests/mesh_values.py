@@ -17,6 +17,7 @@ from jaxrnn import (
     LSTMCell,
     MinGRUCell,
     TensorShape,
+    lite,
 )
 
 BATCH, DEPTH, UNITS = 4, 3, 2
@@ -38,6 +39,8 @@ CELLS = {
     "scanned": FunctionCell(count, (TensorShape([]), UNITS), UNITS, init_count),
     "linear": MinGRUCell(UNITS),
     "basic": BasicRNNCell(UNITS),
+    "lite_lstm": lite.TFLiteLSTMCell(UNITS),
+    "lite_basic": lite.TfLiteRNNCell(UNITS),
 }
 SECOND = GRUCell(UNITS)
 

@@ -202,7 +202,6 @@ def zeros_like(x: Array) -> Array:
 
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
     """Zeros of each type with a new first axis of size `count`, varying like `like`."""
-
     zeros = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), types)
     return as_varying_as(like, as_sharded_as(types, zeros, new_axes=1))
 

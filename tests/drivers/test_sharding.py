@@ -222,15 +222,6 @@ def test_a_replicated_initial_state_takes_over_the_rows():
     close(got, want)
 
 
-def test_inputs_of_an_explicit_mesh_that_is_not_set():
-    cell = CELLS["lstm"]
-    want = forward(cell, params_of(cell), X, LENGTHS)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
-    x, n = jax.device_put((X, LENGTHS), NamedSharding(mesh, P("data")))
-    got = jax.jit(forward, static_argnums=0)(cell, params_of(cell), x, n)
-    close(got, want)
-
-
 def add_both(params, inputs, state, key=None):
     """A step with two inputs, of which only the second may vary over devices."""
     state = state + inputs["a"] + inputs["b"]

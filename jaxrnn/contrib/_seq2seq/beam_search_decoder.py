@@ -186,8 +186,8 @@ class BeamSearchDecoder(Decoder):
         tokens = self._start_tokens
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         # A sum is divided like the tokens; a broadcast is not.
-        places = fill(0, jnp.int32) + jnp.arange(self._beam_width, dtype=jnp.int32)[None]
-        first = places == 0
+        places = jnp.arange(self._beam_width, dtype=jnp.int32)[None]
+        first = fill(0, jnp.int32) + places == 0
         log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
         cell_state = self._split(call_start(self._cell, self._initial_state))
         coverage = self._alignments(cell_state) if self._has_coverage else ()
