@@ -1,5 +1,7 @@
 """The rows of the sweep over meshes: decoders, losses, and contrib's functions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,9 +44,7 @@ def model(context, params, table, kernel):
 
 def decoder(function, **given):
     def run(context, params, table, kernel, **arguments):
-        decoded = function(**model(context, params, table, kernel), **arguments)
-        fields = decoded._asdict() if hasattr(decoded, "_asdict") else decoded
-        return fields
+        return function(**model(context, params, table, kernel), **arguments)
 
     given = {**MODEL, **IDS, **given}
     return Row(run, (function,), given, SETTINGS, OF_MODEL, PLAIN)
@@ -223,14 +223,16 @@ def over_time(name):
         "lengths": Arrays(lambda c: np.array([3, 0, 2, 1])),
     }
     factors = PLAIN | {"mesh": ["of_context"]}
-    return Row(run, (), given, factors=factors, dtype="float32", on_auto="none")
+    return Row(run, (), given, factors=factors, dtype="float32")
 
 
-# One row of each class; a lookup in the user's step must say how it is divided.
+# One row of each class of cells, except for those that run a loop which cells share. A
+# lookup in the user's step must say how it is divided.
+SHARED = jaxrnn.AffineCell | jaxrnn.LinearRecurrenceCell
 ONE_OF_EACH = {
     type(case.cell): name
     for name, case in reversed(CASES.items())
-    if name != "function_integers"
+    if name != "function_integers" and not isinstance(case.cell, SHARED)
 }.values()
 LOGITS = {
     "logits": Arrays(lambda c: c.draw(BATCH, STEPS, VOCABULARY)),
@@ -356,4 +358,11 @@ ROWS = {
         )
     },
     **{f"cell.{name}": over_time(name) for name in ONE_OF_EACH},
+}
+# Of the package, only drivers have code for automatic meshes.
+ROWS |= {
+    name: dataclasses.replace(row, on_auto="none")
+    for name, row in ROWS.items()
+    if name.startswith(("contrib.", "cell.")) and "Helper" not in name
+    if name not in ("contrib.sequence_loss", "contrib.BeamSearchDecoder")
 }

@@ -31,7 +31,7 @@ SOME = {
     "mesh": ["of_arrays", "of_context"],
     "beside": ["divided", "host"],
 }
-SHORT = SOME | {"time": [3]}
+SHORT = SOME | ONE_CELL | {"mesh": ["of_context"], "time": [3]}
 PLAIN = {
     "cell": ["basic"],
     "mesh": ["of_context", "of_arrays"],
@@ -200,7 +200,7 @@ ROWS = {
         jaxrnn.static_bidirectional_rnn, LIST, factors=SHORT
     ),
     "stack_bidirectional_rnn": layers(
-        jaxrnn.stack_bidirectional_rnn, LIST, factors=SHORT | ONE_CELL
+        jaxrnn.stack_bidirectional_rnn, LIST, factors=SHORT
     ),
     "static_state_saving_rnn": Row(
         saved,

@@ -106,7 +106,8 @@ def packed_rnn(
     with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
         outputs, _, states = over_time(cell, batch, options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
-    last = masking.choose(has_steps, packed.at_ends(states), state)
+    ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
+    last = masking.choose(has_steps, *ends)
     return (outputs, last, states) if return_states else (outputs, last)
 
 
