@@ -1,4 +1,4 @@
-"""Prints how many cases of each suite passed, below the tests of this folder."""
+"""Prints how many cases of each suite passed, after the tests of this folder."""
 
 import collections
 import importlib.metadata
@@ -16,10 +16,12 @@ def pytest_terminal_summary(terminalreporter):
     counts = collections.defaultdict(collections.Counter)
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
-            name = pathlib.Path(report.nodeid.split("::")[0]).stem
-            counts[name][outcome] += 1
+            file, _, case = report.nodeid.partition("[")
+            if case:  # Tests without parameters are not cases of a suite.
+                counts[pathlib.Path(file.split("::")[0]).stem][outcome] += 1
     terminalreporter.section("suites of other projects")
-    for name, package in PACKAGES.items():
+    for name in sorted(counts.keys() & PACKAGES.keys()):
+        package = PACKAGES[name]
         numbers = ", ".join(f"{n} {outcome}" for outcome, n in counts[name].items())
         terminalreporter.write_line(f"{package} {version(package)}: {numbers}")
 

@@ -44,42 +44,44 @@ def test_all_cases_are_in_the_table(suite):
 @pytest.mark.parametrize("name", CASES)
 def test_node(name, suite):
     case = suite[name]
-    [node] = case.model.graph.node
-    [(inputs, outputs)] = case.data_sets
-    given = dict(zip(filter(None, node.input), inputs, strict=True))
-    want = dict(zip(filter(None, node.output), outputs, strict=True))
-    got = run(attributes_of(node), given)
+    [proto], [(inputs, outputs)] = case.model.graph.node, case.data_sets
+    given = dict(zip(filter(None, proto.input), inputs, strict=True))
+    want = dict(zip(filter(None, proto.output), outputs, strict=True))
+    [node] = convert.nodes(with_weights(case.model, given))
+    got = run(node, given)
     for key, array in want.items():
         np.testing.assert_allclose(got[key], array, case.rtol, case.atol, err_msg=key)
 
 
-def attributes_of(node):
-    """The attributes of a node, by name, and its operator."""
-    from onnx import helper
+def with_weights(model, given):
+    """The model with the weights inside, as in a file, rather than as inputs."""
+    from onnx import ModelProto, numpy_helper
 
-    values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    return {"op_type": node.op_type} | values
+    filled = ModelProto()
+    filled.CopyFrom(model)
+    weights = [numpy_helper.from_array(given[k], k) for k in "WRBP" if k in given]
+    filled.graph.initializer.extend(weights)
+    return filled
 
 
-def run(attributes, given):
+def run(node, given):
     """What the node computes: Y `[time, directions, batch, units]`, Y_h and Y_c."""
-    by_rows = attributes.get("layout") == 1  # Then the batch comes first everywhere.
-    direction = attributes.pop("direction", b"forward")
-    weights = {key: given[key] for key in "WRBP" if key in given}
+    by_rows = node.get("layout") == 1  # Then the batch comes first everywhere.
     x = given["X"].swapaxes(0, 1) if by_rows else given["X"]
-    lengths, initial = given.get("sequence_lens"), initial_states(given)
+    lengths = given.get("sequence_lens", np.full(x.shape[1], len(x)))
     options = {"dtype": x.dtype, "time_major": True}
-    if direction == b"bidirectional":
-        (forward,), (backward,) = convert.load_bidirectional(attributes | weights)
+    initial, direction = initial_states(given), node.pop("direction", "forward")
+    if direction == "bidirectional":
+        (forward,), (backward,) = convert.load_bidirectional(node)
         outputs, finals = jaxrnn.bidirectional_dynamic_rnn(
             forward, backward, x, lengths, *initial, **options
         )
     else:
-        # No case of the suite has both a backward direction and lengths.
-        order = slice(None, None, -1 if direction == b"reverse" else None)
-        cell = convert.load(attributes | weights)
-        y, final = jaxrnn.dynamic_rnn(cell, x[order], lengths, *initial, **options)
-        outputs, finals = [y[order]], [final]
+        turn = lambda x: jaxrnn.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
+        reverse = turn if direction == "reverse" else lambda x: x
+        cell = convert.load(node)
+        y, final = jaxrnn.dynamic_rnn(cell, reverse(x), lengths, *initial, **options)
+        outputs, finals = [reverse(y)], [final]
     of_finals = lambda name: jnp.stack([getattr(s, name, s) for s in finals])
     made = {"Y": jnp.stack(outputs, 1), "Y_h": of_finals("h"), "Y_c": of_finals("c")}
     if by_rows:

@@ -62,7 +62,7 @@ def verify(suite, adapter, cell, inputs, gaps):
     differentiable = jnp.issubdtype(inputs.dtype, jnp.floating)
     with usual_promotion(), jax.enable_x64(False):
         x = suite.random_sequence(
-            *(3, 5, *inputs.shape[1:]), dtype=inputs.dtype, random_mask=gaps, high=2
+            *(3, 4, *inputs.shape[1:]), dtype=inputs.dtype, random_mask=gaps, high=2
         )
         layer = suite.init_and_bind_layer(jax.random.key(0), adapter(cell), x)
         suite.verify_contract(

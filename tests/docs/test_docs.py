@@ -17,13 +17,13 @@ import jaxrnn.convert
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-# They need a compiler: `tests/compilers` runs them.
-COMPILED = "will_it_fit.md", "plan_a_training_step.md"
+# Pages that need other packages: `tests/compilers` and `tests/conformance` run them.
+ELSEWHERE = {"will_it_fit.md", "plan_a_training_step.md", "sequence_layer.md"}
 PAGES = [
     page.relative_to(ROOT)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if "```python" in page.read_text()
-    and page.name not in COMPILED
+    and page.name not in ELSEWHERE
     and "_build" not in page.parts
 ]
 
