@@ -245,6 +245,13 @@ TREE = {
     "max_sequence_lengths": Arrays(lambda c: np.array([4, 1, 3, 2])),
 }
 ROWS = {
+    "reverse_sequence": function(
+        jaxrnn.reverse_sequence,
+        input=SEQUENCES,
+        seq_lengths=FED["sequence_length"],
+        seq_axis=1,
+        batch_axis=0,
+    ),
     "decode.greedy": decoder(decode.greedy, max_time=STEPS),
     "decode.sample": decoder(decode.sample, max_time=STEPS, key=KEY),
     "decode.beam_search": decoder(decode.beam_search, max_time=STEPS, beam_width=BEAMS),

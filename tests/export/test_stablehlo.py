@@ -56,7 +56,7 @@ def same(got, want):
     chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(want), atol=5e-6)
 
 
-@pytest.mark.fast("lstm")
+@pytest.mark.fast("lstm", "raw_rnn")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_batch_and_time(name):
     program = jax.export.deserialize(to_stablehlo(FUNCTIONS[name], *symbolic()))

@@ -54,6 +54,7 @@ RESULT = "holds results or states"
 BASE = "has no computation of its own"
 # The public names without a row, and why.
 WITHOUT_ROW = {
+    "jaxrnn.convert.onnx": {"nodes": "reads a file"},
     "jaxrnn": {
         "AffineCell": BASE,
         "BoundCell": "what `bind` returns; every row has one",
@@ -118,7 +119,8 @@ LEFT_OUT_MODULES = {
     "memory": "its strategies are values of `swap_memory`",
     "testing": "laws, which run drivers",
 }
-MODULES = [*WITHOUT_ROW, *(f"jaxrnn.convert.{n}" for n in jaxrnn.convert.__all__)]
+CONVERTERS = {f"jaxrnn.convert.{name}" for name in jaxrnn.convert.__all__}
+MODULES = sorted({*WITHOUT_ROW, *CONVERTERS})
 
 
 @pytest.mark.parametrize("module", MODULES)
