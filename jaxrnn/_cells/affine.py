@@ -8,17 +8,16 @@ products out of the loop.
 """
 
 import abc
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, check_divides
-from .._base.errors import describe, describe_leaves, name_of
+from .._base.errors import describe, describe_leaves, error_note, name_of
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -308,7 +307,7 @@ class AffineCell(SpecsCell):
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 zs.append(product(k, stage, inputs, operand, dtype))
-                with _describing(self, k, stage, zs[-1], carry):
+                with error_note(_note(self, k, stage, zs[-1], carry)):
                     result = stage.update(elementwise, zs[-1], carry)
                 operand, carry = as_pair(self, f"the update of stage {k}", result)
             return operand, carry, zs
@@ -334,20 +333,9 @@ class AffineCell(SpecsCell):
         return stage.product(params, x, operand, dtype)
 
 
-@contextlib.contextmanager
-def _describing(
-    cell: Any, k: int, stage: Stage, z: Array, carry: Any
-) -> Iterator[None]:
-    """Adds to errors of an update what it received: often, `columns` is wrong."""
-    try:
-        yield
-    except Exception as error:
-        text = (
-            f"{type(cell).__name__}: stage {k} has {stage.columns} `columns`, so its "
-            f"update received z {describe(z)}, with the carry {describe_leaves(carry)}"
-        )
-        if isinstance(error, TypeError | ValueError):
-            error.args = (f"{text}: {error}",)
-        else:
-            error.add_note(f"{text}.")
-        raise
+def _note(cell: Any, k: int, stage: Stage, z: Array, carry: Any) -> str:
+    """What an update received; if the update fails, `columns` is often wrong."""
+    return (
+        f"{type(cell).__name__}: stage {k} has {stage.columns} `columns`, so its "
+        f"update received z {describe(z)}, with the carry {describe_leaves(carry)}."
+    )

@@ -42,7 +42,7 @@ def check_order(cell: Any, params: Params, inputs: Any, state: Any) -> None:
 
 
 def _read_as_inputs(cell: Any, params: Params, array: Array, other: Array) -> bool:
-    """Whether the parameters fit `array` as the inputs, but do not fit `other`."""
+    """Whether `array` fits as the inputs, and differs in shape from `other`."""
     if array.ndim != 2 or array.shape[0] != other.shape[0]:
         return False
     if array.shape == other.shape or not hasattr(cell, "param_specs"):

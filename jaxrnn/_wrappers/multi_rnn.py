@@ -103,13 +103,15 @@ class MultiRNNCell(RNNCell):
         check_key("MultiRNNCell", key)
         check_no_carry("MultiRNNCell", dtype)
         params: Params = {}
+        first_inputs: dict[str, PyTree] = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
             with error_note(self._note(i)):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
+                    first_inputs[name] = inputs
                 else:
-                    self._check_shares(i, params[name], inputs)
+                    self._check_shares(i, params[name], first_inputs[name], inputs)
                 inputs = output_of(cell, params[name], inputs, dtype)
         return params
 
@@ -172,7 +174,9 @@ class MultiRNNCell(RNNCell):
         outputs = (inputs, self._join(new_states)) if steps.returns_states else inputs
         return outputs, self._join(last_states)
 
-    def _check_shares(self, i: int, params: Params, inputs: PyTree) -> None:
+    def _check_shares(
+        self, i: int, params: Params, first_inputs: PyTree, inputs: PyTree
+    ) -> None:
         """Raises ValueError if cell i cannot share parameters with its first layer."""
         first, cell = self.owners[i], self.cells[i]
         rows, dtype = rows_and_dtype(params, inputs)
@@ -180,6 +184,8 @@ class MultiRNNCell(RNNCell):
         try:
             jax.eval_shape(cell.apply, params, inputs, state)
         except (TypeError, ValueError) as error:
+            if _shapes(inputs) == _shapes(first_inputs):
+                raise  # The cell fails for another reason.
             raise ValueError(
                 f"MultiRNNCell: `cells[{i}]` is the same object as `cells[{first}]`, "
                 "so both share parameters, which do not fit the inputs of "
@@ -238,6 +244,10 @@ class MultiRNNCell(RNNCell):
             raise ValueError(
                 f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}.{fix}"
             )
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.shape, tree)
 
 
 def _is_vector(size: Size) -> bool:

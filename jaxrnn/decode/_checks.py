@@ -37,7 +37,7 @@ def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
 def as_sequences(caller: str, ids: Any, rows: int) -> Array:
     """Converts given sequences to int32 `[rows, time]` or `[rows, beam, time]`.
 
-    Ids beyond int32 are clamped, and thereby remain outside any vocabulary.
+    Ids beyond int32 are clamped, so they stay outside any vocabulary.
 
     Raises:
         TypeError: If the ids are not integers.
@@ -65,11 +65,13 @@ def as_integers(wanted: str, ids: Any) -> Array | np.ndarray:
         array = jnp.asarray(ids) if holds_jax_arrays else np.asarray(ids)
     except (TypeError, ValueError):
         raise TypeError(f"{wanted}, got {describe(ids)}.") from None
-    if array.dtype.kind in "OUS":
-        raise TypeError(f"{wanted}, got {describe(ids)}. Pass an array of int32.")
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{wanted}, got {describe(array)}. Cast them to jnp.int32.")
-    return array
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        return array
+    is_castable = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)
+    fix = "Cast them to jnp.int32." if is_castable else "Pass an array of int32."
+    is_list = isinstance(ids, list | tuple)
+    got = describe(array if is_castable and is_list else ids)
+    raise TypeError(f"{wanted}, got {got}. {fix}")
 
 
 def as_int(

@@ -356,7 +356,7 @@ REFUSALS = {
                 lambda: step_of(Custom(enters=lambda h: (h[:, :1], h)))),
     "columns": (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]. The stage computes z with 3 `columns`",
                 lambda: step_of(Custom(columns=3, updates=lambda z, h: (z, z)))),
-    "columns_of_update": (TypeError, r"^Custom: stage 0 has 3 `columns`, so its update received z float32\[4, 3\], with the carry float32\[4, 2\]: mul got incompatible",
+    "columns_of_update": (TypeError, r"mul got incompatible[\s\S]*Custom: stage 0 has 3 `columns`, so its update received z float32\[4, 3\], with the carry float32\[4, 2\]\.",
                           lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),
     "shape_word": (TypeError, "`dims` must be an integer, got '5'", lambda: TensorShape("5")),
     "zero_state_negative": (ValueError, "`batch_size` must be at least 0", lambda: GRU.zero_state(-2, F32)),
@@ -556,12 +556,15 @@ def test_a_function_without_parameters_that_reads_some():
     assert noted == [True, False]
 
 
-@pytest.mark.parametrize("error", [TypeError, KeyError, ValueError])
-def test_an_error_of_an_update_says_what_the_update_received(error):
-    def fail(z, h):
-        raise error("reason")
+@pytest.mark.parametrize("error", [KeyError("k"), UnicodeError("u", 1)])
+def test_an_error_of_an_update_keeps_its_arguments(error):
+    args = error.args
 
-    with pytest.raises(error, match="reason") as caught:
+    def fail(z, h):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
         step_of(Custom(updates=fail))
+    assert caught.value.args == args
     words = "Custom: stage 0 has 2 `columns`, so its update received z float32[4, 2]"
-    assert words in "".join([str(caught.value), *caught.value.__notes__])
+    assert words in "".join(caught.value.__notes__)

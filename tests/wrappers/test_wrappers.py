@@ -46,6 +46,15 @@ def test_sharing_needs_equal_depths():
     assert "`inputs` must have depth 3" in str(caught.value.__cause__)
 
 
+def test_sharing_does_not_hide_an_error_of_a_cell():
+    def fail(params, inputs, state, key=None):
+        raise ValueError("a bug")
+
+    cell = jaxrnn.FunctionCell(fail, 3, 3)
+    with pytest.raises(ValueError, match=r"^a bug"):
+        MultiRNNCell([cell, cell]).init(KEY, X[:, 0])
+
+
 def test_an_error_says_which_layer_and_which_direction():
     stack = MultiRNNCell([GRUCell(2), GRUCell(3)])
     params = stack.init(KEY, X[:, 0])
