@@ -174,6 +174,8 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
         fix = "Pass a bound cell, or an object that implements the RNNCell protocol."
         if hasattr(cell, "initialize_carry"):
             fix = "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert Flax cells."
+        elif isinstance(cell, list | tuple) and len(cell) == 1:
+            fix = f"For one layer, pass `{name}[0]`."
         elif isinstance(cell, list | tuple):
             fix = (
                 "Combine several cells with `MultiRNNCell`, and bind it. For "

@@ -80,16 +80,23 @@ def _as_sequence(
 
 def fix_of_depth(name: str, leaf: Array, time_major: bool) -> str:
     """The text that explains how to add a missing batch or depth axis to a leaf."""
+    if not leaf.ndim:
+        return "Pass an array with these axes."
     if not is_float(leaf):
         return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
     if leaf.ndim == 1:
         rows = ":, None" if time_major else "None, :"
         return f"For one sequence of numbers [time], pass `{name}[{rows}, None]`."
-    without_depth = f"Without a depth axis, pass `{name}[..., None]`."
+    without_depth = fix_without_depth(name)
     if leaf.ndim == 2:
         rows = ":, None" if time_major else "None"
         return f"For one sequence [time, depth], pass `{name}[{rows}]`. {without_depth}"
     return without_depth
+
+
+def fix_without_depth(name: str) -> str:
+    """The text that explains how to add a depth axis to a leaf."""
+    return f"Without a depth axis, pass `{name}[..., None]`."
 
 
 def as_steps(caller: str, inputs: Any) -> list[PyTree]:

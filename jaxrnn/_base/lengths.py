@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import check_not_masked, describe, describe_leaves, is_array
-from .math import clamped_to_int32
+from .math import clamped_to_int32, is_float
 from .sharding import as_rows_of
 from .typing import Array, PyTree
 
 OF_A_MASK = (
-    "Pass a mask `[batch, time]` as `mask` of `dynamic_rnn`; the lengths of a mask "
-    "without gaps are `mask.sum(-1)`."
+    "Pass a mask `[batch, time]` as `mask`, which `dynamic_rnn`, "
+    "`bidirectional_dynamic_rnn` and the modules accept; the lengths of a mask without "
+    "gaps are `mask.sum(-1)`."
 )
 
 
@@ -49,8 +50,7 @@ def as_lengths(
     the argument's name in messages.
 
     Raises:
-        TypeError: If the lengths are not integers. TensorFlow's `dynamic_rnn` casts
-            booleans to 0 and 1; its `bidirectional_dynamic_rnn` also raises TypeError.
+        TypeError: If the lengths are not integers; booleans are refused.
         ValueError: If the lengths are not a vector of `batch_size` entries.
     """
     if sequence_length is None:
@@ -116,13 +116,28 @@ def lengths_array(
 def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer):
         return
-    fix = "Cast it to jnp.int32."
+    fix, got = fix_of_dtype(lengths), describe(lengths)
+    raise TypeError(f"{caller}: `{name}` must hold integers, got {got}. {fix}")
+
+
+def fix_of_dtype(lengths: Array | np.ndarray) -> str:
+    """The text that says what to do about lengths that are not integers."""
     if lengths.dtype == bool:
-        fix = OF_A_MASK
-    elif lengths.dtype == object or lengths.ndim != 1:
-        fix = (
+        cast = "Cast it to jnp.int32, if you mean lengths of 0 and 1."
+        return cast if lengths.ndim < 2 else OF_A_MASK
+    if lengths.dtype == object or lengths.ndim != 1:
+        return (
             "Pass one integer per row; pass a dtype as `dtype=`, and a state as "
             "`initial_state=`."
         )
-    got = describe(lengths)
-    raise TypeError(f"{caller}: `{name}` must hold integers, got {got}. {fix}")
+    return "Cast it to jnp.int32."
+
+
+def check_not_inputs(caller: str, sequence_length: Any, call: str) -> None:
+    """Raises TypeError for inputs as lengths, as after a carry in Flax's order."""
+    array = sequence_length
+    if is_array(array) and array.ndim > 2 and is_float(array):
+        raise TypeError(
+            f"{caller}: `inputs` must come before the state, got {describe(array)} as "
+            f"`sequence_length`. Call `{call}`."
+        )

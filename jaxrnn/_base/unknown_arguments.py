@@ -152,7 +152,7 @@ def check_unknown(
 
     Args:
         caller: The function or module, for messages.
-        taker: "a call" or "the constructor".
+        taker: What takes the arguments: the function, "a call" or "the constructor".
         given: The names that were passed.
         known: The names that `taker` has.
     """
@@ -175,7 +175,7 @@ def hints_at_unknown_arguments(f: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(f)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        check_unknown(f.__name__, "a call", kwargs, known)
+        check_unknown(f.__name__, f"`{f.__name__}`", kwargs, known)
         return f(*args, **kwargs)
 
     return checked

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._base import arguments, trees
 from .._base.errors import error_note
 from .._base.inputs import as_sequences, check_states_of_both
-from .._base.lengths import lengths_for
+from .._base.lengths import check_not_inputs, lengths_for
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
@@ -81,10 +81,10 @@ def bidirectional_dynamic_rnn(
         `jnp.concatenate(outputs, axis=-1)`. With `return_states`, the result has a
         third pair, `(states_fw, states_bw)`, in the order of the inputs: step t of
         `states_bw` is the backward state after `x[t]`. Past a row's length,
-        `states_bw` holds the final backward state. At masked steps, it holds the state
-        after the row's next valid step, which the backward direction reads before; past
-        the last valid step, this is the initial backward state. A mask without gaps
-        therefore gives other values there than the equal lengths.
+        `states_bw` holds the final backward state. At a masked step, it holds the state
+        after the row's next valid step; after the last valid step, the initial backward
+        state. So a mask without gaps and the equal lengths give different `states_bw`
+        at padding.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.
@@ -95,7 +95,9 @@ def bidirectional_dynamic_rnn(
     outputs into one array, the function reverses nested outputs leaf by leaf.
     """
     caller = "bidirectional_dynamic_rnn"
-    _check_cells(caller, cell_fw, cell_bw)
+    _check_cells(caller, cell_fw, cell_bw, "dynamic_rnn")
+    call = f"{caller}(cell_fw, cell_bw, inputs, initial_state_fw=state)"
+    check_not_inputs(caller, sequence_length, call)
     check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
     given = inputs, sequence_length, mask, resets, time_major
     inputs, lengths, mask, resets = _sequences(caller, *given)
@@ -118,18 +120,29 @@ def bidirectional_dynamic_rnn(
         return tuple(zip(forwards, backwards, strict=True))
 
 
-def _check_cells(caller: str, cell_fw: Any, cell_bw: Any) -> None:
-    """Raises TypeError unless both are cells."""
+_BACKWARD = {  # For each driver of one direction.
+    "dynamic_rnn": (
+        "reverse the inputs with `reverse_sequence`, call `dynamic_rnn`, and reverse "
+        "the outputs in the same way."
+    ),
+    "static_rnn": (
+        "call `static_rnn` with `inputs[::-1]`, and reverse the list of outputs. With "
+        "lengths, use `dynamic_rnn` and `reverse_sequence`."
+    ),
+}
+
+
+def _check_cells(caller: str, cell_fw: Any, cell_bw: Any, driver: str) -> None:
+    """Raises TypeError unless both are cells; `driver` runs one direction."""
     if cell_fw is None:
         raise TypeError(
             f"{caller}: `cell_fw` must be a bound cell, got None. To run only the "
-            "backward direction, reverse the inputs with `reverse_sequence`, call "
-            "`dynamic_rnn`, and reverse the outputs in the same way."
+            f"backward direction, {_BACKWARD[driver]}"
         )
     if cell_bw is None:
         raise TypeError(
             f"{caller}: `cell_bw` must be a bound cell, got None. To run only the "
-            "forward direction, call `dynamic_rnn`."
+            f"forward direction, call `{driver}`."
         )
     arguments.check_is_cell(caller, "cell_fw", cell_fw)
     arguments.check_is_cell(caller, "cell_bw", cell_bw)
@@ -200,7 +213,7 @@ def static_bidirectional_rnn(
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
     caller = "static_bidirectional_rnn"
-    _check_cells(caller, cell_fw, cell_bw)
+    _check_cells(caller, cell_fw, cell_bw, "static_rnn")
     cells, states = (cell_fw, cell_bw), (initial_state_fw, initial_state_bw)
     steps = checked_steps(caller, inputs, cells, "bidirectional_dynamic_rnn")
     with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):

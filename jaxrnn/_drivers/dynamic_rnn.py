@@ -6,7 +6,7 @@ import jax
 
 from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
-from .._base.lengths import as_lengths
+from .._base.lengths import as_lengths, check_not_inputs
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
@@ -97,8 +97,8 @@ def dynamic_rnn(
             basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
             cuDNN's LSTM; it supports plain LSTMs in float32. The driver must then be
             traced on a machine with an NVIDIA GPU. Default: "native" on a single CPU
-            device or in a CPU `shard_map`, if built and supported; otherwise "xla". A
-            run without rows or without steps accepts any name.
+            device or in a CPU `shard_map`, if built and supported; otherwise "xla". If
+            there are no rows or no steps, the choice has no effect.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
@@ -151,6 +151,8 @@ def dynamic_rnn(
     beside = cell, inputs, initial_state
     strategy = as_strategy(caller, "swap_memory", swap_memory, beside)
     check_not_packed(caller, inputs)
+    call = "dynamic_rnn(cell, inputs, initial_state=state)"
+    check_not_inputs(caller, sequence_length, call)
     inputs = as_sequences(caller, inputs, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape

@@ -16,9 +16,16 @@ from .._base.inputs import (
     as_state,
     as_step_booleans,
     fix_of_depth,
+    fix_without_depth,
     named_inputs,
 )
-from .._base.lengths import OF_A_MASK, lengths_array, lengths_for
+from .._base.lengths import (
+    OF_A_MASK,
+    check_not_inputs,
+    fix_of_dtype,
+    lengths_array,
+    lengths_for,
+)
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Lengths, Params, PyTree
@@ -193,20 +200,24 @@ class LayerInputs:
 
 def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
     """The lengths as an array; raises TypeError for a mask or a state."""
+    check_not_inputs(caller, lengths, "rnn(inputs, initial_state=state)")
     lengths = lengths_array(caller, lengths)
-    if lengths.dtype.kind not in "iu":
-        fix = "Pass a state as `initial_state`."
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
             f"{caller}: `sequence_length` must be integers [*batch], one for each row, "
-            f"got {describe(lengths)}. {OF_A_MASK if lengths.dtype == bool else fix}"
+            f"got {describe(lengths)}. {fix_of_dtype(lengths)}"
         )
     return lengths
 
 
 def _fix_of_rank(name: str, lengths: Any, leaf: Array, time_major: bool) -> str:
     """The hint for inputs that have one axis fewer than the lengths imply."""
-    is_mask = lengths.ndim > 1 and lengths.shape == leaf.shape[: lengths.ndim]
-    return OF_A_MASK if is_mask else fix_of_depth(name, leaf, time_major)
+    count, start = lengths.ndim, 1 if time_major else 0
+    if count > 1 and lengths.shape == leaf.shape[:count]:
+        return OF_A_MASK
+    if is_float(leaf) and lengths.shape == leaf.shape[start : start + count]:
+        return fix_without_depth(name)
+    return fix_of_depth(name, leaf, time_major)
 
 
 def _batch_axes(

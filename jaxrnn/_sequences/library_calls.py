@@ -58,7 +58,10 @@ def why_not_fields(cell: Any) -> str | None:
         for field in dataclasses.fields(each):
             value = getattr(each, field.name)
             if field.name not in _KNOWN and value != field.default:
-                return f"it does not know the field `{field.name}`, got {value!r}"
+                name = field.name
+                return (
+                    f"it supports only the default of the field `{name}`, got {value!r}"
+                )
     return None
 
 

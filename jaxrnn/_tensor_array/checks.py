@@ -26,9 +26,11 @@ def check_range(caller: str, indices: Any, length: Any) -> None:
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
+        index, fix = outside.flat[0], "Increase `size` for more elements."
+        if index < 0:
+            fix = "Negative indices do not count from the end."
         raise EntryError(
-            f"{caller}: an index must be in [0, {known_length}), got "
-            f"{outside.flat[0]}. Negative indices do not count from the end."
+            f"{caller}: an index must be in [0, {known_length}), got {index}. {fix}"
         )
 
 

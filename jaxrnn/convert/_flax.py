@@ -6,7 +6,7 @@ In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` st
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from .._cells.bound import BoundCell
@@ -23,6 +23,8 @@ Stack = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 LIBRARY = Library("Flax", {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
+# The kernels of a cell that multiplies all gates at once.
+_OF_ALL_GATES = {"dense_i/kernel", "dense_h/kernel"}
 # Flax's letters for the gates, in the order of `GATES`.
 _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 
@@ -169,11 +171,34 @@ def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[st
     shared = lambda kind: len(flat.keys() & set().union(*known[kind]))
     kind = max(known, key=shared)
     if not shared(kind):
-        _raise_unknown(name, flat)
+        kernels = [{*inputs, *state} for inputs, state, *_ in known.values()]
+        _raise_unknown(name, flat, _paths(flat, [*kernels, _OF_ALL_GATES]))
     return kind, known[kind]
 
 
-def _raise_unknown(name: str, flat: Mapping[str, Any]) -> NoReturn:
-    cells = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
-    of = f"an {cells}, or of an RNN, Bidirectional or Sequential of such cells"
-    raise ValueError(f"`{name}` must be the parameters of {of}, got {listed(flat)}.")
+def _paths(flat: Mapping[str, Any], kernels: list[set[str]]) -> list[str]:
+    """The paths of the cells in a model, whose weights `flat` holds."""
+    names_at: dict[str, set[str]] = {}
+    for name in flat:
+        path, _, last = name.rpartition("/")
+        path, _, module = path.rpartition("/")
+        names_at.setdefault(path, set()).add(f"{module}/{last}")
+    return [path for path, own in names_at.items() if any(k <= own for k in kernels)]
+
+
+def _raise_unknown(
+    name: str, flat: Mapping[str, Any], paths: Collection[str] = ()
+) -> NoReturn:
+    kinds = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
+    of = f"an {kinds}, or of an RNN, Bidirectional or Sequential of such cells"
+    got = dict.fromkeys(key.split("/")[0] for key in flat) if paths else flat
+    text = f"`{name}` must be the parameters of {of}, got {listed(got)}."
+    if paths:
+        cells = [_indexed(*f"{name}/{path}".split("/")) for path in paths]
+        text += f" Pass {' or '.join(f'`{cell}`' for cell in cells)}."
+    raise ValueError(text)
+
+
+def _indexed(name: str, *keys: str) -> str:
+    """The Python expression for nested weights; the keys of nnx lists are integers."""
+    return name + "".join(f"[{k if k.isdigit() else repr(k)}]" for k in keys)

@@ -45,24 +45,40 @@ def read_activations(
 
     Raises:
         TypeError: If `activations` is not a list.
-        ValueError: If a gate does not use the sigmoid, no cell has an activation, or
-            `activation_alpha`, `activation_beta` or `clip` would change the results.
+        ValueError: If a gate does not use the sigmoid, an activation has no equivalent
+            in jaxrnn, or `activation_alpha`, `activation_beta` or `clip` would change
+            the results.
     """
     given = _names(name, node, kind, len(w))
     size = len(spelled(kind, "Tanh"))
-    own = given[size - 1 :: size]
-    wanted = [each for one in own for each in spelled(kind, one)]
-    if given != wanted or len(own) != len(w) or not set(own) <= ACTIVATIONS.keys():
-        each = ", ".join(spelled(kind, "activation"))
-        one = f"activation is one of {', '.join(ACTIVATIONS)}"
+    what = f"`{name}['activations']`"
+    if len(given) != size * len(w):
         raise ValueError(
-            f"`{name}['activations']` must be {each} for each direction, where {one}, "
-            f"got {given}."
+            f"the number of names in {what} must be {size * len(w)}, {size} per "
+            f"direction of {kind}, got {given}."
         )
+    own = given[size - 1 :: size]
+    for i, activation in enumerate(own):
+        _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
     for key, defaults in _DEFAULTS.items():
         _check_defaults(f"{name}['{key}']", node.get(key), given, defaults)
     _check_clip(f"{name}['clip']", node.get("clip"), given, w.dtype)
     return [ACTIVATIONS[one] for one in own]
+
+
+def _check_direction(what: str, kind: str, given: list[str], activation: str) -> None:
+    """Raises ValueError unless a cell has the activations of one direction."""
+    fix = "Write the step as a FunctionCell."
+    if kind != RNN and given[0] != "Sigmoid":
+        raise ValueError(f"{what}: the gates must be Sigmoid, got {given[0]}. {fix}")
+    if activation not in ACTIVATIONS:
+        known = " or ".join(ACTIVATIONS)
+        raise ValueError(f"{what} must be {known}, got {activation}. {fix}")
+    if given != spelled(kind, activation):
+        raise ValueError(
+            f"{what}: the second and third name must be equal, got {given[1]} and "
+            f"{activation}. {fix}"
+        )
 
 
 def spelled(kind: str, activation: str) -> list[str]:
@@ -99,9 +115,8 @@ def _check_defaults(
         if default is not None and np.float32(got) != np.float32(default):
             raise ValueError(
                 f"`{name}` must be {default} for {one}, the default, got {got}. "
-                "Without this attribute, the results would differ. Load the node "
-                "without it, and bind the parameters to the same cell with your own "
-                "`activation`, a function."
+                "Remove the attribute, load the node, and bind the parameters to the "
+                "same cell with your own `activation`."
             )
 
 

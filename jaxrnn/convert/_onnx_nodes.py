@@ -25,7 +25,7 @@ def as_model(model: Any) -> Any:
         ImportError: If `onnx` is missing.
     """
     onnx = import_optional(_CALLER, "onnx")
-    decode_error = import_optional(_CALLER, "google.protobuf.message").DecodeError
+    protobuf = import_optional(_CALLER, "google.protobuf.message", "protobuf")
     if isinstance(model, onnx.ModelProto):
         return model
     try:
@@ -33,7 +33,7 @@ def as_model(model: Any) -> Any:
             return onnx.load(model)
         if isinstance(model, bytes | bytearray | memoryview):
             return onnx.load_from_string(bytes(model))
-    except decode_error as error:
+    except protobuf.DecodeError as error:
         raise ValueError(f"`model` must be an ONNX file: {error}.") from None
     raise TypeError(
         "`model` must be a path, the bytes of an ONNX file or an `onnx.ModelProto`, "

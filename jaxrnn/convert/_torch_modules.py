@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import describe, error_note
 from .._base.math import is_traced
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import as_mapping, check_directions, check_string, pick, reader
@@ -44,6 +44,7 @@ def layers_of_module(
         fix = f"Pass prefix={' or '.join(map(repr, found))}." if found else ""
         pick(with_prefix or state_dict, f"{prefix}{first}", fix=fix)
     check_directions("state_dict", 1 + any(match[3] for match in matches), directions)
+    _check_starts_at_0(matches)
     suffixes = ("", "_reverse")[:directions]
     kinds = {match[1] for match in matches}
     layers, depth = [], None
@@ -72,6 +73,16 @@ def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
     return matches
 
 
+def _check_starts_at_0(matches: Sequence[re.Match[str]]) -> None:
+    """Raises ValueError if the names lack the first layer."""
+    first = min(matches, key=lambda match: int(match[2]))
+    if int(first[2]):
+        raise ValueError(
+            f"`weight_ih_l0` is missing; the first layer is l{first[2]}, got "
+            f"`{first[0]}`. Rename the weights, so that the first layer is l0."
+        )
+
+
 def _layer(
     weights: Mapping, name: str, kinds: set[str], depth: int | None, nonlinearity: str
 ) -> LayerWeights:
@@ -98,7 +109,8 @@ def _layer(
             f"`nonlinearity` of {_short(kind)} must be "
             f"{' or '.join(LIBRARY.activations[kind])}, got {describe(nonlinearity)}."
         )
-    inputs = get("weight_ih", rows, depth)
+    with error_note(f"The rows follow from `{name.format('weight_hh')}`."):
+        inputs = get("weight_ih", rows, depth)
     biases = [np.zeros(rows, state.dtype)] * 2
     if kinds & {"bias_ih", "bias_hh"}:
         biases = [get("bias_ih", rows), get("bias_hh", rows)]

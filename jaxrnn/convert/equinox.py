@@ -68,7 +68,9 @@ def load(*cells: Any) -> BoundCell:
 
 @public
 def save(cell: BoundCell) -> Any:
-    """Returns the weights of a cell as a dict of NumPy arrays (JAX arrays if traced).
+    """Returns the weights of a cell as a dict of NumPy arrays.
+
+    Traced parameters stay JAX arrays.
 
     This code copies the arrays to an Equinox cell with biases:
 

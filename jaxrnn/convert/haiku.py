@@ -115,7 +115,7 @@ def save(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns the parameters of a cell in Haiku's two levels of dicts.
 
-    The arrays are NumPy arrays, or JAX arrays if traced. The second bias of a
+    The arrays are NumPy arrays; traced parameters stay JAX arrays. The second bias of a
     `VanillaRNN` is zero; a core with `double_bias=False` ignores it.
 
     Args:

@@ -83,7 +83,9 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
 
 @public
 def save(cell: BoundCell) -> dict[str, Any]:
-    """Returns the parameters of a cell as NumPy arrays (JAX arrays if traced).
+    """Returns the parameters of a cell as NumPy arrays.
+
+    Traced parameters stay JAX arrays.
 
     `nn.LSTMCell` and `nn.OptimizedLSTMCell` have the same parameters. The bias of an
     LSTM includes the forget bias.

@@ -95,7 +95,8 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
     """Returns the parameters of a cell in nested dicts.
 
     `nnx.update(module, save(cell))` assigns the parameters to a module. The arrays are
-    NumPy arrays, or JAX arrays if traced. The bias of an LSTM includes the forget bias.
+    NumPy arrays; traced parameters stay JAX arrays. The bias of an LSTM includes the
+    forget bias.
 
     The activation is not part of the parameters. Pass it to the module as
     `activation_fn` and to `load` as `activation`; both default to tanh.

@@ -85,7 +85,7 @@ def nodes(model: Any, *names: str) -> list[dict[str, Any]]:
         ValueError: If the model has no recurrent node, or none with one of the names;
             the message lists the nodes. Also if a weight is neither an initializer nor
             a Constant.
-        ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
+        ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.convert.onnx, jaxrnn.export
@@ -257,7 +257,12 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
         TypeError: If `node` is not a dict.
         ValueError: If an attribute is unknown.
     """
-    node = {key: _as_text(value) for key, value in as_mapping(name, node).items()}
+    fix = (
+        "`convert.onnx.nodes(model)` reads a list of dicts from a model. Pass one such "
+        "list, or several dicts."
+    )
+    given = as_mapping(name, node, fix)
+    node = {key: _as_text(value) for key, value in given.items()}
     operator = node.get("op_type", "LSTM")
     kinds = "LSTM", "GRU", "RNN"
     check_one_of("", f"{name}['op_type']", operator, kinds, "LSTM, GRU or RNN")

@@ -109,7 +109,9 @@ def load_bidirectional(
 
 @public
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
-    """Returns the `state_dict` of a cell as NumPy arrays (JAX arrays if traced).
+    """Returns the `state_dict` of a cell as NumPy arrays.
+
+    Traced parameters stay JAX arrays.
 
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
     assigns the arrays to a PyTorch module with biases. Cast bfloat16 arrays to float32

@@ -74,7 +74,7 @@ def to_onnx(
         ValueError: If the shapes of `dense` do not match the outputs, or ONNX's
             operators do not support a feature of a cell, e.g. its projection, clips or
             activation. `to_stablehlo` supports any cell.
-        ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
+        ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export

@@ -114,7 +114,7 @@ def tflite_deviation(
     Source: `ai_edge_litert.interpreter.Interpreter`.
     """
     caller = "tflite_deviation"
-    litert = import_optional(caller, "ai_edge_litert.interpreter")
+    litert = import_optional(caller, "ai_edge_litert.interpreter", "ai-edge-litert")
     run = litert.Interpreter(model_content=file).get_signature_runner()
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
     must = f"hold {len(names)} arrays"
@@ -152,7 +152,8 @@ def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
 def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     """TensorFlow's converter for a function that runs the program as one operation."""
     program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
-    xla = import_optional(_CALLER, "tensorflow.compiler.tf2xla.python.xla")
+    module = "tensorflow.compiler.tf2xla.python.xla"
+    xla = import_optional(_CALLER, module, "tensorflow-cpu")
 
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(

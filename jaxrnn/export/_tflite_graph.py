@@ -20,8 +20,8 @@ class Graph:
     """
 
     def __init__(self, caller: str) -> None:
-        package = "ai_edge_litert.schema_py_generated"
-        self._schema: Any = import_optional(caller, package)
+        module = "ai_edge_litert.schema_py_generated"
+        self._schema: Any = import_optional(caller, module, "ai-edge-litert")
         self._builder = import_optional(caller, "flatbuffers").Builder()
         self._tensors: list[Any] = []
         self._operators: list[Any] = []

@@ -108,8 +108,11 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
 
 
 def hints_at_missing_arguments(init: Callable[P, None]) -> Callable[P, None]:
-    """Makes a constructor name the arguments that it lacks, and show what to pass."""
+    """Makes a constructor name an argument that it lacks, and show an example."""
     signature = inspect.signature(init)
+    parameters = list(signature.parameters.values())
+    required = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    example = ", ".join(required[1:]).replace("in_features", "3")
 
     @functools.wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -117,10 +120,9 @@ def hints_at_missing_arguments(init: Callable[P, None]) -> Callable[P, None]:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             name = type(args[0]).__name__
-            raise TypeError(
-                f"{name}: {error}. A call needs cells, the size of the inputs and a "
-                f"random stream: `{name}(..., 3, rngs=nnx.Rngs(0))`."
-            ) from None
+            fix = f" Example: `{name}({example}, rngs=nnx.Rngs(0))`."
+            fix *= str(error).startswith("missing")
+            raise TypeError(f"{name}: {error}.{fix}") from None
         init(*args, **kwargs)
 
     return checked

@@ -60,9 +60,8 @@ ROWS = [(name, argument) for name in HINTS for argument in HINTS[name]]
 
 @pytest.mark.parametrize(("name", "argument"), ROWS)
 def test_hint(name, argument):
-    message = (
-        f"^{name}: `{argument}` is not an argument of a call. .*{HINTS[name][argument]}"
-    )
+    hint = HINTS[name][argument]
+    message = f"^{name}: `{argument}` is not an argument of `{name}`. .*{hint}"
     with pytest.raises(TypeError, match=message):
         getattr(jaxrnn, name)(*FUNCTIONS[name], **{argument: None})
 

@@ -159,8 +159,8 @@ REFUSALS = {
     ),
     "nothing_known": (
         ValueError,
-        "`params` must be the parameters of an LSTMCell, .* got RNN_0/cell/ir/kernel",
-        lambda: linen.load({"RNN_0": {"cell": {"ir": {"kernel": np.ones(2)}}}}),
+        r".* an LSTMCell, .* got RNN_0, out\. Pass `params\['RNN_0'\]\['cell'\]`\.$",
+        lambda: linen.load({"RNN_0": {"cell": GRU}, "out": GRU["in"]}),
     ),
     "mgu": (
         ValueError,

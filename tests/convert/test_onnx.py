@@ -221,7 +221,7 @@ REFUSALS = {
     ),
     "no_dict": (
         TypeError,
-        r"`nodes\[0\]` must be a dict .*, got float64\[1, 16, 3\]",
+        r"`nodes\[0\]` must be a dict .*, got float64\[1, 16, 3\]\. `convert\.onnx\.no",
         lambda: convert.load(LSTM["W"], LSTM["R"]),
     ),
     "missing": (
@@ -332,7 +332,7 @@ REFUSALS = {
     ),
     "alpha": (
         ValueError,
-        r"\['activation_alpha'\]` must be 1.0 for Elu, the default, got 0.0. Without",
+        r"\['activation_alpha'\]` must be 1.0 for Elu, the default, got 0.0. Remove",
         loading(RNN, activation_alpha=[0.0]),
     ),
     "second_alpha": (
@@ -349,29 +349,29 @@ REFUSALS = {
     ),
     "gates": (
         ValueError,
-        r"\['activations'\]` must be Sigmoid, activation, activation for each .*, got",
+        r"\['activations'\]`: the gates must be Sigmoid, got HardSigmoid\. Write",
         loading(LSTM, activations=["HardSigmoid", "Tanh", "Tanh"]),
     ),
     "two_activations": (
         ValueError,
-        r"\['activations'\]` must be Sigmoid, activation, activation for each .*, got",
+        r"the second and third name must be equal, got Tanh and Relu\. Write the step",
         loading(LSTM, activations=["Sigmoid", "Tanh", "Relu"]),
     ),
     "unknown_activation": (
         ValueError,
-        r"where activation is one of Elu, .*Tanh, got \['LeakyRelu'\]",
+        r"\['activations'\]` must be Elu or .*Tanh, got LeakyRelu\. Write the step",
         loading(RNN, activations=["LeakyRelu"]),
     ),
     "few_activations": (
         ValueError,
-        r"\['activations'\]` must be Sigmoid, activation, activation for each",
+        r"must be 6, 3 per direction of LSTM, got \['Sig",
         lambda: convert.load_bidirectional(
             BOTH | {"activations": ["Sigmoid", "Tanh", "Tanh"]}
         ),
     ),
     "no_activations": (
         ValueError,
-        r"\['activations'\]` must be activation for each",
+        r"must be 1, 1 per direction of RNN, got \[\]",
         loading(RNN, activations=[]),
     ),
     "both": (

@@ -290,6 +290,17 @@ REFUSALS = {
         r"`weight_hh_l0_g` is unknown. A module has weight_ih_l0",
         lambda: convert.load(LSTM | {"weight_hh_l0_g": OTHER}),
     ),
+    "upper_layers": (
+        ValueError,
+        r"`weight_ih_l0` is missing; the first layer is l1, got `.*_l1`\. Rename",
+        lambda: convert.load({k: LAYERS[k] for k in LAYERS if k.endswith("_l1")}),
+    ),
+    "transposed": (
+        ValueError,
+        r"must have shape \[16, any\], got float64\[\d, 16\]\. Is it transposed\?\s*"
+        "The rows follow from `weight_hh_l0`",
+        lambda: convert.load(LSTM | {"weight_ih_l0": LSTM["weight_ih_l0"].T}),
+    ),
     "of_a_cell": (
         ValueError,
         r"`weight_ih` is unknown",

@@ -220,7 +220,7 @@ REFUSED = [
     (TypeError, "`mask` must be booleans", {"mask": MASK.astype(np.int32)}),
     (TypeError, "pass lengths as `sequence_length`", {"mask": np.array([3] * BATCH)}),
     (ValueError, r"`mask\.all\(-1\)` is true where", {"mask": X32 > 0}),
-    (TypeError, "Pass a mask .* as `mask` of `dynamic_", {"sequence_length": MASK}),
+    (TypeError, "Pass a mask .* as `mask`, which", {"sequence_length": MASK}),
 ]  # fmt: skip
 
 

@@ -220,7 +220,7 @@ REFUSALS = {
                     lambda: stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
     "states_count": (ValueError, "`initial_states_bw` must be a list of 1 states, one for each layer, got 2",
                      lambda: stack_bidirectional_rnn([GRU], [GRU], STEPS, None, [None, None], F64)),
-    "reset": (TypeError, "stack_bidirectional_dynamic_rnn: `reset` is not an argument of a call. Pass `resets`",
+    "reset": (TypeError, "stack_bidirectional_dynamic_rnn: `reset` is not an argument of `stack_bidirectional_dynamic_rnn`. Pass `resets`",
               lambda: stack_bidirectional_dynamic_rnn([GRU], [GRU], X, dtype=F64, reset=X[..., 0] > 0)),
     "layer_dtype": (ValueError, "dtype must be specified", lambda: stack_bidirectional_dynamic_rnn([GRU], [GRU], X)),
 }  # fmt: skip

@@ -1038,9 +1038,14 @@ REFUSED = {
     ),
     "only_a_cell": (
         TypeError,
-        r"^RNN: missing a required argument: 'in_features'\. A call needs cells, the "
-        r"size of the inputs and a random stream: `RNN\(\.\.\., 3, rngs=nnx\.Rngs\(0",
+        r"^RNN: missing a required argument: 'in_features'\. Example: `RNN\(cell, 3, "
+        r"rngs=nnx\.Rngs\(0\)\)`\.$",
         lambda make: jaxrnn.nnx.RNN(GRUCell(3)),
+    ),
+    "too_many": (
+        TypeError,
+        r"^RNN: too many positional arguments\.$",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), 2, 4),
     ),
     "no_stream": (
         TypeError,
@@ -1102,7 +1107,7 @@ REFUSED = {
     "a_mask": (
         TypeError,
         r"RNN: `sequence_length` must be integers \[\*batch\], .* got bool\[3, 5\]\. "
-        r"Pass a mask `\[batch, time\]` as `mask` of",
+        r"Pass a mask `\[batch, time\]` as `mask`, which",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
     ),
     "a_mask_of_integers": (
@@ -1121,6 +1126,12 @@ REFUSED = {
         r"`mask` must be \[batch, time\] like the inputs",
         lambda make: make("RNN", GRUCell(UNITS))(X, mask=X[1:, :, 0] > 0),
     ),
+    "a_carry_before_the_inputs": (
+        TypeError,
+        r"RNN: `inputs` must come before the state, got float32\[3, 5, 2\] as `seq.*"
+        r"`rnn\(inputs, initial_state=state\)`",
+        lambda make: make("RNN", GRUCell(UNITS))(jnp.zeros((3, UNITS)), X),
+    ),
     "bools_for_lengths": (
         TypeError,
         r"RNN: `sequence_length` must be integers \[\*batch\], .* got bool\[3\]\.",
@@ -1133,8 +1144,7 @@ REFUSED = {
     ),
     "inputs_without_depth": (
         ValueError,
-        r"one for each axis of int64\[3\], got float32\[3, 5\]\. For one sequence "
-        r"\[time, depth\], pass `inputs\[None\]`. Without a depth axis, pass `in",
+        r"got float32\[3, 5\]\. Without a depth axis, pass `inputs\[\.\.\., None\]`",
         lambda make: make("RNN", GRUCell(UNITS))(X[..., 0], [5, 2, 1]),
     ),
     "lengths_along_other_axes": (

@@ -158,7 +158,7 @@ class ScaledGRU(GRUCell):
 @pytest.mark.parametrize("of", [Scaled, ScaledGRU])
 def test_a_field_that_no_loop_knows_must_have_its_default(of):
     assert native_kind(of(3)) == of.library_kind
-    message = "cannot run .* it does not know the field `scale`, got 2.0. Leave"
+    message = "cannot run .* only the default of the field `scale`, got 2.0. Leave"
     with pytest.raises(ValueError, match=message):
         run(of(3, scale=2.0), "native")
     if of is Scaled:
