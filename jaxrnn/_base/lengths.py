@@ -9,7 +9,7 @@ import numpy as np
 from .errors import check_not_masked, describe, describe_leaves, is_array
 from .math import clamped_to_int32, is_float
 from .sharding import as_rows_of
-from .typing import Array, PyTree
+from .typing import Array, Lengths, PyTree
 
 OF_A_MASK = (
     "Pass a mask `[batch, time]` as `mask`, which `dynamic_rnn`, "
@@ -55,7 +55,14 @@ def as_lengths(
     """
     if sequence_length is None:
         return None
-    lengths = lengths_array(caller, sequence_length, name)
+    return as_given_lengths(caller, sequence_length, batch_size, name)
+
+
+def as_given_lengths(
+    caller: str, given: Lengths, batch_size: int, name: str = "sequence_length"
+) -> Array:
+    """`as_lengths` for lengths that are not None."""
+    lengths = lengths_array(caller, given, name)
     _check_integers(caller, lengths, name)
     if lengths.ndim != 1:
         fix = f"Pass one length per row; `np.full({batch_size}, n)` is n for every row."

@@ -166,7 +166,14 @@ def dynamic_rnn(
     dtype = output_dtype(caller, initial_state, dtype)
     batch = Batch(inputs, lengths, initial_state, resets=checked_resets, mask=mask)
     options = Options(
-        caller, dtype, axis, strategy, unroll, implementation, return_states, has_mask
+        caller,
+        dtype,
+        axis,
+        strategy,
+        unroll,
+        implementation=implementation,
+        return_states=return_states,
+        has_mask=has_mask,
     )
     with jax.named_scope(as_scope(caller, scope, "rnn")):
         results = over_time(cell, batch, options)

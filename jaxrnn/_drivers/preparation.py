@@ -124,24 +124,19 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
         restarts = resets.as_restarts(lengths, axis)
     carried = without_read_only(state)
     if options.has_mask:
-        _check_has_rows(caller, carried, "mask", _INSTEAD_OF_A_MASK[axis])
+        fix = (
+            "Use a leaf with one entry for each row. If the mask has no gaps, pass "
+            f"`sequence_length=mask.sum({axis})` instead."
+        )
+        _check_has_rows(caller, carried, "mask", fix)
     if options.return_states:
-        _check_has_rows(caller, carried, "return_states", _INSTEAD_OF_STATES)
+        fix = "Omit `return_states`, or let the cell return the values as outputs."
+        _check_has_rows(caller, carried, "return_states", fix)
     axes = {"time": time, "axis": axis, "returns_states": options.return_states}
     steps = Steps(lengths, longest, restarts=restarts, **axes)
     apply, apply_sequence = _step_and_sequence(cell, inputs_0, state)
     steps = steps.with_stand_in(inputs, carried)
     return Prepared(inputs, carried, steps, apply, apply_sequence)
-
-
-_INSTEAD_OF_A_MASK = [  # For each time axis.
-    "Use a leaf with one entry for each row. If the mask has no gaps, pass "
-    f"`sequence_length=mask.sum({axis})` instead."
-    for axis in (0, -1)
-]
-_INSTEAD_OF_STATES = (
-    "Omit `return_states`, or let the cell return the values as outputs."
-)
 
 
 def _check_has_rows(caller: str, state: PyTree, option: str, fix: str) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_count, check_given, check_instance, check_shape
 from .._base.errors import describe
 from .._base.inputs import as_array, check_same_size
-from .._base.lengths import as_lengths, lengths_array
+from .._base.lengths import as_given_lengths, lengths_array
 from .._base.math import concrete_or_none
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named, named_leaves
@@ -143,7 +143,7 @@ def _lengths(seq_lengths: Any, shape: tuple[int, ...], time: int, rows: int) -> 
     given, steps = lengths_array(_CALLER, seq_lengths, "seq_lengths"), shape[time]
     must = f"be a vector of {shape[rows]} lengths, one for each row along axis {rows}"
     check_shape(_CALLER, "seq_lengths", given, (shape[rows],), must)
-    lengths = as_lengths(_CALLER, given, shape[rows], "seq_lengths")
+    lengths = as_given_lengths(_CALLER, given, shape[rows], "seq_lengths")
     known = concrete_or_none(given)
     if known is not None and isinstance(steps, int):
         wrong = known[(known < 0) | (known > steps)]
@@ -153,4 +153,4 @@ def _lengths(seq_lengths: Any, shape: tuple[int, ...], time: int, rows: int) -> 
                 f"axis {time}, got {wrong[0]}. Clamp them: "
                 f"`np.clip(seq_lengths, 0, {steps})`."
             )
-    return jnp.minimum(check_given(_CALLER, "seq_lengths", lengths, fix), steps)
+    return jnp.minimum(lengths, steps)
