@@ -78,8 +78,8 @@ def _check_starts_at_0(matches: Sequence[re.Match[str]]) -> None:
     first = min(matches, key=lambda match: int(match[2]))
     if int(first[2]):
         raise ValueError(
-            f"`weight_ih_l0` is missing; the first layer is l{first[2]}, got "
-            f"`{first[0]}`. Rename the weights, so that the first layer is l0."
+            f"the lowest layer in `state_dict` must be l0, got `{first[0]}` without "
+            "`weight_ih_l0`. To load upper layers alone, rename their weights."
         )
 
 

@@ -94,8 +94,8 @@ def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> Non
     if len(shape) != array.ndim or any(want not in (None, got) for want, got in pairs):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         text = f"`{name}` must have shape [{sizes}], got {describe(array)}."
-        turned = zip(shape, array.shape[::-1], strict=False)
-        if len(shape) == array.ndim == 2 and all(w in (None, n) for w, n in turned):
+        transposed = zip(shape, array.shape[::-1], strict=False)
+        if len(shape) == array.ndim == 2 and all(w in (None, n) for w, n in transposed):
             text += " Is it transposed?"
         raise ValueError(text)
     if not array.size:

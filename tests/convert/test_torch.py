@@ -292,7 +292,7 @@ REFUSALS = {
     ),
     "upper_layers": (
         ValueError,
-        r"`weight_ih_l0` is missing; the first layer is l1, got `.*_l1`\. Rename",
+        r"lowest layer in `state_dict` must be l0, got `.*_l1` without .* rename",
         lambda: convert.load({k: LAYERS[k] for k in LAYERS if k.endswith("_l1")}),
     ),
     "transposed": (
