@@ -330,5 +330,5 @@ def test_refuses(name):
 
 def test_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"^convert\.onnx\.nodes: .*jaxrnn\[export\]"):
+    with pytest.raises(ImportError, match=r"^convert\.onnx\.nodes: .*pip install onnx"):
         convert.nodes("model.onnx")

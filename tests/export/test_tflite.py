@@ -151,5 +151,5 @@ def test_refusals_name_the_argument(arguments, options, error, message):
 
 def test_what_to_install_without_tensorflow(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ImportError, match="pip install 'tensorflow-cpu'"):
+    with pytest.raises(ImportError, match="pip install tensorflow-cpu"):
         to_tflite(abs, jnp.ones(2, F32))

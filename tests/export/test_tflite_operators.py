@@ -294,7 +294,7 @@ def test_traced_parameters():
 
 def test_what_to_install_without_litert(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxrnn\[export\]'"):
+    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
         to_tflite_operators(NARROW, X)
 
 
