@@ -8,6 +8,7 @@ skipped.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -84,8 +85,12 @@ class Loop:
             types = jax.eval_shape(functools.partial(zeros_of, types, count, ()))
             steps *= count
         loop, ys = jax.lax.scan(body, first, None, length=-(-self.max_steps // steps))
-        flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[: self.max_steps]
-        return *loop, jax.tree.map(flat, ys)
+
+        def flat(y: Array) -> Array:
+            axes = len(sizes) + 1  # The axes of segments and steps.
+            return y.reshape(math.prod(y.shape[:axes]), *y.shape[axes:])
+
+        return *loop, jax.tree.map(lambda y: flat(y)[: self.max_steps], ys)
 
     def _goes_on(self, loop: tuple) -> Array:
         t, carry = loop

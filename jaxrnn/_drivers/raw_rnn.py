@@ -57,12 +57,12 @@ def raw_rnn(
     Outside jit, the loop is a Python loop, as in TensorFlow's eager mode. If there are
     n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
     and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
-    traced twice, for time 0 and for all later times; it may branch on
-    `cell_output is None`, but not on values. Both kinds of loop can be differentiated
-    in forward and reverse mode, with respect to everything that `loop_fn` and the cell
-    close over. The cost of both passes is proportional to the number of steps taken,
-    except that buffers of `max_time` entries are zeroed. On GPUs and TPUs, derivatives
-    run whole segments of 16 steps.
+    traced twice, for time 0 and for all later times, and once more if a state holds a
+    TensorArray; it may branch on `cell_output is None`, but not on values. Both kinds
+    of loop can be differentiated in forward and reverse mode, with respect to
+    everything that `loop_fn` and the cell close over. The cost of both passes is
+    proportional to the number of steps taken, except that buffers of `max_time` entries
+    are zeroed. On GPUs and TPUs, derivatives run whole segments of 16 steps.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask them in `loop_fn`.

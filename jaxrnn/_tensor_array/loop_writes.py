@@ -3,19 +3,15 @@
 In the carry of a loop, such an array makes the gradient quadratic in the number of
 steps, because XLA's CPU compiler copies the cotangent of the array at every step of the
 backward pass. Instead, each step returns what it writes, and one scatter after the loop
-fills the array.
-
-Whether a step reads an array is found by tracing the step with arrays that raise an
-error when they are read. An array that is read stays in the carry.
+fills the array. To find out which arrays a step reads, the step is traced once more.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._base.trees import is_tensor_array
 from .._base.typing import Array, PyTree
@@ -28,7 +24,7 @@ Writes = dict[int, list[tuple[Array, Array]]]
 """By position of the array: pairs of indices `[n]` and values `[n, ...]`."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LoopWrites:
     """The TensorArrays of a carry that the steps of a loop write but do not read.
 
@@ -37,10 +33,12 @@ class LoopWrites:
     Attributes:
         carry: The carry before the loop.
         stores: The elements of these arrays before the loop, by position.
+        must_carry: The positions of arrays that a traced step reads or replaces.
     """
 
     carry: PyTree
     stores: dict[int, Rows]
+    must_carry: set[int] = dataclasses.field(default_factory=set)
 
     @classmethod
     def find(cls, step: Step, carry: PyTree, max_steps: Any) -> "LoopWrites":
@@ -49,24 +47,27 @@ class LoopWrites:
         Args:
             step: The body of the loop.
             carry: The carry before the first step. Its TensorArrays have known shapes.
-            max_steps: The maximum number of steps. The loop carries arrays that are
-                smaller, because they need less memory than the writes of all steps, and
-                arrays of symbolic size.
+            max_steps: The maximum number of steps. If the writes of so many steps need
+                more than twice the memory of an array, the loop carries the array. It
+                also carries arrays of symbolic size.
         """
         leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
         stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
-        found = cls(carry, {i: x for i, x in stores.items() if _holds(x, max_steps)})
-        while found.stores:
-            try:
-                jax.eval_shape(found.emitting(step), jnp.int32(0), found.without(carry))
-                break
-            except _ReadError as error:
-                if error.arrays is not found:  # An outer loop carries the array.
-                    raise
-                stores = {**found.stores}
-                del stores[error.position]
-                found = cls(carry, stores)
-        return found
+        static = {i: x for i, x in stores.items() if _is_static(x, max_steps)}
+        arrays = cls(carry, static)
+
+        def watch(t: Array, carry: PyTree) -> None:
+            leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
+            watched = arrays._watched(carry, {i: leaves[i]._store for i in static})
+            for i, writes in arrays._writes(step(t, watched)[0]).items():
+                rows = max_steps * sum(len(indices) for indices, _ in writes)
+                if rows > 2 * static[i].capacity:
+                    arrays.must_carry.add(i)
+
+        if static:
+            jax.eval_shape(watch, jnp.int32(0), carry)
+        found = [i for i in static if i not in arrays.must_carry]
+        return cls(carry, {i: static[i] for i in found})
 
     def without(self, carry: PyTree) -> PyTree:
         """Replaces the arrays in a carry by None."""
@@ -76,9 +77,16 @@ class LoopWrites:
         """Returns the step for carries without the arrays; its y is `(y, writes)`."""
 
         def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
-            stores = {i: _WriteOnly.like(x, self, i) for i, x in self.stores.items()}
-            after, y = step(t, self._with_stores(carry, stores))
-            return self.without(after), (y, dict(self._writes(after)))
+            # No step reads these elements.
+            zeros = {i: jax.tree.map(jnp.zeros_like, x) for i, x in self.stores.items()}
+            after, y = step(t, self._watched(carry, zeros))
+            writes = self._writes(after)
+            if self.must_carry:
+                raise ValueError(
+                    "a step must use its TensorArrays in the same way each time that "
+                    "it is traced, but it reads an array that it did not read before."
+                )
+            return self.without(after), (y, writes)
 
         return emit
 
@@ -93,18 +101,26 @@ class LoopWrites:
         stores = {i: _fill(x, taken, writes[i]) for i, x in self.stores.items()}
         return self._with_stores(carry, stores)
 
+    def _watched(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
+        watched = {i: _Watched.at(i, self, rows) for i, rows in stores.items()}
+        return self._with_stores(carry, watched)
+
     def _with_stores(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
         arrays = jax.tree.leaves(self.carry, is_leaf=is_opaque)
         return self._map(lambda i: arrays[i]._with(stores[i]), carry)
 
-    def _writes(self, carry: PyTree) -> Iterator[tuple[int, list]]:
-        leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
-        for position in self.stores:
-            store = leaves[position]._store
-            is_same = isinstance(store, _WriteOnly) and store.is_at(self, position)
-            if not is_same:  # The step put another array into this place.
-                raise _ReadError(self, position)
-            yield position, list(store.writes)
+    def _writes(self, carry: PyTree) -> Writes:
+        """The writes of a step to each array, from the carry after the step."""
+        writes = {}
+        for i, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_opaque)):
+            store = leaf._store if i in self.stores else None
+            if isinstance(store, _Watched) and store.is_at(i, self):
+                writes[i] = list(store.writes)
+                continue
+            if i in self.stores:  # The step put another array into this place.
+                self.must_carry.add(i)
+            jax.tree.leaves(leaf)  # Reads an array that the step put here.
+        return writes
 
     def _map(self, fn: Callable[[int], Any], carry: PyTree) -> PyTree:
         """Replaces the leaf at each position of an array by `fn(position)`."""
@@ -113,10 +129,10 @@ class LoopWrites:
         return structure.unflatten(leaves)
 
 
-def _holds(store: Any, steps: Any) -> bool:
-    """Whether a store has at least one element for each step."""
-    is_static = isinstance(store, Rows) and isinstance(store.capacity, int)
-    return is_static and isinstance(steps, int) and 0 < steps <= store.capacity
+def _is_static(store: Any, max_steps: Any) -> bool:
+    """Whether the elements are rows, and their number and `max_steps` are ints."""
+    is_rows = isinstance(store, Rows) and isinstance(store.capacity, int)
+    return is_rows and isinstance(max_steps, int)
 
 
 def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
@@ -125,22 +141,15 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
         return rows
     indices = jnp.concatenate([indices for indices, _ in writes], axis=1)
     values = jnp.concatenate([values for _, values in writes], axis=1)
-    is_taken = jnp.arange(indices.shape[0], dtype=jnp.int32) < taken
+    steps, count, *shape = values.shape
+    is_taken = jnp.arange(steps, dtype=jnp.int32) < taken
     indices = jnp.where(is_taken[:, None], indices, -1)  # Index -1 is dropped.
-    return rows.scatter(indices.reshape(-1), values.reshape(-1, *values.shape[2:]))
-
-
-class _ReadError(Exception):
-    """A step reads the array at `position` among the leaves of the carry of a loop."""
-
-    def __init__(self, arrays: LoopWrites, position: int) -> None:
-        super().__init__(position)
-        self.arrays, self.position = arrays, position
+    return rows.scatter(indices.reshape(-1), values.reshape(steps * count, *shape))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _WriteOnly(Rows):
-    """The elements of an array inside a step, which collect writes and raise on reads.
+class _Watched(Rows):
+    """The elements of an array inside a step, which record how the step uses them.
 
     Attributes:
         arrays: The arrays of the loop, to which this array belongs.
@@ -153,45 +162,55 @@ class _WriteOnly(Rows):
     writes: tuple[tuple[Array, Array], ...] = ()
 
     @classmethod
-    def like(cls, rows: Rows, arrays: LoopWrites, position: int) -> "_WriteOnly":
-        buffer = jax.ShapeDtypeStruct(rows.buffer.shape, rows.buffer.dtype)
-        written = np.zeros(rows.capacity, bool)
-        return cls(buffer, written, rows.size, arrays, position)
+    def at(cls, position: int, arrays: LoopWrites, rows: Rows) -> "_Watched":
+        return cls(rows.buffer, rows.written, rows.size, arrays, position)
 
-    def is_at(self, arrays: LoopWrites, position: int) -> bool:
-        return self.arrays is arrays and self.position == position
+    def is_at(self, position: int, arrays: LoopWrites) -> bool:
+        return self.position == position and self.arrays is arrays
 
-    def write(self, index: Any, value: Array) -> "_WriteOnly":
-        return self.scatter(jnp.expand_dims(index, 0), jnp.expand_dims(value, 0))
+    def write(self, index: Any, value: Array) -> "_Watched":
+        rows = super().write(index, value)
+        return self._after(rows, jnp.expand_dims(index, 0), value[None])
 
-    def scatter(self, indices: Any, values: Array) -> "_WriteOnly":
+    def scatter(self, indices: Any, values: Array) -> "_Watched":
+        if not indices.shape[0]:
+            return self
+        return self._after(super().scatter(indices, values), indices, values)
+
+    def _after(self, rows: Rows, indices: Any, values: Array) -> "_Watched":
         writes = (*self.writes, (jnp.asarray(indices), values))
-        return dataclasses.replace(self, writes=writes)
+        after = _Watched.at(self.position, self.arrays, rows)
+        return dataclasses.replace(after, writes=writes)
 
     def length(self) -> Any:
-        if isinstance(self.size, tuple):
-            return super().length()
-        raise _ReadError(self.arrays, self.position)
+        return super().length() if isinstance(self.size, tuple) else self._read().size
 
     def read(self, index: Any) -> Array:
-        raise _ReadError(self.arrays, self.position)
+        return self._read().read(index)
 
     def gather(self, indices: Any) -> Array:
-        raise _ReadError(self.arrays, self.position)
+        return self._read().gather(indices)
 
     def stack(self) -> Array:
-        raise _ReadError(self.arrays, self.position)
+        return self._read().stack()
 
-    def padded(self, capacity: int) -> "Rows":
-        raise _ReadError(self.arrays, self.position)
+    def padded(self, capacity: int) -> Rows:
+        return self._read().padded(capacity)
 
-    def flatten(self) -> tuple[tuple, None]:
-        """Refuses to be flattened, because JAX then reads the leaves."""
-        raise _ReadError(self.arrays, self.position)
-
-
-def _unflatten(*_: Any) -> _WriteOnly:
-    raise TypeError("an array that cannot be flattened cannot be restored")
+    def _read(self) -> Rows:
+        """The elements, which the loop must then carry."""
+        self.arrays.must_carry.add(self.position)
+        return Rows(self.buffer, self.written, self.size)
 
 
-jax.tree_util.register_pytree_node(_WriteOnly, _WriteOnly.flatten, _unflatten)
+def _flatten(watched: _Watched) -> tuple[tuple, None]:
+    """The leaves, for JAX to read."""
+    rows = watched._read()
+    return (rows.buffer, rows.written, rows.size), None
+
+
+def _unflatten(_: None, leaves: Any) -> Any:
+    return Rows(*leaves)
+
+
+jax.tree_util.register_pytree_node(_Watched, _flatten, _unflatten)

@@ -63,8 +63,9 @@ def as_integers(wanted: str, ids: Any) -> Array | np.ndarray:
     try:
         # NumPy keeps 64-bit integers even if x64 is off.
         array = jnp.asarray(ids) if holds_jax_arrays else np.asarray(ids)
-    except (TypeError, ValueError):
-        raise TypeError(f"{wanted}, got {describe(ids)}.") from None
+    except (OverflowError, TypeError, ValueError):
+        fix = "Pass an array of int32."
+        raise TypeError(f"{wanted}, got {describe(ids)}. {fix}") from None
     if jnp.issubdtype(array.dtype, jnp.integer):
         return array
     is_castable = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)

@@ -103,7 +103,7 @@ def test_under_jit_loop_fn_is_traced_twice_or_thrice(with_array):
     compiled = jax.jit(lambda: raw_rnn(COUNTER, loop_fn, max_time=4))
     compiled()
     compiled()
-    assert len(calls) == 2 + with_array  # Once more, to see if the array is read.
+    assert len(calls) == 2 + with_array  # Once more, to find out whether it is read.
 
 
 @pytest.mark.parametrize("max_time", STARTS.values(), ids=STARTS)

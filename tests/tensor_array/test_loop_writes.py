@@ -59,6 +59,19 @@ def reads_the_last(t, output, ta):
     return ta.write(t, output + 2 * ta.read(t - 1))
 
 
+def reads_in_a_try(t, output, ta):
+    try:
+        last = ta.read(t - 1)
+    except Exception:
+        last = jnp.zeros_like(output)
+    return ta.write(t, output + 2 * last)
+
+
+def of_no_size(t, output, arrays):
+    rows, empty = arrays
+    return rows.write(t, output), empty.write(t, output[:0])
+
+
 def replaces(t, output, ta):
     return ta.unstack(jnp.stack([output] * STEPS))
 
@@ -95,6 +108,7 @@ WRITES = {
     "smaller_than_the_loop": (lambda t, h, ta: ta.write(t % 2, h), array(2), None),
     "under_cond": (when_odd, array(), zero_at(0, 2, 4)),
     "read": (reads_the_last, array(), sums_of_the_last),
+    "read_in_a_try": (reads_in_a_try, array(), sums_of_the_last),
     "replaced": (replaces, array(), lambda h: jnp.stack([h[-1]] * STEPS)),
     "kept": (lambda t, h, ta: ta, array(), jnp.zeros_like),
 }
@@ -125,6 +139,35 @@ def test_steps_that_are_not_taken_write_nothing():
     rows = run_to(3).stack()
     np.testing.assert_allclose(rows[:3], outputs_of(PARAMS, steps=3), rtol=1e-12)
     assert not rows[3:].any()
+
+
+def test_one_array_in_two_places():
+    def write(t, output, arrays):
+        first = arrays[0].write(t, output)
+        return first, first
+
+    arrays = jax.jit(lambda: run(PARAMS, write, (array(), array())))()
+    for each in arrays:
+        np.testing.assert_allclose(each.stack(), outputs_of(PARAMS), rtol=1e-12)
+
+
+def test_elements_without_entries():
+    empty = jaxrnn.TensorArray(jnp.float64, STEPS, element_shape=(0, UNITS))
+    arrays = jax.jit(lambda: run(PARAMS, of_no_size, (array(), empty)))()
+    np.testing.assert_allclose(arrays[0].stack(), outputs_of(PARAMS), rtol=1e-12)
+    assert arrays[1].stack().shape == (STEPS, 0, UNITS)
+
+
+def test_the_writes_of_all_steps_need_at_most_twice_the_memory_of_an_array():
+    def needed(steps):
+        def write(t, output, ta):
+            rows = jnp.stack([output] * steps)
+            return ta.scatter(jnp.arange(steps, dtype=jnp.int32), rows)
+
+        loop = jax.jit(lambda: run(PARAMS, write, array(steps), steps, steps).stack())
+        return loop.lower().compile().memory_analysis().temp_size_in_bytes
+
+    assert needed(64) < 3 * needed(32)
 
 
 def test_two_arrays_of_which_one_is_read():
