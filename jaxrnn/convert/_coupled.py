@@ -11,7 +11,7 @@ from .._base.typing import Params
 from .._cells.bound import BoundCell
 from ..contrib import CoupledInputForgetGateLSTMCell
 from ._layer_weights import GATES, LSTM, LayerWeights, reordered
-from ._weights import Weight, blocks, check_names, joined, reader
+from ._weights import Read, Weight, blocks, check_names, joined, reader
 
 _BLOCKS = "jfo"  # The order of `CoupledInputForgetGateLSTMCell`.
 _NEGATIVE = "i"  # The letter of the negative of the block f.
@@ -38,10 +38,12 @@ def layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
             f"`{name}` must have no layer normalization, which this conversion "
             "does not support, got `layer_norm=True`."
         )
-    (units, outputs), shards = cell.sizes, range(cell.num_unit_shards)
-    check_names(f"{name}.params", params, cell.param_specs(1 + len(shards)))
+    units, outputs = cell.sizes
+    shards = cell.num_unit_shards
+    # Only the names matter here, so any depth with a row for each shard serves.
+    check_names(f"{name}.params", params, cell.param_specs(1 + shards))
     read = reader(params, f"{name}.params['", "']")
-    kernel = joined([read(f"W_{i}", None, 3 * units) for i in shards])
+    kernel = _joined_shards(read, "W", shards, 3 * units)
     if len(kernel) <= outputs:
         raise ValueError(
             f"`{name}.params` must have at least one row for the inputs and {outputs} "
@@ -56,8 +58,7 @@ def layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
         forget, output = (read(each, units) for each in cell.peepholes)
         peepholes = -forget, forget, output
     if cell.num_proj is not None:
-        rows = range(cell.num_proj_shards)
-        projection = joined([read(f"W_P_{i}", None, outputs) for i in rows])
+        projection = _joined_shards(read, "W_P", cell.num_proj_shards, outputs)
     return LayerWeights(
         LSTM,
         kernel[:-outputs],
@@ -69,6 +70,11 @@ def layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
         clips={} if cell.proj_clip is None else {"proj_clip": cell.proj_clip},
         is_coupled=True,
     )
+
+
+def _joined_shards(read: Read, name: str, count: int, columns: int) -> Weight:
+    """Joins the rows of a kernel that the cell stores in shards."""
+    return joined([read(f"{name}_{i}", None, columns) for i in range(count)])
 
 
 def _with_negative(array: Weight) -> Weight:
