@@ -212,7 +212,11 @@ def _dtype_in_loop(
     """
     if not (masking.is_of_rows(state) and _are_steps_alike(cell, steps)):
         return None
-    step = lambda inputs, state: cell_at_step(cell, jnp.int32(0))(inputs, state)
+
+    def step(inputs: PyTree, state: PyTree) -> Any:
+        laid_out, _, state = lay_out(cell, inputs, None, state)
+        return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
+
     try:
         with error_note(f"{caller}: raised at step 0, with `inputs[0]`."):
             state = jax.eval_shape(lambda state: call_start(cell, state), state)

@@ -135,7 +135,11 @@ def arguments(case: Case) -> dict[str, Any]:
 def lengths(case: Case) -> jax.Array | None:
     """The case's lengths."""
     given = case["lengths"]
-    return given and jax.device_put(np.asarray(given["values"], given["dtype"]))
+    if given is None:
+        return None
+    values = np.asarray(given["values"], given["dtype"])
+    # TensorFlow casts booleans. Here they raise an error, because they may be a mask.
+    return jax.device_put(values.astype(np.int32) if values.dtype == bool else values)
 
 
 def call(case: Case, given: dict[str, Any], sequence_length: Any) -> dict[str, Any]:
