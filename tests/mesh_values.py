@@ -25,7 +25,9 @@ BATCH, DEPTH, UNITS = 4, 3, 2
 def count(params, inputs, state, key=None):
     """A step with a counter for each row, which runs step by step."""
     counts, total = state
-    total = jnp.tanh(total + inputs @ params["w"])
+    # JAX 0.12 cannot transpose a product of divided rows in a scan.
+    product = jnp.sum(inputs[..., None] * params["w"][None], axis=1)
+    total = jnp.tanh(total + product)
     return total, (counts + 1.0, total)
 
 
