@@ -1049,7 +1049,7 @@ REFUSED = {
     ),
     "no_stream": (
         TypeError,
-        r"^Bidirectional: missing a required argument: 'rngs'",
+        r"^Bidirectional: missing a required (keyword-only )?argument: 'rngs'",
         lambda make: jaxrnn.nnx.Bidirectional(GRUCell(3), GRUCell(3), 2),
     ),
     "no_rngs": (
