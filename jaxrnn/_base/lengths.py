@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import check_not_masked, describe, describe_leaves, is_array
-from .math import clamped_to_int32, is_float
+from .math import clamped_to_int32, is_float, numpy_or_jax_array
 from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
 
@@ -108,10 +108,8 @@ def lengths_array(
             f"{caller}: `{name}` must hold integers, got {describe(lengths)}. Pass "
             "one integer per row."
         )
-    holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
     try:
-        # NumPy keeps 64-bit integers even if x64 is off.
-        array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
+        array = numpy_or_jax_array(lengths)
     except (ValueError, TypeError):
         raise ValueError(
             f"{caller}: `{name}` must hold one integer for each row, got "

@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import INT32_MAX, as_count
 from .._base.errors import describe, is_array
-from .._base.math import clamped_to_int32, concrete_or_none
+from .._base.math import clamped_to_int32, concrete_or_none, numpy_or_jax_array
 from .._base.typing import Array
 
 
@@ -59,10 +58,8 @@ def as_integers(wanted: str, ids: Any) -> Array | np.ndarray:
     Raises:
         TypeError: If the ids are not integers; the message begins with `wanted`.
     """
-    holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(ids))
     try:
-        # NumPy keeps 64-bit integers even if x64 is off.
-        array = jnp.asarray(ids) if holds_jax_arrays else np.asarray(ids)
+        array = numpy_or_jax_array(ids)
     except (OverflowError, TypeError, ValueError):
         fix = "Pass an array of int32."
         raise TypeError(f"{wanted}, got {describe(ids)}. {fix}") from None
