@@ -69,8 +69,8 @@ from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
 from . import memory as memory
+from ._base.boundary import export as _export
 from ._base.missing_names import missing_name as _missing_name
-from ._base.public import set_public_module as _set_public_module
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
 from ._batching.joining import (
@@ -147,7 +147,7 @@ from ._wrappers.past_inputs import (
 )
 from ._wrappers.residual import ResidualWrapper as ResidualWrapper
 
-_set_public_module(globals())
+_export(globals())
 
 __version__ = "0.1.0"
 

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ._base.arguments import check_functions
+from ._base.errors import InvalidValue
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.hyperparameters import check_number
 from ._cells.initializers import (
@@ -65,9 +66,9 @@ def by_part(
         >>> bool(jnp.allclose(gate.T @ gate, jnp.eye(4), atol=1e-6))
         True
     """
-    check_functions("by_part", inputs=inputs, state=state)
+    check_functions(inputs=inputs, state=state)
     if bias is not None:
-        check_functions("by_part", bias=bias)
+        check_functions(bias=bias)
     return _ByPart(inputs, state, bias)
 
 
@@ -82,7 +83,7 @@ def by_gate(initializer: Initializer) -> Initializer:
         ValueError: When a parameter is created, if the cell does not specify the number
             of gates with `Stage(blocks=...)`.
     """
-    check_functions("by_gate", initializer=initializer)
+    check_functions(initializer=initializer)
     return _ByGate(initializer)
 
 
@@ -130,7 +131,7 @@ def chrono(max_time: float) -> Initializer:
         >>> bool((f >= 0).all() and (i == -f).all())
         True
     """
-    return _Chrono(check_number("chrono", "max_time", max_time, low=2))
+    return _Chrono(check_number("max_time", max_time, low=2))
 
 
 def lecun_orthogonal() -> Initializer:
@@ -165,8 +166,8 @@ class _ByPart(PartInitializer):
         if len(spec.shape) < 2:
             return glorot_uniform(key, spec.shape, dtype)
         if spec.input_rows is None:
-            raise ValueError(
-                "by_part: a kernel must have `input_rows`, as in an AffineCell, "
+            raise InvalidValue(
+                "a kernel must have `input_rows`, as in an AffineCell, "
                 f"got a kernel of shape {spec.shape}. Use a single initializer for all "
                 "rows."
             )
@@ -186,8 +187,8 @@ class _ByGate(PartInitializer):
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if spec.blocks is None:
-            raise ValueError(
-                "by_gate: the number of gates must be known, got a parameter of shape "
+            raise InvalidValue(
+                "the number of gates must be known, got a parameter of shape "
                 f"{spec.shape} without `blocks`. Pass `Stage(blocks=...)`."
             )
         shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)
@@ -201,7 +202,7 @@ class _ByGate(PartInitializer):
 @dataclasses.dataclass(frozen=True, repr=False)
 class _UnitForgetBias(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias("unit_forget_bias", spec)
+        _check_is_bias(spec)
         bias = jnp.zeros(spec.shape, dtype)
         if spec.blocks != 4:
             return bias
@@ -214,10 +215,10 @@ class _Chrono(PartInitializer):
     max_time: float
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias("chrono", spec)
+        _check_is_bias(spec)
         if spec.blocks not in (1, 2, 4):
-            raise ValueError(
-                "chrono: a bias must have 1, 2 or 4 blocks, got "
+            raise InvalidValue(
+                "a bias must have 1, 2 or 4 blocks, got "
                 f"a bias of shape {spec.shape} with {spec.blocks} blocks."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
@@ -227,10 +228,10 @@ class _Chrono(PartInitializer):
         return jnp.concatenate(gates[spec.blocks])
 
 
-def _check_is_bias(caller: str, spec: ParamSpec) -> None:
+def _check_is_bias(spec: ParamSpec) -> None:
     if len(spec.shape) != 1:
-        raise ValueError(
-            f"{caller}: a bias must be a vector, got a parameter of shape "
-            f"{spec.shape}. Pass `by_part(..., bias={caller}(...))`, or a "
+        raise InvalidValue(
+            "a bias must be a vector, got a parameter of shape "
+            f"{spec.shape}. Pass `by_part(..., bias=...)`, or a "
             "`bias_initializer`."
         )

@@ -1,6 +1,6 @@
 """Checks of single arguments, each a one-line call.
 
-Messages have the form `<caller>: <argument> must be <this>, got <that>. <Fix>.`
+Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
 
 import operator
@@ -12,7 +12,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import KindError, describe
+from .errors import InvalidKind, InvalidType, InvalidValue, describe
 from .typing import DType
 
 # On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
@@ -25,21 +25,17 @@ INT32_MAX = np.iinfo(np.int32).max
 T = TypeVar("T")
 
 
-def _message(caller: str, name: str, must: str, value: Any, fix: str) -> str:
-    """The message of a check. `prefixing` adds the caller if `caller` is empty."""
-    where = f"{caller}: `{name}`" if caller else f"`{name}`"
-    return f"{where} must {must}, got {describe(value)}. {fix}".rstrip()
+def _message(name: str, must: str, value: Any, fix: str) -> str:
+    return f"`{name}` must {must}, got {describe(value)}. {fix}".rstrip()
 
 
-def check_instance(
-    caller: str, name: str, value: T, kinds: Any, what: str, fix: str = ""
-) -> T:
+def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") -> T:
     """Returns the value; raises TypeError unless it has a type in `kinds`.
 
     `what` names the types in the message.
     """
     if not isinstance(value, kinds):
-        raise TypeError(_message(caller, name, f"be {what}", value, fix))
+        raise InvalidType(_message(name, f"be {what}", value, fix))
     return value
 
 
@@ -48,107 +44,95 @@ def is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def check_function(
-    caller: str, name: str, value: T, what: str = "a function", fix: str = ""
-) -> T:
+def check_function(name: str, value: T, what: str = "a function", fix: str = "") -> T:
     """Returns the value; raises TypeError unless it is callable and not a class."""
     kinds = object if is_function(value) else ()
-    return check_instance(caller, name, value, kinds, what, fix)
+    return check_instance(name, value, kinds, what, fix)
 
 
-def check_functions(caller: str, **functions: Any) -> None:
+def check_functions(**functions: Any) -> None:
     """Raises TypeError unless all the given arguments are functions."""
     for name, value in functions.items():
-        check_function(caller, name, value)
+        check_function(name, value)
 
 
-def check_one_of(
-    caller: str, name: str, value: Any, choices: Any, what: str, fix: str = ""
-) -> None:
+def check_one_of(name: str, value: Any, choices: Any, what: str, fix: str = "") -> None:
     """Raises ValueError unless `value` is one of the choices, which `what` lists."""
     if value not in choices:
-        raise ValueError(_message(caller, name, f"be {what}", value, fix))
+        raise InvalidValue(_message(name, f"be {what}", value, fix))
 
 
-def check_given(
-    caller: str, name: str, value: T | None, fix: str, what: str = "given"
-) -> T:
+def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
     """Returns the value; raises ValueError if it is None."""
     if value is None:
-        raise ValueError(_message(caller, name, f"be {what}", None, fix))
+        raise InvalidValue(_message(name, f"be {what}", None, fix))
     return value
 
 
 def check_entries(
-    caller: str,
     name: str,
     value: Any,
     count: int,
     what: str,
     fix: str = "",
-    error: type[Exception] = ValueError,
+    error: type[Exception] = InvalidValue,
 ) -> None:
     """Raises unless `value` is a tuple or list of `count` entries."""
     if not isinstance(value, tuple | list) or len(value) != count:
-        raise error(_message(caller, name, f"be {what}", value, fix))
+        raise error(_message(name, f"be {what}", value, fix))
 
 
-def check_equal(
-    caller: str, name: str, number: int, want: int, must: str, fix: str = ""
-) -> None:
+def check_equal(name: str, number: int, want: int, must: str, fix: str = "") -> None:
     """Raises ValueError unless `number` equals `want`."""
     if number != want:
-        raise ValueError(_message(caller, name, must, number, fix))
+        raise InvalidValue(_message(name, must, number, fix))
 
 
 def check_divides(
-    caller: str, name: str, divisor: int, number: int, what: str, fix: str = ""
+    name: str, divisor: int, number: int, what: str, fix: str = ""
 ) -> None:
     """Raises ValueError unless `divisor` divides `number`, which `what` names."""
     if number % divisor:
-        raise ValueError(_message(caller, name, f"divide {what}", divisor, fix))
+        raise InvalidValue(_message(name, f"divide {what}", divisor, fix))
 
 
 def check_shape(
-    caller: str, name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
+    name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
     """Raises ValueError unless an array has shape `shape`; `must` may state a rule."""
     if jnp.shape(array) != shape:
         must = must or f"have shape {shape}"
-        raise ValueError(_message(caller, name, must, array, fix))
+        raise InvalidValue(_message(name, must, array, fix))
 
 
-def check_dtype(
-    caller: str, name: str, array: Any, dtype: DType, must: str, fix: str = ""
-) -> None:
+def check_dtype(name: str, array: Any, dtype: DType, must: str, fix: str = "") -> None:
     """Raises TypeError unless an array has dtype `dtype`; `must` states the rule."""
     if array.dtype != dtype:
-        raise TypeError(_message(caller, name, must, array, fix))
+        raise InvalidType(_message(name, must, array, fix))
 
 
 def check_rank(
-    caller: str,
     name: str,
     array: Any,
     least: int,
     axes: str,
-    error: type[Exception] = ValueError,
+    error: type[Exception] = InvalidValue,
 ) -> None:
     """Raises if an array has fewer than `least` axes; the message lists `axes`."""
     if array.ndim < least:
         must = f"have rank at least {least}, {axes}"
-        raise error(_message(caller, name, must, array, ""))
+        raise error(_message(name, must, array, ""))
 
 
 def check_dtype_kind(
-    caller: str, name: str, array: Any, kind: Any, what: str, fix: str = ""
+    name: str, array: Any, kind: Any, what: str, fix: str = ""
 ) -> None:
     """Raises TypeError unless the dtype is a subtype of `kind`, e.g. `jnp.floating`."""
     if not jnp.issubdtype(array.dtype, kind):
-        raise TypeError(_message(caller, name, f"be {what}", array, fix))
+        raise InvalidType(_message(name, f"be {what}", array, fix))
 
 
-def check_is_cell(caller: str, name: str, cell: Any) -> None:
+def check_is_cell(name: str, cell: Any) -> None:
     """Raises TypeError if `cell` is not a cell; the error names missing attributes."""
     missing = [f"`{n}`" for n in ("output_size", "state_size") if not hasattr(cell, n)]
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
@@ -183,10 +167,10 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
             )
         elif isinstance(cell, Mapping):
             fix = f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
-    raise TypeError(f"{caller}: `{name}` must be {wanted}, got {got}. {fix}")
+    raise InvalidType(f"`{name}` must be {wanted}, got {got}. {fix}")
 
 
-def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
+def as_dtype(dtype: DType, name: str = "dtype") -> DType:
     """The dtype that JAX uses for `dtype`: float32 for float64 unless x64 is on.
 
     If the returned dtype differs from `dtype`, the function warns as JAX does, unless
@@ -201,21 +185,20 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
             raise TypeError
         canonical = canonical.newbyteorder("=")
     except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
-        text = (
+        raise InvalidType(
             f"`{name}` must name a dtype, got {describe(dtype)}. Use e.g. jnp.float32."
-        )
-        raise TypeError(f"{caller}: {text}") from None
+        ) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
         warnings.warn(
-            f"{caller}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
+            f"`{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
             "unless `jax_enable_x64` is set.",
             stacklevel=3,
         )
     return canonical
 
 
-def as_unroll(caller: str, parallel_iterations: Any) -> int:
+def as_unroll(parallel_iterations: Any) -> int:
     """The number of steps to unroll per loop iteration, for `parallel_iterations`.
 
     None and 0 select the default, which is one step. Results may differ by rounding.
@@ -226,18 +209,17 @@ def as_unroll(caller: str, parallel_iterations: Any) -> int:
     """
     if parallel_iterations is None:
         return 1
-    name, errors = "parallel_iterations", (KindError, TypeError)
-    steps = as_count(caller, name, parallel_iterations, 0, errors=errors)
+    name, errors = "parallel_iterations", (InvalidKind, InvalidType)
+    steps = as_count(name, parallel_iterations, 0, errors=errors)
     return min(max(1, steps), MAX_UNROLL)
 
 
 def as_count(
-    caller: str,
     name: str,
     count: Any,
     least: int = 1,
     fix: str = "Leave it out for the default.",
-    errors: tuple[type[Exception], type[Exception]] = (TypeError, ValueError),
+    errors: tuple[type[Exception], type[Exception]] = (InvalidType, InvalidValue),
     most: int = INT32_MAX,
 ) -> int:
     """Returns `count` as an int; `most` defaults to the largest size of an axis.
@@ -253,15 +235,15 @@ def as_count(
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        text = _message(caller, name, "be an integer", count, fix)
+        text = _message(name, "be an integer", count, fix)
         raise not_integer(text) from None
     if not least <= number <= most:
         must = f"be at least {least}" if number < least else f"be at most {most}"
-        raise out_of_range(_message(caller, name, must, number, fix))
+        raise out_of_range(_message(name, must, number, fix))
     return number
 
 
-def as_axis_size(caller: str, name: str, size: Any, fix: str = "") -> Any:
+def as_axis_size(name: str, size: Any, fix: str = "") -> Any:
     """Returns the size of an axis as an int; returns symbolic sizes unchanged.
 
     Raises:
@@ -270,10 +252,10 @@ def as_axis_size(caller: str, name: str, size: Any, fix: str = "") -> Any:
     """
     if jax.export.is_symbolic_dim(size):
         return size
-    return as_count(caller, name, size, least=0, fix=fix)
+    return as_count(name, size, least=0, fix=fix)
 
 
-def as_bool(caller: str, name: str, value: Any, fix: str = "") -> bool:
+def as_bool(name: str, value: Any, fix: str = "") -> bool:
     """Returns `value` as a Python bool.
 
     Raises:
@@ -281,35 +263,35 @@ def as_bool(caller: str, name: str, value: Any, fix: str = "") -> bool:
             traced arrays are rejected.
     """
     kinds, wanted = bool | np.bool_, "True or False"
-    return bool(check_instance(caller, name, value, kinds, wanted, fix))
+    return bool(check_instance(name, value, kinds, wanted, fix))
 
 
-def check_time_major(caller: str, time_major: Any) -> None:
+def check_time_major(time_major: Any) -> None:
     """Raises TypeError unless `time_major` is a bool."""
     fix = "It is static: under jit, close over it or name it in `static_argnames`."
-    as_bool(caller, "time_major", time_major, fix)
+    as_bool("time_major", time_major, fix)
 
 
-def as_scope(caller: str, scope: Any, default: str) -> str:
+def as_scope(scope: Any, default: str) -> str:
     """The name under which profiles show the loop's operations.
 
     Raises:
         TypeError: If `scope` is neither None nor a string.
     """
-    scope = check_instance(caller, "scope", scope, str | None, "a string")
+    scope = check_instance("scope", scope, str | None, "a string")
     return default if scope is None else scope
 
 
-def check_both_lists(caller: str, cells_fw: Any, cells_bw: Any) -> None:
+def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            raise ValueError(
-                f"{caller}: `{name}` must be a list of at least one cell, one for each "
+            raise InvalidValue(
+                f"`{name}` must be a list of at least one cell, one for each "
                 f"layer, got {describe(cells)}."
             )
     if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            f"{caller}: `cells_fw` and `cells_bw` must have the same depth, got "
+        raise InvalidValue(
+            "`cells_fw` and `cells_bw` must have the same depth, got "
             f"{len(cells_fw)} and {len(cells_bw)} cells."
         )

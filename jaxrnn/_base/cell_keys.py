@@ -15,12 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import describe, is_array, is_key
+from .errors import InvalidType, InvalidValue, describe, is_array, is_key
 from .jax_internals import define_prng_impl
 from .typing import Array, Key
 
 
-def check_key(caller: str, key: Any) -> None:
+def check_key(key: Any) -> None:
     """Raises unless `key` is a single random key (under vmap, one key for each entry).
 
     Raises:
@@ -29,21 +29,21 @@ def check_key(caller: str, key: Any) -> None:
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     if not (is_raw or is_key(key)):
-        raise TypeError(
-            f"{caller}: `key` must be a random key, got {describe(key)}. "
+        raise InvalidType(
+            f"`key` must be a random key, got {describe(key)}. "
             "Create one with `jax.random.key(0)`."
         )
     if key.ndim > is_raw:  # A raw uint32 key is a vector.
-        raise ValueError(
-            f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap to "
+        raise InvalidValue(
+            f"`key` must be one key, got {describe(key)}. Use jax.vmap to "
             "run with each of the keys."
         )
 
 
-def check_key_or_none(caller: str, key: Any) -> None:
+def check_key_or_none(key: Any) -> None:
     """Raises like `check_key`, but accepts None."""
     if key is not None:
-        check_key(caller, key)
+        check_key(key)
 
 
 # No step has this index, so the run's key differs from every step's key.

@@ -20,6 +20,53 @@ class EntryError(ValueError, IndexError):
     """A `ValueError` that is also an `IndexError`, which TensorFlow raises."""
 
 
+class InvalidArgument(Exception):
+    """The error of a check, which does not know which public function was called.
+
+    Attributes:
+        kind: The class of the error that the public function raises.
+    """
+
+    kind: type[Exception] = Exception
+
+    def named(self, function: str) -> Exception:
+        """The error that a public function raises in place of this error."""
+        error = self.kind(f"{function}: {self}")
+        for note in getattr(self, "__notes__", ()):
+            error.add_note(note)
+        return error.with_traceback(self.__traceback__)
+
+
+class InvalidValue(InvalidArgument, ValueError):
+    """An argument has the right type, but not the right value."""
+
+    kind = ValueError
+
+
+class InvalidType(InvalidArgument, TypeError):
+    """An argument has the wrong type."""
+
+    kind = TypeError
+
+
+class MissingPackage(InvalidArgument, ImportError):
+    """A package that only some functions need is missing."""
+
+    kind = ImportError
+
+
+class InvalidKind(InvalidArgument, KindError):
+    """An `InvalidType` where TensorFlow raises an `AssertionError`."""
+
+    kind = KindError
+
+
+class InvalidEntry(InvalidArgument, EntryError):
+    """An `InvalidValue` where TensorFlow raises an `IndexError`."""
+
+    kind = EntryError
+
+
 class _Verbatim(str):
     """A text that the `repr` of a nest shows without quotes."""
 
@@ -72,11 +119,11 @@ def is_key(value: Any) -> bool:
     return is_array(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
-def check_not_masked(caller: str, name: str, value: Any) -> None:
+def check_not_masked(name: str, value: Any) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{caller}: `{name}` must be an array without a mask, got a masked "
+        raise InvalidType(
+            f"`{name}` must be an array without a mask, got a masked "
             f"{describe(value)}. Pass `{name}.filled(0)`."
         )
 
@@ -88,14 +135,4 @@ def error_note(text: str) -> Iterator[None]:
         yield
     except Exception as error:
         error.add_note(text)
-        raise
-
-
-@contextlib.contextmanager
-def prefixing(caller: str) -> Iterator[None]:
-    """Prefixes the caller to messages of TypeErrors and ValueErrors in the block."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        error.args = (f"{caller}: {error}",)
         raise

@@ -14,7 +14,13 @@ from .arguments import (
     check_shape,
     check_time_major,
 )
-from .errors import EntryError, describe, is_array
+from .errors import (
+    InvalidEntry,
+    InvalidType,
+    InvalidValue,
+    describe,
+    is_array,
+)
 from .math import in_native_order, is_float
 from .read_only import without_read_only
 from .trees import is_tensor_array, map_named, named_leaves
@@ -26,7 +32,7 @@ _OF_A_LIST = (
 )
 
 
-def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
+def named_inputs(inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
     """The leaves of `inputs` with their names.
 
     Raises:
@@ -34,45 +40,43 @@ def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, 
     """
     named = list(named_leaves("inputs", inputs))
     if not named:
-        raise EntryError(
-            f"{caller}: `inputs` must hold at least one array, got "
+        raise InvalidEntry(
+            "`inputs` must hold at least one array, got "
             f"{errors.describe_structure(inputs)}. {fix}".rstrip()
         )
     return named
 
 
-def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
+def as_sequences(inputs: Any, time_major: bool) -> PyTree:
     """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
         ValueError: If there is no array, if a rank is below 3, or if sizes disagree.
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
-    check_time_major(caller, time_major)
-    named_inputs(caller, inputs)
+    check_time_major(time_major)
+    named_inputs(inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     fix = _OF_A_LIST if isinstance(inputs, list | tuple) else ""
-    as_leaf = lambda name, leaf: _as_sequence(caller, name, leaf, axes, fix, time_major)
+    as_leaf = lambda name, leaf: _as_sequence(name, leaf, axes, fix, time_major)
     inputs = map_named("inputs", as_leaf, inputs)
     named = list(named_leaves("inputs", inputs))
-    check_same_size(caller, named, 0 if time_major else 1, "Time steps", axes)
-    check_same_size(caller, named, 1 if time_major else 0, "Batch size", axes)
+    check_same_size(named, 0 if time_major else 1, "Time steps", axes)
+    check_same_size(named, 1 if time_major else 0, "Batch size", axes)
     return inputs
 
 
-def _as_sequence(
-    caller: str, name: str, leaf: Any, axes: str, fix: str, time_major: bool
-) -> Array:
-    array = as_array(caller, name, leaf)
+def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) -> Array:
+    array = as_array(name, leaf)
     if array.ndim < 3:
         fix = fix or fix_of_depth(name, array, time_major)
-        raise ValueError(
-            f"{caller}: `{name}` must have rank at least 3, {axes}, got "
+        raise InvalidValue(
+            f"`{name}` must have rank at least 3, {axes}, got "
             f"{describe(leaf)} of rank {array.ndim}. {fix}".rstrip()
         )
     if any(isinstance(n, int) and n > INT32_MAX for n in array.shape):
-        raise ValueError(
-            f"{caller}: `{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
+        raise InvalidValue(
+            f"`{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
             f"got {describe(array)}. Run it in windows: `jaxrnn.windows`."
         )
     return array
@@ -99,7 +103,7 @@ def fix_without_depth(name: str) -> str:
     return f"Without a depth axis, pass `{name}[..., None]`."
 
 
-def as_steps(caller: str, inputs: Any) -> list[PyTree]:
+def as_steps(inputs: Any) -> list[PyTree]:
     """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
 
     If the first leaf has rank 1 (for example, integer ids), all leaves may have rank 1.
@@ -110,27 +114,25 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
             sizes differ.
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
-        raise TypeError(
-            f"{caller}: `inputs` must be a sequence, got {describe(inputs)}. `list(x)` "
+        raise InvalidType(
+            f"`inputs` must be a sequence, got {describe(inputs)}. `list(x)` "
             "holds the steps of an array; `dynamic_rnn` accepts the array."
         )
     if not isinstance(inputs, list | tuple):
-        raise ValueError(
-            f"{caller}: `inputs` must be a list or tuple with one entry per step, got "
+        raise InvalidValue(
+            "`inputs` must be a list or tuple with one entry per step, got "
             f"{describe(inputs)}. A step may be a nest."
         )
-    steps = map_named("inputs", lambda n, x: as_array(caller, n, x), list(inputs))
-    leaves = named_inputs(caller, steps)
+    steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
+    leaves = named_inputs(steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
     for name, leaf in leaves:
-        check_rank(caller, name, leaf, least, "[batch, ...]")
-    check_same_size(caller, leaves)
+        check_rank(name, leaf, least, "[batch, ...]")
+    check_same_size(leaves)
     return steps
 
 
-def check_rows_of_state(
-    caller: str, state: PyTree, rows: int, must: str, fix: str = ""
-) -> None:
+def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> None:
     """Raises ValueError if an array of an initial state does not have `rows` rows.
 
     Leaves without axes, TensorArrays and read-only parts are not checked.
@@ -138,12 +140,11 @@ def check_rows_of_state(
     own = without_read_only(state)
     for name, leaf in named_leaves("initial_state", own, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
-            text = f"{caller}: `{name}` must {must}, got {describe(leaf)}. {fix}"
-            raise ValueError(text.rstrip())
+            text = f"`{name}` must {must}, got {describe(leaf)}. {fix}"
+            raise InvalidValue(text.rstrip())
 
 
 def check_same_size(
-    caller: str,
     named: list[tuple[str, Array]],
     axis: int | slice = 0,
     what: str = "Batch size",
@@ -154,13 +155,13 @@ def check_same_size(
     (first, leaf), *rest = named
     for name, other in rest:
         if other.shape[axis] != leaf.shape[axis]:
-            raise ValueError(
-                f"{caller}: {what} must be the same for all inputs {axes}: `{first}` "
+            raise InvalidValue(
+                f"{what} must be the same for all inputs {axes}: `{first}` "
                 f"is {describe(leaf)}, `{name}` is {describe(other)}. {fix}".rstrip()
             )
 
 
-def as_state(caller: str, name: str, state: PyTree) -> PyTree:
+def as_state(name: str, state: PyTree) -> PyTree:
     """The state with arrays as leaves; Python numbers lose their weak type.
 
     Raises:
@@ -169,14 +170,14 @@ def as_state(caller: str, name: str, state: PyTree) -> PyTree:
     """
 
     def as_leaf(name: str, leaf: Any) -> Array:
-        array = as_array(caller, name, leaf)
+        array = as_array(name, leaf)
         # A weakly typed number would change the type of the loop's carry at step 1.
         return array if is_array(leaf) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, state)
 
 
-def as_array(caller: str, name: str, leaf: Any) -> Array:
+def as_array(name: str, leaf: Any) -> Array:
     """Converts one leaf to an array.
 
     Raises:
@@ -185,24 +186,23 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
     """
     if leaf is None:
         reason = "None values not supported"
-        raise ValueError(f"{caller}: `{name}` must be an array: {reason}.")
-    errors.check_not_masked(caller, name, leaf)
+        raise InvalidValue(f"`{name}` must be an array: {reason}.")
+    errors.check_not_masked(name, leaf)
     try:
         if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.
             raise TypeError
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
         got = describe(leaf)
-        raise TypeError(f"{caller}: `{name}` must be an array, got {got}.") from None
+        raise InvalidType(f"`{name}` must be an array, got {got}.") from None
 
 
 def as_step_booleans(
-    caller: str, name: str, values: Any, shape: tuple, axis: int | None, fix: str
+    name: str, values: Any, shape: tuple, axis: int | None, fix: str
 ) -> Array:
     """Returns booleans, one for each row and step of the inputs.
 
     Args:
-        caller: The driver, for messages.
         name: The name of the argument.
         values: The user's argument.
         shape: The sizes of the first two axes of the inputs; for one step, only the
@@ -214,15 +214,15 @@ def as_step_booleans(
         ValueError: If shapes disagree.
         TypeError: If `values` are not booleans.
     """
-    values = as_array(caller, name, values)
-    check_dtype_kind(caller, name, values, jnp.bool_, "booleans", fix)
+    values = as_array(name, values)
+    check_dtype_kind(name, values, jnp.bool_, "booleans", fix)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
-    check_shape(caller, name, values, tuple(shape), must)
+    check_shape(name, values, tuple(shape), must)
     return values
 
 
-def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DType:
+def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
 
     Raises:
@@ -231,31 +231,29 @@ def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DTy
         TypeError: If `dtype` does not name a dtype.
     """
     if dtype is not None:
-        return as_dtype(caller, dtype)
+        return as_dtype(dtype)
     if initial_state is None:
-        raise ValueError(_missing_dtype(caller, "`initial_state`"))
+        raise InvalidValue(_missing_dtype("`initial_state`"))
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
-        raise ValueError(
-            f"{caller}: dtype must be specified if the leaves of `initial_state` do "
+        raise InvalidValue(
+            "dtype must be specified if the leaves of `initial_state` do "
             f"not share one, got {found or 'no leaves'}. Pass the dtype of the outputs."
         )
     return named[0][1].dtype
 
 
-def _missing_dtype(caller: str, states: str) -> str:
+def _missing_dtype(states: str) -> str:
     return (
-        f"{caller}: dtype must be specified if there is no {states}. Pass "
+        f"dtype must be specified if there is no {states}. Pass "
         "`dtype=jnp.float32` for zero states of that dtype."
     )
 
 
-def check_states_of_both(
-    caller: str, fw: PyTree, bw: PyTree, dtype: DType | None
-) -> None:
+def check_states_of_both(fw: PyTree, bw: PyTree, dtype: DType | None) -> None:
     """Raises ValueError if a direction needs a zero state, but no dtype is given."""
     missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
     if missing and dtype is None:
         names = " and ".join(f"`initial_state_{name}`" for name in missing)
-        raise ValueError(_missing_dtype(caller, names))
+        raise InvalidValue(_missing_dtype(names))

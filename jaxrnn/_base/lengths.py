@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import check_not_masked, describe, describe_leaves, is_array
+from .errors import (
+    InvalidType,
+    InvalidValue,
+    check_not_masked,
+    describe,
+    describe_leaves,
+    is_array,
+)
 from .math import clamped_to_int32, is_float, numpy_or_jax_array
 from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
@@ -19,12 +26,11 @@ OF_A_MASK = (
 
 
 def lengths_for(
-    caller: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
+    sequence_length: Any, xs: PyTree, time: int, batch_axis: int
 ) -> Array | None:
     """The lengths, clamped to `time` and sharded like the rows of `xs`, or None.
 
     Args:
-        caller: The driver, for messages.
         sequence_length: The driver's argument.
         xs: Inputs with rows along `batch_axis` and time along the other of the first
             two axes.
@@ -35,14 +41,14 @@ def lengths_for(
         TypeError, ValueError: See `as_lengths`.
     """
     batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
-    lengths = as_lengths(caller, sequence_length, batch_size)
+    lengths = as_lengths(sequence_length, batch_size)
     if lengths is None:
         return None
     return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
 
 
 def as_lengths(
-    caller: str, sequence_length: Any, batch_size: int, name: str = "sequence_length"
+    sequence_length: Any, batch_size: int, name: str = "sequence_length"
 ) -> Array | None:
     """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
 
@@ -55,25 +61,25 @@ def as_lengths(
     """
     if sequence_length is None:
         return None
-    return as_given_lengths(caller, sequence_length, batch_size, name)
+    return as_given_lengths(sequence_length, batch_size, name)
 
 
 def as_given_lengths(
-    caller: str, given: Lengths, batch_size: int, name: str = "sequence_length"
+    given: Lengths, batch_size: int, name: str = "sequence_length"
 ) -> Array:
     """`as_lengths` for lengths that are not None."""
-    lengths = lengths_array(caller, given, name)
-    _check_integers(caller, lengths, name)
+    lengths = lengths_array(given, name)
+    _check_integers(lengths, name)
     if lengths.ndim != 1:
         fix = f"Pass one length per row; `np.full({batch_size}, n)` is n for every row."
-        raise ValueError(
-            f"{caller}: `{name}` must be a vector of length batch_size "
+        raise InvalidValue(
+            f"`{name}` must be a vector of length batch_size "
             f"({batch_size}), got {describe(lengths)}. {fix}"
         )
     if lengths.shape[0] != batch_size:
         axis = ", or the second with `time_major`" if name == "sequence_length" else ""
-        raise ValueError(
-            f"{caller}: `{name}` must have {batch_size} entries, one per row, "
+        raise InvalidValue(
+            f"`{name}` must have {batch_size} entries, one per row, "
             f"got {describe(lengths)}. Nothing is broadcast; rows are the first "
             f"axis{axis}."
         )
@@ -89,9 +95,7 @@ def _clamped(lengths: Any) -> Any:
 _clamped_on_device = jax.jit(_clamped)
 
 
-def lengths_array(
-    caller: str, lengths: Any, name: str = "sequence_length"
-) -> Array | np.ndarray:
+def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.ndarray:
     """Converts lists of lengths to NumPy or JAX arrays; returns arrays unchanged.
 
     A list becomes a JAX array only if it holds JAX arrays.
@@ -100,29 +104,29 @@ def lengths_array(
         ValueError: If a list is ragged.
         TypeError: If `lengths` is a string or a masked array.
     """
-    check_not_masked(caller, name, lengths)
+    check_not_masked(name, lengths)
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):
-        raise TypeError(
-            f"{caller}: `{name}` must hold integers, got {describe(lengths)}. Pass "
+        raise InvalidType(
+            f"`{name}` must hold integers, got {describe(lengths)}. Pass "
             "one integer per row."
         )
     try:
         array = numpy_or_jax_array(lengths)
     except (ValueError, TypeError):
-        raise ValueError(
-            f"{caller}: `{name}` must hold one integer for each row, got "
+        raise InvalidValue(
+            f"`{name}` must hold one integer for each row, got "
             f"{describe_leaves(lengths)}."
         ) from None
     return array if array.size else array.astype(np.int32)
 
 
-def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None:
+def _check_integers(lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer):
         return
     fix, got = fix_of_dtype(lengths), describe(lengths)
-    raise TypeError(f"{caller}: `{name}` must hold integers, got {got}. {fix}")
+    raise InvalidType(f"`{name}` must hold integers, got {got}. {fix}")
 
 
 def fix_of_dtype(lengths: Array | np.ndarray) -> str:
@@ -138,11 +142,11 @@ def fix_of_dtype(lengths: Array | np.ndarray) -> str:
     return "Cast it to jnp.int32."
 
 
-def check_not_inputs(caller: str, sequence_length: Any, call: str) -> None:
+def check_not_inputs(sequence_length: Any, call: str) -> None:
     """Raises TypeError for inputs as lengths, as after a carry in Flax's order."""
     array = sequence_length
     if is_array(array) and array.ndim > 2 and is_float(array):
-        raise TypeError(
-            f"{caller}: `inputs` must come before the state, got {describe(array)} as "
+        raise InvalidType(
+            f"`inputs` must come before the state, got {describe(array)} as "
             f"`sequence_length`. Call `{call}`."
         )

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from . import jax_internals
-from .errors import is_array
+from .errors import InvalidValue, is_array
 from .sharding import as_varying_as
 from .typing import PyTree
 
@@ -108,7 +108,7 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
     is_on_cpu = tuple(ctx.platforms or module.platforms) == ("cpu",)
     is_native = is_on_cpu and not module.lowering_parameters.for_export
     if not is_native and programs.refusal is not None:
-        raise ValueError(programs.refusal)
+        raise InvalidValue(programs.refusal)
     run = programs.native if is_native else programs.xla
     return jax_internals.lower_fun(run, multiple_results=True)(ctx, *leaves)
 

@@ -3,12 +3,13 @@
 import importlib
 from typing import Any
 
+from .errors import MissingPackage
 
-def import_optional(caller: str, module: str, install: str = "") -> Any:
+
+def import_optional(module: str, install: str = "") -> Any:
     """Imports the module; the ImportError explains how to install it.
 
     Args:
-        caller: The function, for messages.
         module: The module.
         install: What to install; by default the package that contains the module.
     """
@@ -16,7 +17,7 @@ def import_optional(caller: str, module: str, install: str = "") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{caller}: the package `{package}` is required, but cannot "
-            f"be imported: {error}. Install it with `pip install {install or package}`."
+        raise MissingPackage(
+            f"the package `{package}` is required, but cannot be imported: {error}. "
+            f"Install it with `pip install {install or package}`."
         ) from error

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .errors import describe, is_array, is_key
+from .errors import InvalidValue, describe, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, Key, PyTree
 
@@ -44,11 +44,10 @@ def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
     return jax.tree.map(lambda x: jax.sharding.reshard(x, whole), tree)
 
 
-def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
+def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
     """Gathers the features of the inputs on each device of an explicit mesh.
 
     Args:
-        caller: The driver, for the message.
         xs: Inputs with rows along `batch_axis` and time along the other of the first
             two axes.
         beside: Other arrays. Inputs without a mesh are moved to the mesh of these
@@ -66,10 +65,10 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
         spec = jax.typeof(x).sharding.spec
         rows, time = spec[batch_axis], spec[1 - batch_axis]
         if time is not None:
-            raise ValueError(
-                f"{caller}: `{name}` must not be divided along time, got {describe(x)} "
+            raise InvalidValue(
+                f"`{name}` must not be divided along time, got {describe(x)} "
                 f"divided over {time!r}. Steps run one after another, so divide the "
-                "rows: use `jax.sharding.reshard`."
+                "use `jax.sharding.reshard`."
             )
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))

@@ -78,5 +78,5 @@ class TensorShape:
 
 def _dim(value: Any) -> Any:
     fix = "Give every axis a size."
-    check_given("TensorShape", "dims", value, fix, what="known")
-    return as_axis_size("TensorShape", "dims", value)
+    check_given("dims", value, fix, what="known")
+    return as_axis_size("dims", value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from .errors import describe_structure, is_array, leaf_name
+from .errors import InvalidType, InvalidValue, describe_structure, is_array, leaf_name
 from .tensor_shape import TensorShape
 from .typing import PyTree
 
@@ -78,11 +78,11 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         "`TensorShape([5, 5])` is one array of rank 2."
     )
     if leaf is None:
-        raise ValueError(f"`{name}` must be known, got None. {fix}")
+        raise InvalidValue(f"`{name}` must be known, got None. {fix}")
     try:
         return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
-        raise TypeError(
+        raise InvalidType(
             f"`{name}` must be an int or a TensorShape, got {leaf!r}. {fix}"
         ) from None
 
@@ -94,12 +94,12 @@ def as_typed(tree: Any) -> tuple:
 
 
 def check_structure(
-    caller: str, want: Any, got: Any, strict: bool, fix: str = ""
+    what: str, want: Any, got: Any, strict: bool, fix: str = ""
 ) -> None:
     """Raises unless `got` has the structure of `want`.
 
     Args:
-        caller: The beginning of the message, up to the name of `got`.
+        what: The beginning of the message, which names `got`.
         want: The expected nest; its leaves do not matter.
         got: The nest to check.
         strict: Whether sequence types must agree. If False, a list may replace a tuple.
@@ -115,9 +115,9 @@ def check_structure(
     same_but_for_kind = _are_alike(want_def, got_def)
     if same_but_for_kind and not strict:
         return
-    error = TypeError if same_but_for_kind else ValueError
+    error = InvalidType if same_but_for_kind else InvalidValue
     raise error(
-        f"{caller} must have the structure {describe_structure(want)}, got "
+        f"{what} must have the structure {describe_structure(want)}, got "
         f"{describe_structure(got)}. {fix}".rstrip()
     )
 

@@ -5,7 +5,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.errors import check_not_masked, describe, is_array
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    check_not_masked,
+    describe,
+    is_array,
+)
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.math import is_traced
@@ -13,26 +19,26 @@ from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
 
 
-def check_known(caller: str, name: str, tree: Any) -> None:
+def check_known(name: str, tree: Any) -> None:
     """Raises TypeError for a traced array."""
     for full, leaf in named_leaves(name, tree):
         if is_traced(leaf):
-            raise TypeError(
-                f"{caller}: `{full}` must be concrete, got traced {describe(leaf)}. "
-                f"Call `{caller}` outside of jit, grad and vmap, and pass in its "
+            raise InvalidType(
+                f"`{full}` must be concrete, got traced {describe(leaf)}. "
+                "Call this function outside of jit, grad and vmap, and pass in its "
                 "results."
             )
 
 
-def host_lengths(caller: str, lengths: Lengths, batch_size: int) -> np.ndarray:
+def host_lengths(lengths: Lengths, batch_size: int) -> np.ndarray:
     """The lengths as a NumPy array, int32 `[batch]`, not negative; see `as_lengths`."""
-    check_known(caller, "sequence_length", lengths)
+    check_known("sequence_length", lengths)
     with jax.ensure_compile_time_eval():  # Allows constants to be read inside a trace.
-        return np.asarray(as_lengths(caller, lengths, batch_size))
+        return np.asarray(as_lengths(lengths, batch_size))
 
 
 def as_sources(
-    caller: str, inputs: PyTree, time_major: bool, fix: str = ""
+    inputs: PyTree, time_major: bool, fix: str = ""
 ) -> tuple[PyTree, int, int]:
     """Arrays that can be read slice by slice, and their time and batch sizes.
 
@@ -44,29 +50,27 @@ def as_sources(
             the arrays differ in the number of steps or the batch size.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    as_leaf = lambda name, leaf: _as_source(caller, name, leaf, f"{axes}. {fix}")
+    as_leaf = lambda name, leaf: _as_source(name, leaf, f"{axes}. {fix}")
     inputs = map_named("inputs", as_leaf, inputs)
-    named = named_inputs(caller, inputs)
-    check_same_size(caller, named, slice(2), "Time and batch", axes, fix)
+    named = named_inputs(inputs)
+    check_same_size(named, slice(2), "Time and batch", axes, fix)
     shape = named[0][1].shape
     return inputs, *(shape[:2] if time_major else shape[1::-1])
 
 
-def _as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
+def _as_source(name: str, leaf: Any, axes: str) -> Any:
     if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
-        return as_host_array(caller, name, leaf, 2, axes)
+        return as_host_array(name, leaf, 2, axes)
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
-        raise TypeError(
-            f"{caller}: `{name}` must be an array, got {describe(leaf)}. A list is a "
+        raise InvalidType(
+            f"`{name}` must be an array, got {describe(leaf)}. A list is a "
             "nest of its elements; convert it with np.asarray."
         )
-    _check_rank(caller, name, leaf, leaf.shape, 2, axes)
+    _check_rank(name, leaf, leaf.shape, 2, axes)
     return leaf
 
 
-def as_host_array(
-    caller: str, name: str, leaf: Any, rank: int, axes: str
-) -> np.ndarray:
+def as_host_array(name: str, leaf: Any, rank: int, axes: str) -> np.ndarray:
     """A leaf as a NumPy array.
 
     Raises:
@@ -75,25 +79,25 @@ def as_host_array(
     """
     if leaf is None:
         reason = "None values not supported"
-        raise ValueError(f"{caller}: `{name}` must be an array: {reason}.")
-    check_known(caller, name, leaf)
-    check_not_masked(caller, name, leaf)
+        raise InvalidValue(f"`{name}` must be an array: {reason}.")
+    check_known(name, leaf)
+    check_not_masked(name, leaf)
     try:
         array = np.asarray(leaf)
     except TypeError:  # Random keys cannot be converted to NumPy arrays.
         array = np.asarray(None)
     if not is_array(array):
-        raise TypeError(f"{caller}: `{name}` must be an array, got {describe(leaf)}.")
-    _check_rank(caller, name, leaf, array.shape, rank, axes)
+        raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.")
+    _check_rank(name, leaf, array.shape, rank, axes)
     return array
 
 
 def _check_rank(
-    caller: str, name: str, leaf: Any, shape: tuple[int, ...], rank: int, axes: str
+    name: str, leaf: Any, shape: tuple[int, ...], rank: int, axes: str
 ) -> None:
     if len(shape) < rank:
-        raise ValueError(
-            f"{caller}: `{name}` must have rank at least {rank}, got {describe(leaf)}. "
+        raise InvalidValue(
+            f"`{name}` must have rank at least {rank}, got {describe(leaf)}. "
             f"The axes must be {axes}".rstrip()
         )
 
@@ -120,26 +124,23 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
     return jax.tree.map(cut_one, sources)
 
 
-def check_like(
-    caller: str, name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0
-) -> None:
+def check_like(name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0) -> None:
     """Raises an error unless `got` has the structure, dtypes and shapes of `want`.
 
     Args:
-        caller: The function, for messages.
         name: The name of `got`, for messages.
         want: The nest of arrays that `got` must match.
         got: The nest that is checked.
         fix: The end of each message, which tells the user what to do.
         skip: The number of leading axes that may differ.
     """
-    check_structure(f"{caller}: `{name}`", want, got, strict=True, fix=fix)
+    check_structure(f"`{name}`", want, got, strict=True, fix=fix)
     what = "have the dtype and step shape of" if skip else "be"
     kind = lambda leaf: leaf if leaf is None else (leaf.shape[skip:], leaf.dtype)
     pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
     for (full, like), (_, leaf) in pairs:
         if kind(like) != kind(leaf):
-            raise ValueError(
-                f"{caller}: `{full}` must {what} {describe(like)}, got "
+            raise InvalidValue(
+                f"`{full}` must {what} {describe(like)}, got "
                 f"{describe(leaf)}. {fix}".rstrip()
             )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .host import check_known, check_like
 from .packed_sequences import PackedSequences, check_whole
 
@@ -39,7 +39,7 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
         >>> jaxrnn.concat_packed([pack(8, 5, 3), pack(7)])
         PackedSequences(4 sequences in 3 rows of 8 steps, 96% full)
     """
-    packs = _as_packs("concat_packed", packs)
+    packs = _as_packs(packs)
     counts = [(pack.lengths.shape[0], pack.row.shape[0]) for pack in packs]
     before = np.cumsum([(0, 0), *counts], axis=0, dtype=np.int32)
     packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
@@ -91,55 +91,51 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
         >>> jax.vmap(lambda packed: packed.unpack(packed.inputs))(stack).shape
         (2, 3, 8, 3)
     """
-    packs = _as_packs("stack_packed", packs)
+    packs = _as_packs(packs)
     sizes = [(pack.lengths.shape, pack.row.shape) for pack in packs]
     for i, pack in enumerate(packs):
         if sizes[i] != sizes[0]:
-            raise ValueError(
-                f"stack_packed: `packs[{i}]` must have as many rows and sequences as "
+            raise InvalidValue(
+                f"`packs[{i}]` must have as many rows and sequences as "
                 f"`packs[0]`: expected {packs[0]!r}, got {pack!r}. Create packs of one "
                 "shape with `packed_batches`, or use `concat_packed`."
             )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
 
-def _as_packs(caller: str, packs: Any) -> list[PackedSequences]:
+def _as_packs(packs: Any) -> list[PackedSequences]:
     """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
-        raise TypeError(
-            f"{caller}: `packs` must be a list of packs, got {describe(packs)}."
-        )
+        raise InvalidType(f"`packs` must be a list of packs, got {describe(packs)}.")
     packs = list(packs)
     if not packs:
-        raise ValueError(f"{caller}: `packs` must hold at least one pack, got none.")
+        raise InvalidValue("`packs` must hold at least one pack, got none.")
     for i, pack in enumerate(packs):
-        _check_pack(caller, f"packs[{i}]", pack)
-        _check_like(caller, f"packs[{i}]", packs[0], pack)
+        _check_pack(f"packs[{i}]", pack)
+        _check_like(f"packs[{i}]", packs[0], pack)
     time = max(pack.time for pack in packs)
     packs = [dataclasses.replace(pack, time=time) for pack in packs]
     return jax.tree.map(np.asarray, packs)
 
 
-def _check_pack(caller: str, name: str, pack: Any) -> None:
+def _check_pack(name: str, pack: Any) -> None:
     if not isinstance(pack, PackedSequences):
-        raise TypeError(
-            f"{caller}: `{name}` must come from `pack_sequences` or `packed_batches`, "
+        raise InvalidType(
+            f"`{name}` must come from `pack_sequences` or `packed_batches`, "
             f"got {describe(pack)}."
         )
-    check_whole(caller, name, pack)
-    check_known(caller, name, pack)
+    check_whole(name, pack)
+    check_known(name, pack)
 
 
-def _check_like(
-    caller: str, name: str, first: PackedSequences, pack: PackedSequences
-) -> None:
+def _check_like(name: str, first: PackedSequences, pack: PackedSequences) -> None:
     """Raises ValueError if `pack` and `first` differ in more than their sizes."""
     time = lambda pack: pack.starts.shape[0 if pack.time_major else 1]
     for what, has in ("time_major", lambda pack: pack.time_major), ("row_length", time):
         if has(pack) != has(first):
-            raise ValueError(
-                f"{caller}: the `{what}` of `{name}` must be the same as in "
+            raise InvalidValue(
+                f"the `{what}` of `{name}` must be the same as in "
                 f"`packs[0]` ({has(first)}), got {has(pack)}."
             )
     name, fix = f"{name}.inputs", "It must match `packs[0].inputs`."
-    check_like(caller, name, first.inputs, pack.inputs, fix, skip=2)
+    check_like(name, first.inputs, pack.inputs, fix, skip=2)

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .packed_sequences import PackedSequences
 from .packing import OpenPack, PackShape
 from .records import RecordReader
-
-_CALLER = "packed_batches"
 
 
 class PackedBatches(Iterator[PackedSequences]):
@@ -20,7 +18,7 @@ class PackedBatches(Iterator[PackedSequences]):
 
     def __init__(self, source: Iterator[Any], shape: PackShape) -> None:
         self._source, self._shape = source, shape
-        self._reader = RecordReader(_CALLER)
+        self._reader = RecordReader()
         self._number = 0  # The number of records read so far.
         self._restart()
 
@@ -65,8 +63,8 @@ class PackedBatches(Iterator[PackedSequences]):
         leaves = self._reader.leaves(name, record)
         length = leaves[0].shape[0]
         if length > self._shape.row_length:
-            raise ValueError(
-                f"{_CALLER}: `{name}` must have at most `row_length` "
+            raise InvalidValue(
+                f"`{name}` must have at most `row_length` "
                 f"({self._shape.row_length}) steps, got {length}. Make rows longer, or "
                 "cut the record."
             )
@@ -90,8 +88,8 @@ class PackedBatches(Iterator[PackedSequences]):
         """
         state = self._before_batch or self._state()
         if state["records"] is None:
-            raise TypeError(
-                f"{_CALLER}: to be resumable, `records` must be a sequence, or have "
+            raise InvalidType(
+                "to be resumable, `records` must be a sequence, or have "
                 "`get_state` and `set_state` like Grain's iterators, got "
                 f"{describe(self._source)}. Pass a list, an object with `__len__` and "
                 "`__getitem__`, or a Grain dataset."
@@ -110,8 +108,8 @@ class PackedBatches(Iterator[PackedSequences]):
         """
         self.get_state()  # Raises an error if there is no position.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
-            raise TypeError(
-                f"{_CALLER}: `state` must come from `get_state`, got {describe(state)}."
+            raise InvalidType(
+                f"`state` must come from `get_state`, got {describe(state)}."
             )
         _set_position(self._source, state["records"])
         self._number = state["number"]
@@ -177,12 +175,12 @@ def packed_batches(
         PackedSequences(4 sequences in 2 rows of 8 steps, 81% full) [4 1 8 0]
         PackedSequences(4 sequences in 2 rows of 8 steps, 38% full) [6 0 0 0]
     """
-    check_time_major(_CALLER, time_major)
-    rows = as_count(_CALLER, "rows", rows, fix="")
-    row_length = as_count(_CALLER, "row_length", row_length, fix="")
+    check_time_major(time_major)
+    rows = as_count("rows", rows, fix="")
+    row_length = as_count("row_length", row_length, fix="")
     if sequences is None:
         sequences = rows * math.ceil(row_length / 4)
-    sequences = as_count(_CALLER, "sequences", sequences)
+    sequences = as_count("sequences", sequences)
     source = _as_source(records)
     shape = PackShape(rows, row_length, sequences, bool(time_major))
     return PackedBatches(source, shape)
@@ -206,7 +204,7 @@ class _Indexed(Iterator[Any]):
     def set_state(self, state: int) -> None:
         fix = "Resume with the same records."
         count = len(self._records)
-        self._next = as_count(_CALLER, "state['records']", state, 0, fix, most=count)
+        self._next = as_count("state['records']", state, 0, fix, most=count)
 
 
 def _as_source(records: Any) -> Iterator[Any]:
@@ -217,8 +215,8 @@ def _as_source(records: Any) -> Iterator[Any]:
     """
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     if isinstance(records, Mapping) or not (can_index or isinstance(records, Iterable)):
-        raise TypeError(
-            f"{_CALLER}: `records` must be a sequence or an iterable of records, got "
+        raise InvalidType(
+            "`records` must be a sequence or an iterable of records, got "
             f"{describe(records)}. Pass padded arrays to `pack_sequences`."
         )
     iterator = iter(records)

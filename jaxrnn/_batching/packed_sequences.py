@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.inputs import as_array
 from .._base.math import concrete_or_none
 from .._base.serialization import serializable
@@ -73,8 +73,8 @@ class PackedSequences:
         """
         lengths = concrete_or_none(self.lengths)
         if lengths is None:
-            raise TypeError(
-                "PackedSequences.fill: `lengths` must be concrete, got traced "
+            raise InvalidType(
+                "`lengths` must be concrete, got traced "
                 f"{describe(self.lengths)}. Under jit, sum them."
             )
         return lengths.sum(dtype=np.int64).item() / self.starts.size
@@ -97,8 +97,7 @@ class PackedSequences:
                 object is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
-        caller = "PackedSequences.unpack"
-        check_whole(caller, "packed", self)
+        check_whole("packed", self)
         t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
         places = self.row, self.offset, self.sequence_length
         row, offset, length = (jnp.asarray(x)[:, None] for x in places)
@@ -107,7 +106,7 @@ class PackedSequences:
         row = jnp.broadcast_to(row, step.shape)
         if self.time_major:
             inside, step, row = inside.T, step.T, row.T
-        tree = self._read(caller, "outputs", outputs, row, step)
+        tree = self._read("outputs", outputs, row, step)
         return masking.zero_dead(inside, tree)
 
     def at_ends(self, tree: PyTree) -> PyTree:
@@ -126,23 +125,20 @@ class PackedSequences:
                 object is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
-        caller = "PackedSequences.at_ends"
-        check_whole(caller, "packed", self)
+        check_whole("packed", self)
         last = jnp.asarray(self.offset) + jnp.asarray(self.sequence_length) - 1
         row, step = jnp.asarray(self.row), jnp.maximum(last, 0)
-        return self._read(caller, "tree", tree, row, step)
+        return self._read("tree", tree, row, step)
 
-    def _read(
-        self, caller: str, name: str, tree: PyTree, row: Array, step: Array
-    ) -> PyTree:
+    def _read(self, name: str, tree: PyTree, row: Array, step: Array) -> PyTree:
         index = (step, row) if self.time_major else (row, step)
         axes = "row_length, rows" if self.time_major else "rows, row_length"
 
         def read(name: str, leaf: Any) -> Array:
-            leaf = as_array(caller, name, leaf)
+            leaf = as_array(name, leaf)
             if leaf.shape[:2] != self.starts.shape:
-                raise ValueError(
-                    f"{caller}: `{name}` must be [{axes}, ...] like `starts` "
+                raise InvalidValue(
+                    f"`{name}` must be [{axes}, ...] like `starts` "
                     f"({describe(self.starts)}), got {describe(leaf)}. Pass outputs of "
                     "this pack."
                 )
@@ -161,12 +157,12 @@ class PackedSequences:
         return f"PackedSequences({sizes}{full})"
 
 
-def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
+def check_whole(name: str, packed: PackedSequences) -> None:
     """Raises ValueError unless `packed` is exactly one whole pack."""
     starts, rows, sequences = packed.starts, packed.rows, packed.sequences
     if starts.ndim != 2:
-        raise ValueError(
-            f"{caller}: `{name}` must be one pack, got a stack, with `starts` "
+        raise InvalidValue(
+            f"`{name}` must be one pack, got a stack, with `starts` "
             f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`."
         )
     if rows is None or sequences is None:
@@ -175,28 +171,27 @@ def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     of_sequences = packed.row, packed.offset, packed.sequence_length
     found = {x.shape[0] for x in of_sequences}
     if found_rows != {rows} or found != {sequences}:
-        raise ValueError(
-            f"{caller}: `{name}` must be a whole pack of {rows} rows with {sequences} "
+        raise InvalidValue(
+            f"`{name}` must be a whole pack of {rows} rows with {sequences} "
             f"sequences, got {packed!r}. Row numbers are wrong if arrays are split or "
             "concatenated. Use `concat_packed`; on several devices, use `stack_packed` "
             "with one pack for each device."
         )
 
 
-def check_not_packed(caller: str, inputs: Any) -> None:
+def check_not_packed(inputs: Any) -> None:
     """Raises TypeError for `PackedSequences`."""
     if isinstance(inputs, PackedSequences):
-        raise TypeError(
-            f"{caller}: `inputs` must be padded, got {describe(inputs)}. Use "
+        raise InvalidType(
+            f"`inputs` must be padded, got {describe(inputs)}. Use "
             "`packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
             "`packed.sequence_length`."
         )
 
 
-def check_first_axis(caller: str, name: str, leaf: Any, what: str, count: int) -> None:
+def check_first_axis(name: str, leaf: Any, what: str, count: int) -> None:
     """Raises ValueError unless the leaf is `[count, ...]`."""
     if leaf.shape[:1] != (count,):
-        raise ValueError(
-            f"{caller}: `{name}` must be [{what}, ...], for {count} {what}, got "
-            f"{describe(leaf)}."
+        raise InvalidValue(
+            f"`{name}` must be [{what}, ...], for {count} {what}, got {describe(leaf)}."
         )

@@ -14,8 +14,6 @@ from .._base.typing import Lengths, PyTree
 from .packed_sequences import PackedSequences
 from .records import from_list, from_padded
 
-_CALLER = "pack_sequences"
-
 Placed = tuple[int, int]  # The index of a sequence, and the index of its row.
 
 
@@ -75,11 +73,11 @@ def pack_sequences(
         >>> packed.unpack(packed.inputs).shape
         (4, 7, 3)
     """
-    check_time_major(_CALLER, time_major)
+    check_time_major(time_major)
     if sequence_length is None:
-        records = from_list(_CALLER, inputs)
+        records = from_list(inputs)
     else:
-        records = from_padded(_CALLER, inputs, sequence_length, time_major)
+        records = from_padded(inputs, sequence_length, time_major)
     lengths = records.lengths
     longest = int(lengths.max(initial=1))
     fix = f"Cut the sequences of {longest} steps, or make rows longer."
@@ -96,7 +94,7 @@ def pack_sequences(
 
 
 def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
-    return least if given is None else as_count(_CALLER, name, given, least, fix)
+    return least if given is None else as_count(name, given, least, fix)
 
 
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:

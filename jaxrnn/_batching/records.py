@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._base.errors import describe, describe_structure
+from .._base.errors import InvalidType, InvalidValue, describe, describe_structure
 from .._base.inputs import named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
@@ -21,9 +21,8 @@ class RecordReader:
         structure: The structure of the first sequence; None before it is read.
     """
 
-    def __init__(self, caller: str) -> None:
+    def __init__(self) -> None:
         self.structure: Any = None
-        self._where = caller
         self._first: list[np.ndarray] = []
         self._name = ""
 
@@ -39,7 +38,7 @@ class RecordReader:
         axes = f"[length, ...]. {fix}"
 
         def read(rank: int) -> PyTree:
-            as_leaf = lambda name, x: as_host_array(self._where, name, x, rank, axes)
+            as_leaf = lambda name, x: as_host_array(name, x, rank, axes)
             return map_named(name, as_leaf, sequence)
 
         arrays = read(0)
@@ -47,8 +46,8 @@ class RecordReader:
         lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
         if not lengths:
             read(1)  # Raises an error for a number.
-            raise ValueError(
-                f"{self._where}: `{name}` must hold at least one array, got "
+            raise InvalidValue(
+                f"`{name}` must hold at least one array, got "
                 f"{describe_structure(sequence)}."
             )
         spread = lambda x: x if x.ndim else np.broadcast_to(x, lengths[:1])
@@ -58,8 +57,7 @@ class RecordReader:
         if structure != self.structure:
             want = jax.tree.unflatten(self.structure, self._first)
             fix = f"It must match `{self._name}`."
-            caller = f"{self._where}: `{name}`"
-            check_structure(caller, want, arrays, strict=False, fix=fix)
+            check_structure(f"`{name}`", want, arrays, strict=False, fix=fix)
         self._check(name, leaves)
         return leaves
 
@@ -71,8 +69,8 @@ class RecordReader:
                 what, of, like = "dtype and step shape", (self._name, i), first
             else:
                 continue
-            raise ValueError(
-                f"{self._where}: `{self._leaf_name(name, i)}` must have the {what} of "
+            raise InvalidValue(
+                f"`{self._leaf_name(name, i)}` must have the {what} of "
                 f"`{self._leaf_name(*of)}` ({describe(like)}), got {describe(leaf)}."
             )
 
@@ -102,7 +100,7 @@ class Records(NamedTuple):
         return np.asarray([len(leaves[0]) for leaves in self.leaves], np.int32)
 
 
-def from_list(caller: str, inputs: Any) -> Records:
+def from_list(inputs: Any) -> Records:
     """The sequences in a list.
 
     Raises:
@@ -113,20 +111,18 @@ def from_list(caller: str, inputs: Any) -> Records:
     """
     # A named tuple is a nest, and therefore a single sequence.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
-        raise TypeError(
-            f"{caller}: `inputs` must be a list or tuple of sequences, got "
+        raise InvalidType(
+            "`inputs` must be a list or tuple of sequences, got "
             f"{describe(inputs)}. Padded inputs need `sequence_length`."
         )
     if not inputs:
-        named_inputs(caller, inputs, "Pass an empty batch as padded inputs.")
-    reader = RecordReader(caller)
+        named_inputs(inputs, "Pass an empty batch as padded inputs.")
+    reader = RecordReader()
     leaves = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
     return Records(leaves, leaves[0], reader.structure)
 
 
-def from_padded(
-    caller: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
-) -> Records:
+def from_padded(inputs: PyTree, sequence_length: Lengths, time_major: bool) -> Records:
     """The sequences of padded inputs.
 
     Raises:
@@ -135,13 +131,13 @@ def from_padded(
             the sizes of axes do not match.
     """
     fix = "Leave out `sequence_length` for a list of sequences."
-    inputs, time, batch_size = as_sources(caller, inputs, time_major, fix)
+    inputs, time, batch_size = as_sources(inputs, time_major, fix)
     if _are_sequences(inputs, sequence_length, batch_size):
-        raise ValueError(
-            f"{caller}: `sequence_length` must be None for a list of sequences, got "
+        raise InvalidValue(
+            "`sequence_length` must be None for a list of sequences, got "
             f"{len(inputs)} lengths. Leave it out, and cut padding off the sequences."
         )
-    lengths = host_lengths(caller, sequence_length, batch_size).clip(max=time)
+    lengths = host_lengths(sequence_length, batch_size).clip(max=time)
     arrays, structure = jax.tree.flatten(inputs)
     arrays = [np.asarray(x).swapaxes(0, 1 if time_major else 0) for x in arrays]
     leaves = [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())]

@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count
-from .._base.errors import describe, is_key
+from .._base.errors import InvalidType, InvalidValue, describe, is_key
 from .._base.inputs import as_array
 from .._base.serialization import serializable
 from .._base.sharding import as_sharded_as, zeros_of
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
 from .host import check_like
-
-_CALLER = "truncated_bptt"
 
 
 @serializable
@@ -145,32 +143,32 @@ class TruncatedBPTT:
     def _check(self, params: PyTree, carry: Any, window: PyTree) -> PyTree:
         """Raises the errors of `value_and_grad`; returns the types of the new state."""
         if not isinstance(carry, TruncatedCarry):
-            raise TypeError(
-                f"{_CALLER}: `carry` must come from `init` or from the previous call, "
+            raise InvalidType(
+                "`carry` must come from `init` or from the previous call, "
                 f"got {describe(carry)}."
             )
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
         if count != self.reach - 1:
-            raise ValueError(
-                f"{_CALLER}: `carry` must be for reach={self.reach}, got a carry with "
+            raise InvalidValue(
+                f"`carry` must be for reach={self.reach}, got a carry with "
                 f"{count} windows. Create it with `init`."
             )
         for name, leaf in named_leaves("params", params):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                raise TypeError(
-                    f"{_CALLER}: `{name}` must be floating-point to have a gradient, "
+                raise InvalidType(
+                    f"`{name}` must be floating-point to have a gradient, "
                     f"got {describe(leaf)}. Cast it, or let `loss` close over it."
                 )
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
             fix = "It must match the example given to `init`; pad a shorter window."
-            check_like(_CALLER, "window", example, window, fix)
+            check_like("window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
         fix = "`loss` must keep the structure, shapes and dtypes of `state`."
-        check_like(_CALLER, "new_state", carry.state, new_state, fix)
+        check_like("new_state", carry.state, new_state, fix)
         return new_state
 
 
@@ -235,9 +233,9 @@ def truncated_bptt(
     BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
     """
     if not callable(loss):
-        raise TypeError(f"{_CALLER}: `loss` must be callable, got {describe(loss)}.")
-    reach = as_count(_CALLER, "reach", reach, fix="It is `k2 // k1`.")
-    return TruncatedBPTT(loss, reach, as_bool(_CALLER, "has_aux", has_aux))
+        raise InvalidType(f"`loss` must be callable, got {describe(loss)}.")
+    reach = as_count("reach", reach, fix="It is `k2 // k1`.")
+    return TruncatedBPTT(loss, reach, as_bool("has_aux", has_aux))
 
 
 def _sharded(
@@ -257,7 +255,7 @@ def _sharded(
 
 def _as_arrays(name: str, tree: PyTree) -> PyTree:
     """The nest with arrays as leaves; None stays None."""
-    as_leaf = lambda name, x: None if x is None else as_array(_CALLER, name, x)
+    as_leaf = lambda name, x: None if x is None else as_array(name, x)
     return map_named(name, as_leaf, tree)
 
 
@@ -284,12 +282,12 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
         if isinstance(result, tuple):
             got = f"({', '.join(map(describe, result))})"
         fix = "" if has_aux else " To return more values, set `has_aux=True`."
-        raise TypeError(f"{_CALLER}: `loss` must return {form}, got {got}.{fix}")
+        raise InvalidType(f"`loss` must return {form}, got {got}.{fix}")
     value = result[0]
     is_scalar = getattr(value, "shape", None) == ()
     if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(
-            f"{_CALLER}: `loss` must return {form} with a real scalar `value`, got "
+        raise InvalidType(
+            f"`loss` must return {form} with a real scalar `value`, got "
             f"{describe(value)}."
         )
     return result[1][0] if has_aux else result[1]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import describe, describe_leaves
+from .._base.errors import InvalidValue, describe, describe_leaves
 from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
@@ -25,8 +25,6 @@ from .._base.typing import Lengths, PyTree
 from .._time.steps import read_rows
 from .host import as_sources, check_known, cut, host_lengths
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
-
-_CALLER = "windows"
 
 
 class LazyWindows(Sequence[Any]):
@@ -143,19 +141,18 @@ class PackedWindow:
             ValueError: If the two states differ in structure, shapes or dtypes.
             TypeError: If a leaf is not an array.
         """
-        caller = "PackedWindow.start_from"
-        old = as_state(caller, "row_state", row_state)
-        new = as_state(caller, "fresh_state", fresh_state)
+        old = as_state("row_state", row_state)
+        new = as_state("fresh_state", fresh_state)
         fix = "It must match `row_state`."
-        check_structure(f"{caller}: `fresh_state`", old, new, strict=True, fix=fix)
+        check_structure("`fresh_state`", old, new, strict=True, fix=fix)
         named_new = named_leaves("fresh_state", new)
         pairs = zip(named_leaves("row_state", old), named_new, strict=True)
         for (name, leaf), (fresh_name, fresh) in pairs:
-            check_first_axis(caller, name, leaf, "rows", self.rows)
+            check_first_axis(name, leaf, "rows", self.rows)
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
-                raise ValueError(
-                    f"{caller}: `{fresh_name}` must be "
+                raise InvalidValue(
+                    f"`{fresh_name}` must be "
                     f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}, one row for each "
                     "sequence that may start, or have a single row for all, got "
                     f"{describe(fresh)}."
@@ -178,10 +175,9 @@ class PackedWindow:
             ValueError: If a leaf does not have one row for each part.
             TypeError: If a leaf is not an array.
         """
-        caller = "PackedWindow.row_state"
-        states = as_state(caller, "states", states)
+        states = as_state("states", states)
         for name, leaf in named_leaves("states", states):
-            check_first_axis(caller, name, leaf, "parts", self.part_of.shape[0])
+            check_first_axis(name, leaf, "parts", self.part_of.shape[0])
         return read_rows(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
@@ -232,21 +228,21 @@ def windows(
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
         Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
     """
-    size = as_count(_CALLER, "size", size, fix="It is the number of steps of a window.")
-    check_time_major(_CALLER, time_major)
+    size = as_count("size", size, fix="It is the number of steps of a window.")
+    check_time_major(time_major)
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
-            raise ValueError(
-                f"{_CALLER}: `sequence_length` and `time_major` must not be given with "
+            raise InvalidValue(
+                "`sequence_length` and `time_major` must not be given with "
                 "PackedSequences, which have their own. Leave them out."
             )
         make = functools.partial(windows, inputs, size)
         return LazyWindows(*_packed_windows(inputs, size), make)
-    inputs, time, batch_size = as_sources(_CALLER, inputs, time_major)
+    inputs, time, batch_size = as_sources(inputs, time_major)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:
-        lengths = host_lengths(_CALLER, sequence_length, batch_size).clip(max=time)
+        lengths = host_lengths(sequence_length, batch_size).clip(max=time)
 
     def window(start: int) -> Window:
         steps = cut(inputs, start, size, time_major)
@@ -262,8 +258,8 @@ def _packed_windows(
     packed: PackedSequences, size: int
 ) -> tuple[Callable[[int], PackedWindow], range]:
     """A function that maps a start step to its window, and the range of start steps."""
-    check_whole(_CALLER, "inputs", packed)
-    check_known(_CALLER, "inputs", packed)
+    check_whole("inputs", packed)
+    check_known("inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(starts_in, minlength=1).max().item()

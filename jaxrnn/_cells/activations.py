@@ -39,7 +39,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def resolve_activation(
-    caller: str, activation: Activation | str | None, name: str = "activation"
+    activation: Activation | str | None, name: str = "activation"
 ) -> Activation:
     """The activation function: tanh for None, the Keras activation for a name.
 
@@ -54,6 +54,6 @@ def resolve_activation(
         return jnp.tanh
     if isinstance(activation, str):
         what, fix = f"one of {', '.join(ACTIVATIONS)}", "You can also pass a function."
-        check_one_of(caller, name, activation, ACTIVATIONS, what, fix)
+        check_one_of(name, activation, ACTIVATIONS, what, fix)
         return ACTIVATIONS[activation]
-    return check_function(caller, name, activation, "None, a name or a function")
+    return check_function(name, activation, "None, a name or a function")

@@ -89,7 +89,7 @@ class Stage:
             blocks=optional(as_count),
         )
         what = f"the {self.columns} columns"
-        check_divides("Stage", "blocks", self.blocks or 1, self.columns, what)
+        check_divides("blocks", self.blocks or 1, self.columns, what)
 
     def specs(self, depth: int) -> dict[str, Any]:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
@@ -336,6 +336,6 @@ class AffineCell(SpecsCell):
 def _note(cell: Any, k: int, stage: Stage, z: Array, carry: Any) -> str:
     """What an update received; if the update fails, `columns` is often wrong."""
     return (
-        f"{type(cell).__name__}: stage {k} has {stage.columns} `columns`, so its "
+        f"stage {k} has {stage.columns} `columns`, so its "
         f"update received z {describe(z)}, with the carry {describe_leaves(carry)}."
     )

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_axis_size, as_dtype, check_given
 from .._base.cell_keys import check_key
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import in_native_order
 from .._base.trees import map_sizes, named_leaves
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
 from .bound import BoundCell
-from .constructor import hints_at_missing_params
 from .hyperparameters import Hyperparameters
 
 
@@ -143,7 +142,6 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
-    @hints_at_missing_params
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """Binds the cell to its parameters; drivers require a bound cell.
 
@@ -158,24 +156,23 @@ class RNNCell(Hyperparameters, abc.ABC):
                 hashable.
             ValueError: If `key` is an array of keys.
         """
-        name = type(self).__name__
         try:
             hash(self)
         except TypeError as error:
-            raise TypeError(
-                f"{name}: hyperparameters must be hashable: {error}. Use tuples "
+            raise InvalidType(
+                f"hyperparameters must be hashable: {error}. Use tuples "
                 "instead of lists, and put arrays into the parameters."
             ) from None
         if key is not None:
-            check_key(name, key)
+            check_key(key)
         return BoundCell(in_native_order(params), key, cell=self)
 
     if not TYPE_CHECKING:  # Type checkers should report a call of an unbound cell.
 
         def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
             name = type(self).__name__
-            raise TypeError(
-                f"{name}: a cell must be bound before it is called, got an unbound "
+            raise InvalidType(
+                "a cell must be bound before it is called, got an unbound "
                 f"{name}. Call `cell.bind(params)(inputs, state)`, or "
                 "`cell.apply(params, inputs, state)`. `cell.init` creates parameters."
             )
@@ -194,7 +191,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             TypeError: If `batch_size` is not an integer.
             ValueError: If it is None or negative.
         """
-        rows, dtype = _as_batch_size(batch_size), as_dtype("zero_state", dtype)
+        rows, dtype = _as_batch_size(batch_size), as_dtype(dtype)
         zeros = lambda shape: jnp.zeros((rows, *shape), dtype)
         return map_sizes(zeros, self.state_size)
 
@@ -219,8 +216,8 @@ class RNNCell(Hyperparameters, abc.ABC):
             inputs = in_native_order(inputs)
             batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
         if batch_size is None or dtype is None:
-            raise ValueError(
-                "get_initial_state: `inputs`, or both `batch_size` and `dtype`, must "
+            raise InvalidValue(
+                "`inputs`, or both `batch_size` and `dtype`, must "
                 f"be given, got batch_size={batch_size!r} and dtype={dtype!r}."
             )
         return self.zero_state(batch_size, dtype)
@@ -241,9 +238,9 @@ class BoundOnlyCell(RNNCell):
         Raises:
             ValueError: Always.
         """
-        raise ValueError(
-            "init: this cell already has its parameters, which `as_cell` bound. Run it "
-            "directly: `jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
+        raise InvalidValue(
+            "this cell already has its parameters, which `as_cell` bound. Run it "
+            "`jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
         )
 
 
@@ -268,28 +265,27 @@ def snake_case(name: str) -> str:
 def _as_batch_size(batch_size: Any) -> Any:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
     fix = "It is the number of rows of the inputs."
-    check_given("zero_state", "batch_size", batch_size, fix, what="known")
+    check_given("batch_size", batch_size, fix, what="known")
     fix = "Shapes are static under jit: pass `x.shape[0]`, or use `static_argnames`."
-    return as_axis_size("zero_state", "batch_size", batch_size, fix)
+    return as_axis_size("batch_size", batch_size, fix)
 
 
 def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
     """The batch size and dtype of `inputs`, after a check of the other arguments."""
     no_leaf: Any = ("inputs", None)
     name, leaf = next(named_leaves("inputs", inputs), no_leaf)
-    caller = "get_initial_state"
     if not getattr(leaf, "shape", ()):
-        raise ValueError(
-            f"{caller}: `inputs` must be arrays [batch, ...], got {describe(inputs)}."
+        raise InvalidValue(
+            f"`inputs` must be arrays [batch, ...], got {describe(inputs)}."
         )
     leaf_dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
     rows = leaf.shape[0] if batch_size is None else _as_batch_size(batch_size)
-    given = leaf_dtype if dtype is None else as_dtype(caller, dtype)
+    given = leaf_dtype if dtype is None else as_dtype(dtype)
     pairs = {"batch_size": (rows, leaf.shape[0]), "dtype": (given, leaf_dtype)}
     for argument, (value, of_inputs) in pairs.items():
         if value != of_inputs:
-            raise ValueError(
-                f"{caller}: `{argument}` must match `{name}` ({of_inputs}), got "
+            raise InvalidValue(
+                f"`{argument}` must match `{name}` ({of_inputs}), got "
                 f"{value}. Omit the argument."
             )
     return leaf.shape[0], leaf_dtype

@@ -52,8 +52,8 @@ class BoundCell:
         """
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)
-        name, fix = type(self.cell).__name__, "Pass a key to `cell.bind(params, key)`."
-        check_instance(name, "scope", scope, str, "a string", fix)
+        fix = "Pass a key to `cell.bind(params, key)`."
+        check_instance("scope", scope, str, "a string", fix)
         with jax.named_scope(scope):
             return self(inputs, state)
 
@@ -81,7 +81,7 @@ class BoundCell:
         """
         is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
         if not is_scalar:
-            as_count("at_step", "t", t, 0, "It is the index of a step.")
+            as_count("t", t, 0, "It is the index of a step.")
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property

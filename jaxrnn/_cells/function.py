@@ -8,7 +8,7 @@ from typing import Any, final
 import jax
 
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import error_note
+from .._base.errors import InvalidType, error_note
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
@@ -60,7 +60,7 @@ class FunctionCell(RNNCell):
     def __post_init__(self) -> None:
         set_functions(self, "fn", "init_fn")
         for name in ("state_size", "output_size"):
-            with error_note(f"FunctionCell: raised by `{name}`."):
+            with error_note(f"Raised by `{name}`."):
                 size_shapes(size := getattr(self, name), name)
             # The copy protects the cell if the caller modifies `size` later.
             copied = jax.tree.map(lambda n: n, size)
@@ -74,8 +74,8 @@ class FunctionCell(RNNCell):
             TypeError: If `key` is not a random key, or `dtype` is an array.
             ValueError: If `key` is an array of keys.
         """
-        check_key("FunctionCell", key)
-        check_no_carry("FunctionCell", dtype)
+        check_key(key)
+        check_no_carry(dtype)
         return {} if self.init_fn is None else self.init_fn(key, inputs, dtype)
 
     def apply(
@@ -86,7 +86,7 @@ class FunctionCell(RNNCell):
         Raises:
             TypeError: If `key` is not a random key.
         """
-        check_key_or_none("FunctionCell", key)
+        check_key_or_none(key)
         try:
             return self.fn(params, inputs, state, key=key)
         except KeyError as error:
@@ -108,7 +108,7 @@ def _check_takes_key(fn: Callable[..., Any]) -> None:
     try:
         signature.bind(None, None, None, key=None)
     except TypeError as error:
-        raise TypeError(
-            "FunctionCell: `fn` must accept (params, inputs, state, key=None), got "
+        raise InvalidType(
+            "`fn` must accept (params, inputs, state, key=None), got "
             f"the signature {signature}: {error}. Add `key`, even if it is unused."
         ) from None

@@ -12,17 +12,16 @@ import jax.numpy as jnp
 
 from .._base import arguments
 from .._base.arguments import INT32_MAX, as_count
-from .._base.errors import describe, name_of
+from .._base.errors import InvalidType, InvalidValue, describe, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType, Initializer
 from .activations import ACTIVATIONS, resolve_activation
-from .constructor import HintsAtArguments
 from .inherited_docs import inherit_docs
 from .step_checks import check_floating
 
-Check = Callable[[str, str, Any], Any]
-"""`check(caller, name, value)` returns the value that a cell keeps, or raises."""
+Check = Callable[[str, Any], Any]
+"""`check(name, value)` returns the value that a cell keeps, or raises."""
 
 
 def set_common_fields(cell: Any) -> None:
@@ -39,7 +38,7 @@ def check_fields(cell: Any, **checks: Check) -> None:
     for name, check in checks.items():
         value = getattr(cell, name)
         try:
-            set_field(cell, **{name: check(type(cell).__name__, name, value)})
+            set_field(cell, **{name: check(name, value)})
         except (TypeError, ValueError) as error:
             if _may_be_units(cell, name, value):
                 fix = f"use `{type(cell).__name__}({value})` for {value} units."
@@ -71,7 +70,7 @@ def set_field(cell: Any, **fields: Any) -> None:
 
 
 def check_number(
-    cell: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf
 ) -> float:
     """The number `value` as a float.
 
@@ -84,43 +83,43 @@ def check_number(
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{cell}: `{name}` must be a number, got {describe(value)}. "
+        raise InvalidType(
+            f"`{name}` must be a number, got {describe(value)}. "
             "Hyperparameters are static: create a cell for each value."
         ) from None
     if not low <= number <= high:
-        raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
+        raise InvalidValue(f"`{name}` must be in [{low}, {high}], got {number}.")
     return number
 
 
 def optional(check: Check) -> Check:
     """Extends a check so that it also accepts None."""
-    return lambda *args: None if args[-1] is None else check(*args)
+    return lambda name, value: None if value is None else check(name, value)
 
 
-def as_size(caller: str, name: str, value: Any) -> int:
+def as_size(name: str, value: Any) -> int:
     """Checks that the value is an integer of at least 0."""
-    return as_count(caller, name, value, 0, "")
+    return as_count(name, value, 0, "")
 
 
-def as_string(caller: str, name: str, value: Any) -> str:
+def as_string(name: str, value: Any) -> str:
     """Checks that the value is a string."""
-    return arguments.check_instance(caller, name, value, str, "a string")
+    return arguments.check_instance(name, value, str, "a string")
 
 
-def _as_initializer(caller: str, name: str, value: Any) -> Initializer:
+def _as_initializer(name: str, value: Any) -> Initializer:
     what, fix = "a function (key, shape, dtype)", "See jax.nn.initializers."
-    return arguments.check_function(caller, name, value, what, fix)
+    return arguments.check_function(name, value, what, fix)
 
 
-def _as_floating(caller: str, name: str, value: Any) -> DType:
-    dtype = arguments.as_dtype(caller, value, name)
-    check_floating(caller, name, dtype)
+def _as_floating(name: str, value: Any) -> DType:
+    dtype = arguments.as_dtype(value, name)
+    check_floating(name, dtype)
     return dtype
 
 
 as_function: Check = arguments.check_function
-_activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
+_activation: Check = lambda name, value: resolve_activation(value, name)
 _initializer = optional(_as_initializer)
 # These fields mean the same in all cells; `CommonFields` describes them.
 _COMMON: dict[str, Check] = {
@@ -215,14 +214,14 @@ def head_size(cell: Any) -> int:
     Raises:
         ValueError: If `num_heads` does not divide `num_units`.
     """
-    name, units, heads = type(cell).__name__, cell.num_units, cell.num_heads
+    units, heads = cell.num_units, cell.num_heads
     what, fix = f"`num_units`, {units}", f"Choose a multiple of {heads} units."
-    arguments.check_divides(name, "num_heads", heads, units, what, fix)
+    arguments.check_divides("num_heads", heads, units, what, fix)
     return units // heads
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Hyperparameters(HintsAtArguments):
+class Hyperparameters:
     """A dataclass compared by class and value, as static arguments of jit must be.
 
     A subclass need not be a dataclass: the attributes that it sets are compared too.

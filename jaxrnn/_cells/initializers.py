@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
 from .._base.arguments import as_axis_size, check_functions, check_instance
-from .._base.errors import describe, error_note, is_array, name_of
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    error_note,
+    is_array,
+    name_of,
+)
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .base import snake_case
@@ -25,7 +32,7 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
+        raise InvalidValue(
             f"the default initializer requires a floating-point dtype, got {dtype}. "
             "Pass an initializer that supports it."
         )
@@ -59,11 +66,11 @@ class ParamSpec:
 
     def __post_init__(self) -> None:
         what = "a tuple of integers"
-        check_instance("ParamSpec", "shape", self.shape, tuple | list, what)
+        check_instance("shape", self.shape, tuple | list, what)
         for size in self.shape:
-            as_axis_size("ParamSpec", "shape", size)
+            as_axis_size("shape", size)
         object.__setattr__(self, "shape", tuple(self.shape))
-        check_functions("ParamSpec", initializer=self.initializer)
+        check_functions(initializer=self.initializer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +126,7 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
 
     def make(name: str, spec: ParamSpec) -> Array:
         if not isinstance(spec, ParamSpec):
-            raise TypeError(
+            raise InvalidType(
                 f"`param_specs` must return `ParamSpec`s, got {describe(spec)} for "
                 f"`{name}`."
             )
@@ -130,7 +137,7 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
             fix = "Call functions of jax.nn.initializers first: `orthogonal()`."
-            raise TypeError(
+            raise InvalidType(
                 f"the initializer of `{name}` must return an array {spec.shape}, got "
                 f"{describe(leaf)}. {fix if callable(leaf) else ''}".rstrip()
             )

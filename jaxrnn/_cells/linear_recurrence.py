@@ -7,7 +7,13 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, describe_leaves, error_note
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_leaves,
+    error_note,
+)
 from .._base.math import affine, at_least_float32, cast_like, widened
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._sequences.linear import linear_sequence
@@ -102,12 +108,11 @@ class LinearRecurrenceCell(ParallelCell):
                 not match the state.
             TypeError: If `coefficients` returns complex arrays.
         """
-        name = type(self).__name__
-        with error_note(f"{name}: raised by `coefficients`."):
+        with error_note("Raised by `coefficients`."):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
             must = "`coefficients` must return (a, b, rest)"
-            raise ValueError(f"{name}: {must}, got {describe(result)}.")
+            raise InvalidValue(f"{must}, got {describe(result)}.")
         a, b, rest = result
         fit = lambda x: self._fitted(x, inputs.shape[0], state)
         return fit(a), fit(b), rest
@@ -122,16 +127,16 @@ class LinearRecurrenceCell(ParallelCell):
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
         """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
         like = widened(state)
-        must = f"{type(self).__name__}: `coefficients` must return"
+        must = "`coefficients` must return"
         if jax.tree.structure(x) != jax.tree.structure(like):
-            raise ValueError(
+            raise InvalidValue(
                 f"{must} a and b with the structure of the state, "
                 f"{describe_leaves(state)}, got {describe(x)}."
             )
 
         def fit(x: Any, h: Array) -> Array:
             if jnp.iscomplexobj(x):
-                raise TypeError(
+                raise InvalidType(
                     f"{must} real arrays, got {describe(x)}. For a complex state, "
                     "return each of a and b as a `ComplexState` of real arrays."
                 )
@@ -140,7 +145,7 @@ class LinearRecurrenceCell(ParallelCell):
                 return jnp.broadcast_to(x, shape)
             except ValueError:
                 want = f"a and b with the shape of the state, {shape}"
-                raise ValueError(f"{must} {want}, got {describe(x)}.") from None
+                raise InvalidValue(f"{must} {want}, got {describe(x)}.") from None
 
         return jax.tree.map(fit, x, like)
 
@@ -159,16 +164,16 @@ class DiagonalCell(VectorRecurrenceCell):
         super().__post_init__()
         set_numbers(self, "min_radius", "max_radius", low=0, high=1)
         if self.min_radius > self.max_radius:
-            raise ValueError(
-                f"{type(self).__name__}: `min_radius` must be at most `max_radius` "
+            raise InvalidValue(
+                "`min_radius` must be at most `max_radius` "
                 f"({self.max_radius}), got {self.min_radius}."
             )
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the inputs have depth `num_units`."""
         if depth != self.num_units:
-            raise ValueError(
-                f"{type(self).__name__}: `inputs` must have depth `num_units` "
+            raise InvalidValue(
+                "`inputs` must have depth `num_units` "
                 f"({self.num_units}), got {depth}. Project them to that size, e.g. "
                 "with `jaxrnn.contrib.InputProjectionWrapper`. A `PastInputsWrapper` "
                 "passes inputs of depth width * depth."

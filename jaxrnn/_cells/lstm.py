@@ -107,6 +107,6 @@ class LSTMCell(LSTMFamily):
         return self.leave(carry.c, z.astype(carry.h.dtype))
 
 
-def _as_clip(caller: str, name: str, value: Any) -> float:
+def _as_clip(name: str, value: Any) -> float:
     bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
-    return check_number(caller, name, bound, low=0)
+    return check_number(name, bound, low=0)

@@ -52,7 +52,7 @@ class QRNNCell(VectorRecurrenceCell):
 
     def __post_init__(self) -> None:
         what = '"f", "fo" or "ifo"'
-        check_one_of("QRNNCell", "pooling", self.pooling, _BLOCKS, what)
+        check_one_of("pooling", self.pooling, _BLOCKS, what)
         super().__post_init__()
 
     def param_specs(self, depth: int) -> dict[str, Any]:

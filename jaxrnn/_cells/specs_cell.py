@@ -37,8 +37,8 @@ class SpecsCell(RNNCell):
             TypeError: If `key` is not a random key, `dtype` is an array, or an
                 initializer does not return an array.
         """
-        cell_keys.check_key(type(self).__name__, key)
-        step_checks.check_no_carry(type(self).__name__, dtype)
+        cell_keys.check_key(key)
+        step_checks.check_no_carry(dtype)
         depth = self.step_inputs(inputs).shape[-1]
         self.check_depth(depth)
         dtype = param_dtype(self, inputs, dtype)
@@ -64,7 +64,7 @@ class SpecsCell(RNNCell):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks and returns the inputs of a step, by default `[batch, depth]`."""
-        return step_checks.check_step_inputs(type(self).__name__, inputs)
+        return step_checks.check_step_inputs(inputs)
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError if the dtypes of inputs and state are incompatible."""
@@ -83,8 +83,7 @@ class SpecsCell(RNNCell):
             TypeError: If a dtype or the type of the state does not match the cell and
                 the inputs, or `key` is not a random key.
         """
-        name = type(self).__name__
-        cell_keys.check_key_or_none(name, key)
+        cell_keys.check_key_or_none(key)
         try:
             return self._checked_arrays(params, inputs, state)
         except (TypeError, ValueError):
@@ -94,10 +93,9 @@ class SpecsCell(RNNCell):
     def _checked_arrays(
         self, params: Params, inputs: Any, state: PyTree
     ) -> tuple[Array, PyTree]:
-        name = type(self).__name__
         inputs = self.step_inputs(inputs)
-        state = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
-        step_checks.check_params(name, params, self.param_specs, inputs)
+        state = step_checks.check_state(state, self.state_size, inputs.shape[0])
+        step_checks.check_params(params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
         state = trees.with_structure(self.state_size, state)
         self.check_dtypes(inputs, state)
@@ -158,8 +156,7 @@ def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
     Raises:
         ValueError: If the dtype is not floating-point.
     """
-    name = type(cell).__name__
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
-    dtype = arguments.as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
-    step_checks.check_floating(name, "dtype", dtype)
+    dtype = arguments.as_dtype(dtype or getattr(cell, "dtype", None) or of_inputs)
+    step_checks.check_floating("dtype", dtype)
     return dtype

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .._base.errors import InvalidType
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .affine import AffineCell
@@ -38,8 +39,8 @@ class LSTMStateTuple(NamedTuple):
             TypeError: If the dtypes of `c` and `h` differ.
         """
         if self.c.dtype != self.h.dtype:
-            raise TypeError(
-                "LSTMStateTuple: `dtype` requires `c` and `h` of one dtype, got "
+            raise InvalidType(
+                "`dtype` requires `c` and `h` of one dtype, got "
                 f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
             )
         return self.c.dtype

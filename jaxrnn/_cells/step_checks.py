@@ -7,17 +7,24 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_shape
-from .._base.errors import EntryError, describe, describe_leaves, is_array
+from .._base.errors import (
+    InvalidEntry,
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_leaves,
+    is_array,
+)
 from .._base.math import in_native_order
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
 
 
-def check_no_carry(cell: str, dtype: Any) -> None:
+def check_no_carry(dtype: Any) -> None:
     """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
     if dtype is not None and any(map(is_array, jax.tree.leaves(dtype))):
-        raise TypeError(
-            f"{cell}: `dtype` must name a dtype, got {describe(dtype)}. Call "
+        raise InvalidType(
+            f"`dtype` must name a dtype, got {describe(dtype)}. Call "
             "`cell.init(key, inputs)`, without the carry that Flax's `init` takes."
         )
 
@@ -34,8 +41,8 @@ def check_order(cell: Any, params: Params, inputs: Any, state: Any) -> None:
         return
     is_nest = not jax.tree_util.all_leaves([cell.state_size])
     if is_nest or _read_as_inputs(cell, params, state, inputs):
-        raise ValueError(
-            f"{type(cell).__name__}: `inputs` must come before `state`, got "
+        raise InvalidValue(
+            "`inputs` must come before `state`, got "
             f"{describe_leaves(inputs)} before {describe(state)}, the order of Flax's "
             "cells. Call `cell(inputs, state)`."
         ) from None
@@ -50,16 +57,16 @@ def _read_as_inputs(cell: Any, params: Params, array: Array, other: Array) -> bo
     return _fit(dict(named_leaves("params", params)), cell.param_specs, array.shape[1])
 
 
-def check_floating(cell: str, name: str, dtype: DType) -> None:
+def check_floating(name: str, dtype: DType) -> None:
     """Raises ValueError for an integer or boolean dtype."""
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise ValueError(
-            f"{cell}: only supports floating point, got `{name}` of {dtype}. Cast it, "
+        raise InvalidValue(
+            f"only supports floating point, got `{name}` of {dtype}. Cast it, "
             "or embed integer ids first."
         )
 
 
-def check_step_inputs(cell: str, inputs: Any) -> Any:
+def check_step_inputs(inputs: Any, name: str = "inputs") -> Any:
     """Returns the inputs as one floating-point array `[batch, depth]`.
 
     A `ShapeDtypeStruct` is returned unchanged.
@@ -71,21 +78,21 @@ def check_step_inputs(cell: str, inputs: Any) -> Any:
     """
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
-        error = ValueError if is_nest else TypeError
+        error = InvalidValue if is_nest else InvalidType
         got = describe(inputs)
-        raise error(f"{cell}: `inputs` must be one array [batch, depth], got {got}.")
+        raise error(f"`{name}` must be one array [batch, depth], got {got}.")
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
-    check_floating(cell, "inputs", inputs.dtype)
+    check_floating(name, inputs.dtype)
     if len(inputs.shape) != 2:
-        raise ValueError(
-            f"{cell}: `inputs` must have rank 2, [batch, depth], got "
+        raise InvalidValue(
+            f"`{name}` must have rank 2, [batch, depth], got "
             f"{describe(inputs)}. Pass the inputs of one step."
         )
     return inputs
 
 
-def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
+def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
     """Checks the state against the sizes `size`; returns the state with array leaves.
 
     A list or tuple may replace a named tuple, as in TensorFlow.
@@ -94,39 +101,36 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         TypeError: If the state is one array instead of a nest, or a leaf is not an
             array.
         ValueError: If the state is a nest instead of one array, or a shape differs.
-        EntryError: If the state has the wrong number of arrays.
+        InvalidEntry: If the state has the wrong number of arrays.
     """
     leaves, shapes = list(named_leaves("state", state)), size_shapes(size)
     is_nest, wants_nest = (not jax.tree_util.all_leaves([x]) for x in (state, size))
     if is_nest != wants_nest or len(leaves) != len(shapes):
-        error = TypeError if wants_nest and not is_nest else EntryError
+        error = InvalidType if wants_nest and not is_nest else InvalidEntry
         each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
         wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
         got = f"{len(leaves)} arrays" if is_nest and wants_nest else describe(state)
         raise error(
-            f"{cell}: `state` must be {wanted} {each}, got {got}. `zero_state` creates "
-            "one."
+            f"`state` must be {wanted} {each}, got {got}. `zero_state` creates one."
         )
-    check_structure(f"{cell}: `state`", size, state, strict=False)
+    check_structure("`state`", size, state, strict=False)
     fix = "The batch size must match the inputs; nothing is broadcast."
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
-        _check_array(cell, name, leaf)
-        check_floating(cell, name, leaf.dtype)
-        check_shape(cell, name, leaf, (batch, *shape), fix=fix)
+        _check_array(name, leaf)
+        check_floating(name, leaf.dtype)
+        check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
 
 
-def _check_array(cell: str, name: str, leaf: Any) -> None:
+def _check_array(name: str, leaf: Any) -> None:
     if not is_array(leaf):
         got = f"{describe(leaf)}."
         if hasattr(leaf, "get_value"):
             got = "an nnx variable. `nnx.as_pure` returns a dict of arrays."
-        raise TypeError(f"{cell}: `{name}` must be an array, got {got}")
+        raise InvalidType(f"`{name}` must be an array, got {got}")
 
 
-def check_params(
-    cell: str, params: Params, param_specs: Callable, inputs: Array
-) -> None:
+def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
     """Checks the names, shapes and dtype of parameters for inputs `[batch, depth]`.
 
     Names and shapes must match `param_specs(depth)`.
@@ -136,8 +140,8 @@ def check_params(
         TypeError: If `params` is not a dict of arrays, or a dtype differs.
     """
     if not isinstance(params, Mapping) or jax.tree_util.all_leaves([params]):
-        raise TypeError(
-            f"{cell}: `params` must be a dict of arrays, got {describe(params)}. "
+        raise InvalidType(
+            f"`params` must be a dict of arrays, got {describe(params)}. "
             "`init` returns one; convert the contents of a file with `dict`."
         )
     is_leaf = lambda x: not isinstance(x, Mapping)
@@ -145,37 +149,37 @@ def check_params(
     want = dict(named_leaves("params", param_specs(depth)))
     got = dict(named_leaves("params", params, is_leaf))
     for name, leaf in got.items():
-        _check_array(cell, name, leaf)
-    _check_names(cell, want, got)
+        _check_array(name, leaf)
+    _check_names(want, got)
     for name, spec in want.items():
         leaf = got[name]
         if tuple(jnp.shape(leaf)) != spec.shape:
             # Only the kernel's axis for the inputs depends on the depth.
             params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
             if params_depth >= 0 and _fit(got, param_specs, params_depth):
-                raise ValueError(
-                    f"{cell}: `inputs` must have depth {params_depth} to fit "
+                raise InvalidValue(
+                    f"`inputs` must have depth {params_depth} to fit "
                     f"`{name}` ({describe(leaf)}), got {describe(inputs)} of depth "
                     f"{depth}. `init` creates parameters for inputs of any depth."
                 )
             must = f"have shape {spec.shape} for inputs of depth {depth}"
             fix = "`init` creates one of that shape."
-            check_shape(cell, name, leaf, spec.shape, must, fix)
+            check_shape(name, leaf, spec.shape, must, fix)
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
-            raise TypeError(
-                f"{cell}: `{name}` must have the dtype of the inputs ({dtype}), got "
+            raise InvalidType(
+                f"`{name}` must have the dtype of the inputs ({dtype}), got "
                 f"{describe(leaf)}. Cast the inputs or the parameters (jax.tree.map)."
             )
 
 
-def _check_names(cell: str, want: Mapping, got: Mapping) -> None:
+def _check_names(want: Mapping, got: Mapping) -> None:
     missing = [name for name in want if name not in got]
     unknown = [name for name in got if name not in want]
     if missing or unknown:
-        raise ValueError(
-            f"{cell}: `params` must hold {', '.join(want)}; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unknown: {', '.join(unknown) or 'none'}."
+        raise InvalidValue(
+            f"`params` must hold {', '.join(want)}; "
+            f"{', '.join(missing) or 'none'}; "
+            f"{', '.join(unknown) or 'none'}."
         )
 
 
@@ -190,8 +194,8 @@ def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
     declared = getattr(cell, "dtype", None)
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
     if not inputs.dtype == operand.dtype == dtype:
-        raise TypeError(
-            f"{type(cell).__name__}: `inputs`, `state` and the cell must share one "
+        raise InvalidType(
+            "`inputs`, `state` and the cell must share one "
             f"dtype, got {describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
             "inputs, or create the state with their dtype (a driver's `dtype`). State "
             "that no kernel multiplies, such as c of an LSTM, may be wider."
@@ -208,8 +212,8 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
         is_wider = leaf.dtype.itemsize > inputs.dtype.itemsize
         is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
         if leaf.dtype != inputs.dtype and not (is_wider and is_real):
-            raise TypeError(
-                f"{type(cell).__name__}: `{name}` must have the dtype of the inputs "
+            raise InvalidType(
+                f"`{name}` must have the dtype of the inputs "
                 f"({inputs.dtype}) or a wider one, got {describe(leaf)}. Create the "
                 "state with the dtype of the inputs (a driver's `dtype`)."
             )
@@ -219,8 +223,8 @@ def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
     """Returns the result of `source`; raises ValueError if it is not a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    raise ValueError(
-        f"{type(cell).__name__}: {source} must return (operand, carry), or (output, "
+    raise InvalidValue(
+        f"{source} must return (operand, carry), or (output, "
         f"new_state) in the last update, got {describe(result)}."
     )
 
@@ -229,8 +233,8 @@ def check_operand(cell: Any, k: int, operand: Any, shape: tuple[int, int]) -> No
     """Raises ValueError if stage k cannot multiply its operand."""
     if jnp.shape(operand) != shape:
         source = f"the update of stage {k - 1}" if k else "`enter`"
-        raise ValueError(
-            f"{type(cell).__name__}: {source} must return an operand of shape {shape} "
+        raise InvalidValue(
+            f"{source} must return an operand of shape {shape} "
             f"to fit the `rows` of stage {k}, got {describe(operand)}."
         )
 
@@ -239,8 +243,8 @@ def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
     """Raises ValueError if a step changes the shapes of the state."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     if shapes(state) != shapes(new_state):
-        raise ValueError(
-            f"{type(cell).__name__}: the update of stage {len(cell.stages) - 1} must "
+        raise InvalidValue(
+            f"the update of stage {len(cell.stages) - 1} must "
             f"return a new state with shapes {describe_leaves(state)}, got "
             f"{describe_leaves(new_state)}. "
             f"The stage computes z with {cell.stages[-1].columns} `columns`."

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from .._base.arguments import check_one_of
+from .._base.errors import InvalidValue
 
 # The TPU slices to compile for, keyed by kind and number of chips. If no slice has the
 # requested number of devices, the first devices of the next larger slice are used.
@@ -26,14 +27,14 @@ KINDS = (*_SLICES, *_GPUS)
 
 
 def absent_devices(
-    kind: str, count: int = 1, caller: str = "absent_devices"
+    kind: str,
+    count: int = 1,
 ) -> list[Any]:
     """Returns devices for which programs can be compiled but not run.
 
     Args:
         kind: One of `KINDS`, such as "v5e" or "h100".
         count: The number of devices.
-        caller: The calling function, for messages.
 
     Raises:
         ImportError: If the compiler for these devices is not installed.
@@ -41,20 +42,19 @@ def absent_devices(
     """
     fix = "For another kind, pass a device from `jax.experimental.topologies`."
     what = f"one of {', '.join(map(repr, KINDS))}"
-    check_one_of(caller, "device", kind, KINDS, what, fix)
+    check_one_of("device", kind, KINDS, what, fix)
     if kind in _GPUS:
-        return _gpus(caller, kind, count)
+        return _gpus(kind, count)
     slices = _SLICES[kind]
     chips = next((n for n in slices if n >= count), None)
     if chips is None:
-        raise ValueError(
-            f"{caller}: `count` must be at most {max(slices)} for {kind!r}, got "
-            f"{count}."
+        raise InvalidValue(
+            f"`count` must be at most {max(slices)} for {kind!r}, got {count}."
         )
-    return _tpus(caller, kind, slices[chips])[:count]
+    return _tpus(kind, slices[chips])[:count]
 
 
-def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
+def _tpus(kind: str, shape: str) -> list[Any]:
     """Returns all TPUs of a slice."""
     # This module is imported here because few programs need it.
     from jax.experimental import topologies
@@ -69,7 +69,7 @@ def _tpus(caller: str, kind: str, shape: str) -> list[Any]:
         raise
     except RuntimeError as error:  # JAX cannot find libtpu.
         raise ImportError(
-            f"{caller}: the device {kind!r} needs the compiler for TPUs, which is not "
+            f"the device {kind!r} needs the compiler for TPUs, which is not "
             "installed. Install it with `pip install 'jax[tpu]'`."
         ) from error
     return list(found.devices)
@@ -91,7 +91,7 @@ def _environment_of_libtpu() -> Iterator[None]:
             del os.environ[name]
 
 
-def _gpus(caller: str, kind: str, count: int) -> list[Any]:
+def _gpus(kind: str, count: int) -> list[Any]:
     """Returns the GPUs of one host."""
     from jax.experimental import topologies
 
@@ -103,7 +103,7 @@ def _gpus(caller: str, kind: str, count: int) -> list[Any]:
         )
     except NotImplementedError as error:
         raise ImportError(
-            f"{caller}: the device {kind!r} needs the compiler for GPUs, which JAX "
+            f"the device {kind!r} needs the compiler for GPUs, which JAX "
             "cannot find. Install it with `pip install 'jax[cuda12-local]'`. If this "
             "machine has no GPU, also set JAX_PLATFORMS=cpu before JAX starts."
         ) from error

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, trees
-from .._base.errors import error_note
+from .._base.errors import InvalidType, error_note
 from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import check_not_inputs, lengths_for
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
@@ -20,7 +19,6 @@ from .resets import check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
 
-@hints_at_unknown_arguments
 def bidirectional_dynamic_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,
@@ -94,23 +92,22 @@ def bidirectional_dynamic_rnn(
     `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Unlike TensorFlow, which packs nested
     outputs into one array, the function reverses nested outputs leaf by leaf.
     """
-    caller = "bidirectional_dynamic_rnn"
-    _check_cells(caller, cell_fw, cell_bw, "dynamic_rnn")
-    call = f"{caller}(cell_fw, cell_bw, inputs, initial_state_fw=state)"
-    check_not_inputs(caller, sequence_length, call)
-    check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
+    _check_cells(cell_fw, cell_bw, "dynamic_rnn")
+    call = "bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, initial_state_fw=state)"
+    check_not_inputs(sequence_length, call)
+    check_states_of_both(initial_state_fw, initial_state_bw, dtype)
     given = inputs, sequence_length, mask, resets, time_major
-    inputs, lengths, mask, resets = _sequences(caller, *given)
+    inputs, lengths, mask, resets = _sequences(*given)
     kwargs = {"implementation": implementation, "return_states": return_states}
     options = dtype, parallel_iterations, swap_memory, time_major
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
     def run(cell: Any, inputs: Any, mask: Any, resets: Any, state: Any, n: str) -> Any:
-        with error_note(f"{caller}: `cell` in this message is `cell_{n}`."):
+        with error_note(f"`cell` in this message is `cell_{n}`."):
             args = cell, inputs, lengths, state, *options, n
             return dynamic_rnn(*args, mask=mask, resets=resets, **kwargs)
 
-    with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
+    with jax.named_scope(arguments.as_scope(scope, "bidirectional_rnn")):
         forwards = run(cell_fw, inputs, mask, resets, initial_state_fw, "fw")
         resets = masking.reverse_resets(resets, lengths, mask, time_major)
         inputs, mask = reverse((inputs, mask))
@@ -132,39 +129,38 @@ _BACKWARD = {  # For each driver of one direction.
 }
 
 
-def _check_cells(caller: str, cell_fw: Any, cell_bw: Any, driver: str) -> None:
+def _check_cells(cell_fw: Any, cell_bw: Any, driver: str) -> None:
     """Raises TypeError unless both are cells; `driver` runs one direction."""
     if cell_fw is None:
-        raise TypeError(
-            f"{caller}: `cell_fw` must be a bound cell, got None. To run only the "
+        raise InvalidType(
+            "`cell_fw` must be a bound cell, got None. To run only the "
             f"backward direction, {_BACKWARD[driver]}"
         )
     if cell_bw is None:
-        raise TypeError(
-            f"{caller}: `cell_bw` must be a bound cell, got None. To run only the "
+        raise InvalidType(
+            "`cell_bw` must be a bound cell, got None. To run only the "
             f"forward direction, call `{driver}`."
         )
-    arguments.check_is_cell(caller, "cell_fw", cell_fw)
-    arguments.check_is_cell(caller, "cell_bw", cell_bw)
+    arguments.check_is_cell("cell_fw", cell_fw)
+    arguments.check_is_cell("cell_bw", cell_bw)
 
 
 def _sequences(
-    caller: str, inputs: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
+    inputs: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
 ) -> tuple[PyTree, Array | None, Array | None, Array | None]:
     """Returns the checked `(inputs, lengths, mask, resets)`.
 
     A mask is not converted to lengths, because the mask must be reversed with the
     inputs. A reversal by lengths would leave the padding in place.
     """
-    check_not_packed(caller, inputs)
-    inputs = as_sequences(caller, inputs, time_major)
+    check_not_packed(inputs)
+    inputs = as_sequences(inputs, time_major)
     shape, axis = jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
-    mask = check_mask(caller, mask, lengths, shape, axis)
-    lengths = lengths_for(caller, lengths, inputs, shape[axis], 1 - axis)
-    return inputs, lengths, mask, check_resets(caller, resets, shape, axis)
+    mask = check_mask(mask, lengths, shape, axis)
+    lengths = lengths_for(lengths, inputs, shape[axis], 1 - axis)
+    return inputs, lengths, mask, check_resets(resets, shape, axis)
 
 
-@hints_at_unknown_arguments
 def static_bidirectional_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,
@@ -212,16 +208,14 @@ def static_bidirectional_rnn(
 
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
-    caller = "static_bidirectional_rnn"
-    _check_cells(caller, cell_fw, cell_bw, "static_rnn")
+    _check_cells(cell_fw, cell_bw, "static_rnn")
     cells, states = (cell_fw, cell_bw), (initial_state_fw, initial_state_bw)
-    steps = checked_steps(caller, inputs, cells, "bidirectional_dynamic_rnn")
-    with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
-        return run_both_ways(caller, cells, steps, states, dtype, sequence_length)
+    steps = checked_steps(inputs, cells, "bidirectional_dynamic_rnn")
+    with jax.named_scope(arguments.as_scope(scope, "bidirectional_rnn")):
+        return run_both_ways(cells, steps, states, dtype, sequence_length)
 
 
 def run_both_ways(
-    caller: str,
     cells: tuple[RNNCellLike, RNNCellLike],
     steps: list[PyTree],
     states: tuple[PyTree, PyTree],
@@ -229,45 +223,43 @@ def run_both_ways(
     sequence_length: Lengths | None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """Runs `static_bidirectional_rnn` on checked steps."""
-    check_states_of_both(caller, *states, dtype)
+    check_states_of_both(*states, dtype)
     first = stacked(steps[:1])
-    lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
+    lengths = lengths_for(sequence_length, first, len(steps), batch_axis=1)
 
     def run(cell: Any, steps: list[PyTree], state: PyTree, scope: str) -> Any:
-        with error_note(f"{caller}: `cell` in this message is `cell_{scope}`."):
-            return run_steps(caller, cell, steps, state, dtype, lengths, scope)
+        with error_note(f"`cell` in this message is `cell_{scope}`."):
+            return run_steps(cell, steps, state, dtype, lengths, scope)
 
     (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
     output_fw, state_fw, _ = run(cell_fw, steps, state_fw, "fw")
-    reversed_steps = _reversed(caller, "inputs", steps, lengths)
+    reversed_steps = _reversed("inputs", steps, lengths)
     output_bw, state_bw, _ = run(cell_bw, reversed_steps, state_bw, "bw")
-    output_bw = _reversed(caller, "outputs", output_bw, lengths)
+    output_bw = _reversed("outputs", output_bw, lengths)
     pairs = zip(output_fw, output_bw, strict=True)
-    return [joined(caller, fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
+    return [joined(fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
 
 
-def joined(caller: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
+def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     """Concatenates the leaves of two outputs along `axis`.
 
     Raises:
         ValueError: If the structures differ, or if sizes along other axes differ.
     """
-    trees.check_structure(f"{caller}: the output of `cell_bw`", fw, bw, strict=False)
+    trees.check_structure("the output of `cell_bw`", fw, bw, strict=False)
     join = lambda *pair: jnp.concatenate(pair, axis)
-    with error_note(f"{caller}: raised while concatenating outputs along axis {axis}."):
+    with error_note(f"Raised while concatenating outputs along axis {axis}."):
         return jax.tree.map(join, fw, trees.with_structure(fw, bw))
 
 
-def _reversed(
-    caller: str, name: str, steps: list[PyTree], lengths: Array | None
-) -> list[PyTree]:
+def _reversed(name: str, steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
     """Reverses the order of the first `length` steps of each row."""
     if lengths is None:
         return steps[::-1]
-    what = f"{caller}: with lengths, each step of `{name}`"
+    what = f"with lengths, each step of `{name}`"
     for step in steps[1:]:
         trees.check_structure(what, steps[0], step, strict=True)
-    with error_note(f"{caller}: with lengths, all `{name}` must have the same shapes."):
+    with error_note(f"With lengths, all `{name}` must have the same shapes."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

@@ -8,7 +8,6 @@ from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
@@ -19,7 +18,6 @@ from .preparation import Batch, Options
 from .resets import as_resets
 
 
-@hints_at_unknown_arguments
 def dynamic_rnn(
     cell: RNNCellLike,
     inputs: PyTree,
@@ -143,30 +141,28 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    caller = "dynamic_rnn"
-    check_is_cell(caller, "cell", cell)
-    check_implementation(caller, implementation)
-    unroll = as_unroll(caller, parallel_iterations)
-    as_bool(caller, "return_states", return_states)
+    check_is_cell("cell", cell)
+    check_implementation(implementation)
+    unroll = as_unroll(parallel_iterations)
+    as_bool("return_states", return_states)
     beside = cell, inputs, initial_state
-    strategy = as_strategy(caller, "swap_memory", swap_memory, beside)
-    check_not_packed(caller, inputs)
+    strategy = as_strategy("swap_memory", swap_memory, beside)
+    check_not_packed(inputs)
     call = "dynamic_rnn(cell, inputs, initial_state=state)"
-    check_not_inputs(caller, sequence_length, call)
-    inputs = as_sequences(caller, inputs, time_major)
+    check_not_inputs(sequence_length, call)
+    inputs = as_sequences(inputs, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape
-    checked_resets = as_resets(caller, resets, reset_state, shape[:2], axis)
+    checked_resets = as_resets(resets, reset_state, shape[:2], axis)
     has_mask = mask is not None
-    mask, sequence_length = as_mask(caller, mask, sequence_length, shape[:2], axis)
-    lengths = as_lengths(caller, sequence_length, shape[1 - axis])
+    mask, sequence_length = as_mask(mask, sequence_length, shape[:2], axis)
+    lengths = as_lengths(sequence_length, shape[1 - axis])
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, shape[axis])
-        initial_state = as_state(caller, "initial_state", initial_state)
-    dtype = output_dtype(caller, initial_state, dtype)
+        initial_state = as_state("initial_state", initial_state)
+    dtype = output_dtype(initial_state, dtype)
     batch = Batch(inputs, lengths, initial_state, resets=checked_resets, mask=mask)
     options = Options(
-        caller,
         dtype,
         axis,
         strategy,
@@ -175,6 +171,6 @@ def dynamic_rnn(
         return_states=return_states,
         has_mask=has_mask,
     )
-    with jax.named_scope(as_scope(caller, scope, "rnn")):
+    with jax.named_scope(as_scope(scope, "rnn")):
         results = over_time(cell, batch, options)
     return tuple(results) if return_states else tuple(results[:2])

@@ -7,7 +7,7 @@ import jax
 
 from .._base.arguments import check_both_lists
 from .._base.cell_keys import check_key, fold
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidType, describe, error_note
 from .._base.one_step import output_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .bidirectional import joined
@@ -53,24 +53,23 @@ def init_stack_bidirectional(
         >>> [p["gates"]["kernel"].shape for p in params_fw]  # Rows: inputs and state.
         [(8, 10), (12, 4)]
     """
-    caller = "init_stack_bidirectional"
-    check_both_lists(caller, cells_fw, cells_bw)
-    check_key(caller, key)
+    check_both_lists(cells_fw, cells_bw)
+    check_key(key)
     params: tuple[list[Params], list[Params]] = [], []
     for i, cells in enumerate(zip(cells_fw, cells_bw, strict=True)):
         outputs = []
-        with error_note(f"{caller}: raised by layer {i}."):
+        with error_note(f"Raised by layer {i}."):
             for n, (layers, cell) in enumerate(zip(params, cells, strict=True)):
-                _check_has_init(caller, f"{('cells_fw', 'cells_bw')[n]}[{i}]", cell)
+                _check_has_init(f"{('cells_fw', 'cells_bw')[n]}[{i}]", cell)
                 layers.append(cell.init(fold(key, 2 * i + n), inputs, dtype))
                 outputs.append(output_of(cell, layers[i], inputs, dtype))
-            inputs = jax.eval_shape(lambda *o: joined(caller, *o, axis=1), *outputs)
+            inputs = jax.eval_shape(lambda *o: joined(*o, axis=1), *outputs)
     return params
 
 
-def _check_has_init(caller: str, name: str, cell: Any) -> None:
+def _check_has_init(name: str, cell: Any) -> None:
     if isinstance(cell, type) or not hasattr(cell, "init"):
-        raise TypeError(
-            f"{caller}: `{name}` must be a cell with `init`, such as "
+        raise InvalidType(
+            f"`{name}` must be a cell with `init`, such as "
             f"`jaxrnn.LSTMCell(64)`, got {describe(cell)}. Pass unbound cells."
         )

@@ -7,13 +7,13 @@ from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree
 
 
-def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
+def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
     """Returns the cell's zero state, from `get_initial_state` or `zero_state`."""
     if hasattr(cell, "get_initial_state"):
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
         state = cell.zero_state(batch_size, dtype)
-    return as_state(caller, "the cell's zero state", state)
+    return as_state("the cell's zero state", state)
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:

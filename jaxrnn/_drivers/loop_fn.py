@@ -6,13 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, errors, math, trees
-from .._base.errors import EntryError, describe, describe_structure
+from .._base.errors import (
+    InvalidEntry,
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_structure,
+)
 from .._base.inputs import as_array, as_state, check_same_size
 from .._base.read_only import without_read_only
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
 
-CALLER = "raw_rnn"
 EMIT_FIX = (
     "At time 0 it describes one row: return arrays without a batch axis, `()` to emit "
     "nothing, or None for `cell.output_size` in the dtype of the first state leaf."
@@ -40,23 +45,23 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     Raises:
         ValueError: If `loop_fn` did not return five values; if the state does not have
             the structure of `cell.state_size`; if batch sizes disagree.
-        EntryError: If `next_input` holds no array, or holds a scalar.
+        InvalidEntry: If `next_input` holds no array, or holds a scalar.
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
     fix = f"For example, return `cell.zero_state({batch_size}, dtype)` at time 0."
-    arguments.check_given(CALLER, "next_cell_state", state, fix, "an initial state")
-    state = as_state(CALLER, "next_cell_state", state)
-    what = f"{CALLER}: the first `next_cell_state` (see `cell.state_size`)"
+    arguments.check_given("next_cell_state", state, fix, "an initial state")
+    state = as_state("next_cell_state", state)
+    what = "the first `next_cell_state` (see `cell.state_size`)"
     masked = without_read_only(state)
     trees.check_structure(what, cell.state_size, opaque(masked), strict=True)
     emit_types = _emit_types(cell, template, state, batch_size)
     finished = _as_finished(finished)
     _check_rows(finished, batch_size, (masked, emit_types))
     if loop_state is not None:
-        loop_state = as_state(CALLER, "next_loop_state", loop_state)
+        loop_state = as_state("next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
 
 
@@ -81,59 +86,55 @@ def check_next_call(
     old_finished, old_input, old_state, loop_state = carry
     finished = _as_finished(finished)
     if finished.shape not in (old_finished.shape, ()):
-        raise ValueError(
-            f"{CALLER}: `finished` must be a scalar or have the shape from time 0, "
+        raise InvalidValue(
+            "`finished` must be a scalar or have the shape from time 0, "
             f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
             "later, return `jnp.zeros(batch, bool)` at time 0."
         )
     finished = jnp.broadcast_to(finished, old_finished.shape)
-    next_input = as_like(CALLER, "next_input", next_input, old_input)
-    state = as_like(CALLER, "next_cell_state", state, old_state)
-    emit = as_like(CALLER, "emit_output", emit, emit_types, EMIT_FIX)
+    next_input = as_like("next_input", next_input, old_input)
+    state = as_like("next_cell_state", state, old_state)
+    emit = as_like("emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is not None:
         if loop_state is None:
-            raise ValueError(
-                f"{CALLER}: `next_loop_state` must be None as at time 0, got "
+            raise InvalidValue(
+                "`next_loop_state` must be None as at time 0, got "
                 f"{describe(next_loop_state)}. Return a loop state from time 0 on."
             )
-        loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
+        loop_state = as_like("next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
 
 
 def _five(returned: Any) -> Any:
     must = f"return ({', '.join(NAMES)})"
     if not isinstance(returned, tuple | list):
-        raise TypeError(f"{CALLER}: `loop_fn` must {must}, got {describe(returned)}.")
+        raise InvalidType(f"`loop_fn` must {must}, got {describe(returned)}.")
     if len(returned) != len(NAMES):
-        raise ValueError(
-            f"{CALLER}: `loop_fn` must {must}, got {len(returned)} values."
-        )
+        raise InvalidValue(f"`loop_fn` must {must}, got {len(returned)} values.")
     return returned
 
 
 def _as_inputs(inputs: Any) -> PyTree:
     if not jax.tree.leaves(inputs):
-        raise EntryError(
-            f"{CALLER}: `next_input` must hold at least one array, got "
-            f"{describe(inputs)}."
+        raise InvalidEntry(
+            f"`next_input` must hold at least one array, got {describe(inputs)}."
         )
-    inputs = as_state(CALLER, "next_input", inputs)
+    inputs = as_state("next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
-        arguments.check_rank(CALLER, name, leaf, 1, "[batch, ...]", EntryError)
-    check_same_size(CALLER, named)
+        arguments.check_rank(name, leaf, 1, "[batch, ...]", InvalidEntry)
+    check_same_size(named)
     return inputs
 
 
 def _as_finished(finished: Any) -> Array:
     if isinstance(finished, tuple | list | dict) or finished is None:
-        raise ValueError(
-            f"{CALLER}: `finished` must be one boolean array [batch], got "
-            f"{describe(finished)}."
+        raise InvalidValue(
+            f"`finished` must be one boolean array [batch], got {describe(finished)}."
         )
-    array = as_array(CALLER, "finished", finished)
+    array = as_array("finished", finished)
     what, fix = "of dtype bool", "Return a comparison, such as `time >= lengths`."
-    arguments.check_dtype_kind(CALLER, "finished", array, jnp.bool_, what, fix)
+    arguments.check_dtype_kind("finished", array, jnp.bool_, what, fix)
     return array
 
 
@@ -148,8 +149,8 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     wrong = [array for array in arrays if not fitting(array.shape)]
     if wrong or not (by_rows or leaves):
         rows = f"each of the {batch_size} rows of `next_input`, state and emits"
-        raise ValueError(
-            f"{CALLER}: `finished` must be a scalar or have one entry for {rows}, got "
+        raise InvalidValue(
+            f"`finished` must be a scalar or have one entry for {rows}, got "
             f"{', '.join(map(describe, (finished, *wrong)))}."
         )
 
@@ -165,8 +166,8 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
         if not shaped or errors.is_key(leaf):
             arrays = "arrays without a batch axis that describe the emits of one row"
-            raise TypeError(
-                f"{CALLER}: `emit_output` must be None, or {arrays}, got "
+            raise InvalidType(
+                f"`emit_output` must be None, or {arrays}, got "
                 f"{describe(leaf)}. `jnp.zeros([], dtype)` describes one number per "
                 "row."
             )
@@ -176,13 +177,12 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     return jax.tree.map(emitted, template, is_leaf=is_opaque)
 
 
-def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
+def as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     """Converts the tree to arrays, and checks that their types match `like`.
 
     A TensorArray must have the same arguments as in `like`, but it may have grown.
 
     Args:
-        caller: The function, for messages.
         name: The name of the tree, for messages.
         tree: A nest that the user returned.
         like: The nest from time 0.
@@ -193,29 +193,29 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
         ValueError: If structures or shapes differ.
     """
     if tree is None:
-        raise ValueError(
-            f"{caller}: `{name}` must have the structure {describe_structure(like)} as "
+        raise InvalidValue(
+            f"`{name}` must have the structure {describe_structure(like)} as "
             f"at time 0, got None. {fix}".rstrip()
         )
-    trees.check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
+    trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, fix)
     wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
     pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
-    leaves = [_leaf_like(caller, *named, want, fix) for named, want in pairs]
+    leaves = [_leaf_like(*named, want, fix) for named, want in pairs]
     structure = jax.tree.structure(tree, is_leaf=is_opaque)
     return jax.tree.unflatten(structure, leaves)
 
 
-def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
+def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:
     if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
         if not (trees.is_tensor_array(like) and is_like(like, leaf)):
-            raise ValueError(
-                f"{caller}: `{name}` must be {like!r} as at time 0, or result from "
+            raise InvalidValue(
+                f"`{name}` must be {like!r} as at time 0, or result from "
                 f"writes to it, got {leaf!r}."
             )
         return leaf
-    array = math.cast_if_weak(as_array(caller, name, leaf), like.dtype)
+    array = math.cast_if_weak(as_array(name, leaf), like.dtype)
     must = f"have dtype {like.dtype} as at time 0"
-    arguments.check_dtype(caller, name, array, like.dtype, must, fix)
+    arguments.check_dtype(name, array, like.dtype, must, fix)
     must = f"have shape {like.shape} as at time 0"
-    arguments.check_shape(caller, name, array, like.shape, must, fix)
+    arguments.check_shape(name, array, like.shape, must, fix)
     return array

@@ -4,21 +4,21 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_step_booleans
 from .._base.math import concrete_or_none
 from .._base.typing import Array, Lengths
 
 
 def as_mask(
-    caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+    mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
     A mask without gaps is converted to lengths if its values are concrete, so that no
     steps need to be moved. The arguments are as in `check_mask`.
     """
-    checked = check_mask(caller, mask, lengths, shape, axis)
+    checked = check_mask(mask, lengths, shape, axis)
     if checked is None:
         return None, lengths
     known = concrete_or_none(mask if isinstance(mask, np.ndarray) else checked)
@@ -28,12 +28,11 @@ def as_mask(
 
 
 def check_mask(
-    caller: str, mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+    mask: Any, lengths: Lengths | None, shape: tuple, axis: int
 ) -> Array | None:
     """Returns the mask as an array, or None if there is no mask.
 
     Args:
-        caller: The driver, for messages.
         mask: The driver's argument `mask`.
         lengths: The driver's argument `sequence_length`.
         shape: The sizes of the first two axes of the inputs.
@@ -47,16 +46,16 @@ def check_mask(
         return None
     if lengths is not None:
         ts, n = ("ts", "lengths[:, None]") if axis == 1 else ("ts[:, None]", "lengths")
-        raise ValueError(
-            f"{caller}: `mask` must be None where `sequence_length` is given, got "
+        raise InvalidValue(
+            "`mask` must be None where `sequence_length` is given, got "
             f"{describe(mask)}. Omit `sequence_length`, and mask the steps past the "
-            f"lengths: `mask & ({ts} < {n})` with `ts = jnp.arange(time)`."
+            f"`mask & ({ts} < {n})` with `ts = jnp.arange(time)`."
         )
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
     if getattr(mask, "ndim", 0) == 3:
         fix = "`mask.all(-1)` is true where all features of a step are known."
-        raise ValueError(
-            f"{caller}: `mask` must have one bool for each row and step, got "
+        raise InvalidValue(
+            "`mask` must have one bool for each row and step, got "
             f"{describe(mask)}. {fix}"
         )
-    return as_step_booleans(caller, "mask", mask, shape, axis, fix)
+    return as_step_booleans("mask", mask, shape, axis, fix)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .._base.arguments import as_count, as_dtype, check_instance, check_time_major
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
 from .._base.typing import DType, Params, PyTree
@@ -23,7 +23,6 @@ from ..memory._strategy import as_strategy, plan_of
 from .absent_devices import KINDS, absent_devices
 from .dynamic_rnn import dynamic_rnn
 
-_CALLER = "memory_plan"
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
@@ -171,19 +170,19 @@ def memory_plan(
         >>> plan.rows[0].saved.device // 2**20
         48
     """
-    check_time_major(_CALLER, time_major)
+    check_time_major(time_major)
     fix = "For example, pass `[Keep(), True]`."
     kinds, what = list | tuple, "a list of strategies"
-    check_instance(_CALLER, "strategies", strategies, kinds, what, fix)
+    check_instance("strategies", strategies, kinds, what, fix)
     named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
     device = _as_device(device)
     platform = device.platform if device else None
-    planned = [as_strategy(_CALLER, k, s, platform=platform) for k, s in named.items()]
-    inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
+    planned = [as_strategy(k, s, platform=platform) for k, s in named.items()]
+    inputs = _as_inputs(inputs_shape, as_dtype(dtype or jnp.float32))
     leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
     floats = list(filter(is_float, leaves))
     widest = widest_dtype(floats) if floats else jnp.float32
-    dtype = as_dtype(_CALLER, dtype or widest)
+    dtype = as_dtype(dtype or widest)
     bind, params = _with_params(cell, inputs, dtype, axis)
     # XLA cannot analyze the other implementations, which save the same arrays.
     options = {"dtype": dtype, "time_major": time_major, "implementation": "xla"}
@@ -208,9 +207,9 @@ def _as_device(device: Any) -> Any:
     if device is None:
         return None
     what = f"a device or one of {', '.join(map(repr, KINDS))}"
-    check_instance(_CALLER, "device", device, str | jax.Device, what)
+    check_instance("device", device, str | jax.Device, what)
     if isinstance(device, str):
-        return absent_devices(device, caller=_CALLER)[0]
+        return absent_devices(device)[0]
     return device
 
 
@@ -242,12 +241,12 @@ def _planned(
     scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
     saved = saved_bytes(scalar, *args)
     if sum(saved) > _MOST_BYTES:
-        raise ValueError(
-            f"{_CALLER}: with {strategy!r}, the run must save at most "
+        raise InvalidValue(
+            f"with {strategy!r}, the run must save at most "
             f"{_size(_MOST_BYTES)}, got {_size(sum(saved))}. Give a smaller "
             "`inputs_shape`."
         )
-    with error_note(f"{_CALLER}: this is the program with {strategy!r}."):
+    with error_note(f"This is the program with {strategy!r}."):
         program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
@@ -288,26 +287,26 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
         sizes = leaf if _is_shape(leaf) else getattr(leaf, "shape", None)
         if sizes is None or len(sizes) < 3:
-            raise ValueError(
-                f"{_CALLER}: `{name}` must have rank at least 3, [batch, time, ...], "
+            raise InvalidValue(
+                f"`{name}` must have rank at least 3, [batch, time, ...], "
                 f"got {leaf if _is_shape(leaf) else describe(leaf)}. Pass a shape, an "
                 "array or a nest of these."
             )
         of = name if _is_shape(leaf) else f"{name}.shape"
         fix = "Every size is a positive integer."
         args = [(f"{of}[{i}]", size) for i, size in enumerate(sizes)]
-        sizes = tuple(as_count(_CALLER, *arg, fix=fix) for arg in args)
+        sizes = tuple(as_count(*arg, fix=fix) for arg in args)
         return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
 
     inputs = map_named("inputs_shape", as_struct, shape, _is_shape)
     if not (leaves := jax.tree.leaves(inputs)):
-        raise ValueError(
-            f"{_CALLER}: `inputs_shape` must hold at least one shape or array, got "
+        raise InvalidValue(
+            "`inputs_shape` must hold at least one shape or array, got "
             f"{describe(shape)}."
         )
     if _bytes(leaves) > _MOST_BYTES:
-        raise ValueError(
-            f"{_CALLER}: the inputs must have at most {_size(_MOST_BYTES)}, got "
+        raise InvalidValue(
+            f"the inputs must have at most {_size(_MOST_BYTES)}, got "
             f"{_size(_bytes(leaves))}. Give a smaller `inputs_shape`."
         )
     return inputs
@@ -332,8 +331,8 @@ def _with_params(
         return bind, jax.eval_shape(lambda: cell.params)
     makes_params = ("init", "bind", "state_size")  # Flax cells have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
-        raise TypeError(
-            f"{_CALLER}: `cell` must be a jaxrnn cell, whose `init` creates parameters "
+        raise InvalidType(
+            "`cell` must be a jaxrnn cell, whose `init` creates parameters "
             f"from shapes, got {describe(cell)}."
         )
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)

@@ -67,7 +67,7 @@ def _only_kept(
 ) -> tuple[Batch, Kept]:
     """Returns the valid steps as a batch with lengths, and their positions."""
     axis, beside = options.axis, (cell, batch.state)
-    inputs = whole_features(options.caller, batch.inputs, beside, 1 - axis)
+    inputs = whole_features(batch.inputs, beside, 1 - axis)
     kept = Kept.by(as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis))
     inputs, resets = kept.to_front(inputs, axis), batch.resets
     if resets is not None:
@@ -86,7 +86,7 @@ def _run_loop(prepared: Prepared, options: Options) -> tuple[PyTree, PyTree]:
         steps = steps.with_restart_states(read())
         run = Run(inputs, state, steps, implementation=options.implementation)
         ways = prepared.apply_sequence, prepared.apply
-        return run_sequence(options.caller, *ways, run, options.unroll)
+        return run_sequence(*ways, run, options.unroll)
 
     steps = prepared.steps
     plan = plan_of(options.strategy, steps.time)

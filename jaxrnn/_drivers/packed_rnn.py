@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
 from .._time.steps import Restarts, read_rows
@@ -17,10 +16,7 @@ from .initial_state import zero_state
 from .over_time import over_time
 from .preparation import Batch, Options
 
-_CALLER = "packed_rnn"
 
-
-@hints_at_unknown_arguments
 def packed_rnn(
     cell: RNNCellLike,
     packed: PackedSequences,
@@ -81,16 +77,16 @@ def packed_rnn(
         >>> packed.unpack(outputs).shape, state.h.shape
         ((4, 7, 5), (4, 5))
     """
-    arguments.check_is_cell(_CALLER, "cell", cell)
-    arguments.as_bool(_CALLER, "return_states", return_states)
+    arguments.check_is_cell("cell", cell)
+    arguments.as_bool("return_states", return_states)
     beside = cell, packed, initial_state
-    strategy = as_strategy(_CALLER, "swap_memory", swap_memory, beside)
+    strategy = as_strategy("swap_memory", swap_memory, beside)
     if not isinstance(packed, PackedSequences):
-        raise TypeError(
-            f"{_CALLER}: `packed` must come from `pack_sequences`, got "
+        raise InvalidType(
+            "`packed` must come from `pack_sequences`, got "
             f"{describe(packed)}. For a window, pass `window.packed`."
         )
-    check_whole(_CALLER, "packed", packed)
+    check_whole("packed", packed)
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
@@ -102,8 +98,8 @@ def packed_rnn(
     restarts = Restarts(jnp.asarray(packed.starts), state)
     lengths, first = jnp.asarray(packed.lengths), _states_of_rows(restarts, axis)
     batch = Batch(inputs, lengths, first, restarts)
-    options = Options(_CALLER, dtype, axis, strategy, return_states=True)
-    with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
+    options = Options(dtype, axis, strategy, return_states=True)
+    with jax.named_scope(arguments.as_scope(scope, "rnn")):
         outputs, _, states = over_time(cell, batch, options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
@@ -121,18 +117,18 @@ def _states_of_sequences(
             rows.
     """
     if state is not None:
-        state = as_state(_CALLER, "initial_state", state)
+        state = as_state("initial_state", state)
         if has_read_only(state):
-            raise ValueError(
-                f"{_CALLER}: `initial_state` must not hold an attention memory, as a "
+            raise InvalidValue(
+                "`initial_state` must not hold an attention memory, as a "
                 "packed row holds several sequences. Run the sequences with "
                 "`dynamic_rnn` and lengths."
             )
-    dtype = output_dtype(_CALLER, state, dtype)
+    dtype = output_dtype(state, dtype)
     if state is None:
-        state = zero_state(_CALLER, cell, count, dtype)
+        state = zero_state(cell, count, dtype)
     for name, leaf in trees.named_leaves("initial_state", state):
-        check_first_axis(_CALLER, name, leaf, "sequences", count)
+        check_first_axis(name, leaf, "sequences", count)
     return state, dtype
 
 

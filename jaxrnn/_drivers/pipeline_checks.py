@@ -5,12 +5,10 @@ from typing import Any
 import jax
 
 from .._base.arguments import check_dtype
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.sharding import varying_axes
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
-
-CALLER = "pipelined_rnn"
 
 
 def check_is_bound(cell: Any) -> None:
@@ -18,8 +16,8 @@ def check_is_bound(cell: Any) -> None:
     missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
     if missing:
         function = "`jaxrnn.FunctionCell` creates a cell from a function"
-        raise TypeError(
-            f"{CALLER}: `cell` must be the cell of one layer, bound to stacked "
+        raise InvalidType(
+            "`cell` must be the cell of one layer, bound to stacked "
             f"parameters, got {describe(cell)}. Call `cell.bind(params)`; {function}."
         )
 
@@ -28,13 +26,13 @@ def check_mesh_axis(axis_name: Any) -> None:
     """Raises ValueError unless a `shard_map` with `check_vma` maps `axis_name`."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name not in manual:
-        raise ValueError(
-            f"{CALLER}: `axis_name` must be a mesh axis that `jax.shard_map` maps "
+        raise InvalidValue(
+            "`axis_name` must be a mesh axis that `jax.shard_map` maps "
             f"around this call, got {axis_name!r}. The mapped axes are {manual}."
         )
     if _is_same_on_all(axis_name, jax.lax.axis_index(axis_name)):
-        raise ValueError(
-            f"{CALLER}: `jax.shard_map` must have `check_vma=True`, its default. "
+        raise InvalidValue(
+            "`jax.shard_map` must have `check_vma=True`, its default. "
             "Without it, JAX would count gradients once for each stage."
         )
 
@@ -48,22 +46,22 @@ def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> Non
     """Raises unless inputs are equal on all stages and match the layers' outputs."""
     size = cell.output_size
     fix = "The outputs of a layer are the inputs of the next."
-    check_structure(f"{CALLER}: `inputs`", size, inputs, strict=True, fix=fix)
+    check_structure("`inputs`", size, inputs, strict=True, fix=fix)
     named = named_leaves("inputs", inputs)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape[2:] != shape:
             after = f"{shape} after batch and time"
-            raise ValueError(
-                f"{CALLER}: `{name}` must have the sizes of the layers' outputs, "
+            raise InvalidValue(
+                f"`{name}` must have the sizes of the layers' outputs, "
                 f"{after}, got {describe(leaf)}. Project the inputs, `x @ w`, or run a "
                 "first layer of another shape with `dynamic_rnn`."
             )
         must = f"have the dtype of the outputs, {dtype}"
         fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
-        check_dtype(CALLER, name, leaf, dtype, must, fix)
+        check_dtype(name, leaf, dtype, must, fix)
         if axis_name in varying_axes(leaf):
-            raise ValueError(
-                f"{CALLER}: `{name}` must be the same on all stages, got inputs that "
+            raise InvalidValue(
+                f"`{name}` must be the same on all stages, got inputs that "
                 f"differ. Leave {axis_name!r} out of its spec in `in_specs`."
             )
 
@@ -77,8 +75,8 @@ def check_captured(captured: list[Array], axis_name: str) -> None:
     for array in captured:
         if _is_same_on_all(axis_name, array):
             cast = f"`jax.lax.pcast(array, {axis_name!r}, to='varying')`"
-            raise ValueError(
-                f"{CALLER}: `cell` must not close over a traced array that is the same "
+            raise InvalidValue(
+                "`cell` must not close over a traced array that is the same "
                 f"on all stages, got {describe(array)}. Make it a parameter, or close "
                 f"over {cast}."
             )
@@ -96,14 +94,14 @@ def count_layers(params: Params, axis_name: str) -> int:
     if len(counts) != 1 or 0 in counts:
         got = ", ".join(f"{count} in `{name}`" for count, name in counts.items())
         stack = "`jax.tree.map(lambda *p: jnp.stack(p), *params_of_layers)`"
-        raise ValueError(
-            f"{CALLER}: the first axis of all `params` must be the layer axis, got "
+        raise InvalidValue(
+            "the first axis of all `params` must be the layer axis, got "
             f"{got or 'no array'}. Stack the parameters of equal cells: {stack}."
         )
     for name, leaf in named:
         if _is_same_on_all(axis_name, leaf):
-            raise ValueError(
-                f"{CALLER}: `{name}` must be sharded over the stages, got the same "
+            raise InvalidValue(
+                f"`{name}` must be sharded over the stages, got the same "
                 f"{describe(leaf)} on all of them. Its spec in the `in_specs` of "
                 f"`jax.shard_map` must be `P({axis_name!r})`."
             )
@@ -118,12 +116,12 @@ def check_states(state: PyTree, size: Size, count: int, axis_name: str) -> None:
         ValueError: If the structure differs from `size`, or if the first axis of a leaf
             does not have size `count`.
     """
-    check_structure(f"{CALLER}: `initial_state`", size, state, strict=True)
+    check_structure("`initial_state`", size, state, strict=True)
     for name, leaf in named_leaves("initial_state", state):
         if leaf.shape[:1] != (count,):
             each = f"for each layer of this stage, [{count}, batch, ...]"
             spec = f"their spec in `in_specs` must begin with {axis_name!r}"
-            raise ValueError(
-                f"{CALLER}: `{name}` must have an entry {each}, got {describe(leaf)}. "
+            raise InvalidValue(
+                f"`{name}` must have an entry {each}, got {describe(leaf)}. "
                 f"Stack the states of all layers; {spec}."
             )

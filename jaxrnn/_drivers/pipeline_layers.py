@@ -11,7 +11,7 @@ from .._base.inputs import as_state
 from .._base.sharding import cell_of_device
 from .._base.typing import Array, Key, Params, PyTree, Size
 from .._time.run import Run
-from .pipeline_checks import CALLER, check_states, count_layers
+from .pipeline_checks import check_states, count_layers
 
 
 @jax.tree_util.register_dataclass
@@ -68,7 +68,7 @@ def layers_of_stage(cell: Any, inputs: PyTree, axis_name: str) -> list[PipelineL
     """
     # If rows are sharded over another axis, each shard draws different noise.
     cell = cell_of_device(cell, inputs)
-    params = as_state(CALLER, "params", cell.params)
+    params = as_state("params", cell.params)
     count = count_layers(params, axis_name)
     first, offset = jax.lax.axis_index(axis_name) * count, jnp.int32(0)
     return [

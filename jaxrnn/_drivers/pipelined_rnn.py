@@ -26,7 +26,6 @@ from ..memory._strategy import Strategy, as_strategy
 from . import pipeline_checks as checks
 from .initial_state import zero_state
 from .over_time import over_time
-from .pipeline_checks import CALLER
 from .pipeline_layers import PipelineLayer, layers_of_stage, states_of_stage
 from .preparation import Batch, Options
 from .static_rnn import stacked
@@ -119,29 +118,29 @@ def pipelined_rnn(
     Source: the schedule of arXiv:1811.06965, over chunks of time instead of rows;
     layers of a recurrent stack on several devices: arXiv:1609.08144, section 3.
     """
-    arguments.check_is_cell(CALLER, "cell", cell)
+    arguments.check_is_cell("cell", cell)
     checks.check_is_bound(cell)
-    check_implementation(CALLER, implementation)
-    check_not_packed(CALLER, inputs)
-    chunk = arguments.as_count(CALLER, "chunk", chunk, fix="It is a number of steps.")
-    inputs = as_sequences(CALLER, inputs, time_major)
+    check_implementation(implementation)
+    check_not_packed(inputs)
+    chunk = arguments.as_count("chunk", chunk, fix="It is a number of steps.")
+    inputs = as_sequences(inputs, time_major)
     axis = 0 if time_major else 1
     batch_size = jax.tree.leaves(inputs)[0].shape[1 - axis]
-    lengths = as_lengths(CALLER, sequence_length, batch_size)
+    lengths = as_lengths(sequence_length, batch_size)
     if initial_state is not None:
-        initial_state = as_state(CALLER, "initial_state", initial_state)
-    dtype = output_dtype(CALLER, initial_state, dtype)
-    strategy = as_strategy(CALLER, "swap_memory", swap_memory, (cell, inputs))
-    options = Options(CALLER, dtype, 0, strategy, implementation=implementation)
+        initial_state = as_state("initial_state", initial_state)
+    dtype = output_dtype(initial_state, dtype)
+    strategy = as_strategy("swap_memory", swap_memory, (cell, inputs))
+    options = Options(dtype, 0, strategy, implementation=implementation)
     checks.check_mesh_axis(axis_name)
     checks.check_inputs(cell, inputs, dtype, axis_name)
     layers = layers_of_stage(cell, inputs, axis_name)
     if initial_state is None:
-        states = [zero_state(CALLER, cell, batch_size, dtype)] * len(layers)
+        states = [zero_state(cell, batch_size, dtype)] * len(layers)
     else:
         states = states_of_stage(cell, initial_state, len(layers), axis_name)
     pipeline = _Pipeline(axis_name, chunk, options)
-    with jax.named_scope(arguments.as_scope(CALLER, scope, CALLER)):
+    with jax.named_scope(arguments.as_scope(scope, "pipelined_rnn")):
         swap_time = functools.partial(jax.tree.map, lambda x: jnp.swapaxes(x, 0, axis))
         outputs, states = pipeline.run(layers, swap_time(inputs), lengths, states)
         return swap_time(outputs), stacked(states)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._base import math, sharding, trees
 from .._base.cell_keys import cell_at_step
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.read_only import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -51,7 +51,6 @@ class Options:
     """The static options of a run.
 
     Attributes:
-        caller: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
         axis: The time axis of inputs and outputs, 0 or 1.
         strategy: The memory strategy (`swap_memory`), which selects what the forward
@@ -62,7 +61,6 @@ class Options:
         has_mask: Whether the driver received a mask, even if it became lengths.
     """
 
-    caller: str
     dtype: DType
     axis: int
     strategy: Strategy
@@ -104,20 +102,20 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
             the options do not support a leaf without a batch axis.
         TypeError: If the step changes the dtypes of the state.
     """
-    caller, axis, dtype = options.caller, options.axis, options.dtype
+    axis, dtype = options.axis, options.dtype
     inputs, lengths, state, restarts, resets, _ = batch
     beside = cell, lengths, state
-    inputs = sharding.whole_features(caller, inputs, beside, batch_axis=1 - axis)
+    inputs = sharding.whole_features(inputs, beside, batch_axis=1 - axis)
     first, inputs_0 = jax.tree.leaves(inputs)[0], masking.first_inputs(inputs, axis)
     time, batch_size = first.shape[axis], first.shape[1 - axis]
     if state is None:
-        state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
+        state = with_capacity_for(zero_state(cell, batch_size, dtype), time)
     if resets is not None:
-        resets = resets.with_state_like(caller, cell, state, time, dtype)
+        resets = resets.with_state_like(cell, state, time, dtype)
     arrays = state, resets
     cell, lengths, (state, resets) = sharding.lay_out(cell, inputs_0, lengths, arrays)
     state = call_start(cell, state)
-    state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
+    state = probe(cell, inputs_0, state, dtype, strict=lengths is not None)
     longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
     if resets is not None and time != 0:  # If a run has no steps, it has no resets.
@@ -128,10 +126,10 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
             "Use a leaf with one entry for each row. If the mask has no gaps, pass "
             f"`sequence_length=mask.sum({axis})` instead."
         )
-        _check_has_rows(caller, carried, "mask", fix)
+        _check_has_rows(carried, "mask", fix)
     if options.return_states:
         fix = "Omit `return_states`, or let the cell return the values as outputs."
-        _check_has_rows(caller, carried, "return_states", fix)
+        _check_has_rows(carried, "return_states", fix)
     axes = {"time": time, "axis": axis, "returns_states": options.return_states}
     steps = Steps(lengths, longest, restarts=restarts, **axes)
     apply, apply_sequence = _step_and_sequence(cell, inputs_0, state)
@@ -139,7 +137,7 @@ def prepare(cell: RNNCellLike, batch: Batch, options: Options) -> Prepared:
     return Prepared(inputs, carried, steps, apply, apply_sequence)
 
 
-def _check_has_rows(caller: str, state: PyTree, option: str, fix: str) -> None:
+def _check_has_rows(state: PyTree, option: str, fix: str) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
     Rows share such a leaf, so it has no value at a step of one row: with a mask, the
@@ -147,8 +145,8 @@ def _check_has_rows(caller: str, state: PyTree, option: str, fix: str) -> None:
     """
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
-            raise ValueError(
-                f"{caller}: with `{option}`, each leaf of the state must be an array "
+            raise InvalidValue(
+                f"with `{option}`, each leaf of the state must be an array "
                 f"[batch, ...], got {describe(leaf)} as `{name}`. {fix}"
             )
 

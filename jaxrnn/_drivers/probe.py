@@ -4,7 +4,13 @@ from typing import Any
 
 import jax
 
-from .._base.errors import describe, describe_structure, error_note
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_structure,
+    error_note,
+)
 from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
@@ -28,7 +34,6 @@ _KEPT = (
 
 
 def probe(
-    caller: str,
     cell: Any,
     inputs: PyTree,
     state: PyTree,
@@ -41,7 +46,6 @@ def probe(
     the element shape that they have after the step.
 
     Args:
-        caller: The driver, for messages.
         cell: The cell.
         inputs: One step of inputs.
         state: The state before the step.
@@ -55,32 +59,32 @@ def probe(
         TypeError: If the step changes dtypes of the state or, with `strict`, sequence
             types; if the output does not have `output_dtype`.
     """
-    output, new_state = one_step(caller, cell, inputs, state)
+    output, new_state = one_step(cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
-    what = f"{caller}: the state that `cell` returns"
+    what = "the state that `cell` returns"
     is_declared = jax.tree.structure(state) == jax.tree.structure(cell.state_size)
     fix = _CELL if is_declared else _STRUCTURE
     check_structure(what, state, new_state, strict, fix)
-    _check_state(caller, state, new_state)
+    _check_state(state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
-        _check_rows(caller, state, batch)
+        _check_rows(state, batch)
     size = cell.output_size
-    what = f"{caller}: the output of `cell` (see `output_size`)"
+    what = "the output of `cell` (see `output_size`)"
     check_structure(what, size, output, strict)
-    _check_output(caller, size, output, batch, output_dtype)
+    _check_output(size, output, batch, output_dtype)
     return state
 
 
-def one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
+def one_step(cell: Any, inputs: PyTree, state: PyTree) -> tuple:
     """Returns the types of `(output, new_state)`; errors describe the arguments."""
     args = f"inputs {_all(inputs)} and initial state {_all(state)}"
-    with error_note(f"{caller}: raised by one step of `cell`, called with {args}."):
+    with error_note(f"Raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
-    return as_pair(caller, result)
+    return as_pair(result)
 
 
-def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
+def as_pair(result: Any) -> tuple[PyTree, PyTree]:
     """Returns the output and the new state from the result of a cell.
 
     Raises:
@@ -89,8 +93,8 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         is_longer = isinstance(result, tuple | list) and len(result) > 2
         fix = _ONE_NEST if is_longer else ""
-        raise ValueError(
-            f"{caller}: `cell` must return a pair (output, new_state); it returned "
+        raise InvalidValue(
+            "`cell` must return a pair (output, new_state); it returned "
             f"{describe_structure(result)}, where * is an array. {fix}".rstrip()
         )
     return result[0], result[1]
@@ -101,7 +105,7 @@ def _all(tree: PyTree) -> str:
     return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 
-def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
+def _check_state(state: PyTree, new_state: PyTree) -> None:
     new_leaves = jax.tree.leaves(new_state)
     pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
     for kind, error, note, fix in _KEPT:
@@ -112,32 +116,30 @@ def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
         ]
         if changes:
             raise error(
-                f"{caller}: `cell` must keep the {kind}s of its state{note}, got "
+                f"`cell` must keep the {kind}s of its state{note}, got "
                 f"{'; '.join(changes)}. {fix}".rstrip()
             )
 
 
-def _check_rows(caller: str, state: PyTree, batch: int) -> None:
+def _check_rows(state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
-            raise ValueError(
-                f"{caller}: with lengths, `{name}` must have {batch} rows or be a "
+            raise InvalidValue(
+                f"with lengths, `{name}` must have {batch} rows or be a "
                 f"scalar, got {describe(leaf)}."
             )
 
 
-def _check_output(
-    caller: str, size: Any, output: PyTree, batch: int, dtype: DType
-) -> None:
+def _check_output(size: Any, output: PyTree, batch: int, dtype: DType) -> None:
     named = named_leaves("output", output)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape != (batch, *shape):
-            raise ValueError(
-                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} to "
+            raise InvalidValue(
+                f"`{name}` of `cell` must have shape {(batch, *shape)} to "
                 f"match `output_size`, got {describe(leaf)}."
             )
         if leaf.dtype != dtype:
-            raise TypeError(
-                f"{caller}: `{name}` of `cell` must have dtype {dtype}, got "
+            raise InvalidType(
+                f"`{name}` of `cell` must have dtype {dtype}, got "
                 f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
             )

@@ -28,12 +28,10 @@ class Limit(NamedTuple):
     """The maximum number of steps, and the argument that sets this maximum.
 
     Attributes:
-        caller: The function, for messages.
         name: The argument, for messages.
         steps: The maximum number of steps, which may be symbolic; None for no limit.
     """
 
-    caller: str
     name: str
     steps: Any
 
@@ -94,7 +92,7 @@ def _bounded(
         _is_running, arrays.emitting(step), arrays.without(carry), limit.steps, plan
     )
     carry = arrays.filled(carry, count, writes)
-    reached = f"{limit.caller}: {limit.name} {limit.steps} was reached"
+    reached = f"{limit.name} {limit.steps} was reached"
     checkify.debug_check(_all_finished(carry), reached)
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry
 
@@ -103,7 +101,7 @@ def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Ca
     """Runs a compiled loop without emitted values or a limit; lacks reverse mode."""
     if jax.tree.leaves(emit_types):
         fix = "It limits the number of steps, and thus the size of the results."
-        check_given(limit.caller, limit.name, None, fix, "given under jit and vmap")
+        check_given(limit.name, None, fix, "given under jit and vmap")
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
         t, carry = loop

@@ -12,7 +12,6 @@ from .._base.errors import error_note
 from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._time import masking
 from .._time.float32_sums import reader
 from ..memory._strategy import Strategy, as_strategy
@@ -23,7 +22,6 @@ from .raw_loop import Carry, Limit, Step, run_until_finished
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
 
 
-@hints_at_unknown_arguments
 def raw_rnn(
     cell: RNNCellLike,
     loop_fn: LoopFn,
@@ -141,18 +139,17 @@ def raw_rnn(
 
     Source: `tf.compat.v1.nn.raw_rnn`.
     """
-    caller = "raw_rnn"
-    arguments.check_is_cell(caller, "cell", cell)
-    arguments.check_instance(caller, "loop_fn", loop_fn, Callable, "callable")
+    arguments.check_is_cell("cell", cell)
+    arguments.check_instance("loop_fn", loop_fn, Callable, "callable")
     loop_fn = _with_notes(
         loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
     )
-    arguments.as_unroll(caller, parallel_iterations)
-    strategy = as_strategy(caller, "swap_memory", swap_memory)
+    arguments.as_unroll(parallel_iterations)
+    strategy = as_strategy("swap_memory", swap_memory)
     if max_time is not None:
         fix = "It must be static, because it is the size of buffers."
-        max_time = arguments.as_axis_size(caller, "max_time", max_time, fix)
-    with jax.named_scope(arguments.as_scope(caller, scope, "rnn")):
+        max_time = arguments.as_axis_size("max_time", max_time, fix)
+    with jax.named_scope(arguments.as_scope(scope, "rnn")):
         time = jnp.zeros((), jnp.int32)
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)
@@ -162,7 +159,7 @@ def raw_rnn(
         initial_state = call_start(cell, state)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
-        limit = Limit(caller, "max_time", max_time)
+        limit = Limit("max_time", max_time)
         # `loop_fn` was called at time 0, so the first step may write at index 1.
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, limit, strategy, first_write=1
@@ -206,7 +203,7 @@ def _with_notes(fn: Callable, what: str) -> Callable:
     """Wraps a function and adds notes to the errors that the function raises."""
 
     def noted(*args: Any) -> Any:
-        with error_note(f"raw_rnn: raised by {what}."):
+        with error_note(f"Raised by {what}."):
             try:
                 return fn(*args)
             except jax.errors.JAXTypeError as error:

@@ -31,16 +31,9 @@ class Resets(NamedTuple):
     state: PyTree
 
     def with_state_like(
-        self, caller: str, cell: Any, like: PyTree, time: Any, dtype: DType
+        self, cell: Any, like: PyTree, time: Any, dtype: DType
     ) -> "Resets":
         """Returns the resets with a state in the structure and dtypes of `like`.
-
-        Args:
-            caller: The driver, for messages.
-            cell: The cell, which creates the zero state.
-            like: The initial state.
-            time: The number of steps.
-            dtype: The dtype of the zero state.
 
         Raises:
             ValueError: If structures or shapes differ; if the cell needs a
@@ -51,10 +44,10 @@ class Resets(NamedTuple):
         if self.state is None:
             if has_read_only(like):
                 what = "given for a cell whose state has read-only parts"
-                arguments.check_given(caller, "reset_state", None, "", what)
-            zeros = zero_state(caller, cell, self.where.shape[0], dtype)
+                arguments.check_given("reset_state", None, "", what)
+            zeros = zero_state(cell, self.where.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
-        return self._replace(state=as_reset_state(caller, state, zeros, like))
+        return self._replace(state=as_reset_state(state, zeros, like))
 
     def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
         """Converts resets within the rows' lengths to restarts."""
@@ -67,12 +60,11 @@ class Resets(NamedTuple):
 
 
 def as_resets(
-    caller: str, resets: Any, reset_state: PyTree, shape: tuple, axis: int | None
+    resets: Any, reset_state: PyTree, shape: tuple, axis: int | None
 ) -> Resets | None:
     """Checks a driver's arguments; returns the resets, or None if there are none.
 
     Args:
-        caller: The driver, for messages.
         resets: The driver's argument `resets`.
         reset_state: The driver's argument `reset_state`.
         shape: The sizes of the first two axes of the inputs.
@@ -82,31 +74,28 @@ def as_resets(
         ValueError: If shapes disagree, or if `reset_state` is given without `resets`.
         TypeError: If the resets are not booleans.
     """
-    resets = check_resets(caller, resets, shape, axis)
+    resets = check_resets(resets, shape, axis)
     if reset_state is not None:
         what, fix = "given with a `reset_state`", "They mark where rows are reset."
-        arguments.check_given(caller, "resets", resets, fix, what)
-        reset_state = as_state(caller, "reset_state", reset_state)
+        arguments.check_given("resets", resets, fix, what)
+        reset_state = as_state("reset_state", reset_state)
     if resets is None:
         return None
     return Resets(jnp.swapaxes(resets, 1, axis) if axis == 0 else resets, reset_state)
 
 
-def check_resets(
-    caller: str, resets: Any, shape: tuple, axis: int | None
-) -> Array | None:
+def check_resets(resets: Any, shape: tuple, axis: int | None) -> Array | None:
     """Checks `resets` like `as_resets`; returns an array, or None if there is none."""
     if resets is None:
         return None
     fix = "Convert numbers with `done > 0`."
-    return as_step_booleans(caller, "resets", resets, shape, axis, fix)
+    return as_step_booleans("resets", resets, shape, axis, fix)
 
 
-def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
+def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
     """Returns the state that rows are reset to, with the structure of `like`.
 
     Args:
-        caller: The driver, for messages.
         state: The user's argument `reset_state`; None for `zeros`.
         zeros: The zero state of the cell.
         like: The initial state of the run; zeros are cast to its dtypes.
@@ -116,31 +105,31 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
         TypeError: If dtypes differ.
     """
     if state is None:
-        return _zeros_like(caller, zeros, like)
-    check_structure(f"{caller}: `reset_state`", like, state, strict=False)
+        return _zeros_like(zeros, like)
+    check_structure("`reset_state`", like, state, strict=False)
 
     def checked(name: str, leaf: Any, like: Any) -> Any:
         if is_tensor_array(leaf):
             return leaf
         must = f"have the shape of the initial state, {like.shape}"
         fix = "Repeat one state for all rows with `jnp.broadcast_to`."
-        arguments.check_shape(caller, name, leaf, like.shape, must, fix)
+        arguments.check_shape(name, leaf, like.shape, must, fix)
         must = f"have the dtype of the initial state, {like.dtype}"
-        arguments.check_dtype(caller, name, leaf, like.dtype, must, "Cast it.")
+        arguments.check_dtype(name, leaf, like.dtype, must, "Cast it.")
         return leaf
 
     return _map_leaves(checked, "reset_state", state, like)
 
 
-def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
+def _zeros_like(zeros: PyTree, state: PyTree) -> PyTree:
     """Casts the zero state to the dtypes of an initial state of the same shapes."""
-    check_structure(f"{caller}: `initial_state`", zeros, state, strict=False)
+    check_structure("`initial_state`", zeros, state, strict=False)
 
     def cast(name: str, leaf: Any, zero: Any) -> Any:
         if is_tensor_array(zero):
             return zero
         must = f"have the shape of the cell's zero state, {zero.shape}"
-        arguments.check_shape(caller, name, leaf, zero.shape, must)
+        arguments.check_shape(name, leaf, zero.shape, must)
         return zero.astype(leaf.dtype)
 
     return _map_leaves(cast, "initial_state", state, zeros)

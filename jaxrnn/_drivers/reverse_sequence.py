@@ -6,21 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count, check_given, check_instance, check_shape
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_array, check_same_size
 from .._base.lengths import as_given_lengths, lengths_array
 from .._base.math import concrete_or_none
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, Lengths, PyTree
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 
-_CALLER = "reverse_sequence"
 
-
-@hints_at_unknown_arguments
 def reverse_sequence(
     input: PyTree,
     seq_lengths: Lengths,
@@ -65,8 +61,8 @@ def reverse_sequence(
     Source: `tf.reverse_sequence`. TensorFlow stacks a list of arrays to one array; this
     function reverses a nest leaf by leaf.
     """
-    check_not_packed(_CALLER, input)
-    check_instance(_CALLER, "name", name, str | None, "a string")
+    check_not_packed(input)
+    check_instance("name", name, str | None, "a string")
     time, rows = _axes(seq_axis, 0 if batch_axis is None else batch_axis)
     arrays = _arrays(input, time, rows)
     shape = jax.tree.leaves(arrays)[0].shape
@@ -86,11 +82,11 @@ def _axes(seq_axis: Any, batch_axis: Any) -> tuple[int, int]:
     fix = (
         "Count axes from the first one, 0; inputs `[batch, time, ...]` have time at 1."
     )
-    time = as_count(_CALLER, "seq_axis", seq_axis, 0, fix)
-    rows = as_count(_CALLER, "batch_axis", batch_axis, 0, fix)
+    time = as_count("seq_axis", seq_axis, 0, fix)
+    rows = as_count("batch_axis", batch_axis, 0, fix)
     if time == rows:
-        raise ValueError(
-            f"{_CALLER}: `seq_axis` must differ from `batch_axis`, got {time} for "
+        raise InvalidValue(
+            f"`seq_axis` must differ from `batch_axis`, got {time} for "
             "both. Omitted, `batch_axis` is 0; for `[time, batch, ...]` arrays, pass "
             "`seq_axis=0` and `batch_axis=1`."
         )
@@ -105,28 +101,28 @@ def _arrays(input: Any, time: int, rows: int) -> PyTree:
         ValueError: If there is no array, if the arrays lack an axis or differ in size
             along it, or if an explicit mesh divides the steps.
     """
-    arrays = map_named("input", lambda n, x: as_array(_CALLER, n, x), input)
+    arrays = map_named("input", lambda n, x: as_array(n, x), input)
     named = list(named_leaves("input", arrays))
     if not named:
-        raise ValueError(
-            f"{_CALLER}: `input` must hold at least one array, got {describe(input)}."
+        raise InvalidValue(
+            f"`input` must hold at least one array, got {describe(input)}."
         )
     for name, array in named:
         for own, axis in (("seq_axis", time), ("batch_axis", rows)):
             if axis >= array.ndim:
-                raise ValueError(
-                    f"{_CALLER}: `{own}` must be less than the rank of `{name}`, "
+                raise InvalidValue(
+                    f"`{own}` must be less than the rank of `{name}`, "
                     f"{array.ndim}, got {axis} for {describe(array)}."
                 )
         divided = jax.typeof(array).sharding.spec[time]
         if divided is not None:
-            raise ValueError(
-                f"{_CALLER}: `{name}` must not be divided along axis {time}, its time, "
+            raise InvalidValue(
+                f"`{name}` must not be divided along axis {time}, its time, "
                 f"got {describe(array)} divided over {divided!r}. Divide the rows: use "
                 "`jax.sharding.reshard`."
             )
     for axis, what in ((time, "The number of steps"), (rows, "The number of rows")):
-        check_same_size(_CALLER, named, axis, what, f"along axis {axis}")
+        check_same_size(named, axis, what, f"along axis {axis}")
     return arrays
 
 
@@ -139,17 +135,17 @@ def _lengths(seq_lengths: Any, shape: tuple[int, ...], time: int, rows: int) -> 
             range.
     """
     fix = "To reverse all steps of all rows, use `jnp.flip(input, seq_axis)`."
-    check_given(_CALLER, "seq_lengths", seq_lengths, fix)
-    given, steps = lengths_array(_CALLER, seq_lengths, "seq_lengths"), shape[time]
+    check_given("seq_lengths", seq_lengths, fix)
+    given, steps = lengths_array(seq_lengths, "seq_lengths"), shape[time]
     must = f"be a vector of {shape[rows]} lengths, one for each row along axis {rows}"
-    check_shape(_CALLER, "seq_lengths", given, (shape[rows],), must)
-    lengths = as_given_lengths(_CALLER, given, shape[rows], "seq_lengths")
+    check_shape("seq_lengths", given, (shape[rows],), must)
+    lengths = as_given_lengths(given, shape[rows], "seq_lengths")
     known = concrete_or_none(given)
     if known is not None and isinstance(steps, int):
         wrong = known[(known < 0) | (known > steps)]
         if wrong.size:
-            raise ValueError(
-                f"{_CALLER}: `seq_lengths` must be between 0 and {steps}, the size of "
+            raise InvalidValue(
+                f"`seq_lengths` must be between 0 and {steps}, the size of "
                 f"axis {time}, got {wrong[0]}. Clamp them: "
                 f"`np.clip(seq_lengths, 0, {steps})`."
             )

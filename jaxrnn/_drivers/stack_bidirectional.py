@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 import jax
 
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidValue, describe, error_note
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
 from .static_rnn import checked_steps
 
 
-@hints_at_unknown_arguments
 def stack_bidirectional_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],
@@ -61,20 +59,18 @@ def stack_bidirectional_rnn(
 
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
-    caller = "stack_bidirectional_rnn"
-    layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    layers = _layers(cells_fw, cells_bw, initial_states_fw, initial_states_bw)
     cells = [cell for layer in layers for cell in layer.cells]
-    steps = checked_steps(caller, inputs, cells, "stack_bidirectional_dynamic_rnn")
+    steps = checked_steps(inputs, cells, "stack_bidirectional_dynamic_rnn")
 
     def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
         name, cells, states = layer
         with jax.named_scope(name):
-            return run_both_ways(caller, cells, steps, states, dtype, sequence_length)
+            return run_both_ways(cells, steps, states, dtype, sequence_length)
 
-    return _run_layers(caller, scope, layers, run_layer, steps)
+    return _run_layers(scope, layers, run_layer, steps)
 
 
-@hints_at_unknown_arguments
 def stack_bidirectional_dynamic_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],
@@ -147,17 +143,16 @@ def stack_bidirectional_dynamic_rnn(
     Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which accepts only lists
     of cells.
     """
-    caller = "stack_bidirectional_dynamic_rnn"
-    layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    layers = _layers(cells_fw, cells_bw, initial_states_fw, initial_states_bw)
     options = dtype, parallel_iterations, swap_memory, time_major
 
     def run_layer(layer: _Layer, inputs: PyTree) -> tuple:
         args = *layer.cells, inputs, sequence_length, *layer.states, *options
         args = *args, layer.name
         pair, states = bidirectional_dynamic_rnn(*args, resets=resets, mask=mask)
-        return joined(caller, *pair, axis=2), *states
+        return joined(*pair, axis=2), *states
 
-    return _run_layers(caller, scope, layers, run_layer, inputs)
+    return _run_layers(scope, layers, run_layer, inputs)
 
 
 class _Layer(NamedTuple):
@@ -167,13 +162,13 @@ class _Layer(NamedTuple):
 
 
 def _run_layers(
-    caller: str, scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
+    scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
 ) -> tuple[Any, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Returns the top layer's outputs, all forward states and all backward states."""
     finals = []
-    with jax.named_scope(as_scope(caller, scope, "stack_bidirectional_rnn")):
+    with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
         for layer in layers:
-            with error_note(f"{caller}: raised by layer {layer.name}."):
+            with error_note(f"Raised by layer {layer.name}."):
                 xs, *states = run_layer(layer, xs)
             finals.append(states)
     states_fw, states_bw = zip(*finals, strict=True)
@@ -181,25 +176,25 @@ def _run_layers(
 
 
 def _layers(
-    caller: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
+    cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
 ) -> list[_Layer]:
-    check_both_lists(caller, cells_fw, cells_bw)
+    check_both_lists(cells_fw, cells_bw)
     cells = list(zip(cells_fw, cells_bw, strict=True))
     for i, (cell_fw, cell_bw) in enumerate(cells):
-        check_is_cell(caller, f"cells_fw[{i}]", cell_fw)
-        check_is_cell(caller, f"cells_bw[{i}]", cell_bw)
-    states_fw = _states(caller, "initial_states_fw", states_fw, len(cells))
-    states_bw = _states(caller, "initial_states_bw", states_bw, len(cells))
+        check_is_cell(f"cells_fw[{i}]", cell_fw)
+        check_is_cell(f"cells_bw[{i}]", cell_bw)
+    states_fw = _states("initial_states_fw", states_fw, len(cells))
+    states_bw = _states("initial_states_bw", states_bw, len(cells))
     layers = zip(cells, zip(states_fw, states_bw, strict=True), strict=True)
     return [_Layer(f"cell_{i}", *layer) for i, layer in enumerate(layers)]
 
 
-def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:
+def _states(name: str, states: Any, depth: int) -> Sequence[PyTree]:
     if states is None:
         return [None] * depth
     if not isinstance(states, Sequence) or len(states) != depth:
-        raise ValueError(
-            f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
+        raise InvalidValue(
+            f"`{name}` must be a list of {depth} states, one for each layer, "
             f"got {describe(len(states) if isinstance(states, Sequence) else states)}. "
             "Pass lengths as `sequence_length`."
         )

@@ -6,15 +6,13 @@ from typing import Any
 import jax
 
 from .._base.arguments import check_instance, check_is_cell, check_shape
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .static_rnn import checked_steps, run_steps
 
 
-@hints_at_unknown_arguments
 def static_state_saving_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],
@@ -53,22 +51,21 @@ def static_state_saving_rnn(
 
     Source: `tf.compat.v1.nn.static_state_saving_rnn`.
     """
-    caller = "static_state_saving_rnn"
-    check_is_cell(caller, "cell", cell)
+    check_is_cell("cell", cell)
     size = cell.state_size
-    names = _state_names(caller, state_name, size)
+    names = _state_names(state_name, size)
     for method in ("state", "save_state"):
         if not callable(getattr(state_saver, method, None)):
-            raise TypeError(
-                f"{caller}: `state_saver` must have a method `{method}`, got "
+            raise InvalidType(
+                f"`state_saver` must have a method `{method}`, got "
                 f"{describe(state_saver)}. Pass a `jaxrnn.StateSaver`."
             )
-    leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
+    leaves = [as_state(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
-    steps = checked_steps(caller, inputs, [cell])
+    steps = checked_steps(inputs, [cell])
     args = state, None, sequence_length, scope
-    outputs, state, _ = run_steps(caller, cell, steps, *args)
-    check_structure(f"{caller}: the state that `cell` returns", size, state, False)
+    outputs, state, _ = run_steps(cell, steps, *args)
+    check_structure("the state that `cell` returns", size, state, False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state
@@ -110,8 +107,8 @@ class StateSaver:
 
     def __init__(self, states: Mapping[str, Any]) -> None:
         what, fix = "a dict of arrays", "Give each leaf of the state a name."
-        check_instance("StateSaver", "states", states, Mapping, what, fix)
-        self.states = as_state("StateSaver", "states", dict(states))
+        check_instance("states", states, Mapping, what, fix)
+        self.states = as_state("states", dict(states))
 
     def state(self, name: str) -> Array:
         """Returns the state with this name.
@@ -121,7 +118,7 @@ class StateSaver:
         """
         if name not in self.states:
             raise KeyError(
-                "StateSaver: `name` must be one of "
+                "`name` must be one of "
                 f"{', '.join(map(str, self.states))}, got {describe(name)}."
             )
         return self.states[name]
@@ -134,11 +131,11 @@ class StateSaver:
             TypeError: If `value` is not an array.
             ValueError: If `value` does not have the shape of the saved state.
         """
-        caller, old = "StateSaver.save_state", self.state(name)
-        value = as_state(caller, "value", value)
+        old = self.state(name)
+        value = as_state("value", value)
         must = f"have the shape of state {name!r}, {describe(old)}"
         fix = "Create a StateSaver for each batch size."
-        check_shape(caller, "value", value, old.shape, must, fix)
+        check_shape("value", value, old.shape, must, fix)
         self.states[name] = value
 
     def __repr__(self) -> str:
@@ -146,22 +143,22 @@ class StateSaver:
         return f"StateSaver({states})"
 
 
-def _state_names(caller: str, state_name: Any, size: Size) -> list[str]:
+def _state_names(state_name: Any, size: Size) -> list[str]:
     """Returns a name for each leaf of the state, in flat order."""
     nested = not jax.tree_util.all_leaves([size])
     if nested == jax.tree_util.all_leaves([state_name]):
         want = "a tuple of strings" if nested else "a string"
-        raise ValueError(
-            f"{caller}: `state_name` must be {want} for `cell.state_size` {size}, "
+        raise InvalidValue(
+            f"`state_name` must be {want} for `cell.state_size` {size}, "
             f"got {state_name!r}."
         )
     named = list(named_leaves("state_name", state_name))
     for name, leaf in named:
-        check_instance(caller, name, leaf, str, "a string")
+        check_instance(name, leaf, str, "a string")
     names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
     if len(names) != count or len(set(names)) != count:
         each = f"a different one for each leaf of `cell.state_size` {size}"
-        raise ValueError(
-            f"{caller}: `state_name` must hold {count} names, {each}, got {names}."
+        raise InvalidValue(
+            f"`state_name` must hold {count} names, {each}, got {names}."
         )
     return names

@@ -17,7 +17,6 @@ from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
-from .._base.unknown_arguments import hints_at_unknown_arguments
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.float32_sums import reader
@@ -33,7 +32,6 @@ from .probe import as_pair, one_step, probe
 UNREASONABLE_STEPS = 50
 
 
-@hints_at_unknown_arguments
 def static_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],
@@ -97,28 +95,26 @@ def static_rnn(
 
     Source: `tf.compat.v1.nn.static_rnn`.
     """
-    caller = "static_rnn"
-    check_is_cell(caller, "cell", cell)
-    steps = checked_steps(caller, inputs, [cell])
-    as_bool(caller, "return_states", return_states)
+    check_is_cell("cell", cell)
+    steps = checked_steps(inputs, [cell])
+    as_bool("return_states", return_states)
     args = initial_state, dtype, sequence_length, scope
-    results = run_steps(caller, cell, steps, *args, return_states)
+    results = run_steps(cell, steps, *args, return_states)
     return tuple(results) if return_states else tuple(results[:2])
 
 
 def checked_steps(
-    caller: str,
     inputs: Any,
     cells: Iterable[RNNCellLike],
     instead: str = "dynamic_rnn",
 ) -> list[PyTree]:
     """Checks the list of steps; warns if many steps must be unrolled."""
-    steps = as_steps(caller, inputs)
+    steps = as_steps(inputs)
     in_loops = all(_are_steps_alike(cell, steps) for cell in cells)
     if in_loops or len(steps) < UNREASONABLE_STEPS:
         return steps
     warnings.warn(
-        f"{caller}: {len(steps)} steps put {len(steps)} copies of the cell into one "
+        f"{len(steps)} steps put {len(steps)} copies of the cell into one "
         f"program. From {UNREASONABLE_STEPS} steps on, compilation is very slow: the "
         "gradient of an LSTM takes 15 to 45 s at 50 steps, and minutes at 100. "
         f"`{instead}` gives the same values and compiles one step, in a second.",
@@ -144,7 +140,6 @@ def unstacked(xs: PyTree, time: int) -> list[PyTree]:
 
 
 def run_steps(
-    caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
     initial_state: PyTree,
@@ -157,30 +152,27 @@ def run_steps(
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, len(steps))
-        initial_state = as_state(caller, "initial_state", initial_state)
+        initial_state = as_state("initial_state", initial_state)
     # If there is an initial state but there are no lengths, outputs may have any dtype.
     if sequence_length is not None or initial_state is None or dtype is not None:
-        dtype = output_dtype(caller, initial_state, dtype)
-    lengths = as_lengths(caller, sequence_length, batch_size)
-    with jax.named_scope(as_scope(caller, scope, "rnn")):
+        dtype = output_dtype(initial_state, dtype)
+    lengths = as_lengths(sequence_length, batch_size)
+    with jax.named_scope(as_scope(scope, "rnn")):
         state = initial_state
         if state is None:
-            state = with_capacity_for(
-                zero_state(caller, cell, batch_size, dtype), len(steps)
-            )
-        loop_dtype = _dtype_in_loop(caller, cell, steps, state, dtype)
+            state = with_capacity_for(zero_state(cell, batch_size, dtype), len(steps))
+        loop_dtype = _dtype_in_loop(cell, steps, state, dtype)
         if loop_dtype is not None:
             batch = Batch(stacked(steps), lengths, state)
             how = {"axis": 0, "strategy": Keep(), "return_states": return_states}
-            return _in_loop(cell, batch, Options(caller, loop_dtype, **how))
+            return _in_loop(cell, batch, Options(loop_dtype, **how))
         initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = call_start(cell, state)
         if lengths is None:
-            results = _unrolled(caller, cell, steps, state)
+            results = _unrolled(cell, steps, state)
         else:
-            args = caller, cell, steps, state, lengths, dtype
-            results = _unrolled_with_lengths(*args)
+            results = _unrolled_with_lengths(cell, steps, state, lengths, dtype)
         return results._replace(state=with_read_only(results.state, initial_state))
 
 
@@ -198,7 +190,6 @@ def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
 
 
 def _dtype_in_loop(
-    caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
     state: PyTree,
@@ -218,9 +209,9 @@ def _dtype_in_loop(
         return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
 
     try:
-        with error_note(f"{caller}: raised at step 0, with `inputs[0]`."):
+        with error_note("Raised at step 0, with `inputs[0]`."):
             state = jax.eval_shape(lambda state: call_start(cell, state), state)
-            output, new_state = one_step(caller, step, steps[0], state)
+            output, new_state = one_step(step, steps[0], state)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
         return None
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
@@ -230,21 +221,18 @@ def _dtype_in_loop(
     return found if dtype in (None, found) else None
 
 
-def _unrolled(
-    caller: str, cell: RNNCellLike, steps: list[PyTree], state: PyTree
-) -> Results:
+def _unrolled(cell: RNNCellLike, steps: list[PyTree], state: PyTree) -> Results:
     read, outputs, states = reader(cell), [], []
     for t, inputs in enumerate(steps):
-        with error_note(f"{caller}: raised at step {t}, with `inputs[{t}]`."):
+        with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
             result = cell_at_step(read(), jnp.int32(t))(inputs, state)
-            output, state = as_pair(caller, result)
+            output, state = as_pair(result)
         outputs.append(output)
         states.append(without_read_only(state))
     return Results(outputs, state, states)
 
 
 def _unrolled_with_lengths(
-    caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
     state: PyTree,
@@ -258,8 +246,8 @@ def _unrolled_with_lengths(
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            with error_note(f"{caller}: raised at step {t}, with `inputs[{t}]`."):
-                state = probe(caller, cell, inputs, state, dtype, strict=True)
+            with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
+                state = probe(cell, inputs, state, dtype, strict=True)
             first = first or masking.stand_in(lengths, inputs, state)
             stand_in = first
             if types != _types(first[0]):  # Step 0 has another type.

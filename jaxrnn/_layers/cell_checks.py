@@ -7,19 +7,19 @@ from typing import Any, NoReturn
 import jax
 
 from .._base.arguments import as_count
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.tensor_shape import TensorShape
 from .._base.typing import PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
 
 
-def check_are_cells(caller: str, **cells: Any) -> None:
+def check_are_cells(**cells: Any) -> None:
     """Raises TypeError unless each cell is an `RNNCell` that creates its parameters."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
-            raise TypeError(
-                f"{caller}: `{name}` must be a cell of jaxrnn, got {describe(cell)}. "
+            raise InvalidType(
+                f"`{name}` must be a cell of jaxrnn, got {describe(cell)}. "
                 f"{_remedy(cell)}".rstrip()
             )
 
@@ -47,7 +47,7 @@ def _remedy(cell: Any) -> str:
     return ""
 
 
-def check_count(caller: str, count: int, cells: Any) -> Any:
+def check_count(count: int, cells: Any) -> Any:
     """Returns the cells after checking that they are a sequence of length `count`.
 
     Raises:
@@ -55,11 +55,11 @@ def check_count(caller: str, count: int, cells: Any) -> Any:
     """
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
-        raise ValueError(f"{caller}: there must be {count} cells, got {got}.")
+        raise InvalidValue(f"there must be {count} cells, got {got}.")
     return cells
 
 
-def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
+def params_of_cell(own: RNNCell, cell: Any) -> Any:
     """The parameters of a bound cell; the cell must be equal to `own`.
 
     The comparison ignores wrappers without parameters. It also ignores initializers,
@@ -70,14 +70,13 @@ def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
         ValueError: If the bound cell differs from `own`.
     """
     if not isinstance(cell, BoundCell):
-        raise TypeError(
-            f"{caller}: each cell must be bound by `cell.bind(params)`, got "
-            f"{describe(cell)}."
+        raise InvalidType(
+            f"each cell must be bound by `cell.bind(params)`, got {describe(cell)}."
         )
     got, want = unwrapped(cell.cell), unwrapped(own)
     if not _are_equal(got, want):
-        raise ValueError(
-            f"{caller}: each cell must match the module's cell, {want!r}, got {got!r}. "
+        raise InvalidValue(
+            f"each cell must match the module's cell, {want!r}, got {got!r}. "
             "Construct the module with `cell.cell`."
         )
     return cell.params
@@ -115,8 +114,8 @@ def _with_initializers(one: Any, other: Any) -> Any:
 
 def refuse_variables(others: Collection[str]) -> NoReturn:
     """Raises ValueError for a Flax cell with variables other than parameters."""
-    raise ValueError(
-        f"as_cell: `module` must have no variables other than parameters, got "
+    raise InvalidValue(
+        "`module` must have no variables other than parameters, got "
         f"{sorted(others)}. Keep values that change from step to step in the state."
     )
 
@@ -137,16 +136,16 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
         got = describe(module)
         if is_module:
             got += ", which lacks `initialize_carry`, a method that returns the carry"
-        raise TypeError(f"as_cell: `module` must be {example}, got {got}.")
+        raise InvalidType(f"`module` must be {example}, got {got}.")
 
 
-def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
+def as_names(name: str, names: Any) -> tuple[str, ...]:
     """Converts a string or a list of strings to a tuple; else raises TypeError."""
     several = (names,) if isinstance(names, str) else names
     is_string = lambda each: isinstance(each, str)
     if not isinstance(several, Sequence) or not all(map(is_string, several)):
-        raise TypeError(
-            f"{caller}: `{name}` must be the name of a stream, or a list of names, got "
+        raise InvalidType(
+            f"`{name}` must be the name of a stream, or a list of names, got "
             f"{describe(names)}."
         )
     return tuple(several)
@@ -175,7 +174,7 @@ def sizes_of_cell(
     """
     fix = "It is the size of the inputs, or their shape without the batch axis."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
-    shape = (1, *(as_count("as_cell", "in_features", n, fix=fix) for n in sizes))
+    shape = (1, *(as_count("in_features", n, fix=fix) for n in sizes))
     note = f"as_cell: in a step with inputs {list(shape)}, as set by `in_features`."
     with error_note(note):
         state, output = jax.eval_shape(lambda: step(shape))

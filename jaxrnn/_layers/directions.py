@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_both_lists, check_entries, check_instance
 from .._base.cell_keys import fold
-from .._base.errors import describe, describe_structure
+from .._base.errors import InvalidValue, describe, describe_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
@@ -50,10 +50,10 @@ class OneDirection(Layer):
         """The cell, bound to its part of `params`."""
         return self.cell.bind(params[self.name], key)
 
-    def params_of(self, caller: str, *cells: Any) -> Params:
+    def params_of(self, *cells: Any) -> Params:
         """The parameters of a single bound cell, as `{scope: parameters}`."""
-        (cell,) = check_count(caller, 1, cells)
-        return {self.name: params_of_cell(caller, self.cell, cell)}
+        (cell,) = check_count(1, cells)
+        return {self.name: params_of_cell(self.cell, cell)}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -91,12 +91,12 @@ class TwoDirections(Layer):
         """The forward and the backward direction, under `fw` and `bw`."""
         return {"fw": OneDirection(self.cell_fw), "bw": OneDirection(self.cell_bw)}
 
-    def params_of(self, caller: str, *cells: Any) -> Params:
+    def params_of(self, *cells: Any) -> Params:
         """The parameters of two cells: `{"fw": {scope: ...}, "bw": {scope: ...}}`."""
-        pairs = zip(self.parts().items(), check_count(caller, 2, cells), strict=True)
+        pairs = zip(self.parts().items(), check_count(2, cells), strict=True)
         # Converters return lists of cells, one cell for each layer.
         as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
-        return {k: part.params_of(caller, *as_list(c)) for (k, part), c in pairs}
+        return {k: part.params_of(*as_list(c)) for (k, part), c in pairs}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -107,11 +107,11 @@ class TwoDirections(Layer):
         what = "a pair (state_fw, state_bw)"
         if isinstance(state, LSTMStateTuple):  # An LSTMStateTuple is also a pair.
             got = describe_structure(state)
-            raise ValueError(f"`initial_state` must be {what}, got {got}.")
-        check_entries("", "initial_state", state, 2, what)
+            raise InvalidValue(f"`initial_state` must be {what}, got {got}.")
+        check_entries("initial_state", state, 2, what)
         arguments = options.as_arguments()
         if arguments.pop("reset_state") is not None:
-            raise ValueError(
+            raise InvalidValue(
                 "`reset_state` must be None for two directions, which are always reset "
                 f"to zeros, got {describe(options.reset_state)}."
             )
@@ -150,12 +150,12 @@ class Stack(Layer):
         """A tuple of bound forward cells, and a tuple of bound backward cells."""
         return tuple(zip(*super().bind(params, key), strict=True))
 
-    def params_of(self, caller: str, *cells: Any) -> Params:
+    def params_of(self, *cells: Any) -> Params:
         """The parameters of all cells: `{"cell_0": {"fw": ..., "bw": ...}, ...}`."""
-        for each in check_count(caller, 2, cells):
-            check_count(caller, len(self.layers), each)
+        for each in check_count(2, cells):
+            check_count(len(self.layers), each)
         pairs = zip(self.parts().items(), *cells, strict=True)
-        return {n: layer.params_of(caller, *pair) for (n, layer), *pair in pairs}
+        return {n: layer.params_of(*pair) for (n, layer), *pair in pairs}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -180,7 +180,7 @@ class Stack(Layer):
             return [None] * count
         has_length = lambda x, n: isinstance(x, tuple | list) and len(x) == n
         if not has_length(state, 2) or not all(has_length(s, count) for s in state):
-            raise ValueError(
+            raise InvalidValue(
                 "`initial_state` must be (states_fw, states_bw), two sequences of "
                 f"length {count}, one state per layer, got {describe_structure(state)}."
             )
@@ -194,26 +194,26 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
 
 
 def make_one_direction(
-    caller: str, cell: Any, reverse: bool = False, keep_order: bool = False
+    cell: Any, reverse: bool = False, keep_order: bool = False
 ) -> OneDirection:
     """A unidirectional layer; raises TypeError if the cell is not an `RNNCell`."""
-    check_are_cells(caller, cell=cell)
+    check_are_cells(cell=cell)
     return OneDirection(cell, reverse, keep_order)
 
 
-def make_two_directions(caller: str, fw: Any, bw: Any, merge: Any) -> TwoDirections:
+def make_two_directions(fw: Any, bw: Any, merge: Any) -> TwoDirections:
     """A bidirectional layer.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
-    check_are_cells(caller, cell_fw=fw, cell_bw=bw)
+    check_are_cells(cell_fw=fw, cell_bw=bw)
     what, fix = "a function of both outputs", "Pass `jnp.add` to sum them."
-    check_instance(caller, "merge", merge, Callable, what, fix)
+    check_instance("merge", merge, Callable, what, fix)
     return TwoDirections(fw, bw, merge)
 
 
-def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
+def make_stack(cells_fw: Any, cells_bw: Any) -> Stack:
     """A stack of bidirectional layers.
 
     Raises:
@@ -221,9 +221,9 @@ def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
         ValueError: If there are no cells, or if the two directions have different
             numbers of cells.
     """
-    check_both_lists(caller, cells_fw, cells_bw)
+    check_both_lists(cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         named = {f"{name}[{i}]": cell for i, cell in enumerate(cells)}
-        check_are_cells(caller, **named)
+        check_are_cells(**named)
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoDirections(fw, bw, concatenate) for fw, bw in pairs))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_dtype
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import (
     as_array,
     as_state,
@@ -50,22 +50,15 @@ class BatchAxes:
         """The number of rows."""
         return math.prod(self.shape)
 
-    def check(self, caller: str, name: str, tree: PyTree, start: int = 0) -> None:
-        """Raises ValueError for a leaf whose batch axes differ from `shape`.
-
-        Args:
-            caller: The module, for messages.
-            name: The name of the nest.
-            tree: The nest; leaves without axes are not checked.
-            start: The number of axes before the batch axes.
-        """
+    def check(self, name: str, tree: PyTree, start: int = 0) -> None:
+        """Raises ValueError for a leaf whose batch axes differ from `shape`."""
         if len(self.shape) == 1:
             return  # The drivers check the batch axis if there is only one.
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
-                raise ValueError(
-                    f"{caller}: `{leaf_name}` must have the batch axes "
+                raise InvalidValue(
+                    f"`{leaf_name}` must have the batch axes "
                     f"{list(self.shape)}, got {describe(leaf)}."
                 )
 
@@ -94,14 +87,12 @@ class LayerInputs:
     """Sequences with one merged batch axis, and their original batch axes.
 
     Attributes:
-        caller: The module, for messages.
         inputs: `[rows, time, ...]`, or `[time, rows, ...]` if `start` is 1; or a nest.
         lengths: `[rows]` or None.
         axes: The batch axes of the module's inputs.
         start: The number of axes before the batch axes: 1 if time is first, else 0.
     """
 
-    caller: str
     inputs: PyTree
     lengths: Array | None
     axes: BatchAxes
@@ -120,19 +111,19 @@ class LayerInputs:
             ValueError: If the shapes do not match.
             TypeError: If a leaf is not an array.
         """
-        caller, start = type(module).__name__, 1 if module.time_major else 0
-        inputs = map_named("inputs", lambda n, x: as_array(caller, n, x), inputs)
+        start = 1 if module.time_major else 0
+        inputs = map_named("inputs", lambda n, x: as_array(n, x), inputs)
         inputs = cast_integers(layer.cells[0], module.dtype, inputs)
         if lengths is not None:
-            lengths = _checked_lengths(caller, lengths)
-        axes = _batch_axes(caller, layer, inputs, lengths, module.time_major)
-        axes.check(caller, "inputs", inputs, start)
+            lengths = _checked_lengths(lengths)
+        axes = _batch_axes(layer, inputs, lengths, module.time_major)
+        axes.check("inputs", inputs, start)
         inputs = axes.merge(inputs, start)
         if lengths is not None:
-            axes.check(caller, "sequence_length", lengths)
+            axes.check("sequence_length", lengths)
             time = jax.tree.leaves(inputs)[0].shape[1 - start]
-            lengths = lengths_for(caller, axes.merge(lengths), inputs, time, start)
-        return cls(caller, inputs, lengths, axes, start)
+            lengths = lengths_for(axes.merge(lengths), inputs, time, start)
+        return cls(inputs, lengths, axes, start)
 
     def step(self, dtype: DType) -> PyTree:
         """The shapes and dtypes of one step, with floating-point leaves in `dtype`."""
@@ -147,7 +138,7 @@ class LayerInputs:
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
         """The computation's dtype; by default the widest of inputs and parameters."""
         if dtype is not None:
-            return as_dtype(self.caller, dtype)
+            return as_dtype(dtype)
         leaves = jax.tree.leaves((self.inputs, params))
         floats = [x.dtype for x in leaves if is_float(x)]
         with jax.numpy_dtype_promotion("standard"):
@@ -181,30 +172,30 @@ class LayerInputs:
         """
         if state is None:
             return None
-        as_leaf = lambda n, x: None if x is None else as_state(self.caller, n, x)
+        as_leaf = lambda n, x: None if x is None else as_state(n, x)
         state = map_named(name, as_leaf, state)
-        self.axes.check(self.caller, name, state)
+        self.axes.check(name, state)
         return in_dtype(options.dtype, self.axes.merge(state))
 
     def _of_steps(self, name: str, values: Any, fix: str) -> Array | None:
         """Merges the batch axes of booleans for each row and step; None stays None."""
         if values is None:
             return None
-        values = as_array(self.caller, name, values)
-        self.axes.check(self.caller, name, values, self.start)
+        values = as_array(name, values)
+        self.axes.check(name, values, self.start)
         values = self.axes.merge(values, self.start)
         shape, axis = jax.tree.leaves(self.inputs)[0].shape[:2], 1 - self.start
         fix = f"Convert numbers with a comparison, such as {fix}."
-        return as_step_booleans(self.caller, name, values, shape, axis, fix)
+        return as_step_booleans(name, values, shape, axis, fix)
 
 
-def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
+def _checked_lengths(lengths: Any) -> Array | np.ndarray:
     """The lengths as an array; raises TypeError for a mask or a state."""
-    check_not_inputs(caller, lengths, "rnn(inputs, initial_state=state)")
-    lengths = lengths_array(caller, lengths)
+    check_not_inputs(lengths, "rnn(inputs, initial_state=state)")
+    lengths = lengths_array(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(
-            f"{caller}: `sequence_length` must be integers [*batch], one for each row, "
+        raise InvalidType(
+            "`sequence_length` must be integers [*batch], one for each row, "
             f"got {describe(lengths)}. {fix_of_dtype(lengths)}"
         )
     return lengths
@@ -221,10 +212,10 @@ def _fix_of_rank(name: str, lengths: Any, leaf: Array, time_major: bool) -> str:
 
 
 def _batch_axes(
-    caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
+    layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
     """The batch axes: the axes of `lengths`, or all axes except time and features."""
-    (name, first), *_ = named_inputs(caller, inputs)
+    (name, first), *_ = named_inputs(inputs)
     features = _feature_axes(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
     if lengths is None and features is not None:
@@ -236,8 +227,8 @@ def _batch_axes(
         fix = "A list is a nest of its elements, not an array."
         if lengths is not None and first.ndim == ndim - 1:
             fix = _fix_of_rank(name, lengths, first, time_major)
-        raise ValueError(
-            f"{caller}: `{name}` must be {axes} with {count} batch axes{of}, got "
+        raise InvalidValue(
+            f"`{name}` must be {axes} with {count} batch axes{of}, got "
             f"{describe(first)}. {fix}"
         )
     start = 1 if time_major else 0

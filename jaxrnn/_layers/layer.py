@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from .._base.cell_keys import fold
+from .._base.errors import InvalidValue
 from .._base.math import is_float
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random
@@ -101,7 +102,7 @@ class Layer(abc.ABC):
         return tuple(part.bind(params[k], fold(key, i)) for i, (k, part) in parts)
 
     @abc.abstractmethod
-    def params_of(self, caller: str, *cells: Any) -> Params:
+    def params_of(self, *cells: Any) -> Params:
         """The parameters of bound cells; the inverse of `bind`.
 
         Raises:
@@ -166,13 +167,11 @@ class Layer(abc.ABC):
         jax.eval_shape(run, keys, params, step)
         return any(has_axis)
 
-    def check_not_random(
-        self, caller: str, params: Params, step: PyTree, dtype: DType
-    ) -> None:
+    def check_not_random(self, params: Params, step: PyTree, dtype: DType) -> None:
         """Raises ValueError for a cell that draws random numbers."""
         if self.draws_random_numbers(params, step, dtype):
-            raise ValueError(
-                f"{caller}: `cell` must not draw random numbers, because Flax's RNN "
+            raise InvalidValue(
+                "`cell` must not draw random numbers, because Flax's RNN "
                 f"gives it no keys, got {self.cells[0]!r}. Use the RNN of jaxrnn, or a "
                 "cell that draws none."
             )

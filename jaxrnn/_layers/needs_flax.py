@@ -2,4 +2,4 @@
 
 from .._base.optional import import_optional
 
-import_optional("jaxrnn.linen and jaxrnn.nnx", "flax")
+import_optional("flax")

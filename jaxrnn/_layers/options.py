@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._base.arguments import as_bool, as_dtype
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
 from .._cells.step_checks import check_floating
@@ -20,7 +20,7 @@ _KINDS = {
 _NONE_IS_DEFAULT = (*_OF_CALLS, "dtype", "axis_names")
 
 
-def check_options(caller: str, **options: Any) -> None:
+def check_options(**options: Any) -> None:
     """Raises TypeError for an option of the wrong type; ignores unknown names.
 
     Raises:
@@ -30,12 +30,12 @@ def check_options(caller: str, **options: Any) -> None:
         if value is None and name in _NONE_IS_DEFAULT:
             continue
         if name in _FLAGS:
-            as_bool(caller, name, value, "It is static: under jit, close over it.")
+            as_bool(name, value, "It is static: under jit, close over it.")
         elif name in ("dtype", "param_dtype"):
-            check_floating(caller, name, as_dtype(caller, value, name))
+            check_floating(name, as_dtype(value, name))
         elif name in _KINDS and not isinstance(value, _KINDS[name][0]):
             must, got = _KINDS[name][1], describe(value)
-            raise TypeError(f"{caller}: `{name}` must {must}, got {got}.")
+            raise InvalidType(f"`{name}` must {must}, got {got}.")
 
 
 def name_axes(
@@ -63,7 +63,7 @@ def name_axes(
         if names is None:
             return leaf
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
-            raise ValueError(
+            raise InvalidValue(
                 f"`axis_names[{last!r}]` must have a name or None for each axis of "
                 f"`{name}` ({describe(leaf)}), got {names}."
             )
@@ -72,13 +72,13 @@ def name_axes(
     return map_named("params", boxed, params)
 
 
-def check_axis_names(caller: str, axis_names: AxisNames | None, params: PyTree) -> None:
+def check_axis_names(axis_names: AxisNames | None, params: PyTree) -> None:
     """Raises ValueError if a key of `axis_names` is not the name of a parameter."""
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
-        raise ValueError(
-            f"{caller}: the keys of `axis_names` must be names of parameters, got "
+        raise InvalidValue(
+            "the keys of `axis_names` must be names of parameters, got "
             f"{describe(unknown[0])}. Use {', '.join(sorted(names))}."
         )
 

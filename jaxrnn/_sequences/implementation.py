@@ -16,7 +16,7 @@ from .xla_loop import affine_sequence
 _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
 
 
-def check_implementation(caller: str, implementation: Any) -> None:
+def check_implementation(implementation: Any) -> None:
     """Raises unless a driver's argument `implementation` is None or a known name.
 
     Raises:
@@ -24,8 +24,8 @@ def check_implementation(caller: str, implementation: Any) -> None:
         TypeError: If the argument is neither None nor a string.
     """
     name, what = "implementation", f"None or one of {', '.join(_BY_NAME)}"
-    check_instance(caller, name, implementation, str | None, what)
-    check_one_of(caller, name, implementation, (None, *_BY_NAME), what)
+    check_instance(name, implementation, str | None, what)
+    check_one_of(name, implementation, (None, *_BY_NAME), what)
 
 
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:

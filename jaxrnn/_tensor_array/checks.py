@@ -7,14 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._base.errors import EntryError, describe, is_array
+from .._base.errors import (
+    InvalidEntry,
+    InvalidType,
+    InvalidValue,
+    describe,
+    is_array,
+)
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, concrete_or_none
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType
 
 
-def check_range(caller: str, indices: Any, length: Any) -> None:
+def check_range(indices: Any, length: Any) -> None:
     """Raises ValueError if a known index is outside `[0, length)`.
 
     Traced indices raise errors only under `checkify`.
@@ -22,60 +28,58 @@ def check_range(caller: str, indices: Any, length: Any) -> None:
     known, known_length = concrete_or_none(indices), concrete_or_none(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
-        checkify.debug_check(jnp.all(inside), f"{caller}: an index is out of range")
+        checkify.debug_check(jnp.all(inside), "an index is out of range")
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
         index, fix = outside.flat[0], "Increase `size` for more elements."
         if index < 0:
             fix = "Negative indices do not count from the end."
-        raise EntryError(
-            f"{caller}: an index must be in [0, {known_length}), got {index}. {fix}"
+        raise InvalidEntry(
+            f"an index must be in [0, {known_length}), got {index}. {fix}"
         )
 
 
-def check_first_write(caller: str, indices: Any, written: Any) -> None:
+def check_first_write(indices: Any, written: Any) -> None:
     """Raises ValueError if a known index was `written` before.
 
     Traced indices raise errors only under `checkify`.
     """
     known = concrete_or_none(written)
     if known is None:
-        text = f"{caller}: an index was written before"
+        text = "an index was written before"
         checkify.debug_check(~jnp.any(written), text)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
-        raise ValueError(
-            f"{caller}: each index must be written once, got {index} again. A write "
+        raise InvalidValue(
+            f"each index must be written once, got {index} again. A write "
             "returns a new array and does not change the old array."
         )
 
 
-def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
+def check_element(shape: tuple, want: TensorShape | None) -> None:
     """Raises ValueError unless `shape` matches `want`; None matches any size."""
     if want is None:
         return
     sizes = zip(want, shape, strict=False)
     if len(want) != len(shape) or any(w not in (None, size) for w, size in sizes):
-        raise ValueError(
-            f"{caller}: elements must have shape {list(want)}, got {list(shape)}."
-        )
+        raise InvalidValue(f"elements must have shape {list(want)}, got {list(shape)}.")
 
 
-def as_value(caller: str, value: Any, dtype: DType) -> Array:
+def as_value(value: Any, dtype: DType) -> Array:
     """Returns the value as an array; casts a Python number to `dtype` if possible.
 
     Raises:
         TypeError: If the value has another dtype.
     """
     cast = cast_if_weak if is_array(value) else cast_number
-    array = cast(as_array(caller, "value", value), dtype)
+    array = cast(as_array("value", value), dtype)
     if array.dtype != dtype:
-        raise TypeError(f"{caller}: `value` must be {dtype}, got {describe(array)}.")
+        raise InvalidType(f"`value` must be {dtype}, got {describe(array)}.")
     return array
 
 
-def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
+def as_integers(name: str, values: Any, rank: int) -> Any:
     """Converts integers to int32, in NumPy unless `values` is a JAX array.
 
     Raises:
@@ -87,10 +91,10 @@ def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         got = describe(values)
-        raise TypeError(f"{caller}: `{name}` must hold integers, got {got}.")
+        raise InvalidType(f"`{name}` must hold integers, got {got}.")
     if array.ndim != rank:
         got = describe(array)
-        raise ValueError(f"{caller}: `{name}` must have rank {rank}, got {got}.")
+        raise InvalidValue(f"`{name}` must have rank {rank}, got {got}.")
     if array.dtype.itemsize >= 4:  # Keep indices beyond int32 out of range.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)
@@ -113,12 +117,12 @@ def as_size(size: Any) -> Any:
         TypeError: If the size is not an integer, or is traced.
     """
     if size is None:
-        raise ValueError("TensorArray: `size` must be given, got None.")
+        raise InvalidValue("`size` must be given, got None.")
     if jax.export.is_symbolic_dim(size):
         return size
-    known = concrete_or_none(as_integers("TensorArray", "size", size, rank=0))
+    known = concrete_or_none(as_integers("size", size, rank=0))
     if known is None:
-        raise TypeError(f"TensorArray: `size` must be static, got {describe(size)}.")
+        raise InvalidType(f"`size` must be static, got {describe(size)}.")
     if not 0 <= known < np.iinfo(np.int32).max:
-        raise ValueError(f"TensorArray: `size` must be in [0, 2**31), got {size}.")
+        raise InvalidValue(f"`size` must be in [0, 2**31), got {size}.")
     return int(known)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.errors import InvalidValue
 from .._base.trees import is_tensor_array
 from .._base.typing import Array, PyTree
 from .carried import is_opaque
@@ -82,7 +83,7 @@ class LoopWrites:
             after, y = step(t, self._watched(carry, zeros))
             writes = self._writes(after)
             if self.must_carry:
-                raise ValueError(
+                raise InvalidValue(
                     "a step must use its TensorArrays in the same way each time that "
                     "it is traced, but it reads an array that it did not read before."
                 )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.typing import Array
 
@@ -208,8 +208,8 @@ class Ragged:
         """
         index = int(_need_known(index))
         if not self.written[index]:
-            raise ValueError(
-                f"TensorArray: element {index} must be written before it is read, as "
+            raise InvalidValue(
+                f"element {index} must be written before it is read, as "
                 "elements may differ in shape. Pass `element_shape` to read zeros."
             )
         return self.elements[index]
@@ -223,8 +223,8 @@ class Ragged:
         elements = [self.read(index) for index in _need_known(indices)]
         if len({element.shape for element in elements}) != 1:
             shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
-            raise ValueError(
-                "TensorArray: elements must have the same shape to be stacked, got "
+            raise InvalidValue(
+                "elements must have the same shape to be stacked, got "
                 f"{shapes}. Use `concat` for elements of several lengths."
             )
         return jnp.stack(elements)
@@ -251,12 +251,12 @@ class Ragged:
         """Joins the elements along their first axis, whose sizes may differ."""
         elements = [self.read(index) for index in range(self.capacity)]
         if not elements:
-            raise ValueError("TensorArray: `concat` needs at least one element.")
+            raise InvalidValue("`concat` needs at least one element.")
         for index, element in enumerate(elements):
             _check_joinable(element.shape)
             if element.shape[1:] != elements[0].shape[1:]:
-                raise ValueError(
-                    "TensorArray.concat: elements may differ only in the first axis, "
+                raise InvalidValue(
+                    "elements may differ only in the first axis, "
                     f"got {describe(elements[0])} at 0 and {describe(element)} at "
                     f"{index}."
                 )
@@ -271,8 +271,8 @@ class Ragged:
 def _need_known(indices: Any) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
-        raise TypeError(
-            "TensorArray: indices must be known if elements may differ in shape, got "
+        raise InvalidType(
+            "indices must be known if elements may differ in shape, got "
             f"traced {describe(indices)}. Pass `element_shape` or `infer_shape=True`."
         )
     return known
@@ -281,7 +281,6 @@ def _need_known(indices: Any) -> np.ndarray:
 def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError if the elements are scalars."""
     if not shape:
-        raise ValueError(
-            "TensorArray: `concat` needs elements with at least one axis, got scalars. "
-            "Use `stack`."
+        raise InvalidValue(
+            "`concat` needs elements with at least one axis, got scalars. Use `stack`."
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_dtype, check_one_of
-from .._base.errors import describe, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.tensor_shape import TensorShape
 from .._base.trees import RowlessArray
@@ -106,9 +106,9 @@ class TensorArray(RowlessArray):
         name: str | None = None,
     ) -> None:
         for argument, value in (("handle", handle), ("flow", flow)):
-            check_one_of("TensorArray", argument, value, (None,), "None")
+            check_one_of(argument, value, (None,), "None")
         self._config = _Config(
-            as_dtype("TensorArray", dtype),
+            as_dtype(dtype),
             checks.as_size(size),
             bool(dynamic_size),
             bool(infer_shape),
@@ -154,10 +154,9 @@ class TensorArray(RowlessArray):
                 `index` is out of range (also an `IndexError`) or was written before.
             TypeError: If `value` has another dtype, or if `index` is not an integer.
         """
-        caller = "TensorArray.write"
-        value = checks.as_value(caller, value, self.dtype)
-        index = checks.as_integers(caller, "index", index, rank=0)
-        store = self._store_to_write(caller, index, value.shape)
+        value = checks.as_value(value, self.dtype)
+        index = checks.as_integers("index", index, rank=0)
+        store = self._store_to_write(index, value.shape)
         return self._with(store.write(index, value))
 
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
@@ -172,10 +171,9 @@ class TensorArray(RowlessArray):
                 shape of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
-        caller = "TensorArray.read"
-        index = checks.as_integers(caller, "index", index, rank=0)
-        checks.check_range(caller, index, self.size())
-        return self._store_to_read(caller).read(index)
+        index = checks.as_integers("index", index, rank=0)
+        checks.check_range(index, self.size())
+        return self._store_to_read().read(index)
 
     def stack(self, name: str | None = None) -> Array:
         """Returns all elements as one array `[size, ...]`.
@@ -186,7 +184,7 @@ class TensorArray(RowlessArray):
         Raises:
             ValueError: If shapes of elements are unknown or differ.
         """
-        return self._store_to_read("TensorArray.stack").stack()
+        return self._store_to_read().stack()
 
     def unstack(self, value: ArrayLike, name: str | None = None) -> "TensorArray":
         """Returns an array whose elements are the rows of `value`, `[size, ...]`.
@@ -196,14 +194,11 @@ class TensorArray(RowlessArray):
                 does not have one row for each element.
             TypeError: If `value` has another dtype.
         """
-        caller = "TensorArray.unstack"
-        value = checks.as_value(caller, value, self.dtype)
+        value = checks.as_value(value, self.dtype)
         if value.ndim == 0:
-            raise ValueError(
-                f"{caller}: `value` must have rows, got {describe(value)}."
-            )
-        self._check_count(caller, "rows of `value`", value.shape[0])
-        checks.check_element(caller, value.shape[1:], self.element_shape)
+            raise InvalidValue(f"`value` must have rows, got {describe(value)}.")
+        self._check_count("rows of `value`", value.shape[0])
+        checks.check_element(value.shape[1:], self.element_shape)
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
@@ -214,10 +209,9 @@ class TensorArray(RowlessArray):
                 differ or are unknown.
             TypeError: If `indices` are not integers.
         """
-        caller = "TensorArray.gather"
-        indices = checks.as_integers(caller, "indices", indices, rank=1)
-        checks.check_range(caller, indices, self.size())
-        return self._store_to_read(caller).gather(indices)
+        indices = checks.as_integers("indices", indices, rank=1)
+        checks.check_range(indices, self.size())
+        return self._store_to_read().gather(indices)
 
     def scatter(
         self, indices: ArrayLike, value: ArrayLike, name: str | None = None
@@ -232,15 +226,14 @@ class TensorArray(RowlessArray):
                 written before; if `value` does not have one row for each index.
             TypeError: If `indices` are not integers, or if `value` has another dtype.
         """
-        caller = "TensorArray.scatter"
-        value = checks.as_value(caller, value, self.dtype)
-        slots = checks.as_integers(caller, "indices", indices, rank=1)
+        value = checks.as_value(value, self.dtype)
+        slots = checks.as_integers("indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
-            raise ValueError(
-                f"{caller}: `value` must have one row for each of {slots.shape[0]} "
+            raise InvalidValue(
+                f"`value` must have one row for each of {slots.shape[0]} "
                 f"indices, got {describe(value)}."
             )
-        store = self._store_to_write(caller, slots, value.shape[1:])
+        store = self._store_to_write(slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
@@ -250,7 +243,7 @@ class TensorArray(RowlessArray):
             ValueError: If elements are scalars, or if they differ in rank or in an axis
                 other than the first.
         """
-        return self._store_to_read("TensorArray.concat").concat()
+        return self._store_to_read().concat()
 
     def split(
         self, value: ArrayLike, lengths: ArrayLike, name: str | None = None
@@ -263,23 +256,22 @@ class TensorArray(RowlessArray):
             TypeError: If `lengths` are not integers, or if they are traced; they must
                 be known because they determine array shapes.
         """
-        caller = "TensorArray.split"
-        value = checks.as_value(caller, value, self.dtype)
-        lengths = checks.as_integers(caller, "lengths", lengths, rank=1)
+        value = checks.as_value(value, self.dtype)
+        lengths = checks.as_integers("lengths", lengths, rank=1)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise TypeError(
-                f"{caller}: `lengths` must be known at trace time, got a traced array."
+            raise InvalidType(
+                "`lengths` must be known at trace time, got a traced array."
             )
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
-            raise ValueError(
-                f"{caller}: `lengths` must add up to the rows of `value`, got "
+            raise InvalidValue(
+                "`lengths` must add up to the rows of `value`, got "
                 f"{counts.tolist()} for {describe(value)}."
             )
-        self._check_count(caller, "`lengths`", len(counts))
+        self._check_count("`lengths`", len(counts))
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
-            checks.check_element(caller, part.shape, self.element_shape)
+            checks.check_element(part.shape, self.element_shape)
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
             return self._with_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
@@ -298,7 +290,7 @@ class TensorArray(RowlessArray):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "TensorArray.grad: there are no gradient arrays. Use `jax.grad` on the "
+            "there are no gradient arrays. Use `jax.grad` on the "
             "function that writes and reads."
         )
 
@@ -316,7 +308,7 @@ class TensorArray(RowlessArray):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Raises TypeError, because only `stack` returns an array."""
-        raise TypeError(
+        raise InvalidType(
             f"{self!r} must be stacked before use as an array. Call `.stack()`."
         )
 
@@ -348,48 +340,50 @@ class TensorArray(RowlessArray):
         size = config.size if config.dynamic_size else None
         return Rows.empty(capacity, shape, config.dtype, size)
 
-    def _store_to_read(self, caller: str) -> Rows | Ragged:
+    def _store_to_read(
+        self,
+    ) -> Rows | Ragged:
         if self._store is None:
-            raise ValueError(
-                f"{caller}: the shape of the elements must be known, but nothing was "
+            raise InvalidValue(
+                "the shape of the elements must be known, but nothing was "
                 "written. Keep the array that a write returns, `ta = ta.write(...)`, "
                 "or pass `element_shape` to read zeros."
             )
         return self._checked(self._store)
 
-    def _store_to_write(self, caller: str, indices: Any, shape: tuple) -> Rows | Ragged:
+    def _store_to_write(self, indices: Any, shape: tuple) -> Rows | Ragged:
         """Checks a write to `indices`; returns the store, extended if necessary."""
-        checks.check_element(caller, shape, self.element_shape)
+        checks.check_element(shape, self.element_shape)
         store = self._store
         if store is None:
             ragged = not self._config.infer_shape
             store = Ragged.empty(self._config.size) if ragged else self._rows(shape)
         known = concrete_or_none(indices)
         if self.dynamic_size and known is not None:
-            checks.check_range(caller, indices, np.iinfo(np.int32).max)
+            checks.check_range(indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
-            raise ValueError(
-                f"{caller}: `size` must be the capacity if an index is traced, got 0. "
+            raise InvalidValue(
+                "`size` must be the capacity if an index is traced, got 0. "
                 "Under jit, an array cannot grow; pass the size that it may reach."
             )
         store = self._checked(store)
-        checks.check_range(caller, indices, axis_size(store.capacity))
-        checks.check_first_write(caller, indices, store.was_written(indices))
+        checks.check_range(indices, axis_size(store.capacity))
+        checks.check_first_write(indices, store.was_written(indices))
         return store
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
-            raise ValueError(
-                "TensorArray: the array must be a single array, got a batch of arrays, "
+            raise InvalidValue(
+                "the array must be a single array, got a batch of arrays, "
                 f"{describe(store.buffer)}. Use it inside of jax.vmap."
             )
         return store
 
-    def _check_count(self, caller: str, what: str, count: int) -> None:
+    def _check_count(self, what: str, count: int) -> None:
         size = self._config.size
         if not self.dynamic_size and count != size:
-            raise ValueError(
-                f"{caller}: the number of {what} must be the number of elements, "
+            raise InvalidValue(
+                f"the number of {what} must be the number of elements, "
                 f"{size}, got {count}. To let it grow, pass `dynamic_size=True`."
             )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.errors import InvalidValue
 from .._base.trees import with_structure
 from .._base.typing import Array, PyTree
 from .float32_sums import reader
@@ -55,7 +56,6 @@ class Run:
 
 
 def run_sequence(
-    caller: str,
     apply_sequence: Callable | None,
     apply: Apply,
     run: Run,
@@ -64,7 +64,6 @@ def run_sequence(
     """Runs a cell over all steps; returns `(outputs, state)`.
 
     Args:
-        caller: The driver, for messages.
         apply_sequence: A function of the run, which may raise `DeclinedError`; None for
             a cell without `apply_sequence`.
         apply: A function `apply(t, inputs, state)` that runs step t of the whole run.
@@ -87,8 +86,8 @@ def run_sequence(
         return outputs, with_structure(run.state, last)
     except DeclinedError as reason:
         if run.implementation not in (None, "xla"):
-            name = f"{caller}: `implementation` {run.implementation!r}"
-            raise ValueError(
+            name = f"`implementation` {run.implementation!r}"
+            raise InvalidValue(
                 f"{name} cannot run this cell on these sequences: {reason}. Leave it "
                 "out for XLA's loop, which runs them."
             ) from None

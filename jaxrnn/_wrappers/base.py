@@ -9,6 +9,7 @@ import jax
 
 from .._base.arguments import check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold
+from .._base.errors import InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, scope_name
@@ -17,15 +18,15 @@ from .._cells.initializers import make_params
 from .._cells.step_checks import check_params
 
 
-def check_wrapped(caller: str, name: str, cell: Any) -> None:
+def check_wrapped(name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not an `RNNCell`."""
     fix = "`FunctionCell` creates one from a function."
     if isinstance(cell, BoundCell):
         fix = "Pass the unbound cell, then bind the outer cell."
-    check_instance(caller, name, cell, RNNCell, "an RNNCell", fix)
+    check_instance(name, cell, RNNCell, "an RNNCell", fix)
 
 
-def vector_size(caller: str, size: Size, name: str = "cell") -> int:
+def vector_size(size: Size, name: str = "cell") -> int:
     """The size of a vector output; error messages refer to the cell as `name`.
 
     Raises:
@@ -33,7 +34,7 @@ def vector_size(caller: str, size: Size, name: str = "cell") -> int:
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise ValueError(f"{caller}: `{name}` must output one vector, got {size}.")
+        raise InvalidValue(f"`{name}` must output one vector, got {size}.")
     return shapes[0][0]
 
 
@@ -53,7 +54,7 @@ class WrapperCell(RNNCell):
     cell: RNNCell
 
     def __post_init__(self) -> None:
-        check_wrapped(type(self).__name__, "cell", self.cell)
+        check_wrapped("cell", self.cell)
 
     wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
 
@@ -111,7 +112,7 @@ class OwnParams(RNNCell):
 
     def _init(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
         """Creates parameters; `inputs` are the inputs of the wrapped cell."""
-        check_key(type(self).__name__, key)
+        check_key(key)
         inner = self.cell.init(fold(key, 1), inputs, dtype)
         leaves = jax.tree.leaves((inner, inputs))
         own = make_params(self.own_specs(depth), fold(key, 0), dtype or leaves[0].dtype)
@@ -124,12 +125,12 @@ class OwnParams(RNNCell):
             TypeError: If `params` is not a dict.
             ValueError: If `params` lacks the parameters of the wrapped cell.
         """
-        name, scope = type(self).__name__, self.cell_scope
+        scope = self.cell_scope
         what, fix = "a dict of arrays", "`init` returns one."
-        check_instance(name, "params", params, Mapping, what, fix)
+        check_instance("params", params, Mapping, what, fix)
         if scope not in params:
-            raise ValueError(
-                f"{name}: `params` must hold `{scope}`, the parameters of the wrapped "
+            raise InvalidValue(
+                f"`params` must hold `{scope}`, the parameters of the wrapped "
                 f"cell, got {', '.join(params) or 'nothing'}."
             )
         return {k: v for k, v in params.items() if k != scope}, params[scope]
@@ -142,10 +143,9 @@ class OwnParams(RNNCell):
                 `[batch, depth]`.
             TypeError: If a dtype is wrong, or `key` is not a random key.
         """
-        name = type(self).__name__
-        check_key_or_none(name, key)
+        check_key_or_none(key)
         own, inner = self.split_params(params)
-        check_params(name, own, self.own_specs, array)
+        check_params(own, self.own_specs, array)
         return own, inner
 
 

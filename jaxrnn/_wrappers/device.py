@@ -7,6 +7,7 @@ import jax
 from jax.sharding import PartitionSpec, Sharding
 
 from .._base.arguments import check_instance
+from .._base.errors import InvalidValue
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.hyperparameters import set_field
 from .base import WrapperCell
@@ -38,7 +39,7 @@ class DeviceWrapper(WrapperCell):
         super().__post_init__()
         kinds = str | jax.Device | Sharding | PartitionSpec
         what = "a jax.Device, its name, a Sharding or a PartitionSpec"
-        check_instance("DeviceWrapper", "device", self.device, kinds, what)
+        check_instance("device", self.device, kinds, what)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
@@ -86,7 +87,6 @@ def _named(name: str) -> Any:
         return {d.id: d for d in jax.devices(platform)}[int(index or 0)]
     except (RuntimeError, KeyError, ValueError):
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-        raise ValueError(
-            f"DeviceWrapper: `device` must name an available device, got {name!r}. "
-            f"Available: {found}."
+        raise InvalidValue(
+            f"`device` must name an available device, got {name!r}. {found}."
         ) from None

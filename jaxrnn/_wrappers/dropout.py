@@ -12,7 +12,7 @@ import numpy as np
 
 from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold, run_key
-from .._base.errors import error_note
+from .._base.errors import InvalidType, InvalidValue, error_note
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import (
@@ -87,25 +87,25 @@ class DropoutWrapper(WrapperCell):
         set_numbers(self, *names, low=0, high=1)
         set_counts(self, "seed", least=-(2**63), most=2**63 - 1)
         set_functions(self, "dropout_state_filter_visitor")
-        check_dtype = lambda caller, name, x: arguments.as_dtype(caller, x, name)
+        check_dtype = lambda name, x: arguments.as_dtype(x, name)
         check_fields(self, dtype=optional(check_dtype))
         if self.input_size is not None:
-            with error_note("DropoutWrapper: raised by `input_size`."):
+            with error_note("Raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")
-        caller, fix = "DropoutWrapper", "Pass the dtype of the inputs."
+        fix = "Pass the dtype of the inputs."
         if self.variational_recurrent:
             what = "given for variational dropout"
-            arguments.check_given(caller, "dtype", self.dtype, fix, what)
-            check_floating(caller, "dtype", self.dtype)
+            arguments.check_given("dtype", self.dtype, fix, what)
+            check_floating("dtype", self.dtype)
         elif self.mask_per_row:
-            raise ValueError(
-                "DropoutWrapper: `mask_per_row` must be False without "
+            raise InvalidValue(
+                "`mask_per_row` must be False without "
                 "`variational_recurrent`, got True. Pass `variational_recurrent=True`: "
                 "otherwise each step of each row has its own mask."
             )
         if self._has_input_mask:
             what, fix = "given for variational input dropout", "Pass the inputs' depth."
-            arguments.check_given(caller, "input_size", self.input_size, fix, what)
+            arguments.check_given("input_size", self.input_size, fix, what)
 
     @property
     def _has_input_mask(self) -> bool:
@@ -135,7 +135,7 @@ class DropoutWrapper(WrapperCell):
             ValueError: If the visitor does not return one bool for each child, or
                 `input_size` does not match the inputs.
         """
-        check_key_or_none("DropoutWrapper", key)
+        check_key_or_none(key)
         if key is None:
             return self.cell.apply(params, inputs, state)
         self._check_input_size(inputs)
@@ -202,16 +202,15 @@ class DropoutWrapper(WrapperCell):
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
-            raise ValueError(
-                f"DropoutWrapper: `input_size` must match the inputs ({got}), got "
-                f"{self.input_size}."
+            raise InvalidValue(
+                f"`input_size` must match the inputs ({got}), got {self.input_size}."
             )
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     fix = "Exclude it with `dropout_state_filter_visitor` or set keep_prob=1."
     what = "floating-point for dropout"
-    arguments.check_dtype_kind("DropoutWrapper", name, x, jnp.inexact, what, fix)
+    arguments.check_dtype_kind(name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
     mask = jax.random.bernoulli(key, keep_prob, shape)
@@ -235,15 +234,14 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             return jax.tree.map(lambda _: bool(verdict), state)
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
-        raise TypeError(
-            f"DropoutWrapper: `{_VISITOR}` must return a bool or a structure of bools, "
-            f"got {verdict!r}."
+        raise InvalidType(
+            f"`{_VISITOR}` must return a bool or a structure of bools, got {verdict!r}."
         )
     else:
         marks = jax.tree.leaves(verdict)
     if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
-        raise ValueError(
-            f"DropoutWrapper: `{_VISITOR}` must return one bool for each of "
+        raise InvalidValue(
+            f"`{_VISITOR}` must return one bool for each of "
             f"{len(children)} children, got {verdict!r}."
         )
     nothing = lambda _: False

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold
-from .._base.errors import EntryError, describe, describe_leaves, error_note
+from .._base.errors import (
+    InvalidEntry,
+    InvalidValue,
+    describe,
+    describe_leaves,
+    error_note,
+)
 from .._base.one_step import output_of, rows_and_dtype
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
@@ -52,17 +58,15 @@ class MultiRNNCell(RNNCell):
 
     def __post_init__(self) -> None:
         kinds, what = tuple | list, "a list or tuple"
-        check_instance("MultiRNNCell", "cells", self.cells, kinds, what)
+        check_instance("cells", self.cells, kinds, what)
         set_bools(self)
         if not self.cells:
-            raise ValueError(
-                "MultiRNNCell: `cells` must hold at least one cell, got none."
-            )
+            raise InvalidValue("`cells` must hold at least one cell, got none.")
         for i, cell in enumerate(self.cells):
-            check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
+            check_wrapped(f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
-                raise ValueError(
-                    f"MultiRNNCell: `state_is_tuple=False` needs vector states, "
+                raise InvalidValue(
+                    "`state_is_tuple=False` needs vector states, "
                     f"got `cells[{i}]` with state_size {cell.state_size}."
                 )
         ids = [id(cell) for cell in self.cells]
@@ -100,8 +104,8 @@ class MultiRNNCell(RNNCell):
             ValueError: If `key` is an array of keys, or layers that share parameters
                 need different shapes.
         """
-        check_key("MultiRNNCell", key)
-        check_no_carry("MultiRNNCell", dtype)
+        check_key(key)
+        check_no_carry(dtype)
         params: Params = {}
         first_inputs: dict[str, PyTree] = {}
         for i, cell in enumerate(self.cells):
@@ -136,7 +140,7 @@ class MultiRNNCell(RNNCell):
                 IndexError, as in TensorFlow.
             TypeError: If `key` is not a random key.
         """
-        check_key_or_none("MultiRNNCell", key)
+        check_key_or_none(key)
         self._check_params(params)
         try:
             cell_states = self._split(state)
@@ -186,11 +190,11 @@ class MultiRNNCell(RNNCell):
         except (TypeError, ValueError) as error:
             if _shapes(inputs) == _shapes(first_inputs):
                 raise  # The cell fails for another reason.
-            raise ValueError(
-                f"MultiRNNCell: `cells[{i}]` is the same object as `cells[{first}]`, "
+            raise InvalidValue(
+                f"`cells[{i}]` is the same object as `cells[{first}]`, "
                 "so both share parameters, which do not fit the inputs of "
                 f"`cells[{i}]`, {describe_leaves(inputs)}. Create a cell for each "
-                "layer: `[LSTMCell(5) for _ in range(2)]`."
+                "`[LSTMCell(5) for _ in range(2)]`."
             ) from error
 
     def _cell_steps(self, i: int, steps: Steps) -> Steps:
@@ -221,16 +225,16 @@ class MultiRNNCell(RNNCell):
         if not self.state_is_tuple:
             *ends, total = itertools.accumulate(self._widths())
             if jnp.ndim(state) != 2 or state.shape[1] != total:
-                raise ValueError(
-                    f"MultiRNNCell: `state` must be one array [batch, {total}], got "
+                raise InvalidValue(
+                    f"`state` must be one array [batch, {total}], got "
                     f"{describe(state)}."
                 )
             return tuple(jnp.split(state, ends, axis=-1))
         is_sequence = isinstance(state, tuple | list)
         if not is_sequence or len(state) != len(self.cells):
             got = f"{len(state)} entries" if is_sequence else describe(state)
-            raise EntryError(
-                f"MultiRNNCell: `state` must be a tuple of {len(self.cells)} states, "
+            raise InvalidEntry(
+                f"`state` must be a tuple of {len(self.cells)} states, "
                 f"one per cell, got {got}."
             )
         return tuple(state)
@@ -241,8 +245,8 @@ class MultiRNNCell(RNNCell):
         if names != got:
             shared = len(names) < len(self.cells)
             fix = " A repeated cell has one set of parameters." * shared
-            raise ValueError(
-                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}.{fix}"
+            raise InvalidValue(
+                f"`params` must hold {', '.join(names)}, got {got}.{fix}"
             )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_entries
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.math import widened
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
@@ -71,7 +71,7 @@ class PastInputsBase(WrapperCell):
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
         """Checks the key, then calls `split_params`."""
         del array
-        check_key_or_none(type(self).__name__, key)
+        check_key_or_none(key)
         return self.split_params(params)
 
     @property
@@ -97,11 +97,10 @@ class PastInputsBase(WrapperCell):
         Raises:
             ValueError: If the inputs are not floating-point, or not `[batch, depth]`.
         """
-        name = type(self).__name__
-        inputs = check_step_inputs(name, inputs)
+        inputs = check_step_inputs(inputs)
         if inputs.shape[1] != self.depth:
-            raise ValueError(
-                f"{name}: `inputs` must be [batch, {self.depth}] to fit `depth`, got "
+            raise InvalidValue(
+                f"`inputs` must be [batch, {self.depth}] to fit `depth`, got "
                 f"{describe(inputs)}. Create the wrapper with depth={inputs.shape[1]}."
             )
         return inputs
@@ -152,14 +151,13 @@ class PastInputsBase(WrapperCell):
 
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """Checks and returns the state; past inputs may be wider than the inputs."""
-        name = type(self).__name__
         what, fix = "(past inputs, cell state)", "`zero_state` creates one."
-        check_entries(name, "state", state, 2, what, fix)
+        check_entries("state", state, 2, what, fix)
         past, cell_state = state
         # The wrapped cell checks `cell_state`.
         size = self.state_size._replace(cell_state=())
         given = PastInputsState(past, ())
-        past = check_state(name, given, size, inputs.shape[0]).past_inputs
+        past = check_state(given, size, inputs.shape[0]).past_inputs
         check_state_dtypes(self, inputs, PastInputsState(past, ()))
         return PastInputsState(past, cell_state)
 

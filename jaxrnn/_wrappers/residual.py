@@ -7,7 +7,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
 from .._cells.hyperparameters import set_functions
@@ -62,15 +62,15 @@ class ResidualWrapper(WrapperCell):
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
-    caller = "ResidualWrapper: `inputs`, to which the output is added,"
-    check_structure(caller, output, inputs, strict=False)
+    what = "`inputs`, to which the output is added,"
+    check_structure(what, output, inputs, strict=False)
     leaves = iter(jax.tree.leaves(output))
 
     def add(name: str, x: Any) -> Any:
         y = next(leaves)
         if jnp.shape(x) != jnp.shape(y):
-            raise ValueError(
-                f"ResidualWrapper: `{name}` must have the shape of the output "
+            raise InvalidValue(
+                f"`{name}` must have the shape of the output "
                 f"({describe(y)}), got {describe(x)}. Use a `residual_fn`."
             )
         return x + y

@@ -34,8 +34,8 @@ ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 
 import typing as _typing
 
+from .._base.boundary import export as _export
 from .._base.missing_names import missing_name as _missing_name
-from .._base.public import set_public_module as _set_public_module
 from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
@@ -127,7 +127,7 @@ from ._small_cells import (
 )
 from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 
-_set_public_module(globals())
+_export(globals())
 
 _CORE = "The core API is in `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _HERE = "All names are in this module itself."

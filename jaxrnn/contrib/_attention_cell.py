@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell
 
 from .._base.arguments import check_entries
+from .._base.errors import InvalidValue
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
@@ -73,20 +74,20 @@ class AttentionCellWrapper(ParamsWrapper):
         super().__post_init__()
         set_bools(self)
         set_counts(self, "attn_length", "attn_size", "attn_vec_size", "input_size")
-        name, size = "AttentionCellWrapper", self.cell.state_size
-        vector_size(name, self.cell.output_size)
+        size = self.cell.state_size
+        vector_size(self.cell.output_size)
         is_flat = all(len(shape) == 1 for shape in size_shapes(size))
         is_leaf = jax.tree_util.all_leaves([size])
         if not is_flat or not (self.state_is_tuple or is_leaf):
-            raise ValueError(
-                f"{name}: the state of `cell` must be one vector if `state_is_tuple` "
+            raise InvalidValue(
+                "the state of `cell` must be one vector if `state_is_tuple` "
                 f"is False, and a nest of vectors if it is True, got state_size {size}."
             )
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
         """The sizes H, S, A, V and L."""
-        out = vector_size("", self.cell.output_size)
+        out = vector_size(self.cell.output_size)
         state = sum(shape[0] for shape in size_shapes(self.cell.state_size))
         size = self.attn_size or out
         return out, state, size, self.attn_vec_size or size, self.attn_length
@@ -128,7 +129,7 @@ class AttentionCellWrapper(ParamsWrapper):
             ValueError: If `inputs` are not floating-point, or do not have rank 2.
             TypeError: If `key` is not a random key.
         """
-        inputs = check_step_inputs("AttentionCellWrapper", inputs)
+        inputs = check_step_inputs(inputs)
         batch, depth = inputs.shape
         joined = jax.ShapeDtypeStruct((batch, self.input_size or depth), inputs.dtype)
         return self._init(key, depth, joined, dtype)
@@ -143,7 +144,7 @@ class AttentionCellWrapper(ParamsWrapper):
                 inputs.
             TypeError: If a dtype does not match the cell and the inputs.
         """
-        inputs = check_step_inputs("AttentionCellWrapper", inputs)
+        inputs = check_step_inputs(inputs)
         own, inner = self._checked(params, inputs, key)
         state, context, memory = self._parts(state, inputs.shape[0])
         joined = affine(own, [inputs, context], inputs.dtype)
@@ -159,14 +160,13 @@ class AttentionCellWrapper(ParamsWrapper):
     def _parts(self, state: PyTree, batch: int) -> tuple[PyTree, Array, Array]:
         """The cell's state, the context `[batch, A]` and the memory `[batch, L, A]`."""
         _, cell_size, size, _, length = self._sizes
-        name = "AttentionCellWrapper"
         if not self.state_is_tuple:
-            state = check_state(name, state, self.state_size, batch)
+            state = check_state(state, self.state_size, batch)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
         what, fix = "(cell state, context, memory)", "`zero_state` creates one."
-        check_entries(name, "state", state, 3, what, fix)
+        check_entries("state", state, 3, what, fix)
         cell_state, context, memory = state
-        parts = check_state(name, (context, memory), (size, length * size), batch)
+        parts = check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)
 
     def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:

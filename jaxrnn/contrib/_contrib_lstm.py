@@ -9,6 +9,7 @@ from jax.nn.initializers import constant
 
 from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage
 
+from .._base.errors import InvalidValue
 from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, Initializer, Params, PyTree
 from .._cells.hyperparameters import set_counts, set_numbers
@@ -156,8 +157,8 @@ def shard_specs(
         ValueError: If there are fewer rows than shards.
     """
     if shards > rows:
-        raise ValueError(
-            f"{type(cell).__name__}: the number of shards of `{name}` must not exceed "
+        raise InvalidValue(
+            f"the number of shards of `{name}` must not exceed "
             f"its {rows} rows, got {shards}. Use fewer shards."
         )
     make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)

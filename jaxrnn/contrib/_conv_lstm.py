@@ -11,7 +11,7 @@ from jax.nn.initializers import glorot_uniform
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
-from .._base.errors import describe, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import in_native_order
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells.hyperparameters import CommonFields, set_counts, set_field
@@ -64,18 +64,18 @@ class _ConvLSTM(CommonFields, SpecsCell):
 
     def _set_sizes(self, field: str, check: Any, channels: int) -> None:
         """Checks a field that holds one size per axis, and stores it as a tuple."""
-        caller, value = type(self).__name__, getattr(self, field)
+        value = getattr(self, field)
         try:
             named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
         except TypeError:
-            raise TypeError(
-                f"{caller}: `{field}` must be a list of integers, got "
+            raise InvalidType(
+                f"`{field}` must be a list of integers, got "
                 f"{describe(value)}. Pass a list even for one axis: `kernel_shape=[3]`."
             ) from None
-        sizes = tuple(check(caller, name, size, fix="") for name, size in named)
+        sizes = tuple(check(name, size, fix="") for name, size in named)
         if len(sizes) != (count := self.conv_ndims + channels):
-            raise ValueError(
-                f"{caller}: `{field}` must have {count} entries, one per "
+            raise InvalidValue(
+                f"`{field}` must have {count} entries, one per "
                 f"axis{' and the number of channels' * channels}, got {sizes}."
             )
         set_field(self, **{field: sizes})
@@ -117,14 +117,14 @@ class _ConvLSTM(CommonFields, SpecsCell):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks that the inputs of a step are grids of `input_shape`; returns them."""
-        name, shape = type(self).__name__, ", ".join(map(str, self.input_shape))
+        shape = ", ".join(map(str, self.input_shape))
         is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
         if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
             is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
-            error = TypeError if is_other else ValueError
+            error = InvalidType if is_other else InvalidValue
             must = f"`inputs` must be [batch, {shape}] to match `input_shape`"
-            raise error(f"{name}: {must}, got {describe(inputs)}.")
-        check_floating(name, "inputs", inputs.dtype)
+            raise error(f"{must}, got {describe(inputs)}.")
+        check_floating("inputs", inputs.dtype)
         return jnp.asarray(in_native_order(inputs)) if is_array(inputs) else inputs
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import GRUCell, LSTMCell, ParamSpec, Stage
 
+from .._base.errors import InvalidValue
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
@@ -192,7 +193,7 @@ class GRUBlockCellV2(VectorStateCell):
 
     def __post_init__(self) -> None:
         if (self.num_units is None) == (self.cell_size is None):
-            raise ValueError(
+            raise InvalidValue(
                 "GRUBlockCellV2: exactly one of `num_units` and its old name "
                 f"`cell_size` must be given, got {self.num_units} and {self.cell_size}."
             )

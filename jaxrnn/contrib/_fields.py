@@ -8,10 +8,10 @@ from .._base.arguments import check_functions
 from .._cells.initializers import glorot_uniform, zeros
 
 
-def check_given_functions(caller: str, **functions: Any) -> None:
+def check_given_functions(**functions: Any) -> None:
     """Raises TypeError if a named argument is neither a function nor None."""
     given = {name: value for name, value in functions.items() if value is not None}
-    check_functions(caller, **given)
+    check_functions(**given)
 
 
 def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> dict[str, Any]:

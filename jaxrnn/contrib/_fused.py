@@ -10,7 +10,7 @@ from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, static_rnn
 
 from .._base.arguments import as_scope, check_instance
 from .._base.cell_keys import check_key
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidValue, describe, error_note
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.math import in_native_order
@@ -97,7 +97,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
         if key is not None:
-            check_key(_name(self), key)
+            check_key(key)
         return BoundFusedCell(in_native_order(params), key, cell=self)
 
 
@@ -133,7 +133,7 @@ class BoundFusedCell:
             TypeError, ValueError: See `dynamic_rnn`.
         """
         args = self.params, inputs, initial_state, dtype, sequence_length, self.key
-        with jax.named_scope(as_scope(_name(self.cell), scope, "fused_rnn")):
+        with jax.named_scope(as_scope(scope, "fused_rnn")):
             return self.cell.apply(*args)
 
 
@@ -170,13 +170,13 @@ class _OverSteps(FusedRNNCell):
         """
         cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
         lengths, state = sequence_length, self._as_state(initial_state)
-        with error_note(f"{_name(self)}: raised by the driver that runs the cell."):
+        with error_note("Raised by the driver that runs the cell."):
             if self.use_dynamic_rnn:
                 given = cell, _stacked(self, inputs), lengths, state, dtype
                 outputs, state = dynamic_rnn(*given, time_major=True)
                 return _like(inputs, outputs), state
             if not as_list:
-                inputs = _steps(as_sequences(_name(self), inputs, True))
+                inputs = _steps(as_sequences(inputs, True))
             outputs, state = static_rnn(cell, inputs, state, dtype, lengths)
             return outputs if as_list else stacked(outputs), state
 
@@ -247,7 +247,7 @@ class FusedRNNCellAdaptor(_OverSteps):
     _step_cell = property(lambda self: self.cell)
 
     def __post_init__(self) -> None:
-        check_wrapped("FusedRNNCellAdaptor", "cell", self.cell)
+        check_wrapped("cell", self.cell)
         set_bools(self)
 
 
@@ -273,7 +273,7 @@ class TimeReversedFusedRNN(FusedRNNCell):
 
     def __post_init__(self) -> None:
         what, fix = "a FusedRNNCell", "`FusedRNNCellAdaptor` wraps an RNNCell."
-        check_instance(_name(self), "cell", self.cell, FusedRNNCell, what, fix)
+        check_instance("cell", self.cell, FusedRNNCell, what, fix)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of the cell; see `FusedRNNCell.init`."""
@@ -294,23 +294,18 @@ class TimeReversedFusedRNN(FusedRNNCell):
             TypeError: See the `apply` method of `cell`.
             ValueError: See the `apply` method of `cell`.
         """
-        name = _name(self)
-        sequences = as_sequences(name, _stacked(self, inputs), True)
+        sequences = as_sequences(_stacked(self, inputs), True)
         time = jax.tree.leaves(sequences)[0].shape[0]
-        lengths = lengths_for(name, sequence_length, sequences, time, 1)
+        lengths = lengths_for(sequence_length, sequences, time, 1)
         given = params, reverse_sequence(sequences, lengths, True)
         outputs, state = self.cell.apply(*given, initial_state, dtype, lengths, key)
         return _like(inputs, reverse_sequence(outputs, lengths, True)), state
 
 
-def _name(cell: FusedRNNCell) -> str:
-    return type(cell).__name__
-
-
 def _stacked(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
     """The inputs as a nest of arrays `[time, batch, ...]`; stacks a list of steps."""
     is_list = isinstance(inputs, list)
-    return stacked(as_steps(_name(cell), inputs)) if is_list else inputs
+    return stacked(as_steps(inputs)) if is_list else inputs
 
 
 def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
@@ -333,8 +328,8 @@ def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
         return inputs[0]
     for x in jax.tree.leaves(inputs):
         if len(x.shape) < 3:
-            raise ValueError(
-                f"{_name(cell)}: `inputs` must hold all steps, [time, batch, depth], "
+            raise InvalidValue(
+                "`inputs` must hold all steps, [time, batch, depth], "
                 f"got {describe(x)}."
             )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)

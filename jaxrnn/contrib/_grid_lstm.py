@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec
 
 from .._base.arguments import as_count, check_equal, check_instance
+from .._base.errors import InvalidValue
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Params, PyTree, Size
@@ -89,17 +90,17 @@ class GridLSTM(CommonFields, SpecsCell):
         self._set_list("num_frequency_blocks", least=1)
         self._set_list("start_freqindex_list")
         self._set_list("end_freqindex_list")
-        caller, blocks = type(self).__name__, self.num_frequency_blocks
+        blocks = self.num_frequency_blocks
         starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
         if not blocks:
-            raise ValueError(
-                f"{caller}: `num_frequency_blocks` must be a list with the number of "
+            raise InvalidValue(
+                "`num_frequency_blocks` must be a list with the number of "
                 f"windows in each block, got {blocks}."
             )
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
-            raise ValueError(
-                f"{caller}: `end_freqindex_list` and `start_freqindex_list` must each "
+            raise InvalidValue(
+                "`end_freqindex_list` and `start_freqindex_list` must each "
                 f"have one entry per block ({len(blocks)}), got {ends} and {starts}. "
                 "Omit both lists only if a single block reads all inputs."
             )
@@ -108,28 +109,28 @@ class GridLSTM(CommonFields, SpecsCell):
 
     def _set_list(self, field: str, least: int = 0) -> None:
         """Checks a list of integers and stores it as a tuple."""
-        caller, value = type(self).__name__, getattr(self, field)
+        value = getattr(self, field)
         what = "a list with an entry for each block"
         fix = "Pass a list even for one block, e.g. `[3]`."
-        check_instance(caller, field, value, list | tuple | None, what, fix)
+        check_instance(field, value, list | tuple | None, what, fix)
         if value is not None:
-            counts = tuple(as_count(caller, field, n, least, fix="") for n in value)
+            counts = tuple(as_count(field, n, least, fix="") for n in value)
             set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
         """Raises ValueError if the block's number of windows does not match `size`."""
         found, given = count_windows(size, self), self.num_frequency_blocks[block]
-        caller, name = type(self).__name__, f"num_frequency_blocks[{block}]"
+        name = f"num_frequency_blocks[{block}]"
         must = f"be {found} (the number of windows in {size} inputs)"
-        check_equal(caller, name, given, found, must)
+        check_equal(name, given, found, must)
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
-            raise ValueError(
-                f"{type(self).__name__}: `end_freqindex_list` must not exceed the "
+            raise InvalidValue(
+                "`end_freqindex_list` must not exceed the "
                 f"depth of the inputs ({depth}), got {self.end_freqindex_list}."
             )
 

@@ -7,6 +7,7 @@ import jax
 
 from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 
+from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.hyperparameters import set_counts, set_numbers
 from .._cells.initializers import glorot_uniform, zeros
@@ -138,8 +139,8 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         super().__post_init__()
         set_numbers(self, "dropout_keep_prob")
         if not 0 < self.dropout_keep_prob <= 1:
-            raise ValueError(
-                f"{type(self).__name__}: `dropout_keep_prob` must be in (0, 1], got "
+            raise InvalidValue(
+                "`dropout_keep_prob` must be in (0, 1], got "
                 f"{self.dropout_keep_prob}. It is the probability of keeping an entry."
             )
         set_counts(self, "dropout_prob_seed", least=0, most=2**32 - 1)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, Run
 
 from .._base.cell_keys import check_key_or_none
+from .._base.errors import InvalidValue
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
@@ -88,12 +89,12 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
     def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
         """Checks key and inputs; the functions and the cell check everything else."""
-        check_key_or_none(type(self).__name__, key)
+        check_key_or_none(key)
         return self.step_inputs(inputs)
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks and returns the inputs of one step, as arrays or shapes."""
-        return check_step_inputs(type(self).__name__, inputs)
+        return check_step_inputs(inputs)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
         """The inputs that the wrapped cell receives, as arrays or shapes."""
@@ -167,8 +168,8 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
         if depth == size:
             return specs
         if not self.num_in_proj:
-            raise ValueError(
-                "IntersectionRNNCell: `inputs` must have depth `num_units` "
+            raise InvalidValue(
+                "`inputs` must have depth `num_units` "
                 f"({size}), got {depth}. Pass `num_in_proj={size}` to project them."
             )
         kernel = ParamSpec((depth, size), kernel, depth)

@@ -10,7 +10,7 @@ from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec
 
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import affine, clamped_to_int32
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -41,7 +41,7 @@ class _Projection(MappedWrapper):
         set_common_fields(self)
 
     def _project(self, own: Params, x: Array) -> Array:
-        check_params(type(self).__name__, own, self.own_specs, x)
+        check_params(own, self.own_specs, x)
         return self.activation(affine(own, [x], x.dtype))
 
 
@@ -124,7 +124,7 @@ class OutputProjectionWrapper(_Projection):
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the kernel and the bias; `depth` is not used."""
-        rows = vector_size(type(self).__name__, self.cell.output_size)
+        rows = vector_size(self.cell.output_size)
         return linear_specs(rows, self.output_size)
 
     def step_inputs(self, inputs: Any) -> Any:
@@ -180,11 +180,11 @@ class HighwayWrapper(MappedWrapper):
     def step_inputs(self, inputs: Any) -> Any:
         """Checks that the inputs have the size of the cell's output; returns them."""
         inputs = super().step_inputs(inputs)
-        size = vector_size("HighwayWrapper", self.cell.output_size)
+        size = vector_size(self.cell.output_size)
         if inputs.shape[1] != size:
             whole = type(self).__name__
-            raise ValueError(
-                f"{whole}: `inputs` must be [batch, {size}] like the cell's output, "
+            raise InvalidValue(
+                f"`inputs` must be [batch, {size}] like the cell's output, "
                 f"got {describe(inputs)}. Project them with `InputProjectionWrapper("
                 f"{whole}(cell), {size})`."
             )
@@ -192,7 +192,7 @@ class HighwayWrapper(MappedWrapper):
 
     def before(self, own: Params, inputs: Array) -> Array:
         """Checks the parameters and returns the inputs."""
-        check_params(type(self).__name__, own, self.own_specs, inputs)
+        check_params(own, self.own_specs, inputs)
         return inputs
 
     def after(self, own: Params, inputs: Array, output: Array) -> Array:
@@ -255,15 +255,12 @@ class EmbeddingWrapper(MappedWrapper):
     def step_inputs(self, inputs: Any) -> Any:
         """Checks and returns ids, `[batch, 1]` or `[batch]`."""
         shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
-        name = "EmbeddingWrapper"
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
             got = describe(inputs)
-            raise TypeError(
-                f"{name}: `inputs` must be an array of integers, got {got}."
-            )
+            raise InvalidType(f"`inputs` must be an array of integers, got {got}.")
         if len(shape) != 1 and shape[1:] != (1,):
-            raise ValueError(
-                f"{name}: `inputs` must be [batch, 1] or [batch], got "
+            raise InvalidValue(
+                "`inputs` must be [batch, 1] or [batch], got "
                 f"{describe(inputs)}. For ids [batch, time], pass `ids[:, 0]` to "
                 "`init` and `ids[..., None]` to drivers."
             )
@@ -278,7 +275,7 @@ class EmbeddingWrapper(MappedWrapper):
         """The embeddings of the ids."""
         # Ids are integers, so the dtype of `embedding` is the required dtype.
         known = own.get("embedding", inputs)
-        check_params(type(self).__name__, own, self.own_specs, known)
+        check_params(own, self.own_specs, known)
         ids = clamped_to_int32(inputs.reshape(inputs.shape[:1]))
         last = self.embedding_classes - 1
         embedded = read_at(own["embedding"], jnp.clip(ids, 0, last))

@@ -12,6 +12,7 @@ from jax.nn.initializers import constant, truncated_normal
 from jaxrnn import ParamSpec, RNNCell, TensorShape
 
 from .._base.arguments import check_entries, check_given
+from .._base.errors import InvalidValue
 from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
@@ -125,17 +126,16 @@ class NTMCell(CommonFields, OwnParams):
         return self.controller.is_random
 
     def __post_init__(self) -> None:
-        caller = type(self).__name__
-        check_wrapped(caller, "controller", self.controller)
+        check_wrapped("controller", self.controller)
         super().__post_init__()
         fix = "Pass the depth of the inputs, which is the default in contrib."
-        check_given(caller, "output_dim", self.output_dim, fix)
+        check_given("output_dim", self.output_dim, fix)
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
         set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
         set_numbers(self, "clip_value", low=0)
         if (shifts := 2 * self.shift_range + 1) > self.memory_size:
-            raise ValueError(
-                f"{caller}: `memory_size` must be at least {shifts} (the number of "
+            raise InvalidValue(
+                f"`memory_size` must be at least {shifts} (the number of "
                 f"shifts that `shift_range` allows), got {self.memory_size}."
             )
 
@@ -165,7 +165,7 @@ class NTMCell(CommonFields, OwnParams):
 
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """Specs of all parameters except the controller's."""
-        u = vector_size(type(self).__name__, self.controller.output_size, "controller")
+        u = vector_size(self.controller.output_size, "controller")
         size, reads = self.memory_vector_dim, self.read_head_num
         places, heads = self.memory_size, reads + self.write_head_num
 
@@ -194,7 +194,7 @@ class NTMCell(CommonFields, OwnParams):
                 floating-point.
             TypeError: If `key` is not a random key.
         """
-        batch, depth = check_step_inputs(type(self).__name__, inputs).shape
+        batch, depth = check_step_inputs(inputs).shape
         dtype = param_dtype(self, inputs, dtype)
         depth += self.read_head_num * self.memory_vector_dim
         operand = jax.ShapeDtypeStruct((batch, depth), dtype)
@@ -211,7 +211,7 @@ class NTMCell(CommonFields, OwnParams):
             TypeError: If a dtype or the type of the state does not match the cell and
                 the inputs.
         """
-        inputs = check_step_inputs(type(self).__name__, inputs)
+        inputs = check_step_inputs(inputs)
         params, inner = self._checked(params, inputs, key)
         state = self._checked_state(state, inputs)
         with jax.named_scope(scope_name(self)):
@@ -275,15 +275,14 @@ class NTMCell(CommonFields, OwnParams):
 
     def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
         """Checks and returns the state; the controller checks its own part."""
-        name = type(self).__name__
         fix = "`zero_state` creates one; set `controller_state` with `_replace`."
         what = "an NTMControllerState"
-        check_entries(name, "state", state, 5, what, fix, TypeError)
+        check_entries("state", state, 5, what, fix, TypeError)
         state = NTMControllerState(*state)
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
-        for leaf in jax.tree.leaves(check_state(name, own, size, inputs.shape[0])):
+        for leaf in jax.tree.leaves(check_state(own, size, inputs.shape[0])):
             check_one_dtype(self, inputs, leaf)
         return state
 

@@ -11,7 +11,7 @@ from jax.nn.initializers import constant
 from jaxrnn import LSTMStateTuple, ParamSpec
 
 from .._base.arguments import check_entries
-from .._base.errors import describe, is_array
+from .._base.errors import InvalidValue, describe, is_array
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
@@ -85,15 +85,15 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         super().__post_init__()
         set_numbers(self, "leak", "ratio_on", low=0, high=1)
         set_numbers(self, "period_init_min", "period_init_max", low=0)
-        caller, (low, high) = type(self).__name__, self._periods
+        (low, high) = self._periods
         for name in ("ratio_on", "period_init_min", "period_init_max"):
             if (number := getattr(self, name)) in (0, math.inf):
-                raise ValueError(
-                    f"{caller}: `{name}` must be positive and finite, got {number}."
+                raise InvalidValue(
+                    f"`{name}` must be positive and finite, got {number}."
                 )
         if low > high:
-            raise ValueError(
-                f"{caller}: `period_init_min` must not exceed `period_init_max` "
+            raise InvalidValue(
+                "`period_init_min` must not exceed `period_init_max` "
                 f"({high}), got {low}."
             )
 
@@ -180,15 +180,14 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
 
     def _checked_inputs(self, inputs: Any) -> tuple[Any, Any]:
         """Checks and returns `(time, x)`, each an array or its shape."""
-        name = type(self).__name__
         what = "a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-        check_entries(name, "inputs", inputs, 2, what)
+        check_entries("inputs", inputs, 2, what)
         time, x = inputs
-        x = check_step_inputs(f"{name}: x in the pair (time, x)", x)
+        x = check_step_inputs(x, "inputs[1]")
         if getattr(time, "shape", None) != (x.shape[0], 1):
-            raise ValueError(
-                f"{name}: `inputs[0]` must be the times, an array [{x.shape[0]}, 1], "
+            raise InvalidValue(
+                f"`inputs[0]` must be the times, an array [{x.shape[0]}, 1], "
                 f"got {describe(time)}. Add the last axis with `times[..., None]`."
             )
-        check_floating(name, "inputs[0]", time.dtype)
+        check_floating("inputs[0]", time.dtype)
         return jnp.asarray(time) if is_array(time) else time, x

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
 
+from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.hyperparameters import set_counts
 from .._cells.initializers import glorot_uniform, zeros
@@ -77,8 +78,8 @@ class GLSTMCell(ContribLSTM):
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
-            raise ValueError(
-                f"GLSTMCell: {what} must be divisible by `number_of_groups` "
+            raise InvalidValue(
+                f"{what} must be divisible by `number_of_groups` "
                 f"({self.number_of_groups}), got {size}."
             )
 

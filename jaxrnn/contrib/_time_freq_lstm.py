@@ -89,9 +89,9 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of this depth have `num_windows` windows."""
-        name, found = type(self).__name__, count_windows(depth, self)
+        found = count_windows(depth, self)
         must = f"be {found} (the number of windows in inputs of depth {depth})"
-        check_equal(name, "num_windows", self.num_windows, found, must)
+        check_equal("num_windows", self.num_windows, found, must)
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
@@ -180,7 +180,7 @@ def check_window(cell: Any) -> None:
     fields = "feature_size", "frequency_skip", "num_unit_shards"
     fix = "Windows have `feature_size` inputs and start every `frequency_skip` inputs."
     for field in fields:
-        check_given(type(cell).__name__, field, getattr(cell, field), fix)
+        check_given(field, getattr(cell, field), fix)
     set_counts(cell, *fields)
     set_numbers(cell, "cell_clip", low=0)
 

@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_function
-from .._base.errors import describe, describe_leaves, error_note, is_array
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_leaves,
+    error_note,
+    is_array,
+)
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
@@ -55,8 +62,8 @@ class TransformedCell(RNNCell):
         with _step("transformed", inputs, state, _OF_HAIKU):
             result = self.transformed.apply(params, *keys, inputs, state)
         if not isinstance(result, tuple | list) or len(result) != 2:
-            raise ValueError(
-                "as_cell: `transformed` must return a pair (output, new_state), got "
+            raise InvalidValue(
+                "`transformed` must return a pair (output, new_state), got "
                 f"{describe_leaves(result)}."
             )
         output, new_state = result
@@ -127,14 +134,14 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
         params = cell.init(key, x[:, 0])
     """
     if not all(callable(getattr(transformed, f, None)) for f in ("init", "apply")):
-        raise TypeError(
-            "as_cell: `transformed` must be made by hk.transform, got "
+        raise InvalidType(
+            "`transformed` must be made by hk.transform, got "
             f"{describe(transformed)}. Example: "
             "`hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
         )
     if _after_params(transformed.apply)[:2] == ["state", "rng"]:
-        raise TypeError(
-            "as_cell: `transformed` must be made by hk.transform, got one made by "
+        raise InvalidType(
+            "`transformed` must be made by hk.transform, got one made by "
             "hk.transform_with_state. Keep values that change from step to step in the "
             "cell's state."
         )
@@ -167,7 +174,7 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
     what, fix = "a cell of Equinox", "Example: `eqx.nn.GRUCell(3, 8, key=key)`."
-    check_function("as_cell", "module", module, what, fix)
+    check_function("module", module, what, fix)
     _check_takes("module", module, "inputs", "state")
     _check_sizes(state_size)
     named, tree = jax.tree_util.tree_flatten_with_path(module)
@@ -191,8 +198,8 @@ def _check_takes(name: str, function: Any, *wanted: str) -> None:
     try:
         signature.bind(*wanted)
     except TypeError:
-        raise TypeError(
-            f"as_cell: `{name}` must accept ({', '.join(wanted)}), got "
+        raise InvalidType(
+            f"`{name}` must accept ({', '.join(wanted)}), got "
             f"{describe(function)} with parameters ({', '.join(signature.parameters)})."
         ) from None
 
@@ -203,9 +210,9 @@ def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".")
-        raise ValueError(
-            f"as_cell: `{name}` must accept (inputs, state) of "
+        reason = f"{error}".rstrip(".")
+        raise InvalidValue(
+            f"`{name}` must accept (inputs, state) of "
             f"{describe_leaves((inputs, state))}, but it raised {reason}. `state_size` "
             f"must have the structure and the sizes of the cell's state, e.g. {fix}."
         ) from error
@@ -213,14 +220,14 @@ def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
 
 def _check_size(name: str, size: Size, got: PyTree) -> None:
     """Raises ValueError unless the leaves `[batch, ...]` of `got` match `size`."""
-    caller, fix = f"as_cell: `{name}`", "Pass the size that a step returns."
-    check_structure(caller, got, size, False, fix)
+    fix = "Pass the size that a step returns."
+    check_structure(f"`{name}`", got, size, False, fix)
     given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)
     if size_shapes(given) != size_shapes(size):
-        raise ValueError(f"{caller} must be {given}, got {size}. {fix}")
+        raise InvalidValue(f"`{name}` must be {given}, got {size}. {fix}")
 
 
 def _check_sizes(*sizes: Size) -> None:
-    with error_note("as_cell: raised for `state_size` or `output_size`."):
+    with error_note("Raised for `state_size` or `output_size`."):
         for size in sizes:
             size_shapes(size)

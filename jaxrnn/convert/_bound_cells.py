@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from .._base.arguments import check_instance
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.trees import named_leaves
 from .._base.typing import Params
 from .._cells.basic_lstm import BasicLSTMCell
@@ -67,7 +67,7 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
         is_one = any(hasattr(each, "shape") for each in layers[0])
         layers = layers if is_one else layers[0]
     if not layers:
-        raise ValueError(f"`{name}` must contain at least one layer, got none.")
+        raise InvalidValue(f"`{name}` must contain at least one layer, got none.")
     return layers
 
 
@@ -75,7 +75,7 @@ def _check_chain(layers: Sequence[LayerWeights]) -> None:
     for i, (below, above) in enumerate(itertools.pairwise(layers)):
         depth, outputs = len(above.input_kernel), len(below.state_kernel)
         if depth != outputs:
-            raise ValueError(
+            raise InvalidValue(
                 f"layer {i + 1} must have {outputs} inputs (the output size of layer "
                 f"{i}), got a kernel for {depth} inputs."
             )
@@ -132,7 +132,7 @@ def layers_of_cell(
     _check_chain([layer for _, layer in layers])
     for own, layer in layers:
         for clip, value in layer.clips.items():
-            raise ValueError(
+            raise InvalidValue(
                 f"`{own}` must have no `{clip}`, which only jaxrnn supports, got "
                 f"{value}."
             )
@@ -155,7 +155,7 @@ def pairs_of_cells(
         bw = _one_layer(library, f"cells_bw[{i}]", cell_bw)
         depths = [len(layer.input_kernel) for _, layer in (fw, bw)]
         if depths[0] != depths[1]:
-            raise ValueError(
+            raise InvalidValue(
                 f"both cells of layer {i} must have inputs of the same size, got "
                 f"kernels for {depths[0]} and {depths[1]} inputs."
             )
@@ -166,7 +166,7 @@ def pairs_of_cells(
 def _one_layer(library: Library, name: str, cell: Any) -> tuple[str, LayerWeights]:
     layers = layers_of_cell(library, cell, name)
     if len(layers) > 1:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Pass a "
             "separate cell for each layer, since each layer reads both directions of "
             "the layer below."
@@ -185,7 +185,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         cells = [cells] if isinstance(cells, BoundCell) else cells
         if not isinstance(cells, Sequence) or not cells:
-            kind = ValueError if isinstance(cells, Sequence) else TypeError
+            kind = InvalidValue if isinstance(cells, Sequence) else InvalidType
             raise kind(
                 f"`{name}` must be a list of at least one cell, one for each layer, "
                 f"got {describe(cells)}."
@@ -193,7 +193,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
         both.append(cells)
     fw, bw = map(len, both)
     if fw != bw:
-        raise ValueError(
+        raise InvalidValue(
             f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw}."
         )
     return list(zip(*both, strict=True))
@@ -209,11 +209,11 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
     fix = "Pass its `get_cells()` or `cells_of(variables)`." if is_module else ""
     what = "a cell with its parameters, `cell.bind(params)`"
-    check_instance("", name, cell, BoundCell, what, fix)
+    check_instance(name, cell, BoundCell, what, fix)
     is_variable = lambda leaf: hasattr(leaf, "get_value")
     leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
     if any(map(is_variable, leaves)):
-        raise TypeError(
+        raise InvalidType(
             f"`{name}` must have arrays as parameters, got variables of nnx. Convert "
             "them with `nnx.as_pure`, or call the module's `get_cells()`."
         )
@@ -233,7 +233,7 @@ def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}.params` must have only the keys "
             f"{listed(sorted(set(owners)))}, got {unknown[0]}."
         )
@@ -254,13 +254,13 @@ def read_params(name: str, bound: BoundCell) -> Params:
     cell = bound.cell
     if type(cell) not in KINDS:
         kinds = ", ".join(kind.__name__ for kind in KINDS)
-        raise TypeError(
+        raise InvalidType(
             f"`{name}` must be a {kinds} or a MultiRNNCell of these, got {cell!r}. "
             "For a wrapper, convert its inner cell: `cell.cell.cell.bind(cell.params)`."
         )
     given, wanted = _named(bound.params), _named(cell.param_specs(1))
     if given.keys() != wanted.keys():
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have {listed(sorted(wanted))}, got {listed(sorted(given))}."
         )
     first = "params['kernel']"
@@ -283,7 +283,7 @@ def input_depth(name: str, kernel: Any, outputs: int) -> int:
     """
     depth = kernel.shape[0] - outputs
     if depth < 1:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have at least one row for the inputs and {outputs} rows "
             f"for the state, got {describe(kernel)}."
         )

@@ -6,7 +6,7 @@ block f. Libraries without coupled gates therefore compute the same results from
 
 from typing import Any
 
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.typing import Params
 from .._cells.bound import BoundCell
 from ..contrib import CoupledInputForgetGateLSTMCell
@@ -34,7 +34,7 @@ def layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
     """
     cell, params = bound.cell, bound.params
     if cell.layer_norm:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have no layer normalization, which this conversion "
             "does not support, got `layer_norm=True`."
         )
@@ -45,7 +45,7 @@ def layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
     read = reader(params, f"{name}.params['", "']")
     kernel = _joined_shards(read, "W", shards, 3 * units)
     if len(kernel) <= outputs:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}.params` must have at least one row for the inputs and {outputs} "
             f"rows for the state in `W_0`, got {describe(kernel)}."
         )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+from .._base.errors import InvalidValue
 from .._cells.bound import BoundCell
 from . import _bound_cells, _weights
 from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
@@ -196,7 +197,7 @@ def _raise_unknown(
     if paths:
         cells = [_indexed(*f"{name}/{path}".split("/")) for path in paths]
         text += f" Pass {' or '.join(f'`{cell}`' for cell in cells)}."
-    raise ValueError(text)
+    raise InvalidValue(text)
 
 
 def _indexed(name: str, *keys: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import contrib
 from .._base.arguments import check_given
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._cells.bound import BoundCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._bound_cells import as_bound, stacked_cells
@@ -49,9 +49,9 @@ def load_convs(
             missing, unknown, or has the wrong shape.
     """
     fix = "The weights do not store it. Pass the `input_shape` of the core."
-    grid = check_given("", "input_shape", grid, fix, "given for convolutional LSTMs")
+    grid = check_given("input_shape", grid, fix, "given for convolutional LSTMs")
     if not isinstance(grid, Sequence) or len(grid) not in (1, 2, 3):
-        raise ValueError(
+        raise InvalidValue(
             "`input_shape` must be the sizes of the grid's 1, 2 or 3 axes, without "
             f"channels, as for the core in Haiku, got {grid!r}."
         )
@@ -78,7 +78,7 @@ def _layer(
     *window, depth, columns = of_inputs.shape
     channels, rest = divmod(columns, 4)
     if rest:
-        raise ValueError(
+        raise InvalidValue(
             f"`{first}/w` must have 4 blocks of output channels, got "
             f"{describe(of_inputs)}."
         )
@@ -112,7 +112,7 @@ def default_name(name: str, bound: BoundCell) -> str:
         TypeError: If the cell is not a convolutional LSTM.
     """
     if not _is_conv(bound.cell):
-        raise TypeError(
+        raise InvalidType(
             f"`{name}` must be a convolutional LSTM like the other layers, got "
             f"{bound.cell!r}."
         )
@@ -129,7 +129,7 @@ def arrays_of_conv(name: str, bound: BoundCell) -> dict[str, dict[str, Weight]]:
     """
     cell, depth = bound.cell, bound.cell.input_shape[-1]
     if cell.skip_connection:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have no `skip_connection`, which Haiku's convolutional "
             "LSTM does not support. Train a cell without this option."
         )

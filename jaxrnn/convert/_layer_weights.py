@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._cells.activations import ACTIVATIONS, resolve_activation
 from ._weights import Weight, blocks, joined
 
@@ -64,13 +64,13 @@ class LayerWeights:
     @property
     def activation_name(self) -> str:
         """The name of the activation, for messages."""
-        activation = resolve_activation("convert", self.activation)
+        activation = resolve_activation(self.activation)
         return getattr(activation, "__name__", str(activation))
 
     @property
     def activation_key(self) -> str:
         """The name that cells accept for the activation; "" if it has no name."""
-        activation = resolve_activation("convert", self.activation)
+        activation = resolve_activation(self.activation)
         return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
 
     def bias_for(self, added: float = 0.0) -> Weight:
@@ -109,35 +109,35 @@ class Library:
         if layer.kind not in self.orders:
             self._raise_kind(name, layer.kind)
         if layer.is_coupled and not self.has_coupled:
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must have separate input and forget gates, since "
                 f"{self.name} does not couple them, got a "
                 "CoupledInputForgetGateLSTMCell. Train an LSTMCell instead."
             )
         for field in self.lacks:
             if getattr(layer, field) is not None:
-                raise ValueError(
+                raise InvalidValue(
                     f"`{name}` must have no {field}, which {self.name}'s LSTM does not "
                     "support. Train a cell without this option."
                 )
         wanted = self.activations.get(layer.kind, ())
         if wanted and layer.activation_key not in wanted:
             module = self.modules.get(layer.kind, "cells")
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must have the activation {' or '.join(wanted)} for "
                 f"{self.name}'s {module}, got {layer.activation_name}."
             )
 
     def _raise_kind(self, name: str, kind: str) -> NoReturn:
         if kind == RNN:
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must be an LSTM or a GRU, since {self.name} has no plain "
                 "RNN, got a BasicRNNCell."
             )
         cells = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
         got, when = cells.pop(kind), "before" if kind == GRU_AFTER else "after"
         (wanted,) = cells.values()
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must be a {wanted}, since {self.name}'s GRU resets {when} the "
             f"product, got a {got}. The weights do not fit; train a {wanted} instead."
         )
@@ -201,7 +201,7 @@ def kind_of(name: str, got: Weight, gates: int, units: int, gru: str = GRU) -> s
     for number, kind in {1: RNN, 3: gru, 4: LSTM}.items():
         if gates == number * units:
             return kind
-    raise ValueError(
+    raise InvalidValue(
         f"`{name}` must have 1, 3 or 4 blocks of {units} units, for RNN, GRU or LSTM, "
         f"got {describe(got)}."
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_instance, check_one_of
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from ._layer_weights import LSTM, RNN
 from ._weights import listed
 
@@ -53,7 +53,7 @@ def read_activations(
     size = len(spelled(kind, "Tanh"))
     what = f"`{name}['activations']`"
     if len(given) != size * len(w):
-        raise ValueError(
+        raise InvalidValue(
             f"the number of names in {what} must be {size * len(w)}, {size} per "
             f"direction of {kind}, got {given}."
         )
@@ -70,12 +70,12 @@ def _check_direction(what: str, kind: str, given: list[str], activation: str) ->
     """Raises ValueError unless a cell has the activations of one direction."""
     fix = "Write the step as a FunctionCell."
     if kind != RNN and given[0] != "Sigmoid":
-        raise ValueError(f"{what}: the gates must be Sigmoid, got {given[0]}. {fix}")
+        raise InvalidValue(f"{what}: the gates must be Sigmoid, got {given[0]}. {fix}")
     if activation not in ACTIVATIONS:
         known = " or ".join(ACTIVATIONS)
-        raise ValueError(f"{what} must be {known}, got {activation}. {fix}")
+        raise InvalidValue(f"{what} must be {known}, got {activation}. {fix}")
     if given != spelled(kind, activation):
-        raise ValueError(
+        raise InvalidValue(
             f"{what}: the second and third name must be equal, got {given[1]} and "
             f"{activation}. {fix}"
         )
@@ -93,7 +93,7 @@ def _names(name: str, node: Mapping[str, Any], kind: str, count: int) -> list[st
     if given is None:
         return spelled(kind, "Tanh") * count
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(
+        raise InvalidType(
             f"`{name}['activations']` must be a list of names, got {describe(given)}."
         )
     given = [one.decode() if isinstance(one, bytes) else one for one in given]
@@ -113,7 +113,7 @@ def _check_defaults(
         default = defaults.get(one)
         got = default if default is None else next(values, default)
         if default is not None and np.float32(got) != np.float32(default):
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must be {default} for {one}, the default, got {got}. "
                 "Remove the attribute, load the node, and bind the parameters to the "
                 "same cell with your own `activation`."
@@ -124,13 +124,13 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
     """Raises ValueError unless the clip of the activations' inputs has no effect."""
     if clip is None or not np.size(clip):
         return
-    check_instance("", name, clip, int | float | np.number, "a number")
+    check_instance(name, clip, int | float | np.number, "a number")
     info = jnp.finfo(dtype)
     # The sigmoid of a larger number rounds to 1, and of its negative to 0.
     flat = math.log(2) - math.log(float(info.smallest_subnormal))
     least = flat if set(activations) <= _SATURATING else float(info.max)
     if not clip >= least:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must be at least {least:.4g}, so that it has no effect in "
             f"{dtype} on {listed(dict.fromkeys(activations))}, got {clip!r}. No cell "
             "clips the inputs of its activations, and without the clip, the results "
@@ -145,7 +145,7 @@ def is_coupled(name: str, node: Mapping[str, Any], kind: str) -> bool:
         ValueError: If `input_forget` is neither 0 nor 1, or is 1 in another operator.
     """
     value = node.get("input_forget") or 0
-    check_one_of("", f"{name}['input_forget']", value, (0, 1), "0 or 1")
+    check_one_of(f"{name}['input_forget']", value, (0, 1), "0 or 1")
     if value and kind != LSTM:
-        raise ValueError(f"`{name}['input_forget']` is only for {LSTM}, got {kind}.")
+        raise InvalidValue(f"`{name}['input_forget']` is only for {LSTM}, got {kind}.")
     return bool(value)

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.optional import import_optional
 from ._weights import listed
 
-_CALLER = "convert.onnx.nodes"
 _OPERATORS = "LSTM", "GRU", "RNN"
 # The operators' other inputs belong to a run: X, the lengths and the initial states.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
@@ -24,8 +23,8 @@ def as_model(model: Any) -> Any:
         ValueError: If the file is not an ONNX file.
         ImportError: If `onnx` is missing.
     """
-    onnx = import_optional(_CALLER, "onnx")
-    protobuf = import_optional(_CALLER, "google.protobuf.message", "protobuf")
+    onnx = import_optional("onnx")
+    protobuf = import_optional("google.protobuf.message", "protobuf")
     if isinstance(model, onnx.ModelProto):
         return model
     try:
@@ -34,8 +33,8 @@ def as_model(model: Any) -> Any:
         if isinstance(model, bytes | bytearray | memoryview):
             return onnx.load_from_string(bytes(model))
     except protobuf.DecodeError as error:
-        raise ValueError(f"`model` must be an ONNX file: {error}.") from None
-    raise TypeError(
+        raise InvalidValue(f"`model` must be an ONNX file: {error}.") from None
+    raise InvalidType(
         "`model` must be a path, the bytes of an ONNX file or an `onnx.ModelProto`, "
         f"got {describe(model)}."
     )
@@ -73,7 +72,7 @@ class Values:
         if source is not None and source.op_type == "Constant" and constants:
             return _as_array(what, constants[0])
         got = "an input of the model" if source is None else f"made by {source.op_type}"
-        raise ValueError(
+        raise InvalidValue(
             f"{what} must be constant, got {name!r}, {got}. If it depends only on "
             "constants, fold them first: onnxruntime writes the folded model to "
             "`SessionOptions.optimized_model_filepath`."
@@ -84,11 +83,11 @@ def _as_array(what: str, tensor: Any) -> np.ndarray:
     """The values of an `onnx.TensorProto`."""
     if tensor.data_location == tensor.EXTERNAL:
         files = [each.value for each in tensor.external_data if each.key == "location"]
-        raise ValueError(
+        raise InvalidValue(
             f"{what} must be in the model, got {tensor.name!r}, which is in the file "
             f"{listed(files)!r}. Pass the path of the model, next to this file."
         )
-    return import_optional(_CALLER, "onnx.numpy_helper").to_array(tensor)
+    return import_optional("onnx.numpy_helper").to_array(tensor)
 
 
 def recurrent_nodes(graph: Any, outer: Values | None = None) -> Iterator[Any]:
@@ -124,7 +123,7 @@ def chosen(found: list[Any], names: tuple[Any, ...]) -> list[Any]:
         own = [pair for pair in found if _is_within(name, _name(pair[0]))]
         if not own:
             there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
-            raise ValueError(
+            raise InvalidValue(
                 "`names` must be names of recurrent nodes or of their scopes, got "
                 f"{name!r}. Found: {there}."
             )
@@ -149,7 +148,7 @@ def as_dict(node: Any, values: Values) -> dict[str, Any]:
         if at < len(node.input) and node.input[at]:
             what = f"the weight {key} of {made['name']!r}"
             made[key] = values.array(what, node.input[at])
-    get = import_optional(_CALLER, "onnx.helper").get_attribute_value
+    get = import_optional("onnx.helper").get_attribute_value
     return made | {each.name: _as_text(get(each)) for each in node.attribute}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import contrib
 from .._base.arguments import check_given, check_instance
+from .._base.errors import InvalidValue
 from .._base.typing import Params
 from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import OwnParams, WrapperCell
@@ -45,10 +46,10 @@ def load_into(
             wrong shape.
     """
     kinds, what = RNNCell | contrib.FusedRNNCell, "an unbound cell"
-    check_instance("", "cell", cell, kinds, what)
+    check_instance("cell", cell, kinds, what)
     what = "one step of the inputs of `cell`, or its shapes"
     fix = "Example: `jax.ShapeDtypeStruct((1, 8), jnp.float32)`."
-    check_given("", "inputs", inputs, fix, what)
+    check_given("inputs", inputs, fix, what)
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
@@ -64,7 +65,7 @@ def load_into(
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     except ValueError as error:
         fix = "A size of `cell` or `inputs` may differ from the TensorFlow script."
-        raise ValueError(f"{error} {fix}") from None
+        raise InvalidValue(f"{error} {fix}") from None
     return cell.bind(tree.unflatten(arrays))
 
 
@@ -81,7 +82,7 @@ def _found(
         memory = variables_in(variables, memory_scope, _MEMORY_LAYER)
     except ValueError as error:
         fix = "`memory_scope` is the scope where the script created the mechanism."
-        raise ValueError(f"{error} {fix}") from None
+        raise InvalidValue(f"{error} {fix}") from None
     return found | {join(memory_scope, name): value for name, value in memory.items()}
 
 
@@ -108,7 +109,7 @@ def _check_found(
         fix = f"Leave `{last}` out of the scope."
     wrong = faults(missing, unknown)
     place = f"`{scope}`" if scope else "the root"
-    raise ValueError(f"{place} must hold the variables of {kind}{wrong}. {fix}")
+    raise InvalidValue(f"{place} must hold the variables of {kind}{wrong}. {fix}")
 
 
 def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
@@ -124,7 +125,7 @@ def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
         why = "both layers of `cell` are the same object and need equal values"
         check_concrete(name, [found[name], found[owner]], why)
         if not np.array_equal(found[name], found[owner]):
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must equal `{owner}`, since both layers of `cell` are the "
                 "same object. Create a separate cell for each layer."
             )
@@ -159,14 +160,14 @@ def full_names(
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
         if place in full:
-            raise ValueError(
+            raise InvalidValue(
                 f"two cells within `cell` have a variable `{place}`. TensorFlow "
                 "numbers the second scope; pass the numbered scope as the `name` of "
                 "that cell."
             )
         full[place] = value
     if memory_scope and not layers:
-        raise ValueError(
+        raise InvalidValue(
             "`memory_scope` must be omitted for a cell without an AttentionWrapper, "
             f"got {memory_scope!r}. A custom wrapper must store the inner cell in a "
             "field, and the inner cell's parameters under the name of the field."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import contrib
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._cells.activations import resolve_activation
 from .._cells.base import RNNCell, scope_name, snake_case
 from .._cells.basic_lstm import BasicLSTMCell
@@ -71,7 +71,7 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
     inside = [name for name in own if name.startswith(prefix + start)]
     if not inside:
         missing = f"no {start or 'variable'} is in the scope `{scope}`"
-        raise ValueError(f"{missing}. Found: {listed(own)}.")
+        raise InvalidValue(f"{missing}. Found: {listed(own)}.")
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
 
@@ -106,7 +106,7 @@ def guess_cell(
         )
         if made:
             fix = f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
-        raise ValueError(
+        raise InvalidValue(
             f"`{scope}` must hold one of {', '.join(_CELLS)} and {STACK}, got "
             f"{got or 'nothing'}. {fix}"
         )
@@ -127,7 +127,7 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
     error, because `load` requires the argument `cell`, which holds the hyperparameters.
     """
     cells = _guessed_cells(name, bound) or []
-    activation = resolve_activation("save", hyper.activation)
+    activation = resolve_activation(hyper.activation)
     for field, want in hyper._replace(activation=activation)._asdict().items():
         found = {
             name: getattr(cell, field)
@@ -138,7 +138,7 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
         if len(values) == 1 and values != {want}:
             name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must have {field} {want} (the argument of `save`), got "
                 f"{got}. Variables do not store this value, so pass the same "
                 f"`{field}` to `save`, to `load` and to TensorFlow's cell."
@@ -196,7 +196,7 @@ def _single_cell(
     if make in (BasicLSTMCell, LSTMCell):
         units, rest = divmod(units, 4)
         if rest:
-            raise ValueError(
+            raise InvalidValue(
                 f"`{place}/bias` must have 4 blocks of equal size, got "
                 f"{describe(weights['bias'])}."
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidValue, describe, error_note
 from .._base.math import is_traced
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import as_mapping, check_directions, check_string, pick, reader
@@ -65,7 +65,7 @@ def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
         if match:
             matches.append(match)
         elif re.match(r"(weight|bias)_[^.]*$", name[len(prefix) :]):
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` is unknown. A module has weight_ih_l0, weight_hh_l0, "
                 "bias_ih_l0, bias_hh_l0 and weight_hr_l0, the same names for l1, l2 "
                 "etc., and names that end in _reverse for the backward direction."
@@ -77,7 +77,7 @@ def _check_starts_at_0(matches: Sequence[re.Match[str]]) -> None:
     """Raises ValueError if the names lack the first layer."""
     first = min(matches, key=lambda match: int(match[2]))
     if int(first[2]):
-        raise ValueError(
+        raise InvalidValue(
             f"the lowest layer in `state_dict` must be l0, got `{first[0]}` without "
             "`weight_ih_l0`. To load upper layers alone, rename their weights."
         )
@@ -100,12 +100,12 @@ def _layer(
         units = projection.shape[0]
     kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name.format('weight_hr')}` is only for an LSTM, got a layer of kind "
             f"{_short(kind)}."
         )
     if nonlinearity not in LIBRARY.activations[kind]:
-        raise ValueError(
+        raise InvalidValue(
             f"`nonlinearity` of {_short(kind)} must be "
             f"{' or '.join(LIBRARY.activations[kind])}, got {describe(nonlinearity)}."
         )
@@ -154,7 +154,7 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
 def _check_projection(name: str, layer: LayerWeights) -> None:
     """Raises ValueError unless a projection is smaller than the number of units."""
     if layer.projection is not None and layer.projection.shape[1] >= layer.units:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have `num_proj` below `num_units`, as PyTorch requires for "
             f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
         )
@@ -164,7 +164,7 @@ def _check_alike(layers: Sequence[LayerWeights]) -> None:
     """Raises ValueError for layers that cannot form one module."""
     seen = sorted({_description(layer) for layer in layers})
     if len(seen) > 1:
-        raise ValueError(
+        raise InvalidValue(
             "all layers must have the same kind, sizes and activation to form one "
             f"module, got {' and '.join(seen)}. Convert each layer separately."
         )

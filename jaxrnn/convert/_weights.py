@@ -3,36 +3,21 @@
 Weights are NumPy arrays. Only a traced weight stays a JAX array.
 """
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_dtype_kind, check_instance
-from .._base.errors import describe, prefixing
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import is_traced
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 # A weight: a NumPy array, or a traced JAX array.
 Weight = Any
 # The function `read(key, *shape)` that `reader` returns.
 Read = Callable[..., Weight]
-
-
-def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Adds a function's name to its errors as a prefix, e.g. `convert.keras.load: `."""
-    caller = f"{function.__module__}.{function.__name__}".removeprefix("jaxrnn.")
-
-    @functools.wraps(function)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with prefixing(caller):
-            return function(*args, **kwargs)
-
-    return call
 
 
 def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Read:
@@ -61,7 +46,7 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
         seen.append((name, array))
         other, first = seen[0]
         if array.dtype != first.dtype:
-            raise TypeError(
+            raise InvalidType(
                 f"`{name}` must be {first.dtype} like `{other}`, got "
                 f"{describe(array)}. Cast all weights of a layer to one dtype."
             )
@@ -73,9 +58,9 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
 def _as_weight(name: str, value: Any) -> Weight:
     value = from_tensor(value)
     if isinstance(value, list | tuple | dict | str) or value is None:
-        raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
+        raise InvalidType(f"`{name}` must be an array, got {describe(value)}.")
     array = value if is_traced(value) else np.asarray(value)
-    check_dtype_kind("", name, array, jnp.floating, "floating-point")
+    check_dtype_kind(name, array, jnp.floating, "floating-point")
     return array
 
 
@@ -97,15 +82,15 @@ def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> Non
         transposed = zip(shape, array.shape[::-1], strict=False)
         if len(shape) == array.ndim == 2 and all(w in (None, n) for w, n in transposed):
             text += " Is it transposed?"
-        raise ValueError(text)
+        raise InvalidValue(text)
     if not array.size:
-        raise ValueError(f"`{name}` must not be empty, got {describe(array)}.")
+        raise InvalidValue(f"`{name}` must not be empty, got {describe(array)}.")
 
 
 def check_concrete(name: str, tree: Any, why: str) -> None:
     """Raises TypeError if an array is traced; `why` says what needs its values."""
     for leaf in filter(is_traced, jax.tree.leaves(tree)):
-        raise TypeError(
+        raise InvalidType(
             f"`{name}` must be concrete, since {why}, got a traced {describe(leaf)}. "
             "Call this function outside of `jit` and `grad`."
         )
@@ -128,7 +113,7 @@ def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") ->
     if key in weights:
         return weights[key]
     there = f"Found: {listed(weights)}. {fix}".rstrip()
-    raise ValueError(f"`{name or key}` is missing. {there}")
+    raise InvalidValue(f"`{name or key}` is missing. {there}")
 
 
 def flattened(tree: Any, name: str = "") -> dict[str, Any]:
@@ -143,7 +128,7 @@ def flattened(tree: Any, name: str = "") -> dict[str, Any]:
 
 def as_mapping(name: str, value: Any, fix: str = "") -> Mapping[Any, Any]:
     """Returns `value`; raises TypeError unless it is a mapping."""
-    return check_instance("", name, value, Mapping, "a dict of weights", fix)
+    return check_instance(name, value, Mapping, "a dict of weights", fix)
 
 
 def listed(names: Iterable[Any]) -> str:
@@ -153,7 +138,7 @@ def listed(names: Iterable[Any]) -> str:
 
 def check_string(name: str, value: Any) -> None:
     """Raises TypeError unless `value` is a string."""
-    check_instance("", name, value, str, "a string")
+    check_instance(name, value, str, "a string")
 
 
 def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
@@ -162,7 +147,7 @@ def check_names(name: str, weights: Collection[str], wanted: Collection[str]) ->
     unknown = [each for each in weights if each not in wanted]
     if missing or unknown:
         wrong = faults(missing, unknown)
-        raise ValueError(f"`{name}` must hold {listed(wanted)}{wrong}.")
+        raise InvalidValue(f"`{name}` must hold {listed(wanted)}{wrong}.")
 
 
 def check_directions(name: str, found: int, wanted: int) -> None:
@@ -170,7 +155,7 @@ def check_directions(name: str, found: int, wanted: int) -> None:
     if found != wanted:
         directions = "one direction", "two directions"
         loaders = "load", "load_bidirectional"
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have {directions[wanted - 1]}, got "
             f"{directions[found - 1]}. Use `{loaders[found - 1]}`."
         )

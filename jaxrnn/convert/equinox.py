@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.boundary import export as _export
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
 from ._bound_cells import as_layers, cell_of_layers, layers_of_cell
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import check_names, public, reader
+from ._weights import check_names, reader
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -30,7 +31,6 @@ _ORDERS = {LSTM: "ifjo", GRU_AFTER: "ruc"}
 _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh",)))
 
 
-@public
 def load(*cells: Any) -> BoundCell:
     """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
@@ -66,7 +66,6 @@ def load(*cells: Any) -> BoundCell:
     return cell_of_layers([_layer(f"cells[{i}]", cell) for i, cell in given])
 
 
-@public
 def save(cell: BoundCell) -> Any:
     """Returns the weights of a cell as a dict of NumPy arrays.
 
@@ -104,7 +103,7 @@ def _layer(name: str, cell: Any) -> LayerWeights:
     rows, units = state.shape
     kind = kind_of(f"{name}.weight_hh", state, rows, units, GRU_AFTER)
     if kind == RNN:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}.weight_hh` must have shape [4 * size, size] (LSTMCell) or "
             f"[3 * size, size] (GRUCell), got {describe(state)}."
         )
@@ -125,7 +124,7 @@ def _arrays(name: str, cell: Any) -> dict[str, Any]:
     else:
         weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
         if not weights:
-            raise TypeError(
+            raise InvalidType(
                 f"`{name}` must be an LSTMCell or a GRUCell of Equinox, or a dict of "
                 f"its arrays, got {describe(cell)}."
             )
@@ -141,3 +140,6 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
     if layer.state_bias is not None:
         weights["bias_n"] = layer.state_bias
     return weights
+
+
+_export(globals())

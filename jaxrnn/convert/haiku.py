@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.boundary import export as _export
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._cells.bound import BoundCell
 from . import _weights
 from ._as_cell import of_haiku as as_cell
@@ -33,7 +34,7 @@ from ._haiku_conv import (
     load_convs,
 )
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
-from ._weights import Read, blocks, check_names, joined, listed, public
+from ._weights import Read, blocks, check_names, joined, listed
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -55,7 +56,6 @@ _LIBRARY = Library(
 )
 
 
-@public
 def load(
     params: Mapping[str, Mapping[str, Any]],
     name: str | Sequence[str] | None = None,
@@ -102,14 +102,13 @@ def load(
     if any(has_grid(params, each) for each in names):
         return load_convs(params, names, input_shape)
     if input_shape is not None:
-        raise ValueError(
+        raise InvalidValue(
             "`input_shape` must be omitted for cores without a grid, got "
             f"{input_shape!r}."
         )
     return cell_of_layers([_layer(params, each) for each in names])
 
 
-@public
 def save(
     cell: BoundCell, name: str | Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -141,7 +140,7 @@ def save(
         parts = [_arrays(layer) for layer in layers]
     names = _numbered(default) if name is None else _as_names(name)
     if len(set(names)) != len(parts):
-        raise ValueError(
+        raise InvalidValue(
             f"`name` must contain {len(parts)} names, one per layer, got "
             f"{listed(names)}."
         )
@@ -155,7 +154,7 @@ def save(
 def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
-        raise TypeError(
+        raise InvalidType(
             "`name` must be a module's name or a non-empty list of names, got "
             f"{describe(name)}."
         )
@@ -169,7 +168,7 @@ def _found(params: Mapping[str, Any]) -> list[str]:
     own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     if len({match[1] for match in found.values()}) != 1:
-        raise ValueError(
+        raise InvalidValue(
             "`name` must be given unless all cores are in one module and have default "
             "names of one kind, e.g. lstm, lstm_1. Otherwise, their order is "
             f"ambiguous. Found: {listed(found or params)}."
@@ -188,14 +187,14 @@ def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
         return _gru(read, name)
     if first not in own:
         either = f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN)"
-        raise ValueError(f"{either} is missing. Found: {listed(params)}.")
+        raise InvalidValue(f"{either} is missing. Found: {listed(params)}.")
     check_names(first, own[first], ["w", "b"])
     if second in own:
         has_bias = "b" in own[second]
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
         return _rnn(read, first, second, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
-        raise ValueError(f"`{second}` is missing, but a VanillaRNN requires it.")
+        raise InvalidValue(f"`{second}` is missing, but a VanillaRNN requires it.")
     return _lstm(read, first)
 
 
@@ -204,7 +203,7 @@ def _lstm(read: Read, name: str) -> LayerWeights:
     units, rest = divmod(w.shape[1], 4)
     bias = read(f"{name}/b", w.shape[1])
     if rest or w.shape[0] <= units:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}/w` must have shape [depth + units, 4 * units] for an LSTM, got "
             f"{describe(w)}."
         )
@@ -252,3 +251,6 @@ def _arrays(layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
     no_bias = np.zeros(bias.shape, bias.dtype)
     first, second = {"w": inputs, "b": bias}, {"w": state, "b": no_bias}
     return {"/linear": first, "/linear_1": second}
+
+
+_export(globals())

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance
+from .._base.boundary import export as _export
+from .._base.errors import InvalidValue
 from .._cells.bound import BoundCell
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import check_directions, joined, public, reader
+from ._weights import check_directions, joined, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -30,7 +32,6 @@ def __dir__() -> list[str]:
 _LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"})
 
 
-@public
 def load(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BoundCell:
@@ -72,7 +73,6 @@ def load(
     return cell_of_layers([layer for (layer,) in found])
 
 
-@public
 def load_bidirectional(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BothCells:
@@ -95,7 +95,6 @@ def load_bidirectional(
     return cells_of_pairs(_layers(layers, 2, activation, reset_after))
 
 
-@public
 def save(cell: BoundCell) -> list[list[np.ndarray]]:
     """Returns the argument of Keras's `set_weights` for each layer of a cell.
 
@@ -116,7 +115,6 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
     return [_weights(layer) for _, layer in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
-@public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray]]:
     """Returns the argument of `Bidirectional.set_weights` for each layer; see `save`.
 
@@ -139,14 +137,14 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
 
 def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
     if fw.kind != bw.kind:
-        raise ValueError(f"{name} must be of one kind, got {fw.kind} and {bw.kind}.")
+        raise InvalidValue(f"{name} must be of one kind, got {fw.kind} and {bw.kind}.")
 
 
 def _layers(
     layers: Sequence[Any], directions: int, activation: Any, reset_after: bool
 ) -> list[tuple[LayerWeights, ...]]:
     """The weights of each layer: one `LayerWeights` per direction."""
-    reset_after = as_bool("layers", "reset_after", reset_after)
+    reset_after = as_bool("reset_after", reset_after)
     found, depth = [], None
     for i, arrays in enumerate(_bound_cells.as_layers("layers", layers)):
         name = f"layers[{i}]"
@@ -165,10 +163,10 @@ def _layers(
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
     """Raises an error unless `arrays` match a layer with `directions` directions."""
     fix = "Pass `layer.get_weights()`."
-    check_instance("", name, arrays, list | tuple, "a list of arrays", fix)
+    check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     if count not in (2, 3, 4, 6):
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must hold 2 or 3 weights per direction, got {count}. Pass the "
             "`get_weights()` of each layer, or of each cell in an `RNN` that contains "
             "several cells."
@@ -200,3 +198,6 @@ def _weights(layer: LayerWeights) -> list[np.ndarray]:
     if layer.kind != GRU_AFTER:
         return [inputs, state, biases[0]]
     return [inputs, state, joined([bias[None] for bias in biases])]
+
+
+_export(globals())

@@ -13,11 +13,11 @@ because the parameters do not include them.
 from collections.abc import Mapping
 from typing import Any
 
+from .._base.boundary import export as _export
 from .._cells.bound import BoundCell
 from . import _flax
 from ._bound_cells import BothCells, Cells
 from ._layer_weights import LayerWeights
-from ._weights import public
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -26,7 +26,6 @@ def __dir__() -> list[str]:
     return __all__
 
 
-@public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
 
@@ -62,7 +61,6 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     return _flax.load(params, _flax.from_separate, activation)
 
 
-@public
 def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
     """Loads one `nn.Bidirectional`, or an `nn.Sequential` of several, as bound cells.
 
@@ -81,7 +79,6 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
     return _flax.load_bidirectional(params, _flax.from_separate, activation)
 
 
-@public
 def save(cell: BoundCell) -> dict[str, Any]:
     """Returns the parameters of a cell as NumPy arrays.
 
@@ -109,7 +106,6 @@ def save(cell: BoundCell) -> dict[str, Any]:
     return _flax.save(cell, _to_weights, _sequential)
 
 
-@public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> dict[str, Any]:
     """Returns the parameters of the cells of both directions; see `save`.
 
@@ -135,3 +131,6 @@ def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
 def _to_weights(name: str, layer: LayerWeights) -> dict[str, Any]:
     del name
     return _flax.to_separate(layer)
+
+
+_export(globals())

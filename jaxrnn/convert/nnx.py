@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from .._base.boundary import export as _export
+from .._base.errors import InvalidValue
 from .._cells.bound import BoundCell
 from . import _flax
 from ._bound_cells import BothCells, Cells
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
-from ._weights import check_concrete, check_names, public, reader
+from ._weights import check_concrete, check_names, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -34,7 +36,6 @@ def __dir__() -> list[str]:
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
 
-@public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
 
@@ -71,7 +72,6 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     return _flax.load(params, _to_layer, activation)
 
 
-@public
 def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
     """Loads one `nnx.Bidirectional`, or an `nnx.Sequential` of several, as bound cells.
 
@@ -90,7 +90,6 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
     return _flax.load_bidirectional(params, _to_layer, activation)
 
 
-@public
 def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
     """Returns the parameters of a cell in nested dicts.
 
@@ -123,7 +122,6 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
     return _flax.save(cell, to_weights, _sequential)
 
 
-@public
 def save_bidirectional(
     cells_fw: Cells, cells_bw: Cells, optimized: bool = False
 ) -> dict[str, Any]:
@@ -174,7 +172,7 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
     why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
     check_concrete(place, layer.state_bias, why)
     if layer.state_bias is not None and layer.state_bias.any():
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have only zeros in `candidate/hidden_projection/bias`, "
             "since nnx's GRUCell lacks this bias, got other values. Linen's GRUCell "
             "has this bias."
@@ -183,3 +181,6 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}
     weights[_WITH_BIAS[layer.kind]]["bias"] = bias
     return weights
+
+
+_export(globals())

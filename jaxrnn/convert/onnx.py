@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import check_equal, check_one_of
-from .._base.errors import describe
+from .._base.boundary import export as _export
+from .._base.errors import InvalidValue, describe
 from .._cells.bound import BoundCell
 from . import _bound_cells, _layer_weights, _onnx_nodes
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
@@ -32,7 +33,6 @@ from ._weights import (
     check_directions,
     joined,
     listed,
-    public,
     reader,
 )
 
@@ -61,7 +61,6 @@ _KNOWN = (
 )
 
 
-@public
 def nodes(model: Any, *names: str) -> list[dict[str, Any]]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
@@ -98,14 +97,13 @@ def nodes(model: Any, *names: str) -> list[dict[str, Any]]:
     graph = _onnx_nodes.as_model(model).graph
     found = list(_onnx_nodes.recurrent_nodes(graph))
     if not found:
-        raise ValueError(
+        raise InvalidValue(
             "`model` must have an LSTM, GRU or RNN node, got the operators "
             f"{listed(_onnx_nodes.operators(graph))}."
         )
     return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 
 
-@public
 def load(*nodes: Mapping[str, Any]) -> BoundCell:
     """Loads one or several stacked unidirectional nodes as a bound cell.
 
@@ -145,7 +143,6 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
     return cell_of_layers([layer for (layer,) in _layers(nodes, 1)])
 
 
-@public
 def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
     """Loads one or several stacked bidirectional nodes as bound cells.
 
@@ -164,7 +161,6 @@ def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
     return cells_of_pairs(_layers(nodes, 2))
 
 
-@public
 def save(cell: BoundCell) -> list[dict[str, Any]]:
     """Returns a node for each layer of a cell: a dict of arrays and attributes.
 
@@ -186,7 +182,6 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
     return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
-@public
 def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]:
     """Returns a node for each bidirectional layer; see `save`.
 
@@ -265,10 +260,10 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
     node = {key: _as_text(value) for key, value in given.items()}
     operator = node.get("op_type", "LSTM")
     kinds = "LSTM", "GRU", "RNN"
-    check_one_of("", f"{name}['op_type']", operator, kinds, "LSTM, GRU or RNN")
+    check_one_of(f"{name}['op_type']", operator, kinds, "LSTM, GRU or RNN")
     for key in node:
         if key not in _KNOWN:
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}[{key!r}]` is unknown. A node may have {', '.join(_KNOWN)}."
             )
     return node
@@ -282,10 +277,10 @@ def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
         "reverse its outputs in the same way."
     )
     what, fix = "forward or bidirectional", fix if direction == "reverse" else ""
-    check_one_of("", f"{name}['direction']", direction, _DIRECTIONS, what, fix)
+    check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
     if len(w) != count:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}['W']` must have a first axis of {count} for the direction "
             f"{direction!r}, got {describe(w)}."
         )
@@ -297,16 +292,16 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     kind = _layer_weights.kind_of(f"{name}['R']", r, r.shape[1], units)
     wanted = node.get("op_type", kind)
     if wanted != kind:
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}['R']` must have the gates of {wanted}, got {kind}, {describe(r)}."
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(f"`{name}['{key}']` is only for {owner}, got {kind}.")
+            raise InvalidValue(f"`{name}['{key}']` is only for {owner}, got {kind}.")
     size, must = node.get("hidden_size", units), f"be {units} to match `R`"
-    check_equal("", f"{name}['hidden_size']", size, units, must)
+    check_equal(f"{name}['hidden_size']", size, units, must)
     after = node.get("linear_before_reset") or 0
-    check_one_of("", f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
+    check_one_of(f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
     return GRU_AFTER if after else kind
 
 
@@ -315,7 +310,7 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     names, layers = zip(*named, strict=True)
     shapes = {(layer.kind, layer.input_kernel.shape, layer.units) for layer in layers}
     if len(shapes) > 1:
-        raise ValueError(
+        raise InvalidValue(
             f"`{names[0]}` and `{names[1]}` must be of one kind and size, since one "
             f"node runs both directions, got {sorted(map(str, shapes))}."
         )
@@ -343,3 +338,6 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     if operator == "GRU":
         node["linear_before_reset"] = int(kind == GRU_AFTER)
     return node
+
+
+_export(globals())

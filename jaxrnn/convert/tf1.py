@@ -34,7 +34,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe
+from .._base.boundary import export as _export
+from .._base.errors import InvalidValue, describe
 from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
@@ -50,7 +51,7 @@ from ._tf1_scopes import (
     join,
     variables_in,
 )
-from ._weights import check_string, listed, pick, public
+from ._weights import check_string, listed, pick
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -64,7 +65,6 @@ _LAYER = re.compile(r"cell_\d+")
 _STACK = re.compile(rf"^{STACK}_\d+")
 
 
-@public
 def load(
     variables: Any,
     scope: str = "rnn",
@@ -135,7 +135,7 @@ def load(
     own = variables_in(variables, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
-        raise ValueError(
+        raise InvalidValue(
             f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
             "`load_bidirectional`, or pass the scope of one cell."
         )
@@ -144,7 +144,6 @@ def load(
     return bound
 
 
-@public
 def load_bidirectional(
     variables: Any,
     scope: str = "bidirectional_rnn",
@@ -189,7 +188,6 @@ def load_bidirectional(
     return cells_fw, cells_bw
 
 
-@public
 def save(
     cell: BoundCell,
     scope: str = "rnn",
@@ -236,7 +234,6 @@ def save(
     return _save("cell", cell, scope, memory_scope, hyper)
 
 
-@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell],
     cells_bw: Sequence[BoundCell],
@@ -277,7 +274,7 @@ def _both(
     scope: str, groups: Mapping[str, dict[str, Any]], hyper: Hyper
 ) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
-        raise ValueError(
+        raise InvalidValue(
             f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
             "`load` for one direction."
         )
@@ -289,7 +286,7 @@ def _check_no_hyper(hyper: Hyper) -> None:
     """Raises ValueError if a hyperparameter is given together with a cell."""
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
         if value != default:
-            raise ValueError(f"`{name}` must be omitted with `cell`, got {value}.")
+            raise InvalidValue(f"`{name}` must be omitted with `cell`, got {value}.")
 
 
 def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
@@ -300,7 +297,7 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     for name in ("cell_clip", "proj_clip"):
         clip = getattr(hyper, name)
         if clip is not None:
-            raise ValueError(
+            raise InvalidValue(
                 f"`{name}` must be None, since there is no lstm_cell to clip, got "
                 f"{describe(clip)}."
             )
@@ -324,3 +321,6 @@ def _save(
         cell = as_bound(name, cell)
         check_hyper(name, cell, hyper)
     return save_from(cell, scope, memory_scope)
+
+
+_export(globals())

@@ -16,14 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, describe_leaves, is_array
+from .._base.boundary import export as _export
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_leaves,
+    is_array,
+)
 from .._base.typing import PyTree
 from .._cells.bound import BoundCell
 from .._cells.states import LSTMStateTuple
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._torch_modules import LIBRARY, as_state_dict, layers_of_module
-from ._weights import from_tensor, public
+from ._weights import from_tensor
 
 BothStates = tuple[tuple[PyTree, ...], tuple[PyTree, ...]]
 
@@ -43,7 +50,6 @@ def __dir__() -> list[str]:
     return __all__
 
 
-@public
 def load(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BoundCell:
@@ -85,7 +91,6 @@ def load(
     return cell_of_layers([layer for (layer,) in layers])
 
 
-@public
 def load_bidirectional(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BothCells:
@@ -107,7 +112,6 @@ def load_bidirectional(
     return cells_of_pairs(layers_of_module(state_dict, prefix, nonlinearity, 2))
 
 
-@public
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns the `state_dict` of a cell as NumPy arrays.
 
@@ -135,7 +139,6 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
     return as_state_dict([(each,) for each in layers], prefix)
 
 
-@public
 def save_bidirectional(
     cells_fw: Cells, cells_bw: Cells, prefix: str = ""
 ) -> dict[str, np.ndarray]:
@@ -155,7 +158,6 @@ def save_bidirectional(
     )
 
 
-@public
 def load_state(state: PyTree) -> PyTree:
     """Converts the state of a unidirectional module to a cell's state.
 
@@ -187,7 +189,6 @@ def load_state(state: PyTree) -> PyTree:
     return layers[0] if len(layers) == 1 else layers
 
 
-@public
 def load_state_bidirectional(state: PyTree) -> BothStates:
     """Converts the state of a bidirectional module to the cells' states.
 
@@ -206,14 +207,13 @@ def load_state_bidirectional(state: PyTree) -> BothStates:
     """
     layers = _split_state(state)
     if len(layers) % 2:
-        raise ValueError(
+        raise InvalidValue(
             "`state` must have two entries for each layer, forward and backward, got "
             f"{len(layers)}. Use `load_state` for one direction."
         )
     return layers[::2], layers[1::2]
 
 
-@public
 def save_state(state: PyTree) -> PyTree:
     """Converts a cell's state to PyTorch's `h` or `(h, c)`; inverts `load_state`.
 
@@ -231,7 +231,6 @@ def save_state(state: PyTree) -> PyTree:
     return _stacked_state(state if is_stack else [state])
 
 
-@public
 def save_state_bidirectional(
     states_fw: Sequence[PyTree], states_bw: Sequence[PyTree]
 ) -> PyTree:
@@ -250,7 +249,7 @@ def save_state_bidirectional(
             differ in kind or size.
     """
     if len(states_fw) != len(states_bw):
-        raise ValueError(
+        raise InvalidValue(
             "`states_fw` and `states_bw` must have the same number of layers, got "
             f"{len(states_fw)} and {len(states_bw)}."
         )
@@ -264,9 +263,9 @@ def _split_state(state: Any) -> tuple[PyTree, ...]:
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
     wanted = "`state` must be h or (h, c), each [layers, batch, units], got"
     if len(arrays) != 1 + is_pair or not all(map(is_array, arrays)):
-        raise TypeError(f"{wanted} {describe_leaves(state)}.")
+        raise InvalidType(f"{wanted} {describe_leaves(state)}.")
     if len({each.shape[:-1] for each in arrays}) > 1 or arrays[0].ndim < 2:
-        raise ValueError(f"{wanted} {describe_leaves(arrays)}.")
+        raise InvalidValue(f"{wanted} {describe_leaves(arrays)}.")
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 
@@ -274,15 +273,18 @@ def _split_state(state: Any) -> tuple[PyTree, ...]:
 def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
     for layer in layers:
         if not (is_array(layer) or isinstance(layer, LSTMStateTuple)):
-            raise TypeError(
+            raise InvalidType(
                 "the state of a layer must be an array or an LSTMStateTuple, got "
                 f"{describe(layer)}. Use `save_state_bidirectional` for two directions."
             )
     kinds = dict.fromkeys(map(describe_leaves, layers))
     if len(kinds) != 1:
-        raise ValueError(
+        raise InvalidValue(
             "all layers must have states of one kind and shape, got "
             f"{' and '.join(kinds) or 'no layers'}."
         )
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
+
+
+_export(globals())

@@ -10,7 +10,7 @@ to logits. Both functions may close over memories and tied embeddings, unless th
 parameters of the cell. For beam search, `tile_beams` repeats the rows of a memory.
 """
 
-from .._base.public import set_public_module as _set_public_module
+from .._base.boundary import export as _export
 from ._beam import (
     beam_loop as beam_loop,
     beam_search as beam_search,
@@ -22,4 +22,4 @@ from ._model import Decoded as Decoded
 from ._sampling import sample as sample, sampling_loop as sampling_loop
 from ._score import score as score
 
-_set_public_module(globals())
+_export(globals())

@@ -46,8 +46,8 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    width = as_width("decode.tile_beams", beam_width)
-    return tile("decode.tile_beams", "tree", tree, width)
+    width = as_width(beam_width)
+    return tile("tree", tree, width)
 
 
 def beam_loop(
@@ -90,7 +90,7 @@ def beam_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    model = Model("decode.beam_loop", embed, project, initial_state, start_ids, end_id)
+    model = Model(embed, project, initial_state, start_ids, end_id)
     return _make(model, beam_width, length_penalty)
 
 
@@ -141,8 +141,7 @@ def beam_search(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    caller = "decode.beam_search"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model(embed, project, initial_state, start_ids, end_id)
     loop = _make(model, beam_width, length_penalty)
     return run_beams(cell, loop, max_time)
 
@@ -293,14 +292,13 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
 
 
 def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
-    caller = model.caller
-    width = as_width(caller, beam_width)
+    width = as_width(beam_width)
     fix = "Pass 0 for no penalty."
-    penalty = as_number(caller, "length_penalty", length_penalty, FINITE, fix)
+    penalty = as_number("length_penalty", length_penalty, FINITE, fix)
     return BeamLoop(tile_model(model, width), width, penalty)
 
 
-def as_width(caller: str, beam_width: Any, name: str = "beam_width") -> int:
+def as_width(beam_width: Any, name: str = "beam_width") -> int:
     """Checks the number of beams and returns it.
 
     Raises:
@@ -308,7 +306,7 @@ def as_width(caller: str, beam_width: Any, name: str = "beam_width") -> int:
         ValueError: If the number is out of range.
     """
     fix = "A width of 1 is greedy decoding."
-    return as_int(caller, name, beam_width, 1, fix, MAX_WIDTH)
+    return as_int(name, beam_width, 1, fix, MAX_WIDTH)
 
 
 def pick(values: Array, places: Array) -> Array:

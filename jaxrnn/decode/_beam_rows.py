@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidValue, describe, error_note
 from .._base.inputs import as_state
 from .._base.read_only import is_read_only
 from .._base.trees import is_tensor_array, named_leaves
@@ -15,7 +15,7 @@ from .._base.typing import Array, PyTree, RNNCellLike
 from ._model import Decoded, Loop, Model, run
 
 
-def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
+def tile(name: str, tree: PyTree, width: int) -> PyTree:
     """Repeats each row of the tree `width` times.
 
     Raises:
@@ -24,11 +24,11 @@ def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
     """
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
         if is_tensor_array(leaf):
-            raise ValueError(
-                f"{caller}: `{leaf_name}` must be an array with rows to repeat, got "
+            raise InvalidValue(
+                f"`{leaf_name}` must be an array with rows to repeat, got "
                 f"{describe(leaf)}. Store its contents in arrays [batch, ...]."
             )
-    tree = as_state(caller, name, tree)
+    tree = as_state(name, tree)
     return map_rows(lambda x: repeated(x, width), tree)
 
 
@@ -38,7 +38,7 @@ def tile_model(model: Model, width: int) -> Model:
     Raises:
         ValueError: If the state contains a TensorArray.
     """
-    state = tile(model.caller, "initial_state", model.initial_state, width)
+    state = tile("initial_state", model.initial_state, width)
     ids = repeated(model.start_ids, width)
     return dataclasses.replace(model, initial_state=state, start_ids=ids)
 
@@ -46,7 +46,7 @@ def tile_model(model: Model, width: int) -> Model:
 def run_beams(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     """Calls `run` for a tiled model; adds a note about the row count to any error."""
     with error_note(
-        f"{loop.model.caller}: the cell, `embed` and `project` run on batch * "
+        "The cell, `embed` and `project` run on batch * "
         f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
         "to memories that these functions close over."
     ):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import INT32_MAX, as_count
-from .._base.errors import describe, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import clamped_to_int32, concrete_or_none, numpy_or_jax_array
 from .._base.typing import Array
 
 
-def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
+def as_start_ids(start_ids: Any, name: str = "start_ids") -> Array:
     """Converts the start ids to int32 `[batch]`.
 
     Traced ids beyond int32 are clamped.
@@ -22,18 +22,20 @@ def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
         TypeError: If the ids are not integers.
         ValueError: If the ids are not a vector, or a known id is beyond int32.
     """
-    wanted = f"{caller}: `{name}` must be integers [batch]"
+    wanted = f"`{name}` must be integers [batch]"
     ids = as_integers(wanted, start_ids)
     if ids.ndim != 1:
-        raise ValueError(f"{wanted}, got {describe(ids)}. Pass one id per row.")
+        raise InvalidValue(f"{wanted}, got {describe(ids)}. Pass one id per row.")
     known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
     if known is not None and (known != (clamped := clamped_to_int32(known))).any():
         worst = known[known != clamped][0]
-        raise ValueError(f"{wanted} that fit int32, got {worst}. Pass ids below 2**31.")
+        raise InvalidValue(
+            f"{wanted} that fit int32, got {worst}. Pass ids below 2**31."
+        )
     return jnp.asarray(clamped_to_int32(ids))
 
 
-def as_sequences(caller: str, ids: Any, rows: int) -> Array:
+def as_sequences(ids: Any, rows: int) -> Array:
     """Converts given sequences to int32 `[rows, time]` or `[rows, beam, time]`.
 
     Ids beyond int32 are clamped, so they stay outside any vocabulary.
@@ -42,10 +44,10 @@ def as_sequences(caller: str, ids: Any, rows: int) -> Array:
         TypeError: If the ids are not integers.
         ValueError: If the number of axes or rows is wrong.
     """
-    wanted = f"{caller}: `ids` must be integers [batch, time] or [batch, beam, time]"
+    wanted = "`ids` must be integers [batch, time] or [batch, beam, time]"
     ids = as_integers(wanted, ids)
     if ids.ndim not in (2, 3) or ids.shape[0] != rows:
-        raise ValueError(
+        raise InvalidValue(
             f"{wanted} with {rows} rows, got {describe(ids)}. For each of `start_ids`, "
             "pass one sequence, or one sequence per beam."
         )
@@ -62,19 +64,17 @@ def as_integers(wanted: str, ids: Any) -> Array | np.ndarray:
         array = numpy_or_jax_array(ids)
     except (OverflowError, TypeError, ValueError):
         fix = "Pass an array of int32."
-        raise TypeError(f"{wanted}, got {describe(ids)}. {fix}") from None
+        raise InvalidType(f"{wanted}, got {describe(ids)}. {fix}") from None
     if jnp.issubdtype(array.dtype, jnp.integer):
         return array
     is_castable = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)
     fix = "Cast them to jnp.int32." if is_castable else "Pass an array of int32."
     is_list = isinstance(ids, list | tuple)
     got = describe(array if is_castable and is_list else ids)
-    raise TypeError(f"{wanted}, got {got}. {fix}")
+    raise InvalidType(f"{wanted}, got {got}. {fix}")
 
 
-def as_int(
-    caller: str, name: str, value: Any, least: int, fix: str, most: int = INT32_MAX
-) -> int:
+def as_int(name: str, value: Any, least: int, fix: str, most: int = INT32_MAX) -> int:
     """Checks that a static integer is between `least` and `most`, and returns it.
 
     Raises:
@@ -82,7 +82,7 @@ def as_int(
         ValueError: If the value is out of range.
     """
     fix += " It is static: under jit, close over it or name it in `static_argnames`."
-    return as_count(caller, name, value, least, fix, most=most)
+    return as_count(name, value, least, fix, most=most)
 
 
 class Range(NamedTuple):
@@ -97,7 +97,7 @@ POSITIVE = Range("positive and finite", lambda x: x > 0 and math.isfinite(x))
 PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
 
 
-def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> Any:
+def as_number(name: str, value: Any, within: Range, fix: str) -> Any:
     """Checks a real number or array scalar and returns it.
 
     The range of a traced value is not checked.
@@ -106,14 +106,16 @@ def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> An
         TypeError: If the value is not a real number.
         ValueError: If the value is not a scalar, or is outside the range.
     """
-    wanted = f"{caller}: `{name}` must be {within.words}"
+    wanted = f"`{name}` must be {within.words}"
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
-        raise TypeError(f"{wanted}, got {describe(value)}. {fix}")
+        raise InvalidType(f"{wanted}, got {describe(value)}. {fix}")
     if np.shape(value) != ():
-        raise ValueError(f"{wanted}, got {describe(value)}. All rows share one number.")
+        raise InvalidValue(
+            f"{wanted}, got {describe(value)}. All rows share one number."
+        )
     known = concrete_or_none(value)
     if known is not None and not within.holds(float(known)):
-        raise ValueError(f"{wanted}, got {float(known):g}. {fix}")
+        raise InvalidValue(f"{wanted}, got {float(known):g}. {fix}")
     return value

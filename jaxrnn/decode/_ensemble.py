@@ -10,12 +10,11 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import describe, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.inputs import as_state
 from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
 
-_CALLER = "decode.ensemble"
 _PARTS = "cell", "embed", "project", "initial_state"
 
 
@@ -47,9 +46,9 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             `cell`, `embed`, `project` and `initial_state`; in the loop, if the models'
             logits differ in shape.
     """
-    check_instance(_CALLER, "models", models, list | tuple, "a list of dicts")
+    check_instance("models", models, list | tuple, "a list of dicts")
     if not models:
-        raise ValueError(f"{_CALLER}: `models` must hold at least one model, got none.")
+        raise InvalidValue("`models` must hold at least one model, got none.")
     checked = [_checked(f"models[{i}]", model) for i, model in enumerate(models)]
     cells, embeds, projects, states = zip(*checked, strict=True)
 
@@ -68,36 +67,35 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _checked(name: str, model: Any) -> tuple[Any, ...]:
     """Checks a model and returns its four parts."""
     fix = "Pass its arguments as `dict(cell=cell.bind(params), embed=..., ...)`."
-    check_instance(_CALLER, name, model, Mapping, "a dict", fix)
+    check_instance(name, model, Mapping, "a dict", fix)
     if set(model) != set(_PARTS):
         fix = "Pass all four."
         if set(model) > set(_PARTS):
             fix = "Pass shared arguments, e.g. `start_ids`, to the decoder."
-        raise ValueError(
-            f"{_CALLER}: `{name}` must hold `cell`, `embed`, `project` and "
+        raise InvalidValue(
+            f"`{name}` must hold `cell`, `embed`, `project` and "
             f"`initial_state`, got {', '.join(map(repr, model)) or 'nothing'}. {fix}"
         )
     cell, embed, project, state = (model[part] for part in _PARTS)
-    check_is_cell(_CALLER, f"{name}['cell']", cell)
+    check_is_cell(f"{name}['cell']", cell)
     for part in ("embed", "project"):
         if not callable(model[part]):
-            raise TypeError(
-                f"{_CALLER}: `{name}['{part}']` must be a function, got "
-                f"{describe(model[part])}."
+            raise InvalidType(
+                f"`{name}['{part}']` must be a function, got {describe(model[part])}."
             )
-    return cell, embed, project, as_state(_CALLER, f"{name}['initial_state']", state)
+    return cell, embed, project, as_state(f"{name}['initial_state']", state)
 
 
 def _log_mean(logits: list[Any]) -> Array:
     """The logarithm of the models' mean probabilities, `[batch, vocab]`."""
     first = logits[0]
     for i, each in enumerate(logits):
-        what = f"{_CALLER}: the logits of `models[{i}]['project']` must be"
+        what = f"the logits of `models[{i}]['project']` must be"
         if not is_array(each) or not jnp.issubdtype(each.dtype, jnp.floating):
             got = describe(each)
-            raise TypeError(f"{what} floating-point [batch, vocab], got {got}.")
+            raise InvalidType(f"{what} floating-point [batch, vocab], got {got}.")
         if each.shape != first.shape:
-            raise ValueError(
+            raise InvalidValue(
                 f"{what} {list(first.shape)} to match `models[0]`, got "
                 f"{describe(each)}. All models must have the same rows and ids."
             )

@@ -105,8 +105,7 @@ def greedy_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    caller = "decode.greedy_loop"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model(embed, project, initial_state, start_ids, end_id)
     return RowLoop(model, _most_likely)
 
 
@@ -163,7 +162,7 @@ def greedy(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    model = Model("decode.greedy", embed, project, initial_state, start_ids, end_id)
+    model = Model(embed, project, initial_state, start_ids, end_id)
     return run(cell, RowLoop(model, _most_likely), max_time)
 
 

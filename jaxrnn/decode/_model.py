@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance, check_is_cell
-from .._base.errors import describe, error_note, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
 from .._base.inputs import as_state, check_rows_of_state
 from .._base.read_only import without_read_only
 from .._base.serialization import serializable
@@ -32,7 +32,6 @@ class Model:
     """The arguments that all decoders share, checked and normalized.
 
     Attributes:
-        caller: The name of the public function, for messages.
         embed: Maps ids to the cell's inputs.
         project: Maps the cell's output to logits.
         initial_state: The initial state, each leaf `[batch, ...]` or a scalar.
@@ -44,7 +43,6 @@ class Model:
         ValueError: If shapes do not match, or `end_id` is negative.
     """
 
-    caller: str
     embed: Embed
     project: Project
     initial_state: PyTree
@@ -52,17 +50,16 @@ class Model:
     end_id: int
 
     def __post_init__(self) -> None:
-        caller = self.caller
         what = "a function of ids [batch]"
-        check_instance(caller, "embed", self.embed, Callable, what)
+        check_instance("embed", self.embed, Callable, what)
         what = "a function of the cell's output"
-        check_instance(caller, "project", self.project, Callable, what)
-        ids = as_start_ids(caller, self.start_ids)
+        check_instance("project", self.project, Callable, what)
+        ids = as_start_ids(self.start_ids)
         fix = "It must be an id in the vocabulary."
-        set_field(self, end_id=as_int(caller, "end_id", self.end_id, 0, fix))
-        state = as_state(caller, "initial_state", self.initial_state)
+        set_field(self, end_id=as_int("end_id", self.end_id, 0, fix))
+        state = as_state("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
-        check_rows_of_state(caller, state, ids.shape[0], must)
+        check_rows_of_state(state, ids.shape[0], must)
         set_field(self, start_ids=ids, initial_state=state)
 
     @property
@@ -76,12 +73,12 @@ class Model:
         Raises:
             ValueError: If `embed` does not return one row for each id.
         """
-        with error_note(f"{self.caller}: raised by `embed` for {describe(ids)}."):
+        with error_note(f"Raised by `embed` for {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
-                raise ValueError(
-                    f"{self.caller}: `{name}` must be an array with one row for each "
+                raise InvalidValue(
+                    f"`{name}` must be an array with one row for each "
                     f"of {describe(ids)}, got {describe(leaf)}."
                 )
         return inputs
@@ -94,20 +91,20 @@ class Model:
             ValueError: If the array is not `[batch, vocab]`, or has no entry for
                 `end_id`.
         """
-        with error_note(f"{self.caller}: raised by `project` for the cell's output."):
+        with error_note("Raised by `project` for the cell's output."):
             logits = self.project(output)
         what = "floating-point [batch, vocab]"
-        wanted = f"{self.caller}: `project(output)` must be {what}"
+        wanted = f"`project(output)` must be {what}"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
-            raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")
+            raise InvalidType(f"{wanted}, got {describe(logits)}. Return the logits.")
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
-            raise ValueError(
+            raise InvalidValue(
                 f"{wanted} with {self.batch_size} rows, got {describe(logits)}. Return "
                 "one logit per row and id."
             )
         if self.end_id >= logits.shape[1]:
-            raise ValueError(
-                f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
+            raise InvalidValue(
+                f"`end_id` must be one of the {logits.shape[1]} ids "
                 f"for which `project` returns logits, got {self.end_id}."
             )
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
@@ -163,11 +160,10 @@ class Loop(abc.ABC):
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
-    caller = loop.model.caller
-    check_is_cell(caller, "cell", cell)
-    limit = as_int(caller, "max_time", max_time, 0, "It limits the ids of a row.")
+    check_is_cell("cell", cell)
+    limit = as_int("max_time", max_time, 0, "It limits the ids of a row.")
     state = opaque(without_read_only(loop.model.initial_state))
-    what = f"{caller}: `initial_state` (by `cell.state_size`)"
+    what = "`initial_state` (by `cell.state_size`)"
     check_structure(what, cell.state_size, state, strict=True)
 
     def until_limit(time: Array, output: PyTree, state: PyTree, loop_state: Any) -> Any:
@@ -187,8 +183,8 @@ def to_time(rows: Array, max_time: int) -> Array:
     """
     missing = max_time - rows.shape[0]
     if missing < 0:
-        raise ValueError(
-            "decode: `max_time` must equal the `max_time` passed to `raw_rnn`, which "
+        raise InvalidValue(
+            "`max_time` must equal the `max_time` passed to `raw_rnn`, which "
             f"ran {rows.shape[0]} steps, got {max_time}."
         )
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))

@@ -53,8 +53,7 @@ def sampling_loop(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
     """
-    caller = "decode.sampling_loop"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model(embed, project, initial_state, start_ids, end_id)
     return _make(model, key, temperature, top_k, top_p)
 
 
@@ -112,20 +111,19 @@ def sample(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
     """
-    model = Model("decode.sample", embed, project, initial_state, start_ids, end_id)
+    model = Model(embed, project, initial_state, start_ids, end_id)
     return run(cell, _make(model, key, temperature, top_k, top_p), max_time)
 
 
 def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> RowLoop:
-    caller = model.caller
-    check_key(caller, key)
+    check_key(key)
     fix = "To choose the most likely id, use `greedy`."
-    temperature = as_number(caller, "temperature", temperature, POSITIVE, fix)
+    temperature = as_number("temperature", temperature, POSITIVE, fix)
     fix = "Pass None to draw from all ids."
     if top_k is not None:
-        top_k = as_int(caller, "top_k", top_k, 1, fix)
+        top_k = as_int("top_k", top_k, 1, fix)
     if top_p is not None:
-        top_p = as_number(caller, "top_p", top_p, PROBABILITY, fix)
+        top_p = as_number("top_p", top_p, PROBABILITY, fix)
     return RowLoop(model, functools.partial(draw, key, temperature, top_k, top_p))
 
 

@@ -57,9 +57,8 @@ def score(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    caller = "decode.score"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
-    given = as_sequences(caller, ids, model.batch_size)
+    model = Model(embed, project, initial_state, start_ids, end_id)
+    given = as_sequences(ids, model.batch_size)
     *shape, time = given.shape
     # JAX counts negative ids from the end of the vocabulary. An id that is too large
     # gives the NaN that `score` promises for ids outside the vocabulary.

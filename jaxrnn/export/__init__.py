@@ -18,7 +18,7 @@ Streams:
   look-ahead.
 """
 
-from .._base.public import set_public_module as _set_public_module
+from .._base.boundary import export as _export
 from ._bidirectional_streamer import BidirectionalStreamer as BidirectionalStreamer
 from ._onnx import to_onnx as to_onnx
 from ._stablehlo import to_stablehlo as to_stablehlo
@@ -26,4 +26,4 @@ from ._streamer import Streamer as Streamer
 from ._tflite import tflite_deviation as tflite_deviation, to_tflite as to_tflite
 from ._tflite_operators import to_tflite_operators as to_tflite_operators
 
-_set_public_module(globals())
+_export(globals())

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_both_lists
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined
@@ -17,8 +17,6 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.initial_state import zero_state
 from .._time import masking
 from ._streamer import check_cell_of_stream
-
-_CALLER = "BidirectionalStreamer"
 
 
 class BidirectionalStreamer:
@@ -71,16 +69,16 @@ class BidirectionalStreamer:
         batch_size: int = 1,
         dtype: DType = jnp.float32,
     ) -> None:
-        check_both_lists(_CALLER, cells_fw, cells_bw)
+        check_both_lists(cells_fw, cells_bw)
         for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
-            check_cell_of_stream(_CALLER, f"cells_fw[{i}]", pair[0])
-            check_cell_of_stream(_CALLER, f"cells_bw[{i}]", pair[1])
+            check_cell_of_stream(f"cells_fw[{i}]", pair[0])
+            check_cell_of_stream(f"cells_bw[{i}]", pair[1])
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
-        self._chunk = as_count(_CALLER, "chunk", chunk, fix="")
-        self._lookahead = as_count(_CALLER, "lookahead", lookahead, 0, fix="")
-        self._batch = as_count(_CALLER, "batch_size", batch_size)
-        self._dtype = as_dtype(_CALLER, dtype)
+        self._chunk = as_count("chunk", chunk, fix="")
+        self._lookahead = as_count("lookahead", lookahead, 0, fix="")
+        self._batch = as_count("batch_size", batch_size)
+        self._dtype = as_dtype(dtype)
         self._ahead = -(-self._lookahead // self._chunk)  # Rounds up to full chunks.
         self.reset()
 
@@ -137,7 +135,7 @@ class BidirectionalStreamer:
 
     def reset(self) -> None:
         """Starts a new sequence and drops the remaining outputs."""
-        zero = lambda cell: zero_state(_CALLER, cell, self._batch, self._dtype)
+        zero = lambda cell: zero_state(cell, self._batch, self._dtype)
         self._states = tuple(map(zero, self._cells[0]))
         self._waiting: list[PyTree] = []  # Padded chunks awaiting output.
         self._steps = 0  # The number of steps in `_waiting`, without padding.
@@ -219,7 +217,7 @@ def _run_layer(
     forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major=False)
     backward, _ = dynamic_rnn(cell_bw, reverse(xs), lengths, dtype=dtype)
-    return joined(_CALLER, forward, reverse(backward), axis=2), state
+    return joined(forward, reverse(backward), axis=2), state
 
 
 def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
@@ -237,14 +235,14 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         rows, count, *_ = (*np.shape(leaf), -1, -1)
         if np.ndim(leaf) < 3 or rows != batch or not least <= count <= steps:
             fix = "Pass a shorter last chunk to `flush`." if exactly else ""
-            raise ValueError(
-                f"{_CALLER}: `{leaf_name}` must be [{batch}, {wanted}, ...], got "
+            raise InvalidValue(
+                f"`{leaf_name}` must be [{batch}, {wanted}, ...], got "
                 f"{describe(leaf)}. {fix}".rstrip()
             )
         found.add(count)
     if len(found) != 1:
-        raise ValueError(
-            f"{_CALLER}: `{name}` must have the same number of steps in all leaves, "
+        raise InvalidValue(
+            f"`{name}` must have the same number of steps in all leaves, "
             f"got {sorted(found)}."
         )
     return found.pop()

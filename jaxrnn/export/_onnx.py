@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_bool, check_entries
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.typing import Array
 from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional
@@ -18,7 +18,6 @@ from ._onnx_graph import (
     run_layer,
 )
 
-_CALLER = "to_onnx"
 _DTYPES = ("float16", "float32", "float64")
 
 
@@ -87,9 +86,9 @@ def to_onnx(
 
     Source: the operators of https://onnx.ai/onnx/operators/.
     """
-    as_bool(_CALLER, "lengths", lengths)
-    as_bool(_CALLER, "initial_state", initial_state)
-    as_bool(_CALLER, "time_major", time_major)
+    as_bool("lengths", lengths)
+    as_bool("initial_state", initial_state)
+    as_bool("time_major", time_major)
     nodes = _nodes(cell)
     dtype = _dtype(nodes)
     graph = Graph(dtype)
@@ -117,14 +116,14 @@ def to_onnx(
 def _nodes(cell: Any) -> list[dict[str, Any]]:
     """The node of each layer; errors of `convert.onnx` are raised under this name."""
     if isinstance(cell, tuple) and len(cell) != 2:
-        raise ValueError(
-            f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
+        raise InvalidValue(
+            "`cell` must be a bound cell or the pair (cells_fw, cells_bw), "
             f"got a tuple of {len(cell)}. Stack layers of one direction in a "
             "MultiRNNCell."
         )
     if isinstance(cell, tuple) and any(cells is None for cells in cell):
-        raise TypeError(
-            f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
+        raise InvalidType(
+            "`cell` must be a bound cell or the pair (cells_fw, cells_bw), "
             "got None for one direction. Pass only the cell of the other direction; if "
             "it runs backward, reverse the inputs and outputs of the file with "
             "`reverse_sequence`."
@@ -134,15 +133,15 @@ def _nodes(cell: Any) -> list[dict[str, Any]]:
     except (TypeError, ValueError) as error:
         _, _, reason = str(error).partition(": ")
         fix = "For anything ONNX cannot express, use `to_stablehlo`."
-        raise type(error)(f"{_CALLER}: {reason} {fix}") from None
+        raise type(error)(f"{reason} {fix}") from None
 
 
 def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
     """The dtype that all layers share."""
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
-        raise TypeError(
-            f"{_CALLER}: the parameters must share one dtype ({', '.join(_DTYPES)}), "
+        raise InvalidType(
+            f"the parameters must share one dtype ({', '.join(_DTYPES)}), "
             f"got {', '.join(sorted(map(str, dtypes)))}. Cast them with jax.tree.map."
         )
     return dtypes.pop()
@@ -152,7 +151,7 @@ def _checked_dense(
     dense: Any, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns `(kernel, bias)` as arrays; raises an error if the shapes differ."""
-    check_entries(_CALLER, "dense", dense, 2, "(kernel, bias)", error=TypeError)
+    check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
     kernel = np.asarray(dense[0])
     bias = None if dense[1] is None else np.asarray(dense[1])
     columns = kernel.shape[-1:]
@@ -161,8 +160,8 @@ def _checked_dense(
         wanted["bias"] = bias, columns
     for name, (got, shape) in wanted.items():
         if got.shape != shape or got.dtype != dtype:
-            raise ValueError(
-                f"{_CALLER}: `dense` must be a pair (kernel, bias) of dtype {dtype} "
+            raise InvalidValue(
+                f"`dense` must be a pair (kernel, bias) of dtype {dtype} "
                 f"and shapes [{size}, n] and [n], got {describe(got)} as its {name}."
             )
     return kernel, bias

@@ -33,7 +33,7 @@ class Graph:
     """
 
     def __init__(self, dtype: np.dtype) -> None:
-        self._onnx, self._dtype = import_optional("to_onnx", "onnx"), dtype
+        self._onnx, self._dtype = import_optional("onnx"), dtype
         self._nodes, self._constants = [], {}
         self._inputs, self._outputs = [], []
 

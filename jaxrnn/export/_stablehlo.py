@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 
 from .._base.arguments import as_count, check_functions
-from .._base.errors import describe
+from .._base.errors import InvalidType, describe
 from .._base.run_time_checks import without_checks
 from .._base.typing import PyTree
 
@@ -61,10 +61,9 @@ def to_stablehlo(
 
     Source: `jax.export`.
     """
-    caller = "to_stablehlo"
-    check_functions(caller, f=f)
-    check_examples(caller, examples)
-    vjp_order = as_count(caller, "vjp_order", vjp_order, least=0)
+    check_functions(f=f)
+    check_examples(examples)
+    vjp_order = as_count("vjp_order", vjp_order, least=0)
     structure = jax.tree.structure(examples)
 
     def run(*arguments: PyTree) -> PyTree:
@@ -86,13 +85,13 @@ def _standard(tree: PyTree) -> PyTree:
     return list(children) if type(tree) is list else tuple(children)
 
 
-def check_examples(caller: str, examples: tuple) -> None:
+def check_examples(examples: tuple) -> None:
     """Raises TypeError unless all leaves have a shape and a dtype."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(examples)
     for path, leaf in leaves:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             name = jax.tree_util.keystr(path[:1]) + jax.tree_util.keystr(path[1:])
-            raise TypeError(
-                f"{caller}: `examples{name}` must be an array or a "
+            raise InvalidType(
+                f"`examples{name}` must be an array or a "
                 f"`jax.ShapeDtypeStruct`, got {describe(leaf)}."
             )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_is_cell
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import as_state
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, with_structure
@@ -51,14 +51,13 @@ class Streamer:
     def __init__(
         self, cell: RNNCellLike, batch_size: int = 1, dtype: DType = jnp.float32
     ) -> None:
-        caller = "Streamer"
-        check_cell_of_stream(caller, "cell", cell)
-        batch_size = as_count(caller, "batch_size", batch_size)
-        dtype = as_dtype(caller, dtype)
+        check_cell_of_stream("cell", cell)
+        batch_size = as_count("batch_size", batch_size)
+        dtype = as_dtype(dtype)
         self._rows = batch_size
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
-        self._zero = zero_state(caller, cell, batch_size, dtype)
+        self._zero = zero_state(cell, batch_size, dtype)
         self.reset()
 
     def __call__(
@@ -91,9 +90,9 @@ class Streamer:
         copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
         given = jax.tree.map(copy, (frame, resets, reset_state))
         frame, resets, reset_state = in_native_order(given)
-        at = as_resets("Streamer", resets, reset_state, (self._rows,), None)
+        at = as_resets(resets, reset_state, (self._rows,), None)
         if at is not None:
-            to = as_reset_state("Streamer", at.state, self._zero, self._state)
+            to = as_reset_state(at.state, self._zero, self._state)
             at = at._replace(state=to)
         output, self._state = _step(self._cell, self._state, frame, at)
         return output
@@ -113,7 +112,7 @@ class Streamer:
         if state is None:
             state = self._zero
         # Each step overwrites the previous state, so copy the user's arrays.
-        self._state = jax.tree.map(jnp.copy, as_state("Streamer", "state", state))
+        self._state = jax.tree.map(jnp.copy, as_state("state", state))
 
 
 @functools.partial(jax.jit, donate_argnums=1)
@@ -127,18 +126,18 @@ def _step(
     return output, with_structure(state, new_state)
 
 
-def check_cell_of_stream(caller: str, name: str, cell: Any) -> None:
+def check_cell_of_stream(name: str, cell: Any) -> None:
     """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
-    check_is_cell(caller, name, cell)
+    check_is_cell(name, cell)
     if getattr(cell, "key", None) is not None:
-        raise ValueError(
-            f"{caller}: `{name}` must have no random key, since a stream has no step "
+        raise InvalidValue(
+            f"`{name}` must have no random key, since a stream has no step "
             "number to fold into the key, got a cell with a key. Bind the cell without "
             "a key."
         )
     if not is_pytree_of_arrays(cell):
-        raise TypeError(
-            f"{caller}: `{name}` must be a pytree of its parameters, like a bound "
+        raise InvalidType(
+            f"`{name}` must be a pytree of its parameters, like a bound "
             f"cell, got {describe(cell)}. Create a bound cell with "
             "`cell.bind(params)`."
         )

@@ -7,14 +7,13 @@ import jax
 import numpy as np
 
 from .._base.arguments import check_equal, check_functions, check_one_of
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.optional import import_optional
 from .._base.run_time_checks import without_checks
 from .._base.typing import Array, PyTree
 from ._stablehlo import check_examples
 
-_CALLER = "to_tflite"
 # An old StableHLO version, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"
 _OPTIMIZE = (None, "float16", "int8")
@@ -70,13 +69,13 @@ def to_tflite(
 
     Source: `tf.lite.TFLiteConverter`, over `jax.export`.
     """
-    check_functions(_CALLER, f=f)
-    check_examples(_CALLER, examples)
-    check_fixed_sizes(_CALLER, "examples", examples)
+    check_functions(f=f)
+    check_examples(examples)
+    check_fixed_sizes("examples", examples)
     what = "None, 'float16' or 'int8'"
-    check_one_of(_CALLER, "optimize", optimize, _OPTIMIZE, what)
+    check_one_of("optimize", optimize, _OPTIMIZE, what)
     exported = _exported(f, examples)
-    tf = import_optional(_CALLER, "tensorflow", "tensorflow-cpu")
+    tf = import_optional("tensorflow", "tensorflow-cpu")
     try:
         converter = _converter(tf, exported)
         if optimize is not None:
@@ -85,8 +84,8 @@ def to_tflite(
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow raises its own classes.
-        raise ValueError(
-            f"{_CALLER}: TensorFlow Lite lacks an operation that `f` uses, e.g. "
+        raise InvalidValue(
+            "TensorFlow Lite lacks an operation that `f` uses, e.g. "
             "random numbers. `to_stablehlo` exports any function. TensorFlow's error: "
             f"{str(error)[:300]}"
         ) from error
@@ -113,19 +112,18 @@ def tflite_deviation(
 
     Source: `ai_edge_litert.interpreter.Interpreter`.
     """
-    caller = "tflite_deviation"
-    litert = import_optional(caller, "ai_edge_litert.interpreter", "ai-edge-litert")
+    litert = import_optional("ai_edge_litert.interpreter", "ai-edge-litert")
     run = litert.Interpreter(model_content=file).get_signature_runner()
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
     must = f"hold {len(names)} arrays"
-    check_equal(caller, "arguments", len(leaves), len(names), must)
+    check_equal("arguments", len(leaves), len(names), must)
     results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
     got = [results[name] for name in _in_order(results)]
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
     if [x.shape for x in got] != [x.shape for x in want]:
         of_file, of_f = (", ".join(map(describe, each)) for each in (got, want))
-        raise ValueError(
-            f"{caller}: `f` must return results like the results of `file` "
+        raise InvalidValue(
+            "`f` must return results like the results of `file` "
             f"({of_file}), got {of_f}."
         )
     pairs = zip(got, want, strict=True)
@@ -153,7 +151,7 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     """TensorFlow's converter for a function that runs the program as one operation."""
     program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
     module = "tensorflow.compiler.tf2xla.python.xla"
-    xla = import_optional(_CALLER, module, "tensorflow-cpu")
+    xla = import_optional(module, "tensorflow-cpu")
 
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
@@ -174,11 +172,11 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 
 
-def check_fixed_sizes(caller: str, name: str, examples: PyTree) -> None:
+def check_fixed_sizes(name: str, examples: PyTree) -> None:
     """Raises ValueError for a size that is 0 or symbolic."""
     for leaf in jax.tree.leaves(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
-            raise ValueError(
-                f"{caller}: `{name}` must have fixed sizes above 0, got "
+            raise InvalidValue(
+                f"`{name}` must have fixed sizes above 0, got "
                 f"{describe(leaf)}. `to_stablehlo` supports any sizes."
             )

@@ -19,10 +19,12 @@ class Graph:
         ImportError: If `ai_edge_litert` is missing.
     """
 
-    def __init__(self, caller: str) -> None:
+    def __init__(
+        self,
+    ) -> None:
         module = "ai_edge_litert.schema_py_generated"
-        self._schema: Any = import_optional(caller, module, "ai-edge-litert")
-        self._builder = import_optional(caller, "flatbuffers").Builder()
+        self._schema: Any = import_optional(module, "ai-edge-litert")
+        self._builder = import_optional("flatbuffers").Builder()
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.errors import InvalidType, InvalidValue
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
@@ -98,7 +99,7 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
 def _check_alike(fw: Direction, bw: Direction) -> None:
     described = [_described(each) for each in (fw, bw)]
     if described[0] != described[1]:
-        raise ValueError(
+        raise InvalidValue(
             f"`{fw.name}` and `{bw.name}` must match, since one operator runs both "
             f"directions, got {described[0]} and {described[1]}. {_FIX}"
         )
@@ -129,7 +130,7 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
 def _read_direction(name: str, bound: BoundCell) -> Direction:
     cell = bound.cell
     if type(cell) not in _CELLS:
-        raise TypeError(
+        raise InvalidType(
             f"`{name}` must be a {', '.join(each.__name__ for each in _CELLS)} or a "
             "cell of jaxrnn.lite, to use UNIDIRECTIONAL_SEQUENCE_LSTM or "
             f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
@@ -138,7 +139,7 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
     weights = layer_of(name, bound)
     if weights.bias.dtype != np.float32:
         got = weights.bias.dtype
-        raise TypeError(f"`{name}` must have float32 parameters, got {got}.")
+        raise InvalidType(f"`{name}` must have float32 parameters, got {got}.")
     LIBRARY.check(name, weights)
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
     clips = _clips(name, weights) if weights.kind == LSTM else {}
@@ -152,7 +153,7 @@ def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
     has_projection = weights.projection is not None
     clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
     if 0 in clips.values():
-        raise ValueError(
+        raise InvalidValue(
             f"`{name}` must have clips above 0, since 0 means no clip in the operator, "
             f"got {dict(weights.clips)}. {_FIX}"
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_entries, check_time_major
-from .._base.errors import describe, error_note, prefixing
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
@@ -16,8 +16,6 @@ from ..convert._weights import check_concrete, reader
 from ._tflite import check_fixed_sizes
 from ._tflite_graph import Graph
 from ._tflite_layers import add_dense, add_layer, add_swap, read_pairs, read_stack
-
-_CALLER = "to_tflite_operators"
 
 
 def to_tflite_operators(
@@ -85,14 +83,13 @@ def to_tflite_operators(
     Source: `tensorflow/lite/kernels/unidirectional_sequence_lstm.cc` and the other
         sequence kernels in that directory.
     """
-    check_time_major(_CALLER, time_major)
+    check_time_major(time_major)
     _check_inputs(inputs)
     outputs = _outputs(cells, inputs, time_major)
-    with prefixing(_CALLER):
-        both = isinstance(cells, tuple)
-        layers = read_pairs(*cells) if both else read_stack("cells", cells)
-        dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
-    graph = Graph(_CALLER)
+    both = isinstance(cells, tuple)
+    layers = read_pairs(*cells) if both else read_stack("cells", cells)
+    dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
+    graph = Graph()
     first = last = graph.tensor("inputs", inputs.shape)
     # Time-major layout is faster. Also, with batch-major layout and several rows, the
     # bidirectional operators of LiteRT 2.3 compute wrong results.
@@ -109,11 +106,11 @@ def to_tflite_operators(
 def _check_inputs(inputs: Any) -> None:
     shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(shape) != 3:
-        raise TypeError(
-            f"{_CALLER}: `inputs` must be a float32 array of rank 3, or a matching "
+        raise InvalidType(
+            "`inputs` must be a float32 array of rank 3, or a matching "
             f"`jax.ShapeDtypeStruct`, got {describe(inputs)}."
         )
-    check_fixed_sizes(_CALLER, "inputs", inputs)
+    check_fixed_sizes("inputs", inputs)
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
@@ -126,13 +123,13 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
         cells_fw, cells_bw = zip(*paired(*_two(cells)), strict=True)
         return stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, x, **options)
 
-    with error_note(f"{_CALLER}: raised by the driver that computes these outputs."):
+    with error_note("Raised by the driver that computes these outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
 
 
 def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(pair) != 2:
-        raise ValueError(
+        raise InvalidValue(
             "`cells` must be a cell or a pair of forward and backward cells, got a "
             f"tuple of {len(pair)}. Stack layers in a MultiRNNCell."
         )
@@ -140,10 +137,10 @@ def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    check_entries("", "dense", dense, 2, "(kernel, bias)", error=TypeError)
+    check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
     check_concrete("dense", dense, "a file stores its values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     if kernel.dtype != np.float32:
-        raise TypeError(f"`dense` must be float32, got {describe(kernel)}.")
+        raise InvalidType(f"`dense` must be float32, got {describe(kernel)}.")
     return kernel, read("bias", kernel.shape[1])

@@ -46,14 +46,13 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
-        caller = type(self).__name__
-        layer = make_one_direction(caller, self.cell)
+        layer = make_one_direction(self.cell)
 
         def params_for(step: Array) -> Params:
             init = lambda key: self.cell.init(key, step, self.param_dtype)
             params = self.param(layer.name, init)
             dtype = self.dtype or self.param_dtype
-            layer.check_not_random(caller, {layer.name: params}, step, dtype)
+            layer.check_not_random({layer.name: params}, step, dtype)
             return params
 
         return step_of_cell(self, self.cell, params_for, carry, inputs)
@@ -62,7 +61,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
-        make_one_direction(type(self).__name__, self.cell)  # Only checks the cell.
+        make_one_direction(self.cell)  # Only checks the cell.
         return zero_carry(self.cell, input_shape, self.dtype or self.param_dtype)
 
     @property
@@ -109,7 +108,7 @@ def as_cell(
     """
     example = "a cell of linen, such as nn.LSTMCell(8)"
     cell_checks.check_is_flax_cell(module, nn.RNNCellBase, example)
-    streams = cell_checks.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    streams = cell_checks.as_names("broadcast_rngs", broadcast_rngs)
     # Without a copy, a cell constructed inside a linen module would become a submodule
     # of that module.
     module = module.clone(parent=None)

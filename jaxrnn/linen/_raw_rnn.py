@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_functions
-from .._base.errors import describe
+from .._base.errors import InvalidValue, describe
 from .._base.typing import Array, DType, PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
@@ -80,8 +80,8 @@ class RawRNN(HoldsCells):
                 `rng_collection` is missing, as in `nn.Dropout`.
         """
         layer = self._layer()
-        check_options(type(self).__name__, deterministic=deterministic)
-        check_functions("RawRNN", loop_fn=loop_fn)
+        check_options(deterministic=deterministic)
+        check_functions(loop_fn=loop_fn)
         name, time = layer.name, jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
         init = lambda key: self.cell.init(key, step, self.param_dtype)
@@ -104,14 +104,14 @@ class RawRNN(HoldsCells):
 
     @nn.nowrap
     def _layer(self) -> OneDirection:
-        return make_one_direction(type(self).__name__, self.cell)
+        return make_one_direction(self.cell)
 
     def _check_makes_no_modules(self, own: str) -> None:
         """Raises ValueError if the loop function constructed modules."""
         made = [name for name in self.variables["params"] if name != own]
         if made:
-            raise ValueError(
-                f"RawRNN: `loop_fn` must not construct modules, but it constructed "
+            raise InvalidValue(
+                "`loop_fn` must not construct modules, but it constructed "
                 f"{', '.join(made)}. Construct them outside, in the module that calls "
                 "RawRNN, and call them in `loop_fn`."
             )
@@ -125,8 +125,8 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
         before = drawn()
         result = call(*args, **kwargs)
         if drawn() != before:
-            raise ValueError(
-                f"RawRNN: `loop_fn` must not draw random numbers from streams, but "
+            raise InvalidValue(
+                "`loop_fn` must not draw random numbers from streams, but "
                 f"{describe(module)} does. All steps would get the same numbers. Keep "
                 "a key in the loop state, and pass it: `nn.Dropout(rate)(x, rng=key)`."
             )

@@ -7,8 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from .._base.errors import InvalidValue
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
-from .._base.unknown_arguments import check_unknown
 from .._cells.base import RNNCell
 from .._layers import directions
 from .._layers.inputs import LayerInputs
@@ -20,18 +20,12 @@ class ChecksOptions(nn.Module):
     """A linen module whose options are checked when it is constructed."""
 
     def __post_init__(self) -> None:
-        check_options(type(self).__name__, **vars(self))
+        check_options(**vars(self))
         super().__post_init__()
 
 
 class HoldsCells(ChecksOptions):
     """A linen module that holds a layer."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "HoldsCells":
-        """Rejects unknown options; for a Flax name, the error gives jaxrnn's name."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        check_unknown(cls.__name__, "the constructor", kwargs, known)
-        return super().__new__(cls)
 
     @nn.nowrap
     def _layer(self) -> Layer:
@@ -52,7 +46,7 @@ class HoldsCells(ChecksOptions):
             TypeError: If an argument is not a bound cell.
             ValueError: If a bound cell is not one of this module's cells.
         """
-        return {"params": self._layer().params_of("variables_of", *cells)}
+        return {"params": self._layer().params_of(*cells)}
 
     @nn.nowrap
     def cells_of(self, variables: Params) -> Any:
@@ -65,8 +59,8 @@ class HoldsCells(ChecksOptions):
         params = variables.get("params", {})
         names = layer.parts()
         if not names.keys() <= set(params):
-            raise ValueError(
-                f"cells_of: `variables` must have the params {', '.join(names)} of the "
+            raise InvalidValue(
+                f"`variables` must have the params {', '.join(names)} of the "
                 f"module, got {', '.join(map(str, params)) or 'none'}."
             )
         return layer.bind(nn.meta.unbox(params))
@@ -100,7 +94,6 @@ class Recurrent(HoldsCells, kw_only=True):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         return_states: bool | None = None,
-        **unknown: Any,
     ) -> Any:
         """Runs the module over sequences.
 
@@ -131,7 +124,6 @@ class Recurrent(HoldsCells, kw_only=True):
                 the same name.
             return_states: Whether to also return the states after all steps; None to
                 use the attribute of the same name.
-            **unknown: Rejected; for a Flax name, the error gives jaxrnn's name.
 
         Returns:
             The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
@@ -145,10 +137,9 @@ class Recurrent(HoldsCells, kw_only=True):
             flax.errors.InvalidRngError: If a cell draws random numbers but the stream
                 `rng_collection` is missing, as in `nn.Dropout`.
         """
-        layer, caller = self._layer(), type(self).__name__
-        check_unknown(caller, "a call", unknown)
+        layer = self._layer()
         flags = {"deterministic": deterministic, "return_states": return_states}
-        check_options(caller, return_carry=return_carry, **flags)
+        check_options(return_carry=return_carry, **flags)
         sequences = LayerInputs.make(self, layer, inputs, sequence_length)
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)
@@ -181,7 +172,7 @@ class Recurrent(HoldsCells, kw_only=True):
             return self.param(name, init, name)
 
         params = {name: get(name) for name in layer.parts()}
-        check_axis_names(type(self).__name__, self.axis_names, params)
+        check_axis_names(self.axis_names, params)
         return params
 
 
@@ -226,9 +217,8 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        caller = type(self).__name__
         options = self.reverse, self.keep_order
-        return directions.make_one_direction(caller, self.cell, *options)
+        return directions.make_one_direction(self.cell, *options)
 
 
 class Bidirectional(Recurrent):
@@ -249,9 +239,8 @@ class Bidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        caller = type(self).__name__
         cells = self.cell_fw, self.cell_bw
-        return directions.make_two_directions(caller, *cells, self.merge)
+        return directions.make_two_directions(*cells, self.merge)
 
 
 class StackBidirectional(Recurrent):
@@ -271,4 +260,4 @@ class StackBidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return directions.make_stack(type(self).__name__, self.cells_fw, self.cells_bw)
+        return directions.make_stack(self.cells_fw, self.cells_bw)

@@ -16,8 +16,8 @@ as in TensorFlow Lite checkpoints.
     (7, 4, 5)
 """
 
-from .._base.public import set_public_module as _set_public_module
+from .._base.boundary import export as _export
 from ._cells import TFLiteLSTMCell as TFLiteLSTMCell, TfLiteRNNCell as TfLiteRNNCell
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
 
-_set_public_module(globals())
+_export(globals())

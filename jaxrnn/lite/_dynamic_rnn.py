@@ -3,7 +3,12 @@
 import jax
 
 from .._base.arguments import check_time_major
-from .._base.errors import KindError, describe, describe_structure
+from .._base.errors import (
+    InvalidKind,
+    InvalidValue,
+    describe,
+    describe_structure,
+)
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from ..memory._strategy import Strategy
@@ -51,16 +56,15 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.lite.experimental.nn.dynamic_rnn`.
     """
-    caller = "lite.dynamic_rnn"
-    check_time_major(caller, time_major)
+    check_time_major(time_major)
     if not time_major:
-        raise KindError(
-            f"{caller}: `time_major` must be True, got {describe(time_major)}. Swap "
+        raise InvalidKind(
+            f"`time_major` must be True, got {describe(time_major)}. Swap "
             "the axes of the inputs, `jnp.swapaxes(inputs, 0, 1)`, and of the outputs."
         )
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
-        raise ValueError(
-            f"{caller}: `inputs` must be one array [time, batch, ...], got "
+        raise InvalidValue(
+            "`inputs` must be one array [time, batch, ...], got "
             f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` accepts nests."
         )
     args = cell, inputs, sequence_length, initial_state, dtype

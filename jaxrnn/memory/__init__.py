@@ -13,7 +13,7 @@ of each strategy. A custom strategy is a frozen dataclass that derives from `Str
 and has one method, `plan`, which returns a `CheckpointPlan`.
 """
 
-from .._base.public import set_public_module as _set_public_module
+from .._base.boundary import export as _export
 from ._strategy import (
     CheckpointPlan as CheckpointPlan,
     Keep as Keep,
@@ -24,4 +24,4 @@ from ._strategy import (
     resolve as resolve,
 )
 
-_set_public_module(globals())
+_export(globals())

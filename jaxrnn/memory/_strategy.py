@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_count, check_instance, check_one_of
-from .._base.errors import describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.sharding import platform_of
 from .._base.typing import PyTree
 from .._time.segments import RESIDUALS, STATE
@@ -49,18 +49,17 @@ class CheckpointPlan:
     on_host: bool = False
 
     def __post_init__(self) -> None:
-        name = "CheckpointPlan"
         if not isinstance(self.segments, tuple):
-            raise TypeError(
-                f"{name}: `segments` must be a tuple of ints, got {self.segments!r}. "
+            raise InvalidType(
+                f"`segments` must be a tuple of ints, got {self.segments!r}. "
                 "`(64,)` stands for segments of 64 steps."
             )
         for i, size in enumerate(self.segments):
             fix = "It is the number of steps in a segment."
-            as_count(name, f"segments[{i}]", size, fix=fix)
+            as_count(f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
-            raise ValueError(
-                f"{name}: `save_residuals` must be used with `on_host=True`, got "
+            raise InvalidValue(
+                "`save_residuals` must be used with `on_host=True`, got "
                 "on_host=False. To save residuals on the device, use "
                 "`CheckpointPlan()`."
             )
@@ -110,9 +109,8 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     if not isinstance(plan, CheckpointPlan):
-        name = type(strategy).__name__
-        raise TypeError(
-            f"{name}: `plan` must return a `CheckpointPlan`, got {describe(plan)}. "
+        raise InvalidType(
+            f"`plan` must return a `CheckpointPlan`, got {describe(plan)}. "
             "`CheckpointPlan((64,))` has segments of 64 steps."
         )
     return plan
@@ -159,11 +157,11 @@ class Recompute(Strategy):
 
     def __post_init__(self) -> None:
         if self.chunk is not None:
-            as_count("Recompute", "chunk", self.chunk)
+            as_count("chunk", self.chunk)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns a plan with segments of one size."""
-        as_count("Recompute.plan", "time", time, fix=_STEPS)
+        as_count("time", time, fix=_STEPS)
         return CheckpointPlan((self.chunk or _near_root(time),))
 
 
@@ -202,11 +200,11 @@ class Nested(Strategy):
 
     def __post_init__(self) -> None:
         fix = "A segment has at least two parts."
-        as_count("Nested", "branches", self.branches, least=2, fix=fix)
+        as_count("branches", self.branches, least=2, fix=fix)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns one size for each level; each size is `branches` times the next."""
-        as_count("Nested.plan", "time", time, fix=_STEPS)
+        as_count("time", time, fix=_STEPS)
         levels = max(1, round(math.log(time, self.branches)) - 1)
         innermost = -(-time // self.branches**levels)
         powers = reversed(range(levels))
@@ -243,14 +241,14 @@ class Offload(Strategy):
 
     def __post_init__(self) -> None:
         fix = "For example, use `Offload(Recompute(64))`."
-        check_instance("Offload", "of", self.of, Strategy, "a strategy", fix)
+        check_instance("of", self.of, Strategy, "a strategy", fix)
         if self.chunk is None:
             return
-        as_count("Offload", "chunk", self.chunk)
+        as_count("chunk", self.chunk)
         if plan_of(self.of, 2**20).segments:  # Short runs may have no segments.
             what = f"None for {self.of!r}, which has segments already"
             fix = f"Write `Offload(Recompute({self.chunk}))`."
-            check_one_of("Offload", "chunk", self.chunk, (None,), what, fix)
+            check_one_of("chunk", self.chunk, (None,), what, fix)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns the plan of the other strategy, with storage on the host."""
@@ -286,12 +284,11 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
     """
     known, what = (None, *_PLATFORMS), f"one of {', '.join(_PLATFORMS)}"
     fix = "Pass None for JAX's default."
-    check_one_of("resolve", "platform", platform, known, what, fix)
-    return as_strategy("resolve", "swap_memory", swap_memory, platform=platform)
+    check_one_of("platform", platform, known, what, fix)
+    return as_strategy("swap_memory", swap_memory, platform=platform)
 
 
 def as_strategy(
-    caller: str,
     name: str,
     swap_memory: Any,
     beside: PyTree = (),
@@ -300,7 +297,6 @@ def as_strategy(
     """Returns the strategy that a driver's argument selects; see `resolve`.
 
     Args:
-        caller: The driver, for messages.
         name: The name of the argument, for messages.
         swap_memory: The value of the argument.
         beside: The driver's other arguments, whose mesh determines the platform.
@@ -315,7 +311,7 @@ def as_strategy(
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
     fix = _how_to_make_one_of(swap_memory)
-    return check_instance(caller, name, swap_memory, Strategy, what, fix)
+    return check_instance(name, swap_memory, Strategy, what, fix)
 
 
 def _how_to_make_one_of(value: Any) -> str:

@@ -13,7 +13,7 @@ Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn
 has the same modules under the same names.
 """
 
-from .._base.public import set_public_module as _set_public_module
+from .._base.boundary import export as _export
 from .._layers import needs_flax as _needs_flax  # noqa: F401 (Raises without Flax.)
 from ._cell_adapters import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
@@ -23,4 +23,4 @@ from ._recurrent import (
     StackBidirectional as StackBidirectional,
 )
 
-_set_public_module(globals())
+_export(globals())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .._base.cell_keys import run_key
-from .._base.errors import is_key
+from .._base.errors import InvalidValue, is_key
 from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
@@ -58,13 +58,12 @@ class Cell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        caller = type(self).__name__
-        check_options(caller, dtype=dtype, param_dtype=param_dtype)
-        self.layer = make_one_direction(caller, cell)
+        check_options(dtype=dtype, param_dtype=param_dtype)
+        self.layer = make_one_direction(cell)
         self.dtype, self.param_dtype = dtype, param_dtype
         self.params, step = make_params(self, in_features, rngs, param_dtype)
         params = as_pure(self.params)
-        self.layer.check_not_random(caller, params, step, param_dtype)
+        self.layer.check_not_random(params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
@@ -95,7 +94,7 @@ class Cell(nnx.RNNCellBase):
         if carry_init is None:
             return state
         leaves, tree = jax.tree.flatten(state)
-        key = draw_key(type(self).__name__, rngs, "carry")
+        key = draw_key(rngs, "carry")
         keys = jax.random.split(key, len(leaves))
         init = lambda x, key: carry_init(key, x.shape, x.dtype) if is_float(x) else x
         return tree.unflatten(map(init, leaves, keys))
@@ -144,7 +143,7 @@ def as_cell(
     """
     example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
     cell_checks.check_is_flax_cell(module, nnx.RNNCellBase, example)
-    names = cell_checks.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    names = cell_checks.as_names("broadcast_rngs", broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
         cell_checks.refuse_variables(nnx.to_pure_dict(others))
@@ -192,8 +191,8 @@ class NnxCell(BoundOnlyCell):
         counts = _counts(module)
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
-            raise ValueError(
-                "as_cell: the module draws random numbers, but no key is bound. Call "
+            raise InvalidValue(
+                "the module draws random numbers, but no key is bound. Call "
                 "`cell.cell.bind(cell.params, key)`, or `module.eval()` before "
                 "`as_cell`."
             )

@@ -1,8 +1,5 @@
 """An nnx module that holds a layer's parameters and random stream."""
 
-import functools
-import inspect
-from collections.abc import Callable
 from typing import Any, ClassVar, ParamSpec
 
 import jax
@@ -11,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from .._base.arguments import as_count, check_instance
-from .._base.errors import describe, error_note
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.hints import unknown_argument
 from .._base.math import is_traced
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import DType, Key, Params, PyTree
-from .._base.unknown_arguments import check_unknown
 from .._layers.layer import Layer, in_dtype
 from .._layers.options import check_axis_names, check_options, name_axes
 
@@ -26,7 +23,7 @@ Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
-def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
+def as_step(in_features: Any, dtype: DType) -> PyTree:
     """The shapes and dtypes of one step of inputs, from a size or an example.
 
     Raises:
@@ -35,12 +32,12 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
     """
     if isinstance(in_features, int | np.integer):
         fix = "It is the size of the inputs."
-        size = as_count(caller, "in_features", in_features, fix=fix)
+        size = as_count("in_features", in_features, fix=fix)
         return jax.ShapeDtypeStruct((1, size), dtype)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
-        raise TypeError(
-            f"{caller}: `in_features` must be an int, or one step of inputs as arrays "
+        raise InvalidType(
+            "`in_features` must be an int, or one step of inputs as arrays "
             f"or jax.ShapeDtypeStructs, got {describe(in_features)}."
         )
     as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -57,26 +54,25 @@ def make_params(
         TypeError: If `rngs` is not `nnx.Rngs`; also as in `as_step`.
         ValueError: If `axis_names` does not match the parameters; also as in `as_step`.
     """
-    caller = type(module).__name__
     fix = "Create them with `nnx.Rngs(0)`."
-    check_instance(caller, "rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
-    step = as_step(caller, in_features, dtype)
+    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
+    step = as_step(in_features, dtype)
     params = module.layer.init(rngs.params(), step, dtype)
-    check_axis_names(caller, axis_names, params)
+    check_axis_names(axis_names, params)
     boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
     is_param = lambda x: isinstance(x, nnx.Variable)
     as_param = lambda x: x if is_param(x) else nnx.Param(x)
     return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param)), step
 
 
-def check_same_shapes(caller: str, own: Params, params: Params) -> None:
+def check_same_shapes(own: Params, params: Params) -> None:
     """Raises ValueError unless `params` have the names and shapes of `own`."""
     known, given = (dict(named_leaves("params", tree)) for tree in (own, params))
     for name in known | given:
         old, new = known.get(name), given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
-            raise ValueError(
-                f"{caller}: `{name}` must match the module's parameter "
+            raise InvalidValue(
+                f"`{name}` must match the module's parameter "
                 f"({describe(old)}), got {describe(new)}. `in_features` must be the "
                 "size of the cell's inputs."
             )
@@ -90,7 +86,7 @@ def _in_place_of(old: Any, new: Any) -> jax.Array:
     return jax.device_put(array, old.sharding)
 
 
-def draw_key(caller: str, rngs: Any, stream: str) -> Key:
+def draw_key(rngs: Any, stream: str) -> Key:
     """The next key of the stream, or `rngs` itself if it is a key.
 
     Raises:
@@ -102,30 +98,9 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
         return rngs()
     if isinstance(rngs, jax.Array):
         return rngs
-    raise TypeError(
-        f"{caller}: `rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
+    raise InvalidType(
+        f"`rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
     )
-
-
-def hints_at_missing_arguments(init: Callable[P, None]) -> Callable[P, None]:
-    """Makes a constructor name an argument that it lacks, and show an example."""
-    signature = inspect.signature(init)
-    parameters = list(signature.parameters.values())
-    required = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    example = ", ".join(required[1:]).replace("in_features", "3")
-
-    @functools.wraps(init)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            name = type(args[0]).__name__
-            fix = f" Example: `{name}({example}, rngs=nnx.Rngs(0))`."
-            fix *= str(error).startswith("missing")
-            raise TypeError(f"{name}: {error}.{fix}") from None
-        init(*args, **kwargs)
-
-    return checked
 
 
 class HoldsLayer(nnx.Module):
@@ -150,10 +125,11 @@ class HoldsLayer(nnx.Module):
     def __init__(
         self, layer: Layer, in_features: Any, *, rngs: nnx.Rngs, **options: Any
     ) -> None:
-        caller = type(self).__name__
-        check_unknown(caller, "the constructor", options, self.defaults)
+        for name in options:
+            if name not in self.defaults:
+                raise unknown_argument(type(self).__name__, name, self.defaults)
         options = self.defaults | options
-        check_options(caller, **options)
+        check_options(**options)
         dtype, axis_names = options.pop("param_dtype"), options.pop("axis_names")
         for name, value in options.items():
             setattr(self, name, value)
@@ -163,7 +139,7 @@ class HoldsLayer(nnx.Module):
         self.rngs = nnx.data(None)
         if self.is_random:
             source = f"from the stream {self.rng_collection!r}"
-            with error_note(f"{caller}: the cell draws random numbers {source}."):
+            with error_note(f"The cell draws random numbers {source}."):
                 self.rngs = rngs[self.rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:
@@ -184,8 +160,8 @@ class HoldsLayer(nnx.Module):
                 of a different size.
         """
         own = as_pure(self.params)
-        params = self.layer.params_of("set_cells", *cells)
-        check_same_shapes("set_cells", own, params)
+        params = self.layer.params_of(*cells)
+        check_same_shapes(own, params)
         arrays = jax.tree.map(_in_place_of, own, params)
         # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
         # the leaves.
@@ -203,10 +179,10 @@ class HoldsLayer(nnx.Module):
             TypeError: If `deterministic` is not a bool, or if `rngs` is not `nnx.Rngs`,
                 a stream or a key.
         """
-        check_options(type(self).__name__, deterministic=deterministic)
+        check_options(deterministic=deterministic)
         if deterministic is None:
             deterministic = self.deterministic
         if deterministic or not self.is_random:
             return None
         rngs = self.rngs if rngs is None else rngs
-        return draw_key(type(self).__name__, rngs, self.rng_collection)
+        return draw_key(rngs, self.rng_collection)

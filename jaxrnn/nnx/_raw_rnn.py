@@ -10,7 +10,7 @@ from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.directions import make_one_direction
 from .._tensor_array.tensor_array import TensorArray
-from ._parameters import HoldsLayer, Rngs, as_pure, hints_at_missing_arguments
+from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class RawRNN(HoldsLayer):
@@ -46,7 +46,6 @@ class RawRNN(HoldsLayer):
         (6, 2)
     """
 
-    @hints_at_missing_arguments
     def __init__(
         self,
         cell: RNNCell,
@@ -57,7 +56,7 @@ class RawRNN(HoldsLayer):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        layer = make_one_direction(type(self).__name__, cell)
+        layer = make_one_direction(cell)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
         self.max_time, self.swap_memory = max_time, swap_memory
 

@@ -6,13 +6,12 @@ from typing import Any
 from flax import nnx
 
 from .._base.typing import ArrayLike, DType, Lengths, PyTree
-from .._base.unknown_arguments import check_unknown
 from .._cells.base import RNNCell
 from .._layers import directions
 from .._layers.inputs import LayerInputs
 from .._layers.layer import RunOptions
 from .._layers.options import check_options
-from ._parameters import HoldsLayer, Rngs, as_pure, hints_at_missing_arguments
+from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class Recurrent(HoldsLayer):
@@ -45,7 +44,6 @@ class Recurrent(HoldsLayer):
         return_carry: bool | None = None,
         return_states: bool | None = None,
         rngs: Rngs | None = None,
-        **unknown: Any,
     ) -> Any:
         """Runs the module over sequences.
 
@@ -80,7 +78,6 @@ class Recurrent(HoldsLayer):
                 If a function under `jax.jit` closes over the module, pass a key: the
                 module's stream cannot advance in such a function and raises
                 `TraceContextError`.
-            **unknown: Rejected; for a Flax name, the error gives jaxrnn's name.
 
         Returns:
             The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
@@ -93,9 +90,8 @@ class Recurrent(HoldsLayer):
                 nor a key; also as in `jaxrnn.dynamic_rnn`.
             ValueError: As in `jaxrnn.dynamic_rnn`.
         """
-        caller, params = type(self).__name__, as_pure(self.params)
-        check_unknown(caller, "a call", unknown)
-        check_options(caller, return_carry=return_carry, return_states=return_states)
+        params = as_pure(self.params)
+        check_options(return_carry=return_carry, return_states=return_states)
         sequences = LayerInputs.make(self, self.layer, inputs, sequence_length)
         dtype = sequences.compute_dtype(self.dtype, params)
         key = self._draw_key(deterministic, rngs)
@@ -150,7 +146,6 @@ class RNN(Recurrent):
         (2, 5, 8)
     """
 
-    @hints_at_missing_arguments
     def __init__(
         self,
         cell: RNNCell,
@@ -161,9 +156,8 @@ class RNN(Recurrent):
         keep_order: bool = False,
         **kwargs: Any,
     ) -> None:
-        caller = type(self).__name__
-        check_options(caller, reverse=reverse, keep_order=keep_order)
-        layer = directions.make_one_direction(caller, cell, reverse, keep_order)
+        check_options(reverse=reverse, keep_order=keep_order)
+        layer = directions.make_one_direction(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
@@ -182,7 +176,6 @@ class Bidirectional(Recurrent):
         **kwargs: As in `RNN`.
     """
 
-    @hints_at_missing_arguments
     def __init__(
         self,
         cell_fw: RNNCell,
@@ -193,8 +186,7 @@ class Bidirectional(Recurrent):
         merge: Callable[[PyTree, PyTree], PyTree] = directions.concatenate,
         **kwargs: Any,
     ) -> None:
-        caller = type(self).__name__
-        layer = directions.make_two_directions(caller, cell_fw, cell_bw, merge)
+        layer = directions.make_two_directions(cell_fw, cell_bw, merge)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
@@ -212,7 +204,6 @@ class StackBidirectional(Recurrent):
         **kwargs: As in `RNN`.
     """
 
-    @hints_at_missing_arguments
     def __init__(
         self,
         cells_fw: Sequence[RNNCell],
@@ -222,5 +213,5 @@ class StackBidirectional(Recurrent):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        layer = directions.make_stack(type(self).__name__, cells_fw, cells_bw)
+        layer = directions.make_stack(cells_fw, cells_bw)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)

@@ -5,7 +5,7 @@
 >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 """
 
-from .._base.public import set_public_module as _set_public_module
+from .._base.boundary import export as _export
 from ._check_cell import check_cell as check_cell, make_setup as make_setup
 from ._laws import (
     LAWS as LAWS,
@@ -29,4 +29,4 @@ from ._laws import (
     starts_again_at_resets as starts_again_at_resets,
 )
 
-_set_public_module(globals())
+_export(globals())

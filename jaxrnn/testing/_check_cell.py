@@ -11,7 +11,7 @@ import numpy as np
 from .._base import trees
 from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key
-from .._base.errors import describe, error_note, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
 from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -83,9 +83,9 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
             continue
         got = f"got {describe(leaf)}. {fix}"
         if not is_array(leaf):
-            raise TypeError(f"check_cell: `{name}` must be an array, {got}")
+            raise InvalidType(f"`{name}` must be an array, {got}")
         if leaf.ndim and leaf.shape != (batch, *size):
-            raise ValueError(f"check_cell: `{name}` must be {(batch, *size)}, {got}")
+            raise InvalidValue(f"`{name}` must be {(batch, *size)}, {got}")
 
 
 def check_cell(
@@ -123,25 +123,25 @@ def check_cell(
     fix = "Pass it unbound; `check_cell` creates the parameters."
     if isinstance(cell, list | tuple):
         fix = "Check them one by one, or as a `MultiRNNCell`."
-    check_instance("check_cell", "cell", cell, RNNCell, "an RNNCell", fix)
+    check_instance("cell", cell, RNNCell, "an RNNCell", fix)
     for name, leaf in trees.named_leaves("inputs", inputs):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            raise TypeError(
-                f"check_cell: `{name}` must be an array [batch, ...] or its shape, got "
+            raise InvalidType(
+                f"`{name}` must be an array [batch, ...] or its shape, got "
                 f"{describe(leaf)}. Example: `jax.ShapeDtypeStruct((4, 3), 'float32')`."
             )
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
-        raise ValueError(
-            "check_cell: `inputs` must be arrays [batch, ...] or their shapes, with a "
+        raise InvalidValue(
+            "`inputs` must be arrays [batch, ...] or their shapes, with a "
             f"batch of at least 4, got {batches}."
         )
-    dtype = as_dtype("check_cell", dtype)
+    dtype = as_dtype(dtype)
     if key is not None:
-        check_key("check_cell", key)
+        check_key(key)
     if state is not None and not has_read_only(state):
         _check_state(cell, state, batches[0])
-    with error_note("check_cell: raised while creating parameters and data."):
+    with error_note("Raised while creating parameters and data."):
         setup = make_setup(cell, inputs, dtype, key, state)
     try:
         for number, law in enumerate(LAWS, 1):

@@ -3,8 +3,8 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,12 +61,6 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     is_random: Any = False
     """Whether `probabilities` draws random numbers when it receives a key."""
-
-    _elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("memory", "memory_sequence_length"),
-        "must be given to `AttentionWrapper.initial_state`. The mechanism needs only "
-        "`memory_depth`, the size of the memory's last axis",
-    )
 
     def __post_init__(self) -> None:
         set_common_fields(self)
@@ -166,8 +160,8 @@ class LuongScore(AttentionMechanism):
             ValueError: If queries and keys differ in size.
         """
         must = f"be the size of the cell's output ({query_depth})"
-        name, fix = type(self).__name__, "Bahdanau attention supports other sizes."
-        check_equal(name, "num_units", self.num_units, query_depth, must, fix)
+        fix = "Bahdanau attention supports other sizes."
+        check_equal("num_units", self.num_units, query_depth, must, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:

@@ -48,7 +48,7 @@ class _MonotonicMechanism(AttentionMechanism):
         set_numbers(self, "score_bias_init")
         set_numbers(self, "sigmoid_noise", low=0)
         set_counts(self, "sigmoid_noise_seed", least=0, most=2**32 - 1)
-        _check_mode(type(self).__name__, self.mode)
+        _check_mode(self.mode)
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """Specs of the score's parameters and of a bias that all scores share."""
@@ -122,7 +122,7 @@ def monotonic_attention(
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
     """
-    _check_mode("monotonic_attention", mode)
+    _check_mode(mode)
     p, previous = jnp.asarray(p_choose_i), jnp.asarray(previous_attention)
     if mode == "recursive":
         return p * _recursive(p, previous)
@@ -159,6 +159,6 @@ def _clip(x: Array, low: Any) -> Array:
     return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))
 
 
-def _check_mode(caller: str, mode: Any) -> None:
+def _check_mode(mode: Any) -> None:
     what = 'one of "recursive", "parallel", "hard"'
-    check_one_of(caller, "mode", mode, ("recursive", "parallel", "hard"), what)
+    check_one_of("mode", mode, ("recursive", "parallel", "hard"), what)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import check_shape
-from ..._base.errors import describe
+from ..._base.errors import InvalidType, InvalidValue, describe
 from ..._base.inputs import as_array
 from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
@@ -59,33 +59,32 @@ class AttentionWrapperState(NamedTuple):
             ValueError: If a field does not exist, or a structure or shape differs.
             TypeError: If a sequence has another type, e.g. a list instead of a tuple.
         """
-        caller = "AttentionWrapperState.clone"
         if unknown := fields.keys() - set(self._fields):
             known, got = ", ".join(self._fields), ", ".join(sorted(unknown))
-            raise ValueError(f"{caller}: fields must be among {known}, got {got}.")
+            raise InvalidValue(f"fields must be among {known}, got {got}.")
         for name, new in fields.items():
             old = getattr(self, name)
-            check_structure(f"{caller}: `{name}`", old, new, strict=True)
+            check_structure(f"`{name}`", old, new, strict=True)
             leaves = jax.tree.leaves(old, is_leaf=is_tensor_array)
             shapes = [None if is_tensor_array(x) else jnp.shape(x) for x in leaves]
-            _check_shapes(caller, name, new, shapes)
+            _check_shapes(name, new, shapes)
         return self._replace(**fields)
 
 
-def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> None:
+def _check_shapes(name: str, tree: PyTree, shapes: list[Any]) -> None:
     """Raises ValueError unless leaves have the given shapes; None allows any shape."""
     named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
         if shape is not None:
-            check_shape(caller, full, leaf, shape)
+            check_shape(full, leaf, shape)
 
 
 def check_is_state(state: Any) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     if not is_state or not jax.tree.leaves(state.memory):
-        raise TypeError(
-            "AttentionWrapper: `state` must be an AttentionWrapperState with its "
+        raise InvalidType(
+            "`state` must be an AttentionWrapperState with its "
             f"memory, got {describe(state)}. `cell.initial_state(memory)` creates one."
         )
 
@@ -98,10 +97,10 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
             inputs if several beams share each row of the memory.
         TypeError: If `checks_dtype` is True and the dtypes differ.
     """
-    caller, attention, rows = "AttentionWrapper", state.attention, inputs.shape[0]
+    attention, rows = state.attention, inputs.shape[0]
     if checks_dtype and inputs.dtype != attention.dtype:
-        raise TypeError(
-            f"{caller}: `inputs` must have the dtype of the memory "
+        raise InvalidType(
+            "`inputs` must have the dtype of the memory "
             f"({attention.dtype}), got {describe(inputs)}. Cast the inputs or the "
             "memory."
         )
@@ -110,27 +109,27 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     beams = any(rows % max(1, len(memory)) for memory in memories)
     if attention.shape[0] != rows or beams:
         leaves = ", ".join(map(describe, (attention, *memories)))
-        raise ValueError(
-            f"{caller}: `state` must have {rows} rows like the inputs, and its memory "
+        raise InvalidValue(
+            f"`state` must have {rows} rows like the inputs, and its memory "
             "must have the same number of rows or one row per group of beams, got "
             f"attention and memory {leaves}."
         )
 
 
-def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
+def check_cell_state(cell: Any, state: PyTree, rows: int) -> None:
     """Checks that `state` is a state of the cell with the given number of rows.
 
     Raises:
         ValueError: If the structure or a shape differs.
         TypeError: If a sequence has another type, e.g. a list instead of a tuple.
     """
-    name, size = f"{caller}: `cell_state`", cell.state_size
+    name, size = "`cell_state`", cell.state_size
     opaque = jax.tree.map(lambda _: 0, state)
     check_structure(name, size, opaque, True, "Pass a state of the wrapped cell.")
     pairs = zip(jax.tree.leaves(state), size_shapes(size), strict=True)
     # A scalar leaf, e.g. a step count, applies to all rows.
     shapes = [(rows, *shape) if jnp.ndim(leaf) else None for leaf, shape in pairs]
-    _check_shapes(caller, "cell_state", state, shapes)
+    _check_shapes("cell_state", state, shapes)
 
 
 @jax.tree_util.register_dataclass
@@ -172,12 +171,11 @@ class AttentionMemory:
 
 
 def as_memory(
-    caller: str, name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
+    name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
 ) -> AttentionMemory:
     """Checks a memory and returns it with zeros in its padding.
 
     Args:
-        caller: The function that was called, for error messages.
         name: The name of the argument.
         memory: Floating `[batch, memory_time, depth]`.
         lengths: Integers `[batch]`; None for all steps.
@@ -189,25 +187,25 @@ def as_memory(
         ValueError: If an array has the wrong shape.
         TypeError: If an array has the wrong dtype.
     """
-    memory = as_array(caller, name, memory)
+    memory = as_array(name, memory)
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
-        error = ValueError if memory.ndim != 3 else TypeError
+        error = InvalidValue if memory.ndim != 3 else InvalidType
         raise error(
-            f"{caller}: `{name}` must be a floating-point array [batch, memory_time, "
+            f"`{name}` must be a floating-point array [batch, memory_time, "
             f"depth], got {describe(memory)}. Pass batch-major encoder outputs."
         )
     first, depth = memory if first is None else first, mechanism.memory_depth
     rows, dtype = first.shape[0], mechanism.dtype or first.dtype
     if (memory.shape[0], memory.shape[2]) != (rows, depth):
-        raise ValueError(
-            f"{caller}: `{name}` must have as many rows as `memory[0]` ({rows}) and "
+        raise InvalidValue(
+            f"`{name}` must have as many rows as `memory[0]` ({rows}) and "
             f"the mechanism's `memory_depth` ({depth}), got {describe(memory)}."
         )
     if memory.dtype != dtype:
-        raise TypeError(
-            f"{caller}: `{name}` must have the dtype of the mechanism and of "
+        raise InvalidType(
+            f"`{name}` must have the dtype of the mechanism and of "
             f"`memory[0]` ({dtype}), got {describe(memory)}."
         )
-    lengths = as_lengths(caller, lengths, rows, "memory_sequence_length")
+    lengths = as_lengths(lengths, rows, "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)
     return dataclasses.replace(made, memory=made.without_padding(memory))

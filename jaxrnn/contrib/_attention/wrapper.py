@@ -1,8 +1,8 @@
 """The attention wrapper."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxrnn import TensorArray, TensorShape
 
 from ..._base.arguments import as_count, check_equal, check_instance
 from ..._base.cell_keys import fold
+from ..._base.errors import InvalidValue
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
@@ -101,17 +102,12 @@ class AttentionWrapper(ParamsWrapper):
     attention_fn: Callable[..., tuple[Array, Array, Any]] | None = None
     dtype: DType | None = None
 
-    _elsewhere: ClassVar[Mapping[str, str]] = {
-        "initial_cell_state": "is now `cell_state` of `AttentionWrapper.initial_state`",
-        "attention_layer": "is replaced by `attention_layer_size` or an `attention_fn`",
-        "probability_fn": "is a field of the mechanism",
-    }
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
     _has_several = property(lambda self: isinstance(self.attention_mechanism, tuple))
     _mechanisms = property(lambda self: self._several(self.attention_mechanism))
 
     def __post_init__(self) -> None:
-        caller, mechanisms = "AttentionWrapper", self.attention_mechanism
+        mechanisms = self.attention_mechanism
         super().__post_init__()
         set_common_fields(self)
         set_functions(self, "cell_input_fn", "attention_fn")
@@ -119,14 +115,14 @@ class AttentionWrapper(ParamsWrapper):
             set_field(self, attention_mechanism=tuple(mechanisms))
         name, what = "attention_mechanism", "an AttentionMechanism or several"
         for mechanism in self._mechanisms or [None]:
-            check_instance(caller, name, mechanism, AttentionMechanism, what)
+            check_instance(name, mechanism, AttentionMechanism, what)
         if (sizes := self.attention_layer_size) is None:
             return
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
         name, count = "attention_layer_size", len(self._mechanisms)
-        sizes = tuple(as_count(caller, name, n) for n in sizes)
+        sizes = tuple(as_count(name, n) for n in sizes)
         must = f"have length {count}, with one size per mechanism"
-        check_equal(caller, name, len(sizes), count, must)
+        check_equal(name, len(sizes), count, must)
         set_field(self, attention_layer_size=sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
@@ -178,8 +174,8 @@ class AttentionWrapper(ParamsWrapper):
         Raises:
             ValueError: Always.
         """
-        raise ValueError(
-            "AttentionWrapper: `initial_state` must be given, because it holds the "
+        raise InvalidValue(
+            "`initial_state` must be given, because it holds the "
             "memory, got None. Create it with `cell.initial_state(memory)`."
         )
 
@@ -208,14 +204,13 @@ class AttentionWrapper(ParamsWrapper):
             ValueError: If an array has the wrong shape, or the number of memories
                 differs from the number of mechanisms.
         """
-        caller = "AttentionWrapper.initial_state"
-        memories = self._memories(caller, memory, memory_sequence_length)
+        memories = self._memories(memory, memory_sequence_length)
         rows, dtype = memories[0].memory.shape[0], memories[0].memory.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
-            wrapper_state.check_cell_state(caller, self.cell, cell_state, rows)
-        cell_state = as_state(caller, "cell_state", cell_state)
+            wrapper_state.check_cell_state(self.cell, cell_state, rows)
+        cell_state = as_state("cell_state", cell_state)
 
         def first(mechanism: AttentionMechanism, memory: AttentionMemory) -> tuple:
             time, history = memory.memory.shape[1], ()
@@ -231,12 +226,12 @@ class AttentionWrapper(ParamsWrapper):
         attention = jnp.zeros((rows, self.attention_size), dtype)
         return self._made(cell_state, attention, jnp.zeros((), jnp.int32), *parts)
 
-    def _memories(self, caller: str, memory: Any, lengths: Any) -> list[Any]:
+    def _memories(self, memory: Any, lengths: Any) -> list[Any]:
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
-            raise ValueError(
-                f"{caller}: `memory` and `memory_sequence_length` must each hold "
+            raise InvalidValue(
+                "`memory` and `memory_sequence_length` must each hold "
                 f"one entry per mechanism ({count}), got {len(memories)} and "
                 f"{len(lengths)}."
             )
@@ -245,14 +240,12 @@ class AttentionWrapper(ParamsWrapper):
         for i, (given, n, mechanism) in enumerate(several):
             name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(
-                wrapper_state.as_memory(caller, name, given, n, mechanism, first)
-            )
+            made.append(wrapper_state.as_memory(name, given, n, mechanism, first))
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of all parameters except the wrapped cell's, for any size of inputs."""
-        query_depth = vector_size("AttentionWrapper", self.cell.output_size)
+        query_depth = vector_size(self.cell.output_size)
         specs: dict[str, Any] = {}
         for attention in self._attentions:
             specs |= attention.specs(query_depth)

@@ -12,6 +12,7 @@ from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import check_functions, check_instance, check_is_cell
 from ..._base.cell_keys import cell_at_step
+from ..._base.errors import InvalidValue
 from ..._base.inputs import as_array, as_state, check_rows_of_state
 from ..._base.serialization import serializable
 from ..._base.trees import map_sizes
@@ -94,7 +95,7 @@ class CustomHelper(Helper):
         sample_ids_dtype: DType | None = None,
     ) -> None:
         later = {"sample_fn": sample_fn, "next_inputs_fn": next_inputs_fn}
-        check_functions(type(self).__name__, initialize_fn=initialize_fn, **later)
+        check_functions(initialize_fn=initialize_fn, **later)
         self._initialize_fn = initialize_fn
         self._sample_fn = sample_fn
         self._next_inputs_fn = next_inputs_fn
@@ -110,8 +111,8 @@ class CustomHelper(Helper):
             ValueError: If `initialize` has not been called.
         """
         if self._batch_size is None:
-            raise ValueError(
-                "CustomHelper: `batch_size` is unknown before `initialize` is called. "
+            raise InvalidValue(
+                "`batch_size` is unknown before `initialize` is called. "
                 "`dynamic_decode` calls `initialize` first."
             )
         return self._batch_size
@@ -122,7 +123,7 @@ class CustomHelper(Helper):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
         """Calls `initialize_fn`."""
         finished, inputs = self._initialize_fn()
-        finished = as_array("CustomHelper", "finished", finished)
+        finished = as_array("finished", finished)
         self._batch_size = finished.size
         return finished, inputs
 
@@ -175,9 +176,8 @@ class InferenceHelper(CustomHelper):
         end_fn: Callable[[Array], Array],
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
-        caller = type(self).__name__
-        check_functions(caller, sample_fn=sample_fn, end_fn=end_fn)
-        check_given_functions(caller, next_inputs_fn=next_inputs_fn)
+        check_functions(sample_fn=sample_fn, end_fn=end_fn)
+        check_given_functions(next_inputs_fn=next_inputs_fn)
         make = next_inputs_fn or (lambda sample_ids: sample_ids)
         follow = lambda sample_ids: (end_fn(sample_ids), make(sample_ids))
         inputs = jax.tree.map(jnp.asarray, start_inputs)
@@ -232,13 +232,12 @@ class BasicDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
-        caller = type(self).__name__
-        check_is_cell(caller, "cell", cell)
+        check_is_cell("cell", cell)
         fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
-        check_instance(caller, "helper", helper, Helper, "a Helper", fix)
-        check_given_functions(caller, output_layer=output_layer)
+        check_instance("helper", helper, Helper, "a Helper", fix)
+        check_given_functions(output_layer=output_layer)
         self._cell, self._helper = cell, helper
-        self._initial_state = as_state(caller, "initial_state", initial_state)
+        self._initial_state = as_state("initial_state", initial_state)
         self._output_layer = output_layer or (lambda outputs: outputs)
 
     batch_size = property(lambda self: self._helper.batch_size)
@@ -280,9 +279,9 @@ class BasicDecoder(Decoder):
 
     def _check_rows(self) -> None:
         """Raises ValueError unless the state has as many rows as the helper."""
-        caller, rows = type(self).__name__, self.batch_size
+        rows = self.batch_size
         must = f"have {rows} rows like the helper's inputs or `start_tokens`"
-        check_rows_of_state(caller, self._initial_state, rows, must)
+        check_rows_of_state(self._initial_state, rows, must)
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None

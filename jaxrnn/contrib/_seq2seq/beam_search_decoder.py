@@ -10,7 +10,7 @@ from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
-from ..._base.errors import describe
+from ..._base.errors import InvalidValue, describe
 from ..._base.inputs import as_state, check_rows_of_state
 from ..._base.math import concrete_or_none
 from ..._base.serialization import serializable
@@ -146,26 +146,25 @@ class BeamSearchDecoder(Decoder):
         coverage_penalty_weight: ArrayLike = 0.0,
         reorder_tensor_arrays: bool = True,
     ) -> None:
-        caller = type(self).__name__
-        check_is_cell(caller, "cell", cell)
-        check_given_functions(caller, output_layer=output_layer)
+        check_is_cell("cell", cell)
+        check_given_functions(output_layer=output_layer)
         self._cell = cell
         self._output_layer = output_layer or (lambda outputs: outputs)
-        self._beam_width = width = beam.as_width(caller, beam_width)
-        self._embedding_fn = embeddings.as_embedding(caller, embedding)
-        end = embeddings.as_ids(caller, "end_token", end_token, (), "a scalar")
+        self._beam_width = width = beam.as_width(beam_width)
+        self._embedding_fn = embeddings.as_embedding(embedding)
+        end = embeddings.as_ids("end_token", end_token, (), "a scalar")
         self._end_token = end
-        ids = as_start_ids(caller, start_tokens, "start_tokens")
+        ids = as_start_ids(start_tokens, "start_tokens")
         self._start_tokens = jnp.broadcast_to(ids[:, None], (len(ids), width))
-        finite = lambda name, x: as_number(caller, name, x, FINITE, "0 disables it.")
+        finite = lambda name, x: as_number(name, x, FINITE, "0 disables it.")
         length, coverage = length_penalty_weight, coverage_penalty_weight
         self._length_penalty = finite("length_penalty_weight", length)
         self._coverage_penalty = finite("coverage_penalty_weight", coverage)
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
         name, fix = "reorder_tensor_arrays", "False returns TensorArrays."
-        self._reorders = as_bool(caller, name, reorder_tensor_arrays, fix)
-        self._initial_state = self._as_rows(caller, initial_state)
+        self._reorders = as_bool(name, reorder_tensor_arrays, fix)
+        self._initial_state = self._as_rows(initial_state)
         self._dtype = embeddings.score_dtype(state_dtype(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
@@ -244,15 +243,15 @@ class BeamSearchDecoder(Decoder):
         inputs, cell_state = self._merge((inputs, cell_state))
         outputs, cell_state = cell_at_step(self._cell, time)(inputs, cell_state)
         logits = self._output_layer(self._split(outputs))
-        rows, caller = self._start_tokens.shape, type(self).__name__
+        rows = self._start_tokens.shape
         shape = getattr(logits, "shape", ())
         if len(shape) != 3 or shape[:2] != rows:
-            raise ValueError(
-                f"{caller}: logits must be one array [batch, beam, vocab] with [batch, "
+            raise InvalidValue(
+                "logits must be one array [batch, beam, vocab] with [batch, "
                 f"beam] = {list(rows)}, got {describe(logits)}. Logits are the "
                 "output of the cell or of the `output_layer`."
             )
-        embeddings.check_has_ids(caller, self._embedding_fn, logits)
+        embeddings.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
     def _covered(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
@@ -277,8 +276,8 @@ class BeamSearchDecoder(Decoder):
         parts: Any = cell_state if is_nest else [cell_state]
         found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
-            raise ValueError(
-                f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
+            raise InvalidValue(
+                "`coverage_penalty_weight` must be 0 for a "
                 f"cell without attention, got {describe(self._coverage_penalty)}. The "
                 "cell's state has no `alignments`."
             )
@@ -286,13 +285,13 @@ class BeamSearchDecoder(Decoder):
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(mean(means), self._dtype)
 
-    def _as_rows(self, caller: str, state: PyTree) -> PyTree:
+    def _as_rows(self, state: PyTree) -> PyTree:
         """Checks that the initial state has a row for each beam; returns its arrays."""
-        state = as_state(caller, "initial_state", state)
+        state = as_state("initial_state", state)
         rows, width = self.batch_size * self._beam_width, self._beam_width
         must = f"have {rows} rows, {width} for each entry of `start_tokens`"
         fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
-        check_rows_of_state(caller, state, rows, must, fix)
+        check_rows_of_state(state, rows, must, fix)
         return state
 
     def _split(self, tree: PyTree) -> PyTree:

@@ -1,6 +1,5 @@
 """Functions that repeat rows for beams and read values along the beams' paths."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxrnn import TensorArray
 
+from ..._base.errors import InvalidType, InvalidValue
 from ..._base.math import concrete_or_none
 from ..._base.read_only import is_read_only
 from ..._base.trees import is_tensor_array
@@ -40,11 +40,11 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    width = as_width("tile_batch", multiplier, "multiplier")
+    width = as_width(multiplier, "multiplier")
     is_number = lambda x: isinstance(x, int | float)
     if isinstance(t, list | tuple) and t and all(map(is_number, t)):
-        raise TypeError(
-            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, "
+        raise InvalidType(
+            f"`t` must be a nest of arrays [batch, ...], got {t}, "
             "a sequence of numbers. Pass `np.array(t)`."
         )
     is_leaf = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
@@ -54,12 +54,12 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
 def _tiled(x: Any, width: int) -> Any:
     """Repeats the rows of a leaf, or of the element shape of an empty TensorArray."""
     if not is_tensor_array(x):
-        return tile("tile_batch", "t", x, width)
+        return tile("t", x, width)
     if not x.element_shape:
         return x
     if concrete_or_none(x.size()) != 0:
-        raise ValueError(
-            f"tile_batch: `t` must hold only empty TensorArrays, got {x!r}. Tile "
+        raise InvalidValue(
+            f"`t` must hold only empty TensorArrays, got {x!r}. Tile "
             "the state before the first step."
         )
     rows, *shape = x.element_shape
@@ -93,11 +93,10 @@ def gather_tree(
 
     Source: `tf.contrib.seq2seq.gather_tree`.
     """
-    check = functools.partial(as_ids, "gather_tree")
-    ids = check("step_ids", step_ids, (None,) * 3, "[time, batch, beam]")
-    parents = check("parent_ids", parent_ids, ids.shape)
-    lengths = check("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
-    token = check("end_token", end_token, (), "a scalar")
+    ids = as_ids("step_ids", step_ids, (None,) * 3, "[time, batch, beam]")
+    parents = as_ids("parent_ids", parent_ids, ids.shape)
+    lengths = as_ids("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
+    token = as_ids("end_token", end_token, (), "a scalar")
     inside = _places(ids.shape)[0] < lengths[None, :, None]
     found = _along_paths(jnp.where(inside, ids, token), parents, inside)
     ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0

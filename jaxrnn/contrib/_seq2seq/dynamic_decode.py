@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base import arguments
-from ..._base.errors import describe, error_note
+from ..._base.errors import InvalidType, InvalidValue, describe, error_note
 from ..._base.inputs import as_array, as_state
 from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
@@ -19,7 +19,6 @@ from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
 from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
 
-CALLER = "dynamic_decode"
 EMIT_FIX = (
     "The decoder's `output_size` and `output_dtype` describe the outputs of a step. A "
     "subclass of BasicDecoder overrides `_rnn_output_size`. The size of a vector is an "
@@ -136,13 +135,13 @@ def dynamic_decode(
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
     fix = "For example, BasicDecoder decodes with a cell and a helper."
-    arguments.check_instance(CALLER, "decoder", decoder, Decoder, "a Decoder", fix)
-    arguments.as_bool(CALLER, "output_time_major", output_time_major)
+    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
+    arguments.as_bool("output_time_major", output_time_major)
     _check_impute(decoder, impute_finished)
-    arguments.as_unroll(CALLER, parallel_iterations)
-    strategy = as_strategy(CALLER, "swap_memory", swap_memory)
+    arguments.as_unroll(parallel_iterations)
+    strategy = as_strategy("swap_memory", swap_memory)
     limit, end = _limits(decoder, maximum_iterations, max_time)
-    with jax.named_scope(arguments.as_scope(CALLER, scope, "decoder")):
+    with jax.named_scope(arguments.as_scope(scope, "decoder")):
         finished, inputs, first_state, lengths = _first_carry(decoder, end)
         carry = finished, inputs, without_read_only(first_state), lengths
         emit_types = _emit_types(decoder)
@@ -159,10 +158,10 @@ def dynamic_decode(
 
 
 def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
-    impute = arguments.as_bool(CALLER, "impute_finished", impute_finished)
+    impute = arguments.as_bool("impute_finished", impute_finished)
     if impute and decoder.tracks_own_finished:
-        raise ValueError(
-            f"{CALLER}: `impute_finished` must be False for a "
+        raise InvalidValue(
+            "`impute_finished` must be False for a "
             f"{type(decoder).__name__}, got {impute}. This decoder reorders rows and "
             "tracks finished rows itself."
         )
@@ -174,32 +173,30 @@ def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     sizes = {"max_time": max_time}
     sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
     given = [(name, size) for name, size in sizes.items() if size is not None]
-    known = [arguments.as_axis_size(CALLER, name, size, fix) for name, size in given]
+    known = [arguments.as_axis_size(name, size, fix) for name, size in given]
     known += [] if decoder.longest is None else [decoder.longest]
     # Symbolic numbers cannot be compared.
     are_ints = all(isinstance(size, int) for size in known)
     steps = min(known) if known and are_ints else next(iter(known), None)
-    limit = Limit(CALLER, "max_time" if is_dynamic else "maximum_iterations", steps)
+    limit = Limit("max_time" if is_dynamic else "maximum_iterations", steps)
     if not is_dynamic:
         return limit, steps
     if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
         got = describe(maximum)
-        raise TypeError(
-            f"{CALLER}: `maximum_iterations` must be an integer, got {got}."
-        )
+        raise InvalidType(f"`maximum_iterations` must be an integer, got {got}.")
     return limit, maximum if steps is None else jnp.minimum(maximum, steps)
 
 
 def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished, inputs, state = decoder.initialize()
-    finished = _of_rows(decoder, as_array(CALLER, "finished", finished))
+    finished = _of_rows(decoder, as_array("finished", finished))
     if finished.dtype != bool:
-        raise TypeError(
-            f"{CALLER}: the decoder's `finished` must have dtype bool, got "
+        raise InvalidType(
+            "the decoder's `finished` must have dtype bool, got "
             f"{describe(finished)}. Use a comparison, e.g. `time >= lengths`."
         )
-    inputs = as_state(CALLER, "the first inputs", inputs)
-    state = as_state(CALLER, "the initial state", state)
+    inputs = as_state("the first inputs", inputs)
+    state = as_state("the initial state", state)
     rows = finished.shape[0]
     finished, inputs, state = as_divided_rows((finished, inputs, state), rows)
     lengths = jnp.zeros_like(finished, jnp.int32)
@@ -227,13 +224,13 @@ def _step_of(
         finished, inputs, state, lengths = carry
         state = with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
-        with error_note(f"{CALLER}: raised by `decoder.step(time, inputs, state)`."):
+        with error_note("Raised by `decoder.step(time, inputs, state)`."):
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
-        emit = as_like(CALLER, "outputs", emit, emit_types, EMIT_FIX)
-        next_state = as_like(CALLER, "next_state", next_state, state)
-        next_inputs = as_like(CALLER, "next_inputs", next_inputs, inputs)
-        over = _of_rows(decoder, as_array(CALLER, "finished", over))
-        over = as_like(CALLER, "finished", over, finished)
+        emit = as_like("outputs", emit, emit_types, EMIT_FIX)
+        next_state = as_like("next_state", next_state, state)
+        next_inputs = as_like("next_inputs", next_inputs, inputs)
+        over = _of_rows(decoder, as_array("finished", over))
+        over = as_like("finished", over, finished)
         lengths = jnp.where(finished, lengths, time + 1)
         state, next_state = map(without_read_only, (state, next_state))
         if impute:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
-from ..._base.errors import describe, is_array
+from ..._base.errors import InvalidType, InvalidValue, describe, is_array
 from ..._base.math import clamped_to_int32
 from ..._base.sharding import read_at
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
@@ -29,7 +29,7 @@ class Table(NamedTuple):
         return read_at(self.rows, ids, mode=None)
 
 
-def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
+def as_embedding(embedding: Any) -> Callable[[Array], PyTree]:
     """Returns a function that maps ids to inputs.
 
     Raises:
@@ -38,25 +38,25 @@ def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
     if callable(embedding):
         return embedding
     if not is_array(embedding) or not embedding.ndim:
-        raise TypeError(
-            f"{caller}: `embedding` must be a table [vocab, ...] or a function of ids, "
+        raise InvalidType(
+            "`embedding` must be a table [vocab, ...] or a function of ids, "
             f"got {describe(embedding)}."
         )
     return Table(jnp.asarray(embedding))
 
 
-def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
+def check_has_ids(embedding: Callable, logits: Array) -> None:
     """Raises ValueError if the number of logits exceeds the table's rows."""
     vocab = logits.shape[-1]
     if isinstance(embedding, Table) and vocab > len(embedding.rows):
-        raise ValueError(
-            f"{caller}: the number of logits must not exceed the number of rows in "
+        raise InvalidValue(
+            "the number of logits must not exceed the number of rows in "
             f"`embedding` ({len(embedding.rows)}), got {describe(logits)}. Does the "
             "decoder need an `output_layer`?"
         )
 
 
-def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> Array:
+def as_ids(name: str, value: Any, shape: tuple, axes: str = "") -> Array:
     """Checks the dtype and the shape of ids, and returns the ids, clamped to int32.
 
     If `axes` is given, error messages use it to describe the expected shape.
@@ -65,27 +65,27 @@ def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> 
         TypeError: If the ids are not integers.
         ValueError: If the shape is not `shape`, in which None stands for any size.
     """
-    array = as_integers(f"{caller}: `{name}` must be integers", value)
+    array = as_integers(f"`{name}` must be integers", value)
     sizes = zip(array.shape, shape, strict=False)
     if array.ndim != len(shape) or any(n not in (m, None) for m, n in sizes):
-        raise ValueError(
-            f"{caller}: `{name}` must be {axes or list(shape)}, got {describe(array)}."
+        raise InvalidValue(
+            f"`{name}` must be {axes or list(shape)}, got {describe(array)}."
         )
     return jnp.asarray(clamped_to_int32(array))
 
 
-def seeded(caller: str, key: Key, name: str, seed: int | None) -> Key:
+def seeded(key: Key, name: str, seed: int | None) -> Key:
     """Derives a key from `key` and a seed; without a seed, returns `key` itself.
 
     Raises:
         TypeError: If `key` is not a random key, or `seed` is not an integer.
         ValueError: If `key` is an array of keys, or `seed` is not in `[0, 2**32)`.
     """
-    check_key(caller, key)
+    check_key(key)
     if seed is None:
         return key
     fix = "Pass None to use the key itself."
-    return jax.random.fold_in(key, as_count(caller, name, seed, 0, fix, most=2**32 - 1))
+    return jax.random.fold_in(key, as_count(name, seed, 0, fix, most=2**32 - 1))
 
 
 def score_dtype(dtype: DType) -> DType:
@@ -117,12 +117,11 @@ class GreedyEmbeddingHelper(InferenceHelper):
     def __init__(
         self, embedding: Embedding, start_tokens: ArrayLike, end_token: ArrayLike
     ) -> None:
-        caller = type(self).__name__
-        self._embedding_fn = as_embedding(caller, embedding)
-        ids = as_start_ids(caller, start_tokens, "start_tokens")
-        end = as_ids(caller, "end_token", end_token, (), "a scalar")
+        self._embedding_fn = as_embedding(embedding)
+        ids = as_start_ids(start_tokens, "start_tokens")
+        end = as_ids("end_token", end_token, (), "a scalar")
         embed, is_end = self._embedding_fn, lambda sample_ids: sample_ids == end
-        likely = lambda outputs: most_likely(caller, outputs, embed)
+        likely = lambda outputs: most_likely(outputs, embed)
         super().__init__(likely, [], jnp.int32, embed(ids), is_end, embed)
 
 
@@ -158,21 +157,21 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        caller, name = type(self).__name__, "softmax_temperature"
+        name = "softmax_temperature"
         fix = "To feed the most likely id, use `GreedyEmbeddingHelper`."
         given = 1.0 if softmax_temperature is None else softmax_temperature
-        self._temperature = as_number(caller, name, given, POSITIVE, fix)
-        self._key = seeded(caller, key, "seed", seed)
+        self._temperature = as_number(name, given, POSITIVE, fix)
+        self._key = seeded(key, "seed", seed)
         self._sample_fn = self._drawn
 
     def _drawn(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
-        logits = as_logits(type(self).__name__, outputs, self._embedding_fn)
+        logits = as_logits(outputs, self._embedding_fn)
         return draw_ids(self._key, logits, time, self._temperature)
 
 
-def most_likely(caller: str, outputs: PyTree, embedding: Any = None) -> Array:
+def most_likely(outputs: PyTree, embedding: Any = None) -> Array:
     """The most likely ids, int32."""
-    logits = as_logits(caller, outputs, embedding)
+    logits = as_logits(outputs, embedding)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -182,7 +181,7 @@ def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Ar
     return draw(key, temperature, None, None, wide, time)
 
 
-def as_logits(caller: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
+def as_logits(outputs: PyTree, embedding: Callable | None = None) -> Array:
     """Checks that the outputs of a step are one array of logits, and returns it.
 
     Raises:
@@ -190,10 +189,10 @@ def as_logits(caller: str, outputs: PyTree, embedding: Callable | None = None) -
         ValueError: If `embedding` is a table with fewer rows than there are logits.
     """
     if not is_array(outputs):
-        raise TypeError(
-            f"{caller}: the outputs of a step must be one array of logits, got "
+        raise InvalidType(
+            "the outputs of a step must be one array of logits, got "
             f"{describe(outputs)}. Compute the logits in `output_layer`."
         )
     if embedding is not None:
-        check_has_ids(caller, embedding, outputs)
+        check_has_ids(embedding, outputs)
     return outputs

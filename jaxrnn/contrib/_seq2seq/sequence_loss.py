@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import as_bool, check_dtype_kind, check_functions
-from ..._base.errors import describe
+from ..._base.errors import InvalidValue, describe
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
 from ..._time import masking
 
-CALLER = "sequence_loss"
 CUT = (
     "Outside jit, the outputs of `dynamic_decode` end with the longest row. Cut "
     "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
@@ -79,11 +78,11 @@ def sequence_loss(
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
     for axis in set(average) & set(total):
         noun = ("batch", "timesteps")[axis]
-        raise ValueError(
-            f"{CALLER}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
+        raise InvalidValue(
+            f"`average_across_{noun}` and `sum_over_{noun}` must not both be "
             "True. Set one of these flags to False."
         )
-    with jax.named_scope(name or CALLER):
+    with jax.named_scope(name or "sequence_loss"):
         unused = weights == 0
         hidden = masking.hide_nonfinite(unused, logits)
         ids = jnp.where(unused, jnp.clip(targets, 0, logits.shape[2] - 1), targets)
@@ -103,26 +102,26 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
         TypeError: If an array has the wrong dtype.
     """
     arrays = {"logits": logits, "targets": targets, "weights": weights}
-    arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}
+    arrays = {name: as_array(name, value) for name, value in arrays.items()}
     shape = arrays["logits"].shape
     for name, array in arrays.items():
         axes = "[batch, time, vocab]" if name == "logits" else "[batch, time]"
         if array.ndim != 1 + axes.count(",") or array.shape[:2] != shape[:2]:
             ranks = len(shape), array.ndim
             fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
-            raise ValueError(
-                f"{CALLER}: `{name}` must be {axes}, to fit `logits` {list(shape)}, "
+            raise InvalidValue(
+                f"`{name}` must be {axes}, to fit `logits` {list(shape)}, "
                 f"got {describe(array)}. {fix}".rstrip()
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
-        check_dtype_kind(CALLER, name, arrays[name], kind, kind.__name__)
+        check_dtype_kind(name, arrays[name], kind, kind.__name__)
     return list(arrays.values())
 
 
 def _as_axes(prefix: str, batch: Any, timesteps: Any) -> list[int]:
     """The axes whose flags are True: 0 for batch, 1 for time."""
     flags = {f"{prefix}_batch": batch, f"{prefix}_timesteps": timesteps}
-    flags = [as_bool(CALLER, name, flag) for name, flag in flags.items()]
+    flags = [as_bool(name, flag) for name, flag in flags.items()]
     return [axis for axis in (0, 1) if flags[axis]]
 
 
@@ -131,7 +130,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
     if loss_function is None:
         log_probs = jax.nn.log_softmax(logits, axis=-1)
         return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-    check_functions(CALLER, softmax_loss_function=loss_function)
+    check_functions(softmax_loss_function=loss_function)
     flat = logits.reshape(-1, logits.shape[-1])
     losses = loss_function(labels=targets.reshape(-1), logits=flat)
     return losses.reshape(targets.shape)

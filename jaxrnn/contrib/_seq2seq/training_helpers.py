@@ -10,7 +10,7 @@ from jaxrnn import Steps
 
 from ..._base.arguments import check_given, check_rank, check_time_major
 from ..._base.cell_keys import check_key
-from ..._base.errors import describe
+from ..._base.errors import InvalidValue, describe
 from ..._base.inputs import as_array, as_state, check_same_size
 from ..._base.lengths import as_lengths
 from ..._base.math import concrete_or_none
@@ -54,13 +54,12 @@ class TrainingHelper(CustomHelper):
         time_major: bool = False,
         name: str | None = None,
     ) -> None:
-        caller = type(self).__name__
-        check_time_major(caller, time_major)
+        check_time_major(time_major)
         axis = 0 if time_major else 1
-        self.inputs = _as_sequences(caller, "inputs", inputs)
+        self.inputs = _as_sequences("inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
         rows, time = shape[1 - axis], shape[axis]
-        self.sequence_length = _as_lengths(caller, sequence_length, rows, time)
+        self.sequence_length = _as_lengths(sequence_length, rows, time)
         self._steps = Steps(time=time, axis=axis)
         super().__init__(self._first, self._sampled, self._next)
         self._batch_size = rows
@@ -74,7 +73,7 @@ class TrainingHelper(CustomHelper):
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
-        return embeddings.most_likely(type(self).__name__, outputs)
+        return embeddings.most_likely(outputs)
 
     def _next(self, time: Array, outputs: Any, state: Any, sample_ids: Array) -> tuple:
         given = self._read(self.inputs, time + 1)
@@ -96,15 +95,15 @@ class _ScheduledHelper(TrainingHelper):
     """Feeds given or alternative inputs, chosen at random for each row and step."""
 
     def _set_schedule(self, probability: Any, key: Key, name: str, seed: Any) -> None:
-        caller, rows = type(self).__name__, self.batch_size
-        array = as_array(caller, "sampling_probability", probability)
+        rows = self.batch_size
+        array = as_array("sampling_probability", probability)
         if array.shape not in ((), (rows,)):
-            raise ValueError(
-                f"{caller}: `sampling_probability` must be a number or an array "
+            raise InvalidValue(
+                "`sampling_probability` must be a number or an array "
                 f"[{rows}], one number per row, got {describe(array)}."
             )
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
-        self._choice_key = embeddings.seeded(caller, key, name, seed)
+        self._choice_key = embeddings.seeded(key, name, seed)
 
     def _choose(self, time: Array, outputs: PyTree) -> Array:
         """Bool `[batch]`; each entry is True with the row's sampling probability."""
@@ -158,17 +157,16 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         key: Key,
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
-        caller = type(self).__name__
-        self._embedding_fn = embeddings.as_embedding(caller, embedding)
-        check_key(caller, key)
+        self._embedding_fn = embeddings.as_embedding(embedding)
+        check_key(key)
         ids_key, key = jax.random.split(key)
         probability, seeds = sampling_probability, scheduling_seed
         self._set_schedule(probability, key, "scheduling_seed", seeds)
-        self._key = embeddings.seeded(caller, ids_key, "seed", seed)
+        self._key = embeddings.seeded(ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """Ids drawn from the outputs; -1 where given inputs are fed."""
-        logits = embeddings.as_logits(type(self).__name__, outputs, self._embedding_fn)
+        logits = embeddings.as_logits(outputs, self._embedding_fn)
         chosen = self._choose(time, logits)
         return jnp.where(chosen, embeddings.draw_ids(self._key, logits, time), -1)
 
@@ -218,13 +216,12 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         *,
         key: Key,
     ) -> None:
-        caller = type(self).__name__
-        check_given_functions(caller, next_inputs_fn=next_inputs_fn)
+        check_given_functions(next_inputs_fn=next_inputs_fn)
         self._make_inputs = next_inputs_fn or (lambda outputs: outputs)
         super().__init__(inputs, sequence_length, time_major, name)
         self._auxiliary = auxiliary = auxiliary_inputs
         if auxiliary is not None:
-            self._auxiliary = _as_sequences(caller, "auxiliary_inputs", auxiliary)
+            self._auxiliary = _as_sequences("auxiliary_inputs", auxiliary)
             self.inputs = _joined(self.inputs, self._auxiliary)
         self._set_schedule(sampling_probability, key, "seed", seed)
 
@@ -240,33 +237,33 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         return masking.choose(ids == 1, fed, given)
 
 
-def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
+def _as_sequences(name: str, inputs: Any) -> PyTree:
     """The inputs as arrays, whose first two axes must agree.
 
     Raises:
         ValueError: If there are no arrays, or if their shapes do not match.
         TypeError: If a leaf is not an array.
     """
-    inputs, axes = as_state(caller, name, inputs), "[batch, time, ...]"
+    inputs, axes = as_state(name, inputs), "[batch, time, ...]"
     named = list(named_leaves(name, inputs))
     either = f"{axes} or, with `time_major`, [time, batch, ...]"
     for leaf_name, leaf in named:
-        check_rank(caller, leaf_name, leaf, 2, either)
+        check_rank(leaf_name, leaf, 2, either)
     if not named:
-        raise ValueError(f"{caller}: `{name}` must hold at least one array, got none.")
-    check_same_size(caller, named, slice(2), "Batch size and time", axes)
+        raise InvalidValue(f"`{name}` must hold at least one array, got none.")
+    check_same_size(named, slice(2), "Batch size and time", axes)
     return inputs
 
 
-def _as_lengths(caller: str, sequence_length: Any, batch: int, time: Any) -> Array:
+def _as_lengths(sequence_length: Any, batch: int, time: Any) -> Array:
     name, fix = "sequence_length", f"To run all steps, pass `np.full({batch}, {time})`."
-    check_given(caller, name, sequence_length, fix, "integers [batch]")
-    lengths: Any = as_lengths(caller, sequence_length, batch)
+    check_given(name, sequence_length, fix, "integers [batch]")
+    lengths: Any = as_lengths(sequence_length, batch)
     known = concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     if longest > time:
-        raise ValueError(
-            f"{caller}: `sequence_length` must not exceed {time}, the number of steps "
+        raise InvalidValue(
+            f"`sequence_length` must not exceed {time}, the number of steps "
             f"of the inputs, got {longest}. `time_major` sets which axis is time."
         )
     return jnp.minimum(lengths, time)

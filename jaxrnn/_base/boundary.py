@@ -1,0 +1,89 @@
+"""The boundary of the package: public names on errors, hints for unknown arguments.
+
+Inside the package, nothing knows which public function was called. Checks raise
+`InvalidValue` or `InvalidType`. At the boundary, a ValueError or TypeError that begins
+with the public name takes its place. Errors of users' functions, and errors that an
+inner boundary has already named, pass unchanged.
+
+The boundary is where a public module exports its names, with `export`. Functions of the
+package call each other inside of it.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from .errors import InvalidArgument
+from .hints import mismatch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SPECIAL_METHODS = ("__init__", "__post_init__", "__call__", "__iter__", "__next__")
+
+
+def export(namespace: dict[str, Any]) -> None:
+    """Puts the functions and classes of a public module at the boundary.
+
+    Pickles refer to classes and functions by module and name. This function sets their
+    `__module__` to the public module, so pickles survive a move of private files.
+    Unless the module has an `__all__`, it gets one without lazily loaded modules, so
+    that `from jaxrnn import *` does not shadow Flax's `nnx`.
+
+    Args:
+        namespace: `globals()` of the public module.
+    """
+    module = namespace["__name__"]
+    names = [name for name in namespace if not name.startswith("_")]
+    for name in namespace.setdefault("__all__", names):
+        value = namespace[name]
+        if not f"{getattr(value, '__module__', '')}.".startswith(f"{module}."):
+            continue
+        if inspect.isfunction(value):
+            value.__module__ = module
+            namespace[name] = at_boundary(value)
+        elif inspect.isclass(value):
+            value.__module__ = module
+            _put_methods_at_boundary(value)
+
+
+def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with its name on errors of checks, and hints for its arguments."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except InvalidArgument as error:
+            raise error.named(_name(call, args)) from error.__cause__
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # The function was entered, so its arguments fit.
+            raise mismatch(_name(call, args), function, kwargs, error) from None
+
+    vars(call)["is_at_boundary"] = True
+    return call
+
+
+def _put_methods_at_boundary(cls: type) -> None:
+    """Puts the methods of a class, and of its bases in the package, at the boundary."""
+    for base in cls.__mro__:
+        if not base.__module__.startswith("jaxrnn"):
+            continue
+        for name, value in list(vars(base).items()):
+            if name.startswith("_") and name not in _SPECIAL_METHODS:
+                continue
+            if inspect.isfunction(value) and not hasattr(value, "is_at_boundary"):
+                setattr(base, name, at_boundary(value))
+
+
+def _name(function: Any, args: tuple) -> str:
+    """`decode.greedy_loop` for a function, `LSTMCell` for a method."""
+    owner, _, name = function.__qualname__.rpartition(".")
+    if owner:
+        cls = type(args[0]) if args else object
+        is_method = owner in [base.__name__ for base in cls.__mro__]
+        return cls.__name__ if is_method else owner
+    module = function.__module__.removeprefix("jaxrnn").removeprefix(".")
+    return f"{module}.{name}".removeprefix(".")

@@ -1,0 +1,85 @@
+"""Hints for argument names of other libraries, which jaxrnn does not have."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+
+# Our argument, and the names that other libraries have for it.
+_RENAMED = {
+    "sequence_length": "lengths seq_length seq_lengths seq_len sequence_lengths",
+    "seq_lengths": "lengths seq_length sequence_length seq_len sequence_lengths",
+    "num_units": "hidden_size hidden_dim hidden_features features num_hidden units",
+    "units": "hidden_size hidden_dim hidden_features features num_hidden num_units",
+    "initial_state": "initial_carry init_state hx h0 h_0",
+    "parallel_iterations": "unroll",
+    "merge": "merge_fn",
+    "activation": "nonlinearity",
+    "num_proj": "proj_size",
+    "cell_fw": "forward_rnn",
+    "cell_bw": "backward_rnn",
+    "mask": "masks padding_mask key_padding_mask attention_mask",
+    "resets": "reset done dones",
+    "input": "inputs",
+}
+# What to do instead, where no argument has the meaning.
+_INSTEAD = {
+    "sequence_length lengths seq_lengths": "`pack_sequences` stores lengths in a pack; "
+    "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`.",
+    "mask": "`dynamic_rnn` and its modules accept masks; the lengths of a mask without "
+    "gaps are `mask.sum(-1)`.",
+    "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
+    "params": "Bind them to the cell: `cell.bind(params)`.",
+    "key rng rngs": "Keys go to `cell.init(key, inputs)` and, for random numbers in "
+    "steps, to `cell.bind(params, key)`.",
+    "training train deterministic": "Nothing is dropped without a key.",
+    "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
+    "return_sequences return_state": "All outputs and the last state are returned.",
+    "reverse keep_order time_major": "The constructor of `RNN`, a module, has it.",
+    "input_size input_dim in_features": "`init` reads the depth from the inputs.",
+    "num_layers": "`MultiRNNCell([cell, ...])` stacks several cells.",
+    "bidirectional go_backwards": "Use `bidirectional_dynamic_rnn`.",
+    "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
+    "recurrent_dropout": "`DropoutWrapper` has `state_keep_prob=1 - rate`.",
+    "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
+    "memory memory_sequence_length initial_cell_state": "It is an argument of "
+    "`AttentionWrapper.initial_state`.",
+}
+# Where a missing argument comes from.
+_MISSING = {
+    "params": "`cell.init(key, inputs)` creates them.",
+    "in_features": "It is the size of the inputs.",
+    "rngs": "Create them with `nnx.Rngs(0)`.",
+}
+
+
+def mismatch(
+    label: str, function: Callable, kwargs: Mapping, error: TypeError
+) -> TypeError:
+    """The error for a call whose arguments do not fit the function's signature.
+
+    Args:
+        label: The public name of the function.
+        function: The function.
+        kwargs: The keyword arguments of the call.
+        error: Python's error.
+    """
+    known = inspect.signature(function).parameters
+    for name in kwargs:
+        if name not in known:
+            return unknown_argument(label, name, known)
+    _, _, text = str(error).partition(") ")
+    hints = [hint for name, hint in _MISSING.items() if f"'{name}'" in text]
+    return TypeError(" ".join([f"{label}: {text}.", *hints]))
+
+
+def unknown_argument(label: str, name: str, known: Collection[str]) -> TypeError:
+    """The error for an argument that is not among the known arguments."""
+    return TypeError(
+        f"{label}: `{name}` is not an argument. {_hint(name, known)}".rstrip()
+    )
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    for ours, theirs in _RENAMED.items():
+        if name in theirs.split() and ours in known:
+            return f"It is `{ours}` here."
+    return next((fix for names, fix in _INSTEAD.items() if name in names.split()), "")
