@@ -42,7 +42,6 @@ state after every step with `return_states=True`:
 * Packed sequences: `packed_rnn` over `PackedSequences`, which `pack_sequences` creates;
   `packed_batches` (`PackedBatches`) packs the records of an input pipeline, and
   `concat_packed` and `stack_packed` join packs.
-* The layers of a stack on several devices: `pipelined_rnn`.
 * Sequences longer than memory: `windows`, which yields `Window` or `PackedWindow`, and
   `truncated_bptt` (`TruncatedBPTT`).
 
@@ -120,7 +119,6 @@ from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._drivers.init_stack import init_stack_bidirectional as init_stack_bidirectional
 from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
-from ._drivers.pipelined_rnn import pipelined_rnn as pipelined_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
 from ._drivers.reverse_sequence import reverse_sequence as reverse_sequence
 from ._drivers.stack_bidirectional import (
@@ -160,6 +158,10 @@ _MODULES = (
 )
 _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
+_HINTS["pipelined_rnn"] = (
+    "It is an example: copy `examples/distributed/pipelined_rnn.py`, which the guide "
+    "`docs/guide/pipelines.md` explains."
+)
 
 if _typing.TYPE_CHECKING:  # For type checkers, which do not run `__getattr__`.
     from . import (

@@ -1,1 +1,1 @@
-"""Training on several devices and processes; README.md explains it."""
+"""Runs on several devices and processes; README.md explains them."""

@@ -5,14 +5,16 @@
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiler_cases import devices, single, skipped_without
+from distributed import pipelined_rnn
 from helpers import bound
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding
 
 import jaxrnn
 from benchmarks.compilers.program import on_mesh, read
@@ -127,18 +129,12 @@ def test_true_stores_states_on_the_host(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pipeline_sends_a_chunk_at_a_time(kind):
-    mesh = Mesh(np.asarray(devices(kind, 4)), ("stage",))
-    params = jax.tree.map(lambda p: np.stack([p] * 4), CELL.params)
-
-    def stage(params, x):
-        cell = LSTMCell(SIZE).bind(params)
-        return jaxrnn.pipelined_rnn(cell, x, dtype=F32, axis_name="stage", chunk=4)[0]
-
-    run = jax.shard_map(stage, mesh=mesh, in_specs=(P("stage"), P()), out_specs=P())
-    loss = lambda params, x: jnp.sum(run(params, x) ** 2)
-    layouts = NamedSharding(mesh, P("stage")), NamedSharding(mesh, P())
-    types = [on_mesh(t, s) for t, s in zip((params, X), layouts, strict=True)]
-    program = read(jax.jit(jax.grad(loss)).lower(*types))
+    cell = LSTMCell(SIZE)
+    mesh = Mesh(np.reshape(devices(kind, 4), (2, 2)), ("stage", "data"))
+    layouts = [NamedSharding(mesh, spec) for spec in pipelined_rnn.SPECS]
+    data = map(on_mesh, pipelined_rnn.make_data(cell, 4, TIME, ROWS), layouts)
+    run = partial(pipelined_rnn.pipelined_rnn, cell, mesh=mesh, chunk=4)
+    program = read(jax.jit(partial(pipelined_rnn.differentiate, run)).lower(*data))
     assert {c.kind for c in program.in_loops} == {"collective-permute"}
 
 

@@ -86,7 +86,6 @@ WITHOUT_ROW = {
         "native_status": "takes no arrays",
         "pack_sequences": HOST,
         "packed_batches": HOST,
-        "pipelined_rnn": "runs in `shard_map`: tests/drivers/test_pipelined_rnn.py",
         "stack_packed": HOST,
         "windows": HOST,
     },

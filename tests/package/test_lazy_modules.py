@@ -66,6 +66,7 @@ HINTS = {
     "nn": (jaxrnn, r"`jaxrnn\.dynamic_rnn`"),
     "rnn_cell": (jaxrnn, r"`jaxrnn\.LSTMCell`"),
     "LSTM": (jaxrnn, r"`LSTMCell`.*`jaxrnn\.nnx\.RNN`"),
+    "pipelined_rnn": (jaxrnn, r"`examples/distributed/pipelined_rnn\.py`"),
     "rnn": (jaxrnn.contrib, "this module itself"),
     "static_rnn": (jaxrnn.contrib, r"It is `jaxrnn\.static_rnn`"),
     "legacy_seq2seq": (jaxrnn.contrib, "`legacy_seq2seq` in the guide to contrib"),
