@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ._base.arguments import check_functions
+from ._base.boundary import export as _export
 from ._base.errors import InvalidValue
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.hyperparameters import check_number
@@ -235,3 +236,6 @@ def _check_is_bias(spec: ParamSpec) -> None:
             f"{spec.shape}. Pass `by_part(..., bias=...)`, or a "
             "`bias_initializer`."
         )
+
+
+_export(globals())

@@ -38,11 +38,14 @@ def export(namespace: dict[str, Any]) -> None:
     names = [name for name in namespace if not name.startswith("_")]
     for name in namespace.setdefault("__all__", names):
         value = namespace[name]
-        if not f"{getattr(value, '__module__', '')}.".startswith(f"{module}."):
-            continue
+        home = getattr(value, "__module__", "")
+        is_private = home.startswith("jaxrnn.") and "._" in home
+        if home != module and not is_private:
+            continue  # Another public module has exported the name, or it is no code.
         if inspect.isfunction(value):
-            value.__module__ = module
-            namespace[name] = at_boundary(value)
+            exported = namespace[name] = at_boundary(value)
+            exported.__module__ = module
+            exported.__name__ = exported.__qualname__ = name
         elif inspect.isclass(value):
             value.__module__ = module
             _put_methods_at_boundary(value)

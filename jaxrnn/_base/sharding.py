@@ -68,7 +68,7 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
             raise InvalidValue(
                 f"`{name}` must not be divided along time, got {describe(x)} "
                 f"divided over {time!r}. Steps run one after another, so divide the "
-                "use `jax.sharding.reshard`."
+                "rows: use `jax.sharding.reshard`."
             )
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))

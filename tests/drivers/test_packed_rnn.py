@@ -170,7 +170,7 @@ def test_nothing_but_empty_sequences():
         (
             lambda a: a | {"initial_state": a["initial_state"][:, :2]},
             ValueError,
-            "packed_rnn",
+            "GRUCell: `state` must have shape",
         ),
     ],
 )
