@@ -134,40 +134,40 @@ def check_dtype_kind(
 
 def check_is_cell(name: str, cell: Any) -> None:
     """Raises TypeError if `cell` is not a cell; the error names missing attributes."""
+    if isinstance(cell, type):
+        got = f"{describe(cell)}. Create one and bind it: `cell.bind(params)`."
+        raise InvalidType(f"`{name}` must be an RNNCell, got {got}")
+    if all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size")):
+        fix = f"Bind it to its parameters: `{name}.bind(params)`."
+        raise InvalidType(
+            f"`{name}` must be a bound cell, got the unbound {cell!r}. {fix}"
+        )
     missing = [f"`{n}`" for n in ("output_size", "state_size") if not hasattr(cell, n)]
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
         missing.append("`zero_state` or `get_initial_state`")
     if not callable(cell):
         missing.append("`__call__`")
-    unbound = all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size"))
-    if not (missing or unbound or isinstance(cell, type)):
-        return
-    wanted = "an RNNCell"
-    if isinstance(cell, type):
-        got, fix = describe(cell), "Create one and bind it: `cell.bind(params)`."
-    elif unbound:
-        wanted, got = "a bound cell", f"the unbound {cell!r}"
-        fix = f"Bind it to its parameters: `{name}.bind(params)`."
-    elif getattr(cell, "takes_sequences", False):
-        got = f"{describe(cell)}, which runs whole sequences"
-        fix = "Call it: `cell.bind(params)(inputs, dtype=dtype)`."
-    else:
+    if missing:
         # The repr of a cell is short; other reprs may be long.
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
-        got += f", which lacks {', '.join(missing)}"
-        fix = "Pass a bound cell, or an object that implements the RNNCell protocol."
-        if hasattr(cell, "initialize_carry"):
-            fix = "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert Flax cells."
-        elif isinstance(cell, list | tuple) and len(cell) == 1:
-            fix = f"For one layer, pass `{name}[0]`."
-        elif isinstance(cell, list | tuple):
-            fix = (
-                "Combine several cells with `MultiRNNCell`, and bind it. For "
-                "bidirectional layers, use `stack_bidirectional_dynamic_rnn`."
-            )
-        elif isinstance(cell, Mapping):
-            fix = f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
-    raise InvalidType(f"`{name}` must be {wanted}, got {got}. {fix}")
+        raise InvalidType(
+            f"`{name}` must be an RNNCell, got {got}, which lacks "
+            f"{', '.join(missing)}. {_fix_of_cell(name, cell)}"
+        )
+
+
+def _fix_of_cell(name: str, cell: Any) -> str:
+    """What to do with an object that is not a cell."""
+    if getattr(cell, "takes_sequences", False):
+        return "It runs whole sequences: call `cell.bind(params)(inputs, dtype=dtype)`."
+    if hasattr(cell, "initialize_carry"):
+        return "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert Flax cells."
+    if isinstance(cell, list | tuple):
+        combined = "Combine several cells with `MultiRNNCell`, and bind it."
+        return f"For one layer, pass `{name}[0]`. {combined}"
+    if isinstance(cell, Mapping):
+        return f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
+    return "Pass a bound cell, or an object that implements the RNNCell protocol."
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:
@@ -209,8 +209,8 @@ def as_unroll(parallel_iterations: Any) -> int:
     """
     if parallel_iterations is None:
         return 1
-    name, errors = "parallel_iterations", (InvalidKind, InvalidType)
-    steps = as_count(name, parallel_iterations, 0, errors=errors)
+    errors = (InvalidKind, InvalidType)
+    steps = as_count("parallel_iterations", parallel_iterations, 0, errors=errors)
     return min(max(1, steps), MAX_UNROLL)
 
 
@@ -262,8 +262,7 @@ def as_bool(name: str, value: Any, fix: str = "") -> bool:
         TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
             traced arrays are rejected.
     """
-    kinds, wanted = bool | np.bool_, "True or False"
-    return bool(check_instance(name, value, kinds, wanted, fix))
+    return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
 
 
 def check_time_major(time_major: Any) -> None:

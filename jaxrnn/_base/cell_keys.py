@@ -58,7 +58,9 @@ def _of_both(impl: Any) -> Any:
     """The implementation of keys that hold a run's key and a step's key of `impl`."""
     size = jax.random.key_data(jax.random.key(0, impl=impl)).size
     held = functools.partial(jax.random.wrap_key_data, impl=impl)
-    parts = lambda data: (held(data[:size]), held(data[size:]))
+
+    def parts(data: Array) -> tuple[Key, Key]:
+        return held(data[:size]), held(data[size:])
 
     def seed(seed: Array) -> Array:
         key = jax.random.key(seed, impl=impl)
@@ -95,7 +97,8 @@ def at_step(key: Key | None, t: Array) -> Key | None:
     """The key for step `t` of a run with `key`; None if `key` is None."""
     if key is None:
         return None
-    run, step = jax.random.fold_in(key, RUN), jax.random.fold_in(key, t)
+    run = jax.random.fold_in(key, RUN)
+    step = jax.random.fold_in(key, t)
     impl = _of_both(jax.random.key_impl(key))
     return jax.random.wrap_key_data(_data_of_both(run, step), impl=impl)
 

@@ -80,7 +80,8 @@ def name_of(value: Any) -> str:
 
 def describe(value: Any) -> str:
     """Describes an array as `float32[4, 8]`, and another value by its value or type."""
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    shape = getattr(value, "shape", None)
+    dtype = getattr(value, "dtype", None)
     if shape is not None and dtype is not None:
         return f"{dtype}{list(shape)}"
     if value is None or isinstance(value, bool | int | float | complex | str):

@@ -58,7 +58,10 @@ def as_sequences(inputs: Any, time_major: bool) -> PyTree:
     named_inputs(inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     fix = _OF_A_LIST if isinstance(inputs, list | tuple) else ""
-    as_leaf = lambda name, leaf: _as_sequence(name, leaf, axes, fix, time_major)
+
+    def as_leaf(name: str, leaf: Any) -> Array:
+        return _as_sequence(name, leaf, axes, fix, time_major)
+
     inputs = map_named("inputs", as_leaf, inputs)
     named = list(named_leaves("inputs", inputs))
     check_same_size(named, 0 if time_major else 1, "Time steps", axes)

@@ -125,8 +125,9 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
 def _check_integers(lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer):
         return
-    fix, got = fix_of_dtype(lengths), describe(lengths)
-    raise InvalidType(f"`{name}` must hold integers, got {got}. {fix}")
+    raise InvalidType(
+        f"`{name}` must hold integers, got {describe(lengths)}. {fix_of_dtype(lengths)}"
+    )
 
 
 def fix_of_dtype(lengths: Array | np.ndarray) -> str:

@@ -63,11 +63,17 @@ def in_native_order(tree: PyTree) -> PyTree:
 
     Some file formats (FITS, IDX, netCDF) store big-endian numbers.
     """
-    is_foreign = lambda x: isinstance(x, np.ndarray) and not x.dtype.isnative
-    if not any(map(is_foreign, jax.tree.leaves(tree))):
+    if not any(map(_is_in_foreign_order, jax.tree.leaves(tree))):
         return tree
-    cast = lambda x: x.astype(x.dtype.newbyteorder("=")) if is_foreign(x) else x
+
+    def cast(x: Any) -> Any:
+        return x.astype(x.dtype.newbyteorder("=")) if _is_in_foreign_order(x) else x
+
     return jax.tree.map(cast, tree)
+
+
+def _is_in_foreign_order(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and not x.dtype.isnative
 
 
 def is_float(x: Any) -> bool:
@@ -113,9 +119,10 @@ def clamped_to_int32(integers: Any) -> Any:
     """Integers as int32, clamped to its range; a cast alone would wrap 2**32 to 0."""
     if np.can_cast(integers.dtype, np.int32):
         return integers.astype(jnp.int32)
-    own, int32 = jnp.iinfo(integers.dtype), jnp.iinfo(jnp.int32)
-    least, most = max(own.min, int32.min), min(own.max, int32.max)
-    return integers.clip(least, most).astype(jnp.int32)
+    own = jnp.iinfo(integers.dtype)
+    int32 = jnp.iinfo(jnp.int32)
+    clamped = integers.clip(max(own.min, int32.min), min(own.max, int32.max))
+    return clamped.astype(jnp.int32)
 
 
 def cast_if_weak(array: Array, dtype: DType) -> Array:

@@ -18,5 +18,8 @@ def rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
 def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
     """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
     rows, dtype = rows_and_dtype(params, inputs, dtype)
-    of_size = lambda size: jax.ShapeDtypeStruct((rows, *size), dtype)
+
+    def of_size(size: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *size), dtype)
+
     return map_sizes(of_size, cell.output_size)

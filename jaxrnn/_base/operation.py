@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from . import jax_internals
 from .errors import InvalidValue, is_array
 from .sharding import as_varying_as
-from .typing import PyTree
+from .typing import Array, PyTree
 
 
 def run_beside_xla(
@@ -63,12 +63,19 @@ def run_beside_xla(
         return run
 
     def flat_transpose(transpose: Callable, *leaves: Any) -> list:
-        fixed, cts = others.unflatten(leaves[:count]), out.unflatten(leaves[count:])
+        fixed = others.unflatten(leaves[:count])
+        cts = out.unflatten(leaves[count:])
         return jax.tree.leaves(transpose(*fixed, cts))
 
     pull = functools.partial(flat_transpose, transpose) if transpose else None
-    fns = flat(native), flat(xla), pull
-    programs = _Programs(*fns, tuple(program.out_avals), count, refusal)
+    programs = _Programs(
+        native=flat(native),
+        xla=flat(xla),
+        transpose=pull,
+        types=tuple(program.out_avals),
+        count=count,
+        refusal=refusal,
+    )
     return out.unflatten(_operation().bind(*leaves, programs=programs))
 
 
@@ -156,20 +163,24 @@ def _pull_back_xla(cts: Any, leaves: tuple, xla: Callable) -> list:
     types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types]
     results = jax.eval_shape(of_unknown, *types)
     pairs = zip(cts, results, strict=True)
-    dense = lambda ct, x: ct if is_array(ct) else jnp.zeros(x.shape, x.dtype)
-    cts = [dense(ct, x) for ct, x in pairs]
+    cts = [ct if is_array(ct) else jnp.zeros(x.shape, x.dtype) for ct, x in pairs]
     found = iter(jax.linear_transpose(of_unknown, *types)(cts))
     return [None if known else next(found) for known in is_known]
 
 
 def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     """Applies the operation to mapped functions, with results mapped along axis 0."""
-    pairs, count = list(zip(leaves, dims, strict=True)), programs.count
+    pairs = list(zip(leaves, dims, strict=True))
+    count = programs.count
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
+
+    def mapped_first(x: Array, axis: int | None) -> Array:
+        if axis is None:
+            return jnp.broadcast_to(x, (size, *x.shape))
+        return jnp.moveaxis(x, axis, 0)
+
     # Map all linear leaves, so that the results of the transpose are mapped too.
-    copies = lambda x: jnp.broadcast_to(x, (size, *x.shape))
-    first = lambda x, axis: copies(x) if axis is None else jnp.moveaxis(x, axis, 0)
-    leaves = [*leaves[:count], *(first(x, axis) for x, axis in pairs[count:])]
+    leaves = [*leaves[:count], *(mapped_first(x, axis) for x, axis in pairs[count:])]
 
     def mapped(fn: Callable) -> Callable:
         def run(*leaves: Any) -> list:

@@ -7,7 +7,6 @@ computes from them for the run.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
@@ -22,21 +21,27 @@ class ReadOnly:
     value: PyTree
 
 
-def is_read_only(x: Any) -> bool:
+def is_read_only(x: object) -> bool:
     """Whether x is a part of a state that no step changes."""
     return isinstance(x, ReadOnly)
 
 
 def without_read_only(state: PyTree) -> PyTree:
     """Empties the read-only parts of the state."""
-    empty = lambda x: ReadOnly(()) if is_read_only(x) else x
+
+    def empty(x: PyTree) -> PyTree:
+        return ReadOnly(()) if is_read_only(x) else x
+
     return jax.tree.map(empty, state, is_leaf=is_read_only)
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
     """Fills in the read-only parts of `source`, a state of the same structure."""
     parts = iter([x for x in _leaves(source) if is_read_only(x)])
-    pick = lambda x: next(parts) if is_read_only(x) else x
+
+    def pick(x: PyTree) -> PyTree:
+        return next(parts) if is_read_only(x) else x
+
     return jax.tree.map(pick, state, is_leaf=is_read_only)
 
 

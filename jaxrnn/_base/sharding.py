@@ -63,7 +63,8 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
 
     def put(name: str, x: Array) -> Array:
         spec = jax.typeof(x).sharding.spec
-        rows, time = spec[batch_axis], spec[1 - batch_axis]
+        rows = spec[batch_axis]
+        time = spec[1 - batch_axis]
         if time is not None:
             raise InvalidValue(
                 f"`{name}` must not be divided along time, got {describe(x)} "
@@ -88,8 +89,11 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
     if mesh is None:
         return cell
     whole = NamedSharding(mesh, PartitionSpec())
-    gather = lambda x: jax.lax.with_sharding_constraint(x, whole)
-    return jax.tree.map(lambda x: x if is_key(x) else gather(x), cell)
+
+    def gather(x: Array) -> Array:
+        return x if is_key(x) else jax.lax.with_sharding_constraint(x, whole)
+
+    return jax.tree.map(gather, cell)
 
 
 def meshes_of(tree: PyTree) -> list[Any]:
@@ -130,7 +134,8 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
         tree: The arrays, each leaf `[batch, ...]` or without axes.
         batch_axis: The axis of the rows in `xs`.
     """
-    first, mesh = jax.tree.leaves(xs)[0], explicit_mesh_of((xs, tree))
+    first = jax.tree.leaves(xs)[0]
+    mesh = explicit_mesh_of((xs, tree))
 
     def put(leaf: Array) -> Array:
         spec = PartitionSpec()  # The probe rejects other sizes.
@@ -149,8 +154,8 @@ def as_divided_rows(tree: PyTree, rows: int) -> PyTree:
         rows: The number of rows.
     """
     of_rows = [x for x in jax.tree.leaves(tree) if x.shape[:1] == (rows,)]
-    is_divided = lambda x: jax.typeof(x).sharding.spec[0] is not None
-    first = next(filter(is_divided, of_rows), None)
+    divided = (x for x in of_rows if jax.typeof(x).sharding.spec[0] is not None)
+    first = next(divided, None)
     return tree if first is None else as_rows_of(first, tree)
 
 
@@ -238,7 +243,8 @@ def read_at(
             shapes, and all integers are in bounds.
         mode: The meaning of integers out of bounds, as in `array.at[...].get`.
     """
-    first, whole = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
+    first = jax.typeof(indices[0]).sharding
+    whole = jax.typeof(array).sharding
     spec = PartitionSpec(*first.spec, *whole.spec[len(indices) :])
     sharding = explicit_sharding(spec, first.mesh)
     sharding = sharding or explicit_sharding(spec, whole.mesh)

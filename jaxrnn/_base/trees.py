@@ -30,8 +30,7 @@ def named_leaves(
     name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
     """A pair `(full name, leaf)` for each leaf; None counts as a leaf."""
-    ends = lambda x: x is None or is_leaf(x)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=ends)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_or_none(is_leaf))
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
 
@@ -42,16 +41,25 @@ def map_named(
     is_leaf: Callable[[Any], bool] = lambda x: False,
 ) -> Any:
     """Maps `fn(full name, leaf)` over the leaves of a tree; None counts as a leaf."""
-    named = lambda path, leaf: fn(leaf_name(name, path), leaf)
-    ends = lambda x: x is None or is_leaf(x)
-    return jax.tree_util.tree_map_with_path(named, tree, is_leaf=ends)
+
+    def named(path: tuple, leaf: Any) -> Any:
+        return fn(leaf_name(name, path), leaf)
+
+    return jax.tree_util.tree_map_with_path(named, tree, is_leaf=_or_none(is_leaf))
+
+
+def _or_none(is_leaf: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda x: x is None or is_leaf(x)
 
 
 def is_pytree_of_arrays(tree: Any) -> bool:
     """Whether the tree is a nest of arrays and numbers, so that jit accepts it."""
-    is_number = lambda leaf: is_array(leaf) or isinstance(leaf, int | float | complex)
-    is_nest = not jax.tree_util.all_leaves([tree])
-    return is_nest and all(map(is_number, jax.tree.leaves(tree)))
+    if jax.tree_util.all_leaves([tree]):
+        return False
+    return all(
+        is_array(leaf) or isinstance(leaf, int | float | complex)
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def map_sizes(
@@ -109,7 +117,8 @@ def check_structure(
         ValueError: If the nests differ.
         TypeError: If `strict` and only the sequence types differ.
     """
-    want_def, got_def = jax.tree.structure(want), jax.tree.structure(got)
+    want_def = jax.tree.structure(want)
+    got_def = jax.tree.structure(got)
     if want_def == got_def:
         return
     same_but_for_kind = _are_alike(want_def, got_def)
@@ -130,7 +139,8 @@ def _are_alike(want: Any, got: Any) -> bool:
     """
     if want.node_data() is None or got.node_data() is None:
         return want == got
-    (want_kind, want_data), (got_kind, got_data) = want.node_data(), got.node_data()
+    want_kind, want_data = want.node_data()
+    got_kind, got_data = got.node_data()
     if all(issubclass(kind, tuple | list) for kind in (want_kind, got_kind)):
         fields = {getattr(kind, "_fields", None) for kind in (want_kind, got_kind)}
         if len(fields - {None}) > 1:
