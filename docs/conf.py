@@ -61,7 +61,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 def find_source(app: object, module: str, name: str) -> str | None:
     """The private module that defines a public name, for links to the source.
 
-    `set_public_module` sets `__module__` of public names to the public module. So this
+    `export` sets `__module__` of public names to the public module. So this
     function reads the imports of the public module to find the private one.
     """
     public = importlib.import_module(module)
