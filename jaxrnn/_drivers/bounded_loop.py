@@ -1,34 +1,40 @@
 """A while loop with a maximum number of steps, differentiable in every mode.
 
 JAX cannot differentiate `lax.while_loop` in reverse mode, because the loop saves no
-values from its steps. This module **runs the while loop, but differentiates another
-implementation of the loop**.
+values from its steps. This module **runs the while loop, but differentiates a scan**
+that computes the same results. The scan covers the maximum number of steps in segments,
+and skips the segments after the end of the loop.
 
-| where | saved | backward pass |
-|---|---|---|
-| CPUs | the carry before each step | a while loop (`recorded_steps.py`) |
-| elsewhere | the carry before every 16 steps | derived from a scan (`loop_forms.py`) |
-| plans with segments | the carry before each segment | derived from the same scan |
+The backward pass recomputes the steps. By default, it starts from the carry before each
+step, which the scan saves. If the checkpoint plan has segments, the scan saves only the
+carry before each segment.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from jax.ad_checkpoint import checkpoint_name
 
-from .._base import jax_internals
+from .._base.math import where
 from .._base.run_time_checks import without_checks
-from .._base.sharding import as_varying_as, meshes_of, platform_of, zeros_of
+from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from .._time.float32_sums import closed_over
+from .._time.float32_sums import closed_over, reader
+from .._time.segments import STATE, in_scan, named, save_on_host
 from ..memory._strategy import CheckpointPlan
-from .loop_forms import Loop
-from .recorded_steps import jvp_by_record
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 Condition = Callable[[Array, PyTree], Array]
+Position = tuple[Array, PyTree]
+"""`(t, carry)`: the index of a step, and the carry before this step."""
+Results = tuple[Array, PyTree, PyTree]
+
+# The last segment that runs may run steps after the end of the loop. Their number is
+# small if segments are short.
+STEPS_IN_SEGMENT = 16
 
 
 def bounded_loop(
@@ -37,7 +43,7 @@ def bounded_loop(
     carry: PyTree,
     max_steps: Any,
     plan: CheckpointPlan,
-) -> tuple[Array, PyTree, PyTree]:
+) -> Results:
     """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
 
     Args:
@@ -50,47 +56,176 @@ def bounded_loop(
         max_steps: The maximum number of steps, static or symbolic.
         plan: The checkpoint plan, which selects what derivatives save. If the plan has
             segments, derivatives save the carry before each segment and recompute the
-            segment. Otherwise, derivatives save the carry before each step on CPUs, and
-            use short segments elsewhere.
+            segment. Otherwise, derivatives save the carry before each step.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
         these steps; and the stacked results `y` of all steps, `[max_steps, ...]`, with
         zeros for steps not taken.
     """
-    zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
+    zero = _zero(carry)
     if isinstance(max_steps, int) and not max_steps:
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
-    pure, arrays, _ = closed_over(step, zero, carry)
-    loop = Loop(is_running, pure, max_steps, plan)
+    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
+    loop = _Loop(is_running, pure, y_types, max_steps, plan)
     run = jax.custom_jvp(loop.as_while_loop)
 
-    def by_scan(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        return _jvp_of_perturbed(loop.as_scan, primals, tangents)
+    def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        # An exporter removes value checks from a program, but not from its derivatives.
+        unchecked = dataclasses.replace(loop, step=without_checks(pure))
+        return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 
-    def by_record(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # `run_beside_xla` does not support programs with effects, so value checks are
-        # removed from the while loop. The scan keeps its value checks.
-        unchecked = Loop(is_running, without_checks(pure), max_steps, plan)
-        return jvp_by_record(unchecked, primals, tangents)
-
-    is_recorded = _is_recorded(max_steps, plan, (arrays, carry))
-    run.defjvp(by_record if is_recorded else by_scan, symbolic_zeros=True)
+    run.defjvp(push_forward, symbolic_zeros=True)
     return run(arrays, carry)
 
 
-def _is_recorded(max_steps: Any, plan: CheckpointPlan, arrays: PyTree) -> bool:
-    """Whether derivatives save the carry before each step.
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """A loop as a function of arrays and of the carry before its first step.
 
-    On explicit meshes and in `shard_map`, array types include mesh axes, which
-    `recorded_steps.py` does not track.
+    Attributes:
+        is_running: A function `is_running(t, carry)` that returns whether to run step
+            t. It must not close over arrays.
+        step: A function `step(arrays, t, carry) -> (carry, y)`. It must not close over
+            arrays.
+        y_types: The types of the results `y` of a step.
+        max_steps: The maximum number of steps, static or symbolic.
+        plan: The checkpoint plan, which selects what derivatives of the scan save.
     """
-    has_plan = plan.segments or plan.on_host
-    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
-    is_plain = kinds <= {AxisType.Auto} and isinstance(max_steps, int)
-    is_on_cpu = platform_of(arrays) == "cpu" and jax_internals.MISSING is None
-    return is_on_cpu and is_plain and not has_plan
+
+    is_running: Condition
+    step: Callable[[list, Array, PyTree], tuple[PyTree, PyTree]]
+    y_types: PyTree
+    max_steps: Any
+    plan: CheckpointPlan
+
+    def as_while_loop(self, arrays: list, carry: PyTree) -> Results:
+        """Runs the while loop; returns `(n, carry, ys)` like `bounded_loop`."""
+
+        def goes_on(results: Results) -> Array:
+            t, carry, _ = results
+            return self._goes_on((t, carry))
+
+        def body(results: Results) -> Results:
+            t, carry, ys = results
+            carry, y = self.step(arrays, t, carry)
+
+            def put(rows: Array, row: Array) -> Array:
+                return jax.lax.dynamic_update_index_in_dim(rows, row, t, 0)
+
+            return t + 1, carry, jax.tree.map(put, ys, y)
+
+        zeros = zeros_of(self.y_types, self.max_steps, carry)
+        return jax.lax.while_loop(goes_on, body, (_zero(carry), carry, zeros))
+
+    def as_scan(self, arrays: list, carry: PyTree) -> Results:
+        """Runs the scan; returns `(n, carry, ys)` like `bounded_loop`.
+
+        In the segment in which the loop ends, the steps after the end repeat step 0,
+        and their results are dropped. If all values of the loop are finite, the values
+        of these steps are finite too.
+        """
+        read = reader(arrays)
+        first = _zero(carry), carry
+
+        def one_step(position: Position) -> tuple[Position, PyTree]:
+            is_taken = self._goes_on(position)
+            t, carry = where(is_taken, position, first)
+            carry, y = self.step(read(), t, carry)
+            zeros = jax.tree.map(jnp.zeros_like, y)
+            position = where(is_taken, (t + 1, carry), position)
+            return position, where(is_taken, y, zeros)
+
+        outer_count, *counts = self._counts()
+        body = self._saving_each_carry(one_step) if self._saves_each_carry else one_step
+        steps = 1
+        for depth, count in reversed(list(enumerate(counts))):
+            steps *= count
+            on_host = self.plan.on_host and depth == 0
+            body = self._segment(body, count, steps, on_host)
+        (t, carry), ys = self._scan(body, first, outer_count, outer_count * steps)
+        return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
+
+    def _goes_on(self, position: Position) -> Array:
+        t, carry = position
+        return (t < self.max_steps) & self.is_running(t, carry)
+
+    def _counts(self) -> list:
+        """The number of segments, then of parts of a segment; finally of steps.
+
+        Segments have equal sizes, so that few steps run after the maximum number.
+        """
+        counts, steps = [], self.max_steps
+        for size in self.plan.segments or (STEPS_IN_SEGMENT,):
+            count = -(-steps // size)
+            counts.append(count)
+            steps = -(-steps // count) if isinstance(steps, int) else size
+        return [*counts, steps]
+
+    @property
+    def _saves_each_carry(self) -> bool:
+        return not (self.plan.segments or self.plan.on_host)
+
+    def _saving_each_carry(self, one_step: Callable) -> Callable:
+        """Names the carry before a step, for the policy; recomputes all other values.
+
+        Integers and keys are named too, because the carry before a step would otherwise
+        be recomputed from the start of the segment.
+        """
+        rerun = in_scan(one_step)
+
+        def body(position: Position) -> tuple[Position, PyTree]:
+            return rerun(jax.tree.map(lambda x: checkpoint_name(x, STATE), position))
+
+        return body
+
+    def _segment(
+        self, body: Callable, count: int, steps: int, on_host: bool
+    ) -> Callable:
+        """Returns a function that calls `body` `count` times, unless the loop ended.
+
+        Args:
+            body: A function that takes one or more steps.
+            count: The number of calls.
+            steps: The number of steps in all calls.
+            on_host: Whether the position before the segment is saved in host memory.
+        """
+
+        def run(position: Position) -> tuple[Position, PyTree]:
+            return self._scan(body, position, count, steps)
+
+        def skip(position: Position) -> tuple[Position, PyTree]:
+            return position, zeros_of(self.y_types, steps, position)
+
+        def segment(position: Position) -> tuple[Position, PyTree]:
+            if on_host:
+                position = named(STATE, position)
+            return jax.lax.cond(self._goes_on(position), run, skip, position)
+
+        policy = save_on_host((STATE,)) if on_host else None
+        if self._saves_each_carry:
+            policy = jax.checkpoint_policies.save_only_these_names(STATE)
+        # Checkpoint the condition, because checkpointing only its branch would save a
+        # copy of everything that the branch closes over.
+        return in_scan(segment, policy)
+
+    def _scan(
+        self, body: Callable, position: Position, count: Any, steps: Any
+    ) -> tuple[Position, PyTree]:
+        """Calls `body` `count` times; returns the results `[steps, ...]`."""
+        position, ys = jax.lax.scan(
+            lambda position, _: body(position), position, None, length=count
+        )
+
+        def joined(y: Array, y_type: jax.ShapeDtypeStruct) -> Array:
+            return y.reshape(steps, *y_type.shape)
+
+        return position, jax.tree.map(joined, ys, self.y_types)
+
+
+def _zero(carry: PyTree) -> Array:
+    return as_varying_as(carry, jnp.zeros((), jnp.int32))
 
 
 def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
@@ -104,5 +239,7 @@ def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[An
         all_leaves = [replaced.get(i, leaf) for i, leaf in enumerate(leaves)]
         return fn(*structure.unflatten(all_leaves))
 
-    pick = lambda leaves: [leaves[i] for i in perturbed]
+    def pick(leaves: list) -> list:
+        return [leaves[i] for i in perturbed]
+
     return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))

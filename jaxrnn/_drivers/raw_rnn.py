@@ -60,7 +60,7 @@ def raw_rnn(
     of loop can be differentiated in forward and reverse mode, with respect to
     everything that `loop_fn` and the cell close over. The cost of both passes is
     proportional to the number of steps taken, except that buffers of `max_time` entries
-    are zeroed. On GPUs and TPUs, derivatives run whole segments of 16 steps.
+    are zeroed, and derivatives run whole segments of up to 16 steps.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
@@ -93,10 +93,9 @@ def raw_rnn(
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Selects what a compiled loop saves for the backward pass. False
-            saves the carry before each step on CPUs, and before every 16 steps
-            elsewhere. True or a strategy from `jaxrnn.memory` saves less, or saves to
-            host memory; use such a value if steps read a TensorArray of all steps in
-            the loop state. Results may differ by rounding.
+            saves the carry before each step. True or a strategy from `jaxrnn.memory`
+            saves less, or saves to host memory; use such a value if steps read a
+            TensorArray of all steps in the loop state. Results may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
             Under jit, `max_time` is the size of the buffers. It is required under jit,

@@ -122,9 +122,8 @@ class Keep(Strategy):
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
-    less, because its residuals then fit in the caches. `raw_rnn` always recomputes its
-    steps, from the carry before each step on CPUs, and from the carry before every 16
-    steps elsewhere.
+    less, because its residuals then fit in the caches. `raw_rnn` saves the carry before
+    each step instead, and recomputes the steps.
     """
 
     def plan(self, time: int) -> CheckpointPlan:

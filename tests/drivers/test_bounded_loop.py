@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxrnn._base import jax_internals
 from jaxrnn._drivers import bounded_loop as module
 from jaxrnn.memory import CheckpointPlan
 
@@ -169,8 +168,8 @@ def shapes(fn, *args):
 
 
 def test_records_only_what_derivatives_read():
-    state = f"{LIMIT},{ROWS},{UNITS}"
-    buffer = f"{LIMIT},{state}"
+    state = f"2,9,{ROWS},{UNITS}"  # Two segments of 9 steps cover the limit.
+    buffer = f"2,9,{LIMIT},{ROWS},{UNITS}"
     only_state = lambda *args: loop(*args)[2][0]
     kernel, xs, start = data()
     xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # Now only a record has that shape.
@@ -187,47 +186,38 @@ def test_records_only_what_derivatives_read():
     assert buffer not in taken
 
 
-def test_steps_taken_forward_and_backward_do_not_depend_on_the_limit():
+@pytest.mark.parametrize(
+    ("limit", "steps", "in_segments"),
+    [(30, 30, 30), (1000, 30, 32), (1000, 0, 0), (17, 17, 18)],
+)
+def test_steps_run_once_forward_and_once_backward(limit, steps, in_segments):
+    """Segments have at most 16 steps and equal sizes; none starts after the end."""
     counts = {"steps": 0}
 
-    def count(_):
+    def one(_):
         counts["steps"] += 1
+        return np.ones((), np.int32)
 
-    def run(state, kernel, limit):
-        def step(t, state):
-            jax.debug.callback(count, state[0, 0])
-            return jnp.tanh(state @ kernel), state
+    def run(state, kernel):
+        def step(t, carry):
+            left, state = carry
+            # Steps run again for their values, and this callback has no effects.
+            number = jax.pure_callback(one, left, jax.lax.stop_gradient(state))
+            scaled = state @ kernel * number.astype(state.dtype)
+            return (left - number, jnp.tanh(scaled)), state
 
-        end = 30
-        _, state, ys = bounded_loop(lambda t, s: t < end, step, state, limit)
+        carry = jnp.int32(steps), state
+        running = lambda t, carry: carry[0] > 0
+        _, (_, state), ys = bounded_loop(running, step, carry, limit)
         return state.sum() + ys.sum()
 
-    def taken(fn):
+    def count(fn):
         counts["steps"] = 0
         jax.block_until_ready(jax.jit(fn)(data()[2], data()[0]))
-        jax.effects_barrier()
         return counts["steps"]
 
-    for limit in (30, 1000):
-        forward = functools.partial(run, limit=limit)
-        assert taken(forward) == 30
-        # Once in the forward pass and once in the backward pass.
-        assert taken(jax.grad(forward, (0, 1))) == 2 * 30
-
-
-@pytest.mark.parametrize(
-    "mode", [gradient, tangent, pytest.param(many, marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("steps", [STEPS, LIMIT])
-def test_where_the_operation_is_missing_the_scan_is_differentiated(
-    mode, steps, monkeypatch
-):
-    monkeypatch.setattr(jax_internals, "MISSING", "cannot import name 'Primitive'")
-    run, want = (
-        functools.partial(loop, steps=steps),
-        functools.partial(scan, steps=steps),
-    )
-    close(jax.jit(mode(run))(*data()), jax.jit(mode(want))(*data()))
+    assert count(run) == steps
+    assert count(jax.grad(run, (0, 1))) == 2 * in_segments
 
 
 def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
