@@ -1,7 +1,7 @@
 """Shards a driver's arrays in the same way as the inputs."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ from .errors import InvalidValue, describe, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, Key, PyTree
 
+T = TypeVar("T")
+
 
 def lay_out(
-    cell: Any, inputs: PyTree, lengths: Array | None, state: PyTree
-) -> tuple[Any, Array | None, PyTree]:
+    cell: Any, inputs: PyTree, lengths: T, state: PyTree
+) -> tuple[Any, T, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
     On each device, the cell gets the device's key and whole parameters. If the

@@ -72,7 +72,8 @@ def bounded_loop(
     run = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # An exporter removes value checks from a program, but not from its derivatives.
+        # `to_stablehlo` removes value checks from a program before differentiation,
+        # but cannot remove them from a derivative that is traced later.
         unchecked = dataclasses.replace(loop, step=without_checks(pure))
         return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 
@@ -138,7 +139,7 @@ class _Loop:
             return position, where(is_taken, y, zeros)
 
         outer_count, *counts = self._counts()
-        body = self._saving_each_carry(one_step) if self._saves_each_carry else one_step
+        body = _from_named_carry(one_step) if self._saves_each_carry else one_step
         steps = 1
         for depth, count in reversed(list(enumerate(counts))):
             steps *= count
@@ -152,11 +153,12 @@ class _Loop:
         return (t < self.max_steps) & self.is_running(t, carry)
 
     def _counts(self) -> list:
-        """The number of segments, then of parts of a segment; finally of steps.
+        """The number of segments, then of parts of each segment; the last are steps.
 
         Segments have equal sizes, so that few steps run after the maximum number.
         """
-        counts, steps = [], self.max_steps
+        counts = []
+        steps = self.max_steps
         for size in self.plan.segments or (STEPS_IN_SEGMENT,):
             count = -(-steps // size)
             counts.append(count)
@@ -166,19 +168,6 @@ class _Loop:
     @property
     def _saves_each_carry(self) -> bool:
         return not (self.plan.segments or self.plan.on_host)
-
-    def _saving_each_carry(self, one_step: Callable) -> Callable:
-        """Names the carry before a step, for the policy; recomputes all other values.
-
-        Integers and keys are named too, because the carry before a step would otherwise
-        be recomputed from the start of the segment.
-        """
-        rerun = in_scan(one_step)
-
-        def body(position: Position) -> tuple[Position, PyTree]:
-            return rerun(jax.tree.map(lambda x: checkpoint_name(x, STATE), position))
-
-        return body
 
     def _segment(
         self, body: Callable, count: int, steps: int, on_host: bool
@@ -222,6 +211,20 @@ class _Loop:
             return y.reshape(steps, *y_type.shape)
 
         return position, jax.tree.map(joined, ys, self.y_types)
+
+
+def _from_named_carry(one_step: Callable) -> Callable:
+    """Names the carry before a step, for a policy that saves it; recomputes the step.
+
+    Integers and keys are named too. Otherwise, the backward pass would recompute them
+    from the start of the segment.
+    """
+    rerun = in_scan(one_step)
+
+    def body(position: Position) -> tuple[Position, PyTree]:
+        return rerun(jax.tree.map(lambda x: checkpoint_name(x, STATE), position))
+
+    return body
 
 
 def _zero(carry: PyTree) -> Array:

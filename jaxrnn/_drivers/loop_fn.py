@@ -17,6 +17,7 @@ from .._base.inputs import as_array, as_state, check_same_size
 from .._base.read_only import without_read_only
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
+from .raw_loop import Carry
 
 EMIT_FIX = (
     "At time 0 it describes one row: return arrays without a batch axis, `()` to emit "
@@ -36,11 +37,11 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
         returned: The return value of `loop_fn`.
 
     Returns:
-        `(finished, next_input, initial_state, emit_types,
-        loop_state)`. `finished` has dtype bool and shape `[batch]`, or is a bool
-        scalar. The first input and the initial state have leaves `[batch, ...]`.
-        `emit_types` has a `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a
-        step emits. The initial loop state may be None.
+        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` has
+        dtype bool and shape `[batch]`, or is a bool scalar. The first input and the
+        initial state have leaves `[batch, ...]`. `emit_types` has a
+        `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a step emits. The
+        initial loop state may be None.
 
     Raises:
         ValueError: If `loop_fn` did not return five values; if the state does not have
@@ -66,7 +67,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
 
 
 def check_next_call(
-    returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_types: PyTree
+    returned: Any, carry: Carry, emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
     """Checks the values of a later `loop_fn` call, and converts them to arrays.
 
@@ -74,8 +75,7 @@ def check_next_call(
 
     Args:
         returned: The return value of `loop_fn`.
-        carry: The values of `(finished, next_input, state, loop_state)` before the
-            call.
+        carry: The values before the call.
         emit_types: The types of the emitted values, from `check_first_call`.
 
     Raises:
@@ -83,25 +83,25 @@ def check_next_call(
         TypeError: If a dtype or a sequence type differs from time 0.
     """
     finished, next_input, state, emit, next_loop_state = _five(returned)
-    old_finished, old_input, old_state, loop_state = carry
     finished = _as_finished(finished)
-    if finished.shape not in (old_finished.shape, ()):
+    if finished.shape not in (carry.finished.shape, ()):
         raise InvalidValue(
             "`finished` must be a scalar or have the shape from time 0, "
-            f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
-            "later, return `jnp.zeros(batch, bool)` at time 0."
+            f"{list(carry.finished.shape)}, got {describe(finished)}. To return "
+            "[batch] later, return `jnp.zeros(batch, bool)` at time 0."
         )
-    finished = jnp.broadcast_to(finished, old_finished.shape)
-    next_input = as_like("next_input", next_input, old_input)
-    state = as_like("next_cell_state", state, old_state)
+    finished = jnp.broadcast_to(finished, carry.finished.shape)
+    next_input = as_like("next_input", next_input, carry.next_input)
+    state = as_like("next_cell_state", state, carry.state)
     emit = as_like("emit_output", emit, emit_types, EMIT_FIX)
-    if next_loop_state is not None:
-        if loop_state is None:
-            raise InvalidValue(
-                "`next_loop_state` must be None as at time 0, got "
-                f"{describe(next_loop_state)}. Return a loop state from time 0 on."
-            )
-        loop_state = as_like("next_loop_state", next_loop_state, loop_state)
+    if next_loop_state is None:
+        return finished, next_input, state, emit, carry.loop_state
+    if carry.loop_state is None:
+        raise InvalidValue(
+            "`next_loop_state` must be None as at time 0, got "
+            f"{describe(next_loop_state)}. Return a loop state from time 0 on."
+        )
+    loop_state = as_like("next_loop_state", next_loop_state, carry.loop_state)
     return finished, next_input, state, emit, loop_state
 
 
@@ -133,8 +133,8 @@ def _as_finished(finished: Any) -> Array:
             f"`finished` must be one boolean array [batch], got {describe(finished)}."
         )
     array = as_array("finished", finished)
-    what, fix = "of dtype bool", "Return a comparison, such as `time >= lengths`."
-    arguments.check_dtype_kind("finished", array, jnp.bool_, what, fix)
+    fix = "Return a comparison, such as `time >= lengths`."
+    arguments.check_dtype_kind("finished", array, jnp.bool_, "of dtype bool", fix)
     return array
 
 
@@ -145,8 +145,9 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     leaves = jax.tree.leaves(masked, is_leaf=trees.is_tensor_array)
     arrays = [x for x in leaves if not trees.is_tensor_array(x) and x.ndim]
     by_rows = finished.shape == (batch_size,)
-    fitting = lambda shape: finished.shape == (shape[:1] if by_rows else shape)
-    wrong = [array for array in arrays if not fitting(array.shape)]
+    wrong = [
+        x for x in arrays if finished.shape != (x.shape[:1] if by_rows else x.shape)
+    ]
     if wrong or not (by_rows or leaves):
         rows = f"each of the {batch_size} rows of `next_input`, state and emits"
         raise InvalidValue(
@@ -159,7 +160,10 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     """The types of the emitted values, from a template or from `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
-        of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
+        def of_shape(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
         return trees.map_sizes(of_shape, cell.output_size, "cell.output_size")
 
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -200,7 +204,7 @@ def as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, fix)
     wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
     pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
-    leaves = [_leaf_like(*named, want, fix) for named, want in pairs]
+    leaves = [_leaf_like(name, leaf, want, fix) for (name, leaf), want in pairs]
     structure = jax.tree.structure(tree, is_leaf=is_opaque)
     return jax.tree.unflatten(structure, leaves)
 

@@ -17,7 +17,7 @@ from .._time.float32_sums import reader
 from ..memory._strategy import Strategy, as_strategy
 from .initial_state import call_start
 from .loop_fn import check_first_call, check_next_call
-from .raw_loop import Carry, Limit, Step, run_until_finished
+from .raw_loop import Carry, Step, run_until_finished
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
 
@@ -153,17 +153,19 @@ def raw_rnn(
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)
         )
-        given = initial_state
         cell, finished, state = lay_out(cell, next_input, finished, initial_state)
-        initial_state = call_start(cell, state)
-        carry: Any = finished, next_input, without_read_only(initial_state), loop_state
-        step = _step_of(cell, loop_fn, emit_types, initial_state)
-        limit = Limit("max_time", max_time)
-        # `loop_fn` was called at time 0, so the first step may write at index 1.
-        emit_ta, (_, _, state, loop_state) = run_until_finished(
-            step, carry, emit_types, limit, strategy, first_write=1
+        first_state = call_start(cell, state)
+        state = without_read_only(first_state)
+        emit_ta, last = run_until_finished(
+            step=_step_of(cell, loop_fn, emit_types, first_state),
+            carry=Carry(finished, next_input, state, loop_state),
+            emit_types=emit_types,
+            max_time=max_time,
+            strategy=strategy,
+            # `loop_fn` was called at time 0, so the first step may write at index 1.
+            first_write=1,
         )
-        return emit_ta, with_read_only(state, given), loop_state
+        return emit_ta, with_read_only(last.state, initial_state), last.loop_state
 
 
 def _step_of(
@@ -176,24 +178,29 @@ def _step_of(
     read = reader((cell, first_state))
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
-        finished, next_input, state, loop_state = carry
         cell, first_state = read()
-        state = with_read_only(state, first_state)
-        carry = finished, next_input, state, loop_state
+        carry = carry._replace(state=with_read_only(carry.state, first_state))
+        finished, next_input, state, loop_state = carry
         cell_now = _with_notes(
             cell_at_step(cell, time), "`cell`, called with values from `loop_fn`"
         )
         next_input = masking.hide_nonfinite(finished, next_input)
         output, cell_state = cell_now(next_input, state)
+        returned = loop_fn(time + 1, output, cell_state, loop_state)
         next_finished, next_input, next_state, emit, loop_state = check_next_call(
-            loop_fn(time + 1, output, cell_state, loop_state), carry, emit_types
+            returned, carry, emit_types
         )
+        # Emit zeros and copy forward the state of rows that are finished.
         state = masking.advance(
-            ~finished, True, *map(without_read_only, (next_state, state))
+            alive=~finished,
+            running=True,
+            new=without_read_only(next_state),
+            old=without_read_only(state),
         )
         emit = masking.zero_dead(~finished, emit)
+        # Mark the rows that finish now.
         finished = finished | next_finished
-        return (finished, next_input, state, loop_state), emit
+        return Carry(finished, next_input, state, loop_state), emit
 
     return step
 

@@ -15,7 +15,7 @@ from ..._base.sharding import as_divided_rows
 from ..._base.trees import is_tensor_array, map_sizes
 from ..._base.typing import Array, PyTree
 from ..._drivers.loop_fn import as_like
-from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
+from ..._drivers.raw_loop import Carry, Step, run_until_finished
 from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
 
@@ -140,16 +140,20 @@ def dynamic_decode(
     _check_impute(decoder, impute_finished)
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
-    limit, end = _limits(decoder, maximum_iterations, max_time)
+    limit_name, steps, end = _limits(decoder, maximum_iterations, max_time)
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
-        finished, inputs, first_state, lengths = _first_carry(decoder, end)
-        carry = finished, inputs, without_read_only(first_state), lengths
+        first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
-        step = _step_of(decoder, impute_finished, emit_types, end, first_state)
-        emit_ta, (_, _, state, lengths) = run_until_finished(
-            step, carry, emit_types, limit, strategy
+        emit_ta, last = run_until_finished(
+            step=_step_of(decoder, impute_finished, emit_types, end, first.state),
+            carry=first._replace(state=without_read_only(first.state)),
+            emit_types=emit_types,
+            max_time=steps,
+            strategy=strategy,
+            limit_name=limit_name,
         )
-        state = with_read_only(state, first_state)
+        lengths = last.loop_state
+        state = with_read_only(last.state, first.state)
         outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
         outputs, state = decoder.finalize(outputs, state, lengths)
         if not output_time_major:
@@ -167,9 +171,15 @@ def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
         )
 
 
-def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
-    """The static bound on the number of steps, and the step at which decoding ends."""
-    is_dynamic, fix = is_traced(maximum), "The size of the outputs is static."
+def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[str, Any, Any]:
+    """Finds the maximum number of steps.
+
+    Returns:
+        `(name, steps, end)`: the argument that sets the static bound, the static bound,
+        and the step at which decoding ends.
+    """
+    is_dynamic = is_traced(maximum)
+    fix = "The size of the outputs is static."
     sizes = {"max_time": max_time}
     sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
     given = [(name, size) for name, size in sizes.items() if size is not None]
@@ -178,13 +188,13 @@ def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     # Symbolic numbers cannot be compared.
     are_ints = all(isinstance(size, int) for size in known)
     steps = min(known) if known and are_ints else next(iter(known), None)
-    limit = Limit("max_time" if is_dynamic else "maximum_iterations", steps)
     if not is_dynamic:
-        return limit, steps
+        return "maximum_iterations", steps, steps
     if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
         got = describe(maximum)
         raise InvalidType(f"`maximum_iterations` must be an integer, got {got}.")
-    return limit, maximum if steps is None else jnp.minimum(maximum, steps)
+    end = maximum if steps is None else jnp.minimum(maximum, steps)
+    return "max_time", steps, end
 
 
 def _first_carry(decoder: Decoder, end: Any) -> Carry:
@@ -200,7 +210,7 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     rows = finished.shape[0]
     finished, inputs, state = as_divided_rows((finished, inputs, state), rows)
     lengths = jnp.zeros_like(finished, jnp.int32)
-    return _ended(finished, 0, end), inputs, state, lengths
+    return Carry(_ended(finished, 0, end), inputs, state, lengths)
 
 
 def _emit_types(decoder: Decoder) -> PyTree:
@@ -238,7 +248,8 @@ def _step_of(
             next_state = masking.advance(~finished, True, next_state, state)
         if not decoder.tracks_own_finished:
             over = finished | over
-        return (_ended(over, time + 1, end), next_inputs, next_state, lengths), emit
+        finished = _ended(over, time + 1, end)
+        return Carry(finished, next_inputs, next_state, lengths), emit
 
     return step
 
