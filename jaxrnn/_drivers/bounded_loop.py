@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from .._base.errors import is_key
 from .._base.math import where
 from .._base.run_time_checks import without_checks
 from .._base.sharding import as_varying_as, zeros_of
@@ -221,8 +222,15 @@ def _from_named_carry(one_step: Callable) -> Callable:
     """
     rerun = in_scan(one_step)
 
+    def with_name(x: Array) -> Array:
+        if not is_key(x):
+            return checkpoint_name(x, STATE)
+        # JAX 0.10.0 cannot save keys that are computed inside a condition.
+        numbers = checkpoint_name(jax.random.key_data(x), STATE)
+        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(x))
+
     def body(position: Position) -> tuple[Position, PyTree]:
-        return rerun(jax.tree.map(lambda x: checkpoint_name(x, STATE), position))
+        return rerun(jax.tree.map(with_name, position))
 
     return body
 
