@@ -27,7 +27,18 @@ class BasicLSTMCell(LSTMFamily):
     with these dtypes.
 
     Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not stored in the bias.
         state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1409.2329; `tf.compat.v1.nn.rnn_cell.BasicLSTMCell`.
     """

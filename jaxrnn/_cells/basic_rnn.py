@@ -19,8 +19,17 @@ class BasicRNNCell(VectorStateCell):
     output `[batch, H]`; `kernel` `[I + H, H]`; `bias` `[H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function
             defined at module level (each new lambda is compiled again).
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
     """

@@ -32,6 +32,7 @@ class FunctionCell(RNNCell):
             while nnx differentiates a copy, so all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of ints
             and shapes.
+        output_size: The sizes of the output, in the same form as `state_size`.
         init_fn: `init_fn(key, inputs, dtype) -> params`, which returns one array or
             nested dicts, lists or tuples of arrays; None for no parameters.
 

@@ -26,9 +26,19 @@ class GRUCell(VectorStateCell):
     `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels; None for Glorot uniform.
         bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
     """
@@ -79,9 +89,19 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     `[H, H]`, each with a `bias` `[H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For all kernels; None for Glorot uniform.
+        activation: None for tanh, the name of a Keras activation, or a function.
         bias_initializer: For all biases; None for ones in the gates and zeros in the
             candidate.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1406.1078v1; `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`.
     """

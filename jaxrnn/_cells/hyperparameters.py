@@ -17,7 +17,6 @@ from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType, Initializer
 from .activations import ACTIVATIONS, resolve_activation
-from .inherited_docs import inherit_docs
 from .step_checks import check_floating
 
 Check = Callable[[str, Any], Any]
@@ -225,12 +224,7 @@ class Hyperparameters:
     """A dataclass compared by class and value, as static arguments of jit must be.
 
     A subclass need not be a dataclass: the attributes that it sets are compared too.
-    Its docstring describes only the fields that its base classes do not describe.
     """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        inherit_docs(cls)
 
     def __eq__(self, other: object) -> bool:
         """Compares classes and values.

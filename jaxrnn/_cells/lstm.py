@@ -33,11 +33,28 @@ class LSTMCell(LSTMFamily):
     16-bit; in that case, pass an `initial_state` with these dtypes.
 
     Attributes:
+        num_units: `H`, at least 0.
+        use_peepholes: Whether the gates read c through three diagonal kernels.
+        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
         initializer: For kernels and peepholes; None for Glorot uniform. The bias is
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.
+        num_proj: `P`; None for no projection.
+        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
+            for no bound.
         num_unit_shards: Accepted for compatibility with TensorFlow; not used.
         num_proj_shards: Accepted for compatibility with TensorFlow; not used.
+        forget_bias: Added to f at each step; not stored in the bias.
+        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: Sak, Senior and Beaufays, Interspeech 2014;
     `tf.compat.v1.nn.rnn_cell.LSTMCell`.

@@ -44,6 +44,21 @@ class MinGRUCell(_MinimalCell):
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `kernel` `[I, 2H]` and `bias` `[2H]`, blocks z, c.
 
+    Attributes:
+        num_units: `H`, at least 0.
+        activation: None for the paper's activation, which is `c + 1/2` where c is at
+            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
+            for the paper's simplest form); or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
     Source: arXiv:2410.01201, section 3.1 and appendix B.
     """
 
@@ -71,6 +86,21 @@ class MinLSTMCell(_MinimalCell):
     output `[batch, H]`; `kernel` `[I, 3H]` and `bias` `[3H]`, blocks f, i, c. As in the
     paper, the quotients are computed from logarithms, so they are accurate even where
     both gates are closed.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        activation: None for the paper's activation, which is `c + 1/2` where c is at
+            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
+            for the paper's simplest form); or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:2410.01201, section 3.2 and appendix B.
     """

@@ -112,6 +112,8 @@ class MLSTMCell(VectorOutput, ParallelCell):
             for each of the blocks q, k, v and o, and zeros in i and f.
         bias_initializer: For the bias; None for zeros in q, k, v and o, draws from
             `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

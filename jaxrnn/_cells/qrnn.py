@@ -32,7 +32,13 @@ class QRNNCell(VectorRecurrenceCell):
     the blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
 
     Attributes:
+        num_units: `H`, at least 0.
         pooling: "f", "fo" or "ifo".
+        activation: None for tanh, the name of a Keras activation, or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -40,6 +40,7 @@ class RGLRUCell(DiagonalCell):
     replaces it where `1 - a^2` is below the square of the dtype's epsilon.
 
     Attributes:
+        num_units: `H`, at least 0.
         num_heads: The number of blocks, which must divide `H`.
         min_radius: The smallest initial radius, where `a = radius ** (8 r)`. Initially
             r is about 1/2, so a is about `radius ** 4`.
@@ -47,6 +48,8 @@ class RGLRUCell(DiagonalCell):
             `1 - 1 / (4 M)`.
         kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
         bias_initializer: For `b`; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

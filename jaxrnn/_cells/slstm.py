@@ -58,10 +58,13 @@ class SLSTMCell(VectorOutput, AffineCell):
     Attributes:
         num_units: `H`, the total size of all heads.
         num_heads: `N`.
+        kernel_initializer: For the kernel; None for Glorot uniform.
         recurrent_initializer: For the recurrent kernel; None for zeros, as in the
             package `xlstm`.
         bias_initializer: For the bias; None for zeros in i, z and o, and for values
             from 5 down to -7 in f, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

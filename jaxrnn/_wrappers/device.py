@@ -23,6 +23,7 @@ class DeviceWrapper(WrapperCell):
     never change values.
 
     Attributes:
+        cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` for the current mesh, with
             the batch axis first. A pickle stores a device by platform and number.

@@ -43,14 +43,13 @@ class DropoutWrapper(WrapperCell):
     the same step. By default, c of an LSTM is never dropped.
 
     Attributes:
+        cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The probability of keeping an entry of the output.
         state_keep_prob: The probability of keeping an entry of a state leaf that the
             filter selects.
         variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
-        mask_per_row: Whether variational masks differ between rows, as in Keras. All
-            steps of a row still share a mask. Keyword-only.
         input_size: The sizes of the inputs; required for variational input dropout.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
@@ -60,6 +59,8 @@ class DropoutWrapper(WrapperCell):
             children of a nest are visited. If it returns a one-level structure of
             bools, only the children marked True are visited. None selects all leaves
             except c of an LSTM and TensorArrays.
+        mask_per_row: Whether variational masks differ between rows, as in Keras. All
+            steps of a row still share a mask. Keyword-only.
 
     Raises:
         ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits,

@@ -176,6 +176,7 @@ class PastInputsWrapper(PastInputsBase):
     the parameters and the output of the wrapped cell.
 
     Attributes:
+        cell: The wrapped cell.
         depth: The size of the inputs; in a stack, the output size of the layer below.
             The depth is an argument because the state holds past inputs, and the
             state's shape must be known before `init`.
@@ -228,6 +229,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     0.
 
     Attributes:
+        cell: The wrapped cell.
         depth: The size of the inputs; in a stack, the output size of the layer below.
             The depth is an argument because the state holds past inputs, and the
             state's shape must be known before `init`.

@@ -21,6 +21,7 @@ class ResidualWrapper(WrapperCell):
     """Adds the inputs of a cell to its output; the new state is unaffected.
 
     Attributes:
+        cell: The wrapped cell.
         residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum and returns
             arrays with the shapes of `output_size`; None for the sum.
 

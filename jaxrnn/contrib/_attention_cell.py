@@ -43,12 +43,14 @@ class AttentionCellWrapper(ParamsWrapper):
     the wrapped cell are stored under its scope, e.g. `lstm_cell`.
 
     Attributes:
+        cell: The wrapped cell.
         attn_length: `L`.
         attn_size: `A`; None for the cell's output size.
         attn_vec_size: `V`; None for `attn_size`.
         input_size: `N`; None for the size of the inputs.
         state_is_tuple: False for a state `[batch, S + A + L A]` that concatenates all
             parts; the cell's state must then be one vector.
+        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.

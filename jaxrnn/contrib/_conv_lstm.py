@@ -203,6 +203,24 @@ class ConvLSTMCell(_ConvLSTM):
     the new h. But h must have `C` channels, so contrib's cell can run only one step.
     Here, the state stores h itself.
 
+    Attributes:
+        conv_ndims: The number of axes of the grid, 1, 2 or 3.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
+
     Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
     """
 
@@ -222,6 +240,24 @@ class ConvLSTMCell(_ConvLSTM):
 class Conv1DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over one axis, with `input_shape=(width, channels)`.
 
+    Attributes:
+        conv_ndims: The number of axes of the grid, 1, 2 or 3.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
+
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv1DLSTMCell`.
     """
 
@@ -233,6 +269,24 @@ class Conv1DLSTMCell(_ConvLSTM):
 class Conv2DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over images, with `input_shape=(height, width, channels)`.
 
+    Attributes:
+        conv_ndims: The number of axes of the grid, 1, 2 or 3.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
+
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv2DLSTMCell`.
     """
 
@@ -243,6 +297,24 @@ class Conv2DLSTMCell(_ConvLSTM):
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv3DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over volumes; `input_shape=(depth, height, width, channels)`.
+
+    Attributes:
+        conv_ndims: The number of axes of the grid, 1, 2 or 3.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv3DLSTMCell`.
     """

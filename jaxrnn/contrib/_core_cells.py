@@ -51,10 +51,19 @@ class LSTMBlockCell(_OfLSTMCell):
     `w_f_diag`, `w_o_diag` `[H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not stored in the bias.
         cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for
             no bound. Gradients take the clip into account, unlike in TensorFlow.
         use_peephole: Whether the gates read c through three diagonal kernels.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
     """
@@ -101,9 +110,24 @@ class WeightNormLSTMCell(_OfLSTMCell):
     `projection/norm_0` `[P]`.
 
     Attributes:
+        num_units: `H`, at least 0.
         norm: Whether to normalize the kernels; False for a plain `LSTMCell`.
+        use_peepholes: Whether the gates read c through three diagonal kernels.
+        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
         initializer: For kernels, norms and peepholes; None for Glorot uniform.
+        num_proj: The size of the projected output, positive; None for no projection.
+        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
+            for no bound.
+        forget_bias: Added to f at each step; not stored in the bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles, and of the scope in checkpoints.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
     """
@@ -172,8 +196,11 @@ class GRUBlockCellV2(VectorStateCell):
     `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
         cell_size: The old name of `num_units`; None after construction.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

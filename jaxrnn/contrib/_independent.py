@@ -78,6 +78,18 @@ class IndRNNCell(_IndependentUnits, VectorStateCell):
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `kernel_w` `[I, H]`; `kernel_u` `[1, H]`; `bias` `[H]`.
 
+    Attributes:
+        num_units: `H`, at least 0.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
     Source: arXiv:1803.04831; `tf.contrib.rnn.IndRNNCell`.
     """
 
@@ -109,10 +121,20 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     `[1, H]` and `candidate/bias` `[H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels that multiply the inputs; None for Glorot
             uniform.
         bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1803.04831 on the units of arXiv:1406.1078;
     `tf.contrib.rnn.IndyGRUCell`.
@@ -166,7 +188,19 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     pass an `initial_state` with these dtypes.
 
     Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not stored in the bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For `kernel_w`; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1903.08023; `tf.contrib.rnn.IndyLSTMCell`.
     """

@@ -62,6 +62,28 @@ class LayerNormLSTMCell(_FourGateLSTM):
     `projection/kernel` `[H, P]`; `gamma` and `beta` `[H]` under each of `input`,
     `transform`, `forget`, `output` and `state`.
 
+    Attributes:
+        num_units: `H`, at least 0.
+        use_peepholes: Whether the gates read c through three diagonal kernels.
+        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
+        initializer: For kernels and peepholes; None for Glorot uniform.
+        num_proj: The size of the projected output, positive; None for no projection.
+        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
+            for no bound.
+        forget_bias: Added to f at each step; not stored in the bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        layer_norm: Whether to use layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
     Source: arXiv:1607.06450; `tf.contrib.rnn.LayerNormLSTMCell`.
     """
 
@@ -106,10 +128,19 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     `state`.
 
     Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not stored in the bias.
         input_size: Accepted for compatibility with TensorFlow; not used.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        layer_norm: Whether to use layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
         dropout_keep_prob: The probability of keeping an entry of g, in (0, 1].
         dropout_prob_seed: Cells with different seeds draw different masks from the same
             key; None for 0.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -215,11 +246,24 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     of `transform`, `forget`, `output` and `state`.
 
     Attributes:
+        num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through two diagonal kernels.
         initializer: For W, W_P and the peepholes; None for Glorot uniform. TensorFlow
             ignores this initializer.
+        num_proj: The size of the projected output, positive; None for no projection.
+        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
+            for no bound.
         num_unit_shards: The number of variables that store W.
         num_proj_shards: The number of variables that store W_P.
+        forget_bias: Added to f at each step; not stored in the bias.
+        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        layer_norm: Whether to use layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -129,6 +129,7 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     from H.
 
     Attributes:
+        num_units: `H`, at least 0.
         num_in_proj: If None, the inputs must have size H. If it is any positive number,
             inputs of other sizes are projected to size H, as in contrib.
         initializer: For the kernels; None for Glorot uniform. The biases are
@@ -136,6 +137,14 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
             a `bias`.
         forget_bias: Added to g and q at each step; not stored in the bias.
         y_activation: A function, the name of a Keras activation, or None for tanh.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.IntersectionRNNCell`.
     """

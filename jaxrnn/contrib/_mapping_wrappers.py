@@ -56,9 +56,12 @@ class InputProjectionWrapper(_Projection):
     `gru_cell`.
 
     Attributes:
+        cell: The wrapped cell.
         num_proj: `P`.
         activation: The name of a Keras activation, or a function; None for no
             activation.
+        input_size: Accepted for compatibility with TensorFlow; not used.
+        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -100,9 +103,11 @@ class OutputProjectionWrapper(_Projection):
     under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
+        cell: The wrapped cell.
         output_size: `P`.
         activation: The name of a Keras activation, or a function; None for no
             activation.
+        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -151,9 +156,13 @@ class HighwayWrapper(MappedWrapper):
     parameters of the wrapped cell are stored under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
+        cell: The wrapped cell.
         couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
         carry_bias_init: The initial `carry_b`; the initial `transform_b` is its
             negative.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
 
     Source: arXiv:1505.00387; `tf.contrib.rnn.HighwayWrapper`.
     """
@@ -226,9 +235,11 @@ class EmbeddingWrapper(MappedWrapper):
     the wrapped cell are stored under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
+        cell: The wrapped cell.
         embedding_classes: The number of ids.
         embedding_size: The size of an embedding.
         initializer: For the embeddings; None for uniform numbers with variance 1.
+        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.

@@ -97,6 +97,8 @@ class NTMCell(CommonFields, OwnParams):
         output_dim: `O`; required, because the sizes of the cell must be known before
             its inputs. In contrib, None stands for the size of the inputs.
         clip_value: The bound on the magnitude of the heads' parameters and the output.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+        name: The name of the step in profiles; by default the name of the class.
 
     Raises:
         TypeError: If a field has the wrong type.

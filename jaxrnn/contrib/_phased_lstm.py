@@ -52,6 +52,7 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     parameters may have any floating-point dtype.
 
     Attributes:
+        num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c.
         leak: The slope of k while the gate is closed, in [0, 1].
         ratio_on: The initial value of the parameter `ratio_on`, in (0, 1]. It is the
@@ -61,7 +62,14 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
             `exp(U(log(min), log(max)))`; must be positive and must not exceed
             `period_init_max`. Initial phases are drawn from `U(0, period)`.
         period_init_max: The upper bound of the initial periods.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and x; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
     """

@@ -43,11 +43,17 @@ class GLSTMCell(ContribLSTM):
     `bias_i`, `bias_j`, `bias_f`, `bias_o` `[H]`; `projection/kernel` `[H, P]`.
 
     Attributes:
+        num_units: `H`, at least 0.
         initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
             it for the projection.
+        num_proj: The size of the projected output, positive; None for no projection.
         number_of_groups: `G`.
+        forget_bias: Added to f at each step; not stored in the bias.
         activation: The activation of c': None for tanh, the name of a Keras
             activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -183,7 +189,17 @@ class NASCell(ContribLSTM):
     `[H, P]`, if there is a projection. Without a projection, `h' = m`.
 
     Attributes:
+        num_units: `H`, at least 0.
+        num_proj: The size of the projected output, positive; None for no projection.
         use_bias: Whether to add a bias.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
     """

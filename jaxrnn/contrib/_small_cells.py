@@ -28,9 +28,19 @@ class UGRNNCell(VectorStateCell):
     output `[batch, H]`; `kernel` `[I + H, 2H]`, blocks g, c; `bias` `[2H]`.
 
     Attributes:
+        num_units: `H`, at least 0.
         initializer: For the kernel; None for Glorot uniform. The bias is initialized to
             zeros unless `initializer` is an `initializers.by_part` with a `bias`.
         forget_bias: Added to g at each step; not stored in the bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1611.09913; `tf.contrib.rnn.UGRNNCell`.
     """
@@ -99,7 +109,18 @@ class CFNCell(UnitsCell):
     blocks a, b.
 
     Attributes:
+        units: `H`.
+        activation: The name of a Keras activation, or a function; None for the
+            identity.
         kernel_initializer: For both kernels; None for Glorot uniform.
+        bias_initializer: For the bias; None for ones.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1612.06212; `tf.contrib.rnn.CFNCell`.
     """
@@ -149,6 +170,20 @@ class MinimalRNNCell(UnitsCell):
 
     Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
     `[batch, H]`; `kernel` `[I + 2H, H]`; `bias` `[H]`.
+
+    Attributes:
+        units: `H`.
+        activation: The name of a Keras activation, or a function; None for the
+            identity.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for ones.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1711.06788; `tf.contrib.rnn.MinimalRNNCell`.
     """
@@ -200,6 +235,18 @@ class SRUCell(VectorRecurrenceCell):
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
     output `[batch, H]`; `kernel` `[I, 4H]`, blocks y, f, r, s; `bias` `[2H]`, blocks f,
     r.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
 
     Source: arXiv:1709.02755; `tf.contrib.rnn.SRUCell`.
     """

@@ -49,13 +49,18 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
     contrib ignores `initializer`; here, `initializer` draws `W` and the peepholes.
 
     Attributes:
+        num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
         cell_clip: The bound on the magnitude of c'; None for no bound.
         initializer: For `W` and the peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store `W`.
+        forget_bias: Added to f at each step; not stored in the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         num_windows: `N`, by default 1. contrib has no such argument.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -1,6 +1,5 @@
 """The public names: complete, frozen, documented and cheap to import."""
 
-import dataclasses
 import inspect
 import json
 import pathlib
@@ -147,39 +146,6 @@ def test_docstring_says_where_it_comes_from(value):
         assert "Source:" in doc
     for field in inspect.signature(value).parameters:
         assert f"{field}:" in doc, f"`{field}` is not described"
-
-
-def test_a_docstring_need_not_repeat_the_fields_of_a_base_class():
-    @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-    class Scaled(jaxrnn.BasicRNNCell):
-        """A cell with a scale.
-
-        Attributes:
-            scale: A number.
-            num_units: As many as wanted.
-
-        Source: nowhere.
-        """
-
-        scale: float = 1.0
-        secret: float = 1.0
-
-    *inherited, own = re.split(r"\n\n(?=Raises|Source)", inspect.getdoc(Scaled))
-    assert own == "Source: nowhere."
-    assert (
-        inherited[1]
-        == re.search(
-            r"Raises:.*?(?=\n\n)", jaxrnn.BasicRNNCell.__doc__, re.DOTALL
-        ).group()
-    )
-    assert re.findall(r"\n    (\w+:.*)", inherited[0]) == [
-        "num_units: As many as wanted.",
-        "activation: None for tanh, the name of a Keras activation, or a function",
-        "reuse: Accepted for compatibility with TensorFlow; not used.",
-        "name: The name of the step in profiles; by default the name of the class.",
-        "dtype: The required dtype of parameters and inputs; None for any dtype.",
-        "scale: A number.",
-    ]
 
 
 SIGNATURES = {

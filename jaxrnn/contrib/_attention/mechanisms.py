@@ -240,6 +240,24 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
     The queries are the outputs of the cell, so the cell's output size must be
     `num_units`.
 
+    Attributes:
+        num_units: The size of keys and queries.
+        memory_depth: The size of a memory entry.
+        scale: Whether to multiply the scores by a learned scalar `attention_g`.
+        probability_fn: `probability_fn(score) -> alignments`, both
+            `[batch, memory_time]`; None for softmax.
+        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            infinity.
+        dtype: The required dtype of the memory; None for any dtype.
+        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
+            called once per run; None to use the keys unchanged and the memory as
+            values.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is less than 1.
+
     Source: arXiv:1508.04025; `tf.contrib.seq2seq.LuongAttention`.
     """
 
@@ -254,6 +272,24 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
 
     By default, v is `attention_v` and b is zero. With `normalize`, v is
     `attention_g * attention_v / |attention_v|` and b is `attention_b`.
+
+    Attributes:
+        num_units: The size of the keys.
+        memory_depth: The size of a memory entry.
+        normalize: Whether to normalize v, the vector `attention_v`.
+        probability_fn: `probability_fn(score) -> alignments`, both
+            `[batch, memory_time]`; None for softmax.
+        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            infinity.
+        dtype: The required dtype of the memory; None for any dtype.
+        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
+            called once per run; None to use the keys unchanged and the memory as
+            values.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is less than 1.
 
     Source: arXiv:1409.0473, arXiv:1602.07868; `tf.contrib.seq2seq.BahdanauAttention`.
     """

@@ -82,6 +82,27 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
         score      = score of BahdanauAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
 
+    Attributes:
+        num_units: The size of the keys.
+        memory_depth: The size of a memory entry.
+        normalize: Whether to normalize v, the vector `attention_v`.
+        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            infinity.
+        sigmoid_noise: The standard deviation of the noise that is added to the scores.
+            Noise during training leads to alignments that are more certain. The random
+            key comes from `cell.bind(params, key)`.
+        sigmoid_noise_seed: Mechanisms with different seeds draw different noise from
+            the same key.
+        score_bias_init: The initial `attention_score_bias`.
+        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
+        dtype: The required dtype of the memory; None for any dtype.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is less than 1, the noise is negative, the seed is not in
+            `[0, 2**32)`, or `mode` is unknown.
+
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.BahdanauMonotonicAttention`.
     """
 
@@ -92,6 +113,27 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
 
         score      = score of LuongAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
+
+    Attributes:
+        num_units: The size of keys and queries.
+        memory_depth: The size of a memory entry.
+        scale: Whether to multiply the scores by a learned scalar `attention_g`.
+        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            infinity.
+        sigmoid_noise: The standard deviation of the noise that is added to the scores.
+            Noise during training leads to alignments that are more certain. The random
+            key comes from `cell.bind(params, key)`.
+        sigmoid_noise_seed: Mechanisms with different seeds draw different noise from
+            the same key.
+        score_bias_init: The initial `attention_score_bias`.
+        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
+        dtype: The required dtype of the memory; None for any dtype.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a size is less than 1, the noise is negative, the seed is not in
+            `[0, 2**32)`, or `mode` is unknown.
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.LuongMonotonicAttention`.
     """
