@@ -93,24 +93,28 @@ from ._batching.windows import (
 )
 from ._cells.affine import AffineCell as AffineCell, Stage as Stage
 from ._cells.base import RNNCell as RNNCell
-from ._cells.basic_lstm import BasicLSTMCell as BasicLSTMCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
 from ._cells.function import FunctionCell as FunctionCell
+from ._cells.gated_linear import (
+    MinGRUCell as MinGRUCell,
+    MinLSTMCell as MinLSTMCell,
+    QRNNCell as QRNNCell,
+)
 from ._cells.gru import (
     CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
     GRUCell as GRUCell,
 )
 from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
-from ._cells.lru import LRUCell as LRUCell
-from ._cells.lstm import LSTMCell as LSTMCell
-from ._cells.minimal import MinGRUCell as MinGRUCell, MinLSTMCell as MinLSTMCell
+from ._cells.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
+from ._cells.lstm import (
+    BasicLSTMCell as BasicLSTMCell,
+    LSTMCell as LSTMCell,
+    LSTMStateTuple as LSTMStateTuple,
+)
 from ._cells.mlstm import MLSTMCell as MLSTMCell, MLSTMState as MLSTMState
-from ._cells.qrnn import QRNNCell as QRNNCell
-from ._cells.rg_lru import RGLRUCell as RGLRUCell
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
-from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
     static_bidirectional_rnn as static_bidirectional_rnn,

@@ -25,7 +25,7 @@ from ._base.arguments import check_functions
 from ._base.boundary import export as _export
 from ._base.errors import InvalidValue
 from ._base.typing import Array, DType, Initializer, Key
-from ._cells.hyperparameters import check_number
+from ._cells.fields import check_number
 from ._cells.initializers import (
     ParamSpec,
     PartInitializer,

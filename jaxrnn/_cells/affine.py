@@ -8,7 +8,6 @@ products out of the loop.
 """
 
 import abc
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count, check_divides
+from .._base.arguments import check_divides, check_function
 from .._base.errors import describe, describe_leaves, error_note, name_of
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
@@ -24,18 +23,18 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._sequences.implementation import run_affine
 from .._time import masking
 from .._time.run import DeclinedError, Run
-from .base import scope_name
-from .hyperparameters import as_function, as_size, as_string, check_fields, optional
+from . import fields
+from .base import SpecsCell, scope_name
+from .hyperparameters import Hyperparameters
 from .initializers import ParamSpec
-from .specs_cell import SpecsCell
 from .step_checks import as_pair, check_new_state, check_one_dtype, check_operand
 
 Updated: TypeAlias = tuple[Array, Any]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
+@fields.dataclass
+class Stage(Hyperparameters):
     """One matrix product of a cell and the element-wise update that follows it.
 
         z = [inputs, operand] @ kernel + bias
@@ -67,27 +66,17 @@ class Stage:
         TypeError: If a field has the wrong type.
     """
 
-    update: Callable[[Params, Array, Any], Updated]
-    rows: int
-    columns: int
-    kernel: Initializer
-    bias: Initializer | None
-    path: str | None = None
-    takes_inputs: bool = True
-    blocks: int | None = None
+    update: Callable[[Params, Array, Any], Updated] = fields.function()
+    rows: int = fields.size()
+    columns: int = fields.size()
+    kernel: Initializer = fields.function()
+    bias: Initializer | None = fields.checked(fields.optional(check_function))
+    path: str | None = fields.checked(fields.check_string, default=None)
+    takes_inputs: bool = fields.flag(True)
+    blocks: int | None = fields.count(default=None)
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            update=as_function,
-            rows=as_size,
-            columns=as_size,
-            kernel=as_function,
-            bias=optional(as_function),
-            path=optional(as_string),
-            takes_inputs=as_bool,
-            blocks=optional(as_count),
-        )
+        super().__post_init__()
         what = f"the {self.columns} columns"
         check_divides("blocks", self.blocks or 1, self.columns, what)
 
@@ -98,7 +87,7 @@ class Stage:
         specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
         if self.bias is not None:
             specs["bias"] = ParamSpec(shape[1:], self.bias, blocks=self.blocks)
-        for key in self.path.split("/")[::-1] if self.path else ():
+        for key in reversed(self._keys):
             specs = {key: specs}
         return specs
 
@@ -121,15 +110,21 @@ class Stage:
         product = {"state": params["kernel"]}
         if self.takes_inputs:
             product["inputs"], product["state"] = jnp.split(params["kernel"], [depth])
-        return product | {name: params[name] for name in params.keys() & {"bias"}}
+        if "bias" in params:
+            product["bias"] = params["bias"]
+        return product
+
+    @property
+    def _keys(self) -> list[str]:
+        return self.path.split("/") if self.path else []
 
     def _from_path(self, params: Params) -> Params:
-        for key in self.path.split("/") if self.path else ():
+        for key in self._keys:
             params = params[key]
         return params
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class AffineCell(SpecsCell):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
@@ -159,12 +154,7 @@ class AffineCell(SpecsCell):
         ...             jaxrnn.Stage(self.renew, n, n, normal, ones, "new", blocks=1),
         ...         )
         ...
-        ...     state_size = output_size = property(lambda self: self.num_units)
-        ...
-        ...     def enter(self, h):
-        ...         return h, h
-        ...
-        ...     def gate(self, params, z, h):
+        ... XX        ...     def gate(self, params, z, h):
         ...         f = jax.nn.sigmoid(z)
         ...         return f * h, (f, h)
         ...
@@ -189,14 +179,17 @@ class AffineCell(SpecsCell):
     def stages(self) -> tuple[Stage, ...]:
         """The matrix products in order, each with the update that follows it."""
 
-    @abc.abstractmethod
     def enter(self, state: PyTree) -> Updated:
         """The first stage's operand and carry, computed from the state before a step.
+
+        By default, for a state that is one array, both are the state. If the first
+        stage has no rows, its operand has no columns.
 
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
             the carry for its update, any pytree; see `Stage`.
         """
+        return (state if self.stages[0].rows else state[:, :0]), state
 
     @property
     def is_random(self) -> bool | None:
@@ -253,7 +246,8 @@ class AffineCell(SpecsCell):
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         output, new_state = self._step(self.stage_params(params), inputs, state)
-        check_new_state(self, state, new_state)
+        stages = self.stages
+        check_new_state(state, new_state, len(stages) - 1, stages[-1].columns)
         return output, new_state
 
     def _step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
@@ -270,20 +264,30 @@ class AffineCell(SpecsCell):
                 is symbolic, or the implementation cannot run this cell.
         """
         params = self.stage_params(params)
-        # A `custom_jvp` would lose the gradient of a traced array inside a closure,
-        # because the array is not one of its arguments. The step is a new function, so
-        # that JAX does not reuse an earlier trace.
-        step = lambda *args: self._step(*args)
-        first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
-        # Omit shardings, because the arrays of a single step might not be compatible
-        # with them.
-        sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        args = jax.tree.map(sizes, (params, first_inputs, run.state))
-        if any(map(is_traced, jax.make_jaxpr(step)(*args).consts)):
+        if self._closes_over_traced_arrays(params, run):
             raise DeclinedError("its functions close over traced arrays")
         if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
         return run_affine(self, params, run)
+
+    def _closes_over_traced_arrays(self, params: Params, run: Run) -> bool:
+        """Whether a step reads traced arrays that are not among its arguments.
+
+        A `custom_jvp` would lose the gradients of these arrays.
+        """
+
+        # A new function, so that JAX does not reuse an earlier trace.
+        def step(*args: Any) -> Updated:
+            return self._step(*args)
+
+        first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
+        # Omit shardings, because the arrays of a single step might not be compatible
+        # with them.
+        args = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+            (params, first_inputs, run.state),
+        )
+        return any(map(is_traced, jax.make_jaxpr(step)(*args).consts))
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree
@@ -301,15 +305,17 @@ class AffineCell(SpecsCell):
             `(output, new_state, zs)`; `zs` lists the z of each stage,
             `[batch, columns]`.
         """
-        zs, elementwise = [], self.elementwise(params)
+        zs = []
+        elementwise = self.elementwise(params)
         with jax.named_scope(scope_name(self)):
-            operand, carry = as_pair(self, "`enter`", self.enter(state))
+            operand, carry = as_pair("`enter`", self.enter(state))
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
-                zs.append(product(k, stage, inputs, operand, dtype))
-                with error_note(_note(self, k, stage, zs[-1], carry)):
-                    result = stage.update(elementwise, zs[-1], carry)
-                operand, carry = as_pair(self, f"the update of stage {k}", result)
+                z = product(k, stage, inputs, operand, dtype)
+                with error_note(_note(k, stage, z, carry)):
+                    result = stage.update(elementwise, z, carry)
+                operand, carry = as_pair(f"the update of stage {k}", result)
+                zs.append(z)
             return operand, carry, zs
 
     def elementwise(self, params: Params) -> Params:
@@ -322,20 +328,20 @@ class AffineCell(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError unless inputs, operand and cell share one dtype."""
-        operand, _ = as_pair(self, "`enter`", self.enter(state))
+        operand, _ = as_pair("`enter`", self.enter(state))
         check_one_dtype(self, inputs, operand)
 
     def _product(
         self, params: Params, k: int, stage: Stage, x: Array, operand: Array, dtype: Any
     ) -> Array:
         """Checks the operand and computes z of stage k, `[batch, columns]`."""
-        check_operand(self, k, operand, (x.shape[0], stage.rows))
+        check_operand(k, operand, (x.shape[0], stage.rows))
         return stage.product(params, x, operand, dtype)
 
 
-def _note(cell: Any, k: int, stage: Stage, z: Array, carry: Any) -> str:
+def _note(k: int, stage: Stage, z: Array, carry: PyTree) -> str:
     """What an update received; if the update fails, `columns` is often wrong."""
     return (
-        f"stage {k} has {stage.columns} `columns`, so its "
-        f"update received z {describe(z)}, with the carry {describe_leaves(carry)}."
+        f"Stage {k} has {stage.columns} `columns`, so its update received z "
+        f"{describe(z)}, with the carry {describe_leaves(carry)}."
     )

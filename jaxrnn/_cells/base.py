@@ -1,26 +1,31 @@
-"""`RNNCell`, the base class of cells: sizes, zero states, binding."""
+"""`RNNCell`, the base class of cells, and `SpecsCell`, which checks steps."""
 
 import abc
-import dataclasses
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
+from .._base import trees
 from .._base.arguments import as_axis_size, as_dtype, check_given
-from .._base.cell_keys import check_key
+from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import in_native_order
-from .._base.trees import map_sizes, named_leaves
-from .._base.typing import DType, Key, Params, PyTree, Shaped
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
+from . import fields, step_checks
 from .bound import BoundCell
-from .hyperparameters import Hyperparameters
+from .hyperparameters import Hyperparameters, snake_case
+from .initializers import make_params
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+def _defining_class(cls: type, name: str) -> Any:
+    """The class that defines the attribute that `cls` has."""
+    return next(base for base in cls.__mro__ if name in vars(base))
+
+
+@fields.dataclass
 class RNNCell(Hyperparameters, abc.ABC):
     """A recurrent cell, defined by hashable hyperparameters and compared by value.
 
@@ -45,11 +50,10 @@ class RNNCell(Hyperparameters, abc.ABC):
         The inherited method would run the steps of the base class.
         """
         super().__init_subclass__(**options)
-        mro = cls.__mro__
-        first = lambda name: next(i for i, c in enumerate(mro) if name in vars(c))
-        known = getattr(mro[first("apply_sequence")], "apply", None)
-        is_abstract = getattr(known, "__isabstractmethod__", False)
-        if first("apply") < first("apply_sequence") and not is_abstract:
+        owner = _defining_class(cls, "apply_sequence")
+        custom = _defining_class(cls, "apply")
+        overrides = cls.__mro__.index(custom) < cls.__mro__.index(owner)
+        if overrides and not getattr(owner.apply, "__isabstractmethod__", False):
             cls.apply_sequence = _decline_custom_apply
 
     @property
@@ -191,9 +195,13 @@ class RNNCell(Hyperparameters, abc.ABC):
             TypeError: If `batch_size` is not an integer.
             ValueError: If it is None or negative.
         """
-        rows, dtype = _as_batch_size(batch_size), as_dtype(dtype)
-        zeros = lambda shape: jnp.zeros((rows, *shape), dtype)
-        return map_sizes(zeros, self.state_size)
+        rows = _as_batch_size(batch_size)
+        dtype = as_dtype(dtype)
+
+        def zeros(shape: tuple[int, ...]) -> Array:
+            return jnp.zeros((rows, *shape), dtype)
+
+        return trees.map_sizes(zeros, self.state_size)
 
     def get_initial_state(
         self,
@@ -228,20 +236,100 @@ def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
     raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BoundOnlyCell(RNNCell):
-    """A cell that wraps a module that already has its parameters."""
+class SpecsCell(RNNCell):
+    """A cell with `param_specs(depth)` and steps that draw no random numbers.
 
-    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Unsupported, because `as_cell` has already bound the parameters.
+    A subclass defines `_step(params, inputs, state) -> (output, new_state)`, which
+    receives checked arguments.
+    """
+
+    param_specs: Any
+    feature_axes: int | None = 1  # Modules treat all other axes as batch and time axes.
+
+    _step: Any
+
+    @property
+    def is_random(self) -> bool | None:
+        """False, because steps draw no random numbers."""
+        return False
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError if the cell does not support inputs of this depth."""
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
-            ValueError: Always.
+            ValueError: If `inputs` do not have rank 2, the cell does not support their
+                depth, or the dtype is not floating-point.
+            TypeError: If `key` is not a random key, `dtype` is an array, or an
+                initializer does not return an array.
         """
-        raise InvalidValue(
-            "this cell already has its parameters, which `as_cell` bound. Run it "
-            "`jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
-        )
+        check_key(key)
+        step_checks.check_no_carry(dtype)
+        depth = self.step_inputs(inputs).shape[-1]
+        self.check_depth(depth)
+        dtype = param_dtype(self, inputs, dtype)
+        return make_params(self.param_specs(depth), key, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
+
+        Raises:
+            ValueError: If a shape or a parameter name does not match the cell and the
+                inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs.
+        """
+        inputs, state = self.checked_step(params, inputs, state, key)
+        with jax.named_scope(scope_name(self)):
+            return self._step(params, inputs, state)
+
+    def step_inputs(self, inputs: PyTree) -> Any:
+        """Checks and returns the inputs of a step, by default `[batch, depth]`."""
+        return step_checks.check_step_inputs(inputs)
+
+    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
+        """Raises TypeError if the dtypes of inputs and state are incompatible."""
+        step_checks.check_state_dtypes(self, inputs, state)
+
+    def checked_step(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
+    ) -> tuple[Array, PyTree]:
+        """Checks a step's arguments; returns its inputs and state as arrays.
+
+        The state is returned in the structure of `state_size`.
+
+        Raises:
+            ValueError: If a shape or a parameter name does not match the cell and the
+                inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs, or `key` is not a random key.
+        """
+        check_key_or_none(key)
+        inputs = self.step_inputs(inputs)
+        state = step_checks.check_state(state, self.state_size, inputs.shape[0])
+        step_checks.check_params(params, self.param_specs, inputs)
+        self.check_depth(inputs.shape[-1])
+        state = trees.with_structure(self.state_size, state)
+        self.check_dtypes(inputs, state)
+        return inputs, state
+
+
+def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:
+    """The dtype of new parameters: `dtype`, `cell.dtype` or `inputs.dtype`.
+
+    The function uses the first of these three dtypes that is not None.
+
+    Raises:
+        ValueError: If the dtype is not floating-point.
+    """
+    of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
+    dtype = as_dtype(dtype or getattr(cell, "dtype", None) or of_inputs)
+    step_checks.check_floating("dtype", dtype)
+    return dtype
 
 
 def scope_name(cell: RNNCell) -> str:
@@ -255,13 +343,6 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
     return True in declared or (None if None in declared else False)
 
 
-def snake_case(name: str) -> str:
-    """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
-    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
-    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-    return f"private{words}" if words.startswith("_") else words
-
-
 def _as_batch_size(batch_size: Any) -> Any:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
     fix = "It is the number of rows of the inputs."
@@ -272,20 +353,24 @@ def _as_batch_size(batch_size: Any) -> Any:
 
 def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
     """The batch size and dtype of `inputs`, after a check of the other arguments."""
-    no_leaf: Any = ("inputs", None)
-    name, leaf = next(named_leaves("inputs", inputs), no_leaf)
-    if not getattr(leaf, "shape", ()):
+    leaves = trees.named_leaves("inputs", inputs)
+    name, leaf = next(leaves, ("inputs", None))
+    if leaf is None or not getattr(leaf, "shape", ()):
         raise InvalidValue(
             f"`inputs` must be arrays [batch, ...], got {describe(inputs)}."
         )
+    rows = leaf.shape[0]
+    if batch_size is not None:
+        _check_matches("batch_size", _as_batch_size(batch_size), name, rows)
     leaf_dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    rows = leaf.shape[0] if batch_size is None else _as_batch_size(batch_size)
-    given = leaf_dtype if dtype is None else as_dtype(dtype)
-    pairs = {"batch_size": (rows, leaf.shape[0]), "dtype": (given, leaf_dtype)}
-    for argument, (value, of_inputs) in pairs.items():
-        if value != of_inputs:
-            raise InvalidValue(
-                f"`{argument}` must match `{name}` ({of_inputs}), got "
-                f"{value}. Omit the argument."
-            )
-    return leaf.shape[0], leaf_dtype
+    if dtype is not None:
+        _check_matches("dtype", as_dtype(dtype), name, leaf_dtype)
+    return rows, leaf_dtype
+
+
+def _check_matches(argument: str, value: Any, name: str, of_inputs: Any) -> None:
+    if value != of_inputs:
+        raise InvalidValue(
+            f"`{argument}` must match `{name}` ({of_inputs}), got {value}. Omit the "
+            "argument."
+        )

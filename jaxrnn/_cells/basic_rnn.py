@@ -1,16 +1,15 @@
 """The basic recurrent cell."""
 
-import dataclasses
 from typing import Any
 
 from .._base.typing import Array, DType, Params
-from .affine import Stage, Updated
+from . import fields
+from .affine import AffineCell, Stage, Updated
 from .initializers import glorot_uniform, zeros
-from .states import VectorStateCell
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BasicRNNCell(VectorStateCell):
+@fields.dataclass
+class BasicRNNCell(AffineCell):
     """The basic (Elman) recurrent cell: one matrix product and one activation.
 
         h' = activation([x, h] kernel + bias)
@@ -34,19 +33,29 @@ class BasicRNNCell(VectorStateCell):
     Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
     """
 
-    num_units: int
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     library_kind = "rnn"
+
+    state_size = output_size = property(lambda self: self.num_units)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product, then the activation."""
-        size = self.num_units
-        return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
+        return (
+            Stage(
+                update=self._update,
+                rows=self.num_units,
+                columns=self.num_units,
+                kernel=glorot_uniform,
+                bias=zeros,
+                blocks=1,
+            ),
+        )
 
     def _update(self, params: Params, z: Array, state: Array) -> Updated:
         new_state = self.activation(z)

@@ -1,23 +1,46 @@
-"""A cell whose step is any pure function."""
+"""Cells whose step is a given function, or a module with its own parameters."""
 
-import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, final
 
 import jax
 
+from .._base.arguments import check_function
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import InvalidType, error_note
+from .._base.errors import InvalidType, InvalidValue, error_note
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
+from . import fields
 from .base import RNNCell
-from .hyperparameters import set_field, set_functions
-from .step_checks import check_no_carry, check_order
+from .step_checks import check_no_carry
+
+
+def _copied_size(name: str, size: Size) -> Size:
+    """Returns a copy, which stays the same if the caller modifies `size` later."""
+    with error_note(f"Raised by `{name}`."):
+        size_shapes(size, name)
+    return jax.tree.map(lambda n: n, size)
+
+
+def _check_fn(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    check_function(name, fn)
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # Some callables have no signature.
+        return fn
+    try:
+        signature.bind(None, None, None, key=None)
+    except TypeError as error:
+        raise InvalidType(
+            "`fn` must accept (params, inputs, state, key=None), got "
+            f"the signature {signature}: {error}. Add `key`, even if it is unused."
+        ) from None
+    return fn
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class FunctionCell(RNNCell):
     """A cell whose step is a given function.
 
@@ -53,20 +76,10 @@ class FunctionCell(RNNCell):
         [1.0, 2.0, 3.0]
     """
 
-    fn: Callable[..., tuple[PyTree, PyTree]]
-    state_size: Size
-    output_size: Size
-    init_fn: Callable[[Key, Any, DType], Params] | None = None
-
-    def __post_init__(self) -> None:
-        set_functions(self, "fn", "init_fn")
-        for name in ("state_size", "output_size"):
-            with error_note(f"Raised by `{name}`."):
-                size_shapes(size := getattr(self, name), name)
-            # The copy protects the cell if the caller modifies `size` later.
-            copied = jax.tree.map(lambda n: n, size)
-            set_field(self, **{name: copied})
-        _check_takes_key(self.fn)
+    fn: Callable[..., tuple[PyTree, PyTree]] = fields.checked(_check_fn)
+    state_size: Size = fields.checked(_copied_size)
+    output_size: Size = fields.checked(_copied_size)
+    init_fn: Callable[[Key, Any, DType], Params] | None = fields.function(default=None)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
@@ -92,24 +105,21 @@ class FunctionCell(RNNCell):
             return self.fn(params, inputs, state, key=key)
         except KeyError as error:
             if self.init_fn is None and not params:
-                error.add_note(
-                    "FunctionCell: `params` is empty because `init_fn` is None."
-                )
-            raise
-        except (TypeError, ValueError):
-            check_order(self, params, inputs, state)
+                error.add_note("`params` is empty because `init_fn` is None.")
             raise
 
 
-def _check_takes_key(fn: Callable[..., Any]) -> None:
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # Some callables have no signature.
-        return
-    try:
-        signature.bind(None, None, None, key=None)
-    except TypeError as error:
-        raise InvalidType(
-            "`fn` must accept (params, inputs, state, key=None), got "
-            f"the signature {signature}: {error}. Add `key`, even if it is unused."
-        ) from None
+@fields.dataclass
+class BoundOnlyCell(RNNCell):
+    """A cell that wraps a module that already has its parameters."""
+
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
+        """Unsupported, because `as_cell` has already bound the parameters.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise InvalidValue(
+            "this cell already has its parameters, which `as_cell` bound. Run it "
+            "`jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
+        )

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
-from .affine import Stage, Updated
+from . import fields
+from .affine import AffineCell, Stage, Updated
 from .initializers import kernel_and_bias, ones
-from .states import VectorStateCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GRUCell(VectorStateCell):
+@fields.dataclass
+class GRUCell(AffineCell):
     """A gated recurrent unit (GRU) that resets the state before the product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
@@ -43,22 +43,32 @@ class GRUCell(VectorStateCell):
     Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
     """
 
-    num_units: int
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    kernel_initializer: Initializer | None = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     library_kind = "gru"
+
+    state_size = output_size = property(lambda self: self.num_units)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the gates, then the candidate, which reads the reset state."""
-        size, (kernel, bias) = self.num_units, kernel_and_bias(self)
-        new = Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1)
-        return _stage_of_gates(self), new
+        kernel, bias = kernel_and_bias(self)
+        candidate = Stage(
+            update=self._candidate,
+            rows=self.num_units,
+            columns=self.num_units,
+            kernel=kernel,
+            bias=bias,
+            path="candidate",
+            blocks=1,
+        )
+        return _stage_of_gates(self, self._gates), candidate
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
@@ -71,8 +81,8 @@ class GRUCell(VectorStateCell):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class CudnnCompatibleGRUCell(VectorStateCell):
+@fields.dataclass
+class CudnnCompatibleGRUCell(AffineCell):
     """A gated recurrent unit (GRU) that resets the state after the product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
@@ -106,27 +116,43 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     Source: arXiv:1406.1078v1; `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`.
     """
 
-    num_units: int
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    kernel_initializer: Initializer | None = None
+    num_units: int = fields.size()
+    reuse: Any = fields.unused()
+    kernel_initializer: Initializer | None = fields.initializer()
     _: dataclasses.KW_ONLY
-    activation: Any = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    activation: Any = fields.activation()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     library_kind = "cudnn_gru"
+
+    state_size = output_size = property(lambda self: self.num_units)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: gates, then the candidate's products with inputs and state."""
-        size, (kernel, bias) = self.num_units, kernel_and_bias(self)
-        candidate = "candidate/input_projection", "candidate/hidden_projection"
-        return (
-            _stage_of_gates(self),
-            Stage(self._project_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
-            Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
+        kernel, bias = kernel_and_bias(self)
+        from_inputs = Stage(
+            update=self._project_inputs,
+            rows=0,
+            columns=self.num_units,
+            kernel=kernel,
+            bias=bias,
+            path="candidate/input_projection",
+            blocks=1,
         )
+        from_state = Stage(
+            update=self._candidate,
+            rows=self.num_units,
+            columns=self.num_units,
+            kernel=kernel,
+            bias=bias,
+            path="candidate/hidden_projection",
+            takes_inputs=False,
+            blocks=1,
+        )
+        return _stage_of_gates(self, self._gates), from_inputs, from_state
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
@@ -143,6 +169,14 @@ class CudnnCompatibleGRUCell(VectorStateCell):
         return new_state, new_state
 
 
-def _stage_of_gates(cell: Any) -> Stage:
-    size, (kernel, bias) = cell.num_units, kernel_and_bias(cell, bias=ones)
-    return Stage(cell._gates, size, 2 * size, kernel, bias, "gates", blocks=2)
+def _stage_of_gates(cell: GRUCell | CudnnCompatibleGRUCell, update: Any) -> Stage:
+    kernel, bias = kernel_and_bias(cell, bias=ones)
+    return Stage(
+        update=update,
+        rows=cell.num_units,
+        columns=2 * cell.num_units,
+        kernel=kernel,
+        bias=bias,
+        path="gates",
+        blocks=2,
+    )

@@ -9,7 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import as_axis_size, check_functions, check_instance
+from .._base.arguments import (
+    as_axis_size,
+    check_divides,
+    check_functions,
+    check_instance,
+)
 from .._base.errors import (
     InvalidType,
     InvalidValue,
@@ -20,7 +25,7 @@ from .._base.errors import (
 )
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .base import snake_case
+from .hyperparameters import snake_case
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -115,6 +120,19 @@ def kernel_and_bias(
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 
 
+def head_size(cell: Any) -> int:
+    """The number of units in each of the `num_heads` heads.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `num_units`.
+    """
+    units = cell.num_units
+    heads = cell.num_heads
+    fix = f"Choose a multiple of {heads} units."
+    check_divides("num_heads", heads, units, f"`num_units`, {units}", fix)
+    return units // heads
+
+
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
     """Creates parameters from nested dicts of `ParamSpec`, each from a separate key.
 
@@ -132,7 +150,7 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
             )
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
         with error_note(
-            f"raised by the initializer of `{name}`, called with {called}."
+            f"Raised by the initializer of `{name}`, called with {called}."
         ):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:

@@ -1,7 +1,6 @@
 """Cells that update their state element-wise: `h' = a * h + b`."""
 
 import abc
-import dataclasses
 from typing import Any, TypeAlias
 
 import jax
@@ -14,21 +13,22 @@ from .._base.errors import (
     describe_leaves,
     error_note,
 )
-from .._base.math import affine, at_least_float32, cast_like, widened
-from .._base.typing import Array, DType, Key, Params, PyTree
+from .._base.math import cast_like, widened
+from .._base.sharding import whole_on_explicit_mesh
+from .._base.trees import with_structure
+from .._base.typing import Array, DType, Params, PyTree
 from .._sequences.linear import linear_sequence
 from .._sequences.recurrence import Element, plus, times
-from .._time.run import Run
-from .hyperparameters import set_numbers
-from .initializers import ParamSpec, kernel_and_bias
-from .specs_cell import ParallelCell, VectorState
+from .._time.run import DeclinedError, Run
+from . import fields
+from .base import SpecsCell, scope_name
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
 """`(a, b, rest)`: the new state is `a * h + b`; the output may also use `rest`."""
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LinearRecurrenceCell(ParallelCell):
+@fields.dataclass
+class LinearRecurrenceCell(SpecsCell):
     """A cell with the new state `a * h + b`; a and b depend only on the inputs.
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output
@@ -90,13 +90,23 @@ class LinearRecurrenceCell(ParallelCell):
         """The output of one step, `[batch, size]`, from the new state."""
         return state
 
-    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Any, Any]:
+    def _step(
+        self, params: Params, inputs: Array, state: Element
+    ) -> tuple[PyTree, Element]:
         a, b, rest = self.wide_coefficients(params, inputs, state)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
-    def _all_steps(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        return linear_sequence(self, params, run.inputs, run.state, run.steps)
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps, many at once; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the "native" or "cudnn" implementation is requested, or
+                the number of steps is symbolic.
+        """
+        params, run = for_many_steps(self, params, run)
+        with jax.named_scope(scope_name(self)):
+            return linear_sequence(self, params, run.inputs, run.state, run.steps)
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
@@ -111,11 +121,12 @@ class LinearRecurrenceCell(ParallelCell):
         with error_note("Raised by `coefficients`."):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
-            must = "`coefficients` must return (a, b, rest)"
-            raise InvalidValue(f"{must}, got {describe(result)}.")
+            raise InvalidValue(
+                f"`coefficients` must return (a, b, rest), got {describe(result)}."
+            )
         a, b, rest = result
-        fit = lambda x: self._fitted(x, inputs.shape[0], state)
-        return fit(a), fit(b), rest
+        rows = inputs.shape[0]
+        return _fitted(a, rows, state), _fitted(b, rows, state), rest
 
     def narrow_output(
         self, params: Params, state: Element, rest: PyTree, dtype: DType
@@ -124,85 +135,46 @@ class LinearRecurrenceCell(ParallelCell):
         output = self.output(params, state, rest)
         return jax.tree.map(lambda y: y.astype(dtype), output)
 
-    def _fitted(self, x: Any, rows: int, state: Element) -> Element:
-        """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
-        like = widened(state)
-        must = "`coefficients` must return"
-        if jax.tree.structure(x) != jax.tree.structure(like):
-            raise InvalidValue(
-                f"{must} a and b with the structure of the state, "
-                f"{describe_leaves(state)}, got {describe(x)}."
+
+def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, Run]:
+    """Prepares the parameters and the run of a cell that runs many steps at once.
+
+    Raises:
+        DeclinedError: If the "native" or "cudnn" implementation is requested, or the
+            number of steps is symbolic.
+    """
+    if run.implementation not in (None, "xla"):
+        raise DeclinedError("no matrix product uses the state")
+    if not isinstance(run.steps.time, int):
+        raise DeclinedError("the number of steps is symbolic")
+    # The shardings of the parameters and of the state might not be compatible.
+    params = whole_on_explicit_mesh(params)
+    return params, run.replace(state=with_structure(cell.state_size, run.state))
+
+
+def _fitted(x: PyTree, rows: int, state: Element) -> Element:
+    """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
+    like = widened(state)
+    if jax.tree.structure(x) != jax.tree.structure(like):
+        raise InvalidValue(
+            "`coefficients` must return a and b with the structure of the state, "
+            f"{describe_leaves(state)}, got {describe(x)}."
+        )
+
+    def fit(x: Array, h: Array) -> Array:
+        if jnp.iscomplexobj(x):
+            raise InvalidType(
+                f"`coefficients` must return real arrays, got {describe(x)}. For a "
+                "complex state, return each of a and b as a `ComplexState`."
             )
-
-        def fit(x: Any, h: Array) -> Array:
-            if jnp.iscomplexobj(x):
-                raise InvalidType(
-                    f"{must} real arrays, got {describe(x)}. For a complex state, "
-                    "return each of a and b as a `ComplexState` of real arrays."
-                )
-            x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
-            try:
-                return jnp.broadcast_to(x, shape)
-            except ValueError:
-                want = f"a and b with the shape of the state, {shape}"
-                raise InvalidValue(f"{must} {want}, got {describe(x)}.") from None
-
-        return jax.tree.map(fit, x, like)
-
-
-class VectorRecurrenceCell(VectorState, LinearRecurrenceCell):
-    """A linear recurrence whose state and output are one array `[batch, num_units]`."""
-
-
-class DiagonalCell(VectorRecurrenceCell):
-    """A cell with equal input and output sizes and factors drawn from a ring."""
-
-    min_radius: float
-    max_radius: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_numbers(self, "min_radius", "max_radius", low=0, high=1)
-        if self.min_radius > self.max_radius:
+        x = jnp.asarray(x, h.dtype)
+        shape = (rows, *h.shape[1:])
+        try:
+            return jnp.broadcast_to(x, shape)
+        except ValueError:
             raise InvalidValue(
-                "`min_radius` must be at most `max_radius` "
-                f"({self.max_radius}), got {self.min_radius}."
-            )
+                "`coefficients` must return a and b with the shape of the state, "
+                f"{shape}, got {describe(x)}."
+            ) from None
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless the inputs have depth `num_units`."""
-        if depth != self.num_units:
-            raise InvalidValue(
-                "`inputs` must have depth `num_units` "
-                f"({self.num_units}), got {depth}. Project them to that size, e.g. "
-                "with `jaxrnn.contrib.InputProjectionWrapper`. A `PastInputsWrapper` "
-                "passes inputs of depth width * depth."
-            )
-
-    def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Draws `-log |a|` for factors `a` that are uniform in the area of the ring.
-
-        The results are in at least float32 and clipped to [1e-7, 80], so factors in
-        float32 are less than 1 and greater than 0. At 0, the logarithm would have no
-        gradient.
-        """
-        dtype = at_least_float32(dtype)
-        low, high = self.min_radius**2, self.max_radius**2
-        squares = jax.random.uniform(key, shape, dtype, low, high)
-        return jnp.clip(-0.5 * jnp.log(squares), 1e-7, 80.0)
-
-
-def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
-    """Specs of `kernel` `[depth, blocks * H]` and `bias` `[blocks * H]`."""
-    columns = blocks * cell.num_units
-    kernel, bias = kernel_and_bias(cell)
-    return {
-        "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
-        "bias": ParamSpec((columns,), bias, blocks=blocks),
-    }
-
-
-def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
-    """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
-    z = affine(params, [inputs], at_least_float32(inputs.dtype))
-    return jnp.split(z, blocks, axis=-1)
+    return jax.tree.map(fit, x, like)

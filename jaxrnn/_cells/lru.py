@@ -1,6 +1,5 @@
-"""The linear recurrent unit, a cell with a complex state."""
+"""Linear recurrent units whose factors are drawn from a ring: LRU and RG-LRU."""
 
-import dataclasses
 import math
 from typing import Any, final
 
@@ -8,17 +7,20 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from .._base.errors import InvalidValue
 from .._base.math import at_least_float32, dot, widened
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._sequences.recurrence import ComplexState
-from .hyperparameters import as_size, check_fields, set_field, set_numbers
-from .initializers import ParamSpec, zeros
-from .linear_recurrence import Coefficients, DiagonalCell
+from . import fields
+from .initializers import ParamSpec, head_size, kernel_and_bias, zeros
+from .linear_recurrence import Coefficients, LinearRecurrenceCell
+
+_SHARPNESS = 8.0  # The constant c of the RG-LRU's paper.
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LRUCell(DiagonalCell):
+@fields.dataclass
+class LRUCell(LinearRecurrenceCell):
     """A linear recurrent unit (LRU): each complex state decays and rotates separately.
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
@@ -53,37 +55,45 @@ class LRUCell(DiagonalCell):
     Source: arXiv:2303.06349, section 3 and appendix A.
     """
 
-    num_units: int
-    num_states: int | None = None
-    min_radius: float = 0.0
-    max_radius: float = 1.0
-    max_phase: float = math.tau
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    num_states: int = fields.size(default=None)
+    min_radius: float = fields.number(0.0, low=0, high=1)
+    max_radius: float = fields.number(1.0, low=0, high=1)
+    max_phase: float = fields.number(math.tau, low=0, high=math.tau)
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_states is None:
-            set_field(self, num_states=self.num_units)
-        check_fields(self, num_states=as_size)
-        set_numbers(self, "max_phase", low=0, high=math.tau)
+            fields.set_field(self, "num_states", self.num_units)
+        _check_ring(self)
+
+    output_size = property(lambda self: self.num_units)
 
     @property
     def state_size(self) -> ComplexState:
         """The sizes of the state's real and imaginary parts."""
         return ComplexState(self.num_states, self.num_states)
 
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless the inputs have depth `num_units`."""
+        _check_is_units(self, depth)
+
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the parameters of lambda and gamma, and of B, C and D."""
-        units, states = self.num_units, self.state_size.real
+        units = self.num_units
+        states = self.num_states
         b = ParamSpec((states, units), normal(1 / math.sqrt(2 * max(1, units))))
         c = ParamSpec((units, states), normal(1 / math.sqrt(max(1, states))))
         return {
             "nu_log": ParamSpec((states,), self._draw_nu_log),
             "theta_log": ParamSpec((states,), self._draw_theta_log),
             "gamma_log": ParamSpec((states,), zeros),  # `init` replaces the zeros.
-            **dict.fromkeys(("B_re", "B_im"), b),
-            **dict.fromkeys(("C_re", "C_im"), c),
+            "B_re": b,
+            "B_im": b,
+            "C_re": c,
+            "C_im": c,
             "D": ParamSpec((units,), normal(1.0)),
         }
 
@@ -119,9 +129,152 @@ class LRUCell(DiagonalCell):
         return real - imag + skip
 
     def _draw_nu_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        return jnp.log(self.draw_decays(key, shape, dtype))
+        return jnp.log(_draw_decays(self, key, shape, dtype))
 
     def _draw_theta_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         dtype = at_least_float32(dtype)
         phases = jax.random.uniform(key, shape, dtype, maxval=self.max_phase)
         return jnp.log(jnp.maximum(phases, 1e-30))
+
+
+@final
+@fields.dataclass
+class RGLRUCell(LinearRecurrenceCell):
+    """A real-gated linear recurrent unit (RG-LRU); only the inputs determine its gates.
+
+        i     = sigmoid(W_x x + b_x)
+        r     = sigmoid(W_a x + b_a)
+        log a = -8 softplus(a_param) * r
+        h'    = a * h + sqrt(1 - a^2) * (i * x)
+
+    W_x and W_a are block-diagonal: each of the `num_heads` blocks of units computes its
+    gates from its own inputs. Shapes, for `H = num_units` and `S = H / num_heads`:
+    inputs, state and output `[batch, H]`; `a_param` `[H]`, the paper's Lambda with the
+    opposite sign; `input_gate` and `a_gate`, each a dict of `w` `[num_heads, S, S]` and
+    `b` `[num_heads, S]`. Names and shapes match the `recurrentgemma` package.
+
+    The first step of a sequence uses the paper's equations and the given state. The
+    `recurrentgemma` package instead computes `h' = i * x`, without the square root, at
+    position 0 of a document. Later steps agree with the package if they start from
+    equal states. To bound the derivative of the square root, a straight line through 0
+    replaces it where `1 - a^2` is below the square of the dtype's epsilon.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        num_heads: The number of blocks, which must divide `H`.
+        min_radius: The smallest initial radius, where `a = radius ** (8 r)`. Initially
+            r is about 1/2, so a is about `radius ** 4`.
+        max_radius: The largest initial radius, at most 1. For a memory of M steps, use
+            `1 - 1 / (4 M)`.
+        kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
+        bias_initializer: For `b`; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` is negative, `num_heads` does not divide it, a radius
+            is out of range, `dtype` is not floating-point, or the inputs of `init` or a
+            step do not have depth `num_units`.
+
+    Source: arXiv:2402.19427, section 2.4; `recurrentgemma.torch.layers.RGLRU`.
+    """
+
+    num_units: int = fields.size()
+    num_heads: int = fields.count(default=1)
+    min_radius: float = fields.number(0.9, low=0, high=1)
+    max_radius: float = fields.number(0.999, low=0, high=1)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head_size(self)  # Raises if the heads do not divide the units.
+        _check_ring(self)
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless the inputs have depth `num_units`."""
+        _check_is_units(self, depth)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Specs of `a_param`, `input_gate` and `a_gate`."""
+        size = head_size(self)
+        kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))
+        gate = {
+            "w": ParamSpec((self.num_heads, size, size), kernel),
+            "b": ParamSpec((self.num_heads, size), bias),
+        }
+        a_param = ParamSpec((self.num_units,), self._draw_a_param)
+        return {"a_param": a_param, "input_gate": gate, "a_gate": dict(gate)}
+
+    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
+        """The decay, and the gated input times `sqrt(1 - a^2)`."""
+        dtype = at_least_float32(inputs.dtype)
+        gate_x, gate_a = self._gates(params, inputs, dtype)
+        rate = -_SHARPNESS * jax.nn.softplus(params["a_param"].astype(dtype))
+        log_a = rate[None, :] * gate_a
+        # 1 - a * a would cancel to 0 where a is almost 1.
+        scale = bounded_sqrt(-jnp.expm1(2 * log_a))
+        return jnp.exp(log_a), scale * (gate_x * inputs.astype(dtype)), None
+
+    def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
+        """The gates of the input and of a, `[batch, H]`, from one product per block."""
+        gates = [params["input_gate"], params["a_gate"]]
+        w, b = (
+            jnp.concatenate([gate[name] for gate in gates], axis=-1)
+            for name in ("w", "b")
+        )
+        # Heads come first, because in other orders XLA's CPU backend cannot multiply
+        # 16-bit arrays with a 32-bit result.
+        blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
+        z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
+        z = jax.nn.sigmoid(z + b.astype(dtype)[None])
+        return [gate.reshape(x.shape) for gate in jnp.split(z, 2, axis=-1)]
+
+    def _draw_a_param(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Draws the inverse softplus of `-log a`."""
+        return jnp.log(jnp.expm1(_draw_decays(self, key, shape, dtype)))
+
+
+def bounded_sqrt(x: Array) -> Array:
+    """The square root, or `x / eps` below `eps ** 2` for a finite derivative."""
+    return x / jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).eps ** 2))
+
+
+def _check_ring(cell: LRUCell | RGLRUCell) -> None:
+    if cell.min_radius > cell.max_radius:
+        raise InvalidValue(
+            f"`min_radius` must be at most `max_radius` ({cell.max_radius}), got "
+            f"{cell.min_radius}."
+        )
+
+
+def _check_is_units(cell: LRUCell | RGLRUCell, depth: int) -> None:
+    if depth != cell.num_units:
+        raise InvalidValue(
+            f"`inputs` must have depth `num_units` ({cell.num_units}), got {depth}. "
+            "Project them to that size, e.g. with "
+            "`jaxrnn.contrib.InputProjectionWrapper`."
+        )
+
+
+def _draw_decays(
+    cell: LRUCell | RGLRUCell, key: Key, shape: tuple[int, ...], dtype: DType
+) -> Array:
+    """Draws `-log |a|` for factors `a` that are uniform in the area of the ring.
+
+    The results are in at least float32 and clipped to [1e-7, 80], so factors in float32
+    are less than 1 and greater than 0. At 0, the logarithm would have no gradient.
+    """
+    squares = jax.random.uniform(
+        key,
+        shape,
+        at_least_float32(dtype),
+        minval=cell.min_radius**2,
+        maxval=cell.max_radius**2,
+    )
+    return jnp.clip(-0.5 * jnp.log(squares), 1e-7, 80.0)

@@ -1,22 +1,150 @@
-"""The LSTM cell with peepholes, clips and a projection."""
+"""The basic LSTM, and the LSTM with peepholes, clips and a projection."""
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from .._base.errors import InvalidType
 from .._base.math import clip_symmetric
-from .._base.typing import Array, DType, Initializer, Params
-from .affine import Stage, Updated
-from .hyperparameters import check_fields, check_number, optional
+from .._base.serialization import serializable
+from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
+from . import fields
+from .affine import AffineCell, Stage, Updated
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .states import LSTMFamily, LSTMStateTuple, add_peephole
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LSTMCell(LSTMFamily):
+@serializable
+class LSTMStateTuple(NamedTuple):
+    """The state of an LSTM: the cell state `c`, then the output `h`.
+
+    Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
+    """
+
+    c: Any
+    h: Any
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of `c` and `h`.
+
+        Raises:
+            TypeError: If the dtypes of `c` and `h` differ.
+        """
+        if self.c.dtype != self.h.dtype:
+            raise InvalidType(
+                "`dtype` requires `c` and `h` of one dtype, got "
+                f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
+            )
+        return self.c.dtype
+
+
+def as_lstm_state(state: PyTree, units: int) -> LSTMStateTuple:
+    """The state as a tuple, from a tuple or from one array `[c, h]`."""
+    if not isinstance(state, tuple | list):
+        state = jnp.split(state, [units], axis=-1)
+    return LSTMStateTuple(*state)
+
+
+def new_lstm_state(c: Array, h: Array, is_tuple: bool) -> PyTree:
+    """The state as a tuple, or as one array `[c, h]`."""
+    return LSTMStateTuple(c, h) if is_tuple else jnp.concatenate([c, h], axis=-1)
+
+
+def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
+    """`z + params[name] * c`, or z if `params` has no such peephole."""
+    if name not in params:
+        return z
+    return z + params[name].astype(c.dtype)[None, :] * c
+
+
+@final
+@fields.dataclass
+class BasicLSTMCell(AffineCell):
+    """A long short-term memory (LSTM) without peepholes, clips or projection.
+
+        i, j, f, o = split([x, h] kernel + bias)
+        c' = c * sigmoid(f + forget_bias) + sigmoid(i) * activation(j)
+        h' = activation(c') * sigmoid(o)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
+    `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`. c may be
+    float32 while h and the parameters are 16-bit; in that case, pass an `initial_state`
+    with these dtypes.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not stored in the bias.
+        state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
+    Source: arXiv:1409.2329; `tf.compat.v1.nn.rnn_cell.BasicLSTMCell`.
+    """
+
+    num_units: int = fields.size()
+    forget_bias: float = fields.number(1.0)
+    state_is_tuple: bool = fields.flag(True)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    library_kind = "lstm"
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        size = self.num_units
+        return LSTMStateTuple(size, size) if self.state_is_tuple else 2 * size
+
+    @property
+    def output_size(self) -> int:
+        """The size of h."""
+        return self.num_units
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """A single stage: one product for all four blocks."""
+        return (
+            Stage(
+                update=self._update,
+                rows=self.num_units,
+                columns=4 * self.num_units,
+                kernel=glorot_uniform,
+                bias=zeros,
+                blocks=4,
+            ),
+        )
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """Returns h as the operand and the state as the carry."""
+        state = as_lstm_state(state, self.num_units)
+        return state.h, state
+
+    def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
+        i, j, f, o = jnp.split(z, 4, axis=-1)
+        c = state.c * jax.nn.sigmoid(f + self.forget_bias)
+        c = c + jax.nn.sigmoid(i) * self.activation(j)
+        h = self.activation(c) * jax.nn.sigmoid(o)
+        h = h.astype(state.h.dtype)
+        return h, new_lstm_state(c, h, self.state_is_tuple)
+
+
+def _as_clip(name: str, value: Any) -> float:
+    bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
+    return fields.check_number(name, bound, low=0)
+
+
+@fields.dataclass
+class LSTMCell(AffineCell):
     """A long short-term memory (LSTM) with optional peepholes, clips and projection.
 
         i, j, f, o = split([x, h] kernel + bias)
@@ -60,43 +188,59 @@ class LSTMCell(LSTMFamily):
     `tf.compat.v1.nn.rnn_cell.LSTMCell`.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    num_unit_shards: Any = dataclasses.field(default=None, compare=False)
-    num_proj_shards: Any = dataclasses.field(default=None, compare=False)
-    forget_bias: float = 1.0
-    state_is_tuple: bool = True
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    cell_clip: float | None = fields.checked(_as_clip, default=None)
+    initializer: Initializer | None = fields.initializer()
+    num_proj: int | None = fields.count(default=None)
+    proj_clip: float | None = fields.checked(_as_clip, default=None)
+    num_unit_shards: Any = fields.unused()
+    num_proj_shards: Any = fields.unused()
+    forget_bias: float = fields.number(1.0)
+    state_is_tuple: bool = fields.flag(True)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     library_kind = "lstm"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        clip, count = optional(_as_clip), optional(as_count)
-        check_fields(self, cell_clip=clip, proj_clip=clip, num_proj=count)
+    @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        sizes = LSTMStateTuple(self.num_units, self.output_size)
+        return sizes if self.state_is_tuple else sum(sizes)
 
     @property
-    def sizes(self) -> LSTMStateTuple:
-        """The sizes: `num_units` for c; `num_proj` (if given) or `num_units` for h."""
-        h = self.num_units if self.num_proj is None else self.num_proj
-        return LSTMStateTuple(self.num_units, h)
+    def output_size(self) -> int:
+        """The size of h: `num_proj` if it is given, otherwise `num_units`."""
+        return self.num_units if self.num_proj is None else self.num_proj
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: one product for all four blocks, then any projection."""
-        (c, h), kernel = self.sizes, self.initializer or glorot_uniform
-        bias = bias_initializer(kernel, zeros)
-        gates = Stage(self._gates, h, 4 * c, kernel, bias, blocks=4)
+        kernel = self.initializer or glorot_uniform
+        gates = Stage(
+            update=self._gates,
+            rows=self.output_size,
+            columns=4 * self.num_units,
+            kernel=kernel,
+            bias=bias_initializer(kernel, zeros),
+            blocks=4,
+        )
         if self.num_proj is None:
             return (gates,)
-        return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
+        projection = Stage(
+            update=self._project,
+            rows=self.num_units,
+            columns=self.num_proj,
+            kernel=kernel,
+            bias=None,
+            path="projection",
+            takes_inputs=False,
+            blocks=1,
+        )
+        return gates, projection
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """Specs of the peepholes; empty without peepholes."""
@@ -104,6 +248,11 @@ class LSTMCell(LSTMFamily):
             return {}
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """Returns h as the operand and the state as the carry."""
+        state = as_lstm_state(state, self.num_units)
+        return state.h, state
 
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
@@ -116,14 +265,9 @@ class LSTMCell(LSTMFamily):
         o = add_peephole(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
         if self.num_proj is None:
-            return self.leave(c, m)
+            return m, new_lstm_state(c, m, self.state_is_tuple)
         return m, LSTMStateTuple(c, state.h)
 
     def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
-        z = clip_symmetric(z, self.proj_clip)
-        return self.leave(carry.c, z.astype(carry.h.dtype))
-
-
-def _as_clip(name: str, value: Any) -> float:
-    bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
-    return check_number(name, bound, low=0)
+        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
+        return h, new_lstm_state(carry.c, h, self.state_is_tuple)

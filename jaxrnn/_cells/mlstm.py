@@ -14,7 +14,6 @@ chunk, and a product with c. Both terms are divided by `exp(m_t)`, where
 Single steps compute the same m. `F_t` cancels in all weights.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
@@ -29,9 +28,10 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.run import DeclinedError, Run
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
-from .hyperparameters import head_size
-from .initializers import ParamSpec, glorot_uniform, zeros
-from .specs_cell import ParallelCell, VectorOutput
+from . import fields
+from .base import SpecsCell, scope_name
+from .initializers import ParamSpec, glorot_uniform, head_size, zeros
+from .linear_recurrence import for_many_steps
 
 
 @serializable
@@ -73,8 +73,8 @@ InputsAlone = tuple[Array, Projected]
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class MLSTMCell(VectorOutput, ParallelCell):
+@fields.dataclass
+class MLSTMCell(SpecsCell):
     """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
     For each head, with `k` scaled by `1 / sqrt(d)`:
@@ -125,19 +125,29 @@ class MLSTMCell(VectorOutput, ParallelCell):
     to the denominator.
     """
 
-    num_units: int
-    num_heads: int = 1
-    kernel_initializer: Initializer | None = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    num_heads: int = fields.count(default=1)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    output_size = property(lambda self: self.num_units)
 
     @property
     def state_size(self) -> MLSTMState:
         """The sizes of the state, an `MLSTMState`."""
-        heads, size = self.num_heads, head_size(self)
-        shapes = [heads, size, size], [heads, size], [heads]
-        return MLSTMState(*map(TensorShape, shapes))
+        heads = self.num_heads
+        size = head_size(self)
+        return MLSTMState(
+            c=TensorShape([heads, size, size]),
+            n=TensorShape([heads, size]),
+            m=TensorShape([heads]),
+        )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head_size(self)  # Raises if the heads do not divide the units.
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of `kernel` and `bias`."""
@@ -149,41 +159,55 @@ class MLSTMCell(VectorOutput, ParallelCell):
             "bias": ParamSpec((columns,), bias),
         }
 
-    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Any, Any]:
+    def _step(
+        self, params: Params, inputs: Array, state: MLSTMState
+    ) -> tuple[Array, MLSTMState]:
         dtype = _arithmetic_dtype(inputs, state)
         o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state)
         new_m = jnp.maximum(log_f + m, i)
-        keep, add = jnp.exp(log_f + m - new_m), jnp.exp(i - new_m)
-        added = k * add[..., None]
+        keep = jnp.exp(log_f + m - new_m)
+        added = k * jnp.exp(i - new_m)[..., None]
         n = keep[..., None] * n + added
         c = keep[..., None, None] * c + added[..., :, None] * v[..., None, :]
-        values, dot = jnp.einsum("bnk,bnkv->bnv", q, c), jnp.einsum("bnk,bnk->bn", q, n)
+        values = jnp.einsum("bnk,bnkv->bnv", q, c)
+        dot = jnp.einsum("bnk,bnk->bn", q, n)
         h = normalized(values, dot, new_m)
         output = o * h.reshape(o.shape)
         return output.astype(inputs.dtype), _stored(MLSTMState(c, n, new_m), state)
 
-    def _all_steps(self, params: Params, run: Run) -> tuple[Array, MLSTMState]:
-        inputs, state, steps = run.inputs, run.state, run.steps
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps in chunks; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the "native" or "cudnn" implementation is requested, the
+                number of steps is symbolic, a row restarts, or the states of all steps
+                are requested.
+        """
+        params, run = for_many_steps(self, params, run)
+        steps = run.steps
         if steps.restarts is not None:
             raise DeclinedError("rows restart within a chunk")
         if steps.returns_states:
             raise DeclinedError("a chunk does not compute the state of each step")
-        dtype = _arithmetic_dtype(inputs, state)
-        cast = lambda tree, dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+        dtype = _arithmetic_dtype(run.inputs, run.state)
         # Parameter gradients are summed over chunks in this dtype.
-        wide, params = cast((state, params), dtype)
+        wide_params = _cast(params, dtype)
 
         def project(x: Array) -> InputsAlone:
-            return self._project(cast(params, x.dtype), x, dtype)
+            return self._project(_cast(wide_params, x.dtype), x, dtype)
 
-        outputs, wide = run_chunks(steps, project, inputs, wide)
-        return steps.zero_dead(outputs.astype(inputs.dtype)), _stored(wide, state)
+        with jax.named_scope(scope_name(self)):
+            wide_state = _cast(run.state, dtype)
+            outputs, wide_state = run_chunks(steps, project, run.inputs, wide_state)
+            outputs = steps.zero_dead(outputs.astype(run.inputs.dtype))
+            return outputs, _stored(wide_state, run.state)
 
     def _project(self, params: Params, inputs: Array, dtype: DType) -> InputsAlone:
         """The values of a step that depend only on its inputs; see `InputsAlone`."""
         z = affine(params, [inputs], dtype)
-        heads, units = self.num_heads, self.num_units
+        heads = self.num_heads
+        units = self.num_units
         ends = [units, 2 * units, 3 * units, 4 * units, 4 * units + heads]
         *vectors, o, i, f = jnp.split(z, ends, axis=-1)
         shape = (inputs.shape[0], heads, head_size(self))
@@ -193,9 +217,10 @@ class MLSTMCell(VectorOutput, ParallelCell):
         return jax.nn.sigmoid(o), Projected(q, k, v, i, log_f)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        depth, units = shape[0], self.num_units
+        depth = shape[0]
+        block = (depth, self.num_units)
         keys = jax.random.split(key, 4)
-        blocks = [glorot_uniform(key, (depth, units), dtype) for key in keys]
+        blocks = [glorot_uniform(key, block, dtype) for key in keys]
         gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
         return jnp.concatenate([*blocks, gates], axis=-1)
 
@@ -218,8 +243,13 @@ def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:
     """
     m = state.m.astype(like.m.dtype)
     scale = jnp.exp(state.m - m.astype(state.m.dtype))
-    c, n = state.c * scale[..., None, None], state.n * scale[..., None]
+    c = state.c * scale[..., None, None]
+    n = state.n * scale[..., None]
     return MLSTMState(c.astype(like.c.dtype), n.astype(like.n.dtype), m)
+
+
+def _cast(tree: PyTree, dtype: DType) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
 def chunk_size(time: int) -> int:
@@ -270,7 +300,9 @@ def run_chunks(
         arbitrary values in finished rows; and the state after each row's last step.
     """
 
-    def run_chunk(inputs: Array, state: MLSTMState, steps: Steps) -> Any:
+    def run_chunk(
+        inputs: Array, state: MLSTMState, steps: Steps
+    ) -> tuple[Array, MLSTMState]:
         o, projected = at_each_step(project, steps.fill_dead(inputs))
         projected = _masked(steps, projected)
         by_head = jax.tree.map(lambda x: jnp.moveaxis(x, steps.axis, 2), projected)
@@ -306,7 +338,8 @@ def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:
     values = values + jnp.einsum("bnts,bnsv->bntv", scores, v)
     dot = keep * jnp.einsum("bntk,bnk->bnt", q, n) + jnp.sum(scores, axis=-1)
     h = normalized(values, dot, forgotten + a)
-    k, keep = k * weights[..., -1, :, None], keep[..., -1, None]
+    k = k * weights[..., -1, :, None]
+    keep = keep[..., -1, None]
     c = keep[..., None] * c + jnp.einsum("bnsk,bnsv->bnkv", k, v)
     n = keep * n + jnp.sum(k, axis=-2)
     return MLSTMState(c, n, forgotten[..., -1] + a[..., -1]), h

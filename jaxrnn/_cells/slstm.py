@@ -1,6 +1,5 @@
 """The LSTM with exponential input gates (sLSTM), part of the xLSTM."""
 
-import dataclasses
 from typing import Any, NamedTuple, final
 
 import jax
@@ -10,10 +9,9 @@ from .._base.math import at_least_float32
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
+from . import fields
 from .affine import AffineCell, Stage, Updated
-from .hyperparameters import head_size
-from .initializers import ParamSpec, kernel_and_bias, zeros
-from .specs_cell import VectorOutput
+from .initializers import ParamSpec, head_size, kernel_and_bias, zeros
 
 
 @serializable
@@ -31,8 +29,8 @@ class SLSTMState(NamedTuple):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class SLSTMCell(VectorOutput, AffineCell):
+@fields.dataclass
+class SLSTMCell(AffineCell):
     """An LSTM with exponential input gates and units divided into heads (sLSTM).
 
     Each head g receives only its own part of h:
@@ -77,39 +75,61 @@ class SLSTMCell(VectorOutput, AffineCell):
     tests each element.
     """
 
-    num_units: int
-    num_heads: int = 1
-    kernel_initializer: Initializer | None = None
-    recurrent_initializer: Initializer | None = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    num_heads: int = fields.count(default=1)
+    kernel_initializer: Initializer | None = fields.initializer()
+    recurrent_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
-    state_size = property(lambda self: SLSTMState(*[self.num_units] * 4))
+    output_size = property(lambda self: self.num_units)
+
+    @property
+    def state_size(self) -> SLSTMState:
+        """The sizes of h, c, n and m, all `num_units`."""
+        size = self.num_units
+        return SLSTMState(h=size, c=size, n=size, m=size)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head_size(self)  # Raises if the heads do not divide the units.
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product with a kernel that is zero between heads."""
-        size = self.num_units
         kernel, bias = kernel_and_bias(self, bias=self._bias)
-        return (Stage(self._update, size, 4 * size, kernel, bias, blocks=4),)
+        return (
+            Stage(
+                update=self._update,
+                rows=self.num_units,
+                columns=4 * self.num_units,
+                kernel=kernel,
+                bias=bias,
+                blocks=4,
+            ),
+        )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of `kernel`, `recurrent_kernel` and `bias`."""
-        (stage,), size = self.stages, head_size(self)
+        kernel, bias = kernel_and_bias(self, bias=self._bias)
         recurrent = self.recurrent_initializer or zeros
-        shape = (self.num_heads, size, 4 * size)
+        columns = 4 * self.num_units
+        size = head_size(self)
+        blocks = (self.num_heads, size, 4 * size)
         return {
-            "kernel": ParamSpec((depth, stage.columns), stage.kernel, depth, 4),
-            "recurrent_kernel": ParamSpec(shape, recurrent, 0, 4),
-            "bias": stage.specs(depth)["bias"],
+            "kernel": ParamSpec((depth, columns), kernel, depth, blocks=4),
+            "recurrent_kernel": ParamSpec(blocks, recurrent, 0, blocks=4),
+            "bias": ParamSpec((columns,), bias, blocks=4),
         }
 
     def stage_params(self, params: Params) -> Params:
         """Joins both kernels into one; see `AffineCell.stage_params`."""
         # The shardings of the two kernels may be incompatible.
         params = whole_on_explicit_mesh(params)
-        heads, size, units = self.num_heads, head_size(self), self.num_units
+        heads = self.num_heads
+        size = head_size(self)
+        units = self.num_units
         blocks = params["recurrent_kernel"].reshape(heads, size, 4, 1, size)
         diagonal = jnp.eye(heads, dtype=bool)[:, None, None, :, None]
         recurrent = jnp.where(diagonal, blocks, jnp.zeros((), blocks.dtype))
@@ -126,15 +146,16 @@ class SLSTMCell(VectorOutput, AffineCell):
         dtype = at_least_float32(z.dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state[1:])
         i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)
-        kept = jax.nn.log_sigmoid(f) + m
-        new_m = jnp.where(n == 0, i, jnp.maximum(kept, i))
+        old_m = jax.nn.log_sigmoid(f) + m
+        new_m = jnp.where(n == 0, i, jnp.maximum(old_m, i))
         # Round m first, because c and n must be scaled by the stored value.
         new_m = new_m.astype(state.m.dtype)
         m = new_m.astype(dtype)
-        # Where n is 0, m does not bound `kept`, and f could overflow.
-        f = jnp.exp(jnp.where(n == 0, jnp.minimum(kept - m, 0.0), kept - m))
+        # Where n is 0, m does not bound `old_m`, and f could overflow.
+        f = jnp.exp(jnp.where(n == 0, jnp.minimum(old_m - m, 0.0), old_m - m))
         i = jnp.exp(i - m)
-        c, n = f * c + i * jnp.tanh(z), f * n + i
+        c = f * c + i * jnp.tanh(z)
+        n = f * n + i
         h = (jax.nn.sigmoid(o) * c / n).astype(state.h.dtype)
         return h, SLSTMState(h, c.astype(state.c.dtype), n.astype(state.n.dtype), new_m)
 

@@ -29,34 +29,6 @@ def check_no_carry(dtype: Any) -> None:
         )
 
 
-def check_order(cell: Any, params: Params, inputs: Any, state: Any) -> None:
-    """Raises ValueError if the arguments have the order of Flax, `(carry, inputs)`.
-
-    Call this function when a step has failed, to replace the error by a clearer one.
-    """
-    leaves = jax.tree.leaves(inputs)
-    if not all(map(is_array, [state, *leaves])):
-        return
-    if [leaf.shape[1:] for leaf in leaves] != size_shapes(cell.state_size):
-        return
-    is_nest = not jax.tree_util.all_leaves([cell.state_size])
-    if is_nest or _read_as_inputs(cell, params, state, inputs):
-        raise InvalidValue(
-            "`inputs` must come before `state`, got "
-            f"{describe_leaves(inputs)} before {describe(state)}, the order of Flax's "
-            "cells. Call `cell(inputs, state)`."
-        ) from None
-
-
-def _read_as_inputs(cell: Any, params: Params, array: Array, other: Array) -> bool:
-    """Whether `array` fits as the inputs, and differs in shape from `other`."""
-    if array.ndim != 2 or array.shape[0] != other.shape[0]:
-        return False
-    if array.shape == other.shape or not hasattr(cell, "param_specs"):
-        return False
-    return _fit(dict(named_leaves("params", params)), cell.param_specs, array.shape[1])
-
-
 def check_floating(name: str, dtype: DType) -> None:
     """Raises ValueError for an integer or boolean dtype."""
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -79,8 +51,10 @@ def check_step_inputs(inputs: Any, name: str = "inputs") -> Any:
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
         error = InvalidValue if is_nest else InvalidType
-        got = describe(inputs)
-        raise error(f"`{name}` must be one array [batch, depth], got {got}.")
+        raise error(
+            f"`{name}` must be one array [batch, depth], got {describe(inputs)}. "
+            "A step takes the inputs before the state."
+        )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
     check_floating(name, inputs.dtype)
@@ -103,15 +77,17 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         ValueError: If the state is a nest instead of one array, or a shape differs.
         InvalidEntry: If the state has the wrong number of arrays.
     """
-    leaves, shapes = list(named_leaves("state", state)), size_shapes(size)
-    is_nest, wants_nest = (not jax.tree_util.all_leaves([x]) for x in (state, size))
+    leaves = list(named_leaves("state", state))
+    shapes = size_shapes(size)
+    is_nest = not jax.tree_util.all_leaves([state])
+    wants_nest = not jax.tree_util.all_leaves([size])
     if is_nest != wants_nest or len(leaves) != len(shapes):
         error = InvalidType if wants_nest and not is_nest else InvalidEntry
-        each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
+        axes = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
         wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
         got = f"{len(leaves)} arrays" if is_nest and wants_nest else describe(state)
         raise error(
-            f"`state` must be {wanted} {each}, got {got}. `zero_state` creates one."
+            f"`state` must be {wanted} {axes}, got {got}. `zero_state` creates one."
         )
     check_structure("`state`", size, state, strict=False)
     fix = "The batch size must match the inputs; nothing is broadcast."
@@ -144,43 +120,30 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
             f"`params` must be a dict of arrays, got {describe(params)}. "
             "`init` returns one; convert the contents of a file with `dict`."
         )
-    is_leaf = lambda x: not isinstance(x, Mapping)
-    depth, dtype = inputs.shape[-1], inputs.dtype
-    want = dict(named_leaves("params", param_specs(depth)))
-    got = dict(named_leaves("params", params, is_leaf))
-    for name, leaf in got.items():
+    depth = inputs.shape[-1]
+    specs = dict(named_leaves("params", param_specs(depth)))
+    leaves = dict(
+        named_leaves("params", params, lambda node: not isinstance(node, Mapping))
+    )
+    for name, leaf in leaves.items():
         _check_array(name, leaf)
-    _check_names(want, got)
-    for name, spec in want.items():
-        leaf = got[name]
-        if tuple(jnp.shape(leaf)) != spec.shape:
-            # Only the kernel's axis for the inputs depends on the depth.
-            params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
-            if params_depth >= 0 and _fit(got, param_specs, params_depth):
-                raise InvalidValue(
-                    f"`inputs` must have depth {params_depth} to fit "
-                    f"`{name}` ({describe(leaf)}), got {describe(inputs)} of depth "
-                    f"{depth}. `init` creates parameters for inputs of any depth."
-                )
-            must = f"have shape {spec.shape} for inputs of depth {depth}"
-            fix = "`init` creates one of that shape."
-            check_shape(name, leaf, spec.shape, must, fix)
-        if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
-            raise InvalidType(
-                f"`{name}` must have the dtype of the inputs ({dtype}), got "
-                f"{describe(leaf)}. Cast the inputs or the parameters (jax.tree.map)."
-            )
-
-
-def _check_names(want: Mapping, got: Mapping) -> None:
-    missing = [name for name in want if name not in got]
-    unknown = [name for name in got if name not in want]
+    missing = [name for name in specs if name not in leaves]
+    unknown = [name for name in leaves if name not in specs]
     if missing or unknown:
         raise InvalidValue(
-            f"`params` must hold {', '.join(want)}; "
-            f"{', '.join(missing) or 'none'}; "
-            f"{', '.join(unknown) or 'none'}."
+            f"`params` must hold {', '.join(specs)}; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"unknown: {', '.join(unknown) or 'none'}."
         )
+    for name, spec in specs.items():
+        must = f"have shape {spec.shape} for inputs of depth {depth}"
+        fix = "`init` creates one of that shape."
+        check_shape(name, leaves[name], spec.shape, must, fix)
+        if jax.dtypes.canonicalize_dtype(leaves[name].dtype) != inputs.dtype:
+            raise InvalidType(
+                f"`{name}` must have the dtype of the inputs ({inputs.dtype}), got "
+                f"{describe(leaves[name])}. Cast the inputs or the parameters."
+            )
 
 
 def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
@@ -195,10 +158,10 @@ def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
     if not inputs.dtype == operand.dtype == dtype:
         raise InvalidType(
-            "`inputs`, `state` and the cell must share one "
-            f"dtype, got {describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
-            "inputs, or create the state with their dtype (a driver's `dtype`). State "
-            "that no kernel multiplies, such as c of an LSTM, may be wider."
+            f"`inputs`, `state` and the cell must share one dtype, got "
+            f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the inputs, or "
+            "create the state with their dtype (a driver's `dtype`). State that no "
+            "kernel multiplies, such as c of an LSTM, may be wider."
         )
 
 
@@ -219,44 +182,35 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
             )
 
 
-def as_pair(cell: Any, source: str, result: Any) -> tuple[Any, Any]:
+def as_pair(source: str, result: Any) -> tuple[Any, Any]:
     """Returns the result of `source`; raises ValueError if it is not a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise InvalidValue(
-        f"{source} must return (operand, carry), or (output, "
-        f"new_state) in the last update, got {describe(result)}."
+        f"{source} must return (operand, carry), or (output, new_state) in the last "
+        f"update, got {describe(result)}."
     )
 
 
-def check_operand(cell: Any, k: int, operand: Any, shape: tuple[int, int]) -> None:
+def check_operand(k: int, operand: Any, shape: tuple[int, int]) -> None:
     """Raises ValueError if stage k cannot multiply its operand."""
     if jnp.shape(operand) != shape:
         source = f"the update of stage {k - 1}" if k else "`enter`"
         raise InvalidValue(
-            f"{source} must return an operand of shape {shape} "
-            f"to fit the `rows` of stage {k}, got {describe(operand)}."
+            f"{source} must return an operand of shape {shape} to fit the `rows` of "
+            f"stage {k}, got {describe(operand)}."
         )
 
 
-def check_new_state(cell: Any, state: PyTree, new_state: PyTree) -> None:
-    """Raises ValueError if a step changes the shapes of the state."""
-    shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
-    if shapes(state) != shapes(new_state):
+def check_new_state(state: PyTree, new_state: PyTree, last: int, columns: int) -> None:
+    """Raises ValueError if the last stage changes the shapes of the state."""
+    if _shapes(state) != _shapes(new_state):
         raise InvalidValue(
-            f"the update of stage {len(cell.stages) - 1} must "
-            f"return a new state with shapes {describe_leaves(state)}, got "
-            f"{describe_leaves(new_state)}. "
-            f"The stage computes z with {cell.stages[-1].columns} `columns`."
+            f"the update of stage {last} must return a new state with shapes "
+            f"{describe_leaves(state)}, got {describe_leaves(new_state)}. The stage "
+            f"computes z with {columns} `columns`."
         )
 
 
-def _fit(named: dict[str, Any], param_specs: Callable, depth: int) -> bool:
-    """Whether all parameters have the shapes that inputs of this depth require."""
-    try:
-        wanted = named_leaves("params", param_specs(depth))
-    except ValueError:  # The cell does not support this depth.
-        return False
-    return all(
-        name in named and jnp.shape(named[name]) == spec.shape for name, spec in wanted
-    )
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]

@@ -10,8 +10,9 @@ from .._base.arguments import as_count
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.tensor_shape import TensorShape
 from .._base.typing import PyTree, Size
-from .._cells.base import BoundOnlyCell, RNNCell
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
+from .._cells.function import BoundOnlyCell
 
 
 def check_are_cells(**cells: Any) -> None:

@@ -14,7 +14,7 @@ from .._base.errors import InvalidValue, describe, describe_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
-from .._cells.states import LSTMStateTuple
+from .._cells.lstm import LSTMStateTuple
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import reverse_resets, reverse_sequence

@@ -1,7 +1,6 @@
 """Base classes of wrappers around one cell, with or without their own parameters."""
 
 import abc
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,18 +11,20 @@ from .._base.cell_keys import check_key, check_key_or_none, fold
 from .._base.errors import InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells import fields
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
 from .._cells.initializers import make_params
 from .._cells.step_checks import check_params
 
 
-def check_wrapped(name: str, cell: Any) -> None:
-    """Raises TypeError for an object that is not an `RNNCell`."""
+def check_wrapped(name: str, cell: Any) -> Any:
+    """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
     fix = "`FunctionCell` creates one from a function."
     if isinstance(cell, BoundCell):
         fix = "Pass the unbound cell, then bind the outer cell."
     check_instance(name, cell, RNNCell, "an RNNCell", fix)
+    return cell
 
 
 def vector_size(size: Size, name: str = "cell") -> int:
@@ -38,23 +39,18 @@ def vector_size(size: Size, name: str = "cell") -> int:
     return shapes[0][0]
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class WrapperCell(RNNCell):
     """A wrapper with the sizes, parameters and zero state of the wrapped cell.
 
     Attributes:
         cell: The wrapped cell.
-        input_size: Accepted for compatibility with TensorFlow; not used.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
     """
 
-    cell: RNNCell
-
-    def __post_init__(self) -> None:
-        check_wrapped("cell", self.cell)
+    cell: RNNCell = fields.checked(check_wrapped)
 
     wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
 
@@ -126,8 +122,8 @@ class OwnParams(RNNCell):
             ValueError: If `params` lacks the parameters of the wrapped cell.
         """
         scope = self.cell_scope
-        what, fix = "a dict of arrays", "`init` returns one."
-        check_instance("params", params, Mapping, what, fix)
+        what = "a dict of arrays"
+        check_instance("params", params, Mapping, what, "`init` returns one.")
         if scope not in params:
             raise InvalidValue(
                 f"`params` must hold `{scope}`, the parameters of the wrapped "
@@ -135,7 +131,9 @@ class OwnParams(RNNCell):
             )
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
-    def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
+    def _checked(
+        self, params: Params, array: Array, key: Key | None
+    ) -> tuple[Params, Params]:
         """Checks the key and the wrapper's own parameters, then calls `split_params`.
 
         Raises:
@@ -149,7 +147,7 @@ class OwnParams(RNNCell):
         return own, inner
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class ParamsWrapper(OwnParams, WrapperCell):
     """A wrapper that adds parameters to the parameters of its cell."""
 

@@ -1,6 +1,5 @@
 """A wrapper that places the arrays of a cell on devices."""
 
-import dataclasses
 from typing import Any, final
 
 import jax
@@ -8,13 +7,19 @@ from jax.sharding import PartitionSpec, Sharding
 
 from .._base.arguments import check_instance
 from .._base.errors import InvalidValue
-from .._base.typing import DType, Key, Params, PyTree
-from .._cells.hyperparameters import set_field
+from .._base.typing import Array, DType, Key, Params, PyTree
+from .._cells import fields
 from .base import WrapperCell
 
 
+def _check_device(name: str, value: Any) -> Any:
+    kinds = str | jax.Device | Sharding | PartitionSpec
+    what = "a jax.Device, its name, a Sharding or a PartitionSpec"
+    return check_instance(name, value, kinds, what)
+
+
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class DeviceWrapper(WrapperCell):
     """Places the inputs, states and outputs of a cell on a device or a mesh.
 
@@ -34,13 +39,7 @@ class DeviceWrapper(WrapperCell):
     Source: `tf.compat.v1.nn.rnn_cell.DeviceWrapper`.
     """
 
-    device: Any
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        kinds = str | jax.Device | Sharding | PartitionSpec
-        what = "a jax.Device, its name, a Sharding or a PartitionSpec"
-        check_instance("device", self.device, kinds, what)
+    device: Any = fields.checked(_check_device)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
@@ -70,15 +69,20 @@ class DeviceWrapper(WrapperCell):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         if isinstance(self.device, dict):
-            set_field(self, device=_named(self.device["name"]))
+            fields.set_field(self, "device", _named(self.device["name"]))
 
     def _place(self, tree: PyTree) -> PyTree:
-        if isinstance(self.device, PartitionSpec):
-            spec = lambda leaf: PartitionSpec(*self.device[: leaf.ndim])
-            constrain = jax.lax.with_sharding_constraint
-            return jax.tree.map(lambda leaf: constrain(leaf, spec(leaf)), tree)
-        is_name = isinstance(self.device, str)
-        return jax.device_put(tree, _named(self.device) if is_name else self.device)
+        device = self.device
+        if isinstance(device, str):
+            return jax.device_put(tree, _named(device))
+        if not isinstance(device, PartitionSpec):
+            return jax.device_put(tree, device)
+
+        def constrain(leaf: Array) -> Array:
+            spec = PartitionSpec(*device[: leaf.ndim])
+            return jax.lax.with_sharding_constraint(leaf, spec)
+
+        return jax.tree.map(constrain, tree)
 
 
 def _named(name: str) -> Any:

@@ -15,15 +15,8 @@ from .._base.cell_keys import check_key_or_none, fold, run_key
 from .._base.errors import InvalidType, InvalidValue, error_note
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.hyperparameters import (
-    check_fields,
-    optional,
-    set_bools,
-    set_counts,
-    set_functions,
-    set_numbers,
-)
-from .._cells.states import LSTMStateTuple
+from .._cells import fields
+from .._cells.lstm import LSTMStateTuple
 from .._cells.step_checks import check_floating
 from .._time.run import DeclinedError, Run
 from .base import WrapperCell
@@ -31,8 +24,18 @@ from .base import WrapperCell
 _VISITOR = "dropout_state_filter_visitor"
 
 
+def _check_size(name: str, size: Size) -> Size:
+    with error_note(f"Raised by `{name}`."):
+        size_shapes(size, name)
+    return size
+
+
+def _as_dtype(name: str, dtype: DType) -> DType:
+    return arguments.as_dtype(dtype, name)
+
+
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class DropoutWrapper(WrapperCell):
     """Dropout on the inputs, the new state and the output of a cell.
 
@@ -71,31 +74,24 @@ class DropoutWrapper(WrapperCell):
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
     """
 
-    input_keep_prob: float = 1.0
-    output_keep_prob: float = 1.0
-    state_keep_prob: float = 1.0
-    variational_recurrent: bool = False
-    input_size: Size | None = None
-    dtype: DType | None = None
-    seed: int | None = None
-    dropout_state_filter_visitor: Callable[[PyTree], Any] | None = None
-    mask_per_row: bool = dataclasses.field(default=False, kw_only=True)
+    input_keep_prob: float = fields.number(1.0, low=0, high=1)
+    output_keep_prob: float = fields.number(1.0, low=0, high=1)
+    state_keep_prob: float = fields.number(1.0, low=0, high=1)
+    variational_recurrent: bool = fields.flag(False)
+    input_size: Size | None = fields.checked(_check_size, default=None)
+    dtype: DType | None = fields.checked(_as_dtype, default=None)
+    seed: int | None = fields.count(default=None, least=-(2**63), most=2**63 - 1)
+    dropout_state_filter_visitor: Callable[[PyTree], Any] | None = fields.function(
+        default=None
+    )
+    _: dataclasses.KW_ONLY
+    mask_per_row: bool = fields.flag(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_bools(self)
-        names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
-        set_numbers(self, *names, low=0, high=1)
-        set_counts(self, "seed", least=-(2**63), most=2**63 - 1)
-        set_functions(self, "dropout_state_filter_visitor")
-        check_dtype = lambda name, x: arguments.as_dtype(x, name)
-        check_fields(self, dtype=optional(check_dtype))
-        if self.input_size is not None:
-            with error_note("Raised by `input_size`."):
-                size_shapes(self.input_size, "input_size")
-        fix = "Pass the dtype of the inputs."
         if self.variational_recurrent:
             what = "given for variational dropout"
+            fix = "Pass the dtype of the inputs."
             arguments.check_given("dtype", self.dtype, fix, what)
             check_floating("dtype", self.dtype)
         elif self.mask_per_row:
@@ -105,7 +101,8 @@ class DropoutWrapper(WrapperCell):
                 "otherwise each step of each row has its own mask."
             )
         if self._has_input_mask:
-            what, fix = "given for variational input dropout", "Pass the inputs' depth."
+            what = "given for variational input dropout"
+            fix = "Pass the depth of the inputs."
             arguments.check_given("input_size", self.input_size, fix, what)
 
     @property
@@ -154,7 +151,8 @@ class DropoutWrapper(WrapperCell):
         Raises:
             DeclinedError: If the state is dropped, or the wrapped cell declines.
         """
-        keys, steps = run.keys, run.steps
+        keys = run.keys
+        steps = run.steps
         if keys is None:
             return self.cell.apply_sequence(params, run)
         if self.state_keep_prob < 1:
@@ -162,19 +160,29 @@ class DropoutWrapper(WrapperCell):
         self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
-            read = lambda t: steps.read(tree, t)
-            drop_step = lambda t: self._drop(salt, read(t), keep_prob, keys(t))
+            def drop_step(t: Array) -> PyTree:
+                return self._drop(salt, steps.read(tree, t), keep_prob, keys(t))
+
             return tree if keep_prob == 1 else steps.stack(drop_step)
 
+        def cell_key(t: Array) -> Key:
+            return fold(keys(t), self._stream("cell", 0))
+
+        def drop_output(outputs: PyTree) -> PyTree:
+            return drop("output", outputs, self.output_keep_prob)
+
         inputs = drop("input", run.inputs, self.input_keep_prob)
-        cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
-        inner = run.of_inner(inputs, run.state, keys=cell_keys)
+        inner = run.of_inner(inputs, run.state, keys=cell_key)
         outputs, state = self.cell.apply_sequence(params, inner)
-        drop_output = lambda outputs: drop("output", outputs, self.output_keep_prob)
         return steps.map_outputs(drop_output, outputs), state
 
     def _drop(
-        self, salt: str, tree: PyTree, keep_prob: float, key: Any, chosen: Any = None
+        self,
+        salt: str,
+        tree: PyTree,
+        keep_prob: float,
+        key: Key,
+        chosen: PyTree = None,
     ) -> PyTree:
         """Applies dropout to the `chosen` leaves of a tree; None chooses all leaves."""
         if keep_prob == 1:
@@ -182,7 +190,8 @@ class DropoutWrapper(WrapperCell):
         # The key of the run draws the same mask at all steps.
         key = run_key(key) if self.variational_recurrent else key
         is_shared = self.variational_recurrent and not self.mask_per_row
-        marks, indices = iter(jax.tree.leaves(chosen)), itertools.count()
+        marks = iter(jax.tree.leaves(chosen))
+        indices = itertools.count()
 
         def drop_leaf(name: str, leaf: Array) -> Array:
             index = next(indices)
@@ -209,8 +218,8 @@ class DropoutWrapper(WrapperCell):
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
-    fix = "Exclude it with `dropout_state_filter_visitor` or set keep_prob=1."
     what = "floating-point for dropout"
+    fix = f"Exclude it with `{_VISITOR}` or set keep_prob=1."
     arguments.check_dtype_kind(name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
@@ -245,6 +254,12 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             f"`{_VISITOR}` must return one bool for each of "
             f"{len(children)} children, got {verdict!r}."
         )
-    nothing = lambda _: False
-    visitors = [visitor if mark else nothing for mark in marks]
-    return treedef.unflatten(map(_selected, visitors, children))
+    selected = [
+        _selected(visitor if mark else _select_nothing, child)
+        for mark, child in zip(marks, children, strict=True)
+    ]
+    return treedef.unflatten(selected)
+
+
+def _select_nothing(substate: PyTree) -> bool:
+    return False

@@ -20,16 +20,23 @@ from .._base.errors import (
 from .._base.one_step import output_of, rows_and_dtype
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
+from .._cells import fields
 from .._cells.base import RNNCell, any_is_random
-from .._cells.hyperparameters import set_bools, set_field
-from .._cells.step_checks import check_no_carry, check_order
+from .._cells.step_checks import check_no_carry
 from .._time.run import Run
 from .._time.steps import Steps
 from .base import check_wrapped
 
 
+def _check_cells(name: str, value: Any) -> tuple[RNNCell, ...]:
+    check_instance(name, value, tuple | list, "a list or tuple")
+    if not value:
+        raise InvalidValue(f"`{name}` must hold at least one cell, got none.")
+    return tuple(check_wrapped(f"{name}[{i}]", cell) for i, cell in enumerate(value))
+
+
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class MultiRNNCell(RNNCell):
     """A stack of cells, in which each cell's output is the input of the next cell.
 
@@ -51,27 +58,21 @@ class MultiRNNCell(RNNCell):
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
     """
 
-    cells: tuple[RNNCell, ...]
-    state_is_tuple: bool = True
+    cells: tuple[RNNCell, ...] = fields.checked(_check_cells)
+    state_is_tuple: bool = fields.flag(True)
     # Included when cells are compared, because repeated objects share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
-        kinds, what = tuple | list, "a list or tuple"
-        check_instance("cells", self.cells, kinds, what)
-        set_bools(self)
-        if not self.cells:
-            raise InvalidValue("`cells` must hold at least one cell, got none.")
+        super().__post_init__()
         for i, cell in enumerate(self.cells):
-            check_wrapped(f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
                 raise InvalidValue(
-                    "`state_is_tuple=False` needs vector states, "
-                    f"got `cells[{i}]` with state_size {cell.state_size}."
+                    "`state_is_tuple=False` needs vector states, got "
+                    f"`cells[{i}]` with state_size {cell.state_size}."
                 )
         ids = [id(cell) for cell in self.cells]
-        owners = tuple(ids.index(i) for i in ids)
-        set_field(self, cells=tuple(self.cells), owners=owners)
+        fields.set_field(self, "owners", tuple(map(ids.index, ids)))
 
     @property
     def state_size(self) -> Size:
@@ -126,8 +127,11 @@ class MultiRNNCell(RNNCell):
             ValueError: If the parameters of a cell are missing.
         """
         self._check_params(params)
-        pairs = enumerate(zip(self.cells, self._split(state), strict=True))
-        return tuple(cell.start(params[self._name(i)], s) for i, (cell, s) in pairs)
+        states = self._split(state)
+        return tuple(
+            cell.start(params[self._name(i)], states[i])
+            for i, cell in enumerate(self.cells)
+        )
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -142,16 +146,13 @@ class MultiRNNCell(RNNCell):
         """
         check_key_or_none(key)
         self._check_params(params)
-        try:
-            cell_states = self._split(state)
-        except (TypeError, ValueError):
-            check_order(self, params, inputs, state)
-            raise
         new_states = []
-        for i, cell_state in enumerate(cell_states):
-            cell, own = self.cells[i], params[self._name(i)]
+        for i, cell_state in enumerate(self._split(state)):
+            own = params[self._name(i)]
             with error_note(self._note(i)):
-                inputs, state = cell.apply(own, inputs, cell_state, fold(key, i))
+                inputs, state = self.cells[i].apply(
+                    own, inputs, cell_state, fold(key, i)
+                )
             new_states.append(state)
         return inputs, self._join(new_states)
 
@@ -162,27 +163,34 @@ class MultiRNNCell(RNNCell):
             DeclinedError: If a cell declines.
         """
         self._check_params(params)
-        inputs, steps, keys = run.inputs, run.steps, run.keys
-        last_states, new_states = [], []
+        inputs = run.inputs
+        keys = run.keys
+        last_states = []
+        new_states = []
         for i, cell_state in enumerate(self._split(run.state)):
-            cell, own = self.cells[i], params[self._name(i)]
-            own_keys = keys and (lambda t, i=i: fold(keys(t), i))
-            own_steps = self._cell_steps(i, steps)
-            inner = run.of_inner(inputs, cell_state, steps=own_steps, keys=own_keys)
+            inner = run.of_inner(
+                inputs,
+                cell_state,
+                steps=self._cell_steps(i, run.steps),
+                keys=keys and (lambda t, i=i: fold(keys(t), i)),
+            )
             with error_note(self._note(i)):
-                inputs, last_state = cell.apply_sequence(own, inner)
+                own = params[self._name(i)]
+                inputs, last_state = self.cells[i].apply_sequence(own, inner)
             last_states.append(last_state)
-            if steps.returns_states:
+            if run.steps.returns_states:
                 inputs, states = inputs
                 new_states.append(states)
-        outputs = (inputs, self._join(new_states)) if steps.returns_states else inputs
-        return outputs, self._join(last_states)
+        if run.steps.returns_states:
+            inputs = inputs, self._join(new_states)
+        return inputs, self._join(last_states)
 
     def _check_shares(
         self, i: int, params: Params, first_inputs: PyTree, inputs: PyTree
     ) -> None:
         """Raises ValueError if cell i cannot share parameters with its first layer."""
-        first, cell = self.owners[i], self.cells[i]
+        first = self.owners[i]
+        cell = self.cells[i]
         rows, dtype = rows_and_dtype(params, inputs)
         state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
         try:
@@ -191,10 +199,9 @@ class MultiRNNCell(RNNCell):
             if _shapes(inputs) == _shapes(first_inputs):
                 raise  # The cell fails for another reason.
             raise InvalidValue(
-                f"`cells[{i}]` is the same object as `cells[{first}]`, "
-                "so both share parameters, which do not fit the inputs of "
-                f"`cells[{i}]`, {describe_leaves(inputs)}. Create a cell for each "
-                "`[LSTMCell(5) for _ in range(2)]`."
+                f"`cells[{i}]` is the same object as `cells[{first}]`, so both share "
+                f"parameters, which do not fit the inputs of `cells[{i}]`, "
+                f"{describe_leaves(inputs)}. Create a cell for each layer."
             ) from error
 
     def _cell_steps(self, i: int, steps: Steps) -> Steps:
@@ -210,12 +217,10 @@ class MultiRNNCell(RNNCell):
         return f"cell_{self.owners[i]}"
 
     def _note(self, i: int) -> str:
-        where = f"`cells[{i}]`, whose parameters are `params['{self._name(i)}']`"
-        note = f"MultiRNNCell: raised by {where}."
-        if self.owners[i] != i:
-            note += f" It is the same object as `cells[{self.owners[i]}]` and shares "
-            note += "its parameters. For separate ones, create a cell for each layer."
-        return note
+        note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
+        if self.owners[i] == i:
+            return note
+        return f"{note} It is the same object as `cells[{self.owners[i]}]`."
 
     def _widths(self) -> list[int]:
         """The sizes of the cells' states, each of which is one vector."""
@@ -243,10 +248,9 @@ class MultiRNNCell(RNNCell):
         names = sorted({self._name(i) for i in range(len(self.cells))})
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if names != got:
-            shared = len(names) < len(self.cells)
-            fix = " A repeated cell has one set of parameters." * shared
             raise InvalidValue(
-                f"`params` must hold {', '.join(names)}, got {got}.{fix}"
+                f"`params` must hold {', '.join(names)}, got {got}. A cell that occurs "
+                "twice has one set of parameters."
             )
 
 

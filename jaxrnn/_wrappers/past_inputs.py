@@ -16,14 +16,16 @@ from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells import fields
 from .._cells.base import RNNCell
-from .._cells.hyperparameters import set_counts
 from .._cells.initializers import ParamSpec, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time import masking
 from .._time.run import Run
 from .._time.steps import Steps, at_each_step
 from .base import OwnParams, WrapperCell
+
+_FIX = "A cell without a wrapper receives one step of inputs."
 
 
 @serializable
@@ -40,20 +42,14 @@ class PastInputsState(NamedTuple):
     cell_state: Any
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class PastInputsBase(WrapperCell):
     """A wrapper whose `combine` method turns its last inputs into the cell's inputs."""
 
-    depth: int
-    width: int = 2
+    depth: int = fields.count()
+    width: int = fields.count(default=2, least=2, fix=_FIX)
 
     feature_axes = 1  # Modules treat all other axes as batch and time axes.
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_counts(self, "depth")
-        fix = "A cell without a wrapper receives one step of inputs."
-        set_counts(self, "width", least=2, fix=fix)
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
@@ -68,7 +64,9 @@ class PastInputsBase(WrapperCell):
         """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
         return {}, params
 
-    def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
+    def _checked(
+        self, params: Params, array: Array, key: Key | None
+    ) -> tuple[Params, Params]:
         """Checks the key, then calls `split_params`."""
         del array
         check_key_or_none(key)
@@ -134,11 +132,13 @@ class PastInputsBase(WrapperCell):
         """
         # Without this constraint, the inputs could become sharded along their features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
-        inputs, steps, (past, cell_state) = run.inputs, run.steps, run.state
+        inputs = run.inputs
+        steps = run.steps
+        past, cell_state = run.state
         restart_past, restart_states = steps.restart_states or (None, None)
-        tap_steps, wide = steps.with_restart_states(restart_past), past.dtype
-        taps, past = _taps(tap_steps, inputs.astype(wide), past)
-        narrow = (tap.astype(inputs.dtype) for tap in taps)
+        tap_steps = steps.with_restart_states(restart_past)
+        taps, past = _taps(tap_steps, inputs.astype(past.dtype), past)
+        narrow = [tap.astype(inputs.dtype) for tap in taps]
         combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
         inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
@@ -151,8 +151,8 @@ class PastInputsBase(WrapperCell):
 
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """Checks and returns the state; past inputs may be wider than the inputs."""
-        what, fix = "(past inputs, cell state)", "`zero_state` creates one."
-        check_entries("state", state, 2, what, fix)
+        what = "(past inputs, cell state)"
+        check_entries("state", state, 2, what, "`zero_state` creates one.")
         past, cell_state = state
         # The wrapped cell checks `cell_state`.
         size = self.state_size._replace(cell_state=())
@@ -163,7 +163,7 @@ class PastInputsBase(WrapperCell):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class PastInputsWrapper(PastInputsBase):
     """Passes a cell its last inputs: `cell([x_{t - width + 1}, ..., x_t])`.
 
@@ -208,7 +208,7 @@ class PastInputsWrapper(PastInputsBase):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class TemporalConvWrapper(OwnParams, PastInputsBase):
     """Applies a causal convolution over time to each feature of a cell's inputs.
 
@@ -243,7 +243,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     parameters `w` and `b` and has the same initial variance.
     """
 
-    width: int = 4
+    width: int = fields.count(default=4, least=2, fix=_FIX)
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the kernel, with variance `0.01 / width`, and of the bias."""
@@ -281,7 +281,8 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         The taps, oldest first, each with the shape of `inputs`; and the past inputs
         after each row's last step.
     """
-    taps, last = [steps.zero_dead(inputs)], []
+    taps = [steps.zero_dead(inputs)]
+    last = []
     # Each tap is the newer tap delayed by a step; past inputs fill the first step.
     for i in reversed(range(past.shape[1])):
         first = jnp.expand_dims(past[:, i], steps.axis)
@@ -301,5 +302,8 @@ def _after_last_step(steps: Steps, shifted: Array) -> Array:
     """Entry `length` of each row of `shifted`, `[batch, depth]`."""
     if steps.lengths is None:
         return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
-    read = lambda row, length: row.at[length].get(mode="promise_in_bounds")
+
+    def read(row: Array, length: Array) -> Array:
+        return row.at[length].get(mode="promise_in_bounds")
+
     return jax.vmap(read, (1 - steps.axis, 0))(shifted, steps.lengths)

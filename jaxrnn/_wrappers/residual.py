@@ -1,22 +1,21 @@
 """Residual connections around a cell."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
 
 from .._base.errors import InvalidValue, describe
 from .._base.trees import check_structure, map_named, with_structure
-from .._base.typing import Key, Params, PyTree
-from .._cells.hyperparameters import set_functions
+from .._base.typing import Array, Key, Params, PyTree
+from .._cells import fields
 from .._time.run import DeclinedError, Run
 from .base import WrapperCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class ResidualWrapper(WrapperCell):
     """Adds the inputs of a cell to its output; the new state is unaffected.
 
@@ -31,11 +30,9 @@ class ResidualWrapper(WrapperCell):
     Source: arXiv:1609.08144; `tf.compat.v1.nn.rnn_cell.ResidualWrapper`.
     """
 
-    residual_fn: Callable[[PyTree, PyTree], PyTree] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_functions(self, "residual_fn")
+    residual_fn: Callable[[PyTree, PyTree], PyTree] | None = fields.function(
+        default=None
+    )
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -58,7 +55,10 @@ class ResidualWrapper(WrapperCell):
         if self.residual_fn is not None:
             raise DeclinedError("`residual_fn` is a function of one step")
         outputs, state = self.cell.apply_sequence(params, run)
-        add = lambda outputs: run.steps.zero_dead(_add(run.inputs, outputs))
+
+        def add(outputs: PyTree) -> PyTree:
+            return run.steps.zero_dead(_add(run.inputs, outputs))
+
         return run.steps.map_outputs(add, outputs), state
 
 
@@ -67,7 +67,7 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
     check_structure(what, output, inputs, strict=False)
     leaves = iter(jax.tree.leaves(output))
 
-    def add(name: str, x: Any) -> Any:
+    def add(name: str, x: Array) -> Array:
         y = next(leaves)
         if jnp.shape(x) != jnp.shape(y):
             raise InvalidValue(

@@ -1,6 +1,5 @@
 """A wrapper that makes a cell attend over recent outputs."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,14 +12,14 @@ from .._base.errors import InvalidValue
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells.hyperparameters import set_bools, set_counts
+from .._cells import fields
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
 from ._fields import linear_specs
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class AttentionCellWrapper(ParamsWrapper):
     """Wraps a cell so that it attends over the wrapper's last L outputs.
 
@@ -60,12 +59,12 @@ class AttentionCellWrapper(ParamsWrapper):
     Source: arXiv:1601.06733; `tf.contrib.rnn.AttentionCellWrapper`.
     """
 
-    attn_length: int
-    attn_size: int | None = None
-    attn_vec_size: int | None = None
-    input_size: int | None = None
-    state_is_tuple: bool = True
-    reuse: Any = dataclasses.field(default=None, compare=False)
+    attn_length: int = fields.count()
+    attn_size: int | None = fields.count(default=None)
+    attn_vec_size: int | None = fields.count(default=None)
+    input_size: int | None = fields.count(default=None)
+    state_is_tuple: bool = fields.flag(True)
+    reuse: Any = fields.unused()
 
     @property
     def output_size(self) -> int:
@@ -74,16 +73,14 @@ class AttentionCellWrapper(ParamsWrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_bools(self)
-        set_counts(self, "attn_length", "attn_size", "attn_vec_size", "input_size")
         size = self.cell.state_size
         vector_size(self.cell.output_size)
         is_flat = all(len(shape) == 1 for shape in size_shapes(size))
         is_leaf = jax.tree_util.all_leaves([size])
         if not is_flat or not (self.state_is_tuple or is_leaf):
             raise InvalidValue(
-                "the state of `cell` must be one vector if `state_is_tuple` "
-                f"is False, and a nest of vectors if it is True, got state_size {size}."
+                "the state of `cell` must be one vector if `state_is_tuple` is False, "
+                f"and a nest of vectors if it is True, got state_size {size}."
             )
 
     @property
@@ -165,8 +162,8 @@ class AttentionCellWrapper(ParamsWrapper):
         if not self.state_is_tuple:
             state = check_state(state, self.state_size, batch)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
-        what, fix = "(cell state, context, memory)", "`zero_state` creates one."
-        check_entries("state", state, 3, what, fix)
+        what = "(cell state, context, memory)"
+        check_entries("state", state, 3, what, "`zero_state` creates one.")
         cell_state, context, memory = state
         parts = check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)

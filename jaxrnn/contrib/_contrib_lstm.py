@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage
+from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage
 
 from .._base.errors import InvalidValue
 from .._base.math import clip_symmetric, widened
-from .._base.typing import Array, Initializer, Params, PyTree
-from .._cells.hyperparameters import set_counts, set_numbers
+from .._base.typing import Array, Initializer, Params, PyTree, Size
 from .._cells.initializers import glorot_uniform, zeros
-from .._cells.states import LSTMFamily, add_peephole
+from .._cells.lstm import add_peephole, as_lstm_state, new_lstm_state
+
+NO_PROJECTION = "Omit it for no projection."
 
 
-class ContribLSTM(LSTMFamily):
+class ContribLSTM(AffineCell):
     """The base class of contrib's LSTMs, with an optional projection.
 
     Attributes:
@@ -25,17 +26,24 @@ class ContribLSTM(LSTMFamily):
     """
 
     num_units: int
+    activation: Any
+    # The values of cells that do not have these fields.
     num_proj: int | None = None
     cell_clip: float | None = None
     proj_clip: float | None = None
     initializer: Initializer | None = None
-    state_is_tuple = True
+    state_is_tuple: bool = True
     kernel_initializer: Any = property(lambda self: self.initializer or glorot_uniform)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_numbers(self, "cell_clip", "proj_clip", low=0)
-        set_counts(self, "num_proj", fix="Omit it for no projection.")
+    @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        return self.sizes if self.state_is_tuple else sum(self.sizes)
+
+    @property
+    def output_size(self) -> int:
+        """The size of h."""
+        return self.sizes.h
 
     @property
     def sizes(self) -> LSTMStateTuple:
@@ -47,17 +55,35 @@ class ContribLSTM(LSTMFamily):
         """The stage of the gates, then the projection stage if there is one."""
         if self.num_proj is None:
             return (gates,)
-        (c, h), make = self.sizes, self.kernel_initializer
-        return gates, Stage(self._project, c, h, make, None, "projection", False, 1)
+        projection = Stage(
+            update=self._project,
+            rows=self.num_units,
+            columns=self.num_proj,
+            kernel=self.kernel_initializer,
+            bias=None,
+            path="projection",
+            takes_inputs=False,
+            blocks=1,
+        )
+        return gates, projection
+
+    def enter(self, state: PyTree) -> tuple[Array, PyTree]:
+        """Returns h, or its first 0 columns, as the operand; the state as the carry."""
+        state = as_lstm_state(state, self.num_units)
+        return (state.h if self.stages[0].rows else state.h[:, :0]), state
 
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
         """The result of the gates' update; m becomes h' if there is no projection."""
         m = m.astype(state.h.dtype)
-        return self.leave(c, m) if self.num_proj is None else (m, (c, state))
+        if self.num_proj is None:
+            return m, new_lstm_state(c, m, self.state_is_tuple)
+        return m, LSTMStateTuple(c, state.h)
 
-    def _project(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
-        c, state = carry
-        return self.leave(c, clip_symmetric(z, self.proj_clip).astype(state.h.dtype))
+    def _project(
+        self, params: Params, z: Array, carry: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
+        return h, new_lstm_state(carry.c, h, self.state_is_tuple)
 
 
 class LayerNormedLSTM(ContribLSTM):
@@ -83,32 +109,41 @@ class LayerNormedLSTM(ContribLSTM):
     _gates: Any
     """The update of the first stage."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_numbers(self, "norm_gain", "norm_shift")
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage of all gates, then the projection stage if there is one."""
-        (c, h), count = self.sizes, len(self.gate_scopes)
-        kernel = self.kernel_initializer
-        gates = Stage(self._gates, h, count * c, kernel, zeros, blocks=count)
+        count = len(self.gate_scopes)
+        gates = Stage(
+            update=self._gates,
+            rows=self.sizes.h,
+            columns=count * self.num_units,
+            kernel=self.kernel_initializer,
+            bias=zeros,
+            blocks=count,
+        )
         return self.with_projection(gates)
 
     def elementwise_specs(self) -> dict[str, Any]:
         """Specs of the peepholes, and of each normalization's `gamma` and `beta`."""
-        spec = lambda make: ParamSpec((self.num_units,), make)
-        pair = {"gamma": constant(self.norm_gain), "beta": constant(self.norm_shift)}
-        peepholes = self.peepholes if self.use_peepholes else ()
-        scopes = (*self.gate_scopes, "state") if self.layer_norm else ()
-        specs: dict[str, Any] = dict.fromkeys(peepholes, spec(self.kernel_initializer))
-        return specs | dict.fromkeys(scopes, jax.tree.map(spec, pair))
+        shape = (self.num_units,)
+        specs: dict[str, Any] = {}
+        if self.use_peepholes:
+            spec = ParamSpec(shape, self.kernel_initializer)
+            specs |= dict.fromkeys(self.peepholes, spec)
+        if self.layer_norm:
+            gamma = ParamSpec(shape, constant(self.norm_gain))
+            beta = ParamSpec(shape, constant(self.norm_shift))
+            for scope in (*self.gate_scopes, "state"):
+                specs[scope] = {"gamma": gamma, "beta": beta}
+        return specs
 
     def normalized_gates(self, params: Params, z: Array) -> list[Array]:
         """The blocks of z, each normalized if `layer_norm` is True."""
         blocks = jnp.split(z, len(self.gate_scopes), axis=-1)
-        pairs = zip(self.gate_scopes, blocks, strict=True)
-        return [self.normalized(params, *pair) for pair in pairs]
+        return [
+            self.normalized(params, scope, block)
+            for scope, block in zip(self.gate_scopes, blocks, strict=True)
+        ]
 
     def normalized_memory(
         self, params: Params, peephole: str, o: Array, c: Array
@@ -133,8 +168,8 @@ class LayerNormedLSTM(ContribLSTM):
         centered = wide - jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(centered * centered, -1, keepdims=True)
         normal = centered * jax.lax.rsqrt(variance + epsilon)
-        names, own = ("gamma", "beta"), params[scope]
-        gamma, beta = (own[name].astype(wide.dtype)[None, :] for name in names)
+        gamma = params[scope]["gamma"].astype(wide.dtype)[None, :]
+        beta = params[scope]["beta"].astype(wide.dtype)[None, :]
         return (normal * gamma + beta).astype(x.dtype)
 
 
@@ -161,9 +196,13 @@ def shard_specs(
             f"the number of shards of `{name}` must not exceed "
             f"its {rows} rows, got {shards}. Use fewer shards."
         )
-    make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
+    kernel = cell.initializer or glorot_uniform
+    least, longer = divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]
-    return {f"{name}_{i}": ParamSpec((n, columns), make) for i, n in enumerate(sizes)}
+    return {
+        f"{name}_{i}": ParamSpec((size, columns), kernel)
+        for i, size in enumerate(sizes)
+    }
 
 
 def joined(params: Params, name: str, shards: int) -> Array:

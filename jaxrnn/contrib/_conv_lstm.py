@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -10,18 +11,29 @@ from jax.nn.initializers import glorot_uniform
 
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
-from .._base.arguments import as_axis_size, as_count
+from .._base.arguments import as_axis_size, as_count, check_entries, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import in_native_order
 from .._base.typing import Array, DType, Params, PyTree
-from .._cells.hyperparameters import CommonFields, set_counts, set_field
+from .._cells import fields
+from .._cells.base import SpecsCell
 from .._cells.initializers import zeros
-from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class _ConvLSTM(CommonFields, SpecsCell):
+def _as_input_shape(name: str, value: Any) -> tuple[int, ...]:
+    sizes = check_instance(name, value, Iterable, "a list of integers")
+    return tuple(as_axis_size(f"{name}[{k}]", size) for k, size in enumerate(sizes))
+
+
+def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
+    fix = "Pass a list even for one axis: `kernel_shape=[3]`."
+    sizes = check_instance(name, value, Iterable, "a list of integers", fix)
+    return tuple(as_count(f"{name}[{k}]", n, fix="") for k, n in enumerate(sizes))
+
+
+@fields.dataclass
+class _ConvLSTM(SpecsCell):
     """The base class of the convolutional LSTM cells, with keyword-only fields.
 
     Attributes:
@@ -42,43 +54,27 @@ class _ConvLSTM(CommonFields, SpecsCell):
             `dtype` is not floating-point.
     """
 
-    conv_ndims: int
-    input_shape: Any
-    output_channels: int
-    kernel_shape: Any
-    use_bias: bool = True
-    skip_connection: bool = False
-    forget_bias: float = 1.0
-    initializers: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    _: dataclasses.KW_ONLY
+    conv_ndims: int = fields.count(most=3)
+    input_shape: Any = fields.checked(_as_input_shape)
+    output_channels: int = fields.count()
+    kernel_shape: Any = fields.checked(_as_kernel_shape)
+    use_bias: bool = fields.flag(True)
+    skip_connection: bool = fields.flag(False)
+    forget_bias: float = fields.number(1.0)
+    initializers: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     feature_axes = None  # Inputs are grids, not vectors.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_counts(self, "conv_ndims", most=3)
-        set_counts(self, "output_channels")
-        self._set_sizes("input_shape", as_axis_size, channels=1)
-        self._set_sizes("kernel_shape", as_count, channels=0)
-
-    def _set_sizes(self, field: str, check: Any, channels: int) -> None:
-        """Checks a field that holds one size per axis, and stores it as a tuple."""
-        value = getattr(self, field)
-        try:
-            named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
-        except TypeError:
-            raise InvalidType(
-                f"`{field}` must be a list of integers, got "
-                f"{describe(value)}. Pass a list even for one axis: `kernel_shape=[3]`."
-            ) from None
-        sizes = tuple(check(name, size, fix="") for name, size in named)
-        if len(sizes) != (count := self.conv_ndims + channels):
-            raise InvalidValue(
-                f"`{field}` must have {count} entries, one per "
-                f"axis{' and the number of channels' * channels}, got {sizes}."
-            )
-        set_field(self, **{field: sizes})
+        axes = self.conv_ndims
+        what = f"a list of {axes + 1} integers: the size of each axis, and the channels"
+        check_entries("input_shape", self.input_shape, axes + 1, what)
+        what = f"a list of {axes} integers, one for each axis"
+        check_entries("kernel_shape", self.kernel_shape, axes, what)
 
     @property
     def state_size(self) -> LSTMStateTuple:
@@ -122,8 +118,10 @@ class _ConvLSTM(CommonFields, SpecsCell):
         if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
             is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
             error = InvalidType if is_other else InvalidValue
-            must = f"`inputs` must be [batch, {shape}] to match `input_shape`"
-            raise error(f"{must}, got {describe(inputs)}.")
+            raise error(
+                f"`inputs` must be [batch, {shape}] to match `input_shape`, got "
+                f"{describe(inputs)}."
+            )
         check_floating("inputs", inputs.dtype)
         return jnp.asarray(in_native_order(inputs)) if is_array(inputs) else inputs
 
@@ -149,7 +147,8 @@ def _convolve(x: Array, kernel: Array) -> Array:
 
 @_convolve.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x, kernel), (d_x, d_kernel) = primals, tangents
+    x, kernel = primals
+    d_x, d_kernel = tangents
     # Stores each step's inputs for the backward pass, which recomputes the patches.
     product = jax.checkpoint(_for_derivatives)
     return _convolve(x, kernel), product(d_x, kernel) + product(x, d_kernel)
@@ -171,7 +170,8 @@ def _convolution(x: Array, kernel: Array) -> Array:
 
 
 def _product_of_patches(x: Array, kernel: Array) -> Array:
-    window, grid = kernel.shape[:-2], x.shape[1:-1]
+    window = kernel.shape[:-2]
+    grid = x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
     # For each axis of the grid, there is one slice per position in the window.
@@ -182,7 +182,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class ConvLSTMCell(_ConvLSTM):
     """A long short-term memory (LSTM) whose products are convolutions.
 
@@ -224,19 +224,19 @@ class ConvLSTMCell(_ConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
     """
 
-    conv_ndims: int
-    input_shape: Any
-    output_channels: int
-    kernel_shape: Any
-    use_bias: bool = True
-    skip_connection: bool = False
-    forget_bias: float = 1.0
-    initializers: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = "conv_lstm_cell"
-    dtype: DType | None = None
+    conv_ndims: int = fields.count(most=3)
+    input_shape: Any = fields.checked(_as_input_shape)
+    output_channels: int = fields.count()
+    kernel_shape: Any = fields.checked(_as_kernel_shape)
+    use_bias: bool = fields.flag(True)
+    skip_connection: bool = fields.flag(False)
+    forget_bias: float = fields.number(1.0)
+    initializers: Any = fields.unused()
+    name: str | None = fields.name("conv_lstm_cell")
+    dtype: DType | None = fields.dtype()
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class Conv1DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over one axis, with `input_shape=(width, channels)`.
 
@@ -261,11 +261,11 @@ class Conv1DLSTMCell(_ConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv1DLSTMCell`.
     """
 
-    name: str | None = "conv_1d_lstm_cell"
+    name: str | None = fields.name("conv_1d_lstm_cell")
     conv_ndims: int = dataclasses.field(default=1, init=False)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class Conv2DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over images, with `input_shape=(height, width, channels)`.
 
@@ -290,11 +290,11 @@ class Conv2DLSTMCell(_ConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv2DLSTMCell`.
     """
 
-    name: str | None = "conv_2d_lstm_cell"
+    name: str | None = fields.name("conv_2d_lstm_cell")
     conv_ndims: int = dataclasses.field(default=2, init=False)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class Conv3DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over volumes; `input_shape=(depth, height, width, channels)`.
 
@@ -319,5 +319,5 @@ class Conv3DLSTMCell(_ConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv3DLSTMCell`.
     """
 
-    name: str | None = "conv_3d_lstm_cell"
+    name: str | None = fields.name("conv_3d_lstm_cell")
     conv_ndims: int = dataclasses.field(default=3, init=False)

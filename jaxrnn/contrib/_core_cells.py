@@ -1,19 +1,17 @@
 """Core cells under contrib's names, and an LSTM with normalized kernels."""
 
-import dataclasses
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import GRUCell, LSTMCell, ParamSpec, Stage
+from jaxrnn import AffineCell, GRUCell, LSTMCell, ParamSpec, Stage
 
 from .._base.errors import InvalidValue
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
-from .._cells.hyperparameters import set_field
-from .._cells.states import VectorStateCell
-from ._contrib_lstm import ContribLSTM, core_lstm
+from .._cells import fields
+from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 
 class _OfLSTMCell(ContribLSTM):
@@ -33,7 +31,7 @@ class _OfLSTMCell(ContribLSTM):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LSTMBlockCell(_OfLSTMCell):
     """An LSTM that TensorFlow implements as one operation.
 
@@ -68,20 +66,20 @@ class LSTMBlockCell(_OfLSTMCell):
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
     """
 
-    num_units: int
-    forget_bias: float = 1.0
-    cell_clip: float | None = None
-    use_peephole: bool = False
-    dtype: DType | None = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = "lstm_cell"
+    num_units: int = fields.size()
+    forget_bias: float = fields.number(1.0)
+    cell_clip: float | None = fields.number(None, low=0)
+    use_peephole: bool = fields.flag(False)
+    dtype: DType | None = fields.dtype()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name("lstm_cell")
 
     library_kind = "lstm"
 
     def __post_init__(self) -> None:
         clip = self.cell_clip
         if isinstance(clip, int | float) and clip <= 0:
-            set_field(self, cell_clip=None)
+            fields.set_field(self, "cell_clip", None)
         super().__post_init__()
 
     @property
@@ -90,7 +88,7 @@ class LSTMBlockCell(_OfLSTMCell):
         return core_lstm(self, use_peepholes=self.use_peephole)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class WeightNormLSTMCell(_OfLSTMCell):
     """An `LSTMCell` whose kernel columns have learned norms.
 
@@ -132,29 +130,30 @@ class WeightNormLSTMCell(_OfLSTMCell):
     Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
     """
 
-    num_units: int
-    norm: bool = True
-    use_peepholes: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    forget_bias: float = 1.0
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = "wn_lstm_cell"
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    norm: bool = fields.flag(True)
+    use_peepholes: bool = fields.flag(False)
+    cell_clip: float | None = fields.number(None, low=0)
+    initializer: Initializer | None = fields.initializer()
+    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    proj_clip: float | None = fields.number(None, low=0)
+    forget_bias: float = fields.number(1.0)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name("wn_lstm_cell")
+    dtype: DType | None = fields.dtype()
 
     library_cell = property(core_lstm)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        (c, h), make = self.sizes, self.kernel_initializer
         specs = self.library_cell.param_specs(depth)
         if self.norm:
-            specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))
+            norm = ParamSpec((4 * self.num_units,), self.kernel_initializer)
+            specs |= {"norm_0": norm, "norm_1": norm}
             if self.num_proj is not None:
-                specs["projection"] |= {"norm_0": ParamSpec((h,), make)}
+                norm = ParamSpec((self.num_proj,), self.kernel_initializer)
+                specs["projection"] |= {"norm_0": norm}
         return {"wn_lstm_cell": specs}
 
     def stage_params(self, params: Params) -> Params:
@@ -162,9 +161,11 @@ class WeightNormLSTMCell(_OfLSTMCell):
         params = dict(params["wn_lstm_cell"])
         if not self.norm:
             return params
-        kernel, norms = params["kernel"], (params.pop("norm_0"), params.pop("norm_1"))
-        parts = jnp.split(kernel, [kernel.shape[0] - self.sizes.h])
-        params["kernel"] = jnp.concatenate(list(map(_normalized, parts, norms)))
+        kernel = params["kernel"]
+        from_x, from_h = jnp.split(kernel, [kernel.shape[0] - self.output_size])
+        from_x = _normalized(from_x, params.pop("norm_0"))
+        from_h = _normalized(from_h, params.pop("norm_1"))
+        params["kernel"] = jnp.concatenate([from_x, from_h])
         if self.num_proj is not None:
             projection = params["projection"]
             kernel = _normalized(projection["kernel"], projection["norm_0"])
@@ -181,8 +182,8 @@ def _normalized(kernel: Array, norm: Array) -> Array:
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GRUBlockCellV2(VectorStateCell):
+@fields.dataclass
+class GRUBlockCellV2(AffineCell):
     """A gated recurrent unit (GRU) that TensorFlow implements as one operation.
 
     The cell has the same equations, shapes and parameters as a `GRUCell`:
@@ -210,23 +211,26 @@ class GRUBlockCellV2(VectorStateCell):
     Source: arXiv:1406.1078; `tf.contrib.rnn.GRUBlockCellV2`.
     """
 
-    num_units: int = None  # pyright: ignore[reportAssignmentType]
-    cell_size: int | None = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = "gru_cell"
-    dtype: DType | None = None
+    num_units: int = fields.size(default=None)
+    cell_size: int | None = fields.size(default=None)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name("gru_cell")
+    dtype: DType | None = fields.dtype()
 
     library_kind = "gru"
 
+    state_size = output_size = property(lambda self: self.num_units)
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.num_units is None) == (self.cell_size is None):
             raise InvalidValue(
-                "GRUBlockCellV2: exactly one of `num_units` and its old name "
-                f"`cell_size` must be given, got {self.num_units} and {self.cell_size}."
+                "exactly one of `num_units` and its old name `cell_size` must be "
+                f"given, got {self.num_units} and {self.cell_size}."
             )
         if self.num_units is None:
-            set_field(self, num_units=self.cell_size, cell_size=None)
-        super().__post_init__()
+            fields.set_field(self, "num_units", self.cell_size)
+            fields.set_field(self, "cell_size", None)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

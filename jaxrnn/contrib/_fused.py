@@ -15,14 +15,15 @@ from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.math import in_native_order
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
-from .._cells.hyperparameters import Hyperparameters, set_bools
+from .._cells import fields
+from .._cells.hyperparameters import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
 from .._time.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
 from ._core_cells import LSTMBlockCell
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class FusedRNNCell(Hyperparameters, abc.ABC):
     """A cell that runs whole time-major sequences.
 
@@ -132,9 +133,10 @@ class BoundFusedCell:
         Raises:
             TypeError, ValueError: See `dynamic_rnn`.
         """
-        args = self.params, inputs, initial_state, dtype, sequence_length, self.key
         with jax.named_scope(as_scope(scope, "fused_rnn")):
-            return self.cell.apply(*args)
+            return self.cell.apply(
+                self.params, inputs, initial_state, dtype, sequence_length, self.key
+            )
 
 
 class _OverSteps(FusedRNNCell):
@@ -151,7 +153,7 @@ class _OverSteps(FusedRNNCell):
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of the `RNNCell`; see `FusedRNNCell.init`."""
-        return self._step_cell.init(key, _first(self, inputs), dtype)
+        return self._step_cell.init(key, _first(inputs), dtype)
 
     def apply(
         self,
@@ -168,20 +170,26 @@ class _OverSteps(FusedRNNCell):
             TypeError: See `dynamic_rnn` and `static_rnn`.
             ValueError: See `dynamic_rnn` and `static_rnn`.
         """
-        cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
-        lengths, state = sequence_length, self._as_state(initial_state)
+        cell = self._step_cell.bind(params, key)
+        state = self._as_state(initial_state)
         with error_note("Raised by the driver that runs the cell."):
             if self.use_dynamic_rnn:
-                given = cell, _stacked(self, inputs), lengths, state, dtype
-                outputs, state = dynamic_rnn(*given, time_major=True)
+                outputs, state = dynamic_rnn(
+                    cell,
+                    _stacked(inputs),
+                    sequence_length,
+                    state,
+                    dtype,
+                    time_major=True,
+                )
                 return _like(inputs, outputs), state
-            if not as_list:
-                inputs = _steps(as_sequences(inputs, True))
-            outputs, state = static_rnn(cell, inputs, state, dtype, lengths)
+            as_list = isinstance(inputs, list)
+            steps = inputs if as_list else _steps(as_sequences(inputs, True))
+            outputs, state = static_rnn(cell, steps, state, dtype, sequence_length)
             return outputs if as_list else stacked(outputs), state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LSTMBlockFusedCell(_OverSteps):
     """An `LSTMBlockCell` that `dynamic_rnn` runs over whole sequences.
 
@@ -206,16 +214,17 @@ class LSTMBlockFusedCell(_OverSteps):
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockFusedCell`.
     """
 
-    num_units: int
-    forget_bias: float = 1.0
-    cell_clip: float | None = None
-    use_peephole: bool = False
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    dtype: DType | None = None
-    name: str | None = "lstm_fused_cell"
+    num_units: int = fields.size()
+    forget_bias: float = fields.number(1.0)
+    cell_clip: float | None = fields.number(None, low=0)
+    use_peephole: bool = fields.flag(False)
+    reuse: Any = fields.unused()
+    dtype: DType | None = fields.dtype()
+    name: str | None = fields.name("lstm_fused_cell")
 
     def __post_init__(self) -> None:
-        vars(self).update(vars(self._step_cell))  # Copies the checked fields.
+        super().__post_init__()
+        fields.set_field(self, "cell_clip", self._step_cell.cell_clip)
 
     _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
 
@@ -225,7 +234,7 @@ class LSTMBlockFusedCell(_OverSteps):
         return LSTMStateTuple(*state) if is_pair else state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class FusedRNNCellAdaptor(_OverSteps):
     """Adapts an `RNNCell` to run whole sequences; the parameters stay the same.
 
@@ -241,17 +250,18 @@ class FusedRNNCellAdaptor(_OverSteps):
     Source: `tf.contrib.rnn.FusedRNNCellAdaptor`.
     """
 
-    cell: RNNCell
-    use_dynamic_rnn: bool = False
+    cell: RNNCell = fields.checked(check_wrapped)
+    use_dynamic_rnn: bool = fields.flag(False)
 
     _step_cell = property(lambda self: self.cell)
 
-    def __post_init__(self) -> None:
-        check_wrapped("cell", self.cell)
-        set_bools(self)
+
+def _check_fused(name: str, cell: Any) -> FusedRNNCell:
+    fix = "`FusedRNNCellAdaptor` wraps an RNNCell."
+    return check_instance(name, cell, FusedRNNCell, "a FusedRNNCell", fix)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class TimeReversedFusedRNN(FusedRNNCell):
     """Runs a fused cell over each row from its last step to its first.
 
@@ -269,11 +279,7 @@ class TimeReversedFusedRNN(FusedRNNCell):
     Source: `tf.contrib.rnn.TimeReversedFusedRNN`.
     """
 
-    cell: FusedRNNCell
-
-    def __post_init__(self) -> None:
-        what, fix = "a FusedRNNCell", "`FusedRNNCellAdaptor` wraps an RNNCell."
-        check_instance("cell", self.cell, FusedRNNCell, what, fix)
+    cell: FusedRNNCell = fields.checked(_check_fused)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of the cell; see `FusedRNNCell.init`."""
@@ -294,15 +300,17 @@ class TimeReversedFusedRNN(FusedRNNCell):
             TypeError: See the `apply` method of `cell`.
             ValueError: See the `apply` method of `cell`.
         """
-        sequences = as_sequences(_stacked(self, inputs), True)
+        sequences = as_sequences(_stacked(inputs), True)
         time = jax.tree.leaves(sequences)[0].shape[0]
         lengths = lengths_for(sequence_length, sequences, time, 1)
-        given = params, reverse_sequence(sequences, lengths, True)
-        outputs, state = self.cell.apply(*given, initial_state, dtype, lengths, key)
+        reversed_inputs = reverse_sequence(sequences, lengths, True)
+        outputs, state = self.cell.apply(
+            params, reversed_inputs, initial_state, dtype, lengths, key
+        )
         return _like(inputs, reverse_sequence(outputs, lengths, True)), state
 
 
-def _stacked(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
+def _stacked(inputs: PyTree) -> PyTree:
     """The inputs as a nest of arrays `[time, batch, ...]`; stacks a list of steps."""
     is_list = isinstance(inputs, list)
     return stacked(as_steps(inputs)) if is_list else inputs
@@ -318,7 +326,7 @@ def _steps(sequences: PyTree) -> list[PyTree]:
     return unstacked(sequences, jax.tree.leaves(sequences)[0].shape[0])
 
 
-def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
+def _first(inputs: PyTree) -> PyTree:
     """The inputs of the first step if `inputs` is a list, otherwise only their shapes.
 
     Raises:

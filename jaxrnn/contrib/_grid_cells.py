@@ -1,17 +1,16 @@
 """The grid LSTMs of contrib, which run along frequency in one or both directions."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX
 from .._base.typing import Array, DType
-from .._cells.hyperparameters import set_counts
+from .._cells import fields
 from ._grid_lstm import GridLSTM
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class GridLSTMCell(GridLSTM):
     """Two LSTMs over windows of each step's inputs: one in time, one in frequency.
 
@@ -78,13 +77,13 @@ class GridLSTMCell(GridLSTM):
     `tf.contrib.rnn.GridLSTMCell`.
     """
 
-    state_is_tuple: bool = True
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    state_is_tuple: bool = fields.flag(True)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class BidirectionalGridLSTMCell(GridLSTM):
     """Two `GridLSTMCell`s that run over the windows in opposite directions.
 
@@ -135,16 +134,12 @@ class BidirectionalGridLSTMCell(GridLSTM):
     `tf.contrib.rnn.BidirectionalGridLSTMCell`.
     """
 
-    backward_slice_offset: int = 0
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    backward_slice_offset: int = fields.count(default=0, least=-INT32_MAX)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     scopes = ("fwd", "bwd")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_counts(self, "backward_slice_offset", least=-INT32_MAX)
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
         """The windows of a pass; backward passes start with the highest window."""

@@ -5,7 +5,6 @@ window.
 """
 
 import collections
-import dataclasses
 import functools
 import itertools
 from typing import Any, ClassVar
@@ -20,18 +19,30 @@ from .._base.errors import InvalidValue
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Params, PyTree, Size
-from .._cells.hyperparameters import CommonFields, set_field
+from .._cells import fields
+from .._cells.base import SpecsCell
 from .._cells.initializers import glorot_uniform, zeros
-from .._cells.specs_cell import SpecsCell
-from .._cells.states import add_peephole
+from .._cells.lstm import add_peephole
 from ._contrib_lstm import joined, shard_specs
-from ._time_freq_lstm import check_window, count_windows
+from ._time_freq_lstm import count_windows, required_count
 
 _LSTMS = ("freq", "time")
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GridLSTM(CommonFields, SpecsCell):
+def _counts(least: int) -> Any:
+    """A field for a list of integers, which is stored as a tuple."""
+
+    def check(name: str, value: Any) -> tuple[int, ...]:
+        what = "a list with an entry for each block"
+        fix = "Pass a list even for one block, e.g. `[3]`."
+        check_instance(name, value, list | tuple, what, fix)
+        return tuple(as_count(name, n, least, fix="") for n in value)
+
+    return fields.checked(check, default=None)
+
+
+@fields.dataclass
+class GridLSTM(SpecsCell):
     """The base class of both grid LSTMs, which declares their common fields.
 
     Attributes:
@@ -57,19 +68,19 @@ class GridLSTM(CommonFields, SpecsCell):
             floating-point.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    share_time_frequency_weights: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_unit_shards: int = 1
-    forget_bias: float = 1.0
-    feature_size: Any = None
-    frequency_skip: Any = None
-    num_frequency_blocks: Any = None
-    start_freqindex_list: Any = None
-    end_freqindex_list: Any = None
-    couple_input_forget_gates: bool = False
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    share_time_frequency_weights: bool = fields.flag(False)
+    cell_clip: float | None = fields.number(None, low=0)
+    initializer: Initializer | None = fields.initializer()
+    num_unit_shards: int = fields.count(default=1)
+    forget_bias: float = fields.number(1.0)
+    feature_size: Any = required_count()
+    frequency_skip: Any = required_count()
+    num_frequency_blocks: Any = _counts(least=1)
+    start_freqindex_list: Any = _counts(least=0)
+    end_freqindex_list: Any = _counts(least=0)
+    couple_input_forget_gates: bool = fields.flag(False)
 
     state_is_tuple = True
     scopes: ClassVar[tuple[str, ...]] = ()
@@ -86,43 +97,30 @@ class GridLSTM(CommonFields, SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_window(self)
-        self._set_list("num_frequency_blocks", least=1)
-        self._set_list("start_freqindex_list")
-        self._set_list("end_freqindex_list")
         blocks = self.num_frequency_blocks
-        starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
+        starts = self.start_freqindex_list or ()
+        ends = self.end_freqindex_list or ()
         if not blocks:
             raise InvalidValue(
-                "`num_frequency_blocks` must be a list with the number of "
-                f"windows in each block, got {blocks}."
+                "`num_frequency_blocks` must be a list with the number of windows in "
+                f"each block, got {blocks}."
             )
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
             raise InvalidValue(
-                "`end_freqindex_list` and `start_freqindex_list` must each "
-                f"have one entry per block ({len(blocks)}), got {ends} and {starts}. "
-                "Omit both lists only if a single block reads all inputs."
+                "`end_freqindex_list` and `start_freqindex_list` must each have one "
+                f"entry per block ({len(blocks)}), got {ends} and {starts}. Omit both "
+                "lists only if a single block reads all inputs."
             )
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
 
-    def _set_list(self, field: str, least: int = 0) -> None:
-        """Checks a list of integers and stores it as a tuple."""
-        value = getattr(self, field)
-        what = "a list with an entry for each block"
-        fix = "Pass a list even for one block, e.g. `[3]`."
-        check_instance(field, value, list | tuple | None, what, fix)
-        if value is not None:
-            counts = tuple(as_count(field, n, least, fix="") for n in value)
-            set_field(self, **{field: counts})
-
     def _check_count(self, block: int, size: int) -> None:
         """Raises ValueError if the block's number of windows does not match `size`."""
-        found, given = count_windows(size, self), self.num_frequency_blocks[block]
-        name = f"num_frequency_blocks[{block}]"
+        found = count_windows(size, self)
         must = f"be {found} (the number of windows in {size} inputs)"
-        check_equal(name, given, found, must)
+        name = f"num_frequency_blocks[{block}]"
+        check_equal(name, self.num_frequency_blocks[block], found, must)
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
@@ -130,8 +128,8 @@ class GridLSTM(CommonFields, SpecsCell):
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
             raise InvalidValue(
-                "`end_freqindex_list` must not exceed the "
-                f"depth of the inputs ({depth}), got {self.end_freqindex_list}."
+                f"`end_freqindex_list` must not exceed the depth of the inputs "
+                f"({depth}), got {self.end_freqindex_list}."
             )
 
     @property
@@ -150,8 +148,11 @@ class GridLSTM(CommonFields, SpecsCell):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of all parameters, whose shapes do not depend on `depth`."""
-        count, units, specs = self._gate_count, self.num_units, {}
-        rows, shards = self.feature_size + 2 * units, self.num_unit_shards
+        specs = {}
+        count = self._gate_count
+        units = self.num_units
+        rows = self.feature_size + 2 * units
+        shards = self.num_unit_shards
         diagonal = ParamSpec((units,), self.initializer or glorot_uniform)
         gates = "FIO"[4 - count :] if self.use_peepholes else ""
         blocks = map(str, range(len(self.num_frequency_blocks)))
@@ -167,9 +168,12 @@ class GridLSTM(CommonFields, SpecsCell):
         join = functools.partial(jnp.concatenate, axis=-1)
         if not self.state_is_tuple:
             state = jnp.split(state, 2 * self.num_windows, axis=-1)
-        leaves, outputs, new = iter(state), [], []
+        leaves = iter(state)
+        outputs = []
+        new = []
         for scope, block, starts in self._passes():
-            product, below = self._product(params, scope, block), None
+            product = self._product(params, scope, block)
+            below = None
             for x in self.windows(inputs, scope, starts):
                 before = next(leaves), next(leaves)
                 below = below or tuple(map(jnp.zeros_like, before))
@@ -185,8 +189,10 @@ class GridLSTM(CommonFields, SpecsCell):
         names = [f"{kind[0]}_{block}" for kind in self._kinds]
         kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
         biases = [params[f"B_{name}"] for name in names]
-        both = functools.partial(jnp.concatenate, axis=-1)
-        return params | {"kernel": both(kernels), "bias": both(biases)}
+        return params | {
+            "kernel": jnp.concatenate(kernels, axis=-1),
+            "bias": jnp.concatenate(biases, axis=-1),
+        }
 
     def _passes(self) -> list[tuple[str | None, int, range]]:
         """The passes along frequency, in the order of states and outputs.
@@ -196,7 +202,8 @@ class GridLSTM(CommonFields, SpecsCell):
             or None for the top level; the number of the block; and the index of each
             window's first input.
         """
-        firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
+        firsts = self.start_freqindex_list or (0,)
+        skip = self.frequency_skip
         counts = zip(firsts, self.num_frequency_blocks, strict=True)
         starts = [range(n, n + count * skip, skip) for n, count in counts]
         scoped = itertools.product(self.scopes or (None,), enumerate(starts))
@@ -218,16 +225,17 @@ class GridLSTM(CommonFields, SpecsCell):
             below: `(c, m)` in frequency from the window below.
             before: `(c, m)` in time from the previous step.
         """
-        operands, dtype = (x, before[1], below[1]), widest_dtype((before, below))
-        z = affine(params, operands, dtype)
+        z = affine(params, (x, before[1], below[1]), widest_dtype((before, below)))
         shared = self.share_time_frequency_weights
         products = (z, z) if shared else jnp.split(z, 2, axis=-1)
         gates = [jnp.split(z, self._gate_count, axis=-1) for z in products]
         peep = functools.partial(self._peep, params, block)
         old = below[0], before[0]
         new = [self._new_c(peep, k, gates[k], old) for k in range(2)]
-        o = lambda k: jax.nn.sigmoid(peep("O", k, gates[k][-1], new))
-        m = [(o(k) * jnp.tanh(new[k])).astype(before[1].dtype) for k in range(2)]
+        m = []
+        for k in range(2):
+            o = jax.nn.sigmoid(peep("O", k, gates[k][-1], new))
+            m.append((o * jnp.tanh(new[k])).astype(before[1].dtype))
         return (new[0], m[0]), (new[1], m[1])
 
     def _new_c(self, peep: Any, k: int, gates: list[Array], old: tuple) -> Array:

@@ -1,6 +1,5 @@
 """Cells in which each unit reads only its own state."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 from jaxrnn import AffineCell, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells import fields
 from .._cells.initializers import glorot_uniform, kernel_and_bias, ones, zeros
-from .._cells.states import VectorStateCell
 from ._contrib_lstm import ContribLSTM
 
 
@@ -30,12 +29,21 @@ class _IndependentUnits(AffineCell):
     blocks: int
     kernel_initializer: Initializer | None = None
     bias_initializer: Initializer | None = None
+    _update: Any
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage with one product of the inputs for all blocks."""
-        count, columns = self.blocks, self.blocks * self.num_units
-        return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=count),)
+        return (
+            Stage(
+                update=self._update,
+                rows=0,
+                columns=self.blocks * self.num_units,
+                kernel=glorot_uniform,
+                bias=zeros,
+                blocks=self.blocks,
+            ),
+        )
 
     def elementwise_specs(self) -> dict[str, Any]:
         """Specs of the weights of the state."""
@@ -60,17 +68,14 @@ class _IndependentUnits(AffineCell):
         weights = jnp.split(params["kernel_u"][0], self.blocks)
         return {**params, "kernel": params["kernel_w"], "kernel_u": weights}
 
-    _update: Any
-    """The update of the stage."""
-
 
 def _times(weight: Array, state: Array) -> Array:
     """Multiplies the state of each unit by the unit's weight."""
     return weight.astype(state.dtype)[None, :] * state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IndRNNCell(_IndependentUnits, VectorStateCell):
+@fields.dataclass
+class IndRNNCell(_IndependentUnits):
     """The basic recurrent cell with independent units (IndRNN).
 
         h' = activation(x kernel_w + h * kernel_u + bias)
@@ -93,21 +98,22 @@ class IndRNNCell(_IndependentUnits, VectorStateCell):
     Source: arXiv:1803.04831; `tf.contrib.rnn.IndRNNCell`.
     """
 
-    num_units: int
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     blocks = 1
+    state_size = output_size = property(lambda self: self.num_units)
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         new_state = self.activation(z + _times(params["kernel_u"][0], state))
         return new_state, new_state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IndyGRUCell(_IndependentUnits, VectorStateCell):
+@fields.dataclass
+class IndyGRUCell(_IndependentUnits):
     """A gated recurrent unit (GRU) with independent units.
 
         r, u = split(sigmoid(x gates/kernel_w + [h, h] * gates/kernel_u + gates/bias))
@@ -140,15 +146,16 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     `tf.contrib.rnn.IndyGRUCell`.
     """
 
-    num_units: int
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    kernel_initializer: Initializer | None = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     blocks = 3
+    state_size = output_size = property(lambda self: self.num_units)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of `gates` and `candidate`."""
@@ -159,14 +166,18 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
 
     def stage_params(self, params: Params) -> Params:
         """Concatenates the parameters of the gates and the candidate."""
-        gates, candidate = params["gates"], params["candidate"]
+        gates = params["gates"]
+        candidate = params["candidate"]
         candidate = candidate | {"kernel_w": candidate["kernel"]}
-        both = lambda name: jnp.concatenate([gates[name], candidate[name]], axis=-1)
-        names = "kernel_w", "kernel_u", "bias"
-        return super().stage_params({name: both(name) for name in names})
+        both = {
+            name: jnp.concatenate([gates[name], candidate[name]], axis=-1)
+            for name in ("kernel_w", "kernel_u", "bias")
+        }
+        return super().stage_params(both)
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
-        (r, u, c), weights = jnp.split(z, 3, axis=-1), params["kernel_u"]
+        r, u, c = jnp.split(z, 3, axis=-1)
+        weights = params["kernel_u"]
         r = jax.nn.sigmoid(r + _times(weights[0], state))
         u = jax.nn.sigmoid(u + _times(weights[1], state))
         c = self.activation(c + _times(weights[2], r * state))
@@ -174,7 +185,7 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
         return new_state, new_state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     """A long short-term memory (LSTM) with independent units.
 
@@ -205,14 +216,14 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     Source: arXiv:1903.08023; `tf.contrib.rnn.IndyLSTMCell`.
     """
 
-    num_units: int
-    forget_bias: float = 1.0
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    kernel_initializer: Initializer | None = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    forget_bias: float = fields.number(1.0)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     blocks = 4
 
@@ -223,4 +234,4 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
         h = self.activation(c) * jax.nn.sigmoid(o)
-        return self.leave(c, h.astype(state.h.dtype))
+        return self.emit(c, h, state)

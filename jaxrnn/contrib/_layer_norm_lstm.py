@@ -1,6 +1,5 @@
 """LSTMs with optional layer normalization of the gates and the memory."""
 
-import dataclasses
 from typing import Any, final
 
 import jax
@@ -9,10 +8,10 @@ from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 
 from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.hyperparameters import set_counts, set_numbers
+from .._cells import fields
 from .._cells.initializers import glorot_uniform, zeros
-from .._cells.states import add_peephole
-from ._contrib_lstm import LayerNormedLSTM, joined, shard_specs
+from .._cells.lstm import add_peephole
+from ._contrib_lstm import NO_PROJECTION, LayerNormedLSTM, joined, shard_specs
 
 
 class _FourGateLSTM(LayerNormedLSTM):
@@ -23,8 +22,9 @@ class _FourGateLSTM(LayerNormedLSTM):
 
     def stage_params(self, params: Params) -> Params:
         """Removes the bias if it is unused; see `AffineCell.stage_params`."""
-        unused = ("bias",) if self.layer_norm else ()
-        return {name: value for name, value in params.items() if name not in unused}
+        if not self.layer_norm:
+            return params
+        return {name: value for name, value in params.items() if name != "bias"}
 
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, h, *mask = carry
@@ -39,7 +39,7 @@ class _FourGateLSTM(LayerNormedLSTM):
         return self.emit(c, m, LSTMStateTuple(c, h))
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LayerNormLSTMCell(_FourGateLSTM):
     """An `LSTMCell` with layer normalization.
 
@@ -87,25 +87,35 @@ class LayerNormLSTMCell(_FourGateLSTM):
     Source: arXiv:1607.06450; `tf.contrib.rnn.LayerNormLSTMCell`.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    forget_bias: float = 1.0
-    activation: Any = None
-    layer_norm: bool = False
-    norm_gain: float = 1.0
-    norm_shift: float = 0.0
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    cell_clip: float | None = fields.number(None, low=0)
+    initializer: Initializer | None = fields.initializer()
+    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    proj_clip: float | None = fields.number(None, low=0)
+    forget_bias: float = fields.number(1.0)
+    activation: Any = fields.activation()
+    layer_norm: bool = fields.flag(False)
+    norm_gain: float = fields.number(1.0)
+    norm_shift: float = fields.number(0.0)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
     library_kind = "lstm"
 
 
+def _as_keep_prob(name: str, value: Any) -> float:
+    probability = fields.check_number(name, value)
+    if not 0 < probability <= 1:
+        raise InvalidValue(
+            f"`{name}` must be in (0, 1], got {probability}. It is the probability of "
+            "keeping an entry."
+        )
+    return probability
+
+
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LayerNormBasicLSTMCell(_FourGateLSTM):
     """A basic LSTM with layer normalization and recurrent dropout.
 
@@ -152,29 +162,19 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     `tf.contrib.rnn.LayerNormBasicLSTMCell`.
     """
 
-    num_units: int
-    forget_bias: float = 1.0
-    input_size: Any = dataclasses.field(default=None, compare=False)
-    activation: Any = None
-    layer_norm: bool = True
-    norm_gain: float = 1.0
-    norm_shift: float = 0.0
-    dropout_keep_prob: float = 1.0
-    dropout_prob_seed: int | None = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    forget_bias: float = fields.number(1.0)
+    input_size: Any = fields.unused()
+    activation: Any = fields.activation()
+    layer_norm: bool = fields.flag(True)
+    norm_gain: float = fields.number(1.0)
+    norm_shift: float = fields.number(0.0)
+    dropout_keep_prob: float = fields.checked(_as_keep_prob, default=1.0)
+    dropout_prob_seed: int | None = fields.count(default=None, least=0, most=2**32 - 1)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
     library_kind = "lstm"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_numbers(self, "dropout_keep_prob")
-        if not 0 < self.dropout_keep_prob <= 1:
-            raise InvalidValue(
-                "`dropout_keep_prob` must be in (0, 1], got "
-                f"{self.dropout_keep_prob}. It is the probability of keeping an entry."
-            )
-        set_counts(self, "dropout_prob_seed", least=0, most=2**32 - 1)
 
     @property
     def is_random(self) -> bool | None:
@@ -203,8 +203,8 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
             return super().apply(params, inputs, state, key)
         inputs, state = self.checked_step(params, inputs, state, key)
         key = jax.random.fold_in(key, self.dropout_prob_seed or 0)
-        kept = jax.random.bernoulli(key, self.dropout_keep_prob, state[0].shape)
-        mask = kept.astype(state[0].dtype) / self.dropout_keep_prob
+        mask = jax.random.bernoulli(key, self.dropout_keep_prob, state[0].shape)
+        mask = mask.astype(state[0].dtype) / self.dropout_keep_prob
         return self._step(self.stage_params(params), inputs, (*state, mask))
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
@@ -221,7 +221,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         return super().apply_sequence(params, run)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     """An LSTM whose input gate is 1 minus its forget gate.
 
@@ -275,29 +275,25 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     Source: arXiv:1503.04069; `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    initializer: Initializer | None = None
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    num_unit_shards: int = 1
-    num_proj_shards: int = 1
-    forget_bias: float = 1.0
-    state_is_tuple: bool = True
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    layer_norm: bool = False
-    norm_gain: float = 1.0
-    norm_shift: float = 0.0
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    initializer: Initializer | None = fields.initializer()
+    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    proj_clip: float | None = fields.number(None, low=0)
+    num_unit_shards: int = fields.count(default=1)
+    num_proj_shards: int = fields.count(default=1)
+    forget_bias: float = fields.number(1.0)
+    state_is_tuple: bool = fields.flag(True)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    layer_norm: bool = fields.flag(False)
+    norm_gain: float = fields.number(1.0)
+    norm_shift: float = fields.number(0.0)
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     gate_scopes = ("transform", "forget", "output")
     peepholes = ("W_F_diag", "W_O_diag")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_counts(self, "num_unit_shards", "num_proj_shards")
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
@@ -317,9 +313,12 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
             staged["projection"] = {"kernel": kernel}
         return staged if self.layer_norm else staged | {"bias": params["B"]}
 
-    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+    def _gates(
+        self, params: Params, z: Array, carry: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
         c = carry.c
         j, f, o = self.normalized_gates(params, z)
         f = jax.nn.sigmoid(add_peephole(params, "W_F_diag", f + self.forget_bias, c))
         c = f * c + (1 - f) * self.activation(j)
-        return self.emit(*self.normalized_memory(params, "W_O_diag", o, c), carry)
+        c, m = self.normalized_memory(params, "W_O_diag", o, c)
+        return self.emit(c, m, carry)

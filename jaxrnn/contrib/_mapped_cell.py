@@ -4,7 +4,6 @@ One of these cells is the intersection cell, which has one gate through time and
 gate through depth.
 """
 
-import dataclasses
 import functools
 from typing import Any, final
 
@@ -17,10 +16,9 @@ from .._base.cell_keys import check_key_or_none
 from .._base.errors import InvalidValue
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from .._cells.base import scope_name
-from .._cells.hyperparameters import set_counts
+from .._cells import fields
+from .._cells.base import SpecsCell, scope_name
 from .._cells.initializers import bias_initializer, glorot_uniform, zeros
-from .._cells.specs_cell import SpecsCell, VectorState
 from .._cells.step_checks import check_one_dtype, check_step_inputs
 from .._time.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
@@ -78,7 +76,11 @@ class MappedCell(RNNCell):
         if not self.after:
             return outputs, state
         after = functools.partial(self.after, own)
-        map_outputs = lambda y: steps.zero_dead(at_each_step(after, run.inputs, y))
+        inputs = run.inputs
+
+        def map_outputs(outputs: PyTree) -> PyTree:
+            return steps.zero_dead(at_each_step(after, inputs, outputs))
+
         return steps.map_outputs(map_outputs, outputs), state
 
 
@@ -113,8 +115,8 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
+@fields.dataclass
+class IntersectionRNNCell(MappedCell, SpecsCell):
     """A recurrent cell whose output mixes its inputs with a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -149,18 +151,18 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     Source: arXiv:1611.09913; `tf.contrib.rnn.IntersectionRNNCell`.
     """
 
-    num_units: int
-    num_in_proj: int | None = None
-    initializer: Initializer | None = None
-    forget_bias: float = 1.0
-    y_activation: Any = jax.nn.relu
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    num_in_proj: int | None = fields.count(
+        default=None, least=0, fix="Pass None for no projection."
+    )
+    initializer: Initializer | None = fields.initializer()
+    forget_bias: float = fields.number(1.0)
+    y_activation: Any = fields.activation(jax.nn.relu)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_counts(self, "num_in_proj", least=0, fix="Pass None for no projection.")
+    state_size = output_size = property(lambda self: self.num_units)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of all parameters for inputs of size `depth`, in creation order.
@@ -168,7 +170,8 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
         Raises:
             ValueError: If `depth` is not `num_units` and `num_in_proj` is not set.
         """
-        size, kernel = self.num_units, self.initializer or glorot_uniform
+        size = self.num_units
+        kernel = self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
         specs: dict[str, Any] = {
             "kernel": ParamSpec((2 * size, 4 * size), kernel, size, 4),
@@ -188,14 +191,17 @@ class IntersectionRNNCell(VectorState, MappedCell, SpecsCell):
     @property
     def inner(self) -> "_Recurrence":
         """The inner cell, which has the gate through time."""
-        bias, name = self.forget_bias, scope_name(self)
-        return _Recurrence(self.num_units, forget_bias=bias, name=name)
+        return _Recurrence(
+            self.num_units, forget_bias=self.forget_bias, name=scope_name(self)
+        )
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
         """The parameters of q, y and the projection; then the parameters of g and j."""
-        halves = {k: jnp.split(params[k], 2, axis=-1) for k in ("kernel", "bias")}
-        inner, own = ({k: half[i] for k, half in halves.items()} for i in (0, 1))
-        return params | own, inner
+        inner = {}
+        own = dict(params)
+        for name in ("kernel", "bias"):
+            inner[name], own[name] = jnp.split(params[name], 2, axis=-1)
+        return own, inner
 
     def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
         """Checks the arguments of a step and returns its inputs."""

@@ -1,6 +1,5 @@
 """Wrappers that map a cell's inputs or output: projections, gates, embeddings."""
 
-import dataclasses
 import math
 from typing import Any, final
 
@@ -14,14 +13,8 @@ from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import affine, clamped_to_int32
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.hyperparameters import (
-    set_bools,
-    set_common_fields,
-    set_counts,
-    set_field,
-    set_functions,
-    set_numbers,
-)
+from .._cells import fields
+from .._cells.activations import linear
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
@@ -34,19 +27,13 @@ class _Projection(MappedWrapper):
 
     activation: Any
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.activation is None:
-            set_field(self, activation="linear")
-        set_common_fields(self)
-
     def _project(self, own: Params, x: Array) -> Array:
         check_params(own, self.own_specs, x)
         return self.activation(affine(own, [x], x.dtype))
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class InputProjectionWrapper(_Projection):
     """Projects the inputs of a cell: `cell(activation(x kernel + bias))`.
 
@@ -70,14 +57,10 @@ class InputProjectionWrapper(_Projection):
     Source: `tf.contrib.rnn.InputProjectionWrapper`.
     """
 
-    num_proj: int
-    activation: Any = None
-    input_size: Any = dataclasses.field(default=None, compare=False)
-    reuse: Any = dataclasses.field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_counts(self, "num_proj")
+    num_proj: int = fields.count()
+    activation: Any = fields.activation(none=linear)
+    input_size: Any = fields.unused()
+    reuse: Any = fields.unused()
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the kernel and the bias."""
@@ -93,7 +76,7 @@ class InputProjectionWrapper(_Projection):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class OutputProjectionWrapper(_Projection):
     """Projects the output of a cell: `activation(cell(x) kernel + bias)`.
 
@@ -118,13 +101,12 @@ class OutputProjectionWrapper(_Projection):
     """
 
     # The default is invalid; it only hides the property of `WrapperCell`.
-    output_size: int = 0
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
+    output_size: int = fields.count(default=0)
+    activation: Any = fields.activation(none=linear)
+    reuse: Any = fields.unused()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_counts(self, "output_size")
         self.own_specs(0)  # Raises unless the cell outputs a single vector.
 
     def own_specs(self, depth: int) -> dict[str, Any]:
@@ -142,7 +124,7 @@ class OutputProjectionWrapper(_Projection):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class HighwayWrapper(MappedWrapper):
     """Mixes the inputs and the output of a cell, with gates computed from the inputs.
 
@@ -167,13 +149,8 @@ class HighwayWrapper(MappedWrapper):
     Source: arXiv:1505.00387; `tf.contrib.rnn.HighwayWrapper`.
     """
 
-    couple_carry_transform_gates: bool = True
-    carry_bias_init: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_bools(self)
-        set_numbers(self, "carry_bias_init")
+    couple_carry_transform_gates: bool = fields.flag(True)
+    carry_bias_init: float = fields.number(1.0)
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the kernel and the bias of each gate."""
@@ -191,11 +168,9 @@ class HighwayWrapper(MappedWrapper):
         inputs = super().step_inputs(inputs)
         size = vector_size(self.cell.output_size)
         if inputs.shape[1] != size:
-            whole = type(self).__name__
             raise InvalidValue(
-                f"`inputs` must be [batch, {size}] like the cell's output, "
-                f"got {describe(inputs)}. Project them with `InputProjectionWrapper("
-                f"{whole}(cell), {size})`."
+                f"`inputs` must be [batch, {size}] like the cell's output, got "
+                f"{describe(inputs)}. Project them with an `InputProjectionWrapper`."
             )
         return inputs
 
@@ -224,7 +199,7 @@ def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class EmbeddingWrapper(MappedWrapper):
     """Feeds a cell the embeddings of ids: `cell(embedding[x])`.
 
@@ -248,15 +223,10 @@ class EmbeddingWrapper(MappedWrapper):
     Source: `tf.contrib.rnn.EmbeddingWrapper`.
     """
 
-    embedding_classes: int
-    embedding_size: int
-    initializer: Initializer | None = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_counts(self, "embedding_classes", "embedding_size")
-        set_functions(self, "initializer")
+    embedding_classes: int = fields.count()
+    embedding_size: int = fields.count()
+    initializer: Initializer | None = fields.initializer()
+    reuse: Any = fields.unused()
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """Specs of the embeddings."""
@@ -265,10 +235,12 @@ class EmbeddingWrapper(MappedWrapper):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks and returns ids, `[batch, 1]` or `[batch]`."""
-        shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
+        shape = getattr(inputs, "shape", None)
+        dtype = getattr(inputs, "dtype", None)
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            got = describe(inputs)
-            raise InvalidType(f"`inputs` must be an array of integers, got {got}.")
+            raise InvalidType(
+                f"`inputs` must be an array of integers, got {describe(inputs)}."
+            )
         if len(shape) != 1 and shape[1:] != (1,):
             raise InvalidValue(
                 "`inputs` must be [batch, 1] or [batch], got "

@@ -1,6 +1,5 @@
 """The neural Turing machine."""
 
-import dataclasses
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -16,10 +15,9 @@ from .._base.errors import InvalidValue
 from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
+from .._cells import fields
+from .._cells.base import param_dtype, scope_name
 from .._cells.initializers import glorot_uniform
-from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
 from ._fields import linear_specs
@@ -49,8 +47,8 @@ class NTMControllerState(NamedTuple):
     time: Any
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class NTMCell(CommonFields, OwnParams):
+@fields.dataclass
+class NTMCell(OwnParams):
     """A neural Turing machine: a controller with a memory that it reads and writes.
 
     The controller, which can be any cell, reads `[x, reads]` and outputs u. The product
@@ -108,16 +106,16 @@ class NTMCell(CommonFields, OwnParams):
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
 
-    controller: RNNCell
-    memory_size: int
-    memory_vector_dim: int
-    read_head_num: int
-    write_head_num: int
-    shift_range: int = 1
-    output_dim: Any = None
-    clip_value: float = 20
-    dtype: DType | None = None
-    name: str | None = None
+    controller: RNNCell = fields.checked(check_wrapped)
+    memory_size: int = fields.count()
+    memory_vector_dim: int = fields.count()
+    read_head_num: int = fields.size()
+    write_head_num: int = fields.size()
+    shift_range: int = fields.size(default=1)
+    output_dim: Any = fields.count(default=None)
+    clip_value: float = fields.number(20, low=0)
+    dtype: DType | None = fields.dtype()
+    name: str | None = fields.name()
 
     cell = property(lambda self: self.controller, doc="The controller.")
     output_size = property(lambda self: self.output_dim)
@@ -128,17 +126,14 @@ class NTMCell(CommonFields, OwnParams):
         return self.controller.is_random
 
     def __post_init__(self) -> None:
-        check_wrapped("controller", self.controller)
         super().__post_init__()
         fix = "Pass the depth of the inputs, which is the default in contrib."
         check_given("output_dim", self.output_dim, fix)
-        set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
-        set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
-        set_numbers(self, "clip_value", low=0)
-        if (shifts := 2 * self.shift_range + 1) > self.memory_size:
+        shifts = 2 * self.shift_range + 1
+        if shifts > self.memory_size:
             raise InvalidValue(
-                f"`memory_size` must be at least {shifts} (the number of "
-                f"shifts that `shift_range` allows), got {self.memory_size}."
+                f"`memory_size` must be at least {shifts} (the number of shifts that "
+                f"`shift_range` allows), got {self.memory_size}."
             )
 
     @property
@@ -161,15 +156,18 @@ class NTMCell(CommonFields, OwnParams):
     @property
     def _sizes(self) -> list[int]:
         """The sizes of each head's parameters, then of the erase and add vectors."""
-        heads, size = self.read_head_num + self.write_head_num, self.memory_vector_dim
+        heads = self.read_head_num + self.write_head_num
+        size = self.memory_vector_dim
         of_head = size + 2 * self.shift_range + 4
         return [of_head] * heads + [size] * 2 * self.write_head_num
 
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """Specs of all parameters except the controller's."""
         u = vector_size(self.controller.output_size, "controller")
-        size, reads = self.memory_vector_dim, self.read_head_num
-        places, heads = self.memory_size, reads + self.write_head_num
+        size = self.memory_vector_dim
+        places = self.memory_size
+        reads = self.read_head_num
+        heads = reads + self.write_head_num
 
         def product(name: str, rows: int, columns: int) -> dict[str, ParamSpec]:
             normal = truncated_normal(1 / math.sqrt(rows))
@@ -219,8 +217,9 @@ class NTMCell(CommonFields, OwnParams):
         with jax.named_scope(scope_name(self)):
             reads, addresses, memory = self._before(params, state)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
-            given = operand, state.controller_state, key
-            u, controller_state = self.controller.apply(inner, *given)
+            u, controller_state = self.controller.apply(
+                inner, operand, state.controller_state, key
+            )
             z = self._clipped(params, "parameters", [u])
             cuts = list(itertools.accumulate(self._sizes))[:-1]
             heads = iter(jnp.split(z, cuts, axis=-1))
@@ -232,8 +231,13 @@ class NTMCell(CommonFields, OwnParams):
                 place = w[:, :, None]
                 memory = memory * (1 - place * erase[:, None]) + place * add[:, None]
             output = self._clipped(params, "output", [u, *reads])
-            new_state = controller_state, reads, addresses, memory, state.time + 1
-            return output, NTMControllerState(*new_state)
+            return output, NTMControllerState(
+                controller_state=controller_state,
+                read_vector_list=reads,
+                w_list=addresses,
+                M=memory,
+                time=state.time + 1,
+            )
 
     def _clipped(self, params: Params, name: str, operands: list[Array]) -> Array:
         product = {part: params[f"{name}_{part}"] for part in ("kernel", "bias")}
@@ -243,12 +247,18 @@ class NTMCell(CommonFields, OwnParams):
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
         """Reads, addresses and memory before a step; they are parameters at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
-        choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
-        initial = lambda name, fn, parts: [
-            choose(fn(params[f"{name}_{i}"]), old) for i, old in enumerate(parts)
+
+        def choose(new: Array, old: Array) -> Array:
+            return jnp.where(expand_rows(first, old), new, old)
+
+        reads = [
+            choose(jnp.tanh(params[f"initial_read_vector_{i}"]), old)
+            for i, old in enumerate(state.read_vector_list)
         ]
-        reads = initial("initial_read_vector", jnp.tanh, state.read_vector_list)
-        weights = initial("initial_address_weights", jax.nn.softmax, state.w_list)
+        weights = [
+            choose(jax.nn.softmax(params[f"initial_address_weights_{i}"]), old)
+            for i, old in enumerate(state.w_list)
+        ]
         return reads, weights, choose(params["memory"][None], state.M)
 
     def _address(self, head: Array, memory: Array, before: Array) -> Array:
@@ -263,7 +273,9 @@ class NTMCell(CommonFields, OwnParams):
         size = self.memory_vector_dim
         cuts = size, size + 1, size + 2, head.shape[1] - 1
         key, strength, gate, shift, sharpness = jnp.split(head, cuts, axis=-1)
-        key, gate, shift = jnp.tanh(key), jax.nn.sigmoid(gate), jax.nn.softmax(shift)
+        key = jnp.tanh(key)
+        gate = jax.nn.sigmoid(gate)
+        shift = jax.nn.softmax(shift)
         product = jnp.einsum("bsv,bv->bs", memory, key)
         cosine = product / (_norm(memory) * _norm(key)[:, None] + 1e-8)
         found = jax.nn.softmax(jax.nn.softplus(strength) * cosine)

@@ -1,6 +1,5 @@
 """The phased LSTM, whose units update only during part of their period."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -14,15 +13,25 @@ from .._base.arguments import check_entries
 from .._base.errors import InvalidValue, describe, is_array
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields, set_numbers
-from .._cells.specs_cell import SpecsCell
+from .._cells import fields
+from .._cells.base import SpecsCell, scope_name
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
 from ._fields import linear_specs
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class PhasedLSTMCell(CommonFields, SpecsCell):
+def _as_period(name: str, value: Any) -> float:
+    period = fields.check_number(name, value, low=0)
+    if period in (0, math.inf):
+        raise InvalidValue(f"`{name}` must be positive and finite, got {period}.")
+    return period
+
+
+def _as_ratio(name: str, value: Any) -> float:
+    return _as_period(name, fields.check_number(name, value, low=0, high=1))
+
+
+@fields.dataclass
+class PhasedLSTMCell(SpecsCell):
     """An LSTM whose units update while a time-periodic gate is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
@@ -74,16 +83,16 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    leak: float = 0.001
-    ratio_on: float = 0.1
-    trainable_ratio_on: bool = True
-    period_init_min: float = 1.0
-    period_init_max: float = 1000.0
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    leak: float = fields.number(0.001, low=0, high=1)
+    ratio_on: float = fields.checked(_as_ratio, default=0.1)
+    trainable_ratio_on: bool = fields.flag(True)
+    period_init_min: float = fields.checked(_as_period, default=1.0)
+    period_init_max: float = fields.checked(_as_period, default=1000.0)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     feature_axes = None  # Inputs are a pair `(time, x)`.
     state_size = property(lambda self: LSTMStateTuple(self.num_units, self.num_units))
@@ -91,25 +100,16 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_numbers(self, "leak", "ratio_on", low=0, high=1)
-        set_numbers(self, "period_init_min", "period_init_max", low=0)
-        (low, high) = self._periods
-        for name in ("ratio_on", "period_init_min", "period_init_max"):
-            if (number := getattr(self, name)) in (0, math.inf):
-                raise InvalidValue(
-                    f"`{name}` must be positive and finite, got {number}."
-                )
-        if low > high:
+        if self.period_init_min > self.period_init_max:
             raise InvalidValue(
                 "`period_init_min` must not exceed `period_init_max` "
-                f"({high}), got {low}."
+                f"({self.period_init_max}), got {self.period_init_min}."
             )
-
-    _periods = property(lambda self: (self.period_init_min, self.period_init_max))
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs for x of size `depth`; `phase` is drawn as a fraction of the period."""
-        units, rows = self.num_units, depth + self.num_units
+        units = self.num_units
+        rows = depth + units
         peepholes = units if self.use_peepholes else 0
         return {
             "mask_gates": linear_specs(rows + peepholes, 2 * units),
@@ -121,7 +121,8 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         }
 
     def _draw_period(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        low, high = map(math.log, self._periods)
+        low = math.log(self.period_init_min)
+        high = math.log(self.period_init_max)
         return jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -150,24 +151,37 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         x, state = self.checked_step(params, x, state, key)
         with jax.named_scope(scope_name(self)):
             k = self._time_gate(params, time, x.dtype)
-            mix = lambda new, old: (
-                k.astype(old.dtype) * new + (1 - k).astype(old.dtype) * old
+            candidates = self._candidates(params, x, state)
+            state = jax.tree.map(
+                lambda new, old: (
+                    k.astype(old.dtype) * new + (1 - k).astype(old.dtype) * old
+                ),
+                candidates,
+                state,
             )
-            state = jax.tree.map(mix, self._candidates(params, x, *state), state)
             return state.h, state
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError if x, h and the cell differ in dtype."""
         check_one_dtype(self, inputs, state.h)
 
-    def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:
+    def _candidates(
+        self, params: Params, x: Array, state: LSTMStateTuple
+    ) -> LSTMStateTuple:
         """The candidates `(c~, h~)`."""
-        dtype, sigmoid = c.dtype, jax.nn.sigmoid
-        peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()
-        z = affine(params["mask_gates"], (x, h, *peep(c)), dtype)
-        i, f = jnp.split(sigmoid(z), 2, axis=-1)
-        c = f * c + i * jnp.tanh(affine(params["new_input"], (x, h), dtype))
-        o = sigmoid(affine(params["output_gate"], (x, h, *peep(c)), dtype))
+        c, h = state
+
+        def product(name: str, *operands: Array) -> Array:
+            return affine(params[name], operands, state.c.dtype)
+
+        def gates(name: str, c: Array) -> Array:
+            if self.use_peepholes:
+                return jax.nn.sigmoid(product(name, x, h, c.astype(h.dtype)))
+            return jax.nn.sigmoid(product(name, x, h))
+
+        i, f = jnp.split(gates("mask_gates", c), 2, axis=-1)
+        c = f * c + i * jnp.tanh(product("new_input", x, h))
+        o = gates("output_gate", c)
         return LSTMStateTuple(c, (jnp.tanh(c) * o).astype(h.dtype))
 
     def _time_gate(self, params: Params, time: Array, dtype: DType) -> Array:
@@ -178,7 +192,8 @@ class PhasedLSTMCell(CommonFields, SpecsCell):
         )
         if not self.trainable_ratio_on:
             ratio_on = jax.lax.stop_gradient(ratio_on)
-        period, elapsed = period.astype(wide), time.astype(wide) - phase.astype(wide)
+        period = period.astype(wide)
+        elapsed = time.astype(wide) - phase.astype(wide)
         # As in contrib, the derivatives of a mod b are 1 for a and 0 for b.
         rest = jax.lax.stop_gradient(jnp.mod(elapsed, period) - elapsed)
         phi = ((elapsed + rest) / period).astype(dtype)

@@ -1,6 +1,5 @@
 """LSTMs with separate products for groups of units, or for the inputs and the state."""
 
-import dataclasses
 import operator
 from typing import Any
 
@@ -11,9 +10,9 @@ from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
 
 from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells.hyperparameters import set_counts
+from .._cells import fields
 from .._cells.initializers import glorot_uniform, zeros
-from ._contrib_lstm import ContribLSTM, core_lstm
+from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 # Maps each parameter of an `NASCell` to its stage and its name in that stage.
@@ -25,7 +24,7 @@ _PLACES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class GLSTMCell(ContribLSTM):
     """An LSTM of `G` groups, each of which reads its own part of x and h.
 
@@ -66,21 +65,20 @@ class GLSTMCell(ContribLSTM):
     Source: arXiv:1703.10722; `tf.contrib.rnn.GLSTMCell`.
     """
 
-    num_units: int
-    initializer: Initializer | None = None
-    num_proj: int | None = None
-    number_of_groups: int = 1
-    forget_bias: float = 1.0
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    initializer: Initializer | None = fields.initializer()
+    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    number_of_groups: int = fields.count(default=1)
+    forget_bias: float = fields.number(1.0)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        set_counts(self, "number_of_groups")
-        for field in ("num_units", "num_proj"):
-            self._check_divides(f"`{field}`", getattr(self, field) or 0)
+        self._check_divides("`num_units`", self.num_units)
+        self._check_divides("`num_proj`", self.num_proj or 0)
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
@@ -92,10 +90,17 @@ class GLSTMCell(ContribLSTM):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """One stage per group, then the projection stage if there is one."""
-        (c, h), groups = self.sizes, self.number_of_groups
-        sizes, make = (h // groups, 4 * c // groups), self.kernel_initializer
+        groups = self.number_of_groups
         *first, last = (
-            Stage(self._collect, *sizes, make, None, f"group{g}", blocks=4)
+            Stage(
+                update=self._collect,
+                rows=self.output_size // groups,
+                columns=4 * self.num_units // groups,
+                kernel=self.kernel_initializer,
+                bias=None,
+                path=f"group{g}",
+                blocks=4,
+            )
             for g in range(groups)
         )
         return *first, *self.with_projection(last)
@@ -111,7 +116,8 @@ class GLSTMCell(ContribLSTM):
 
     def stage_params(self, params: Params) -> Params:
         """Pads each kernel with rows of zeros for the inputs of the other groups."""
-        staged, groups = dict(params), self.number_of_groups
+        staged = dict(params)
+        groups = self.number_of_groups
         for g in range(groups):
             kernel = params[f"group{g}"]["kernel"]
             rows = kernel.shape[0] - self.sizes.h // groups
@@ -164,12 +170,12 @@ class GLSTMCell(ContribLSTM):
         blocks = (jnp.concatenate(parts, -1) for parts in zip(*products, strict=True))
         biases = (params[name].astype(z.dtype)[None, :] for name in _BIASES)
         i, j, f, o = map(operator.add, blocks, biases)
-        kept = jax.nn.sigmoid(f + self.forget_bias) * state.c
-        c = kept + jax.nn.sigmoid(i) * jnp.tanh(j)
+        c = jax.nn.sigmoid(f + self.forget_bias) * state.c
+        c = c + jax.nn.sigmoid(i) * jnp.tanh(j)
         return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class NASCell(ContribLSTM):
     """The cell that neural architecture search found for language modeling.
 
@@ -204,20 +210,35 @@ class NASCell(ContribLSTM):
     Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
     """
 
-    num_units: int
-    num_proj: int | None = None
-    use_bias: bool = False
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    use_bias: bool = fields.flag(False)
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the product of the inputs, then of h, then any projection."""
-        (c, h), make = self.sizes, glorot_uniform
-        bias = zeros if self.use_bias else None
-        inputs = Stage(self._keep_inputs, 0, 8 * c, make, None, "inputs", blocks=8)
-        gates = Stage(self._combine, h, 8 * c, make, bias, "state", False, 8)
+        inputs = Stage(
+            update=self._pass_inputs,
+            rows=0,
+            columns=8 * self.num_units,
+            kernel=glorot_uniform,
+            bias=None,
+            path="inputs",
+            blocks=8,
+        )
+        gates = Stage(
+            update=self._combine,
+            rows=self.output_size,
+            columns=8 * self.num_units,
+            kernel=glorot_uniform,
+            bias=zeros if self.use_bias else None,
+            path="state",
+            takes_inputs=False,
+            blocks=8,
+        )
         return inputs, *self.with_projection(gates)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
@@ -237,15 +258,21 @@ class NASCell(ContribLSTM):
             staged[stage][leaf] = value
         return staged
 
-    def _keep_inputs(self, params: Params, z: Array, state: Any) -> tuple[Array, Any]:
+    def _pass_inputs(
+        self, params: Params, z: Array, state: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
         return state.h, (z, state)
 
     def _combine(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         from_inputs, state = carry
         sums = jnp.split(from_inputs + z, 8, axis=-1)
-        gate, hidden = (lambda k: jax.nn.sigmoid(sums[k])), lambda k: jnp.tanh(sums[k])
         x3, h3 = (jnp.split(part, 8, axis=-1)[3] for part in (from_inputs, z))
+
+        def gate(k: int) -> Array:
+            return jax.nn.sigmoid(sums[k])
+
         memory = jnp.tanh(jnp.tanh(gate(0) * jax.nn.relu(sums[1])) + state.c)
         c = memory * jnp.tanh(gate(2) + jax.nn.relu(x3 * h3))
-        exposed = jnp.tanh(hidden(4) * gate(5)) + jax.nn.sigmoid(hidden(6) + gate(7))
+        exposed = jnp.tanh(jnp.tanh(sums[4]) * gate(5))
+        exposed = exposed + jax.nn.sigmoid(jnp.tanh(sums[6]) + gate(7))
         return self.emit(c, jnp.tanh(c * jnp.tanh(exposed)), state)

@@ -1,23 +1,22 @@
 """Small recurrent cells whose gates mix the state with a candidate."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
-from jaxrnn import ParamSpec, Stage
+from jaxrnn import AffineCell, LinearRecurrenceCell, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Params
-from .._cells.hyperparameters import set_field
+from .._cells import fields
+from .._cells.activations import linear
+from .._cells.gated_linear import gates
 from .._cells.initializers import bias_initializer, glorot_uniform, kernel_and_bias
-from .._cells.linear_recurrence import VectorRecurrenceCell, gates
-from .._cells.states import VectorStateCell
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class UGRNNCell(VectorStateCell):
+@fields.dataclass
+class UGRNNCell(AffineCell):
     """A recurrent cell with one gate, which mixes the state with a candidate (UGRNN).
 
         g, c = split([x, h] kernel + bias)
@@ -45,20 +44,30 @@ class UGRNNCell(VectorStateCell):
     Source: arXiv:1611.09913; `tf.contrib.rnn.UGRNNCell`.
     """
 
-    num_units: int
-    initializer: Initializer | None = None
-    forget_bias: float = 1.0
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    initializer: Initializer | None = fields.initializer()
+    forget_bias: float = fields.number(1.0)
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    state_size = output_size = property(lambda self: self.num_units)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage with one product for the gate and the candidate."""
-        size, kernel = self.num_units, self.initializer or glorot_uniform
-        bias = bias_initializer(kernel, zeros)
-        return (Stage(self._update, size, 2 * size, kernel, bias, blocks=2),)
+        kernel = self.initializer or glorot_uniform
+        return (
+            Stage(
+                update=self._update,
+                rows=self.num_units,
+                columns=2 * self.num_units,
+                kernel=kernel,
+                bias=bias_initializer(kernel, zeros),
+                blocks=2,
+            ),
+        )
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         g, c = jnp.split(z, 2, axis=-1)
@@ -67,8 +76,8 @@ class UGRNNCell(VectorStateCell):
         return new_state, new_state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class UnitsCell(VectorStateCell):
+@fields.dataclass
+class UnitsCell(AffineCell):
     """A cell with Keras argument names; `activation=None` is the identity.
 
     Attributes:
@@ -78,24 +87,19 @@ class UnitsCell(VectorStateCell):
         bias_initializer: For the bias; None for ones.
     """
 
-    units: int
-    activation: Any = jnp.tanh
-    kernel_initializer: Initializer | None = None
-    bias_initializer: Initializer | None = None
-    name: str | None = None
-    dtype: DType | None = None
+    units: int = fields.size()
+    activation: Any = fields.activation(jnp.tanh, none=linear)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     state_size = output_size = property(lambda self: self.units)
-
-    def __post_init__(self) -> None:
-        if self.activation is None:
-            set_field(self, activation="linear")
-        super().__post_init__()
 
     _initializers = property(lambda self: kernel_and_bias(self, bias=ones))
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class CFNCell(UnitsCell):
     """The chaos-free network (CFN), whose state decays to zero if the inputs are zero.
 
@@ -128,15 +132,32 @@ class CFNCell(UnitsCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage that reads only the inputs, then the stage of the gates."""
-        n, (kernel, bias) = self.units, self._initializers
+        kernel, bias = self._initializers
         return (
-            Stage(self._project, 0, n, kernel, None, "inputs", blocks=1),
-            Stage(self._update, n, 2 * n, kernel, bias, "gates", blocks=2),
+            Stage(
+                update=self._project,
+                rows=0,
+                columns=self.units,
+                kernel=kernel,
+                bias=None,
+                path="inputs",
+                blocks=1,
+            ),
+            Stage(
+                update=self._update,
+                rows=self.units,
+                columns=2 * self.units,
+                kernel=kernel,
+                bias=bias,
+                path="gates",
+                blocks=2,
+            ),
         )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of `kernel`, `recurrent_kernel` and `bias`."""
-        n, (kernel, bias) = self.units, self._initializers
+        n = self.units
+        kernel, bias = self._initializers
         return {
             "kernel": ParamSpec((depth, 3 * n), kernel, depth, 3),
             "recurrent_kernel": ParamSpec((n, 2 * n), kernel, 0, 2),
@@ -160,7 +181,7 @@ class CFNCell(UnitsCell):
         return new_state, new_state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class MinimalRNNCell(UnitsCell):
     """A recurrent cell that mixes its state with a feedforward layer of the inputs.
 
@@ -191,15 +212,33 @@ class MinimalRNNCell(UnitsCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage of the feedforward layer, then the stage of the gate."""
-        n, (kernel, bias) = self.units, self._initializers
+        kernel, bias = self._initializers
         return (
-            Stage(self._feed, 0, n, kernel, None, "layer", blocks=1),
-            Stage(self._mix, 2 * n, n, kernel, bias, "gate", False, blocks=1),
+            Stage(
+                update=self._feed,
+                rows=0,
+                columns=self.units,
+                kernel=kernel,
+                bias=None,
+                path="layer",
+                blocks=1,
+            ),
+            Stage(
+                update=self._mix,
+                rows=2 * self.units,
+                columns=self.units,
+                kernel=kernel,
+                bias=bias,
+                path="gate",
+                takes_inputs=False,
+                blocks=1,
+            ),
         )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of `kernel`, which holds the kernels of both stages, and of `bias`."""
-        n, (kernel, bias) = self.units, self._initializers
+        n = self.units
+        kernel, bias = self._initializers
         return {
             "kernel": ParamSpec((depth + 2 * n, n), kernel, depth, 1),
             "bias": ParamSpec((n,), bias, blocks=1),
@@ -223,8 +262,8 @@ class MinimalRNNCell(UnitsCell):
         return new_state, new_state
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class SRUCell(VectorRecurrenceCell):
+@fields.dataclass
+class SRUCell(LinearRecurrenceCell):
     """A simple recurrent unit (SRU), whose products read only the inputs.
 
         y, f, r, s = split(x kernel)
@@ -251,11 +290,13 @@ class SRUCell(VectorRecurrenceCell):
     Source: arXiv:1709.02755; `tf.contrib.rnn.SRUCell`.
     """
 
-    num_units: int
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    num_units: int = fields.size()
+    activation: Any = fields.activation()
+    reuse: Any = fields.unused()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    state_size = output_size = property(lambda self: self.num_units)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Specs of `kernel` and `bias`."""

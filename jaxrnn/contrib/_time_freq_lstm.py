@@ -1,7 +1,4 @@
-"""The time-frequency LSTM.
-
-The module also checks the fields that define windows over the inputs.
-"""
+"""The time-frequency LSTM, and helpers for windows over the inputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,20 +9,29 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
-from .._base.arguments import check_equal, check_given
+from .._base.arguments import as_count, check_equal, check_given
 from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells.base import scope_name
-from .._cells.hyperparameters import CommonFields, set_counts, set_numbers
+from .._cells import fields
+from .._cells.base import SpecsCell, scope_name
 from .._cells.initializers import zeros
-from .._cells.specs_cell import SpecsCell
 from ._contrib_lstm import core_lstm, joined, shard_specs
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
 
 
+def required_count() -> Any:
+    """A field for the size or the distance of windows, which has no usable default."""
+
+    def check(name: str, value: Any) -> int:
+        fix = "Windows have `feature_size` inputs, `frequency_skip` inputs apart."
+        return as_count(name, check_given(name, value, fix))
+
+    return dataclasses.field(default=None, metadata={"check": check})
+
+
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TimeFreqLSTMCell(CommonFields, SpecsCell):
+@fields.dataclass
+class TimeFreqLSTMCell(SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
@@ -70,27 +76,22 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
     Source: Sainath and Li, Interspeech 2016; `tf.contrib.rnn.TimeFreqLSTMCell`.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_unit_shards: int = 1
-    forget_bias: float = 1.0
-    feature_size: Any = None
-    frequency_skip: int = 1
-    reuse: Any = dataclasses.field(default=None, compare=False)
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    cell_clip: float | None = fields.number(None, low=0)
+    initializer: Initializer | None = fields.initializer()
+    num_unit_shards: int = fields.count(default=1)
+    forget_bias: float = fields.number(1.0)
+    feature_size: Any = required_count()
+    frequency_skip: int = fields.count(default=1)
+    reuse: Any = fields.unused()
     _: dataclasses.KW_ONLY
-    num_windows: int = 1
-    name: str | None = None
-    dtype: DType | None = None
+    num_windows: int = fields.count(default=1)
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
 
     state_size = property(lambda self: 2 * self.num_units * self.num_windows)
     output_size = property(lambda self: self.num_units * self.num_windows)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_window(self)
-        set_counts(self, "num_windows")
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of this depth have `num_windows` windows."""
@@ -103,7 +104,8 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """Specs of all parameters, whose shapes do not depend on `depth`."""
-        units, rows = self.num_units, self.feature_size + 2 * self.num_units
+        units = self.num_units
+        rows = self.feature_size + 2 * units
         specs = shard_specs(self, "W", rows, 4 * units, self.num_unit_shards)
         specs["B"] = ParamSpec((4 * units,), zeros)
         ours = self.core.elementwise_specs()
@@ -118,9 +120,13 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
 
     def _step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
-        core, params = self.core, self._core_params(params)
-        run = lambda k, *args: core.apply(params, *args)
-        return self._along_frequency(run, inputs, state)
+        core = self.core
+        core_params = self._core_params(params)
+
+        def run_window(k: int, inputs: Array, state: PyTree) -> tuple[PyTree, PyTree]:
+            return core.apply(core_params, inputs, state)
+
+        return self._along_frequency(run_window, inputs, state)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs each window over all steps; see `RNNCell.apply_sequence`.
@@ -128,14 +134,16 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         Raises:
             DeclinedError: If the LSTM of a window declines.
         """
-        core, params, steps = self.core, self._core_params(params), run.steps
+        core = self.core
+        core_params = self._core_params(params)
+        steps = run.steps
 
         def run_window(k: int, inputs: Array, state: PyTree) -> tuple[PyTree, PyTree]:
             own = steps
             if steps.restart_states is not None:
                 own = steps.with_restart_states(self._split(steps.restart_states)[k])
             inner = run.of_inner(inputs, state, steps=own, keys=None)
-            outputs, state = core.apply_sequence(params, inner)
+            outputs, state = core.apply_sequence(core_params, inner)
             if steps.returns_states:
                 outputs = outputs[0], _joined(outputs[1])
             return outputs, state
@@ -153,7 +161,8 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
         # On a mesh, zeros created from the inputs have the same sharding as the inputs.
         below = jnp.zeros_like(inputs[..., :1])
         below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
-        outputs, states = [], []
+        outputs = []
+        states = []
         for k, pair in enumerate(self._split(state)):
             start = k * self.frequency_skip
             window = inputs[..., start : start + self.feature_size]
@@ -173,21 +182,6 @@ class TimeFreqLSTMCell(CommonFields, SpecsCell):
 
 def _joined(parts: PyTree) -> Array:
     return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
-
-
-def check_window(cell: Any) -> None:
-    """Checks the fields that define windows, the clip and the number of shards.
-
-    Raises:
-        ValueError: If a field is missing or out of range.
-        TypeError: If a field is not a number.
-    """
-    fields = "feature_size", "frequency_skip", "num_unit_shards"
-    fix = "Windows have `feature_size` inputs and start every `frequency_skip` inputs."
-    for field in fields:
-        check_given(field, getattr(cell, field), fix)
-    set_counts(cell, *fields)
-    set_numbers(cell, "cell_clip", low=0)
 
 
 def count_windows(size: int, cell: Any) -> int:

@@ -21,8 +21,9 @@ from .._base.errors import (
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
-from .._cells.base import BoundOnlyCell, RNNCell
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
+from .._cells.function import BoundOnlyCell
 
 _OF_HAIKU = "`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)"
 _OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"

@@ -10,11 +10,10 @@ from .._base.arguments import check_instance
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.trees import named_leaves
 from .._base.typing import Params
-from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
-from .._cells.lstm import LSTMCell
+from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._wrappers.device import DeviceWrapper
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell

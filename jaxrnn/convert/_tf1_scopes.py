@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from .. import contrib
 from .._base.errors import InvalidValue, describe
 from .._cells.activations import resolve_activation
-from .._cells.base import RNNCell, scope_name, snake_case
-from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
-from .._cells.lstm import LSTMCell
+from .._cells.hyperparameters import snake_case
+from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cells
 from ._weights import as_mapping, check_string, listed, pick, reader

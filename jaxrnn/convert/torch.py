@@ -26,7 +26,7 @@ from .._base.errors import (
 )
 from .._base.typing import PyTree
 from .._cells.bound import BoundCell
-from .._cells.states import LSTMStateTuple
+from .._cells.lstm import LSTMStateTuple
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._torch_modules import LIBRARY, as_state_dict, layers_of_module

@@ -15,7 +15,7 @@ from .._base.read_only import without_read_only
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
-from .._cells.hyperparameters import set_field
+from .._cells.fields import set_field
 from .._drivers.raw_rnn import raw_rnn
 from .._tensor_array.carried import opaque
 from ._checks import as_int, as_start_ids
@@ -56,11 +56,12 @@ class Model:
         check_instance("project", self.project, Callable, what)
         ids = as_start_ids(self.start_ids)
         fix = "It must be an id in the vocabulary."
-        set_field(self, end_id=as_int("end_id", self.end_id, 0, fix))
+        set_field(self, "end_id", as_int("end_id", self.end_id, 0, fix))
         state = as_state("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
         check_rows_of_state(state, ids.shape[0], must)
-        set_field(self, start_ids=ids, initial_state=state)
+        set_field(self, "start_ids", ids)
+        set_field(self, "initial_state", state)
 
     @property
     def batch_size(self) -> int:

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from .._base.errors import InvalidType, InvalidValue
-from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
-from .._cells.lstm import LSTMCell
+from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib import CoupledInputForgetGateLSTMCell
 from ..convert._bound_cells import as_bound, layer_of, paired, stacked_cells

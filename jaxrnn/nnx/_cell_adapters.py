@@ -13,8 +13,9 @@ from .._base.cell_keys import run_key
 from .._base.errors import InvalidValue, is_key
 from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
-from .._cells.base import BoundOnlyCell, RNNCell
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
+from .._cells.function import BoundOnlyCell
 from .._layers import cell_checks
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry

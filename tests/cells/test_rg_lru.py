@@ -11,7 +11,7 @@ from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn import RGLRUCell
-from jaxrnn._cells.rg_lru import bounded_sqrt
+from jaxrnn._cells.lru import bounded_sqrt
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "rg_lru.npz")
 HEADS = {"one_head": 1, "two_heads": 2, "reset": 2}

@@ -14,16 +14,12 @@ from jaxrnn import ParamSpec
 from ..._base.arguments import check_equal
 from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
-from ..._cells.base import snake_case
-from ..._cells.hyperparameters import (
-    Hyperparameters,
-    set_common_fields,
-    set_counts,
-    set_functions,
-    set_numbers,
-)
+from ..._cells import fields
+from ..._cells.hyperparameters import Hyperparameters, snake_case
 from ..._cells.initializers import glorot_uniform, ones, zeros
 from .state import AttentionMemory
+
+_NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):
@@ -61,14 +57,6 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     is_random: Any = False
     """Whether `probabilities` draws random numbers when it receives a key."""
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        set_counts(self, "num_units")
-        fix = "Pass the memory itself to `AttentionWrapper.initial_state`."
-        set_counts(self, "memory_depth", fix=fix)
-        set_numbers(self, "score_mask_value")
-        set_functions(self, "probability_fn", "custom_key_value_fn")
 
     scope = property(lambda self: snake_case(type(self).__name__))
     """The scope of the mechanism's own variables in TensorFlow."""
@@ -140,7 +128,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return jnp.zeros((rows, memory_time), dtype)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LuongScore(AttentionMechanism):
     """A mechanism with multiplicative scores.
 
@@ -149,9 +137,9 @@ class LuongScore(AttentionMechanism):
         scale: Whether to multiply the scores by a learned scalar `attention_g`.
     """
 
-    num_units: int
-    memory_depth: int
-    scale: bool = False
+    num_units: int = fields.count()
+    memory_depth: int = fields.count(fix=_NO_MEMORY)
+    scale: bool = fields.flag(False)
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """Specs of the scale `attention_g` if there is one.
@@ -170,7 +158,7 @@ class LuongScore(AttentionMechanism):
         return params["attention_g"] * score if self.scale else score
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class BahdanauScore(AttentionMechanism):
     """A mechanism with additive scores.
 
@@ -178,9 +166,9 @@ class BahdanauScore(AttentionMechanism):
         normalize: Whether to normalize v, the vector `attention_v`.
     """
 
-    num_units: int
-    memory_depth: int
-    normalize: bool = False
+    num_units: int = fields.count()
+    memory_depth: int = fields.count(fix=_NO_MEMORY)
+    normalize: bool = fields.flag(False)
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """Specs of the query layer and of the score's parameters."""
@@ -206,7 +194,7 @@ class BahdanauScore(AttentionMechanism):
         return jnp.einsum("bqtu,u->bqt", hidden, v)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class _SoftmaxMechanism(AttentionMechanism):
     """A mechanism whose alignments do not depend on earlier alignments.
 
@@ -218,18 +206,20 @@ class _SoftmaxMechanism(AttentionMechanism):
             values.
     """
 
-    probability_fn: Callable[[Array], Array] | None = None
-    score_mask_value: float | None = None
-    dtype: DType | None = None
-    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
-    name: Any = dataclasses.field(default=None, compare=False)
+    probability_fn: Callable[[Array], Array] | None = fields.function(default=None)
+    score_mask_value: float | None = fields.number(None)
+    dtype: DType | None = fields.dtype()
+    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = fields.function(
+        default=None
+    )
+    name: Any = fields.unused()
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """Applies `probability_fn` to the scores."""
         return (self.probability_fn or jax.nn.softmax)(score)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LuongAttention(_SoftmaxMechanism, LuongScore):
     """Multiplicative attention.
 
@@ -262,7 +252,7 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
     """
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
     """Additive attention.
 

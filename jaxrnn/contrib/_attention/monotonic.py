@@ -1,6 +1,5 @@
 """Attention that moves over a memory only from left to right."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,11 +9,13 @@ from jaxrnn import ParamSpec
 
 from ..._base.arguments import check_one_of
 from ..._base.typing import Array, DType, Key, Params
-from ..._cells.hyperparameters import set_counts, set_numbers
+from ..._cells import fields
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
+_MODES = ("recursive", "parallel", "hard")
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+
+@fields.dataclass
 class _MonotonicMechanism(AttentionMechanism):
     """A mechanism whose alignments depend on the scores and on earlier alignments.
 
@@ -33,22 +34,15 @@ class _MonotonicMechanism(AttentionMechanism):
             `[0, 2**32)`, or `mode` is unknown.
     """
 
-    score_mask_value: float | None = None
-    sigmoid_noise: float = 0.0
-    sigmoid_noise_seed: int | None = None
-    score_bias_init: float = 0.0
-    mode: str = "parallel"
-    dtype: DType | None = None
-    name: Any = dataclasses.field(default=None, compare=False)
+    score_mask_value: float | None = fields.number(None)
+    sigmoid_noise: float = fields.number(0.0, low=0)
+    sigmoid_noise_seed: int | None = fields.count(default=None, least=0, most=2**32 - 1)
+    score_bias_init: float = fields.number(0.0)
+    mode: str = fields.one_of("parallel", _MODES)
+    dtype: DType | None = fields.dtype()
+    name: Any = fields.unused()
 
     is_random = property(lambda self: self.sigmoid_noise > 0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_numbers(self, "score_bias_init")
-        set_numbers(self, "sigmoid_noise", low=0)
-        set_counts(self, "sigmoid_noise_seed", least=0, most=2**32 - 1)
-        _check_mode(self.mode)
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """Specs of the score's parameters and of a bias that all scores share."""
@@ -75,7 +69,7 @@ class _MonotonicMechanism(AttentionMechanism):
         return jax.nn.one_hot(jnp.zeros(rows, jnp.int32), memory_time, dtype=dtype)
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """Additive monotonic attention, with `BahdanauAttention`'s score and a bias.
 
@@ -107,7 +101,7 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
     """Multiplicative monotonic attention, with `LuongAttention`'s score and a bias.
 
@@ -164,7 +158,7 @@ def monotonic_attention(
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
     """
-    _check_mode(mode)
+    check_one_of("mode", mode, _MODES, f"one of {', '.join(map(repr, _MODES))}")
     p, previous = jnp.asarray(p_choose_i), jnp.asarray(previous_attention)
     if mode == "recursive":
         return p * _recursive(p, previous)
@@ -199,8 +193,3 @@ def _clip(x: Array, low: Any) -> Array:
     """Clips x to [low, 1] with the full gradient at the bounds, unlike `jnp.clip`."""
     low = jnp.asarray(low, x.dtype)
     return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))
-
-
-def _check_mode(mode: Any) -> None:
-    what = 'one of "recursive", "parallel", "hard"'
-    check_one_of("mode", mode, ("recursive", "parallel", "hard"), what)

@@ -15,8 +15,8 @@ from ..._base.errors import InvalidValue
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
+from ..._cells import fields
 from ..._cells.base import scope_name
-from ..._cells.hyperparameters import set_common_fields, set_field, set_functions
 from ..._wrappers.base import ParamsWrapper, vector_size
 from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
@@ -24,7 +24,7 @@ from .state import AttentionMemory, AttentionWrapperState
 from .step import Attention, compute_attention, numbered
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+@fields.dataclass
 class AttentionWrapper(ParamsWrapper):
     """A cell that attends to a memory at each step.
 
@@ -94,13 +94,17 @@ class AttentionWrapper(ParamsWrapper):
 
     attention_mechanism: Any
     attention_layer_size: Any = None
-    alignment_history: bool = False
-    cell_input_fn: Callable[[PyTree, Array], PyTree] | None = None
-    output_attention: bool = True
+    alignment_history: bool = fields.flag(False)
+    cell_input_fn: Callable[[PyTree, Array], PyTree] | None = fields.function(
+        default=None
+    )
+    output_attention: bool = fields.flag(True)
     _: dataclasses.KW_ONLY
-    name: str | None = None
-    attention_fn: Callable[..., tuple[Array, Array, Any]] | None = None
-    dtype: DType | None = None
+    name: str | None = fields.name()
+    attention_fn: Callable[..., tuple[Array, Array, Any]] | None = fields.function(
+        default=None
+    )
+    dtype: DType | None = fields.dtype()
 
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
     _has_several = property(lambda self: isinstance(self.attention_mechanism, tuple))
@@ -109,10 +113,8 @@ class AttentionWrapper(ParamsWrapper):
     def __post_init__(self) -> None:
         mechanisms = self.attention_mechanism
         super().__post_init__()
-        set_common_fields(self)
-        set_functions(self, "cell_input_fn", "attention_fn")
         if isinstance(mechanisms, list):
-            set_field(self, attention_mechanism=tuple(mechanisms))
+            fields.set_field(self, "attention_mechanism", tuple(mechanisms))
         name, what = "attention_mechanism", "an AttentionMechanism or several"
         for mechanism in self._mechanisms or [None]:
             check_instance(name, mechanism, AttentionMechanism, what)
@@ -123,7 +125,7 @@ class AttentionWrapper(ParamsWrapper):
         sizes = tuple(as_count(name, n) for n in sizes)
         must = f"have length {count}, with one size per mechanism"
         check_equal(name, len(sizes), count, must)
-        set_field(self, attention_layer_size=sizes)
+        fields.set_field(self, "attention_layer_size", sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
         """Returns `part` as a sequence with one entry per mechanism."""

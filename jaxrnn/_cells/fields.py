@@ -1,0 +1,200 @@
+"""Dataclass fields that declare the check of their values.
+
+    @fields.dataclass
+    class LeakyCell(AffineCell):
+        num_units: int = fields.size()
+        leak: float = fields.number(0.1, low=0, high=1)
+
+When an object is created, its base class `Hyperparameters` runs the checks in the order
+of the fields and stores the values that they return.
+"""
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias, TypeVar
+
+import jax.numpy as jnp
+
+from .._base import arguments
+from .._base.errors import InvalidArgument, InvalidType, InvalidValue, describe
+from .._base.math import is_traced
+from .._base.typing import Activation, DType
+from .activations import resolve_activation
+from .step_checks import check_floating
+
+T = TypeVar("T")
+
+Check: TypeAlias = Callable[[str, Any], Any]
+"""`check(name, value)` returns the value that a field stores, or raises."""
+
+
+# Type checkers read `default=` to find out whether a field has a default. The makers
+# below `function` always give one.
+def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
+    """A field with a check, which accepts None unchecked if None is the default."""
+    if default is None:
+        check = optional(check)
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def size(*, default: Any = dataclasses.MISSING) -> Any:
+    """An integer of at least 0."""
+    return count(default=default, least=0)
+
+
+def count(
+    *,
+    default: Any = dataclasses.MISSING,
+    least: int = 1,
+    most: int = arguments.INT32_MAX,
+    fix: str = "",
+) -> Any:
+    """An integer in `[least, most]`; `fix` says what to do about other values."""
+    check = functools.partial(arguments.as_count, least=least, most=most, fix=fix)
+    return checked(check, default=default)
+
+
+def function(*, default: Any = dataclasses.MISSING) -> Any:
+    """A function."""
+    return checked(arguments.check_function, default=default)
+
+
+def number(
+    default: float | None, low: float = -math.inf, high: float = math.inf
+) -> Any:
+    """A number in `[low, high]`."""
+    check = functools.partial(check_number, low=low, high=high)
+    return checked(check, default=default)
+
+
+def flag(default: bool) -> Any:
+    """True or False."""
+    return checked(arguments.as_bool, default=default)
+
+
+def one_of(default: str, choices: Collection[str]) -> Any:
+    """One of several strings."""
+    what = f"one of {', '.join(map(repr, choices))}"
+
+    def check(name: str, value: Any) -> str:
+        arguments.check_one_of(name, value, choices, what)
+        return value
+
+    return checked(check, default=default)
+
+
+def activation(
+    default: Activation | str | None = None, none: Activation = jnp.tanh
+) -> Any:
+    """A function or the name of a Keras activation; None stands for `none`."""
+
+    def check(name: str, value: Any) -> Activation:
+        return none if value is None else resolve_activation(value, name)
+
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def initializer() -> Any:
+    """A function `(key, shape, dtype)`, by default None."""
+    return checked(_check_initializer, default=None)
+
+
+def name(default: str | None = None) -> Any:
+    """The name of a step in profiles, or None."""
+    return checked(optional(check_string), default=default)
+
+
+def dtype() -> Any:
+    """A floating-point dtype, by default None."""
+    return checked(_as_floating, default=None)
+
+
+def unused() -> Any:
+    """An argument of TensorFlow's that has no effect and is not compared."""
+    return dataclasses.field(default=None, compare=False)
+
+
+@typing.dataclass_transform(
+    eq_default=False,
+    frozen_default=True,
+    field_specifiers=(dataclasses.field, checked, size, count, function),
+)
+def dataclass(cls: type[T]) -> type[T]:
+    """Makes a frozen dataclass; its base `Hyperparameters` compares and shows it."""
+    return dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
+
+
+def check_fields(values: Any) -> None:
+    """Runs the checks of a dataclass's fields and stores what they return."""
+    fields = dataclasses.fields(values)
+    for position, field in enumerate(fields):
+        check = field.metadata.get("check")
+        if check is None:
+            continue
+        value = getattr(values, field.name)
+        try:
+            set_field(values, field.name, check(field.name, value))
+        except InvalidArgument as error:
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if position == 1 and is_number and fields[0].name in ("num_units", "units"):
+                # PyTorch and Equinox have the order `LSTMCell(depth, units)`.
+                fix = f"use `{type(values).__name__}({value})` for {value} units."
+                text = f"{error} The depth of the inputs is not an argument: {fix}"
+                error.args = (text,)
+            raise
+
+
+def set_field(values: Any, name: str, value: Any) -> None:
+    """Sets a field of a frozen dataclass; only for `__post_init__`."""
+    object.__setattr__(values, name, value)
+
+
+def check_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """The number `value` as a float.
+
+    Raises:
+        TypeError: If `value` is not a number; an array would not be hashable.
+        ValueError: If `value` is not in `[low, high]`.
+    """
+    try:
+        if is_traced(value) or isinstance(value, str | bool | None) or jnp.ndim(value):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidType(
+            f"`{name}` must be a number, got {describe(value)}. "
+            "Hyperparameters are static: create a cell for each value."
+        ) from None
+    if not low <= number <= high:
+        raise InvalidValue(f"`{name}` must be in [{low}, {high}], got {number}.")
+    return number
+
+
+def check_string(name: str, value: Any) -> str:
+    """Returns the value; raises TypeError unless it is a string."""
+    return arguments.check_instance(name, value, str, "a string")
+
+
+def optional(check: Check) -> Check:
+    """The check, which also accepts None."""
+
+    def check_unless_none(name: str, value: Any) -> Any:
+        return None if value is None else check(name, value)
+
+    return check_unless_none
+
+
+def _check_initializer(name: str, value: Any) -> Any:
+    what = "a function (key, shape, dtype)"
+    return arguments.check_function(name, value, what, "See jax.nn.initializers.")
+
+
+def _as_floating(name: str, value: Any) -> DType:
+    dtype = arguments.as_dtype(value, name)
+    check_floating(name, dtype)
+    return dtype

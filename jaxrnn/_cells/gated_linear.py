@@ -1,0 +1,205 @@
+"""Linear recurrences whose gates are blocks of one product of the inputs.
+
+These are the minimal GRU and LSTM, and the pooling of quasi-recurrent neural networks.
+"""
+
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.math import affine, at_least_float32
+from .._base.typing import Array, DType, Initializer, Params
+from . import fields
+from .initializers import ParamSpec, kernel_and_bias
+from .linear_recurrence import Coefficients, LinearRecurrenceCell
+
+_BLOCKS = {"f": 2, "fo": 3, "ifo": 4}  # The number of blocks for each pooling.
+
+
+def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
+    """Specs of `kernel` `[depth, blocks * H]` and `bias` `[blocks * H]`."""
+    columns = blocks * cell.num_units
+    kernel, bias = kernel_and_bias(cell)
+    return {
+        "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
+        "bias": ParamSpec((columns,), bias, blocks=blocks),
+    }
+
+
+def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
+    """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
+    z = affine(params, [inputs], at_least_float32(inputs.dtype))
+    return jnp.split(z, blocks, axis=-1)
+
+
+def positive(x: Array) -> Array:
+    """`x + 1/2` for x >= 0, otherwise `sigmoid(x)`; continuous and positive."""
+    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
+
+
+@final
+@fields.dataclass
+class MinGRUCell(LinearRecurrenceCell):
+    """A minimal gated recurrent unit (minGRU); only the inputs determine its gate.
+
+        z, c = split(x kernel + bias)
+        h'   = sigmoid(-z) * h + sigmoid(z) * activation(c)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `kernel` `[I, 2H]` and `bias` `[2H]`, blocks z, c.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        activation: None for the paper's activation, which is `c + 1/2` where c is at
+            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
+            for the paper's simplest form); or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
+    Source: arXiv:2410.01201, section 3.1 and appendix B.
+    """
+
+    num_units: int = fields.size()
+    activation: Any = fields.activation(none=positive)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Specs of `kernel` and `bias`."""
+        return gate_specs(self, depth, blocks=2)
+
+    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
+        """`1 - gate`, and the candidate times the gate."""
+        z, c = gates(params, inputs, blocks=2)
+        candidate = jax.nn.sigmoid(z) * self.activation(c)
+        # 1 - sigmoid(z) would cancel to 0 where the gate is almost 1.
+        return jax.nn.sigmoid(-z), candidate, None
+
+
+@final
+@fields.dataclass
+class MinLSTMCell(LinearRecurrenceCell):
+    """A minimal long short-term memory (minLSTM); only the inputs determine its gates.
+
+        f, i, c = split(x kernel + bias)
+        f, i    = sigmoid(f), sigmoid(i)
+        h'      = f / (f + i) * h + i / (f + i) * activation(c)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `kernel` `[I, 3H]` and `bias` `[3H]`, blocks f, i, c. As in the
+    paper, the quotients are computed from logarithms, so they are accurate even where
+    both gates are closed.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        activation: None for the paper's activation, which is `c + 1/2` where c is at
+            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
+            for the paper's simplest form); or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
+    Source: arXiv:2410.01201, section 3.2 and appendix B.
+    """
+
+    num_units: int = fields.size()
+    activation: Any = fields.activation(none=positive)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Specs of `kernel` and `bias`."""
+        return gate_specs(self, depth, blocks=3)
+
+    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
+        """`f / (f + i)`, and `i / (f + i)` times the activated candidate."""
+        f, i, c = gates(params, inputs, blocks=3)
+        # This is log(sigmoid(i) / sigmoid(f)).
+        ratio = jax.nn.softplus(-f) - jax.nn.softplus(-i)
+        sigmoid = jax.nn.sigmoid
+        return sigmoid(-ratio), sigmoid(ratio) * self.activation(c), None
+
+
+@final
+@fields.dataclass
+class QRNNCell(LinearRecurrenceCell):
+    """A cell of a quasi-recurrent neural network (QRNN).
+
+        z, f, o, i = split(x kernel + bias)
+        z          = activation(z)
+        c'         = sigmoid(f) * c + (1 - sigmoid(f)) * z    # pooling "f" and "fo"
+                   = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
+        output     = sigmoid(o) * c'                          # c' for pooling "f"
+
+    In the paper, convolutions over the last inputs replace the products. To use
+    convolutions, wrap the cell in a `PastInputsWrapper` with the `width` of the
+    convolution.
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
+    output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, with the first `G` of
+    the blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
+
+    Attributes:
+        num_units: `H`, at least 0.
+        pooling: "f", "fo" or "ifo".
+        activation: None for tanh, the name of a Keras activation, or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `num_units` is negative, `pooling` or the activation is unknown,
+            or `dtype` is not floating-point.
+
+    Source: arXiv:1611.01576, section 2.
+    """
+
+    num_units: int = fields.size()
+    pooling: str = fields.one_of("fo", _BLOCKS)
+    activation: Any = fields.activation()
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Specs of `kernel` and `bias`."""
+        return gate_specs(self, depth, _BLOCKS[self.pooling])
+
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
+        """The forget gate, the addend of c, and the output gate if there is one."""
+        z, f, *rest = gates(params, inputs, _BLOCKS[self.pooling])
+        input_gate = rest[1] if self.pooling == "ifo" else -f
+        added = jax.nn.sigmoid(input_gate) * self.activation(z)
+        output_gate = None if self.pooling == "f" else jax.nn.sigmoid(rest[0])
+        return jax.nn.sigmoid(f), added, output_gate
+
+    def output(self, params: Params, state: Array, rest: Array | None) -> Array:
+        """The state c, multiplied by the output gate if there is one."""
+        return state if rest is None else rest * state.astype(rest.dtype)
