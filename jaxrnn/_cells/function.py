@@ -6,7 +6,6 @@ from typing import Any, final
 
 import jax
 
-from .._base.arguments import check_function
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, error_note
 from .._base.trees import size_shapes
@@ -23,12 +22,11 @@ def _copied_size(name: str, size: Size) -> Size:
     return jax.tree.map(lambda n: n, size)
 
 
-def _check_fn(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-    check_function(name, fn)
+def _check_takes_key(fn: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):  # Some callables have no signature.
-        return fn
+        return
     try:
         signature.bind(None, None, None, key=None)
     except TypeError as error:
@@ -36,7 +34,6 @@ def _check_fn(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
             "`fn` must accept (params, inputs, state, key=None), got "
             f"the signature {signature}: {error}. Add `key`, even if it is unused."
         ) from None
-    return fn
 
 
 @final
@@ -76,10 +73,14 @@ class FunctionCell(RNNCell):
         [1.0, 2.0, 3.0]
     """
 
-    fn: Callable[..., tuple[PyTree, PyTree]] = fields.checked(_check_fn)
+    fn: Callable[..., tuple[PyTree, PyTree]] = fields.function()
     state_size: Size = fields.checked(_copied_size)
     output_size: Size = fields.checked(_copied_size)
     init_fn: Callable[[Key, Any, DType], Params] | None = fields.function(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_takes_key(self.fn)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.

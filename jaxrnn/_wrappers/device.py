@@ -93,5 +93,5 @@ def _named(name: str) -> Any:
     except (RuntimeError, KeyError, ValueError):
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
         raise InvalidValue(
-            f"`device` must name an available device, got {name!r}. {found}."
+            f"`device` must name an available device, got {name!r}. Available: {found}."
         ) from None

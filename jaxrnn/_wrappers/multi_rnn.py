@@ -14,7 +14,6 @@ from .._base.errors import (
     InvalidEntry,
     InvalidValue,
     describe,
-    describe_leaves,
     error_note,
 )
 from .._base.one_step import output_of, rows_and_dtype
@@ -108,15 +107,13 @@ class MultiRNNCell(RNNCell):
         check_key(key)
         check_no_carry(dtype)
         params: Params = {}
-        first_inputs: dict[str, PyTree] = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
             with error_note(self._note(i)):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
-                    first_inputs[name] = inputs
                 else:
-                    self._check_shares(i, params[name], first_inputs[name], inputs)
+                    _trace_step(cell, params[name], inputs)
                 inputs = output_of(cell, params[name], inputs, dtype)
         return params
 
@@ -185,25 +182,6 @@ class MultiRNNCell(RNNCell):
             inputs = inputs, self._join(new_states)
         return inputs, self._join(last_states)
 
-    def _check_shares(
-        self, i: int, params: Params, first_inputs: PyTree, inputs: PyTree
-    ) -> None:
-        """Raises ValueError if cell i cannot share parameters with its first layer."""
-        first = self.owners[i]
-        cell = self.cells[i]
-        rows, dtype = rows_and_dtype(params, inputs)
-        state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
-        try:
-            jax.eval_shape(cell.apply, params, inputs, state)
-        except (TypeError, ValueError) as error:
-            if _shapes(inputs) == _shapes(first_inputs):
-                raise  # The cell fails for another reason.
-            raise InvalidValue(
-                f"`cells[{i}]` is the same object as `cells[{first}]`, so both share "
-                f"parameters, which do not fit the inputs of `cells[{i}]`, "
-                f"{describe_leaves(inputs)}. Create a cell for each layer."
-            ) from error
-
     def _cell_steps(self, i: int, steps: Steps) -> Steps:
         """The stack's `steps`, but with the restart states of cell i."""
         if steps.restart_states is None:
@@ -254,8 +232,11 @@ class MultiRNNCell(RNNCell):
             )
 
 
-def _shapes(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.shape, tree)
+def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:
+    """Raises an error if the cell cannot run a step with these parameters."""
+    rows, dtype = rows_and_dtype(params, inputs)
+    state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
+    jax.eval_shape(cell.apply, params, inputs, state)
 
 
 def _is_vector(size: Size) -> bool:

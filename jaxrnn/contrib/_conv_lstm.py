@@ -11,7 +11,7 @@ from jax.nn.initializers import glorot_uniform
 
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
-from .._base.arguments import as_axis_size, as_count, check_entries, check_instance
+from .._base.arguments import as_axis_size, as_count, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import in_native_order
 from .._base.typing import Array, DType, Params, PyTree
@@ -30,6 +30,11 @@ def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
     fix = "Pass a list even for one axis: `kernel_shape=[3]`."
     sizes = check_instance(name, value, Iterable, "a list of integers", fix)
     return tuple(as_count(f"{name}[{k}]", n, fix="") for k, n in enumerate(sizes))
+
+
+def _check_length(name: str, sizes: tuple[int, ...], count: int) -> None:
+    if len(sizes) != count:
+        raise InvalidValue(f"`{name}` must have {count} entries, got {sizes}.")
 
 
 @fields.dataclass
@@ -70,11 +75,8 @@ class _ConvLSTM(SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        axes = self.conv_ndims
-        what = f"a list of {axes + 1} integers: the size of each axis, and the channels"
-        check_entries("input_shape", self.input_shape, axes + 1, what)
-        what = f"a list of {axes} integers, one for each axis"
-        check_entries("kernel_shape", self.kernel_shape, axes, what)
+        _check_length("input_shape", self.input_shape, self.conv_ndims + 1)
+        _check_length("kernel_shape", self.kernel_shape, self.conv_ndims)
 
     @property
     def state_size(self) -> LSTMStateTuple:

@@ -235,7 +235,7 @@ REFUSALS = {
     ),
     "no_parts": (
         ValueError,
-        r"by_part: a kernel must have `input_rows`.* got a kernel of shape \(3, 4\)",
+        r"a kernel must have `input_rows`.* got a kernel of shape \(3, 4\)",
         lambda: BY_PART(jax.random.key(0), (3, 4), jnp.float32),
     ),
     "no_bias": (
@@ -245,12 +245,12 @@ REFUSALS = {
     ),
     "chrono_of_a_kernel": (
         ValueError,
-        r"chrono: a bias must be a vector, .* \(11, 32\).*by_part",
+        r"a bias must be a vector, .* \(11, 32\).*by_part",
         lambda: params_of(LSTMCell(UNITS, initializer=initializers.chrono(5))),
     ),
     "forget_bias_of_a_kernel": (
         ValueError,  # The kernel has 4 + 8 rows, which divide into four.
-        r"unit_forget_bias: a bias must be a vector, .* \(12, 32\).*by_part",
+        r"a bias must be a vector, .* \(12, 32\).*by_part",
         lambda: params_of(
             LSTMCell(UNITS, initializer=initializers.unit_forget_bias()), depth=4
         ),

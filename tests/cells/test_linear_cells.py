@@ -280,7 +280,7 @@ def test_the_platform_of_the_mesh_decides_the_size_of_blocks(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jaxrnn.QRNNCell(3, "of"), '`pooling` must be "f", "fo" or "ifo"'),
+        (lambda: jaxrnn.QRNNCell(3, "of"), "`pooling` must be one of 'f', 'fo', 'ifo'"),
         (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
         (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
         (lambda: step_of((0.5, 0.5)), r"must return \(a, b, rest\), got"),

@@ -449,7 +449,7 @@ def refusals():
         ),
         "memory_by_name": (
             TypeError,
-            "`memory` must be given to `AttentionWrapper.initial_state`",
+            "`memory` .* is an argument of `AttentionWrapper.initial_state`",
             lambda: contrib.BahdanauAttention(H, memory=memory),
         ),
         "cell_state": (
@@ -517,7 +517,7 @@ def refusals():
         ),
         "mode": (
             ValueError,
-            '"recursive", "parallel", "hard"',
+            "'recursive', 'parallel', 'hard'",
             lambda: contrib.LuongMonotonicAttention(H, D, mode="soft"),
         ),
         "seed": (
@@ -561,11 +561,10 @@ def test_names_of_the_core_are_pointed_to():
         _ = contrib.rnn_decoder
 
 
-@pytest.mark.parametrize("name", ["initial_cell_state", "attention_layer"])
-def test_arguments_of_tensorflows_wrapper_are_pointed_to(name):
+def test_an_argument_of_tensorflows_wrapper_is_pointed_to():
     mechanism = contrib.LuongAttention(H, D)
-    with pytest.raises(TypeError, match=f"AttentionWrapper: `{name}` is .*`"):
-        contrib.AttentionWrapper(jaxrnn.GRUCell(H), mechanism, **{name: None})
+    with pytest.raises(TypeError, match=r"`initial_cell_state` is .*initial_state`"):
+        contrib.AttentionWrapper(jaxrnn.GRUCell(H), mechanism, initial_cell_state=None)
 
 
 def test_each_run_computes_the_keys_from_its_own_parameters():

@@ -857,8 +857,7 @@ REFUSED = {
     ),
     "other_depth": (
         ValueError,
-        r"`inputs` must have depth 2 to fit `params\['candidate'\]\['kernel'\]` "
-        r"\(float32\[6, 4\]\), got float32\[3, 3\] of depth 3",
+        "must have shape .* for inputs of depth 3",
         lambda make: InNnx("RNN", GRUCell(UNITS))(draw(3, 5, 3)),
     ),
     "no_cells": (

@@ -225,7 +225,7 @@ REFUSALS = {
     "units": (TypeError, "`num_units` must be an integer", lambda: lite.TFLiteLSTMCell(2.5)),
     "proj": (ValueError, "`num_proj` must be at least 1", lambda: lite.TFLiteLSTMCell(2, num_proj=0)),
     "activation": (ValueError, "must be one of elu", lambda: lite.TfLiteRNNCell(2, "tan")),
-    "params": (ValueError, r"TfLiteRNNCell: `inputs` must have depth 2 to fit `params\['input_weights'\]` \(float64\[2, 2\]\)",
+    "params": (ValueError, r"`params\['input_weights'\]` must have shape .* of depth 3, got float64\[2, 2\]",
                lambda: bound(lite.TfLiteRNNCell(2))(np.ones((4, 3)), np.zeros((4, 2)))),
     "params_of_core": (ValueError, r"unknown: params\['kernel'\]", lambda: lite.TfLiteRNNCell(2).apply(
         bound(BasicRNNCell(2)).params, X[0], np.zeros((4, 2)))),
