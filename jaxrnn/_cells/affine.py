@@ -26,10 +26,10 @@ from .._time.run import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
 from .hyperparameters import Hyperparameters
-from .initializers import ParamSpec
+from .initializers import ParamSpec, Specs, glorot_uniform, zeros
 from .step_checks import as_pair, check_new_state, check_one_dtype, check_operand
 
-Updated: TypeAlias = tuple[Array, Any]
+Updated: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
 
 
@@ -50,8 +50,9 @@ class Stage(Hyperparameters):
             `elementwise_specs`.
         rows: The size of the operand; 0 if the product reads only the inputs.
         columns: The size of z.
-        kernel: The initializer of the kernel.
-        bias: The initializer of the bias; None for a product without a bias.
+        kernel: The initializer of the kernel; by default Glorot uniform.
+        bias: The initializer of the bias, by default zeros; None for a product without
+            a bias.
         path: The path of keys to the dict that holds `kernel` and `bias`, joined by
             slashes; None for the top level.
         takes_inputs: Whether the product also reads the inputs, concatenated before the
@@ -66,11 +67,13 @@ class Stage(Hyperparameters):
         TypeError: If a field has the wrong type.
     """
 
-    update: Callable[[Params, Array, Any], Updated] = fields.function()
+    update: Callable[[Params, Array, PyTree], Updated] = fields.function()
     rows: int = fields.size()
     columns: int = fields.size()
-    kernel: Initializer = fields.function()
-    bias: Initializer | None = fields.checked(fields.optional(check_function))
+    kernel: Initializer = fields.function(default=glorot_uniform)
+    bias: Initializer | None = fields.checked(
+        fields.optional(check_function), default=zeros
+    )
     path: str | None = fields.checked(fields.check_string, default=None)
     takes_inputs: bool = fields.flag(True)
     blocks: int | None = fields.count(default=None)
@@ -80,7 +83,7 @@ class Stage(Hyperparameters):
         what = f"the {self.columns} columns"
         check_divides("blocks", self.blocks or 1, self.columns, what)
 
-    def specs(self, depth: int) -> dict[str, Any]:
+    def specs(self, depth: int) -> Specs:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
         input_rows = depth if self.takes_inputs else 0
         shape = (input_rows + self.rows, self.columns)
@@ -196,7 +199,7 @@ class AffineCell(SpecsCell):
         """False, since steps draw no random numbers; None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
-    def elementwise_specs(self) -> dict[str, Any]:
+    def elementwise_specs(self) -> Specs:
         """Specs of parameters that updates read outside products, e.g. peepholes."""
         return {}
 
@@ -227,7 +230,7 @@ class AffineCell(SpecsCell):
             return None
         return f"this cell uses {name_of(activation)}"
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
         first, *rest = (stage.specs(depth) for stage in self.stages)
         return functools.reduce(merge_dicts, rest, first | self.elementwise_specs())
@@ -332,7 +335,13 @@ class AffineCell(SpecsCell):
         check_one_dtype(self, inputs, operand)
 
     def _product(
-        self, params: Params, k: int, stage: Stage, x: Array, operand: Array, dtype: Any
+        self,
+        params: Params,
+        k: int,
+        stage: Stage,
+        x: Array,
+        operand: Array,
+        dtype: DType,
     ) -> Array:
         """Checks the operand and computes z of stage k, `[batch, columns]`."""
         check_operand(k, operand, (x.shape[0], stage.rows))

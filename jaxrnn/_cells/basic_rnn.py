@@ -1,11 +1,8 @@
 """The basic recurrent cell."""
 
-from typing import Any
-
 from .._base.typing import Array, DType, Params
 from . import fields
 from .affine import AffineCell, Stage, Updated
-from .initializers import glorot_uniform, zeros
 
 
 @fields.dataclass
@@ -34,8 +31,8 @@ class BasicRNNCell(AffineCell):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -46,16 +43,8 @@ class BasicRNNCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product, then the activation."""
-        return (
-            Stage(
-                update=self._update,
-                rows=self.num_units,
-                columns=self.num_units,
-                kernel=glorot_uniform,
-                bias=zeros,
-                blocks=1,
-            ),
-        )
+        n = self.num_units
+        return (Stage(self._update, rows=n, columns=n, blocks=1),)
 
     def _update(self, params: Params, z: Array, state: Array) -> Updated:
         new_state = self.activation(z)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base import cell_keys
 from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
-from .._base.typing import Array, DType, Params, PyTree, Size
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._time.run import Run
 
 
@@ -32,7 +32,7 @@ class BoundCell:
     """
 
     params: Params
-    key: Any = None
+    key: Key | None = None
     cell: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
 
     def __call__(

@@ -31,6 +31,13 @@ Check: TypeAlias = Callable[[str, Any], Any]
 """`check(name, value)` returns the value that a field stores, or raises."""
 
 
+ActivationLike: TypeAlias = Any
+"""None, the name of a Keras activation, or a function; stored as the function."""
+
+Unused: TypeAlias = Any
+"""The value of an argument that has no effect."""
+
+
 # Type checkers read `default=` to find out whether a field has a default. The makers
 # below `function` always give one.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:

@@ -76,7 +76,9 @@ class FunctionCell(RNNCell):
     fn: Callable[..., tuple[PyTree, PyTree]] = fields.function()
     state_size: Size = fields.checked(_copied_size)
     output_size: Size = fields.checked(_copied_size)
-    init_fn: Callable[[Key, Any, DType], Params] | None = fields.function(default=None)
+    init_fn: Callable[[Key, PyTree, DType], Params] | None = fields.function(
+        default=None
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._base.math import affine, at_least_float32
 from .._base.typing import Array, DType, Initializer, Params
 from . import fields
-from .initializers import ParamSpec, kernel_and_bias
+from .initializers import ParamSpec, Specs, kernel_and_bias
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
 
 _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}  # The number of blocks for each pooling.
@@ -68,7 +68,7 @@ class MinGRUCell(LinearRecurrenceCell):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation(none=positive)
+    activation: fields.ActivationLike = fields.activation(none=positive)
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -76,7 +76,7 @@ class MinGRUCell(LinearRecurrenceCell):
 
     state_size = output_size = property(lambda self: self.num_units)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""
         return gate_specs(self, depth, blocks=2)
 
@@ -121,7 +121,7 @@ class MinLSTMCell(LinearRecurrenceCell):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation(none=positive)
+    activation: fields.ActivationLike = fields.activation(none=positive)
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -129,7 +129,7 @@ class MinLSTMCell(LinearRecurrenceCell):
 
     state_size = output_size = property(lambda self: self.num_units)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""
         return gate_specs(self, depth, blocks=3)
 
@@ -180,7 +180,7 @@ class QRNNCell(LinearRecurrenceCell):
 
     num_units: int = fields.size()
     pooling: str = fields.one_of("fo", _BLOCKS)
-    activation: Any = fields.activation()
+    activation: fields.ActivationLike = fields.activation()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -188,7 +188,7 @@ class QRNNCell(LinearRecurrenceCell):
 
     state_size = output_size = property(lambda self: self.num_units)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""
         return gate_specs(self, depth, _BLOCKS[self.pooling])
 

@@ -1,12 +1,13 @@
 """Gated recurrent units that reset the state before or after the product."""
 
 import dataclasses
-from typing import Any, final
+from collections.abc import Callable
+from typing import final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.typing import Array, DType, Initializer, Params
+from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
 from .affine import AffineCell, Stage, Updated
 from .initializers import kernel_and_bias, ones
@@ -44,8 +45,8 @@ class GRUCell(AffineCell):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -59,10 +60,11 @@ class GRUCell(AffineCell):
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the gates, then the candidate, which reads the reset state."""
         kernel, bias = kernel_and_bias(self)
+        n = self.num_units
         candidate = Stage(
-            update=self._candidate,
-            rows=self.num_units,
-            columns=self.num_units,
+            self._candidate,
+            rows=n,
+            columns=n,
             kernel=kernel,
             bias=bias,
             path="candidate",
@@ -74,7 +76,7 @@ class GRUCell(AffineCell):
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
         return r * state, (u, state)
 
-    def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
+    def _candidate(self, params: Params, z: Array, carry: PyTree) -> Updated:
         u, state = carry
         new_state = u * state + (1 - u) * self.activation(z)
         return new_state, new_state
@@ -117,10 +119,10 @@ class CudnnCompatibleGRUCell(AffineCell):
     """
 
     num_units: int = fields.size()
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     kernel_initializer: Initializer | None = fields.initializer()
     _: dataclasses.KW_ONLY
-    activation: Any = fields.activation()
+    activation: fields.ActivationLike = fields.activation()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
@@ -134,7 +136,7 @@ class CudnnCompatibleGRUCell(AffineCell):
         """The stages: gates, then the candidate's products with inputs and state."""
         kernel, bias = kernel_and_bias(self)
         from_inputs = Stage(
-            update=self._project_inputs,
+            self._project_inputs,
             rows=0,
             columns=self.num_units,
             kernel=kernel,
@@ -143,7 +145,7 @@ class CudnnCompatibleGRUCell(AffineCell):
             blocks=1,
         )
         from_state = Stage(
-            update=self._candidate,
+            self._candidate,
             rows=self.num_units,
             columns=self.num_units,
             kernel=kernel,
@@ -159,20 +161,22 @@ class CudnnCompatibleGRUCell(AffineCell):
         no_operand = state[:, :0]  # The next product reads only the inputs.
         return no_operand, (r, u, state)
 
-    def _project_inputs(self, params: Params, z: Array, carry: Any) -> Updated:
+    def _project_inputs(self, params: Params, z: Array, carry: PyTree) -> Updated:
         _, _, state = carry
         return state, (*carry, z)
 
-    def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
+    def _candidate(self, params: Params, z: Array, carry: PyTree) -> Updated:
         r, u, state, z_inputs = carry
         new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state
 
 
-def _stage_of_gates(cell: GRUCell | CudnnCompatibleGRUCell, update: Any) -> Stage:
+def _stage_of_gates(
+    cell: GRUCell | CudnnCompatibleGRUCell, update: Callable[..., Updated]
+) -> Stage:
     kernel, bias = kernel_and_bias(cell, bias=ones)
     return Stage(
-        update=update,
+        update,
         rows=cell.num_units,
         columns=2 * cell.num_units,
         kernel=kernel,

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,10 @@ class ParamSpec:
         check_functions(initializer=self.initializer)
 
 
+Specs: TypeAlias = dict[str, Any]
+"""Nested dicts of `ParamSpec`s."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PartInitializer(abc.ABC):
     """An initializer that depends on how inputs and gates divide a parameter."""
@@ -133,7 +137,7 @@ def head_size(cell: Any) -> int:
     return units // heads
 
 
-def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
+def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
     """Creates parameters from nested dicts of `ParamSpec`, each from a separate key.
 
     Raises:

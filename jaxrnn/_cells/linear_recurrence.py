@@ -1,7 +1,7 @@
 """Cells that update their state element-wise: `h' = a * h + b`."""
 
 import abc
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from .._sequences.recurrence import Element, plus, times
 from .._time.run import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
+from .initializers import Specs
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
 """`(a, b, rest)`: the new state is `a * h + b`; the output may also use `rest`."""
@@ -68,7 +69,7 @@ class LinearRecurrenceCell(SpecsCell):
     """
 
     @abc.abstractmethod
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
 
     @abc.abstractmethod

@@ -1,7 +1,7 @@
 """Linear recurrent units whose factors are drawn from a ring: LRU and RG-LRU."""
 
 import math
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._sequences.recurrence import ComplexState
 from . import fields
-from .initializers import ParamSpec, head_size, kernel_and_bias, zeros
+from .initializers import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU's paper.
@@ -80,7 +80,7 @@ class LRUCell(LinearRecurrenceCell):
         """Raises ValueError unless the inputs have depth `num_units`."""
         _check_is_units(self, depth)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of the parameters of lambda and gamma, and of B, C and D."""
         units = self.num_units
         states = self.num_states
@@ -200,7 +200,7 @@ class RGLRUCell(LinearRecurrenceCell):
         """Raises ValueError unless the inputs have depth `num_units`."""
         _check_is_units(self, depth)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `a_param`, `input_gate` and `a_gate`."""
         size = head_size(self)
         kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))

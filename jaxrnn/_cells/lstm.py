@@ -21,8 +21,8 @@ class LSTMStateTuple(NamedTuple):
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """
 
-    c: Any
-    h: Any
+    c: PyTree
+    h: PyTree
 
     @property
     def dtype(self) -> DType:
@@ -92,8 +92,8 @@ class BasicLSTMCell(AffineCell):
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
     state_is_tuple: bool = fields.flag(True)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -113,16 +113,8 @@ class BasicLSTMCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product for all four blocks."""
-        return (
-            Stage(
-                update=self._update,
-                rows=self.num_units,
-                columns=4 * self.num_units,
-                kernel=glorot_uniform,
-                bias=zeros,
-                blocks=4,
-            ),
-        )
+        n = self.num_units
+        return (Stage(self._update, rows=n, columns=4 * n, blocks=4),)
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
         """Returns h as the operand and the state as the carry."""
@@ -194,12 +186,12 @@ class LSTMCell(AffineCell):
     initializer: Initializer | None = fields.initializer()
     num_proj: int | None = fields.count(default=None)
     proj_clip: float | None = fields.checked(_as_clip, default=None)
-    num_unit_shards: Any = fields.unused()
-    num_proj_shards: Any = fields.unused()
+    num_unit_shards: fields.Unused = fields.unused()
+    num_proj_shards: fields.Unused = fields.unused()
     forget_bias: float = fields.number(1.0)
     state_is_tuple: bool = fields.flag(True)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -221,7 +213,7 @@ class LSTMCell(AffineCell):
         """The stages: one product for all four blocks, then any projection."""
         kernel = self.initializer or glorot_uniform
         gates = Stage(
-            update=self._gates,
+            self._gates,
             rows=self.output_size,
             columns=4 * self.num_units,
             kernel=kernel,
@@ -231,7 +223,7 @@ class LSTMCell(AffineCell):
         if self.num_proj is None:
             return (gates,)
         projection = Stage(
-            update=self._project,
+            self._project,
             rows=self.num_units,
             columns=self.num_proj,
             kernel=kernel,

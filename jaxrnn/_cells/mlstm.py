@@ -16,7 +16,7 @@ Single steps compute the same m. `F_t` cancels in all weights.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
 from . import fields
 from .base import SpecsCell, scope_name
-from .initializers import ParamSpec, glorot_uniform, head_size, zeros
+from .initializers import ParamSpec, Specs, glorot_uniform, head_size, zeros
 from .linear_recurrence import for_many_steps
 
 
@@ -42,9 +42,9 @@ class MLSTMState(NamedTuple):
     overflow. The order of the fields matches the package `xlstm`.
     """
 
-    c: Any
-    n: Any
-    m: Any
+    c: PyTree
+    n: PyTree
+    m: PyTree
 
 
 # Forget gates are clipped to this minimum, because a sigmoid in float32 cannot be much
@@ -149,7 +149,7 @@ class MLSTMCell(SpecsCell):
         super().__post_init__()
         head_size(self)  # Raises if the heads do not divide the units.
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""
         columns = 4 * self.num_units + 2 * self.num_heads
         kernel = self.kernel_initializer or self._kernel

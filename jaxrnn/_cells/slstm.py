@@ -1,6 +1,6 @@
 """The LSTM with exponential input gates (sLSTM), part of the xLSTM."""
 
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from .._base.math import at_least_float32
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
-from .._base.typing import Array, DType, Initializer, Key, Params
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from . import fields
 from .affine import AffineCell, Stage, Updated
-from .initializers import ParamSpec, head_size, kernel_and_bias, zeros
+from .initializers import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
 
 @serializable
@@ -22,10 +22,10 @@ class SLSTMState(NamedTuple):
     fields matches the state array `[4, batch, num_units]` of the package `xlstm`.
     """
 
-    h: Any
-    c: Any
-    n: Any
-    m: Any
+    h: PyTree
+    c: PyTree
+    n: PyTree
+    m: PyTree
 
 
 @final
@@ -98,19 +98,10 @@ class SLSTMCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product with a kernel that is zero between heads."""
-        kernel, bias = kernel_and_bias(self, bias=self._bias)
-        return (
-            Stage(
-                update=self._update,
-                rows=self.num_units,
-                columns=4 * self.num_units,
-                kernel=kernel,
-                bias=bias,
-                blocks=4,
-            ),
-        )
+        n = self.num_units
+        return (Stage(self._update, rows=n, columns=4 * n),)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `recurrent_kernel` and `bias`."""
         kernel, bias = kernel_and_bias(self, bias=self._bias)
         recurrent = self.recurrent_initializer or zeros

@@ -20,7 +20,7 @@ from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
 
 
-def check_no_carry(dtype: Any) -> None:
+def check_no_carry(dtype: DType) -> None:
     """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
     if dtype is not None and any(map(is_array, jax.tree.leaves(dtype))):
         raise InvalidType(
@@ -38,7 +38,7 @@ def check_floating(name: str, dtype: DType) -> None:
         )
 
 
-def check_step_inputs(inputs: Any, name: str = "inputs") -> Any:
+def check_step_inputs(inputs: PyTree, name: str = "inputs") -> Any:
     """Returns the inputs as one floating-point array `[batch, depth]`.
 
     A `ShapeDtypeStruct` is returned unchanged.
@@ -98,7 +98,7 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
     return jax.tree.map(jnp.asarray, in_native_order(state))
 
 
-def _check_array(name: str, leaf: Any) -> None:
+def _check_array(name: str, leaf: object) -> None:
     if not is_array(leaf):
         got = f"{describe(leaf)}."
         if hasattr(leaf, "get_value"):
@@ -146,7 +146,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
             )
 
 
-def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
+def check_one_dtype(cell: object, inputs: Array, operand: Array) -> None:
     """Raises TypeError if inputs, the state's operand and the cell differ in dtype.
 
     Args:
@@ -165,7 +165,7 @@ def check_one_dtype(cell: Any, inputs: Array, operand: Array) -> None:
         )
 
 
-def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
+def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
     """Raises TypeError unless inputs and state have the cell's dtype.
 
     The state may also have a wider floating-point dtype.
@@ -182,7 +182,7 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
             )
 
 
-def as_pair(source: str, result: Any) -> tuple[Any, Any]:
+def as_pair(source: str, result: PyTree) -> tuple[PyTree, PyTree]:
     """Returns the result of `source`; raises ValueError if it is not a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
@@ -192,7 +192,7 @@ def as_pair(source: str, result: Any) -> tuple[Any, Any]:
     )
 
 
-def check_operand(k: int, operand: Any, shape: tuple[int, int]) -> None:
+def check_operand(k: int, operand: PyTree, shape: tuple[int, int]) -> None:
     """Raises ValueError if stage k cannot multiply its operand."""
     if jnp.shape(operand) != shape:
         source = f"the update of stage {k - 1}" if k else "`enter`"

@@ -14,7 +14,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
-from .._cells.initializers import make_params
+from .._cells.initializers import Specs, make_params
 from .._cells.step_checks import check_params
 
 
@@ -92,7 +92,7 @@ class OwnParams(RNNCell):
     cell: Any
 
     @abc.abstractmethod
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the wrapper's own parameters for inputs of size `depth`."""
 
     @property

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ class DropoutWrapper(WrapperCell):
     input_size: Size | None = fields.checked(_check_size, default=None)
     dtype: DType | None = fields.checked(_as_dtype, default=None)
     seed: int | None = fields.count(default=None, least=-(2**63), most=2**63 - 1)
-    dropout_state_filter_visitor: Callable[[PyTree], Any] | None = fields.function(
+    dropout_state_filter_visitor: Callable[[PyTree], PyTree] | None = fields.function(
         default=None
     )
     _: dataclasses.KW_ONLY
@@ -227,14 +227,14 @@ def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> A
     return jnp.where(mask, x / keep_prob, jnp.zeros((), x.dtype))
 
 
-def _all_but_c(substate: PyTree) -> Any:
+def _all_but_c(substate: PyTree) -> PyTree:
     """TensorFlow's default filter: all leaves except c of an LSTM and TensorArrays."""
     if isinstance(substate, LSTMStateTuple):
         return LSTMStateTuple(c=False, h=True)
     return not is_tensor_array(substate)
 
 
-def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
+def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     """A tree of bools: whether the visitor selects each leaf of `state` for dropout."""
     verdict = visitor(state)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)

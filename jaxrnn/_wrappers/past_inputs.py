@@ -18,7 +18,7 @@ from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell
-from .._cells.initializers import ParamSpec, zeros
+from .._cells.initializers import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time import masking
 from .._time.run import Run
@@ -38,8 +38,8 @@ class PastInputsState(NamedTuple):
         cell_state: The state of the wrapped cell.
     """
 
-    past_inputs: Any
-    cell_state: Any
+    past_inputs: PyTree
+    cell_state: PyTree
 
 
 @fields.dataclass
@@ -245,7 +245,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
 
     width: int = fields.count(default=4, least=2, fix=_FIX)
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel, with variance `0.01 / width`, and of the bias."""
         normal = jax.nn.initializers.normal((0.01 / self.width) ** 0.5)
         kernel = ParamSpec((self.width, depth), normal)

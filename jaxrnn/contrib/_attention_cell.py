@@ -1,7 +1,5 @@
 """A wrapper that makes a cell attend over recent outputs."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +11,7 @@ from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
-from .._cells.initializers import glorot_uniform
+from .._cells.initializers import Specs, glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
 from ._fields import linear_specs
@@ -64,7 +62,7 @@ class AttentionCellWrapper(ParamsWrapper):
     attn_vec_size: int | None = fields.count(default=None)
     input_size: int | None = fields.count(default=None)
     state_is_tuple: bool = fields.flag(True)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
 
     @property
     def output_size(self) -> int:
@@ -105,7 +103,7 @@ class AttentionCellWrapper(ParamsWrapper):
             return zero
         return self.cell.zero_state(batch_size, dtype), *zero[1:]
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the parameters of the three products and of the scores."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth

@@ -12,7 +12,7 @@ from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage
 from .._base.errors import InvalidValue
 from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, Initializer, Params, PyTree, Size
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import Specs, glorot_uniform
 from .._cells.lstm import add_peephole, as_lstm_state, new_lstm_state
 
 NO_PROJECTION = "Omit it for no projection."
@@ -36,27 +36,22 @@ class ContribLSTM(AffineCell):
     kernel_initializer: Any = property(lambda self: self.initializer or glorot_uniform)
 
     @property
+    def output_size(self) -> int:
+        """The size of h: `num_proj` or, by default, `num_units`."""
+        return self.num_units if self.num_proj is None else self.num_proj
+
+    @property
     def state_size(self) -> Size:
         """The sizes of c and h; their sum for one array `[c, h]`."""
-        return self.sizes if self.state_is_tuple else sum(self.sizes)
-
-    @property
-    def output_size(self) -> int:
-        """The size of h."""
-        return self.sizes.h
-
-    @property
-    def sizes(self) -> LSTMStateTuple:
-        """Sizes: `num_units` for c; `num_proj` or, by default, `num_units` for h."""
-        h = self.num_units if self.num_proj is None else self.num_proj
-        return LSTMStateTuple(self.num_units, h)
+        sizes = LSTMStateTuple(self.num_units, self.output_size)
+        return sizes if self.state_is_tuple else sum(sizes)
 
     def with_projection(self, gates: Stage) -> tuple[Stage, ...]:
         """The stage of the gates, then the projection stage if there is one."""
         if self.num_proj is None:
             return (gates,)
         projection = Stage(
-            update=self._project,
+            self._project,
             rows=self.num_units,
             columns=self.num_proj,
             kernel=self.kernel_initializer,
@@ -114,19 +109,18 @@ class LayerNormedLSTM(ContribLSTM):
         """The stage of all gates, then the projection stage if there is one."""
         count = len(self.gate_scopes)
         gates = Stage(
-            update=self._gates,
-            rows=self.sizes.h,
+            self._gates,
+            rows=self.output_size,
             columns=count * self.num_units,
             kernel=self.kernel_initializer,
-            bias=zeros,
             blocks=count,
         )
         return self.with_projection(gates)
 
-    def elementwise_specs(self) -> dict[str, Any]:
+    def elementwise_specs(self) -> Specs:
         """Specs of the peepholes, and of each normalization's `gamma` and `beta`."""
         shape = (self.num_units,)
-        specs: dict[str, Any] = {}
+        specs: Specs = {}
         if self.use_peepholes:
             spec = ParamSpec(shape, self.kernel_initializer)
             specs |= dict.fromkeys(self.peepholes, spec)
@@ -183,9 +177,7 @@ def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
     return LSTMCell(**common | fields)
 
 
-def shard_specs(
-    cell: Any, name: str, rows: int, columns: int, shards: int
-) -> dict[str, Any]:
+def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> Specs:
     """Specs of a kernel whose rows are split into variables `<name>_0`, `<name>_1`, ...
 
     Raises:

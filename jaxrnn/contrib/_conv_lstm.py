@@ -17,7 +17,7 @@ from .._base.math import in_native_order
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells import fields
 from .._cells.base import SpecsCell
-from .._cells.initializers import zeros
+from .._cells.initializers import Specs, zeros
 from .._cells.step_checks import check_floating, check_one_dtype
 
 
@@ -67,7 +67,7 @@ class _ConvLSTM(SpecsCell):
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
-    initializers: Any = fields.unused()
+    initializers: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -90,7 +90,7 @@ class _ConvLSTM(SpecsCell):
         more = self.input_shape[-1] if self.skip_connection else 0
         return TensorShape([*self.input_shape[:-1], self.output_channels + more])
 
-    def param_specs(self, depth: int) -> dict[str, ParamSpec]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs with `depth` channels."""
         columns = 4 * self.output_channels
         shape = (*self.kernel_shape, depth + self.output_channels, columns)
@@ -233,7 +233,7 @@ class ConvLSTMCell(_ConvLSTM):
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
-    initializers: Any = fields.unused()
+    initializers: fields.Unused = fields.unused()
     name: str | None = fields.name("conv_lstm_cell")
     dtype: DType | None = fields.dtype()
 

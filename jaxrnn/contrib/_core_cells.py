@@ -11,6 +11,7 @@ from .._base.errors import InvalidValue
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells import fields
+from .._cells.initializers import Specs
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 
@@ -25,7 +26,7 @@ class _OfLSTMCell(ContribLSTM):
         """The stages of the `LSTMCell`."""
         return self.library_cell.stages
 
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
+    def elementwise_specs(self) -> Specs:
         """Specs of the peepholes; empty without peepholes."""
         return self.library_cell.elementwise_specs()
 
@@ -71,7 +72,7 @@ class LSTMBlockCell(_OfLSTMCell):
     cell_clip: float | None = fields.number(None, low=0)
     use_peephole: bool = fields.flag(False)
     dtype: DType | None = fields.dtype()
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name("lstm_cell")
 
     library_kind = "lstm"
@@ -138,14 +139,14 @@ class WeightNormLSTMCell(_OfLSTMCell):
     num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
     proj_clip: float | None = fields.number(None, low=0)
     forget_bias: float = fields.number(1.0)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name("wn_lstm_cell")
     dtype: DType | None = fields.dtype()
 
     library_cell = property(core_lstm)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
         specs = self.library_cell.param_specs(depth)
         if self.norm:
@@ -213,7 +214,7 @@ class GRUBlockCellV2(AffineCell):
 
     num_units: int = fields.size(default=None)
     cell_size: int | None = fields.size(default=None)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name("gru_cell")
     dtype: DType | None = fields.dtype()
 

@@ -5,7 +5,7 @@ from typing import Any
 from jaxrnn import ParamSpec
 
 from .._base.arguments import check_functions
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import Specs, glorot_uniform, zeros
 
 
 def check_given_functions(**functions: Any) -> None:
@@ -14,7 +14,7 @@ def check_given_functions(**functions: Any) -> None:
     check_functions(**given)
 
 
-def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> dict[str, Any]:
+def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> Specs:
     """Specs of a kernel that `make` initializes and of a zero-initialized bias."""
     bias = ParamSpec((columns,), zeros)
     return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

@@ -174,13 +174,9 @@ class _OverSteps(FusedRNNCell):
         state = self._as_state(initial_state)
         with error_note("Raised by the driver that runs the cell."):
             if self.use_dynamic_rnn:
+                xs = _stacked(inputs)
                 outputs, state = dynamic_rnn(
-                    cell,
-                    _stacked(inputs),
-                    sequence_length,
-                    state,
-                    dtype,
-                    time_major=True,
+                    cell, xs, sequence_length, state, dtype, time_major=True
                 )
                 return _like(inputs, outputs), state
             as_list = isinstance(inputs, list)
@@ -218,7 +214,7 @@ class LSTMBlockFusedCell(_OverSteps):
     forget_bias: float = fields.number(1.0)
     cell_clip: float | None = fields.number(None, low=0)
     use_peephole: bool = fields.flag(False)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name("lstm_fused_cell")
 

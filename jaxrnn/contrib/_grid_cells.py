@@ -78,7 +78,7 @@ class GridLSTMCell(GridLSTM):
     """
 
     state_is_tuple: bool = fields.flag(True)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -135,7 +135,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
     """
 
     backward_slice_offset: int = fields.count(default=0, least=-INT32_MAX)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 

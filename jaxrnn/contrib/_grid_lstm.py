@@ -21,7 +21,7 @@ from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Params, PyTree, Size
 from .._cells import fields
 from .._cells.base import SpecsCell
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import Specs, glorot_uniform, zeros
 from .._cells.lstm import add_peephole
 from ._contrib_lstm import joined, shard_specs
 from ._time_freq_lstm import count_windows, required_count
@@ -146,7 +146,7 @@ class GridLSTM(SpecsCell):
             return self.output_size
         return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters, whose shapes do not depend on `depth`."""
         specs = {}
         count = self._gate_count

@@ -9,7 +9,7 @@ from jaxrnn import AffineCell, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells import fields
-from .._cells.initializers import glorot_uniform, kernel_and_bias, ones, zeros
+from .._cells.initializers import Specs, kernel_and_bias, ones, zeros
 from ._contrib_lstm import ContribLSTM
 
 
@@ -34,26 +34,18 @@ class _IndependentUnits(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage with one product of the inputs for all blocks."""
-        return (
-            Stage(
-                update=self._update,
-                rows=0,
-                columns=self.blocks * self.num_units,
-                kernel=glorot_uniform,
-                bias=zeros,
-                blocks=self.blocks,
-            ),
-        )
+        columns = self.blocks * self.num_units
+        return (Stage(self._update, rows=0, columns=columns),)
 
-    def elementwise_specs(self) -> dict[str, Any]:
+    def elementwise_specs(self) -> Specs:
         """Specs of the weights of the state."""
         return {"kernel_u": [ParamSpec((self.num_units,), _uniform)] * self.blocks}
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel_w`, `kernel_u` and `bias`."""
         return self._specs(depth, "kernel_w", self.blocks, zeros)
 
-    def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> dict[str, Any]:
+    def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> Specs:
         """Specs of a layer; `bias` is the default initializer of its bias."""
         columns = blocks * self.num_units
         kernel, bias = kernel_and_bias(self, bias=bias)
@@ -99,8 +91,8 @@ class IndRNNCell(_IndependentUnits):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -147,8 +139,8 @@ class IndyGRUCell(_IndependentUnits):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -157,7 +149,7 @@ class IndyGRUCell(_IndependentUnits):
     blocks = 3
     state_size = output_size = property(lambda self: self.num_units)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `gates` and `candidate`."""
         return {
             "gates": self._specs(depth, "kernel_w", 2, ones),
@@ -218,8 +210,8 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()

@@ -9,7 +9,7 @@ from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells import fields
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import Specs, glorot_uniform, zeros
 from .._cells.lstm import add_peephole
 from ._contrib_lstm import NO_PROJECTION, LayerNormedLSTM, joined, shard_specs
 
@@ -94,11 +94,11 @@ class LayerNormLSTMCell(_FourGateLSTM):
     num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
     proj_clip: float | None = fields.number(None, low=0)
     forget_bias: float = fields.number(1.0)
-    activation: Any = fields.activation()
+    activation: fields.ActivationLike = fields.activation()
     layer_norm: bool = fields.flag(False)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     library_kind = "lstm"
@@ -164,14 +164,14 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    input_size: Any = fields.unused()
-    activation: Any = fields.activation()
+    input_size: fields.Unused = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
     layer_norm: bool = fields.flag(True)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)
     dropout_keep_prob: float = fields.checked(_as_keep_prob, default=1.0)
     dropout_prob_seed: int | None = fields.count(default=None, least=0, most=2**32 - 1)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     library_kind = "lstm"
@@ -181,7 +181,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         """Whether the cell applies dropout; see `RNNCell.is_random`."""
         return self.dropout_keep_prob < 1
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
         bias = ParamSpec((4 * self.num_units,), glorot_uniform)
         return self.stage_params(super().param_specs(depth) | {"bias": bias})
@@ -284,8 +284,8 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     num_proj_shards: int = fields.count(default=1)
     forget_bias: float = fields.number(1.0)
     state_is_tuple: bool = fields.flag(True)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     layer_norm: bool = fields.flag(False)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)
@@ -295,9 +295,10 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     gate_scopes = ("transform", "forget", "output")
     peepholes = ("W_F_diag", "W_O_diag")
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        c, h = self.sizes
+        c = self.num_units
+        h = self.output_size
         specs = shard_specs(self, "W", depth + h, 3 * c, self.num_unit_shards)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
         specs |= self.elementwise_specs()

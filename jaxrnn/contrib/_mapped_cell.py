@@ -18,7 +18,7 @@ from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.base import SpecsCell, scope_name
-from .._cells.initializers import bias_initializer, glorot_uniform, zeros
+from .._cells.initializers import Specs, bias_initializer, glorot_uniform, zeros
 from .._cells.step_checks import check_one_dtype, check_step_inputs
 from .._time.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
@@ -157,14 +157,14 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
     )
     initializer: Initializer | None = fields.initializer()
     forget_bias: float = fields.number(1.0)
-    y_activation: Any = fields.activation(jax.nn.relu)
-    reuse: Any = fields.unused()
+    y_activation: fields.ActivationLike = fields.activation(jax.nn.relu)
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
     state_size = output_size = property(lambda self: self.num_units)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order.
 
         Raises:
@@ -173,7 +173,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
         size = self.num_units
         kernel = self.initializer or glorot_uniform
         bias = bias_initializer(kernel, zeros)
-        specs: dict[str, Any] = {
+        specs: Specs = {
             "kernel": ParamSpec((2 * size, 4 * size), kernel, size, 4),
             "bias": ParamSpec((4 * size,), bias, blocks=4),
         }

@@ -15,7 +15,7 @@ from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells import fields
 from .._cells.activations import linear
-from .._cells.initializers import glorot_uniform
+from .._cells.initializers import Specs, glorot_uniform
 from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
 from ._fields import linear_specs
@@ -58,11 +58,11 @@ class InputProjectionWrapper(_Projection):
     """
 
     num_proj: int = fields.count()
-    activation: Any = fields.activation(none=linear)
-    input_size: Any = fields.unused()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation(none=linear)
+    input_size: fields.Unused = fields.unused()
+    reuse: fields.Unused = fields.unused()
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias."""
         return linear_specs(depth, self.num_proj)
 
@@ -102,14 +102,14 @@ class OutputProjectionWrapper(_Projection):
 
     # The default is invalid; it only hides the property of `WrapperCell`.
     output_size: int = fields.count(default=0)
-    activation: Any = fields.activation(none=linear)
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation(none=linear)
+    reuse: fields.Unused = fields.unused()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.own_specs(0)  # Raises unless the cell outputs a single vector.
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias; `depth` is not used."""
         rows = vector_size(self.cell.output_size)
         return linear_specs(rows, self.output_size)
@@ -152,7 +152,7 @@ class HighwayWrapper(MappedWrapper):
     couple_carry_transform_gates: bool = fields.flag(True)
     carry_bias_init: float = fields.number(1.0)
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias of each gate."""
         gates = {"carry": self.carry_bias_init}
         if not self.couple_carry_transform_gates:
@@ -226,9 +226,9 @@ class EmbeddingWrapper(MappedWrapper):
     embedding_classes: int = fields.count()
     embedding_size: int = fields.count()
     initializer: Initializer | None = fields.initializer()
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of the embeddings."""
         shape = (self.embedding_classes, self.embedding_size)
         return {"embedding": ParamSpec(shape, self.initializer or _unit_variance)}

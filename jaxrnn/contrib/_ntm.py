@@ -17,7 +17,7 @@ from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.base import param_dtype, scope_name
-from .._cells.initializers import glorot_uniform
+from .._cells.initializers import Specs, glorot_uniform
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
 from ._fields import linear_specs
@@ -40,11 +40,11 @@ class NTMControllerState(NamedTuple):
     Source: `tf.contrib.rnn.NTMControllerState`.
     """
 
-    controller_state: Any
-    read_vector_list: Any
-    w_list: Any
-    M: Any
-    time: Any
+    controller_state: PyTree
+    read_vector_list: PyTree
+    w_list: PyTree
+    M: PyTree
+    time: PyTree
 
 
 @fields.dataclass
@@ -161,7 +161,7 @@ class NTMCell(OwnParams):
         of_head = size + 2 * self.shift_range + 4
         return [of_head] * heads + [size] * 2 * self.write_head_num
 
-    def own_specs(self, depth: int) -> dict[str, ParamSpec]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of all parameters except the controller's."""
         u = vector_size(self.controller.output_size, "controller")
         size = self.memory_vector_dim
@@ -169,12 +169,12 @@ class NTMCell(OwnParams):
         reads = self.read_head_num
         heads = reads + self.write_head_num
 
-        def product(name: str, rows: int, columns: int) -> dict[str, ParamSpec]:
+        def product(name: str, rows: int, columns: int) -> Specs:
             normal = truncated_normal(1 / math.sqrt(rows))
             specs = linear_specs(rows, columns, normal)
             return {f"{name}_{part}": spec for part, spec in specs.items()}
 
-        def vectors(name: str, count: int, columns: int) -> dict[str, ParamSpec]:
+        def vectors(name: str, count: int, columns: int) -> Specs:
             spec = ParamSpec((1, columns), glorot_uniform)
             return {f"{name}_{i}": spec for i in range(count)}
 

@@ -15,6 +15,7 @@ from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.base import SpecsCell, scope_name
+from .._cells.initializers import Specs
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
 from ._fields import linear_specs
 
@@ -90,7 +91,7 @@ class PhasedLSTMCell(SpecsCell):
     trainable_ratio_on: bool = fields.flag(True)
     period_init_min: float = fields.checked(_as_period, default=1.0)
     period_init_max: float = fields.checked(_as_period, default=1000.0)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -106,7 +107,7 @@ class PhasedLSTMCell(SpecsCell):
                 f"({self.period_init_max}), got {self.period_init_min}."
             )
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs for x of size `depth`; `phase` is drawn as a fraction of the period."""
         units = self.num_units
         rows = depth + units

@@ -11,7 +11,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
 from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells import fields
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import Specs, zeros
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
@@ -70,8 +70,8 @@ class GLSTMCell(ContribLSTM):
     num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
     number_of_groups: int = fields.count(default=1)
     forget_bias: float = fields.number(1.0)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -93,7 +93,7 @@ class GLSTMCell(ContribLSTM):
         groups = self.number_of_groups
         *first, last = (
             Stage(
-                update=self._collect,
+                self._collect,
                 rows=self.output_size // groups,
                 columns=4 * self.num_units // groups,
                 kernel=self.kernel_initializer,
@@ -105,11 +105,11 @@ class GLSTMCell(ContribLSTM):
         )
         return *first, *self.with_projection(last)
 
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
+    def elementwise_specs(self) -> Specs:
         """Specs of the bias of each block."""
         return dict.fromkeys(_BIASES, ParamSpec((self.num_units,), zeros))
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
         self._check_divides("the depth of `inputs`", depth)
         return super().param_specs(depth // self.number_of_groups)
@@ -120,7 +120,7 @@ class GLSTMCell(ContribLSTM):
         groups = self.number_of_groups
         for g in range(groups):
             kernel = params[f"group{g}"]["kernel"]
-            rows = kernel.shape[0] - self.sizes.h // groups
+            rows = kernel.shape[0] - self.output_size // groups
             x, h = jnp.split(kernel, [rows])
             x = jnp.pad(x, [(g * rows, (groups - 1 - g) * rows), (0, 0)])
             staged[f"group{g}"] = {"kernel": jnp.concatenate([x, h])}
@@ -213,7 +213,7 @@ class NASCell(ContribLSTM):
     num_units: int = fields.size()
     num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
     use_bias: bool = fields.flag(False)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -221,19 +221,17 @@ class NASCell(ContribLSTM):
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the product of the inputs, then of h, then any projection."""
         inputs = Stage(
-            update=self._pass_inputs,
+            self._pass_inputs,
             rows=0,
             columns=8 * self.num_units,
-            kernel=glorot_uniform,
             bias=None,
             path="inputs",
             blocks=8,
         )
         gates = Stage(
-            update=self._combine,
+            self._combine,
             rows=self.output_size,
             columns=8 * self.num_units,
-            kernel=glorot_uniform,
             bias=zeros if self.use_bias else None,
             path="state",
             takes_inputs=False,
@@ -241,7 +239,7 @@ class NASCell(ContribLSTM):
         )
         return inputs, *self.with_projection(gates)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
         staged = super().param_specs(depth)
         return {

@@ -12,7 +12,12 @@ from .._base.typing import Array, DType, Initializer, Params
 from .._cells import fields
 from .._cells.activations import linear
 from .._cells.gated_linear import gates
-from .._cells.initializers import bias_initializer, glorot_uniform, kernel_and_bias
+from .._cells.initializers import (
+    Specs,
+    bias_initializer,
+    glorot_uniform,
+    kernel_and_bias,
+)
 
 
 @fields.dataclass
@@ -47,8 +52,8 @@ class UGRNNCell(AffineCell):
     num_units: int = fields.size()
     initializer: Initializer | None = fields.initializer()
     forget_bias: float = fields.number(1.0)
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -57,17 +62,13 @@ class UGRNNCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage with one product for the gate and the candidate."""
+        n = self.num_units
         kernel = self.initializer or glorot_uniform
-        return (
-            Stage(
-                update=self._update,
-                rows=self.num_units,
-                columns=2 * self.num_units,
-                kernel=kernel,
-                bias=bias_initializer(kernel, zeros),
-                blocks=2,
-            ),
+        bias = bias_initializer(kernel, zeros)
+        product = Stage(
+            self._update, rows=n, columns=2 * n, kernel=kernel, bias=bias, blocks=2
         )
+        return (product,)
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         g, c = jnp.split(z, 2, axis=-1)
@@ -88,7 +89,7 @@ class UnitsCell(AffineCell):
     """
 
     units: int = fields.size()
-    activation: Any = fields.activation(jnp.tanh, none=linear)
+    activation: fields.ActivationLike = fields.activation(jnp.tanh, none=linear)
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -132,29 +133,13 @@ class CFNCell(UnitsCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage that reads only the inputs, then the stage of the gates."""
-        kernel, bias = self._initializers
+        n = self.units
         return (
-            Stage(
-                update=self._project,
-                rows=0,
-                columns=self.units,
-                kernel=kernel,
-                bias=None,
-                path="inputs",
-                blocks=1,
-            ),
-            Stage(
-                update=self._update,
-                rows=self.units,
-                columns=2 * self.units,
-                kernel=kernel,
-                bias=bias,
-                path="gates",
-                blocks=2,
-            ),
+            Stage(self._project, rows=0, columns=n, bias=None, path="inputs"),
+            Stage(self._update, rows=n, columns=2 * n, path="gates"),
         )
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `recurrent_kernel` and `bias`."""
         n = self.units
         kernel, bias = self._initializers
@@ -212,30 +197,12 @@ class MinimalRNNCell(UnitsCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stage of the feedforward layer, then the stage of the gate."""
-        kernel, bias = self._initializers
-        return (
-            Stage(
-                update=self._feed,
-                rows=0,
-                columns=self.units,
-                kernel=kernel,
-                bias=None,
-                path="layer",
-                blocks=1,
-            ),
-            Stage(
-                update=self._mix,
-                rows=2 * self.units,
-                columns=self.units,
-                kernel=kernel,
-                bias=bias,
-                path="gate",
-                takes_inputs=False,
-                blocks=1,
-            ),
-        )
+        n = self.units
+        layer = Stage(self._feed, rows=0, columns=n, bias=None, path="layer")
+        gate = Stage(self._mix, rows=2 * n, columns=n, path="gate", takes_inputs=False)
+        return layer, gate
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, which holds the kernels of both stages, and of `bias`."""
         n = self.units
         kernel, bias = self._initializers
@@ -291,14 +258,14 @@ class SRUCell(LinearRecurrenceCell):
     """
 
     num_units: int = fields.size()
-    activation: Any = fields.activation()
-    reuse: Any = fields.unused()
+    activation: fields.ActivationLike = fields.activation()
+    reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
     state_size = output_size = property(lambda self: self.num_units)
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""
         n = self.num_units
         return {

@@ -13,7 +13,7 @@ from .._base.arguments import as_count, check_equal, check_given
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells import fields
 from .._cells.base import SpecsCell, scope_name
-from .._cells.initializers import zeros
+from .._cells.initializers import Specs, zeros
 from ._contrib_lstm import core_lstm, joined, shard_specs
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
@@ -84,7 +84,7 @@ class TimeFreqLSTMCell(SpecsCell):
     forget_bias: float = fields.number(1.0)
     feature_size: Any = required_count()
     frequency_skip: int = fields.count(default=1)
-    reuse: Any = fields.unused()
+    reuse: fields.Unused = fields.unused()
     _: dataclasses.KW_ONLY
     num_windows: int = fields.count(default=1)
     name: str | None = fields.name()
@@ -102,7 +102,7 @@ class TimeFreqLSTMCell(SpecsCell):
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
 
-    def param_specs(self, depth: int) -> dict[str, ParamSpec]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters, whose shapes do not depend on `depth`."""
         units = self.num_units
         rows = self.feature_size + 2 * units

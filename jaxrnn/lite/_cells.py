@@ -1,12 +1,12 @@
 """Cells with TensorFlow Lite's parameter layout."""
 
-from typing import Any, final
+from typing import final
 
 import jax.numpy as jnp
 
 from .._base.typing import Params
 from .._cells.basic_rnn import BasicRNNCell
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.initializers import ParamSpec, Specs, glorot_uniform, zeros
 from .._cells.lstm import LSTMCell
 
 INIT_ORDER = ("input", "forget", "cell", "output")
@@ -51,11 +51,11 @@ class TFLiteLSTMCell(LSTMCell):
 
     library_kind = "lstm"
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of the weights and biases, and of any peepholes and projection."""
         units, weight = self.num_units, self.initializer or glorot_uniform
         h = units if self.num_proj is None else self.num_proj
-        specs: dict[str, Any] = {
+        specs: Specs = {
             f"{source}_to_{gate}_w": ParamSpec((units, columns), weight)
             for source, columns in (("input", depth), ("cell", h))
             for gate in INIT_ORDER
@@ -108,7 +108,7 @@ class TfLiteRNNCell(BasicRNNCell):
 
     library_kind = "rnn"
 
-    def param_specs(self, depth: int) -> dict[str, Any]:
+    def param_specs(self, depth: int) -> Specs:
         """Specs of both weight matrices and the bias."""
         units = self.num_units
         return {

@@ -16,7 +16,7 @@ from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells import fields
 from ..._cells.hyperparameters import Hyperparameters, snake_case
-from ..._cells.initializers import glorot_uniform, ones, zeros
+from ..._cells.initializers import Specs, glorot_uniform, ones, zeros
 from .state import AttentionMemory
 
 _NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."
@@ -62,7 +62,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     """The scope of the mechanism's own variables in TensorFlow."""
 
     @abc.abstractmethod
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
+    def param_specs(self, query_depth: int) -> Specs:
         """Specs of all parameters except the memory layer, for queries of this size."""
 
     @abc.abstractmethod
@@ -101,7 +101,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         """
         return alignments
 
-    def memory_specs(self) -> dict[str, Any]:
+    def memory_specs(self) -> Specs:
         """Specs of the memory layer."""
         shape = self.memory_depth, self.num_units
         return {"kernel": ParamSpec(shape, glorot_uniform)}
@@ -141,7 +141,7 @@ class LuongScore(AttentionMechanism):
     memory_depth: int = fields.count(fix=_NO_MEMORY)
     scale: bool = fields.flag(False)
 
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
+    def param_specs(self, query_depth: int) -> Specs:
         """Specs of the scale `attention_g` if there is one.
 
         Raises:
@@ -170,10 +170,10 @@ class BahdanauScore(AttentionMechanism):
     memory_depth: int = fields.count(fix=_NO_MEMORY)
     normalize: bool = fields.flag(False)
 
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
+    def param_specs(self, query_depth: int) -> Specs:
         """Specs of the query layer and of the score's parameters."""
         units = self.num_units
-        specs: dict[str, Any] = {
+        specs: Specs = {
             "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
             "attention_v": ParamSpec((units,), glorot_uniform),
         }
@@ -212,7 +212,7 @@ class _SoftmaxMechanism(AttentionMechanism):
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = fields.function(
         default=None
     )
-    name: Any = fields.unused()
+    name: fields.Unused = fields.unused()
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """Applies `probability_fn` to the scores."""

@@ -10,6 +10,7 @@ from jaxrnn import ParamSpec
 from ..._base.arguments import check_one_of
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells import fields
+from ..._cells.initializers import Specs
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 _MODES = ("recursive", "parallel", "hard")
@@ -40,11 +41,11 @@ class _MonotonicMechanism(AttentionMechanism):
     score_bias_init: float = fields.number(0.0)
     mode: str = fields.one_of("parallel", _MODES)
     dtype: DType | None = fields.dtype()
-    name: Any = fields.unused()
+    name: fields.Unused = fields.unused()
 
     is_random = property(lambda self: self.sigmoid_noise > 0)
 
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
+    def param_specs(self, query_depth: int) -> Specs:
         """Specs of the score's parameters and of a bias that all scores share."""
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}

@@ -11,7 +11,7 @@ from jaxrnn import ParamSpec
 from ..._base.cell_keys import fold
 from ..._base.math import dot
 from ..._base.typing import Array, Params
-from ..._cells.initializers import glorot_uniform
+from ..._cells.initializers import Specs, glorot_uniform
 from .mechanisms import AttentionMechanism
 from .state import AttentionMemory
 
@@ -122,7 +122,7 @@ class Attention(NamedTuple):
     memory_layer = property(lambda self: numbered("memory_layer", self.number))
     layer = property(lambda self: numbered("attention_layer", self.number))
 
-    def specs(self, query_depth: int) -> dict[str, Any]:
+    def specs(self, query_depth: int) -> Specs:
         """Specs of all parameters for queries of this size."""
         own = self.mechanism.param_specs(query_depth)
         specs = {self.memory_layer: self.mechanism.memory_specs()}

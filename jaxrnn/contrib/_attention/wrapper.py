@@ -17,6 +17,7 @@ from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells import fields
 from ..._cells.base import scope_name
+from ..._cells.initializers import Specs
 from ..._wrappers.base import ParamsWrapper, vector_size
 from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
@@ -245,10 +246,10 @@ class AttentionWrapper(ParamsWrapper):
             made.append(wrapper_state.as_memory(name, given, n, mechanism, first))
         return made
 
-    def own_specs(self, depth: int) -> dict[str, Any]:
+    def own_specs(self, depth: int) -> Specs:
         """Specs of all parameters except the wrapped cell's, for any size of inputs."""
         query_depth = vector_size(self.cell.output_size)
-        specs: dict[str, Any] = {}
+        specs: Specs = {}
         for attention in self._attentions:
             specs |= attention.specs(query_depth)
         return specs
