@@ -20,7 +20,7 @@ from jaxrnn import (
     LSTMCell,
     contrib,
 )
-from jaxrnn._sequences.native import library
+from jaxrnn._loops.native import library
 
 needs_library = pytest.mark.skipif(
     not library.LIBRARY.exists(), reason="the native loops were not built"

@@ -18,7 +18,7 @@ from .._base.serialization import serializable
 from .._base.sharding import read_at
 from .._base.trees import map_named
 from .._base.typing import Array, PyTree
-from .._time import masking
+from .._loops import masking
 
 
 @serializable

@@ -22,7 +22,7 @@ from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Lengths, PyTree
-from .._time.steps import read_rows
+from .._loops.steps import read_rows
 from .host import as_sources, check_known, cut, host_lengths
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 

@@ -17,9 +17,9 @@ from .._base.math import cast_like, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
-from .._sequences.linear import linear_sequence
-from .._sequences.recurrence import Element, plus, times
-from .._time.run import DeclinedError, Run
+from .._loops.linear import linear_sequence
+from .._loops.recurrence import Element, plus, times
+from .._loops.run import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
 from .initializers import Specs

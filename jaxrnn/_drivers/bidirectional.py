@@ -11,7 +11,7 @@ from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import check_not_inputs, lengths_for
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._time import masking
+from .._loops import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
 from .masks import check_mask

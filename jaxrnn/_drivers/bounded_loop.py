@@ -23,8 +23,8 @@ from .._base.math import where
 from .._base.run_time_checks import without_checks
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from .._time.float32_sums import closed_over, reader
-from .._time.segments import STATE, in_scan, named, save_on_host
+from .._loops.float32_sums import closed_over, reader
+from .._loops.segments import STATE, in_scan, named, save_on_host
 from ..memory._strategy import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]

@@ -9,7 +9,7 @@ from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._sequences.implementation import check_implementation
+from .._loops.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
 from ..memory._strategy import Strategy, as_strategy
 from .masks import as_mask

@@ -16,8 +16,8 @@ from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
 from .._base.typing import DType, Params, PyTree
-from .._time.masking import first_inputs
-from .._time.segments import RESIDUALS
+from .._loops.masking import first_inputs
+from .._loops.segments import RESIDUALS
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._strategy import as_strategy, plan_of
 from .absent_devices import KINDS, absent_devices

@@ -9,11 +9,11 @@ from .._base import shareable, trees
 from .._base.read_only import with_read_only
 from .._base.sharding import as_rows_of, whole_features
 from .._base.typing import Array, PyTree, RNNCellLike
-from .._time.float32_sums import reader
-from .._time.gaps import Kept
-from .._time.run import Run, run_sequence
-from .._time.segments import segmented_run
-from .._time.steps import Steps
+from .._loops.float32_sums import reader
+from .._loops.gaps import Kept
+from .._loops.run import Run, run_sequence
+from .._loops.segments import segmented_run
+from .._loops.steps import Steps
 from ..memory._strategy import plan_of
 from .preparation import Batch, Options, Prepared, prepare
 

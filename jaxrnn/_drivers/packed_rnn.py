@@ -9,8 +9,8 @@ from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
-from .._time import masking
-from .._time.steps import Restarts, read_rows
+from .._loops import masking
+from .._loops.steps import Restarts, read_rows
 from ..memory._strategy import Strategy, as_strategy
 from .initial_state import zero_state
 from .over_time import over_time

@@ -12,11 +12,11 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import InvalidValue, describe
 from .._base.read_only import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._loops import masking
+from .._loops.float32_sums import closed_over, reader
+from .._loops.run import DeclinedError, Run
+from .._loops.steps import Restarts, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
-from .._time import masking
-from .._time.float32_sums import closed_over, reader
-from .._time.run import DeclinedError, Run
-from .._time.steps import Restarts, Steps, steps_to_run
 from ..memory._strategy import Strategy
 from .initial_state import call_start, zero_state
 from .probe import probe

@@ -11,8 +11,8 @@ from .._base.inputs import as_state, as_step_booleans
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
 from .._base.typing import Array, DType, PyTree
+from .._loops.steps import Restarts
 from .._tensor_array.carried import with_capacity_for
-from .._time.steps import Restarts
 from .initial_state import zero_state
 
 

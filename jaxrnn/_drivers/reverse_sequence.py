@@ -14,7 +14,7 @@ from .._base.sharding import as_rows_of
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, Lengths, PyTree
 from .._batching.packed_sequences import check_not_packed
-from .._time import masking
+from .._loops import masking
 
 
 def reverse_sequence(

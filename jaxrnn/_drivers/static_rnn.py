@@ -17,10 +17,10 @@ from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._loops import masking
+from .._loops.float32_sums import reader
+from .._loops.steps import Steps
 from .._tensor_array.carried import with_capacity_for
-from .._time import masking
-from .._time.float32_sums import reader
-from .._time.steps import Steps
 from ..memory import Keep
 from .initial_state import call_start, zero_state
 from .over_time import Results, over_time

@@ -17,7 +17,7 @@ from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMStateTuple
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._time.masking import reverse_resets, reverse_sequence
+from .._loops.masking import reverse_resets, reverse_sequence
 from .cell_checks import check_are_cells, check_count, params_of_cell, unwrapped
 from .layer import Layer, RunOptions
 

@@ -22,8 +22,8 @@ from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random
 from .._cells.step_checks import check_no_carry
-from .._time.run import Run
-from .._time.steps import Steps
+from .._loops.run import Run
+from .._loops.steps import Steps
 from .base import check_wrapped
 
 

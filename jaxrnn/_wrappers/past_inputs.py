@@ -20,9 +20,9 @@ from .._cells import fields
 from .._cells.base import RNNCell
 from .._cells.initializers import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
-from .._time import masking
-from .._time.run import Run
-from .._time.steps import Steps, at_each_step
+from .._loops import masking
+from .._loops.run import Run
+from .._loops.steps import Steps, at_each_step
 from .base import OwnParams, WrapperCell
 
 _FIX = "A cell without a wrapper receives one step of inputs."

@@ -18,7 +18,7 @@ from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.hyperparameters import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
-from .._time.masking import reverse_sequence
+from .._loops.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
 from ._core_cells import LSTMBlockCell
 

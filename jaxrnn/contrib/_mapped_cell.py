@@ -20,7 +20,7 @@ from .._cells import fields
 from .._cells.base import SpecsCell, scope_name
 from .._cells.initializers import Specs, bias_initializer, glorot_uniform, zeros
 from .._cells.step_checks import check_one_dtype, check_step_inputs
-from .._time.steps import at_each_step
+from .._loops.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
 from ._small_cells import UGRNNCell
 

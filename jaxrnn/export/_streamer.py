@@ -15,7 +15,7 @@ from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.initial_state import zero_state
 from .._drivers.resets import Resets, as_reset_state, as_resets
-from .._time import masking
+from .._loops import masking
 
 
 class Streamer:

@@ -12,7 +12,7 @@ from .._base.arguments import as_count, check_instance, check_one_of
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.sharding import platform_of
 from .._base.typing import PyTree
-from .._time.segments import RESIDUALS, STATE
+from .._loops.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
 

@@ -15,7 +15,7 @@ from .._base.read_only import has_read_only
 from .._base.trees import map_sizes
 from .._base.typing import Array, Params, PyTree
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
-from .._time import masking
+from .._loops import masking
 from ..memory import Recompute
 from . import _oracle as oracle
 from ._oracle import TIME, Setup, close, require

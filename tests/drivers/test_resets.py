@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import memory
-from jaxrnn._sequences import linear
+from jaxrnn._loops import linear
 
 BATCH, TIME, DEPTH = 4, 6, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))

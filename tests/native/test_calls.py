@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from native_cases import needs_library
 
-from jaxrnn._sequences.native import library
+from jaxrnn._loops.native import library
 
 pytestmark = needs_library
 

@@ -26,8 +26,8 @@ from native_cases import (
 
 import jaxrnn
 from jaxrnn._base import jax_internals
-from jaxrnn._sequences import implementation, xla_loop
-from jaxrnn._sequences.native import library
+from jaxrnn._loops import implementation, xla_loop
+from jaxrnn._loops.native import library
 from jaxrnn.testing._oracle import weighted_sum
 
 pytestmark = needs_library

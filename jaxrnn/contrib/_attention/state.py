@@ -14,7 +14,7 @@ from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
 from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from ..._base.typing import Array, PyTree
-from ..._time import masking
+from ..._loops import masking
 
 
 @serializable

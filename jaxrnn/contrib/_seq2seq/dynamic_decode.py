@@ -16,7 +16,7 @@ from ..._base.trees import is_tensor_array, map_sizes
 from ..._base.typing import Array, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Step, run_until_finished
-from ..._time import masking
+from ..._loops import masking
 from ...memory._strategy import Strategy, as_strategy
 
 EMIT_FIX = (

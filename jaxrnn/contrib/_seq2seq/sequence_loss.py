@@ -10,7 +10,7 @@ from ..._base.arguments import as_bool, check_dtype_kind, check_functions
 from ..._base.errors import InvalidValue, describe
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
-from ..._time import masking
+from ..._loops import masking
 
 CUT = (
     "Outside jit, the outputs of `dynamic_decode` end with the longest row. Cut "

@@ -17,7 +17,7 @@ from ..._base.math import concrete_or_none
 from ..._base.sharding import key_of_device
 from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
-from ..._time import masking
+from ..._loops import masking
 from .._fields import check_given_functions
 from . import embedding_helpers as embeddings
 from .basic_decoder import CustomHelper

@@ -22,11 +22,11 @@ from jax.lax import Precision
 from .._base.sharding import as_varying_as
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
-from .._time import masking
-from .._time.run import DeclinedError
-from .._time.segments import RESIDUALS, named
-from .._time.steps import Steps
+from . import masking
 from .library_calls import row_lengths, what_lstm_has, why_not_arrays, why_not_fields
+from .run import DeclinedError
+from .segments import RESIDUALS, named
+from .steps import Steps
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535

@@ -8,9 +8,9 @@ from jax.sharding import AxisType
 from .._base.arguments import check_instance, check_one_of
 from .._base.sharding import meshes_of, platform_of
 from .._base.typing import Params, PyTree
-from .._time.run import DeclinedError, Run
 from .cudnn import cudnn_sequence
 from .native.sequence import native_sequence
+from .run import DeclinedError, Run
 from .xla_loop import affine_sequence
 
 _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}

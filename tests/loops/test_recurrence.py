@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrnn import ComplexState
-from jaxrnn._sequences import recurrence
-from jaxrnn._sequences.recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._loops import recurrence
+from jaxrnn._loops.recurrence import by_loop, by_tree, plus, run_steps, times
 
 FORMS = {"loop": by_loop, "tree": by_tree}
 KINDS = ("real", "complex")

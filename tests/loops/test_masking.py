@@ -11,7 +11,7 @@ from helpers import drawn, normalized
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
-from jaxrnn._time import masking
+from jaxrnn._loops import masking
 
 F64 = jnp.float64
 

@@ -14,11 +14,11 @@ import jax
 from .._base.math import cast_like, widened
 from .._base.sharding import platform_of
 from .._base.typing import Array, Params, PyTree
-from .._time import masking
-from .._time.float32_sums import reader
-from .._time.segments import run_in_segments
-from .._time.steps import Steps, at_each_step
+from . import masking
+from .float32_sums import reader
 from .recurrence import Element, linear_recurrence, one_like, plus, times
+from .segments import run_in_segments
+from .steps import Steps, at_each_step
 
 
 def linear_sequence(

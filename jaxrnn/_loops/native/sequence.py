@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from ..._base.operation import run_beside_xla
 from ..._base.trees import with_structure
 from ..._base.typing import Array, Params, PyTree
-from ..._time.run import DeclinedError
-from ..._time.segments import RESIDUALS, named
-from ..._time.steps import Steps
 from .. import xla_loop
 from ..library_calls import row_lengths, why_not_arrays
+from ..run import DeclinedError
+from ..segments import RESIDUALS, named
+from ..steps import Steps
 from ..xla_loop import Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs

@@ -27,10 +27,10 @@ from .._base.math import cast_like, dot, widened, widest_dtype
 from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
-from .._time import masking
-from .._time.alive_scan import alive_scan
-from .._time.segments import RESIDUALS, named
-from .._time.steps import Steps, read_rows
+from . import masking
+from .alive_scan import alive_scan
+from .segments import RESIDUALS, named
+from .steps import Steps, read_rows
 
 # The inputs' products are computed before the loop unless a run or segment exceeds
 # these limits on the number of rows, and on rows times steps. On a CPU, computing the

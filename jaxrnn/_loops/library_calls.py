@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.sharding import explicit_mesh_of
 from .._base.typing import Array, PyTree
-from .._time.steps import Steps
+from .steps import Steps
 
 
 def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:

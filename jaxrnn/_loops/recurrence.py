@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .._base.serialization import serializable
 from .._base.sharding import as_varying_as
 from .._base.typing import Array
-from .._time import masking
+from . import masking
 
 
 @serializable

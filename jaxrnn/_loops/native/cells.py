@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._base.errors import name_of
-from ..._time.run import DeclinedError
 from ..library_calls import what_lstm_has, why_not_fields
+from ..run import DeclinedError
 
 
 class Cell(NamedTuple):

@@ -1,0 +1,1 @@
+"""The loops over the time axis of a batch of sequences."""

@@ -1,1 +1,0 @@
-"""Runs whole sequences of a cell faster than a scan over its steps."""

@@ -1,1 +1,0 @@
-"""The time axis of a batch of sequences, and the loops over this axis."""
