@@ -134,10 +134,9 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
+from ._loops.linear_recurrence import ComplexState as ComplexState
 from ._loops.native.library import native_status as native_status
-from ._loops.recurrence import ComplexState as ComplexState
-from ._loops.run import DeclinedError as DeclinedError, Run as Run
-from ._loops.steps import Steps as Steps
+from ._loops.steps import DeclinedError as DeclinedError, Run as Run, Steps as Steps
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._wrappers.device import DeviceWrapper as DeviceWrapper
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn._loops.recurrence import plus, times
+from jaxrnn._loops.linear_recurrence import plus, times
 
 Fn = Callable[..., Any]
 

@@ -21,8 +21,8 @@ from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._loops import masking
-from .._loops.implementation import run_affine
-from .._loops.run import DeclinedError, Run
+from .._loops.dispatch import run_affine
+from .._loops.steps import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
 from .hyperparameters import Hyperparameters

@@ -13,7 +13,7 @@ from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import in_native_order
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._loops.run import DeclinedError, Run
+from .._loops.steps import DeclinedError, Run
 from . import fields, step_checks
 from .bound import BoundCell
 from .hyperparameters import Hyperparameters, snake_case

@@ -10,7 +10,7 @@ from .._base import cell_keys
 from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._loops.run import Run
+from .._loops.steps import Run
 
 
 @jax.tree_util.register_dataclass

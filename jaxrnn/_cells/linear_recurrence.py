@@ -17,9 +17,8 @@ from .._base.math import cast_like, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
-from .._loops.linear import linear_sequence
-from .._loops.recurrence import Element, plus, times
-from .._loops.run import DeclinedError, Run
+from .._loops.linear_recurrence import Element, linear_sequence, plus, times
+from .._loops.steps import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
 from .initializers import Specs
@@ -107,7 +106,7 @@ class LinearRecurrenceCell(SpecsCell):
         """
         params, run = for_many_steps(self, params, run)
         with jax.named_scope(scope_name(self)):
-            return linear_sequence(self, params, run.inputs, run.state, run.steps)
+            return linear_sequence(self, params, run)
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element

@@ -10,7 +10,7 @@ from jax.nn.initializers import normal
 from .._base.errors import InvalidValue
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from .._loops.recurrence import ComplexState
+from .._loops.linear_recurrence import ComplexState
 from . import fields
 from .initializers import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 from .linear_recurrence import Coefficients, LinearRecurrenceCell

@@ -25,9 +25,8 @@ from .._base.math import affine, at_least_float32, widest_dtype
 from .._base.serialization import serializable
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._loops.run import DeclinedError, Run
 from .._loops.segments import run_in_segments
-from .._loops.steps import Steps, at_each_step
+from .._loops.steps import DeclinedError, Run, Steps, at_each_step
 from . import fields
 from .base import SpecsCell, scope_name
 from .initializers import ParamSpec, Specs, glorot_uniform, head_size, zeros

@@ -14,8 +14,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
-from .masks import check_mask
-from .resets import check_resets
+from .masks_and_resets import check_mask, check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
 

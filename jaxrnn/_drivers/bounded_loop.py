@@ -23,7 +23,7 @@ from .._base.math import where
 from .._base.run_time_checks import without_checks
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from .._loops.float32_sums import closed_over, reader
+from .._loops.scans import closed_over, summed_in_float32
 from .._loops.segments import STATE, in_scan, named, save_on_host
 from ..memory._strategy import CheckpointPlan
 
@@ -128,7 +128,7 @@ class _Loop:
         and their results are dropped. If all values of the loop are finite, the values
         of these steps are finite too.
         """
-        read = reader(arrays)
+        read = summed_in_float32(arrays)
         first = _zero(carry), carry
 
         def one_step(position: Position) -> tuple[Position, PyTree]:

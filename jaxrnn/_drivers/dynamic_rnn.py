@@ -1,21 +1,39 @@
-"""`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
+"""`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop.
 
+The driver checks its arguments and puts them into a `Batch`. `run_batch` prepares one
+`Run`, whose segments are run by the loops of `_loops`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from .._base import shareable, trees
 from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
+from .._base.cell_keys import cell_at_step
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
-from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.math import axis_size
+from .._base.read_only import has_read_only, with_read_only, without_read_only
+from .._base.sharding import as_rows_of, lay_out, whole_features
+from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._loops.implementation import check_implementation
+from .._loops import masking
+from .._loops.dispatch import check_implementation, run_sequence
+from .._loops.scans import Apply, closed_over, summed_in_float32
+from .._loops.segments import segmented_run
+from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
-from ..memory._strategy import Strategy, as_strategy
-from .masks import as_mask
-from .over_time import over_time
-from .preparation import Batch, Options
-from .resets import as_resets
+from ..memory._strategy import CheckpointPlan, Strategy, as_strategy, plan_of
+from .first_step import call_start, probe, zero_state
+from .masks_and_resets import Resets, as_mask, as_resets
+
+_SAVE_EVERYTHING = CheckpointPlan()
 
 
 def dynamic_rnn(
@@ -143,34 +161,272 @@ def dynamic_rnn(
     """
     check_is_cell("cell", cell)
     check_implementation(implementation)
-    unroll = as_unroll(parallel_iterations)
-    as_bool("return_states", return_states)
-    beside = cell, inputs, initial_state
-    strategy = as_strategy("swap_memory", swap_memory, beside)
     check_not_packed(inputs)
     call = "dynamic_rnn(cell, inputs, initial_state=state)"
     check_not_inputs(sequence_length, call)
     inputs = as_sequences(inputs, time_major)
     axis = 0 if time_major else 1
-    shape = jax.tree.leaves(inputs)[0].shape
-    checked_resets = as_resets(resets, reset_state, shape[:2], axis)
-    has_mask = mask is not None
-    mask, sequence_length = as_mask(mask, sequence_length, shape[:2], axis)
-    lengths = as_lengths(sequence_length, shape[1 - axis])
+    shape = jax.tree.leaves(inputs)[0].shape[:2]
+    strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, initial_state))
+    valid, sequence_length = as_mask(mask, sequence_length, shape, axis)
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, shape[axis])
         initial_state = as_state("initial_state", initial_state)
-    dtype = output_dtype(initial_state, dtype)
-    batch = Batch(inputs, lengths, initial_state, resets=checked_resets, mask=mask)
-    options = Options(
-        dtype,
-        axis,
-        strategy,
-        unroll,
+    batch = Batch(
+        inputs=inputs,
+        lengths=as_lengths(sequence_length, shape[1 - axis]),
+        state=initial_state,
+        mask=valid,
+        resets=as_resets(resets, reset_state, shape, axis),
+        dtype=output_dtype(initial_state, dtype),
+        axis=axis,
+        plan=plan_of(strategy, shape[axis]),
+        unroll=as_unroll(parallel_iterations),
         implementation=implementation,
-        return_states=return_states,
-        has_mask=has_mask,
+        return_states=as_bool("return_states", return_states),
+        has_mask=mask is not None,
     )
     with jax.named_scope(as_scope(scope, "rnn")):
-        results = over_time(cell, batch, options)
-    return tuple(results) if return_states else tuple(results[:2])
+        results = run_batch(cell, batch)
+    return results if return_states else results[:2]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inputs", "lengths", "state", "mask", "resets", "restarts"],
+    meta_fields=[
+        "dtype",
+        "axis",
+        "plan",
+        "unroll",
+        "implementation",
+        "return_states",
+        "has_mask",
+    ],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The checked arrays and options of a driver; the argument of `run_batch`.
+
+    Attributes:
+        inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
+            the time axis is 0.
+        lengths: The length of each row, `[batch]`; None if all steps are valid.
+        state: The initial state, each leaf `[batch, ...]`; None for the zero state.
+        mask: Bool, with the first two axes of the inputs; true at valid steps, which
+            may be at any positions in a row. None if there is no mask with gaps.
+        resets: The resets of rows that hold one sequence each.
+        restarts: The first steps of the sequences in packed rows.
+        dtype: The dtype of the zero state and of the outputs.
+        axis: The time axis of inputs and outputs, 0 or 1.
+        plan: What the forward pass saves for the backward pass.
+        unroll: The number of steps unrolled in each iteration of a scan.
+        implementation: The name of the loop that runs an affine cell, or None.
+        return_states: Whether to also return the states after all steps.
+        has_mask: Whether the driver received a mask, even if it became lengths.
+    """
+
+    inputs: PyTree
+    lengths: Array | None
+    state: PyTree
+    dtype: DType
+    axis: int
+    mask: Array | None = None
+    resets: Resets | None = None
+    restarts: Restarts | None = None
+    plan: CheckpointPlan = _SAVE_EVERYTHING
+    unroll: int = 1
+    implementation: str | None = None
+    return_states: bool = False
+    has_mask: bool = False
+
+
+def run_batch(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs `cell` over all steps of a batch; returns `(outputs, state, states)`.
+
+    `states` is None unless `batch.return_states`, and has no read-only parts.
+
+    Outside of jit, JAX would compile the loop in every call, because its body is a new
+    closure. To avoid this, equal cells share one compiled function if sharing is safe.
+    """
+    if trees.is_pytree_of_arrays(cell) and shareable.is_shareable(cell):
+        return _compiled_run(cell, batch)
+    return _run(cell, batch)
+
+
+def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
+    valid = None
+    if batch.mask is not None:
+        batch, valid = _move_valid_steps(cell, batch, batch.mask)
+    cell, state, run = _prepare(cell, batch)
+    outputs, last = _run_in_segments(cell, state, run, batch)
+    states = None
+    if batch.return_states:
+        outputs, states = outputs
+    # If there are no lengths, a cell that declares a tuple may return a list.
+    outputs = trees.with_structure(cell.output_size, outputs)
+    if valid is not None:
+        outputs = valid.to_places(outputs, batch.axis)
+    if states is not None and valid is not None:
+        states = valid.states(states, run.state, batch.axis)
+    elif states is not None:
+        states = run.steps.keep_last(states, last)
+    return outputs, with_read_only(last, batch.state), states
+
+
+_compiled_run = jax.jit(_run)
+
+
+def _move_valid_steps(
+    cell: RNNCellLike, batch: Batch, mask: Array
+) -> tuple[Batch, masking.ValidSteps]:
+    """Returns the valid steps as a batch with lengths, and their positions."""
+    axis = batch.axis
+    inputs = whole_features(batch.inputs, (cell, batch.state), 1 - axis)
+    mask = as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis)
+    valid = masking.ValidSteps.of(mask)
+    inputs = valid.to_front(inputs, axis)
+    resets = batch.resets
+    if resets is not None:
+        where = as_rows_of(inputs, resets.where, 1 - axis)
+        resets = resets._replace(where=valid.resets(where))
+    moved = dataclasses.replace(
+        batch, inputs=inputs, lengths=valid.lengths, resets=resets, mask=None
+    )
+    return moved, valid
+
+
+def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]:
+    """Returns the cell, the state and the run, laid out over devices and checked.
+
+    The state holds the read-only parts, which the run does not carry through the loop.
+
+    Raises:
+        ValueError: If one step of the cell does not fit the inputs and the state, or
+            the options do not support a leaf without a batch axis.
+        TypeError: If the step changes the dtypes of the state.
+    """
+    axis, dtype = batch.axis, batch.dtype
+    lengths, state, resets = batch.lengths, batch.state, batch.resets
+    inputs = whole_features(batch.inputs, (cell, lengths, state), 1 - axis)
+    shape = jax.tree.leaves(inputs)[0].shape
+    time = shape[axis]
+    first_inputs = masking.first_inputs(inputs, axis)
+    if state is None:
+        state = with_capacity_for(zero_state(cell, shape[1 - axis], dtype), time)
+    if resets is not None:
+        resets = resets.with_state_like(cell, state, time, dtype)
+    cell, lengths, (state, resets) = lay_out(
+        cell, first_inputs, lengths, (state, resets)
+    )
+    state = call_start(cell, state)
+    state = probe(cell, first_inputs, state, dtype, strict=lengths is not None)
+    carried = without_read_only(state)
+    _check_has_rows(carried, batch, axis)
+    longest = None
+    if lengths is not None:
+        longest = steps_to_run(lengths, time)
+        lengths = jnp.minimum(lengths, axis_size(time))
+    restarts = batch.restarts
+    if resets is not None and time != 0:  # If a run has no steps, it has no resets.
+        restarts = resets.as_restarts(lengths, axis)
+    steps = Steps(
+        lengths=lengths,
+        longest=longest,
+        restarts=restarts,
+        time=time,
+        axis=axis,
+        returns_states=batch.return_states,
+    )
+    run = Run(inputs, carried, steps, implementation=batch.implementation)
+    return cell, state, run
+
+
+def _check_has_rows(state: PyTree, batch: Batch, axis: int) -> None:
+    """Raises ValueError if an option does not support a leaf without a batch axis.
+
+    Rows share such a leaf, so it has no value at a step of one row: with a mask, the
+    rows are at different steps at the same time.
+    """
+    if not (batch.has_mask or batch.return_states):
+        return
+    option = "return_states"
+    fix = "Omit `return_states`, or let the cell return the values as outputs."
+    if batch.has_mask:
+        option = "mask"
+        fix = (
+            "Use a leaf with one entry for each row. If the mask has no gaps, pass "
+            f"`sequence_length=mask.sum({axis})` instead."
+        )
+    for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
+        if trees.is_tensor_array(leaf) or not leaf.ndim:
+            raise InvalidValue(
+                f"with `{option}`, each leaf of the state must be an array "
+                f"[batch, ...], got {describe(leaf)} as `{name}`. {fix}"
+            )
+
+
+def _run_in_segments(
+    cell: RNNCellLike, state: PyTree, run: Run, batch: Batch
+) -> tuple[PyTree, PyTree]:
+    """Runs the cell over all steps; returns `(outputs, state)`.
+
+    Args:
+        cell: The cell, laid out over devices.
+        state: The initial state, whose read-only parts every step reads.
+        run: All steps. The run does not have a stand-in for finished rows yet.
+        batch: The options.
+    """
+    first_inputs = masking.first_inputs(run.inputs, batch.axis)
+    cell_in_loop, step = _in_loop(cell, first_inputs, state)
+    state_in_loop = summed_in_float32(state)
+    steps = run.steps.with_stand_in(run.inputs, run.state)
+    restart_states = summed_in_float32(steps.restart_states)
+
+    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        state = with_read_only(state, state_in_loop())
+        output, new_state = step(t, inputs, state)
+        return output, without_read_only(new_state)
+
+    def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
+        if not hasattr(cell, "apply_sequence"):
+            raise DeclinedError("it has no `apply_sequence`")
+        if has_read_only(state):
+            raise DeclinedError("its state has read-only parts")
+        return cell_in_loop().apply_sequence(run)
+
+    def run_segment(
+        inputs: PyTree, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        steps = steps.with_restart_states(restart_states())
+        segment = run.replace(inputs=inputs, state=state, steps=steps)
+        return run_sequence(apply_sequence, apply, segment, batch.unroll)
+
+    plan = batch.plan
+    return segmented_run(
+        plan.segments, plan.names_on_host, run_segment, run.inputs, run.state, steps
+    )
+
+
+def _in_loop(
+    cell: RNNCellLike, inputs: PyTree, state: PyTree
+) -> tuple[Callable[[], Any], Apply]:
+    """Returns a function that returns the cell, and a function that runs step t.
+
+    A loop calls both in its body, so that gradients of the arrays that all steps share
+    are summed in float32. If the cell is not a pytree, its arrays are found by tracing
+    one step.
+
+    Args:
+        cell: The cell.
+        inputs: One step of inputs.
+        state: The initial state.
+    """
+    if trees.is_pytree_of_arrays(cell):
+        cell_in_loop = summed_in_float32(cell)
+        return cell_in_loop, lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
+    step, arrays, _ = closed_over(
+        lambda t, *args: cell_at_step(cell, t)(*args), jnp.int32(0), inputs, state
+    )
+    arrays_in_loop = summed_in_float32(arrays)
+    return lambda: cell, lambda *args: step(arrays_in_loop(), *args)

@@ -11,10 +11,9 @@ from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
-from ..memory._strategy import Strategy, as_strategy
-from .initial_state import zero_state
-from .over_time import over_time
-from .preparation import Batch, Options
+from ..memory._strategy import Strategy, as_strategy, plan_of
+from .dynamic_rnn import Batch, run_batch
+from .first_step import zero_state
 
 
 def packed_rnn(
@@ -79,8 +78,7 @@ def packed_rnn(
     """
     arguments.check_is_cell("cell", cell)
     arguments.as_bool("return_states", return_states)
-    beside = cell, packed, initial_state
-    strategy = as_strategy("swap_memory", swap_memory, beside)
+    strategy = as_strategy("swap_memory", swap_memory, (cell, packed, initial_state))
     if not isinstance(packed, PackedSequences):
         raise InvalidType(
             "`packed` must come from `pack_sequences`, got "
@@ -96,11 +94,19 @@ def packed_rnn(
     state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), state)
-    lengths, first = jnp.asarray(packed.lengths), _states_of_rows(restarts, axis)
-    batch = Batch(inputs, lengths, first, restarts)
-    options = Options(dtype, axis, strategy, return_states=True)
+    time = jax.tree.leaves(inputs)[0].shape[axis]
+    batch = Batch(
+        inputs=inputs,
+        lengths=jnp.asarray(packed.lengths),
+        state=_states_of_rows(restarts, axis),
+        restarts=restarts,
+        dtype=dtype,
+        axis=axis,
+        plan=plan_of(strategy, time),
+        return_states=True,
+    )
     with jax.named_scope(arguments.as_scope(scope, "rnn")):
-        outputs, _, states = over_time(cell, batch, options)
+        outputs, _, states = run_batch(cell, batch)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
     last = masking.choose(has_steps, *ends)

@@ -13,9 +13,9 @@ from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._loops import masking
-from .._loops.float32_sums import reader
+from .._loops.scans import summed_in_float32 as reader
 from ..memory._strategy import Strategy, as_strategy
-from .initial_state import call_start
+from .first_step import call_start
 from .loop_fn import check_first_call, check_next_call
 from .raw_loop import Carry, Step, run_until_finished
 

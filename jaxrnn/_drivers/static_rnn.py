@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,11 @@ from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._loops import masking
-from .._loops.float32_sums import reader
+from .._loops.scans import summed_in_float32 as reader
 from .._loops.steps import Steps
 from .._tensor_array.carried import with_capacity_for
-from ..memory import Keep
-from .initial_state import call_start, zero_state
-from .over_time import Results, over_time
-from .preparation import Batch, Options
-from .probe import as_pair, one_step, probe
+from .dynamic_rnn import Batch, run_batch
+from .first_step import as_pair, call_start, one_step, probe, zero_state
 
 # Compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s for 20
 # steps, 15 s for 50 (44 s with lengths) and minutes for 100.
@@ -103,6 +100,14 @@ def static_rnn(
     return tuple(results) if return_states else tuple(results[:2])
 
 
+class Results(NamedTuple):
+    """The outputs of all steps, the last state, and perhaps the states of all steps."""
+
+    outputs: PyTree
+    state: PyTree
+    states: PyTree = None
+
+
 def checked_steps(
     inputs: Any,
     cells: Iterable[RNNCellLike],
@@ -163,9 +168,15 @@ def run_steps(
             state = with_capacity_for(zero_state(cell, batch_size, dtype), len(steps))
         loop_dtype = _dtype_in_loop(cell, steps, state, dtype)
         if loop_dtype is not None:
-            batch = Batch(stacked(steps), lengths, state)
-            how = {"axis": 0, "strategy": Keep(), "return_states": return_states}
-            return _in_loop(cell, batch, Options(loop_dtype, **how))
+            batch = Batch(
+                inputs=stacked(steps),
+                lengths=lengths,
+                state=state,
+                dtype=loop_dtype,
+                axis=0,
+                return_states=return_states,
+            )
+            return _in_loop(cell, batch)
         initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = call_start(cell, state)
@@ -176,10 +187,10 @@ def run_steps(
         return results._replace(state=with_read_only(results.state, initial_state))
 
 
-def _in_loop(cell: RNNCellLike, batch: Batch, options: Options) -> Results:
-    outputs, state, states = over_time(cell, batch, options)
+def _in_loop(cell: RNNCellLike, batch: Batch) -> Results:
+    outputs, state, states = run_batch(cell, batch)
     time = jax.tree.leaves(batch.inputs)[0].shape[0]
-    if options.return_states:
+    if batch.return_states:
         states = unstacked(states, time)
     return Results(unstacked(outputs, time), state, states)
 

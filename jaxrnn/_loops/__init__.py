@@ -1,1 +1,24 @@
-"""The loops over the time axis of a batch of sequences."""
+"""The loops over the time axis of a batch of sequences.
+
+A driver passes a `Run`: inputs, an initial state, and `Steps`, which describe the time
+axis (`steps.py`). `dispatch.py` chooses the loop: the scan over single steps
+(`scans.py`), which is the reference, or a loop that runs whole sequences of one kind of
+cell. Words of this room:
+
+* A *row* is one entry of the batch. At step t, a row is *alive* (the step is valid) if
+  `t < length`; otherwise the row is *finished*, or dead. A finished row outputs zeros
+  and keeps its state (`masking.py`).
+* The *longest* length is the number of steps that TensorFlow's loop would run. Until
+  then, the loop is *running*, and leaves of the state that all rows share advance.
+* A *stand-in* is a finite pair `(inputs, state)` on which the cell runs in finished
+  rows, so that their dropped results cannot put NaN into gradients.
+* A *restart* gives a row a new state before a step: a reset, or the first step of a
+  sequence in a packed row. `Steps` may hold the steps of the restarts without the
+  *restart states*, which a loop then takes as an argument to differentiate.
+* A *segment* is a part of a run that the backward pass recomputes (`segments.py`). A
+  *chunk* is a part of a scan that is skipped at once (`scans.py`). A *block* is a part
+  of a linear recurrence that is computed at once.
+* The *primals* of a loop are the arrays that it differentiates; `d_x` is the tangent of
+  x, and `ct_x` is the cotangent of x. An argument is *perturbed* if its tangent is not
+  zero.
+"""

@@ -11,7 +11,7 @@ the arguments that they pass to JAX's primitives.
 """
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,15 @@ from .._base.sharding import as_varying_as
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from . import masking
-from .library_calls import row_lengths, what_lstm_has, why_not_arrays, why_not_fields
-from .run import DeclinedError
+from .library_cells import (
+    LibraryCellLike,
+    row_lengths,
+    what_lstm_has,
+    why_not_arrays,
+    why_not_fields,
+)
 from .segments import RESIDUALS, named
-from .steps import Steps
+from .steps import DeclinedError, Run, Steps
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -38,9 +43,21 @@ EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
 Arrays = tuple[Array, ...]
 
 
-def cudnn_sequence(
-    cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
-) -> tuple[PyTree, PyTree]:
+class LSTMLike(LibraryCellLike, Protocol):
+    """What cuDNN's loop needs of a `BasicLSTMCell` or an `LSTMCell`."""
+
+    forget_bias: float
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """`(output, new_state)` of a step."""
+        ...
+
+    def why_not_tanh(self) -> str | None:
+        """A message that names the activation if it is not tanh."""
+        ...
+
+
+def cudnn_sequence(cell: LSTMLike, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
     As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
@@ -55,16 +72,16 @@ def cudnn_sequence(
     Args:
         cell: The cell.
         params: The cell's parameters.
-        xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
-        state: The initial state, each leaf `[batch, units]`.
-        steps: The steps of the run.
+        run: Inputs `[batch, time, depth]` and the initial state, each leaf
+            `[batch, units]`.
 
     Raises:
         DeclinedError: If cuDNN cannot run the cell on these arrays here. The error
             gives the reason.
     """
-    if reason := _why_not(cell, xs, state, steps):
+    if reason := _why_not(cell, run):
         raise DeclinedError(reason)
+    xs, state, steps = run.inputs, run.state, run.steps
     lengths = row_lengths(xs, steps)
     h, carry = cell.enter(masking.zero_dead(lengths > 0, state))
     args = (
@@ -75,8 +92,7 @@ def cudnn_sequence(
         # cuDNN fails if a length is 0: https://github.com/jax-ml/jax/issues/17966.
         jnp.maximum(lengths, 1),
     )
-    run: Any = functools.partial(_call, _precision_here())
-    y, h, c = run(*as_varying_as(args, args))
+    y, h, c = _call(_precision_here(), *as_varying_as(args, args))
     last = with_structure(state, cell.leave(c, h)[1])
     outputs = steps.zero_dead(_batch_major(y, steps))
     return outputs, masking.choose(lengths > 0, last, state)
@@ -135,7 +151,7 @@ def backward(
     return ct_weights, ct_x, ct_h[0], ct_c[0]
 
 
-def flat_weights(cell: Any, params: Params, depth: int) -> Array:
+def flat_weights(cell: LSTMLike, params: Params, depth: int) -> Array:
     """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
 
     The layout is the input matrix `[4H, depth]`, the state matrix `[4H, H]`, and two
@@ -181,7 +197,7 @@ def _pull_back(precision: Precision, saved: tuple, cts: tuple) -> tuple:
 _call.defvjp(_call_and_save, _pull_back)
 
 
-def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
+def _why_not(cell: LSTMLike, run: Run) -> str | None:
     """The reason why cuDNN cannot run the cell, or None."""
     known = "it supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
@@ -192,8 +208,9 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
         return reason
     if has := what_lstm_has(cell):
         return f"{known}, but this one has {' and '.join(has)}"
-    if reason := why_not_arrays(xs, state, steps):
+    if reason := why_not_arrays(run):
         return reason
+    steps = run.steps
     if steps.restarts is not None:
         return "rows of several sequences restart within the loop"
     if steps.returns_states:

@@ -1,4 +1,4 @@
-"""The meaning of sequence lengths, defined once for every driver.
+"""The meaning of sequence lengths and masks, defined once for every driver.
 
 Row b is alive at step t if `t < length[b]`; otherwise, it is finished. A finished row
 outputs 0 and keeps its state. The cell still runs on the finished row, but the results
@@ -12,7 +12,7 @@ All rows share the TensorArrays and scalar leaves of a state, which are never ma
 results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,8 +126,9 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
             known = concrete_or_none(running)
             if known is not None:  # A select fails if the array has grown.
                 return new_leaf if known else old_leaf
-            pick = lambda n, o: jnp.where(running, n, o)
-            return jax.tree.map(pick, new_leaf, old_leaf)
+            return jax.tree.map(
+                lambda new, old: jnp.where(running, new, old), new_leaf, old_leaf
+            )
         mask = expand_rows(alive, old_leaf) if old_leaf.ndim else running
         return jnp.where(mask, new_leaf, old_leaf)
 
@@ -219,3 +220,74 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
         return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
 
     return jax.tree.map(read, tree)
+
+
+class ValidSteps(NamedTuple):
+    """The positions of the valid steps of a mask, which may have gaps.
+
+    A run over only the valid steps, moved to the front of each row, is a run with
+    lengths, which every loop supports. No loop computes a masked step. Below, *the run*
+    consists of the moved steps; *the row* is the sequence that the user passed.
+
+    Attributes:
+        lengths: int32 `[batch]`, the number of valid steps of each row.
+        sources: int32 `[batch, time]`, the index in the row of step t of the run. The
+            masked steps follow the valid steps, in order.
+        places: int32 `[batch, time]`, the inverse of `sources`.
+        last: int32 `[batch, time]`, the index in the run of the last valid step up to
+            step t of the row; -1 before the first valid step.
+    """
+
+    lengths: Array
+    sources: Array
+    places: Array
+    last: Array
+
+    @classmethod
+    def of(cls, mask: Array) -> "ValidSteps":
+        """Returns the positions for a mask, bool `[batch, time]`."""
+        last = jnp.cumsum(mask, 1, dtype=jnp.int32) - 1
+        lengths = jnp.sum(mask, 1, dtype=jnp.int32)
+        masked = lengths[:, None] + jnp.cumsum(~mask, 1, dtype=jnp.int32) - 1
+        places = jnp.where(mask, last, masked)
+        ts = jnp.arange(mask.shape[1], dtype=jnp.int32)
+
+        def inverse(places: Array) -> Array:
+            at = jnp.zeros_like(places).at[places]
+            return at.set(ts, mode="promise_in_bounds", unique_indices=True)
+
+        return cls(lengths, jax.vmap(inverse)(places), places, last)
+
+    def to_front(self, tree: PyTree, axis: int) -> PyTree:
+        """Reorders sequences from the order of the row to the order of the run."""
+        return read_steps(tree, self.sources, axis)
+
+    def resets(self, where: Array) -> Array:
+        """Converts resets of the row, bool `[batch, time]`, to resets of the run.
+
+        A reset at a masked step takes effect at the next valid step.
+        """
+        counts = self.to_front(jnp.cumsum(where, 1, dtype=jnp.int32), 1)
+        rest = counts[:, 1:] > counts[:, :-1]
+        return jnp.concatenate([counts[:, :1] > 0, rest], axis=1)
+
+    def to_places(self, outputs: PyTree, axis: int) -> PyTree:
+        """Moves the run's outputs to their steps in the row; masked steps get zeros."""
+        return read_steps(outputs, self.places, axis)
+
+    def states(self, states: PyTree, first: PyTree, axis: int) -> PyTree:
+        """Returns the state after each step of the row; masked steps keep the state.
+
+        Args:
+            states: The states after the steps of the run.
+            first: The state before the first step, each leaf `[batch, ...]`.
+            axis: The time axis of `states`.
+        """
+        last = jnp.swapaxes(self.last, 1, axis)
+        states = read_steps(states, jnp.maximum(self.last, 0), axis, unique=False)
+
+        def select(states: Array, first: Array) -> Array:
+            first = jnp.expand_dims(first, axis)
+            return jnp.where(expand_rows(last >= 0, states), states, first)
+
+        return jax.tree.map(select, states, first)

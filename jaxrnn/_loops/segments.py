@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._base.math import is_float
 from .._base.typing import PyTree
-from .float32_sums import with_tangent_of
+from .scans import in_scan, with_tangent_of
 from .steps import Steps
 
 RunSteps = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
@@ -39,11 +39,6 @@ def save_on_host(names: tuple[str, ...]) -> Callable:
         offload_src="device",
         offload_dst="pinned_host",
     )
-
-
-def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
-    """Checkpoints a scan's body; without a policy, saves only its arguments."""
-    return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
 def segmented_run(

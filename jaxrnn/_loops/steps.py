@@ -1,8 +1,7 @@
-"""The time axis of a batch of sequences: its steps, and the length of each row.
+"""What a loop receives: a `Run` of sequences, whose time axis is described by `Steps`.
 
-A driver represents the time axis as one value, `Steps`. A loop reads step t of the
-inputs, runs the cell on `steps.step_inputs(...)`, and masks the results with
-`steps.mask_step(...)`.
+A loop reads step t of the inputs, runs the cell on `steps.step_inputs(...)`, and masks
+the results with `steps.mask_step(...)`.
 """
 
 import dataclasses
@@ -123,9 +122,9 @@ class Steps:
         """
         if self.lengths is None:
             return self
-        inputs, first = masking.first_inputs(xs, self.axis), jax.tree.leaves(xs)[0]
+        inputs = masking.first_inputs(xs, self.axis)
         are_resets = self.restarts is not None and self.restarts.are_resets
-        if are_resets and first.shape[self.axis]:
+        if are_resets and jax.tree.leaves(xs)[0].shape[self.axis]:
             # If a state is reset before the first step, it may contain NaN or infinity.
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
@@ -173,8 +172,9 @@ class Steps:
         state = self._restart(t, state)
         if self.stand_in is None:
             return inputs, state
-        alive, running = t < self.lengths, t < self.longest
-        return masking.step_inputs(alive, running, inputs, state, self.stand_in)
+        return masking.step_inputs(
+            t < self.lengths, t < self.longest, inputs, state, self.stand_in
+        )
 
     def mask_step(
         self, t: Array, state: PyTree, new_state: PyTree, output: PyTree
@@ -208,7 +208,7 @@ class Steps:
 
     def fill_dead(self, xs: PyTree) -> PyTree:
         """Replaces inputs by the stand-in at steps where a row is finished."""
-        return xs if self.lengths is None else self._or_of_row(xs, self.stand_in[0])
+        return xs if self.lengths is None else self.keep_last(xs, self.stand_in[0])
 
     def zero_dead(self, tree: PyTree) -> PyTree:
         """Replaces sequences by zeros at steps where a row is finished."""
@@ -222,15 +222,11 @@ class Steps:
             new_states: The new states of all steps, each leaf `[batch, time, ...]`.
             last: The last state of each row, each leaf `[batch, ...]`.
         """
-        return self._or_of_row(new_states, last)
-
-    def _or_of_row(self, tree: PyTree, of_row: PyTree) -> PyTree:
-        """Replaces the steps where a row is finished by one value for each row."""
         alive = self.alive_steps()
         if alive is None:
-            return tree
-        of_row = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), of_row)
-        return masking.choose(alive, tree, of_row)
+            return new_states
+        last = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), last)
+        return masking.choose(alive, new_states, last)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
@@ -245,9 +241,13 @@ class Steps:
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Reads step t of each leaf; the result has leaves `[batch, ...]`."""
-        options = {"keepdims": False, "allow_negative_indices": False}
-        index = jax.lax.dynamic_index_in_dim
-        return jax.tree.map(lambda x: index(x, t, self.axis, **options), tree)
+
+        def read(x: Array) -> Array:
+            return jax.lax.dynamic_index_in_dim(
+                x, t, self.axis, keepdims=False, allow_negative_indices=False
+            )
+
+        return jax.tree.map(read, tree)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """Applies `fn` to the outputs of a run, but not to new states."""
@@ -266,14 +266,51 @@ class Steps:
 
     def slice(self, start: Array, size: int) -> "Steps":
         """Returns the `size` steps that begin at `start`, which must all exist."""
-        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         steps = dataclasses.replace(self, offset=self.offset + start, time=size)
-        steps = steps._map_state_numbers(cut)
+        steps = steps._map_state_numbers(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
+        )
         if self.lengths is None:
             return steps
         lengths = jnp.clip(self.lengths - start, 0, size)
         longest = jnp.clip(self.longest - start, 0, size)
         return dataclasses.replace(steps, lengths=lengths, longest=longest)
+
+
+class DeclinedError(Exception):
+    """Raised by a cell that cannot run whole sequences at once; gives the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Whole sequences for a cell; the argument of `RNNCell.apply_sequence`.
+
+    Attributes:
+        inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
+            `[time, batch, ...]` if `steps.axis` is 0.
+        state: The initial state, each leaf `[batch, ...]`.
+        steps: The time axis, and which rows are finished at each step.
+        keys: A function that returns the random key of step t; None for a deterministic
+            run.
+        implementation: The driver's argument `implementation`: "xla", "native", "cudnn"
+            or None. A wrapper passes the value on to its inner cell. Cells that are not
+            affine accept only "xla" and None.
+    """
+
+    inputs: PyTree
+    state: PyTree
+    steps: Steps
+    keys: Callable[[Array], Any] | None = None
+    implementation: str | None = None
+
+    def replace(self, **changes: Any) -> "Run":
+        """Returns a copy of the run in which some attributes are replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def of_inner(self, inputs: PyTree, state: PyTree, **changes: Any) -> "Run":
+        """Returns the run of an inner cell on `inputs` from an initial state."""
+        run = self.replace(inputs=inputs, state=state, **changes)
+        return run.replace(steps=run.steps.with_stand_in(inputs, state))
 
 
 def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:

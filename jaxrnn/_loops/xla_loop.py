@@ -17,8 +17,8 @@ of x.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +28,50 @@ from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from . import masking
-from .alive_scan import alive_scan
+from .scans import ragged_scan
 from .segments import RESIDUALS, named
-from .steps import Steps, read_rows
+from .steps import Run, Steps, read_rows
 
 # The inputs' products are computed before the loop unless a run or segment exceeds
 # these limits on the number of rows, and on rows times steps. On a CPU, computing the
 # products before the loop saves up to a third of the time if there are few rows, and
 # costs up to a third more time if there are many.
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
+
+
+class StageLike(Protocol):
+    """What the loop needs of a `Stage`: its update `(params, z, carry) -> pair`."""
+
+    @property
+    def takes_inputs(self) -> bool: ...
+
+    @property
+    def update(self) -> Callable[[Params, Array, PyTree], tuple[Array, PyTree]]: ...
+
+
+class AffineCellLike(Protocol):
+    """What the loop needs of an `AffineCell`; its methods close over no tracers."""
+
+    @property
+    def stages(self) -> Sequence[StageLike]: ...
+
+    def enter(self, state: PyTree) -> tuple[Array, Any]:
+        """The first stage's operand and carry."""
+        ...
+
+    def chain(
+        self, product: Callable, params: Params, inputs: Any, state: PyTree
+    ) -> tuple[PyTree, PyTree, list[Array]]:
+        """`(output, new_state, zs)` of one step."""
+        ...
+
+    def elementwise(self, params: Params) -> Params:
+        """The parameters that the updates read."""
+        ...
+
+    def product_params(self, params: Params, depth: int) -> list[Params]:
+        """The parameters of each stage's product."""
+        ...
 
 
 class Primals(NamedTuple):
@@ -61,50 +96,55 @@ class Primals(NamedTuple):
 
 
 def affine_sequence(
-    cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+    cell: AffineCellLike, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps, equal to a scan of `cell.apply`.
 
     Args:
-        cell: An `AffineCell`, whose functions close over no traced arrays.
+        cell: The cell.
         params: The cell's parameters, under the names of the cell's stages.
-        xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
-        state: The initial state, each leaf `[batch, size]`.
-        steps: The steps of the run. If `steps.returns_states` is true, the outputs are
-            pairs `(output, new_state)`.
+        run: Inputs `[batch, time, depth]` and the initial state, each leaf
+            `[batch, size]`. If `steps.returns_states` is true, the outputs are pairs
+            `(output, new_state)`.
     """
-    primals = primals_of(cell, params, steps.swap_time(xs), state, steps)
-    steps_first = steps.with_restart_states(None).time_first()
-    outputs, last = _affine_sequence(cell, primals, steps_first)
+    primals, steps = primals_of(cell, params, run)
+    primals = primals._replace(xs=steps.swap_time(primals.xs))
+    outputs, last = _affine_sequence(cell, primals, steps.time_first())
     return steps.swap_time(outputs), last
 
 
-def primals_of(
-    cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
-) -> Primals:
-    """The primals of a run of `affine_sequence`."""
-    products = cell.product_params(params, xs.shape[-1])
-    elementwise = cell.elementwise(params)
-    return Primals(products, elementwise, xs, state, steps.restart_states)
+def primals_of(cell: AffineCellLike, params: Params, run: Run) -> tuple[Primals, Steps]:
+    """The primals of a run, and its steps without the restart states."""
+    primals = Primals(
+        products=cell.product_params(params, run.inputs.shape[-1]),
+        elementwise=cell.elementwise(params),
+        xs=run.inputs,
+        state=run.state,
+        restart_states=run.steps.restart_states,
+    )
+    return primals, run.steps.with_restart_states(None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _affine_sequence(cell: Any, primals: Primals, steps: Steps) -> tuple:
+def _affine_sequence(cell: AffineCellLike, primals: Primals, steps: Steps) -> tuple:
     """`(outputs, state)`, with the derivative `_tangent_of_sequence`."""
     outputs, state, _ = forward(cell, primals, steps, save=False)
     return outputs, state
 
 
 @functools.partial(_affine_sequence.defjvp, symbolic_zeros=True)
-def _tangent_of_sequence(cell: Any, args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
-    (primals, steps), (tangents, _) = args, d_args
+def _tangent_of_sequence(
+    cell: AffineCellLike, args: tuple, d_args: tuple
+) -> tuple[tuple, tuple]:
+    primals, steps = args
+    tangents, _ = d_args
     outputs, state, saved = forward(cell, primals, steps, save=True)
     saved = named(RESIDUALS, saved)
     return (outputs, state), push_forward(cell, primals, steps, saved, tangents)
 
 
 def forward(
-    cell: Any, primals: Primals, steps: Steps, save: bool
+    cell: AffineCellLike, primals: Primals, steps: Steps, save: bool
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
@@ -120,26 +160,27 @@ def forward(
     def step(carry: tuple[Array, PyTree], inputs: Any) -> tuple[Any, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
-        elementwise = primals.elementwise
-        output, after, zs = cell.chain(product, elementwise, inputs, before)
+        output, after, zs = cell.chain(product, primals.elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
         return (t + 1, state), (output, (zs, before) if save else ())
 
-    carry, skipped = (jnp.int32(0), primals.state), None
+    carry = jnp.int32(0), primals.state
+    skipped = None
     if save and steps.longest is not None:
         # Derivatives also read the residuals of skipped steps, which must be finite.
         _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
         skipped = jax.tree.map(zeros_like, output), saved
-    (_, state), (outputs, saved) = alive_scan(
+    (_, state), (outputs, saved) = ragged_scan(
         step, carry, xs, steps.longest, skipped=skipped
     )
     return outputs, state, saved
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """`(product, xs, steps)`: the function for a step's products, and its inputs."""
-    products, xs = primals.products, primals.xs
+    """The function that computes one step's products, its scanned inputs, the steps."""
+    products = primals.products
+    xs = primals.xs
     rows = xs.shape[1]
     takes_inputs = any("inputs" in p for p in products)
     if takes_inputs and isinstance(rows, int) and rows <= FEW_ROWS:
@@ -150,7 +191,9 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     # `[inputs, operand] @ kernel`, TPUs would write the joined operands at every step,
     # and GPUs would launch 1.5 times as many operations for a GRU. On CPUs, the times
     # of the two forms differ by less than 3 %.
-    def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
+    def product(
+        k: int, stage: StageLike, inputs: Array, operand: Array, dtype: Any
+    ) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         if stage.takes_inputs:
             z = dot(inputs, products[k]["inputs"], dtype) + z
@@ -161,13 +204,18 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
 
 def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     """Like `_products`, but multiplies the inputs of all steps at once."""
-    products, dtype = primals.products, widest_dtype(primals.state)
+    products = primals.products
+    dtype = widest_dtype(primals.state)
 
-    def of_inputs(xs: Array) -> list:
-        ahead = lambda p: _plus_bias(dot(xs, p["inputs"], dtype), p)
-        return [ahead(p) if "inputs" in p else None for p in products]
+    def of_inputs(xs: Array) -> list[Array | None]:
+        return [
+            _plus_bias(dot(xs, p["inputs"], dtype), p) if "inputs" in p else None
+            for p in products
+        ]
 
-    def product(k: int, stage: Any, inputs: list, operand: Array, dtype: Any) -> Array:
+    def product(
+        k: int, stage: StageLike, inputs: list, operand: Array, dtype: Any
+    ) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         return _plus_bias(z, products[k]) if inputs[k] is None else inputs[k] + z
 
@@ -183,7 +231,11 @@ def _plus_bias(z: Array, product: Params) -> Array:
 
 
 def push_forward(
-    cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
+    cell: AffineCellLike,
+    primals: Primals,
+    steps: Steps,
+    saved: PyTree,
+    tangents: Primals,
 ) -> tuple[PyTree, PyTree]:
     """The tangents of `(outputs, state)`, linear in the tangents of the primals.
 
@@ -200,7 +252,11 @@ def push_forward(
 
 
 def _product_tangents(
-    cell: Any, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
+    cell: AffineCellLike,
+    primals: Primals,
+    steps: Steps,
+    saved: PyTree,
+    tangents: Primals,
 ) -> list[Array | None]:
     """The part of each product's tangent due to parameters and inputs; None if zero.
 
@@ -241,7 +297,7 @@ def _product_tangent(
 
 
 def _push_state(
-    cell: Any,
+    cell: AffineCellLike,
     primals: Primals,
     steps: Steps,
     saved: PyTree,
@@ -262,8 +318,8 @@ def _push_state(
     matrices = [product["state"] for product in primals.products]
     restarts, restart = _tangent_restarts(primals, steps, tangents)
 
-    def step(d_state: PyTree, read: Any) -> tuple[PyTree, PyTree]:
-        (zs, state), d_zs, restarts, alive = read
+    def step(d_state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+        (zs, state), d_zs, restarts, alive = scanned
         d_before = d_state if restart is None else restart(restarts, d_state)
         (_, carry), (d_operand, d_carry) = jax.jvp(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
@@ -274,7 +330,8 @@ def _push_state(
             (_, carry), (d_operand, d_carry) = push_update(
                 stage, (z, carry), (d_z, d_carry)
             )
-        d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
+        d_output = d_operand
+        d_new_state = with_structure(d_state, d_carry)
         if alive is not None:
             d_new_state = masking.choose(alive, d_new_state, d_state)
             d_output = masking.zero_dead(alive, d_output)
@@ -283,9 +340,9 @@ def _push_state(
 
     d_state = _dense(primals.state, tangents.state)
     d_state = as_varying_as((primals, _perturbed(tangents)), d_state)
-    read = saved, d_zs, restarts, steps.alive_steps()
-    d_state, d_outputs = alive_scan(
-        step, d_state, read, steps.longest, save_inputs_only=True
+    scanned = saved, d_zs, restarts, steps.alive_steps()
+    d_state, d_outputs = ragged_scan(
+        step, d_state, scanned, steps.longest, save_inputs_only=True
     )
     return d_outputs, d_state
 
@@ -303,15 +360,21 @@ def _tangent_restarts(
         return None, None
     numbers = steps.restarts.state_numbers
     d_states = _dense(primals.restart_states, tangents.restart_states)
-    if not steps.restarts.are_resets:
-        choose = lambda read, d_state: masking.choose(read[0] < 0, d_state, read[1])
-        return (numbers, read_rows(d_states, numbers)), choose
     wide = widened(d_states)
-    own = lambda: cast_like(d_states, wide)
-    return numbers, lambda read, d_state: masking.choose(read < 0, d_state, own())
+
+    def reset(numbers: Array, d_state: PyTree) -> PyTree:
+        return masking.choose(numbers < 0, d_state, cast_like(d_states, wide))
+
+    def start(restarts: tuple[Array, PyTree], d_state: PyTree) -> PyTree:
+        numbers, d_first = restarts
+        return masking.choose(numbers < 0, d_state, d_first)
+
+    if steps.restarts.are_resets:
+        return numbers, reset
+    return (numbers, read_rows(d_states, numbers)), start
 
 
-def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
+def _factors(cell: AffineCellLike, elementwise: Params, saved: PyTree) -> list[Array]:
     """The operand of each stage, which the stage's "state" matrix multiplies.
 
     Each operand is `[time, batch, rows]`. The function recomputes all updates except
@@ -343,21 +406,26 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
     elementwise = primals.elementwise
     if not _perturbed(d_elementwise):
 
-        def push(stage: Any, args: tuple, d_args: tuple) -> tuple:
+        def push(stage: StageLike, args: tuple, d_args: tuple) -> tuple:
             update = functools.partial(stage.update, elementwise)
             return jax.jvp(lambda *args: tuple(update(*args)), args, d_args)
 
         return push
     state = jax.tree.leaves(primals.state)[0]
-    to_rows = lambda d: broadcast_first(d, state, 0)
-    d_rows = jax.tree.map(to_rows, widened(_dense(elementwise, d_elementwise)))
+    d_rows = jax.tree.map(
+        lambda d: broadcast_first(d, state, 0),
+        widened(_dense(elementwise, d_elementwise)),
+    )
 
-    def push_rows(stage: Any, args: tuple, d_args: tuple) -> tuple:
+    def push_rows(stage: StageLike, args: tuple, d_args: tuple) -> tuple:
         def push_row(d_elementwise: Params, args: tuple, d_args: tuple) -> tuple:
             args, d_args = jax.tree.map(lambda x: x[None], (args, d_args))
             d_elementwise = cast_like(elementwise, d_elementwise)
-            update = lambda *args: tuple(stage.update(*args))
-            return jax.jvp(update, (elementwise, *args), (d_elementwise, *d_args))
+            return jax.jvp(
+                lambda *args: tuple(stage.update(*args)),
+                (elementwise, *args),
+                (d_elementwise, *d_args),
+            )
 
         pushed = jax.vmap(push_row)(d_rows, args, d_args)
         return jax.tree.map(lambda x: x[:, 0], pushed)
@@ -371,7 +439,7 @@ def is_perturbed(tangent: Any) -> bool:
 
 
 def _perturbed(tangents: PyTree) -> list[Array]:
-    return list(filter(is_perturbed, jax.tree.leaves(tangents)))
+    return [d for d in jax.tree.leaves(tangents) if is_perturbed(d)]
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:

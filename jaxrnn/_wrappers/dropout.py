@@ -18,7 +18,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
 from .._cells.lstm import LSTMStateTuple
 from .._cells.step_checks import check_floating
-from .._loops.run import DeclinedError, Run
+from .._loops.steps import DeclinedError, Run
 from .base import WrapperCell
 
 _VISITOR = "dropout_state_filter_visitor"

@@ -22,8 +22,7 @@ from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random
 from .._cells.step_checks import check_no_carry
-from .._loops.run import Run
-from .._loops.steps import Steps
+from .._loops.steps import Run, Steps
 from .base import check_wrapped
 
 

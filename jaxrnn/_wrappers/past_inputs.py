@@ -21,8 +21,7 @@ from .._cells.base import RNNCell
 from .._cells.initializers import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._loops import masking
-from .._loops.run import Run
-from .._loops.steps import Steps, at_each_step
+from .._loops.steps import Run, Steps, at_each_step
 from .base import OwnParams, WrapperCell
 
 _FIX = "A cell without a wrapper receives one step of inputs."

@@ -10,7 +10,7 @@ from .._base.errors import InvalidValue, describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Array, Key, Params, PyTree
 from .._cells import fields
-from .._loops.run import DeclinedError, Run
+from .._loops.steps import DeclinedError, Run
 from .base import WrapperCell
 
 

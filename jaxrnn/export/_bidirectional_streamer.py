@@ -14,7 +14,7 @@ from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.initial_state import zero_state
+from .._drivers.first_step import zero_state
 from .._loops import masking
 from ._streamer import check_cell_of_stream
 

@@ -13,8 +13,8 @@ from .._base.inputs import as_state
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
-from .._drivers.initial_state import zero_state
-from .._drivers.resets import Resets, as_reset_state, as_resets
+from .._drivers.first_step import zero_state
+from .._drivers.masks_and_resets import Resets, as_reset_state, as_resets
 from .._loops import masking
 
 

@@ -17,7 +17,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.initial_state import call_start
+from .._drivers.first_step import call_start
 from .._drivers.raw_rnn import raw_rnn
 from .._drivers.static_rnn import static_rnn
 from .._tensor_array.tensor_array import TensorArray

@@ -8,7 +8,7 @@ from helpers import bound
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell
-from jaxrnn._loops import recurrence
+from jaxrnn._loops import linear_recurrence as recurrence
 
 CELL = LRUCell(3, num_states=4)
 LENGTHS = [7, 0, 3]

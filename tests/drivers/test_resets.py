@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import memory
-from jaxrnn._loops import linear
+from jaxrnn._loops import linear_recurrence as linear
 
 BATCH, TIME, DEPTH = 4, 6, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -329,7 +329,7 @@ REFUSED = {
     ),
     "rows_of_the_initial_state": (
         ValueError,
-        r"`initial_state` must have the shape of the cell's zero state, \(4, 2\), got",
+        r"`the cell's zero state` must have the shape of the initial state, \(3, 2\), got",
         {"resets": RESETS, "initial_state": np.zeros((3, 2))},
     ),
     "dtype": (

@@ -251,9 +251,9 @@ REFUSALS = {
     # The results of a step
     "step_structure": (ValueError, r"the state that `cell` returns must have the structure \*, got \(\*, \*\)",
                        lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
-    "step_structure_cell": (ValueError, r"got \(\*, \*\). The cell received a state with the structure of its `state_size`, and must return",
+    "step_structure_cell": (ValueError, r"must have the structure \*, got \(\*, \*\). A cell must return",
                             lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, initial_state=X[:, 0])),
-    "step_structure_state": (ValueError, r"must have the structure \(\*, \*\), got \*. Pass an `initial_state` with the structure that the cell returns",
+    "step_structure_state": (ValueError, r"must have the structure \(\*, \*\), got \*. A cell must return",
                              lambda: dynamic_rnn(stepping(lambda s: s[0]), X, initial_state=(X[:, 0], X[:, 0]))),
     "step_shape": (ValueError, r"keep the shapes of its state, got `state` float32\[4, 3\] before and float32\[4, 1\]",
                    lambda: dynamic_rnn(stepping(lambda s: s[:, :1]), X, dtype=F32)),

@@ -11,7 +11,7 @@ from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
-from jaxrnn._loops.native.cells import native_kind
+from jaxrnn._loops.library_cells import native_kind
 
 F32 = jnp.dtype(jnp.float32)
 # Cells that no implementation can run, with the reason in the message.

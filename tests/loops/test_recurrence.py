@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrnn import ComplexState
-from jaxrnn._loops import recurrence
-from jaxrnn._loops.recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._loops import linear_recurrence as recurrence
+from jaxrnn._loops.linear_recurrence import by_loop, by_tree, plus, run_steps, times
 
 FORMS = {"loop": by_loop, "tree": by_tree}
 KINDS = ("real", "complex")

@@ -17,7 +17,7 @@ from helpers import drawn
 import jaxrnn
 from jaxrnn import AffineCell, DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, Stage
 from jaxrnn._loops import xla_loop
-from jaxrnn._loops.alive_scan import chunk_size
+from jaxrnn._loops.scans import chunk_size
 from jaxrnn.testing._oracle import StepByStep, close, weighted_sum
 
 DTYPE = np.dtype("float64")

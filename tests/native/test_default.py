@@ -26,7 +26,7 @@ from native_cases import (
 
 import jaxrnn
 from jaxrnn._base import jax_internals
-from jaxrnn._loops import implementation, xla_loop
+from jaxrnn._loops import dispatch, xla_loop
 from jaxrnn._loops.native import library
 from jaxrnn.testing._oracle import weighted_sum
 
@@ -70,9 +70,9 @@ def test_xlas_loop_is_not_traced(alone, monkeypatch):
 
 
 def test_a_second_call_traces_nothing(alone, monkeypatch):
-    traced, run_native = [], implementation.native_sequence
+    traced, run_native = [], dispatch.native_sequence
     spy = lambda *args, **options: traced.append(args) or run_native(*args, **options)
-    monkeypatch.setattr(implementation, "native_sequence", spy)
+    monkeypatch.setattr(dispatch, "native_sequence", spy)
     given = data(CELLS["lstm"])
     for _ in range(3):
         by_default("lstm")(*given)

@@ -17,7 +17,7 @@ from native_cases import assert_near, needs_library
 
 import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib, testing
-from jaxrnn._loops.native.cells import native_kind
+from jaxrnn._loops.library_cells import native_kind
 from jaxrnn._loops.native.sequence import NativeLoop
 
 from ..golden import replay

@@ -8,6 +8,7 @@ differ if h is projected. c is None unless the cell is an LSTM.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +17,30 @@ import numpy as np
 
 from ..._base.sharding import as_varying_as
 from ..._base.typing import Array, Params, PyTree
-from .cells import Cell
-from .mapped_calls import NO_ROWS, entries, in_one_call
+from ..library_cells import NativeCell
+from .library import NO_ROWS, entries, in_one_call
 
 # The row axis of an array that has no time axis. It follows the axis of the entries,
-# which comes first. The fields of the classes below may hold a row axis, or `NO_ROWS`,
-# instead of an array.
+# which comes first.
 ROWS = 1
+# The fields of the classes below that have no row axis, or no time axis; all others are
+# sequences.
+_WITHOUT_ROWS = {
+    "weights",
+    "w_state",
+    "elementwise",
+    "restart_states",
+    "ct_restart_states",
+}
+_WITHOUT_TIME = {
+    "lengths",
+    "state",
+    "last",
+    "h",
+    "ct_last",
+    "ct_state",
+    "ct_elementwise",
+}
 
 
 class ForwardArgs(NamedTuple):
@@ -136,7 +154,7 @@ class Call:
         new_states: Whether a call returns the state after each step.
     """
 
-    cell: Cell
+    cell: NativeCell
     attributes: dict[str, Any]
     axis: int
     sequences: int | None
@@ -149,49 +167,12 @@ class Call:
             args: The arguments.
             save: Whether to return the values that the backward loop reads.
         """
-        in_sequences = self._rows_in_sequences
-        axes = ForwardArgs(
-            lengths=ROWS,
-            starts=in_sequences,
-            x=in_sequences,
-            weights=NO_ROWS,
-            elementwise=NO_ROWS,
-            state=ROWS,
-            restart_states=NO_ROWS,
-        )
-        result_axes = ForwardResults(
-            outputs=in_sequences,
-            last=ROWS,
-            new_c=in_sequences,
-            zs=in_sequences,
-            saved=in_sequences,
-        )
         run = functools.partial(self._forward, save=save)
-        return self._in_one_call(run, args, axes, result_axes)
+        return self._in_one_call(run, args, ForwardResults)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
         """Runs all steps backward; axes that `vmap` maps become part of this call."""
-        in_sequences = self._rows_in_sequences
-        axes = BackwardArgs(
-            lengths=ROWS,
-            starts=in_sequences,
-            w_state=NO_ROWS,
-            elementwise=NO_ROWS,
-            zs=in_sequences,
-            saved=in_sequences,
-            h=ROWS,
-            ct_outputs=in_sequences,
-            ct_new_c=in_sequences,
-            ct_last=ROWS,
-        )
-        result_axes = BackwardResults(
-            ct_zs=in_sequences,
-            operand=in_sequences,
-            ct_state=ROWS,
-            ct_restart_states=NO_ROWS,
-            ct_elementwise=ROWS,
-        )
-        return self._in_one_call(self._backward, args, axes, result_axes)
+        return self._in_one_call(self._backward, args, BackwardResults)
 
     def weights(
         self,
@@ -260,10 +241,23 @@ class Call:
         """
         return 2 - self.axis
 
-    def _in_one_call(self, run: Any, args: Any, axes: Any, result_axes: Any) -> Any:
+    def _in_one_call(
+        self, run: Callable, args: ForwardArgs | BackwardArgs, results: type
+    ) -> Any:
         if self.sequences is not None:  # `starts` counts the sequences of one entry.
             return in_one_call(run, NO_ROWS, NO_ROWS)(args)
-        return in_one_call(run, (axes,), result_axes)(args)
+        axes = self._row_axes(type(args))
+        return in_one_call(run, (axes,), self._row_axes(results))(args)
+
+    def _row_axes(self, fields: Any) -> Any:
+        """The row axis of each field of one of the classes above."""
+
+        def row_axis(name: str) -> Any:
+            if name in _WITHOUT_ROWS:
+                return NO_ROWS
+            return ROWS if name in _WITHOUT_TIME else self._rows_in_sequences
+
+        return fields(*map(row_axis, fields._fields))
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps = args.x.shape[1:3]

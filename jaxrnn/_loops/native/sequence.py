@@ -5,7 +5,7 @@ derivatives.
 """
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,19 @@ from ..._base.operation import run_beside_xla
 from ..._base.trees import with_structure
 from ..._base.typing import Array, Params, PyTree
 from .. import xla_loop
-from ..library_calls import row_lengths, why_not_arrays
-from ..run import DeclinedError
+from ..library_cells import (
+    NATIVE_CELLS,
+    LibraryCellLike,
+    native_attributes,
+    native_kind,
+    row_lengths,
+    why_not_arrays,
+)
 from ..segments import RESIDUALS, named
-from ..steps import Steps
+from ..steps import DeclinedError, Run, Steps
 from ..xla_loop import Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
-from .cells import CELLS, attributes, native_kind
 
 _REFUSAL = (
     "`implementation` 'native' runs only on CPUs in this process, but this program is "
@@ -29,13 +34,16 @@ _REFUSAL = (
 )
 
 
+class NativeCellLike(LibraryCellLike, Protocol):
+    """What the native loops need of an `AffineCell`."""
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """`(output, new_state)` of an LSTM's step."""
+        ...
+
+
 def native_sequence(
-    cell: Any,
-    params: Params,
-    xs: Array,
-    state: PyTree,
-    steps: Steps,
-    is_default: bool = False,
+    cell: NativeCellLike, params: Params, run: Run, is_default: bool = False
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of all steps, computed by the native loops.
 
@@ -51,9 +59,8 @@ def native_sequence(
     Args:
         cell: An `AffineCell`.
         params: The cell's parameters, under the names of the cell's stages.
-        xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
-        state: The initial state, each leaf `[batch, size]`.
-        steps: The steps of the run.
+        run: Inputs `[batch, time, depth]` and the initial state, each leaf
+            `[batch, size]`.
         is_default: Whether programs for other platforms use XLA's loop. If False,
             compiling for another platform raises an error.
 
@@ -62,11 +69,10 @@ def native_sequence(
             reason.
     """
     kind = native_kind(cell)
-    if reason := why_not_arrays(xs, state, steps) or library.register():
+    if reason := why_not_arrays(run) or library.register():
         raise DeclinedError(reason)
-    primals = xla_loop.primals_of(cell, params, xs, state, steps)
     loop = NativeLoop(cell, kind, None if is_default else _REFUSAL)
-    return loop.run(primals, steps.with_restart_states(None))
+    return loop.run(*xla_loop.primals_of(cell, params, run))
 
 
 class NativeLoop:
@@ -74,14 +80,16 @@ class NativeLoop:
 
     Args:
         cell: An `AffineCell`.
-        kind: The key of the cell in `CELLS`.
+        kind: The key of the cell in `NATIVE_CELLS`.
         refusal: The message of the error for other platforms; None to use XLA's loop on
             other platforms.
     """
 
-    def __init__(self, cell: Any, kind: str, refusal: str | None) -> None:
-        self.cell, self.kind, self.refusal = cell, kind, refusal
-        self.spec = CELLS[kind]
+    def __init__(self, cell: NativeCellLike, kind: str, refusal: str | None) -> None:
+        self.cell = cell
+        self.kind = kind
+        self.refusal = refusal
+        self.spec = NATIVE_CELLS[kind]
 
     def run(self, primals: Primals, steps: Steps) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps."""
@@ -90,18 +98,28 @@ class NativeLoop:
         return run(primals, steps)
 
     def _push_forward(self, args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
-        (primals, steps), (tangents, _) = args, d_args
+        primals, steps = args
+        tangents, _ = d_args
         outputs, state, saved = self.forward(primals, steps, save=True)
         saved = named(RESIDUALS, saved)
         perturbed = jax.tree.map(is_perturbed, tangents)
-        choose = lambda is_perturbed, x: x if is_perturbed else None
-        only = functools.partial(jax.tree.map, choose, perturbed)
+
+        def only_perturbed(tree: Primals) -> Primals:
+            return jax.tree.map(lambda keep, x: x if keep else None, perturbed, tree)
 
         def pull(primals: Primals, steps: Steps, saved: Any, cts: Any) -> Primals:
-            return only(self.transpose(primals, steps, saved, cts))
+            return only_perturbed(self.transpose(primals, steps, saved, cts))
 
-        push, args = self.tangent, (primals, steps, saved, only(tangents))
-        return (outputs, state), run_beside_xla(push, push, *args, transpose=pull)
+        d_results = run_beside_xla(
+            self.tangent,
+            self.tangent,
+            primals,
+            steps,
+            saved,
+            only_perturbed(tangents),
+            transpose=pull,
+        )
+        return (outputs, state), d_results
 
     def forward(
         self, primals: Primals, steps: Steps, save: bool
@@ -125,8 +143,9 @@ class NativeLoop:
         primals = primals._replace(xs=swap(primals.xs))
         tangents = tangents._replace(xs=swap(tangents.xs))
         saved = self._saved_by_xla(primals, steps, swap(saved))
-        args = self.cell, primals, steps.time_first(), saved, tangents
-        d_outputs, d_state = xla_loop.push_forward(*args)
+        d_outputs, d_state = xla_loop.push_forward(
+            self.cell, primals, steps.time_first(), saved, tangents
+        )
         return swap(d_outputs), d_state
 
     def transpose(
@@ -138,14 +157,22 @@ class NativeLoop:
             push = functools.partial(self.tangent, primals, steps, saved)
             return jax.linear_transpose(push, primals)(cts)[0]
 
-        args = primals, steps, saved, cotangents
-        return run_beside_xla(self._backward, by_xla, *args, refusal=self.refusal)
+        return run_beside_xla(
+            self._backward,
+            by_xla,
+            primals,
+            steps,
+            saved,
+            cotangents,
+            refusal=self.refusal,
+        )
 
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         swap = steps.swap_time
         primals = primals._replace(xs=swap(primals.xs))
-        results = xla_loop.forward(self.cell, primals, steps.time_first(), save)
-        outputs, state, saved = results
+        outputs, state, saved = xla_loop.forward(
+            self.cell, primals, steps.time_first(), save
+        )
         if save:
             zs, states = saved
             h, c = self._split(states)
@@ -166,88 +193,109 @@ class NativeLoop:
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         args = ForwardArgs(
-            row_lengths(primals.xs, steps),
-            _starts(steps),
-            primals.xs,
-            self._weights(primals),
-            _stacked(primals.elementwise),
-            self._split(primals.state),
-            self._split(primals.restart_states),
+            lengths=row_lengths(primals.xs, steps),
+            starts=_starts(steps),
+            x=primals.xs,
+            weights=self._weights(primals),
+            elementwise=_stacked(primals.elementwise),
+            state=self._split(primals.state),
+            restart_states=self._split(primals.restart_states),
         )
-        found = self._call(primals, steps).forward(args, save)
-        join = functools.partial(self._join, primals.state)
-        outputs, saved = found.outputs, ()
+        results = self._call(primals, steps).forward(args, save)
+        outputs = results.outputs
+        saved = ()
         if save:
-            h, c = found.saved
-            saved = found.zs, (outputs if h is None else h, c)
+            h, c = results.saved
+            saved = results.zs, (outputs if h is None else h, c)
         if steps.returns_states:
-            outputs = outputs, join((outputs, found.new_c))
-        return outputs, join(found.last), saved
+            outputs = outputs, self._join(primals.state, (outputs, results.new_c))
+        return outputs, self._join(primals.state, results.last), saved
 
     def _backward(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
         args = self._backward_args(primals, steps, saved, cotangents)
         call = self._call(primals, steps)
-        found = call.backward(args)
-        ct_products, ct_xs = self._pull_products(call, primals, args, found)
-        sums = () if found.ct_elementwise is None else found.ct_elementwise.sum(0)
-        ct_elementwise = with_structure(primals.elementwise, list(sums))
-        states = found.ct_state, found.ct_restart_states
-        ct_states = (self._join(primals.state, s) for s in states)
-        return Primals(ct_products, ct_elementwise, ct_xs, *ct_states)
+        results = call.backward(args)
+        rows = results.ct_elementwise
+        sums = [] if rows is None else list(rows.sum(0))
+        return Primals(
+            products=self._pull_weights(call, primals, args, results),
+            elementwise=with_structure(primals.elementwise, sums),
+            xs=self._pull_inputs(call, primals, args, results),
+            state=self._join(primals.state, results.ct_state),
+            restart_states=self._join(primals.state, results.ct_restart_states),
+        )
 
     def _backward_args(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> BackwardArgs:
-        (zs, states), (ct_outputs, ct_last), ct_new_c = saved, cotangents, None
-        first = None if steps.restarts is not None else self._split(primals.state)[0]
+        zs, states = saved
+        ct_outputs, ct_last = cotangents
+        ct_new_c = None
         if steps.returns_states:
             ct_outputs, ct_states = ct_outputs
             ct_h, ct_new_c = self._split(ct_states)
             ct_outputs = ct_outputs + ct_h
         return BackwardArgs(
-            row_lengths(primals.xs, steps),
-            _starts(steps),
-            [w_state for _, w_state, _ in self._weights(primals)],
-            _stacked(primals.elementwise),
-            zs,
-            states,
-            first,
-            ct_outputs,
-            ct_new_c,
-            self._split(ct_last),
+            lengths=row_lengths(primals.xs, steps),
+            starts=_starts(steps),
+            w_state=[w_state for _, w_state, _ in self._weights(primals)],
+            elementwise=_stacked(primals.elementwise),
+            zs=zs,
+            saved=states,
+            h=self._split(primals.state)[0] if steps.restarts is None else None,
+            ct_outputs=ct_outputs,
+            ct_new_c=ct_new_c,
+            ct_last=self._split(ct_last),
         )
 
-    def _pull_products(
-        self, call: Call, primals: Primals, args: BackwardArgs, found: BackwardResults
-    ) -> tuple[list[Params], Array]:
-        """The cotangents of the products' parameters, and of the inputs."""
-        factors = {"h": args.saved[0], "operand": found.operand, None: None}
+    def _pull_weights(
+        self, call: Call, primals: Primals, args: BackwardArgs, results: BackwardResults
+    ) -> list[Params]:
+        """The cotangents of the products' parameters."""
+        operands = {"h": args.saved[0], "operand": results.operand, None: None}
 
         def pull(product: Params, factor: str | None, ct_z: Array) -> Params:
-            x, bias = primals.xs if "inputs" in product else None, "bias" in product
-            operands = factors[factor], args.h if factor == "h" else None
-            cts = call.weights(args.lengths, x, *operands, ct_z, bias)
+            cts = call.weights(
+                lengths=args.lengths,
+                xs=primals.xs if "inputs" in product else None,
+                operand=operands[factor],
+                first=args.h if factor == "h" else None,
+                ct_z=ct_z,
+                bias="bias" in product,
+            )
             return {"state": jnp.zeros_like(product["state"])} | cts
 
-        ct_products = list(map(pull, primals.products, self.spec.factors, found.ct_zs))
-        pairs = zip(primals.products, found.ct_zs, strict=True)
+        return list(map(pull, primals.products, self.spec.factors, results.ct_zs))
+
+    def _pull_inputs(
+        self, call: Call, primals: Primals, args: BackwardArgs, results: BackwardResults
+    ) -> Array:
+        """The cotangent of the inputs."""
+        pairs = zip(primals.products, results.ct_zs, strict=True)
         pairs = [(p["inputs"], ct_z) for p, ct_z in pairs if "inputs" in p]
-        return ct_products, call.inputs(args.lengths, pairs)
+        return call.inputs(args.lengths, pairs)
 
     def _weights(self, primals: Primals) -> list[tuple]:
         """`(w_inputs, w_state, bias)` of each product; None for a missing parameter."""
         pairs = zip(primals.products, self.spec.factors, strict=True)
-        state = lambda p, factor: None if factor is None else p["state"]
-        return [(p.get("inputs"), state(p, f), p.get("bias")) for p, f in pairs]
+        return [
+            (p.get("inputs"), None if factor is None else p["state"], p.get("bias"))
+            for p, factor in pairs
+        ]
 
     def _call(self, primals: Primals, steps: Steps) -> Call:
         sequences = None
         if steps.restarts is not None:
             sequences = jax.tree.leaves(primals.restart_states)[0].shape[0]
-        static = attributes(self.cell, self.kind)
-        return Call(self.spec, static, steps.axis, sequences, steps.returns_states)
+        return Call(
+            cell=self.spec,
+            attributes=native_attributes(self.cell, self.kind),
+            axis=steps.axis,
+            sequences=sequences,
+            new_states=steps.returns_states,
+        )
 
     def _split(self, state: PyTree) -> Any:
         """`(h, c)`, each `[..., units]`; c is None if the cell is not an LSTM."""

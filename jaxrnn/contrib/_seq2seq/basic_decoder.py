@@ -17,7 +17,7 @@ from ..._base.inputs import as_array, as_state, check_rows_of_state
 from ..._base.serialization import serializable
 from ..._base.trees import map_sizes
 from ..._base.typing import Array, DType, PyTree
-from ..._drivers.initial_state import call_start
+from ..._drivers.first_step import call_start
 from .._fields import check_given_functions
 from .dynamic_decode import Decoder
 

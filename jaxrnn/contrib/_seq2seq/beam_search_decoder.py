@@ -16,7 +16,7 @@ from ..._base.math import concrete_or_none
 from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
-from ..._drivers.initial_state import call_start
+from ..._drivers.first_step import call_start
 from ...decode import _beam as beam
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .._fields import check_given_functions

@@ -1,4 +1,7 @@
-"""Evaluates one step abstractly, to find errors before a loop is traced."""
+"""The state before the first step, and one step, evaluated abstractly.
+
+The abstract step finds errors before a loop is traced.
+"""
 
 from typing import Any
 
@@ -11,26 +14,25 @@ from .._base.errors import (
     describe_structure,
     error_note,
 )
+from .._base.inputs import as_state
+from .._base.read_only import has_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 
-_CAST = "Cast inside the cell, or pass an `initial_state` with the new dtype."
-_STRUCTURE = (
-    "Pass an `initial_state` with the structure that the cell returns; for an LSTM, "
-    "`LSTMStateTuple(c, h)`."
-)
-_CELL = (
-    "The cell received a state with the structure of its `state_size`, and must return "
-    "a state with the same structure."
-)
-_ONE_NEST = "Return the arrays of the state as one nest: `return output, (c, h)`."
-# The properties of a state leaf that a step must keep. Each entry is a property, an
-# error class, a note and a fix.
-_KEPT = (
-    ("shape", ValueError, "", ""),
-    ("dtype", TypeError, " (type should remain constant)", _CAST),
-)
+
+def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
+    """Returns the cell's zero state, from `get_initial_state` or `zero_state`."""
+    if hasattr(cell, "get_initial_state"):
+        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
+    else:
+        state = cell.zero_state(batch_size, dtype)
+    return as_state("the cell's zero state", state)
+
+
+def call_start(cell: Any, state: PyTree) -> PyTree:
+    """Calls `cell.start` to prepare a state that has read-only parts."""
+    return cell.start(state) if has_read_only(state) else state
 
 
 def probe(
@@ -61,18 +63,18 @@ def probe(
     """
     output, new_state = one_step(cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
-    what = "the state that `cell` returns"
-    is_declared = jax.tree.structure(state) == jax.tree.structure(cell.state_size)
-    fix = _CELL if is_declared else _STRUCTURE
-    check_structure(what, state, new_state, strict, fix)
+    fix = (
+        "A cell must return a state with the structure of the state it received; for "
+        "an LSTM, pass `LSTMStateTuple(c, h)`."
+    )
+    check_structure("the state that `cell` returns", state, new_state, strict, fix)
     _check_state(state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
         _check_rows(state, batch)
-    size = cell.output_size
     what = "the output of `cell` (see `output_size`)"
-    check_structure(what, size, output, strict)
-    _check_output(size, output, batch, output_dtype)
+    check_structure(what, cell.output_size, output, strict)
+    _check_output(cell.output_size, output, batch, output_dtype)
     return state
 
 
@@ -91,11 +93,10 @@ def as_pair(result: Any) -> tuple[PyTree, PyTree]:
         ValueError: If the result is not a pair.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
-        is_longer = isinstance(result, tuple | list) and len(result) > 2
-        fix = _ONE_NEST if is_longer else ""
         raise InvalidValue(
             "`cell` must return a pair (output, new_state); it returned "
-            f"{describe_structure(result)}, where * is an array. {fix}".rstrip()
+            f"{describe_structure(result)}, where * is an array. Return the arrays of "
+            "the state as one nest: `return output, (c, h)`."
         )
     return result[0], result[1]
 
@@ -106,18 +107,16 @@ def _all(tree: PyTree) -> str:
 
 
 def _check_state(state: PyTree, new_state: PyTree) -> None:
-    new_leaves = jax.tree.leaves(new_state)
-    pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
-    for kind, error, note, fix in _KEPT:
-        changes = [
-            f"`{name}` {describe(old)} before and {describe(new)} after a step"
-            for (name, old), new in pairs
-            if getattr(old, kind) != getattr(new, kind)
-        ]
-        if changes:
-            raise error(
-                f"`cell` must keep the {kind}s of its state{note}, got "
-                f"{'; '.join(changes)}. {fix}".rstrip()
+    named = named_leaves("state", state)
+    for (name, old), new in zip(named, jax.tree.leaves(new_state), strict=True):
+        got = f"`{name}` {describe(old)} before and {describe(new)} after a step"
+        if old.shape != new.shape:
+            raise InvalidValue(f"`cell` must keep the shapes of its state, got {got}.")
+        if old.dtype != new.dtype:
+            raise InvalidType(
+                "`cell` must keep the dtypes of its state (type should remain "
+                f"constant), got {got}. Cast inside the cell, or pass an "
+                "`initial_state` with the new dtype."
             )
 
 

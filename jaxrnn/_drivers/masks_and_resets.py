@@ -1,19 +1,74 @@
-"""Checks the arguments `resets` and `reset_state`, and converts them to restarts."""
+"""Checks the arguments `mask`, `resets` and `reset_state`, and converts them.
 
-from collections.abc import Callable
+A mask without gaps becomes lengths; resets become the restarts of a loop.
+"""
+
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._base import arguments
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_state, as_step_booleans
+from .._base.math import concrete_or_none
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
-from .._base.typing import Array, DType, PyTree
+from .._base.typing import Array, DType, Lengths, PyTree
 from .._loops.steps import Restarts
 from .._tensor_array.carried import with_capacity_for
-from .initial_state import zero_state
+from .first_step import zero_state
+
+
+def as_mask(
+    mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+) -> tuple[Array | None, Lengths | None]:
+    """Returns `(mask, sequence_length)`; at least one of the two is None.
+
+    A mask without gaps is converted to lengths if its values are concrete, so that no
+    steps need to be moved. The arguments are as in `check_mask`.
+    """
+    checked = check_mask(mask, lengths, shape, axis)
+    if checked is None:
+        return None, lengths
+    known = concrete_or_none(mask if isinstance(mask, np.ndarray) else checked)
+    if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
+        return checked, None
+    return None, known.sum(axis)
+
+
+def check_mask(
+    mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+) -> Array | None:
+    """Returns the mask as an array, or None if there is no mask.
+
+    Args:
+        mask: The driver's argument `mask`.
+        lengths: The driver's argument `sequence_length`.
+        shape: The sizes of the first two axes of the inputs.
+        axis: The time axis, 0 or 1.
+
+    Raises:
+        ValueError: If both `mask` and `lengths` are given, or if shapes disagree.
+        TypeError: If the mask does not hold booleans.
+    """
+    if mask is None:
+        return None
+    if lengths is not None:
+        raise InvalidValue(
+            "`mask` must be None where `sequence_length` is given, got "
+            f"{describe(mask)}. Omit `sequence_length`, and mask the steps past the "
+            "lengths."
+        )
+    if getattr(mask, "ndim", 0) == 3:
+        raise InvalidValue(
+            "`mask` must have one bool for each row and step, got "
+            f"{describe(mask)}. `mask.all(-1)` is true where all features of a step "
+            "are known."
+        )
+    fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
+    return as_step_booleans("mask", mask, shape, axis, fix)
 
 
 class Resets(NamedTuple):
@@ -51,7 +106,8 @@ class Resets(NamedTuple):
 
     def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
         """Converts resets within the rows' lengths to restarts."""
-        where, (batch_size, time) = self.where, self.where.shape
+        where = self.where
+        batch_size, time = where.shape
         if lengths is not None:
             where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
         rows = jnp.arange(batch_size, dtype=jnp.int32)[:, None]
@@ -97,46 +153,28 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
 
     Args:
         state: The user's argument `reset_state`; None for `zeros`.
-        zeros: The zero state of the cell.
-        like: The initial state of the run; zeros are cast to its dtypes.
+        zeros: The zero state of the cell, which is cast to the dtypes of `like`.
+        like: The initial state of the run.
 
     Raises:
         ValueError: If structures or shapes differ.
         TypeError: If dtypes differ.
     """
-    if state is None:
-        return _zeros_like(zeros, like)
-    check_structure("`reset_state`", like, state, strict=False)
-
-    def checked(name: str, leaf: Any, like: Any) -> Any:
-        if is_tensor_array(leaf):
-            return leaf
-        must = f"have the shape of the initial state, {like.shape}"
-        fix = "Repeat one state for all rows with `jnp.broadcast_to`."
-        arguments.check_shape(name, leaf, like.shape, must, fix)
-        must = f"have the dtype of the initial state, {like.dtype}"
-        arguments.check_dtype(name, leaf, like.dtype, must, "Cast it.")
-        return leaf
-
-    return _map_leaves(checked, "reset_state", state, like)
-
-
-def _zeros_like(zeros: PyTree, state: PyTree) -> PyTree:
-    """Casts the zero state to the dtypes of an initial state of the same shapes."""
-    check_structure("`initial_state`", zeros, state, strict=False)
-
-    def cast(name: str, leaf: Any, zero: Any) -> Any:
-        if is_tensor_array(zero):
-            return zero
-        must = f"have the shape of the cell's zero state, {zero.shape}"
-        arguments.check_shape(name, leaf, zero.shape, must)
-        return zero.astype(leaf.dtype)
-
-    return _map_leaves(cast, "initial_state", state, zeros)
-
-
-def _map_leaves(fn: Callable, name: str, tree: PyTree, like: PyTree) -> PyTree:
-    """Maps `fn(name, leaf, other)` over the leaves of `tree` and `like`."""
+    is_given = state is not None
+    reset_state = state if is_given else zeros
+    name = "reset_state" if is_given else "the cell's zero state"
+    check_structure(f"`{name}`", like, reset_state, strict=False)
     leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
-    named = zip(named_leaves(name, tree, is_tensor_array), leaves, strict=True)
-    return structure.unflatten([fn(*pair, leaf) for pair, leaf in named])
+    named = named_leaves(name, reset_state, is_tensor_array)
+    checked = []
+    for (name, leaf), of_run in zip(named, leaves, strict=True):
+        if not is_tensor_array(leaf):
+            must = f"have the shape of the initial state, {of_run.shape}"
+            fix = "Repeat one state for all rows with `jnp.broadcast_to`."
+            arguments.check_shape(name, leaf, of_run.shape, must, fix)
+            if is_given:
+                must = f"have the dtype of the initial state, {of_run.dtype}"
+                arguments.check_dtype(name, leaf, of_run.dtype, must, "Cast it.")
+            leaf = leaf.astype(of_run.dtype)
+        checked.append(leaf)
+    return structure.unflatten(checked)

@@ -1,0 +1,110 @@
+"""Chooses the loop that runs a cell over whole sequences.
+
+A cell's `apply_sequence` runs all steps at once, or declines; the cell is then scanned.
+For an affine cell, `apply_sequence` chooses between XLA's loop, the native loop and
+cuDNN.
+"""
+
+import logging
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType
+
+from .._base.arguments import check_instance, check_one_of
+from .._base.errors import InvalidValue
+from .._base.sharding import meshes_of, platform_of
+from .._base.trees import with_structure
+from .._base.typing import Params, PyTree
+from .cudnn import cudnn_sequence
+from .native.sequence import native_sequence
+from .scans import Apply, scan_steps
+from .steps import DeclinedError, Run
+from .xla_loop import AffineCellLike, affine_sequence
+
+_log = logging.getLogger("jaxrnn")
+
+_BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
+
+
+def check_implementation(implementation: object) -> None:
+    """Raises unless a driver's argument `implementation` is None or a known name.
+
+    Raises:
+        ValueError: If no implementation has this name.
+        TypeError: If the argument is neither None nor a string.
+    """
+    name, what = "implementation", f"None or one of {', '.join(_BY_NAME)}"
+    check_instance(name, implementation, str | None, what)
+    check_one_of(name, implementation, (None, *_BY_NAME), what)
+
+
+def run_sequence(
+    apply_sequence: Callable[[Run], tuple[PyTree, PyTree]] | None,
+    apply: Apply,
+    run: Run,
+    unroll: int = 1,
+) -> tuple[PyTree, PyTree]:
+    """Runs a cell over all steps; returns `(outputs, state)`.
+
+    Args:
+        apply_sequence: A function of the run, which may raise `DeclinedError`; None for
+            a cell without `apply_sequence`.
+        apply: Runs one step.
+        run: The sequences. If `steps.returns_states` is true, the outputs are pairs
+            `(output, new_state)`. If the cell declines, it is scanned, unless
+            `implementation` is "native" or "cudnn".
+        unroll: The number of steps unrolled in each iteration of a scan.
+
+    Raises:
+        ValueError: If the cell declines and `implementation` is "native" or "cudnn".
+    """
+    sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
+    is_empty = any(isinstance(size, int) and not size for size in sizes)
+    if not is_empty:
+        try:
+            if apply_sequence is None:
+                raise DeclinedError("it has no `apply_sequence`")
+            outputs, last = apply_sequence(run)
+            return outputs, with_structure(run.state, last)
+        except DeclinedError as reason:
+            if run.implementation not in (None, "xla"):
+                raise InvalidValue(
+                    f"`implementation` {run.implementation!r} cannot run this cell on "
+                    f"these sequences: {reason}. Leave it out "
+                    "for XLA's loop, which runs them."
+                ) from None
+            _log.debug("the cell is run step by step: %s", reason)
+    return scan_steps(apply, run.inputs, run.state, run.steps, unroll)
+
+
+def run_affine(cell: AffineCellLike, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
+
+    By default, the native loops run all supported cells on a CPU.
+
+    Raises:
+        DeclinedError: If the named implementation cannot run the cell on these
+            sequences. The error gives the reason.
+    """
+    if run.implementation is not None:
+        return _BY_NAME[run.implementation](cell, params, run)
+    if _is_local((params, run)):
+        try:
+            return native_sequence(cell, params, run, is_default=True)
+        except DeclinedError:
+            pass
+    return affine_sequence(cell, params, run)
+
+
+def _is_local(arrays: PyTree) -> bool:
+    """Whether the arrays are on a single CPU device.
+
+    XLA cannot divide a native loop over devices, and would gather the rows on each
+    device. A program that is compiled for another platform uses XLA's loop instead
+    (`_base/operation.py`).
+    """
+    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
+    is_one_of_many = kinds == {AxisType.Manual}
+    is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
+    return platform_of(arrays) == "cpu" and (is_one_of_many or is_alone)

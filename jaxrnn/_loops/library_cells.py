@@ -1,0 +1,175 @@
+"""Which cells and arrays the loops of libraries support: the native loops and cuDNN."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.errors import name_of
+from .._base.sharding import explicit_mesh_of
+from .._base.typing import Array
+from .steps import DeclinedError, Run, Steps
+from .xla_loop import AffineCellLike
+
+
+class LibraryCellLike(AffineCellLike, Protocol):
+    """What the loops of libraries need of an `AffineCell`.
+
+    Attributes:
+        declared_kind: The standard cell with the same equations, or None.
+        library_cell: The cell whose fields hold the hyperparameters.
+    """
+
+    @property
+    def declared_kind(self) -> str | None: ...
+
+    @property
+    def library_cell(self) -> Any: ...
+
+
+def why_not_arrays(run: Run) -> str | None:
+    """The reason why a call does not support the inputs and the state, or None."""
+    xs, state, steps = run.inputs, run.state, run.steps
+    if explicit_mesh_of((xs, state)) is not None:
+        return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
+    if not isinstance(xs.shape[1 - steps.axis], int):
+        return "the number of rows is symbolic"
+    arrays = [xs, *jax.tree.leaves(state)]
+    if any(0 in x.shape for x in arrays):
+        return "there are no steps, no rows, no inputs, or no units"
+    dtypes = {x.dtype for x in arrays}
+    if dtypes != {jnp.dtype(jnp.float32)}:
+        return f"it supports only float32, got {', '.join(sorted(map(str, dtypes)))}"
+    return None
+
+
+def row_lengths(xs: Array, steps: Steps) -> Array:
+    """The number of steps of each row, int32 `[batch]`, clamped to the time axis."""
+    if steps.lengths is None:
+        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
+    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+
+
+# The fields that the loops of libraries read, or that select a loop.
+_READ = (
+    "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
+    "num_proj proj_clip layer_norm"
+)
+# The fields that change no step: names, dtypes, initial values, TensorFlow's arguments
+# without a meaning, and dropout, with which a cell declines before it selects a loop.
+_NO_PART_OF_A_STEP = (
+    "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
+    "initializer kernel_initializer bias_initializer norm_gain norm_shift "
+    "dropout_keep_prob dropout_prob_seed"
+)
+_KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
+
+
+def why_not_fields(cell: LibraryCellLike) -> str | None:
+    """The reason why the loops of libraries may not fit the cell's fields, or None.
+
+    A loop cannot know a field that was added to a cell after the loop was written. Such
+    a field must have its default value.
+    """
+    for each in (cell, cell.library_cell):
+        for field in dataclasses.fields(each):
+            value = getattr(each, field.name)
+            if field.name not in _KNOWN and value != field.default:
+                name = field.name
+                return (
+                    f"it supports only the default of the field `{name}`, got {value!r}"
+                )
+    return None
+
+
+def what_lstm_has(cell: LibraryCellLike) -> list[str]:
+    """Descriptions of the features that an LSTM adds to a plain LSTM."""
+    core = cell.library_cell
+    found = {
+        "layer normalization": getattr(core, "layer_norm", False),
+        "peepholes": getattr(core, "use_peepholes", False),
+        "a `cell_clip`": getattr(core, "cell_clip", None) is not None,
+        "a projection": getattr(core, "num_proj", None) is not None,
+    }
+    return [name for name, has_it in found.items() if has_it]
+
+
+class NativeCell(NamedTuple):
+    """A cell that the native loops support.
+
+    Attributes:
+        number: The cell's number in C++.
+        has_c: Whether the cell is an LSTM.
+        factors: The operand of each product in addition to the inputs: "h", "operand"
+            (which the step computes from h), or None.
+    """
+
+    number: int
+    has_c: bool
+    factors: tuple[str | None, ...]
+
+
+NATIVE_CELLS = {
+    "lstm": NativeCell(0, True, ("h",)),
+    "gru": NativeCell(1, False, ("h", "operand")),
+    "rnn": NativeCell(2, False, ("h",)),
+    "cudnn_gru": NativeCell(3, False, ("h", None, "h")),
+    "peephole_lstm": NativeCell(4, True, ("h",)),
+    "projected_lstm": NativeCell(5, True, ("h", "operand")),
+    "normed_lstm": NativeCell(6, True, ("h",)),
+}
+
+# The activations of the candidate or, in an LSTM, of j and c, in the order of their
+# numbers in C++.
+ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
+
+
+def native_kind(cell: LibraryCellLike) -> str:
+    """The key of a cell in `NATIVE_CELLS`.
+
+    Raises:
+        DeclinedError: If the cell has no key. The error gives the reason.
+    """
+    kind = cell.declared_kind
+    known = "it supports only LSTMs, GRUs and basic RNNs"
+    if kind is None:
+        raise DeclinedError(f"{known}, not {type(cell).__name__}")
+    if reason := why_not_fields(cell):
+        raise DeclinedError(reason)
+    activation = _activation(cell)
+    if activation not in ACTIVATIONS:
+        raise DeclinedError(
+            f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
+        )
+    has = what_lstm_has(cell) if kind == "lstm" else []
+    if not has:
+        return kind
+    if "layer normalization" not in has:
+        return "projected_lstm" if "a projection" in has else "peephole_lstm"
+    if len(has) > 1:
+        raise DeclinedError(f"it does not support an LSTM with {' and '.join(has)}")
+    return "normed_lstm"
+
+
+def native_attributes(cell: LibraryCellLike, kind: str) -> dict[str, Any]:
+    """The attributes to pass to the loops for a cell of kind `kind`."""
+    core = cell.library_cell
+
+    def bound(name: str) -> np.float32:
+        clip = getattr(core, name, None)
+        return np.float32(math.inf if clip is None else clip)
+
+    return {
+        "cell": np.int32(NATIVE_CELLS[kind].number),
+        "activation": np.int32(ACTIVATIONS.index(_activation(cell))),
+        "forget_bias": np.float32(getattr(core, "forget_bias", 0)),
+        "cell_clip": bound("cell_clip"),
+        "output_clip": bound("proj_clip"),
+    }
+
+
+def _activation(cell: LibraryCellLike) -> Any:
+    return getattr(cell.library_cell, "activation", jnp.tanh)
