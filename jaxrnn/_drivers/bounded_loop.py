@@ -69,17 +69,26 @@ def bounded_loop(
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
     pure, arrays, (_, y_types) = closed_over(step, zero, carry)
-    loop = _Loop(is_running, pure, y_types, max_steps, plan)
+
+    def goes_on(t: Array, values: PyTree) -> Array:
+        return is_running(t, _with_keys(values, carry))
+
+    def step_of_values(read: list, t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
+        after, y = pure(_with_keys(read, arrays), t, _with_keys(values, carry))
+        return _without_keys(after), y
+
+    loop = _Loop(goes_on, step_of_values, y_types, max_steps, plan)
     run = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         # `to_stablehlo` removes value checks from a program before differentiation,
         # but cannot remove them from a derivative that is traced later.
-        unchecked = dataclasses.replace(loop, step=without_checks(pure))
+        unchecked = dataclasses.replace(loop, step=without_checks(step_of_values))
         return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 
     run.defjvp(push_forward, symbolic_zeros=True)
-    return run(arrays, carry)
+    count, last, ys = run(_without_keys(arrays), _without_keys(carry))
+    return count, _with_keys(last, carry), ys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,22 +226,34 @@ class _Loop:
 def _from_named_carry(one_step: Callable) -> Callable:
     """Names the carry before a step, for a policy that saves it; recomputes the step.
 
-    Integers and keys are named too. Otherwise, the backward pass would recompute them
-    from the start of the segment.
+    Integers are named too. Otherwise, the backward pass would recompute them from the
+    start of the segment.
     """
     rerun = in_scan(one_step)
 
-    def with_name(x: Array) -> Array:
-        if not is_key(x):
-            return checkpoint_name(x, STATE)
-        # JAX 0.10.0 cannot save keys that are computed inside a condition.
-        numbers = checkpoint_name(jax.random.key_data(x), STATE)
-        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(x))
-
     def body(position: Position) -> tuple[Position, PyTree]:
-        return rerun(jax.tree.map(with_name, position))
+        return rerun(jax.tree.map(lambda x: checkpoint_name(x, STATE), position))
 
     return body
+
+
+def _without_keys(tree: PyTree) -> PyTree:
+    """Replaces random keys by their integers.
+
+    In JAX 0.10.0, the derivative of a condition whose branches read keys fails.
+    """
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def _with_keys(tree: PyTree, like: PyTree) -> PyTree:
+    """Restores the random keys; only the types of `like` are used."""
+
+    def restored(x: Array, like: Array) -> Array:
+        if not is_key(like):
+            return x
+        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
+
+    return jax.tree.map(restored, tree, like)
 
 
 def _zero(carry: PyTree) -> Array:
