@@ -138,7 +138,6 @@ from ._loops.linear_recurrence import ComplexState as ComplexState
 from ._loops.native.library import native_status as native_status
 from ._loops.steps import DeclinedError as DeclinedError, Run as Run, Steps as Steps
 from ._tensor_array.tensor_array import TensorArray as TensorArray
-from ._wrappers.device import DeviceWrapper as DeviceWrapper
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
 from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell
 from ._wrappers.past_inputs import (
@@ -146,7 +145,10 @@ from ._wrappers.past_inputs import (
     PastInputsWrapper as PastInputsWrapper,
     TemporalConvWrapper as TemporalConvWrapper,
 )
-from ._wrappers.residual import ResidualWrapper as ResidualWrapper
+from ._wrappers.stateless import (
+    DeviceWrapper as DeviceWrapper,
+    ResidualWrapper as ResidualWrapper,
+)
 
 _export(globals())
 

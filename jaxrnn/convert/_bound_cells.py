@@ -14,9 +14,9 @@ from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
 from .._cells.lstm import BasicLSTMCell, LSTMCell
-from .._wrappers.device import DeviceWrapper
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
+from .._wrappers.stateless import DeviceWrapper
 from ._coupled import coupled_cell, coupled_params, is_coupled, layer_of_coupled
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library
 from ._weights import as_mapping, joined, listed, reader
