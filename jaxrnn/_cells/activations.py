@@ -53,7 +53,8 @@ def resolve_activation(
     if activation is None:
         return jnp.tanh
     if isinstance(activation, str):
-        what, fix = f"one of {', '.join(ACTIVATIONS)}", "You can also pass a function."
+        what = f"one of {', '.join(ACTIVATIONS)}"
+        fix = "You can also pass a function."
         check_one_of(name, activation, ACTIVATIONS, what, fix)
         return ACTIVATIONS[activation]
     return check_function(name, activation, "None, a name or a function")

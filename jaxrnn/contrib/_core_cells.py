@@ -31,6 +31,12 @@ class _OfLSTMCell(ContribLSTM):
         return self.library_cell.elementwise_specs()
 
 
+def as_bound(name: str, value: Any) -> float | None:
+    """The bound of a clip, or None for 0 or a negative number."""
+    bound = fields.check_number(name, value)
+    return bound if bound > 0 else None
+
+
 @final
 @fields.dataclass
 class LSTMBlockCell(_OfLSTMCell):
@@ -69,19 +75,13 @@ class LSTMBlockCell(_OfLSTMCell):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    cell_clip: float | None = fields.number(None, low=0)
+    cell_clip: float | None = fields.checked(as_bound, default=None)
     use_peephole: bool = fields.flag(False)
     dtype: DType | None = fields.dtype()
     reuse: fields.Unused = fields.unused()
     name: str | None = fields.name("lstm_cell")
 
     library_kind = "lstm"
-
-    def __post_init__(self) -> None:
-        clip = self.cell_clip
-        if isinstance(clip, int | float) and clip <= 0:
-            fields.set_field(self, "cell_clip", None)
-        super().__post_init__()
 
     @property
     def library_cell(self) -> LSTMCell:

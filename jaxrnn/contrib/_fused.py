@@ -20,7 +20,7 @@ from .._cells.hyperparameters import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
 from .._loops.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
-from ._core_cells import LSTMBlockCell
+from ._core_cells import LSTMBlockCell, as_bound
 
 
 @fields.dataclass
@@ -212,15 +212,11 @@ class LSTMBlockFusedCell(_OverSteps):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    cell_clip: float | None = fields.number(None, low=0)
+    cell_clip: float | None = fields.checked(as_bound, default=None)
     use_peephole: bool = fields.flag(False)
     reuse: fields.Unused = fields.unused()
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name("lstm_fused_cell")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fields.set_field(self, "cell_clip", self._step_cell.cell_clip)
 
     _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
 

@@ -227,7 +227,8 @@ class NTMCell(OwnParams):
             read = self.read_head_num
             reads = [jnp.einsum("bs,bsv->bv", w, memory) for w in addresses[:read]]
             for w in addresses[read:]:
-                erase, add = jax.nn.sigmoid(next(heads)), jnp.tanh(next(heads))
+                erase = jax.nn.sigmoid(next(heads))
+                add = jnp.tanh(next(heads))
                 place = w[:, :, None]
                 memory = memory * (1 - place * erase[:, None]) + place * add[:, None]
             output = self._clipped(params, "output", [u, *reads])

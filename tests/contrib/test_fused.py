@@ -82,6 +82,7 @@ def test_the_key_reaches_the_cell():
 def test_cells_are_values():
     assert contrib.LSTMBlockFusedCell(3) == contrib.LSTMBlockFusedCell(3)
     assert contrib.LSTMBlockFusedCell(3, cell_clip=0).cell_clip is None
+    assert contrib.LSTMBlockFusedCell(3, cell_clip=-1.0).cell_clip is None
     assert STATIC != DYNAMIC
     assert hash(STATIC) == hash(contrib.FusedRNNCellAdaptor(jaxrnn.GRUCell(3)))
 
