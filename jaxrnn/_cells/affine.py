@@ -157,7 +157,9 @@ class AffineCell(SpecsCell):
         ...             jaxrnn.Stage(self.renew, n, n, normal, ones, "new", blocks=1),
         ...         )
         ...
-        ... XX        ...     def gate(self, params, z, h):
+        ...     state_size = output_size = property(lambda self: self.num_units)
+        ...
+        ...     def gate(self, params, z, h):
         ...         f = jax.nn.sigmoid(z)
         ...         return f * h, (f, h)
         ...

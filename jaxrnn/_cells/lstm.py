@@ -121,13 +121,16 @@ class BasicLSTMCell(AffineCell):
         state = as_lstm_state(state, self.num_units)
         return state.h, state
 
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """The inverse of `enter`: the output and the new state of a step."""
+        return h, new_lstm_state(c, h, self.state_is_tuple)
+
     def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
         h = self.activation(c) * jax.nn.sigmoid(o)
-        h = h.astype(state.h.dtype)
-        return h, new_lstm_state(c, h, self.state_is_tuple)
+        return self.leave(c, h.astype(state.h.dtype))
 
 
 def _as_clip(name: str, value: Any) -> float:
@@ -246,6 +249,10 @@ class LSTMCell(AffineCell):
         state = as_lstm_state(state, self.num_units)
         return state.h, state
 
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """The inverse of `enter`: the output and the new state of a step."""
+        return h, new_lstm_state(c, h, self.state_is_tuple)
+
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
         i, j, f, o = jnp.split(z, 4, axis=-1)
@@ -257,9 +264,9 @@ class LSTMCell(AffineCell):
         o = add_peephole(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
         if self.num_proj is None:
-            return m, new_lstm_state(c, m, self.state_is_tuple)
+            return self.leave(c, m)
         return m, LSTMStateTuple(c, state.h)
 
     def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
-        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
-        return h, new_lstm_state(carry.c, h, self.state_is_tuple)
+        h = clip_symmetric(z, self.proj_clip)
+        return self.leave(carry.c, h.astype(carry.h.dtype))
