@@ -1,5 +1,6 @@
 """The basic LSTM, and the LSTM with peepholes, clips and a projection."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import jax
@@ -49,6 +50,22 @@ def as_lstm_state(state: PyTree, units: int) -> LSTMStateTuple:
 def new_lstm_state(c: Array, h: Array, is_tuple: bool) -> PyTree:
     """The state as a tuple, or as one array `[c, h]`."""
     return LSTMStateTuple(c, h) if is_tuple else jnp.concatenate([c, h], axis=-1)
+
+
+def projection(
+    update: Callable[..., Updated], units: int, size: int, kernel: Initializer
+) -> Stage:
+    """The stage that projects `units` numbers to `size`, without a bias."""
+    return Stage(
+        update,
+        rows=units,
+        columns=size,
+        kernel=kernel,
+        bias=None,
+        path="projection",
+        takes_inputs=False,
+        blocks=1,
+    )
 
 
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
@@ -225,17 +242,8 @@ class LSTMCell(AffineCell):
         )
         if self.num_proj is None:
             return (gates,)
-        projection = Stage(
-            self._project,
-            rows=self.num_units,
-            columns=self.num_proj,
-            kernel=kernel,
-            bias=None,
-            path="projection",
-            takes_inputs=False,
-            blocks=1,
-        )
-        return gates, projection
+        project = projection(self._project, self.num_units, self.num_proj, kernel)
+        return gates, project
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """Specs of the peepholes; empty without peepholes."""

@@ -13,7 +13,7 @@ from .._base.errors import InvalidValue
 from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, Initializer, Params, PyTree, Size
 from .._cells.initializers import Specs, glorot_uniform
-from .._cells.lstm import add_peephole, as_lstm_state, new_lstm_state
+from .._cells.lstm import add_peephole, as_lstm_state, new_lstm_state, projection
 
 NO_PROJECTION = "Omit it for no projection."
 
@@ -50,17 +50,8 @@ class ContribLSTM(AffineCell):
         """The stage of the gates, then the projection stage if there is one."""
         if self.num_proj is None:
             return (gates,)
-        projection = Stage(
-            self._project,
-            rows=self.num_units,
-            columns=self.num_proj,
-            kernel=self.kernel_initializer,
-            bias=None,
-            path="projection",
-            takes_inputs=False,
-            blocks=1,
-        )
-        return gates, projection
+        kernel = self.kernel_initializer
+        return gates, projection(self._project, self.num_units, self.num_proj, kernel)
 
     def enter(self, state: PyTree) -> tuple[Array, PyTree]:
         """Returns h, or its first 0 columns, as the operand; the state as the carry."""

@@ -67,8 +67,8 @@ class LSTMBlockCell(_OfLSTMCell):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
-            not floating-point.
+        ValueError: If a number is out of range, or `dtype` is not
+            floating-point.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
     """

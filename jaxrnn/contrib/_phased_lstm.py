@@ -78,8 +78,8 @@ class PhasedLSTMCell(SpecsCell):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
-            not floating-point.
+        ValueError: If a number is out of range, or `dtype` is not
+            floating-point.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
     """

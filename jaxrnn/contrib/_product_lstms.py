@@ -11,17 +11,10 @@ from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
 from .._base.errors import InvalidValue
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells import fields
-from .._cells.initializers import Specs, zeros
+from .._cells.initializers import Specs, glorot_uniform, zeros
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
-# Maps each parameter of an `NASCell` to its stage and its name in that stage.
-_PLACES = {
-    "recurrent_kernel": ("state", "kernel"),
-    "kernel": ("inputs", "kernel"),
-    "bias": ("state", "bias"),
-    "projection_weights": ("projection", "kernel"),
-}
 
 
 @fields.dataclass
@@ -204,8 +197,8 @@ class NASCell(ContribLSTM):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
-            not floating-point.
+        ValueError: If a number is out of range, or `dtype` is not
+            floating-point.
 
     Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
     """
@@ -220,40 +213,39 @@ class NASCell(ContribLSTM):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the product of the inputs, then of h, then any projection."""
-        inputs = Stage(
-            self._pass_inputs,
-            rows=0,
-            columns=8 * self.num_units,
-            bias=None,
-            path="inputs",
-            blocks=8,
-        )
+        columns = 8 * self.num_units
+        inputs = Stage(self._pass_inputs, rows=0, columns=columns, path="inputs")
         gates = Stage(
             self._combine,
             rows=self.output_size,
-            columns=8 * self.num_units,
-            bias=zeros if self.use_bias else None,
+            columns=columns,
             path="state",
             takes_inputs=False,
-            blocks=8,
         )
         return inputs, *self.with_projection(gates)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        staged = super().param_specs(depth)
-        return {
-            k: staged[stage][name]
-            for k, (stage, name) in _PLACES.items()
-            if name in staged.get(stage, ())
+        n = self.num_units
+        h = self.output_size
+        specs: Specs = {
+            "recurrent_kernel": ParamSpec((h, 8 * n), glorot_uniform, 0, blocks=8),
+            "kernel": ParamSpec((depth, 8 * n), glorot_uniform, depth, blocks=8),
         }
+        if self.use_bias:
+            specs["bias"] = ParamSpec((8 * n,), zeros, blocks=8)
+        if self.num_proj is not None:
+            specs["projection_weights"] = ParamSpec((n, h), glorot_uniform, 0, blocks=1)
+        return specs
 
     def stage_params(self, params: Params) -> Params:
         """One dict of parameters per stage; see `AffineCell.stage_params`."""
-        staged: Params = {"inputs": {}, "state": {}, "projection": {}}
-        for name, value in params.items():
-            stage, leaf = _PLACES[name]
-            staged[stage][leaf] = value
+        state = {"kernel": params["recurrent_kernel"]}
+        if self.use_bias:
+            state["bias"] = params["bias"]
+        staged: Params = {"inputs": {"kernel": params["kernel"]}, "state": state}
+        if self.num_proj is not None:
+            staged["projection"] = {"kernel": params["projection_weights"]}
         return staged
 
     def _pass_inputs(
