@@ -193,16 +193,10 @@ def dynamic_rnn(
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["inputs", "lengths", "state", "mask", "resets", "restarts"],
-    meta_fields=[
-        "dtype",
-        "axis",
-        "plan",
-        "unroll",
-        "implementation",
-        "return_states",
-        "has_mask",
-    ],
+    data_fields="inputs lengths state mask resets restarts".split(),
+    meta_fields=(
+        "dtype axis plan unroll implementation return_states has_mask".split()
+    ),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -306,23 +300,26 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
             the options do not support a leaf without a batch axis.
         TypeError: If the step changes the dtypes of the state.
     """
-    axis, dtype = batch.axis, batch.dtype
-    lengths, state, resets = batch.lengths, batch.state, batch.resets
+    axis = batch.axis
+    lengths = batch.lengths
+    state = batch.state
+    resets = batch.resets
     inputs = whole_features(batch.inputs, (cell, lengths, state), 1 - axis)
     shape = jax.tree.leaves(inputs)[0].shape
     time = shape[axis]
     first_inputs = masking.first_inputs(inputs, axis)
     if state is None:
-        state = with_capacity_for(zero_state(cell, shape[1 - axis], dtype), time)
+        state = with_capacity_for(zero_state(cell, shape[1 - axis], batch.dtype), time)
     if resets is not None:
-        resets = resets.with_state_like(cell, state, time, dtype)
+        resets = resets.with_state_like(cell, state, time, batch.dtype)
     cell, lengths, (state, resets) = lay_out(
         cell, first_inputs, lengths, (state, resets)
     )
     state = call_start(cell, state)
-    state = probe(cell, first_inputs, state, dtype, strict=lengths is not None)
+    state = probe(cell, first_inputs, state, batch.dtype, strict=lengths is not None)
     carried = without_read_only(state)
-    _check_has_rows(carried, batch, axis)
+    if batch.has_mask or batch.return_states:
+        _check_has_rows(carried)
     longest = None
     if lengths is not None:
         longest = steps_to_run(lengths, time)
@@ -342,27 +339,19 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     return cell, state, run
 
 
-def _check_has_rows(state: PyTree, batch: Batch, axis: int) -> None:
-    """Raises ValueError if an option does not support a leaf without a batch axis.
+def _check_has_rows(state: PyTree) -> None:
+    """Raises ValueError if a leaf of the state has no batch axis.
 
     Rows share such a leaf, so it has no value at a step of one row: with a mask, the
     rows are at different steps at the same time.
     """
-    if not (batch.has_mask or batch.return_states):
-        return
-    option = "return_states"
-    fix = "Omit `return_states`, or let the cell return the values as outputs."
-    if batch.has_mask:
-        option = "mask"
-        fix = (
-            "Use a leaf with one entry for each row. If the mask has no gaps, pass "
-            f"`sequence_length=mask.sum({axis})` instead."
-        )
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(
-                f"with `{option}`, each leaf of the state must be an array "
-                f"[batch, ...], got {describe(leaf)} as `{name}`. {fix}"
+                "with `mask` or `return_states`, each leaf of the state must be an "
+                f"array [batch, ...], got {describe(leaf)} as `{name}`. Let the cell "
+                "return the value as an output. For a mask without gaps, "
+                "`sequence_length` supports such a leaf."
             )
 
 

@@ -14,9 +14,9 @@ from .._base.errors import (
     describe_structure,
     error_note,
 )
-from .._base.inputs import as_state
+from .._base.inputs import as_state, check_rows_of_state
 from .._base.read_only import has_read_only
-from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
+from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 
@@ -71,7 +71,7 @@ def probe(
     _check_state(state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
-        _check_rows(state, batch)
+        check_rows_of_state(state, batch, f"have {batch} rows or be a scalar")
     what = "the output of `cell` (see `output_size`)"
     check_structure(what, cell.output_size, output, strict)
     _check_output(cell.output_size, output, batch, output_dtype)
@@ -117,15 +117,6 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
                 "`cell` must keep the dtypes of its state (type should remain "
                 f"constant), got {got}. Cast inside the cell, or pass an "
                 "`initial_state` with the new dtype."
-            )
-
-
-def _check_rows(state: PyTree, batch: int) -> None:
-    for name, leaf in named_leaves("state", state, is_tensor_array):
-        if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
-            raise InvalidValue(
-                f"with lengths, `{name}` must have {batch} rows or be a "
-                f"scalar, got {describe(leaf)}."
             )
 
 

@@ -132,8 +132,8 @@ def as_resets(
     """
     resets = check_resets(resets, shape, axis)
     if reset_state is not None:
-        what, fix = "given with a `reset_state`", "They mark where rows are reset."
-        arguments.check_given("resets", resets, fix, what)
+        fix = "They mark where rows are reset."
+        arguments.check_given("resets", resets, fix, "given with a `reset_state`")
         reset_state = as_state("reset_state", reset_state)
     if resets is None:
         return None

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidValue
 from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
@@ -79,11 +79,9 @@ def packed_rnn(
     arguments.check_is_cell("cell", cell)
     arguments.as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, packed, initial_state))
-    if not isinstance(packed, PackedSequences):
-        raise InvalidType(
-            "`packed` must come from `pack_sequences`, got "
-            f"{describe(packed)}. For a window, pass `window.packed`."
-        )
+    what = "the result of `pack_sequences`"
+    fix = "For a window, pass `window.packed`."
+    arguments.check_instance("packed", packed, PackedSequences, what, fix)
     check_whole("packed", packed)
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)

@@ -11,7 +11,7 @@ the arguments that they pass to JAX's primitives.
 """
 
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,6 @@ from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from . import masking
 from .library_cells import (
-    LibraryCellLike,
     row_lengths,
     what_lstm_has,
     why_not_arrays,
@@ -43,21 +42,7 @@ EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
 Arrays = tuple[Array, ...]
 
 
-class LSTMLike(LibraryCellLike, Protocol):
-    """What cuDNN's loop needs of a `BasicLSTMCell` or an `LSTMCell`."""
-
-    forget_bias: float
-
-    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """`(output, new_state)` of a step."""
-        ...
-
-    def why_not_tanh(self) -> str | None:
-        """A message that names the activation if it is not tanh."""
-        ...
-
-
-def cudnn_sequence(cell: LSTMLike, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
     As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
@@ -81,18 +66,20 @@ def cudnn_sequence(cell: LSTMLike, params: Params, run: Run) -> tuple[PyTree, Py
     """
     if reason := _why_not(cell, run):
         raise DeclinedError(reason)
-    xs, state, steps = run.inputs, run.state, run.steps
-    lengths = row_lengths(xs, steps)
+    state = run.state
+    steps = run.steps
+    lengths = row_lengths(run.inputs, steps)
     h, carry = cell.enter(masking.zero_dead(lengths > 0, state))
     args = (
-        flat_weights(cell, params, xs.shape[-1]),
-        _batch_major(steps.zero_dead(xs), steps),
+        flat_weights(cell, params, run.inputs.shape[-1]),
+        _batch_major(steps.zero_dead(run.inputs), steps),
         h,
         carry.c,
         # cuDNN fails if a length is 0: https://github.com/jax-ml/jax/issues/17966.
         jnp.maximum(lengths, 1),
     )
-    y, h, c = _call(_precision_here(), *as_varying_as(args, args))
+    call: Any = _call
+    y, h, c = call(_precision_here(), *as_varying_as(args, args))
     last = with_structure(state, cell.leave(c, h)[1])
     outputs = steps.zero_dead(_batch_major(y, steps))
     return outputs, masking.choose(lengths > 0, last, state)
@@ -151,7 +138,7 @@ def backward(
     return ct_weights, ct_x, ct_h[0], ct_c[0]
 
 
-def flat_weights(cell: LSTMLike, params: Params, depth: int) -> Array:
+def flat_weights(cell: Any, params: Params, depth: int) -> Array:
     """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
 
     The layout is the input matrix `[4H, depth]`, the state matrix `[4H, H]`, and two
@@ -197,7 +184,7 @@ def _pull_back(precision: Precision, saved: tuple, cts: tuple) -> tuple:
 _call.defvjp(_call_and_save, _pull_back)
 
 
-def _why_not(cell: LSTMLike, run: Run) -> str | None:
+def _why_not(cell: Any, run: Run) -> str | None:
     """The reason why cuDNN cannot run the cell, or None."""
     known = "it supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":

@@ -34,9 +34,9 @@ def check_implementation(implementation: object) -> None:
         ValueError: If no implementation has this name.
         TypeError: If the argument is neither None nor a string.
     """
-    name, what = "implementation", f"None or one of {', '.join(_BY_NAME)}"
-    check_instance(name, implementation, str | None, what)
-    check_one_of(name, implementation, (None, *_BY_NAME), what)
+    what = f"None or one of {', '.join(_BY_NAME)}"
+    check_instance("implementation", implementation, str | None, what)
+    check_one_of("implementation", implementation, (None, *_BY_NAME), what)
 
 
 def run_sequence(

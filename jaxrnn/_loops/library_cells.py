@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +15,13 @@ from .steps import DeclinedError, Run, Steps
 from .xla_loop import AffineCellLike
 
 
-class LibraryCellLike(AffineCellLike, Protocol):
-    """What the loops of libraries need of an `AffineCell`.
-
-    Attributes:
-        declared_kind: The standard cell with the same equations, or None.
-        library_cell: The cell whose fields hold the hyperparameters.
-    """
-
-    @property
-    def declared_kind(self) -> str | None: ...
-
-    @property
-    def library_cell(self) -> Any: ...
-
-
 def why_not_arrays(run: Run) -> str | None:
     """The reason why a call does not support the inputs and the state, or None."""
-    xs, state, steps = run.inputs, run.state, run.steps
-    if explicit_mesh_of((xs, state)) is not None:
+    if explicit_mesh_of((run.inputs, run.state)) is not None:
         return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
-    if not isinstance(xs.shape[1 - steps.axis], int):
+    if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
-    arrays = [xs, *jax.tree.leaves(state)]
+    arrays = [run.inputs, *jax.tree.leaves(run.state)]
     if any(0 in x.shape for x in arrays):
         return "there are no steps, no rows, no inputs, or no units"
     dtypes = {x.dtype for x in arrays}
@@ -68,13 +52,14 @@ _NO_PART_OF_A_STEP = (
 _KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
 
 
-def why_not_fields(cell: LibraryCellLike) -> str | None:
+def why_not_fields(cell: AffineCellLike) -> str | None:
     """The reason why the loops of libraries may not fit the cell's fields, or None.
 
     A loop cannot know a field that was added to a cell after the loop was written. Such
     a field must have its default value.
     """
-    for each in (cell, cell.library_cell):
+    owners: list[Any] = [cell, cell.library_cell]
+    for each in owners:
         for field in dataclasses.fields(each):
             value = getattr(each, field.name)
             if field.name not in _KNOWN and value != field.default:
@@ -85,7 +70,7 @@ def why_not_fields(cell: LibraryCellLike) -> str | None:
     return None
 
 
-def what_lstm_has(cell: LibraryCellLike) -> list[str]:
+def what_lstm_has(cell: AffineCellLike) -> list[str]:
     """Descriptions of the features that an LSTM adds to a plain LSTM."""
     core = cell.library_cell
     found = {
@@ -127,7 +112,7 @@ NATIVE_CELLS = {
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
-def native_kind(cell: LibraryCellLike) -> str:
+def native_kind(cell: AffineCellLike) -> str:
     """The key of a cell in `NATIVE_CELLS`.
 
     Raises:
@@ -154,7 +139,7 @@ def native_kind(cell: LibraryCellLike) -> str:
     return "normed_lstm"
 
 
-def native_attributes(cell: LibraryCellLike, kind: str) -> dict[str, Any]:
+def native_attributes(cell: AffineCellLike, kind: str) -> dict[str, Any]:
     """The attributes to pass to the loops for a cell of kind `kind`."""
     core = cell.library_cell
 
@@ -171,5 +156,5 @@ def native_attributes(cell: LibraryCellLike, kind: str) -> dict[str, Any]:
     }
 
 
-def _activation(cell: LibraryCellLike) -> Any:
+def _activation(cell: AffineCellLike) -> Any:
     return getattr(cell.library_cell, "activation", jnp.tanh)

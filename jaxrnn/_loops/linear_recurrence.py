@@ -45,6 +45,9 @@ class ComplexState(NamedTuple):
 Element: TypeAlias = Any
 """`[..., units]`: a real array, or a `ComplexState`."""
 
+Factors: TypeAlias = tuple[Element, Array | None]
+"""`(a, restarting)`; see `linear_recurrence`."""
+
 
 def times(a: Element, h: Element) -> Element:
     """The element-wise product."""
@@ -59,25 +62,20 @@ def plus(x: Element, y: Element) -> Element:
     return jax.tree.map(jnp.add, x, y)
 
 
-def one_like(a: Element) -> Any:
+def one_like(a: Element) -> Element:
     """The number 1, with the structure of `a`."""
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
 
 
 class RecurrenceCellLike(Protocol):
-    """What the loop needs of a `LinearRecurrenceCell`."""
+    """What the loop needs of a `LinearRecurrenceCell`, which describes the names."""
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
-    ) -> tuple[Element, Element, PyTree]:
-        """`(a, b, rest)` of one step: the new state is `a * h + b`."""
-        ...
-
+    ) -> tuple[Element, Element, PyTree]: ...
     def narrow_output(
         self, params: Params, state: Element, rest: PyTree, dtype: DType
-    ) -> PyTree:
-        """The output of one step, cast to `dtype`."""
-        ...
+    ) -> PyTree: ...
 
 
 def linear_sequence(
@@ -153,7 +151,9 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
     return masking.choose(alive, a, one_like(a)), masking.zero_dead(alive, b)
 
 
-def _with_restarts(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
+def _with_restarts(
+    steps: Steps, a: Element, b: Element
+) -> tuple[Element, Array | None]:
     """Adds `a` times the restart states to `b`; also returns the mask of restarts."""
     if steps.restarts is None:
         return b, None
@@ -184,12 +184,12 @@ def linear_recurrence(
 
 
 @jax.custom_jvp
-def _recurrence(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+def _recurrence(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
     return run_steps(factors, x, h)
 
 
 @_recurrence.defjvp
-def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
     factors, x, h = primals
     (d_a, _), d_x, d_h = tangents
     hs, last = _recurrence(factors, x, h)
@@ -200,7 +200,7 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     return (hs, last), _recurrence(factors, d_x, d_h)
 
 
-def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+def run_steps(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
     """`(hs, h)` of all steps, in the form that suits the run and the platform.
 
     CPUs always use the loop. XLA compiles a step of the loop into one function that
@@ -220,10 +220,10 @@ def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     return jax.lax.platform_dependent(factors, x, h, cpu=by_loop, default=by_tree)
 
 
-def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+def by_loop(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
     """Runs the steps one after another."""
 
-    def step(h: Element, scanned: Any) -> tuple[Element, Element]:
+    def step(h: Element, scanned: PyTree) -> tuple[Element, Element]:
         new = _step(h, *scanned)
         return new, new
 
@@ -231,10 +231,10 @@ def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     return hs, last
 
 
-def by_tree(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+def by_tree(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
     """Runs all steps at once, in a tree of about `log2(T)` levels."""
 
-    def join(first: Any, second: Any) -> Any:
+    def join(first: PyTree, second: PyTree) -> PyTree:
         a, restarting, x = first
         a_after, restarting_after, x_after = second
 

@@ -194,8 +194,8 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
     leaves = jax.tree.leaves(tree)
     if not leaves:
         return tree
-    ts = jnp.arange(leaves[0].shape[axis], dtype=lengths.dtype)
-    t, length = ts[None, :], lengths[:, None]
+    t = jnp.arange(leaves[0].shape[axis], dtype=lengths.dtype)[None, :]
+    length = lengths[:, None]
     return read_steps(tree, jnp.where(t < length, length - 1 - t, t), axis)
 
 

@@ -30,7 +30,8 @@ Body: TypeAlias = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 """`body(carry, x) -> (carry, y)`, as in `lax.scan`."""
 
 # The range of chunk sizes. A ragged run wastes at most one chunk.
-LEAST, MOST = 8, 16
+LEAST = 8
+MOST = 16
 
 
 def scan_steps(
@@ -113,7 +114,7 @@ def ragged_scan(
     # condition.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
-    def chunk(carry: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+    def chunk(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, part = scanned
         run = functools.partial(jax.lax.scan, step)
         is_run = (start < longest) | ~skips
@@ -186,7 +187,7 @@ def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def closed_over(
-    fn: Callable[..., PyTree], *args: Any
+    fn: Callable[..., PyTree], *args: PyTree
 ) -> tuple[Callable[..., PyTree], list[Array], PyTree]:
     """Turns the arrays that a function closes over into an argument.
 
@@ -202,7 +203,7 @@ def closed_over(
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
     structure = jax.tree.structure(types)
 
-    def pure(arrays: list[Array], *args: Any) -> PyTree:
+    def pure(arrays: list[Array], *args: PyTree) -> PyTree:
         results = eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args))
         return structure.unflatten(results)
 

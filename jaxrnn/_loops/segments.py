@@ -7,14 +7,13 @@ host memory between the forward and backward passes.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from .._base.math import is_float
-from .._base.typing import PyTree
+from .._base.typing import Array, PyTree
 from .scans import in_scan, with_tangent_of
 from .steps import Steps
 
@@ -22,13 +21,15 @@ RunSteps = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 
 # The `checkpoint_name`s of arrays that a strategy may store on the host: the state
 # before a segment, and the residuals of a loop.
-STATE, RESIDUALS = "jaxrnn_state", "jaxrnn_residuals"
+STATE = "jaxrnn_state"
+RESIDUALS = "jaxrnn_residuals"
 
 
 def named(name: str, tree: PyTree) -> PyTree:
     """Names the floating-point arrays of a tree, except scalars, which are small."""
-    is_large = lambda x: is_float(x) and x.ndim > 0
-    return jax.tree.map(lambda x: checkpoint_name(x, name) if is_large(x) else x, tree)
+    return jax.tree.map(
+        lambda x: checkpoint_name(x, name) if is_float(x) and x.ndim > 0 else x, tree
+    )
 
 
 def save_on_host(names: tuple[str, ...]) -> Callable:
@@ -69,32 +70,37 @@ def segmented_run(
     size = min(sizes[0], steps.time)
     count, remaining = divmod(steps.time, size)
 
-    def segment(size: int, state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+    def segment(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, part = scanned
         state = named(STATE, state) if on_host else state
         inputs = _inputs_of_segment(xs, start, size, steps, part)
-        args = inputs, state, steps_first.slice(start, size)
-        outputs, state = segmented_run(sizes[1:], (), run, *args)
+        steps_of_segment = steps_first.slice(start, size)
+        outputs, state = segmented_run(
+            sizes[1:], (), run, inputs, state, steps_of_segment
+        )
         return state, outputs
 
-    policy = save_on_host(on_host) if on_host else None
-    body = lambda size: in_scan(functools.partial(segment, size), policy)
-    whole, xs_first = count * size, steps.swap_time(xs)
-    divide = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
+    def body(size: int) -> Callable:
+        policy = save_on_host(on_host) if on_host else None
+        return in_scan(functools.partial(segment, size), policy)
+
+    whole = count * size
+    xs_first = steps.swap_time(xs)
+    parts = jax.tree.map(
+        lambda x: x[:whole].reshape(count, size, *x.shape[1:]), xs_first
+    )
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    scanned = starts, jax.tree.map(divide, xs_first)
-    state, outputs = jax.lax.scan(body(size), state, scanned)
+    state, outputs = jax.lax.scan(body(size), state, (starts, parts))
     outputs = jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2), outputs)
     if remaining:
-        scanned = jnp.int32(whole), jax.tree.map(lambda x: x[whole:], xs_first)
-        state, last = body(remaining)(state, scanned)
-        join = lambda y, z: jnp.concatenate([y, z])
-        outputs = jax.tree.map(join, outputs, last)
+        part = jax.tree.map(lambda x: x[whole:], xs_first)
+        state, last = body(remaining)(state, (jnp.int32(whole), part))
+        outputs = jax.tree.map(lambda *ys: jnp.concatenate(ys), outputs, last)
     return steps.swap_time(outputs), state
 
 
 def _inputs_of_segment(
-    xs: PyTree, start: Any, size: int, steps: Steps, part: PyTree
+    xs: PyTree, start: Array | int, size: int, steps: Steps, part: PyTree
 ) -> PyTree:
     """Returns the inputs of the `size` steps from `start` on, `[time, batch, ...]`.
 
@@ -104,8 +110,10 @@ def _inputs_of_segment(
     of the slice would also be correct, but each segment would add this gradient to the
     gradient of all inputs.
     """
-    read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
-    values = steps.swap_time(jax.tree.map(read, xs))
+    values = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis), xs
+    )
+    values = steps.swap_time(values)
     return jax.tree.map(with_tangent_of, values, part)
 
 

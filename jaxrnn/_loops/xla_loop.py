@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from .._base.math import cast_like, dot, widened, widest_dtype
 from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.trees import with_structure
-from .._base.typing import Array, Params, PyTree
+from .._base.typing import Array, DType, Params, PyTree
 from . import masking
 from .scans import ragged_scan
 from .segments import RESIDUALS, named
@@ -36,42 +36,29 @@ from .steps import Run, Steps, read_rows
 # these limits on the number of rows, and on rows times steps. On a CPU, computing the
 # products before the loop saves up to a third of the time if there are few rows, and
 # costs up to a third more time if there are many.
-FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
-
-
-class StageLike(Protocol):
-    """What the loop needs of a `Stage`: its update `(params, z, carry) -> pair`."""
-
-    @property
-    def takes_inputs(self) -> bool: ...
-
-    @property
-    def update(self) -> Callable[[Params, Array, PyTree], tuple[Array, PyTree]]: ...
+FEW_ROWS = 8
+FEW_ROWS_OVER_TIME = 4096
 
 
 class AffineCellLike(Protocol):
-    """What the loop needs of an `AffineCell`; its methods close over no tracers."""
+    """What the loops of this room need of an `AffineCell`, which describes the names.
+
+    The methods must not close over traced arrays.
+    """
 
     @property
-    def stages(self) -> Sequence[StageLike]: ...
+    def stages(self) -> Sequence[Any]: ...
+    @property
+    def declared_kind(self) -> str | None: ...
+    @property
+    def library_cell(self) -> Any: ...
 
-    def enter(self, state: PyTree) -> tuple[Array, Any]:
-        """The first stage's operand and carry."""
-        ...
-
+    def enter(self, state: PyTree) -> tuple[Array, PyTree]: ...
     def chain(
-        self, product: Callable, params: Params, inputs: Any, state: PyTree
-    ) -> tuple[PyTree, PyTree, list[Array]]:
-        """`(output, new_state, zs)` of one step."""
-        ...
-
-    def elementwise(self, params: Params) -> Params:
-        """The parameters that the updates read."""
-        ...
-
-    def product_params(self, params: Params, depth: int) -> list[Params]:
-        """The parameters of each stage's product."""
-        ...
+        self, product: Callable, params: Params, inputs: PyTree, state: PyTree
+    ) -> tuple[PyTree, PyTree, list[Array]]: ...
+    def elementwise(self, params: Params) -> Params: ...
+    def product_params(self, params: Params, depth: int) -> list[Params]: ...
 
 
 class Primals(NamedTuple):
@@ -90,7 +77,7 @@ class Primals(NamedTuple):
 
     products: list[Params]
     elementwise: Params
-    xs: Any
+    xs: Array
     state: PyTree
     restart_states: PyTree
 
@@ -157,7 +144,7 @@ def forward(
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
     # for free, but an element of an array costs as much as an element-wise operation.
-    def step(carry: tuple[Array, PyTree], inputs: Any) -> tuple[Any, PyTree]:
+    def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
         output, after, zs = cell.chain(product, primals.elementwise, inputs, before)
@@ -181,31 +168,8 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     """The function that computes one step's products, its scanned inputs, the steps."""
     products = primals.products
     xs = primals.xs
-    rows = xs.shape[1]
-    takes_inputs = any("inputs" in p for p in products)
-    if takes_inputs and isinstance(rows, int) and rows <= FEW_ROWS:
-        if rows * steps.time <= FEW_ROWS_OVER_TIME:
-            return _products_ahead(primals, steps)
-
-    # Each step computes two products. With a single product
-    # `[inputs, operand] @ kernel`, TPUs would write the joined operands at every step,
-    # and GPUs would launch 1.5 times as many operations for a GRU. On CPUs, the times
-    # of the two forms differ by less than 3 %.
-    def product(
-        k: int, stage: StageLike, inputs: Array, operand: Array, dtype: Any
-    ) -> Array:
-        z = dot(operand, products[k]["state"], dtype)
-        if stage.takes_inputs:
-            z = dot(inputs, products[k]["inputs"], dtype) + z
-        return _plus_bias(z, products[k])
-
-    return product, xs, steps
-
-
-def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """Like `_products`, but multiplies the inputs of all steps at once."""
-    products = primals.products
     dtype = widest_dtype(primals.state)
+    is_ahead = _are_computed_ahead(primals, steps)
 
     def of_inputs(xs: Array) -> list[Array | None]:
         return [
@@ -213,14 +177,34 @@ def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, S
             for p in products
         ]
 
+    if is_ahead:
+        xs = of_inputs(steps.zero_dead(xs))
+        steps = steps.map_stand_in_inputs(of_inputs)
+
+    # Each step computes two products. With a single product
+    # `[inputs, operand] @ kernel`, TPUs would write the joined operands at every step,
+    # and GPUs would launch 1.5 times as many operations for a GRU. On CPUs, the times
+    # of the two forms differ by less than 3 %.
     def product(
-        k: int, stage: StageLike, inputs: list, operand: Array, dtype: Any
+        k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
     ) -> Array:
         z = dot(operand, products[k]["state"], dtype)
-        return _plus_bias(z, products[k]) if inputs[k] is None else inputs[k] + z
+        if is_ahead and stage.takes_inputs:
+            return inputs[k] + z
+        if stage.takes_inputs:
+            z = dot(inputs, products[k]["inputs"], dtype) + z
+        return _plus_bias(z, products[k])
 
-    ahead = of_inputs(steps.zero_dead(primals.xs))
-    return product, ahead, steps.map_stand_in_inputs(of_inputs)
+    return product, xs, steps
+
+
+def _are_computed_ahead(primals: Primals, steps: Steps) -> bool:
+    """Whether the inputs of all steps are multiplied at once, before the loop."""
+    rows = primals.xs.shape[1]
+    if not any("inputs" in product for product in primals.products):
+        return False
+    is_few = isinstance(rows, int) and rows <= FEW_ROWS
+    return is_few and rows * steps.time <= FEW_ROWS_OVER_TIME
 
 
 def _plus_bias(z: Array, product: Params) -> Array:
@@ -318,7 +302,7 @@ def _push_state(
     matrices = [product["state"] for product in primals.products]
     restarts, restart = _tangent_restarts(primals, steps, tangents)
 
-    def step(d_state: PyTree, scanned: Any) -> tuple[PyTree, PyTree]:
+    def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         (zs, state), d_zs, restarts, alive = scanned
         d_before = d_state if restart is None else restart(restarts, d_state)
         (_, carry), (d_operand, d_carry) = jax.jvp(
@@ -406,7 +390,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
     elementwise = primals.elementwise
     if not _perturbed(d_elementwise):
 
-        def push(stage: StageLike, args: tuple, d_args: tuple) -> tuple:
+        def push(stage: Any, args: tuple, d_args: tuple) -> tuple:
             update = functools.partial(stage.update, elementwise)
             return jax.jvp(lambda *args: tuple(update(*args)), args, d_args)
 
@@ -417,7 +401,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
         widened(_dense(elementwise, d_elementwise)),
     )
 
-    def push_rows(stage: StageLike, args: tuple, d_args: tuple) -> tuple:
+    def push_rows(stage: Any, args: tuple, d_args: tuple) -> tuple:
         def push_row(d_elementwise: Params, args: tuple, d_args: tuple) -> tuple:
             args, d_args = jax.tree.map(lambda x: x[None], (args, d_args))
             d_elementwise = cast_like(elementwise, d_elementwise)

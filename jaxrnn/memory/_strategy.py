@@ -281,16 +281,15 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
         (Recompute(), Offload())
     """
-    known, what = (None, *_PLATFORMS), f"one of {', '.join(_PLATFORMS)}"
-    fix = "Pass None for JAX's default."
-    check_one_of("platform", platform, known, what, fix)
+    what = f"None, for JAX's default, or one of {', '.join(_PLATFORMS)}"
+    check_one_of("platform", platform, (None, *_PLATFORMS), what)
     return as_strategy("swap_memory", swap_memory, platform=platform)
 
 
 def as_strategy(
     name: str,
     swap_memory: Any,
-    beside: PyTree = (),
+    arrays: PyTree = (),
     platform: str | None = None,
 ) -> Strategy:
     """Returns the strategy that a driver's argument selects; see `resolve`.
@@ -298,7 +297,7 @@ def as_strategy(
     Args:
         name: The name of the argument, for messages.
         swap_memory: The value of the argument.
-        beside: The driver's other arguments, whose mesh determines the platform.
+        arrays: The driver's other arguments, whose mesh determines the platform.
         platform: The platform; None for the platform of the mesh, or JAX's default.
     """
     if isinstance(swap_memory, bool | np.bool_):
@@ -306,15 +305,8 @@ def as_strategy(
             return Keep()
         # On CPUs, `Offload` compiles to the same program, but JAX commits the results
         # to a device, so the second call of a training step would compile again.
-        is_cpu = (platform or platform_of(beside)) == "cpu"
+        is_cpu = (platform or platform_of(arrays)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
-    fix = _how_to_make_one_of(swap_memory)
+    fix = "Pass True for the default strategy, or create one, such as `Recompute()`."
     return check_instance(name, swap_memory, Strategy, what, fix)
-
-
-def _how_to_make_one_of(value: Any) -> str:
-    if isinstance(value, str):
-        return "Pass True for the default strategy of this platform."
-    is_class = isinstance(value, type) and issubclass(value, Strategy)
-    return f"Create one: {value.__name__}()." if is_class else ""

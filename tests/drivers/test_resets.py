@@ -329,7 +329,7 @@ REFUSED = {
     ),
     "rows_of_the_initial_state": (
         ValueError,
-        r"`the cell's zero state` must have the shape of the initial state, \(3, 2\), got",
+        r"`the cell's zero state` must have the shape of the initial state, \(3, 2\)",
         {"resets": RESETS, "initial_state": np.zeros((3, 2))},
     ),
     "dtype": (

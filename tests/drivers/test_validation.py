@@ -214,7 +214,7 @@ REFUSALS = {
     "inputs_objects": (TypeError, "`inputs` must be an array",
                        lambda: dynamic_rnn(GRU, np.full((4, 5, 3), None), dtype=F32)),
     # The state
-    "state_rows": (ValueError, r"with lengths, `state` must have 4 rows or be a scalar, got float32\[3\]",
+    "state_rows": (ValueError, r"`initial_state` must have 4 rows or be a scalar, got float32\[3\]",
                    lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: (x, s), TensorShape([]), 3).bind({}),
                                        X, [1] * 4, np.ones(3, np.float32))),
     "state_dict": (ValueError, r"GRUCell|LSTMCell: `state` must have the structure LSTMStateTuple",

@@ -9,7 +9,7 @@ differ if h is projected. c is None unless the cell is an LSTM.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +23,12 @@ from .library import NO_ROWS, entries, in_one_call
 # The row axis of an array that has no time axis. It follows the axis of the entries,
 # which comes first.
 ROWS = 1
-# The fields of the classes below that have no row axis, or no time axis; all others are
-# sequences.
-_WITHOUT_ROWS = {
-    "weights",
-    "w_state",
-    "elementwise",
-    "restart_states",
-    "ct_restart_states",
-}
-_WITHOUT_TIME = {
-    "lengths",
-    "state",
-    "last",
-    "h",
-    "ct_last",
-    "ct_state",
-    "ct_elementwise",
-}
+
+# The types of the fields below hold the row axis of the field's arrays. The row axis of
+# a sequence depends on the time axis; see `Call`.
+PerRow: TypeAlias = Annotated[PyTree, ROWS]
+Sequences: TypeAlias = Annotated[PyTree, "time"]
+Shared: TypeAlias = Annotated[PyTree, NO_ROWS]
 
 
 class ForwardArgs(NamedTuple):
@@ -61,13 +49,13 @@ class ForwardArgs(NamedTuple):
         restart_states: The states to which rows restart, `[sequences, ...]`.
     """
 
-    lengths: Any
-    starts: Any
-    x: Any
-    weights: Any
-    elementwise: Any
-    state: Any
-    restart_states: Any
+    lengths: PerRow
+    starts: Sequences
+    x: Sequences
+    weights: Shared
+    elementwise: Shared
+    state: PerRow
+    restart_states: Shared
 
 
 class ForwardResults(NamedTuple):
@@ -84,11 +72,11 @@ class ForwardResults(NamedTuple):
             output.
     """
 
-    outputs: Any
-    last: Any
-    new_c: Any
-    zs: Any
-    saved: Any
+    outputs: Sequences
+    last: PerRow
+    new_c: Sequences
+    zs: Sequences
+    saved: Sequences
 
 
 class BackwardArgs(NamedTuple):
@@ -108,16 +96,16 @@ class BackwardArgs(NamedTuple):
         ct_last: The cotangents of `last`.
     """
 
-    lengths: Any
-    starts: Any
-    w_state: Any
-    elementwise: Any
-    zs: Any
-    saved: Any
-    h: Any
-    ct_outputs: Any
-    ct_new_c: Any
-    ct_last: Any
+    lengths: PerRow
+    starts: Sequences
+    w_state: Shared
+    elementwise: Shared
+    zs: Sequences
+    saved: Sequences
+    h: PerRow
+    ct_outputs: Sequences
+    ct_new_c: Sequences
+    ct_last: PerRow
 
 
 class BackwardResults(NamedTuple):
@@ -134,11 +122,11 @@ class BackwardResults(NamedTuple):
             `[batch, 3, units]` or `[batch, 10, units]`.
     """
 
-    ct_zs: Any
-    operand: Any
-    ct_state: Any
-    ct_restart_states: Any
-    ct_elementwise: Any
+    ct_zs: Sequences
+    operand: Sequences
+    ct_state: PerRow
+    ct_restart_states: Shared
+    ct_elementwise: PerRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +165,9 @@ class Call:
     def weights(
         self,
         lengths: Array,
-        xs: Any,
-        operand: Any,
-        first: Any,
+        xs: Array | None,
+        operand: Array | None,
+        first: Array | None,
         ct_z: Array,
         bias: bool,
     ) -> Params:
@@ -198,17 +186,21 @@ class Call:
             `{"inputs": [depth, columns], "state": [rows, columns], "bias":
             [columns]}`, without the parameters that the product lacks.
         """
+        columns = ct_z.shape[-1]
+        types: dict[str, Any] = {}
+        if xs is not None:
+            types["inputs"] = _float32(xs.shape[-1], columns)
+        if operand is not None:
+            types["state"] = _float32(operand.shape[-1], columns)
+        if bias:
+            types["bias"] = _float32(columns)
+        has: Any = {name: name in types for name in ("inputs", "state", "bias")}
 
-        def run(*args: Any) -> Params:
-            columns = args[-1].shape[-1]
-            pairs = zip(("inputs", "state"), args[1:3], strict=True)
-            types = {
-                n: _float32(x.shape[-1], columns) for n, x in pairs if x is not None
-            }
-            types |= {"bias": _float32(columns)} if bias else {}
-            has = {name: name in types for name in ("inputs", "state", "bias")}
-            has["before"] = args[3] is not None
-            results = self._run("weights", args, list(types.values()), **has)
+        def run(*args: PyTree) -> Params:
+            before = first is not None
+            results = self._run(
+                "weights", args, list(types.values()), before=before, **has
+            )
             return dict(zip(types, results, strict=True))
 
         return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)
@@ -243,21 +235,17 @@ class Call:
 
     def _in_one_call(
         self, run: Callable, args: ForwardArgs | BackwardArgs, results: type
-    ) -> Any:
+    ) -> PyTree:
         if self.sequences is not None:  # `starts` counts the sequences of one entry.
             return in_one_call(run, NO_ROWS, NO_ROWS)(args)
         axes = self._row_axes(type(args))
         return in_one_call(run, (axes,), self._row_axes(results))(args)
 
-    def _row_axes(self, fields: Any) -> Any:
-        """The row axis of each field of one of the classes above."""
-
-        def row_axis(name: str) -> Any:
-            if name in _WITHOUT_ROWS:
-                return NO_ROWS
-            return ROWS if name in _WITHOUT_TIME else self._rows_in_sequences
-
-        return fields(*map(row_axis, fields._fields))
+    def _row_axes(self, fields: type) -> PyTree:
+        """An instance of one of the classes above that holds the fields' row axes."""
+        hints = get_type_hints(fields, include_extras=True).values()
+        axes = [hint.__metadata__[0] for hint in hints]
+        return fields(*(self._rows_in_sequences if a == "time" else a for a in axes))
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps = args.x.shape[1:3]
@@ -272,7 +260,8 @@ class Call:
         return self._run("forward", args, results, **static, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        batch, count = args.lengths.shape[1], self.sequences
+        batch = args.lengths.shape[1]
+        count = self.sequences
         elementwise = args.elementwise
         units = [x.shape[-1] for x in args.ct_last if x is not None][-1]
         has_operand = "operand" in self.cell.factors
@@ -298,8 +287,13 @@ class Call:
         }
 
     def _run(
-        self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
-    ) -> Any:
+        self,
+        name: str,
+        args: PyTree,
+        types: PyTree,
+        aliases: dict[int, int] | None = None,
+        **static: Any,
+    ) -> PyTree:
         """Runs a call; returns arrays of the given types for each entry.
 
         Args:
@@ -312,9 +306,11 @@ class Call:
         """
         leaves, tree = jax.tree.flatten(types)
         leaves = [_float32(entries(args), *x.shape) for x in leaves]
-        target, time_axis = f"jaxrnn_native_{name}", np.int32(self.axis)
-        call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
+        call = jax.ffi.ffi_call(
+            f"jaxrnn_native_{name}", leaves, input_output_aliases=aliases
+        )
         args = as_varying_as(args, args)
+        time_axis = np.int32(self.axis)
         results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
         # The types of the call's results do not record that the results vary over
         # devices.

@@ -76,7 +76,8 @@ def register() -> str | None:
         try:
             for name in _CALLS:
                 symbol = getattr(_load(), f"JaxrnnNative{name.title()}")
-                capsule, target = jax.ffi.pycapsule(symbol), f"jaxrnn_native_{name}"
+                capsule = jax.ffi.pycapsule(symbol)
+                target = f"jaxrnn_native_{name}"
                 jax.ffi.register_ffi_target(target, capsule, platform="cpu")
             return None
         except (AttributeError, RuntimeError) as error:
@@ -118,7 +119,7 @@ def in_one_call(
         return call(*args)
 
     @run.def_vmap
-    def _(size: int, in_batched: Any, *args: PyTree) -> tuple[PyTree, PyTree]:
+    def _(size: int, in_batched: PyTree, *args: PyTree) -> tuple[PyTree, PyTree]:
         leaves, tree = jax.tree.flatten(args)
         batched = jax.tree.leaves(in_batched)
         row_axes = jax.tree.leaves(jax.tree.broadcast(axes, args))

@@ -5,7 +5,7 @@ derivatives.
 """
 
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from ..._base.typing import Array, Params, PyTree
 from .. import xla_loop
 from ..library_cells import (
     NATIVE_CELLS,
-    LibraryCellLike,
     native_attributes,
     native_kind,
     row_lengths,
@@ -24,7 +23,7 @@ from ..library_cells import (
 )
 from ..segments import RESIDUALS, named
 from ..steps import DeclinedError, Run, Steps
-from ..xla_loop import Primals, is_perturbed
+from ..xla_loop import AffineCellLike, Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
 
@@ -34,16 +33,8 @@ _REFUSAL = (
 )
 
 
-class NativeCellLike(LibraryCellLike, Protocol):
-    """What the native loops need of an `AffineCell`."""
-
-    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """`(output, new_state)` of an LSTM's step."""
-        ...
-
-
 def native_sequence(
-    cell: NativeCellLike, params: Params, run: Run, is_default: bool = False
+    cell: AffineCellLike, params: Params, run: Run, is_default: bool = False
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of all steps, computed by the native loops.
 
@@ -85,8 +76,8 @@ class NativeLoop:
             other platforms.
     """
 
-    def __init__(self, cell: NativeCellLike, kind: str, refusal: str | None) -> None:
-        self.cell = cell
+    def __init__(self, cell: AffineCellLike, kind: str, refusal: str | None) -> None:
+        self.cell: Any = cell  # Only an LSTM has a method `leave`.
         self.kind = kind
         self.refusal = refusal
         self.spec = NATIVE_CELLS[kind]
@@ -107,7 +98,7 @@ class NativeLoop:
         def only_perturbed(tree: Primals) -> Primals:
             return jax.tree.map(lambda keep, x: x if keep else None, perturbed, tree)
 
-        def pull(primals: Primals, steps: Steps, saved: Any, cts: Any) -> Primals:
+        def pull(primals: Primals, steps: Steps, saved: PyTree, cts: PyTree) -> Primals:
             return only_perturbed(self.transpose(primals, steps, saved, cts))
 
         d_results = run_beside_xla(
@@ -153,7 +144,9 @@ class NativeLoop:
     ) -> Primals:
         """The cotangents of the primals."""
 
-        def by_xla(primals: Primals, steps: Steps, saved: Any, cts: Any) -> Primals:
+        def by_xla(
+            primals: Primals, steps: Steps, saved: PyTree, cts: PyTree
+        ) -> Primals:
             push = functools.partial(self.tangent, primals, steps, saved)
             return jax.linear_transpose(push, primals)(cts)[0]
 
@@ -297,7 +290,7 @@ class NativeLoop:
             new_states=steps.returns_states,
         )
 
-    def _split(self, state: PyTree) -> Any:
+    def _split(self, state: PyTree) -> PyTree:
         """`(h, c)`, each `[..., units]`; c is None if the cell is not an LSTM."""
         if state is None:
             return None
