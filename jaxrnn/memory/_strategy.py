@@ -281,8 +281,9 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
         (Recompute(), Offload())
     """
-    what = f"None, for JAX's default, or one of {', '.join(_PLATFORMS)}"
-    check_one_of("platform", platform, (None, *_PLATFORMS), what)
+    what = f"one of {', '.join(_PLATFORMS)}"
+    fix = "Pass None for JAX's default."
+    check_one_of("platform", platform, (None, *_PLATFORMS), what, fix)
     return as_strategy("swap_memory", swap_memory, platform=platform)
 
 

@@ -473,7 +473,7 @@ REFUSALS = {
     "residuals": (ValueError, "CheckpointPlan: `save_residuals` must be used with `on_host=True`, got on_host=False", lambda: CheckpointPlan((4,), save_residuals=True)),
     "chunks_above": (ValueError, "Offload: `chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
-    "class": (TypeError, r"got the class Recompute. Create one: Recompute\(\)", lambda: resolve(Recompute)),
+    "class": (TypeError, r"got the class Recompute. .* create one, such as `Recompute\(\)`", lambda: resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
     "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: resolve(True, "banana")),
     "no_steps": (ValueError, "Recompute.plan: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),
