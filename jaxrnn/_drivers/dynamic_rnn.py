@@ -366,8 +366,7 @@ def _run_in_segments(
         run: All steps. The run does not have a stand-in for finished rows yet.
         batch: The options.
     """
-    first_inputs = masking.first_inputs(run.inputs, batch.axis)
-    cell_in_loop, step = _in_loop(cell, first_inputs, state)
+    cell_in_loop, step = _in_loop(cell, run, state)
     state_in_loop = summed_in_float32(state)
     steps = run.steps.with_stand_in(run.inputs, run.state)
     restart_states = summed_in_float32(steps.restart_states)
@@ -398,24 +397,20 @@ def _run_in_segments(
 
 
 def _in_loop(
-    cell: RNNCellLike, inputs: PyTree, state: PyTree
+    cell: RNNCellLike, run: Run, state: PyTree
 ) -> tuple[Callable[[], Any], Apply]:
     """Returns a function that returns the cell, and a function that runs step t.
 
     A loop calls both in its body, so that gradients of the arrays that all steps share
     are summed in float32. If the cell is not a pytree, its arrays are found by tracing
     one step.
-
-    Args:
-        cell: The cell.
-        inputs: One step of inputs.
-        state: The initial state.
     """
     if trees.is_pytree_of_arrays(cell):
         cell_in_loop = summed_in_float32(cell)
         return cell_in_loop, lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
+    first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
     step, arrays, _ = closed_over(
-        lambda t, *args: cell_at_step(cell, t)(*args), jnp.int32(0), inputs, state
+        lambda t, *args: cell_at_step(cell, t)(*args), jnp.int32(0), first_inputs, state
     )
     arrays_in_loop = summed_in_float32(arrays)
     return lambda: cell, lambda *args: step(arrays_in_loop(), *args)

@@ -92,7 +92,6 @@ def packed_rnn(
     state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), state)
-    time = jax.tree.leaves(inputs)[0].shape[axis]
     batch = Batch(
         inputs=inputs,
         lengths=jnp.asarray(packed.lengths),
@@ -100,7 +99,7 @@ def packed_rnn(
         restarts=restarts,
         dtype=dtype,
         axis=axis,
-        plan=plan_of(strategy, time),
+        plan=plan_of(strategy, restarts.state_numbers.shape[axis]),
         return_states=True,
     )
     with jax.named_scope(arguments.as_scope(scope, "rnn")):

@@ -40,7 +40,7 @@ def check_implementation(implementation: object) -> None:
 
 
 def run_sequence(
-    apply_sequence: Callable[[Run], tuple[PyTree, PyTree]] | None,
+    apply_sequence: Callable[[Run], tuple[PyTree, PyTree]],
     apply: Apply,
     run: Run,
     unroll: int = 1,
@@ -48,8 +48,7 @@ def run_sequence(
     """Runs a cell over all steps; returns `(outputs, state)`.
 
     Args:
-        apply_sequence: A function of the run, which may raise `DeclinedError`; None for
-            a cell without `apply_sequence`.
+        apply_sequence: A function of the run, which may raise `DeclinedError`.
         apply: Runs one step.
         run: The sequences. If `steps.returns_states` is true, the outputs are pairs
             `(output, new_state)`. If the cell declines, it is scanned, unless
@@ -63,16 +62,14 @@ def run_sequence(
     is_empty = any(isinstance(size, int) and not size for size in sizes)
     if not is_empty:
         try:
-            if apply_sequence is None:
-                raise DeclinedError("it has no `apply_sequence`")
             outputs, last = apply_sequence(run)
             return outputs, with_structure(run.state, last)
         except DeclinedError as reason:
             if run.implementation not in (None, "xla"):
                 raise InvalidValue(
                     f"`implementation` {run.implementation!r} cannot run this cell on "
-                    f"these sequences: {reason}. Leave it out "
-                    "for XLA's loop, which runs them."
+                    f"these sequences: {reason}. Leave it out for XLA's loop, which "
+                    "runs them."
                 ) from None
             _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, run.inputs, run.state, run.steps, unroll)

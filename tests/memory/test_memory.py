@@ -476,8 +476,8 @@ REFUSALS = {
     "class": (TypeError, r"got the class Recompute. .* create one, such as `Recompute\(\)`", lambda: resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
     "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: resolve(True, "banana")),
-    "no_steps": (ValueError, "Recompute.plan: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),
-    "no_steps_nested": (ValueError, "Nested.plan: `time` must be at least 1, got 0", lambda: Nested().plan(0)),
+    "no_steps": (ValueError, "Recompute: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),
+    "no_steps_nested": (ValueError, "Nested: `time` must be at least 1, got 0", lambda: Nested().plan(0)),
     "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(resolve)(True)),
 }  # fmt: skip
 
