@@ -120,12 +120,12 @@ from ._drivers.bidirectional import (
     static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
-from ._drivers.init_stack import init_stack_bidirectional as init_stack_bidirectional
 from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
 from ._drivers.reverse_sequence import reverse_sequence as reverse_sequence
 from ._drivers.stack_bidirectional import (
+    init_stack_bidirectional as init_stack_bidirectional,
     stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
     stack_bidirectional_rnn as stack_bidirectional_rnn,
 )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import InvalidKind, InvalidType, InvalidValue, describe
-from .typing import DType
+from .typing import DType, UnboundCellLike
 
 # On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
 # multiply the compile time by ten.
@@ -168,6 +168,13 @@ def _fix_of_cell(name: str, cell: Any) -> str:
     if isinstance(cell, Mapping):
         return f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
     return "Pass a bound cell, or an object that implements the RNNCell protocol."
+
+
+def check_is_unbound_cell(name: str, cell: Any) -> None:
+    """Raises TypeError unless `cell` can create its parameters."""
+    kinds = () if isinstance(cell, type) else UnboundCellLike
+    what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"
+    check_instance(name, cell, kinds, what, "Its `init` creates parameters.")
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:

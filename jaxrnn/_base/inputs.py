@@ -236,7 +236,10 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     if dtype is not None:
         return as_dtype(dtype)
     if initial_state is None:
-        raise InvalidValue(_missing_dtype("`initial_state`"))
+        raise InvalidValue(
+            "dtype must be specified if there is no `initial_state`. Pass "
+            "`dtype=jnp.float32` for a zero state of that dtype."
+        )
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
@@ -245,18 +248,3 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
             f"not share one, got {found or 'no leaves'}. Pass the dtype of the outputs."
         )
     return named[0][1].dtype
-
-
-def _missing_dtype(states: str) -> str:
-    return (
-        f"dtype must be specified if there is no {states}. Pass "
-        "`dtype=jnp.float32` for zero states of that dtype."
-    )
-
-
-def check_states_of_both(fw: PyTree, bw: PyTree, dtype: DType | None) -> None:
-    """Raises ValueError if a direction needs a zero state, but no dtype is given."""
-    missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
-    if missing and dtype is None:
-        names = " and ".join(f"`initial_state_{name}`" for name in missing)
-        raise InvalidValue(_missing_dtype(names))

@@ -1,21 +1,23 @@
 """Bidirectional RNNs, over arrays or over lists of steps."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base import arguments, trees
-from .._base.errors import InvalidType, error_note
-from .._base.inputs import as_sequences, check_states_of_both
-from .._base.lengths import check_not_inputs, lengths_for
+from .._base.arguments import as_scope, check_is_cell
+from .._base.errors import error_note
+from .._base.inputs import as_sequences, as_steps
+from .._base.lengths import lengths_for
+from .._base.trees import check_structure, with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
 from .masks_and_resets import check_mask, check_resets
-from .static_rnn import checked_steps, run_steps, stacked, unstacked
+from .static_rnn import stacked, static_rnn, unstacked
 
 
 def bidirectional_dynamic_rnn(
@@ -91,73 +93,71 @@ def bidirectional_dynamic_rnn(
     `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Unlike TensorFlow, which packs nested
     outputs into one array, the function reverses nested outputs leaf by leaf.
     """
-    _check_cells(cell_fw, cell_bw, "dynamic_rnn")
-    call = "bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, initial_state_fw=state)"
-    check_not_inputs(sequence_length, call)
-    check_states_of_both(initial_state_fw, initial_state_bw, dtype)
-    given = inputs, sequence_length, mask, resets, time_major
-    inputs, lengths, mask, resets = _sequences(*given)
-    kwargs = {"implementation": implementation, "return_states": return_states}
-    options = dtype, parallel_iterations, swap_memory, time_major
-    reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
-
-    def run(cell: Any, inputs: Any, mask: Any, resets: Any, state: Any, n: str) -> Any:
-        with error_note(f"`cell` in this message is `cell_{n}`."):
-            args = cell, inputs, lengths, state, *options, n
-            return dynamic_rnn(*args, mask=mask, resets=resets, **kwargs)
-
-    with jax.named_scope(arguments.as_scope(scope, "bidirectional_rnn")):
-        forwards = run(cell_fw, inputs, mask, resets, initial_state_fw, "fw")
-        resets = masking.reverse_resets(resets, lengths, mask, time_major)
-        inputs, mask = reverse((inputs, mask))
-        args = inputs, mask, resets, initial_state_bw, "bw"
-        output, state, *states = run(cell_bw, *args)
-        backwards = reverse(output), state, *reverse(states)
-        return tuple(zip(forwards, backwards, strict=True))
-
-
-_BACKWARD = {  # For each driver of one direction.
-    "dynamic_rnn": (
-        "reverse the inputs with `reverse_sequence`, call `dynamic_rnn`, and reverse "
-        "the outputs in the same way."
-    ),
-    "static_rnn": (
-        "call `static_rnn` with `inputs[::-1]`, and reverse the list of outputs. With "
-        "lengths, use `dynamic_rnn` and `reverse_sequence`."
-    ),
-}
-
-
-def _check_cells(cell_fw: Any, cell_bw: Any, driver: str) -> None:
-    """Raises TypeError unless both are cells; `driver` runs one direction."""
-    if cell_fw is None:
-        raise InvalidType(
-            "`cell_fw` must be a bound cell, got None. To run only the "
-            f"backward direction, {_BACKWARD[driver]}"
-        )
-    if cell_bw is None:
-        raise InvalidType(
-            "`cell_bw` must be a bound cell, got None. To run only the "
-            f"forward direction, call `{driver}`."
-        )
-    arguments.check_is_cell("cell_fw", cell_fw)
-    arguments.check_is_cell("cell_bw", cell_bw)
+    check_is_cell("cell_fw", cell_fw)
+    check_is_cell("cell_bw", cell_bw)
+    inputs, reversible = _sequences(inputs, sequence_length, mask, resets, time_major)
+    options: dict[str, Any] = reversible | {
+        "dtype": dtype,
+        "parallel_iterations": parallel_iterations,
+        "swap_memory": swap_memory,
+        "time_major": time_major,
+        "implementation": implementation,
+        "return_states": return_states,
+    }
+    with jax.named_scope(as_scope(scope, "bidirectional_rnn")):
+        with _direction("fw"):
+            options["initial_state"] = initial_state_fw
+            forward = dynamic_rnn(cell_fw, inputs, scope="fw", **options)
+        with _direction("bw"):
+            options["initial_state"] = initial_state_bw
+            backward = _backward(cell_bw, inputs, scope="bw", **options)
+    return tuple(zip(forward, backward, strict=True))
 
 
 def _sequences(
-    inputs: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
-) -> tuple[PyTree, Array | None, Array | None, Array | None]:
-    """Returns the checked `(inputs, lengths, mask, resets)`.
-
-    A mask is not converted to lengths, because the mask must be reversed with the
-    inputs. A reversal by lengths would leave the padding in place.
-    """
+    inputs: PyTree,
+    lengths: Lengths | None,
+    mask: ArrayLike | None,
+    resets: ArrayLike | None,
+    time_major: bool,
+) -> tuple[PyTree, dict[str, Array | None]]:
+    """Returns the inputs, and all else that a backward run reverses, as arrays."""
     check_not_packed(inputs)
     inputs = as_sequences(inputs, time_major)
-    shape, axis = jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
-    mask = check_mask(mask, lengths, shape, axis)
-    lengths = lengths_for(lengths, inputs, shape[axis], 1 - axis)
-    return inputs, lengths, mask, check_resets(resets, shape, axis)
+    axis = 0 if time_major else 1
+    shape = jax.tree.leaves(inputs)[0].shape[:2]
+    return inputs, {
+        "mask": check_mask(mask, lengths, shape, axis),
+        "sequence_length": lengths_for(lengths, inputs, shape[axis], 1 - axis),
+        "resets": check_resets(resets, shape, axis),
+    }
+
+
+def _backward(
+    cell: RNNCellLike, inputs: PyTree, *, mask: Array | None, **options: Any
+) -> tuple[PyTree, ...]:
+    """Runs `dynamic_rnn` from the last valid step of each row to its first.
+
+    A mask is not converted to lengths, because a reversal by lengths would leave the
+    padding in place.
+    """
+    lengths = options["sequence_length"]
+    time_major = options["time_major"]
+
+    def reverse(tree: PyTree) -> PyTree:
+        return masking.reverse_sequence(tree, lengths, time_major)
+
+    resets = options["resets"]
+    options["resets"] = masking.reverse_resets(resets, lengths, mask, time_major)
+    results = dynamic_rnn(cell, reverse(inputs), mask=reverse(mask), **options)
+    output, state, *states = results
+    return reverse(output), state, *reverse(states)
+
+
+def _direction(name: str) -> AbstractContextManager[None]:
+    """Adds a note to errors of one direction, whose driver has only one cell."""
+    renamed = f"`cell` is `cell_{name}`, and `initial_state` is `initial_state_{name}`"
+    return error_note(f"In this message, {renamed}.")
 
 
 def static_bidirectional_rnn(
@@ -207,36 +207,20 @@ def static_bidirectional_rnn(
 
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
-    _check_cells(cell_fw, cell_bw, "static_rnn")
-    cells, states = (cell_fw, cell_bw), (initial_state_fw, initial_state_bw)
-    steps = checked_steps(inputs, cells, "bidirectional_dynamic_rnn")
-    with jax.named_scope(arguments.as_scope(scope, "bidirectional_rnn")):
-        return run_both_ways(cells, steps, states, dtype, sequence_length)
-
-
-def run_both_ways(
-    cells: tuple[RNNCellLike, RNNCellLike],
-    steps: list[PyTree],
-    states: tuple[PyTree, PyTree],
-    dtype: DType | None,
-    sequence_length: Lengths | None,
-) -> tuple[list[PyTree], PyTree, PyTree]:
-    """Runs `static_bidirectional_rnn` on checked steps."""
-    check_states_of_both(*states, dtype)
-    first = stacked(steps[:1])
-    lengths = lengths_for(sequence_length, first, len(steps), batch_axis=1)
-
-    def run(cell: Any, steps: list[PyTree], state: PyTree, scope: str) -> Any:
-        with error_note(f"`cell` in this message is `cell_{scope}`."):
-            return run_steps(cell, steps, state, dtype, lengths, scope)
-
-    (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
-    output_fw, state_fw, _ = run(cell_fw, steps, state_fw, "fw")
-    reversed_steps = _reversed("inputs", steps, lengths)
-    output_bw, state_bw, _ = run(cell_bw, reversed_steps, state_bw, "bw")
-    output_bw = _reversed("outputs", output_bw, lengths)
-    pairs = zip(output_fw, output_bw, strict=True)
-    return [joined(fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
+    check_is_cell("cell_fw", cell_fw)
+    check_is_cell("cell_bw", cell_bw)
+    steps = as_steps(inputs)
+    lengths = lengths_for(sequence_length, steps[0], len(steps), batch_axis=0)
+    with jax.named_scope(as_scope(scope, "bidirectional_rnn")):
+        with _direction("fw"):
+            state = initial_state_fw
+            forward = static_rnn(cell_fw, steps, state, dtype, lengths, "fw")
+        with _direction("bw"):
+            state = initial_state_bw
+            steps = _reversed(steps, lengths)
+            backward = static_rnn(cell_bw, steps, state, dtype, lengths, "bw")
+        pairs = zip(forward[0], _reversed(backward[0], lengths), strict=True)
+        return [joined(*pair, axis=1) for pair in pairs], forward[1], backward[1]
 
 
 def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
@@ -245,20 +229,17 @@ def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     Raises:
         ValueError: If the structures differ, or if sizes along other axes differ.
     """
-    trees.check_structure("the output of `cell_bw`", fw, bw, strict=False)
-    join = lambda *pair: jnp.concatenate(pair, axis)
+    check_structure("the output of `cell_bw`", fw, bw, strict=False)
     with error_note(f"Raised while concatenating outputs along axis {axis}."):
-        return jax.tree.map(join, fw, trees.with_structure(fw, bw))
+        bw = with_structure(fw, bw)
+        return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), fw, bw)
 
 
-def _reversed(name: str, steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
+def _reversed(steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
     """Reverses the order of the first `length` steps of each row."""
     if lengths is None:
         return steps[::-1]
-    what = f"with lengths, each step of `{name}`"
-    for step in steps[1:]:
-        trees.check_structure(what, steps[0], step, strict=True)
-    with error_note(f"With lengths, all `{name}` must have the same shapes."):
+    with error_note("With lengths, all steps must have one structure and shape."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

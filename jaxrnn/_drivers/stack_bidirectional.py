@@ -1,16 +1,38 @@
 """Stacked bidirectional RNNs; each layer reads both outputs of the layer below."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from .._base.arguments import as_scope, check_both_lists, check_is_cell
-from .._base.errors import InvalidValue, describe, error_note
-from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.arguments import (
+    as_scope,
+    check_both_lists,
+    check_entries,
+    check_is_cell,
+    check_is_unbound_cell,
+)
+from .._base.cell_keys import check_key, fold
+from .._base.errors import error_note
+from .._base.one_step import output_of
+from .._base.typing import (
+    ArrayLike,
+    DType,
+    Key,
+    Lengths,
+    Params,
+    PyTree,
+    RNNCellLike,
+    Shaped,
+    UnboundCellLike,
+)
 from ..memory._strategy import Strategy
-from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
-from .static_rnn import checked_steps
+from .bidirectional import (
+    bidirectional_dynamic_rnn,
+    joined,
+    static_bidirectional_rnn,
+)
 
 
 def stack_bidirectional_rnn(
@@ -59,16 +81,12 @@ def stack_bidirectional_rnn(
 
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
-    layers = _layers(cells_fw, cells_bw, initial_states_fw, initial_states_bw)
-    cells = [cell for layer in layers for cell in layer.cells]
-    steps = checked_steps(inputs, cells, "stack_bidirectional_dynamic_rnn")
-
-    def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
-        name, cells, states = layer
-        with jax.named_scope(name):
-            return run_both_ways(cells, steps, states, dtype, sequence_length)
-
-    return _run_layers(scope, layers, run_layer, steps)
+    run = functools.partial(
+        static_bidirectional_rnn, dtype=dtype, sequence_length=sequence_length
+    )
+    cells = cells_fw, cells_bw
+    states = initial_states_fw, initial_states_bw
+    return _run_layers(run, inputs, cells, states, scope)
 
 
 def stack_bidirectional_dynamic_rnn(
@@ -143,59 +161,115 @@ def stack_bidirectional_dynamic_rnn(
     Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which accepts only lists
     of cells.
     """
-    layers = _layers(cells_fw, cells_bw, initial_states_fw, initial_states_bw)
-    options = dtype, parallel_iterations, swap_memory, time_major
+    options = {
+        "sequence_length": sequence_length,
+        "dtype": dtype,
+        "parallel_iterations": parallel_iterations,
+        "swap_memory": swap_memory,
+        "time_major": time_major,
+        "resets": resets,
+        "mask": mask,
+    }
 
-    def run_layer(layer: _Layer, inputs: PyTree) -> tuple:
-        args = *layer.cells, inputs, sequence_length, *layer.states, *options
-        args = *args, layer.name
-        pair, states = bidirectional_dynamic_rnn(*args, resets=resets, mask=mask)
-        return joined(*pair, axis=2), *states
+    def run(*cells_and_inputs: Any, **states_and_scope: Any) -> tuple[PyTree, ...]:
+        outputs, states = bidirectional_dynamic_rnn(
+            *cells_and_inputs, **states_and_scope, **options
+        )
+        return joined(*outputs, axis=2), *states
 
-    return _run_layers(scope, layers, run_layer, inputs)
-
-
-class _Layer(NamedTuple):
-    name: str
-    cells: tuple[RNNCellLike, RNNCellLike]
-    states: tuple[PyTree, PyTree]
+    cells = cells_fw, cells_bw
+    states = initial_states_fw, initial_states_bw
+    return _run_layers(run, inputs, cells, states, scope)
 
 
 def _run_layers(
-    scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
-) -> tuple[Any, tuple[PyTree, ...], tuple[PyTree, ...]]:
-    """Returns the top layer's outputs, all forward states and all backward states."""
+    run: Callable[..., tuple[PyTree, ...]],
+    xs: PyTree,
+    cells: tuple[Sequence[RNNCellLike], Sequence[RNNCellLike]],
+    states: tuple[Sequence[PyTree] | None, Sequence[PyTree] | None],
+    scope: str | None,
+) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """Checks the lists of both directions, and runs one layer after another.
+
+    Args:
+        run: A driver of one layer, which returns `(outputs, state_fw, state_bw)`.
+        xs: The inputs.
+        cells: The forward cells and the backward cells.
+        states: The initial states of these cells.
+        scope: The name of the layers in profiles, or None.
+    """
+    check_both_lists(*cells)
+    depth = len(cells[0])
+    layers: list[Sequence] = [*cells]
+    for name, direction, starts in zip(("fw", "bw"), cells, states, strict=True):
+        for i, cell in enumerate(direction):
+            check_is_cell(f"cells_{name}[{i}]", cell)
+        if starts is not None:
+            what = f"a list of {depth} states, one for each layer"
+            check_entries(f"initial_states_{name}", starts, depth, what)
+        layers.append([None] * depth if starts is None else starts)
     finals = []
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
-        for layer in layers:
-            with error_note(f"Raised by layer {layer.name}."):
-                xs, *states = run_layer(layer, xs)
-            finals.append(states)
-    states_fw, states_bw = zip(*finals, strict=True)
-    return xs, states_fw, states_bw
+        for i, (fw, bw, state_fw, state_bw) in enumerate(zip(*layers, strict=True)):
+            initial = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
+            with error_note(f"Raised by layer cell_{i}."):
+                xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **initial)
+            finals.append(final)
+    finals_fw, finals_bw = zip(*finals, strict=True)
+    return xs, finals_fw, finals_bw
 
 
-def _layers(
-    cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
-) -> list[_Layer]:
+def init_stack_bidirectional(
+    cells_fw: Sequence[UnboundCellLike],
+    cells_bw: Sequence[UnboundCellLike],
+    key: Key,
+    inputs: Shaped | PyTree,
+    dtype: DType | None = None,
+) -> tuple[list[Params], list[Params]]:
+    """Creates parameters for the cells of `stack_bidirectional_dynamic_rnn`.
+
+    The cells of the lowest layer receive `inputs`. The cells of each other layer
+    receive both outputs of the layer below, concatenated.
+
+    Args:
+        cells_fw: A sequence of unbound cells, one for each layer.
+        cells_bw: The unbound cells of the backward direction, one for each layer.
+        key: A random key.
+        inputs: One step of inputs, `[batch, depth]` or a nest, as arrays or as
+            `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
+        dtype: The dtype of the parameters; by default the `dtype` of each cell or, if
+            that is None, the dtype of the inputs.
+
+    Returns:
+        `(params_fw, params_bw)`: two lists with the parameters of each layer, as
+        returned by the `init` method of its cell.
+
+    Raises:
+        TypeError: If `key` is not a random key, or if a cell has no `init`.
+        ValueError: If `cells_fw` and `cells_bw` are not lists of the same length, or if
+            the outputs of a layer cannot be concatenated.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> cells = [jaxrnn.GRUCell(5), jaxrnn.GRUCell(2)]
+        >>> step = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+        >>> params_fw, params_bw = jaxrnn.init_stack_bidirectional(
+        ...     cells, cells, jax.random.key(0), step
+        ... )
+        >>> [p["gates"]["kernel"].shape for p in params_fw]  # Rows: inputs and state.
+        [(8, 10), (12, 4)]
+    """
     check_both_lists(cells_fw, cells_bw)
-    cells = list(zip(cells_fw, cells_bw, strict=True))
-    for i, (cell_fw, cell_bw) in enumerate(cells):
-        check_is_cell(f"cells_fw[{i}]", cell_fw)
-        check_is_cell(f"cells_bw[{i}]", cell_bw)
-    states_fw = _states("initial_states_fw", states_fw, len(cells))
-    states_bw = _states("initial_states_bw", states_bw, len(cells))
-    layers = zip(cells, zip(states_fw, states_bw, strict=True), strict=True)
-    return [_Layer(f"cell_{i}", *layer) for i, layer in enumerate(layers)]
-
-
-def _states(name: str, states: Any, depth: int) -> Sequence[PyTree]:
-    if states is None:
-        return [None] * depth
-    if not isinstance(states, Sequence) or len(states) != depth:
-        raise InvalidValue(
-            f"`{name}` must be a list of {depth} states, one for each layer, "
-            f"got {describe(len(states) if isinstance(states, Sequence) else states)}. "
-            "Pass lengths as `sequence_length`."
-        )
-    return states
+    check_key(key)
+    params_fw: list[Params] = []
+    params_bw: list[Params] = []
+    directions = (("cells_fw", cells_fw, params_fw), ("cells_bw", cells_bw, params_bw))
+    for i in range(len(cells_fw)):
+        outputs = []
+        with error_note(f"Raised by layer {i}."):
+            for n, (name, cells, params) in enumerate(directions):
+                check_is_unbound_cell(f"{name}[{i}]", cells[i])
+                params.append(cells[i].init(fold(key, 2 * i + n), inputs, dtype))
+                outputs.append(output_of(cells[i], params[i], inputs, dtype))
+            inputs = jax.eval_shape(lambda *pair: joined(*pair, axis=1), *outputs)
+    return params_fw, params_bw

@@ -1,22 +1,31 @@
 """`static_state_saving_rnn`: runs windows of a long sequence, with a saved state."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 
 from .._base.arguments import check_instance, check_is_cell, check_shape
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
-from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
-from .static_rnn import checked_steps, run_steps
+from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
+from .static_rnn import static_rnn
+
+
+@runtime_checkable
+class StateSaverLike(Protocol):
+    """TensorFlow's protocol of a state saver."""
+
+    def state(self, name: str) -> ArrayLike: ...
+
+    def save_state(self, name: str, value: Array) -> object: ...
 
 
 def static_state_saving_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],
-    state_saver: Any,
+    state_saver: StateSaverLike,
     state_name: str | PyTree,
     sequence_length: Lengths | None = None,
     scope: str | None = None,
@@ -52,20 +61,16 @@ def static_state_saving_rnn(
     Source: `tf.compat.v1.nn.static_state_saving_rnn`.
     """
     check_is_cell("cell", cell)
+    what = "an object with the methods `state` and `save_state`"
+    check_instance(
+        "state_saver", state_saver, StateSaverLike, what, "Pass a `jaxrnn.StateSaver`."
+    )
     size = cell.state_size
     names = _state_names(state_name, size)
-    for method in ("state", "save_state"):
-        if not callable(getattr(state_saver, method, None)):
-            raise InvalidType(
-                f"`state_saver` must have a method `{method}`, got "
-                f"{describe(state_saver)}. Pass a `jaxrnn.StateSaver`."
-            )
     leaves = [as_state(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
-    steps = checked_steps(inputs, [cell])
-    args = state, None, sequence_length, scope
-    outputs, state, _ = run_steps(cell, steps, *args)
-    check_structure("the state that `cell` returns", size, state, False)
+    outputs, state = static_rnn(cell, inputs, state, None, sequence_length, scope)
+    check_structure("the state that `cell` returns", size, state, strict=False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state
@@ -105,9 +110,8 @@ class StateSaver:
     Source: the protocol of `state_saver` in `tf.compat.v1.nn.static_state_saving_rnn`.
     """
 
-    def __init__(self, states: Mapping[str, Any]) -> None:
-        what, fix = "a dict of arrays", "Give each leaf of the state a name."
-        check_instance("states", states, Mapping, what, fix)
+    def __init__(self, states: Mapping[str, ArrayLike]) -> None:
+        check_instance("states", states, Mapping, "a dict of arrays")
         self.states = as_state("states", dict(states))
 
     def state(self, name: str) -> Array:
@@ -117,10 +121,8 @@ class StateSaver:
             KeyError: If there is no state with this name.
         """
         if name not in self.states:
-            raise KeyError(
-                "`name` must be one of "
-                f"{', '.join(map(str, self.states))}, got {describe(name)}."
-            )
+            known = ", ".join(map(str, self.states))
+            raise KeyError(f"`name` must be one of {known}, got {describe(name)}.")
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
@@ -134,31 +136,28 @@ class StateSaver:
         old = self.state(name)
         value = as_state("value", value)
         must = f"have the shape of state {name!r}, {describe(old)}"
-        fix = "Create a StateSaver for each batch size."
-        check_shape("value", value, old.shape, must, fix)
+        check_shape("value", value, old.shape, must)
         self.states[name] = value
 
     def __repr__(self) -> str:
-        states = ", ".join(f"{name}: {describe(s)}" for name, s in self.states.items())
-        return f"StateSaver({states})"
+        states = [f"{name}: {describe(leaf)}" for name, leaf in self.states.items()]
+        return f"StateSaver({', '.join(states)})"
 
 
-def _state_names(state_name: Any, size: Size) -> list[str]:
+def _state_names(state_name: str | PyTree, size: Size) -> list[str]:
     """Returns a name for each leaf of the state, in flat order."""
-    nested = not jax.tree_util.all_leaves([size])
-    if nested == jax.tree_util.all_leaves([state_name]):
-        want = "a tuple of strings" if nested else "a string"
+    for full_name, leaf in named_leaves("state_name", state_name):
+        check_instance(full_name, leaf, str, "a string")
+    names = jax.tree.leaves(state_name)
+    count = len(jax.tree.leaves(size))
+    is_leaf = jax.tree_util.all_leaves([size])
+    if (
+        isinstance(state_name, str) != is_leaf
+        or not len(set(names)) == len(names) == count
+    ):
+        what = "a string" if is_leaf else f"a tuple of {count} different strings"
         raise InvalidValue(
-            f"`state_name` must be {want} for `cell.state_size` {size}, "
+            f"`state_name` must be {what} for `cell.state_size` {size}, "
             f"got {state_name!r}."
-        )
-    named = list(named_leaves("state_name", state_name))
-    for name, leaf in named:
-        check_instance(name, leaf, str, "a string")
-    names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
-    if len(names) != count or len(set(names)) != count:
-        each = f"a different one for each leaf of `cell.state_size` {size}"
-        raise InvalidValue(
-            f"`state_name` must hold {count} names, {each}, got {names}."
         )
     return names

@@ -1,9 +1,7 @@
 """`static_rnn`: runs a cell over a list of steps, in a loop or unrolled."""
 
-import dataclasses
+import inspect
 import warnings
-from collections.abc import Iterable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,7 @@ from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._loops import masking
-from .._loops.scans import summed_in_float32 as reader
+from .._loops.scans import summed_in_float32
 from .._loops.steps import Steps
 from .._tensor_array.carried import with_capacity_for
 from .dynamic_rnn import Batch, run_batch
@@ -38,7 +36,7 @@ def static_rnn(
     scope: str | None = None,
     *,
     return_states: bool = False,
-) -> tuple[Any, ...]:
+) -> tuple[PyTree, ...]:
     """Runs `cell` over a list of steps, which may differ in shape and type.
 
     If all steps have the same type, and the cell is bound and keeps the type of its
@@ -93,40 +91,36 @@ def static_rnn(
     Source: `tf.compat.v1.nn.static_rnn`.
     """
     check_is_cell("cell", cell)
-    steps = checked_steps(inputs, [cell])
     as_bool("return_states", return_states)
-    args = initial_state, dtype, sequence_length, scope
-    results = run_steps(cell, steps, *args, return_states)
-    return tuple(results) if return_states else tuple(results[:2])
-
-
-class Results(NamedTuple):
-    """The outputs of all steps, the last state, and perhaps the states of all steps."""
-
-    outputs: PyTree
-    state: PyTree
-    states: PyTree = None
-
-
-def checked_steps(
-    inputs: Any,
-    cells: Iterable[RNNCellLike],
-    instead: str = "dynamic_rnn",
-) -> list[PyTree]:
-    """Checks the list of steps; warns if many steps must be unrolled."""
     steps = as_steps(inputs)
-    in_loops = all(_are_steps_alike(cell, steps) for cell in cells)
-    if in_loops or len(steps) < UNREASONABLE_STEPS:
-        return steps
-    warnings.warn(
-        f"{len(steps)} steps put {len(steps)} copies of the cell into one "
-        f"program. From {UNREASONABLE_STEPS} steps on, compilation is very slow: the "
-        "gradient of an LSTM takes 15 to 45 s at 50 steps, and minutes at 100. "
-        f"`{instead}` gives the same values and compiles one step, in a second.",
-        UserWarning,
-        stacklevel=4,  # Points to the driver's caller.
-    )
-    return steps
+    time = len(steps)
+    batch_size = jax.tree.leaves(steps)[0].shape[0]
+    state = initial_state
+    if state is not None:
+        state = as_state("initial_state", with_capacity_for(state, time))
+    # If there is an initial state but there are no lengths, outputs may have any dtype.
+    if sequence_length is not None or state is None or dtype is not None:
+        dtype = output_dtype(state, dtype)
+    lengths = as_lengths(sequence_length, batch_size)
+    with jax.named_scope(as_scope(scope, "rnn")):
+        if state is None:
+            state = with_capacity_for(zero_state(cell, batch_size, dtype), time)
+        loop_dtype = _dtype_in_loop(cell, steps, state, dtype)
+        if loop_dtype is None:
+            outputs, state, states = _unrolled(cell, steps, state, lengths, dtype)
+        else:
+            batch = Batch(
+                inputs=stacked(steps),
+                lengths=lengths,
+                state=state,
+                dtype=loop_dtype,
+                axis=0,
+                return_states=return_states,
+            )
+            outputs, state, states = run_batch(cell, batch)
+            outputs = unstacked(outputs, time)
+            states = unstacked(states, time)
+    return (outputs, state, states) if return_states else (outputs, state)
 
 
 def stacked(steps: list[PyTree]) -> PyTree:
@@ -138,73 +132,13 @@ def unstacked(xs: PyTree, time: int) -> list[PyTree]:
     """Splits a nest of arrays `[time, batch, ...]` into its steps."""
     # The transpose of a split is one concatenation. The transpose of each `x[t]` would
     # instead add an array of all steps.
-    split = lambda x: jax.lax.split(x, [1] * time)
     leaves, structure = jax.tree.flatten(xs)
-    columns = [[y[0] for y in split(x)] for x in leaves]
+    columns = [[x[0] for x in jax.lax.split(leaf, [1] * time)] for leaf in leaves]
     return [structure.unflatten(column[t] for column in columns) for t in range(time)]
 
 
-def run_steps(
-    cell: RNNCellLike,
-    steps: list[PyTree],
-    initial_state: PyTree,
-    dtype: DType | None,
-    sequence_length: Lengths | None,
-    scope: str | None,
-    return_states: bool = False,
-) -> Results:
-    """Runs `static_rnn` on checked steps."""
-    batch_size = jax.tree.leaves(steps)[0].shape[0]
-    if initial_state is not None:
-        initial_state = with_capacity_for(initial_state, len(steps))
-        initial_state = as_state("initial_state", initial_state)
-    # If there is an initial state but there are no lengths, outputs may have any dtype.
-    if sequence_length is not None or initial_state is None or dtype is not None:
-        dtype = output_dtype(initial_state, dtype)
-    lengths = as_lengths(sequence_length, batch_size)
-    with jax.named_scope(as_scope(scope, "rnn")):
-        state = initial_state
-        if state is None:
-            state = with_capacity_for(zero_state(cell, batch_size, dtype), len(steps))
-        loop_dtype = _dtype_in_loop(cell, steps, state, dtype)
-        if loop_dtype is not None:
-            batch = Batch(
-                inputs=stacked(steps),
-                lengths=lengths,
-                state=state,
-                dtype=loop_dtype,
-                axis=0,
-                return_states=return_states,
-            )
-            return _in_loop(cell, batch)
-        initial_state = state
-        cell, lengths, state = lay_out(cell, steps[0], lengths, state)
-        state = call_start(cell, state)
-        if lengths is None:
-            results = _unrolled(cell, steps, state)
-        else:
-            results = _unrolled_with_lengths(cell, steps, state, lengths, dtype)
-        return results._replace(state=with_read_only(results.state, initial_state))
-
-
-def _in_loop(cell: RNNCellLike, batch: Batch) -> Results:
-    outputs, state, states = run_batch(cell, batch)
-    time = jax.tree.leaves(batch.inputs)[0].shape[0]
-    if batch.return_states:
-        states = unstacked(states, time)
-    return Results(unstacked(outputs, time), state, states)
-
-
-def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
-    """Whether all steps have inputs of the same type, and the cell is immutable."""
-    return is_pytree_of_arrays(cell) and len(set(map(_types, steps))) == 1
-
-
 def _dtype_in_loop(
-    cell: RNNCellLike,
-    steps: list[PyTree],
-    state: PyTree,
-    dtype: DType | None,
+    cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
 ) -> DType | None:
     """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
@@ -212,10 +146,11 @@ def _dtype_in_loop(
     scalar leaves, which a loop would update once even if all lengths are 0, and cells
     that read values of arrays, which only run outside of jit.
     """
-    if not (masking.is_of_rows(state) and _are_steps_alike(cell, steps)):
+    are_alike = len(set(map(_types, steps))) == 1
+    if not (are_alike and is_pytree_of_arrays(cell) and masking.is_of_rows(state)):
         return None
 
-    def step(inputs: PyTree, state: PyTree) -> Any:
+    def step(inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         laid_out, _, state = lay_out(cell, inputs, None, state)
         return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
 
@@ -232,45 +167,71 @@ def _dtype_in_loop(
     return found if dtype in (None, found) else None
 
 
-def _unrolled(cell: RNNCellLike, steps: list[PyTree], state: PyTree) -> Results:
-    read, outputs, states = reader(cell), [], []
-    for t, inputs in enumerate(steps):
-        with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
-            result = cell_at_step(read(), jnp.int32(t))(inputs, state)
-            output, state = as_pair(result)
-        outputs.append(output)
-        states.append(without_read_only(state))
-    return Results(outputs, state, states)
-
-
-def _unrolled_with_lengths(
+def _unrolled(
     cell: RNNCellLike,
     steps: list[PyTree],
-    state: PyTree,
-    lengths: Array,
-    dtype: DType,
-) -> Results:
-    longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` runs at least one step.
-    masked = Steps(lengths, longest, time=len(steps), axis=0)
-    read, types, first = reader(cell), None, None
-    outputs, states = [], []
+    initial_state: PyTree,
+    lengths: Array | None,
+    dtype: DType | None,
+) -> tuple[list[PyTree], PyTree, list[PyTree]]:
+    """Runs one step after another. Without lengths, a step may change the state."""
+    if len(steps) >= UNREASONABLE_STEPS:
+        warnings.warn(
+            f"A program with {len(steps)} copies of the cell, one for each step, takes "
+            "minutes to compile. `dynamic_rnn` and the drivers with `dynamic` in their "
+            "names give the same values and compile one step, in a second.",
+            stacklevel=_stack_level(),
+        )
+    cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
+    state = call_start(cell, state)
+    all_masks = Steps(time=len(steps), axis=0)
+    if lengths is not None:
+        state = _checked_state(cell, steps, state, dtype)
+        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` runs at least one step.
+        stand_in = masking.stand_in(lengths, steps[0], state)
+        all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)
+    read = summed_in_float32(cell)
+    outputs = []
+    states = []
+    for t, inputs in enumerate(steps):
+        masks = all_masks
+        if _types(inputs) != _types(steps[0]):  # Then the stand-in is zeros.
+            zeros = jax.tree.map(jnp.zeros_like, inputs)
+            masks = all_masks.map_stand_in_inputs(lambda _, zeros=zeros: zeros)
+        number = jnp.int32(t)
+        arguments = masks.step_inputs(number, inputs, state)
+        with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
+            output, new_state = as_pair(cell_at_step(read(), number)(*arguments))
+        if lengths is not None:
+            new_state, output = masks.mask_step(number, state, new_state, output)
+        state = new_state
+        outputs.append(output)
+        states.append(without_read_only(state))
+    return outputs, with_read_only(state, initial_state), states
+
+
+def _checked_state(
+    cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
+) -> PyTree:
+    """Probes a step of each type; returns the state with the types of later states."""
+    types = None
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
             with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
                 state = probe(cell, inputs, state, dtype, strict=True)
-            first = first or masking.stand_in(lengths, inputs, state)
-            stand_in = first
-            if types != _types(first[0]):  # Step 0 has another type.
-                stand_in = jax.tree.map(jnp.zeros_like, inputs), first[1]
-            masked = dataclasses.replace(masked, stand_in=stand_in)
-        number = jnp.int32(t)
-        step_inputs = masked.step_inputs(number, inputs, state)
-        output, new_state = cell_at_step(read(), number)(*step_inputs)
-        state, output = masked.mask_step(number, state, new_state, output)
-        outputs.append(output)
-        states.append(without_read_only(state))
-    return Results(outputs, state, states)
+    return state
+
+
+def _stack_level() -> int:
+    """The level of the code that called this package, for the function that warns."""
+    package = __name__.partition(".")[0]
+    frame = inspect.currentframe()
+    level = 0
+    while frame and frame.f_globals["__name__"].partition(".")[0] == package:
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def _types(inputs: PyTree) -> tuple:

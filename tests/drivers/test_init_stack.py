@@ -47,9 +47,9 @@ def test_no_two_cells_start_alike():
         (
             ([GRUCell(3)], [lambda x, s: x], KEY),
             TypeError,
-            r"`cells_bw\[0\]` must be a cell with `init`, such as `jaxrnn.LSTMCell",
+            r"`cells_bw\[0\]` must be an unbound cell, such as `jaxrnn.LSTMCell",
         ),
-        (([GRUCell], [GRUCell(3)], KEY), TypeError, r"`cells_fw\[0\]` must be a cell"),
+        (([GRUCell], [GRUCell(3)], KEY), TypeError, r"`cells_fw\[0\]` must be an unb"),
     ],
 )
 def test_refuses(args, error, message):

@@ -108,8 +108,6 @@ REFUSALS = {
               lambda: dynamic_rnn([GRU, GRU], X, dtype=F32)),
     "cells_of_one_layer": (TypeError, r"`cell_fw` must be an RNNCell, got tuple, .*For one layer, pass `cell_fw\[0\]`\.",
                            lambda: bidirectional_dynamic_rnn((GRU,), (GRU,), X, dtype=F32)),
-    "no_forward_cell": (TypeError, r"`cell_fw` must be a bound cell, got None.* call `static_rnn` with `inputs\[::-1\]`",
-                        lambda: jaxrnn.static_bidirectional_rnn(None, GRU, [X[:, 0]], dtype=F32)),
     "inputs_scalar": (ValueError, r"got float32\[\] of rank 0. Pass an array with these axes.$",
                       lambda: dynamic_rnn(GRU, jnp.float32(1), dtype=F32)),
     "unknown": (TypeError, "^dynamic_rnn: `foo` is not an argument.$",
@@ -274,7 +272,7 @@ REFUSALS = {
     # Bidirectional
     "cell_bw": (TypeError, "bidirectional_dynamic_rnn: `cell_bw` must be a bound cell, got the unbound GRUCell.*`cell_bw.bind",
                 lambda: bidirectional_dynamic_rnn(GRU, GRUCell(2), X, dtype=F32)),
-    "one_state_only": (ValueError, "bidirectional_dynamic_rnn: dtype must be specified.*`initial_state_bw`",
+    "one_state_only": (ValueError, "bidirectional_dynamic_rnn: dtype must be specified.*`initial_state` is `initial_state_bw`",
                        lambda: bidirectional_dynamic_rnn(GRU, GRU, X, initial_state_fw=ZEROS)),
     "two_reset_states": (TypeError, "bidirectional_dynamic_rnn: `reset_state` is not an argument. `dynamic_rnn` and `RNN` accept",
                          lambda: bidirectional_dynamic_rnn(GRU, GRU, X, dtype=F32, resets=X[..., 0] > 0, reset_state=ZEROS)),
