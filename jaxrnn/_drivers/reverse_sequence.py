@@ -1,12 +1,16 @@
 """Reversal of the valid steps of each row, for runs in the backward direction."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, check_given, check_instance, check_shape
-from .._base.errors import InvalidValue, describe
+from .._base.arguments import (
+    as_count,
+    check_given,
+    check_instance,
+    check_rank,
+    check_shape,
+)
+from .._base.errors import InvalidValue
 from .._base.inputs import as_array, check_same_size
 from .._base.lengths import as_given_lengths, lengths_array
 from .._base.math import concrete_or_none
@@ -63,90 +67,62 @@ def reverse_sequence(
     """
     check_not_packed(input)
     check_instance("name", name, str | None, "a string")
-    time, rows = _axes(seq_axis, 0 if batch_axis is None else batch_axis)
-    arrays = _arrays(input, time, rows)
-    shape = jax.tree.leaves(arrays)[0].shape
-    lengths = _lengths(seq_lengths, shape, time, rows)
-    with jax.named_scope(name or "ReverseSequence"):
-        if {rows, time} == {0, 1}:
-            lengths = as_rows_of(arrays, lengths, rows)
-            return masking.reverse_sequence(arrays, lengths, time_major=time == 0)
-        arrays = jax.tree.map(lambda x: jnp.moveaxis(x, (rows, time), (0, 1)), arrays)
-        lengths = as_rows_of(arrays, lengths)
-        arrays = masking.reverse_sequence(arrays, lengths, time_major=False)
-        return jax.tree.map(lambda x: jnp.moveaxis(x, (0, 1), (rows, time)), arrays)
-
-
-def _axes(seq_axis: Any, batch_axis: Any) -> tuple[int, int]:
-    """The checked axes of time and rows."""
-    fix = (
-        "Count axes from the first one, 0; inputs `[batch, time, ...]` have time at 1."
+    fix = "Inputs `[batch, time, ...]` have rows at 0, the default, and time at 1."
+    time = as_count("seq_axis", seq_axis, least=0, fix=fix)
+    rows = as_count(
+        "batch_axis", 0 if batch_axis is None else batch_axis, least=0, fix=fix
     )
-    time = as_count("seq_axis", seq_axis, 0, fix)
-    rows = as_count("batch_axis", batch_axis, 0, fix)
     if time == rows:
-        raise InvalidValue(
-            f"`seq_axis` must differ from `batch_axis`, got {time} for "
-            "both. Omitted, `batch_axis` is 0; for `[time, batch, ...]` arrays, pass "
-            "`seq_axis=0` and `batch_axis=1`."
-        )
-    return time, rows
+        text = f"`seq_axis` must differ from `batch_axis`, got {time} for both. {fix}"
+        raise InvalidValue(text)
+    arrays = map_named("input", as_array, input)
+    _check_arrays(arrays, time, rows)
+    shape = jax.tree.leaves(arrays)[0].shape
+    lengths = _lengths(seq_lengths, shape[time], shape[rows])
+    # Rows and time become the first two axes, in the order that they have already.
+    first_axes = (1, 0) if time < rows else (0, 1)
+    with jax.named_scope(name or "ReverseSequence"):
+        arrays = _move_axes(arrays, (rows, time), first_axes)
+        lengths = as_rows_of(arrays, lengths, first_axes[0])
+        arrays = masking.reverse_sequence(arrays, lengths, time_major=time < rows)
+        return _move_axes(arrays, first_axes, (rows, time))
 
 
-def _arrays(input: Any, time: int, rows: int) -> PyTree:
-    """The nest with arrays as leaves, which have equal numbers of rows and steps.
+def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTree:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, old, new), tree)
 
-    Raises:
-        TypeError: If a leaf is not an array.
-        ValueError: If there is no array, if the arrays lack an axis or differ in size
-            along it, or if an explicit mesh divides the steps.
-    """
-    arrays = map_named("input", lambda n, x: as_array(n, x), input)
+
+def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
+    """Raises ValueError unless each array can be reversed, and all have one size."""
     named = list(named_leaves("input", arrays))
     if not named:
-        raise InvalidValue(
-            f"`input` must hold at least one array, got {describe(input)}."
-        )
+        raise InvalidValue("`input` must hold at least one array, got none.")
     for name, array in named:
-        for own, axis in (("seq_axis", time), ("batch_axis", rows)):
-            if axis >= array.ndim:
-                raise InvalidValue(
-                    f"`{own}` must be less than the rank of `{name}`, "
-                    f"{array.ndim}, got {axis} for {describe(array)}."
-                )
-        divided = jax.typeof(array).sharding.spec[time]
-        if divided is not None:
+        least = max(time, rows) + 1
+        check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")
+        if jax.typeof(array).sharding.spec[time] is not None:
             raise InvalidValue(
-                f"`{name}` must not be divided along axis {time}, its time, "
-                f"got {describe(array)} divided over {divided!r}. Divide the rows: use "
-                "`jax.sharding.reshard`."
+                f"`{name}` must not be divided along axis {time}, its time, got "
+                f"{jax.typeof(array)}. Divide the rows with `jax.sharding.reshard`."
             )
-    for axis, what in ((time, "The number of steps"), (rows, "The number of rows")):
-        check_same_size(named, axis, what, f"along axis {axis}")
-    return arrays
+    check_same_size(named, time, "The number of steps", f"along axis {time}")
+    check_same_size(named, rows, "The number of rows", f"along axis {rows}")
 
 
-def _lengths(seq_lengths: Any, shape: tuple[int, ...], time: int, rows: int) -> Array:
-    """The lengths as int32 `[batch]`, at most the number of steps.
-
-    Raises:
-        TypeError: If the lengths are not integers.
-        ValueError: If there is not one length for each row, or a known length is out of
-            range.
-    """
+def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
+    """The lengths as int32 `[batch]`; raises ValueError if a known length is wrong."""
     fix = "To reverse all steps of all rows, use `jnp.flip(input, seq_axis)`."
     check_given("seq_lengths", seq_lengths, fix)
-    given, steps = lengths_array(seq_lengths, "seq_lengths"), shape[time]
-    must = f"be a vector of {shape[rows]} lengths, one for each row along axis {rows}"
-    check_shape("seq_lengths", given, (shape[rows],), must)
-    lengths = as_given_lengths(given, shape[rows], "seq_lengths")
-    known = concrete_or_none(given)
+    lengths = lengths_array(seq_lengths, "seq_lengths")
+    known = concrete_or_none(lengths)
+    must = f"hold one length for each of {rows} rows"
+    check_shape("seq_lengths", lengths, (rows,), must)
+    lengths = as_given_lengths(lengths, rows, "seq_lengths")
     if known is not None and isinstance(steps, int):
         wrong = known[(known < 0) | (known > steps)]
         if wrong.size:
             raise InvalidValue(
-                f"`seq_lengths` must be between 0 and {steps}, the size of "
-                f"axis {time}, got {wrong[0]}. Clamp them: "
-                f"`np.clip(seq_lengths, 0, {steps})`."
+                f"`seq_lengths` must be between 0 and the number of steps, {steps}, "
+                f"got {wrong[0]}. Clamp them: `np.clip(seq_lengths, 0, {steps})`."
             )
     return jnp.minimum(lengths, steps)

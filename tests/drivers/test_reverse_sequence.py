@@ -108,11 +108,15 @@ def test_on_a_mesh(axis_type):
 
 # TensorFlow refuses these too, except NumPy's floats as lengths and 1.0 as an axis.
 REFUSALS = {
-    "above": (ValueError, "between 0 and 5, .* axis 1, got 6", ([6, 0, 0, 0], 1)),
-    "negative": (ValueError, "between 0 and 5, .*, got -1", ([1, -1, 0, 0], 1)),
-    "count": (ValueError, r"of 4 lengths, .* axis 0, got int\d+\[3\]", ([1, 1, 1], 1)),
-    "count_of_axis": (ValueError, "of 3 lengths, .* axis 2", ([1, 1], 1, 2)),
-    "scalar": (ValueError, r"of 4 lengths, .*got int\d+\[\]", (3, 1)),
+    "above": (ValueError, "between 0 and .* 5, got 6", ([6, 0, 0, 0], 1)),
+    "negative": (ValueError, "between 0 and .* 5, got -1", ([1, -1, 0, 0], 1)),
+    "count": (
+        ValueError,
+        r"length for each of 4 rows, got int\d+\[3\]",
+        ([1, 1, 1], 1),
+    ),
+    "count_of_axis": (ValueError, "length for each of 3 rows", ([1, 1], 1, 2)),
+    "scalar": (ValueError, r"length for each of 4 rows, got int\d+\[\]", (3, 1)),
     "none": (ValueError, "`seq_lengths` must be given.*jnp.flip", (None, 1)),
     "floats": (TypeError, "must hold integers", (LENGTHS.astype(float), 1)),
     "no_axis": (TypeError, "`seq_axis` must be an integer, got None", (LENGTHS,)),
@@ -120,8 +124,8 @@ REFUSALS = {
     "axis_from_the_end": (ValueError, "`seq_axis` must be at least 0", (LENGTHS, -1)),
     "rows_from_the_end": (ValueError, "`batch_axis` must be at", (LENGTHS, 1, -1)),
     "same": (ValueError, "differ from `batch_axis`, got 0 for both", (LENGTHS, 0)),
-    "rank": (ValueError, "`seq_axis` must be less than the .*3, got 3", (LENGTHS, 3)),
-    "rank_of_rows": (ValueError, "`batch_axis` must be less than", (LENGTHS, 1, 3)),
+    "rank": (ValueError, "rank at least 4, .* 3 .time.", (LENGTHS, 3)),
+    "rank_of_rows": (ValueError, "rank at least 4, .* 3 .rows.", (LENGTHS, 1, 3)),
     "name": (TypeError, "`name` must be a string", (LENGTHS, 1, 0, 5)),
 }
 
@@ -152,28 +156,5 @@ def test_refuses_steps_that_a_mesh_divides():
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         x = jax.device_put(X[:, :4], NamedSharding(mesh, P(None, "d")))
-        with pytest.raises(ValueError, match=r"not be divided along axis 1.*'d'"):
+        with pytest.raises(ValueError, match=r"not be divided along axis 1.*@d"):
             reverse_sequence(x, [1, 1, 1, 1], 1)
-
-
-@pytest.mark.parametrize("way", ["fw", "bw"])
-def test_one_direction_of_two_is_refused_with_the_remedy(way):
-    cells = [bound(jaxrnn.GRUCell(4))] * 2
-    cells[way == "bw"] = None
-    remedy = "`reverse_sequence`" if way == "fw" else "call `dynamic_rnn`"
-    with pytest.raises(TypeError, match=f"`cell_{way}` must be .*None.*{remedy}"):
-        jaxrnn.bidirectional_dynamic_rnn(*cells, X, dtype=X.dtype)
-
-
-@pytest.mark.parametrize(
-    ("argument", "hint"),
-    [
-        ("seq_dim", "It is `seq_axis` here"),
-        ("batch_dim", "It is `batch_axis` here"),
-        ("sequence_length", "It is `seq_lengths` here"),
-        ("time_major", "`seq_axis=0, batch_axis=1`"),
-    ],
-)
-def test_hints_at_other_names(argument, hint):
-    with pytest.raises(TypeError, match=f"^reverse_sequence: `{argument}` .*{hint}"):
-        reverse_sequence(X, LENGTHS, **{argument: 1})
