@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import check_one_of
-from .._base.errors import InvalidValue
+from .._base.arguments import as_count, check_one_of
+from .._base.errors import MissingPackage
 
 # The TPU slices to compile for, keyed by kind and number of chips. If no slice has the
 # requested number of devices, the first devices of the next larger slice are used.
@@ -26,10 +26,7 @@ _GPUS = {"h100": Path(__file__).with_name("h100.txtpb")}
 KINDS = (*_SLICES, *_GPUS)
 
 
-def absent_devices(
-    kind: str,
-    count: int = 1,
-) -> list[Any]:
+def absent_devices(kind: str, count: int = 1) -> list[Any]:
     """Returns devices for which programs can be compiled but not run.
 
     Args:
@@ -40,39 +37,38 @@ def absent_devices(
         ImportError: If the compiler for these devices is not installed.
         ValueError: If `kind` is unknown, or `count` exceeds the largest slice.
     """
-    fix = "For another kind, pass a device from `jax.experimental.topologies`."
-    what = f"one of {', '.join(map(repr, KINDS))}"
-    check_one_of("device", kind, KINDS, what, fix)
-    if kind in _GPUS:
-        return _gpus(kind, count)
-    slices = _SLICES[kind]
-    chips = next((n for n in slices if n >= count), None)
-    if chips is None:
-        raise InvalidValue(
-            f"`count` must be at most {max(slices)} for {kind!r}, got {count}."
-        )
-    return _tpus(kind, slices[chips])[:count]
-
-
-def _tpus(kind: str, shape: str) -> list[Any]:
-    """Returns all TPUs of a slice."""
     # This module is imported here because few programs need it.
     from jax.experimental import topologies
 
+    what = f"one of {', '.join(map(repr, KINDS))}"
+    fix = "For another kind, pass a device from `jax.experimental.topologies`."
+    check_one_of("device", kind, KINDS, what, fix)
+    if kind in _GPUS:
+        package = "jax[cuda12-local]"
+        arguments = {
+            "platform": "cuda",
+            "target_config": _GPUS[kind].read_text(),
+            "topology": f"1x1x{count}",  # The counts of processes, hosts and GPUs.
+        }
+    else:
+        package = "jax[tpu]"
+        slices = _SLICES[kind]
+        as_count("count", count, most=max(slices))
+        chips = next(chips for chips in slices if chips >= count)
+        arguments = {"platform": "tpu", "topology_name": f"{kind}:{slices[chips]}"}
     # Start JAX first, because on a machine with TPUs JAX must not see the variables.
     jax.devices()
     try:
         with _environment_of_libtpu():
-            name = f"{kind}:{shape}"
-            found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+            return topologies.get_topology_desc(**arguments).devices[:count]
     except jax.errors.JaxRuntimeError:
         raise
-    except RuntimeError as error:  # JAX cannot find libtpu.
-        raise ImportError(
-            f"the device {kind!r} needs the compiler for TPUs, which is not "
-            "installed. Install it with `pip install 'jax[tpu]'`."
+    except RuntimeError as error:  # Also a NotImplementedError.
+        raise MissingPackage(
+            f"`device` {kind!r} needs a compiler that JAX cannot find. Install it with "
+            f"`pip install '{package}'`. On a machine without a GPU, also set "
+            "JAX_PLATFORMS=cpu before JAX starts."
         ) from error
-    return list(found.devices)
 
 
 @contextlib.contextmanager
@@ -80,7 +76,8 @@ def _environment_of_libtpu() -> Iterator[None]:
     """Sets variables that libtpu reads when it is loaded, and restores them.
 
     The variables make libtpu skip the metadata server, which this machine may lack, and
-    allow other processes to load libtpu too. Values that the user has set are kept.
+    allow other processes to load libtpu too. Values that the user has set do not
+    change.
     """
     names = {"TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"} - os.environ.keys()
     os.environ.update(dict.fromkeys(names, "1"))
@@ -89,22 +86,3 @@ def _environment_of_libtpu() -> Iterator[None]:
     finally:
         for name in names:
             del os.environ[name]
-
-
-def _gpus(kind: str, count: int) -> list[Any]:
-    """Returns the GPUs of one host."""
-    from jax.experimental import topologies
-
-    try:
-        found = topologies.get_topology_desc(
-            platform="cuda",
-            target_config=_GPUS[kind].read_text(),
-            topology=f"1x1x{count}",  # The counts of processes, hosts and GPUs.
-        )
-    except NotImplementedError as error:
-        raise ImportError(
-            f"the device {kind!r} needs the compiler for GPUs, which JAX "
-            "cannot find. Install it with `pip install 'jax[cuda12-local]'`. If this "
-            "machine has no GPU, also set JAX_PLATFORMS=cpu before JAX starts."
-        ) from error
-    return list(found.devices)

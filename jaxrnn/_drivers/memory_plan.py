@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._base.arguments import as_count, as_dtype, check_instance, check_time_major
-from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.arguments import (
+    as_count,
+    as_dtype,
+    check_instance,
+    check_is_unbound_cell,
+    check_time_major,
+)
+from .._base.errors import InvalidValue, error_note
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
-from .._base.typing import DType, Params, PyTree
+from .._base.typing import Array, DType, Params, PyTree, RNNCellLike
 from .._loops.masking import first_inputs
 from .._loops.segments import RESIDUALS
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
@@ -26,11 +33,9 @@ from .dynamic_rnn import dynamic_rnn
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
-_PEAK_ON_HOST = _HEAD.index("peak on host")
-_ON_CPU = "On the CPU, host and device share one memory; peaks include both."
 # XLA counts the bytes of an array in 64 bits; a larger array would end the process.
 _MOST_BYTES = 2**60
-_UNITS = ((2**60, "EiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+_UNITS = {"EiB": 2**60, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
 
 class Bytes(NamedTuple):
@@ -48,9 +53,14 @@ class PlannedStrategy:
         strategy: The strategy.
         saved: Bytes that are saved between the forward and the backward pass.
         peak: Bytes that the compiled program needs in addition to its arguments and
-            results. These bytes include the saved bytes. On a CPU, where host and
-            device share one memory, all bytes count as device memory. A TPU's fast
-            memory is not counted.
+            results (the inputs, the parameters and the gradients of the parameters).
+            These bytes include the saved bytes. On a CPU, where host and device share
+            one memory, all bytes count as device memory. On a TPU or GPU, the number is
+            the compiler's `peak_memory_in_bytes` without the arguments and results, or
+            the size of all temporary arrays if that is less, as it is for strategies
+            that store arrays on the host. A TPU's compiler rejects programs for which
+            the sum of peak, arguments and results exceeds the memory of the device. A
+            TPU's fast memory may not be counted.
         extra_flops: The number of floating-point operations in recomputed steps, as
             counted by XLA on JAX's default backend.
         extra_share: `extra_flops` divided by the number of operations in training
@@ -84,31 +94,33 @@ class MemoryPlan:
     device: str = "cpu"
 
     def __str__(self) -> str:
-        table, last = [_HEAD, *map(_texts, self.rows)], _ON_CPU
-        if self.device == "cpu":
-            table = [row[:_PEAK_ON_HOST] + row[_PEAK_ON_HOST + 1 :] for row in table]
-        else:
-            last = f"Compiled for {self.device}; nothing was run."
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        first, *rest = (
-            "  ".join([name.ljust(widths[0]), *map(str.rjust, row, widths[1:])])
-            for name, *row in table
-        )
+        columns = list(zip(_HEAD, *map(_texts, self.rows), strict=True))
+        columns = [c for c in columns if set(c[1:]) != {"0"}]
+        widths = [max(map(len, column)) for column in columns]
+        lines = [
+            "  ".join([name.ljust(widths[0]), *map(str.rjust, sizes, widths[1:])])
+            for name, *sizes in zip(*columns, strict=True)
+        ]
         sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
-        beside = f"In addition: {sizes}, twice that if the loss reads them."
-        lines = [self.title, "", first, "-" * len(first), *rest, "", beside, last]
-        return "\n".join(lines)
+        sizes = f"In addition: {sizes}, twice that if the loss reads them."
+        last = f"Compiled for {self.device}; nothing was run."
+        if self.device == "cpu":
+            last = "On the CPU, host and device share one memory; peaks include both."
+        line = "-" * len(lines[0])
+        return "\n".join([self.title, "", lines[0], line, *lines[1:], "", sizes, last])
 
 
-def _texts(row: PlannedStrategy) -> tuple[str, ...]:
-    sizes = *row.saved, *row.peak
+def _texts(row: PlannedStrategy) -> list[str]:
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
-    return repr(row.strategy), *map(_size, sizes), extra if row.extra_flops else "none"
+    sizes = [_size(count) for count in (*row.saved, *row.peak)]
+    return [repr(row.strategy), *sizes, extra if row.extra_flops else "none"]
 
 
 def _size(count: int) -> str:
-    unit, name = next((u, n) for u, n in _UNITS if count >= u or u == 1)
-    return f"{count / unit:.1f} {name}" if count else "0"
+    for name, unit in _UNITS.items():
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return "0"
 
 
 def memory_plan(
@@ -172,173 +184,180 @@ def memory_plan(
     """
     check_time_major(time_major)
     fix = "For example, pass `[Keep(), True]`."
-    kinds, what = list | tuple, "a list of strategies"
-    check_instance("strategies", strategies, kinds, what, fix)
-    named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
+    check_instance("strategies", strategies, list | tuple, "a list of strategies", fix)
     device = _as_device(device)
-    platform = device.platform if device else None
-    planned = [as_strategy(k, s, platform=platform) for k, s in named.items()]
+    planned = [
+        as_strategy(f"strategies[{i}]", strategy, platform=device.platform)
+        for i, strategy in enumerate(strategies)
+    ]
     inputs = _as_inputs(inputs_shape, as_dtype(dtype or jnp.float32))
-    leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
-    floats = list(filter(is_float, leaves))
+    floats = [leaf for leaf in jax.tree.leaves(inputs) if is_float(leaf)]
     widest = widest_dtype(floats) if floats else jnp.float32
     dtype = as_dtype(dtype or widest)
-    bind, params = _with_params(cell, inputs, dtype, axis)
-    # XLA cannot analyze the other implementations, which save the same arrays.
-    options = {"dtype": dtype, "time_major": time_major, "implementation": "xla"}
-    loss = functools.partial(_loss, bind, options)
-    time, batch_size = leaves[0].shape[axis], leaves[0].shape[1 - axis]
-    forward = time * _step_flops(loss, params, inputs, axis)
-    unbound = cell.cell if _is_bound(cell) else cell
-    kind = (device or jax.devices()[0]).device_kind
-    title = f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}"
-    args = _put((params, inputs), device)
-    return MemoryPlan(
-        title if kind == "cpu" else f"{title}, on {kind}",
-        tuple(_planned(loss, args, s, time, forward) for s in planned),
-        inputs=_bytes(leaves),
-        outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
-        device=kind,
-    )
+    axis = 0 if time_major else 1
+    cell = _bound(cell, inputs, dtype, axis)
+
+    def run(
+        params: Params, inputs: PyTree, strategy: Any = False
+    ) -> tuple[PyTree, ...]:
+        # XLA cannot analyze the other implementations, which save the same arrays.
+        options = {"time_major": time_major, "implementation": "xla"}
+        bound = dataclasses.replace(cell, params=params)
+        return dynamic_rnn(bound, inputs, dtype=dtype, swap_memory=strategy, **options)
+
+    outputs, _ = jax.eval_shape(run, cell.params, inputs)
+    rows = _rows(run, (cell.params, inputs), planned, device, axis)
+    shape = jax.tree.leaves(inputs)[0].shape
+    title = f"{cell.cell!r} over {shape[axis]} steps of {shape[1 - axis]} rows, {dtype}"
+    kind = device.device_kind
+    title = title if kind == "cpu" else f"{title}, on {kind}"
+    return MemoryPlan(title, rows, _bytes(inputs), _bytes(outputs), kind)
 
 
 def _as_device(device: Any) -> Any:
-    """Converts the argument to a device, or None for JAX's default device."""
     if device is None:
-        return None
+        return jax.devices()[0]
     what = f"a device or one of {', '.join(map(repr, KINDS))}"
     check_instance("device", device, str | jax.Device, what)
-    if isinstance(device, str):
-        return absent_devices(device)[0]
-    return device
+    return absent_devices(device)[0] if isinstance(device, str) else device
+
+
+def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
+    """The inputs as `jax.ShapeDtypeStruct`s; shapes get the dtype `dtype`."""
+
+    def is_shape(value: Any) -> bool:
+        is_sequence = isinstance(value, tuple | list)
+        return is_sequence and all(isinstance(n, numbers.Number) for n in value)
+
+    def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())
+        if len(shape) < 3:
+            raise InvalidValue(
+                f"`{name}` must be an array or a shape of rank at least 3, "
+                f"[batch, time, ...], got {leaf!r}."
+            )
+        fix = "Every size is a positive integer."
+        sizes = [as_count(f"{name}[{i}]", n, fix=fix) for i, n in enumerate(shape)]
+        return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
+
+    inputs = map_named("inputs_shape", as_struct, shapes, is_shape)
+    if not jax.tree.leaves(inputs):
+        raise InvalidValue(f"`inputs_shape` must hold a shape or array, got {shapes}.")
+    return inputs
+
+
+def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
+    """The cell, bound to the types of new parameters if it has no parameters."""
+    if hasattr(cell, "params"):
+        return cell
+    check_is_unbound_cell("cell", cell)
+
+    def bind(inputs: PyTree) -> RNNCellLike:
+        step = first_inputs(inputs, axis)
+        return cell.bind(cell.init(jax.random.key(0), step, dtype))
+
+    return jax.eval_shape(bind, inputs)
 
 
 def _put(types: PyTree, device: Any) -> PyTree:
-    """Puts types on a one-device mesh, which sets the platform for XLA and drivers.
-
-    If `device` is None, the types do not change.
-    """
-    if device is None:
-        return types
+    """Puts types on a one-device mesh, which sets the platform for XLA and drivers."""
+    if device == jax.devices()[0]:
+        return types  # JAX compiles for this device anyway.
     mesh = Mesh(np.asarray([device]), ("device",))
     whole = NamedSharding(mesh, PartitionSpec())
-    put = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
-    return jax.tree.map(put, types)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), types
+    )
 
 
-def _loss(
-    bind: Callable, options: dict, params: Params, inputs: PyTree, strategy: Any = False
-) -> tuple[Any, PyTree]:
-    """Returns a loss on the final state, and the outputs."""
-    outputs, state = dynamic_rnn(bind(params), inputs, swap_memory=strategy, **options)
-    floats = filter(is_float, jax.tree.leaves(state))
-    return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
-
-
-def _planned(
-    loss: Callable, args: tuple, strategy: Strategy, time: int, forward: float
-) -> PlannedStrategy:
-    scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
-    saved = saved_bytes(scalar, *args)
-    if sum(saved) > _MOST_BYTES:
+def _rows(
+    run: Callable,
+    types: tuple[Params, PyTree],
+    strategies: list[Strategy],
+    device: Any,
+    axis: int,
+) -> tuple[PlannedStrategy, ...]:
+    """Compiles the gradient with each strategy, and reads the compiler's figures."""
+    args = _put(types, device)
+    losses = [functools.partial(_loss, run, strategy) for strategy in strategies]
+    saved = [saved_bytes(loss, *args) for loss in losses]
+    largest = max(_bytes(args), *map(sum, saved))
+    if largest > _MOST_BYTES:
+        most = _size(_MOST_BYTES)
         raise InvalidValue(
-            f"with {strategy!r}, the run must save at most "
-            f"{_size(_MOST_BYTES)}, got {_size(sum(saved))}. Give a smaller "
-            "`inputs_shape`."
+            f"`inputs_shape` must need at most {most}, but needs {_size(largest)}."
         )
-    with error_note(f"This is the program with {strategy!r}."):
-        program = jax.jit(jax.grad(scalar)).lower(*args).compile()
-    memory: Any = program.memory_analysis()
-    peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
-    # Each level of segments adds one forward pass, unless its residuals are saved.
-    plan = plan_of(strategy, time)
-    passes = len(plan.segments)
-    if plan.save_residuals:
-        passes -= RESIDUALS in str(jax.make_jaxpr(jax.grad(scalar))(*args))
-    return PlannedStrategy(strategy, saved, peak, int(passes * forward), passes / 3)
+    forward_flops = _forward_flops(run, *types, axis)
+    time = jax.tree.leaves(args[1])[0].shape[axis]
+    rows = []
+    for i, (strategy, loss) in enumerate(zip(strategies, losses, strict=True)):
+        gradient = jax.grad(loss)
+        with error_note(f"This is the program with {strategy!r}."):
+            program = jax.jit(gradient).lower(*args).compile()
+        peak = peak_bytes(program.memory_analysis(), device.platform)
+        # Each level of segments adds one forward pass, unless its residuals are saved.
+        plan = plan_of(strategy, time)
+        passes = len(plan.segments)
+        if plan.save_residuals:
+            passes -= RESIDUALS in str(jax.make_jaxpr(gradient)(*args))
+        flops = int(passes * forward_flops)
+        rows.append(PlannedStrategy(strategy, saved[i], peak, flops, passes / 3))
+    return tuple(rows)
 
 
-def _step_flops(loss: Any, params: Params, inputs: PyTree, axis: int) -> float:
-    """Counts the operations of one step; XLA counts one iteration of each loop."""
-    first = lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-    step = jax.eval_shape(lambda inputs: jax.tree.map(first, inputs), inputs)
-    cost: Any = jax.jit(loss).lower(params, step).compile().cost_analysis()
-    return cost["flops"]
+def _loss(run: Callable, strategy: Strategy, params: Params, inputs: PyTree) -> Array:
+    """A loss on the final state."""
+    _, state = run(params, inputs, strategy)
+    floats = [leaf for leaf in jax.tree.leaves(state) if is_float(leaf)]
+    return sum((jnp.sum(x.astype(jnp.float32)) for x in floats), jnp.float32(0))
 
 
-def saved_bytes(fn: Callable, *args: Any) -> Bytes:
+def _forward_flops(run: Callable, params: Params, inputs: PyTree, axis: int) -> float:
+    """Counts the operations of all steps; XLA counts one iteration of each loop."""
+
+    def run_first(params: Params, inputs: PyTree) -> tuple[PyTree, ...]:
+        step = jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis), inputs)
+        return run(params, step)
+
+    program = jax.jit(run_first).lower(params, inputs).compile()
+    time = jax.tree.leaves(inputs)[0].shape[axis]
+    cost: Any = program.cost_analysis()
+    return time * cost["flops"]
+
+
+def peak_bytes(memory: Any, platform: str) -> Bytes:
+    """The memory of a program in addition to its arguments and results.
+
+    Compilers for TPUs and GPUs report the peak of arguments, results and temporary
+    memory, which a TPU's compiler compares with the memory of the device. This peak
+    includes host memory, so the sum of all temporary arrays can be a closer bound. A
+    CPU's compiler reports only this sum.
+
+    Args:
+        memory: The results of `memory_analysis` of the compiled program.
+        platform: The platform of the program, such as "tpu".
+    """
+    device = memory.temp_size_in_bytes
+    if platform != "cpu":
+        around = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        device = min(device, memory.peak_memory_in_bytes - around)
+    return Bytes(device, memory.host_temp_size_in_bytes)
+
+
+def saved_bytes(loss: Callable, *args: PyTree) -> Bytes:
     """Returns the bytes that are saved for the backward pass, except the arguments."""
     found = []
 
-    def save(*args: Any) -> None:
-        residuals = {id(x): x for x in jax.tree.leaves(jax.vjp(fn, *args)[1])}
+    def save(*args: PyTree) -> None:
+        residuals = {id(x): x for x in jax.tree.leaves(jax.vjp(loss, *args)[1])}
         for argument in jax.tree.leaves(args):
             residuals.pop(id(argument), None)
         found.extend(map(jax.typeof, residuals.values()))
 
     jax.eval_shape(save, *args)
-    on_host = [t for t in found if t.memory_space == jax.memory.Space.Host]
-    return Bytes(_bytes(found) - _bytes(on_host), _bytes(on_host))
+    host = [x for x in found if x.memory_space == jax.memory.Space.Host]
+    return Bytes(_bytes(found) - _bytes(host), _bytes(host))
 
 
-def _as_inputs(shape: Any, dtype: DType) -> PyTree:
-    """The inputs as `jax.ShapeDtypeStruct`s; shapes get the dtype `dtype`."""
-
-    def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
-        sizes = leaf if _is_shape(leaf) else getattr(leaf, "shape", None)
-        if sizes is None or len(sizes) < 3:
-            raise InvalidValue(
-                f"`{name}` must have rank at least 3, [batch, time, ...], "
-                f"got {leaf if _is_shape(leaf) else describe(leaf)}. Pass a shape, an "
-                "array or a nest of these."
-            )
-        of = name if _is_shape(leaf) else f"{name}.shape"
-        fix = "Every size is a positive integer."
-        args = [(f"{of}[{i}]", size) for i, size in enumerate(sizes)]
-        sizes = tuple(as_count(*arg, fix=fix) for arg in args)
-        return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
-
-    inputs = map_named("inputs_shape", as_struct, shape, _is_shape)
-    if not (leaves := jax.tree.leaves(inputs)):
-        raise InvalidValue(
-            "`inputs_shape` must hold at least one shape or array, got "
-            f"{describe(shape)}."
-        )
-    if _bytes(leaves) > _MOST_BYTES:
-        raise InvalidValue(
-            f"the inputs must have at most {_size(_MOST_BYTES)}, got "
-            f"{_size(_bytes(leaves))}. Give a smaller `inputs_shape`."
-        )
-    return inputs
-
-
-def _is_shape(value: Any) -> bool:
-    """Whether a value is a tuple or list of numbers, not a nest."""
-    is_number = lambda n: isinstance(n, int | float | complex | np.number)
-    return isinstance(value, tuple | list) and all(map(is_number, value))
-
-
-def _is_bound(cell: Any) -> bool:
-    return all(hasattr(cell, name) for name in ("cell", "params", "key"))
-
-
-def _with_params(
-    cell: Any, inputs: PyTree, dtype: DType, axis: int
-) -> tuple[Callable[[Params], Any], Params]:
-    """Returns a function that binds parameters to the cell, and their types."""
-    if _is_bound(cell):
-        bind = lambda params: dataclasses.replace(cell, params=params)
-        return bind, jax.eval_shape(lambda: cell.params)
-    makes_params = ("init", "bind", "state_size")  # Flax cells have no `state_size`.
-    if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
-        raise InvalidType(
-            "`cell` must be a jaxrnn cell, whose `init` creates parameters "
-            f"from shapes, got {describe(cell)}."
-        )
-    step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)
-
-
-def _bytes(arrays: list) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
+def _bytes(arrays: PyTree) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(arrays))
