@@ -98,13 +98,14 @@ from ._seq2seq.basic_decoder import (
     Helper as Helper,
     InferenceHelper as InferenceHelper,
 )
-from ._seq2seq.beam_search_decoder import (
+from ._seq2seq.beam_search import (
     BeamSearchDecoder as BeamSearchDecoder,
     BeamSearchDecoderOutput as BeamSearchDecoderOutput,
     BeamSearchDecoderState as BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
+    gather_tree as gather_tree,
+    tile_batch as tile_batch,
 )
-from ._seq2seq.beams import gather_tree as gather_tree, tile_batch as tile_batch
 from ._seq2seq.dynamic_decode import (
     Decoder as Decoder,
     dynamic_decode as dynamic_decode,

@@ -17,9 +17,8 @@ from ._beam import (
     tile_beams as tile_beams,
 )
 from ._ensemble import ensemble as ensemble
-from ._greedy import greedy as greedy, greedy_loop as greedy_loop
+from ._greedy import greedy as greedy, greedy_loop as greedy_loop, score as score
 from ._model import Decoded as Decoded
 from ._sampling import sample as sample, sampling_loop as sampling_loop
-from ._score import score as score
 
 _export(globals())

@@ -7,17 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._base.errors import InvalidValue, describe, error_note
+from .._base.inputs import as_state
+from .._base.read_only import is_read_only
+from .._base.trees import is_tensor_array, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from ._beam_rows import (
-    map_rows as map_rows,
-    reordered,
-    repeated,
-    run_beams,
-    tile,
-    tile_model,
-)
-from ._checks import FINITE, as_int, as_number
-from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, to_time
+from . import _model
+from ._model import Decoded, Embed, Loop, Model, Project
 
 # The beams of an example are chosen from width * vocab candidates with int32 indices,
 # and the state has a row for each beam. A larger width would exhaust the device's
@@ -46,8 +42,7 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    width = as_width(beam_width)
-    return tile("tree", tree, width)
+    return tile("tree", tree, as_width(beam_width))
 
 
 def beam_loop(
@@ -91,7 +86,7 @@ def beam_loop(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
     model = Model(embed, project, initial_state, start_ids, end_id)
-    return _make(model, beam_width, length_penalty)
+    return _make_loop(model, beam_width, length_penalty)
 
 
 def beam_search(
@@ -142,8 +137,15 @@ def beam_search(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
     model = Model(embed, project, initial_state, start_ids, end_id)
-    loop = _make(model, beam_width, length_penalty)
+    loop = _make_loop(model, beam_width, length_penalty)
     return run_beams(cell, loop, max_time)
+
+
+def _make_loop(model: Model, beam_width: int, length_penalty: ArrayLike) -> "BeamLoop":
+    width = as_width(beam_width)
+    fix = "Pass 0 for no penalty."
+    penalty = _model.as_number("length_penalty", length_penalty, _model.FINITE, fix)
+    return BeamLoop(tile_model(model, width), width, penalty)
 
 
 class Beams(NamedTuple):
@@ -171,7 +173,7 @@ class BeamLoop(Loop):
     """
 
     width: int
-    length_penalty: Any
+    length_penalty: ArrayLike
 
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Beams | None
@@ -182,15 +184,17 @@ class BeamLoop(Loop):
             return self._first_call()
         log_probs = self.model.log_probs(output, rows.log_probs.dtype)
         log_probs = log_probs.reshape(*rows.lengths.shape, log_probs.shape[-1])
-        end_id = self.model.end_id
-        beams, _, parents, ids = extend(rows, log_probs, end_id, self._scores)
+        beams, _, parents, ids = extend(
+            rows, log_probs, self.model.end_id, self._scores
+        )
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
         # `raw_rnn` emits zeros for finished rows. Because parents are emitted as
         # offsets, a zero leaves a beam in its place.
-        emit = ids.reshape(-1), (parents - own).reshape(-1)
+        offsets = (parents - own).reshape(-1)
+        ids = ids.reshape(-1)
         state = reordered(state, parents)
-        inputs = self.model.inputs(emit[0])
-        return self._finished(beams), inputs, state, emit, beams
+        inputs = self.model.inputs(ids)
+        return self._finished(beams), inputs, state, (ids, offsets), beams
 
     def _first_call(self) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
         model = self.model
@@ -199,12 +203,14 @@ class BeamLoop(Loop):
         # All beams of an example are identical at the start and would remain identical,
         # so only the first beam starts with a probability above zero.
         start_ids = model.start_ids.reshape(shape)
-        fill = lambda value, dtype: jnp.full_like(start_ids, value, dtype)
         first = jnp.arange(self.width, dtype=jnp.int32) == 0
-        log_probs = fill(-jnp.inf, model.score_dtype(inputs))
-        log_probs = jnp.where(first, jnp.zeros_like(log_probs), log_probs)
-        beams = Beams(log_probs, fill(0, jnp.int32), fill(False, bool))
-        emit = jnp.int32(0), jnp.int32(0)
+        log_probs = jnp.full_like(start_ids, -jnp.inf, model.score_dtype(inputs))
+        beams = Beams(
+            log_probs=jnp.where(first, jnp.zeros_like(log_probs), log_probs),
+            lengths=jnp.zeros_like(start_ids, jnp.int32),
+            finished=jnp.zeros_like(start_ids, bool),
+        )
+        emit = (jnp.int32(0), jnp.int32(0))
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:
@@ -226,11 +232,97 @@ class BeamLoop(Loop):
         """
         emit_ta, _, beams = results
         shape = (max_time, *beams.lengths.shape)
-        stacked = [to_time(ta.stack(), max_time).reshape(shape) for ta in emit_ta]
-        ids = jnp.moveaxis(trace_back(*stacked), 0, -1)
+        ids, offsets = (
+            _model.to_time(ta.stack(), max_time).reshape(shape) for ta in emit_ta
+        )
+        ids = jnp.moveaxis(trace_back(ids, offsets), 0, -1)
         scores = self._scores(beams.log_probs, beams.lengths)
         lengths = jnp.where(jnp.isneginf(scores), 0, beams.lengths)
-        return Decoded(end_beyond(lengths, ids, self.model.end_id), scores, lengths)
+        return Decoded(
+            _model.end_beyond(lengths, ids, self.model.end_id), scores, lengths
+        )
+
+
+def as_width(beam_width: int, name: str = "beam_width") -> int:
+    """Checks the number of beams and returns it.
+
+    Raises:
+        TypeError: If the number is not an int.
+        ValueError: If the number is out of range.
+    """
+    fix = "A width of 1 is greedy decoding."
+    return _model.as_int(name, beam_width, 1, fix, most=MAX_WIDTH)
+
+
+def tile(name: str, tree: PyTree, width: int) -> PyTree:
+    """Repeats each row of the tree `width` times.
+
+    Raises:
+        TypeError: If a leaf is not an array.
+        ValueError: If a leaf is a TensorArray.
+    """
+    for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
+        if is_tensor_array(leaf):
+            raise InvalidValue(
+                f"`{leaf_name}` must be an array with rows to repeat, got "
+                f"{describe(leaf)}. Store its contents in arrays [batch, ...]."
+            )
+    return map_rows(lambda x: repeated(x, width), as_state(name, tree))
+
+
+def tile_model(model: Model, width: int) -> Model:
+    """Repeats each row of the model's initial state and start ids `width` times.
+
+    Raises:
+        ValueError: If the state contains a TensorArray.
+    """
+    state = tile("initial_state", model.initial_state, width)
+    ids = repeated(model.start_ids, width)
+    return dataclasses.replace(model, initial_state=state, start_ids=ids)
+
+
+def run_beams(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
+    """Calls `run` for a tiled model; adds a note about the row count to any error."""
+    with error_note(
+        "The cell, `embed` and `project` run on batch * "
+        f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
+        "to memories that these functions close over."
+    ):
+        return _model.run(cell, loop, max_time)
+
+
+def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
+    """Applies `fn` to each leaf that has one row per beam.
+
+    Scalars, TensorArrays and read-only parts remain unchanged.
+    """
+
+    def is_shared(x: Any) -> bool:
+        return is_read_only(x) or is_tensor_array(x)
+
+    def of_rows(leaf: Any) -> Any:
+        return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
+
+    return jax.tree.map(of_rows, tree, is_leaf=is_shared)
+
+
+def repeated(x: Array, width: int) -> Array:
+    """Repeats each row `width` times; unlike `jnp.repeat`, this works on any mesh."""
+    rows, *rest = x.shape
+    wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
+    return wide.reshape(rows * width, *rest)
+
+
+def reordered(state: PyTree, parents: Array) -> PyTree:
+    """Replaces the state of each beam with the state of its parent beam."""
+    batch, width = parents.shape
+
+    def reorder(x: Array) -> Array:
+        # Index within each example, so that no device reads rows from another device.
+        beams = x.reshape(batch, width, *x.shape[1:])
+        return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
+
+    return map_rows(reorder, state)
 
 
 def extend(
@@ -263,6 +355,7 @@ def extend(
         `[batch, beam]`.
     """
     batch, width, vocab = log_probs.shape
+    candidates = (batch, width * vocab)
     is_end = jnp.arange(vocab, dtype=jnp.int32) == end_id
     ended = jnp.where(is_end, 0.0, impossible).astype(log_probs.dtype)
     ended = jnp.broadcast_to(ended, log_probs.shape)
@@ -272,12 +365,15 @@ def extend(
     counted = lengths[..., None]
     if not counts_end:
         counted = counted - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
-    flat = lambda x: x.reshape(batch, width * vocab)
-    scores = flat(score(total, counted))
+    scores = score(total, counted).reshape(candidates)
     _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), width)
-    parents, ids = chosen // vocab, chosen % vocab
-    finished = pick(beams.finished, parents) | (ids == end_id)
-    best = Beams(pick(flat(total), chosen), pick(lengths, parents), finished)
+    parents = chosen // vocab
+    ids = chosen % vocab
+    best = Beams(
+        log_probs=pick(total.reshape(candidates), chosen),
+        lengths=pick(lengths, parents),
+        finished=pick(beams.finished, parents) | (ids == end_id),
+    )
     return best, pick(scores, chosen), parents, ids
 
 
@@ -289,24 +385,6 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
     # Do not divide infinity: the derivative with respect to the penalty would be
     # infinite.
     return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
-
-
-def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
-    width = as_width(beam_width)
-    fix = "Pass 0 for no penalty."
-    penalty = as_number("length_penalty", length_penalty, FINITE, fix)
-    return BeamLoop(tile_model(model, width), width, penalty)
-
-
-def as_width(beam_width: Any, name: str = "beam_width") -> int:
-    """Checks the number of beams and returns it.
-
-    Raises:
-        TypeError: If the number is not an int.
-        ValueError: If the number is out of range.
-    """
-    fix = "A width of 1 is greedy decoding."
-    return as_int(name, beam_width, 1, fix, MAX_WIDTH)
 
 
 def pick(values: Array, places: Array) -> Array:

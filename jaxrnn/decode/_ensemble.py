@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,11 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import InvalidType, InvalidValue, describe, is_array
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_state
-from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
-
-_PARTS = "cell", "embed", "project", "initial_state"
+from .._drivers.first_step import call_start
+from ._model import check_floating, score_dtype
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,58 +48,54 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     check_instance("models", models, list | tuple, "a list of dicts")
     if not models:
         raise InvalidValue("`models` must hold at least one model, got none.")
-    checked = [_checked(f"models[{i}]", model) for i, model in enumerate(models)]
-    cells, embeds, projects, states = zip(*checked, strict=True)
+    for i, model in enumerate(models):
+        _check_model(f"models[{i}]", model)
+    states = [
+        as_state(f"models[{i}]['initial_state']", model["initial_state"])
+        for i, model in enumerate(models)
+    ]
+
+    def embed(ids: Array) -> tuple[PyTree, ...]:
+        return tuple(model["embed"](ids) for model in models)
 
     def project(outputs: tuple[PyTree, ...]) -> Array:
-        pairs = zip(projects, outputs, strict=True)
-        return _log_mean([project(output) for project, output in pairs])
+        pairs = zip(models, outputs, strict=True)
+        return _log_mean([model["project"](output) for model, output in pairs])
 
     return {
-        "cell": _Cells(cells),
-        "embed": lambda ids: tuple(embed(ids) for embed in embeds),
+        "cell": _Cells(tuple(model["cell"] for model in models)),
+        "embed": embed,
         "project": project,
-        "initial_state": states,
+        "initial_state": tuple(states),
     }
 
 
-def _checked(name: str, model: Any) -> tuple[Any, ...]:
-    """Checks a model and returns its four parts."""
+def _check_model(name: str, model: Mapping[str, Any]) -> None:
     fix = "Pass its arguments as `dict(cell=cell.bind(params), embed=..., ...)`."
     check_instance(name, model, Mapping, "a dict", fix)
-    if set(model) != set(_PARTS):
-        fix = "Pass all four."
-        if set(model) > set(_PARTS):
-            fix = "Pass shared arguments, e.g. `start_ids`, to the decoder."
+    if set(model) != {"cell", "embed", "project", "initial_state"}:
         raise InvalidValue(
-            f"`{name}` must hold `cell`, `embed`, `project` and "
-            f"`initial_state`, got {', '.join(map(repr, model)) or 'nothing'}. {fix}"
+            f"`{name}` must hold `cell`, `embed`, `project` and `initial_state`, got "
+            f"{', '.join(map(repr, model)) or 'nothing'}. Pass other arguments, e.g. "
+            "`start_ids`, to the decoder."
         )
-    cell, embed, project, state = (model[part] for part in _PARTS)
-    check_is_cell(f"{name}['cell']", cell)
+    check_is_cell(f"{name}['cell']", model["cell"])
     for part in ("embed", "project"):
-        if not callable(model[part]):
-            raise InvalidType(
-                f"`{name}['{part}']` must be a function, got {describe(model[part])}."
-            )
-    return cell, embed, project, as_state(f"{name}['initial_state']", state)
+        check_instance(f"{name}['{part}']", model[part], Callable, "a function")
 
 
-def _log_mean(logits: list[Any]) -> Array:
+def _log_mean(logits: list[Array]) -> Array:
     """The logarithm of the models' mean probabilities, `[batch, vocab]`."""
-    first = logits[0]
+    shape = jnp.shape(logits[0])
     for i, each in enumerate(logits):
-        what = f"the logits of `models[{i}]['project']` must be"
-        if not is_array(each) or not jnp.issubdtype(each.dtype, jnp.floating):
-            got = describe(each)
-            raise InvalidType(f"{what} floating-point [batch, vocab], got {got}.")
-        if each.shape != first.shape:
+        what = f"the logits of `models[{i}]['project']`"
+        check_floating(what, each)
+        if each.shape != shape:
             raise InvalidValue(
-                f"{what} {list(first.shape)} to match `models[0]`, got "
+                f"{what} must be {list(shape)} to match `models[0]`, got "
                 f"{describe(each)}. All models must have the same rows and ids."
             )
-    is_wide = any(each.dtype == jnp.float64 for each in logits)
-    dtype = jnp.float64 if is_wide else jnp.float32
+    dtype = score_dtype(logits)
     wide = jnp.stack([each.astype(dtype) for each in logits])
     log_probs = jax.nn.log_softmax(wide, axis=-1)
     # If all models assign an id the probability 0, do not take the logarithm of this 0,
@@ -131,8 +126,9 @@ class _Cells:
 
     def start(self, state: PyTree) -> PyTree:
         """Calls `start` on each cell that has a memory; see `RNNCell.start`."""
-        pairs: Any = zip(self.cells, state, strict=True)
-        return tuple(c.start(s) if has_read_only(s) else s for c, s in pairs)
+        return tuple(
+            call_start(cell, own) for cell, own in zip(self.cells, state, strict=True)
+        )
 
     def at_step(self, t: Array) -> "_Cells":
         """The cells, each with its random key for step `t`."""

@@ -1,13 +1,17 @@
-"""Greedy decoding, and the loop function that greedy decoding and sampling share."""
+"""Greedy decoding and scores of given sequences, by a loop with one id per row."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from .._base.arguments import INT32_MAX
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, run, to_time
+from . import _model
+from ._beam import run_beams, tile_model
+from ._model import Decoded, Embed, Loop, Model, Project, run
 
 
 class Rows(NamedTuple):
@@ -58,8 +62,11 @@ class RowLoop(Loop):
     def _first_call(self) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
         model = self.model
         inputs = model.inputs(model.start_ids)
-        dtypes = model.score_dtype(inputs), jnp.int32, bool
-        rows = Rows(*(jnp.zeros_like(model.start_ids, dtype) for dtype in dtypes))
+        rows = Rows(
+            scores=jnp.zeros_like(model.start_ids, model.score_dtype(inputs)),
+            lengths=jnp.zeros_like(model.start_ids, jnp.int32),
+            finished=jnp.zeros_like(model.start_ids, bool),
+        )
         return rows.finished, inputs, model.initial_state, jnp.int32(0), rows
 
     def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
@@ -69,8 +76,8 @@ class RowLoop(Loop):
             ValueError: If `raw_rnn` ran more than `max_time` steps.
         """
         emit_ta, _, rows = results
-        ids = to_time(emit_ta.stack(), max_time).T
-        ids = end_beyond(rows.lengths, ids, self.model.end_id)
+        ids = _model.to_time(emit_ta.stack(), max_time).T
+        ids = _model.end_beyond(rows.lengths, ids, self.model.end_id)
         return Decoded(ids, rows.scores, rows.lengths)
 
 
@@ -169,3 +176,67 @@ def greedy(
 def _most_likely(log_probs: Array, t: Array) -> Array:
     del t
     return jnp.argmax(log_probs, axis=1).astype(jnp.int32)
+
+
+def score(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    ids: ArrayLike,
+) -> Array:
+    """The log-probability of each given sequence, up to and including its end id.
+
+    For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
+    the result equals the `scores` in the `Decoded` that contains the sequences. If a
+    sequence has no end id, all of its ids count. Ids after an end id have no effect, so
+    you can use `end_id` as padding. Leave out beams with score -inf, which
+    `beam_search` could not fill. Such a beam contains only `end_id`, so `score` would
+    return the score of the first `end_id`.
+
+    Args:
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
+        end_id: The id that ends a row, an int.
+        ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
+            per row. In the second case, the cell, `embed` and `project` run on
+            `batch * beam` rows, as in `beam_search`; apply `tile_beams` to memories
+            that these functions read.
+
+    Returns:
+        The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
+        or the inputs contain float64. The scores are differentiable with respect to the
+        arrays in `embed`, `project`, the cell and the initial state. A sequence has the
+        score NaN if an id up to its end id is outside the vocabulary.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, `end_id` is not in the vocabulary, or `ids`
+            has an axis `beam` and the state contains a TensorArray.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
+    """
+    model = Model(embed, project, initial_state, start_ids, end_id)
+    rows = model.batch_size
+    what = f"integers [batch, time] or [batch, beam, time] with {rows} rows"
+    given = _model.as_ids("ids", ids, what, (rows, None), (rows, None, None))
+    *shape, time = given.shape
+    # JAX counts negative ids from the end of the vocabulary. An id that is too large
+    # gives the NaN that `score` promises for ids outside the vocabulary.
+    given = jnp.where(given < 0, INT32_MAX, given).reshape(math.prod(shape), time)
+
+    def choose(log_probs: Array, t: Array) -> Array:
+        del log_probs
+        return given[:, t]
+
+    if len(shape) == 1:
+        return run(cell, RowLoop(model, choose), time).scores
+    loop = RowLoop(tile_model(model, shape[1]), choose)
+    return run_beams(cell, loop, time).scores.reshape(shape)

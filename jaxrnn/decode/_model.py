@@ -2,23 +2,25 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._base.arguments import check_instance, check_is_cell
+from .._base.arguments import INT32_MAX, as_count, check_instance, check_is_cell
 from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
 from .._base.inputs import as_state, check_rows_of_state
+from .._base.math import clamped_to_int32, concrete_or_none, numpy_or_jax_array
 from .._base.read_only import without_read_only
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
-from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field
 from .._drivers.raw_rnn import raw_rnn
 from .._tensor_array.carried import opaque
-from ._checks import as_int, as_start_ids
 
 Embed: TypeAlias = Callable[[Array], PyTree]
 """`embed(ids [batch]) -> inputs`, a nest of arrays `[batch, ...]`."""
@@ -54,13 +56,13 @@ class Model:
         check_instance("embed", self.embed, Callable, what)
         what = "a function of the cell's output"
         check_instance("project", self.project, Callable, what)
-        ids = as_start_ids(self.start_ids)
-        fix = "It must be an id in the vocabulary."
-        set_field(self, "end_id", as_int("end_id", self.end_id, 0, fix))
+        ids = as_start_ids("start_ids", self.start_ids)
+        end_id = as_int("end_id", self.end_id, 0, "It must be an id in the vocabulary.")
         state = as_state("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
         check_rows_of_state(state, ids.shape[0], must)
         set_field(self, "start_ids", ids)
+        set_field(self, "end_id", end_id)
         set_field(self, "initial_state", state)
 
     @property
@@ -94,14 +96,12 @@ class Model:
         """
         with error_note("Raised by `project` for the cell's output."):
             logits = self.project(output)
-        what = "floating-point [batch, vocab]"
-        wanted = f"`project(output)` must be {what}"
-        if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
-            raise InvalidType(f"{wanted}, got {describe(logits)}. Return the logits.")
+        check_floating("`project(output)`", logits)
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
             raise InvalidValue(
-                f"{wanted} with {self.batch_size} rows, got {describe(logits)}. Return "
-                "one logit per row and id."
+                "`project(output)` must be floating-point [batch, vocab] with "
+                f"{self.batch_size} rows, got {describe(logits)}. Return one logit per "
+                "row and id."
             )
         if self.end_id >= logits.shape[1]:
             raise InvalidValue(
@@ -111,14 +111,8 @@ class Model:
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
-        """The dtype of scores, which is chosen before any logits have been computed.
-
-        The dtype is float64 if the state or the first inputs contain float64, otherwise
-        float32.
-        """
-        leaves = jax.tree.leaves((self.initial_state, inputs))
-        wide = any(leaf.dtype == jnp.float64 for leaf in leaves)
-        return jnp.dtype(jnp.float64 if wide else jnp.float32)
+        """The dtype of scores, which is chosen before any logits have been computed."""
+        return score_dtype((self.initial_state, inputs))
 
 
 @serializable
@@ -159,7 +153,7 @@ class Loop(abc.ABC):
         """Builds the `Decoded` from the results of `raw_rnn` with this `max_time`."""
 
 
-def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
+def run(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
     check_is_cell("cell", cell)
     limit = as_int("max_time", max_time, 0, "It limits the ids of a row.")
@@ -167,7 +161,9 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     what = "`initial_state` (by `cell.state_size`)"
     check_structure(what, cell.state_size, state, strict=True)
 
-    def until_limit(time: Array, output: PyTree, state: PyTree, loop_state: Any) -> Any:
+    def until_limit(
+        time: Array, output: PyTree, state: PyTree, loop_state: PyTree
+    ) -> tuple:
         finished, *rest = loop(time, output, state, loop_state)
         # Finish all rows at the limit. If `raw_rnn` stopped the loop instead, it would
         # report an error under checkify, but a truncated row is a valid result here.
@@ -196,3 +192,118 @@ def end_beyond(lengths: Array, ids: Array, end_id: int) -> Array:
     time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
     inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
     return jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))
+
+
+def as_ids(
+    name: str, ids: ArrayLike, what: str, *shapes: tuple[int | None, ...]
+) -> Array:
+    """Checks ids, which `what` describes, and converts them to int32.
+
+    Ids beyond int32 are clamped, so they stay outside any vocabulary.
+
+    Raises:
+        TypeError: If the ids are not integers.
+        ValueError: If their shape matches none of `shapes`, in which None stands for
+            any size.
+    """
+    return jnp.asarray(clamped_to_int32(_as_integers(name, ids, what, *shapes)))
+
+
+def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
+    """Converts the start ids to int32 `[batch]`.
+
+    Traced ids beyond int32 are clamped.
+
+    Raises:
+        TypeError: If the ids are not integers.
+        ValueError: If the ids are not a vector, or a known id is beyond int32.
+    """
+    ids = _as_integers(name, start_ids, "integers [batch]", (None,))
+    known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
+    if known is not None and (wrong := known[known != clamped_to_int32(known)]).size:
+        raise InvalidValue(
+            f"`{name}` must be integers [batch] that fit int32, got {wrong[0]}. Pass "
+            "ids below 2**31."
+        )
+    return jnp.asarray(clamped_to_int32(ids))
+
+
+def _as_integers(
+    name: str, ids: ArrayLike, what: str, *shapes: tuple[int | None, ...]
+) -> Array | np.ndarray:
+    try:
+        array = numpy_or_jax_array(ids)
+    except (OverflowError, TypeError, ValueError):
+        array = np.asarray(None)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        got = array if jnp.issubdtype(array.dtype, jnp.number) else ids
+        raise InvalidType(
+            f"`{name}` must be {what}, got {describe(got)}. Pass an array of int32."
+        )
+    for shape in shapes:
+        sizes = zip(array.shape, shape, strict=False)
+        if array.ndim == len(shape) and all(m in (n, None) for n, m in sizes):
+            return array
+    raise InvalidValue(f"`{name}` must be {what}, got {describe(array)}.")
+
+
+def as_int(name: str, value: int, least: int, fix: str, most: int = INT32_MAX) -> int:
+    """Checks that a static integer is between `least` and `most`, and returns it.
+
+    Raises:
+        TypeError: If the value is not an integer, or is traced.
+        ValueError: If the value is out of range.
+    """
+    fix += " It is static: under jit, close over it or name it in `static_argnames`."
+    return as_count(name, value, least, fix, most=most)
+
+
+class Range(NamedTuple):
+    """A range of numbers, with a description for messages and a predicate."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+FINITE = Range("finite", math.isfinite)
+POSITIVE = Range("positive and finite", lambda x: x > 0 and math.isfinite(x))
+PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
+
+
+def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike:
+    """Checks a real number or array scalar and returns it.
+
+    The range of a traced value is not checked.
+
+    Raises:
+        TypeError: If the value is not a real number.
+        ValueError: If the value is not a scalar, or is outside the range.
+    """
+    wanted = f"`{name}` must be {within.words}"
+    is_number = is_array(value) or isinstance(value, int | float)
+    dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
+        raise InvalidType(f"{wanted}, got {describe(value)}. {fix}")
+    if np.shape(value) != ():
+        raise InvalidValue(
+            f"{wanted}, got {describe(value)}. All rows share one number."
+        )
+    known = concrete_or_none(value)
+    if known is not None and not within.holds(float(known)):
+        raise InvalidValue(f"{wanted}, got {float(known):g}. {fix}")
+    return value
+
+
+def check_floating(what: str, logits: Any) -> None:
+    """Raises TypeError unless logits are a floating-point array."""
+    if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise InvalidType(
+            f"{what} must be floating-point [batch, vocab], got {describe(logits)}. "
+            "Return the logits."
+        )
+
+
+def score_dtype(tree: PyTree) -> DType:
+    """The dtype of scores: float64 if an array is float64, otherwise float32."""
+    is_wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(tree))
+    return jnp.dtype(jnp.float64 if is_wide else jnp.float32)

@@ -1,7 +1,6 @@
 """Decoding by sampling, optionally restricted to the most likely ids."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,9 @@ import jax.numpy as jnp
 from .._base.cell_keys import check_key
 from .._base.sharding import key_of_device
 from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
-from ._checks import POSITIVE, PROBABILITY, as_int, as_number
+from . import _model
 from ._greedy import RowLoop
-from ._model import Decoded, Embed, Model, Project, run
+from ._model import Decoded, Embed, Model, Project, as_int, as_number, run
 
 
 def sampling_loop(
@@ -54,7 +53,7 @@ def sampling_loop(
         arXiv:1904.09751 for `top_p`.
     """
     model = Model(embed, project, initial_state, start_ids, end_id)
-    return _make(model, key, temperature, top_k, top_p)
+    return _make_loop(model, key, temperature, top_k, top_p)
 
 
 def sample(
@@ -112,23 +111,34 @@ def sample(
         arXiv:1904.09751 for `top_p`.
     """
     model = Model(embed, project, initial_state, start_ids, end_id)
-    return run(cell, _make(model, key, temperature, top_k, top_p), max_time)
+    return run(cell, _make_loop(model, key, temperature, top_k, top_p), max_time)
 
 
-def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> RowLoop:
+def _make_loop(
+    model: Model,
+    key: Key,
+    temperature: ArrayLike,
+    top_k: int | None,
+    top_p: ArrayLike | None,
+) -> RowLoop:
     check_key(key)
     fix = "To choose the most likely id, use `greedy`."
-    temperature = as_number("temperature", temperature, POSITIVE, fix)
+    as_number("temperature", temperature, _model.POSITIVE, fix)
     fix = "Pass None to draw from all ids."
     if top_k is not None:
         top_k = as_int("top_k", top_k, 1, fix)
     if top_p is not None:
-        top_p = as_number("top_p", top_p, PROBABILITY, fix)
+        as_number("top_p", top_p, _model.PROBABILITY, fix)
     return RowLoop(model, functools.partial(draw, key, temperature, top_k, top_p))
 
 
 def draw(
-    key: Key, temperature: Any, top_k: Any, top_p: Any, log_probs: Array, t: Array
+    key: Key,
+    temperature: ArrayLike,
+    top_k: int | None,
+    top_p: ArrayLike | None,
+    log_probs: Array,
+    t: Array,
 ) -> Array:
     """Draws an id for each row at position t, int32 `[batch]`.
 
@@ -141,9 +151,9 @@ def draw(
         t: The position.
     """
     log_probs = jax.lax.stop_gradient(log_probs)
-    shape, dtype = log_probs.shape, log_probs.dtype
+    dtype = log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)
-    noise = jax.random.gumbel(key, shape, dtype)
+    noise = jax.random.gumbel(key, log_probs.shape, dtype)
     # Subtract the maximum first. If the temperature is small, the other logits then
     # become -inf, and no logit becomes NaN.
     best = jnp.max(log_probs, axis=1, keepdims=True)
@@ -151,7 +161,7 @@ def draw(
     logits = (log_probs - best) / temperature
     if top_k is None and top_p is None:
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
-    vocab = shape[1]
+    vocab = log_probs.shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
     # The noise belongs to the ids, not to their ranks. A `top_k` that includes all ids
     # therefore draws the same ids as None.

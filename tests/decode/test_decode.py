@@ -466,10 +466,10 @@ def bad(value):
 
 
 REFUSALS = [
-    ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float32[2]. Cast them to jnp.int32."),
+    ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float32[2]. Pass an array of int32."),
     ("greedy", {"start_ids": 3}, ValueError, "decode.greedy: `start_ids` must be integers [batch], got int64[]."),
     ("greedy", {"start_ids": jax.random.split(KEY)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got key<fry>[2]. Pass an array of int32."),
-    ("greedy", {"start_ids": [1.0]}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float64[1]. Cast them"),
+    ("greedy", {"start_ids": [1.0]}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float64[1]. Pass an"),
     ("greedy", {"start_ids": "ab"}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got 'ab'."),
     ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` int32[3], got float64[2, 4]."),
     ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "decode.greedy: `initial_state` (by `cell.state_size`) must have the structure *, got (*,)."),

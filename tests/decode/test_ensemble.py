@@ -180,11 +180,11 @@ MODEL = {"cell": None, "embed": abs, "project": abs, "initial_state": np.zeros((
             TypeError,
             "`models[0]` must be a dict, got 3. Pass its arguments as",
         ),
-        ([{}], ValueError, "`initial_state`, got nothing. Pass all four."),
+        ([{}], ValueError, "`initial_state`, got nothing."),
         (
             [MODEL | {"end_id": 0}],
             ValueError,
-            "'end_id'. Pass shared arguments, e.g. `start_ids`, to the decoder",
+            "'end_id'. Pass other arguments, e.g. `start_ids`, to the decoder",
         ),
         ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
     ],

@@ -136,11 +136,11 @@ def test_the_gradient_is_that_of_a_teacher_forced_loss():
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (np.zeros((2, 3)), TypeError, "got float64[2, 3]. Cast them to jnp.int32."),
+        (np.zeros((2, 3)), TypeError, "got float64[2, 3]. Pass an array of int32."),
         (
             [1, 2],
             ValueError,
-            "with 2 rows, got int64[2]. For each of `start_ids`, pass one sequence",
+            "[batch, time] or [batch, beam, time] with 2 rows, got int64[2].",
         ),
         (
             np.zeros((3, 4), int),

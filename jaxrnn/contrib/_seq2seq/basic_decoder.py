@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,8 +94,11 @@ class CustomHelper(Helper):
         sample_ids_shape: Iterable[int] | None = None,
         sample_ids_dtype: DType | None = None,
     ) -> None:
-        later = {"sample_fn": sample_fn, "next_inputs_fn": next_inputs_fn}
-        check_functions(initialize_fn=initialize_fn, **later)
+        check_functions(
+            initialize_fn=initialize_fn,
+            sample_fn=sample_fn,
+            next_inputs_fn=next_inputs_fn,
+        )
         self._initialize_fn = initialize_fn
         self._sample_fn = sample_fn
         self._next_inputs_fn = next_inputs_fn
@@ -178,17 +181,25 @@ class InferenceHelper(CustomHelper):
     ) -> None:
         check_functions(sample_fn=sample_fn, end_fn=end_fn)
         check_given_functions(next_inputs_fn=next_inputs_fn)
-        make = next_inputs_fn or (lambda sample_ids: sample_ids)
-        follow = lambda sample_ids: (end_fn(sample_ids), make(sample_ids))
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
-        super().__init__(
-            lambda: (jnp.zeros(rows, bool), inputs),
-            lambda time, outputs, state: sample_fn(outputs),
-            lambda time, outputs, state, sample_ids: (*follow(sample_ids), state),
-            sample_shape,
-            sample_dtype,
-        )
+
+        def initialize() -> tuple[Array, PyTree]:
+            return jnp.zeros(rows, bool), inputs
+
+        def sample(time: Array, outputs: PyTree, state: PyTree) -> Array:
+            return sample_fn(outputs)
+
+        def follow(
+            time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
+        ) -> tuple[Array, PyTree, PyTree]:
+            finished = end_fn(sample_ids)
+            inputs = (
+                sample_ids if next_inputs_fn is None else next_inputs_fn(sample_ids)
+            )
+            return finished, inputs, state
+
+        super().__init__(initialize, sample, follow, sample_shape, sample_dtype)
         self._batch_size = rows
 
 
@@ -203,8 +214,8 @@ class BasicDecoderOutput(NamedTuple):
     Source: `tf.contrib.seq2seq.BasicDecoderOutput`.
     """
 
-    rnn_output: Any
-    sample_id: Any
+    rnn_output: PyTree
+    sample_id: PyTree
 
 
 class BasicDecoder(Decoder):
@@ -236,9 +247,10 @@ class BasicDecoder(Decoder):
         fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
         check_instance("helper", helper, Helper, "a Helper", fix)
         check_given_functions(output_layer=output_layer)
-        self._cell, self._helper = cell, helper
+        self._cell = cell
+        self._helper = helper
         self._initial_state = as_state("initial_state", initial_state)
-        self._output_layer = output_layer or (lambda outputs: outputs)
+        self._output_layer = output_layer or unchanged
 
     batch_size = property(lambda self: self._helper.batch_size)
     longest = property(lambda self: self._helper.longest)
@@ -246,13 +258,15 @@ class BasicDecoder(Decoder):
     @property
     def output_size(self) -> BasicDecoderOutput:
         """The sizes of outputs and ids."""
-        sample_id = self._helper.sample_ids_shape
-        return BasicDecoderOutput(self._rnn_output_size(), sample_id)
+        return BasicDecoderOutput(
+            self._rnn_output_size(), self._helper.sample_ids_shape
+        )
 
     @property
     def output_dtype(self) -> BasicDecoderOutput:
         """The dtypes of outputs and ids; the cell's outputs have the state's dtype."""
-        types, sizes = self._output_types, self._rnn_output_size()
+        types = self._output_types
+        sizes = self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
         else:  # The outputs of a subclass may differ from the layer's.
@@ -267,21 +281,20 @@ class BasicDecoder(Decoder):
     def _output_types(self) -> PyTree:
         """The shapes and dtypes of the outputs of `output_layer`."""
         dtype = state_dtype(self._initial_state)
-        shaped = lambda shape: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
-        outputs = map_sizes(shaped, self._cell.output_size, "cell.output_size")
+
+        def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
+
+        outputs = map_sizes(of_rows, self._cell.output_size, "cell.output_size")
         return jax.eval_shape(self._output_layer, outputs)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns the helper's first inputs and the state that the cell starts from."""
-        first = self._helper.initialize()
-        self._check_rows()
-        return *first, call_start(self._cell, self._initial_state)
-
-    def _check_rows(self) -> None:
-        """Raises ValueError unless the state has as many rows as the helper."""
-        rows = self.batch_size
+        finished, inputs = self._helper.initialize()
+        rows = self.batch_size  # Some helpers know it only now.
         must = f"have {rows} rows like the helper's inputs or `start_tokens`"
         check_rows_of_state(self._initial_state, rows, must)
+        return finished, inputs, call_start(self._cell, self._initial_state)
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
@@ -295,6 +308,11 @@ class BasicDecoder(Decoder):
         )
         emit = BasicDecoderOutput(outputs, sample_ids)
         return emit, next_state, next_inputs, finished
+
+
+def unchanged(outputs: PyTree) -> PyTree:
+    """Returns the outputs, for a decoder without an output layer."""
+    return outputs
 
 
 def state_dtype(state: PyTree) -> DType:

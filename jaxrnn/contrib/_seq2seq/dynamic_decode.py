@@ -13,7 +13,7 @@ from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
 from ..._base.sharding import as_divided_rows
 from ..._base.trees import is_tensor_array, map_sizes
-from ..._base.typing import Array, PyTree
+from ..._base.typing import Array, DType, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Step, run_until_finished
 from ..._loops import masking
@@ -140,7 +140,9 @@ def dynamic_decode(
     _check_impute(decoder, impute_finished)
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
-    limit_name, steps, end = _limits(decoder, maximum_iterations, max_time)
+    is_dynamic = is_traced(maximum_iterations)
+    steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
+    end = _end(maximum_iterations, steps) if is_dynamic else steps
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
         first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
@@ -150,7 +152,7 @@ def dynamic_decode(
             emit_types=emit_types,
             max_time=steps,
             strategy=strategy,
-            limit_name=limit_name,
+            limit_name="max_time" if is_dynamic else "maximum_iterations",
         )
         lengths = last.loop_state
         state = with_read_only(last.state, first.state)
@@ -171,30 +173,26 @@ def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
         )
 
 
-def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[str, Any, Any]:
-    """Finds the maximum number of steps.
+def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
+    """The smallest static bound on the number of steps; None if there is none."""
+    given = {"maximum_iterations": maximum, "max_time": max_time}
+    bounds = [] if decoder.longest is None else [decoder.longest]
+    for name, bound in given.items():
+        if bound is not None:
+            fix = "The size of the outputs is static."
+            bounds.append(arguments.as_axis_size(name, bound, fix))
+    if all(isinstance(bound, int) for bound in bounds):
+        return min(bounds, default=None)
+    return bounds[-1]  # Symbolic sizes cannot be compared, so the argument applies.
 
-    Returns:
-        `(name, steps, end)`: the argument that sets the static bound, the static bound,
-        and the step at which decoding ends.
-    """
-    is_dynamic = is_traced(maximum)
-    fix = "The size of the outputs is static."
-    sizes = {"max_time": max_time}
-    sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
-    given = [(name, size) for name, size in sizes.items() if size is not None]
-    known = [arguments.as_axis_size(name, size, fix) for name, size in given]
-    known += [] if decoder.longest is None else [decoder.longest]
-    # Symbolic numbers cannot be compared.
-    are_ints = all(isinstance(size, int) for size in known)
-    steps = min(known) if known and are_ints else next(iter(known), None)
-    if not is_dynamic:
-        return "maximum_iterations", steps, steps
+
+def _end(maximum: Any, steps: Any) -> Array:
+    """The traced step at which decoding ends."""
     if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
-        got = describe(maximum)
-        raise InvalidType(f"`maximum_iterations` must be an integer, got {got}.")
-    end = maximum if steps is None else jnp.minimum(maximum, steps)
-    return "max_time", steps, end
+        raise InvalidType(
+            f"`maximum_iterations` must be an integer, got {describe(maximum)}."
+        )
+    return maximum if steps is None else jnp.minimum(maximum, steps)
 
 
 def _first_carry(decoder: Decoder, end: Any) -> Carry:
@@ -207,8 +205,9 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
         )
     inputs = as_state("the first inputs", inputs)
     state = as_state("the initial state", state)
-    rows = finished.shape[0]
-    finished, inputs, state = as_divided_rows((finished, inputs, state), rows)
+    finished, inputs, state = as_divided_rows(
+        (finished, inputs, state), finished.shape[0]
+    )
     lengths = jnp.zeros_like(finished, jnp.int32)
     return Carry(_ended(finished, 0, end), inputs, state, lengths)
 
@@ -216,9 +215,14 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
 def _emit_types(decoder: Decoder) -> PyTree:
     """The shapes and dtypes of a step's outputs, each leaf `[batch, ...]`."""
     rows = decoder.batch_size
-    shaped = lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.bool_)
-    typed = lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
-    shapes = map_sizes(shaped, decoder.output_size, "output_size")
+
+    def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *shape), jnp.bool_)
+
+    def typed(shaped: jax.ShapeDtypeStruct, dtype: DType) -> jax.ShapeDtypeStruct:
+        return shaped.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
+
+    shapes = map_sizes(of_rows, decoder.output_size, "output_size")
     return jax.tree.map(typed, shapes, decoder.output_dtype)
 
 
@@ -242,7 +246,8 @@ def _step_of(
         over = _of_rows(decoder, as_array("finished", over))
         over = as_like("finished", over, finished)
         lengths = jnp.where(finished, lengths, time + 1)
-        state, next_state = map(without_read_only, (state, next_state))
+        state = without_read_only(state)
+        next_state = without_read_only(next_state)
         if impute:
             emit = masking.zero_dead(~finished, emit)
             next_state = masking.advance(~finished, True, next_state, state)

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
 from ..._base.errors import InvalidType, InvalidValue, describe, is_array
-from ..._base.math import clamped_to_int32
 from ..._base.sharding import read_at
-from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
-from ...decode._checks import POSITIVE, as_integers, as_number, as_start_ids
+from ..._base.typing import Array, ArrayLike, Key, PyTree
+from ...decode._model import POSITIVE, as_ids, as_number, as_start_ids, score_dtype
 from ...decode._sampling import draw
 from .basic_decoder import InferenceHelper
 
@@ -45,33 +44,14 @@ def as_embedding(embedding: Any) -> Callable[[Array], PyTree]:
     return Table(jnp.asarray(embedding))
 
 
-def check_has_ids(embedding: Callable, logits: Array) -> None:
+def check_has_ids(embedding: Callable[[Array], PyTree], logits: Array) -> None:
     """Raises ValueError if the number of logits exceeds the table's rows."""
-    vocab = logits.shape[-1]
-    if isinstance(embedding, Table) and vocab > len(embedding.rows):
+    if isinstance(embedding, Table) and logits.shape[-1] > len(embedding.rows):
         raise InvalidValue(
             "the number of logits must not exceed the number of rows in "
             f"`embedding` ({len(embedding.rows)}), got {describe(logits)}. Does the "
             "decoder need an `output_layer`?"
         )
-
-
-def as_ids(name: str, value: Any, shape: tuple, axes: str = "") -> Array:
-    """Checks the dtype and the shape of ids, and returns the ids, clamped to int32.
-
-    If `axes` is given, error messages use it to describe the expected shape.
-
-    Raises:
-        TypeError: If the ids are not integers.
-        ValueError: If the shape is not `shape`, in which None stands for any size.
-    """
-    array = as_integers(f"`{name}` must be integers", value)
-    sizes = zip(array.shape, shape, strict=False)
-    if array.ndim != len(shape) or any(n not in (m, None) for m, n in sizes):
-        raise InvalidValue(
-            f"`{name}` must be {axes or list(shape)}, got {describe(array)}."
-        )
-    return jnp.asarray(clamped_to_int32(array))
 
 
 def seeded(key: Key, name: str, seed: int | None) -> Key:
@@ -86,11 +66,6 @@ def seeded(key: Key, name: str, seed: int | None) -> Key:
         return key
     fix = "Pass None to use the key itself."
     return jax.random.fold_in(key, as_count(name, seed, 0, fix, most=2**32 - 1))
-
-
-def score_dtype(dtype: DType) -> DType:
-    """The dtype of log-probabilities: float64 for float64, otherwise float32."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 class GreedyEmbeddingHelper(InferenceHelper):
@@ -118,11 +93,19 @@ class GreedyEmbeddingHelper(InferenceHelper):
         self, embedding: Embedding, start_tokens: ArrayLike, end_token: ArrayLike
     ) -> None:
         self._embedding_fn = as_embedding(embedding)
-        ids = as_start_ids(start_tokens, "start_tokens")
-        end = as_ids("end_token", end_token, (), "a scalar")
-        embed, is_end = self._embedding_fn, lambda sample_ids: sample_ids == end
-        likely = lambda outputs: most_likely(outputs, embed)
-        super().__init__(likely, [], jnp.int32, embed(ids), is_end, embed)
+        ids = as_start_ids("start_tokens", start_tokens)
+        end = as_ids("end_token", end_token, "an integer scalar", ())
+        super().__init__(
+            sample_fn=self._choose_ids,
+            sample_shape=[],
+            sample_dtype=jnp.int32,
+            start_inputs=self._embedding_fn(ids),
+            end_fn=lambda sample_ids: sample_ids == end,
+            next_inputs_fn=self._embedding_fn,
+        )
+
+    def _choose_ids(self, outputs: PyTree) -> Array:
+        return most_likely(as_logits(outputs, self._embedding_fn))
 
 
 class SampleEmbeddingHelper(GreedyEmbeddingHelper):
@@ -157,31 +140,38 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        name = "softmax_temperature"
-        fix = "To feed the most likely id, use `GreedyEmbeddingHelper`."
-        given = 1.0 if softmax_temperature is None else softmax_temperature
-        self._temperature = as_number(name, given, POSITIVE, fix)
+        self._temperature = as_number(
+            "softmax_temperature",
+            1.0 if softmax_temperature is None else softmax_temperature,
+            POSITIVE,
+            "To feed the most likely id, use `GreedyEmbeddingHelper`.",
+        )
         self._key = seeded(key, "seed", seed)
-        self._sample_fn = self._drawn
 
-    def _drawn(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
+    def sample(
+        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
+    ) -> Array:
+        """Draws ids from the logits, int32 `[batch]`."""
         logits = as_logits(outputs, self._embedding_fn)
         return draw_ids(self._key, logits, time, self._temperature)
 
 
-def most_likely(outputs: PyTree, embedding: Any = None) -> Array:
+def most_likely(logits: Array) -> Array:
     """The most likely ids, int32."""
-    logits = as_logits(outputs, embedding)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Array:
+def draw_ids(
+    key: Key, logits: Array, time: Array, temperature: ArrayLike = 1.0
+) -> Array:
     """Ids drawn with `fold_in(key, time)`, int32 `[batch]`."""
-    wide = logits.astype(score_dtype(logits.dtype))
+    wide = logits.astype(score_dtype(logits))
     return draw(key, temperature, None, None, wide, time)
 
 
-def as_logits(outputs: PyTree, embedding: Callable | None = None) -> Array:
+def as_logits(
+    outputs: PyTree, embedding: Callable[[Array], PyTree] | None = None
+) -> Array:
     """Checks that the outputs of a step are one array of logits, and returns it.
 
     Raises:

@@ -1,12 +1,11 @@
 """`sequence_loss`: the weighted cross-entropy of sequences of ids."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_bool, check_dtype_kind, check_functions
+from ..._base.arguments import as_bool, check_dtype_kind, check_functions, check_shape
 from ..._base.errors import InvalidValue, describe
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
@@ -73,11 +72,10 @@ def sequence_loss(
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """
     logits, targets, weights = _as_arrays(logits, targets, weights)
-    averages = average_across_batch, average_across_timesteps
-    average = _as_axes("average_across", *averages)
+    average = _as_axes("average_across", average_across_batch, average_across_timesteps)
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
-    for axis in set(average) & set(total):
-        noun = ("batch", "timesteps")[axis]
+    if both := set(average) & set(total):
+        noun = "batch" if 0 in both else "timesteps"
         raise InvalidValue(
             f"`average_across_{noun}` and `sum_over_{noun}` must not both be "
             "True. Set one of these flags to False."
@@ -94,35 +92,34 @@ def sequence_loss(
         return _ratio(losses, weights, average) if average else losses
 
 
-def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
+def _as_arrays(
+    logits: ArrayLike, targets: ArrayLike, weights: ArrayLike
+) -> tuple[Array, Array, Array]:
     """Checks the shapes and dtypes of the arguments; returns them as arrays.
 
     Raises:
         ValueError: If an array has the wrong shape.
         TypeError: If an array has the wrong dtype.
     """
-    arrays = {"logits": logits, "targets": targets, "weights": weights}
-    arrays = {name: as_array(name, value) for name, value in arrays.items()}
-    shape = arrays["logits"].shape
-    for name, array in arrays.items():
-        axes = "[batch, time, vocab]" if name == "logits" else "[batch, time]"
-        if array.ndim != 1 + axes.count(",") or array.shape[:2] != shape[:2]:
-            ranks = len(shape), array.ndim
-            fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
-            raise InvalidValue(
-                f"`{name}` must be {axes}, to fit `logits` {list(shape)}, "
-                f"got {describe(array)}. {fix}".rstrip()
-            )
-    for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
-        check_dtype_kind(name, arrays[name], kind, kind.__name__)
-    return list(arrays.values())
+    logits = as_array("logits", logits)
+    if logits.ndim != 3:
+        raise InvalidValue(
+            f"`logits` must be [batch, time, vocab], got {describe(logits)}."
+        )
+    targets = as_array("targets", targets)
+    weights = as_array("weights", weights)
+    for name, array in (("targets", targets), ("weights", weights)):
+        must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
+        check_shape(name, array, logits.shape[:2], must, CUT)
+    check_dtype_kind("logits", logits, jnp.floating, "floating")
+    check_dtype_kind("targets", targets, jnp.integer, "integer")
+    return logits, targets, weights
 
 
-def _as_axes(prefix: str, batch: Any, timesteps: Any) -> list[int]:
+def _as_axes(prefix: str, batch: bool, timesteps: bool) -> list[int]:
     """The axes whose flags are True: 0 for batch, 1 for time."""
-    flags = {f"{prefix}_batch": batch, f"{prefix}_timesteps": timesteps}
-    flags = [as_bool(name, flag) for name, flag in flags.items()]
-    return [axis for axis in (0, 1) if flags[axis]]
+    axes = [0] if as_bool(f"{prefix}_batch", batch) else []
+    return axes + ([1] if as_bool(f"{prefix}_timesteps", timesteps) else [])
 
 
 def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
@@ -138,6 +135,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
 
 def _ratio(losses: Array, weights: Array, axes: list[int]) -> Array:
     """The quotient of the sums over `axes`; 0 where the divisor is 0."""
-    losses, weights = jnp.sum(losses, axes), jnp.sum(weights, axes)
+    losses = jnp.sum(losses, axes)
+    weights = jnp.sum(weights, axes)
     safe = jnp.where(weights == 0, jnp.ones_like(weights), weights)
     return jnp.where(weights == 0, jnp.zeros_like(losses), losses / safe)

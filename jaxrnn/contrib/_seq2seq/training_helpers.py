@@ -12,7 +12,7 @@ from ..._base.arguments import check_given, check_rank, check_time_major
 from ..._base.cell_keys import check_key
 from ..._base.errors import InvalidValue, describe
 from ..._base.inputs import as_array, as_state, check_same_size
-from ..._base.lengths import as_lengths
+from ..._base.lengths import as_given_lengths
 from ..._base.math import concrete_or_none
 from ..._base.sharding import key_of_device
 from ..._base.trees import named_leaves
@@ -20,7 +20,7 @@ from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._loops import masking
 from .._fields import check_given_functions
 from . import embedding_helpers as embeddings
-from .basic_decoder import CustomHelper
+from .basic_decoder import CustomHelper, unchanged
 
 
 class TrainingHelper(CustomHelper):
@@ -58,7 +58,8 @@ class TrainingHelper(CustomHelper):
         axis = 0 if time_major else 1
         self.inputs = _as_sequences("inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
-        rows, time = shape[1 - axis], shape[axis]
+        rows = shape[1 - axis]
+        time = shape[axis]
         self.sequence_length = _as_lengths(sequence_length, rows, time)
         self._steps = Steps(time=time, axis=axis)
         super().__init__(self._first, self._sampled, self._next)
@@ -73,9 +74,11 @@ class TrainingHelper(CustomHelper):
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
-        return embeddings.most_likely(outputs)
+        return embeddings.most_likely(embeddings.as_logits(outputs))
 
-    def _next(self, time: Array, outputs: Any, state: Any, sample_ids: Array) -> tuple:
+    def _next(
+        self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
+    ) -> tuple[Array, PyTree, PyTree]:
         given = self._read(self.inputs, time + 1)
         fed = self._fed(time, outputs, sample_ids, given)
         return time + 1 >= self.sequence_length, fed, state
@@ -94,7 +97,9 @@ class TrainingHelper(CustomHelper):
 class _ScheduledHelper(TrainingHelper):
     """Feeds given or alternative inputs, chosen at random for each row and step."""
 
-    def _set_schedule(self, probability: Any, key: Key, name: str, seed: Any) -> None:
+    def _set_schedule(
+        self, probability: ArrayLike, key: Key, name: str, seed: int | None
+    ) -> None:
         rows = self.batch_size
         array = as_array("sampling_probability", probability)
         if array.shape not in ((), (rows,)):
@@ -159,9 +164,10 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         super().__init__(inputs, sequence_length, time_major, name)
         self._embedding_fn = embeddings.as_embedding(embedding)
         check_key(key)
-        ids_key, key = jax.random.split(key)
-        probability, seeds = sampling_probability, scheduling_seed
-        self._set_schedule(probability, key, "scheduling_seed", seeds)
+        ids_key, choice_key = jax.random.split(key)
+        self._set_schedule(
+            sampling_probability, choice_key, "scheduling_seed", scheduling_seed
+        )
         self._key = embeddings.seeded(ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
@@ -217,11 +223,11 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         key: Key,
     ) -> None:
         check_given_functions(next_inputs_fn=next_inputs_fn)
-        self._make_inputs = next_inputs_fn or (lambda outputs: outputs)
+        self._make_inputs = next_inputs_fn or unchanged
         super().__init__(inputs, sequence_length, time_major, name)
-        self._auxiliary = auxiliary = auxiliary_inputs
-        if auxiliary is not None:
-            self._auxiliary = _as_sequences("auxiliary_inputs", auxiliary)
+        self._auxiliary: PyTree = None
+        if auxiliary_inputs is not None:
+            self._auxiliary = _as_sequences("auxiliary_inputs", auxiliary_inputs)
             self.inputs = _joined(self.inputs, self._auxiliary)
         self._set_schedule(sampling_probability, key, "seed", seed)
 
@@ -237,34 +243,33 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         return masking.choose(ids == 1, fed, given)
 
 
-def _as_sequences(name: str, inputs: Any) -> PyTree:
+def _as_sequences(name: str, inputs: PyTree) -> PyTree:
     """The inputs as arrays, whose first two axes must agree.
 
     Raises:
         ValueError: If there are no arrays, or if their shapes do not match.
         TypeError: If a leaf is not an array.
     """
-    inputs, axes = as_state(name, inputs), "[batch, time, ...]"
+    inputs = as_state(name, inputs)
     named = list(named_leaves(name, inputs))
-    either = f"{axes} or, with `time_major`, [time, batch, ...]"
-    for leaf_name, leaf in named:
-        check_rank(leaf_name, leaf, 2, either)
     if not named:
         raise InvalidValue(f"`{name}` must hold at least one array, got none.")
-    check_same_size(named, slice(2), "Batch size and time", axes)
+    axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
+    for leaf_name, leaf in named:
+        check_rank(leaf_name, leaf, 2, axes)
+    check_same_size(named, slice(2), "Batch size and time", "[batch, time, ...]")
     return inputs
 
 
-def _as_lengths(sequence_length: Any, batch: int, time: Any) -> Array:
-    name, fix = "sequence_length", f"To run all steps, pass `np.full({batch}, {time})`."
-    check_given(name, sequence_length, fix, "integers [batch]")
-    lengths: Any = as_lengths(sequence_length, batch)
+def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
+    fix = f"To run all steps, pass `np.full({batch}, {time})`."
+    check_given("sequence_length", sequence_length, fix, "integers [batch]")
+    lengths = as_given_lengths(sequence_length, batch)
     known = concrete_or_none(lengths)
-    longest = 0 if known is None else known.max(initial=0)
-    if longest > time:
+    if known is not None and known.max(initial=0) > time:
         raise InvalidValue(
-            f"`sequence_length` must not exceed {time}, the number of steps "
-            f"of the inputs, got {longest}. `time_major` sets which axis is time."
+            f"`sequence_length` must not exceed {time}, the number of steps of the "
+            f"inputs, got {known.max()}. `time_major` sets which axis is time."
         )
     return jnp.minimum(lengths, time)
 

@@ -1,4 +1,7 @@
-"""`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`."""
+"""`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`.
+
+The functions after it repeat rows for beams and read values along the beams' paths.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,23 +9,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorShape
+from jaxrnn import RNNCellLike, TensorArray, TensorShape
 
 from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
-from ..._base.errors import InvalidValue, describe
+from ..._base.errors import InvalidType, InvalidValue, describe
 from ..._base.inputs import as_state, check_rows_of_state
 from ..._base.math import concrete_or_none
+from ..._base.read_only import is_read_only
 from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
 from ..._drivers.first_step import call_start
 from ...decode import _beam as beam
-from ...decode._checks import FINITE, as_number, as_start_ids
+from ...decode._model import FINITE, as_ids, as_number, as_start_ids, score_dtype
 from .._fields import check_given_functions
 from . import embedding_helpers as embeddings
-from .basic_decoder import state_dtype
-from .beams import gather_tree, gather_tree_from_array
+from .basic_decoder import state_dtype, unchanged
 from .dynamic_decode import Decoder
 
 
@@ -41,11 +44,11 @@ class BeamSearchDecoderState(NamedTuple):
     Source: `tf.contrib.seq2seq.BeamSearchDecoderState`.
     """
 
-    cell_state: Any
-    log_probs: Any
-    finished: Any
-    lengths: Any
-    accumulated_attention_probs: Any
+    cell_state: PyTree
+    log_probs: Array
+    finished: Array
+    lengths: Array
+    accumulated_attention_probs: PyTree
 
 
 @serializable
@@ -61,9 +64,9 @@ class BeamSearchDecoderOutput(NamedTuple):
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """
 
-    scores: Any
-    predicted_ids: Any
-    parent_ids: Any
+    scores: PyTree
+    predicted_ids: PyTree
+    parent_ids: PyTree
 
 
 @serializable
@@ -79,8 +82,8 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
     Source: `tf.contrib.seq2seq.FinalBeamSearchDecoderOutput`.
     """
 
-    predicted_ids: Any
-    beam_search_decoder_output: Any
+    predicted_ids: Array
+    beam_search_decoder_output: BeamSearchDecoderOutput
 
 
 class BeamSearchDecoder(Decoder):
@@ -149,23 +152,31 @@ class BeamSearchDecoder(Decoder):
         check_is_cell("cell", cell)
         check_given_functions(output_layer=output_layer)
         self._cell = cell
-        self._output_layer = output_layer or (lambda outputs: outputs)
-        self._beam_width = width = beam.as_width(beam_width)
+        self._output_layer = output_layer or unchanged
+        self._beam_width = beam.as_width(beam_width)
         self._embedding_fn = embeddings.as_embedding(embedding)
-        end = embeddings.as_ids("end_token", end_token, (), "a scalar")
-        self._end_token = end
-        ids = as_start_ids(start_tokens, "start_tokens")
-        self._start_tokens = jnp.broadcast_to(ids[:, None], (len(ids), width))
-        finite = lambda name, x: as_number(name, x, FINITE, "0 disables it.")
-        length, coverage = length_penalty_weight, coverage_penalty_weight
-        self._length_penalty = finite("length_penalty_weight", length)
-        self._coverage_penalty = finite("coverage_penalty_weight", coverage)
+        self._end_token = as_ids("end_token", end_token, "an integer scalar", ())
+        ids = as_start_ids("start_tokens", start_tokens)
+        self._start_tokens = jnp.broadcast_to(
+            ids[:, None], (len(ids), self._beam_width)
+        )
+        fix = "0 disables it."
+        self._length_penalty = as_number(
+            "length_penalty_weight", length_penalty_weight, FINITE, fix
+        )
+        self._coverage_penalty = as_number(
+            "coverage_penalty_weight", coverage_penalty_weight, FINITE, fix
+        )
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
-        name, fix = "reorder_tensor_arrays", "False returns TensorArrays."
-        self._reorders = as_bool(name, reorder_tensor_arrays, fix)
-        self._initial_state = self._as_rows(initial_state)
-        self._dtype = embeddings.score_dtype(state_dtype(self._initial_state))
+        self._reorders = as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
+        self._initial_state = as_state("initial_state", initial_state)
+        rows = self.batch_size * self._beam_width
+        must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
+        fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
+        check_rows_of_state(self._initial_state, rows, must, fix)
+        types = jax.ShapeDtypeStruct((), state_dtype(self._initial_state))
+        self._dtype = score_dtype(types)
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
     tracks_own_finished = property(lambda self: True)  # Each step reorders beams.
@@ -173,7 +184,8 @@ class BeamSearchDecoder(Decoder):
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
         """The output sizes; each output has one number per beam."""
-        return BeamSearchDecoderOutput(*[TensorShape([self._beam_width])] * 3)
+        size = TensorShape([self._beam_width])
+        return BeamSearchDecoderOutput(size, size, size)
 
     @property
     def output_dtype(self) -> BeamSearchDecoderOutput:
@@ -183,15 +195,23 @@ class BeamSearchDecoder(Decoder):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Starts with one beam per row, because equal beams would stay equal."""
         tokens = self._start_tokens
-        fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
+        zeros = jnp.zeros_like(tokens, jnp.int32)
         # A sum is divided like the tokens; a broadcast is not.
-        places = jnp.arange(self._beam_width, dtype=jnp.int32)[None]
-        first = fill(0, jnp.int32) + places == 0
-        log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
+        is_first = zeros + jnp.arange(self._beam_width, dtype=jnp.int32)[None] == 0
         cell_state = self._split(call_start(self._cell, self._initial_state))
-        coverage = self._alignments(cell_state) if self._has_coverage else ()
-        beams = log_probs, ~first, fill(0, jnp.int32)
-        state = BeamSearchDecoderState(cell_state, *beams, coverage)
+        state = BeamSearchDecoderState(
+            cell_state,
+            log_probs=jnp.where(
+                is_first,
+                jnp.zeros_like(tokens, self._dtype),
+                jnp.full_like(tokens, -jnp.inf, self._dtype),
+            ),
+            finished=~is_first,
+            lengths=zeros,
+            accumulated_attention_probs=(
+                self._alignments(cell_state) if self._has_coverage else ()
+            ),
+        )
         return state.finished, self._embedding_fn(tokens), state
 
     def step(
@@ -201,7 +221,11 @@ class BeamSearchDecoder(Decoder):
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
         beams = beam.Beams(state.log_probs, state.lengths, state.finished)
         coverage, penalty = self._covered(self._split(cell_state), state)
-        score = lambda p, n: beam.penalized(p, n, self._length_penalty) + penalty
+
+        def score(log_probs: Array, lengths: Array) -> Array:
+            scores = beam.penalized(log_probs, lengths, self._length_penalty)
+            return scores + penalty
+
         best, scores, parents, ids = beam.extend(
             beams,
             jax.nn.log_softmax(logits, axis=-1),
@@ -224,16 +248,18 @@ class BeamSearchDecoder(Decoder):
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
         """Builds the sequences with `gather_tree`."""
-        ids, parents = outputs.predicted_ids, outputs.parent_ids
+        parents = outputs.parent_ids
         # Paths run to the last step, because even finished beams may be reordered.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
-        sequences = gather_tree(ids, parents, steps, self._end_token)
+        sequences = gather_tree(outputs.predicted_ids, parents, steps, self._end_token)
         if self._reorders:
-            lengths, state = final_state.lengths, final_state.cell_state
-            sort = lambda leaf: self._sorted(leaf, parents, steps, lengths)
-            state = jax.tree.map(sort, state, is_leaf=is_tensor_array)
-            final_state = final_state._replace(cell_state=state)
+            cell_state = jax.tree.map(
+                lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
+                final_state.cell_state,
+                is_leaf=is_tensor_array,
+            )
+            final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
 
     def _run_cell(
@@ -254,7 +280,9 @@ class BeamSearchDecoder(Decoder):
         embeddings.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
-    def _covered(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
+    def _covered(
+        self, cell_state: PyTree, state: BeamSearchDecoderState
+    ) -> tuple[PyTree, ArrayLike]:
         """The coverage after a step, `[batch, beam, memory_time]`, and its penalty.
 
         Returns `()` and 0 without a penalty.
@@ -269,30 +297,20 @@ class BeamSearchDecoder(Decoder):
         penalty = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
         return coverage, penalty * jnp.asarray(self._coverage_penalty, self._dtype)
 
-    def _alignments(self, cell_state: Any) -> Array:
+    def _alignments(self, cell_state: PyTree) -> Array:
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
-        is_pair = isinstance(cell_state, tuple | list)
-        is_nest = is_pair and not hasattr(cell_state, "alignments")
-        parts: Any = cell_state if is_nest else [cell_state]
-        found = [x.alignments for x in parts if hasattr(x, "alignments")]
+        parts = [cell_state]
+        if isinstance(cell_state, tuple | list):
+            parts += cell_state
+        found = [part.alignments for part in parts if hasattr(part, "alignments")]
         if not found:
             raise InvalidValue(
-                "`coverage_penalty_weight` must be 0 for a "
-                f"cell without attention, got {describe(self._coverage_penalty)}. The "
-                "cell's state has no `alignments`."
+                "`coverage_penalty_weight` must be 0 for a cell without attention, got "
+                f"{describe(self._coverage_penalty)}. The cell's state has no "
+                "`alignments`."
             )
-        mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
-        means = [mean(jax.tree.leaves(alignments)) for alignments in found]
-        return jnp.asarray(mean(means), self._dtype)
-
-    def _as_rows(self, state: PyTree) -> PyTree:
-        """Checks that the initial state has a row for each beam; returns its arrays."""
-        state = as_state("initial_state", state)
-        rows, width = self.batch_size * self._beam_width, self._beam_width
-        must = f"have {rows} rows, {width} for each entry of `start_tokens`"
-        fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
-        check_rows_of_state(state, rows, must, fix)
-        return state
+        means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
+        return jnp.asarray(_mean(means), self._dtype)
 
     def _split(self, tree: PyTree) -> PyTree:
         """Reshapes leaves `[batch * beam, ...]` to `[batch, beam, ...]`."""
@@ -303,10 +321,148 @@ class BeamSearchDecoder(Decoder):
         """Reshapes leaves `[batch, beam, ...]` to `[batch * beam, ...]`."""
         return beam.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
-    def _sorted(self, leaf: Any, *paths: Array) -> Any:
+    def _sorted(
+        self, leaf: Any, parents: Array, steps: Array, lengths: Array
+    ) -> PyTree:
         """Converts a TensorArray to an array in which each beam has its own entries."""
-        rows, shape = self._start_tokens.shape, getattr(leaf, "element_shape", None)
-        shape = tuple(shape or ())
+        shape = tuple(getattr(leaf, "element_shape", None) or ())
+        rows = self._start_tokens.shape
         if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
             return leaf
-        return gather_tree_from_array(leaf.stack(), *paths)
+        return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
+
+
+def _mean(arrays: list[Array]) -> Array:
+    return sum(arrays[1:], arrays[0]) / len(arrays)
+
+
+def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
+    """Repeats each row `multiplier` times; the copies of a row are adjacent.
+
+    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The beams of a row
+    share the memory in the state of an `AttentionWrapper`, so the memory is not
+    repeated.
+
+    Args:
+        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
+            raises an error. TensorArrays must be empty; elements that are written later
+            must have `batch * multiplier` rows.
+        multiplier: The number of beams, an int, at most 65,536.
+        name: Accepted for compatibility with TensorFlow.
+
+    Returns:
+        The nest, each leaf `[batch * multiplier, ...]`.
+
+    Raises:
+        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
+            is not an int.
+        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    width = beam.as_width(multiplier, "multiplier")
+    is_list = isinstance(t, list | tuple) and len(t) > 0
+    if is_list and all(isinstance(x, int | float) for x in t):
+        raise InvalidType(
+            f"`t` must be a nest of arrays [batch, ...], got {t}, "
+            "a sequence of numbers. Pass `np.array(t)`."
+        )
+    return jax.tree.map(
+        lambda x: _tiled(x, width),
+        t,
+        is_leaf=lambda x: x is None or is_tensor_array(x) or is_read_only(x),
+    )
+
+
+def _tiled(x: Any, width: int) -> Any:
+    """Repeats the rows of a leaf, or of the element shape of an empty TensorArray."""
+    if not is_tensor_array(x):
+        return beam.tile("t", x, width)
+    if not x.element_shape:
+        return x
+    if concrete_or_none(x.size()) != 0:
+        raise InvalidValue(
+            f"`t` must hold only empty TensorArrays, got {x!r}. Tile "
+            "the state before the first step."
+        )
+    rows, *shape = x.element_shape
+    return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
+
+
+def gather_tree(
+    step_ids: ArrayLike,
+    parent_ids: ArrayLike,
+    max_sequence_lengths: ArrayLike,
+    end_token: ArrayLike,
+) -> Array:
+    """The ids along the path of each final beam.
+
+    Args:
+        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
+        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
+            index of the beam that it continues from the previous step. On CPUs,
+            TensorFlow raises an error for other values.
+        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
+            where the paths of the row end.
+        end_token: The id that ends a sequence.
+
+    Returns:
+        The ids, int32 `[time, batch, beam]`, with `end_token` beyond the lengths and
+        after the first `end_token` of a path.
+
+    Raises:
+        TypeError: If an argument does not hold integers.
+        ValueError: If shapes do not match.
+
+    Source: `tf.contrib.seq2seq.gather_tree`.
+    """
+    what = "integers [time, batch, beam]"
+    ids = as_ids("step_ids", step_ids, what, (None, None, None))
+    what = f"integers {list(ids.shape)} like `step_ids`"
+    parents = as_ids("parent_ids", parent_ids, what, ids.shape)
+    what = f"integers [{ids.shape[1]}], one for each row"
+    lengths = as_ids("max_sequence_lengths", max_sequence_lengths, what, ids.shape[1:2])
+    token = as_ids("end_token", end_token, "an integer scalar", ())
+    inside = _places(ids.shape)[0] < lengths[None, :, None]
+    found = _along_paths(jnp.where(inside, ids, token), parents, inside)
+    ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
+    return jnp.where(ended, token, found)
+
+
+def gather_tree_from_array(
+    t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
+) -> Array:
+    """The values that steps wrote along the path of each final beam.
+
+    A step writes values in the order of the beams before the step. TensorFlow reads the
+    values in the order of the beams after the step and therefore returns values of
+    other beams.
+
+    Args:
+        t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
+        parent_ids: See `gather_tree`.
+        max_sequence_lengths: See `gather_tree`.
+        lengths: `[batch, beam]`, the lengths of the final beams; values beyond them are
+            not reordered.
+    """
+    shape = parent_ids.shape
+    time = shape[0]
+    # Under jit, the capacity of a TensorArray may differ from the number of steps.
+    missing = max(0, time - t.shape[0])
+    rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
+    steps, own = _places(shape)
+    inside = steps < max_sequence_lengths[None, :, None]
+    places = _along_paths(parent_ids, parent_ids, inside)
+    places = jnp.where(steps < lengths[None], places, own)
+    # JAX cannot infer an axis of size -1 if the array is empty.
+    split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
+    return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
+
+
+def _places(shape: tuple[int, ...]) -> list[Array]:
+    """The step index and the beam index of each entry `[time, batch, beam]`."""
+    return [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 2)]
+
+
+def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
+    return beam.trace_back(ids, jnp.where(inside, parents - _places(ids.shape)[1], 0))
