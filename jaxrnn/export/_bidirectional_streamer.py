@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,9 @@ import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_both_lists
 from .._base.errors import InvalidValue, describe
+from .._base.inputs import check_same_size
 from .._base.trees import named_leaves
-from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.first_step import zero_state
@@ -70,9 +70,9 @@ class BidirectionalStreamer:
         dtype: DType = jnp.float32,
     ) -> None:
         check_both_lists(cells_fw, cells_bw)
-        for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
-            check_cell_of_stream(f"cells_fw[{i}]", pair[0])
-            check_cell_of_stream(f"cells_bw[{i}]", pair[1])
+        for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
+            for i, cell in enumerate(cells):
+                check_cell_of_stream(f"{name}[{i}]", cell)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
         self._chunk = as_count("chunk", chunk, fix="")
@@ -135,8 +135,10 @@ class BidirectionalStreamer:
 
     def reset(self) -> None:
         """Starts a new sequence and drops the remaining outputs."""
-        zero = lambda cell: zero_state(cell, self._batch, self._dtype)
-        self._states = tuple(map(zero, self._cells[0]))
+        cells_fw, _ = self._cells
+        self._states = tuple(
+            zero_state(cell, self._batch, self._dtype) for cell in cells_fw
+        )
         self._waiting: list[PyTree] = []  # Padded chunks awaiting output.
         self._steps = 0  # The number of steps in `_waiting`, without padding.
 
@@ -144,7 +146,9 @@ class BidirectionalStreamer:
         steps = _checked_steps(chunk, self._batch, self._chunk, exactly)
         missing = self._chunk - steps
 
-        def padded(leaf: Any) -> np.ndarray:  # Copies: the caller may reuse a buffer.
+        def padded(
+            leaf: ArrayLike,
+        ) -> np.ndarray:  # Copies: the caller may reuse a buffer.
             widths = [(0, 0), (0, missing), *[(0, 0)] * (np.ndim(leaf) - 2)]
             return np.pad(np.asarray(leaf), widths)
 
@@ -156,9 +160,16 @@ class BidirectionalStreamer:
         window = self._waiting[: self._ahead + 1]
         absent = self._ahead + 1 - len(window)
         window += [jax.tree.map(np.zeros_like, window[0])] * absent
-        static = {"lookahead": self._lookahead, "dtype": self._dtype}
-        arrays = *self._cells, self._states, window, np.int32(self._steps)
-        outputs, self._states = _run_window(*arrays, **static)
+        cells_fw, cells_bw = self._cells
+        outputs, self._states = _run_window(
+            cells_fw,
+            cells_bw,
+            self._states,
+            window,
+            np.int32(self._steps),
+            lookahead=self._lookahead,
+            dtype=self._dtype,
+        )
         self._waiting.pop(0)
         self._steps -= min(self._steps, self._chunk)
         return outputs
@@ -195,27 +206,34 @@ def _run_window(
     xs = jax.tree.map(lambda *c: jnp.concatenate(c, 1)[:, :size], *window)
     lengths = jnp.full(batch, jnp.minimum(steps, size), jnp.int32)
     new_states = []
-    for layer in zip(cells_fw, cells_bw, states, strict=True):
-        xs, state = _run_layer(layer, xs, lengths, chunk, dtype)
-        new_states.append(state)
+    for cell_fw, cell_bw, state in zip(cells_fw, cells_bw, states, strict=True):
+        xs, new_state = _run_layer(
+            cell_fw, cell_bw, state, xs, lengths, chunk=chunk, dtype=dtype
+        )
+        new_states.append(new_state)
     return jax.tree.map(lambda y: y[:, :chunk], xs), tuple(new_states)
 
 
 def _run_layer(
-    layer: tuple[Any, ...], xs: PyTree, lengths: Array, chunk: int, dtype: DType
+    cell_fw: RNNCellLike,
+    cell_bw: RNNCellLike,
+    state: PyTree,
+    xs: PyTree,
+    lengths: Array,
+    *,
+    chunk: int,
+    dtype: DType,
 ) -> tuple[PyTree, PyTree]:
-    """The outputs of the window, and the forward state after its first chunk.
-
-    `layer` contains the forward cell, the backward cell and the forward state.
-    """
-    cell_fw, cell_bw, state = layer
+    """The outputs of the window, and the forward state after its first chunk."""
     head = jax.tree.map(lambda x: x[:, :chunk], xs)
     tail = jax.tree.map(lambda x: x[:, chunk:], xs)
     now = jnp.minimum(lengths, chunk)
     outputs, state = dynamic_rnn(cell_fw, head, now, state, dtype)
     ahead, _ = dynamic_rnn(cell_fw, tail, lengths - now, state, dtype)
     forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
-    reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major=False)
+    reverse = functools.partial(
+        masking.reverse_sequence, lengths=lengths, time_major=False
+    )
     backward, _ = dynamic_rnn(cell_bw, reverse(xs), lengths, dtype=dtype)
     return joined(forward, reverse(backward), axis=2), state
 
@@ -227,22 +245,15 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         ValueError: If a leaf has the wrong shape, or the leaves have different numbers
             of steps.
     """
-    name = "chunk" if exactly else "last"
+    named = list(named_leaves("chunk" if exactly else "last", chunk))
     wanted = f"{steps}" if exactly else f"1 to {steps}"
     least = steps if exactly else 1
-    found = set()
-    for leaf_name, leaf in named_leaves(name, chunk):
-        rows, count, *_ = (*np.shape(leaf), -1, -1)
-        if np.ndim(leaf) < 3 or rows != batch or not least <= count <= steps:
-            fix = "Pass a shorter last chunk to `flush`." if exactly else ""
+    for name, leaf in named:
+        shape = np.shape(leaf)
+        if len(shape) < 3 or shape[0] != batch or not least <= shape[1] <= steps:
             raise InvalidValue(
-                f"`{leaf_name}` must be [{batch}, {wanted}, ...], got "
-                f"{describe(leaf)}. {fix}".rstrip()
+                f"`{name}` must be [{batch}, {wanted}, ...], got {describe(leaf)}. "
+                "Pass a shorter last chunk to `flush`."
             )
-        found.add(count)
-    if len(found) != 1:
-        raise InvalidValue(
-            f"`{name}` must have the same number of steps in all leaves, "
-            f"got {sorted(found)}."
-        )
-    return found.pop()
+    check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
+    return np.shape(named[0][1])[1]

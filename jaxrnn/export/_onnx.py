@@ -1,23 +1,34 @@
-"""Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`."""
+"""Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`.
 
+A layer is a node: a dict, as returned by `convert.onnx.save`.
+"""
+
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from .._base.arguments import as_bool, check_entries
-from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.typing import Array
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.optional import import_optional
+from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional
-from ._onnx_graph import (
-    Graph,
-    by_direction,
-    clamped_lengths,
-    initial_states,
-    joined,
-    run_layer,
-)
 
+# The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
+# that belongs to this opset.
+OPSET = 14
+IR_VERSION = 7
+Node = dict[str, Any]
+Names = dict[str, list[str]]  # Maps ONNX's letter of a state to a name per direction.
+
+_ATTRIBUTES = (
+    "hidden_size",
+    "direction",
+    "activations",
+    "input_forget",
+    "linear_before_reset",
+)
 _DTYPES = ("float16", "float32", "float64")
 
 
@@ -95,7 +106,8 @@ def to_onnx(
     axes = ["time", "batch"] if time_major else ["batch", "time"]
     size = nodes[0]["W"].shape[2]
     x = graph.input("inputs", [*axes, size])
-    x = x if time_major else graph.node("Transpose", x, perm=[1, 0, 2])
+    if not time_major:
+        x = graph.node("Transpose", x, perm=[1, 0, 2])
     length = clamped_lengths(graph, x) if lengths else ""
     initial = initial_states(graph, nodes) if initial_state else [{}] * len(nodes)
     states = {}
@@ -106,37 +118,28 @@ def to_onnx(
         x, size = joined(graph, node, y, batch_major)
     if dense is not None:
         kernel, bias = _checked_dense(dense, size, dtype)
-        x, size = _dense(graph, x, kernel, bias), kernel.shape[1]
+        x = _dense(graph, x, kernel, bias)
+        size = kernel.shape[1]
     graph.output("outputs", x, [*axes, size])
     for name in sorted(states, key=by_direction):
         graph.output(name, *states[name])
     return graph.serialized()
 
 
-def _nodes(cell: Any) -> list[dict[str, Any]]:
-    """The node of each layer; errors of `convert.onnx` are raised under this name."""
-    if isinstance(cell, tuple) and len(cell) != 2:
-        raise InvalidValue(
-            "`cell` must be a bound cell or the pair (cells_fw, cells_bw), "
-            f"got a tuple of {len(cell)}. Stack layers of one direction in a "
-            "MultiRNNCell."
-        )
-    if isinstance(cell, tuple) and any(cells is None for cells in cell):
-        raise InvalidType(
-            "`cell` must be a bound cell or the pair (cells_fw, cells_bw), "
-            "got None for one direction. Pass only the cell of the other direction; if "
-            "it runs backward, reverse the inputs and outputs of the file with "
-            "`reverse_sequence`."
-        )
-    try:
-        return save_bidirectional(*cell) if isinstance(cell, tuple) else save(cell)
-    except (TypeError, ValueError) as error:
-        _, _, reason = str(error).partition(": ")
-        fix = "For anything ONNX cannot express, use `to_stablehlo`."
-        raise type(error)(f"{reason} {fix}") from None
+def _nodes(cell: BoundCell | tuple) -> list[Node]:
+    """The node of each layer, from the inputs upwards."""
+    if not isinstance(cell, tuple):
+        with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
+            return save(cell)
+    what = "a bound cell or the pair (cells_fw, cells_bw)"
+    fix = "Stack layers of one direction in a MultiRNNCell."
+    check_entries("cell", cell, 2, what, fix)
+    cells_fw, cells_bw = cell
+    with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
+        return save_bidirectional(cells_fw, cells_bw)
 
 
-def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
+def _dtype(nodes: list[Node]) -> np.dtype:
     """The dtype that all layers share."""
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
@@ -153,18 +156,183 @@ def _checked_dense(
     """Returns `(kernel, bias)` as arrays; raises an error if the shapes differ."""
     check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
     kernel = np.asarray(dense[0])
-    bias = None if dense[1] is None else np.asarray(dense[1])
     columns = kernel.shape[-1:]
-    wanted = {"kernel": (kernel, (size, *columns))}
-    if bias is not None:
-        wanted["bias"] = bias, columns
-    for name, (got, shape) in wanted.items():
-        if got.shape != shape or got.dtype != dtype:
+    bias = None if dense[1] is None else np.asarray(dense[1])
+    for array, shape in ((kernel, (size, *columns)), (bias, columns)):
+        if array is not None and (array.shape != shape or array.dtype != dtype):
             raise InvalidValue(
-                f"`dense` must be a pair (kernel, bias) of dtype {dtype} "
-                f"and shapes [{size}, n] and [n], got {describe(got)} as its {name}."
+                f"`dense` must be a pair (kernel, bias) of dtype {dtype} and shapes "
+                f"[{size}, n] and [n], got {describe(array)}."
             )
     return kernel, bias
+
+
+class Graph:
+    """An ONNX graph that is built node by node; values are identified by name.
+
+    Args:
+        dtype: The default dtype of inputs and outputs.
+
+    Raises:
+        ImportError: If the package `onnx` is missing.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self._onnx = import_optional("onnx")
+        self._dtype = dtype
+        self._nodes = []
+        self._constants = {}
+        self._inputs = []
+        self._outputs = []
+
+    def element_type(self, dtype: DType) -> int:
+        """The number that represents a dtype in ONNX."""
+        return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+    def input(self, name: str, shape: list[int | str], dtype: DType = None) -> str:
+        """Adds an input and returns its name; strings in `shape` are unknown sizes."""
+        self._inputs.append(self._typed(name, shape, dtype))
+        return name
+
+    def output(self, name: str, value: str, shape: list[int | str]) -> None:
+        """Adds an output with this name for `value`."""
+        self.node("Identity", value, outputs=[name])
+        self._outputs.append(self._typed(name, shape))
+
+    def constant(self, array: np.ndarray | np.generic, name: str | None = None) -> str:
+        """Adds a constant and returns its name; equal unnamed arrays share storage."""
+        array = np.asarray(array)
+        name = name or f"{array.dtype}_{array.tolist()}"
+        self._constants[name] = self._onnx.numpy_helper.from_array(array, name)
+        return name
+
+    def node(
+        self, op: str, *inputs: str, outputs: list[str] | None = None, **attributes: Any
+    ) -> str:
+        """Adds a node and returns the name of its first output; "" omits an input."""
+        name = f"{op}_{len(self._nodes)}"
+        outputs = outputs or [name]
+        node = self._onnx.helper.make_node(op, inputs, outputs, name, **attributes)
+        self._nodes.append(node)
+        return outputs[0]
+
+    def serialized(self) -> bytes:
+        """The bytes of the ONNX file."""
+        helper = self._onnx.helper
+        constants = list(self._constants.values())
+        graph = helper.make_graph(
+            self._nodes, "jaxrnn", self._inputs, self._outputs, constants
+        )
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jaxrnn"
+        )
+        return model.SerializeToString()
+
+    def _typed(self, name: str, shape: list[int | str], dtype: DType = None) -> Any:
+        element = self.element_type(dtype or self._dtype)
+        return self._onnx.helper.make_tensor_value_info(name, element, shape)
+
+
+def clamped_lengths(graph: Graph, x: str) -> str:
+    """Adds an input for lengths, and clamps them to `[0, time]` for onnxruntime."""
+    given = graph.input("sequence_length", ["batch"], np.int32)
+    time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
+    time = graph.node("Cast", time, to=graph.element_type(np.int32))
+    least = graph.node("Max", given, graph.constant(np.int32(0)))
+    return graph.node("Min", least, time)
+
+
+def _state_names(i: int, node: Node) -> Names:
+    both = node["direction"] == "bidirectional"
+    prefixes = ("state_fw", "state_bw") if both else ("state",)
+    letters = "ch" if node["op_type"] == "LSTM" else "h"
+    return {k: [f"{prefix}_{i}_{k}" for prefix in prefixes] for k in letters}
+
+
+def initial_states(graph: Graph, nodes: list[Node]) -> list[Names]:
+    """Adds inputs for the initial states, in the order of the driver's states.
+
+    Returns:
+        For each layer, the names of the inputs by letter and direction.
+    """
+    layers = [_state_names(i, node) for i, node in enumerate(nodes)]
+    sizes = {
+        name: node["hidden_size"]
+        for node, names in zip(nodes, layers, strict=True)
+        for name in chain(*names.values())
+    }
+    for name in sorted(sizes, key=by_direction):
+        graph.input(f"initial_{name}", ["batch", sizes[name]])
+    return [
+        {k: [f"initial_{name}" for name in names] for k, names in layer.items()}
+        for layer in layers
+    ]
+
+
+def by_direction(name: str) -> bool:
+    """A sort key of states: forward states of all layers, then backward states.
+
+    `stack_bidirectional_dynamic_rnn` takes and returns states in this order.
+    """
+    return name.startswith("state_bw")
+
+
+def run_layer(
+    graph: Graph, i: int, node: Node, x: str, length: str, initial: Names
+) -> tuple[str, dict[str, tuple[str, list]]]:
+    """Adds a layer; returns Y `[time, directions, batch, units]` and final states."""
+    letters = _state_names(i, node)
+    weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
+    stacked = {k: _stacked(graph, states) for k, states in initial.items()}
+    inputs = [x, *(weights[k] for k in "WRB"), length, stacked.get("h", "")]
+    if "c" in letters:
+        inputs += [stacked.get("c", ""), weights.get("P", "")]
+    attributes = {k: node[k] for k in _ATTRIBUTES if k in node}
+    outputs = [f"Y_{i}", *(f"Y_{k}_{i}" for k in sorted(letters, reverse=True))]
+    graph.node(node["op_type"], *inputs, outputs=outputs, **attributes)
+    return outputs[0], _final_states(graph, i, node, length, initial)
+
+
+def _final_states(
+    graph: Graph, i: int, node: Node, length: str, initial: Names
+) -> dict[str, tuple[str, list]]:
+    """The value and the shape of each final state, by name."""
+    states = {}
+    for k, names in _state_names(i, node).items():
+        for direction, name in enumerate(names):
+            at = graph.constant(np.int64(direction))
+            state = graph.node("Gather", f"Y_{k}_{i}", at, axis=0)
+            if initial and length:
+                state = _of_running(graph, length, state, initial[k][direction])
+            states[name] = (state, ["batch", node["hidden_size"]])
+    return states
+
+
+def _stacked(graph: Graph, states: list[str]) -> str:
+    """Stacks the states of all directions: `[directions, batch, units]`."""
+    axis = graph.constant(np.array([0], np.int64))
+    states = [graph.node("Unsqueeze", state, axis) for state in states]
+    return graph.node("Concat", *states, axis=0)
+
+
+def _of_running(graph: Graph, length: str, state: str, initial: str) -> str:
+    """Selects the initial state where the length is 0; onnxruntime returns zeros."""
+    runs = graph.node("Greater", length, graph.constant(np.int32(0)))
+    runs = graph.node("Unsqueeze", runs, graph.constant(np.array([1], np.int64)))
+    return graph.node("Where", runs, state, initial)
+
+
+def joined(graph: Graph, node: Node, y: str, batch_major: bool) -> tuple[str, int]:
+    """Joins the directions of Y; returns `[time, batch, size]` and `size`.
+
+    With `batch_major`, the first two axes are swapped.
+    """
+    size = len(node["W"]) * node["hidden_size"]
+    perm = [2, 0, 1, 3] if batch_major else [0, 2, 1, 3]
+    y = graph.node("Transpose", y, perm=perm)
+    shape = graph.constant(np.array([0, 0, size], np.int64))
+    return graph.node("Reshape", y, shape), size
 
 
 def _dense(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray | None) -> str:

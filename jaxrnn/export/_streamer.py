@@ -52,12 +52,10 @@ class Streamer:
         self, cell: RNNCellLike, batch_size: int = 1, dtype: DType = jnp.float32
     ) -> None:
         check_cell_of_stream("cell", cell)
-        batch_size = as_count("batch_size", batch_size)
-        dtype = as_dtype(dtype)
-        self._rows = batch_size
+        self._rows = as_count("batch_size", batch_size)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
-        self._zero = zero_state(cell, batch_size, dtype)
+        self._zero = zero_state(cell, self._rows, as_dtype(dtype))
         self.reset()
 
     def __call__(
@@ -85,16 +83,14 @@ class Streamer:
             TypeError: If the cell does not accept the dtype of the frame, or the resets
                 are not booleans.
         """
-        # JAX may read NumPy arrays after the call has returned. By then, the user may
-        # have written the next frame to the same arrays.
-        copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
-        given = jax.tree.map(copy, (frame, resets, reset_state))
-        frame, resets, reset_state = in_native_order(given)
-        at = as_resets(resets, reset_state, (self._rows,), None)
-        if at is not None:
-            to = as_reset_state(at.state, self._zero, self._state)
-            at = at._replace(state=to)
-        output, self._state = _step(self._cell, self._state, frame, at)
+        frame, resets, reset_state = in_native_order(
+            jax.tree.map(_copied, (frame, resets, reset_state))
+        )
+        checked = as_resets(resets, reset_state, (self._rows,), None)
+        if checked is not None:
+            to = as_reset_state(checked.state, self._zero, self._state)
+            checked = checked._replace(state=to)
+        output, self._state = _step(self._cell, self._state, frame, checked)
         return output
 
     @property
@@ -113,6 +109,15 @@ class Streamer:
             state = self._zero
         # Each step overwrites the previous state, so copy the user's arrays.
         self._state = jax.tree.map(jnp.copy, as_state("state", state))
+
+
+def _copied(leaf: ArrayLike) -> ArrayLike:
+    """Copies a NumPy array.
+
+    JAX may read the array after the call has returned. By then, the user may have
+    written the next frame to the same array.
+    """
+    return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
 
 
 @functools.partial(jax.jit, donate_argnums=1)

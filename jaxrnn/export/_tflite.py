@@ -1,6 +1,6 @@
 """Export of functions to TensorFlow Lite, with TensorFlow's converter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,7 +16,6 @@ from ._stablehlo import check_examples
 
 # An old StableHLO version, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"
-_OPTIMIZE = (None, "float16", "int8")
 
 
 def to_tflite(
@@ -72,8 +71,8 @@ def to_tflite(
     check_functions(f=f)
     check_examples(examples)
     check_fixed_sizes("examples", examples)
-    what = "None, 'float16' or 'int8'"
-    check_one_of("optimize", optimize, _OPTIMIZE, what)
+    choices = (None, "float16", "int8")
+    check_one_of("optimize", optimize, choices, "None, 'float16' or 'int8'")
     exported = _exported(f, examples)
     tf = import_optional("tensorflow", "tensorflow-cpu")
     try:
@@ -114,24 +113,26 @@ def tflite_deviation(
     """
     litert = import_optional("ai_edge_litert.interpreter", "ai-edge-litert")
     run = litert.Interpreter(model_content=file).get_signature_runner()
-    names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
+    names = _in_order(run.get_input_details())
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
     must = f"hold {len(names)} arrays"
     check_equal("arguments", len(leaves), len(names), must)
-    results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
+    results = run(**dict(zip(names, leaves, strict=True)))
     got = [results[name] for name in _in_order(results)]
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
     if [x.shape for x in got] != [x.shape for x in want]:
-        of_file, of_f = (", ".join(map(describe, each)) for each in (got, want))
         raise InvalidValue(
             "`f` must return results like the results of `file` "
-            f"({of_file}), got {of_f}."
+            f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}."
         )
-    pairs = zip(got, want, strict=True)
-    differences = [np.abs(x.astype(float) - y.astype(float)) for x, y in pairs]
+    differences = [
+        np.abs(x.astype(float) - y.astype(float))
+        for x, y in zip(got, want, strict=True)
+    ]
     return float(max(map(np.max, differences), default=0.0))
 
 
-def _in_order(names: Any) -> list[str]:
+def _in_order(names: Iterable[str]) -> list[str]:
     """Sorts names by their numbers: `output_2` before `output_10`."""
     return sorted(names, key=lambda name: (len(name), name))
 
@@ -150,8 +151,7 @@ def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
 def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     """TensorFlow's converter for a function that runs the program as one operation."""
     program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
-    module = "tensorflow.compiler.tf2xla.python.xla"
-    xla = import_optional(module, "tensorflow-cpu")
+    xla = import_optional("tensorflow.compiler.tf2xla.python.xla", "tensorflow-cpu")
 
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
@@ -166,8 +166,10 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
 
     module = tf.Module()  # Without a module, the file would have no signature.
     module.f = tf.function(run, autograph=False)
-    leaves = enumerate(exported.in_avals)
-    specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in leaves]
+    specs = [
+        tf.TensorSpec(leaf.shape, leaf.dtype, f"input_{i}")
+        for i, leaf in enumerate(exported.in_avals)
+    ]
     concrete = module.f.get_concrete_function(*specs)
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 

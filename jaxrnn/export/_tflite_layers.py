@@ -1,11 +1,13 @@
-"""Conversion of bound cells to fused operators of TensorFlow Lite."""
+"""Fused operators of TensorFlow Lite: the FlatBuffer format, and layers in it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .._base.errors import InvalidType, InvalidValue
+from .._base.optional import import_optional
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import BasicLSTMCell, LSTMCell
@@ -15,8 +17,10 @@ from ..convert._bound_cells import as_bound, layer_of, paired, stacked_cells
 from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
 from ..convert._weights import check_concrete
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
-from ._tflite_graph import ABSENT, Graph
 
+ABSENT = -1  # Stands in for an optional input that is omitted.
+# The first version of each operator that supports all inputs and options used here.
+_VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 # Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because the
 # LSTM operators of LiteRT 2.3 give different results without an activation.
 _ACTIVATIONS = {RNN: {"tanh": 4, "relu": 1, "linear": 0}, LSTM: {"tanh": 4, "relu": 1}}
@@ -39,6 +43,110 @@ _OPERATORS = {
 }
 _CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
 _FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
+
+
+class Graph:
+    """The tensors and operators of a model; tensors are identified by number.
+
+    Raises:
+        ImportError: If `ai_edge_litert` is missing.
+    """
+
+    def __init__(self) -> None:
+        module = "ai_edge_litert.schema_py_generated"
+        self._schema: Any = import_optional(module, "ai-edge-litert")
+        self._builder = import_optional("flatbuffers").Builder()
+        self._tensors: list[Any] = []
+        self._operators: list[Any] = []
+        self._codes: dict[str, Any] = {}
+        # The format reserves the first buffer for tensors without values.
+        self._buffers = [self._schema.BufferT()]
+
+    def tensor(
+        self, name: str, shape: tuple, is_variable: bool = False, dtype: str = "FLOAT32"
+    ) -> int:
+        """Adds a tensor without constant values; a variable is initialized to zeros."""
+        tensor = self._schema.TensorT()
+        tensor.name = name
+        tensor.shape = np.array(shape, np.int32)
+        tensor.type = getattr(self._schema.TensorType, dtype)
+        tensor.isVariable = is_variable
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def constant(self, name: str, array: np.ndarray | None) -> int:
+        """Adds a tensor for a float32 or int32 array; returns `ABSENT` for None."""
+        if array is None:
+            return ABSENT
+        number = self.tensor(name, array.shape, dtype=array.dtype.name.upper())
+        buffer = self._schema.BufferT()
+        values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        buffer.data = values.reshape(-1).view(np.uint8)
+        self._tensors[number].buffer = len(self._buffers)
+        self._buffers.append(buffer)
+        return number
+
+    def constants(self, name: str, arrays: Sequence[np.ndarray | None]) -> list[int]:
+        """Adds a constant for each array; `name` is the name of the layer."""
+        return [self.constant(f"{name}/{i}", array) for i, array in enumerate(arrays)]
+
+    def shape(self, tensor: int) -> list[int]:
+        """The shape of a tensor."""
+        return self._tensors[tensor].shape.tolist()
+
+    def operator(
+        self, name: str, inputs: Sequence[int], output: int, options: str, **fields: Any
+    ) -> None:
+        """Adds an operator whose options are `fields`, of the class `options`."""
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._code(name)
+        operator.inputs = np.array(inputs, np.int32)
+        operator.outputs = np.array([output], np.int32)
+        operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
+        operator.builtinOptions = getattr(self._schema, f"{options}T")()
+        vars(operator.builtinOptions).update(fields)
+        self._operators.append(operator)
+
+    def _code(self, name: str) -> int:
+        if name not in self._codes:
+            code = self._schema.OperatorCodeT()
+            self._codes[name] = code
+            code.builtinCode = getattr(self._schema.BuiltinOperator, name)
+            # The deprecated field is limited to one byte.
+            code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+            code.version = _VERSIONS.get(name, 1)
+        return list(self._codes).index(name)
+
+    def to_bytes(self, inputs: int, outputs: int) -> bytes:
+        """The bytes of the file, which has one input and one output."""
+        graph = self._schema.SubGraphT()
+        graph.tensors = self._tensors
+        graph.operators = self._operators
+        graph.inputs = [inputs]
+        graph.outputs = [outputs]
+        model = self._schema.ModelT()
+        model.version = 3
+        model.description = "jaxrnn"
+        model.operatorCodes = list(self._codes.values())
+        model.buffers = self._buffers
+        model.subgraphs = [graph]
+        model.signatureDefs = [self._signature(inputs, outputs)]
+        self._builder.Finish(model.Pack(self._builder), b"TFL3")
+        return bytes(self._builder.Output())
+
+    def _signature(self, inputs: int, outputs: int) -> Any:
+        """The signature, which names the tensors for `get_signature_runner`."""
+        signature = self._schema.SignatureDefT()
+        signature.signatureKey = "serving_default"
+        signature.inputs = [self._named("inputs", inputs)]
+        signature.outputs = [self._named("outputs", outputs)]
+        return signature
+
+    def _named(self, name: str, tensor: int) -> Any:
+        entry = self._schema.TensorMapT()
+        entry.name = name
+        entry.tensorIndex = tensor
+        return entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +177,13 @@ def read_stack(name: str, cell: Any) -> list[tuple[Direction, ...]]:
             are not float32.
         ValueError: If the operator does not support the activation or a clip.
     """
-    bound = _in_core_layout(as_bound(name, cell))
+    bound = as_bound(name, cell)
     if not isinstance(bound.cell, MultiRNNCell):
         return [(_read_direction(name, bound),)]
-    cells = stacked_cells(name, bound)
-    return [layer for each in cells for layer in read_stack(*each)]
+    layers = []
+    for own_name, own_cell in stacked_cells(name, bound):
+        layers += read_stack(own_name, own_cell)
+    return layers
 
 
 def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
@@ -85,35 +195,26 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
             both directions; also as in `read_stack`.
     """
     pairs = []
-    read = lambda name, cell: _read_direction(
-        name, _in_core_layout(as_bound(name, cell))
-    )
-    for i, (fw, bw) in enumerate(paired(cells_fw, cells_bw)):
-        pair = read(f"cells_fw[{i}]", fw), read(f"cells_bw[{i}]", bw)
-        _check_alike(*pair)
-        pairs.append(pair)
+    for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
+        fw = _read_direction(f"cells_fw[{i}]", cell_fw)
+        bw = _read_direction(f"cells_bw[{i}]", cell_bw)
+        if _shared(fw) != _shared(bw):
+            raise InvalidValue(
+                f"`{fw.name}` and `{bw.name}` must match, since one operator runs both "
+                f"directions, got {_shared(fw)} and {_shared(bw)}. {_FIX}"
+            )
+        pairs.append((fw, bw))
     return pairs
 
 
-def _check_alike(fw: Direction, bw: Direction) -> None:
-    described = [_described(each) for each in (fw, bw)]
-    if described[0] != described[1]:
-        raise InvalidValue(
-            f"`{fw.name}` and `{bw.name}` must match, since one operator runs both "
-            f"directions, got {described[0]} and {described[1]}. {_FIX}"
-        )
-
-
-def _described(direction: Direction) -> str:
-    """Describes, for messages, the properties that both directions must share."""
-    kind, activation = direction.weights.kind, direction.weights.activation_name
-    if kind == RNN:
-        return f"an RNN with {activation}"
-    bounds = " and ".join(
-        f"{k} {v:g}" for k, v in direction.options.items() if "Clip" in k
-    )
-    sizes = f"{direction.weights.units} units and {direction.outputs} outputs"
-    return f"an LSTM of {sizes} with {activation}, {bounds}"
+def _shared(direction: Direction) -> dict[str, Any]:
+    """The properties that both directions must share."""
+    weights = direction.weights
+    shared = {"kind": weights.kind, "activation": weights.activation_name}
+    if weights.kind == RNN:
+        return shared
+    sizes = {"units": weights.units, "outputs": direction.outputs}
+    return shared | sizes | _clips(direction.name, weights)
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
@@ -126,7 +227,8 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
     return kind(**fields).bind(cell.stage_params(bound.params))
 
 
-def _read_direction(name: str, bound: BoundCell) -> Direction:
+def _read_direction(name: str, cell: Any) -> Direction:
+    bound = _in_core_layout(as_bound(name, cell))
     cell = bound.cell
     if type(cell) not in _CELLS:
         raise InvalidType(
@@ -137,8 +239,9 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
     check_concrete(f"{name}.params", bound.params, "a file stores their values")
     weights = layer_of(name, bound)
     if weights.bias.dtype != np.float32:
-        got = weights.bias.dtype
-        raise InvalidType(f"`{name}` must have float32 parameters, got {got}.")
+        raise InvalidType(
+            f"`{name}` must have float32 parameters, got {weights.bias.dtype}."
+        )
     LIBRARY.check(name, weights)
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
     clips = _clips(name, weights) if weights.kind == LSTM else {}
@@ -147,10 +250,9 @@ def _read_direction(name: str, bound: BoundCell) -> Direction:
 
 def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
     """Returns both clips, with 0 for None. Raises ValueError if a clip is 0."""
-    clips = {"cellClip": weights.clips.get("cell_clip")}
-    # Without a projection, `proj_clip` has no effect.
-    has_projection = weights.projection is not None
-    clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
+    clips = {"cellClip": weights.clips.get("cell_clip"), "projClip": None}
+    if weights.projection is not None:  # Without one, `proj_clip` has no effect.
+        clips["projClip"] = weights.clips.get("proj_clip")
     if 0 in clips.values():
         raise InvalidValue(
             f"`{name}` must have clips above 0, since 0 means no clip in the operator, "
@@ -175,17 +277,23 @@ def add_layer(
         The outputs, `[batch, time, size]`, with both directions concatenated.
     """
     steps = graph.shape(inputs)[:2]
-    kind, fields = layer[0].weights.kind, dict(layer[0].options, timeMajor=time_major)
+    kind = layer[0].weights.kind
+    fields = layer[0].options | {"timeMajor": time_major}
     operator, options, absent = _OPERATORS[kind, len(layer)]
     names = [name]
     if len(layer) == 2:
-        names, fields["mergeOutputs"] = [f"{name}/fw", f"{name}/bw"], True
-    operands, states = [inputs], []
-    for own, one in zip(names, layer, strict=True):
-        operands += graph.constants(own, _arrays(one.weights))
-        # The RNN operators expect the state directly after the weights.
-        last = operands if kind == RNN else states
-        last += _states(graph, own, one, batch=steps[1 if time_major else 0])
+        names = [f"{name}/fw", f"{name}/bw"]
+        fields["mergeOutputs"] = True
+    operands = [inputs]
+    states = []
+    for own_name, direction in zip(names, layer, strict=True):
+        operands += graph.constants(own_name, _arrays(direction.weights))
+        batch = steps[1 if time_major else 0]
+        variables = _states(graph, own_name, direction, batch)
+        if kind == RNN:  # Its operators expect the state directly after the weights.
+            operands += variables
+        else:
+            states += variables
     operands += [*states, *[ABSENT] * absent]
     size = sum(one.outputs for one in layer)
     output = graph.tensor(f"{name}/outputs", (*steps, size))
@@ -224,18 +332,15 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     if weights.kind == RNN:
         return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
     of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
-    # If the input gate is absent, the operator computes it from the forget gate.
-    first = 1 if weights.is_coupled else 0
-    gates = lambda array: [None] * first + np.split(array.T, 4)[first:]
-    peepholes = [None] * 3  # Peepholes of the gates i, f and o.
-    if weights.peepholes is not None:
-        peepholes = [None] * first + list(weights.peepholes)[first:]
     projection = weights.projection
-    return [
-        *gates(of_inputs),
-        *gates(of_state),
-        *peepholes,
-        *gates(bias),
-        None if projection is None else projection.T,
-        None,  # `LSTMCell` has no projection bias.
-    ]
+    arrays: list[np.ndarray | None] = []
+    for gates in (
+        np.split(of_inputs.T, 4),
+        np.split(of_state.T, 4),
+        weights.peepholes or (None, None, None),  # Of the gates i, f and o.
+        np.split(bias.T, 4),
+    ):
+        # The operator computes an absent gate i from the gate f.
+        arrays += [None, *gates[1:]] if weights.is_coupled else gates
+    # `LSTMCell` has no projection bias.
+    return [*arrays, None if projection is None else projection.T, None]

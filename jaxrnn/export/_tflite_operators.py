@@ -7,15 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_entries, check_time_major
-from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.errors import InvalidType, describe, error_note
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
 from ..convert._bound_cells import paired
 from ..convert._weights import check_concrete, reader
 from ._tflite import check_fixed_sizes
-from ._tflite_graph import Graph
-from ._tflite_layers import add_dense, add_layer, add_swap, read_pairs, read_stack
+from ._tflite_layers import (
+    Graph,
+    add_dense,
+    add_layer,
+    add_swap,
+    read_pairs,
+    read_stack,
+)
 
 
 def to_tflite_operators(
@@ -88,9 +94,9 @@ def to_tflite_operators(
     outputs = _outputs(cells, inputs, time_major)
     both = isinstance(cells, tuple)
     layers = read_pairs(*cells) if both else read_stack("cells", cells)
-    dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
     graph = Graph()
-    first = last = graph.tensor("inputs", inputs.shape)
+    first = graph.tensor("inputs", inputs.shape)
+    last = first
     # Time-major layout is faster. Also, with batch-major layout and several rows, the
     # bidirectional operators of LiteRT 2.3 compute wrong results.
     swap = not time_major and inputs.shape[0] > 1
@@ -99,13 +105,16 @@ def to_tflite_operators(
     for i, layer in enumerate(layers):
         last = add_layer(graph, f"layer_{i}", layer, last, time_major or swap)
     if dense is not None:
-        last = add_dense(graph, *dense, last)
-    return graph.to_bytes(first, add_swap(graph, last) if swap else last)
+        kernel, bias = _read_dense(dense, outputs.shape[-1])
+        last = add_dense(graph, kernel, bias, last)
+    if swap:
+        last = add_swap(graph, last)
+    return graph.to_bytes(first, last)
 
 
 def _check_inputs(inputs: Any) -> None:
-    shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
-    if dtype != jnp.float32 or len(shape) != 3:
+    dtype = getattr(inputs, "dtype", None)
+    if dtype != jnp.float32 or len(inputs.shape) != 3:
         raise InvalidType(
             "`inputs` must be a float32 array of rank 3, or a matching "
             f"`jax.ShapeDtypeStruct`, got {describe(inputs)}."
@@ -117,23 +126,18 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
     """Runs the driver's checks and returns the shape of its outputs."""
 
     def run(x: Array) -> PyTree:
-        options: dict[str, Any] = {"dtype": jnp.float32, "time_major": time_major}
         if not isinstance(cells, tuple):
-            return dynamic_rnn(cells, x, **options)
-        cells_fw, cells_bw = zip(*paired(*_two(cells)), strict=True)
-        return stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, x, **options)
+            return dynamic_rnn(cells, x, dtype=x.dtype, time_major=time_major)
+        what = "a cell or a pair of forward and backward cells"
+        fix = "Stack layers in a MultiRNNCell."
+        check_entries("cells", cells, 2, what, fix)
+        cells_fw, cells_bw = zip(*paired(*cells), strict=True)
+        return stack_bidirectional_dynamic_rnn(
+            cells_fw, cells_bw, x, dtype=x.dtype, time_major=time_major
+        )
 
     with error_note("Raised by the driver that computes these outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
-
-
-def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(pair) != 2:
-        raise InvalidValue(
-            "`cells` must be a cell or a pair of forward and backward cells, got a "
-            f"tuple of {len(pair)}. Stack layers in a MultiRNNCell."
-        )
-    return pair
 
 
 def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
