@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import trees
-from .._base.arguments import as_dtype, check_instance
+from .._base.arguments import as_dtype, check_instance, check_shape
 from .._base.cell_keys import check_key
-from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
+from .._tensor_array.carried import opaque
 from ._laws import LAWS
 from ._oracle import TIME, Setup
 
@@ -73,19 +74,16 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
         TypeError: If a leaf is not an array.
         ValueError: If structures or shapes differ. Leaves without axes are accepted.
     """
-    leaves, tree = jax.tree.flatten(state, is_leaf=trees.is_tensor_array)
-    opaque, fix = tree.unflatten([0] * len(leaves)), "`cell.zero_state` creates one."
-    trees.check_structure("check_cell: `state`", cell.state_size, opaque, False, fix)
+    fix = "`cell.zero_state` creates one."
+    trees.check_structure("`state`", cell.state_size, opaque(state), False, fix)
     named = trees.named_leaves("state", state, trees.is_tensor_array)
     sizes = trees.size_shapes(cell.state_size)
     for (name, leaf), size in zip(named, sizes, strict=True):
         if trees.is_tensor_array(leaf):
             continue
-        got = f"got {describe(leaf)}. {fix}"
-        if not is_array(leaf):
-            raise InvalidType(f"`{name}` must be an array, {got}")
-        if leaf.ndim and leaf.shape != (batch, *size):
-            raise InvalidValue(f"`{name}` must be {(batch, *size)}, {got}")
+        check_instance(name, leaf, jax.Array | np.ndarray, "an array", fix)
+        if leaf.ndim:
+            check_shape(name, leaf, (batch, *size), fix=fix)
 
 
 def check_cell(

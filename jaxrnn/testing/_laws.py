@@ -14,6 +14,7 @@ from .._base.errors import describe
 from .._base.read_only import has_read_only
 from .._base.trees import map_sizes
 from .._base.typing import Array, Params, PyTree
+from .._cells.base import RNNCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._loops import masking
 from ..memory import Recompute
@@ -30,7 +31,7 @@ def is_a_value(setup: Setup) -> None:
 
 def inits_from_shapes(setup: Setup) -> None:
     """`init` reads only shapes and dtypes and creates parameters of the given dtype."""
-    step = jax.tree.map(lambda x: x[:, 0], setup.xs)
+    step = oracle.at_steps(setup.xs, 0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step)
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
     oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
@@ -42,76 +43,87 @@ def has_its_sizes(setup: Setup) -> None:
     """The zero state and one step agree with `state_size` and `output_size`."""
     batch = setup.lengths.shape[0]
 
-    def shapes(size: Any) -> PyTree:
-        make = lambda shape: jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
-        return map_sizes(make, size)
+    def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
 
     if not has_read_only(setup.state):  # A cell with a memory has no zero state.
         zeros = setup.cell.zero_state(batch, setup.dtype)
-        oracle.same_types(zeros, shapes(setup.cell.state_size), "the zero state")
-        require(
-            not any(jnp.any(x) for x in jax.tree.leaves(zeros)),
-            "the zero state is not zero",
-        )
-    step = jax.tree.map(lambda x: x[:, 0], setup.xs)
+        sizes = map_sizes(of_rows, setup.cell.state_size)
+        oracle.same_types(zeros, sizes, "the zero state")
+        is_zero = not any(jnp.any(x) for x in jax.tree.leaves(zeros))
+        require(is_zero, "the zero state is not zero")
+    step = oracle.at_steps(setup.xs, 0)
     result = jax.eval_shape(setup.bind(), step, setup.state)
     is_pair = isinstance(result, tuple) and len(result) == 2
     require(is_pair, f"a step must return (output, state), got {describe(result)}")
     output, state = result
-    oracle.same_types(output, shapes(setup.cell.output_size), "the output")
+    sizes = map_sizes(of_rows, setup.cell.output_size)
+    oracle.same_types(output, sizes, "the output")
     oracle.same_types(state, setup.state, "the new state")
 
 
 def runs_as_a_loop(setup: Setup) -> None:
     """`dynamic_rnn` equals a Python loop in outputs, state and gradients."""
-    loop, args = setup.loop_differentiator, (setup.params, setup.xs, setup.state)
-    close(setup.differentiated, loop(*args, setup.lengths), setup.dtype)
-    want = loop(*args, jnp.full_like(setup.lengths, TIME))
+    loop = functools.partial(
+        setup.loop_differentiator, setup.params, setup.xs, setup.state
+    )
+    close(setup.differentiated, loop(setup.lengths), setup.dtype)
+    want = loop(jnp.full_like(setup.lengths, TIME))
     close(oracle.differentiated(setup, Setup.run, None), want, setup.dtype)
 
 
 def runs_a_subclass(setup: Setup) -> None:
     """A subclass that overrides only `apply` is run with its own `apply`."""
-    kind, double = type(setup.cell), lambda y: y + y
 
-    def apply(self: Any, *args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]:
+    def apply(self: RNNCell, *args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]:
         output, state = setup.cell.apply(*args, **kwargs)
-        return jax.tree.map(double, output), state
+        return jax.tree.map(lambda y: y + y, output), state
 
+    kind = type(setup.cell)
     custom = object.__new__(type(kind.__name__, (kind,), {"apply": apply}))
     vars(custom).update(vars(setup.cell))
-    args = setup.params, setup.xs, setup.state, setup.lengths
-    outputs, state = setup.run(*args)
-    got = dataclasses.replace(setup, cell=custom).run(*args)
-    close(got, (jax.tree.map(double, outputs), state), setup.dtype)
+    outputs, state = _run(setup)
+    want = (jax.tree.map(lambda y: y + y, outputs), state)
+    close(_run(dataclasses.replace(setup, cell=custom)), want, setup.dtype)
+
+
+def _run(setup: Setup) -> tuple[PyTree, PyTree]:
+    return setup.run(setup.params, setup.xs, setup.state, setup.lengths)
 
 
 def runs_backwards_as_a_loop(setup: Setup) -> None:
     """`bidirectional_dynamic_rnn` equals two Python loops."""
-    n = jnp.clip(setup.lengths, 0, TIME)
+    lengths = jnp.clip(setup.lengths, 0, TIME)
     bound = setup.bind()
-    args = setup.xs, n, setup.state, setup.state, setup.dtype
-    pair, states = bidirectional_dynamic_rnn(bound, bound, *args)
-    flipped = jax.tree.map(lambda x: oracle.reversed_rows(x, n), setup.xs)
-    given, counts = (setup, setup.params), np.asarray(n)
-    want_fw = oracle.unrolled(*given, setup.xs, setup.state, counts)
-    out_bw, state_bw = oracle.unrolled(*given, flipped, setup.state, counts)
-    want_bw = jax.tree.map(lambda x: oracle.reversed_rows(x, n), out_bw), state_bw
-    close((pair[0], states[0]), want_fw, setup.dtype)
-    close((pair[1], states[1]), want_bw, setup.dtype)
+    state = setup.state
+    (outputs_fw, outputs_bw), (state_fw, state_bw) = bidirectional_dynamic_rnn(
+        bound, bound, setup.xs, lengths, state, state, setup.dtype
+    )
+
+    def flipped(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: oracle.reversed_rows(x, lengths), tree)
+
+    loop = functools.partial(
+        oracle.unrolled, setup, setup.params, state=state, lengths=np.asarray(lengths)
+    )
+    close((outputs_fw, state_fw), loop(xs=setup.xs), setup.dtype)
+    want, want_state = loop(xs=flipped(setup.xs))
+    close((outputs_bw, state_bw), (flipped(want), want_state), setup.dtype)
 
 
 def starts_again_at_resets(setup: Setup) -> None:
     """With `resets`, `dynamic_rnn` equals a loop that resets the state of rows."""
-    rows, ts = np.arange(setup.lengths.shape[0]), np.arange(TIME)
-    resets = (rows[:, None] + ts) % 3 == 0  # Some rows reset at the first step.
+    rows = np.arange(setup.lengths.shape[0])[:, None]
+    resets = (rows + np.arange(TIME)) % 3 == 0  # Some rows reset at the first step.
 
     def differentiated(run: Callable) -> tuple[PyTree, list[Array]]:
-        def with_resets(setup: Setup, params: Params, xs: PyTree, *args: Any) -> Any:
-            state, lengths = args  # Rows restart from another row's state.
-            other = jax.tree.map(lambda x: jnp.roll(x, 1, 0) if x.ndim else x, state)
-            options = {"resets": resets, "reset_state": other}
-            return run(setup, params, xs, state, lengths, **options)
+        def with_resets(
+            setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array
+        ) -> tuple[PyTree, PyTree]:
+            other = _of_rows(state, jnp.roll(rows[:, 0], 1))
+            return run(
+                setup, params, xs, state, lengths, resets=resets, reset_state=other
+            )
 
         return oracle.differentiated(setup, with_resets, setup.lengths)
 
@@ -141,18 +153,16 @@ def leaves_out_gaps(setup: Setup) -> None:
     if not _is_of_rows(setup):
         return
     keyless = dataclasses.replace(setup, key=None)
-    rows, ts = np.arange(setup.lengths.shape[0])[:, None], np.arange(TIME)
+    rows = np.arange(setup.lengths.shape[0])[:, None]
+    ts = np.arange(TIME)
     bits = np.resize([5, 6, 7, 2, 0, 1, 3, 4], rows.shape)
     mask = bits >> ts & 1 == 1  # Row 0 has a gap at the middle step.
-    resets = mask & (ts == (rows + 1) % 3)
-    other = jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state)
-    options = {"mask": mask, "resets": resets, "reset_state": other}
-
-    def fill(x: Array) -> Array:
-        keep = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
-        return jnp.where(keep, x, jnp.asarray(jnp.nan).astype(x.dtype))
-
-    padded = dataclasses.replace(keyless, xs=jax.tree.map(fill, setup.xs))
+    options = {
+        "mask": mask,
+        "resets": mask & (ts == (rows + 1) % 3),
+        "reset_state": jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state),
+    }
+    padded = _filled(keyless, ~mask, jnp.nan)
     run = functools.partial(Setup.run, return_states=True, **options)
     loop = functools.partial(oracle.unrolled_states, **options)
     got = oracle.differentiated(padded, run, None)
@@ -199,11 +209,15 @@ def ignores_padding(setup: Setup) -> None:
 
 def _with_padding(setup: Setup, value: float) -> Setup:
     """The setup with `value` in the padding of the inputs."""
-    t = np.arange(TIME)[None, :]
-    dead = t >= np.asarray(setup.lengths)[:, None]
+    padding = np.arange(TIME)[None, :] >= np.asarray(setup.lengths)[:, None]
+    return _filled(setup, padding, value)
+
+
+def _filled(setup: Setup, where: np.ndarray, value: float) -> Setup:
+    """The setup with `value` in the steps of the inputs where `where` is True."""
 
     def fill(x: Array) -> Array:
-        mask = dead.reshape(dead.shape + (1,) * (x.ndim - 2))
+        mask = where.reshape(where.shape + (1,) * (x.ndim - 2))
         return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
 
     return dataclasses.replace(setup, xs=jax.tree.map(fill, setup.xs))
@@ -216,9 +230,14 @@ def compiles_to_the_same(setup: Setup) -> None:
         return setup.run(setup.params, xs, setup.state, lengths)
 
     def time_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
-        xs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs)
-        args = setup.params, xs, setup.state, lengths
-        outputs, state = setup.run(*args, time_major=True, parallel_iterations=2)
+        outputs, state = setup.run(
+            setup.params,
+            jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs),
+            setup.state,
+            lengths,
+            time_major=True,
+            parallel_iterations=2,
+        )
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), state
 
     want = batch_major(setup.xs, setup.lengths)
@@ -234,13 +253,13 @@ def maps_over_an_axis(setup: Setup) -> None:
         params = jax.tree.map(lambda p: p * scale, setup.params)
         return setup.run(params, xs, setup.state, lengths)
 
-    flipped = jax.tree.map(lambda x: x[:, ::-1], setup.xs)
+    flipped = oracle.at_steps(setup.xs, slice(None, None, -1))
     xs = jax.tree.map(lambda *leaves: jnp.stack(leaves), setup.xs, flipped)
     lengths = jnp.stack([setup.lengths, setup.lengths[::-1]])
     got = jax.vmap(run)(scales, xs, lengths)
     for i in range(2):
-        one = run(scales[i], jax.tree.map(lambda x, i=i: x[i], xs), lengths[i])
-        close(jax.tree.map(lambda x, i=i: x[i], got), one, setup.dtype)
+        one = run(scales[i], _of_rows(xs, i), lengths[i])
+        close(_of_rows(got, i), one, setup.dtype)
 
 
 def differentiates_twice(setup: Setup) -> None:
@@ -262,43 +281,57 @@ def differentiates_twice(setup: Setup) -> None:
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
     close(slope, sum(terms, jnp.zeros((), setup.dtype)), setup.dtype)
-    start = jax.tree.map(lambda x: x[:, :2], setup.xs)
-    second = lambda run: jax.jit(jax.grad(directional(run, start)))(setup.params)
-    close(second(Setup.run), second(oracle.unrolled), setup.dtype)
+    start = oracle.at_steps(setup.xs, slice(2))
+    got, want = (
+        jax.jit(jax.grad(directional(run, start)))(setup.params)
+        for run in (Setup.run, oracle.unrolled)
+    )
+    close(got, want, setup.dtype)
 
 
 def keeps_rows_apart(setup: Setup) -> None:
     """A row's results depend only on that row (without a key)."""
     keyless = dataclasses.replace(setup, key=None)
     order = jnp.arange(setup.lengths.shape[0])[::-1]
-    rows = lambda tree: jax.tree.map(lambda x: x[order] if x.ndim else x, tree)
-    want = keyless.run(setup.params, setup.xs, setup.state, setup.lengths)
-    flipped = rows(setup.xs), rows(setup.state), setup.lengths[order]
-    close(keyless.run(setup.params, *flipped), rows(want), setup.dtype)
+    want = _run(keyless)
+    flipped = dataclasses.replace(
+        keyless,
+        xs=_of_rows(setup.xs, order),
+        state=_of_rows(setup.state, order),
+        lengths=setup.lengths[order],
+    )
+    close(_run(flipped), _of_rows(want, order), setup.dtype)
     # All rows except the longest get another row's inputs.
     longest = int(jnp.argmax(setup.lengths))
-    mixed = lambda x: jnp.roll(x, 1, axis=0).at[longest].set(x[longest])
-    others = jax.tree.map(mixed, setup.xs)
-    got = keyless.run(setup.params, others, setup.state, setup.lengths)
-    row = lambda tree: jax.tree.map(lambda x: x[longest] if x.ndim else x, tree)
-    close(row(got), row(want), setup.dtype)
+    others = jnp.roll(order, 1).at[longest].set(longest)
+    got = _run(dataclasses.replace(keyless, xs=_of_rows(setup.xs, others)))
+    close(_of_rows(got, longest), _of_rows(want, longest), setup.dtype)
+
+
+def _of_rows(tree: PyTree, index: int | Array) -> PyTree:
+    """The rows at `index`; leaves without axes remain unchanged."""
+    return jax.tree.map(lambda x: x[index] if x.ndim else x, tree)
 
 
 def resumes(setup: Setup) -> None:
     """Running a sequence in two parts equals running it whole (without a key)."""
-    keyless, cut, state = dataclasses.replace(setup, key=None), 2, setup.state
+    keyless = dataclasses.replace(setup, key=None)
+    state = setup.state
     halves = []
-    for start, stop in ((0, cut), (cut, TIME)):
-        xs = jax.tree.map(lambda x, a=start, b=stop: x[:, a:b], setup.xs)
+    for start, stop in ((0, 2), (2, TIME)):
+        xs = oracle.at_steps(setup.xs, slice(start, stop))
         out, state = keyless.run(setup.params, xs, state, setup.lengths - start)
         halves.append(out)
-    want, want_state = keyless.run(setup.params, setup.xs, setup.state, setup.lengths)
+    want, want_state = _run(keyless)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
     # Leaves without axes are not compared. They may count steps, and every run has at
     # least one step, even if all lengths are 0.
-    rows = lambda tree: [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
-    close(rows(state), rows(want_state), setup.dtype)
+    got_leaves, leaves = (
+        [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
+        for tree in (state, want_state)
+    )
+    close(got_leaves, leaves, setup.dtype)
 
 
 LAWS: tuple[Callable[[Setup], None], ...] = (

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.errors import describe
 from .._base.read_only import with_read_only
+from .._base.trees import is_tensor_array
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
@@ -20,7 +22,6 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.first_step import call_start
 from .._drivers.raw_rnn import raw_rnn
 from .._drivers.static_rnn import static_rnn
-from .._tensor_array.tensor_array import TensorArray
 
 TIME = 3
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -53,7 +54,12 @@ class Setup:
         return self.cell.bind(self.params if params is None else params, self.key)
 
     def run(
-        self, params: Params, xs: PyTree, state: PyTree, lengths: Any, **kwargs: Any
+        self,
+        params: Params,
+        xs: PyTree,
+        state: PyTree,
+        lengths: Array | None,
+        **kwargs: Any,
     ) -> tuple[PyTree, PyTree]:
         """Runs `dynamic_rnn` on the cell, with lengths `[batch]` or None."""
         bound = self.bind(params)
@@ -75,7 +81,11 @@ class Setup:
 
         The function is compiled only once for all lengths.
         """
-        run = lambda setup, *args_and_lengths: unrolled(setup, *args_and_lengths[:-1])
+
+        def run(setup: Setup, *args: PyTree) -> tuple[PyTree, PyTree]:
+            params, xs, state, lengths, _ = args
+            return unrolled(setup, params, xs, state, lengths)
+
         return differentiator(self, run, None)
 
 
@@ -86,23 +96,24 @@ def raw(
     counts = TIME if lengths is None else lengths
 
     def loop_fn(time: Array, output: PyTree, cell_state: PyTree, _: None) -> tuple:
-        t = jnp.minimum(time, TIME - 1)
-        inputs = jax.tree.map(lambda x: x[:, t], xs)
+        inputs = at_steps(xs, jnp.minimum(time, TIME - 1))
         next_state = state if output is None else cell_state
         return time >= counts, inputs, next_state, output, None
 
     emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
-    is_array = lambda x: isinstance(x, TensorArray)
-    stack = lambda ta: jnp.swapaxes(ta.stack(), 0, 1)
-    return jax.tree.map(stack, emit_ta, is_leaf=is_array), state
+    outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), state
 
 
 class StepByStep:
     """A bound cell with only the RNNCell protocol, so drivers run single steps."""
 
     def __init__(self, bound: BoundCell) -> None:
-        self.bound, self.start, self.zero_state = bound, bound.start, bound.zero_state
-        self.state_size, self.output_size = bound.state_size, bound.output_size
+        self.bound = bound
+        self.start = bound.start
+        self.zero_state = bound.zero_state
+        self.state_size = bound.state_size
+        self.output_size = bound.output_size
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         return self.bound(inputs, state)
@@ -115,7 +126,7 @@ def static(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
     """Runs `static_rnn`, unrolled, over `xs`, with the arguments of `unrolled`."""
-    steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
+    steps = [at_steps(xs, t) for t in range(TIME)]
     cell = StepByStep(setup.bind(params))
     outputs, state = static_rnn(cell, steps, state, setup.dtype, lengths)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
@@ -131,10 +142,10 @@ def unrolled(
     reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
     """The oracle: a Python loop over the steps of `xs` with masks."""
-    results = unrolled_states(
+    outputs, state, _ = unrolled_states(
         setup, params, xs, state, lengths, resets=resets, reset_state=reset_state
     )
-    return results[:2]
+    return outputs, state
 
 
 def unrolled_states(
@@ -151,33 +162,56 @@ def unrolled_states(
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else lengths
     # Leaves without axes change until the longest row ends, for at least one step.
-    last_step, outputs, states = jnp.clip(jnp.max(counts), 1, time), [], []
-    given, state = state, call_start(setup.bind(params), state)
+    last_step = jnp.clip(jnp.max(counts), 1, time)
+    bound = setup.bind(params)
+    first_state = state
+    state = call_start(bound, state)
+    outputs = []
+    states = []
     for t in range(time):
         alive = t < counts if mask is None else mask[:, t]
         # Finished rows read their first step again, so padding has no effect.
-        other = lambda x: x[:, 0] if mask is None else jnp.zeros_like(x[:, 0])
-        x = jax.tree.map(lambda x: _pick(alive, x[:, t], other(x)), xs)  # noqa: B023
+        unused = at_steps(xs, 0)
+        if mask is not None:
+            unused = jax.tree.map(jnp.zeros_like, unused)
         if resets is not None:
-            keep, other = ~(alive & resets[:, t]), with_read_only(reset_state, state)
-            state = jax.tree.map(lambda s, o: _pick(keep, s, o), state, other)  # noqa: B023
-        output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
-        outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
-        after = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
-        of_all = lambda n, o: n if n.ndim else jnp.where(t < last_step, n, o)  # noqa: B023
-        state = jax.tree.map(of_all, after, state)
+            restart = with_read_only(reset_state, state)
+            state = _select(~(alive & resets[:, t]), state, restart)
+        inputs = _select(alive, at_steps(xs, t), unused)
+        output, new_state = bound.at_step(jnp.int32(t))(inputs, state)
+        outputs.append(_select(alive, output, jax.tree.map(jnp.zeros_like, output)))
+        state = _select(alive, new_state, state, t < last_step)
         states.append(state)
-    state = with_read_only(state, given)
-    join = lambda *steps: jnp.stack(steps, min(1, steps[0].ndim))
-    stack = lambda steps: jax.tree.map(join, *steps)
-    return stack(outputs), state, stack(states)
+    return _stacked(outputs), with_read_only(state, first_state), _stacked(states)
 
 
-def _pick(alive: Array | np.ndarray, new: Array, old: Array) -> Array:
-    if new.ndim == 0:
-        return new
-    mask = alive.reshape(alive.shape + (1,) * (new.ndim - 1))
-    return jnp.where(mask, new, old)
+def _select(
+    alive: Array | np.ndarray,
+    new: PyTree,
+    old: PyTree,
+    is_running: bool | Array = True,
+) -> PyTree:
+    """`new` in rows that are alive and, if `is_running`, in leaves without axes."""
+
+    def select(new: Array, old: Array) -> Array:
+        if new.ndim == 0:
+            return jnp.where(is_running, new, old)
+        mask = alive.reshape(alive.shape + (1,) * (new.ndim - 1))
+        return jnp.where(mask, new, old)
+
+    return jax.tree.map(select, new, old)
+
+
+def _stacked(steps: list[PyTree]) -> PyTree:
+    """Stacks the results of steps, time along the second axis if there is a first."""
+    return jax.tree.map(
+        lambda *leaves: jnp.stack(leaves, min(1, leaves[0].ndim)), *steps
+    )
+
+
+def at_steps(tree: PyTree, index: int | slice | Array) -> PyTree:
+    """The steps at `index` of a nest of arrays `[batch, time, ...]`."""
+    return jax.tree.map(lambda x: x[:, index], tree)
 
 
 def reversed_rows(x: Array, lengths: Array) -> Array:
@@ -227,7 +261,8 @@ def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyT
 def weighted_sum(tree: PyTree) -> Array:
     """A scalar whose gradient is different for each entry of the leaves."""
     floats, _ = split_floats(tree)
-    total, begin = jnp.zeros((), floats[0].dtype), 0
+    total = jnp.zeros((), floats[0].dtype)
+    begin = 0
     for leaf in floats:
         places = jnp.arange(begin, begin + leaf.size, dtype=leaf.dtype)
         total += jnp.sum(leaf * jnp.cos(places).reshape(leaf.shape))
@@ -235,15 +270,15 @@ def weighted_sum(tree: PyTree) -> Array:
     return total
 
 
-def require(holds: Any, message: str) -> None:
+def require(holds: bool | Array, message: str) -> None:
     if not holds:
         raise AssertionError(message)
 
 
 def same_types(got: PyTree, want: PyTree, what: str = "the result") -> None:
-    to_type = lambda x: (tuple(x.shape), str(x.dtype))
-    got, want = jax.tree.map(to_type, got), jax.tree.map(to_type, want)
-    require(got == want, f"{what} must be {want}, got {got}")
+    got_types = jax.tree.map(describe, got)
+    types = jax.tree.map(describe, want)
+    require(got_types == types, f"{what} must be {types}, got {got_types}")
 
 
 def equal(got: PyTree, want: PyTree) -> None:
@@ -255,6 +290,7 @@ def close(got: PyTree, want: PyTree, dtype: DType) -> None:
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
-        scale = max(1.0, np.abs(w).max(initial=0.0))
-        np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
+        g64 = np.asarray(g, np.float64)
+        w64 = np.asarray(w, np.float64)
+        scale = max(1.0, np.abs(w64).max(initial=0.0))
+        np.testing.assert_allclose(g64 / scale, w64 / scale, rtol=0, atol=tolerance)
