@@ -17,6 +17,7 @@ _RENAMED = {
     "cell_fw": "forward_rnn",
     "cell_bw": "backward_rnn",
     "mask": "masks padding_mask key_padding_mask attention_mask",
+    "attention_layer_size": "attention_layer",
     "resets": "reset done dones",
     "input": "inputs",
 }

@@ -449,7 +449,7 @@ def refusals():
         ),
         "memory_by_name": (
             TypeError,
-            "`memory` .* is an argument of `AttentionWrapper.initial_state`",
+            "`memory` is not an argument. .* of `AttentionWrapper.initial_state`",
             lambda: contrib.BahdanauAttention(H, memory=memory),
         ),
         "cell_state": (
@@ -480,12 +480,12 @@ def refusals():
         ),
         "depth": (
             ValueError,
-            r"`memory_depth` \(4\)",
+            r"must be \[batch, memory_time, 4\], .* `memory_depth`",
             lambda: cell.initial_state(memory[..., :2]),
         ),
         "rank": (
             ValueError,
-            "memory_time, depth",
+            "memory_time, 4",
             lambda: cell.initial_state(memory[0]),
         ),
         "lengths": (

@@ -66,7 +66,9 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         """Specs of all parameters except the memory layer, for queries of this size."""
 
     @abc.abstractmethod
-    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """Scores how well each key matches each query; all scores must be finite.
 
         Args:
@@ -103,7 +105,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     def memory_specs(self) -> Specs:
         """Specs of the memory layer."""
-        shape = self.memory_depth, self.num_units
+        shape = (self.memory_depth, self.num_units)
         return {"kernel": ParamSpec(shape, glorot_uniform)}
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
@@ -111,17 +113,21 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         keys = dot(memory.memory, params["kernel"], memory.memory.dtype)
         if self.custom_key_value_fn is None:
             return dataclasses.replace(memory, keys=keys)
-        made = self.custom_key_value_fn(keys, memory.memory)
-        keys, values = map(memory.without_padding, made)
-        return dataclasses.replace(memory, keys=keys, own_values=values)
+        keys, values = self.custom_key_value_fn(keys, memory.memory)
+        return dataclasses.replace(
+            memory,
+            keys=memory.without_padding(keys),
+            own_values=memory.without_padding(values),
+        )
 
     def context_depth(self) -> int:
         """The size of a context vector."""
         if self.custom_key_value_fn is None:
             return self.memory_depth
-        sizes = self.num_units, self.memory_depth
-        arrays = [jax.ShapeDtypeStruct((1, 1, n), jnp.float32) for n in sizes]
-        return jax.eval_shape(self.custom_key_value_fn, *arrays)[1].shape[-1]
+        keys = jax.ShapeDtypeStruct((1, 1, self.num_units), jnp.float32)
+        memory = jax.ShapeDtypeStruct((1, 1, self.memory_depth), jnp.float32)
+        _, values = jax.eval_shape(self.custom_key_value_fn, keys, memory)
+        return values.shape[-1]
 
     def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
         """The alignments before the first step: zeros `[rows, memory_time]`."""
@@ -152,7 +158,9 @@ class LuongScore(AttentionMechanism):
         check_equal("num_units", self.num_units, query_depth, must, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
-    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """The inner products, optionally scaled; see `AttentionMechanism.score`."""
         score = jnp.einsum("bqu,btu->bqt", query, keys)
         return params["attention_g"] * score if self.scale else score
@@ -183,7 +191,9 @@ class BahdanauScore(AttentionMechanism):
             specs["attention_b"] = ParamSpec((units,), zeros)
         return specs
 
-    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """The additive scores; see `AttentionMechanism.score`."""
         query = dot(query, params["query_layer"]["kernel"], query.dtype)
         v = params["attention_v"]
@@ -283,6 +293,94 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
 
     Source: arXiv:1409.0473, arXiv:1602.07868; `tf.contrib.seq2seq.BahdanauAttention`.
     """
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundMechanism:
+    """A mechanism with its parameters and memory, as `attention_fn` receives it.
+
+    Attributes:
+        mechanism: The hyperparameters.
+        params: The parameters of the mechanism, without the memory layer.
+        memory: The memory, with its keys.
+        key: The random key of the step, or None.
+    """
+
+    mechanism: AttentionMechanism
+    params: Params
+    memory: AttentionMemory
+    key: Key | None = None
+
+    values = property(lambda self: self.memory.values)
+    keys = property(lambda self: self.memory.keys)
+
+    def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
+        """Computes `(alignments, next_state)`, both `[batch, memory_time]`.
+
+        Args:
+            query: `[batch, query_depth]`. The batch size may be a multiple of the
+                memory's batch size. In this case, adjacent rows, e.g. beams, share a
+                row of the memory.
+            state: The state of the mechanism, by default the previous alignments.
+        """
+        mechanism = self.mechanism
+        score = mechanism.score(
+            self.params, self.grouped(query), self.keys, self.grouped(state)
+        )
+        valid = self.memory.valid
+        if valid is None:
+            score = score.reshape(state.shape)
+            alignments = mechanism.probabilities(score, state, self.key)
+            return alignments, mechanism.next_state(alignments, state)
+        masked = mechanism.score_mask_value
+        masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
+        score = jnp.where(valid[:, None], score, masked)
+        # The weights of an empty memory are set to zero, because softmax would return
+        # NaN.
+        exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
+        score = jnp.where(exists, score, jnp.zeros_like(score)).reshape(state.shape)
+        alignments = mechanism.probabilities(score, state, self.key)
+        exists = exists.reshape(state.shape)
+        alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
+        return alignments, mechanism.next_state(alignments, state)
+
+    def context(self, alignments: Array) -> Array:
+        """The sum of the values, weighted by the alignments, `[batch, depth]`."""
+        context = jnp.einsum("bqt,btd->bqd", self.grouped(alignments), self.values)
+        return context.reshape(alignments.shape[0], context.shape[-1])
+
+    def grouped(self, x: Array) -> Array:
+        """Reshapes `[batch, n]` to `[memory rows, queries, n]`."""
+        rows = self.values.shape[0]
+        return x.reshape(rows, x.shape[0] // max(rows, 1), x.shape[1])
+
+
+def compute_attention(
+    attention_mechanism: BoundMechanism,
+    cell_output: Array,
+    attention_state: Array,
+    attention_layer: Callable[[Array], Array] | None,
+) -> tuple[Array, Array, Array]:
+    """The default `attention_fn`, which runs one step of attention.
+
+    Args:
+        attention_mechanism: The mechanism, with its memory.
+        cell_output: `[batch, query_depth]`.
+        attention_state: The state of the mechanism, `[batch, memory_time]`.
+        attention_layer: The function that computes the attention from the concatenated
+            output and context; None to use the context as the attention.
+
+    Returns:
+        `(attention, alignments, next_attention_state)`.
+
+    Source: arXiv:1508.04025.
+    """
+    alignments, next_state = attention_mechanism(cell_output, attention_state)
+    context = attention_mechanism.context(alignments)
+    if attention_layer is None:
+        return context, alignments, next_state
+    joined = jnp.concatenate([cell_output, context], axis=-1)
+    return attention_layer(joined), alignments, next_state
 
 
 def hardmax(logits: Array) -> Array:

@@ -1,14 +1,12 @@
 """Attention that moves over a memory only from left to right."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
 from ..._base.arguments import check_one_of
-from ..._base.typing import Array, DType, Key, Params
+from ..._base.typing import Array, ArrayLike, DType, Key, Params
 from ..._cells import fields
 from ..._cells.initializers import Specs
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
@@ -50,7 +48,9 @@ class _MonotonicMechanism(AttentionMechanism):
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}
 
-    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """The score plus the bias; see `AttentionMechanism.score`."""
         score = super().score(params, query, keys, previous)
         return score + params["attention_score_bias"]
@@ -160,7 +160,8 @@ def monotonic_attention(
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
     """
     check_one_of("mode", mode, _MODES, f"one of {', '.join(map(repr, _MODES))}")
-    p, previous = jnp.asarray(p_choose_i), jnp.asarray(previous_attention)
+    p = jnp.asarray(p_choose_i)
+    previous = jnp.asarray(previous_attention)
     if mode == "recursive":
         return p * _recursive(p, previous)
     if mode == "hard":
@@ -177,12 +178,15 @@ def monotonic_attention(
 def _recursive(p: Array, previous: Array) -> Array:
     """Computes q with `q[i] = (1 - p[i - 1]) * q[i - 1] + previous[i]`."""
 
-    def compose(left: tuple, right: tuple) -> tuple:
-        (a, b), (c, d) = left, right
-        return a * c, b * c + d
+    def compose(
+        left: tuple[Array, Array], right: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
+        factor, term = right
+        return left[0] * factor, left[1] * factor + term
 
-    steps = _shifted(1 - p), previous
-    return jax.lax.associative_scan(compose, steps, axis=1)[1]
+    steps = (_shifted(1 - p), previous)
+    _, q = jax.lax.associative_scan(compose, steps, axis=1)
+    return q
 
 
 def _shifted(x: Array, first: float = 1) -> Array:
@@ -190,7 +194,7 @@ def _shifted(x: Array, first: float = 1) -> Array:
     return jnp.concatenate([jnp.full_like(x[:, :1], first), x[:, :-1]], axis=1)
 
 
-def _clip(x: Array, low: Any) -> Array:
+def _clip(x: Array, low: ArrayLike) -> Array:
     """Clips x to [low, 1] with the full gradient at the bounds, unlike `jnp.clip`."""
     low = jnp.asarray(low, x.dtype)
     return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))

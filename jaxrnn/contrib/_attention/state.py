@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import check_shape
+from ..._base.arguments import check_dtype, check_dtype_kind, check_shape
 from ..._base.errors import InvalidType, InvalidValue, describe
 from ..._base.inputs import as_array
 from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
 from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
-from ..._base.typing import Array, PyTree
+from ..._base.typing import Array, Lengths, PyTree
 from ..._loops import masking
 
 
@@ -49,8 +49,12 @@ class AttentionWrapperState(NamedTuple):
 
     def map_mechanisms(self, fn: Callable[[Any], Any]) -> "AttentionWrapperState":
         """Applies `fn` to each field that holds data of the mechanisms."""
-        names = "alignments", "alignment_history", "attention_state", "memory"
-        return self._replace(**{name: fn(getattr(self, name)) for name in names})
+        return self._replace(
+            alignments=fn(self.alignments),
+            alignment_history=fn(self.alignment_history),
+            attention_state=fn(self.attention_state),
+            memory=fn(self.memory),
+        )
 
     def clone(self, **fields: Any) -> "AttentionWrapperState":
         """A copy of the state with some fields replaced; shapes must stay the same.
@@ -60,8 +64,10 @@ class AttentionWrapperState(NamedTuple):
             TypeError: If a sequence has another type, e.g. a list instead of a tuple.
         """
         if unknown := fields.keys() - set(self._fields):
-            known, got = ", ".join(self._fields), ", ".join(sorted(unknown))
-            raise InvalidValue(f"fields must be among {known}, got {got}.")
+            known = ", ".join(self._fields)
+            raise InvalidValue(
+                f"fields must be among {known}, got {', '.join(sorted(unknown))}."
+            )
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)
@@ -97,22 +103,26 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
             inputs if several beams share each row of the memory.
         TypeError: If `checks_dtype` is True and the dtypes differ.
     """
-    attention, rows = state.attention, inputs.shape[0]
+    attention = state.attention
+    rows = inputs.shape[0]
     if checks_dtype and inputs.dtype != attention.dtype:
         raise InvalidType(
             "`inputs` must have the dtype of the memory "
             f"({attention.dtype}), got {describe(inputs)}. Cast the inputs or the "
             "memory."
         )
-    is_memory = lambda x: isinstance(x, AttentionMemory)
-    memories = [m.memory for m in jax.tree.leaves(state.memory, is_leaf=is_memory)]
-    beams = any(rows % max(1, len(memory)) for memory in memories)
-    if attention.shape[0] != rows or beams:
+    memories = [
+        memory.memory
+        for memory in jax.tree.leaves(
+            state.memory, is_leaf=lambda x: isinstance(x, AttentionMemory)
+        )
+    ]
+    misfits = [memory for memory in memories if rows % max(1, len(memory))]
+    if attention.shape[0] != rows or misfits:
         leaves = ", ".join(map(describe, (attention, *memories)))
         raise InvalidValue(
-            f"`state` must have {rows} rows like the inputs, and its memory "
-            "must have the same number of rows or one row per group of beams, got "
-            f"attention and memory {leaves}."
+            f"`state` must have {rows} rows like the inputs, and its memory as many or "
+            f"one row per group of beams, got attention and memory {leaves}."
         )
 
 
@@ -123,12 +133,15 @@ def check_cell_state(cell: Any, state: PyTree, rows: int) -> None:
         ValueError: If the structure or a shape differs.
         TypeError: If a sequence has another type, e.g. a list instead of a tuple.
     """
-    name, size = "`cell_state`", cell.state_size
+    size = cell.state_size
     opaque = jax.tree.map(lambda _: 0, state)
-    check_structure(name, size, opaque, True, "Pass a state of the wrapped cell.")
-    pairs = zip(jax.tree.leaves(state), size_shapes(size), strict=True)
+    fix = "Pass a state of the wrapped cell."
+    check_structure("`cell_state`", size, opaque, True, fix)
     # A scalar leaf, e.g. a step count, applies to all rows.
-    shapes = [(rows, *shape) if jnp.ndim(leaf) else None for leaf, shape in pairs]
+    shapes = [
+        (rows, *shape) if jnp.ndim(leaf) else None
+        for leaf, shape in zip(jax.tree.leaves(state), size_shapes(size), strict=True)
+    ]
     _check_shapes("cell_state", state, shapes)
 
 
@@ -171,7 +184,11 @@ class AttentionMemory:
 
 
 def as_memory(
-    name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
+    name: str,
+    memory: Any,
+    lengths: Lengths | None,
+    mechanism: Any,
+    first: Array | None,
 ) -> AttentionMemory:
     """Checks a memory and returns it with zeros in its padding.
 
@@ -188,24 +205,16 @@ def as_memory(
         TypeError: If an array has the wrong dtype.
     """
     memory = as_array(name, memory)
-    if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
-        error = InvalidValue if memory.ndim != 3 else InvalidType
-        raise error(
-            f"`{name}` must be a floating-point array [batch, memory_time, "
-            f"depth], got {describe(memory)}. Pass batch-major encoder outputs."
-        )
-    first, depth = memory if first is None else first, mechanism.memory_depth
-    rows, dtype = first.shape[0], mechanism.dtype or first.dtype
-    if (memory.shape[0], memory.shape[2]) != (rows, depth):
-        raise InvalidValue(
-            f"`{name}` must have as many rows as `memory[0]` ({rows}) and "
-            f"the mechanism's `memory_depth` ({depth}), got {describe(memory)}."
-        )
-    if memory.dtype != dtype:
-        raise InvalidType(
-            f"`{name}` must have the dtype of the mechanism and of "
-            f"`memory[0]` ({dtype}), got {describe(memory)}."
-        )
-    lengths = as_lengths(lengths, rows, "memory_sequence_length")
+    like = memory if first is None else first
+    depth = mechanism.memory_depth
+    shape = (*like.shape[:1], *memory.shape[1:2], depth)
+    must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
+    fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
+    check_shape(name, memory, shape, must, fix)
+    check_dtype_kind(name, memory, jnp.floating, "floating-point")
+    dtype = mechanism.dtype or like.dtype
+    must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
+    check_dtype(name, memory, dtype, must)
+    lengths = as_lengths(lengths, len(memory), "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)
     return dataclasses.replace(made, memory=made.without_padding(memory))

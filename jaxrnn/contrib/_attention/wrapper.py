@@ -2,27 +2,94 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorArray, TensorShape
+from jaxrnn import ParamSpec, TensorArray, TensorShape
 
 from ..._base.arguments import as_count, check_equal, check_instance
 from ..._base.cell_keys import fold
 from ..._base.errors import InvalidValue
 from ..._base.inputs import as_state
+from ..._base.math import dot
 from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells import fields
 from ..._cells.base import scope_name
-from ..._cells.initializers import Specs
+from ..._cells.initializers import Specs, glorot_uniform
 from ..._wrappers.base import ParamsWrapper, vector_size
 from . import state as wrapper_state
-from .mechanisms import AttentionMechanism
+from .mechanisms import AttentionMechanism, BoundMechanism, compute_attention
 from .state import AttentionMemory, AttentionWrapperState
-from .step import Attention, compute_attention, numbered
+
+
+class Attention(NamedTuple):
+    """One attention of an `AttentionWrapper`.
+
+    Attributes:
+        mechanism: The mechanism.
+        attention_fn: See `AttentionWrapper`.
+        size: The size of the attention layer; None for no layer.
+        number: The index of the attention, from 0.
+        scope: The scope of the mechanism's own parameters.
+    """
+
+    mechanism: AttentionMechanism
+    attention_fn: Callable
+    size: int | None
+    number: int
+    scope: str
+
+    memory_layer = property(lambda self: numbered("memory_layer", self.number))
+    layer = property(lambda self: numbered("attention_layer", self.number))
+
+    def specs(self, query_depth: int) -> dict[str, Any]:
+        """Specs of all parameters for queries of this size."""
+        own = self.mechanism.param_specs(query_depth)
+        specs = {self.memory_layer: self.mechanism.memory_specs()}
+        specs |= {self.scope: own} if own else {}
+        if self.size is not None:
+            shape = (query_depth + self.mechanism.context_depth(), self.size)
+            specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
+        return specs
+
+    def attend(
+        self,
+        params: Params,
+        output: Array,
+        memory: AttentionMemory,
+        state: Array,
+        key: Key | None,
+    ) -> tuple[Array, Array, Array]:
+        """Calls `attention_fn` with the output of the cell.
+
+        Args:
+            params: The wrapper's own parameters.
+            output: The output of the cell, `[batch, query_depth]`.
+            memory: The memory, with its keys.
+            state: The state of the mechanism.
+            key: The random key of the step, or None.
+        """
+        bound = BoundMechanism(
+            self.mechanism,
+            params=params.get(self.scope, {}),
+            memory=memory,
+            key=fold(key, 1 + self.number),
+        )
+
+        def layer(x: Array) -> Array:
+            return dot(x, params[self.layer]["kernel"], x.dtype)
+
+        return self.attention_fn(
+            bound, output, state, None if self.size is None else layer
+        )
+
+
+def numbered(name: str, number: int) -> str:
+    """The name, followed by `_<number>` unless `number` is 0."""
+    return f"{name}_{number}" if number else name
 
 
 @fields.dataclass
@@ -134,17 +201,24 @@ class AttentionWrapper(ParamsWrapper):
 
     @property
     def _attentions(self) -> list[Attention]:
-        mechanisms, attend = self._mechanisms, self.attention_fn or compute_attention
-        sizes = self.attention_layer_size or [None] * len(mechanisms)
-        names = [mechanism.scope for mechanism in mechanisms]
-        scopes = [numbered(n, names[:i].count(n)) for i, n in enumerate(names)]
-        parts: Any = zip(mechanisms, sizes, range(len(names)), scopes, strict=True)
-        return [Attention(mechanism, attend, *rest) for mechanism, *rest in parts]
+        sizes = self.attention_layer_size or [None] * len(self._mechanisms)
+        scopes = [mechanism.scope for mechanism in self._mechanisms]
+        return [
+            Attention(
+                mechanism,
+                attention_fn=self.attention_fn or compute_attention,
+                size=sizes[i],
+                number=i,
+                scope=numbered(mechanism.scope, scopes[:i].count(mechanism.scope)),
+            )
+            for i, mechanism in enumerate(self._mechanisms)
+        ]
 
-    def _made(self, *parts: Any) -> AttentionWrapperState:
-        """Builds the state; the last four parts have one entry per mechanism."""
-        state, first = AttentionWrapperState(*parts), lambda part: part[0]
-        return state if self._has_several else state.map_mechanisms(first)
+    def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
+        """Removes the tuples with one entry per mechanism if there is only one."""
+        if self._has_several:
+            return state
+        return state.map_mechanisms(lambda entries: entries[0])
 
     @property
     def is_random(self) -> bool | None:
@@ -165,11 +239,20 @@ class AttentionWrapper(ParamsWrapper):
     @property
     def state_size(self) -> AttentionWrapperState:
         """The sizes of the state; None for sizes that depend on the memory."""
-        sizes = self.cell.state_size, self.attention_size, TensorShape([])
+        count = len(self._mechanisms)
         alignments = TensorShape._partial([None])
         history = alignments if self.alignment_history else ()
-        parts = alignments, history, alignments, ReadOnly(())
-        return self._made(*sizes, *((part,) * len(self._mechanisms) for part in parts))
+        return self._without_axis(
+            AttentionWrapperState(
+                cell_state=self.cell.state_size,
+                attention=self.attention_size,
+                time=TensorShape([]),
+                alignments=(alignments,) * count,
+                alignment_history=(history,) * count,
+                attention_state=(alignments,) * count,
+                memory=(ReadOnly(()),) * count,
+            )
+        )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
         """Unsupported, because a zero state would have no memory.
@@ -208,30 +291,42 @@ class AttentionWrapper(ParamsWrapper):
                 differs from the number of mechanisms.
         """
         memories = self._memories(memory, memory_sequence_length)
-        rows, dtype = memories[0].memory.shape[0], memories[0].memory.dtype
+        rows = memories[0].memory.shape[0]
+        dtype = memories[0].memory.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
             wrapper_state.check_cell_state(self.cell, cell_state, rows)
         cell_state = as_state("cell_state", cell_state)
 
-        def first(mechanism: AttentionMechanism, memory: AttentionMemory) -> tuple:
-            time, history = memory.memory.shape[1], ()
-            if self.alignment_history:
-                history = TensorArray(dtype, 0, True, element_shape=(rows, time))
-            # Creates two arrays, because JAX cannot donate the same buffer twice.
-            alignments, state = (
-                mechanism.initial_alignments(rows, time, dtype) for _ in range(2)
+        times = [memory.memory.shape[1] for memory in memories]
+
+        def alignments() -> tuple[Array, ...]:
+            pairs = zip(self._mechanisms, times, strict=True)
+            return tuple(m.initial_alignments(rows, time, dtype) for m, time in pairs)
+
+        def history(time: int) -> TensorArray | tuple[()]:
+            if not self.alignment_history:
+                return ()
+            return TensorArray(dtype, 0, True, element_shape=(rows, time))
+
+        return self._without_axis(
+            AttentionWrapperState(
+                cell_state=cell_state,
+                attention=jnp.zeros((rows, self.attention_size), dtype),
+                time=jnp.zeros((), jnp.int32),
+                # Two arrays, because JAX cannot donate the same buffer twice.
+                alignments=alignments(),
+                attention_state=alignments(),
+                alignment_history=tuple(map(history, times)),
+                memory=tuple(map(ReadOnly, memories)),
             )
-            return alignments, history, state, ReadOnly(memory)
+        )
 
-        parts = zip(*map(first, self._mechanisms, memories), strict=True)
-        attention = jnp.zeros((rows, self.attention_size), dtype)
-        return self._made(cell_state, attention, jnp.zeros((), jnp.int32), *parts)
-
-    def _memories(self, memory: Any, lengths: Any) -> list[Any]:
-        memories, count = self._several(memory), len(self._mechanisms)
-        lengths = [None] * len(memories) if lengths is None else self._several(lengths)
+    def _memories(self, memory: Any, lengths: Any) -> list[AttentionMemory]:
+        count = len(self._mechanisms)
+        memories = self._several(memory)
+        lengths = [None] * count if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise InvalidValue(
                 "`memory` and `memory_sequence_length` must each hold "
@@ -239,11 +334,12 @@ class AttentionWrapper(ParamsWrapper):
                 f"{len(lengths)}."
             )
         made: list[AttentionMemory] = []
-        several = zip(memories, lengths, self._mechanisms, strict=True)
-        for i, (given, n, mechanism) in enumerate(several):
+        for i, mechanism in enumerate(self._mechanisms):
             name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(wrapper_state.as_memory(name, given, n, mechanism, first))
+            made.append(
+                wrapper_state.as_memory(name, memories[i], lengths[i], mechanism, first)
+            )
         return made
 
     def own_specs(self, depth: int) -> Specs:
@@ -262,7 +358,8 @@ class AttentionWrapper(ParamsWrapper):
             ValueError: If `key` is an array of keys, or the result of `cell_input_fn`
                 does not match the cell.
         """
-        first, size = jax.tree.leaves(inputs)[0], self.attention_size
+        first = jax.tree.leaves(inputs)[0]
+        size = self.attention_size
         attention = jax.ShapeDtypeStruct((first.shape[0], size), first.dtype)
         cell_inputs = jax.eval_shape(self._cell_inputs, inputs, attention)
         return self._init(key, size, cell_inputs, dtype or self.dtype)
@@ -277,13 +374,14 @@ class AttentionWrapper(ParamsWrapper):
         wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
-        memories = zip(self._attentions, self._several(state.memory), strict=True)
         # Recomputes existing keys, because other parameters may have created them.
-        first, *others = (
-            ReadOnly(a.mechanism.with_keys(own[a.memory_layer], memory.value))
-            for a, memory in memories
+        memories = tuple(
+            ReadOnly(one.mechanism.with_keys(own[one.memory_layer], memory.value))
+            for one, memory in zip(
+                self._attentions, self._several(state.memory), strict=True
+            )
         )
-        memory = (first, *others) if self._has_several else first
+        memory = memories if self._has_several else memories[0]
         return state._replace(cell_state=cell_state, memory=memory)
 
     def apply(
@@ -306,22 +404,33 @@ class AttentionWrapper(ParamsWrapper):
         wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
-            step = self._cell_inputs(inputs, state.attention), state.cell_state
-            output, cell_state = self.cell.apply(inner, *step, fold(key, 0))
-            parts = self._attentions, state.memory, state.attention_state
+            cell_inputs = self._cell_inputs(inputs, state.attention)
+            output, cell_state = self.cell.apply(
+                inner, cell_inputs, state.cell_state, fold(key, 0)
+            )
             attended = [
-                attention.attend(own, output, memory.value, carried, key)
-                for attention, memory, carried in zip(*parts, strict=True)
+                attention.attend(own, output, memory.value, old, key)
+                for attention, memory, old in zip(
+                    self._attentions, state.memory, state.attention_state, strict=True
+                )
             ]
             attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
-        history, time = state.alignment_history, state.time
+        history = state.alignment_history
         if self.alignment_history:
-            pairs = zip(history, alignments, strict=True)
-            history = tuple(array.write(time, a) for array, a in pairs)
-        time = time + jnp.ones((), jnp.int32)
-        new_state = self._made(
-            cell_state, attention, time, alignments, history, states, state.memory
+            history = tuple(
+                array.write(state.time, written)
+                for array, written in zip(history, alignments, strict=True)
+            )
+        new_state = self._without_axis(
+            state._replace(
+                cell_state=cell_state,
+                attention=attention,
+                time=state.time + jnp.ones((), jnp.int32),
+                alignments=alignments,
+                alignment_history=history,
+                attention_state=states,
+            )
         )
         new_state = with_read_only(new_state, given)
         return attention if self.output_attention else output, new_state
