@@ -168,18 +168,28 @@ class _ByPart(PartInitializer):
             return glorot_uniform(key, spec.shape, dtype)
         if spec.input_rows is None:
             raise InvalidValue(
-                "a kernel must have `input_rows`, as in an AffineCell, "
-                f"got a kernel of shape {spec.shape}. Use a single initializer for all "
-                "rows."
+                "a kernel must have `input_rows`, as in an AffineCell, got a kernel of "
+                f"shape {spec.shape}. Use a single initializer for all rows."
             )
         rows, columns = spec.shape
-        sizes = spec.input_rows, rows - spec.input_rows
-        keys, parts = jax.random.split(key), []
-        for i, part in enumerate((self.inputs, self.state)):
-            one = dataclasses.replace(spec, shape=(sizes[i], columns))
-            if sizes[i]:  # Some initializers reject an empty shape.
-                parts.append(draw(part, keys[i], one, dtype))
-        return jnp.concatenate(parts) if parts else jnp.zeros(spec.shape, dtype)
+        keys = jax.random.split(key)
+        inputs = dataclasses.replace(spec, shape=(spec.input_rows, columns))
+        state = dataclasses.replace(spec, shape=(rows - spec.input_rows, columns))
+        return jnp.concatenate(
+            [
+                _draw_rows(self.inputs, keys[0], inputs, dtype),
+                _draw_rows(self.state, keys[1], state, dtype),
+            ]
+        )
+
+
+def _draw_rows(
+    initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType
+) -> Array:
+    """Draws a part of a kernel; some initializers reject an empty shape."""
+    if not spec.shape[0]:
+        return jnp.zeros(spec.shape, dtype)
+    return draw(initializer, key, spec, dtype)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -219,22 +229,25 @@ class _Chrono(PartInitializer):
         _check_is_bias(spec)
         if spec.blocks not in (1, 2, 4):
             raise InvalidValue(
-                "a bias must have 1, 2 or 4 blocks, got "
-                f"a bias of shape {spec.shape} with {spec.blocks} blocks."
+                f"a bias must have 1, 2 or 4 blocks, got {spec.blocks} in a bias of "
+                f"shape {spec.shape}."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
         times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)
-        kept = jnp.log(times)
-        gates = {1: [zero], 2: [zero, kept], 4: [-kept, zero, kept, zero]}
+        remember = jnp.log(times)
+        gates = {
+            1: [zero],
+            2: [zero, remember],
+            4: [-remember, zero, remember, zero],
+        }
         return jnp.concatenate(gates[spec.blocks])
 
 
 def _check_is_bias(spec: ParamSpec) -> None:
     if len(spec.shape) != 1:
         raise InvalidValue(
-            "a bias must be a vector, got a parameter of shape "
-            f"{spec.shape}. Pass `by_part(..., bias=...)`, or a "
-            "`bias_initializer`."
+            f"a bias must be a vector, got a parameter of shape {spec.shape}. Pass "
+            "`by_part(..., bias=...)`, or a `bias_initializer`."
         )
 
 

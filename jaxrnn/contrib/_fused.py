@@ -14,6 +14,7 @@ from .._base.errors import InvalidValue, describe, error_note
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.math import in_native_order
+from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.hyperparameters import Hyperparameters
@@ -174,15 +175,19 @@ class _OverSteps(FusedRNNCell):
         state = self._as_state(initial_state)
         with error_note("Raised by the driver that runs the cell."):
             if self.use_dynamic_rnn:
-                xs = _stacked(inputs)
                 outputs, state = dynamic_rnn(
-                    cell, xs, sequence_length, state, dtype, time_major=True
+                    cell,
+                    _stacked(inputs),
+                    sequence_length,
+                    state,
+                    dtype,
+                    time_major=True,
                 )
                 return _like(inputs, outputs), state
-            as_list = isinstance(inputs, list)
-            steps = inputs if as_list else _steps(as_sequences(inputs, True))
+            is_list = isinstance(inputs, list)
+            steps = inputs if is_list else _steps(as_sequences(inputs, time_major=True))
             outputs, state = static_rnn(cell, steps, state, dtype, sequence_length)
-            return outputs if as_list else stacked(outputs), state
+            return outputs if is_list else stacked(outputs), state
 
 
 @fields.dataclass
@@ -292,20 +297,20 @@ class TimeReversedFusedRNN(FusedRNNCell):
             TypeError: See the `apply` method of `cell`.
             ValueError: See the `apply` method of `cell`.
         """
-        sequences = as_sequences(_stacked(inputs), True)
+        sequences = as_sequences(_stacked(inputs), time_major=True)
         time = jax.tree.leaves(sequences)[0].shape[0]
-        lengths = lengths_for(sequence_length, sequences, time, 1)
-        reversed_inputs = reverse_sequence(sequences, lengths, True)
+        lengths = lengths_for(sequence_length, sequences, time, batch_axis=1)
+        flipped = reverse_sequence(sequences, lengths, time_major=True)
         outputs, state = self.cell.apply(
-            params, reversed_inputs, initial_state, dtype, lengths, key
+            params, flipped, initial_state, dtype, lengths, key
         )
-        return _like(inputs, reverse_sequence(outputs, lengths, True)), state
+        outputs = reverse_sequence(outputs, lengths, time_major=True)
+        return _like(inputs, outputs), state
 
 
 def _stacked(inputs: PyTree) -> PyTree:
     """The inputs as a nest of arrays `[time, batch, ...]`; stacks a list of steps."""
-    is_list = isinstance(inputs, list)
-    return stacked(as_steps(inputs)) if is_list else inputs
+    return stacked(as_steps(inputs)) if isinstance(inputs, list) else inputs
 
 
 def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
@@ -326,10 +331,10 @@ def _first(inputs: PyTree) -> PyTree:
     """
     if isinstance(inputs, list):
         return inputs[0]
-    for x in jax.tree.leaves(inputs):
-        if len(x.shape) < 3:
+    for name, leaf in named_leaves("inputs", inputs):
+        if len(leaf.shape) < 3:
             raise InvalidValue(
-                "`inputs` must hold all steps, [time, batch, depth], "
-                f"got {describe(x)}."
+                f"`{name}` must hold all steps, [time, batch, depth], got "
+                f"{describe(leaf)}."
             )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)

@@ -3,12 +3,7 @@
 import jax
 
 from .._base.arguments import check_time_major
-from .._base.errors import (
-    InvalidKind,
-    InvalidValue,
-    describe,
-    describe_structure,
-)
+from .._base.errors import InvalidKind, InvalidValue, describe_structure
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from ..memory._strategy import Strategy
@@ -59,13 +54,22 @@ def dynamic_rnn(
     check_time_major(time_major)
     if not time_major:
         raise InvalidKind(
-            f"`time_major` must be True, got {describe(time_major)}. Swap "
-            "the axes of the inputs, `jnp.swapaxes(inputs, 0, 1)`, and of the outputs."
+            "`time_major` must be True, got False. Swap the first two axes of the "
+            "inputs and of the outputs."
         )
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise InvalidValue(
             "`inputs` must be one array [time, batch, ...], got "
             f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` accepts nests."
         )
-    args = cell, inputs, sequence_length, initial_state, dtype
-    return core_dynamic_rnn(*args, parallel_iterations, swap_memory, True, scope)
+    return core_dynamic_rnn(
+        cell,
+        inputs,
+        sequence_length,
+        initial_state,
+        dtype,
+        parallel_iterations,
+        swap_memory,
+        time_major=True,
+        scope=scope,
+    )

@@ -240,7 +240,7 @@ REFUSALS = {
     ),
     "no_bias": (
         ValueError,
-        r"1, 2 or 4 blocks, got a bias of shape \(4,\) with None",
+        r"1, 2 or 4 blocks, got None in a bias of shape \(4,\)",
         lambda: initializers.chrono(5)(jax.random.key(0), (4,), jnp.float32),
     ),
     "chrono_of_a_kernel": (

@@ -213,7 +213,7 @@ def bound(cell):
 GRU = bound(GRUCell(2))
 
 REFUSALS = {
-    "batch_major": (AssertionError, "lite.dynamic_rnn: `time_major` must be True, got False. Swap the axes",
+    "batch_major": (AssertionError, "lite.dynamic_rnn: `time_major` must be True, got False. Swap the first",
                     lambda: lite.dynamic_rnn(GRU, X, dtype=F64, time_major=False)),
     "time_major_kind": (TypeError, "`time_major` must be True or False, got 0",
                         lambda: lite.dynamic_rnn(GRU, X, dtype=F64, time_major=0)),
