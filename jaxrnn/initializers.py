@@ -26,13 +26,7 @@ from ._base.boundary import export as _export
 from ._base.errors import InvalidValue
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
-from ._cells.initializers import (
-    ParamSpec,
-    PartInitializer,
-    draw,
-    glorot_uniform,
-    zeros,
-)
+from ._cells.initializers import ParamSpec, PartInitializer, draw, glorot_uniform, zeros
 
 __all__ = ["by_gate", "by_part", "chrono", "lecun_orthogonal", "unit_forget_bias"]
 
@@ -235,11 +229,7 @@ class _Chrono(PartInitializer):
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
         times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)
         remember = jnp.log(times)
-        gates = {
-            1: [zero],
-            2: [zero, remember],
-            4: [-remember, zero, remember, zero],
-        }
+        gates = {1: [zero], 2: [zero, remember], 4: [-remember, zero, remember, zero]}
         return jnp.concatenate(gates[spec.blocks])
 
 

@@ -186,10 +186,7 @@ def unrolled_states(
 
 
 def _select(
-    alive: Array | np.ndarray,
-    new: PyTree,
-    old: PyTree,
-    is_running: bool | Array = True,
+    alive: Array | np.ndarray, new: PyTree, old: PyTree, is_running: bool | Array = True
 ) -> PyTree:
     """`new` in rows that are alive and, if `is_running`, in leaves without axes."""
 

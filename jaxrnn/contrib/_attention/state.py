@@ -184,11 +184,7 @@ class AttentionMemory:
 
 
 def as_memory(
-    name: str,
-    memory: Any,
-    lengths: Lengths | None,
-    mechanism: Any,
-    first: Array | None,
+    name: str, memory: Any, lengths: Lengths | None, mechanism: Any, first: Array | None
 ) -> AttentionMemory:
     """Checks a memory and returns it with zeros in its padding.
 
