@@ -99,9 +99,8 @@ class Model:
         check_floating("`project(output)`", logits)
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
             raise InvalidValue(
-                "`project(output)` must be floating-point [batch, vocab] with "
-                f"{self.batch_size} rows, got {describe(logits)}. Return one logit per "
-                "row and id."
+                "`project(output)` must be [batch, vocab] with "
+                f"{self.batch_size} rows, got {describe(logits)}."
             )
         if self.end_id >= logits.shape[1]:
             raise InvalidValue(
@@ -221,10 +220,7 @@ def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
     ids = _as_integers(name, start_ids, "integers [batch]", (None,))
     known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
     if known is not None and (wrong := known[known != clamped_to_int32(known)]).size:
-        raise InvalidValue(
-            f"`{name}` must be integers [batch] that fit int32, got {wrong[0]}. Pass "
-            "ids below 2**31."
-        )
+        raise InvalidValue(f"`{name}` must hold ids that fit int32, got {wrong[0]}.")
     return jnp.asarray(clamped_to_int32(ids))
 
 
@@ -237,9 +233,7 @@ def _as_integers(
         array = np.asarray(None)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         got = array if jnp.issubdtype(array.dtype, jnp.number) else ids
-        raise InvalidType(
-            f"`{name}` must be {what}, got {describe(got)}. Pass an array of int32."
-        )
+        raise InvalidType(f"`{name}` must be {what}, got {describe(got)}.")
     for shape in shapes:
         sizes = zip(array.shape, shape, strict=False)
         if array.ndim == len(shape) and all(m in (n, None) for n, m in sizes):
@@ -285,9 +279,7 @@ def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
         raise InvalidType(f"{wanted}, got {describe(value)}. {fix}")
     if np.shape(value) != ():
-        raise InvalidValue(
-            f"{wanted}, got {describe(value)}. All rows share one number."
-        )
+        raise InvalidValue(f"`{name}` must be a scalar, got {describe(value)}.")
     known = concrete_or_none(value)
     if known is not None and not within.holds(float(known)):
         raise InvalidValue(f"{wanted}, got {float(known):g}. {fix}")
@@ -298,8 +290,7 @@ def check_floating(what: str, logits: Any) -> None:
     """Raises TypeError unless logits are a floating-point array."""
     if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise InvalidType(
-            f"{what} must be floating-point [batch, vocab], got {describe(logits)}. "
-            "Return the logits."
+            f"{what} must be floating-point [batch, vocab], got {describe(logits)}."
         )
 
 

@@ -92,7 +92,7 @@ def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
 @pytest.mark.parametrize("convert", [list, np.array, jnp.asarray])
 def test_start_ids_beyond_int32(convert, wrong):
     given = arguments("gru", make_params("gru", 4, 0)) | {"max_time": 2}
-    message = f"that fit int32, got {wrong}. Pass ids below"
+    message = f"that fit int32, got {wrong}."
     with pytest.raises(ValueError, match=re.escape(message)):
         decode.greedy(**given | {"start_ids": convert([1, wrong])})
 
@@ -136,7 +136,7 @@ def test_the_gradient_is_that_of_a_teacher_forced_loss():
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (np.zeros((2, 3)), TypeError, "got float64[2, 3]. Pass an array of int32."),
+        (np.zeros((2, 3)), TypeError, "got float64[2, 3]."),
         (
             [1, 2],
             ValueError,

@@ -107,9 +107,8 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     rows = inputs.shape[0]
     if checks_dtype and inputs.dtype != attention.dtype:
         raise InvalidType(
-            "`inputs` must have the dtype of the memory "
-            f"({attention.dtype}), got {describe(inputs)}. Cast the inputs or the "
-            "memory."
+            f"`inputs` must have the dtype of the memory ({attention.dtype}), got "
+            f"{describe(inputs)}."
         )
     memories = [
         memory.memory

@@ -273,9 +273,8 @@ class BeamSearchDecoder(Decoder):
         shape = getattr(logits, "shape", ())
         if len(shape) != 3 or shape[:2] != rows:
             raise InvalidValue(
-                "logits must be one array [batch, beam, vocab] with [batch, "
-                f"beam] = {list(rows)}, got {describe(logits)}. Logits are the "
-                "output of the cell or of the `output_layer`."
+                "logits, the output of the cell or of the `output_layer`, must be "
+                f"[{rows[0]}, {rows[1]}, vocab], got {describe(logits)}."
             )
         embeddings.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
@@ -305,9 +304,8 @@ class BeamSearchDecoder(Decoder):
         found = [part.alignments for part in parts if hasattr(part, "alignments")]
         if not found:
             raise InvalidValue(
-                "`coverage_penalty_weight` must be 0 for a cell without attention, got "
-                f"{describe(self._coverage_penalty)}. The cell's state has no "
-                "`alignments`."
+                "`coverage_penalty_weight` must be 0 for a cell without attention, "
+                "whose state has no `alignments`."
             )
         means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(_mean(means), self._dtype)
@@ -363,10 +361,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     width = beam.as_width(multiplier, "multiplier")
     is_list = isinstance(t, list | tuple) and len(t) > 0
     if is_list and all(isinstance(x, int | float) for x in t):
-        raise InvalidType(
-            f"`t` must be a nest of arrays [batch, ...], got {t}, "
-            "a sequence of numbers. Pass `np.array(t)`."
-        )
+        raise InvalidType(f"`t` must hold arrays, got numbers, {t}. Pass np.array(t).")
     return jax.tree.map(
         lambda x: _tiled(x, width),
         t,
@@ -381,10 +376,7 @@ def _tiled(x: Any, width: int) -> Any:
     if not x.element_shape:
         return x
     if concrete_or_none(x.size()) != 0:
-        raise InvalidValue(
-            f"`t` must hold only empty TensorArrays, got {x!r}. Tile "
-            "the state before the first step."
-        )
+        raise InvalidValue(f"`t` must hold only empty TensorArrays, got {x!r}.")
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from ..._base import arguments
-from ..._base.errors import InvalidType, InvalidValue, describe, error_note
+from ..._base.errors import InvalidValue, error_note
 from ..._base.inputs import as_array, as_state
 from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
 from ..._base.sharding import as_divided_rows
 from ..._base.trees import is_tensor_array, map_sizes
-from ..._base.typing import Array, DType, PyTree
+from ..._base.typing import Array, ArrayLike, DType, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Step, run_until_finished
 from ..._loops import masking
@@ -137,7 +137,12 @@ def dynamic_decode(
     fix = "For example, BasicDecoder decodes with a cell and a helper."
     arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
     arguments.as_bool("output_time_major", output_time_major)
-    _check_impute(decoder, impute_finished)
+    impute = arguments.as_bool("impute_finished", impute_finished)
+    if impute and decoder.tracks_own_finished:
+        kind = type(decoder).__name__
+        raise InvalidValue(
+            f"`impute_finished` must be False for a {kind}, which reorders rows."
+        )
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = is_traced(maximum_iterations)
@@ -163,16 +168,6 @@ def dynamic_decode(
         return outputs, state, lengths
 
 
-def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
-    impute = arguments.as_bool("impute_finished", impute_finished)
-    if impute and decoder.tracks_own_finished:
-        raise InvalidValue(
-            "`impute_finished` must be False for a "
-            f"{type(decoder).__name__}, got {impute}. This decoder reorders rows and "
-            "tracks finished rows itself."
-        )
-
-
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
     """The smallest static bound on the number of steps; None if there is none."""
     given = {"maximum_iterations": maximum, "max_time": max_time}
@@ -188,21 +183,17 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
 
 def _end(maximum: Any, steps: Any) -> Array:
     """The traced step at which decoding ends."""
-    if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
-        raise InvalidType(
-            f"`maximum_iterations` must be an integer, got {describe(maximum)}."
-        )
+    name = "maximum_iterations"
+    arguments.check_dtype_kind(name, maximum, jnp.integer, "an integer")
+    arguments.check_shape(name, maximum, (), "be an integer")
     return maximum if steps is None else jnp.minimum(maximum, steps)
 
 
 def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished, inputs, state = decoder.initialize()
-    finished = _of_rows(decoder, as_array("finished", finished))
-    if finished.dtype != bool:
-        raise InvalidType(
-            "the decoder's `finished` must have dtype bool, got "
-            f"{describe(finished)}. Use a comparison, e.g. `time >= lengths`."
-        )
+    finished = _of_rows(decoder, finished)
+    fix = "Use a comparison, e.g. `time >= lengths`."
+    arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
     inputs = as_state("the first inputs", inputs)
     state = as_state("the initial state", state)
     finished, inputs, state = as_divided_rows(
@@ -243,8 +234,7 @@ def _step_of(
         emit = as_like("outputs", emit, emit_types, EMIT_FIX)
         next_state = as_like("next_state", next_state, state)
         next_inputs = as_like("next_inputs", next_inputs, inputs)
-        over = _of_rows(decoder, as_array("finished", over))
-        over = as_like("finished", over, finished)
+        over = as_like("finished", _of_rows(decoder, over), finished)
         lengths = jnp.where(finished, lengths, time + 1)
         state = without_read_only(state)
         next_state = without_read_only(next_state)
@@ -259,9 +249,10 @@ def _step_of(
     return step
 
 
-def _of_rows(decoder: Decoder, finished: Array) -> Array:
+def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:
     """`finished` for each row; a scalar is broadcast to all rows."""
-    return finished if finished.ndim else jnp.broadcast_to(finished, decoder.batch_size)
+    array = as_array("finished", finished)
+    return array if array.ndim else jnp.broadcast_to(array, decoder.batch_size)
 
 
 def _ended(finished: Array, time: Any, end: Any) -> Array:

@@ -48,9 +48,8 @@ def check_has_ids(embedding: Callable[[Array], PyTree], logits: Array) -> None:
     """Raises ValueError if the number of logits exceeds the table's rows."""
     if isinstance(embedding, Table) and logits.shape[-1] > len(embedding.rows):
         raise InvalidValue(
-            "the number of logits must not exceed the number of rows in "
-            f"`embedding` ({len(embedding.rows)}), got {describe(logits)}. Does the "
-            "decoder need an `output_layer`?"
+            f"`embedding` must have a row for each logit, got {len(embedding.rows)} "
+            f"rows for {describe(logits)}. Does the decoder need an `output_layer`?"
         )
 
 

@@ -77,8 +77,7 @@ def sequence_loss(
     if both := set(average) & set(total):
         noun = "batch" if 0 in both else "timesteps"
         raise InvalidValue(
-            f"`average_across_{noun}` and `sum_over_{noun}` must not both be "
-            "True. Set one of these flags to False."
+            f"`average_across_{noun}` and `sum_over_{noun}` must not both be True."
         )
     with jax.named_scope(name or "sequence_loss"):
         unused = weights == 0

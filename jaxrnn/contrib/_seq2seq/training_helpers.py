@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxrnn import Steps
 
-from ..._base.arguments import check_given, check_rank, check_time_major
+from ..._base.arguments import check_given, check_rank, check_shape, check_time_major
 from ..._base.cell_keys import check_key
-from ..._base.errors import InvalidValue, describe
+from ..._base.errors import InvalidValue
 from ..._base.inputs import as_array, as_state, check_same_size
 from ..._base.lengths import as_given_lengths
 from ..._base.math import concrete_or_none
@@ -102,11 +102,9 @@ class _ScheduledHelper(TrainingHelper):
     ) -> None:
         rows = self.batch_size
         array = as_array("sampling_probability", probability)
-        if array.shape not in ((), (rows,)):
-            raise InvalidValue(
-                "`sampling_probability` must be a number or an array "
-                f"[{rows}], one number per row, got {describe(array)}."
-            )
+        if array.ndim:
+            must = f"be a number or an array [{rows}], one number per row"
+            check_shape("sampling_probability", array, (rows,), must)
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
         self._choice_key = embeddings.seeded(key, name, seed)
 
@@ -268,8 +266,8 @@ def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     known = concrete_or_none(lengths)
     if known is not None and known.max(initial=0) > time:
         raise InvalidValue(
-            f"`sequence_length` must not exceed {time}, the number of steps of the "
-            f"inputs, got {known.max()}. `time_major` sets which axis is time."
+            f"`sequence_length` must not exceed the {time} steps of the inputs, got "
+            f"{known.max()}."
         )
     return jnp.minimum(lengths, time)
 
