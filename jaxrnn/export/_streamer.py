@@ -136,13 +136,11 @@ def check_cell_of_stream(name: str, cell: Any) -> None:
     check_is_cell(name, cell)
     if getattr(cell, "key", None) is not None:
         raise InvalidValue(
-            f"`{name}` must have no random key, since a stream has no step "
-            "number to fold into the key, got a cell with a key. Bind the cell without "
-            "a key."
+            f"`{name}` must have no random key, because a stream has no step number to "
+            "fold into it. Bind the cell without a key."
         )
     if not is_pytree_of_arrays(cell):
         raise InvalidType(
-            f"`{name}` must be a pytree of its parameters, like a bound "
-            f"cell, got {describe(cell)}. Create a bound cell with "
-            "`cell.bind(params)`."
+            f"`{name}` must be a pytree of its parameters, like `cell.bind(params)`, "
+            f"got {describe(cell)}."
         )

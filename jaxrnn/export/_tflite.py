@@ -84,9 +84,8 @@ def to_tflite(
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow raises its own classes.
         raise InvalidValue(
-            "TensorFlow Lite lacks an operation that `f` uses, e.g. "
-            "random numbers. `to_stablehlo` exports any function. TensorFlow's error: "
-            f"{str(error)[:300]}"
+            "TensorFlow Lite lacks an operation that `f` uses, e.g. random numbers. "
+            f"`to_stablehlo` exports any function. {str(error)[:300]}"
         ) from error
 
 

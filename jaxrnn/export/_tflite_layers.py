@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.arguments import check_dtype
 from .._base.errors import InvalidType, InvalidValue
 from .._base.optional import import_optional
 from .._cells.basic_rnn import BasicRNNCell
@@ -231,17 +232,13 @@ def _read_direction(name: str, cell: Any) -> Direction:
     bound = _in_core_layout(as_bound(name, cell))
     cell = bound.cell
     if type(cell) not in _CELLS:
+        names = ", ".join(each.__name__ for each in _CELLS)
         raise InvalidType(
-            f"`{name}` must be a {', '.join(each.__name__ for each in _CELLS)} or a "
-            "cell of jaxrnn.lite, to use UNIDIRECTIONAL_SEQUENCE_LSTM or "
-            f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
+            f"`{name}` must be a {names} or a cell of jaxrnn.lite, got {cell!r}. {_FIX}"
         )
     check_concrete(f"{name}.params", bound.params, "a file stores their values")
     weights = layer_of(name, bound)
-    if weights.bias.dtype != np.float32:
-        raise InvalidType(
-            f"`{name}` must have float32 parameters, got {weights.bias.dtype}."
-        )
+    check_dtype(name, weights.bias, np.float32, "have float32 parameters")
     LIBRARY.check(name, weights)
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
     clips = _clips(name, weights) if weights.kind == LSTM else {}

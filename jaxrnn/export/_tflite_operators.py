@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_entries, check_time_major
+from .._base.arguments import check_dtype, check_entries, check_time_major
 from .._base.errors import InvalidType, describe, error_note
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
@@ -145,6 +145,5 @@ def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     check_concrete("dense", dense, "a file stores its values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
-    if kernel.dtype != np.float32:
-        raise InvalidType(f"`dense` must be float32, got {describe(kernel)}.")
+    check_dtype("dense", kernel, np.float32, "be float32")
     return kernel, read("bias", kernel.shape[1])

@@ -173,7 +173,7 @@ NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
             X,
             {},
             TypeError,
-            r"`cells` must be .* UNIDIRECTIONAL_SEQUENCE_LSTM .* GRUCell.* `to_tflite`",
+            r"`cells` must be .* GRUCell.* `to_tflite`",
         ),
         (
             bound(jaxrnn.MultiRNNCell([BASIC(DEPTH), GRU])),

@@ -342,6 +342,15 @@ class AttentionWrapper(ParamsWrapper):
             )
         return made
 
+    def _written(
+        self, state: AttentionWrapperState, alignments: tuple[Array, ...]
+    ) -> tuple[PyTree, ...]:
+        """The history of each mechanism with the alignments of a step."""
+        if not self.alignment_history:
+            return state.alignment_history
+        pairs = zip(state.alignment_history, alignments, strict=True)
+        return tuple(history.write(state.time, new) for history, new in pairs)
+
     def own_specs(self, depth: int) -> Specs:
         """Specs of all parameters except the wrapped cell's, for any size of inputs."""
         query_depth = vector_size(self.cell.output_size)
@@ -416,19 +425,13 @@ class AttentionWrapper(ParamsWrapper):
             ]
             attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
-        history = state.alignment_history
-        if self.alignment_history:
-            history = tuple(
-                array.write(state.time, written)
-                for array, written in zip(history, alignments, strict=True)
-            )
         new_state = self._without_axis(
             state._replace(
                 cell_state=cell_state,
                 attention=attention,
                 time=state.time + jnp.ones((), jnp.int32),
                 alignments=alignments,
-                alignment_history=history,
+                alignment_history=self._written(state, alignments),
                 attention_state=states,
             )
         )

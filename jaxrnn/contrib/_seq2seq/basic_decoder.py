@@ -16,7 +16,7 @@ from ..._base.errors import InvalidValue
 from ..._base.inputs import as_array, as_state, check_rows_of_state
 from ..._base.serialization import serializable
 from ..._base.trees import map_sizes
-from ..._base.typing import Array, DType, PyTree
+from ..._base.typing import Array, DType, PyTree, Shaped
 from ..._drivers.first_step import call_start
 from .._fields import check_given_functions
 from .dynamic_decode import Decoder
@@ -270,7 +270,8 @@ class BasicDecoder(Decoder):
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
         else:  # The outputs of a subclass may differ from the layer's.
-            dtypes = jax.tree.map(lambda _: state_dtype(self._initial_state), sizes)
+            dtype = first_float(self._initial_state).dtype
+            dtypes = jax.tree.map(lambda _: dtype, sizes)
         return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
 
     def _rnn_output_size(self) -> PyTree:
@@ -280,7 +281,7 @@ class BasicDecoder(Decoder):
     @functools.cached_property
     def _output_types(self) -> PyTree:
         """The shapes and dtypes of the outputs of `output_layer`."""
-        dtype = state_dtype(self._initial_state)
+        dtype = first_float(self._initial_state).dtype
 
         def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
@@ -315,8 +316,9 @@ def unchanged(outputs: PyTree) -> PyTree:
     return outputs
 
 
-def state_dtype(state: PyTree) -> DType:
-    """The dtype of a state's first floating-point leaf; float32 by default."""
-    leaves = (x.dtype for x in jax.tree.leaves(state))
-    floating = (dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating))
-    return next(floating, jnp.dtype(jnp.float32))
+def first_float(state: PyTree) -> Shaped:
+    """The first floating-point leaf of a state; a float32 scalar by default."""
+    for leaf in jax.tree.leaves(state):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+    return jax.ShapeDtypeStruct((), jnp.float32)

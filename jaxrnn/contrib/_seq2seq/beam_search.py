@@ -25,7 +25,7 @@ from ...decode import _beam as beam
 from ...decode._model import FINITE, as_ids, as_number, as_start_ids, score_dtype
 from .._fields import check_given_functions
 from . import embedding_helpers as embeddings
-from .basic_decoder import state_dtype, unchanged
+from .basic_decoder import first_float, unchanged
 from .dynamic_decode import Decoder
 
 
@@ -160,12 +160,11 @@ class BeamSearchDecoder(Decoder):
         self._start_tokens = jnp.broadcast_to(
             ids[:, None], (len(ids), self._beam_width)
         )
-        fix = "0 disables it."
-        self._length_penalty = as_number(
-            "length_penalty_weight", length_penalty_weight, FINITE, fix
+        self._length_penalty = _as_weight(
+            "length_penalty_weight", length_penalty_weight
         )
-        self._coverage_penalty = as_number(
-            "coverage_penalty_weight", coverage_penalty_weight, FINITE, fix
+        self._coverage_penalty = _as_weight(
+            "coverage_penalty_weight", coverage_penalty_weight
         )
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
@@ -175,8 +174,7 @@ class BeamSearchDecoder(Decoder):
         must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
         fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
         check_rows_of_state(self._initial_state, rows, must, fix)
-        types = jax.ShapeDtypeStruct((), state_dtype(self._initial_state))
-        self._dtype = score_dtype(types)
+        self._dtype = score_dtype(first_float(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
     tracks_own_finished = property(lambda self: True)  # Each step reorders beams.
@@ -328,6 +326,10 @@ class BeamSearchDecoder(Decoder):
         if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
             return leaf
         return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
+
+
+def _as_weight(name: str, weight: ArrayLike) -> ArrayLike:
+    return as_number(name, weight, FINITE, "0 disables it.")
 
 
 def _mean(arrays: list[Array]) -> Array:
