@@ -1,4 +1,4 @@
-"""Attention mechanisms with Luong's and Bahdanau's scores and a softmax."""
+"""The memory of attention, and mechanisms with Luong's and Bahdanau's scores."""
 
 import abc
 import dataclasses
@@ -11,13 +11,59 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from ..._base.arguments import check_equal
+from ..._base.arguments import (
+    check_dtype,
+    check_dtype_kind,
+    check_equal,
+    check_shape,
+)
+from ..._base.inputs import as_array
+from ..._base.lengths import as_lengths
 from ..._base.math import dot
-from ..._base.typing import Array, DType, Key, Params
+from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params
 from ..._cells import fields
 from ..._cells.hyperparameters import Hyperparameters, snake_case
 from ..._cells.initializers import Specs, glorot_uniform, ones, zeros
-from .state import AttentionMemory
+from ..._loops import masking
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMemory:
+    """The memory of an attention mechanism, as part of a state.
+
+    Attributes:
+        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
+        lengths: int32 `[batch]`; `()` for the whole memory, because a state must not
+            hold None.
+        keys: The keys, `[batch, memory_time, num_units]`; `()` before a run starts.
+        own_values: The values that `custom_key_value_fn` returned,
+            `[batch, memory_time, depth]`; `()` to use the memory.
+    """
+
+    memory: Array
+    lengths: Array | tuple[()] = ()
+    keys: Array | tuple[()] = ()
+    own_values: Array | tuple[()] = ()
+
+    @property
+    def values(self) -> Array:
+        """The values whose weighted sums are the contexts."""
+        return self.memory if isinstance(self.own_values, tuple) else self.own_values
+
+    @property
+    def valid(self) -> Array | None:
+        """Mask `[batch, memory_time]`, True within lengths; None without lengths."""
+        if isinstance(self.lengths, tuple):
+            return None
+        places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
+        return places[None, :] < self.lengths[:, None]
+
+    def without_padding(self, x: Array) -> Array:
+        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        valid = self.valid
+        return x if valid is None else masking.zero_dead(valid, x)
+
 
 _NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."
 
@@ -295,94 +341,6 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
     """
 
 
-@dataclasses.dataclass(frozen=True)
-class BoundMechanism:
-    """A mechanism with its parameters and memory, as `attention_fn` receives it.
-
-    Attributes:
-        mechanism: The hyperparameters.
-        params: The parameters of the mechanism, without the memory layer.
-        memory: The memory, with its keys.
-        key: The random key of the step, or None.
-    """
-
-    mechanism: AttentionMechanism
-    params: Params
-    memory: AttentionMemory
-    key: Key | None = None
-
-    values = property(lambda self: self.memory.values)
-    keys = property(lambda self: self.memory.keys)
-
-    def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
-        """Computes `(alignments, next_state)`, both `[batch, memory_time]`.
-
-        Args:
-            query: `[batch, query_depth]`. The batch size may be a multiple of the
-                memory's batch size. In this case, adjacent rows, e.g. beams, share a
-                row of the memory.
-            state: The state of the mechanism, by default the previous alignments.
-        """
-        mechanism = self.mechanism
-        score = mechanism.score(
-            self.params, self.grouped(query), self.keys, self.grouped(state)
-        )
-        valid = self.memory.valid
-        if valid is None:
-            score = score.reshape(state.shape)
-            alignments = mechanism.probabilities(score, state, self.key)
-            return alignments, mechanism.next_state(alignments, state)
-        masked = mechanism.score_mask_value
-        masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-        score = jnp.where(valid[:, None], score, masked)
-        # The weights of an empty memory are set to zero, because softmax would return
-        # NaN.
-        exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
-        score = jnp.where(exists, score, jnp.zeros_like(score)).reshape(state.shape)
-        alignments = mechanism.probabilities(score, state, self.key)
-        exists = exists.reshape(state.shape)
-        alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
-        return alignments, mechanism.next_state(alignments, state)
-
-    def context(self, alignments: Array) -> Array:
-        """The sum of the values, weighted by the alignments, `[batch, depth]`."""
-        context = jnp.einsum("bqt,btd->bqd", self.grouped(alignments), self.values)
-        return context.reshape(alignments.shape[0], context.shape[-1])
-
-    def grouped(self, x: Array) -> Array:
-        """Reshapes `[batch, n]` to `[memory rows, queries, n]`."""
-        rows = self.values.shape[0]
-        return x.reshape(rows, x.shape[0] // max(rows, 1), x.shape[1])
-
-
-def compute_attention(
-    attention_mechanism: BoundMechanism,
-    cell_output: Array,
-    attention_state: Array,
-    attention_layer: Callable[[Array], Array] | None,
-) -> tuple[Array, Array, Array]:
-    """The default `attention_fn`, which runs one step of attention.
-
-    Args:
-        attention_mechanism: The mechanism, with its memory.
-        cell_output: `[batch, query_depth]`.
-        attention_state: The state of the mechanism, `[batch, memory_time]`.
-        attention_layer: The function that computes the attention from the concatenated
-            output and context; None to use the context as the attention.
-
-    Returns:
-        `(attention, alignments, next_attention_state)`.
-
-    Source: arXiv:1508.04025.
-    """
-    alignments, next_state = attention_mechanism(cell_output, attention_state)
-    context = attention_mechanism.context(alignments)
-    if attention_layer is None:
-        return context, alignments, next_state
-    joined = jnp.concatenate([cell_output, context], axis=-1)
-    return attention_layer(joined), alignments, next_state
-
-
 def hardmax(logits: Array) -> Array:
     """One-hot rows, with 1 at the first maximum of each row of `logits`.
 
@@ -393,3 +351,40 @@ def hardmax(logits: Array) -> Array:
     """
     best = jnp.argmax(logits, axis=-1)
     return jax.nn.one_hot(best, logits.shape[-1], dtype=logits.dtype)
+
+
+def as_memory(
+    name: str,
+    memory: ArrayLike,
+    lengths: Lengths | None,
+    mechanism: AttentionMechanism,
+    first: Array | None,
+) -> AttentionMemory:
+    """Checks a memory and returns it with zeros in its padding.
+
+    Args:
+        name: The name of the argument.
+        memory: Floating `[batch, memory_time, depth]`.
+        lengths: Integers `[batch]`; None for all steps.
+        mechanism: The mechanism, which sets the depth and optionally the dtype.
+        first: The first of several memories, which all have the same batch size; None
+            if this memory is the first.
+
+    Raises:
+        ValueError: If an array has the wrong shape.
+        TypeError: If an array has the wrong dtype.
+    """
+    memory = as_array(name, memory)
+    like = memory if first is None else first
+    depth = mechanism.memory_depth
+    shape = (*like.shape[:1], *memory.shape[1:2], depth)
+    must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
+    fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
+    check_shape(name, memory, shape, must, fix)
+    check_dtype_kind(name, memory, jnp.floating, "floating-point")
+    dtype = mechanism.dtype or like.dtype
+    must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
+    check_dtype(name, memory, dtype, must)
+    lengths = as_lengths(lengths, len(memory), "memory_sequence_length")
+    made = AttentionMemory(memory, () if lengths is None else lengths)
+    return dataclasses.replace(made, memory=made.without_padding(memory))

@@ -1,4 +1,4 @@
-"""The state of an `AttentionWrapper`, which holds the memory."""
+"""The state of an `AttentionWrapper`, and the attentions that update it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import check_dtype, check_dtype_kind, check_shape
+from jaxrnn import ParamSpec, RNNCell
+
+from ..._base.arguments import check_shape
+from ..._base.cell_keys import fold
 from ..._base.errors import InvalidType, InvalidValue, describe
-from ..._base.inputs import as_array
-from ..._base.lengths import as_lengths
+from ..._base.math import dot
 from ..._base.serialization import serializable
 from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
-from ..._base.typing import Array, Lengths, PyTree
-from ..._loops import masking
+from ..._base.typing import Array, Key, Params, PyTree
+from ..._cells.initializers import glorot_uniform
+from .mechanisms import AttentionMechanism, AttentionMemory
 
 
 @serializable
@@ -39,15 +42,15 @@ class AttentionWrapperState(NamedTuple):
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """
 
-    cell_state: Any
-    attention: Any
-    time: Any
-    alignments: Any
-    alignment_history: Any
-    attention_state: Any
-    memory: Any = ()
+    cell_state: PyTree
+    attention: PyTree
+    time: PyTree
+    alignments: PyTree
+    alignment_history: PyTree
+    attention_state: PyTree
+    memory: PyTree = ()
 
-    def map_mechanisms(self, fn: Callable[[Any], Any]) -> "AttentionWrapperState":
+    def map_mechanisms(self, fn: Callable[[PyTree], PyTree]) -> "AttentionWrapperState":
         """Applies `fn` to each field that holds data of the mechanisms."""
         return self._replace(
             alignments=fn(self.alignments),
@@ -56,7 +59,7 @@ class AttentionWrapperState(NamedTuple):
             memory=fn(self.memory),
         )
 
-    def clone(self, **fields: Any) -> "AttentionWrapperState":
+    def clone(self, **fields: PyTree) -> "AttentionWrapperState":
         """A copy of the state with some fields replaced; shapes must stay the same.
 
         Raises:
@@ -77,7 +80,9 @@ class AttentionWrapperState(NamedTuple):
         return self._replace(**fields)
 
 
-def _check_shapes(name: str, tree: PyTree, shapes: list[Any]) -> None:
+def _check_shapes(
+    name: str, tree: PyTree, shapes: list[tuple[int, ...] | None]
+) -> None:
     """Raises ValueError unless leaves have the given shapes; None allows any shape."""
     named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
@@ -125,7 +130,7 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
         )
 
 
-def check_cell_state(cell: Any, state: PyTree, rows: int) -> None:
+def check_cell_state(cell: RNNCell, state: PyTree, rows: int) -> None:
     """Checks that `state` is a state of the cell with the given number of rows.
 
     Raises:
@@ -144,72 +149,156 @@ def check_cell_state(cell: Any, state: PyTree, rows: int) -> None:
     _check_shapes("cell_state", state, shapes)
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class AttentionMemory:
-    """The memory of an attention mechanism, as part of a state.
+class BoundMechanism:
+    """A mechanism with its parameters and memory, as `attention_fn` receives it.
 
     Attributes:
-        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
-        lengths: int32 `[batch]`; `()` for the whole memory, because a state must not
-            hold None.
-        keys: The keys, `[batch, memory_time, num_units]`; `()` before a run starts.
-        own_values: The values that `custom_key_value_fn` returned,
-            `[batch, memory_time, depth]`; `()` to use the memory.
+        mechanism: The hyperparameters.
+        params: The parameters of the mechanism, without the memory layer.
+        memory: The memory, with its keys.
+        key: The random key of the step, or None.
     """
 
-    memory: Any
-    lengths: Any = ()
-    keys: Any = ()
-    own_values: Any = ()
+    mechanism: AttentionMechanism
+    params: Params
+    memory: AttentionMemory
+    key: Key | None = None
 
-    @property
-    def values(self) -> Array:
-        """The values whose weighted sums are the contexts."""
-        return self.memory if isinstance(self.own_values, tuple) else self.own_values
+    values = property(lambda self: self.memory.values)
+    keys = property(lambda self: self.memory.keys)
 
-    @property
-    def valid(self) -> Array | None:
-        """Mask `[batch, memory_time]`, True within lengths; None without lengths."""
-        if isinstance(self.lengths, tuple):
-            return None
-        places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
-        return places[None, :] < self.lengths[:, None]
+    def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
+        """Computes `(alignments, next_state)`, both `[batch, memory_time]`.
 
-    def without_padding(self, x: Array) -> Array:
-        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
-        valid = self.valid
-        return x if valid is None else masking.zero_dead(valid, x)
+        Args:
+            query: `[batch, query_depth]`. The batch size may be a multiple of the
+                memory's batch size. In this case, adjacent rows, e.g. beams, share a
+                row of the memory.
+            state: The state of the mechanism, by default the previous alignments.
+        """
+        mechanism = self.mechanism
+        score = mechanism.score(
+            self.params, self.grouped(query), self.keys, self.grouped(state)
+        )
+        valid = self.memory.valid
+        if valid is None:
+            score = score.reshape(state.shape)
+            alignments = mechanism.probabilities(score, state, self.key)
+            return alignments, mechanism.next_state(alignments, state)
+        masked = mechanism.score_mask_value
+        masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
+        score = jnp.where(valid[:, None], score, masked)
+        # The weights of an empty memory are set to zero, because softmax would return
+        # NaN.
+        exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
+        score = jnp.where(exists, score, jnp.zeros_like(score)).reshape(state.shape)
+        alignments = mechanism.probabilities(score, state, self.key)
+        exists = exists.reshape(state.shape)
+        alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
+        return alignments, mechanism.next_state(alignments, state)
+
+    def context(self, alignments: Array) -> Array:
+        """The sum of the values, weighted by the alignments, `[batch, depth]`."""
+        context = jnp.einsum("bqt,btd->bqd", self.grouped(alignments), self.values)
+        return context.reshape(alignments.shape[0], context.shape[-1])
+
+    def grouped(self, x: Array) -> Array:
+        """Reshapes `[batch, n]` to `[memory rows, queries, n]`."""
+        rows = self.values.shape[0]
+        return x.reshape(rows, x.shape[0] // max(rows, 1), x.shape[1])
 
 
-def as_memory(
-    name: str, memory: Any, lengths: Lengths | None, mechanism: Any, first: Array | None
-) -> AttentionMemory:
-    """Checks a memory and returns it with zeros in its padding.
+def compute_attention(
+    attention_mechanism: BoundMechanism,
+    cell_output: Array,
+    attention_state: Array,
+    attention_layer: Callable[[Array], Array] | None,
+) -> tuple[Array, Array, Array]:
+    """The default `attention_fn`, which runs one step of attention.
 
     Args:
-        name: The name of the argument.
-        memory: Floating `[batch, memory_time, depth]`.
-        lengths: Integers `[batch]`; None for all steps.
-        mechanism: The mechanism, which sets the depth and optionally the dtype.
-        first: The first of several memories, which all have the same batch size; None
-            if this memory is the first.
+        attention_mechanism: The mechanism, with its memory.
+        cell_output: `[batch, query_depth]`.
+        attention_state: The state of the mechanism, `[batch, memory_time]`.
+        attention_layer: The function that computes the attention from the concatenated
+            output and context; None to use the context as the attention.
 
-    Raises:
-        ValueError: If an array has the wrong shape.
-        TypeError: If an array has the wrong dtype.
+    Returns:
+        `(attention, alignments, next_attention_state)`.
+
+    Source: arXiv:1508.04025.
     """
-    memory = as_array(name, memory)
-    like = memory if first is None else first
-    depth = mechanism.memory_depth
-    shape = (*like.shape[:1], *memory.shape[1:2], depth)
-    must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
-    fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
-    check_shape(name, memory, shape, must, fix)
-    check_dtype_kind(name, memory, jnp.floating, "floating-point")
-    dtype = mechanism.dtype or like.dtype
-    must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
-    check_dtype(name, memory, dtype, must)
-    lengths = as_lengths(lengths, len(memory), "memory_sequence_length")
-    made = AttentionMemory(memory, () if lengths is None else lengths)
-    return dataclasses.replace(made, memory=made.without_padding(memory))
+    alignments, next_state = attention_mechanism(cell_output, attention_state)
+    context = attention_mechanism.context(alignments)
+    if attention_layer is None:
+        return context, alignments, next_state
+    joined = jnp.concatenate([cell_output, context], axis=-1)
+    return attention_layer(joined), alignments, next_state
+
+
+class Attention(NamedTuple):
+    """One attention of an `AttentionWrapper`.
+
+    Attributes:
+        mechanism: The mechanism.
+        attention_fn: See `AttentionWrapper`.
+        size: The size of the attention layer; None for no layer.
+        number: The index of the attention, from 0.
+        scope: The scope of the mechanism's own parameters.
+    """
+
+    mechanism: AttentionMechanism
+    attention_fn: Callable
+    size: int | None
+    number: int
+    scope: str
+
+    memory_layer = property(lambda self: numbered("memory_layer", self.number))
+    layer = property(lambda self: numbered("attention_layer", self.number))
+
+    def specs(self, query_depth: int) -> dict[str, Any]:
+        """Specs of all parameters for queries of this size."""
+        own = self.mechanism.param_specs(query_depth)
+        specs = {self.memory_layer: self.mechanism.memory_specs()}
+        specs |= {self.scope: own} if own else {}
+        if self.size is not None:
+            shape = (query_depth + self.mechanism.context_depth(), self.size)
+            specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
+        return specs
+
+    def attend(
+        self,
+        params: Params,
+        output: Array,
+        memory: AttentionMemory,
+        state: Array,
+        key: Key | None,
+    ) -> tuple[Array, Array, Array]:
+        """Calls `attention_fn` with the output of the cell.
+
+        Args:
+            params: The wrapper's own parameters.
+            output: The output of the cell, `[batch, query_depth]`.
+            memory: The memory, with its keys.
+            state: The state of the mechanism.
+            key: The random key of the step, or None.
+        """
+        bound = BoundMechanism(
+            self.mechanism,
+            params=params.get(self.scope, {}),
+            memory=memory,
+            key=fold(key, 1 + self.number),
+        )
+
+        def layer(x: Array) -> Array:
+            return dot(x, params[self.layer]["kernel"], x.dtype)
+
+        return self.attention_fn(
+            bound, output, state, None if self.size is None else layer
+        )
+
+
+def numbered(name: str, number: int) -> str:
+    """The name, followed by `_<number>` unless `number` is 0."""
+    return f"{name}_{number}" if number else name

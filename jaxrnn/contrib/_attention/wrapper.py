@@ -2,94 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec, TensorArray, TensorShape
+from jaxrnn import TensorArray, TensorShape
 
 from ..._base.arguments import as_count, check_equal, check_instance
 from ..._base.cell_keys import fold
 from ..._base.errors import InvalidValue
 from ..._base.inputs import as_state
-from ..._base.math import dot
 from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells import fields
 from ..._cells.base import scope_name
-from ..._cells.initializers import Specs, glorot_uniform
+from ..._cells.initializers import Specs
 from ..._wrappers.base import ParamsWrapper, vector_size
 from . import state as wrapper_state
-from .mechanisms import AttentionMechanism, BoundMechanism, compute_attention
-from .state import AttentionMemory, AttentionWrapperState
-
-
-class Attention(NamedTuple):
-    """One attention of an `AttentionWrapper`.
-
-    Attributes:
-        mechanism: The mechanism.
-        attention_fn: See `AttentionWrapper`.
-        size: The size of the attention layer; None for no layer.
-        number: The index of the attention, from 0.
-        scope: The scope of the mechanism's own parameters.
-    """
-
-    mechanism: AttentionMechanism
-    attention_fn: Callable
-    size: int | None
-    number: int
-    scope: str
-
-    memory_layer = property(lambda self: numbered("memory_layer", self.number))
-    layer = property(lambda self: numbered("attention_layer", self.number))
-
-    def specs(self, query_depth: int) -> dict[str, Any]:
-        """Specs of all parameters for queries of this size."""
-        own = self.mechanism.param_specs(query_depth)
-        specs = {self.memory_layer: self.mechanism.memory_specs()}
-        specs |= {self.scope: own} if own else {}
-        if self.size is not None:
-            shape = (query_depth + self.mechanism.context_depth(), self.size)
-            specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
-        return specs
-
-    def attend(
-        self,
-        params: Params,
-        output: Array,
-        memory: AttentionMemory,
-        state: Array,
-        key: Key | None,
-    ) -> tuple[Array, Array, Array]:
-        """Calls `attention_fn` with the output of the cell.
-
-        Args:
-            params: The wrapper's own parameters.
-            output: The output of the cell, `[batch, query_depth]`.
-            memory: The memory, with its keys.
-            state: The state of the mechanism.
-            key: The random key of the step, or None.
-        """
-        bound = BoundMechanism(
-            self.mechanism,
-            params=params.get(self.scope, {}),
-            memory=memory,
-            key=fold(key, 1 + self.number),
-        )
-
-        def layer(x: Array) -> Array:
-            return dot(x, params[self.layer]["kernel"], x.dtype)
-
-        return self.attention_fn(
-            bound, output, state, None if self.size is None else layer
-        )
-
-
-def numbered(name: str, number: int) -> str:
-    """The name, followed by `_<number>` unless `number` is 0."""
-    return f"{name}_{number}" if number else name
+from .mechanisms import AttentionMechanism, AttentionMemory, as_memory
+from .state import Attention, AttentionWrapperState, compute_attention, numbered
 
 
 @fields.dataclass
@@ -337,9 +269,7 @@ class AttentionWrapper(ParamsWrapper):
         for i, mechanism in enumerate(self._mechanisms):
             name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(
-                wrapper_state.as_memory(name, memories[i], lengths[i], mechanism, first)
-            )
+            made.append(as_memory(name, memories[i], lengths[i], mechanism, first))
         return made
 
     def _written(
