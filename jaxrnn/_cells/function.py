@@ -123,6 +123,6 @@ class BoundOnlyCell(RNNCell):
             ValueError: Always.
         """
         raise InvalidValue(
-            "this cell already has its parameters, which `as_cell` bound. Run it "
+            "this cell already has its parameters, which `as_cell` bound. Run it with "
             "`jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
         )

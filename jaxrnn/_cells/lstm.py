@@ -225,7 +225,7 @@ class LSTMCell(AffineCell):
 
     @property
     def output_size(self) -> int:
-        """The size of h: `num_proj` if it is given, otherwise `num_units`."""
+        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
         return self.num_units if self.num_proj is None else self.num_proj
 
     @property

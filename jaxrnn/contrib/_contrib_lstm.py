@@ -37,7 +37,7 @@ class ContribLSTM(AffineCell):
 
     @property
     def output_size(self) -> int:
-        """The size of h: `num_proj` or, by default, `num_units`."""
+        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
         return self.num_units if self.num_proj is None else self.num_proj
 
     @property
