@@ -56,8 +56,8 @@ def stack_bidirectional_rnn(
         cells_bw: The cells of the backward direction, one for each layer.
         inputs: A list or tuple with the inputs of each step of the lowest layer, as in
             `static_bidirectional_rnn`.
-        initial_states_fw: A sequence with the initial forward state of each layer, or
-            None for zero states. An entry may also be None.
+        initial_states_fw: A list or tuple with the initial forward state of each layer,
+            or None for zero states. An entry may also be None.
         initial_states_bw: The initial backward states, given in the same form.
         dtype: The dtype of the zero states and of the outputs; required unless all
             states are given.
@@ -73,7 +73,7 @@ def stack_bidirectional_rnn(
     Raises:
         TypeError: If an entry of `cells_fw` or `cells_bw` is not a cell; see also
             `static_rnn`.
-        ValueError: If cells and states are not sequences of the same length, or if
+        ValueError: If cells and states are not lists or tuples of equal length, or if
             there are no cells; see also `static_bidirectional_rnn`.
 
     Warns:
@@ -116,8 +116,8 @@ def stack_bidirectional_dynamic_rnn(
         cells_bw: The cells of the backward direction, one for each layer.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays with equal time and batch sizes.
-        initial_states_fw: A sequence with the initial forward state of each layer, or
-            None for zero states. An entry may also be None.
+        initial_states_fw: A list or tuple with the initial forward state of each layer,
+            or None for zero states. An entry may also be None.
         initial_states_bw: The initial backward states, given in the same form.
         dtype: The dtype of the zero states and of the outputs; required unless all
             states are given.
@@ -138,7 +138,7 @@ def stack_bidirectional_dynamic_rnn(
     Raises:
         TypeError: If an entry of `cells_fw` or `cells_bw` is not a cell; see also
             `dynamic_rnn`.
-        ValueError: If cells and states are not sequences of the same length, or if
+        ValueError: If cells and states are not lists or tuples of equal length, or if
             there are no cells; if the outputs of two cells cannot be concatenated; see
             also `dynamic_rnn`.
 
@@ -171,9 +171,11 @@ def stack_bidirectional_dynamic_rnn(
         "mask": mask,
     }
 
-    def run(*cells_and_inputs: Any, **states_and_scope: Any) -> tuple[PyTree, ...]:
+    def run(
+        cell_fw: RNNCellLike, cell_bw: RNNCellLike, inputs: PyTree, **given: Any
+    ) -> tuple[PyTree, ...]:
         outputs, states = bidirectional_dynamic_rnn(
-            *cells_and_inputs, **states_and_scope, **options
+            cell_fw, cell_bw, inputs, **given, **options
         )
         return joined(*outputs, axis=2), *states
 
@@ -211,9 +213,9 @@ def _run_layers(
     finals = []
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
         for i, (fw, bw, state_fw, state_bw) in enumerate(zip(*layers, strict=True)):
-            initial = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
+            given = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
             with error_note(f"Raised by layer cell_{i}."):
-                xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **initial)
+                xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **given)
             finals.append(final)
     finals_fw, finals_bw = zip(*finals, strict=True)
     return xs, finals_fw, finals_bw

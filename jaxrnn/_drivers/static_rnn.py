@@ -196,8 +196,9 @@ def _unrolled(
     for t, inputs in enumerate(steps):
         masks = all_masks
         if _types(inputs) != _types(steps[0]):  # Then the stand-in is zeros.
-            zeros = jax.tree.map(jnp.zeros_like, inputs)
-            masks = all_masks.map_stand_in_inputs(lambda _, zeros=zeros: zeros)
+            masks = all_masks.map_stand_in_inputs(
+                lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
+            )
         number = jnp.int32(t)
         arguments = masks.step_inputs(number, inputs, state)
         with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
