@@ -69,9 +69,7 @@ def reverse_sequence(
     check_instance("name", name, str | None, "a string")
     fix = "Inputs `[batch, time, ...]` have rows at 0, the default, and time at 1."
     time = as_count("seq_axis", seq_axis, least=0, fix=fix)
-    rows = as_count(
-        "batch_axis", 0 if batch_axis is None else batch_axis, least=0, fix=fix
-    )
+    rows = 0 if batch_axis is None else as_count("batch_axis", batch_axis, 0, fix)
     if time == rows:
         text = f"`seq_axis` must differ from `batch_axis`, got {time} for both. {fix}"
         raise InvalidValue(text)

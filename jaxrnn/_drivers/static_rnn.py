@@ -176,12 +176,7 @@ def _unrolled(
 ) -> tuple[list[PyTree], PyTree, list[PyTree]]:
     """Runs one step after another. Without lengths, a step may change the state."""
     if len(steps) >= UNREASONABLE_STEPS:
-        warnings.warn(
-            f"A program with {len(steps)} copies of the cell, one for each step, takes "
-            "minutes to compile. `dynamic_rnn` and the drivers with `dynamic` in their "
-            "names give the same values and compile one step, in a second.",
-            stacklevel=_stack_level(),
-        )
+        _warn_of_copies(len(steps))
     cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
     state = call_start(cell, state)
     all_masks = Steps(time=len(steps), axis=0)
@@ -224,15 +219,20 @@ def _checked_state(
     return state
 
 
-def _stack_level() -> int:
-    """The level of the code that called this package, for the function that warns."""
+def _warn_of_copies(count: int) -> None:
+    """Warns of a program with many copies of a cell, where the package was called."""
     package = __name__.partition(".")[0]
+    level = 1
     frame = inspect.currentframe()
-    level = 0
     while frame and frame.f_globals["__name__"].partition(".")[0] == package:
         frame = frame.f_back
         level += 1
-    return level
+    warnings.warn(
+        f"A program with {count} copies of the cell, one for each step, takes minutes "
+        "to compile. `dynamic_rnn` and the drivers with `dynamic` in their names give "
+        "the same values and compile one step, in a second.",
+        stacklevel=level,
+    )
 
 
 def _types(inputs: PyTree) -> tuple:
