@@ -170,11 +170,7 @@ def test_nothing_but_empty_sequences():
         (
             lambda a: a | {"initial_state": a["initial_state"][:, :2]},
             ValueError,
-<<<<<<< HEAD
             "GRUCell: `state` must have shape",
-=======
-            r"`state` must have shape \(4, 3\)",
->>>>>>> 56e67e2f (The packed driver's test names the check that refuses a state of the wrong size)
         ),
     ],
 )
