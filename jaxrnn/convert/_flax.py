@@ -5,57 +5,62 @@ In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` st
 """
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
 from .._base.errors import InvalidValue
+from .._base.typing import Params
 from .._cells.bound import BoundCell
 from . import _bound_cells, _weights
 from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
-from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
-from ._weights import as_mapping, blocks, check_names, joined, listed
+from ._layer_weights import GRU_AFTER, LSTM, RNN, ActivationLike, LayerWeights, Library
+from ._weights import Weight, Weights, as_mapping, blocks, check_names, joined, listed
 
-# The function `to_layer(name, weights)` and its inverse `to_weights(name, layer)`.
-ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
-ToWeights = Callable[[str, LayerWeights], dict[str, Any]]
-# Builds the parameters of a `Sequential` from the parameters of its layers.
-Stack = Callable[[list[dict[str, Any]]], dict[str, Any]]
+ToLayer: TypeAlias = Callable[[str, Weights], LayerWeights]
+"""`to_layer(name, weights)` reads a cell; `to_weights(name, layer)` is its inverse."""
+ToWeights: TypeAlias = Callable[[str, LayerWeights], Params]
+Stack: TypeAlias = Callable[[list[Params]], Params]
+"""Builds the parameters of a `Sequential` from the parameters of its layers."""
+Names: TypeAlias = tuple[list[str], ...]
+"""The names of the input kernels, the state kernels, the biases and the state bias."""
 
 LIBRARY = Library("Flax", {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
-# The kernels of a cell that multiplies all gates at once.
-_OF_ALL_GATES = {"dense_i/kernel", "dense_h/kernel"}
 # Flax's letters for the gates, in the order of `GATES`.
 _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 
 
-def load(params: Any, to_layer: ToLayer, activation: Any) -> BoundCell:
+def load(params: object, to_layer: ToLayer, activation: ActivationLike) -> BoundCell:
     """Builds a bound cell from the parameters of a unidirectional module."""
     layers = _layers(params, 1, to_layer, activation)
     return cell_of_layers([layer for (layer,) in layers])
 
 
-def load_bidirectional(params: Any, to_layer: ToLayer, activation: Any) -> BothCells:
+def load_bidirectional(
+    params: object, to_layer: ToLayer, activation: ActivationLike
+) -> BothCells:
     """Builds `(cells_fw, cells_bw)` from the parameters of a bidirectional module."""
     return cells_of_pairs(_layers(params, 2, to_layer, activation))
 
 
 def _layers(
-    params: Any, directions: int, to_layer: ToLayer, activation: Any
+    params: object, directions: int, to_layer: ToLayer, activation: ActivationLike
 ) -> Iterator[tuple[LayerWeights, ...]]:
     """The weights of each layer: one `LayerWeights` per direction."""
     for name, weights in _modules(params):
         found = 2 if any(key in weights for key in BOTH) else 1
         _weights.check_directions(name, found, directions)
-        parts = [(name, weights)]
+        parts = {name: weights}
         if directions == 2:
             check_names(name, weights, BOTH)
-            parts = [(f"{name}/{key}", weights[key]) for key in BOTH]
-        yield tuple(_layer(*part, to_layer, activation) for part in parts)
+            parts = {f"{name}/{key}": weights[key] for key in BOTH}
+        layers = [_layer(own, part, to_layer) for own, part in parts.items()]
+        yield tuple(dataclasses.replace(x, activation=activation) for x in layers)
 
 
-def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
+def save(cell: object, to_weights: ToWeights, stack: Stack) -> Params:
     """The weights of a single cell, or of a `Sequential` that stacks several cells."""
     layers = [to_weights(*each) for each in _bound_cells.layers_of_cell(LIBRARY, cell)]
     if len(layers) == 1:
@@ -64,8 +69,8 @@ def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
 
 
 def save_bidirectional(
-    cells_fw: Any, cells_bw: Any, to_weights: ToWeights, stack: Stack
-) -> dict[str, Any]:
+    cells_fw: object, cells_bw: object, to_weights: ToWeights, stack: Stack
+) -> Params:
     """The weights of one `Bidirectional`, or of a `Sequential` that stacks several."""
     layers = []
     for pair in _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw):
@@ -74,7 +79,7 @@ def save_bidirectional(
     return layers[0] if len(layers) == 1 else stack(layers)
 
 
-def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerWeights:
+def from_separate(name: str, weights: Weights, input_to_f: str = "if") -> LayerWeights:
     """Reads the weights of a Flax cell that has a separate module for each gate.
 
     Args:
@@ -94,17 +99,28 @@ def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerW
     read = _weights.reader(flat, f"{name}/")
     units = read(of_state[0], None, None).shape[1]
     depth = read(of_inputs[0], None, None).shape[0]
-    each = lambda names, *shape: [read(name, *shape) for name in names]
-    join = lambda names, *shape: joined(each(names, *shape), axis=-1)
-    kernels = join(of_inputs, depth, units), join(of_state, units, units)
-    other = join(state_bias, units) if state_bias else None
-    return LayerWeights(kind, *kernels, join(biases, units), other)
+
+    def join(names: list[str], *shape: int) -> Weight:
+        return joined([read(name, *shape) for name in names], axis=-1)
+
+    return LayerWeights(
+        kind,
+        input_kernel=join(of_inputs, depth, units),
+        state_kernel=join(of_state, units, units),
+        bias=join(biases, units),
+        state_bias=join(state_bias, units) if state_bias else None,
+    )
 
 
-def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
+def to_separate(layer: LayerWeights, input_to_f: str = "if") -> Params:
     """The weights for a Flax cell that has a separate module for each gate."""
-    arrays = layer.input_kernel, layer.state_kernel, layer.bias_for(), layer.state_bias
-    weights: dict[str, Any] = {}
+    arrays = [
+        layer.input_kernel,
+        layer.state_kernel,
+        layer.bias_for(),
+        layer.state_bias,
+    ]
+    weights: Params = {}
     for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
         own = [] if array is None else blocks(array, len(names))
         for name, block in zip(names, own, strict=True):
@@ -113,7 +129,7 @@ def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
     return weights
 
 
-def unboxed(weights: Mapping[str, Any]) -> dict[str, Any]:
+def unboxed(weights: Weights) -> Params:
     """Flattens nested weights to names with slashes, and unboxes the values."""
     flat = _weights.flattened(weights)
     return {name: _unboxed(value) for name, value in flat.items()}
@@ -126,80 +142,54 @@ def _unboxed(value: Any) -> Any:
     return value.value if hasattr(value, "unbox") else value
 
 
-def _modules(params: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _modules(params: object) -> Iterable[tuple[str, Weights]]:
     """The parameters of each layer, with a name for messages."""
-    params = as_mapping("params", params)
-    if set(params) == {"params"}:
-        params = as_mapping("params", params["params"])
-    names = [key for key in params if re.fullmatch(r"layers_\d+", str(key))]
-    if names and len(names) == len(params):  # A linen `Sequential`.
-        inner, names = params, [f"layers_{i}" for i in range(len(params))]
-    elif set(params) == {"layers"}:  # An nnx `Sequential`.
-        layers = as_mapping("params/layers", params["layers"])
+    inner = as_mapping("params", params)
+    if set(inner) == {"params"}:
+        inner = as_mapping("params", inner["params"])
+    if inner and all(re.fullmatch(r"layers_\d+", str(key)) for key in inner):
+        names = [f"layers_{i}" for i in range(len(inner))]  # A linen `Sequential`.
+    elif set(inner) == {"layers"} and inner["layers"]:  # An nnx `Sequential`.
+        layers = as_mapping("params/layers", inner["layers"])
         inner = {f"layers/{key}": value for key, value in layers.items()}
         names = [f"layers/{i}" for i in range(len(inner))]
     else:
-        return [("params", params)]
-    if not names:
-        _raise_unknown("params", {})
+        return [("params", inner)]
     modules = [(f"params/{name}", _weights.pick(inner, name)) for name in names]
     return [(name, as_mapping(name, module)) for name, module in modules]
 
 
-def _layer(name: str, weights: Any, to_layer: ToLayer, activation: Any) -> LayerWeights:
-    weights = as_mapping(name, weights)
-    if set(weights) == {"cell"}:
-        name = f"{name}/cell"
-        weights = as_mapping(name, weights["cell"])
-    return dataclasses.replace(to_layer(name, weights), activation=activation)
+def _layer(name: str, weights: object, to_layer: ToLayer) -> LayerWeights:
+    given = as_mapping(name, weights)
+    if set(given) != {"cell"}:
+        return to_layer(name, given)
+    name = f"{name}/cell"
+    return to_layer(name, as_mapping(name, given["cell"]))
 
 
-def _names(kind: str, input_to_f: str) -> tuple[list[str], ...]:
-    """The names of the input kernels, state kernels, biases and state bias."""
+def _names(kind: str, input_to_f: str) -> Names:
     of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
     of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
     of_state = [f"h{letter}" for letter in _LETTERS[kind]]
     with_bias = of_state if kind == LSTM else of_inputs
-    kernels = lambda names: [f"{name}/kernel" for name in names]
-    biases = [f"{name}/bias" for name in with_bias]
-    state_bias = ["hn/bias"] if kind == GRU_AFTER else []
-    return kernels(of_inputs), kernels(of_state), biases, state_bias
+    return (
+        [f"{name}/kernel" for name in of_inputs],
+        [f"{name}/kernel" for name in of_state],
+        [f"{name}/bias" for name in with_bias],
+        ["hn/bias"] if kind == GRU_AFTER else [],
+    )
 
 
-def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[str, Any]:
+def _best_match(name: str, flat: Weights, input_to_f: str) -> tuple[str, Names]:
     """The kind of cell that best matches the names in `flat`, and its weight names."""
     known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
-    shared = lambda kind: len(flat.keys() & set().union(*known[kind]))
-    kind = max(known, key=shared)
-    if not shared(kind):
-        kernels = [{*inputs, *state} for inputs, state, *_ in known.values()]
-        _raise_unknown(name, flat, _paths(flat, [*kernels, _OF_ALL_GATES]))
+    shared = {k: len(flat.keys() & {*itertools.chain(*v)}) for k, v in known.items()}
+    kind = max(known, key=shared.__getitem__)
+    if not shared[kind]:
+        # The parameters of a whole model have the names of a cell in an inner dict.
+        raise InvalidValue(
+            f"`{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, "
+            "GRUCell or SimpleCell, or of an RNN, Bidirectional or Sequential of such "
+            f"cells, got {listed(flat)}. Pass only this part of a model."
+        )
     return kind, known[kind]
-
-
-def _paths(flat: Mapping[str, Any], kernels: list[set[str]]) -> list[str]:
-    """The paths of the cells in a model, whose weights `flat` holds."""
-    names_at: dict[str, set[str]] = {}
-    for name in flat:
-        path, _, last = name.rpartition("/")
-        path, _, module = path.rpartition("/")
-        names_at.setdefault(path, set()).add(f"{module}/{last}")
-    return [path for path, own in names_at.items() if any(k <= own for k in kernels)]
-
-
-def _raise_unknown(
-    name: str, flat: Mapping[str, Any], paths: Collection[str] = ()
-) -> NoReturn:
-    kinds = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
-    of = f"an {kinds}, or of an RNN, Bidirectional or Sequential of such cells"
-    got = dict.fromkeys(key.split("/")[0] for key in flat) if paths else flat
-    text = f"`{name}` must be the parameters of {of}, got {listed(got)}."
-    if paths:
-        cells = [_indexed(*f"{name}/{path}".split("/")) for path in paths]
-        text += f" Pass {' or '.join(f'`{cell}`' for cell in cells)}."
-    raise InvalidValue(text)
-
-
-def _indexed(name: str, *keys: str) -> str:
-    """The Python expression for nested weights; the keys of nnx lists are integers."""
-    return name + "".join(f"[{k if k.isdigit() else repr(k)}]" for k in keys)

@@ -5,20 +5,20 @@ The cells of contrib convolve the concatenation of both with one kernel and add 
 bias. Gates, padding, strides and the forget bias of 1 are equal.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import contrib
-from .._base.arguments import check_given
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.arguments import check_instance
+from .._base.errors import InvalidValue, describe
 from .._cells.bound import BoundCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._bound_cells import as_bound, stacked_cells
+from ._bound_cells import single_cells
 from ._layer_weights import with_forget_bias
 from ._weights import (
     Weight,
+    Weights,
     as_mapping,
     check_names,
     flattened,
@@ -33,13 +33,13 @@ FORGET_BIAS = 1.0
 PARTS = ("/input_to_hidden", "/hidden_to_hidden")
 
 
-def has_grid(params: Mapping[str, Any], name: str) -> bool:
+def has_grid(params: Weights, name: str) -> bool:
     """Whether the core `name` is a convolutional LSTM."""
     return any(f"{name}{part}" in params for part in PARTS)
 
 
 def load_convs(
-    params: Mapping[str, Any], names: Sequence[str], grid: Sequence[int] | None
+    params: Weights, names: Sequence[str], grid: Sequence[int] | None
 ) -> BoundCell:
     """Loads stacked cores over a grid as a bound cell.
 
@@ -48,12 +48,10 @@ def load_convs(
         ValueError: If `grid` is None or does not have 1, 2 or 3 axes, or a weight is
             missing, unknown, or has the wrong shape.
     """
-    fix = "The weights do not store it. Pass the `input_shape` of the core."
-    grid = check_given("input_shape", grid, fix, "given for convolutional LSTMs")
     if not isinstance(grid, Sequence) or len(grid) not in (1, 2, 3):
         raise InvalidValue(
-            "`input_shape` must be the sizes of the grid's 1, 2 or 3 axes, without "
-            f"channels, as for the core in Haiku, got {grid!r}."
+            "`input_shape` must be given for convolutional LSTMs: the sizes of the "
+            f"grid's 1, 2 or 3 axes, without channels, got {grid!r}."
         )
     layers: list[BoundCell] = []
     for name in names:
@@ -66,7 +64,7 @@ def load_convs(
 
 
 def _layer(
-    params: Mapping[str, Any], name: str, grid: Sequence[int], depth: int | None
+    params: Weights, name: str, grid: Sequence[int], depth: int | None
 ) -> BoundCell:
     first, second = (f"{name}{part}" for part in PARTS)
     own = {each: pick(params, each) for each in (first, second)}
@@ -79,8 +77,7 @@ def _layer(
     channels, rest = divmod(columns, 4)
     if rest:
         raise InvalidValue(
-            f"`{first}/w` must have 4 blocks of output channels, got "
-            f"{describe(of_inputs)}."
+            f"`{first}/w` must have 4 blocks of channels, got {describe(of_inputs)}."
         )
     of_state = read(f"{second}/w", *window, channels, columns)
     bias = read(f"{first}/b", columns) + read(f"{second}/b", columns)
@@ -91,17 +88,14 @@ def _layer(
     return cell.bind({"kernel": kernel, "biases": bias})
 
 
-def cells_with_grid(cell: Any) -> list[tuple[str, BoundCell]]:
+def cells_with_grid(cell: object) -> list[tuple[str, BoundCell]]:
     """The layers of a bound cell with names for messages; empty without a grid."""
-    bound = as_bound("cell", cell)
-    is_stack = isinstance(bound.cell, MultiRNNCell)
-    layers = stacked_cells("cell", bound) if is_stack else [("cell", bound)]
-    layers = [(name, as_bound(name, each)) for name, each in layers]
+    layers = single_cells("cell", cell)
     has_any = any(_is_conv(each.cell) for _, each in layers)
     return layers if has_any else []
 
 
-def _is_conv(cell: Any) -> bool:
+def _is_conv(cell: object) -> bool:
     return type(cell) in (contrib.ConvLSTMCell, *CELLS)
 
 
@@ -111,11 +105,8 @@ def default_name(name: str, bound: BoundCell) -> str:
     Raises:
         TypeError: If the cell is not a convolutional LSTM.
     """
-    if not _is_conv(bound.cell):
-        raise InvalidType(
-            f"`{name}` must be a convolutional LSTM like the other layers, got "
-            f"{bound.cell!r}."
-        )
+    what = "a convolutional LSTM like the other layers"
+    check_instance(name, bound.cell, (contrib.ConvLSTMCell, *CELLS), what)
     return f"conv{bound.cell.conv_ndims}_dlstm"
 
 
@@ -127,11 +118,11 @@ def arrays_of_conv(name: str, bound: BoundCell) -> dict[str, dict[str, Weight]]:
         ValueError: If the cell has a skip connection, or a parameter is missing,
             unknown, or has the wrong shape.
     """
-    cell, depth = bound.cell, bound.cell.input_shape[-1]
+    cell = bound.cell
+    depth = cell.input_shape[-1]
     if cell.skip_connection:
         raise InvalidValue(
-            f"`{name}` must have no `skip_connection`, which Haiku's convolutional "
-            "LSTM does not support. Train a cell without this option."
+            f"`{name}` must have no `skip_connection`, which Haiku does not support."
         )
     specs = cell.param_specs(depth)
     check_names(f"{name}.params", bound.params, specs)

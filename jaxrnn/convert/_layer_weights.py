@@ -8,16 +8,27 @@ the gates and rejects layers that the library cannot express.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .._base.errors import InvalidValue, describe
+from .._base.typing import Activation
 from .._cells.activations import ACTIVATIONS, resolve_activation
-from ._weights import Weight, blocks, joined
+from ._weights import Weight, blocks, joined, listed
 
+ActivationLike: TypeAlias = Activation | str | None
 # The kinds of layers, as they are named in messages.
-RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
+RNN = "RNN"
+GRU = "GRU"
+GRU_AFTER = "GRU that resets after the product"
+LSTM = "LSTM"
+CELL_NAMES = {
+    RNN: "BasicRNNCell",
+    GRU: "GRUCell",
+    GRU_AFTER: "CudnnCompatibleGRUCell",
+    LSTM: "LSTMCell",
+}
 # The gates in TensorFlow's order, which every `LayerWeights` uses.
 GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
 
@@ -52,7 +63,7 @@ class LayerWeights:
     peepholes: tuple[Weight, ...] | None = None
     projection: Weight | None = None
     forget_bias: float = 0.0
-    activation: Any = None
+    activation: ActivationLike = None
     clips: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_coupled: bool = False
 
@@ -75,9 +86,9 @@ class LayerWeights:
 
     def bias_for(self, added: float = 0.0) -> Weight:
         """The bias for a library that adds `added` to the forget gate at run time."""
-        missing = self.forget_bias - added
-        is_lstm = self.kind == LSTM
-        return with_forget_bias(self.bias, missing) if is_lstm else self.bias
+        if self.kind != LSTM:
+            return self.bias
+        return with_forget_bias(self.bias, self.forget_bias - added)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,56 +102,40 @@ class Library:
         lacks: The fields of `LayerWeights` that the library does not support.
         activations: The supported activations for each kind of layer. A kind without an
             entry supports every activation that the cell supports.
-        modules: The library's name for each kind of layer, for messages.
         forget_bias: The constant that the library adds to the forget gate at run time.
         has_coupled: Whether the library has LSTMs with coupled gates.
     """
 
     name: str
     orders: Mapping[str, str]
-    lacks: tuple[str, ...] = ("peepholes", "projection")
+    lacks: tuple[str, ...] = ("peepholes", "projection", "clips")
     activations: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     forget_bias: float = 0.0
     has_coupled: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
         if layer.kind not in self.orders:
-            self._raise_kind(name, layer.kind)
-        if layer.is_coupled and not self.has_coupled:
+            fitting = listed(CELL_NAMES[kind] for kind in self.orders)
             raise InvalidValue(
-                f"`{name}` must have separate input and forget gates, since "
-                f"{self.name} does not couple them, got a "
-                "CoupledInputForgetGateLSTMCell. Train an LSTMCell instead."
+                f"`{name}` must be one of {fitting}, whose equations {self.name} has, "
+                f"got a {CELL_NAMES[layer.kind]}. Train one of these cells instead."
             )
-        for field in self.lacks:
-            if getattr(layer, field) is not None:
-                raise InvalidValue(
-                    f"`{name}` must have no {field}, which {self.name}'s LSTM does not "
-                    "support. Train a cell without this option."
-                )
+        held = {field: getattr(layer, field) for field in self.lacks}
+        unsupported = [k for k, v in held.items() if v is not None and len(v)]
+        if layer.is_coupled and not self.has_coupled:
+            unsupported.append("coupled gates")
+        if unsupported:
+            raise InvalidValue(
+                f"`{name}` must have no {listed(unsupported)}, which {self.name} does "
+                "not support. Train a cell without it."
+            )
         wanted = self.activations.get(layer.kind, ())
         if wanted and layer.activation_key not in wanted:
-            module = self.modules.get(layer.kind, "cells")
             raise InvalidValue(
-                f"`{name}` must have the activation {' or '.join(wanted)} for "
-                f"{self.name}'s {module}, got {layer.activation_name}."
+                f"`{name}` must have the activation {' or '.join(wanted)}, as in "
+                f"{self.name}, got {layer.activation_name}."
             )
-
-    def _raise_kind(self, name: str, kind: str) -> NoReturn:
-        if kind == RNN:
-            raise InvalidValue(
-                f"`{name}` must be an LSTM or a GRU, since {self.name} has no plain "
-                "RNN, got a BasicRNNCell."
-            )
-        cells = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
-        got, when = cells.pop(kind), "before" if kind == GRU_AFTER else "after"
-        (wanted,) = cells.values()
-        raise InvalidValue(
-            f"`{name}` must be a {wanted}, since {self.name}'s GRU resets {when} the "
-            f"product, got a {got}. The weights do not fit; train a {wanted} instead."
-        )
 
     def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
         """The input kernel, the state kernel and two biases, in the library's order.
@@ -150,15 +145,20 @@ class Library:
         of_state = np.zeros(layer.bias.shape, layer.bias.dtype)
         if layer.state_bias is not None:
             of_state = joined([of_state[: 2 * layer.units], layer.state_bias])
-        bias = layer.bias_for(self.forget_bias)
-        ours = layer.input_kernel, layer.state_kernel, bias, of_state
-        old, new = GATES[layer.kind], self.orders[layer.kind]
-        return tuple(reordered(array, old, new) for array in ours)
+        ours = [
+            layer.input_kernel,
+            layer.state_kernel,
+            layer.bias_for(self.forget_bias),
+            of_state,
+        ]
+        order = self.orders[layer.kind]
+        return tuple(reordered(array, GATES[layer.kind], order) for array in ours)
 
     def layer(self, kind: str, *arrays: Weight, **fields: Any) -> LayerWeights:
         """Builds a layer from the library's two kernels and one or two biases."""
-        ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
-        of_inputs, of_state, bias, *others = map(ours, arrays)
+        order = self.orders[kind]
+        ours = [reordered(array, order, GATES[kind]) for array in arrays]
+        of_inputs, of_state, bias, *others = ours
         for other in others:
             if kind == GRU_AFTER:  # The reset gate multiplies the last block.
                 at = 2 * len(other) // 3

@@ -1,21 +1,48 @@
-"""The recurrent nodes of ONNX models, with their weights as NumPy arrays."""
+"""The recurrent nodes of ONNX models: weights as NumPy arrays, and attributes."""
 
+import math
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 
+from .._base.arguments import check_instance, check_one_of
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.optional import import_optional
-from ._weights import listed
+from .._base.typing import Params
+from ._layer_weights import LSTM, RNN
+from ._weights import Weights, listed
 
-_OPERATORS = "LSTM", "GRU", "RNN"
+Proto: TypeAlias = Any
+"""A message of `onnx`, which this module imports only where it is used."""
+
+_OPERATORS = ("LSTM", "GRU", "RNN")
 # The operators' other inputs belong to a run: X, the lengths and the initial states.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
+# The activations that jaxrnn and ONNX share.
+ACTIVATIONS = {
+    "Elu": "elu",
+    "HardSigmoid": "hard_sigmoid",
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_FIX = "Write the step as a FunctionCell."
+_SPELLINGS = {name.lower(): name for name in ACTIVATIONS}
+# ONNX's defaults, which the functions of jaxrnn have.
+_DEFAULTS = {
+    "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
+    "activation_beta": {"HardSigmoid": 0.5},
+}
+# These are constant for large inputs of either sign.
+_SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 
-def as_model(model: Any) -> Any:
+def as_model(model: object) -> Proto:
     """The `onnx.ModelProto` of a path, of the bytes of a file, or of a model.
 
     Raises:
@@ -48,7 +75,7 @@ class Values:
         outer: The values of the graph around a subgraph, which the subgraph can read.
     """
 
-    def __init__(self, graph: Any, outer: "Values | None" = None) -> None:
+    def __init__(self, graph: Proto, outer: "Values | None" = None) -> None:
         self._outer = outer
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._sources = {name: node for node in graph.node for name in node.output}
@@ -73,13 +100,16 @@ class Values:
             return _as_array(what, constants[0])
         got = "an input of the model" if source is None else f"made by {source.op_type}"
         raise InvalidValue(
-            f"{what} must be constant, got {name!r}, {got}. If it depends only on "
-            "constants, fold them first: onnxruntime writes the folded model to "
-            "`SessionOptions.optimized_model_filepath`."
+            f"{what} must be constant, got {name!r}, {got}. Fold constants first: see "
+            "`SessionOptions.optimized_model_filepath` of onnxruntime."
         )
 
 
-def _as_array(what: str, tensor: Any) -> np.ndarray:
+Found: TypeAlias = tuple[Proto, Values]
+"""A recurrent node, and the values of its graph."""
+
+
+def _as_array(what: str, tensor: Proto) -> np.ndarray:
     """The values of an `onnx.TensorProto`."""
     if tensor.data_location == tensor.EXTERNAL:
         files = [each.value for each in tensor.external_data if each.key == "location"]
@@ -90,7 +120,7 @@ def _as_array(what: str, tensor: Any) -> np.ndarray:
     return import_optional("onnx.numpy_helper").to_array(tensor)
 
 
-def recurrent_nodes(graph: Any, outer: Values | None = None) -> Iterator[Any]:
+def recurrent_nodes(graph: Proto, outer: Values | None = None) -> Iterator[Found]:
     """A pair `(node, values of its graph)` for each recurrent node, in graph order."""
     values = Values(graph, outer)
     for node in graph.node:
@@ -101,12 +131,12 @@ def recurrent_nodes(graph: Any, outer: Values | None = None) -> Iterator[Any]:
                 yield from recurrent_nodes(attribute.g, values)
 
 
-def operators(graph: Any) -> list[str]:
+def operators(graph: Proto) -> list[str]:
     """The operators of a graph, for messages."""
     return sorted({node.op_type for node in graph.node})
 
 
-def chosen(found: list[Any], names: tuple[Any, ...]) -> list[Any]:
+def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
     """The nodes with these names, or in the scopes with these names.
 
     Args:
@@ -124,36 +154,139 @@ def chosen(found: list[Any], names: tuple[Any, ...]) -> list[Any]:
         if not own:
             there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
             raise InvalidValue(
-                "`names` must be names of recurrent nodes or of their scopes, got "
+                f"`names` must be names of recurrent nodes or of their scopes, got "
                 f"{name!r}. Found: {there}."
             )
         picked += own
     return picked
 
 
-def _name(node: Any) -> str:
+def _name(node: Proto) -> str:
     """The name of a node, or of its first output if the node has no name."""
     return node.name or next(filter(None, node.output), "")
 
 
-def _is_within(scope: Any, name: str) -> bool:
-    scope, name = str(scope).strip("/"), name.strip("/")
-    return name == scope or name.startswith(f"{scope}/")
+def _is_within(scope: object, name: str) -> bool:
+    inner = name.strip("/")
+    outer = str(scope).strip("/")
+    return inner == outer or inner.startswith(f"{outer}/")
 
 
-def as_dict(node: Any, values: Values) -> dict[str, Any]:
+def as_dict(node: Proto, values: Values) -> Params:
     """The node as a dict for `convert.onnx.load`."""
-    made: dict[str, Any] = {"op_type": node.op_type, "name": _name(node)}
+    made: Params = {"op_type": node.op_type, "name": _name(node)}
     for key, at in _WEIGHTS.items():
         if at < len(node.input) and node.input[at]:
             what = f"the weight {key} of {made['name']!r}"
             made[key] = values.array(what, node.input[at])
     get = import_optional("onnx.helper").get_attribute_value
-    return made | {each.name: _as_text(get(each)) for each in node.attribute}
+    return made | {each.name: as_text(get(each)) for each in node.attribute}
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """Byte strings and lists of these as strings; other values unchanged."""
     if isinstance(value, list):
-        return [_as_text(each) for each in value]
+        return [as_text(each) for each in value]
     return value.decode() if isinstance(value, bytes) else value
+
+
+def read_activations(name: str, node: Weights, kind: str, w: np.ndarray) -> list[str]:
+    """The activation of each direction.
+
+    Args:
+        name: The name of the node, for messages.
+        node: The attributes, with strings in place of byte strings.
+        kind: The kind of layer.
+        w: The node's W, whose first axis holds the directions.
+
+    Raises:
+        TypeError: If `activations` is not a list.
+        ValueError: If a gate does not use the sigmoid, an activation has no equivalent
+            in jaxrnn, or `activation_alpha`, `activation_beta` or `clip` would change
+            the results.
+    """
+    given = _names(name, node, kind, len(w))
+    size = len(spelled(kind, "Tanh"))
+    what = f"{name}['activations']"
+    if len(given) != size * len(w):
+        raise InvalidValue(f"`{what}` must have {size * len(w)} names, got {given}.")
+    own = given[size - 1 :: size]
+    for i, activation in enumerate(own):
+        _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
+    for key, defaults in _DEFAULTS.items():
+        _check_defaults(f"{name}['{key}']", node.get(key), given, defaults)
+    _check_clip(f"{name}['clip']", node.get("clip"), given, w.dtype)
+    return [ACTIVATIONS[one] for one in own]
+
+
+def _check_direction(what: str, kind: str, given: list[str], activation: str) -> None:
+    """Raises ValueError unless a cell has the activations of one direction."""
+    check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
+    if given != spelled(kind, activation):
+        want = spelled(kind, activation)
+        raise InvalidValue(f"`{what}` must be like {want}, got {given}. {_FIX}")
+
+
+def spelled(kind: str, activation: str) -> list[str]:
+    """The entries of the attribute `activations` for one direction."""
+    gates = [] if kind == RNN else ["Sigmoid"]
+    return gates + [activation] * (2 if kind == LSTM else 1)
+
+
+def _names(name: str, node: Weights, kind: str, count: int) -> list[str]:
+    """The activations by ONNX's names; onnxruntime accepts them in any case."""
+    given = node.get("activations")
+    if given is None:
+        return spelled(kind, "Tanh") * count
+    kinds = () if isinstance(given, str) else Iterable
+    check_instance(f"{name}['activations']", given, kinds, "a list of names")
+    given = [one.decode() if isinstance(one, bytes) else one for one in given]
+    return [_SPELLINGS.get(str(one).lower(), one) for one in given]
+
+
+def _check_defaults(
+    name: str, values: Any, activations: list[str], defaults: Mapping[str, float]
+) -> None:
+    """Raises ValueError if an activation reads a value other than its default.
+
+    Each activation that has the parameter reads the next value. An activation without a
+    value has the default, and values that no activation reads have no effect.
+    """
+    values = iter(() if values is None else np.atleast_1d(values).tolist())
+    for one in activations:
+        default = defaults.get(one)
+        got = default if default is None else next(values, default)
+        if default is not None and np.float32(got) != np.float32(default):
+            raise InvalidValue(
+                f"`{name}` must be {default} for {one}, got {got}. Remove it, and bind "
+                "the parameters to the same cell with your own `activation`."
+            )
+
+
+def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -> None:
+    """Raises ValueError unless the clip of the activations' inputs has no effect."""
+    if clip is None or not np.size(clip):
+        return
+    check_instance(name, clip, int | float | np.number, "a number")
+    info = jnp.finfo(dtype)
+    # The sigmoid of a larger number rounds to 1, and of its negative to 0.
+    flat = math.log(2) - math.log(float(info.smallest_subnormal))
+    least = flat if set(activations) <= _SATURATING else float(info.max)
+    if not clip >= least:
+        raise InvalidValue(
+            f"`{name}` must be at least {least:.4g}, so that it has no effect in "
+            f"{dtype}, got {clip!r}. No cell clips the inputs of activations. {_FIX}"
+        )
+
+
+def is_coupled(name: str, node: Weights, kind: str) -> bool:
+    """Whether the forget gate of an LSTM is 1 minus the input gate.
+
+    Raises:
+        ValueError: If `input_forget` is neither 0 nor 1, or is 1 in another operator.
+    """
+    value = node.get("input_forget") or 0
+    check_one_of(f"{name}['input_forget']", value, (0, 1), "0 or 1")
+    if value and kind != LSTM:
+        raise InvalidValue(f"`{name}['input_forget']` is only for {LSTM}, got {kind}.")
+    return bool(value)

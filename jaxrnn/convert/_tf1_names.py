@@ -4,31 +4,33 @@ The cell determines the names of its parameters. This module adds TensorFlow's s
 the names.
 """
 
+import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.tree_util import keystr
 
 from .. import contrib
 from .._base.arguments import check_given, check_instance
-from .._base.errors import InvalidValue
-from .._base.typing import Params
+from .._base.errors import InvalidValue, error_note
+from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import OwnParams, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._tf1_scopes import join, variables_in
-from ._weights import check_concrete, faults, listed, reader
+from ._weights import Weights, check_concrete, faults, listed, reader
 
 # Wrappers that have neither variables nor a scope of their own.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
 _MEMORY_LAYER = "memory_layer"
 
-Named = list[tuple[str, Any]]
+Named: TypeAlias = list[tuple[str, PyTree]]
 
 
 def load_into(
-    cell: Any, inputs: Any, variables: Any, scope: str, memory_scope: str
+    cell: Any, inputs: PyTree, variables: object, scope: str, memory_scope: str
 ) -> Any:
     """Binds a cell to the variables in a scope.
 
@@ -45,8 +47,7 @@ def load_into(
         ValueError: If `inputs` is None, or a weight is missing, unknown, or has the
             wrong shape.
     """
-    kinds, what = RNNCell | contrib.FusedRNNCell, "an unbound cell"
-    check_instance("cell", cell, kinds, what)
+    check_instance("cell", cell, RNNCell | contrib.FusedRNNCell, "an unbound cell")
     what = "one step of the inputs of `cell`, or its shapes"
     fix = "Example: `jax.ShapeDtypeStruct((1, 8), jnp.float32)`."
     check_given("inputs", inputs, fix, what)
@@ -58,61 +59,48 @@ def load_into(
     names = {i: name for name, i in reversed(places.items())}
     found = _found(variables, scope, memory_scope, places)
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
-    _check_found(type(cell).__name__, scope, found, wanted)
+    _check_found(scope, found, wanted)
     _check_shared(found, {name: names[places[name]] for name in wanted})
     read = reader(found)
-    try:
+    with error_note("A size of `cell` or `inputs` may differ from the script."):
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
-    except ValueError as error:
-        fix = "A size of `cell` or `inputs` may differ from the TensorFlow script."
-        raise InvalidValue(f"{error} {fix}") from None
     return cell.bind(tree.unflatten(arrays))
 
 
 def _found(
-    variables: Any, scope: str, memory_scope: str, places: Collection[str]
-) -> dict[str, Any]:
+    variables: object, scope: str, memory_scope: str, places: Collection[str]
+) -> Params:
     """The variables of a cell and of its memory layers, by full name."""
     own = variables_in(variables, scope)
     found = {join(scope, name): value for name, value in own.items()}
     start = join(memory_scope, _MEMORY_LAYER)
     if not any(name.startswith(start) for name in places):
         return found
-    try:
+    with error_note("`memory_scope` is where the script created the mechanism."):
         memory = variables_in(variables, memory_scope, _MEMORY_LAYER)
-    except ValueError as error:
-        fix = "`memory_scope` is the scope where the script created the mechanism."
-        raise InvalidValue(f"{error} {fix}") from None
     return found | {join(memory_scope, name): value for name, value in memory.items()}
 
 
-def _check_found(
-    kind: str, scope: str, found: Collection[str], wanted: Collection[str]
-) -> None:
+def _check_found(scope: str, found: Weights, wanted: Collection[str]) -> None:
     """Raises ValueError for a missing or unknown variable.
 
     Variables outside the cell, e.g. the weights of an output layer, are ignored.
     """
-    head = lambda name: name.removeprefix(join(scope, "")).partition("/")[0]
-    heads = {head(name) for name in wanted}
-    missing = [name for name in wanted if name not in found]
-    unknown = [name for name in found if name not in wanted and head(name) in heads]
-    if not missing and not unknown:
-        return
-    fix = "" if unknown else f"Found: {listed(found)}. "
-    fix += (
-        "The scope, the class or `name` of a cell, or an option, e.g. `use_bias`, may "
-        "differ from the TensorFlow script."
-    )
-    last = scope.rpartition("/")[2]
-    if last in heads:
-        fix = f"Leave `{last}` out of the scope."
-    wrong = faults(missing, unknown)
-    place = f"`{scope}`" if scope else "the root"
-    raise InvalidValue(f"{place} must hold the variables of {kind}{wrong}. {fix}")
+    heads = {_head(name, scope) for name in wanted}
+    wrong = faults([name for name in found if _head(name, scope) in heads], wanted)
+    if wrong:
+        raise InvalidValue(
+            f"`{scope}` must hold the variables of `cell`{wrong}. Found: "
+            f"{listed(found)}. The scope, the class or `name` of a cell, or an option, "
+            "e.g. `use_bias`, may differ from the TensorFlow script."
+        )
 
 
-def _check_shared(found: Mapping[str, Any], owners: Mapping[str, str]) -> None:
+def _head(name: str, scope: str) -> str:
+    return name.removeprefix(join(scope, "")).partition("/")[0]
+
+
+def _check_shared(found: Weights, owners: Mapping[str, str]) -> None:
     """Raises ValueError if layers that share parameters have different variables.
 
     Args:
@@ -143,16 +131,15 @@ def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray
     return {name: read(name, *np.shape(x)) for name, x in arrays.items()}
 
 
-def full_names(
-    cell: Any, params: Params, scope: str, memory_scope: str
-) -> dict[str, Any]:
+def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Params:
     """The parameters of a cell, by their names in a TensorFlow graph.
 
     Raises:
         ValueError: If two parameters have the same name, or `memory_scope` is given
             for a cell without memory layers.
     """
-    full, layers = {}, 0
+    full: Params = {}
+    layers = 0
     for name, value in _named(cell, params):
         place = join(scope, name)
         if name.startswith("/"):
@@ -161,16 +148,14 @@ def full_names(
             layers += 1
         if place in full:
             raise InvalidValue(
-                f"two cells within `cell` have a variable `{place}`. TensorFlow "
-                "numbers the second scope; pass the numbered scope as the `name` of "
-                "that cell."
+                f"two cells within `cell` have a variable `{place}`. Give one of them "
+                "a `name`, the numbered scope that TensorFlow gives to it."
             )
         full[place] = value
     if memory_scope and not layers:
         raise InvalidValue(
             "`memory_scope` must be omitted for a cell without an AttentionWrapper, "
-            f"got {memory_scope!r}. A custom wrapper must store the inner cell in a "
-            "field, and the inner cell's parameters under the name of the field."
+            f"got {memory_scope!r}."
         )
     return full
 
@@ -183,10 +168,9 @@ def _named(cell: Any, params: Params) -> Named:
     """
     if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
-        attends = isinstance(cell, contrib.AttentionWrapper)
-        is_memory = lambda name: attends and name.startswith(_MEMORY_LAYER)
-        marked = lambda name: f"/{name}" if is_memory(name) else name
-        pairs = [(marked(name), leaf) for name, leaf in _leaves(own)]
+        pairs = _leaves(own)
+        if isinstance(cell, contrib.AttentionWrapper):
+            pairs = [(re.sub(f"^{_MEMORY_LAYER}", r"/\g<0>", k), x) for k, x in pairs]
         pairs += _named(cell.cell, inner)
         # `HighwayWrapper` calls its cell without entering a scope.
         has_scope = not isinstance(cell, contrib.HighwayWrapper)
@@ -200,7 +184,8 @@ def _held(cell: Any, params: Params) -> Named:
     """The parameters of a cell, with one scope per inner cell."""
     if not isinstance(params, Mapping):
         return _leaves(params)
-    rest, pairs = dict(params), []
+    rest = dict(params)
+    pairs: Named = []
     if isinstance(cell, MultiRNNCell):
         for i, (each, owner) in enumerate(zip(cell.cells, cell.owners, strict=True)):
             pairs += _in_scope(f"cell_{i}", _named(each, params[f"cell_{owner}"]))
@@ -214,10 +199,12 @@ def _held(cell: Any, params: Params) -> Named:
 
 def _leaves(params: Params) -> Named:
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    path_name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return [(path_name(path), leaf) for path, leaf in leaves]
+    return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
 def _in_scope(scope: str, pairs: Named) -> Named:
-    full = lambda name: name if name.startswith("/") else join(scope, name)
-    return [(full(name), value) for name, value in pairs]
+    is_full = [name.startswith("/") for name, _ in pairs]
+    return [
+        (name if full else join(scope, name), value)
+        for full, (name, value) in zip(is_full, pairs, strict=True)
+    ]

@@ -2,11 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .. import contrib
-from .._base.errors import InvalidValue, describe
+from .._base.arguments import check_equal
+from .._base.errors import InvalidValue, name_of
+from .._base.typing import Params
 from .._cells.activations import resolve_activation
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
@@ -14,7 +14,8 @@ from .._cells.hyperparameters import snake_case
 from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._bound_cells import KINDS, as_bound, input_depth, read_params, stacked_cells
-from ._weights import as_mapping, check_string, listed, pick, reader
+from ._layer_weights import ActivationLike
+from ._weights import Weights, as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
 # The variable scope of the LSTMs in `CudnnLSTM` checkpoints. (`CudnnLSTM` adds no
@@ -36,7 +37,7 @@ class Hyper(NamedTuple):
     """Hyperparameters that are not stored in variables."""
 
     forget_bias: float = 1.0
-    activation: Any = None
+    activation: ActivationLike = None
     cell_clip: float | None = None
     proj_clip: float | None = None
 
@@ -46,7 +47,7 @@ def join(scope: str, name: str) -> str:
     return f"{scope}/{name}" if scope else name
 
 
-def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
+def variables_in(variables: Any, scope: str, start: str = "") -> Params:
     """The variables in a scope, by relative name, without optimizer slots.
 
     Args:
@@ -61,62 +62,55 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
     """
     check_string("scope", scope)
     if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint reader.
-        names, get = variables.get_variable_to_shape_map(), variables.get_tensor
+        names = variables.get_variable_to_shape_map()
+        get = variables.get_tensor
     else:
         fix = "`tf.train.load_checkpoint(path)` reads a checkpoint."
-        names, get = as_mapping("variables", variables, fix), variables.__getitem__
+        names = as_mapping("variables", variables, fix)
+        get = names.__getitem__
     prefix = join(scope, "")
     full = {str(name).removesuffix(":0"): name for name in names}
     own = [name for name in full if not _is_slot(name, full)]
     inside = [name for name in own if name.startswith(prefix + start)]
     if not inside:
-        missing = f"no {start or 'variable'} is in the scope `{scope}`"
-        raise InvalidValue(f"{missing}. Found: {listed(own)}.")
+        what = start or "variable"
+        raise InvalidValue(f"no {what} is in scope `{scope}`. Found: {listed(own)}.")
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
 
-def _is_slot(name: str, names: Mapping[str, Any]) -> bool:
+def _is_slot(name: str, names: Weights) -> bool:
     """Whether `name` is an optimizer slot, i.e. one of its scopes names a variable."""
     levels = name.split("/")
     return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
 
 
-def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def grouped(named: Weights) -> dict[str, Params]:
     """Groups variables by the first part of their names."""
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, Params] = {}
     for name, value in named.items():
         head, _, rest = name.partition("/")
         groups.setdefault(head, {})[rest] = value
     return groups
 
 
-def guess_cell(
-    scope: str, named: Mapping[str, Any], hyper: Hyper
-) -> tuple[RNNCell, int]:
+def guess_cell(scope: str, named: Weights, hyper: Hyper) -> tuple[RNNCell, int]:
     """Infers the unbound cell or stack in a scope, and the size of its inputs."""
     groups = grouped(named)
     found = [match for match in map(_CELL.fullmatch, groups) if match]
     if len(found) != 1:
-        got = ", ".join(match[0] for match in found) or ", ".join(groups)
-        others = [] if found else map(_cell_of_contrib, groups)
-        made = next(filter(None, others), None)
-        fix = (
-            "If the scope holds several cells, pass the variables of one. For another "
-            "cell, or one with a `name`, pass `cell` and `inputs`."
-        )
-        if made:
-            fix = f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
         raise InvalidValue(
             f"`{scope}` must hold one of {', '.join(_CELLS)} and {STACK}, got "
-            f"{got or 'nothing'}. {fix}"
+            f"{listed(match[0] for match in found) if found else listed(groups)}. For "
+            "another cell, such as one of contrib, pass `cell` and `inputs`."
         )
     (match,) = found
-    place, inner = join(scope, match[0]), groups[match[0]]
+    place = join(scope, match[0])
+    inner = groups[match[0]]
     if match[1] != STACK:
         return _single_cell(place, match, inner, hyper)
     layers = grouped(inner)
-    guess = lambda name: guess_cell(f"{place}/{name}", pick(layers, name), hyper)
-    guessed = [guess(f"cell_{i}") for i in range(len(layers))]
+    names = [f"cell_{i}" for i in range(len(layers))]
+    guessed = [guess_cell(f"{place}/{x}", pick(layers, x), hyper) for x in names]
     return MultiRNNCell(tuple(cell for cell, _ in guessed)), guessed[0][1]
 
 
@@ -137,32 +131,31 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
         values = set(found.values())
         if len(values) == 1 and values != {want}:
             name, got = found.popitem()
-            want, got = (getattr(each, "__name__", each) for each in (want, got))
             raise InvalidValue(
-                f"`{name}` must have {field} {want} (the argument of `save`), got "
-                f"{got}. Variables do not store this value, so pass the same "
-                f"`{field}` to `save`, to `load` and to TensorFlow's cell."
+                f"`{name}` must have {field} {name_of(want)} (the argument of `save`), "
+                f"got {name_of(got)}. Variables do not store `{field}`: pass the same "
+                "to `save`, to `load` and to TensorFlow's cell."
             )
 
 
-def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
+def _guessed_cells(name: str, cell: object) -> list[tuple[str, RNNCell]] | None:
     """The cells that `load` infers from variables, each with a name for messages.
 
     Returns None if `load` requires the argument `cell`.
     """
-    cell = as_bound(name, cell)
-    if type(cell.cell) is MultiRNNCell:
-        found = []
-        for layer in stacked_cells(name, cell):
-            cells = _guessed_cells(*layer)
+    bound = as_bound(name, cell)
+    if type(bound.cell) is MultiRNNCell:
+        found: list[tuple[str, RNNCell]] = []
+        for own, each in stacked_cells(name, bound):
+            cells = _guessed_cells(own, each)
             if cells is None:
                 return None
             found += cells
         return found
-    if not _is_guessed(cell.cell):
+    if not _is_guessed(bound.cell):
         return None
-    read_params(name, cell)  # Raises an error for wrong parameters.
-    return [(name, cell.cell)]
+    read_params(name, bound)  # Raises an error for wrong parameters.
+    return [(name, bound.cell)]
 
 
 def _is_guessed(cell: RNNCell) -> bool:
@@ -175,31 +168,20 @@ def _is_fixed(cell: RNNCell, field: str) -> bool:
     return field == "forget_bias" and scope_name(cell).startswith(_CUDNN_LSTM)
 
 
-def _cell_of_contrib(scope: str) -> str | None:
-    """The name of the `jaxrnn.contrib` class that has this scope by default."""
-    for name, each in vars(contrib).items():
-        if isinstance(each, type) and issubclass(each, RNNCell):
-            if scope == (getattr(each, "name", None) or snake_case(name)):
-                return name
-    return None
-
-
 def _single_cell(
-    place: str, match: re.Match, weights: Mapping[str, Any], hyper: Hyper
+    place: str, match: re.Match[str], weights: Weights, hyper: Hyper
 ) -> tuple[RNNCell, int]:
     """The cell and the size of its inputs, inferred from its variables."""
-    kind, read = match[1], reader(weights, f"{place}/")
+    kind = match[1]
     make = _CELLS[kind]
+    read = reader(weights, f"{place}/")
     names = {field.name for field in dataclasses.fields(make)}
     options = {k: value for k, value in hyper._asdict().items() if k in names}
     units = read(_LAST_BIAS.get(kind, "bias"), None).shape[0]
     if make in (BasicLSTMCell, LSTMCell):
-        units, rest = divmod(units, 4)
-        if rest:
-            raise InvalidValue(
-                f"`{place}/bias` must have 4 blocks of equal size, got "
-                f"{describe(weights['bias'])}."
-            )
+        must = "have 4 blocks of equal size"
+        check_equal(f"{place}/bias", units, units // 4 * 4, must)
+        units //= 4
     if kind == _CUDNN_LSTM:
         options["forget_bias"] = 0.0
     if match[0] != snake_case(make.__name__):

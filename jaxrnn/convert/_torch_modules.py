@@ -1,27 +1,36 @@
 """Weights of PyTorch's recurrent modules; all layers of a module have the same kind."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from .._base.errors import InvalidValue, describe, error_note
+from .._base.arguments import check_one_of
+from .._base.errors import InvalidValue, error_note
 from .._base.math import is_traced
+from ._bound_cells import Named
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import as_mapping, check_directions, check_string, pick, reader
+from ._weights import (
+    Weight,
+    Weights,
+    as_mapping,
+    check_directions,
+    check_string,
+    listed,
+    reader,
+)
 
 LIBRARY = Library(
     "PyTorch",
     {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"},
-    lacks=("peepholes",),
+    lacks=("peepholes", "clips"),
     activations={RNN: ("tanh", "relu"), GRU_AFTER: ("tanh",), LSTM: ("tanh",)},
 )
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 
 
 def layers_of_module(
-    state_dict: Any, prefix: str, nonlinearity: str, directions: int
+    state_dict: object, prefix: str, nonlinearity: str, directions: int
 ) -> list[tuple[LayerWeights, ...]]:
     """The weights of each layer: one `LayerWeights` per direction.
 
@@ -38,16 +47,17 @@ def layers_of_module(
         check_string("key of state_dict", key)
     with_prefix = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
     matches = _matches(with_prefix, prefix)
-    if not matches:
-        first = "weight_ih_l0"
-        found = [k.removesuffix(first) for k in state_dict if k.endswith(first)]
-        fix = f"Pass prefix={' or '.join(map(repr, found))}." if found else ""
-        pick(with_prefix or state_dict, f"{prefix}{first}", fix=fix)
+    first = f"{prefix}weight_ih_l0"
+    if first not in with_prefix:
+        raise InvalidValue(
+            f"`{first}` is missing. Found: {listed(state_dict)}. `prefix` is what the "
+            "names of the module's weights begin with."
+        )
     check_directions("state_dict", 1 + any(match[3] for match in matches), directions)
-    _check_starts_at_0(matches)
     suffixes = ("", "_reverse")[:directions]
     kinds = {match[1] for match in matches}
-    layers, depth = [], None
+    layers: list[tuple[LayerWeights, ...]] = []
+    depth = None
     for k in range(1 + max(int(match[2]) for match in matches)):
         names = [f"{prefix}{{}}_l{k}{suffix}" for suffix in suffixes]
         layer = tuple(_layer(with_prefix, n, kinds, depth, nonlinearity) for n in names)
@@ -57,7 +67,7 @@ def layers_of_module(
     return layers
 
 
-def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
+def _matches(with_prefix: Weights, prefix: str) -> list[re.Match[str]]:
     """The names of this module's weights; names of other weights are left out."""
     matches = []
     for name in with_prefix:
@@ -66,25 +76,14 @@ def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
             matches.append(match)
         elif re.match(r"(weight|bias)_[^.]*$", name[len(prefix) :]):
             raise InvalidValue(
-                f"`{name}` is unknown. A module has weight_ih_l0, weight_hh_l0, "
-                "bias_ih_l0, bias_hh_l0 and weight_hr_l0, the same names for l1, l2 "
-                "etc., and names that end in _reverse for the backward direction."
+                f"`{name}` is unknown. A layer has weight_ih, weight_hh, weight_hr, "
+                "bias_ih and bias_hh, e.g. weight_ih_l0 or weight_ih_l0_reverse."
             )
     return matches
 
 
-def _check_starts_at_0(matches: Sequence[re.Match[str]]) -> None:
-    """Raises ValueError if the names lack the first layer."""
-    first = min(matches, key=lambda match: int(match[2]))
-    if int(first[2]):
-        raise InvalidValue(
-            f"the lowest layer in `state_dict` must be l0, got `{first[0]}` without "
-            "`weight_ih_l0`. To load upper layers alone, rename their weights."
-        )
-
-
 def _layer(
-    weights: Mapping, name: str, kinds: set[str], depth: int | None, nonlinearity: str
+    weights: Weights, name: str, kinds: set[str], depth: int | None, nonlinearity: str
 ) -> LayerWeights:
     """One direction of a layer.
 
@@ -92,8 +91,12 @@ def _layer(
     all kinds of weights that occur in the module.
     """
     read = reader(weights)
-    get = lambda what, *shape: read(name.format(what), *shape)
-    state, projection = get("weight_hh", None, None), None
+
+    def get(what: str, *shape: int | None) -> Weight:
+        return read(name.format(what), *shape)
+
+    state = get("weight_hh", None, None)
+    projection = None
     rows, units = state.shape
     if "weight_hr" in kinds:
         projection = get("weight_hr", units, None).T
@@ -101,25 +104,28 @@ def _layer(
     kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
         raise InvalidValue(
-            f"`{name.format('weight_hr')}` is only for an LSTM, got a layer of kind "
-            f"{_short(kind)}."
+            f"`{name.format('weight_hr')}` is only for an LSTM, got {_short(kind)}."
         )
-    if nonlinearity not in LIBRARY.activations[kind]:
-        raise InvalidValue(
-            f"`nonlinearity` of {_short(kind)} must be "
-            f"{' or '.join(LIBRARY.activations[kind])}, got {describe(nonlinearity)}."
-        )
+    choices = LIBRARY.activations[kind]
+    what = f"{' or '.join(choices)} for {_short(kind)}"
+    check_one_of("nonlinearity", nonlinearity, choices, what)
     with error_note(f"The rows follow from `{name.format('weight_hh')}`."):
         inputs = get("weight_ih", rows, depth)
     biases = [np.zeros(rows, state.dtype)] * 2
     if kinds & {"bias_ih", "bias_hh"}:
         biases = [get("bias_ih", rows), get("bias_hh", rows)]
-    more = {"projection": projection, "activation": nonlinearity}
-    return LIBRARY.layer(kind, inputs.T, state.T, *biases, **more)
+    return LIBRARY.layer(
+        kind,
+        inputs.T,
+        state.T,
+        *biases,
+        projection=projection,
+        activation=nonlinearity,
+    )
 
 
 def as_state_dict(
-    layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
+    layers: Sequence[tuple[Named, ...]], prefix: str
 ) -> dict[str, np.ndarray]:
     """The weights of all layers, by name; each layer has one or two named directions.
 
@@ -132,7 +138,7 @@ def as_state_dict(
         for name, layer in each:
             _check_projection(name, layer)
     _check_alike([layer for each in layers for _, layer in each])
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for k, each in enumerate(layers):
         for suffix, (_, layer) in zip(("", "_reverse"), each, strict=False):
             for name, array in _weights(layer).items():

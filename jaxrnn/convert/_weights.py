@@ -3,8 +3,8 @@
 Weights are NumPy arrays. Only a traced weight stays a JAX array.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,25 @@ import numpy as np
 from .._base.arguments import check_dtype_kind, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import is_traced
+from .._base.typing import Params, PyTree
 
-# A weight: a NumPy array, or a traced JAX array.
-Weight = Any
-# The function `read(key, *shape)` that `reader` returns.
-Read = Callable[..., Weight]
+Weight: TypeAlias = Any
+"""A NumPy array, or a traced JAX array."""
+Weights: TypeAlias = Mapping[str, Any]
+"""Weights by name, or nested dicts of weights."""
 
 
-def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Read:
+_DIRECTIONS = {1: "one direction", 2: "two directions"}
+_LOADERS = {1: "load", 2: "load_bidirectional"}
+
+
+class Read(Protocol):
+    """The function that `reader` returns."""
+
+    def __call__(self, key: Any, *shape: int | None) -> Weight: ...
+
+
+def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") -> Read:
     """Creates `read(key, *shape)` for the weights of one layer.
 
     `read` returns a weight of the given shape, where None allows any size. `read` also
@@ -39,7 +50,7 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
     """
     seen: list[tuple[str, Weight]] = []
 
-    def read(key: Any, *shape: int | None) -> Weight:
+    def read(key: object, *shape: int | None) -> Weight:
         name = f"{prefix}{key}{suffix}"
         array = _as_weight(name, pick(weights, key, name))
         _check_shape(name, array, shape)
@@ -55,7 +66,7 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
     return read
 
 
-def _as_weight(name: str, value: Any) -> Weight:
+def _as_weight(name: str, value: object) -> Weight:
     value = from_tensor(value)
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise InvalidType(f"`{name}` must be an array, got {describe(value)}.")
@@ -78,16 +89,14 @@ def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> Non
     pairs = zip(shape, array.shape, strict=False)
     if len(shape) != array.ndim or any(want not in (None, got) for want, got in pairs):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        text = f"`{name}` must have shape [{sizes}], got {describe(array)}."
-        transposed = zip(shape, array.shape[::-1], strict=False)
-        if len(shape) == array.ndim == 2 and all(w in (None, n) for w, n in transposed):
-            text += " Is it transposed?"
-        raise InvalidValue(text)
+        raise InvalidValue(
+            f"`{name}` must have shape [{sizes}], got {describe(array)}."
+        )
     if not array.size:
         raise InvalidValue(f"`{name}` must not be empty, got {describe(array)}.")
 
 
-def check_concrete(name: str, tree: Any, why: str) -> None:
+def check_concrete(name: str, tree: PyTree, why: str) -> None:
     """Raises TypeError if an array is traced; `why` says what needs its values."""
     for leaf in filter(is_traced, jax.tree.leaves(tree)):
         raise InvalidType(
@@ -108,60 +117,66 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
     return [weight[..., i * size : (i + 1) * size] for i in range(number)]
 
 
-def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") -> Any:
+def pick(weights: Mapping[Any, Any], key: object, name: str = "") -> Any:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
-    if key in weights:
-        return weights[key]
-    there = f"Found: {listed(weights)}. {fix}".rstrip()
-    raise InvalidValue(f"`{name or key}` is missing. {there}")
+    if key not in weights:
+        raise InvalidValue(f"`{name or key}` is missing. Found: {listed(weights)}.")
+    return weights[key]
 
 
-def flattened(tree: Any, name: str = "") -> dict[str, Any]:
+def flattened(tree: object, name: str = "") -> Params:
     """Flattens nested dicts; joins the names with slashes."""
     if not isinstance(tree, Mapping):
         return {name: tree}
-    flat = {}
+    flat: Params = {}
     for key, value in tree.items():
         flat |= flattened(value, f"{name}/{key}" if name else str(key))
     return flat
 
 
-def as_mapping(name: str, value: Any, fix: str = "") -> Mapping[Any, Any]:
+def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
     """Returns `value`; raises TypeError unless it is a mapping."""
     return check_instance(name, value, Mapping, "a dict of weights", fix)
 
 
-def listed(names: Iterable[Any]) -> str:
+def listed(names: Iterable[object]) -> str:
     """The names as a comma-separated list, for messages."""
     return ", ".join(map(str, names)) or "nothing"
 
 
-def check_string(name: str, value: Any) -> None:
+def check_string(name: str, value: object) -> None:
     """Raises TypeError unless `value` is a string."""
     check_instance(name, value, str, "a string")
 
 
 def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
     """Raises ValueError unless the names of the weights are exactly `wanted`."""
-    missing = [each for each in wanted if each not in weights]
-    unknown = [each for each in weights if each not in wanted]
-    if missing or unknown:
-        wrong = faults(missing, unknown)
+    wrong = faults(weights, wanted)
+    if wrong:
         raise InvalidValue(f"`{name}` must hold {listed(wanted)}{wrong}.")
+
+
+def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
+    """Raises ValueError for a key that is not among the known keys."""
+    unknown = [key for key in keys if key not in known]
+    if unknown:
+        raise InvalidValue(
+            f"`{name}` must hold only {listed(known)}, got {listed(unknown)}."
+        )
 
 
 def check_directions(name: str, found: int, wanted: int) -> None:
     """Raises ValueError unless the number of directions is `wanted`."""
     if found != wanted:
-        directions = "one direction", "two directions"
-        loaders = "load", "load_bidirectional"
         raise InvalidValue(
-            f"`{name}` must have {directions[wanted - 1]}, got "
-            f"{directions[found - 1]}. Use `{loaders[found - 1]}`."
+            f"`{name}` must have {_DIRECTIONS[wanted]}, got {_DIRECTIONS[found]}. Use "
+            f"`{_LOADERS[found]}`."
         )
 
 
-def faults(missing: Collection[Any], unknown: Collection[Any]) -> str:
-    """Lists the missing and unknown names of weights, for messages."""
+def faults(found: Collection[str], wanted: Collection[str]) -> str:
+    """Lists the missing and the unknown names of weights; "" if there are none."""
+    missing = [name for name in wanted if name not in found]
+    unknown = [name for name in found if name not in wanted]
     text = f"; missing: {listed(missing)}" if missing else ""
     return text + (f"; unknown: {listed(unknown)}" if unknown else "")

@@ -9,12 +9,15 @@ The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from .._base.arguments import check_function
 from .._base.boundary import export as _export
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidType, InvalidValue, describe, is_array
+from .._base.typing import Params, PyTree, Size
 from .._cells.bound import BoundCell
-from ._as_cell import of_equinox as as_cell
+from ._as_cell import ModuleCell, check_sizes, check_takes
 from ._bound_cells import as_layers, cell_of_layers, layers_of_cell
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import check_names, reader
@@ -96,7 +99,44 @@ def save(cell: BoundCell) -> Any:
     return layers[0] if len(layers) == 1 else layers
 
 
-def _layer(name: str, cell: Any) -> LayerWeights:
+def as_cell(module: PyTree, state_size: Size) -> BoundCell:
+    """Wraps an Equinox cell and its arrays as a bound cell, for any driver.
+
+    Args:
+        module: A function `module(inputs, state) -> new_state` for a single row, with
+            inputs `[depth]` and state leaves `[units]`.
+        state_size: The sizes of the state: an int, or a nest of ints with the structure
+            of Equinox's state, e.g. `(8, 8)` for the (h, c) of an LSTM.
+
+    Returns:
+        A bound cell whose output is the first leaf of the state. Its `params` map
+        paths, e.g. "weight_ih", to the module's arrays.
+
+    Raises:
+        TypeError: If `module` does not accept inputs and state, or a size is not an
+            int.
+        ValueError: In a step, if the sizes of the returned state differ from
+            `state_size`.
+
+    Example:
+        cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
+        outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+    """
+    fix = "Example: `eqx.nn.GRUCell(3, 8, key=key)`."
+    check_function("module", module, "a cell of Equinox", fix)
+    check_takes("module", module, "inputs", "state")
+    check_sizes(state_size)
+    named, tree = jax.tree_util.tree_flatten_with_path(module)
+    names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
+    if len(set(names)) < len(names):  # Dots in keys can cause equal names.
+        names = [jax.tree_util.keystr(path) for path, _ in named]
+    leaves = list(zip(names, (leaf for _, leaf in named), strict=True))
+    params = {name: leaf for name, leaf in leaves if is_array(leaf)}
+    fixed = tuple((n, None if n in params else leaf) for n, leaf in leaves)
+    return ModuleCell(tree, fixed, state_size).bind(params)
+
+
+def _layer(name: str, cell: object) -> LayerWeights:
     weights = _arrays(name, cell)
     read = reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
@@ -112,22 +152,21 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         weights["bias"] = np.zeros(rows, state.dtype)
         weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
     check_names(name, weights, names)
-    arrays = read("weight_ih", rows, None).T, state.T, read("bias", rows)
+    inputs = read("weight_ih", rows, None)
+    bias = read("bias", rows)
     state_bias = read("bias_n", units) if kind == GRU_AFTER else None
-    return _LIBRARY.layer(kind, *arrays, state_bias=state_bias)
+    return _LIBRARY.layer(kind, inputs.T, state.T, bias, state_bias=state_bias)
 
 
-def _arrays(name: str, cell: Any) -> dict[str, Any]:
+def _arrays(name: str, cell: object) -> Params:
     """The weights of a module or a mapping, without None entries."""
     if isinstance(cell, Mapping):
         weights = dict(cell)
     else:
         weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
         if not weights:
-            raise InvalidType(
-                f"`{name}` must be an LSTMCell or a GRUCell of Equinox, or a dict of "
-                f"its arrays, got {describe(cell)}."
-            )
+            what = "an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
+            raise InvalidType(f"`{name}` must be {what}, got {describe(cell)}.")
     weights = {key: value for key, value in weights.items() if value is not None}
     if not {"weight_ih", "weight_hh"} <= weights.keys():
         check_names(name, weights, _NAMES)

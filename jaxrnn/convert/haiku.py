@@ -13,16 +13,19 @@ of Haiku's two biases.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .._base.arguments import check_function, check_instance
 from .._base.boundary import export as _export
 from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.typing import Size
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from . import _weights
-from ._as_cell import of_haiku as as_cell
+from ._as_cell import TransformedCell, after_params, check_sizes, check_takes
 from ._bound_cells import cell_of_layers, layers_of_cell
 from ._haiku_conv import (
     FORGET_BIAS,
@@ -34,7 +37,7 @@ from ._haiku_conv import (
     load_convs,
 )
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
-from ._weights import Read, blocks, check_names, joined, listed
+from ._weights import Read, Weights, blocks, check_names, joined, listed
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -51,13 +54,12 @@ _LIBRARY = Library(
     "Haiku",
     {LSTM: GATES[LSTM], GRU: "urc", RNN: GATES[RNN]},
     activations={LSTM: ("tanh",), GRU: ("tanh",), RNN: ("relu",)},
-    modules={LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"},
     forget_bias=FORGET_BIAS,
 )
 
 
 def load(
-    params: Mapping[str, Mapping[str, Any]],
+    params: Weights,
     name: str | Sequence[str] | None = None,
     *,
     input_shape: Sequence[int] | None = None,
@@ -102,10 +104,7 @@ def load(
     if any(has_grid(params, each) for each in names):
         return load_convs(params, names, input_shape)
     if input_shape is not None:
-        raise InvalidValue(
-            "`input_shape` must be omitted for cores without a grid, got "
-            f"{input_shape!r}."
-        )
+        raise InvalidValue("`input_shape` must be omitted for cores without a grid.")
     return cell_of_layers([_layer(params, each) for each in names])
 
 
@@ -141,8 +140,7 @@ def save(
     names = _numbered(default) if name is None else _as_names(name)
     if len(set(names)) != len(parts):
         raise InvalidValue(
-            f"`name` must contain {len(parts)} names, one per layer, got "
-            f"{listed(names)}."
+            f"`name` must hold {len(parts)} names, one a layer, got {listed(names)}."
         )
     return {
         f"{name}{part}": weights
@@ -151,33 +149,69 @@ def save(
     }
 
 
+def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
+    """Wraps a Haiku core as a jaxrnn cell, for any driver.
+
+    Args:
+        transformed: The result of `hk.transform` for a function
+            `(inputs, state) -> (output, new_state)`, which is the signature of Haiku's
+            cores. For a function that draws no random numbers, you can also apply
+            `hk.without_apply_rng`.
+        state_size: The sizes of the state without the batch axis: an int, or a nest of
+            ints with the structure of Haiku's state.
+        output_size: The size of the output without the batch axis: an int, or a nest of
+            ints.
+
+    Raises:
+        TypeError: If `transformed` does not come from `hk.transform`, or a size is not
+            an int.
+        ValueError: In `init` or a step, if the sizes of the output or the new state
+            differ from `output_size` or `state_size`.
+
+    Example:
+        core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
+        cell = as_cell(core, hk.LSTMState(8, 8), 8)
+        params = cell.init(key, x[:, 0])
+    """
+    what = "made by hk.transform"
+    fix = "Example: `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
+    for name in ("init", "apply"):
+        function = getattr(transformed, name, None)
+        check_function(f"transformed.{name}", function, what, fix)
+    if after_params(transformed.apply)[:2] == ["state", "rng"]:
+        raise InvalidType(
+            "`transformed` must be made by hk.transform, got one made by "
+            "hk.transform_with_state. Keep values that change in the cell's state."
+        )
+    check_takes("transformed.init", transformed.init, "key", "inputs", "state")
+    check_sizes(state_size, output_size)
+    return TransformedCell(transformed, state_size, output_size)
+
+
 def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
-    if not isinstance(names, Sequence) or not names:
-        raise InvalidType(
-            "`name` must be a module's name or a non-empty list of names, got "
-            f"{describe(name)}."
-        )
+    kinds = Sequence if names else ()
+    check_instance("name", names, kinds, "the name of a module or a list of names")
     for each in names:
         _weights.check_string("name", each)
     return list(names)
 
 
-def _found(params: Mapping[str, Any]) -> list[str]:
+def _found(params: Weights) -> list[str]:
     """The cores with default names, from the inputs upwards."""
     own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     if len({match[1] for match in found.values()}) != 1:
         raise InvalidValue(
             "`name` must be given unless all cores are in one module and have default "
-            "names of one kind, e.g. lstm, lstm_1. Otherwise, their order is "
-            f"ambiguous. Found: {listed(found or params)}."
+            f"names of one kind, e.g. lstm, lstm_1. Found: {listed(found or params)}."
         )
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
 
-def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
-    first, second = f"{name}/linear", f"{name}/linear_1"
+def _layer(params: Weights, name: str) -> LayerWeights:
+    first = f"{name}/linear"
+    second = f"{name}/linear_1"
     own = {each: params[each] for each in (name, first, second) if each in params}
     for each, weights in own.items():
         _weights.as_mapping(each, weights)
@@ -186,15 +220,14 @@ def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
         check_names(name, own[name], ["w_i", "w_h", "b"])
         return _gru(read, name)
     if first not in own:
-        either = f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN)"
-        raise InvalidValue(f"{either} is missing. Found: {listed(params)}.")
+        _weights.pick(params, first, f"{name}` (of a GRU) or `{first}")
     check_names(first, own[first], ["w", "b"])
     if second in own:
         has_bias = "b" in own[second]
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
         return _rnn(read, first, second, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
-        raise InvalidValue(f"`{second}` is missing, but a VanillaRNN requires it.")
+        _weights.pick(own, second)
     return _lstm(read, first)
 
 
@@ -249,8 +282,10 @@ def _arrays(layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
     if layer.kind == LSTM:
         return {"/linear": {"w": joined([inputs, state]), "b": bias}}
     no_bias = np.zeros(bias.shape, bias.dtype)
-    first, second = {"w": inputs, "b": bias}, {"w": state, "b": no_bias}
-    return {"/linear": first, "/linear_1": second}
+    return {
+        "/linear": {"w": inputs, "b": bias},
+        "/linear_1": {"w": state, "b": no_bias},
+    }
 
 
 _export(globals())

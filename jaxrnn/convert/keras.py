@@ -19,8 +19,17 @@ from .._base.errors import InvalidValue
 from .._cells.bound import BoundCell
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
-from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import check_directions, joined, reader
+from ._layer_weights import (
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    ActivationLike,
+    LayerWeights,
+    Library,
+    kind_of,
+)
+from ._weights import Weight, check_directions, joined, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -33,7 +42,9 @@ _LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo
 
 
 def load(
-    *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
+    *layers: Sequence[Any],
+    activation: ActivationLike = "tanh",
+    reset_after: bool = True,
 ) -> BoundCell:
     """Loads one or several stacked unidirectional layers as a bound cell.
 
@@ -74,7 +85,9 @@ def load(
 
 
 def load_bidirectional(
-    *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
+    *layers: Sequence[Any],
+    activation: ActivationLike = "tanh",
+    reset_after: bool = True,
 ) -> BothCells:
     """Loads one or several stacked `Bidirectional` layers as bound cells.
 
@@ -129,32 +142,38 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
     """
     layers = []
     pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
-    for (name_fw, fw), (name_bw, bw) in pairs:
-        _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
+    for (name, fw), (_, bw) in pairs:
+        _check_kinds(name, fw, bw)
         layers.append(_weights(fw) + _weights(bw))
     return layers
 
 
 def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
     if fw.kind != bw.kind:
-        raise InvalidValue(f"{name} must be of one kind, got {fw.kind} and {bw.kind}.")
+        got = f"{fw.kind} and {bw.kind}"
+        raise InvalidValue(f"`{name}`: both directions must be of one kind, got {got}.")
 
 
 def _layers(
-    layers: Sequence[Any], directions: int, activation: Any, reset_after: bool
+    layers: Sequence[Any],
+    directions: int,
+    activation: ActivationLike,
+    reset_after: bool,
 ) -> list[tuple[LayerWeights, ...]]:
     """The weights of each layer: one `LayerWeights` per direction."""
     reset_after = as_bool("reset_after", reset_after)
-    found, depth = [], None
+    found: list[tuple[LayerWeights, ...]] = []
+    depth = None
     for i, arrays in enumerate(_bound_cells.as_layers("layers", layers)):
         name = f"layers[{i}]"
         _check_arrays(name, arrays, directions)
-        size, both = len(arrays) // directions, []
+        size = len(arrays) // directions
+        both: list[LayerWeights] = []
         for start in range(0, len(arrays), size):
             own = {key: arrays[key] for key in range(start, start + size)}
             both.append(_layer(name, own, depth, activation, reset_after))
             depth = len(both[0].input_kernel)
-        _check_kinds(f"`{name}`", both[0], both[-1])
+        _check_kinds(name, both[0], both[-1])
         depth = sum(layer.units for layer in both)
         found.append(tuple(both))
     return found
@@ -168,14 +187,17 @@ def _check_arrays(name: str, arrays: Any, directions: int) -> None:
     if count not in (2, 3, 4, 6):
         raise InvalidValue(
             f"`{name}` must hold 2 or 3 weights per direction, got {count}. Pass the "
-            "`get_weights()` of each layer, or of each cell in an `RNN` that contains "
-            "several cells."
+            "`get_weights()` of each layer, or of each cell in an `RNN`."
         )
     check_directions(name, 1 if count < 4 else 2, directions)
 
 
 def _layer(
-    name: str, arrays: dict, depth: int | None, activation: Any, reset_after: bool
+    name: str,
+    arrays: dict[int, Weight],
+    depth: int | None,
+    activation: ActivationLike,
+    reset_after: bool,
 ) -> LayerWeights:
     """Reads one direction of a layer; the keys of `arrays` are list positions."""
     read = reader(arrays, f"{name}[", "]")

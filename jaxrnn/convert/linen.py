@@ -10,14 +10,13 @@ with `residual=True` has no counterpart either. `load` cannot detect these two o
 because the parameters do not include them.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from .._base.boundary import export as _export
+from .._base.typing import Params
 from .._cells.bound import BoundCell
 from . import _flax
 from ._bound_cells import BothCells, Cells
-from ._layer_weights import LayerWeights
+from ._layer_weights import ActivationLike, LayerWeights
+from ._weights import Weights
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -26,7 +25,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
+def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
 
     The weights may be traced, so that gradients have the structure of `params`.
@@ -61,7 +60,7 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     return _flax.load(params, _flax.from_separate, activation)
 
 
-def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
+def load_bidirectional(params: Weights, activation: ActivationLike = None) -> BothCells:
     """Loads one `nn.Bidirectional`, or an `nn.Sequential` of several, as bound cells.
 
     Args:
@@ -79,7 +78,7 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
     return _flax.load_bidirectional(params, _flax.from_separate, activation)
 
 
-def save(cell: BoundCell) -> dict[str, Any]:
+def save(cell: BoundCell) -> Params:
     """Returns the parameters of a cell as NumPy arrays.
 
     Traced parameters stay JAX arrays.
@@ -106,7 +105,7 @@ def save(cell: BoundCell) -> dict[str, Any]:
     return _flax.save(cell, _to_weights, _sequential)
 
 
-def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> dict[str, Any]:
+def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> Params:
     """Returns the parameters of the cells of both directions; see `save`.
 
     Args:
@@ -124,11 +123,11 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> dict[str, Any]:
     return _flax.save_bidirectional(cells_fw, cells_bw, _to_weights, _sequential)
 
 
-def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
+def _sequential(layers: list[Params]) -> Params:
     return {f"layers_{i}": layer for i, layer in enumerate(layers)}
 
 
-def _to_weights(name: str, layer: LayerWeights) -> dict[str, Any]:
+def _to_weights(name: str, layer: LayerWeights) -> Params:
     del name
     return _flax.to_separate(layer)
 

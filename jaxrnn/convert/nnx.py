@@ -12,18 +12,17 @@ because the parameters do not include them.
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue
+from .._base.typing import Params
 from .._cells.bound import BoundCell
 from . import _flax
 from ._bound_cells import BothCells, Cells
-from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
-from ._weights import check_concrete, check_names, reader
+from ._layer_weights import GRU_AFTER, LSTM, RNN, ActivationLike, LayerWeights, kind_of
+from ._weights import Weights, check_concrete, check_names, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -36,7 +35,7 @@ def __dir__() -> list[str]:
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
 
-def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
+def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
 
     The weights may be traced, so that gradients have the structure of `params`.
@@ -72,7 +71,7 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     return _flax.load(params, _to_layer, activation)
 
 
-def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
+def load_bidirectional(params: Weights, activation: ActivationLike = None) -> BothCells:
     """Loads one `nnx.Bidirectional`, or an `nnx.Sequential` of several, as bound cells.
 
     Args:
@@ -90,7 +89,7 @@ def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> Bot
     return _flax.load_bidirectional(params, _to_layer, activation)
 
 
-def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
+def save(cell: BoundCell, optimized: bool = False) -> Params:
     """Returns the parameters of a cell in nested dicts.
 
     `nnx.update(module, save(cell))` assigns the parameters to a module. The arrays are
@@ -124,7 +123,7 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
 
 def save_bidirectional(
     cells_fw: Cells, cells_bw: Cells, optimized: bool = False
-) -> dict[str, Any]:
+) -> Params:
     """Returns the parameters of the cells of both directions; see `save`.
 
     Args:
@@ -144,28 +143,28 @@ def save_bidirectional(
     return _flax.save_bidirectional(cells_fw, cells_bw, to_weights, _sequential)
 
 
-def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
+def _sequential(layers: list[Params]) -> Params:
     return {"layers": dict(enumerate(layers))}
 
 
-def _to_layer(name: str, weights: Mapping[str, Any]) -> LayerWeights:
+def _to_layer(name: str, weights: Weights) -> LayerWeights:
     if not {"dense_i", "dense_h"} & set(weights):
         return _flax.from_separate(name, weights, "if_")
     flat = _flax.unboxed(weights)
     read = reader(flat, f"{name}/")
-    kernels = ["dense_i/kernel", "dense_h/kernel"]
-    bias = "dense_h/bias" if "dense_h/bias" in flat else "dense_i/bias"
-    check_names(name, flat, [*kernels, bias])
     state = read("dense_h/kernel", None, None)
     units, columns = state.shape
     kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, GRU_AFTER)
-    check_names(name, flat, [*kernels, f"{_WITH_BIAS[kind]}/bias"])
-    arrays = read("dense_i/kernel", None, columns), state, read(bias, columns)
+    bias = f"{_WITH_BIAS[kind]}/bias"
+    check_names(name, flat, ["dense_i/kernel", "dense_h/kernel", bias])
+    inputs = read("dense_i/kernel", None, columns)
     state_bias = np.zeros(units, state.dtype) if kind == GRU_AFTER else None
-    return _flax.LIBRARY.layer(kind, *arrays, state_bias=state_bias)
+    return _flax.LIBRARY.layer(
+        kind, inputs, state, read(bias, columns), state_bias=state_bias
+    )
 
 
-def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, Any]:
+def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
     if layer.kind == LSTM and not optimized:
         return _flax.to_separate(layer, "if_")
     place = f"{name}.params['candidate']['hidden_projection']['bias']"
@@ -173,9 +172,8 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
     check_concrete(place, layer.state_bias, why)
     if layer.state_bias is not None and layer.state_bias.any():
         raise InvalidValue(
-            f"`{name}` must have only zeros in `candidate/hidden_projection/bias`, "
-            "since nnx's GRUCell lacks this bias, got other values. Linen's GRUCell "
-            "has this bias."
+            f"`{place}` must hold zeros, since nnx's GRUCell lacks this bias. Linen's "
+            "GRUCell has it."
         )
     inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}

@@ -14,7 +14,7 @@ ONNX is time major: X corresponds to the `inputs` of `dynamic_rnn` with
 `time_major=True`. Y has an additional axis for the directions, after the time axis.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,27 @@ import numpy as np
 from .._base.arguments import check_equal, check_one_of
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue, describe
+from .._base.typing import Params
 from .._cells.bound import BoundCell
-from . import _bound_cells, _layer_weights, _onnx_nodes
-from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
-from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
-from ._onnx_attributes import ACTIVATIONS, is_coupled, read_activations, spelled
+from . import _bound_cells, _onnx_nodes
+from ._bound_cells import BothCells, Cells, Named, cell_of_layers, cells_of_pairs
+from ._layer_weights import (
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    LayerWeights,
+    Library,
+    kind_of,
+    reordered,
+)
+from ._onnx_nodes import ACTIVATIONS, is_coupled, read_activations, spelled
 from ._weights import (
+    Weights,
     as_mapping,
     blocks,
     check_directions,
+    check_only,
     joined,
     listed,
     reader,
@@ -45,12 +57,11 @@ def __dir__() -> list[str]:
 
 _PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
 _ORDERS = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
-_LIBRARY = _layer_weights.Library(
+_LIBRARY = Library(
     "ONNX",
     _ORDERS,
-    lacks=("projection",),
+    lacks=("projection", "clips"),
     activations=dict.fromkeys(_ORDERS, tuple(ACTIVATIONS.values())),
-    modules=dict.fromkeys(_ORDERS, "operators"),
     has_coupled=True,
 )
 _DIRECTIONS = ("forward", "bidirectional")
@@ -61,7 +72,7 @@ _KNOWN = (
 )
 
 
-def nodes(model: Any, *names: str) -> list[dict[str, Any]]:
+def nodes(model: object, *names: str) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
     Pass all nodes of one stack to `load` or `load_bidirectional`. The lengths and
@@ -104,7 +115,7 @@ def nodes(model: Any, *names: str) -> list[dict[str, Any]]:
     return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 
 
-def load(*nodes: Mapping[str, Any]) -> BoundCell:
+def load(*nodes: Weights) -> BoundCell:
     """Loads one or several stacked unidirectional nodes as a bound cell.
 
     Args:
@@ -143,7 +154,7 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
     return cell_of_layers([layer for (layer,) in _layers(nodes, 1)])
 
 
-def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
+def load_bidirectional(*nodes: Weights) -> BothCells:
     """Loads one or several stacked bidirectional nodes as bound cells.
 
     Args:
@@ -161,7 +172,7 @@ def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
     return cells_of_pairs(_layers(nodes, 2))
 
 
-def save(cell: BoundCell) -> list[dict[str, Any]]:
+def save(cell: BoundCell) -> list[Params]:
     """Returns a node for each layer of a cell: a dict of arrays and attributes.
 
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
@@ -182,7 +193,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
     return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
 
 
-def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]:
+def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[Params]:
     """Returns a node for each bidirectional layer; see `save`.
 
     Args:
@@ -198,13 +209,10 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]
     return [_node(*pair) for pair in pairs]
 
 
-def _as_text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, ...]]:
     """The weights of each node: one `LayerWeights` per direction."""
-    layers, depth = [], None
+    layers: list[tuple[LayerWeights, ...]] = []
+    depth = None
     for i, node in enumerate(_bound_cells.as_layers("nodes", nodes)):
         layers.append(_directions(f"nodes[{i}]", node, depth, directions))
         depth = sum(layer.units for layer in layers[-1])
@@ -212,18 +220,20 @@ def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, .
 
 
 def _directions(
-    name: str, node: Any, depth: int | None, directions: int
+    name: str, given: object, depth: int | None, directions: int
 ) -> tuple[LayerWeights, ...]:
     """Reads a node as one `LayerWeights` per direction."""
-    node = _as_node(name, node)
+    node = _as_node(name, given)
     read = reader(node, f"{name}['", "']")
     w = read("W", None, None, depth)
     _check_direction(name, node, w)
     check_directions(name, len(w), directions)
     count, rows, _ = w.shape
     r = read("R", count, rows, None)
-    kind, units = _kind(name, node, r), r.shape[2]
-    b, p = np.zeros((count, 2 * rows), r.dtype), [None] * count
+    kind = _kind(name, node, r)
+    units = r.shape[2]
+    b = np.zeros((count, 2 * rows), r.dtype)
+    p = [None] * count
     if node.get("B") is not None:
         b = read("B", count, 2 * rows)
     if node.get("P") is not None:
@@ -245,67 +255,54 @@ def _directions(
     )
 
 
-def _as_node(name: str, node: Any) -> dict[str, Any]:
+def _as_node(name: str, given: object) -> Params:
     """The node, with byte strings from protocol buffers decoded to strings.
 
     Raises:
         TypeError: If `node` is not a dict.
         ValueError: If an attribute is unknown.
     """
-    fix = (
-        "`convert.onnx.nodes(model)` reads a list of dicts from a model. Pass one such "
-        "list, or several dicts."
-    )
-    given = as_mapping(name, node, fix)
-    node = {key: _as_text(value) for key, value in given.items()}
+    fix = "`convert.onnx.nodes(model)` reads a list of dicts from a model."
+    given = as_mapping(name, given, fix)
+    node = {key: _onnx_nodes.as_text(value) for key, value in given.items()}
     operator = node.get("op_type", "LSTM")
-    kinds = "LSTM", "GRU", "RNN"
-    check_one_of(f"{name}['op_type']", operator, kinds, "LSTM, GRU or RNN")
-    for key in node:
-        if key not in _KNOWN:
-            raise InvalidValue(
-                f"`{name}[{key!r}]` is unknown. A node may have {', '.join(_KNOWN)}."
-            )
+    check_one_of(
+        f"{name}['op_type']", operator, ("LSTM", "GRU", "RNN"), "LSTM, GRU or RNN"
+    )
+    check_only(name, node, _KNOWN)
     return node
 
 
-def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
+def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
-    fix = (
-        "Load it as 'forward'. Run it on inputs reversed with `reverse_sequence`, and "
-        "reverse its outputs in the same way."
-    )
-    what, fix = "forward or bidirectional", fix if direction == "reverse" else ""
+    what = "forward or bidirectional"
+    fix = "Load 'reverse' as 'forward', and run it on inputs of `reverse_sequence`."
     check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
     if len(w) != count:
         raise InvalidValue(
-            f"`{name}['W']` must have a first axis of {count} for the direction "
-            f"{direction!r}, got {describe(w)}."
+            f"`{name}['W']` must have {count} rows, as {direction}, got {describe(w)}."
         )
 
 
-def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
+def _kind(name: str, node: Weights, r: np.ndarray) -> str:
     """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
     units = r.shape[2]
-    kind = _layer_weights.kind_of(f"{name}['R']", r, r.shape[1], units)
-    wanted = node.get("op_type", kind)
-    if wanted != kind:
-        raise InvalidValue(
-            f"`{name}['R']` must have the gates of {wanted}, got {kind}, {describe(r)}."
-        )
+    kind = kind_of(f"{name}['R']", r, r.shape[1], units)
+    what = f"{kind} to match `R` ({describe(r)})"
+    check_one_of(f"{name}['op_type']", node.get("op_type", kind), (kind,), what)
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
             raise InvalidValue(f"`{name}['{key}']` is only for {owner}, got {kind}.")
-    size, must = node.get("hidden_size", units), f"be {units} to match `R`"
-    check_equal(f"{name}['hidden_size']", size, units, must)
+    size = node.get("hidden_size", units)
+    check_equal(f"{name}['hidden_size']", size, units, f"be {units} to match `R`")
     after = node.get("linear_before_reset") or 0
     check_one_of(f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
     return GRU_AFTER if after else kind
 
 
-def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
+def _node(*named: Named) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
     shapes = {(layer.kind, layer.input_kernel.shape, layer.units) for layer in layers}
@@ -314,7 +311,8 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
             f"`{names[0]}` and `{names[1]}` must be of one kind and size, since one "
             f"node runs both directions, got {sorted(map(str, shapes))}."
         )
-    kind, units = layers[0].kind, layers[0].units
+    kind = layers[0].kind
+    units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
     theirs = {ours: name for name, ours in ACTIVATIONS.items()}
     activations = [theirs[layer.activation_key] for layer in layers]

@@ -27,20 +27,22 @@ is "decoder" for `dynamic_decode`:
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.arguments import check_one_of
 from .._base.boundary import export as _export
-from .._base.errors import InvalidValue, describe
+from .._base.errors import InvalidValue
 from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from ..contrib import FusedRNNCell
 from ._bound_cells import as_bound, paired
+from ._layer_weights import ActivationLike
 from ._tf1_names import load_into, save_from
 from ._tf1_scopes import (
     STACK,
@@ -51,7 +53,7 @@ from ._tf1_scopes import (
     join,
     variables_in,
 )
-from ._weights import check_string, listed, pick
+from ._weights import Weights, check_string, listed, pick
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -73,7 +75,7 @@ def load(
     inputs: Shaped | PyTree = None,
     memory_scope: str = "",
     forget_bias: float = 1.0,
-    activation: Any = None,
+    activation: ActivationLike = None,
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> BoundCell:
@@ -136,7 +138,7 @@ def load(
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
         raise InvalidValue(
-            f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
+            f"`{scope}` must hold one direction, got {listed(sorted(heads))}. Use "
             "`load_bidirectional`, or pass the scope of one cell."
         )
     bound = _load_guessed(scope, own, hyper)
@@ -149,7 +151,7 @@ def load_bidirectional(
     scope: str = "bidirectional_rnn",
     *,
     forget_bias: float = 1.0,
-    activation: Any = None,
+    activation: ActivationLike = None,
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
@@ -178,10 +180,10 @@ def load_bidirectional(
     pairs = {scope: groups}
     layers = list(filter(_LAYER.fullmatch, groups))
     if layers:
-        names = [f"cell_{i}" for i in range(len(layers))]
-        of_layer = lambda name: grouped(pick(groups, name)).get("bidirectional_rnn", {})
-        place = lambda name: join(scope, f"{name}/bidirectional_rnn")
-        pairs = {place(name): grouped(of_layer(name)) for name in names}
+        pairs = {}
+        for name in [f"cell_{i}" for i in range(len(layers))]:
+            inner = grouped(pick(groups, name)).get("bidirectional_rnn", {})
+            pairs[join(scope, f"{name}/bidirectional_rnn")] = grouped(inner)
     cells = [_both(place, pair, hyper) for place, pair in pairs.items()]
     _check_clips(hyper, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
@@ -194,7 +196,7 @@ def save(
     *,
     memory_scope: str = "",
     forget_bias: float = 1.0,
-    activation: Any = None,
+    activation: ActivationLike = None,
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> dict[str, np.ndarray]:
@@ -240,7 +242,7 @@ def save_bidirectional(
     scope: str = "bidirectional_rnn",
     *,
     forget_bias: float = 1.0,
-    activation: Any = None,
+    activation: ActivationLike = None,
     cell_clip: float | None = None,
     proj_clip: float | None = None,
 ) -> dict[str, np.ndarray]:
@@ -261,25 +263,24 @@ def save_bidirectional(
     """
     check_string("scope", scope)
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
-    variables, pairs = {}, paired(cells_fw, cells_bw)
+    variables: dict[str, np.ndarray] = {}
+    pairs = paired(cells_fw, cells_bw)
     for i, pair in enumerate(pairs):
         stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
         for direction, cell in zip(_DIRECTIONS, pair, strict=True):
-            place, name = join(scope, stacked + direction), f"cells_{direction}[{i}]"
-            variables |= _save(name, cell, place, "", hyper)
+            place = join(scope, stacked + direction)
+            variables |= _save(f"cells_{direction}[{i}]", cell, place, "", hyper)
     return variables
 
 
-def _both(
-    scope: str, groups: Mapping[str, dict[str, Any]], hyper: Hyper
-) -> list[BoundCell]:
+def _both(scope: str, groups: Weights, hyper: Hyper) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
         raise InvalidValue(
             f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
             "`load` for one direction."
         )
-    load = lambda way: _load_guessed(join(scope, way), pick(groups, way), hyper)
-    return list(map(load, _DIRECTIONS))
+    own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}
+    return [_load_guessed(place, weights, hyper) for place, weights in own.items()]
 
 
 def _check_no_hyper(hyper: Hyper) -> None:
@@ -295,15 +296,11 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     if any(isinstance(each, LSTMCell) for each in cells):
         return
     for name in ("cell_clip", "proj_clip"):
-        clip = getattr(hyper, name)
-        if clip is not None:
-            raise InvalidValue(
-                f"`{name}` must be None, since there is no lstm_cell to clip, got "
-                f"{describe(clip)}."
-            )
+        what = "None, since there is no lstm_cell to clip"
+        check_one_of(name, getattr(hyper, name), (None,), what)
 
 
-def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:
+def _load_guessed(scope: str, own: Weights, hyper: Hyper) -> BoundCell:
     """Infers the cell from the variables in a scope and binds it."""
     cell, depth = guess_cell(scope, own, hyper)
     inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
@@ -314,7 +311,7 @@ def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell
 
 
 def _save(
-    name: str, cell: Any, scope: str, memory_scope: str, hyper: Hyper
+    name: str, cell: object, scope: str, memory_scope: str, hyper: Hyper
 ) -> dict[str, np.ndarray]:
     """The variables of a cell, after checking that `load` can restore it."""
     if not isinstance(getattr(cell, "cell", None), FusedRNNCell):

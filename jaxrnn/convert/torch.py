@@ -9,13 +9,14 @@ layer has its own (c, h); `load_state` and `save_state` convert between the two 
 PyTorch stores two biases, which it adds at run time; jaxrnn stores only their sum.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.arguments import check_equal
 from .._base.boundary import export as _export
 from .._base.errors import (
     InvalidType,
@@ -30,9 +31,9 @@ from .._cells.lstm import LSTMStateTuple
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._torch_modules import LIBRARY, as_state_dict, layers_of_module
-from ._weights import from_tensor
+from ._weights import Weights, from_tensor, listed
 
-BothStates = tuple[tuple[PyTree, ...], tuple[PyTree, ...]]
+BothStates: TypeAlias = tuple[tuple[PyTree, ...], tuple[PyTree, ...]]
 
 __all__ = [
     "load",
@@ -51,7 +52,7 @@ def __dir__() -> list[str]:
 
 
 def load(
-    state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
+    state_dict: Weights, prefix: str = "", nonlinearity: str = "tanh"
 ) -> BoundCell:
     """Loads a unidirectional module as a bound cell.
 
@@ -92,7 +93,7 @@ def load(
 
 
 def load_bidirectional(
-    state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
+    state_dict: Weights, prefix: str = "", nonlinearity: str = "tanh"
 ) -> BothCells:
     """Loads a bidirectional module as bound cells.
 
@@ -248,24 +249,21 @@ def save_state_bidirectional(
         ValueError: If the directions differ in the number of layers, or the layers
             differ in kind or size.
     """
-    if len(states_fw) != len(states_bw):
-        raise InvalidValue(
-            "`states_fw` and `states_bw` must have the same number of layers, got "
-            f"{len(states_fw)} and {len(states_bw)}."
-        )
+    must = f"have the {len(states_fw)} layers of `states_fw`"
+    check_equal("states_bw", len(states_bw), len(states_fw), must)
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair])
 
 
-def _split_state(state: Any) -> tuple[PyTree, ...]:
+def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     """The state of each layer or direction, which are entries along the first axis."""
     is_pair = isinstance(state, tuple | list)
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
-    wanted = "`state` must be h or (h, c), each [layers, batch, units], got"
+    wanted = "`state` must be h or (h, c), each [layers, batch, units]"
     if len(arrays) != 1 + is_pair or not all(map(is_array, arrays)):
-        raise InvalidType(f"{wanted} {describe_leaves(state)}.")
+        raise InvalidType(f"{wanted}, got {describe_leaves(state)}.")
     if len({each.shape[:-1] for each in arrays}) > 1 or arrays[0].ndim < 2:
-        raise InvalidValue(f"{wanted} {describe_leaves(arrays)}.")
+        raise InvalidValue(f"{wanted}, got {describe_leaves(arrays)}.")
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 
@@ -275,13 +273,12 @@ def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
         if not (is_array(layer) or isinstance(layer, LSTMStateTuple)):
             raise InvalidType(
                 "the state of a layer must be an array or an LSTMStateTuple, got "
-                f"{describe(layer)}. Use `save_state_bidirectional` for two directions."
+                f"{describe(layer)}."
             )
     kinds = dict.fromkeys(map(describe_leaves, layers))
     if len(kinds) != 1:
         raise InvalidValue(
-            "all layers must have states of one kind and shape, got "
-            f"{' and '.join(kinds) or 'no layers'}."
+            f"all layers must have states of one kind and shape, got {listed(kinds)}."
         )
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked

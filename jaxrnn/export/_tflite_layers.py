@@ -30,7 +30,6 @@ LIBRARY = Library(
     {RNN: "c", LSTM: "ifjo"},
     lacks=(),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
-    modules=dict.fromkeys(_ACTIVATIONS, "operators"),
     has_coupled=True,
 )
 # Maps the kind of a layer and its number of directions to the operator, the class of

@@ -131,12 +131,12 @@ def last(inputs, state):
 REFUSED = {
     "no_transform": (
         TypeError,
-        "as_cell: `transformed` must be made by hk.transform, got",
+        "`transformed.init` must be made by hk.transform, got None",
         lambda: haiku.as_cell(lambda x, s: (x, s), 3, 3),
     ),
     "a_size": (
         TypeError,
-        "as_cell: raised for `state_size` or `output_size`",
+        "`size` must be an int or a TensorShape, got 2.5. Pass an int",
         lambda: equinox.as_cell(last, 2.5),
     ),
     "no_module": (
@@ -146,12 +146,12 @@ REFUSED = {
     ),
     "init_of_equinox": (
         ValueError,
-        "init: this cell already has its parameters",
+        "this cell already has its parameters, which `as_cell` bound",
         lambda: equinox.as_cell(last, 3).cell.init(jax.random.key(0), X[:, 0]),
     ),
     "no_cell": (
         TypeError,
-        r"`module` must accept \(inputs, state\), got builtin.* with parameters \(x\)",
+        r"`module` must accept \(inputs, state\), got parameters \(x, /\)",
         lambda: equinox.as_cell(abs, 3),
     ),
     "a_class": (
@@ -161,7 +161,7 @@ REFUSED = {
     ),
     "of_inputs_alone": (
         TypeError,
-        r"`transformed.init` must accept \(key, inputs, state\), .* \(rng, x\)",
+        r"`transformed.init` must accept \(key, inputs, state\), got",
         lambda: haiku.as_cell(import_haiku().transform(lambda x: x), 3, 3),
     ),
     "a_state_of_haiku": (
@@ -227,7 +227,7 @@ def test_wrong_sizes_of_haiku(name):
         return module(x) if core == "Linear" else module(x, state)
 
     cell = haiku.as_cell(hk.transform(step), state_size, output_size)
-    with pytest.raises(ValueError, match=f"as_cell: .*{message}"):
+    with pytest.raises(ValueError, match=message):
         cell.init(jax.random.key(0), X[:, 0])
 
 
@@ -239,7 +239,7 @@ def test_wrong_sizes_of_equinox(kind, size):
     key = jax.random.key(0)
     module = getattr(eqx.nn, kind)(DEPTH, UNITS, dtype=X.dtype, key=key)
     cell = equinox.as_cell(module, size)
-    message = r"as_cell: `module` must accept .* raised .*Error: .* 8 for a GRUCell"
+    message = r"`module` must accept \(inputs, state\) of \(float32\[3, 2\],"
     with pytest.raises(ValueError, match=message):
         cell(X[:, 0], cell.zero_state(ROWS, X.dtype))
 

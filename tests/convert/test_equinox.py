@@ -176,22 +176,22 @@ REFUSALS = {
     ),
     "no_rnn": (
         ValueError,
-        "`cell` must be an LSTM or a GRU, since Equinox has no plain RNN",
+        "`cell` must be one of LSTMCell, CudnnCompatibleGRUCell, whose",
         lambda: equinox.save(bound(jaxrnn.BasicRNNCell(4))),
     ),
     "resets_before": (
         ValueError,
-        "`cell` must be a CudnnCompatibleGRUCell, .* after the product, got a GRUCell",
+        "`cell` must be one of LSTMCell, CudnnCompatibleGRUCell, whose",
         lambda: equinox.save(bound(jaxrnn.GRUCell(4))),
     ),
     "activation": (
         ValueError,
-        "must have the activation tanh for Equinox's cells, got relu",
+        "`cell` must have the activation tanh, as in Equinox, got relu",
         lambda: equinox.save(bound(jaxrnn.LSTMCell(4, activation="relu"))),
     ),
     "peepholes": (
         ValueError,
-        "`cell` must have no peepholes, which Equinox's LSTM does not support",
+        "`cell` must have no peepholes, which Equinox does not",
         lambda: equinox.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
     ),
     "projection": (

@@ -264,7 +264,7 @@ REFUSALS = {
     ),
     "kinds_of_both": (
         ValueError,
-        r"`layers\[0\]` must be of one kind, got LSTM and GRU",
+        r"`layers\[0\]`: both directions must be of one kind, got LSTM",
         lambda: convert.load_bidirectional(LSTM + GRU),
     ),
     "depths_of_both": (
@@ -292,15 +292,19 @@ REFUSALS = {
         r"`cell\.cells\[1\]` must have no projection, .*Keras",
         saving(MultiRNNCell([LSTMCell(4), LSTMCell(4, num_proj=2)])),
     ),
-    "clip": (ValueError, r"no `cell_clip`", saving(LSTMCell(4, cell_clip=3.0))),
+    "clip": (
+        ValueError,
+        "`cell` must have no clips",
+        saving(LSTMCell(4, cell_clip=3.0)),
+    ),
     "kinds": (
         ValueError,
-        r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind, .*LSTM and GRU",
+        r"`cells_fw\[0\]`: both directions must be of one kind, got LSTM",
         lambda: convert.save_bidirectional(ONE, [bound(GRUCell(4))]),
     ),
     "counts": (
         ValueError,
-        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2",
+        "`cells_bw` must have one cell for each of the 1 cells in",
         lambda: convert.save_bidirectional(ONE, ONE * 2),
     ),
     "peepholes_backward": (

@@ -201,7 +201,7 @@ REFUSALS = {
     ),
     "scope": (
         ValueError,
-        "no variable is in the scope `rnn`. Found: beta1_power, .*encoder/lstm",
+        "no variable is in scope `rnn`. Found: beta1_power,",
         lambda: tf1.load(LSTM),
     ),
     "scope_without_slots": (
@@ -211,13 +211,12 @@ REFUSALS = {
     ),
     "no_cell": (
         ValueError,
-        "`encoder` must hold one of basic_rnn_cell, .* got lstm. If the scope holds",
+        "`encoder` must hold one of basic_rnn_cell, basic_lstm_cell,",
         lambda: tf1.load(LSTM, "encoder"),
     ),
     "two_cells": (
         ValueError,
-        "`rnn` must hold one of .* got lstm_cell, lstm_cell_1. If the scope holds "
-        "several cells, pass the variables of one",
+        "`rnn` must hold one of basic_rnn_cell, basic_lstm_cell,",
         lambda: tf1.load(
             {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
         ),
@@ -254,14 +253,14 @@ REFUSALS = {
     ),
     "missing_peephole": (
         ValueError,
-        f"must hold the variables of LSTMCell; missing: {CELL}/w_i_diag",
+        f"must hold the variables of `cell`; missing: {CELL}/w_i_diag",
         lambda: tf1.load(
             {k: v for k, v in LSTM.items() if "w_i_diag" not in k}, "encoder/lstm"
         ),
     ),
     "unknown": (
         ValueError,
-        f"must hold the variables of LSTMCell; unknown: {CELL}/gamma",
+        f"must hold the variables of `cell`; unknown: {CELL}/gamma",
         changed(gamma=np.ones(3)),
     ),
     "missing_layer": (
@@ -271,7 +270,7 @@ REFUSALS = {
     ),
     "unknown_layer": (
         ValueError,
-        "of MultiRNNCell; unknown: rnn/multi_rnn_cell/cell_0/glstm_cell/kernel",
+        "`rnn` must hold the variables of `cell`; unknown:",
         lambda: tf1.load(
             STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
         ),
@@ -288,7 +287,7 @@ REFUSALS = {
     ),
     "blocks": (
         ValueError,
-        rf"`{CELL}/bias` must have 4 blocks of equal size, got float64\[13\]",
+        rf"`{CELL}/bias` must have 4 blocks of equal size, got 13",
         changed(bias=np.ones(13)),
     ),
     "rows": (
@@ -323,14 +322,12 @@ REFUSALS = {
     ),
     "other_parameters": (
         ValueError,
-        r"`cell` must have params\['bias'\], params\['kernel'\], got params\['bias'\]",
+        r"`cell` must hold params\['bias'\], params\['kernel'\]; missing:",
         lambda: tf1.save(jaxrnn.LSTMCell(3).bind({"bias": np.ones(12)})),
     ),
     "forget_bias": (
         ValueError,
-        r"`cell` must have forget_bias 1.0 \(the argument of `save`\), got 0.0. "
-        "Variables do not store this value, so pass the same `forget_bias` to `save`, "
-        "to `load` and to TensorFlow's cell",
+        r"`cell` must have forget_bias 1.0 \(the argument of `save`\),",
         lambda: tf1.save(bound(jaxrnn.LSTMCell(3, forget_bias=0))),
     ),
     "forget_bias_of_a_layer": (
@@ -352,17 +349,17 @@ REFUSALS = {
     ),
     "no_list": (
         TypeError,
-        "`cells_fw` must be a list of at least one cell.* got GRUCell",
+        "`cells_fw` must be a list of cells, one for each layer, got",
         lambda: tf1.save_bidirectional(GRU.cell, GRU.cell),
     ),
     "no_cells": (
         ValueError,
-        "`cells_bw` must be a list of at least one cell",
+        "`cells_bw` must be a list of cells, one for each layer, got",
         lambda: tf1.save_bidirectional([GRU], []),
     ),
     "depths": (
         ValueError,
-        "must have the same depth, got 1 and 2",
+        "`cells_bw` must have one cell for each of the 1 cells in",
         lambda: tf1.save_bidirectional([GRU], [GRU, GRU]),
     ),
 }

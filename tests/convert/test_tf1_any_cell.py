@@ -150,7 +150,7 @@ class Renamed(PreNet):
 def test_a_memory_scope_without_attention_in_sight():
     attention = contrib.AttentionWrapper(GRUCell(4), contrib.LuongAttention(4, 6), 5)
     for cell in (Renamed(attention), GRUCell(4)):
-        message = "`memory_scope` must be omitted .* got 'model'.* name of the field"
+        message = "`memory_scope` must be omitted for a cell without an"
         with pytest.raises(ValueError, match=message):
             tf1.save(bound(cell), memory_scope="model")
         with pytest.raises(ValueError, match=message):
@@ -177,6 +177,6 @@ def test_a_private_class():
 
 def test_two_cells_of_one_scope_need_names():
     cell = Gated(GRUCell(4), GRUCell(4))
-    match = "two cells within `cell` have a variable `rnn/gated/.* numbered scope as"
+    match = "two cells within `cell` have a variable"
     with pytest.raises(ValueError, match=match):
         tf1.save(bound(cell))
