@@ -72,16 +72,16 @@ from ._base.boundary import export as _export
 from ._base.missing_names import missing_name as _missing_name
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
-from ._batching.joining import (
-    concat_packed as concat_packed,
-    stack_packed as stack_packed,
-)
 from ._batching.packed_batches import (
     PackedBatches as PackedBatches,
     packed_batches as packed_batches,
 )
 from ._batching.packed_sequences import PackedSequences as PackedSequences
-from ._batching.packing import pack_sequences as pack_sequences
+from ._batching.packing import (
+    concat_packed as concat_packed,
+    pack_sequences as pack_sequences,
+    stack_packed as stack_packed,
+)
 from ._batching.truncated_bptt import (
     TruncatedBPTT as TruncatedBPTT,
     truncated_bptt as truncated_bptt,

@@ -1,6 +1,9 @@
-"""Functions that read arrays on the host, slice by slice; they reject traced arrays."""
+"""Reads arrays on the host: padded batches slice by slice, and lists of sequences.
 
-from typing import Any
+Traced arrays are rejected.
+"""
+
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -10,6 +13,7 @@ from .._base.errors import (
     InvalidValue,
     check_not_masked,
     describe,
+    describe_leaves,
     is_array,
 )
 from .._base.inputs import check_same_size, named_inputs
@@ -18,15 +22,21 @@ from .._base.math import is_traced
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
 
+Leaves: TypeAlias = list[np.ndarray]
+"""The arrays of one sequence, each `[length, ...]`."""
 
-def check_known(name: str, tree: Any) -> None:
+
+Source: TypeAlias = Any
+"""An object with `shape`, `dtype` and slicing, such as an `np.memmap`."""
+
+
+def check_known(name: str, tree: PyTree) -> None:
     """Raises TypeError for a traced array."""
     for full, leaf in named_leaves(name, tree):
         if is_traced(leaf):
             raise InvalidType(
-                f"`{full}` must be concrete, got traced {describe(leaf)}. "
-                "Call this function outside of jit, grad and vmap, and pass in its "
-                "results."
+                f"`{full}` must be concrete, got traced {describe(leaf)}. Call this "
+                "function outside of jit, grad and vmap, and pass in its results."
             )
 
 
@@ -50,27 +60,30 @@ def as_sources(
             the arrays differ in the number of steps or the batch size.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    as_leaf = lambda name, leaf: _as_source(name, leaf, f"{axes}. {fix}")
+
+    def as_leaf(name: str, leaf: object) -> Source:
+        return _as_source(name, leaf, f"{axes}. {fix}")
+
     inputs = map_named("inputs", as_leaf, inputs)
     named = named_inputs(inputs)
     check_same_size(named, slice(2), "Time and batch", axes, fix)
-    shape = named[0][1].shape
-    return inputs, *(shape[:2] if time_major else shape[1::-1])
+    first, second = named[0][1].shape[:2]
+    return (inputs, first, second) if time_major else (inputs, second, first)
 
 
-def _as_source(name: str, leaf: Any, axes: str) -> Any:
+def _as_source(name: str, leaf: Any, axes: str) -> Source:
     if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
         return as_host_array(name, leaf, 2, axes)
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
         raise InvalidType(
-            f"`{name}` must be an array, got {describe(leaf)}. A list is a "
-            "nest of its elements; convert it with np.asarray."
+            f"`{name}` must be an array, got {describe(leaf)}. A list is a nest of its "
+            "elements; convert it with np.asarray."
         )
-    _check_rank(name, leaf, leaf.shape, 2, axes)
+    _check_rank(name, leaf, 2, axes)
     return leaf
 
 
-def as_host_array(name: str, leaf: Any, rank: int, axes: str) -> np.ndarray:
+def as_host_array(name: str, leaf: object, rank: int, axes: str) -> np.ndarray:
     """A leaf as a NumPy array.
 
     Raises:
@@ -78,8 +91,7 @@ def as_host_array(name: str, leaf: Any, rank: int, axes: str) -> np.ndarray:
         ValueError: If the leaf is None, or its rank is below `rank`.
     """
     if leaf is None:
-        reason = "None values not supported"
-        raise InvalidValue(f"`{name}` must be an array: {reason}.")
+        raise InvalidValue(f"`{name}` must be an array, got None.")
     check_known(name, leaf)
     check_not_masked(name, leaf)
     try:
@@ -88,17 +100,15 @@ def as_host_array(name: str, leaf: Any, rank: int, axes: str) -> np.ndarray:
         array = np.asarray(None)
     if not is_array(array):
         raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.")
-    _check_rank(name, leaf, array.shape, rank, axes)
+    _check_rank(name, array, rank, axes)
     return array
 
 
-def _check_rank(
-    name: str, leaf: Any, shape: tuple[int, ...], rank: int, axes: str
-) -> None:
-    if len(shape) < rank:
+def _check_rank(name: str, leaf: Source | np.ndarray, rank: int, axes: str) -> None:
+    if len(leaf.shape) < rank:
         raise InvalidValue(
-            f"`{name}` must have rank at least {rank}, got {describe(leaf)}. "
-            f"The axes must be {axes}".rstrip()
+            f"`{name}` must have rank at least {rank}, got {describe(leaf)}. The axes "
+            f"must be {axes}".rstrip()
         )
 
 
@@ -114,7 +124,7 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
     axis = 0 if time_major else 1
     before = (slice(None),) * axis
 
-    def cut_one(source: Any) -> np.ndarray:
+    def cut_one(source: Source) -> np.ndarray:
         steps = np.asarray(source[*before, start : start + size])
         shape = (*steps.shape[:axis], size, *steps.shape[axis + 1 :])
         window = np.zeros(shape, steps.dtype.newbyteorder("="))
@@ -124,7 +134,9 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
     return jax.tree.map(cut_one, sources)
 
 
-def check_like(name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0) -> None:
+def check_like(
+    name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0, strict: bool = True
+) -> None:
     """Raises an error unless `got` has the structure, dtypes and shapes of `want`.
 
     Args:
@@ -133,14 +145,108 @@ def check_like(name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0) ->
         got: The nest that is checked.
         fix: The end of each message, which tells the user what to do.
         skip: The number of leading axes that may differ.
+        strict: Whether sequence types must agree. If False, a list may replace a tuple.
     """
-    check_structure(f"`{name}`", want, got, strict=True, fix=fix)
+    check_structure(f"`{name}`", want, got, strict=strict, fix=fix)
     what = "have the dtype and step shape of" if skip else "be"
-    kind = lambda leaf: leaf if leaf is None else (leaf.shape[skip:], leaf.dtype)
     pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
     for (full, like), (_, leaf) in pairs:
-        if kind(like) != kind(leaf):
+        if _kind(like, skip) != _kind(leaf, skip):
             raise InvalidValue(
-                f"`{full}` must {what} {describe(like)}, got "
-                f"{describe(leaf)}. {fix}".rstrip()
+                f"`{full}` must {what} {describe(like)}, got {describe(leaf)}. {fix}"
             )
+
+
+def _kind(leaf: Any, skip: int) -> tuple | None:
+    return None if leaf is None else (leaf.shape[skip:], leaf.dtype)
+
+
+def as_sequence(name: str, sequence: PyTree) -> PyTree:
+    """A sequence with arrays `[length, ...]` as leaves.
+
+    A number in the nest applies to the whole sequence; it is repeated at each step.
+
+    Raises:
+        TypeError: If a leaf is traced or not an array.
+        ValueError: If there are no arrays, or if the arrays differ in length.
+    """
+    fix = "Each entry must be one sequence; convert lists with np.asarray."
+    axes = f"[length, ...]. {fix}"
+
+    def as_leaf(name: str, leaf: object) -> np.ndarray:
+        return as_host_array(name, leaf, 0, axes)
+
+    arrays = map_named(name, as_leaf, sequence)
+    lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
+    if not lengths:
+        raise InvalidValue(
+            f"`{name}` must hold at least one array [length, ...], got "
+            f"{describe_leaves(sequence)}. {fix}"
+        )
+
+    def spread(leaf: np.ndarray) -> np.ndarray:
+        return leaf if leaf.ndim else np.broadcast_to(leaf, lengths[:1])
+
+    arrays = jax.tree.map(spread, arrays)
+    if len(set(lengths)) > 1:
+        check_same_size(list(named_leaves(name, arrays)), 0, "Length", axes)
+    return arrays
+
+
+def check_record(name: str, first: PyTree, first_name: str, record: PyTree) -> None:
+    """Raises unless both sequences have the same structure, dtypes and step shapes."""
+    fix = f"It must match `{first_name}`."
+    check_like(name, first, record, fix, skip=1, strict=False)
+
+
+def from_list(inputs: Any) -> list[PyTree]:
+    """The sequences in a list, as nests of arrays `[length, ...]`.
+
+    Raises:
+        TypeError: If `inputs` is not a list or tuple; if a leaf is traced or not an
+            array.
+        ValueError: If there are no arrays, or if sequences differ in more than their
+            lengths.
+    """
+    # A named tuple is a nest, and therefore a single sequence.
+    if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
+        raise InvalidType(
+            f"`inputs` must be a list or tuple of sequences, got {describe(inputs)}. "
+            "Padded inputs need `sequence_length`."
+        )
+    if not inputs:
+        named_inputs(inputs, "Pass an empty batch as padded inputs.")
+    records = [as_sequence(f"inputs[{i}]", each) for i, each in enumerate(inputs)]
+    for i, record in enumerate(records):
+        check_record(f"inputs[{i}]", records[0], "inputs[0]", record)
+    return records
+
+
+def cut_padding(
+    inputs: PyTree, sequence_length: Lengths, time_major: bool
+) -> tuple[list[Leaves], int]:
+    """The sequences of padded inputs, as lists of arrays, and the number of steps.
+
+    Raises:
+        TypeError: If a leaf is traced or not an array, or if lengths are not integers.
+        ValueError: If there are no arrays, if an array has fewer than two axes, or if
+            the sizes of axes do not match.
+    """
+    fix = "Leave out `sequence_length` for a list of sequences."
+    inputs, time, batch_size = as_sources(inputs, time_major, fix)
+    if _are_sequences(inputs, sequence_length, batch_size):
+        raise InvalidValue(
+            "`sequence_length` must be None for a list of sequences, got "
+            f"{len(inputs)} lengths. Omit it, and pass each sequence without padding."
+        )
+    lengths = host_lengths(sequence_length, batch_size).clip(max=time)
+    arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]
+    if time_major:
+        arrays = [x.swapaxes(0, 1) for x in arrays]
+    return [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())], time
+
+
+def _are_sequences(inputs: PyTree, sequence_length: Lengths, batch_size: int) -> bool:
+    """Whether there is one length per entry of a list, rather than one per row."""
+    is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
+    return is_list and len(inputs) == np.size(sequence_length) != batch_size

@@ -2,57 +2,65 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.typing import PyTree
+from .host import Leaves, as_sequence, check_record
 from .packed_sequences import PackedSequences
-from .packing import OpenPack, PackShape
-from .records import RecordReader
+from .packing import PackShape, Placed, pack
+
+State: TypeAlias = dict[str, Any]
+"""The position of `records`, and the number of records before it."""
 
 
 class PackedBatches(Iterator[PackedSequences]):
     """An iterator over packs of one shape, returned by `packed_batches`."""
 
-    def __init__(self, source: Iterator[Any], shape: PackShape) -> None:
-        self._source, self._shape = source, shape
-        self._reader = RecordReader()
+    def __init__(self, source: Iterator[PyTree], shape: PackShape) -> None:
+        self._source = source
+        self._shape = shape
         self._number = 0  # The number of records read so far.
+        self._first: tuple[str, PyTree] | None = None  # Its name, and the record.
         self._restart()
 
-    def _restart(self) -> None:
-        self._batch: OpenPack | None = None
-        self._held: list[np.ndarray] | None = None  # A record not yet in a batch.
-        # The states of the reader before the held record, and before the first record
-        # of the next batch.
-        self._before_held: dict[str, Any] | None = None
-        self._before_batch: dict[str, Any] | None = None
+    def _restart(self, held: Leaves | None = None, state: State | None = None) -> None:
+        """Opens a batch; `state` is the state before a held record was read."""
+        self._batch: list[Leaves] = []
+        self._placed: list[Placed] = []  # `(sequence, row)` of the open batch.
+        self._free = [self._shape.row_length] * self._shape.rows
+        self._held = held  # A record not yet in a batch.
+        self._before_held = state
+        # The state before the first record of the batch was read.
+        self._before_batch = None if held is None else state
 
     def __next__(self) -> PackedSequences:
         # An error, for example because a record is too long, does not discard the open
         # batch.
         while record := self._held or self._read():
-            self._batch = pack = self._batch or OpenPack(self._shape, record)
-            fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
-            row = next(fitting, None)
-            if row is None or pack.count == self._shape.sequences:
+            length = len(record[0])
+            row = next((r for r, free in enumerate(self._free) if length <= free), None)
+            if row is None or len(self._batch) == self._shape.sequences:
                 break
-            pack.put(pack.count, record, row)
+            self._placed.append((len(self._batch), row))
+            self._batch.append(record)
+            self._free[row] -= length
             self._held = None
-        if self._batch is None:
+        if not self._batch or self._first is None:
             raise StopIteration
         time = self._shape.row_length
-        packed = self._batch.packed(self._reader.structure, time)
-        self._batch = None
-        self._before_batch = None if self._held is None else self._before_held
-        return packed
+        batch = pack(self._batch, self._placed, self._first[1], self._shape, time)
+        self._restart(self._held, self._before_held)
+        return batch
 
-    def _read(self) -> list[np.ndarray] | None:
+    def _read(self) -> Leaves | None:
         """Reads the next record and holds it; returns None at the end."""
         self._before_held = self._state()
-        if self._batch is None:
+        if not self._batch:
             self._before_batch = self._before_held
         try:
             record = next(self._source)
@@ -60,21 +68,25 @@ class PackedBatches(Iterator[PackedSequences]):
             return None
         name = f"records[{self._number}]"
         self._number += 1
-        leaves = self._reader.leaves(name, record)
-        length = leaves[0].shape[0]
-        if length > self._shape.row_length:
+        record = as_sequence(name, record)
+        self._first = self._first or (name, record)
+        first_name, first = self._first
+        check_record(name, first, first_name, record)
+        # The source may write its next record into the same buffer.
+        leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
+        most = self._shape.row_length
+        if len(leaves[0]) > most:
             raise InvalidValue(
-                f"`{name}` must have at most `row_length` "
-                f"({self._shape.row_length}) steps, got {length}. Make rows longer, or "
-                "cut the record."
+                f"`{name}` must have at most `row_length` ({most}) steps, got "
+                f"{len(leaves[0])}. Make rows longer, or cut the record."
             )
         self._held = leaves
         return leaves
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> State:
         return {"records": _position(self._source), "number": self._number}
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> State:
         """The position at which the next batch starts, for `set_state`.
 
         Returns:
@@ -89,14 +101,12 @@ class PackedBatches(Iterator[PackedSequences]):
         state = self._before_batch or self._state()
         if state["records"] is None:
             raise InvalidType(
-                "to be resumable, `records` must be a sequence, or have "
-                "`get_state` and `set_state` like Grain's iterators, got "
-                f"{describe(self._source)}. Pass a list, an object with `__len__` and "
-                "`__getitem__`, or a Grain dataset."
+                "to be resumable, `records` must be a sequence, or have `get_state` "
+                f"and `set_state` like Grain's iterators, got {describe(self._source)}."
             )
         return state
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: State) -> None:
         """Continues with the batches that followed when the state was taken.
 
         Args:
@@ -121,7 +131,7 @@ class PackedBatches(Iterator[PackedSequences]):
 
 
 def packed_batches(
-    records: Iterable[Any],
+    records: Iterable[PyTree],
     rows: int,
     row_length: int,
     *,
@@ -186,13 +196,14 @@ def packed_batches(
     return PackedBatches(source, shape)
 
 
-class _Indexed(Iterator[Any]):
+class _Indexed(Iterator[PyTree]):
     """An iterator over a sequence of records, with an index as its position."""
 
     def __init__(self, records: Any) -> None:
-        self._records, self._next = records, 0
+        self._records = records
+        self._next = 0
 
-    def __next__(self) -> Any:
+    def __next__(self) -> PyTree:
         if self._next >= len(self._records):
             raise StopIteration
         self._next += 1
@@ -207,7 +218,7 @@ class _Indexed(Iterator[Any]):
         self._next = as_count("state['records']", state, 0, fix, most=count)
 
 
-def _as_source(records: Any) -> Iterator[Any]:
+def _as_source(records: Any) -> Iterator[PyTree]:
     """An iterator over the records, with `get_state` and `set_state` if possible.
 
     Raises:
@@ -225,7 +236,7 @@ def _as_source(records: Any) -> Iterator[Any]:
     return iterator
 
 
-def _has_state(iterator: Any) -> bool:
+def _has_state(iterator: object) -> bool:
     return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")
 
 

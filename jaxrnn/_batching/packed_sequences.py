@@ -54,15 +54,20 @@ class PackedSequences:
     """
 
     inputs: PyTree
-    lengths: Any
-    starts: Any
-    row: Any
-    offset: Any
-    sequence_length: Any
+    lengths: Array | np.ndarray
+    starts: Array | np.ndarray
+    row: Array | np.ndarray
+    offset: Array | np.ndarray
+    sequence_length: Array | np.ndarray
     time: int = dataclasses.field(metadata={"static": True})
     time_major: bool = dataclasses.field(metadata={"static": True})
     rows: int | None = dataclasses.field(default=None, metadata={"static": True})
     sequences: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def row_length(self) -> int:
+        """The number of steps in a row."""
+        return self.starts.shape[0 if self.time_major else 1]
 
     @property
     def fill(self) -> float:
@@ -74,8 +79,8 @@ class PackedSequences:
         lengths = concrete_or_none(self.lengths)
         if lengths is None:
             raise InvalidType(
-                "`lengths` must be concrete, got traced "
-                f"{describe(self.lengths)}. Under jit, sum them."
+                f"`lengths` must be concrete, got traced {describe(self.lengths)}. "
+                "Under jit, sum them."
             )
         return lengths.sum(dtype=np.int64).item() / self.starts.size
 
@@ -99,13 +104,13 @@ class PackedSequences:
         """
         check_whole("packed", self)
         t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
-        places = self.row, self.offset, self.sequence_length
-        row, offset, length = (jnp.asarray(x)[:, None] for x in places)
-        inside = t < length
-        step = jnp.where(inside, offset + t, 0)
-        row = jnp.broadcast_to(row, step.shape)
+        inside = t < jnp.asarray(self.sequence_length)[:, None]
+        step = jnp.where(inside, jnp.asarray(self.offset)[:, None] + t, 0)
+        row = jnp.broadcast_to(jnp.asarray(self.row)[:, None], step.shape)
         if self.time_major:
-            inside, step, row = inside.T, step.T, row.T
+            inside = inside.T
+            step = step.T
+            row = row.T
         tree = self._read("outputs", outputs, row, step)
         return masking.zero_dead(inside, tree)
 
@@ -127,8 +132,7 @@ class PackedSequences:
         """
         check_whole("packed", self)
         last = jnp.asarray(self.offset) + jnp.asarray(self.sequence_length) - 1
-        row, step = jnp.asarray(self.row), jnp.maximum(last, 0)
-        return self._read("tree", tree, row, step)
+        return self._read("tree", tree, jnp.asarray(self.row), jnp.maximum(last, 0))
 
     def _read(self, name: str, tree: PyTree, row: Array, step: Array) -> PyTree:
         index = (step, row) if self.time_major else (row, step)
@@ -147,49 +151,51 @@ class PackedSequences:
         return map_named(name, read, tree)
 
     def __repr__(self) -> str:
-        starts, row, lengths = self.starts, self.row, self.lengths
-        if not (all(map(is_array, (starts, row, lengths))) and starts.ndim == 2):
+        leaves = [self.starts, self.row, self.lengths]
+        if not (all(map(is_array, leaves)) and self.starts.ndim == 2):
             # JAX may replace leaves with other objects, such as the in_axes of vmap.
-            return f"PackedSequences(starts={describe(starts)}, row={describe(row)})"
-        steps, rows = starts.shape if self.time_major else starts.shape[::-1]
-        full = "" if concrete_or_none(lengths) is None else f", {self.fill:.0%} full"
-        sizes = f"{row.size} sequences in {rows} rows of {steps} steps"
+            got = f"starts={describe(self.starts)}, row={describe(self.row)}"
+            return f"PackedSequences({got})"
+        is_known = concrete_or_none(self.lengths) is not None
+        full = f", {self.fill:.0%} full" if is_known else ""
+        rows = self.starts.shape[1 if self.time_major else 0]
+        sizes = f"{self.row.size} sequences in {rows} rows of {self.row_length} steps"
         return f"PackedSequences({sizes}{full})"
 
 
 def check_whole(name: str, packed: PackedSequences) -> None:
     """Raises ValueError unless `packed` is exactly one whole pack."""
-    starts, rows, sequences = packed.starts, packed.rows, packed.sequences
+    starts = packed.starts
     if starts.ndim != 2:
         raise InvalidValue(
             f"`{name}` must be one pack, got a stack, with `starts` "
             f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`."
         )
-    if rows is None or sequences is None:
+    if packed.rows is None or packed.sequences is None:
         return
-    found_rows = {packed.lengths.shape[0], starts.shape[1 if packed.time_major else 0]}
-    of_sequences = packed.row, packed.offset, packed.sequence_length
-    found = {x.shape[0] for x in of_sequences}
-    if found_rows != {rows} or found != {sequences}:
+    rows = {packed.lengths.shape[0], starts.shape[1 if packed.time_major else 0]}
+    of_sequences = [packed.row, packed.offset, packed.sequence_length]
+    sequences = {array.shape[0] for array in of_sequences}
+    if rows != {packed.rows} or sequences != {packed.sequences}:
         raise InvalidValue(
-            f"`{name}` must be a whole pack of {rows} rows with {sequences} "
-            f"sequences, got {packed!r}. Row numbers are wrong if arrays are split or "
-            "concatenated. Use `concat_packed`; on several devices, use `stack_packed` "
-            "with one pack for each device."
+            f"`{name}` must be a whole pack of {packed.rows} rows with "
+            f"{packed.sequences} sequences, got {packed!r}. Join packs with "
+            "`concat_packed`; for several devices, use `stack_packed`."
         )
 
 
-def check_not_packed(inputs: Any) -> None:
+def check_not_packed(inputs: object) -> None:
     """Raises TypeError for `PackedSequences`."""
     if isinstance(inputs, PackedSequences):
         raise InvalidType(
-            f"`inputs` must be padded, got {describe(inputs)}. Use "
-            "`packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
-            "`packed.sequence_length`."
+            f"`inputs` must be padded, got {describe(inputs)}. Use `packed_rnn`, or "
+            "pass `packed.unpack(packed.inputs)` and `packed.sequence_length`."
         )
 
 
-def check_first_axis(name: str, leaf: Any, what: str, count: int) -> None:
+def check_first_axis(
+    name: str, leaf: Array | np.ndarray, what: str, count: int
+) -> None:
     """Raises ValueError unless the leaf is `[count, ...]`."""
     if leaf.shape[:1] != (count,):
         raise InvalidValue(

@@ -1,20 +1,25 @@
-"""`pack_sequences`: packs sequences end to end in rows, with little padding.
+"""`pack_sequences` packs sequences end to end in rows, with little padding.
 
-Packing runs on the host, in NumPy, because shapes depend on the lengths.
+`concat_packed` and `stack_packed` join packs. All of them run on the host, in NumPy,
+because shapes depend on the lengths.
 """
 
 import bisect
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, check_time_major
+from .._base.arguments import as_count, check_instance, check_one_of, check_time_major
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.typing import Lengths, PyTree
-from .packed_sequences import PackedSequences
-from .records import from_list, from_padded
+from .host import Leaves, check_known, check_like, cut_padding, from_list
+from .packed_sequences import PackedSequences, check_whole
 
-Placed = tuple[int, int]  # The index of a sequence, and the index of its row.
+Placed: TypeAlias = tuple[int, int]
+"""The index of a sequence, and the index of its row."""
 
 
 def pack_sequences(
@@ -74,23 +79,23 @@ def pack_sequences(
         (4, 7, 3)
     """
     check_time_major(time_major)
+    time = None
     if sequence_length is None:
         records = from_list(inputs)
+        sequences = [jax.tree.leaves(record) for record in records]
+        like = jax.tree.map(lambda x: x[:0], records[0])
     else:
-        records = from_padded(inputs, sequence_length, time_major)
-    lengths = records.lengths
+        sequences, time = cut_padding(inputs, sequence_length, time_major)
+        like = jax.tree.map(lambda x: x[:0, 0] if time_major else x[0:0, 0], inputs)
+    lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
     fix = f"Cut the sequences of {longest} steps, or make rows longer."
     row_length = _fitting("row_length", row_length, longest, fix)
     placed, needed = _best_fit(lengths, row_length)
     fix = f"Pack fewer sequences, or make rows longer than {row_length} steps."
     rows = _fitting("rows", rows, max(needed, 1), fix)
-    shape = PackShape(rows, row_length, len(records.leaves), bool(time_major))
-    pack = OpenPack(shape, records.like)
-    for i, row in placed:
-        pack.put(i, records.leaves[i], row)
-    time = row_length if records.time is None else records.time
-    return pack.packed(records.structure, time)
+    shape = PackShape(rows, row_length, len(sequences), bool(time_major))
+    return pack(sequences, placed, like, shape, row_length if time is None else time)
 
 
 def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
@@ -115,7 +120,8 @@ def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
         length = int(lengths[i])
         at = bisect.bisect_left(frees, length)
         if at == len(frees):
-            row, free = count, row_length
+            row = count
+            free = row_length
             count += 1
         else:
             free = frees[at]
@@ -140,57 +146,177 @@ class PackShape(NamedTuple):
     time_major: bool
 
 
-class OpenPack:
-    """A pack that is being filled.
+def pack(
+    sequences: list[Leaves],
+    placed: list[Placed],
+    like: PyTree,
+    shape: PackShape,
+    time: int,
+) -> PackedSequences:
+    """The pack that holds sequences end to end.
 
-    Attributes:
-        free: The number of unused steps in each row.
-        count: The number of sequences in the pack.
+    Args:
+        sequences: The arrays of each sequence.
+        placed: `(sequence, row)` in the order of packing.
+        like: The nest of inputs, with the dtypes and step shapes of the sequences.
+        shape: The sizes of the pack.
+        time: The size of the time axis that `unpack` returns.
     """
+    rows, row_length, count, time_major = shape
+    row_of = np.zeros(count, np.int32)
+    offset = np.zeros(count, np.int32)
+    length = np.zeros(count, np.int32)
+    used = np.zeros(rows, np.int32)
+    starts = np.full((rows, row_length), -1, np.int32)
+    likes, structure = jax.tree.flatten(like)
+    size = (rows, row_length)
+    leaves = [np.zeros((*size, *x.shape[1:]), x.dtype.newbyteorder("=")) for x in likes]
+    for i, row in placed:
+        length[i] = len(sequences[i][0])
+        if not length[i]:  # An empty sequence takes no steps: row and offset stay 0.
+            continue
+        row_of[i] = row
+        offset[i] = used[row]
+        used[row] += length[i]
+        starts[row, offset[i]] = i
+        for leaf, steps in zip(leaves, sequences[i], strict=True):
+            leaf[row, offset[i] : used[row]] = steps
+    if time_major:
+        starts = starts.swapaxes(0, 1)
+        leaves = [leaf.swapaxes(0, 1) for leaf in leaves]
+    return PackedSequences(
+        inputs=jax.tree.unflatten(structure, leaves),
+        lengths=used,
+        starts=starts,
+        row=row_of,
+        offset=offset,
+        sequence_length=length,
+        time=time,
+        time_major=time_major,
+        rows=rows,
+        sequences=count,
+    )
 
-    def __init__(self, shape: PackShape, like: list[np.ndarray]) -> None:
-        """Creates an empty pack, with the dtypes and step shapes of `like`."""
-        self._shape, self.count = shape, 0
-        self.free = [shape.row_length] * shape.rows
-        dtype = lambda x: x.dtype.newbyteorder("=")
-        self._leaves = [self._steps(x.shape[1:], dtype(x), 0) for x in like]
-        self._starts = self._steps((), np.dtype(np.int32), -1)
-        zeros = lambda: np.zeros(shape.sequences, np.int32)
-        self._row, self._offset, self._length = zeros(), zeros(), zeros()
 
-    def _steps(self, tail: tuple[int, ...], dtype: np.dtype, fill: int) -> np.ndarray:
-        """An array `[rows, row_length, ...]`, stored time-first if `time_major`."""
-        rows, row_length, _, time_major = self._shape
-        if time_major:
-            return np.full((row_length, rows, *tail), fill, dtype).swapaxes(0, 1)
-        return np.full((rows, row_length, *tail), fill, dtype)
+def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
+    """Concatenates the rows of several packs into one pack, outside of jit.
 
-    def put(self, i: int, sequence: list[np.ndarray], row: int) -> None:
-        """Appends sequence number `i` to a row that has room for it."""
-        self.count += 1
-        length = len(sequence[0])
-        if not length:  # An empty sequence takes no steps: row and offset stay 0.
-            return
-        start = self._shape.row_length - self.free[row]
-        self.free[row] -= length
-        self._row[i], self._offset[i], self._length[i] = row, start, length
-        self._starts[row, start] = i
-        for leaf, steps in zip(self._leaves, sequence, strict=True):
-            leaf[row, start : start + length] = steps
+    The rows and sequences of the first pack come first, followed by those of the second
+    pack, and so on. The sequence and row numbers in `starts` and `row` are adjusted.
 
-    def packed(self, structure: Any, time: int) -> PackedSequences:
-        """The finished pack, with inputs in `structure`; `unpack` pads to `time`."""
-        rows, row_length, sequences, time_major = self._shape
-        turn = lambda x: x.swapaxes(0, 1) if time_major else x
-        return PackedSequences(
-            inputs=jax.tree.unflatten(structure, map(turn, self._leaves)),
-            lengths=row_length - np.asarray(self.free, np.int32),
-            starts=turn(self._starts),
-            row=self._row,
-            offset=self._offset,
-            sequence_length=self._length,
-            time=time,
-            time_major=time_major,
-            rows=rows,
-            sequences=sequences,
-        )
+    Args:
+        packs: Packs with rows of the same length. The packs may have different numbers
+            of rows and sequences.
+
+    Returns:
+        A pack with the rows and sequences of all packs. `unpack` pads its sequences to
+        the longest `time` of the packs.
+
+    Raises:
+        TypeError: If `packs` is not a list of packs, or if a pack is traced.
+        ValueError: If there are no packs; if packs disagree in structure, dtypes, the
+            shape of a step, `row_length` or `time_major`; if a pack is a stack.
+
+    Example:
+        >>> import numpy as np, jaxrnn
+        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
+        ...     [np.ones((n, 3), np.float32) for n in lengths], row_length=8
+        ... )
+        >>> jaxrnn.concat_packed([pack(8, 5, 3), pack(7)])
+        PackedSequences(4 sequences in 3 rows of 8 steps, 96% full)
+    """
+    packs = _as_packs(packs)
+    counts = [(pack.lengths.shape[0], pack.row.shape[0]) for pack in packs]
+    before = np.cumsum([(0, 0), *counts], axis=0, dtype=np.int32)
+    packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
+    axis = 1 if packs[0].time_major else 0
+    rows, sequences = before[-1].tolist()
+    return dataclasses.replace(
+        packs[0],
+        inputs=_joined([pack.inputs for pack in packs], axis),
+        starts=_joined([pack.starts for pack in packs], axis),
+        lengths=_joined([pack.lengths for pack in packs]),
+        row=_joined([pack.row for pack in packs]),
+        offset=_joined([pack.offset for pack in packs]),
+        sequence_length=_joined([pack.sequence_length for pack in packs]),
+        rows=rows,
+        sequences=sequences,
+    )
+
+
+def _joined(trees: list[PyTree], axis: int = 0) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
+
+
+def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
+    """The pack with row and sequence numbers increased by `before`."""
+    rows, sequences = before
+    return dataclasses.replace(
+        pack,
+        starts=np.where(pack.starts >= 0, pack.starts + sequences, -1),
+        row=np.where(pack.sequence_length > 0, pack.row + rows, 0),
+    )
+
+
+def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
+    """Stacks packs of one shape along a new first axis of all arrays, outside of jit.
+
+    `jax.vmap` and `jax.lax.scan` split the result into packs again. On several devices,
+    stack one pack per device, and shard the first axis of all arrays.
+
+    Args:
+        packs: Packs of the same shapes, for example from `packed_batches`.
+
+    Returns:
+        The arrays of all packs, each leaf `[packs, ...]`.
+
+    Raises:
+        TypeError: If `packs` is not a list of packs, or if a pack is traced.
+        ValueError: If there are no packs; if packs disagree in structure, dtypes,
+            shapes or `time_major`; if a pack is a stack.
+
+    Example:
+        >>> import jax, numpy as np, jaxrnn
+        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
+        ...     [np.ones((n, 3), np.float32) for n in lengths], rows=2, row_length=8
+        ... )
+        >>> stack = jaxrnn.stack_packed([pack(8, 5, 3), pack(7, 2, 4)])
+        >>> jax.vmap(lambda packed: packed.unpack(packed.inputs))(stack).shape
+        (2, 3, 8, 3)
+    """
+    packs = _as_packs(packs)
+    sizes = [(pack.lengths.shape, pack.row.shape) for pack in packs]
+    for i, pack in enumerate(packs):
+        if sizes[i] != sizes[0]:
+            raise InvalidValue(
+                f"`packs[{i}]` must have as many rows and sequences as `packs[0]`, "
+                f"{packs[0]!r}, got {pack!r}. Use `packed_batches` or `concat_packed`."
+            )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
+
+
+def _as_packs(packs: Any) -> list[PackedSequences]:
+    """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
+    if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
+        raise InvalidType(f"`packs` must be a list of packs, got {describe(packs)}.")
+    packs = list(packs)
+    if not packs:
+        raise InvalidValue("`packs` must hold at least one pack, got none.")
+    for i, pack in enumerate(packs):
+        name = f"packs[{i}]"
+        what = "made by `pack_sequences` or `packed_batches`"
+        check_whole(name, check_instance(name, pack, PackedSequences, what))
+        check_known(name, pack)
+        _check_alike(name, packs[0], pack)
+    time = max(pack.time for pack in packs)
+    packs = [dataclasses.replace(pack, time=time) for pack in packs]
+    return jax.tree.map(np.asarray, packs)
+
+
+def _check_alike(name: str, first: PackedSequences, pack: PackedSequences) -> None:
+    """Raises ValueError if `pack` and `first` differ in more than their sizes."""
+    fix = "It must match `packs[0]`."
+    for field in ("time_major", "row_length"):
+        want = getattr(first, field)
+        check_one_of(f"{name}.{field}", getattr(pack, field), (want,), str(want), fix)
+    check_like(f"{name}.inputs", first.inputs, pack.inputs, fix, skip=2)

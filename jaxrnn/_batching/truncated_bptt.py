@@ -7,8 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count
-from .._base.errors import InvalidType, InvalidValue, describe, is_key
+from .._base.arguments import (
+    as_bool,
+    as_count,
+    check_entries,
+    check_equal,
+    check_instance,
+)
+from .._base.errors import InvalidType, describe, is_key
 from .._base.inputs import as_array
 from .._base.serialization import serializable
 from .._base.sharding import as_sharded_as, zeros_of
@@ -33,7 +39,7 @@ class TruncatedCarry:
 
     state: PyTree
     windows: PyTree
-    seen: Any
+    seen: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +78,7 @@ class TruncatedBPTT:
 
     def value_and_grad(
         self, params: PyTree, carry: TruncatedCarry, window: PyTree
-    ) -> tuple[Any, PyTree, TruncatedCarry]:
+    ) -> tuple[PyTree, PyTree, TruncatedCarry]:
         """The loss of the next window, and its gradient with respect to `params`.
 
         Args:
@@ -114,7 +120,10 @@ class TruncatedBPTT:
 
         def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
             is_valid, window = scanned
-            run = lambda state: self._call(params, state, window)[1]
+
+            def run(state: PyTree) -> PyTree:
+                return self._call(params, state, window)[1]
+
             state = jax.lax.cond(is_valid, run, lambda state: state, state)
             return state, state
 
@@ -135,34 +144,32 @@ class TruncatedBPTT:
         """The carry with `window` appended and the oldest window dropped."""
         if self.reach == 1:
             return TruncatedCarry(state, (), carry.seen)
-        push = lambda windows, new: jnp.concatenate([windows[1:], new[None]])
+
+        def push(windows: Array, new: Array) -> Array:
+            return jnp.concatenate([windows[1:], new[None]])
+
         windows = jax.tree.map(push, carry.windows, window)
         seen = jnp.minimum(carry.seen + 1, self.reach - 1)
         return TruncatedCarry(state, windows, seen)
 
-    def _check(self, params: PyTree, carry: Any, window: PyTree) -> PyTree:
+    def _check(self, params: PyTree, carry: TruncatedCarry, window: PyTree) -> PyTree:
         """Raises the errors of `value_and_grad`; returns the types of the new state."""
-        if not isinstance(carry, TruncatedCarry):
-            raise InvalidType(
-                "`carry` must come from `init` or from the previous call, "
-                f"got {describe(carry)}."
-            )
+        what = "what `init` or the previous call returned"
+        check_instance("carry", carry, TruncatedCarry, what)
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
-        if count != self.reach - 1:
-            raise InvalidValue(
-                f"`carry` must be for reach={self.reach}, got a carry with "
-                f"{count} windows. Create it with `init`."
-            )
+        must = f"hold {self.reach - 1} windows for reach={self.reach}"
+        check_equal("carry", count, self.reach - 1, must, "Create it with `init`.")
         for name, leaf in named_leaves("params", params):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 raise InvalidType(
-                    f"`{name}` must be floating-point to have a gradient, "
-                    f"got {describe(leaf)}. Cast it, or let `loss` close over it."
+                    f"`{name}` must be floating-point to have a gradient, got "
+                    f"{describe(leaf)}. Cast it, or let `loss` close over it."
                 )
         if self.reach > 1:
-            one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-            example = jax.tree.map(one, carry.windows)
+            example = jax.eval_shape(
+                lambda: jax.tree.map(lambda x: x[0], carry.windows)
+            )
             fix = "It must match the example given to `init`; pad a shorter window."
             check_like("window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
@@ -255,7 +262,10 @@ def _sharded(
 
 def _as_arrays(name: str, tree: PyTree) -> PyTree:
     """The nest with arrays as leaves; None stays None."""
-    as_leaf = lambda name, x: None if x is None else as_array(name, x)
+
+    def as_leaf(name: str, leaf: object) -> Array | None:
+        return None if leaf is None else as_array(name, leaf)
+
     return map_named(name, as_leaf, tree)
 
 
@@ -270,24 +280,16 @@ def _strong(tree: PyTree) -> PyTree:
 
 
 def _state_of(result: Any, has_aux: bool) -> PyTree:
-    """The new state in the result of `loss`.
-
-    Raises:
-        TypeError: If the result has the wrong form.
-    """
+    """The new state in the result of `loss`; raises TypeError for another form."""
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    is_pair = lambda x: isinstance(x, tuple) and len(x) == 2
-    if not is_pair(result) or (has_aux and not is_pair(result[1])):
-        got = describe(result)
-        if isinstance(result, tuple):
-            got = f"({', '.join(map(describe, result))})"
-        fix = "" if has_aux else " To return more values, set `has_aux=True`."
-        raise InvalidType(f"`loss` must return {form}, got {got}.{fix}")
-    value = result[0]
+    fix = "To return more values, set `has_aux=True`."
+    what = f"a function that returns {form} with a real scalar `value`"
+    check_entries("loss", result, 2, what, fix, InvalidType)
+    value, rest = result
     is_scalar = getattr(value, "shape", None) == ()
     if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise InvalidType(
-            f"`loss` must return {form} with a real scalar `value`, got "
-            f"{describe(value)}."
-        )
-    return result[1][0] if has_aux else result[1]
+        raise InvalidType(f"`loss` must be {what}, got {describe(value)} as `value`.")
+    if not has_aux:
+        return rest
+    check_entries("loss", rest, 2, what, error=InvalidType)
+    return rest[0]

@@ -10,7 +10,7 @@ parts, so all windows have the same shapes; absent parts have length 0.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,37 +21,36 @@ from .._base.errors import InvalidValue, describe, describe_leaves
 from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
-from .._base.typing import Lengths, PyTree
+from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
 from .host import as_sources, check_known, cut, host_lengths
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 
+AnyWindow: TypeAlias = "Window | PackedWindow"
 
-class LazyWindows(Sequence[Any]):
+
+class LazyWindows(Sequence[AnyWindow]):
     """A sequence of windows, each of which is computed on access and not stored."""
 
-    def __init__(
-        self, window_at: Callable[[int], Any], starts: range, make: Callable[[], Any]
-    ) -> None:
-        self._window_at, self._starts, self._make = window_at, starts, make
+    def __init__(self, window_at: Callable[[int], AnyWindow], starts: range) -> None:
+        """`window_at` must support pickling: a partial call of a module's function."""
+        self._window_at = window_at
+        self._starts = starts
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            return LazyWindows(self._window_at, self._starts[i], self._make)
+            return LazyWindows(self._window_at, self._starts[i])
         return self._window_at(self._starts[i])
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[AnyWindow]:
+        # The method of `Sequence` would end at an IndexError of the data.
         return map(self._window_at, self._starts)
 
     def __repr__(self) -> str:
         return f"<{len(self)} windows>"
-
-    def __reduce__(self) -> tuple:
-        """Pickles the arguments of `windows` and the selection of windows."""
-        return self._make, (), {"_starts": self._starts}
 
 
 @serializable
@@ -71,8 +70,8 @@ class Window:
     """
 
     inputs: PyTree
-    sequence_length: Any
-    start: Any
+    sequence_length: Array | np.ndarray | None
+    start: Array | np.int32
 
     def __repr__(self) -> str:
         return f"Window(start={self.start}, inputs={describe_leaves(self.inputs)})"
@@ -110,10 +109,10 @@ class PackedWindow:
     """
 
     packed: PackedSequences
-    part_of: Any
-    ends: Any
-    last: Any
-    start: Any
+    part_of: Array | np.ndarray
+    ends: Array | np.ndarray
+    last: Array | np.ndarray
+    start: Array | np.int32
 
     @property
     def rows(self) -> int:
@@ -152,13 +151,15 @@ class PackedWindow:
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
                 raise InvalidValue(
-                    f"`{fresh_name}` must be "
-                    f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}, one row for each "
-                    "sequence that may start, or have a single row for all, got "
-                    f"{describe(fresh)}."
+                    f"`{fresh_name}` must be {leaf.dtype}"
+                    f"{[self.new, *leaf.shape[1:]]}, one row for each sequence that "
+                    f"may start, or have one row for all, got {describe(fresh)}."
                 )
-        each = lambda fresh: jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
-        join = lambda leaf, fresh: jnp.concatenate([leaf, each(fresh)])
+
+        def join(leaf: Array, fresh: Array) -> Array:
+            each = jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
+            return jnp.concatenate([leaf, each])
+
         return jax.tree.map(join, old, new)
 
     def row_state(self, states: PyTree) -> PyTree:
@@ -233,52 +234,58 @@ def windows(
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
             raise InvalidValue(
-                "`sequence_length` and `time_major` must not be given with "
-                "PackedSequences, which have their own. Leave them out."
+                "`sequence_length` and `time_major` must be omitted for a pack."
             )
-        make = functools.partial(windows, inputs, size)
-        return LazyWindows(*_packed_windows(inputs, size), make)
+        return _packed_windows(inputs, size)
     inputs, time, batch_size = as_sources(inputs, time_major)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:
         lengths = host_lengths(sequence_length, batch_size).clip(max=time)
-
-    def window(start: int) -> Window:
-        steps = cut(inputs, start, size, time_major)
-        in_window = lambda lengths: (lengths - start).clip(0, size).astype(np.int32)
-        return Window(steps, jax.tree.map(in_window, lengths), np.int32(start))
-
-    arguments = inputs, size, sequence_length
-    make = functools.partial(windows, *arguments, time_major=time_major)
-    return LazyWindows(window, range(0, time, size), make)
+    window_at = functools.partial(
+        _window, inputs=inputs, size=size, lengths=lengths, time_major=time_major
+    )
+    return LazyWindows(window_at, range(0, time, size))
 
 
-def _packed_windows(
-    packed: PackedSequences, size: int
-) -> tuple[Callable[[int], PackedWindow], range]:
-    """A function that maps a start step to its window, and the range of start steps."""
+def _window(
+    start: int,
+    inputs: PyTree,
+    size: int,
+    lengths: np.ndarray | None,
+    time_major: bool,
+) -> Window:
+    if lengths is not None:
+        lengths = (lengths - start).clip(0, size).astype(np.int32)
+    return Window(cut(inputs, start, size, time_major), lengths, np.int32(start))
+
+
+def _packed_windows(packed: PackedSequences, size: int) -> LazyWindows:
     check_whole("inputs", packed)
     check_known("inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(starts_in, minlength=1).max().item()
-    steps = packed.starts.shape[0 if packed.time_major else 1]
-    return lambda start: _window(packed, start, size, new), range(0, steps, size)
+    window_at = functools.partial(_packed_window, packed=packed, size=size, new=new)
+    return LazyWindows(window_at, range(0, packed.row_length, size))
 
 
-def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedWindow:
+def _packed_window(
+    start: int, packed: PackedSequences, size: int, new: int
+) -> PackedWindow:
     end = packed.offset + packed.sequence_length
-    begin, stop = np.maximum(packed.offset, start), np.minimum(end, start + size)
+    begin = np.maximum(packed.offset, start)
+    stop = np.minimum(end, start + size)
     here = np.flatnonzero(begin < stop)
     here = here[np.argsort(begin[here], kind="stable")]  # Sort by the start step.
     continues = packed.offset[here] < start
-    row, at, count = packed.row[here], begin[here] - start, (stop - begin)[here]
+    row = packed.row[here]
+    at = begin[here] - start
     last = np.arange(len(packed.lengths), dtype=np.int32)
     part = np.where(continues, row, len(last) - 1 + np.cumsum(~continues))
     last[row] = part  # A later part of a row overwrites the earlier parts.
 
-    def of_parts(values: np.ndarray, fill: int) -> np.ndarray:
+    def of_parts(values: Any, fill: int) -> np.ndarray:
         all_parts = np.full(len(last) + new, fill, np.int32)
         all_parts[part] = values
         return all_parts
@@ -291,7 +298,7 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
         starts=starts.T if packed.time_major else starts,
         row=of_parts(row, 0),
         offset=of_parts(at, 0),
-        sequence_length=of_parts(count, 0),
+        sequence_length=of_parts((stop - begin)[here], 0),
         time=size,
         time_major=packed.time_major,
         rows=len(last),

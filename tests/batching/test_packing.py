@@ -15,8 +15,7 @@ from helpers import assert_same, drawn
 from jax.experimental import checkify
 
 import jaxrnn
-from jaxrnn._batching.packed_sequences import PackedSequences
-from jaxrnn._batching.packing import pack_sequences
+from jaxrnn import PackedSequences, pack_sequences
 
 TIME = 6
 N = [4, 0, 2, 6, 1, 3]
@@ -413,8 +412,7 @@ def traced(fn):
 REFUSALS = {
     "traced_inputs": (
         TypeError,
-        r"`inputs\['a'\]` must be concrete, got traced int..\[6\]. "
-        "Call `pack_sequences` outside of jit",
+        r"`inputs\['a'\]` must be concrete, got traced int64\[6\]. Call",
         traced(lambda n: pack_sequences({"a": n}, N)),
     ),
     "traced_lengths": (
@@ -445,7 +443,7 @@ REFUSALS = {
     "none": (TypeError, "got None", lambda: pack_sequences(None)),
     "none_padded": (
         ValueError,
-        "`inputs` must be an array: None",
+        "`inputs` must be an array, got None",
         lambda: pack_sequences(None, N),
     ),
     "no_sequences": (
@@ -465,7 +463,7 @@ REFUSALS = {
     ),
     "leaf_none": (
         ValueError,
-        r"`inputs\[0\]\['a'\]` must be an array: None",
+        r"`inputs\[0\]\['a'\]` must be an array, got None",
         lambda: pack_sequences([{"a": None}]),
     ),
     "leaf_string": (
@@ -485,8 +483,7 @@ REFUSALS = {
     ),
     "lists_of_numbers": (
         ValueError,
-        r"`inputs\[0\]\[0\]` must have rank at least 1, got 1. The axes must be "
-        r"\[length, ...\]. Each entry must be one sequence; convert lists with np",
+        r"`inputs\[0\]` must hold at least one array \[length, ...\], got",
         lambda: pack_sequences([[1, 2], [3]]),
     ),
     "padded_rank": (
@@ -507,7 +504,7 @@ REFUSALS = {
     ),
     "list_of_one_length_with_lengths": (
         ValueError,
-        "`sequence_length` must be None for a list of sequences, got 3 lengths. Leave",
+        "`sequence_length` must be None for a list of sequences, got 3",
         lambda: pack_sequences([X[0]] * 3, [1, 2, 3]),
     ),
     "lengths_of_another_batch": (
@@ -527,14 +524,12 @@ REFUSALS = {
     ),
     "length_within_a_sequence": (
         ValueError,
-        r"`inputs\[1\]\['b'\]` must have the length of `inputs\[1\]\['a'\]` "
-        r"\(float32\[4, 2\]\), got float32\[6, 2\]",
+        r"Length must be the same for all inputs \[length, ...\]. Each",
         lambda: pack_sequences([{"a": X[0], "b": X[0]}, {"a": X[0, :4], "b": X[0]}]),
     ),
     "shape_of_a_step": (
         ValueError,
-        r"`inputs\[2\]` must have the dtype and step shape of `inputs\[0\]` "
-        r"\(float32\[4, 2\]\), got float32\[6, 1\]",
+        r"`inputs\[2\]` must have the dtype and step shape of float32\[4,",
         lambda: pack_sequences([*LIST[:2], X[0, :, 1:]]),
     ),
     "dtype": (
@@ -574,8 +569,7 @@ REFUSALS = {
     ),
     "unpack_shape": (
         ValueError,
-        r"unpack: `outputs\[0\]` must be \[rows, row_length, ...\] like `starts` "
-        r"\(int32\[4, 6\]\), got float32\[6, 6, 2\]",
+        r"`outputs\[0\]` must be \[rows, row_length, ...\] like `starts`",
         lambda: PACKED.unpack([X]),
     ),
     "unpack_none": (
@@ -585,12 +579,12 @@ REFUSALS = {
     ),
     "at_ends_rank": (
         ValueError,
-        r"at_ends: `tree` must be .* got float..\[\]. Pass outputs of this pack",
+        r"`tree` must be \[rows, row_length, ...\] like `starts`",
         lambda: PACKED.at_ends(np.ones(())),
     ),
     "fill_traced": (
         TypeError,
-        "fill: `lengths` must be concrete, got traced int",
+        r"`lengths` must be concrete, got traced int64\[6\]. Under jit,",
         traced(lambda n: jax.tree.map(lambda _: n, PACKED).fill),
     ),
 }
@@ -602,9 +596,9 @@ def test_what_is_refused_and_how(name):
     with pytest.raises(error, match=message) as caught:
         call()
     text = str(caught.value)
-    where = "(pack_sequences|PackedSequences.(unpack|at_ends|fill)): "
+    where = "(pack_sequences: |PackedSequences: |`lengths`)"
     assert re.match(where, text)
-    assert "got" in text or "None values" in text or "the same" in text
+    assert re.search("got|the same|None values", text)
 
 
 def test_what_does_not_fit_is_told_by_the_number_that_does():

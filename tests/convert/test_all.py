@@ -175,7 +175,6 @@ def test_where_weights_lie_is_a_string(name):
     for call in (library(name).load, library(name).save):
         with pytest.raises(
             TypeError, match=r"must be (a string|the name of a module).* got 3"
-            match="`name` must be the name of a module or a list of names, got 3",
         ):
             call(saved if call is library(name).load else cell, 3)
 
@@ -256,9 +255,7 @@ def test_cells_that_are_not_known(name, cell):
 @pytest.mark.parametrize("name", [n for n in LIBRARIES if n not in ("onnx", "tf1")])
 def test_coupled_gates(name):
     cell = bound(CoupledInputForgetGateLSTMCell(UNITS))
-    with pytest.raises(
-        ValueError, match="`cell` must have no coupled gates"
-    ):
+    with pytest.raises(ValueError, match="`cell` must have no coupled gates"):
         library(name).save(cell)
 
 

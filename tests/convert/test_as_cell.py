@@ -185,7 +185,7 @@ SIZES = {
         "LSTM",
         (UNITS, UNITS),
         UNITS,
-        r"must accept \(inputs, state\) of .* raised Attr.* `hk.LSTMState\(8, 8\)`",
+        r"must accept \(inputs, state\) of .* it raised.* `hk.LSTMState\(8, 8\)`",
     ),
     "an_int": ("LSTM", UNITS, UNITS, r"`state_size` must have the structure and"),
     "other_units": (
@@ -211,7 +211,7 @@ SIZES = {
         "Linear",
         UNITS,
         UNITS,
-        r"must return a pair \(output, new_state\), got float32",
+        r"that returns a pair \(output, new_state\), got float32",
     ),
 }
 
