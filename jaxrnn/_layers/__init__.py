@@ -1,1 +1,9 @@
-"""Layers behind the linen and nnx modules; they do not depend on Flax."""
+"""Layers behind the linen and nnx modules.
+
+They do not depend on Flax, but importing them raises an error without it, which says
+how to install it.
+"""
+
+from .._base.optional import import_optional as _import_optional
+
+_import_optional("flax")

@@ -1,219 +1,192 @@
-"""Preparation of a layer's inputs, which may have any batch axes and dtypes."""
+"""Runs a layer over inputs with any batch axes and dtypes, for a module of Flax."""
 
-import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_dtype
-from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.inputs import (
-    as_array,
-    as_state,
-    as_step_booleans,
-    fix_of_depth,
-    fix_without_depth,
-    named_inputs,
-)
-from .._base.lengths import (
-    OF_A_MASK,
-    check_not_inputs,
-    fix_of_dtype,
-    lengths_array,
-    lengths_for,
-)
+from .._base.arguments import as_dtype, check_dtype_kind
+from .._base.errors import InvalidValue, describe
+from .._base.inputs import as_array, named_inputs
+from .._base.lengths import check_not_inputs, fix_of_dtype, lengths_array
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
-from .._base.typing import Array, DType, Lengths, Params, PyTree
+from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .layer import Layer, RunOptions, in_dtype
+from .checks import check_options
+from .layer import Layer, in_dtype
+
+Shape: TypeAlias = tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchAxes:
-    """Merges the batch axes of a nest into one axis, and splits this axis again.
+class Recurrent(Protocol):
+    """The options that the modules of linen and nnx share; see `RNN`."""
 
-    A single batch axis is not reshaped, so sharded arrays keep their layout.
+    time_major: bool
+    return_carry: bool
+    return_states: bool
+    swap_memory: Any
+    parallel_iterations: int | None
+    implementation: Any
+    dtype: DType | None
 
-    Attributes:
-        shape: The sizes of the batch axes; `()` for a single row without a batch axis.
+
+def run_layer(
+    module: Recurrent,
+    layer: Layer,
+    params_for: Callable[[Callable[[DType], PyTree]], Params],
+    key_for: Callable[[Params, PyTree, DType], Key | None],
+    inputs: PyTree,
+    sequence_length: Lengths | None,
+    initial_state: PyTree,
+    return_carry: bool | None,
+    return_states: bool | None,
+    **of_driver: Any,
+) -> PyTree:
+    """Runs the layer of a module; see the module's `__call__`.
+
+    Args:
+        module: The module.
+        layer: The layer.
+        params_for: `params_for(step_in)` returns the parameters. `step_in(dtype)` is
+            one step of the inputs, with floating-point leaves in `dtype`.
+        key_for: `key_for(params, step, dtype)` returns the random key of the run, or
+            None.
+        inputs: As in the module's call.
+        sequence_length: As in the module's call.
+        initial_state: As in the module's call.
+        return_carry: As in the module's call.
+        return_states: As in the module's call.
+        **of_driver: `resets`, `reset_state`, `mask`, as in the module's call, and
+            `implementation`.
     """
+    check_options(return_carry=return_carry, return_states=return_states)
+    if return_carry is None:
+        return_carry = module.return_carry
+    if return_states is None:
+        return_states = bool(module.return_states)
+    time_axis, start = (0, 1) if module.time_major else (1, 0)
+    inputs = map_named("inputs", as_array, inputs)
+    inputs = cast_integers(layer.cells[0], module.dtype, inputs)
+    if sequence_length is not None:
+        check_not_inputs(sequence_length, "rnn(inputs, initial_state=state)")
+        sequence_length = lengths_array(sequence_length)
+        fix = fix_of_dtype(sequence_length)
+        check_dtype_kind(
+            "sequence_length", sequence_length, jnp.integer, "integers [*batch]", fix
+        )
+    shape = _batch_shape(layer, inputs, sequence_length, module.time_major)
+    inputs = _merged("inputs", inputs, shape, start)
 
-    shape: tuple[int, ...]
+    def step_in(dtype: DType) -> PyTree:
+        return jax.tree.map(lambda x: _step(x, time_axis, dtype), inputs)
 
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return math.prod(self.shape)
-
-    def check(self, name: str, tree: PyTree, start: int = 0) -> None:
-        """Raises ValueError for a leaf whose batch axes differ from `shape`."""
-        if len(self.shape) == 1:
-            return  # The drivers check the batch axis if there is only one.
-        end = start + len(self.shape)
-        for leaf_name, leaf in named_leaves(name, tree):
-            if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
-                raise InvalidValue(
-                    f"`{leaf_name}` must have the batch axes "
-                    f"{list(self.shape)}, got {describe(leaf)}."
-                )
-
-    def merge(self, tree: PyTree, start: int = 0) -> PyTree:
-        """Reshapes `[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
-
-        Leaves with fewer axes are unchanged.
-        """
-        return self._reshaped(tree, start, len(self.shape), (self.rows,))
-
-    def split(self, tree: PyTree, start: int = 0) -> PyTree:
-        """Splits the merged batch axis again; the inverse of `merge`."""
-        return self._reshaped(tree, start, 1, self.shape)
-
-    def _reshaped(self, tree: PyTree, start: int, count: int, sizes: tuple) -> PyTree:
-        """Replaces `count` axes of each leaf of the nest by axes of the given sizes."""
-        if len(self.shape) == 1:
-            return tree
-        end = start + count
-        reshape = lambda x: x.reshape(*x.shape[:start], *sizes, *x.shape[end:])
-        return jax.tree.map(lambda x: reshape(x) if x.ndim >= end else x, tree)
+    params = params_for(step_in)
+    dtype = _compute_dtype(module.dtype, (inputs, params))
+    key = key_for(params, step_in(dtype), dtype)
+    inputs, params = in_dtype(dtype, (inputs, params))
+    initial_state = _state("initial_state", initial_state, shape, dtype)
+    of_driver["reset_state"] = _state(
+        "reset_state", of_driver["reset_state"], shape, dtype
+    )
+    for name in ("resets", "mask"):
+        of_driver[name] = _merged(name, of_driver[name], shape, start)
+    outputs, state, *states = layer.run(
+        params,
+        inputs,
+        initial_state,
+        key,
+        dtype=dtype,
+        sequence_length=_merged("sequence_length", sequence_length, shape),
+        time_major=module.time_major,
+        parallel_iterations=module.parallel_iterations,
+        swap_memory=module.swap_memory,
+        return_states=return_states,
+        **of_driver,
+    )
+    outputs, *states = split_batch((outputs, *states), shape, start)
+    state = split_batch(state, shape)
+    if return_states:
+        return outputs, state, *states
+    return (state, outputs) if return_carry else outputs
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerInputs:
-    """Sequences with one merged batch axis, and their original batch axes.
+def _step(x: Array, time_axis: int, dtype: DType) -> jax.ShapeDtypeStruct:
+    shape = (*x.shape[:time_axis], *x.shape[time_axis + 1 :])
+    return jax.ShapeDtypeStruct(shape, dtype if is_float(x) else x.dtype)
 
-    Attributes:
-        inputs: `[rows, time, ...]`, or `[time, rows, ...]` if `start` is 1; or a nest.
-        lengths: `[rows]` or None.
-        axes: The batch axes of the module's inputs.
-        start: The number of axes before the batch axes: 1 if time is first, else 0.
+
+def _compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
+    """The computation's dtype; by default the widest of inputs and parameters."""
+    if dtype is not None:
+        return as_dtype(dtype)
+    floats = [x.dtype for x in jax.tree.leaves(arrays) if is_float(x)]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
+
+
+def merge_batch(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
+    """Reshapes `[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
+
+    A single batch axis is not reshaped, so sharded arrays keep their layout. Leaves
+    with fewer axes are unchanged.
     """
-
-    inputs: PyTree
-    lengths: Array | None
-    axes: BatchAxes
-    start: int
-
-    @classmethod
-    def make(
-        cls, module: Any, layer: Layer, inputs: PyTree, lengths: Lengths | None
-    ) -> "LayerInputs":
-        """The layer's inputs, from `[*batch, time, ...]` and lengths `[*batch]`.
-
-        The module must have `time_major` and `dtype`. If `dtype` is not None and the
-        cell reads vectors, integer inputs are cast to `dtype`, as in Flax.
-
-        Raises:
-            ValueError: If the shapes do not match.
-            TypeError: If a leaf is not an array.
-        """
-        start = 1 if module.time_major else 0
-        inputs = map_named("inputs", lambda n, x: as_array(n, x), inputs)
-        inputs = cast_integers(layer.cells[0], module.dtype, inputs)
-        if lengths is not None:
-            lengths = _checked_lengths(lengths)
-        axes = _batch_axes(layer, inputs, lengths, module.time_major)
-        axes.check("inputs", inputs, start)
-        inputs = axes.merge(inputs, start)
-        if lengths is not None:
-            axes.check("sequence_length", lengths)
-            time = jax.tree.leaves(inputs)[0].shape[1 - start]
-            lengths = lengths_for(axes.merge(lengths), inputs, time, start)
-        return cls(inputs, lengths, axes, start)
-
-    def step(self, dtype: DType) -> PyTree:
-        """The shapes and dtypes of one step, with floating-point leaves in `dtype`."""
-        axis = 1 - self.start
-
-        def of_step(x: Array) -> jax.ShapeDtypeStruct:
-            shape = (*x.shape[:axis], *x.shape[axis + 1 :])
-            return jax.ShapeDtypeStruct(shape, dtype if is_float(x) else x.dtype)
-
-        return jax.tree.map(of_step, self.inputs)
-
-    def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
-        """The computation's dtype; by default the widest of inputs and parameters."""
-        if dtype is not None:
-            return as_dtype(dtype)
-        leaves = jax.tree.leaves((self.inputs, params))
-        floats = [x.dtype for x in leaves if is_float(x)]
-        with jax.numpy_dtype_promotion("standard"):
-            return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
-
-    def run(
-        self, layer: Layer, params: Params, state: PyTree, options: RunOptions
-    ) -> tuple[PyTree, ...]:
-        """Runs the layer, and splits the results' batch axis into the original axes.
-
-        The batch axes of `state`, and of the resets, the reset state and the mask in
-        `options`, are not merged yet.
-        """
-        inputs, params = in_dtype(options.dtype, (self.inputs, params))
-        state = self._state("initial_state", state, options)
-        options = dataclasses.replace(
-            options,
-            sequence_length=self.lengths,
-            resets=self._of_steps("resets", options.resets, "`done > 0`"),
-            mask=self._of_steps("mask", options.mask, "`mask > 0`"),
-            reset_state=self._state("reset_state", options.reset_state, options),
-        )
-        outputs, state, *states = layer.run(params, inputs, state, options)
-        outputs, *states = self.axes.split((outputs, *states), self.start)
-        return outputs, self.axes.split(state), *states
-
-    def _state(self, name: str, state: PyTree, options: RunOptions) -> PyTree:
-        """The state with one merged batch axis, cast to `dtype`; None stays None.
-
-        In a pair of a forward and a backward state, either state may be None.
-        """
-        if state is None:
-            return None
-        as_leaf = lambda n, x: None if x is None else as_state(n, x)
-        state = map_named(name, as_leaf, state)
-        self.axes.check(name, state)
-        return in_dtype(options.dtype, self.axes.merge(state))
-
-    def _of_steps(self, name: str, values: Any, fix: str) -> Array | None:
-        """Merges the batch axes of booleans for each row and step; None stays None."""
-        if values is None:
-            return None
-        values = as_array(name, values)
-        self.axes.check(name, values, self.start)
-        values = self.axes.merge(values, self.start)
-        shape, axis = jax.tree.leaves(self.inputs)[0].shape[:2], 1 - self.start
-        fix = f"Convert numbers with a comparison, such as {fix}."
-        return as_step_booleans(name, values, shape, axis, fix)
+    return _reshaped(tree, start, len(shape), (math.prod(shape),))
 
 
-def _checked_lengths(lengths: Any) -> Array | np.ndarray:
-    """The lengths as an array; raises TypeError for a mask or a state."""
-    check_not_inputs(lengths, "rnn(inputs, initial_state=state)")
-    lengths = lengths_array(lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise InvalidType(
-            "`sequence_length` must be integers [*batch], one for each row, "
-            f"got {describe(lengths)}. {fix_of_dtype(lengths)}"
-        )
-    return lengths
+def split_batch(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
+    """Splits the merged batch axis again; the inverse of `merge_batch`."""
+    return _reshaped(tree, start, 1, shape)
 
 
-def _fix_of_rank(name: str, lengths: Any, leaf: Array, time_major: bool) -> str:
-    """The hint for inputs that have one axis fewer than the lengths imply."""
-    count, start = lengths.ndim, 1 if time_major else 0
-    if count > 1 and lengths.shape == leaf.shape[:count]:
-        return OF_A_MASK
-    if is_float(leaf) and lengths.shape == leaf.shape[start : start + count]:
-        return fix_without_depth(name)
-    return fix_of_depth(name, leaf, time_major)
+def _reshaped(tree: PyTree, start: int, count: int, sizes: Shape) -> PyTree:
+    """Replaces `count` axes of each leaf of the nest by axes of the given sizes."""
+    end = start + count
+
+    def reshape(x: Array) -> Array:
+        return x.reshape(*x.shape[:start], *sizes, *x.shape[end:])
+
+    if count == len(sizes):
+        return tree
+    return jax.tree.map(lambda x: reshape(x) if x.ndim >= end else x, tree)
 
 
-def _batch_axes(
-    layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
-) -> BatchAxes:
+def _merged(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
+    """Arrays with merged batch axes; None stays None.
+
+    Raises:
+        ValueError: If the batch axes of a leaf differ from `shape`. The drivers check
+            a single batch axis.
+    """
+    if tree is None:
+        return None
+    tree = map_named(name, _as_array_or_none, tree)
+    end = start + len(shape)
+    for full, leaf in named_leaves(name, tree) if len(shape) != 1 else ():
+        if leaf is not None and leaf.ndim and leaf.shape[start:end] != shape:
+            must = f"have the batch axes {list(shape)}"
+            raise InvalidValue(f"`{full}` must {must}, got {describe(leaf)}.")
+    return merge_batch(tree, shape, start)
+
+
+def _as_array_or_none(name: str, leaf: ArrayLike | None) -> Array | None:
+    return None if leaf is None else as_array(name, leaf)
+
+
+def _state(name: str, state: PyTree, shape: Shape, dtype: DType) -> PyTree:
+    """The state with one merged batch axis, cast to `dtype`; None stays None.
+
+    In a pair of a forward and a backward state, either state may be None.
+    """
+    return in_dtype(dtype, _merged(name, state, shape))
+
+
+def _batch_shape(
+    layer: Layer, inputs: PyTree, lengths: np.ndarray | Array | None, time_major: bool
+) -> Shape:
     """The batch axes: the axes of `lengths`, or all axes except time and features."""
     (name, first), *_ = named_inputs(inputs)
     features = _feature_axes(layer.cells[0])
@@ -223,20 +196,28 @@ def _batch_axes(
     ndim = count + 1 + (1 if features is None else features)
     if first.ndim < ndim or (features is not None and first.ndim > ndim):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
-        of = "" if lengths is None else f", one for each axis of {describe(lengths)}"
-        fix = "A list is a nest of its elements, not an array."
-        if lengths is not None and first.ndim == ndim - 1:
-            fix = _fix_of_rank(name, lengths, first, time_major)
+        of = "" if lengths is None else f", those of lengths {describe(lengths)}"
         raise InvalidValue(
             f"`{name}` must be {axes} with {count} batch axes{of}, got "
-            f"{describe(first)}. {fix}"
+            f"{describe(first)}. A list is a nest of its elements, not an array."
         )
     start = 1 if time_major else 0
-    return BatchAxes(first.shape[start : start + count])
+    return first.shape[start : start + count]
+
+
+class CellModule(Protocol):
+    """The options that `Cell` of linen and of nnx share."""
+
+    dtype: DType | None
+    param_dtype: DType
 
 
 def step_of_cell(
-    module: Any, cell: RNNCell, params_for: Callable, carry: PyTree, inputs: Array
+    module: CellModule,
+    cell: RNNCell,
+    params_for: Callable[[Array], Params],
+    carry: PyTree,
+    inputs: Array,
 ) -> tuple[PyTree, PyTree]:
     """`(carry, output)` of one step, each leaf `[*batch, ...]`, as in Flax.
 
@@ -249,27 +230,30 @@ def step_of_cell(
         carry: The cell's state, each leaf `[*batch, ...]`.
         inputs: `[*batch, features]`.
     """
-    axes = BatchAxes(inputs.shape[:-1])
-    inputs, state = axes.merge((inputs, carry))
+    shape = inputs.shape[:-1]
+    inputs, state = merge_batch((inputs, carry), shape)
     inputs = cast_integers(cell, module.dtype, inputs)
-    arrays = params_for(inputs), inputs
-    params, inputs = in_dtype(module.dtype or module.param_dtype, arrays)
+    dtype = module.dtype or module.param_dtype
+    params, inputs = in_dtype(dtype, (params_for(inputs), inputs))
     output, state = cell.apply(params, inputs, state)
-    return axes.split((state, output))
+    return split_batch((state, output), shape)
 
 
 def zero_carry(cell: RNNCell, input_shape: tuple[int, ...], dtype: DType) -> PyTree:
     """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
-    axes = BatchAxes(input_shape[:-1])
-    return axes.split(cell.zero_state(axes.rows, dtype))
+    shape = input_shape[:-1]
+    return split_batch(cell.zero_state(math.prod(shape), dtype), shape)
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
     """The inputs, with integers cast to a given `dtype` if the cell reads vectors."""
     if dtype is None or _feature_axes(cell) != 1:
         return inputs
-    is_integer = lambda x: x.dtype.kind in "iub"
-    return jax.tree.map(lambda x: x.astype(dtype) if is_integer(x) else x, inputs)
+
+    def cast(x: Array) -> Array:
+        return x.astype(dtype) if x.dtype.kind in "iub" else x
+
+    return jax.tree.map(cast, inputs)
 
 
 def _feature_axes(cell: Any) -> int | None:

@@ -366,7 +366,8 @@ def _layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
             f"`{name}` must have no layer normalization, which this conversion does "
             "not support."
         )
-    units, outputs = cell.sizes
+    units = cell.num_units
+    outputs = cell.output_size
     shards = cell.num_unit_shards
     # Only the names matter here, so any depth with a row for each shard serves.
     check_names(f"{name}.params", bound.params, cell.param_specs(1 + shards))

@@ -12,8 +12,8 @@ cells; `cells_of` is the inverse. `jaxrnn.nnx` has the same modules under the sa
 names.
 """
 
+from .. import _layers as _layers  # (Raises without Flax.)
 from .._base.boundary import export as _export
-from .._layers import needs_flax as _needs_flax  # noqa: F401 (Raises without Flax.)
 from ._cell_adapters import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (

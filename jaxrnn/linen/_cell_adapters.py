@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from .._base.cell_keys import run_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
-from .._layers import cell_checks
-from .._layers.directions import make_one_direction
+from .._layers import checks
 from .._layers.inputs import step_of_cell, zero_carry
-from .._layers.layer import in_dtype
+from .._layers.layer import in_dtype, make_one_direction
 from ._recurrent import ChecksOptions
 
 
@@ -49,8 +48,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
         layer = make_one_direction(self.cell)
 
         def params_for(step: Array) -> Params:
-            init = lambda key: self.cell.init(key, step, self.param_dtype)
-            params = self.param(layer.name, init)
+            params = self.param(layer.name, self.cell.init, step, self.param_dtype)
             dtype = self.dtype or self.param_dtype
             layer.check_not_random({layer.name: params}, step, dtype)
             return params
@@ -107,21 +105,21 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of linen, such as nn.LSTMCell(8)"
-    cell_checks.check_is_flax_cell(module, nn.RNNCellBase, example)
-    streams = cell_checks.as_names("broadcast_rngs", broadcast_rngs)
+    checks.check_is_flax_cell(module, nn.RNNCellBase, example)
+    streams = checks.as_names("broadcast_rngs", broadcast_rngs)
     # Without a copy, a cell constructed inside a linen module would become a submodule
     # of that module.
     module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
-        key, inputs = jax.random.key(0), jnp.zeros(shape, jnp.float32)
+        key = jax.random.key(0)
+        inputs = jnp.zeros(shape, jnp.float32)
         carry = module.initialize_carry(key, shape)
         return module.init_with_output(key, carry, inputs)[0]
 
-    axes = cell_checks.feature_axes_of_cell(module)
-    return LinenCell(
-        module, *cell_checks.sizes_of_cell(step, in_features), axes, streams
-    )
+    axes = checks.feature_axes_of_cell(module)
+    state_size, output_size = checks.sizes_of_cell(step, in_features)
+    return LinenCell(module, state_size, output_size, axes, streams)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -143,8 +141,7 @@ class LinenCell(RNNCell):
         keys = {"params": key, "dropout": key}
         with jax.numpy_dtype_promotion("standard"):  # The carry's dtype may differ.
             variables = self.module.init(keys, carry, inputs)
-        if others := variables.keys() - {"params"}:
-            cell_checks.refuse_variables(others)
+        checks.check_no_variables(variables.keys() - {"params"})
         params = nn.meta.unbox(variables.get("params", {}))
         return params if dtype is None else in_dtype(dtype, params)
 
@@ -156,7 +153,7 @@ class LinenCell(RNNCell):
         state, output = self.module.apply({"params": params}, state, inputs, rngs=rngs)
         return output, state
 
-    def _streams(self, key: Any) -> dict[str, Key]:
+    def _streams(self, key: Key) -> dict[str, Key]:
         # Linen falls back to the stream "params" if a stream is missing.
         streams = {"dropout": key, "params": jax.random.fold_in(key, 0)}
         for i, name in enumerate(self.broadcast_rngs):

@@ -13,8 +13,8 @@ from .._base.errors import InvalidValue, describe
 from .._base.typing import Array, DType, PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
-from .._layers.directions import OneDirection, make_one_direction
-from .._layers.options import check_options
+from .._layers.checks import check_options
+from .._layers.layer import OneDirection, make_one_direction
 from .._tensor_array.tensor_array import TensorArray
 from ._recurrent import HoldsCells
 
@@ -82,10 +82,10 @@ class RawRNN(HoldsCells):
         layer = self._layer()
         check_options(deterministic=deterministic)
         check_functions(loop_fn=loop_fn)
-        name, time = layer.name, jnp.zeros((), jnp.int32)
+        name = layer.name
+        time = jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
-        init = lambda key: self.cell.init(key, step, self.param_dtype)
-        params = self.param(name, init)
+        params = self.param(name, self.cell.init, step, self.param_dtype)
         if self.is_initializing():
             # The modules that `loop_fn` calls must create their parameters outside the
             # compiled loop.
@@ -94,13 +94,17 @@ class RawRNN(HoldsCells):
             self._check_makes_no_modules(name)
         leaves = jax.tree.leaves(params)
         dtype = leaves[0].dtype if leaves else self.param_dtype
-        draws = layer.draws_random_numbers
-        is_random = not deterministic and draws({name: params}, step, dtype)
-        key = self.make_rng(self.rng_collection) if is_random else None
+        key = None
+        if not deterministic and layer.draws_random_numbers(
+            {name: params}, step, dtype
+        ):
+            key = self.make_rng(self.rng_collection)
         if not self.is_initializing():
             loop_fn = _without_draws(loop_fn, self)
-        options = {"swap_memory": self.swap_memory, "max_time": self.max_time}
-        return raw_rnn(self.cell.bind(params, key), loop_fn, **options)
+        cell = self.cell.bind(params, key)
+        return raw_rnn(
+            cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
+        )
 
     @nn.nowrap
     def _layer(self) -> OneDirection:
@@ -112,8 +116,7 @@ class RawRNN(HoldsCells):
         if made:
             raise InvalidValue(
                 "`loop_fn` must not construct modules, but it constructed "
-                f"{', '.join(made)}. Construct them outside, in the module that calls "
-                "RawRNN, and call them in `loop_fn`."
+                f"{', '.join(made)}. Construct them in the module that calls RawRNN."
             )
 
 
@@ -121,14 +124,13 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
     """The loop function; raises ValueError if a module draws random numbers in it."""
 
     def hold(module: nn.Module, call: Callable, *args: Any, **kwargs: Any) -> Any:
-        drawn = lambda: dict(getattr(module.scope, "rng_counters", {}))
-        before = drawn()
+        before = dict(getattr(module.scope, "rng_counters", {}))
         result = call(*args, **kwargs)
-        if drawn() != before:
+        if dict(getattr(module.scope, "rng_counters", {})) != before:
             raise InvalidValue(
                 "`loop_fn` must not draw random numbers from streams, but "
-                f"{describe(module)} does. All steps would get the same numbers. Keep "
-                "a key in the loop state, and pass it: `nn.Dropout(rate)(x, rng=key)`."
+                f"{describe(module)} does. Keep a key in the loop state, and pass it: "
+                "`nn.Dropout(rate)(x, rng=key)`."
             )
         return result
 

@@ -1,7 +1,6 @@
 """`dynamic_rnn` and its bidirectional variants as linen modules."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 from .._base.errors import InvalidValue
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .._layers import directions
-from .._layers.inputs import LayerInputs
-from .._layers.layer import Layer, RunOptions
-from .._layers.options import check_axis_names, check_options, name_axes
+from .._layers import layer as layers
+from .._layers.checks import AxisNames, check_axis_names, check_options, name_axes
+from .._layers.inputs import run_layer
+from .._layers.layer import Layer
 
 
 class ChecksOptions(nn.Module):
@@ -32,7 +31,7 @@ class HoldsCells(ChecksOptions):
         raise NotImplementedError
 
     @nn.nowrap
-    def variables_of(self, *cells: Any) -> Params:
+    def variables_of(self, *cells: layers.BoundCells) -> Params:
         """The module's variables, containing the parameters of bound cells.
 
         Args:
@@ -49,7 +48,7 @@ class HoldsCells(ChecksOptions):
         return {"params": self._layer().params_of(*cells)}
 
     @nn.nowrap
-    def cells_of(self, variables: Params) -> Any:
+    def cells_of(self, variables: Params) -> layers.BoundCells:
         """Bound cells with the parameters in `variables`; inverts `variables_of`.
 
         Raises:
@@ -59,10 +58,9 @@ class HoldsCells(ChecksOptions):
         params = variables.get("params", {})
         names = layer.parts()
         if not names.keys() <= set(params):
-            raise InvalidValue(
-                f"`variables` must have the params {', '.join(names)} of the "
-                f"module, got {', '.join(map(str, params)) or 'none'}."
-            )
+            got = ", ".join(map(str, params)) or "none"
+            must = f"have the params {', '.join(names)} of the module"
+            raise InvalidValue(f"`variables` must {must}, got {got}.")
         return layer.bind(nn.meta.unbox(params))
 
 
@@ -77,7 +75,7 @@ class Recurrent(HoldsCells, kw_only=True):
     implementation: Any = None
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
-    axis_names: Mapping[str, tuple[str | None, ...]] | None = None
+    axis_names: AxisNames | None = None
     rng_collection: str = "dropout"
     deterministic: bool | None = None
 
@@ -94,7 +92,7 @@ class Recurrent(HoldsCells, kw_only=True):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         return_states: bool | None = None,
-    ) -> Any:
+    ) -> PyTree:
         """Runs the module over sequences.
 
         Args:
@@ -138,26 +136,34 @@ class Recurrent(HoldsCells, kw_only=True):
                 `rng_collection` is missing, as in `nn.Dropout`.
         """
         layer = self._layer()
-        flags = {"deterministic": deterministic, "return_states": return_states}
-        check_options(return_carry=return_carry, **flags)
-        sequences = LayerInputs.make(self, layer, inputs, sequence_length)
-        params = self._params(layer, sequences.step(self.param_dtype))
-        dtype = sequences.compute_dtype(self.dtype, params)
+        check_options(deterministic=deterministic)
         if deterministic is None:
             deterministic = self.deterministic
-        key, step = None, sequences.step(dtype)
-        if not deterministic and layer.draws_random_numbers(params, step, dtype):
-            key = self.make_rng(self.rng_collection)
-        given = {"resets": resets, "reset_state": reset_state, "mask": mask}
-        options = RunOptions.of(self, dtype, key, return_states=return_states, **given)
-        if self.is_initializing():  # `init` must run on all devices.
-            options = dataclasses.replace(options, implementation=None)
-        outputs, state, *states = sequences.run(layer, params, initial_state, options)
-        if options.return_states:
-            return outputs, state, *states
-        if self.return_carry if return_carry is None else return_carry:
-            return state, outputs
-        return outputs
+
+        def params_for(step_in: Callable[[DType], PyTree]) -> Params:
+            return self._params(layer, step_in(self.param_dtype))
+
+        def key_for(params: Params, step: PyTree, dtype: DType) -> Key | None:
+            if deterministic or not layer.draws_random_numbers(params, step, dtype):
+                return None
+            return self.make_rng(self.rng_collection)
+
+        return run_layer(
+            self,
+            layer,
+            params_for,
+            key_for,
+            inputs,
+            sequence_length,
+            initial_state=initial_state,
+            return_carry=return_carry,
+            return_states=return_states,
+            resets=resets,
+            reset_state=reset_state,
+            mask=mask,
+            # `init` must run on all devices.
+            implementation=None if self.is_initializing() else self.implementation,
+        )
 
     def _params(self, layer: Layer, step: PyTree) -> Params:
         def init(key: Key, name: str) -> PyTree:
@@ -217,8 +223,7 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        options = self.reverse, self.keep_order
-        return directions.make_one_direction(self.cell, *options)
+        return layers.make_one_direction(self.cell, self.reverse, self.keep_order)
 
 
 class Bidirectional(Recurrent):
@@ -235,12 +240,11 @@ class Bidirectional(Recurrent):
 
     cell_fw: RNNCell
     cell_bw: RNNCell
-    merge: Callable[[PyTree, PyTree], PyTree] = directions.concatenate
+    merge: layers.Merge = layers.concatenate
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        cells = self.cell_fw, self.cell_bw
-        return directions.make_two_directions(*cells, self.merge)
+        return layers.make_two_directions(self.cell_fw, self.cell_bw, self.merge)
 
 
 class StackBidirectional(Recurrent):
@@ -260,4 +264,4 @@ class StackBidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return directions.make_stack(self.cells_fw, self.cells_bw)
+        return layers.make_stack(self.cells_fw, self.cells_bw)

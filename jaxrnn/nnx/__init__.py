@@ -13,13 +13,13 @@ Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn
 has the same modules under the same names.
 """
 
+from .. import _layers as _layers  # (Raises without Flax.)
 from .._base.boundary import export as _export
-from .._layers import needs_flax as _needs_flax  # noqa: F401 (Raises without Flax.)
 from ._cell_adapters import Cell as Cell, as_cell as as_cell
-from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (
     RNN as RNN,
     Bidirectional as Bidirectional,
+    RawRNN as RawRNN,
     StackBidirectional as StackBidirectional,
 )
 

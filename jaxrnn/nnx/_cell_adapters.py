@@ -16,10 +16,9 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.function import BoundOnlyCell
-from .._layers import cell_checks
-from .._layers.directions import make_one_direction
+from .._layers import checks
 from .._layers.inputs import step_of_cell, zero_carry
-from .._layers.options import check_options
+from .._layers.layer import make_one_direction
 from ._parameters import Rngs, as_pure, draw_key, make_params
 
 
@@ -59,17 +58,18 @@ class Cell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_options(dtype=dtype, param_dtype=param_dtype)
+        checks.check_options(dtype=dtype, param_dtype=param_dtype)
         self.layer = make_one_direction(cell)
-        self.dtype, self.param_dtype = dtype, param_dtype
-        self.params, step = make_params(self, in_features, rngs, param_dtype)
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.params, step = make_params(self.layer, in_features, rngs, param_dtype)
         params = as_pure(self.params)
         self.layer.check_not_random(params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
-        params_for = lambda step: as_pure(self.params)[self.layer.name]
-        return step_of_cell(self, self.layer.cell, params_for, carry, inputs)
+        params = as_pure(self.params)[self.layer.name]
+        return step_of_cell(self, self.layer.cell, lambda step: params, carry, inputs)
 
     def initialize_carry(
         self,
@@ -97,8 +97,10 @@ class Cell(nnx.RNNCellBase):
         leaves, tree = jax.tree.flatten(state)
         key = draw_key(rngs, "carry")
         keys = jax.random.split(key, len(leaves))
-        init = lambda x, key: carry_init(key, x.shape, x.dtype) if is_float(x) else x
-        return tree.unflatten(map(init, leaves, keys))
+        return tree.unflatten(
+            carry_init(key, x.shape, x.dtype) if is_float(x) else x
+            for x, key in zip(leaves, keys, strict=True)
+        )
 
     @property
     def num_feature_axes(self) -> int:
@@ -143,11 +145,11 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
-    cell_checks.check_is_flax_cell(module, nnx.RNNCellBase, example)
-    names = cell_checks.as_names("broadcast_rngs", broadcast_rngs)
+    checks.check_is_flax_cell(module, nnx.RNNCellBase, example)
+    names = checks.as_names("broadcast_rngs", broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
-        cell_checks.refuse_variables(nnx.to_pure_dict(others))
+        checks.check_no_variables(nnx.to_pure_dict(others))
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         copy = nnx.merge(graph, params, streams, copy=True)
@@ -158,8 +160,8 @@ def as_cell(
     are_keys = tuple(map(is_key, leaves))
     variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
     are_broadcast = tuple(variable.tag in names for variable in variables)
-    sizes = cell_checks.sizes_of_cell(step, in_features)
-    cell = NnxCell(graph, tree, are_keys, are_broadcast, *sizes)
+    state_size, output_size = checks.sizes_of_cell(step, in_features)
+    cell = NnxCell(graph, tree, are_keys, are_broadcast, state_size, output_size)
     return cell.bind(nnx.to_pure_dict(params))
 
 
@@ -182,20 +184,20 @@ class NnxCell(BoundOnlyCell):
         Raises:
             ValueError: If the module draws random numbers and `key` is None.
         """
-        own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
-        kinds = enumerate(zip(self.are_keys, self.are_broadcast, strict=True))
-        source = lambda broadcast: run_key(own_key) if broadcast else own_key
-        fold = lambda i, broadcast: jax.random.fold_in(source(broadcast), i)
-        streams = [fold(i, b) if is_key else count for i, (is_key, b) in kinds]
-        streams = jax.tree.unflatten(self.streams, streams)
+        own_key = jax.random.key(0) if key is None else key
+        leaves: list[Array] = []
+        kinds = zip(self.are_keys, self.are_broadcast, strict=True)
+        for i, (has_key, is_broadcast) in enumerate(kinds):
+            source = run_key(own_key) if is_broadcast else own_key
+            leaves.append(jax.random.fold_in(source, i) if has_key else jnp.uint32(0))
+        streams = jax.tree.unflatten(self.streams, leaves)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise InvalidValue(
                 "the module draws random numbers, but no key is bound. Call "
-                "`cell.cell.bind(cell.params, key)`, or `module.eval()` before "
-                "`as_cell`."
+                "`cell.cell.bind(cell.params, key)`, or `module.eval()` at first."
             )
         return output, state
 

@@ -1,6 +1,6 @@
 """An nnx module that holds a layer's parameters and random stream."""
 
-from typing import Any, ClassVar, ParamSpec
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,16 @@ from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.hints import unknown_argument
 from .._base.math import is_traced
 from .._base.trees import named_leaves, with_structure
-from .._base.typing import DType, Key, Params, PyTree
-from .._layers.layer import Layer, in_dtype
-from .._layers.options import check_axis_names, check_options, name_axes
-
-P = ParamSpec("P")
+from .._base.typing import ArrayLike, DType, Key, Params, PyTree
+from .._layers.checks import AxisNames, check_axis_names, check_options, name_axes
+from .._layers.layer import BoundCells, Layer, in_dtype
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # The Flax release for the oldest supported JAX calls this function `nnx.pure`.
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
-def as_step(in_features: Any, dtype: DType) -> PyTree:
+def as_step(in_features: int | PyTree, dtype: DType) -> PyTree:
     """The shapes and dtypes of one step of inputs, from a size or an example.
 
     Raises:
@@ -31,54 +29,61 @@ def as_step(in_features: Any, dtype: DType) -> PyTree:
         ValueError: If the size is below 1.
     """
     if isinstance(in_features, int | np.integer):
-        fix = "It is the size of the inputs."
-        size = as_count("in_features", in_features, fix=fix)
+        size = as_count("in_features", in_features, fix="It is the size of the inputs.")
         return jax.ShapeDtypeStruct((1, size), dtype)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
         raise InvalidType(
-            "`in_features` must be an int, or one step of inputs as arrays "
-            f"or jax.ShapeDtypeStructs, got {describe(in_features)}."
+            "`in_features` must be an int, or one step of inputs as arrays or "
+            f"jax.ShapeDtypeStructs, got {describe(in_features)}."
         )
-    as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    step = jax.tree.map(as_type, in_features)
-    return jax.eval_shape(lambda tree: in_dtype(dtype, tree), step)
+    return jax.eval_shape(lambda tree: in_dtype(dtype, tree), in_features)
 
 
 def make_params(
-    module: Any, in_features: Any, rngs: Any, dtype: DType, axis_names: Any = None
+    layer: Layer,
+    in_features: int | PyTree,
+    rngs: nnx.Rngs,
+    dtype: DType,
+    axis_names: AxisNames | None = None,
 ) -> tuple[Params, PyTree]:
-    """The `nnx.Param`s of `module.layer`, and the types of one step of inputs.
+    """The `nnx.Param`s of a layer, and the types of one step of inputs.
 
     Raises:
         TypeError: If `rngs` is not `nnx.Rngs`; also as in `as_step`.
         ValueError: If `axis_names` does not match the parameters; also as in `as_step`.
     """
-    fix = "Create them with `nnx.Rngs(0)`."
-    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
+    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", "Create them: `nnx.Rngs(0)`.")
     step = as_step(in_features, dtype)
-    params = module.layer.init(rngs.params(), step, dtype)
+    params = layer.init(rngs.params(), step, dtype)
     check_axis_names(axis_names, params)
     boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
-    is_param = lambda x: isinstance(x, nnx.Variable)
-    as_param = lambda x: x if is_param(x) else nnx.Param(x)
-    return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param)), step
+    return nnx.data(jax.tree.map(_as_param, boxed, is_leaf=_is_variable)), step
+
+
+def _is_variable(leaf: object) -> bool:
+    return isinstance(leaf, nnx.Variable)
+
+
+def _as_param(leaf: Any) -> nnx.Variable:
+    return leaf if _is_variable(leaf) else nnx.Param(leaf)
 
 
 def check_same_shapes(own: Params, params: Params) -> None:
     """Raises ValueError unless `params` have the names and shapes of `own`."""
-    known, given = (dict(named_leaves("params", tree)) for tree in (own, params))
+    known = dict(named_leaves("params", own))
+    given = dict(named_leaves("params", params))
     for name in known | given:
-        old, new = known.get(name), given.get(name)
+        old = known.get(name)
+        new = given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
             raise InvalidValue(
-                f"`{name}` must match the module's parameter "
-                f"({describe(old)}), got {describe(new)}. `in_features` must be the "
-                "size of the cell's inputs."
+                f"`{name}` must match the module's parameter ({describe(old)}), got "
+                f"{describe(new)}. `in_features` must be the size of the cell's inputs."
             )
 
 
-def _in_place_of(old: Any, new: Any) -> jax.Array:
+def _in_place_of(old: jax.Array, new: ArrayLike) -> jax.Array:
     """The new array, with the dtype and the sharding of the old array."""
     array = jnp.asarray(new).astype(old.dtype)
     if is_traced(old) or len(old.sharding.device_set) == 1:
@@ -86,7 +91,7 @@ def _in_place_of(old: Any, new: Any) -> jax.Array:
     return jax.device_put(array, old.sharding)
 
 
-def draw_key(rngs: Any, stream: str) -> Key:
+def draw_key(rngs: Rngs | None, stream: str) -> Key:
     """The next key of the stream, or `rngs` itself if it is a key.
 
     Raises:
@@ -123,18 +128,24 @@ class HoldsLayer(nnx.Module):
     rng_collection: str
 
     def __init__(
-        self, layer: Layer, in_features: Any, *, rngs: nnx.Rngs, **options: Any
+        self,
+        layer: Layer,
+        in_features: int | PyTree,
+        *,
+        rngs: nnx.Rngs,
+        **options: Any,
     ) -> None:
         for name in options:
             if name not in self.defaults:
                 raise unknown_argument(type(self).__name__, name, self.defaults)
         options = self.defaults | options
         check_options(**options)
-        dtype, axis_names = options.pop("param_dtype"), options.pop("axis_names")
+        dtype = options.pop("param_dtype")
+        axis_names = options.pop("axis_names")
         for name, value in options.items():
             setattr(self, name, value)
         self.layer = layer
-        self.params, step = make_params(self, in_features, rngs, dtype, axis_names)
+        self.params, step = make_params(layer, in_features, rngs, dtype, axis_names)
         self.is_random = layer.draws_random_numbers(as_pure(self.params), step, dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
@@ -147,7 +158,7 @@ class HoldsLayer(nnx.Module):
         if deterministic is not None:
             self.deterministic = deterministic
 
-    def set_cells(self, *cells: Any) -> None:
+    def set_cells(self, *cells: BoundCells) -> None:
         """Copies the parameters of bound cells into the module.
 
         Args:
@@ -168,11 +179,11 @@ class HoldsLayer(nnx.Module):
         names = nnx.to_pure_dict(nnx.state(self.params))
         nnx.update(self.params, with_structure(names, arrays))
 
-    def get_cells(self) -> Any:
+    def get_cells(self) -> BoundCells:
         """The module's bound cells, in the form that `set_cells` accepts."""
         return self.layer.bind(as_pure(self.params))
 
-    def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
+    def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
         """The key for one call, or None if the call is deterministic.
 
         Raises:

@@ -1,4 +1,4 @@
-"""`dynamic_rnn` and its bidirectional variants as nnx modules."""
+"""`dynamic_rnn`, its bidirectional variants and `raw_rnn` as nnx modules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,10 +7,11 @@ from flax import nnx
 
 from .._base.typing import ArrayLike, DType, Lengths, PyTree
 from .._cells.base import RNNCell
-from .._layers import directions
-from .._layers.inputs import LayerInputs
-from .._layers.layer import RunOptions
-from .._layers.options import check_options
+from .._drivers.raw_rnn import raw_rnn
+from .._layers import layer as layers
+from .._layers.checks import check_options
+from .._layers.inputs import run_layer
+from .._tensor_array.tensor_array import TensorArray
 from ._parameters import HoldsLayer, Rngs, as_pure
 
 
@@ -29,6 +30,9 @@ class Recurrent(HoldsLayer):
     time_major: bool
     return_carry: bool
     return_states: bool
+    swap_memory: Any
+    parallel_iterations: int | None
+    implementation: Any
     dtype: DType | None
 
     def __call__(
@@ -44,7 +48,7 @@ class Recurrent(HoldsLayer):
         return_carry: bool | None = None,
         return_states: bool | None = None,
         rngs: Rngs | None = None,
-    ) -> Any:
+    ) -> PyTree:
         """Runs the module over sequences.
 
         Args:
@@ -91,20 +95,21 @@ class Recurrent(HoldsLayer):
             ValueError: As in `jaxrnn.dynamic_rnn`.
         """
         params = as_pure(self.params)
-        check_options(return_carry=return_carry, return_states=return_states)
-        sequences = LayerInputs.make(self, self.layer, inputs, sequence_length)
-        dtype = sequences.compute_dtype(self.dtype, params)
-        key = self._draw_key(deterministic, rngs)
-        given = {"resets": resets, "reset_state": reset_state, "mask": mask}
-        options = RunOptions.of(self, dtype, key, return_states=return_states, **given)
-        outputs, state, *states = sequences.run(
-            self.layer, params, initial_state, options
+        return run_layer(
+            self,
+            self.layer,
+            lambda step_in: params,
+            lambda *_: self._draw_key(deterministic, rngs),
+            inputs,
+            sequence_length,
+            initial_state=initial_state,
+            return_carry=return_carry,
+            return_states=return_states,
+            resets=resets,
+            reset_state=reset_state,
+            mask=mask,
+            implementation=self.implementation,
         )
-        if options.return_states:
-            return outputs, state, *states
-        if self.return_carry if return_carry is None else return_carry:
-            return state, outputs
-        return outputs
 
 
 class RNN(Recurrent):
@@ -157,7 +162,7 @@ class RNN(Recurrent):
         **kwargs: Any,
     ) -> None:
         check_options(reverse=reverse, keep_order=keep_order)
-        layer = directions.make_one_direction(cell, reverse, keep_order)
+        layer = layers.make_one_direction(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
@@ -183,10 +188,10 @@ class Bidirectional(Recurrent):
         in_features: int | PyTree,
         *,
         rngs: nnx.Rngs,
-        merge: Callable[[PyTree, PyTree], PyTree] = directions.concatenate,
+        merge: layers.Merge = layers.concatenate,
         **kwargs: Any,
     ) -> None:
-        layer = directions.make_two_directions(cell_fw, cell_bw, merge)
+        layer = layers.make_two_directions(cell_fw, cell_bw, merge)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
@@ -213,5 +218,80 @@ class StackBidirectional(Recurrent):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        layer = directions.make_stack(cells_fw, cells_bw)
+        layer = layers.make_stack(cells_fw, cells_bw)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
+
+
+class RawRNN(HoldsLayer):
+    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
+
+    A loop function may call other modules, such as an embedding or an output layer, if
+    the calls do not change these modules.
+
+    Args:
+        cell: The cell.
+        in_features: The size of the inputs, or an example of one step of inputs:
+            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
+        max_time: The bound on the number of steps; required under `jit`.
+        swap_memory: As in `jaxrnn.raw_rnn`.
+        rngs: The streams for parameters and for random numbers.
+        **kwargs: `param_dtype`, `axis_names`, `deterministic` and `rng_collection`, as
+            in `RNN`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> rnn = jaxrnn.nnx.RawRNN(jaxrnn.GRUCell(8), 4, max_time=6, rngs=rngs)
+        >>> embed, logits = nnx.Embed(10, 4, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
+        >>> def loop_fn(time, output, cell_state, loop_state):
+        ...     if output is None:  # Before the first step.
+        ...         ids, state = jnp.zeros(2, jnp.int32), jnp.ones((2, 8), jnp.float32)
+        ...         return jnp.zeros(2, bool), embed(ids), state, ids[0], None
+        ...     ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
+        ...     return ids == 1, embed(ids), cell_state, ids, None
+        >>> emit_ta, _, _ = rnn(loop_fn)
+        >>> emit_ta.stack().shape
+        (6, 2)
+    """
+
+    def __init__(
+        self,
+        cell: RNNCell,
+        in_features: int | PyTree,
+        *,
+        max_time: int | None = None,
+        swap_memory: Any = False,
+        rngs: nnx.Rngs,
+        **kwargs: Any,
+    ) -> None:
+        layer = layers.make_one_direction(cell)
+        super().__init__(layer, in_features, rngs=rngs, **kwargs)
+        self.max_time = max_time
+        self.swap_memory = swap_memory
+
+    def __call__(
+        self,
+        loop_fn: Callable,
+        *,
+        deterministic: bool | None = None,
+        rngs: Rngs | None = None,
+    ) -> tuple[TensorArray, PyTree, PyTree]:
+        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
+
+        Args:
+            loop_fn: The loop function of `jaxrnn.raw_rnn`.
+            deterministic: Whether to run without random numbers; None to use the value
+                set by the constructor, `train()` or `eval()`.
+            rngs: A stream or a key for random numbers, instead of the module's stream.
+
+        Raises:
+            TypeError: If `rngs` is neither a stream nor a key; also as in
+                `jaxrnn.raw_rnn`.
+            ValueError: As in `jaxrnn.raw_rnn`.
+        """
+        key = self._draw_key(deterministic, rngs)
+        cell = self.layer.bind(as_pure(self.params), key)
+        return raw_rnn(
+            cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
+        )

@@ -530,7 +530,7 @@ REFUSED = {
     ),
     "a_class_for_a_cell": (
         TypeError,
-        "Cell: `cell` must be a cell of jaxrnn, got the class GRUCell",
+        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got the",
         lambda: nn.RNN(jaxrnn.linen.Cell(GRUCell)).init(jax.random.key(0), X),
     ),
     "noise_in_the_rnn_of_linen": (
@@ -543,7 +543,7 @@ REFUSED = {
     ),
     "noise_in_the_rnn_of_nnx": (
         ValueError,
-        "Cell: `cell` must not draw random numbers, .* Use the RNN of jaxrnn, or a c",
+        "`cell` must not draw random numbers, because Flax's RNN gives",
         lambda: jaxrnn.nnx.Cell(
             DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
         ),
@@ -576,12 +576,12 @@ REFUSED = {
     ),
     "no_first_state_in_linen": (
         TypeError,
-        "as_cell: `module` must be .* got NoCarry, which lacks `initialize_carry`",
+        r"`module` must be a cell of linen, such as nn.LSTMCell\(8\),",
         lambda: jaxrnn.linen.as_cell(NoCarry()),
     ),
     "no_first_state_in_nnx": (
         TypeError,
-        "as_cell: `module` must be .* got NoCarryNnx, which lacks `initialize_carry`",
+        r"`module` must be a cell of nnx, such as nnx.LSTMCell\(3, 8,",
         lambda: jaxrnn.nnx.as_cell(NoCarryNnx(), 3),
     ),
     "no_module_of_nnx": (
@@ -598,7 +598,7 @@ REFUSED = {
     ),
     "init_of_nnx": (
         ValueError,
-        r"init: this cell already has its parameters.*`jaxrnn\.dynamic_rnn\(as_cell",
+        "this cell already has its parameters, which `as_cell` bound",
         lambda: of_nnx()[0].cell.init(jax.random.key(0), X[:, 0]),
     ),
     "no_rngs": (

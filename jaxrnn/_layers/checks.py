@@ -1,54 +1,55 @@
-"""Checks of a layer's cells, and inference of the sizes of other libraries' cells."""
+"""Checks of the cells and options of modules, and of other libraries' cells."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 
-from .._base.arguments import as_count
+from .._base.arguments import as_bool, as_count, as_dtype, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.tensor_shape import TensorShape
-from .._base.typing import PyTree, Size
+from .._base.trees import map_named, named_leaves
+from .._base.typing import Array, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.function import BoundOnlyCell
+from .._cells.step_checks import check_floating
+
+AxisNames: TypeAlias = Mapping[str, tuple[str | None, ...]]
+
+_OF_CALLS = ("deterministic", "return_carry", "return_states")
+_FLAGS = ("reverse", "keep_order", "time_major", *_OF_CALLS)
+_KINDS = {
+    "rng_collection": (str, "the name of a stream"),
+    "axis_names": (Mapping, "a dict of tuples such as {'bias': ('hidden',)}"),
+}
+_NONE_IS_DEFAULT = (*_OF_CALLS, "dtype", "axis_names")
 
 
-def check_are_cells(**cells: Any) -> None:
+def check_are_cells(**cells: object) -> None:
     """Raises TypeError unless each cell is an `RNNCell` that creates its parameters."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
             raise InvalidType(
-                f"`{name}` must be a cell of jaxrnn, got {describe(cell)}. "
-                f"{_remedy(cell)}".rstrip()
+                f"`{name}` must be a cell of jaxrnn, such as LSTMCell(8), got "
+                f"{describe(cell)}. {_remedy(cell)}".rstrip()
             )
 
 
-_RUN = "Run it with `jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)`."
-
-
-def _remedy(cell: Any) -> str:
-    if isinstance(cell, type) and issubclass(cell, RNNCell):
-        return f"Create one: {cell.__name__}(8)."
+def _remedy(cell: object) -> str:
     if isinstance(getattr(cell, "cell", cell), BoundOnlyCell):
-        return f"It already has parameters. {_RUN.format('as_cell(...)')}"
+        return "It already has parameters. Run it with `jaxrnn.dynamic_rnn`."
     if isinstance(cell, BoundCell):
         return "Pass `cell.cell`; the module has its own parameters."
     if isinstance(cell, list | tuple):
         return "Combine several cells with `MultiRNNCell`."
-    if isinstance(cell, int):
-        return f"Pass a cell, such as LSTMCell({cell})."
-    if hasattr(cell, "initialize_carry") and hasattr(cell, "init"):
-        return "Convert a linen cell with `jaxrnn.linen.as_cell`."
     if hasattr(cell, "initialize_carry"):
-        return f"{_RUN.format('jaxrnn.nnx.as_cell(cell, in_features)')}"
-    if hasattr(cell, "cell"):
-        return "Pass the cell itself, without an RNN around it."
+        return "Convert it with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     return ""
 
 
-def check_count(count: int, cells: Any) -> Any:
+def check_count(count: int, cells: Any) -> Sequence[Any]:
     """Returns the cells after checking that they are a sequence of length `count`.
 
     Raises:
@@ -60,7 +61,7 @@ def check_count(count: int, cells: Any) -> Any:
     return cells
 
 
-def params_of_cell(own: RNNCell, cell: Any) -> Any:
+def params_of_cell(own: RNNCell, cell: Any) -> Params:
     """The parameters of a bound cell; the cell must be equal to `own`.
 
     The comparison ignores wrappers without parameters. It also ignores initializers,
@@ -70,11 +71,9 @@ def params_of_cell(own: RNNCell, cell: Any) -> Any:
         TypeError: If `cell` is not a bound cell.
         ValueError: If the bound cell differs from `own`.
     """
-    if not isinstance(cell, BoundCell):
-        raise InvalidType(
-            f"each cell must be bound by `cell.bind(params)`, got {describe(cell)}."
-        )
-    got, want = unwrapped(cell.cell), unwrapped(own)
+    check_instance("cell", cell, BoundCell, "bound by `cell.bind(params)`")
+    got = unwrapped(cell.cell)
+    want = unwrapped(own)
     if not _are_equal(got, want):
         raise InvalidValue(
             f"each cell must match the module's cell, {want!r}, got {got!r}. "
@@ -113,15 +112,16 @@ def _with_initializers(one: Any, other: Any) -> Any:
     return dataclasses.replace(one, **changes) if names else one
 
 
-def refuse_variables(others: Collection[str]) -> NoReturn:
+def check_no_variables(others: Collection[str]) -> None:
     """Raises ValueError for a Flax cell with variables other than parameters."""
-    raise InvalidValue(
-        "`module` must have no variables other than parameters, got "
-        f"{sorted(others)}. Keep values that change from step to step in the state."
-    )
+    if others:
+        raise InvalidValue(
+            "`module` must have no variables other than parameters, got "
+            f"{sorted(others)}. Keep values that change from step to step in the state."
+        )
 
 
-def check_is_flax_cell(module: Any, base: type, example: str) -> None:
+def check_is_flax_cell(module: object, base: type, example: str) -> None:
     """Raises TypeError unless `module` has the interface of a Flax cell.
 
     Args:
@@ -134,21 +134,18 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
     is_module = isinstance(module, base.__bases__) and callable(module)
     initialize = getattr(type(module), "initialize_carry", None)
     if not is_module or initialize in (None, base.initialize_carry):
-        got = describe(module)
-        if is_module:
-            got += ", which lacks `initialize_carry`, a method that returns the carry"
-        raise InvalidType(f"`module` must be {example}, got {got}.")
-
-
-def as_names(name: str, names: Any) -> tuple[str, ...]:
-    """Converts a string or a list of strings to a tuple; else raises TypeError."""
-    several = (names,) if isinstance(names, str) else names
-    is_string = lambda each: isinstance(each, str)
-    if not isinstance(several, Sequence) or not all(map(is_string, several)):
         raise InvalidType(
-            f"`{name}` must be the name of a stream, or a list of names, got "
-            f"{describe(names)}."
+            f"`module` must be {example}, with a method `initialize_carry`, got "
+            f"{describe(module)}."
         )
+
+
+def as_names(name: str, names: str | Sequence[str]) -> tuple[str, ...]:
+    """Converts a string or a list of strings to a tuple; else raises TypeError."""
+    several = [names] if isinstance(names, str) else names
+    what = "the name of a stream, or a list of names"
+    for each in check_instance(name, several, Sequence, what):
+        check_instance(name, each, str, what)
     return tuple(several)
 
 
@@ -161,7 +158,8 @@ def feature_axes_of_cell(module: Any) -> int | None:
 
 
 def sizes_of_cell(
-    step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]], in_features: Any
+    step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]],
+    in_features: int | tuple[int, ...],
 ) -> tuple[Size, Size]:
     """`(state_size, output_size)` of another library's cell, found by tracing a step.
 
@@ -179,5 +177,75 @@ def sizes_of_cell(
     note = f"as_cell: in a step with inputs {list(shape)}, as set by `in_features`."
     with error_note(note):
         state, output = jax.eval_shape(lambda: step(shape))
-    size = lambda x: TensorShape(x.shape[1:])
-    return jax.tree.map(size, state), jax.tree.map(size, output)
+    return jax.tree.map(_size, state), jax.tree.map(_size, output)
+
+
+def _size(x: jax.ShapeDtypeStruct) -> TensorShape:
+    return TensorShape(x.shape[1:])
+
+
+def check_options(**options: object) -> None:
+    """Raises TypeError for an option of the wrong type; ignores unknown names.
+
+    Raises:
+        ValueError: If a dtype is not floating-point.
+    """
+    for name, value in options.items():
+        if value is None and name in _NONE_IS_DEFAULT:
+            continue
+        if name in _FLAGS:
+            as_bool(name, value, "It is static: under jit, close over it.")
+        elif name in ("dtype", "param_dtype"):
+            check_floating(name, as_dtype(value, name))
+        elif name in _KINDS:
+            check_instance(name, value, *_KINDS[name])
+
+
+def name_axes(
+    axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], PyTree]
+) -> PyTree:
+    """Boxes each parameter whose axes have names, together with these names.
+
+    Args:
+        axis_names: Maps the last part of a parameter's name, such as "kernel", to a
+            tuple with a name or None for each axis.
+        params: Nested dicts of arrays.
+        box: `box(array, names)` returns Flax's object that holds both.
+
+    Returns:
+        The nest `params`, with `box(array, names)` for each leaf that has names.
+
+    Raises:
+        ValueError: If the number of names differs from the number of axes.
+    """
+    if not axis_names:
+        return params
+
+    def boxed(name: str, leaf: Array) -> PyTree:
+        names = axis_names.get(last := _last(name))
+        if names is None:
+            return leaf
+        if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
+            raise InvalidValue(
+                f"`axis_names[{last!r}]` must have a name or None for each axis of "
+                f"`{name}` ({describe(leaf)}), got {names}."
+            )
+        return box(leaf, names)
+
+    return map_named("params", boxed, params)
+
+
+def check_axis_names(axis_names: AxisNames | None, params: PyTree) -> None:
+    """Raises ValueError if a key of `axis_names` is not the name of a parameter."""
+    names = {_last(name) for name, _ in named_leaves("params", params)}
+    unknown = [name for name in axis_names or () if name not in names]
+    if unknown:
+        raise InvalidValue(
+            "the keys of `axis_names` must be names of parameters, got "
+            f"{describe(unknown[0])}. Use {', '.join(sorted(names))}."
+        )
+
+
+def _last(name: str) -> str:
+    # Names are paths such as "params['cell_0']['kernel']".
+    return name.split("'")[-2]
