@@ -12,8 +12,12 @@ from .._base.arguments import check_given
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
-from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
-from .._tensor_array.loop_writes import LoopWrites
+from .._tensor_array.carried import (
+    LoopWrites,
+    of_rows,
+    with_capacity_for,
+    with_known_shapes,
+)
 from .._tensor_array.tensor_array import TensorArray
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
 from .bounded_loop import bounded_loop

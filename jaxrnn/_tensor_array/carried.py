@@ -1,25 +1,40 @@
-"""TensorArrays in the carry of a loop, whose structure and shapes must not change."""
+"""TensorArrays in the carry of a loop, whose structure and shapes must not change.
+
+`LoopWrites` takes the arrays that a loop writes but does not read out of the carry, and
+fills them after the loop. A written array in the carry makes the gradient quadratic in
+the number of steps, because XLA's CPU compiler copies the cotangent of the array at
+every step of the backward pass. Instead, each step returns what it writes, and one
+scatter after the loop fills the array. To find out which arrays a step reads, the step
+is traced once more.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from .._base.errors import InvalidValue
 from .._base.math import module_for_size
 from .._base.trees import is_tensor_array
-from .._base.typing import Array
-from .store import Rows
+from .._base.typing import Array, PyTree
+from .store import Indices, Rows, Store
 from .tensor_array import TensorArray
 
+Step: TypeAlias = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
+"""`step(t, carry) -> (carry, y)`."""
+Writes: TypeAlias = dict[int, list[tuple[Array, Array]]]
+"""By position of the array: pairs of indices `[n]` and values `[n, ...]`."""
 
-def is_opaque(value: Any) -> bool:
+
+def is_opaque(value: object) -> bool:
     """An `is_leaf` function for which TensorArrays and None are leaves."""
     return value is None or is_tensor_array(value)
 
 
-def opaque(tree: Any) -> Any:
+def opaque(tree: PyTree) -> PyTree:
     """Replaces every leaf of the nest by 0; TensorArrays and None are leaves."""
     return jax.tree.map(lambda _: 0, tree, is_leaf=is_opaque)
 
@@ -29,7 +44,7 @@ def is_like(array: TensorArray, other: Any) -> bool:
     return is_tensor_array(other) and array._config == other._config
 
 
-def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
+def with_capacity_for(tree: PyTree, steps: Any, first: int = 0) -> PyTree:
     """Extends TensorArrays with `dynamic_size` to hold one write for each step.
 
     Inside a compiled loop, a TensorArray cannot grow, and writes out of range are
@@ -47,7 +62,8 @@ def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
     steps = max(1, steps)
 
     def extend(array: TensorArray) -> TensorArray:
-        config, store = array._config, array._store
+        config = array._config
+        store = array._store
         if not config.dynamic_size:
             return array
         if isinstance(store, Rows):
@@ -61,7 +77,7 @@ def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
     return _map_tensor_arrays(extend, tree)
 
 
-def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
+def with_known_shapes(tree: PyTree, after: Callable[[], PyTree]) -> PyTree:
     """Gives each TensorArray the element shape that it has after a step.
 
     Args:
@@ -73,7 +89,7 @@ def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
     if not any(is_tensor_array(x) and x._store is None for x in leaves):
         return tree
 
-    def shaped(array: TensorArray, other: Any) -> TensorArray:
+    def shaped(array: TensorArray, other: PyTree) -> TensorArray:
         written = is_tensor_array(other) and isinstance(other._store, Rows)
         if array._store is not None or not written:
             return array
@@ -82,14 +98,209 @@ def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
     return _map_tensor_arrays(shaped, tree, after())
 
 
-def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:
-    of_leaf = lambda x, *others: fn(x, *others) if is_tensor_array(x) else x
+def _map_tensor_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
+
+    def of_leaf(x: PyTree, *others: PyTree) -> PyTree:
+        return fn(x, *others) if is_tensor_array(x) else x
+
     return jax.tree.map(of_leaf, tree, *rest, is_leaf=is_tensor_array)
 
 
-def of_rows(rows: Array, size: Any) -> TensorArray:
+def of_rows(rows: Array, size: Indices) -> TensorArray:
     """Returns a TensorArray with `dynamic_size` that holds the first `size` rows."""
     array = TensorArray(rows.dtype, 0, dynamic_size=True)
     capacity = rows.shape[0]
     written = module_for_size(capacity).arange(capacity, dtype=np.int32) < size
     return array._with(Rows(rows, written, size))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoopWrites:
+    """The TensorArrays of a carry that the steps of a loop write but do not read.
+
+    An array is named by its *position* among the leaves of the carry.
+
+    Attributes:
+        carry: The carry before the loop.
+        stores: The elements of these arrays before the loop, by position.
+        must_carry: The positions of arrays that a traced step reads or replaces.
+    """
+
+    carry: PyTree
+    stores: dict[int, Rows]
+    must_carry: set[int] = dataclasses.field(default_factory=set)
+
+    @classmethod
+    def find(cls, step: Step, carry: PyTree, max_steps: Any) -> "LoopWrites":
+        """Finds the arrays, by tracing a step.
+
+        Args:
+            step: The body of the loop.
+            carry: The carry before the first step. Its TensorArrays have known shapes.
+            max_steps: The maximum number of steps. If the writes of so many steps need
+                more than twice the memory of an array, the loop carries the array. It
+                also carries arrays of symbolic size.
+        """
+        leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
+        stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
+        static = {i: x for i, x in stores.items() if _is_static(x, max_steps)}
+        arrays = cls(carry, static)
+
+        def watch(t: Array, carry: PyTree) -> None:
+            leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
+            watched = arrays._watched(carry, {i: leaves[i]._store for i in static})
+            for i, writes in arrays._writes(step(t, watched)[0]).items():
+                rows = max_steps * sum(len(indices) for indices, _ in writes)
+                if rows > 2 * static[i].capacity:
+                    arrays.must_carry.add(i)
+
+        if static:
+            jax.eval_shape(watch, jnp.int32(0), carry)
+        found = [i for i in static if i not in arrays.must_carry]
+        return cls(carry, {i: static[i] for i in found})
+
+    def without(self, carry: PyTree) -> PyTree:
+        """Replaces the arrays in a carry by None."""
+        return self._map(lambda position: None, carry)
+
+    def emitting(self, step: Step) -> Step:
+        """Returns the step for carries without the arrays; its y is `(y, writes)`."""
+
+        def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
+            # No step reads these elements.
+            zeros = {i: jax.tree.map(jnp.zeros_like, x) for i, x in self.stores.items()}
+            after, y = step(t, self._watched(carry, zeros))
+            writes = self._writes(after)
+            if self.must_carry:
+                raise InvalidValue(
+                    "a step must use its TensorArrays in the same way each time that "
+                    "it is traced, but it reads an array that it did not read before."
+                )
+            return self.without(after), (y, writes)
+
+        return emit
+
+    def filled(self, carry: PyTree, taken: Array, writes: Writes) -> PyTree:
+        """Returns the carry after the loop, with the arrays.
+
+        Args:
+            carry: The carry after the loop, without the arrays.
+            taken: The number of steps taken.
+            writes: The stacked writes of all steps.
+        """
+        stores = {i: _fill(x, taken, writes[i]) for i, x in self.stores.items()}
+        return self._with_stores(carry, stores)
+
+    def _watched(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
+        watched = {i: _Watched.at(i, self, rows) for i, rows in stores.items()}
+        return self._with_stores(carry, watched)
+
+    def _with_stores(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
+        arrays = jax.tree.leaves(self.carry, is_leaf=is_opaque)
+        return self._map(lambda i: arrays[i]._with(stores[i]), carry)
+
+    def _writes(self, carry: PyTree) -> Writes:
+        """The writes of a step to each array, from the carry after the step."""
+        writes = {}
+        for i, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_opaque)):
+            store = leaf._store if i in self.stores else None
+            if isinstance(store, _Watched) and store.is_at(i, self):
+                writes[i] = list(store.writes)
+                continue
+            if i in self.stores:  # The step put another array into this place.
+                self.must_carry.add(i)
+            jax.tree.leaves(leaf)  # Reads an array that the step put here.
+        return writes
+
+    def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:
+        """Replaces the leaf at each position of an array by `fn(position)`."""
+        leaves, structure = jax.tree.flatten(carry, is_leaf=is_opaque)
+        leaves = [fn(i) if i in self.stores else x for i, x in enumerate(leaves)]
+        return structure.unflatten(leaves)
+
+
+def _is_static(store: Store | None, max_steps: Any) -> bool:
+    """Whether the elements are rows, and their number and `max_steps` are ints."""
+    is_rows = isinstance(store, Rows) and isinstance(store.capacity, int)
+    return is_rows and isinstance(max_steps, int)
+
+
+def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
+    """Applies the writes of all steps in the order of the loop."""
+    if not writes:
+        return rows
+    indices = jnp.concatenate([indices for indices, _ in writes], axis=1)
+    values = jnp.concatenate([values for _, values in writes], axis=1)
+    steps, count, *shape = values.shape
+    is_taken = jnp.arange(steps, dtype=jnp.int32) < taken
+    indices = jnp.where(is_taken[:, None], indices, -1)  # Index -1 is dropped.
+    return rows.scatter(indices.reshape(-1), values.reshape(steps * count, *shape))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Watched(Rows):
+    """The elements of an array inside a step, which record how the step uses them.
+
+    Attributes:
+        arrays: The arrays of the loop, to which this array belongs.
+        position: The position of the array.
+        writes: The indices `[n]` and values `[n, ...]` of each write.
+    """
+
+    arrays: LoopWrites
+    position: int
+    writes: tuple[tuple[Array, Array], ...] = ()
+
+    @classmethod
+    def at(cls, position: int, arrays: LoopWrites, rows: Rows) -> "_Watched":
+        return cls(rows.buffer, rows.written, rows.size, arrays, position)
+
+    def is_at(self, position: int, arrays: LoopWrites) -> bool:
+        return self.position == position and self.arrays is arrays
+
+    def write(self, index: Indices, value: Array) -> "_Watched":
+        rows = super().write(index, value)
+        return self._after(rows, jnp.expand_dims(index, 0), value[None])
+
+    def scatter(self, indices: Indices, values: Array) -> "_Watched":
+        if not indices.shape[0]:
+            return self
+        return self._after(super().scatter(indices, values), indices, values)
+
+    def _after(self, rows: Rows, indices: Indices, values: Array) -> "_Watched":
+        writes = (*self.writes, (jnp.asarray(indices), values))
+        after = _Watched.at(self.position, self.arrays, rows)
+        return dataclasses.replace(after, writes=writes)
+
+    def length(self) -> Indices:
+        return super().length() if isinstance(self.size, tuple) else self._read().size
+
+    def read(self, index: Indices) -> Array:
+        return self._read().read(index)
+
+    def gather(self, indices: Indices) -> Array:
+        return self._read().gather(indices)
+
+    def stack(self) -> Array:
+        return self._read().stack()
+
+    def padded(self, capacity: int) -> Rows:
+        return self._read().padded(capacity)
+
+    def _read(self) -> Rows:
+        """The elements, which the loop must then carry."""
+        self.arrays.must_carry.add(self.position)
+        return Rows(self.buffer, self.written, self.size)
+
+
+def _flatten(watched: _Watched) -> tuple[tuple, None]:
+    """The leaves, for JAX to read."""
+    rows = watched._read()
+    return (rows.buffer, rows.written, rows.size), None
+
+
+def _unflatten(_: None, leaves: Any) -> Any:
+    return Rows(*leaves)
+
+
+jax.tree_util.register_pytree_node(_Watched, _flatten, _unflatten)

@@ -17,43 +17,42 @@ from .._base.errors import (
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, concrete_or_none
 from .._base.tensor_shape import TensorShape
-from .._base.typing import Array, DType
+from .._base.typing import Array, ArrayLike, DType
+from .store import Indices
 
 
-def check_range(indices: Any, length: Any) -> None:
+def check_range(indices: Indices, length: Any) -> None:
     """Raises ValueError if a known index is outside `[0, length)`.
 
     Traced indices raise errors only under `checkify`.
     """
-    known, known_length = concrete_or_none(indices), concrete_or_none(length)
+    known = concrete_or_none(indices)
+    known_length = concrete_or_none(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
         checkify.debug_check(jnp.all(inside), "an index is out of range")
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
-        index, fix = outside.flat[0], "Increase `size` for more elements."
-        if index < 0:
-            fix = "Negative indices do not count from the end."
         raise InvalidEntry(
-            f"an index must be in [0, {known_length}), got {index}. {fix}"
+            f"an index must be in [0, {known_length}), got {outside.flat[0]}. `size` "
+            "sets the bound."
         )
 
 
-def check_first_write(indices: Any, written: Any) -> None:
+def check_first_write(indices: Indices, written: Indices) -> None:
     """Raises ValueError if a known index was `written` before.
 
     Traced indices raise errors only under `checkify`.
     """
     known = concrete_or_none(written)
     if known is None:
-        text = "an index was written before"
-        checkify.debug_check(~jnp.any(written), text)
+        checkify.debug_check(~jnp.any(written), "an index was written before")
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
         raise InvalidValue(
-            f"each index must be written once, got {index} again. A write "
-            "returns a new array and does not change the old array."
+            f"each index must be written once, got {index} again. A write returns a "
+            "new array, and does not change the old array."
         )
 
 
@@ -66,7 +65,7 @@ def check_element(shape: tuple, want: TensorShape | None) -> None:
         raise InvalidValue(f"elements must have shape {list(want)}, got {list(shape)}.")
 
 
-def as_value(value: Any, dtype: DType) -> Array:
+def as_value(value: ArrayLike, dtype: DType) -> Array:
     """Returns the value as an array; casts a Python number to `dtype` if possible.
 
     Raises:
@@ -79,7 +78,7 @@ def as_value(value: Any, dtype: DType) -> Array:
     return array
 
 
-def as_integers(name: str, values: Any, rank: int) -> Any:
+def as_integers(name: str, values: ArrayLike, rank: int) -> Indices:
     """Converts integers to int32, in NumPy unless `values` is a JAX array.
 
     Raises:
@@ -90,11 +89,9 @@ def as_integers(name: str, values: Any, rank: int) -> Any:
     if array.size == 0 and not is_array(values):
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        got = describe(values)
-        raise InvalidType(f"`{name}` must hold integers, got {got}.")
+        raise InvalidType(f"`{name}` must hold integers, got {describe(values)}.")
     if array.ndim != rank:
-        got = describe(array)
-        raise InvalidValue(f"`{name}` must have rank {rank}, got {got}.")
+        raise InvalidValue(f"`{name}` must have rank {rank}, got {describe(array)}.")
     if array.dtype.itemsize >= 4:  # Keep indices beyond int32 out of range.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)

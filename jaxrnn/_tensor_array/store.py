@@ -5,7 +5,7 @@ NumPy arrays, and traced indices are JAX arrays.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,10 @@ import numpy as np
 
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import axis_size, concrete_or_none, module_for_size
-from .._base.typing import Array
+from .._base.typing import Array, DType
+
+Indices: TypeAlias = Any
+"""Integer arrays: NumPy arrays if they are known, and JAX arrays if they are traced."""
 
 
 @jax.tree_util.register_dataclass
@@ -28,12 +31,14 @@ class Rows:
             all rows are elements.
     """
 
-    buffer: Any
-    written: Any
+    buffer: Array
+    written: Array | np.ndarray
     size: Any
 
     @classmethod
-    def empty(cls, capacity: int, shape: tuple, dtype: Any, size: int | None) -> "Rows":
+    def empty(
+        cls, capacity: int, shape: tuple, dtype: DType, size: int | None
+    ) -> "Rows":
         """Returns unwritten rows of zeros; if `size` is None, all rows are elements."""
         buffer = jnp.zeros((capacity, *shape), dtype)
         written = module_for_size(capacity).zeros(capacity, bool)
@@ -44,11 +49,11 @@ class Rows:
         """The number of rows of the buffer."""
         return self.buffer.shape[0]
 
-    def length(self) -> Any:
+    def length(self) -> Indices:
         """The number of elements, an int32 scalar."""
         return axis_size(self.capacity) if isinstance(self.size, tuple) else self.size
 
-    def was_written(self, indices: Any) -> Any:
+    def was_written(self, indices: Indices) -> Indices:
         """Whether each of `indices` was written; False for an index out of range."""
         if not self.capacity:
             return np.zeros(np.shape(indices), bool)
@@ -58,7 +63,7 @@ class Rows:
             written = jnp.asarray(written)
         return inside & written[self._nearest(indices)]
 
-    def read(self, index: Any) -> Array:
+    def read(self, index: Indices) -> Array:
         """Reads row `index`; returns zeros if `index` is out of range."""
         if not self.capacity:
             return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
@@ -68,14 +73,14 @@ class Rows:
             return row
         return jnp.where(slot == index, row, jnp.zeros((), row.dtype))
 
-    def gather(self, indices: Any) -> Array:
+    def gather(self, indices: Indices) -> Array:
         """Reads rows `indices`; returns zeros where an index is out of range."""
         if not self.capacity:
             shape = (indices.shape[0], *self.buffer.shape[1:])
             return jnp.zeros(shape, self.buffer.dtype)
         return self.buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
 
-    def write(self, index: Any, value: Array) -> "Rows":
+    def write(self, index: Indices, value: Array) -> "Rows":
         """Writes `value` at `index`; changes nothing if `index` is out of range."""
         if not self.capacity:
             return self
@@ -87,7 +92,7 @@ class Rows:
         buffer = jax.lax.dynamic_update_index_in_dim(self.buffer, value, slot, 0)
         return self._written(buffer, index)
 
-    def scatter(self, indices: Any, values: Array) -> "Rows":
+    def scatter(self, indices: Indices, values: Array) -> "Rows":
         """Writes rows to `indices`; for a repeated index, the last row counts."""
         if not (self.capacity and indices.shape[0]):
             return self
@@ -128,7 +133,7 @@ class Rows:
             written=xp.pad(self.written, more),
         )
 
-    def _nearest(self, indices: Any) -> Any:
+    def _nearest(self, indices: Indices) -> Indices:
         """Returns the rows at `indices`, clipped to the valid range."""
         xp = module_for_size(self.capacity)
         indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
@@ -141,11 +146,11 @@ class Rows:
             return self.capacity
         return int(np.flatnonzero(written).max(initial=-1)) + 1
 
-    def _slots(self, indices: Any) -> Array:
+    def _slots(self, indices: Indices) -> Array:
         """Moves negative indices past the end; JAX would count them from the end."""
         return jnp.where(indices < 0, axis_size(self.capacity), indices)
 
-    def _written(self, buffer: Array, indices: Any) -> "Rows":
+    def _written(self, buffer: Array, indices: Indices) -> "Rows":
         """Replaces the buffer, and marks `indices` as written."""
         known = concrete_or_none(indices)
         if known is not None and isinstance(self.written, np.ndarray):
@@ -156,11 +161,12 @@ class Rows:
             written = written.at[self._slots(indices)].set(True, mode="drop")
         return Rows(buffer, written, self._size_with(indices))
 
-    def _size_with(self, indices: Any) -> Any:
+    def _size_with(self, indices: Indices) -> Any:
         """The number of elements after a write to `indices`."""
         if isinstance(self.size, tuple):
             return ()
-        known, size = concrete_or_none(indices), concrete_or_none(self.size)
+        known = concrete_or_none(indices)
+        size = concrete_or_none(self.size)
         if known is not None and size is not None:
             return np.int32(max(size, known.max(initial=-1) + 1))
         inside = jnp.where(indices < axis_size(self.capacity), indices, -1)
@@ -190,16 +196,16 @@ class Ragged:
         """The number of elements."""
         return len(self.elements)
 
-    def length(self) -> Any:
+    def length(self) -> Indices:
         """The number of elements, an int32 scalar."""
         return np.int32(self.capacity)
 
-    def was_written(self, indices: Any) -> Any:
+    def was_written(self, indices: Indices) -> Indices:
         """Whether each of `indices` was written; False for an index out of range."""
         written = np.asarray((*self.written, False))
         return written[_need_known(indices).clip(-1, self.capacity)]
 
-    def read(self, index: Any) -> Any:
+    def read(self, index: Indices) -> Any:
         """Reads element `index`.
 
         Raises:
@@ -209,12 +215,12 @@ class Ragged:
         index = int(_need_known(index))
         if not self.written[index]:
             raise InvalidValue(
-                f"element {index} must be written before it is read, as "
-                "elements may differ in shape. Pass `element_shape` to read zeros."
+                f"element {index} must be written before it is read. Pass "
+                "`element_shape` to read zeros."
             )
         return self.elements[index]
 
-    def gather(self, indices: Any) -> Array:
+    def gather(self, indices: Indices) -> Array:
         """Stacks elements `indices` into one array.
 
         Raises:
@@ -224,19 +230,21 @@ class Ragged:
         if len({element.shape for element in elements}) != 1:
             shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
             raise InvalidValue(
-                "elements must have the same shape to be stacked, got "
-                f"{shapes}. Use `concat` for elements of several lengths."
+                f"elements must have the same shape to be stacked, got {shapes}. Use "
+                "`concat`."
             )
         return jnp.stack(elements)
 
-    def write(self, index: Any, value: Array) -> "Ragged":
+    def write(self, index: Indices, value: Array) -> "Ragged":
         """Writes `value` at `index`, which must be in range."""
         index = int(_need_known(index))
-        elements, written = list(self.elements), list(self.written)
-        elements[index], written[index] = value, True
+        elements = list(self.elements)
+        elements[index] = value
+        written = list(self.written)
+        written[index] = True
         return Ragged(tuple(elements), tuple(written))
 
-    def scatter(self, indices: Any, values: Array) -> "Ragged":
+    def scatter(self, indices: Indices, values: Array) -> "Ragged":
         """Writes rows to `indices`; for a repeated index, the last row counts."""
         store = self
         for index, value in zip(_need_known(indices), values, strict=True):
@@ -255,10 +263,9 @@ class Ragged:
         for index, element in enumerate(elements):
             _check_joinable(element.shape)
             if element.shape[1:] != elements[0].shape[1:]:
+                got = f"{describe(elements[0])} at 0, {describe(element)} at {index}"
                 raise InvalidValue(
-                    "elements may differ only in the first axis, "
-                    f"got {describe(elements[0])} at 0 and {describe(element)} at "
-                    f"{index}."
+                    f"elements may differ only in the first axis, got {got}."
                 )
         return jnp.concatenate(elements)
 
@@ -268,12 +275,12 @@ class Ragged:
         return Ragged(self.elements + more.elements, self.written + more.written)
 
 
-def _need_known(indices: Any) -> np.ndarray:
+def _need_known(indices: Indices) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
         raise InvalidType(
-            "indices must be known if elements may differ in shape, got "
-            f"traced {describe(indices)}. Pass `element_shape` or `infer_shape=True`."
+            "indices must be known if elements may differ in shape, got traced "
+            f"{describe(indices)}. Pass `element_shape` or `infer_shape=True`."
         )
     return known
 
@@ -284,3 +291,6 @@ def _check_joinable(shape: tuple[int, ...]) -> None:
         raise InvalidValue(
             "`concat` needs elements with at least one axis, got scalars. Use `stack`."
         )
+
+
+Store: TypeAlias = Rows | Ragged

@@ -14,7 +14,7 @@ from .._base.tensor_shape import TensorShape
 from .._base.trees import RowlessArray
 from .._base.typing import Array, ArrayLike, DType
 from . import checks
-from .store import Ragged, Rows
+from .store import Indices, Ragged, Rows, Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class TensorArray(RowlessArray):
         )
         shape = self._config.element_shape
         unknown = shape is None or None in shape
-        self._store: Rows | Ragged | None = None if unknown else self._rows(shape)
+        self._store: Store | None = None if unknown else self._rows(shape)
 
     @property
     def dtype(self) -> DType:
@@ -139,7 +139,7 @@ class TensorArray(RowlessArray):
         """Whether a write beyond the size makes the array larger."""
         return self._config.dynamic_size
 
-    def size(self, name: str | None = None) -> Any:
+    def size(self, name: str | None = None) -> Indices:
         """The number of elements, an int32 scalar; traced if it may grow."""
         store = self._store
         return axis_size(self._config.size) if store is None else store.length()
@@ -229,10 +229,8 @@ class TensorArray(RowlessArray):
         value = checks.as_value(value, self.dtype)
         slots = checks.as_integers("indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
-            raise InvalidValue(
-                f"`value` must have one row for each of {slots.shape[0]} "
-                f"indices, got {describe(value)}."
-            )
+            must = f"have one row for each of {slots.shape[0]} indices"
+            raise InvalidValue(f"`value` must {must}, got {describe(value)}.")
         store = self._store_to_write(slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
@@ -260,13 +258,11 @@ class TensorArray(RowlessArray):
         lengths = checks.as_integers("lengths", lengths, rank=1)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise InvalidType(
-                "`lengths` must be known at trace time, got a traced array."
-            )
+            raise InvalidType("`lengths` must be known at trace time, got traced.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
+            got = f"{counts.tolist()} for {describe(value)}"
             raise InvalidValue(
-                "`lengths` must add up to the rows of `value`, got "
-                f"{counts.tolist()} for {describe(value)}."
+                f"`lengths` must add up to the rows of `value`, got {got}."
             )
         self._check_count("`lengths`", len(counts))
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
@@ -289,10 +285,7 @@ class TensorArray(RowlessArray):
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError(
-            "there are no gradient arrays. Use `jax.grad` on the "
-            "function that writes and reads."
-        )
+        raise NotImplementedError("Use `jax.grad` on the function that writes.")
 
     def __repr__(self) -> str:
         store = self._store
@@ -308,9 +301,7 @@ class TensorArray(RowlessArray):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Raises TypeError, because only `stack` returns an array."""
-        raise InvalidType(
-            f"{self!r} must be stacked before use as an array. Call `.stack()`."
-        )
+        raise InvalidType(f"{self!r} is not an array. Call `.stack()`.")
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
@@ -322,10 +313,11 @@ class TensorArray(RowlessArray):
     def tree_unflatten(cls, config: _Config, children: Any) -> "TensorArray":
         """Restores the array; the inverse of `tree_flatten_with_keys`."""
         array = cls.__new__(cls)
-        array._config, (array._store,) = config, tuple(children) or (None,)
+        array._config = config
+        (array._store,) = tuple(children) or (None,)
         return array
 
-    def _with(self, store: Rows | Ragged) -> "TensorArray":
+    def _with(self, store: Store) -> "TensorArray":
         return self.tree_unflatten(self._config, (store,))
 
     def _with_rows(self, rows: Array) -> "TensorArray":
@@ -340,18 +332,15 @@ class TensorArray(RowlessArray):
         size = config.size if config.dynamic_size else None
         return Rows.empty(capacity, shape, config.dtype, size)
 
-    def _store_to_read(
-        self,
-    ) -> Rows | Ragged:
+    def _store_to_read(self) -> Store:
         if self._store is None:
             raise InvalidValue(
-                "the shape of the elements must be known, but nothing was "
-                "written. Keep the array that a write returns, `ta = ta.write(...)`, "
-                "or pass `element_shape` to read zeros."
+                "the shape of the elements must be known, but nothing was written. "
+                "Read the array that a write returned, or pass `element_shape`."
             )
         return self._checked(self._store)
 
-    def _store_to_write(self, indices: Any, shape: tuple) -> Rows | Ragged:
+    def _store_to_write(self, indices: Indices, shape: tuple) -> Store:
         """Checks a write to `indices`; returns the store, extended if necessary."""
         checks.check_element(shape, self.element_shape)
         store = self._store
@@ -364,26 +353,24 @@ class TensorArray(RowlessArray):
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
             raise InvalidValue(
-                "`size` must be the capacity if an index is traced, got 0. "
-                "Under jit, an array cannot grow; pass the size that it may reach."
+                "`size` must be the capacity if an index is traced, got 0. Under jit, "
+                "an array cannot grow."
             )
         store = self._checked(store)
         checks.check_range(indices, axis_size(store.capacity))
         checks.check_first_write(indices, store.was_written(indices))
         return store
 
-    def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
+    def _checked(self, store: Store) -> Store:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
-            raise InvalidValue(
-                "the array must be a single array, got a batch of arrays, "
-                f"{describe(store.buffer)}. Use it inside of jax.vmap."
-            )
+            got = f"a batch of arrays, {describe(store.buffer)}"
+            raise InvalidValue(f"the array must be one array, got {got}. Use jax.vmap.")
         return store
 
     def _check_count(self, what: str, count: int) -> None:
         size = self._config.size
         if not self.dynamic_size and count != size:
             raise InvalidValue(
-                f"the number of {what} must be the number of elements, "
-                f"{size}, got {count}. To let it grow, pass `dynamic_size=True`."
+                f"the number of {what} must be the number of elements, {size}, got "
+                f"{count}. To let it grow, pass `dynamic_size=True`."
             )
