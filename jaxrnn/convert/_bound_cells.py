@@ -19,16 +19,7 @@ from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
 from .._wrappers.stateless import DeviceWrapper
 from ..contrib import CoupledInputForgetGateLSTMCell
-from ._layer_weights import (
-    GATES,
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    Library,
-    reordered,
-)
+from ._layer_weights import GATES, Kind, LayerWeights, Library, reordered
 from ._weights import (
     Read,
     Weight,
@@ -47,11 +38,11 @@ Named: TypeAlias = tuple[str, LayerWeights]
 """The weights of a layer, with the layer's name for messages."""
 
 KINDS = {
-    BasicRNNCell: RNN,
-    BasicLSTMCell: LSTM,
-    LSTMCell: LSTM,
-    GRUCell: GRU,
-    CudnnCompatibleGRUCell: GRU_AFTER,
+    BasicRNNCell: Kind.RNN,
+    BasicLSTMCell: Kind.LSTM,
+    LSTMCell: Kind.LSTM,
+    GRUCell: Kind.GRU,
+    CudnnCompatibleGRUCell: Kind.GRU_AFTER,
 }
 _CELLS = {kind: cell for cell, kind in KINDS.items()}
 # The order of the gates of `CoupledInputForgetGateLSTMCell`. Its input gate is 1 minus
@@ -107,7 +98,7 @@ def _cell(layer: LayerWeights) -> RNNCell:
     if layer.is_coupled:
         return _coupled_cell(layer)
     fields: dict[str, Any] = {"activation": layer.activation}
-    if layer.kind == LSTM:
+    if layer.kind == Kind.LSTM:
         fields["forget_bias"] = layer.forget_bias
         fields["use_peepholes"] = layer.peepholes is not None
         if layer.projection is not None:
@@ -120,7 +111,7 @@ def _params(layer: LayerWeights) -> Params:
         return _coupled_params(layer)
     kernel = joined([layer.input_kernel, layer.state_kernel])
     bias = layer.bias
-    if layer.kind in (RNN, LSTM):
+    if layer.kind in (Kind.RNN, Kind.LSTM):
         params: Params = {"kernel": kernel, "bias": bias}
         if layer.peepholes is not None:
             params |= zip(_PEEPHOLES, layer.peepholes, strict=True)
@@ -129,7 +120,7 @@ def _params(layer: LayerWeights) -> Params:
         return params
     at = 2 * layer.units
     candidate: Params = {"kernel": kernel[:, at:], "bias": bias[at:]}
-    if layer.kind == GRU_AFTER:
+    if layer.kind == Kind.GRU_AFTER:
         of_inputs = {"kernel": layer.input_kernel[:, at:], "bias": bias[at:]}
         of_state = {"kernel": layer.state_kernel[:, at:], "bias": layer.state_bias}
         candidate = {"input_projection": of_inputs, "hidden_projection": of_state}
@@ -385,7 +376,7 @@ def _layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
     if cell.num_proj is not None:
         projection = _joined_shards(read, "W_P", cell.num_proj_shards, outputs)
     return LayerWeights(
-        LSTM,
+        Kind.LSTM,
         kernel[:-outputs],
         kernel[-outputs:],
         bias,
@@ -406,7 +397,7 @@ def _with_negative(array: Weight) -> Weight:
     """Adds the block i, the negative of the block f, in the order of an LSTM."""
     _, forget, _ = blocks(array, 3)
     both = joined([array, -forget], axis=-1)
-    return reordered(both, _COUPLED + "i", GATES[LSTM])
+    return reordered(both, _COUPLED + "i", GATES[Kind.LSTM])
 
 
 def _coupled_cell(layer: LayerWeights) -> CoupledInputForgetGateLSTMCell:

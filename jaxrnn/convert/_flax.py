@@ -15,7 +15,7 @@ from .._base.typing import Params
 from .._cells.bound import BoundCell
 from . import _bound_cells, _weights
 from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
-from ._layer_weights import GRU_AFTER, LSTM, RNN, ActivationLike, LayerWeights, Library
+from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
 from ._weights import Weight, Weights, as_mapping, blocks, check_names, joined, listed
 
 ToLayer: TypeAlias = Callable[[str, Weights], LayerWeights]
@@ -26,10 +26,10 @@ Stack: TypeAlias = Callable[[list[Params]], Params]
 Names: TypeAlias = tuple[list[str], ...]
 """The names of the input kernels, the state kernels, the biases and the state bias."""
 
-LIBRARY = Library("Flax", {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"})
+LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
 # Flax's letters for the gates, in the order of `GATES`.
-_LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
+_LETTERS = {Kind.LSTM: "igfo", Kind.GRU_AFTER: "rzn", Kind.RNN: ("",)}
 
 
 def load(params: object, to_layer: ToLayer, activation: ActivationLike) -> BoundCell:
@@ -167,20 +167,20 @@ def _layer(name: str, weights: object, to_layer: ToLayer) -> LayerWeights:
     return to_layer(name, as_mapping(name, given["cell"]))
 
 
-def _names(kind: str, input_to_f: str) -> Names:
+def _names(kind: Kind, input_to_f: str) -> Names:
     of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
     of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
     of_state = [f"h{letter}" for letter in _LETTERS[kind]]
-    with_bias = of_state if kind == LSTM else of_inputs
+    with_bias = of_state if kind == Kind.LSTM else of_inputs
     return (
         [f"{name}/kernel" for name in of_inputs],
         [f"{name}/kernel" for name in of_state],
         [f"{name}/bias" for name in with_bias],
-        ["hn/bias"] if kind == GRU_AFTER else [],
+        ["hn/bias"] if kind == Kind.GRU_AFTER else [],
     )
 
 
-def _best_match(name: str, flat: Weights, input_to_f: str) -> tuple[str, Names]:
+def _best_match(name: str, flat: Weights, input_to_f: str) -> tuple[Kind, Names]:
     """The kind of cell that best matches the names in `flat`, and its weight names."""
     known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
     shared = {k: len(flat.keys() & {*itertools.chain(*v)}) for k, v in known.items()}

@@ -7,6 +7,7 @@ the gates and rejects layers that the library cannot express.
 """
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -18,19 +19,25 @@ from .._cells.activations import ACTIVATIONS, resolve_activation
 from ._weights import Weight, blocks, joined, listed
 
 ActivationLike: TypeAlias = Activation | str | None
-# The kinds of layers, as they are named in messages.
-RNN = "RNN"
-GRU = "GRU"
-GRU_AFTER = "GRU that resets after the product"
-LSTM = "LSTM"
+
+
+class Kind(enum.StrEnum):
+    """The kind of a layer, and its name in messages."""
+
+    RNN = "RNN"
+    GRU = "GRU"
+    GRU_AFTER = "GRU that resets after the product"
+    LSTM = "LSTM"
+
+
 CELL_NAMES = {
-    RNN: "BasicRNNCell",
-    GRU: "GRUCell",
-    GRU_AFTER: "CudnnCompatibleGRUCell",
-    LSTM: "LSTMCell",
+    Kind.RNN: "BasicRNNCell",
+    Kind.GRU: "GRUCell",
+    Kind.GRU_AFTER: "CudnnCompatibleGRUCell",
+    Kind.LSTM: "LSTMCell",
 }
 # The gates in TensorFlow's order, which every `LayerWeights` uses.
-GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
+GATES = {Kind.RNN: "c", Kind.GRU: "ruc", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ijfo"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +62,7 @@ class LayerWeights:
             `_coupled.py`.
     """
 
-    kind: str
+    kind: Kind
     input_kernel: Weight
     state_kernel: Weight
     bias: Weight
@@ -86,7 +93,7 @@ class LayerWeights:
 
     def bias_for(self, added: float = 0.0) -> Weight:
         """The bias for a library that adds `added` to the forget gate at run time."""
-        if self.kind != LSTM:
+        if self.kind != Kind.LSTM:
             return self.bias
         return with_forget_bias(self.bias, self.forget_bias - added)
 
@@ -107,9 +114,11 @@ class Library:
     """
 
     name: str
-    orders: Mapping[str, str]
+    orders: Mapping[Kind, str]
     lacks: tuple[str, ...] = ("peepholes", "projection", "clips")
-    activations: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    activations: Mapping[Kind, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict
+    )
     forget_bias: float = 0.0
     has_coupled: bool = False
 
@@ -154,13 +163,13 @@ class Library:
         order = self.orders[layer.kind]
         return tuple(reordered(array, GATES[layer.kind], order) for array in ours)
 
-    def layer(self, kind: str, *arrays: Weight, **fields: Any) -> LayerWeights:
+    def layer(self, kind: Kind, *arrays: Weight, **fields: Any) -> LayerWeights:
         """Builds a layer from the library's two kernels and one or two biases."""
         order = self.orders[kind]
         ours = [reordered(array, order, GATES[kind]) for array in arrays]
         of_inputs, of_state, bias, *others = ours
         for other in others:
-            if kind == GRU_AFTER:  # The reset gate multiplies the last block.
+            if kind == Kind.GRU_AFTER:  # The reset gate multiplies the last block.
                 at = 2 * len(other) // 3
                 fields["state_bias"] = other[at:]
                 bias = joined([bias[:at] + other[:at], bias[at:]])
@@ -174,7 +183,7 @@ def with_forget_bias(bias: Weight, added: float) -> Weight:
     """Adds a number to the forget gate of an LSTM's bias, in TensorFlow's order."""
     if not added:
         return bias
-    gates = dict(zip(GATES[LSTM], blocks(bias, 4), strict=True))
+    gates = dict(zip(GATES[Kind.LSTM], blocks(bias, 4), strict=True))
     # NumPy promotes the sum of a bfloat16 array and a number to float32.
     gates["f"] = (gates["f"] + added).astype(bias.dtype)
     return joined(list(gates.values()))
@@ -192,13 +201,15 @@ def reordered(array: Weight, old: str, new: str) -> Weight:
     return joined([by_gate[gate] for gate in new], axis=-1)
 
 
-def kind_of(name: str, got: Weight, gates: int, units: int, gru: str = GRU) -> str:
+def kind_of(
+    name: str, got: Weight, gates: int, units: int, gru: Kind = Kind.GRU
+) -> Kind:
     """The kind of layer: `RNN`, `gru` or `LSTM` for 1, 3 or 4 blocks of `units`.
 
     Raises:
         ValueError: If `gates` is not 1, 3 or 4 times `units`.
     """
-    for number, kind in {1: RNN, 3: gru, 4: LSTM}.items():
+    for number, kind in {1: Kind.RNN, 3: gru, 4: Kind.LSTM}.items():
         if gates == number * units:
             return kind
     raise InvalidValue(

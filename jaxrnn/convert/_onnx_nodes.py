@@ -12,7 +12,7 @@ from .._base.arguments import check_instance, check_one_of
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.optional import import_optional
 from .._base.typing import Params
-from ._layer_weights import LSTM, RNN
+from ._layer_weights import Kind
 from ._weights import Weights, listed
 
 Proto: TypeAlias = Any
@@ -190,7 +190,7 @@ def as_text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def read_activations(name: str, node: Weights, kind: str, w: np.ndarray) -> list[str]:
+def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> list[str]:
     """The activation of each direction.
 
     Args:
@@ -219,7 +219,7 @@ def read_activations(name: str, node: Weights, kind: str, w: np.ndarray) -> list
     return [ACTIVATIONS[one] for one in own]
 
 
-def _check_direction(what: str, kind: str, given: list[str], activation: str) -> None:
+def _check_direction(what: str, kind: Kind, given: list[str], activation: str) -> None:
     """Raises ValueError unless a cell has the activations of one direction."""
     check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
     if given != spelled(kind, activation):
@@ -227,13 +227,13 @@ def _check_direction(what: str, kind: str, given: list[str], activation: str) ->
         raise InvalidValue(f"`{what}` must be like {want}, got {given}. {_FIX}")
 
 
-def spelled(kind: str, activation: str) -> list[str]:
+def spelled(kind: Kind, activation: str) -> list[str]:
     """The entries of the attribute `activations` for one direction."""
-    gates = [] if kind == RNN else ["Sigmoid"]
-    return gates + [activation] * (2 if kind == LSTM else 1)
+    gates = [] if kind == Kind.RNN else ["Sigmoid"]
+    return gates + [activation] * (2 if kind == Kind.LSTM else 1)
 
 
-def _names(name: str, node: Weights, kind: str, count: int) -> list[str]:
+def _names(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
     """The activations by ONNX's names; onnxruntime accepts them in any case."""
     given = node.get("activations")
     if given is None:
@@ -279,7 +279,7 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
         )
 
 
-def is_coupled(name: str, node: Weights, kind: str) -> bool:
+def is_coupled(name: str, node: Weights, kind: Kind) -> bool:
     """Whether the forget gate of an LSTM is 1 minus the input gate.
 
     Raises:
@@ -287,6 +287,6 @@ def is_coupled(name: str, node: Weights, kind: str) -> bool:
     """
     value = node.get("input_forget") or 0
     check_one_of(f"{name}['input_forget']", value, (0, 1), "0 or 1")
-    if value and kind != LSTM:
-        raise InvalidValue(f"`{name}['input_forget']` is only for {LSTM}, got {kind}.")
+    if value and kind != Kind.LSTM:
+        raise InvalidValue(f"`{name}['input_forget']` is only for LSTM, got {kind}.")
     return bool(value)

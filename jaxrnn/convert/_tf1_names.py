@@ -203,8 +203,4 @@ def _leaves(params: Params) -> Named:
 
 
 def _in_scope(scope: str, pairs: Named) -> Named:
-    is_full = [name.startswith("/") for name, _ in pairs]
-    return [
-        (name if full else join(scope, name), value)
-        for full, (name, value) in zip(is_full, pairs, strict=True)
-    ]
+    return [(k if k.startswith("/") else join(scope, k), x) for k, x in pairs]

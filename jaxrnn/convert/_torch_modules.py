@@ -9,7 +9,7 @@ from .._base.arguments import check_one_of
 from .._base.errors import InvalidValue, error_note
 from .._base.math import is_traced
 from ._bound_cells import Named
-from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
+from ._layer_weights import Kind, LayerWeights, Library, kind_of
 from ._weights import (
     Weight,
     Weights,
@@ -22,9 +22,13 @@ from ._weights import (
 
 LIBRARY = Library(
     "PyTorch",
-    {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"},
+    {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"},
     lacks=("peepholes", "clips"),
-    activations={RNN: ("tanh", "relu"), GRU_AFTER: ("tanh",), LSTM: ("tanh",)},
+    activations={
+        Kind.RNN: ("tanh", "relu"),
+        Kind.GRU_AFTER: ("tanh",),
+        Kind.LSTM: ("tanh",),
+    },
 )
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 
@@ -101,8 +105,8 @@ def _layer(
     if "weight_hr" in kinds:
         projection = get("weight_hr", units, None).T
         units = projection.shape[0]
-    kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
-    if projection is not None and kind != LSTM:
+    kind = kind_of(name.format("weight_hh"), state, rows, units, Kind.GRU_AFTER)
+    if projection is not None and kind != Kind.LSTM:
         raise InvalidValue(
             f"`{name.format('weight_hr')}` is only for an LSTM, got {_short(kind)}."
         )
@@ -183,5 +187,5 @@ def _description(layer: LayerWeights) -> str:
     return f"{text} with {layer.activation_name}"
 
 
-def _short(kind: str) -> str:
-    return "GRU" if kind == GRU_AFTER else kind
+def _short(kind: Kind) -> str:
+    return "GRU" if kind == Kind.GRU_AFTER else kind

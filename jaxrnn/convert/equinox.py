@@ -19,7 +19,7 @@ from .._base.typing import Params, PyTree, Size
 from .._cells.bound import BoundCell
 from ._as_cell import ModuleCell, check_sizes, check_takes
 from ._bound_cells import as_layers, cell_of_layers, layers_of_cell
-from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
+from ._layer_weights import Kind, LayerWeights, Library, kind_of
 from ._weights import check_names, reader
 
 __all__ = ["as_cell", "load", "save"]
@@ -30,7 +30,7 @@ def __dir__() -> list[str]:
 
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
-_ORDERS = {LSTM: "ifjo", GRU_AFTER: "ruc"}
+_ORDERS = {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc"}
 _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh",)))
 
 
@@ -141,20 +141,20 @@ def _layer(name: str, cell: object) -> LayerWeights:
     read = reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape
-    kind = kind_of(f"{name}.weight_hh", state, rows, units, GRU_AFTER)
-    if kind == RNN:
+    kind = kind_of(f"{name}.weight_hh", state, rows, units, Kind.GRU_AFTER)
+    if kind == Kind.RNN:
         raise InvalidValue(
             f"`{name}.weight_hh` must have shape [4 * size, size] (LSTMCell) or "
             f"[3 * size, size] (GRUCell), got {describe(state)}."
         )
-    names = _NAMES[: 4 if kind == GRU_AFTER else 3]
+    names = _NAMES[: 4 if kind == Kind.GRU_AFTER else 3]
     if not weights.keys() & {"bias", "bias_n"}:
         weights["bias"] = np.zeros(rows, state.dtype)
         weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
     check_names(name, weights, names)
     inputs = read("weight_ih", rows, None)
     bias = read("bias", rows)
-    state_bias = read("bias_n", units) if kind == GRU_AFTER else None
+    state_bias = read("bias_n", units) if kind == Kind.GRU_AFTER else None
     return _LIBRARY.layer(kind, inputs.T, state.T, bias, state_bias=state_bias)
 
 

@@ -36,7 +36,7 @@ from ._haiku_conv import (
     has_grid,
     load_convs,
 )
-from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
+from ._layer_weights import GATES, Kind, LayerWeights, Library
 from ._weights import Read, Weights, blocks, check_names, joined, listed
 
 __all__ = ["as_cell", "load", "save"]
@@ -46,14 +46,14 @@ def __dir__() -> list[str]:
     return __all__
 
 
-_NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
+_NAMES = {Kind.LSTM: "lstm", Kind.GRU: "gru", Kind.RNN: "vanilla_rnn"}
 _DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
 _MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
 _INNER = re.compile(rf"(/linear(_1)?|{'|'.join(PARTS)})$")
 _LIBRARY = Library(
     "Haiku",
-    {LSTM: GATES[LSTM], GRU: "urc", RNN: GATES[RNN]},
-    activations={LSTM: ("tanh",), GRU: ("tanh",), RNN: ("relu",)},
+    {Kind.LSTM: GATES[Kind.LSTM], Kind.GRU: "urc", Kind.RNN: GATES[Kind.RNN]},
+    activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=FORGET_BIAS,
 )
 
@@ -226,7 +226,7 @@ def _layer(params: Weights, name: str) -> LayerWeights:
         has_bias = "b" in own[second]
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
         return _rnn(read, first, second, has_bias)
-    if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
+    if re.fullmatch(rf"(.*/)?{_NAMES[Kind.RNN]}(_\d+)?", name):
         _weights.pick(own, second)
     return _lstm(read, first)
 
@@ -240,7 +240,7 @@ def _lstm(read: Read, name: str) -> LayerWeights:
             f"`{name}/w` must have shape [depth + units, 4 * units] for an LSTM, got "
             f"{describe(w)}."
         )
-    return _LIBRARY.layer(LSTM, w[:-units], w[-units:], bias)
+    return _LIBRARY.layer(Kind.LSTM, w[:-units], w[-units:], bias)
 
 
 def _rnn(read: Read, first: str, second: str, has_bias: bool) -> LayerWeights:
@@ -250,14 +250,14 @@ def _rnn(read: Read, first: str, second: str, has_bias: bool) -> LayerWeights:
     state = read(f"{second}/w", units, units)
     if has_bias:
         biases.append(read(f"{second}/b", units))
-    return _LIBRARY.layer(RNN, inputs, state, *biases, activation="relu")
+    return _LIBRARY.layer(Kind.RNN, inputs, state, *biases, activation="relu")
 
 
 def _gru(read: Read, name: str) -> LayerWeights:
     units = read(f"{name}/w_h", None, None).shape[0]
     shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
     arrays = [read(f"{name}/{key}", *shape) for key, shape in shapes.items()]
-    return _LIBRARY.layer(GRU, *map(_other_update, arrays))
+    return _LIBRARY.layer(Kind.GRU, *map(_other_update, arrays))
 
 
 def _other_update(array: np.ndarray) -> np.ndarray:
@@ -276,10 +276,10 @@ def _numbered(names: Sequence[str]) -> list[str]:
 def _arrays(layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
     """The weights of each module of a core, by the end of the module's name."""
     inputs, state, bias, _ = _LIBRARY.arrays(layer)
-    if layer.kind == GRU:
+    if layer.kind == Kind.GRU:
         arrays = map(_other_update, (inputs, state, bias))
         return {"": dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
-    if layer.kind == LSTM:
+    if layer.kind == Kind.LSTM:
         return {"/linear": {"w": joined([inputs, state]), "b": bias}}
     no_bias = np.zeros(bias.shape, bias.dtype)
     return {

@@ -19,16 +19,7 @@ from .._base.errors import InvalidValue
 from .._cells.bound import BoundCell
 from . import _bound_cells
 from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
-from ._layer_weights import (
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    ActivationLike,
-    LayerWeights,
-    Library,
-    kind_of,
-)
+from ._layer_weights import ActivationLike, Kind, LayerWeights, Library, kind_of
 from ._weights import Weight, check_directions, joined, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
@@ -38,7 +29,9 @@ def __dir__() -> list[str]:
     return __all__
 
 
-_LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"})
+_LIBRARY = Library(
+    "Keras", {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "ifjo"}
+)
 
 
 def load(
@@ -206,10 +199,10 @@ def _layer(
     units, columns = state.shape
     if last:
         reset_after = np.ndim(arrays[last[0]]) == 2
-    gru = GRU_AFTER if reset_after else GRU
+    gru = Kind.GRU_AFTER if reset_after else Kind.GRU
     kind = kind_of(f"{name}[{recurrent}]", state, columns, units, gru)
     inputs = read(kernel, depth, columns)
-    shape = (2, columns) if kind == GRU_AFTER else (columns,)
+    shape = (2, columns) if kind == Kind.GRU_AFTER else (columns,)
     bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
     biases = bias if bias.ndim == 2 else [bias]
     return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
@@ -217,7 +210,7 @@ def _layer(
 
 def _weights(layer: LayerWeights) -> list[np.ndarray]:
     inputs, state, *biases = _LIBRARY.arrays(layer)
-    if layer.kind != GRU_AFTER:
+    if layer.kind != Kind.GRU_AFTER:
         return [inputs, state, biases[0]]
     return [inputs, state, joined([bias[None] for bias in biases])]
 

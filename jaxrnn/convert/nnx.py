@@ -21,7 +21,7 @@ from .._base.typing import Params
 from .._cells.bound import BoundCell
 from . import _flax
 from ._bound_cells import BothCells, Cells
-from ._layer_weights import GRU_AFTER, LSTM, RNN, ActivationLike, LayerWeights, kind_of
+from ._layer_weights import ActivationLike, Kind, LayerWeights, kind_of
 from ._weights import Weights, check_concrete, check_names, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
@@ -32,7 +32,7 @@ def __dir__() -> list[str]:
 
 
 # The submodule that stores the bias, for each kind of cell.
-_WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
+_WITH_BIAS = {Kind.LSTM: "dense_h", Kind.GRU_AFTER: "dense_i", Kind.RNN: "dense_i"}
 
 
 def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
@@ -154,18 +154,18 @@ def _to_layer(name: str, weights: Weights) -> LayerWeights:
     read = reader(flat, f"{name}/")
     state = read("dense_h/kernel", None, None)
     units, columns = state.shape
-    kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, GRU_AFTER)
+    kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, Kind.GRU_AFTER)
     bias = f"{_WITH_BIAS[kind]}/bias"
     check_names(name, flat, ["dense_i/kernel", "dense_h/kernel", bias])
     inputs = read("dense_i/kernel", None, columns)
-    state_bias = np.zeros(units, state.dtype) if kind == GRU_AFTER else None
+    state_bias = np.zeros(units, state.dtype) if kind == Kind.GRU_AFTER else None
     return _flax.LIBRARY.layer(
         kind, inputs, state, read(bias, columns), state_bias=state_bias
     )
 
 
 def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
-    if layer.kind == LSTM and not optimized:
+    if layer.kind == Kind.LSTM and not optimized:
         return _flax.to_separate(layer, "if_")
     place = f"{name}.params['candidate']['hidden_projection']['bias']"
     why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"

@@ -26,16 +26,7 @@ from .._base.typing import Params
 from .._cells.bound import BoundCell
 from . import _bound_cells, _onnx_nodes
 from ._bound_cells import BothCells, Cells, Named, cell_of_layers, cells_of_pairs
-from ._layer_weights import (
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    Library,
-    kind_of,
-    reordered,
-)
+from ._layer_weights import Kind, LayerWeights, Library, kind_of, reordered
 from ._onnx_nodes import ACTIVATIONS, is_coupled, read_activations, spelled
 from ._weights import (
     Weights,
@@ -56,7 +47,7 @@ def __dir__() -> list[str]:
 
 
 _PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
-_ORDERS = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
+_ORDERS = {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(
     "ONNX",
     _ORDERS,
@@ -286,26 +277,28 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
         )
 
 
-def _kind(name: str, node: Weights, r: np.ndarray) -> str:
+def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
     units = r.shape[2]
     kind = kind_of(f"{name}['R']", r, r.shape[1], units)
     what = f"{kind} to match `R` ({describe(r)})"
     check_one_of(f"{name}['op_type']", node.get("op_type", kind), (kind,), what)
-    for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
+    for key, owner in (("P", Kind.LSTM), ("linear_before_reset", Kind.GRU)):
         if node.get(key) is not None and kind != owner:
             raise InvalidValue(f"`{name}['{key}']` is only for {owner}, got {kind}.")
     size = node.get("hidden_size", units)
     check_equal(f"{name}['hidden_size']", size, units, f"be {units} to match `R`")
     after = node.get("linear_before_reset") or 0
     check_one_of(f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
-    return GRU_AFTER if after else kind
+    return Kind.GRU_AFTER if after else kind
 
 
 def _node(*named: Named) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
-    shapes = {(layer.kind, layer.input_kernel.shape, layer.units) for layer in layers}
+    shapes = {
+        (str(layer.kind), layer.input_kernel.shape, layer.units) for layer in layers
+    }
     if len(shapes) > 1:
         raise InvalidValue(
             f"`{names[0]}` and `{names[1]}` must be of one kind and size, since one "
@@ -316,7 +309,7 @@ def _node(*named: Named) -> Params:
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
     theirs = {ours: name for name, ours in ACTIVATIONS.items()}
     activations = [theirs[layer.activation_key] for layer in layers]
-    operator = "GRU" if kind == GRU_AFTER else kind
+    operator = "GRU" if kind == Kind.GRU_AFTER else str(kind)
     node = {
         "op_type": operator,
         "W": joined([inputs.T[None] for inputs, *_ in arrays]),
@@ -334,7 +327,7 @@ def _node(*named: Named) -> Params:
     if all(layer.is_coupled for layer in layers):
         node["input_forget"] = 1
     if operator == "GRU":
-        node["linear_before_reset"] = int(kind == GRU_AFTER)
+        node["linear_before_reset"] = int(kind == Kind.GRU_AFTER)
     return node
 
 

@@ -15,7 +15,7 @@ from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib import CoupledInputForgetGateLSTMCell
 from ..convert._bound_cells import as_bound, layer_of, paired, stacked_cells
-from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
+from ..convert._layer_weights import Kind, LayerWeights, Library
 from ..convert._weights import check_concrete
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 
@@ -24,10 +24,13 @@ ABSENT = -1  # Stands in for an optional input that is omitted.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 # Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because the
 # LSTM operators of LiteRT 2.3 give different results without an activation.
-_ACTIVATIONS = {RNN: {"tanh": 4, "relu": 1, "linear": 0}, LSTM: {"tanh": 4, "relu": 1}}
+_ACTIVATIONS = {
+    Kind.RNN: {"tanh": 4, "relu": 1, "linear": 0},
+    Kind.LSTM: {"tanh": 4, "relu": 1},
+}
 LIBRARY = Library(
     "TensorFlow Lite",
-    {RNN: "c", LSTM: "ifjo"},
+    {Kind.RNN: "c", Kind.LSTM: "ifjo"},
     lacks=(),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
     has_coupled=True,
@@ -36,10 +39,18 @@ LIBRARY = Library(
 # its options, and the number of trailing inputs to omit. The operator uses the omitted
 # inputs for layer normalization or as an auxiliary input.
 _OPERATORS = {
-    (RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
-    (RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
-    (LSTM, 1): ("UNIDIRECTIONAL_SEQUENCE_LSTM", "UnidirectionalSequenceLSTMOptions", 4),
-    (LSTM, 2): ("BIDIRECTIONAL_SEQUENCE_LSTM", "BidirectionalSequenceLSTMOptions", 9),
+    (Kind.RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
+    (Kind.RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
+    (Kind.LSTM, 1): (
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        "UnidirectionalSequenceLSTMOptions",
+        4,
+    ),
+    (Kind.LSTM, 2): (
+        "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "BidirectionalSequenceLSTMOptions",
+        9,
+    ),
 }
 _CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
 _FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
@@ -207,14 +218,25 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
     return pairs
 
 
-def _shared(direction: Direction) -> dict[str, Any]:
-    """The properties that both directions must share."""
-    weights = direction.weights
-    shared = {"kind": weights.kind, "activation": weights.activation_name}
-    if weights.kind == RNN:
-        return shared
-    sizes = {"units": weights.units, "outputs": direction.outputs}
-    return shared | sizes | _clips(direction.name, weights)
+def _check_alike(fw: Direction, bw: Direction) -> None:
+    described = [_described(each) for each in (fw, bw)]
+    if described[0] != described[1]:
+        raise InvalidValue(
+            f"`{fw.name}` and `{bw.name}` must match, since one operator runs both "
+            f"directions, got {described[0]} and {described[1]}. {_FIX}"
+        )
+
+
+def _described(direction: Direction) -> str:
+    """Describes, for messages, the properties that both directions must share."""
+    kind, activation = direction.weights.kind, direction.weights.activation_name
+    if kind == Kind.RNN:
+        return f"an RNN with {activation}"
+    bounds = " and ".join(
+        f"{k} {v:g}" for k, v in direction.options.items() if "Clip" in k
+    )
+    sizes = f"{direction.weights.units} units and {direction.outputs} outputs"
+    return f"an LSTM of {sizes} with {activation}, {bounds}"
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
@@ -240,7 +262,7 @@ def _read_direction(name: str, cell: Any) -> Direction:
     check_dtype(name, weights.bias, np.float32, "have float32 parameters")
     LIBRARY.check(name, weights)
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
-    clips = _clips(name, weights) if weights.kind == LSTM else {}
+    clips = _clips(name, weights) if weights.kind == Kind.LSTM else {}
     return Direction(name, weights, {"fusedActivationFunction": number} | clips)
 
 
@@ -278,18 +300,13 @@ def add_layer(
     operator, options, absent = _OPERATORS[kind, len(layer)]
     names = [name]
     if len(layer) == 2:
-        names = [f"{name}/fw", f"{name}/bw"]
-        fields["mergeOutputs"] = True
-    operands = [inputs]
-    states = []
-    for own_name, direction in zip(names, layer, strict=True):
-        operands += graph.constants(own_name, _arrays(direction.weights))
-        batch = steps[1 if time_major else 0]
-        variables = _states(graph, own_name, direction, batch)
-        if kind == RNN:  # Its operators expect the state directly after the weights.
-            operands += variables
-        else:
-            states += variables
+        names, fields["mergeOutputs"] = [f"{name}/fw", f"{name}/bw"], True
+    operands, states = [inputs], []
+    for own, one in zip(names, layer, strict=True):
+        operands += graph.constants(own, _arrays(one.weights))
+        # The RNN operators expect the state directly after the weights.
+        last = operands if kind == Kind.RNN else states
+        last += _states(graph, own, one, batch=steps[1 if time_major else 0])
     operands += [*states, *[ABSENT] * absent]
     size = sum(one.outputs for one in layer)
     output = graph.tensor(f"{name}/outputs", (*steps, size))
@@ -318,14 +335,14 @@ def add_swap(graph: Graph, inputs: int) -> int:
 def _states(graph: Graph, name: str, direction: Direction, batch: int) -> list[int]:
     """Adds the variables for h and, in an LSTM, c, which the operator updates."""
     sizes = {"h": direction.outputs}
-    if direction.weights.kind == LSTM:
+    if direction.weights.kind == Kind.LSTM:
         sizes["c"] = direction.weights.units
     return [graph.tensor(f"{name}/{n}", (batch, s), True) for n, s in sizes.items()]
 
 
 def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     """The constant inputs of one direction, in the order of the operator."""
-    if weights.kind == RNN:
+    if weights.kind == Kind.RNN:
         return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
     of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
     projection = weights.projection
