@@ -146,6 +146,11 @@ class PackShape(NamedTuple):
     time_major: bool
 
 
+def _empty_rows(rows: int, row_length: int, like: np.ndarray) -> np.ndarray:
+    shape = (rows, row_length, *like.shape[1:])
+    return np.zeros(shape, like.dtype.newbyteorder("="))
+
+
 def pack(
     sequences: list[Leaves],
     placed: list[Placed],
@@ -169,8 +174,7 @@ def pack(
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
     likes, structure = jax.tree.flatten(like)
-    size = (rows, row_length)
-    leaves = [np.zeros((*size, *x.shape[1:]), x.dtype.newbyteorder("=")) for x in likes]
+    leaves = [_empty_rows(rows, row_length, like) for like in likes]
     for i, row in placed:
         length[i] = len(sequences[i][0])
         if not length[i]:  # An empty sequence takes no steps: row and offset stay 0.

@@ -42,6 +42,7 @@ def run_layer(
     inputs: PyTree,
     sequence_length: Lengths | None,
     initial_state: PyTree,
+    reset_state: PyTree,
     return_carry: bool | None,
     return_states: bool | None,
     **of_driver: Any,
@@ -58,60 +59,77 @@ def run_layer(
         inputs: As in the module's call.
         sequence_length: As in the module's call.
         initial_state: As in the module's call.
+        reset_state: As in the module's call.
         return_carry: As in the module's call.
         return_states: As in the module's call.
-        **of_driver: `resets`, `reset_state`, `mask`, as in the module's call, and
-            `implementation`.
+        **of_driver: `resets` and `mask`, as in the module's call, and `implementation`.
     """
     check_options(return_carry=return_carry, return_states=return_states)
     if return_carry is None:
         return_carry = module.return_carry
     if return_states is None:
         return_states = bool(module.return_states)
-    time_axis, start = (0, 1) if module.time_major else (1, 0)
-    inputs = map_named("inputs", as_array, inputs)
-    inputs = cast_integers(layer.cells[0], module.dtype, inputs)
-    if sequence_length is not None:
-        check_not_inputs(sequence_length, "rnn(inputs, initial_state=state)")
-        sequence_length = lengths_array(sequence_length)
-        fix = fix_of_dtype(sequence_length)
-        check_dtype_kind(
-            "sequence_length", sequence_length, jnp.integer, "integers [*batch]", fix
-        )
-    shape = _batch_shape(layer, inputs, sequence_length, module.time_major)
-    inputs = _merged("inputs", inputs, shape, start)
+    inputs, lengths, shape = _prepared(module, layer, inputs, sequence_length)
+    start = 1 if module.time_major else 0
 
     def step_in(dtype: DType) -> PyTree:
-        return jax.tree.map(lambda x: _step(x, time_axis, dtype), inputs)
+        return jax.tree.map(lambda x: _step(x, 1 - start, dtype), inputs)
 
     params = params_for(step_in)
     dtype = _compute_dtype(module.dtype, (inputs, params))
     key = key_for(params, step_in(dtype), dtype)
     inputs, params = in_dtype(dtype, (inputs, params))
-    initial_state = _state("initial_state", initial_state, shape, dtype)
-    of_driver["reset_state"] = _state(
-        "reset_state", of_driver["reset_state"], shape, dtype
-    )
+    of_driver["reset_state"] = _state("reset_state", reset_state, shape, dtype)
+    state = _state("initial_state", initial_state, shape, dtype)
     for name in ("resets", "mask"):
         of_driver[name] = _merged(name, of_driver[name], shape, start)
     outputs, state, *states = layer.run(
         params,
         inputs,
-        initial_state,
+        state,
         key,
         dtype=dtype,
-        sequence_length=_merged("sequence_length", sequence_length, shape),
+        sequence_length=lengths,
         time_major=module.time_major,
         parallel_iterations=module.parallel_iterations,
         swap_memory=module.swap_memory,
         return_states=return_states,
         **of_driver,
     )
-    outputs, *states = split_batch((outputs, *states), shape, start)
+    return _split(outputs, state, states, shape, start, return_carry)
+
+
+def _split(
+    outputs: PyTree,
+    state: PyTree,
+    states: list[PyTree],
+    shape: Shape,
+    start: int,
+    return_carry: bool,
+) -> PyTree:
+    """The results with the batch axes of the inputs, in the order of the module."""
+    outputs = split_batch(outputs, shape, start)
     state = split_batch(state, shape)
-    if return_states:
-        return outputs, state, *states
+    if states:
+        return outputs, state, *split_batch(states, shape, start)
     return (state, outputs) if return_carry else outputs
+
+
+def _prepared(
+    module: Recurrent, layer: Layer, inputs: PyTree, lengths: Lengths | None
+) -> tuple[PyTree, Array | None, Shape]:
+    """The inputs and lengths with one merged batch axis, and the batch axes."""
+    inputs = map_named("inputs", as_array, inputs)
+    inputs = cast_integers(layer.cells[0], module.dtype, inputs)
+    if lengths is not None:
+        check_not_inputs(lengths, "rnn(inputs, initial_state=state)")
+        lengths = lengths_array(lengths)
+        what = "integers [*batch]"
+        fix = fix_of_dtype(lengths)
+        check_dtype_kind("sequence_length", lengths, jnp.integer, what, fix)
+    shape = _batch_shape(layer, inputs, lengths, module.time_major)
+    inputs = _merged("inputs", inputs, shape, 1 if module.time_major else 0)
+    return inputs, _merged("sequence_length", lengths, shape), shape
 
 
 def _step(x: Array, time_axis: int, dtype: DType) -> jax.ShapeDtypeStruct:
