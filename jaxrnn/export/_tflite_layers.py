@@ -218,25 +218,14 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Direction, ...]]:
     return pairs
 
 
-def _check_alike(fw: Direction, bw: Direction) -> None:
-    described = [_described(each) for each in (fw, bw)]
-    if described[0] != described[1]:
-        raise InvalidValue(
-            f"`{fw.name}` and `{bw.name}` must match, since one operator runs both "
-            f"directions, got {described[0]} and {described[1]}. {_FIX}"
-        )
-
-
-def _described(direction: Direction) -> str:
-    """Describes, for messages, the properties that both directions must share."""
-    kind, activation = direction.weights.kind, direction.weights.activation_name
-    if kind == Kind.RNN:
-        return f"an RNN with {activation}"
-    bounds = " and ".join(
-        f"{k} {v:g}" for k, v in direction.options.items() if "Clip" in k
-    )
-    sizes = f"{direction.weights.units} units and {direction.outputs} outputs"
-    return f"an LSTM of {sizes} with {activation}, {bounds}"
+def _shared(direction: Direction) -> dict[str, Any]:
+    """The properties that both directions must share."""
+    weights = direction.weights
+    shared = {"kind": weights.kind, "activation": weights.activation_name}
+    if weights.kind == Kind.RNN:
+        return shared
+    sizes = {"units": weights.units, "outputs": direction.outputs}
+    return shared | sizes | _clips(direction.name, weights)
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
@@ -300,13 +289,20 @@ def add_layer(
     operator, options, absent = _OPERATORS[kind, len(layer)]
     names = [name]
     if len(layer) == 2:
-        names, fields["mergeOutputs"] = [f"{name}/fw", f"{name}/bw"], True
-    operands, states = [inputs], []
-    for own, one in zip(names, layer, strict=True):
-        operands += graph.constants(own, _arrays(one.weights))
-        # The RNN operators expect the state directly after the weights.
-        last = operands if kind == Kind.RNN else states
-        last += _states(graph, own, one, batch=steps[1 if time_major else 0])
+        names = [f"{name}/fw", f"{name}/bw"]
+        fields["mergeOutputs"] = True
+    operands = [inputs]
+    states = []
+    for own_name, direction in zip(names, layer, strict=True):
+        operands += graph.constants(own_name, _arrays(direction.weights))
+        batch = steps[1 if time_major else 0]
+        variables = _states(graph, own_name, direction, batch)
+        if (
+            kind == Kind.RNN
+        ):  # Its operators expect the state directly after the weights.
+            operands += variables
+        else:
+            states += variables
     operands += [*states, *[ABSENT] * absent]
     size = sum(one.outputs for one in layer)
     output = graph.tensor(f"{name}/outputs", (*steps, size))
