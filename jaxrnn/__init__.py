@@ -69,7 +69,7 @@ from importlib.util import find_spec as _find_spec
 
 from . import memory as memory
 from ._base.boundary import export as _export
-from ._base.missing_names import missing_name as _missing_name
+from ._base.imports import missing_name as _missing_name
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
 from ._batching.packed_batches import (

@@ -56,6 +56,12 @@ def check_functions(**functions: Any) -> None:
         check_function(name, value)
 
 
+def check_given_functions(**functions: Any) -> None:
+    """Raises TypeError if a named argument is neither a function nor None."""
+    given = {name: value for name, value in functions.items() if value is not None}
+    check_functions(**given)
+
+
 def check_one_of(name: str, value: Any, choices: Any, what: str, fix: str = "") -> None:
     """Raises ValueError unless `value` is one of the choices, which `what` lists."""
     if value not in choices:

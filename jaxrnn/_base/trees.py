@@ -14,7 +14,7 @@ import jax
 
 from .errors import InvalidType, InvalidValue, describe_structure, is_array, leaf_name
 from .tensor_shape import TensorShape
-from .typing import PyTree
+from .typing import DType, Params, PyTree
 
 
 class RowlessArray:
@@ -162,3 +162,20 @@ def merge_dicts(first: Mapping, second: Mapping) -> dict:
 def with_structure(structure: Any, tree: PyTree) -> PyTree:
     """Puts the leaves of `tree` into the structure of `structure`."""
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
+
+
+def rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
+    """The number of rows, and the dtype of the parameters or a default dtype."""
+    first = jax.tree.leaves(inputs)[0]
+    dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
+    return first.shape[0], next(dtypes, dtype or first.dtype)
+
+
+def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
+    """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
+    rows, dtype = rows_and_dtype(params, inputs, dtype)
+
+    def of_size(size: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *size), dtype)
+
+    return map_sizes(of_size, cell.output_size)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
+from .._base.exporting import serializable
 from .._base.inputs import as_array
 from .._base.math import concrete_or_none
-from .._base.serialization import serializable
 from .._base.sharding import read_at
 from .._base.trees import map_named
 from .._base.typing import Array, PyTree

@@ -18,8 +18,8 @@ import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import InvalidValue, describe, describe_leaves
+from .._base.exporting import serializable
 from .._base.inputs import as_state
-from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import InvalidType
+from .._base.exporting import serializable
 from .._base.math import clip_symmetric
-from .._base.serialization import serializable
 from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
 from . import fields
 from .affine import AffineCell, Stage, Updated

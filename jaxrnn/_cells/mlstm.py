@@ -21,8 +21,8 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
+from .._base.exporting import serializable
 from .._base.math import affine, at_least_float32, widest_dtype
-from .._base.serialization import serializable
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._loops.segments import run_in_segments

@@ -5,8 +5,8 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
+from .._base.exporting import serializable
 from .._base.math import at_least_float32
-from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from . import fields

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from .._base.errors import is_key
+from .._base.exporting import without_checks
 from .._base.math import where
-from .._base.run_time_checks import without_checks
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from .._loops.scans import closed_over, summed_in_float32

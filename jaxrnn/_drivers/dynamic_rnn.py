@@ -24,7 +24,7 @@ from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
-from .._loops.dispatch import check_implementation, run_sequence
+from .._loops.dispatch import as_implementation, run_sequence
 from .._loops.scans import Apply, closed_over, summed_in_float32
 from .._loops.segments import segmented_run
 from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
@@ -160,18 +160,11 @@ def dynamic_rnn(
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
     check_is_cell("cell", cell)
-    check_implementation(implementation)
-    check_not_packed(inputs)
-    call = "dynamic_rnn(cell, inputs, initial_state=state)"
-    check_not_inputs(sequence_length, call)
-    inputs = as_sequences(inputs, time_major)
+    inputs = _checked_inputs(inputs, sequence_length, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape[:2]
-    strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, initial_state))
     valid, sequence_length = as_mask(mask, sequence_length, shape, axis)
-    if initial_state is not None:
-        initial_state = with_capacity_for(initial_state, shape[axis])
-        initial_state = as_state("initial_state", initial_state)
+    initial_state = _checked_state(initial_state, shape[axis])
     batch = Batch(
         inputs=inputs,
         lengths=as_lengths(sequence_length, shape[1 - axis]),
@@ -180,15 +173,31 @@ def dynamic_rnn(
         resets=as_resets(resets, reset_state, shape, axis),
         dtype=output_dtype(initial_state, dtype),
         axis=axis,
-        plan=plan_of(strategy, shape[axis]),
+        plan=_plan(swap_memory, shape[axis], (cell, inputs, initial_state)),
         unroll=as_unroll(parallel_iterations),
-        implementation=implementation,
+        implementation=as_implementation(implementation),
         return_states=as_bool("return_states", return_states),
         has_mask=mask is not None,
     )
     with jax.named_scope(as_scope(scope, "rnn")):
         results = run_batch(cell, batch)
     return results if return_states else results[:2]
+
+
+def _checked_inputs(inputs: PyTree, sequence_length: Any, time_major: bool) -> PyTree:
+    check_not_packed(inputs)
+    check_not_inputs(sequence_length, "dynamic_rnn(cell, inputs, initial_state=state)")
+    return as_sequences(inputs, time_major)
+
+
+def _checked_state(state: PyTree, time: Any) -> PyTree:
+    if state is None:
+        return None
+    return as_state("initial_state", with_capacity_for(state, time))
+
+
+def _plan(swap_memory: bool | Strategy, time: Any, arrays: PyTree) -> CheckpointPlan:
+    return plan_of(as_strategy("swap_memory", swap_memory, arrays), time)
 
 
 @functools.partial(

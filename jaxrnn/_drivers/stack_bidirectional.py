@@ -15,7 +15,7 @@ from .._base.arguments import (
 )
 from .._base.cell_keys import check_key, fold
 from .._base.errors import error_note
-from .._base.one_step import output_of
+from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,
     DType,

@@ -65,10 +65,8 @@ def run_layer(
         **of_driver: `resets` and `mask`, as in the module's call, and `implementation`.
     """
     check_options(return_carry=return_carry, return_states=return_states)
-    if return_carry is None:
-        return_carry = module.return_carry
-    if return_states is None:
-        return_states = bool(module.return_states)
+    return_carry = module.return_carry if return_carry is None else return_carry
+    return_states = module.return_states if return_states is None else return_states
     inputs, lengths, shape = _prepared(module, layer, inputs, sequence_length)
     start = 1 if module.time_major else 0
 
@@ -79,21 +77,19 @@ def run_layer(
     dtype = _compute_dtype(module.dtype, (inputs, params))
     key = key_for(params, step_in(dtype), dtype)
     inputs, params = in_dtype(dtype, (inputs, params))
-    of_driver["reset_state"] = _state("reset_state", reset_state, shape, dtype)
-    state = _state("initial_state", initial_state, shape, dtype)
-    for name in ("resets", "mask"):
-        of_driver[name] = _merged(name, of_driver[name], shape, start)
+    of_driver |= {n: _merged(n, of_driver[n], shape, start) for n in ("resets", "mask")}
     outputs, state, *states = layer.run(
         params,
         inputs,
-        state,
+        _state("initial_state", initial_state, shape, dtype),
         key,
+        reset_state=_state("reset_state", reset_state, shape, dtype),
         dtype=dtype,
         sequence_length=lengths,
         time_major=module.time_major,
         parallel_iterations=module.parallel_iterations,
         swap_memory=module.swap_memory,
-        return_states=return_states,
+        return_states=bool(return_states),
         **of_driver,
     )
     return _split(outputs, state, states, shape, start, return_carry)

@@ -27,8 +27,8 @@ _log = logging.getLogger("jaxrnn")
 _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
 
 
-def check_implementation(implementation: object) -> None:
-    """Raises unless a driver's argument `implementation` is None or a known name.
+def as_implementation(implementation: str | None) -> str | None:
+    """Returns a driver's argument `implementation`, which is None or a known name.
 
     Raises:
         ValueError: If no implementation has this name.
@@ -37,6 +37,7 @@ def check_implementation(implementation: object) -> None:
     what = f"None or one of {', '.join(_BY_NAME)}"
     check_instance("implementation", implementation, str | None, what)
     check_one_of("implementation", implementation, (None, *_BY_NAME), what)
+    return implementation
 
 
 def run_sequence(

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from .._base.exporting import serializable
 from .._base.math import cast_like, widened
-from .._base.serialization import serializable
 from .._base.sharding import as_varying_as, platform_of
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking

@@ -16,8 +16,7 @@ from .._base.errors import (
     describe,
     error_note,
 )
-from .._base.one_step import output_of, rows_and_dtype
-from .._base.trees import size_shapes
+from .._base.trees import output_of, rows_and_dtype, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from .._base.arguments import check_entries
 from .._base.cell_keys import check_key_or_none
 from .._base.errors import InvalidValue, describe
+from .._base.exporting import serializable
 from .._base.math import widened
-from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size

@@ -35,7 +35,7 @@ ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 import typing as _typing
 
 from .._base.boundary import export as _export
-from .._base.missing_names import missing_name as _missing_name
+from .._base.imports import missing_name as _missing_name
 from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,

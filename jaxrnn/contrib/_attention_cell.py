@@ -11,10 +11,9 @@ from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
-from .._cells.initializers import Specs, glorot_uniform
+from .._cells.initializers import Specs, glorot_uniform, linear_specs
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
-from ._fields import linear_specs
 
 
 @fields.dataclass

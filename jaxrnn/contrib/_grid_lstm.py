@@ -16,8 +16,8 @@ from jaxrnn import ParamSpec
 
 from .._base.arguments import as_count, check_equal, check_instance
 from .._base.errors import InvalidValue
+from .._base.exporting import serializable
 from .._base.math import affine, clip_symmetric, widest_dtype
-from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Params, PyTree, Size
 from .._cells import fields
 from .._cells.base import SpecsCell

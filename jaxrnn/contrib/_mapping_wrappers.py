@@ -15,10 +15,9 @@ from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells import fields
 from .._cells.activations import linear
-from .._cells.initializers import Specs, glorot_uniform
+from .._cells.initializers import Specs, glorot_uniform, linear_specs
 from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
-from ._fields import linear_specs
 from ._mapped_cell import MappedWrapper
 
 

@@ -12,15 +12,14 @@ from jaxrnn import ParamSpec, RNNCell, TensorShape
 
 from .._base.arguments import check_entries, check_given
 from .._base.errors import InvalidValue
+from .._base.exporting import serializable
 from .._base.math import affine, clip_symmetric, expand_rows
-from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.base import param_dtype, scope_name
-from .._cells.initializers import Specs, glorot_uniform
+from .._cells.initializers import Specs, glorot_uniform, linear_specs
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
-from ._fields import linear_specs
 
 
 @serializable

@@ -15,9 +15,8 @@ from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells import fields
 from .._cells.base import SpecsCell, scope_name
-from .._cells.initializers import Specs
+from .._cells.initializers import Specs, linear_specs
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
-from ._fields import linear_specs
 
 
 def _as_period(name: str, value: Any) -> float:

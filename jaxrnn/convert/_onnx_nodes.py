@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base.arguments import check_instance, check_one_of
 from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.optional import import_optional
+from .._base.imports import import_optional
 from .._base.typing import Params
 from ._layer_weights import Kind
 from ._weights import Weights, listed

@@ -12,10 +12,10 @@ import numpy as np
 
 from .._base.arguments import INT32_MAX, as_count, check_instance, check_is_cell
 from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
+from .._base.exporting import serializable
 from .._base.inputs import as_state, check_rows_of_state
 from .._base.math import clamped_to_int32, concrete_or_none, numpy_or_jax_array
 from .._base.read_only import without_read_only
-from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_entries
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
-from .._base.optional import import_optional
+from .._base.imports import import_optional
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional

@@ -6,7 +6,7 @@ import jax
 
 from .._base.arguments import as_count, check_functions
 from .._base.errors import InvalidType, describe
-from .._base.run_time_checks import without_checks
+from .._base.exporting import without_checks
 from .._base.typing import PyTree
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from .._base.arguments import check_equal, check_functions, check_one_of
 from .._base.errors import InvalidValue, describe
+from .._base.exporting import without_checks
+from .._base.imports import import_optional
 from .._base.jax_internals import serialize_portable_artifact_str
-from .._base.optional import import_optional
-from .._base.run_time_checks import without_checks
 from .._base.typing import Array, PyTree
 from ._stablehlo import check_examples
 

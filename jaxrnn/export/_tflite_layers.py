@@ -8,7 +8,7 @@ import numpy as np
 
 from .._base.arguments import check_dtype
 from .._base.errors import InvalidType, InvalidValue
-from .._base.optional import import_optional
+from .._base.imports import import_optional
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import BasicLSTMCell, LSTMCell

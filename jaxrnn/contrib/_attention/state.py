@@ -12,8 +12,8 @@ from jaxrnn import ParamSpec, RNNCell
 from ..._base.arguments import check_shape
 from ..._base.cell_keys import fold
 from ..._base.errors import InvalidType, InvalidValue, describe
+from ..._base.exporting import serializable
 from ..._base.math import dot
-from ..._base.serialization import serializable
 from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from ..._base.typing import Array, Key, Params, PyTree
 from ..._cells.initializers import glorot_uniform

@@ -10,15 +10,19 @@ import jax.numpy as jnp
 
 from jaxrnn import RNNCellLike, TensorShape
 
-from ..._base.arguments import check_functions, check_instance, check_is_cell
+from ..._base.arguments import (
+    check_functions,
+    check_given_functions,
+    check_instance,
+    check_is_cell,
+)
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import InvalidValue
+from ..._base.exporting import serializable
 from ..._base.inputs import as_array, as_state, check_rows_of_state
-from ..._base.serialization import serializable
 from ..._base.trees import map_sizes
 from ..._base.typing import Array, DType, PyTree, Shaped
 from ..._drivers.first_step import call_start
-from .._fields import check_given_functions
 from .dynamic_decode import Decoder
 
 

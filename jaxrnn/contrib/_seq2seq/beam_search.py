@@ -11,19 +11,18 @@ import jax.numpy as jnp
 
 from jaxrnn import RNNCellLike, TensorArray, TensorShape
 
-from ..._base.arguments import as_bool, check_is_cell
+from ..._base.arguments import as_bool, check_given_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import InvalidType, InvalidValue, describe
+from ..._base.exporting import serializable
 from ..._base.inputs import as_state, check_rows_of_state
 from ..._base.math import concrete_or_none
 from ..._base.read_only import is_read_only
-from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
 from ..._drivers.first_step import call_start
 from ...decode import _beam as beam
 from ...decode._model import FINITE, as_ids, as_number, as_start_ids, score_dtype
-from .._fields import check_given_functions
 from . import embedding_helpers as embeddings
 from .basic_decoder import first_float, unchanged
 from .dynamic_decode import Decoder

@@ -134,15 +134,8 @@ def dynamic_decode(
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
-    fix = "For example, BasicDecoder decodes with a cell and a helper."
-    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
+    _check_decoder(decoder, impute_finished)
     arguments.as_bool("output_time_major", output_time_major)
-    impute = arguments.as_bool("impute_finished", impute_finished)
-    if impute and decoder.tracks_own_finished:
-        kind = type(decoder).__name__
-        raise InvalidValue(
-            f"`impute_finished` must be False for a {kind}, which reorders rows."
-        )
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = is_traced(maximum_iterations)
@@ -166,6 +159,17 @@ def dynamic_decode(
         if not output_time_major:
             outputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
         return outputs, state, lengths
+
+
+def _check_decoder(decoder: Decoder, impute_finished: Any) -> None:
+    fix = "For example, BasicDecoder decodes with a cell and a helper."
+    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
+    impute = arguments.as_bool("impute_finished", impute_finished)
+    if impute and decoder.tracks_own_finished:
+        kind = type(decoder).__name__
+        raise InvalidValue(
+            f"`impute_finished` must be False for a {kind}, which reorders rows."
+        )
 
 
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from jaxrnn import Steps
 
-from ..._base.arguments import check_given, check_rank, check_shape, check_time_major
+from ..._base.arguments import (
+    check_given,
+    check_given_functions,
+    check_rank,
+    check_shape,
+    check_time_major,
+)
 from ..._base.cell_keys import check_key
 from ..._base.errors import InvalidValue
 from ..._base.inputs import as_array, as_state, check_same_size
@@ -18,7 +24,6 @@ from ..._base.sharding import key_of_device
 from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._loops import masking
-from .._fields import check_given_functions
 from . import embedding_helpers as embeddings
 from .basic_decoder import CustomHelper, unchanged
 
