@@ -285,7 +285,9 @@ class TensorArray(RowlessArray):
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError("Use `jax.grad` on the function that writes.")
+        raise NotImplementedError(
+            "there are no gradient arrays. Use `jax.grad` on the function that writes."
+        )
 
     def __repr__(self) -> str:
         store = self._store

@@ -656,13 +656,13 @@ def test_refuses(call, error, match):
 def test_errors_from_within_say_where_they_came_from():
     with pytest.raises(TypeError) as caught:
         raw_rnn(COUNTER, lambda time: None)
-    assert "raw_rnn: raised by `loop_fn(time, " in caught.value.__notes__[0]
+    assert "Raised by `loop_fn(time, " in caught.value.__notes__[0]
     wide = returning({1: jnp.zeros((ROWS, 5))})
     start = LSTM.zero_state(ROWS, F64)
     too_wide = lambda *args: (*wide(*args)[:2], start, *wide(*args)[3:])
     with pytest.raises(ValueError, match="LSTMCell") as caught:
         raw_rnn(LSTM, too_wide)
-    assert "raw_rnn: raised by `cell`, called with" in caught.value.__notes__[0]
+    assert "Raised by `cell`, called with" in caught.value.__notes__[0]
 
 
 def test_asking_for_a_traced_value_is_told_apart():

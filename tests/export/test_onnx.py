@@ -226,7 +226,7 @@ REFUSALS = {
     "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
     "backward": (
         TypeError,
-        "`cells_fw` must be a list of at least one cell",
+        "`cells_fw` must be a list of cells",
         (None, [LSTM]),
     ),
     "projection": (
@@ -236,7 +236,7 @@ REFUSALS = {
     ),
     "clip": (
         ValueError,
-        "`cell` must have no `cell_clip`",
+        "`cell` must have no clips",
         own(LSTMCell(4, cell_clip=1.0)),
     ),
     "activation": (
