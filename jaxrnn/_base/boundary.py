@@ -19,6 +19,7 @@ from .hints import mismatch
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 _SPECIAL_METHODS = ("__init__", "__post_init__", "__call__", "__iter__", "__next__")
 
@@ -48,7 +49,7 @@ def export(namespace: dict[str, Any]) -> None:
             exported.__name__ = exported.__qualname__ = name
         elif inspect.isclass(value):
             value.__module__ = module
-            _put_methods_at_boundary(value)
+            class_at_boundary(value)
 
 
 def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
@@ -69,8 +70,11 @@ def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _put_methods_at_boundary(cls: type) -> None:
-    """Puts the methods of a class, and of its bases in the package, at the boundary."""
+def class_at_boundary(cls: C) -> C:
+    """Puts the methods of a class, and of its bases in the package, at the boundary.
+
+    A private class whose instances users call is decorated with this function.
+    """
     for base in cls.__mro__:
         if not base.__module__.startswith("jaxrnn"):
             continue
@@ -79,6 +83,7 @@ def _put_methods_at_boundary(cls: type) -> None:
                 continue
             if inspect.isfunction(value) and not hasattr(value, "is_at_boundary"):
                 setattr(base, name, at_boundary(value))
+    return cls
 
 
 def _name(function: Any, args: tuple) -> str:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_entries
+from .._base.boundary import class_at_boundary
 from .._base.errors import InvalidType, InvalidValue, describe_leaves, error_note
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, size_shapes
@@ -21,6 +22,7 @@ _OF_HAIKU = "`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)"
 _OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"
 
 
+@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TransformedCell(RNNCell):
     """A Haiku core as a jaxrnn cell.
@@ -63,6 +65,7 @@ class TransformedCell(RNNCell):
         return output, new_state
 
 
+@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(BoundOnlyCell):
     """Wraps a callable pytree `(inputs, state) -> new_state`, e.g. an Equinox cell.

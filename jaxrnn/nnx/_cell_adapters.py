@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .._base.boundary import class_at_boundary
 from .._base.cell_keys import run_key
 from .._base.errors import InvalidValue, is_key
 from .._base.math import is_float
@@ -165,6 +166,7 @@ def as_cell(
     return cell.bind(nnx.to_pure_dict(params))
 
 
+@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NnxCell(BoundOnlyCell):
     graph: Any
