@@ -72,7 +72,7 @@ def as_sequences(inputs: Any, time_major: bool) -> PyTree:
 def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) -> Array:
     array = as_array(name, leaf)
     if array.ndim < 3:
-        fix = fix or fix_of_depth(name, array, time_major)
+        fix = fix or _fix_of_rank(name, array, time_major)
         raise InvalidValue(
             f"`{name}` must have rank at least 3, {axes}, got "
             f"{describe(leaf)} of rank {array.ndim}. {fix}".rstrip()
@@ -85,25 +85,15 @@ def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) ->
     return array
 
 
-def fix_of_depth(name: str, leaf: Array, time_major: bool) -> str:
-    """The text that explains how to add a missing batch or depth axis to a leaf."""
-    if not leaf.ndim:
-        return "Pass an array with these axes."
+def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
+    """How to add a missing batch or depth axis to a leaf."""
     if not is_float(leaf):
         return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
-    if leaf.ndim == 1:
-        rows = ":, None" if time_major else "None, :"
-        return f"For one sequence of numbers [time], pass `{name}[{rows}, None]`."
-    without_depth = fix_without_depth(name)
-    if leaf.ndim == 2:
-        rows = ":, None" if time_major else "None"
-        return f"For one sequence [time, depth], pass `{name}[{rows}]`. {without_depth}"
-    return without_depth
-
-
-def fix_without_depth(name: str) -> str:
-    """The text that explains how to add a depth axis to a leaf."""
-    return f"Without a depth axis, pass `{name}[..., None]`."
+    rows = ":, None" if time_major else "None"
+    return (
+        f"For one sequence [time, depth], pass `{name}[{rows}]`. Without a depth axis, "
+        f"pass `{name}[..., None]`."
+    )
 
 
 def as_steps(inputs: Any) -> list[PyTree]:

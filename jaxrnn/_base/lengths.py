@@ -70,18 +70,11 @@ def as_given_lengths(
     """`as_lengths` for lengths that are not None."""
     lengths = lengths_array(given, name)
     _check_integers(lengths, name)
-    if lengths.ndim != 1:
-        fix = f"Pass one length per row; `np.full({batch_size}, n)` is n for every row."
+    if lengths.shape != (batch_size,):
         raise InvalidValue(
-            f"`{name}` must be a vector of length batch_size "
-            f"({batch_size}), got {describe(lengths)}. {fix}"
-        )
-    if lengths.shape[0] != batch_size:
-        axis = ", or the second with `time_major`" if name == "sequence_length" else ""
-        raise InvalidValue(
-            f"`{name}` must have {batch_size} entries, one per row, "
-            f"got {describe(lengths)}. Nothing is broadcast; rows are the first "
-            f"axis{axis}."
+            f"`{name}` must be a vector of length batch_size ({batch_size}), one entry "
+            f"per row, got {describe(lengths)}. `np.full({batch_size}, n)` is n for "
+            "every row."
         )
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))

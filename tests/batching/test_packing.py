@@ -509,7 +509,7 @@ REFUSALS = {
     ),
     "lengths_of_another_batch": (
         ValueError,
-        "6 entries, one per row",
+        "vector of length batch_size",
         lambda: pack_sequences(X, N[1:]),
     ),
     "lengths_floating": (

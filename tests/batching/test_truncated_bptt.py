@@ -609,7 +609,7 @@ REFUSALS = {
     ),
     "lengths": (
         ValueError,
-        r"`sequence_length` must have 2 entries, one per row",
+        r"`sequence_length` must be a vector of length batch_size",
         lambda: windows(X3, 2, [1]),
     ),
     "packed_lengths": (

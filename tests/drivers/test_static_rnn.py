@@ -395,7 +395,7 @@ REFUSALS = {
               lambda: static_rnn(GRU, X)),
     "lengths_scalar": (ValueError, r"must be a vector of length batch_size \(4\)",
                        lambda: static_rnn(GRU, X, None, F32, 2)),
-    "lengths_count": (ValueError, "4 entries, one per row", lambda: static_rnn(GRU, X, None, F32, [2])),
+    "lengths_count": (ValueError, "vector of length batch_size", lambda: static_rnn(GRU, X, None, F32, [2])),
     "lengths_floats": (TypeError, "must hold integers", lambda: static_rnn(GRU, X, None, F32, [1.0] * 4)),
     "scope": (TypeError, "`scope` must be a string", lambda: static_rnn(GRU, X, dtype=F32, scope=3)),
     "one_result": (ValueError, r"must return a pair \(output, new_state\); it returned \*,", lambda: static_rnn(

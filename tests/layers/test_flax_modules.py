@@ -841,7 +841,7 @@ def of_nnx():
 REFUSED = {
     "lengths_of_other_rows": (
         ValueError,
-        r"RNN: `sequence_length` must have 3 entries, one per row, got",
+        r"RNN: `sequence_length` must be a vector of length batch_size \(3\), one",
         lambda make: make("RNN", GRUCell(UNITS))(X, [1, 2]),
     ),
     "lengths_of_too_many_axes": (
