@@ -171,9 +171,8 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
         if not shaped or errors.is_key(leaf):
             arrays = "arrays without a batch axis that describe the emits of one row"
             raise InvalidType(
-                f"`emit_output` must be None, or {arrays}, got "
-                f"{describe(leaf)}. `jnp.zeros([], dtype)` describes one number per "
-                "row."
+                f"`emit_output` must be None, or {arrays}, got {describe(leaf)}. "
+                "`jnp.zeros([], dtype)` describes one number per row."
             )
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)

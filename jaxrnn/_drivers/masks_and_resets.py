@@ -63,9 +63,8 @@ def check_mask(
         )
     if getattr(mask, "ndim", 0) == 3:
         raise InvalidValue(
-            "`mask` must have one bool for each row and step, got "
-            f"{describe(mask)}. `mask.all(-1)` is true where all features of a step "
-            "are known."
+            f"`mask` must have one bool for each row and step, got {describe(mask)}. "
+            "`mask.all(-1)` is true where all features of a step are known."
         )
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
     return as_step_booleans("mask", mask, shape, axis, fix)

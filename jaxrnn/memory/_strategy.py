@@ -59,9 +59,8 @@ class CheckpointPlan:
             as_count(f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
             raise InvalidValue(
-                "`save_residuals` must be used with `on_host=True`, got "
-                "on_host=False. To save residuals on the device, use "
-                "`CheckpointPlan()`."
+                "`save_residuals` must be used with `on_host=True`, got on_host=False. "
+                "To save residuals on the device, use `CheckpointPlan()`."
             )
 
     @property

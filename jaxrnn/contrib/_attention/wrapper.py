@@ -261,9 +261,8 @@ class AttentionWrapper(ParamsWrapper):
         lengths = [None] * count if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise InvalidValue(
-                "`memory` and `memory_sequence_length` must each hold "
-                f"one entry per mechanism ({count}), got {len(memories)} and "
-                f"{len(lengths)}."
+                "`memory` and `memory_sequence_length` must each hold one entry per "
+                f"mechanism ({count}), got {len(memories)} and {len(lengths)}."
             )
         made: list[AttentionMemory] = []
         for i, mechanism in enumerate(self._mechanisms):
