@@ -30,8 +30,8 @@ these modules, which are loaded on first use:
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 
-Drivers accept the lengths of the rows (`sequence_length`) or a `mask`, and return the
-state after every step with `return_states=True`:
+Drivers of padded sequences accept the lengths of the rows (`sequence_length`) or a
+`mask`. Drivers return the state after every step with `return_states=True`:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
   `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`). To run

@@ -6,13 +6,14 @@ with the public name takes its place. Errors of users' functions, and errors tha
 inner boundary has already named, pass unchanged.
 
 The boundary is where a public module exports its names, with `export`. Functions of the
-package call each other inside of it.
+package call each other inside of it; methods pass it whoever calls them.
 """
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
 
 from .errors import InvalidArgument
 from .hints import mismatch
@@ -21,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-_SPECIAL_METHODS = ("__init__", "__post_init__", "__call__", "__iter__", "__next__")
+_SPECIAL_METHODS = "__init__ __post_init__ __call__ __iter__ __next__ __array__".split()
 
 
 def export(namespace: dict[str, Any]) -> None:
@@ -62,7 +63,7 @@ def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
         except InvalidArgument as error:
             raise error.named(_name(call, args)) from error.__cause__
         except TypeError as error:
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            if cast(TracebackType, error.__traceback__).tb_next is not None:
                 raise  # The function was entered, so its arguments fit.
             raise mismatch(_name(call, args), function, kwargs, error) from None
 
@@ -81,9 +82,17 @@ def class_at_boundary(cls: C) -> C:
         for name, value in list(vars(base).items()):
             if name.startswith("_") and name not in _SPECIAL_METHODS:
                 continue
-            if inspect.isfunction(value) and not hasattr(value, "is_at_boundary"):
-                setattr(base, name, at_boundary(value))
+            if isinstance(value, property) and inspect.isfunction(value.fget):
+                setattr(base, name, value.getter(_once(value.fget)))
+            elif inspect.isfunction(value):
+                setattr(base, name, _once(value))
     return cls
+
+
+def _once(function: Callable[P, R]) -> Callable[P, R]:
+    """The function at the boundary, where it may already be."""
+    is_there = hasattr(function, "is_at_boundary")
+    return function if is_there else at_boundary(function)
 
 
 def _name(function: Any, args: tuple) -> str:

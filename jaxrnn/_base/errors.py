@@ -1,6 +1,7 @@
-"""Descriptions of values for error messages, and two error classes.
+"""Descriptions of values for error messages, and the errors of checks.
 
-A message reads `<where>: <requirement>, got <what was passed>. <What to do>.`
+A message reads `<argument> must be <this>, got <that>. <Fix>.` The boundary puts the
+public name before it.
 """
 
 import contextlib

@@ -64,7 +64,8 @@ def mismatch(
         error: Python's error.
     """
     known = inspect.signature(function).parameters
-    for name in kwargs:
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    for name in () if takes_all else kwargs:
         if name not in known:
             return unknown_argument(label, name, known)
     _, _, text = str(error).partition(") ")

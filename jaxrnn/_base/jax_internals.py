@@ -13,8 +13,8 @@ from jax.core import eval_jaxpr as eval_jaxpr
 # Defines the step keys, which also hold the key of the run.
 from jax.extend.random import define_prng_impl as define_prng_impl
 
-# The native loops and `raw_rnn`'s gradient use an operation that has one program for
-# CPUs, another for other platforms, and a custom transpose. If JAX lacks one of the
+# The native loops use an operation that has one program for CPUs, another for other
+# platforms, and a custom transpose. If JAX lacks one of the
 # names below, XLA's program runs instead.
 MISSING: str | None = None
 try:

@@ -171,7 +171,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
         ValueError: If there are no arrays, or if the arrays differ in length.
     """
     fix = "Each entry must be one sequence; convert lists with np.asarray."
-    axes = f"[length, ...]. {fix}"
+    axes = "[length, ...]"
 
     def as_leaf(name: str, leaf: object) -> np.ndarray:
         return as_host_array(name, leaf, 0, axes)
@@ -189,7 +189,8 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
 
     arrays = jax.tree.map(spread, arrays)
     if len(set(lengths)) > 1:
-        check_same_size(list(named_leaves(name, arrays)), 0, "Length", axes)
+        named = list(named_leaves(name, arrays))
+        check_same_size(named, axis=0, what="Length", axes=axes, fix=fix)
     return arrays
 
 

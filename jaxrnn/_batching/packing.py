@@ -86,7 +86,7 @@ def pack_sequences(
         like = jax.tree.map(lambda x: x[:0], records[0])
     else:
         sequences, time = cut_padding(inputs, sequence_length, time_major)
-        like = jax.tree.map(lambda x: x[:0, 0] if time_major else x[0:0, 0], inputs)
+        like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
     lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
     fix = f"Cut the sequences of {longest} steps, or make rows longer."

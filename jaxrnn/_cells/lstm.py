@@ -139,7 +139,7 @@ class BasicLSTMCell(AffineCell):
         return state.h, state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The inverse of `enter`: the output and the new state of a step."""
+        """The output and the new state of a step, from the new c and h."""
         return h, new_lstm_state(c, h, self.state_is_tuple)
 
     def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
@@ -258,7 +258,7 @@ class LSTMCell(AffineCell):
         return state.h, state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The inverse of `enter`: the output and the new state of a step."""
+        """The output and the new state of a step, from the new c and h."""
         return h, new_lstm_state(c, h, self.state_is_tuple)
 
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:

@@ -13,7 +13,7 @@ from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._loops import masking
-from .._loops.scans import summed_in_float32 as reader
+from .._loops.scans import summed_in_float32
 from ..memory._strategy import Strategy, as_strategy
 from .first_step import call_start
 from .loop_fn import check_first_call, check_next_call
@@ -175,7 +175,7 @@ def _step_of(
 
     Read-only parts of the state come from `first_state`.
     """
-    read = reader((cell, first_state))
+    read = summed_in_float32((cell, first_state))
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         cell, first_state = read()

@@ -59,7 +59,7 @@ class ContribLSTM(AffineCell):
         return (state.h if self.stages[0].rows else state.h[:, :0]), state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The inverse of `enter`: the output and the new state of a step."""
+        """The output and the new state of a step, from the new c and h."""
         return h, new_lstm_state(c, h, self.state_is_tuple)
 
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:

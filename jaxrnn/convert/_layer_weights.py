@@ -58,8 +58,7 @@ class LayerWeights:
         forget_bias: The constant that the cell adds to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
         clips: The cell's clips by field name, without the clips that are None.
-        is_coupled: Whether the LSTM's input gate is 1 minus its forget gate; see
-            `_coupled.py`.
+        is_coupled: Whether the LSTM's input gate is 1 minus its forget gate.
     """
 
     kind: Kind

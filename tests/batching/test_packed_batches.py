@@ -306,7 +306,7 @@ REFUSALS = {
     ),
     "length": (
         ValueError,
-        r"Length must be the same for all inputs \[length, ...\]. Each",
+        r"Length must be the same for all inputs \[length, ...\]: ",
         first({"a": X, "b": X[1:]}),
     ),
     "numbers_alone": (

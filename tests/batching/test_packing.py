@@ -524,7 +524,7 @@ REFUSALS = {
     ),
     "length_within_a_sequence": (
         ValueError,
-        r"Length must be the same for all inputs \[length, ...\]. Each",
+        r"Length must be the same for all inputs \[length, ...\]: ",
         lambda: pack_sequences([{"a": X[0], "b": X[0]}, {"a": X[0, :4], "b": X[0]}]),
     ),
     "shape_of_a_step": (

@@ -223,7 +223,9 @@ def test_refusal(error, words, call):
 
 def test_an_error_names_its_layer():
     narrow = [GRU, bound(GRUCell(2), 3)]
-    with pytest.raises(ValueError, match=r"must have shape .* for inputs of depth") as caught:
+    with pytest.raises(
+        ValueError, match=r"must have shape .* for inputs of depth"
+    ) as caught:
         stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "Raised by layer cell_1" in notes
