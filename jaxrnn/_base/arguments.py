@@ -39,27 +39,17 @@ def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") ->
     return value
 
 
-def is_function(value: Any) -> bool:
-    """Whether `value` is callable and not a class."""
-    return callable(value) and not isinstance(value, type)
-
-
 def check_function(name: str, value: T, what: str = "a function", fix: str = "") -> T:
     """Returns the value; raises TypeError unless it is callable and not a class."""
-    kinds = object if is_function(value) else ()
-    return check_instance(name, value, kinds, what, fix)
+    if not callable(value) or isinstance(value, type):
+        raise InvalidType(_message(name, f"be {what}", value, fix))
+    return value
 
 
 def check_functions(**functions: Any) -> None:
     """Raises TypeError unless all the given arguments are functions."""
     for name, value in functions.items():
         check_function(name, value)
-
-
-def check_given_functions(**functions: Any) -> None:
-    """Raises TypeError if a named argument is neither a function nor None."""
-    given = {name: value for name, value in functions.items() if value is not None}
-    check_functions(**given)
 
 
 def check_one_of(name: str, value: Any, choices: Any, what: str, fix: str = "") -> None:
@@ -169,8 +159,8 @@ def _fix_of_cell(name: str, cell: Any) -> str:
     if hasattr(cell, "initialize_carry"):
         return "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert Flax cells."
     if isinstance(cell, list | tuple):
-        combined = "Combine several cells with `MultiRNNCell`, and bind it."
-        return f"For one layer, pass `{name}[0]`. {combined}"
+        one = f"For one layer, pass `{name}[0]`."
+        return f"{one} Combine several cells with `MultiRNNCell`, and bind it."
     if isinstance(cell, Mapping):
         return f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
     return "Pass a bound cell, or an object that implements the RNNCell protocol."
@@ -222,8 +212,12 @@ def as_unroll(parallel_iterations: Any) -> int:
     """
     if parallel_iterations is None:
         return 1
-    errors = (InvalidKind, InvalidType)
-    steps = as_count("parallel_iterations", parallel_iterations, 0, errors=errors)
+    try:
+        steps = as_count("parallel_iterations", parallel_iterations, least=0)
+    except InvalidType as error:
+        raise InvalidKind(str(error)) from None
+    except InvalidValue as error:
+        raise InvalidType(str(error)) from None
     return min(max(1, steps), MAX_UNROLL)
 
 
@@ -232,27 +226,23 @@ def as_count(
     count: Any,
     least: int = 1,
     fix: str = "Leave it out for the default.",
-    errors: tuple[type[Exception], type[Exception]] = (InvalidType, InvalidValue),
     most: int = INT32_MAX,
 ) -> int:
     """Returns `count` as an int; `most` defaults to the largest size of an axis.
 
     Raises:
-        TypeError: If `count` is not an integer; `errors[0]` replaces this class.
-        ValueError: If `count` is not between `least` and `most`; `errors[1]` replaces
-            this class.
+        TypeError: If `count` is not an integer.
+        ValueError: If `count` is not between `least` and `most`.
     """
-    not_integer, out_of_range = errors
     try:
         if isinstance(count, bool):
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        text = _message(name, "be an integer", count, fix)
-        raise not_integer(text) from None
+        raise InvalidType(_message(name, "be an integer", count, fix)) from None
     if not least <= number <= most:
         must = f"be at least {least}" if number < least else f"be at most {most}"
-        raise out_of_range(_message(name, must, number, fix))
+        raise InvalidValue(_message(name, must, number, fix))
     return number
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import errors
 from .arguments import (
     INT32_MAX,
     as_dtype,
@@ -18,7 +17,9 @@ from .errors import (
     InvalidEntry,
     InvalidType,
     InvalidValue,
+    check_not_masked,
     describe,
+    describe_structure,
     is_array,
 )
 from .math import in_native_order, is_float
@@ -42,7 +43,7 @@ def named_inputs(inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
     if not named:
         raise InvalidEntry(
             "`inputs` must hold at least one array, got "
-            f"{errors.describe_structure(inputs)}. {fix}".rstrip()
+            f"{describe_structure(inputs)}. {fix}".rstrip()
         )
     return named
 
@@ -178,16 +179,14 @@ def as_array(name: str, leaf: Any) -> Array:
         TypeError: If the leaf is neither an array nor a number.
     """
     if leaf is None:
-        reason = "None values not supported"
-        raise InvalidValue(f"`{name}` must be an array: {reason}.")
-    errors.check_not_masked(name, leaf)
+        raise InvalidValue(f"`{name}` must be an array: None values not supported.")
+    check_not_masked(name, leaf)
     try:
         if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.
             raise TypeError
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
-        got = describe(leaf)
-        raise InvalidType(f"`{name}` must be an array, got {got}.") from None
+        raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.") from None
 
 
 def as_step_booleans(

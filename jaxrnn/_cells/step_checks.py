@@ -158,7 +158,7 @@ def check_one_dtype(cell: object, inputs: Array, operand: Array) -> None:
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
     if not inputs.dtype == operand.dtype == dtype:
         raise InvalidType(
-            f"`inputs`, `state` and the cell must share one dtype, got "
+            "`inputs`, `state` and the cell must share one dtype, got "
             f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the inputs, or "
             "create the state with their dtype (a driver's `dtype`). State that no "
             "kernel multiplies, such as c of an LSTM, may be wider."

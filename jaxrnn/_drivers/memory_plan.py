@@ -283,9 +283,9 @@ def _rows(
     saved = [saved_bytes(loss, *args) for loss in losses]
     largest = max(_bytes(args), *map(sum, saved))
     if largest > _MOST_BYTES:
-        most = _size(_MOST_BYTES)
         raise InvalidValue(
-            f"`inputs_shape` must need at most {most}, but needs {_size(largest)}."
+            f"`inputs_shape` must need at most {_size(_MOST_BYTES)}, got a run of "
+            f"{_size(largest)}."
         )
     forward_flops = _forward_flops(run, *types, axis)
     time = jax.tree.leaves(args[1])[0].shape[axis]

@@ -90,8 +90,7 @@ def why_not_here() -> str | None:
     try:
         jax.devices("cuda")
     except RuntimeError:
-        needed = "JAX asks cuDNN for sizes at trace time"
-        return f"{needed}, but finds no NVIDIA GPU here"
+        return "JAX asks cuDNN for sizes at trace time, but finds no NVIDIA GPU here"
     return None
 
 

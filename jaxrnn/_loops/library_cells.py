@@ -63,9 +63,9 @@ def why_not_fields(cell: AffineCellLike) -> str | None:
         for field in dataclasses.fields(each):
             value = getattr(each, field.name)
             if field.name not in _KNOWN and value != field.default:
-                name = field.name
                 return (
-                    f"it supports only the default of the field `{name}`, got {value!r}"
+                    f"it supports only the default of the field `{field.name}`, got "
+                    f"{value!r}"
                 )
     return None
 

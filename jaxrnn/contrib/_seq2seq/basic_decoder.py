@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import (
+    check_function,
     check_functions,
-    check_given_functions,
     check_instance,
     check_is_cell,
 )
@@ -184,7 +184,8 @@ class InferenceHelper(CustomHelper):
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
         check_functions(sample_fn=sample_fn, end_fn=end_fn)
-        check_given_functions(next_inputs_fn=next_inputs_fn)
+        if next_inputs_fn is not None:
+            check_function("next_inputs_fn", next_inputs_fn)
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
 
@@ -250,7 +251,8 @@ class BasicDecoder(Decoder):
         check_is_cell("cell", cell)
         fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
         check_instance("helper", helper, Helper, "a Helper", fix)
-        check_given_functions(output_layer=output_layer)
+        if output_layer is not None:
+            check_function("output_layer", output_layer)
         self._cell = cell
         self._helper = helper
         self._initial_state = as_state("initial_state", initial_state)

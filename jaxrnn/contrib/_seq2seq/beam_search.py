@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxrnn import RNNCellLike, TensorArray, TensorShape
 
-from ..._base.arguments import as_bool, check_given_functions, check_is_cell
+from ..._base.arguments import as_bool, check_function, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import InvalidType, InvalidValue, describe
 from ..._base.exporting import serializable
@@ -149,7 +149,8 @@ class BeamSearchDecoder(Decoder):
         reorder_tensor_arrays: bool = True,
     ) -> None:
         check_is_cell("cell", cell)
-        check_given_functions(output_layer=output_layer)
+        if output_layer is not None:
+            check_function("output_layer", output_layer)
         self._cell = cell
         self._output_layer = output_layer or unchanged
         self._beam_width = beam.as_width(beam_width)

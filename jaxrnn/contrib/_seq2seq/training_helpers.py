@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxrnn import Steps
 
 from ..._base.arguments import (
+    check_function,
     check_given,
-    check_given_functions,
     check_rank,
     check_shape,
     check_time_major,
@@ -225,7 +225,8 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         *,
         key: Key,
     ) -> None:
-        check_given_functions(next_inputs_fn=next_inputs_fn)
+        if next_inputs_fn is not None:
+            check_function("next_inputs_fn", next_inputs_fn)
         self._make_inputs = next_inputs_fn or unchanged
         super().__init__(inputs, sequence_length, time_major, name)
         self._auxiliary: PyTree = None
