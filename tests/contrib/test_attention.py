@@ -490,7 +490,7 @@ def refusals():
         ),
         "lengths": (
             ValueError,
-            "`memory_sequence_length` must have 3 entries",
+            "`memory_sequence_length` must be a vector of length",
             lambda: cell.initial_state(memory, [1]),
         ),
         "state": (
