@@ -110,7 +110,7 @@ def bidirectional_dynamic_rnn(
             forward = dynamic_rnn(cell_fw, inputs, scope="fw", **options)
         with _direction("bw"):
             options["initial_state"] = initial_state_bw
-            backward = _backward(cell_bw, inputs, scope="bw", **options)
+            backward = run_backward(cell_bw, inputs, scope="bw", **options)
     return tuple(zip(forward, backward, strict=True))
 
 
@@ -133,23 +133,38 @@ def _sequences(
     }
 
 
-def _backward(
-    cell: RNNCellLike, inputs: PyTree, *, mask: Array | None, **options: Any
+def run_backward(
+    cell: RNNCellLike,
+    inputs: PyTree,
+    *,
+    sequence_length: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    time_major: bool = False,
+    keep_order: bool = True,
+    **options: Any,
 ) -> tuple[PyTree, ...]:
     """Runs `dynamic_rnn` from the last valid step of each row to its first.
 
     A mask is not converted to lengths, because a reversal by lengths would leave the
-    padding in place.
+    padding in place. `keep_order` puts the outputs into the order of the inputs;
+    otherwise, the output of a row's last step comes first.
     """
-    lengths = options["sequence_length"]
-    time_major = options["time_major"]
 
     def reverse(tree: PyTree) -> PyTree:
-        return masking.reverse_sequence(tree, lengths, time_major)
+        return masking.reverse_sequence(tree, sequence_length, time_major)
 
-    resets = options["resets"]
-    options["resets"] = masking.reverse_resets(resets, lengths, mask, time_major)
-    results = dynamic_rnn(cell, reverse(inputs), mask=reverse(mask), **options)
+    results = dynamic_rnn(
+        cell,
+        reverse(inputs),
+        sequence_length=sequence_length,
+        mask=reverse(mask),
+        resets=masking.reverse_resets(resets, sequence_length, mask, time_major),
+        time_major=time_major,
+        **options,
+    )
+    if not keep_order:
+        return results
     output, state, *states = results
     return reverse(output), state, *reverse(states)
 

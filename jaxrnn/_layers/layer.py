@@ -23,9 +23,12 @@ from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random, scope_name
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMStateTuple
-from .._drivers.bidirectional import bidirectional_dynamic_rnn
+from .._drivers.bidirectional import (
+    bidirectional_dynamic_rnn,
+    joined,
+    run_backward,
+)
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._loops.masking import reverse_resets, reverse_sequence
 from .checks import check_are_cells, check_count, params_of_cell, unwrapped
 
 BoundCells: TypeAlias = Any
@@ -192,22 +195,13 @@ class OneDirection(Layer):
         cell = self.bind(params, key)
         if not self.reverse:
             return dynamic_rnn(cell, inputs, initial_state=state, **options)
-        time_major = options.get("time_major", False)
-        batch_axis = 1 if time_major else 0
+        batch_axis = 1 if options.get("time_major", False) else 0
         time = jax.tree.leaves(inputs)[0].shape[1 - batch_axis]
         lengths = options.get("sequence_length")
-        lengths = lengths_for(lengths, inputs, time, batch_axis)
-        mask = options.get("mask")
-        options["resets"] = reverse_resets(
-            options.get("resets"), lengths, mask, time_major
+        options["sequence_length"] = lengths_for(lengths, inputs, time, batch_axis)
+        return run_backward(
+            cell, inputs, initial_state=state, keep_order=self.keep_order, **options
         )
-        inputs, options["mask"] = reverse_sequence((inputs, mask), lengths, time_major)
-        results = dynamic_rnn(cell, inputs, initial_state=state, **options)
-        if not self.keep_order:
-            return results
-        outputs, state, *states = results
-        outputs, *states = reverse_sequence((outputs, *states), lengths, time_major)
-        return outputs, state, *states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,11 +341,7 @@ class Stack(Layer):
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
     """Concatenates the outputs of both directions along the last axis of each leaf."""
-
-    def join(fw: jax.Array, bw: jax.Array) -> jax.Array:
-        return jnp.concatenate([fw, bw], axis=-1)
-
-    return jax.tree.map(join, outputs_fw, outputs_bw)
+    return joined(outputs_fw, outputs_bw, axis=-1)
 
 
 def make_one_direction(
