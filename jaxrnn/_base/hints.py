@@ -3,24 +3,22 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping
 
-# Our argument, and the names that other libraries have for it.
-_RENAMED = {
-    "sequence_length": "lengths seq_length seq_lengths seq_len sequence_lengths",
-    "seq_lengths": "lengths seq_length sequence_length seq_len sequence_lengths",
-    "num_units": "hidden_size hidden_dim hidden_features features num_hidden units",
-    "units": "hidden_size hidden_dim hidden_features features num_hidden num_units",
-    "initial_state": "initial_carry init_state hx h0 h_0",
-    "parallel_iterations": "unroll",
-    "merge": "merge_fn",
-    "activation": "nonlinearity",
-    "num_proj": "proj_size",
-    "cell_fw": "forward_rnn",
-    "cell_bw": "backward_rnn",
-    "mask": "masks padding_mask key_padding_mask attention_mask",
-    "attention_layer_size": "attention_layer",
-    "resets": "reset done dones",
-    "input": "inputs",
-}
+# Names with one meaning, in any library; ours is the one that the function has.
+_SAME_MEANING = (
+    "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
+    "num_units units hidden_size hidden_dim hidden_features features num_hidden",
+    "initial_state initial_carry init_state hx h0 h_0",
+    "parallel_iterations unroll",
+    "merge merge_fn",
+    "activation nonlinearity",
+    "num_proj proj_size",
+    "cell_fw forward_rnn",
+    "cell_bw backward_rnn",
+    "mask masks padding_mask key_padding_mask attention_mask",
+    "attention_layer_size attention_layer",
+    "resets reset done dones",
+    "input inputs",
+)
 # What to do instead, where no argument has the meaning.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`pack_sequences` stores lengths in a pack; "
@@ -81,7 +79,8 @@ def unknown_argument(label: str, name: str, known: Collection[str]) -> TypeError
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    for ours, theirs in _RENAMED.items():
-        if name in theirs.split() and ours in known:
-            return f"It is `{ours}` here."
+    for names in map(str.split, _SAME_MEANING):
+        ours = [n for n in names if n in known]
+        if name in names and ours:
+            return f"It is `{ours[0]}` here."
     return next((fix for names, fix in _INSTEAD.items() if name in names.split()), "")

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base.operation import run_beside_xla
 from ..._base.trees import with_structure
 from ..._base.typing import Array, Params, PyTree
 from .. import xla_loop
@@ -26,6 +25,7 @@ from ..steps import DeclinedError, Run, Steps
 from ..xla_loop import AffineCellLike, Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
+from .operation import run_beside_xla
 
 _REFUSAL = (
     "`implementation` 'native' runs only on CPUs in this process, but this program is "
