@@ -23,8 +23,8 @@ from .._base.exporting import without_checks
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from .._loops.scans import closed_over, summed_in_float32
-from .._loops.segments import STATE, in_scan, named, save_on_host
+from .._loops.scans import closed_over, in_scan, summed_in_float32
+from .._loops.segments import STATE, named, save_on_host
 from ..memory._strategy import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
@@ -70,14 +70,20 @@ def bounded_loop(
         return zero, carry, zeros_of(y_types, 0, carry)
     pure, arrays, (_, y_types) = closed_over(step, zero, carry)
 
-    def goes_on(t: Array, values: PyTree) -> Array:
+    def is_running_of_values(t: Array, values: PyTree) -> Array:
         return is_running(t, _with_keys(values, carry))
 
     def step_of_values(read: list, t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
         after, y = pure(_with_keys(read, arrays), t, _with_keys(values, carry))
         return _without_keys(after), y
 
-    loop = _Loop(goes_on, step_of_values, y_types, max_steps, plan)
+    loop = _Loop(
+        is_running=is_running_of_values,
+        step=step_of_values,
+        y_types=y_types,
+        max_steps=max_steps,
+        plan=plan,
+    )
     run = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
@@ -114,9 +120,9 @@ class _Loop:
     def as_while_loop(self, arrays: list, carry: PyTree) -> Results:
         """Runs the while loop; returns `(n, carry, ys)` like `bounded_loop`."""
 
-        def goes_on(results: Results) -> Array:
+        def takes_step(results: Results) -> Array:
             t, carry, _ = results
-            return self._goes_on((t, carry))
+            return self._takes_step((t, carry))
 
         def body(results: Results) -> Results:
             t, carry, ys = results
@@ -128,7 +134,7 @@ class _Loop:
             return t + 1, carry, jax.tree.map(put, ys, y)
 
         zeros = zeros_of(self.y_types, self.max_steps, carry)
-        return jax.lax.while_loop(goes_on, body, (_zero(carry), carry, zeros))
+        return jax.lax.while_loop(takes_step, body, (_zero(carry), carry, zeros))
 
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
         """Runs the scan; returns `(n, carry, ys)` like `bounded_loop`.
@@ -141,7 +147,7 @@ class _Loop:
         first = _zero(carry), carry
 
         def one_step(position: Position) -> tuple[Position, PyTree]:
-            is_taken = self._goes_on(position)
+            is_taken = self._takes_step(position)
             t, carry = where(is_taken, position, first)
             carry, y = self.step(read(), t, carry)
             zeros = jax.tree.map(jnp.zeros_like, y)
@@ -158,7 +164,8 @@ class _Loop:
         (t, carry), ys = self._scan(body, first, outer_count, outer_count * steps)
         return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
 
-    def _goes_on(self, position: Position) -> Array:
+    def _takes_step(self, position: Position) -> Array:
+        """Whether the loop takes the step at this position, or has ended."""
         t, carry = position
         return (t < self.max_steps) & self.is_running(t, carry)
 
@@ -200,7 +207,7 @@ class _Loop:
         def segment(position: Position) -> tuple[Position, PyTree]:
             if on_host:
                 position = named(STATE, position)
-            return jax.lax.cond(self._goes_on(position), run, skip, position)
+            return jax.lax.cond(self._takes_step(position), run, skip, position)
 
         policy = save_on_host((STATE,)) if on_host else None
         if self._saves_each_carry:
