@@ -138,7 +138,8 @@ def check_is_cell(name: str, cell: Any) -> None:
         raise InvalidType(
             f"`{name}` must be a bound cell, got the unbound {cell!r}. {fix}"
         )
-    missing = [f"`{n}`" for n in ("output_size", "state_size") if not hasattr(cell, n)]
+    sizes = "output_size", "state_size"
+    missing = [f"`{name}`" for name in sizes if not _has(cell, name)]
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
         missing.append("`zero_state` or `get_initial_state`")
     if not callable(cell):
@@ -150,6 +151,14 @@ def check_is_cell(name: str, cell: Any) -> None:
             f"`{name}` must be an RNNCell, got {got}, which lacks "
             f"{', '.join(missing)}. {_fix_of_cell(name, cell)}"
         )
+
+
+def _has(cell: Any, name: str) -> bool:
+    """Whether the cell or its class has the attribute; runs no property of the class.
+
+    An AttributeError that a property raises would look like a missing attribute.
+    """
+    return hasattr(type(cell), name) or hasattr(cell, name)
 
 
 def _fix_of_cell(name: str, cell: Any) -> str:

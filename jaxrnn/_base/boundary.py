@@ -65,7 +65,10 @@ def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError as error:
             if cast(TracebackType, error.__traceback__).tb_next is not None:
                 raise  # The function was entered, so its arguments fit.
-            raise mismatch(_name(call, args), function, kwargs, error) from None
+            label = _name(call, args)
+            if not function.__name__.startswith("__") and "." in call.__qualname__:
+                label = f"{label}.{function.__name__}"
+            raise mismatch(label, function, kwargs, error) from None
 
     vars(call)["is_at_boundary"] = True
     return call

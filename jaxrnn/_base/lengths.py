@@ -141,6 +141,6 @@ def check_not_inputs(sequence_length: Any, call: str) -> None:
     array = sequence_length
     if is_array(array) and array.ndim > 2 and is_float(array):
         raise InvalidType(
-            f"`inputs` must come before the state, got {describe(array)} as "
-            f"`sequence_length`. Call `{call}`."
+            f"`sequence_length` must hold integers, got {describe(array)}. Inputs come "
+            f"first: `{call}`."
         )

@@ -151,11 +151,20 @@ def _are_alike(want: Any, got: Any) -> bool:
     return len(pairs[0]) == len(pairs[1]) and all(map(_are_alike, *pairs))
 
 
-def merge_dicts(first: Mapping, second: Mapping) -> dict:
-    """Merges two nested dicts, which must not share a leaf."""
+def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
+    """Merges two nested dicts of `what`.
+
+    Raises:
+        ValueError: If both have a leaf under the same keys.
+    """
     merged = dict(first)
     for key, value in second.items():
-        merged[key] = merge_dicts(merged[key], value) if key in merged else value
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(value, Mapping) and isinstance(merged[key], Mapping):
+            merged[key] = merge_dicts(what, merged[key], value)
+        else:
+            raise InvalidValue(f"{what} must have different names, got {key!r} twice.")
     return merged
 
 

@@ -27,7 +27,14 @@ from . import fields
 from .base import SpecsCell, scope_name
 from .hyperparameters import Hyperparameters
 from .initializers import ParamSpec, Specs, glorot_uniform, zeros
-from .step_checks import as_pair, check_new_state, check_one_dtype, check_operand
+from .step_checks import (
+    as_pair,
+    check_new_state,
+    check_one_array_to_enter,
+    check_one_dtype,
+    check_operand,
+    check_stages,
+)
 
 Updated: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
@@ -193,7 +200,11 @@ class AffineCell(SpecsCell):
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
             the carry for its update, any pytree; see `Stage`.
+
+        Raises:
+            TypeError: If the state is a nest, for which a cell must define this method.
         """
+        check_one_array_to_enter(state)
         return (state if self.stages[0].rows else state[:, :0]), state
 
     @property
@@ -234,8 +245,11 @@ class AffineCell(SpecsCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
+        check_stages(self.stages, Stage)
         first, *rest = (stage.specs(depth) for stage in self.stages)
-        return functools.reduce(merge_dicts, rest, first | self.elementwise_specs())
+        what = "parameters (see `path` of `Stage`)"
+        merge = functools.partial(merge_dicts, what)
+        return functools.reduce(merge, (self.elementwise_specs(), *rest), first)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -317,7 +331,7 @@ class AffineCell(SpecsCell):
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 z = product(k, stage, inputs, operand, dtype)
-                with error_note(_note(k, stage, z, carry)):
+                with error_note(_note(k, stage, z, carry, elementwise)):
                     result = stage.update(elementwise, z, carry)
                 operand, carry = as_pair(f"the update of stage {k}", result)
                 zs.append(z)
@@ -350,9 +364,11 @@ class AffineCell(SpecsCell):
         return stage.product(params, x, operand, dtype)
 
 
-def _note(k: int, stage: Stage, z: Array, carry: PyTree) -> str:
+def _note(k: int, stage: Stage, z: Array, carry: PyTree, elementwise: Params) -> str:
     """What an update received; if the update fails, `columns` is often wrong."""
+    names = ", ".join(elementwise) or "no parameter"
     return (
         f"Stage {k} has {stage.columns} `columns`, so its update received z "
-        f"{describe(z)}, with the carry {describe_leaves(carry)}."
+        f"{describe(z)}, with the carry {describe_leaves(carry)} and {names} of "
+        "`elementwise_specs`."
     )

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 
@@ -22,17 +22,18 @@ def _copied_size(name: str, size: Size) -> Size:
     return jax.tree.map(lambda n: n, size)
 
 
-def _check_takes_key(fn: Callable[..., Any]) -> None:
+def _check_accepts(name: str, fn: Callable, wanted: str, **keys: None) -> None:
+    """Raises TypeError unless `fn` accepts three arguments and the keywords `keys`."""
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):  # Some callables have no signature.
         return
     try:
-        signature.bind(None, None, None, key=None)
+        signature.bind(None, None, None, **keys)
     except TypeError as error:
         raise InvalidType(
-            "`fn` must accept (params, inputs, state, key=None), got "
-            f"the signature {signature}: {error}. Add `key`, even if it is unused."
+            f"`{name}` must accept {wanted}, got the signature {signature}: {error}. "
+            "Add every argument, even if it is unused."
         ) from None
 
 
@@ -57,8 +58,8 @@ class FunctionCell(RNNCell):
             nested dicts, lists or tuples of arrays; None for no parameters.
 
     Raises:
-        TypeError: If `fn` or `init_fn` is not a function, if `fn` does not accept three
-            arguments and `key`, or if a size has the wrong type.
+        TypeError: If `fn` or `init_fn` is not a function of its arguments, or if a size
+            has the wrong type.
         ValueError: If a size is None or negative.
 
     Example:
@@ -82,7 +83,9 @@ class FunctionCell(RNNCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_takes_key(self.fn)
+        _check_accepts("fn", self.fn, "(params, inputs, state, key=None)", key=None)
+        if self.init_fn is not None:
+            _check_accepts("init_fn", self.init_fn, "(key, inputs, dtype)")
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.

@@ -11,6 +11,7 @@ from .._base.errors import (
     InvalidValue,
     describe,
     describe_leaves,
+    describe_structure,
     error_note,
 )
 from .._base.math import cast_like, widened
@@ -122,7 +123,8 @@ class LinearRecurrenceCell(SpecsCell):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
             raise InvalidValue(
-                f"`coefficients` must return (a, b, rest), got {describe(result)}."
+                "`coefficients` must return (a, b, rest), got "
+                f"{describe_structure(result)}."
             )
         a, b, rest = result
         rows = inputs.shape[0]

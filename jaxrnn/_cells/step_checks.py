@@ -13,6 +13,7 @@ from .._base.errors import (
     InvalidValue,
     describe,
     describe_leaves,
+    describe_structure,
     is_array,
 )
 from .._base.math import in_native_order
@@ -53,7 +54,7 @@ def check_step_inputs(inputs: PyTree, name: str = "inputs") -> Any:
         error = InvalidValue if is_nest else InvalidType
         raise error(
             f"`{name}` must be one array [batch, depth], got {describe(inputs)}. "
-            "A step takes the inputs before the state."
+            "Pass one step of inputs, before any state."
         )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
@@ -180,6 +181,26 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
                 f"({inputs.dtype}) or a wider one, got {describe(leaf)}. Create the "
                 "state with the dtype of the inputs (a driver's `dtype`)."
             )
+
+
+def check_stages(stages: Any, kind: type) -> None:
+    """Raises TypeError unless `stages` of a cell are a tuple of at least one stage."""
+    is_tuple = isinstance(stages, tuple | list) and len(stages) > 0
+    if not (is_tuple and all(isinstance(stage, kind) for stage in stages)):
+        raise InvalidType(
+            "`stages` must be a property with a tuple of at least one Stage, got "
+            f"{describe(stages)}. A tuple of one is `(stage,)`."
+        )
+
+
+def check_one_array_to_enter(state: PyTree) -> None:
+    """Raises TypeError for a nest, which the default `enter` cannot multiply."""
+    if not jax.tree_util.all_leaves([state]):
+        raise InvalidType(
+            "`enter` must be defined for a state of several arrays, got "
+            f"{describe_structure(state)}. It returns the array that the first stage "
+            "multiplies, and the carry for its update."
+        )
 
 
 def as_pair(source: str, result: PyTree) -> tuple[PyTree, PyTree]:

@@ -186,7 +186,8 @@ def dynamic_rnn(
 
 def _checked_inputs(inputs: PyTree, sequence_length: Any, time_major: bool) -> PyTree:
     check_not_packed(inputs)
-    check_not_inputs(sequence_length, "dynamic_rnn(cell, inputs, initial_state=state)")
+    order = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
+    check_not_inputs(sequence_length, order)
     return as_sequences(inputs, time_major)
 
 

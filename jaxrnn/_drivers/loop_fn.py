@@ -200,7 +200,8 @@ def as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
             f"`{name}` must have the structure {describe_structure(like)} as "
             f"at time 0, got None. {fix}".rstrip()
         )
-    trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, fix)
+    at_start = f"It must be as at time 0. {fix}".rstrip()
+    trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, at_start)
     wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
     pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
     leaves = [_leaf_like(name, leaf, want, fix) for (name, leaf), want in pairs]

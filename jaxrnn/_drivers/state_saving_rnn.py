@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import jax
 
 from .._base.arguments import check_instance, check_is_cell, check_shape
-from .._base.errors import InvalidValue, describe
+from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
@@ -112,6 +112,9 @@ class StateSaver:
 
     def __init__(self, states: Mapping[str, ArrayLike]) -> None:
         check_instance("states", states, Mapping, "a dict of arrays")
+        if not jax.tree_util.all_leaves(states.values()):
+            fix = "Give each array of a nest its own name."
+            raise InvalidType(f"`states` must be a dict of arrays, got a nest. {fix}")
         self.states = as_state("states", dict(states))
 
     def state(self, name: str) -> Array:

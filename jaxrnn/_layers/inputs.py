@@ -118,7 +118,7 @@ def _prepared(
     inputs = map_named("inputs", as_array, inputs)
     inputs = cast_integers(layer.cells[0], module.dtype, inputs)
     if lengths is not None:
-        check_not_inputs(lengths, "rnn(inputs, initial_state=state)")
+        check_not_inputs(lengths, "rnn(inputs, lengths, initial_state=state)")
         lengths = lengths_array(lengths)
         what = "integers [*batch]"
         fix = fix_of_dtype(lengths)

@@ -49,9 +49,17 @@ HINTS = {
         lambda: contrib.CFNCell(features=2),
         "It is `units` here",
     ),
+    "keras": (
+        lambda: jaxrnn.GRUCell(2, kernel_init=None),
+        "`kernel_init` is not an argument. It is `kernel_initializer` here",
+    ),
+    "one_state_for_two": (
+        lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),
+        "It is `initial_state_fw` here",
+    ),
     "missing": (
         lambda: jaxrnn.GRUCell(2).bind(),
-        r"^GRUCell: missing 1 .*'params'\. `cell\.init\(key, inputs\)` creates them",
+        r"^GRUCell\.bind: missing 1 .*'params'\. `cell\.init\(key, inputs\)` creates them",
     ),
     "module": (
         lambda: decode.greedy(GRU, None),

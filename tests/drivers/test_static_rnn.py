@@ -409,6 +409,7 @@ REFUSALS = {
     "saver": (TypeError, "`state_saver` must be an object with .* `save_state`, got dict. Pass a `jaxrnn.StateSaver`",
               lambda: static_state_saving_rnn(GRU, X, {}, "c")),
     "saver_states": (TypeError, "StateSaver: `states` must be a dict", lambda: StateSaver(ZEROS)),
+    "saver_nest": (TypeError, "StateSaver: `states` must be a dict of arrays, got a nest", lambda: StateSaver({"s": [1.0, 2.0]})),
     "saved_kind": (TypeError, "StateSaver: `value` must be an array, got 'q'", lambda: SAVER.save_state("c", "q")),
     "saved_shape": (ValueError, r"must have the shape of state 'c', float32\[4, 2\], got float32\[4, 3\]",
                     lambda: SAVER.save_state("c", np.ones((4, 3), np.float32))),

@@ -76,6 +76,27 @@ class Custom(AffineCell):
         return (Stage(update, 2, self.columns, jax.nn.initializers.zeros, None),)
 
 
+STAGE = Stage(lambda params, z, h: (z, z), 2, 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OfStages(AffineCell):
+    """A cell with the given stages."""
+
+    given: object
+    state_size: object = 2
+
+    stages = property(lambda self: self.given)
+    output_size = 2
+
+
+class TwoCoefficients(jaxrnn.MinGRUCell):
+    """A linear recurrence that forgets to return `rest`."""
+
+    def coefficients(self, params, inputs):
+        return inputs, inputs
+
+
 def step_of(cell):
     return dynamic_rnn(bound(cell), X, dtype=F32)
 
@@ -177,7 +198,7 @@ REFUSALS = {
                  lambda: dynamic_rnn(GRU, X, dtype=F32, swap_memory=Seven())),
     "lengths_rank_2": (ValueError, "must be a vector of length batch_size",
                        lambda: dynamic_rnn(GRU, X, [[1]] * 4, dtype=F32)),
-    "carry_first": (TypeError, r"`inputs` must come before the state, got float32\[4, 5, 3\] as `sequence_length`. Call `dynamic_rnn\(cell, inputs, init",
+    "carry_first": (TypeError, r"`sequence_length` must hold integers, got float32\[4, 5, 3\]. Inputs come first: `dynamic_rnn\(cell, inputs, lengths, init",
                     lambda: dynamic_rnn(GRU, ZEROS, X)),
     "lengths_mask": (TypeError, r"must hold integers, got bool\[4, 5\]. Pass a mask .* without gaps are `mask.sum\(-1\)`",
                      lambda: dynamic_rnn(GRU, X, X[..., 0] > 0, dtype=F32)),
@@ -362,8 +383,18 @@ REFUSALS = {
                 lambda: step_of(Custom(enters=lambda h: (h[:, :1], h)))),
     "columns": (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]. The stage computes z with 3 `columns`",
                 lambda: step_of(Custom(columns=3, updates=lambda z, h: (z, z)))),
-    "columns_of_update": (TypeError, r"mul got incompatible[\s\S]*Stage 0 has 3 `columns`, so its update received z float32\[4, 3\], with the carry float32\[4, 2\]\.",
+    "columns_of_update": (TypeError, r"mul got incompatible[\s\S]*Stage 0 has 3 `columns`, so its update received z float32\[4, 3\], with the carry float32\[4, 2\] and no parameter of `elementwise_specs`\.",
                           lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),
+    "stages_without_a_comma": (TypeError, r"OfStages: `stages` must be a property with a tuple of at least one Stage, got Stage\. A tuple of one is `\(stage,\)`\.",
+                               lambda: step_of(OfStages(STAGE))),
+    "no_stages": (TypeError, r"OfStages: `stages` must be .* got tuple", lambda: step_of(OfStages(()))),
+    "stages_of_one_path": (ValueError, r"OfStages: parameters \(see `path` of `Stage`\) must have different names, got 'kernel' twice",
+                           lambda: step_of(OfStages((STAGE, STAGE)))),
+    "state_without_enter": (TypeError, r"OfStages: `enter` must be defined for a state of several arrays, got \(\*, \*\)",
+                            lambda: step_of(OfStages((STAGE,), (2, 2)))),
+    "init_fn_signature": (TypeError, r"FunctionCell: `init_fn` must accept \(key, inputs, dtype\), got the signature \(k, x\)",
+                          lambda: FunctionCell(keep, 2, 2, lambda k, x: {})),
+    "two_coefficients": (ValueError, r"`coefficients` must return \(a, b, rest\), got \(\*, \*\)", lambda: step_of(TwoCoefficients(2))),
     "shape_word": (TypeError, "`dims` must be an integer, got '5'", lambda: TensorShape("5")),
     "zero_state_negative": (ValueError, "`batch_size` must be at least 0", lambda: GRU.zero_state(-2, F32)),
     "zero_state_tuple": (TypeError, "`batch_size` must be an integer, got tuple", lambda: GRU.zero_state((4,), F32)),
@@ -420,7 +451,7 @@ REFUSALS = {
     "shape_unknown": (ValueError, "must be known, got None", lambda: TensorShape([None])),
     "shape_kind": (TypeError, "`dims` must be an integer, got 1.5", lambda: TensorShape([1.5])),
     # The order of Flax, and arguments that a cell does not have
-    "flax_step": (ValueError, r"^LSTMCell: `inputs` must be one array \[batch, depth\], got LSTMStateTuple. A step takes the inputs before the state\.$",
+    "flax_step": (ValueError, r"^LSTMCell: `inputs` must be one array \[batch, depth\], got LSTMStateTuple. Pass one step of inputs, before any state\.$",
                   lambda: LSTM(LSTMStateTuple(ZEROS, ZEROS), X[:, 0])),
     "flax_init": (TypeError, r"^GRUCell: `dtype` must name a dtype, got float32\[4, 3\]. Call `cell.init\(key, inputs\)`, without the carry",
                   lambda: GRUCell(2).init(jax.random.key(0), ZEROS, X[:, 0])),
@@ -431,7 +462,7 @@ REFUSALS = {
     "dtype_array": (TypeError, r"`dtype` must name a dtype, got float32\[4, 2\]. Use", lambda: dynamic_rnn(GRU, X, dtype=ZEROS)),
     "step_key": (TypeError, r"^BoundCell: `scope` must be a string, got key<fry>\[\]. Pass a key to `cell.bind\(params, key\)`.$",
                  lambda: GRU(X[:, 0], ZEROS, jax.random.key(0))),
-    "bind_of_a_class": (TypeError, r"^RNNCell: missing 1 required positional argument: 'params'. `cell.init\(key, inputs\)` creates them.$",
+    "bind_of_a_class": (TypeError, r"^RNNCell.bind: missing 1 required positional argument: 'params'. `cell.init\(key, inputs\)` creates them.$",
                         lambda: GRUCell.bind(GRU.params)),
     "lengths_arrays": (ValueError, r"must hold one integer for each row, got \[float32\[4, 2\], float32\[4, 3\]\].$",
                        lambda: dynamic_rnn(GRU, X, [ZEROS, X[:, 0]], dtype=F32)),

@@ -1120,8 +1120,8 @@ REFUSED = {
     ),
     "a_carry_before_the_inputs": (
         TypeError,
-        r"RNN: `inputs` must come before the state, got float32\[3, 5, 2\] as `seq.*"
-        r"`rnn\(inputs, initial_state=state\)`",
+        r"RNN: `sequence_length` must hold integers, got float32\[3, 5, 2\]. .*"
+        r"`rnn\(inputs, lengths, initial_state=state\)`",
         lambda make: make("RNN", GRUCell(UNITS))(jnp.zeros((3, UNITS)), X),
     ),
     "bools_for_lengths": (
