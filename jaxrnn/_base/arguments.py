@@ -12,7 +12,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InvalidKind, InvalidType, InvalidValue, describe
+from .errors import InvalidKind, InvalidType, InvalidValue, describe, is_array
+from .math import numpy_or_jax_array
 from .typing import DType, UnboundCellLike
 
 # On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
@@ -113,11 +114,21 @@ def check_rank(
     least: int,
     axes: str,
     error: type[Exception] = InvalidValue,
+    fix: str = "",
 ) -> None:
     """Raises if an array has fewer than `least` axes; the message lists `axes`."""
-    if array.ndim < least:
+    if len(array.shape) < least:
         must = f"have rank at least {least}, {axes}"
-        raise error(_message(name, must, array, ""))
+        raise error(_message(name, must, array, fix))
+
+
+def check_first_axis(
+    name: str, array: Any, count: int, what: str, fix: str = ""
+) -> None:
+    """Raises ValueError unless an array is `[count, ...]`; `what` names the entries."""
+    if array.shape[:1] != (count,):
+        must = f"be [{count}, ...], one entry for each {what}"
+        raise InvalidValue(_message(name, must, array, fix))
 
 
 def check_dtype_kind(
@@ -253,6 +264,39 @@ def as_count(
         must = f"be at least {least}" if number < least else f"be at most {most}"
         raise InvalidValue(_message(name, must, number, fix))
     return number
+
+
+def as_integers(
+    name: str, values: Any, what: str, *shapes: tuple[int | None, ...]
+) -> Any:
+    """Integers as a NumPy array; as a JAX array if `values` are or hold JAX arrays.
+
+    Args:
+        name: The name of the argument.
+        values: The user's argument.
+        what: A description of the expected integers, for messages.
+        *shapes: The accepted shapes, in which None stands for any size.
+
+    Raises:
+        TypeError: If the values are not integers.
+        ValueError: If their shape matches none of `shapes`.
+    """
+    try:
+        array = numpy_or_jax_array(values)
+    except (OverflowError, TypeError, ValueError):
+        array = np.asarray(None)
+    if not array.size and not is_array(values):  # NumPy reads [] as floats.
+        array = array.astype(np.int32)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        is_list = isinstance(values, list | tuple) and array.dtype != object
+        raise InvalidType(
+            _message(name, f"be {what}", array if is_list else values, "")
+        )
+    for shape in shapes:
+        sizes = zip(array.shape, shape, strict=False)
+        if array.ndim == len(shape) and all(m in (n, None) for n, m in sizes):
+            return array
+    raise InvalidValue(_message(name, f"be {what}", array, ""))
 
 
 def as_axis_size(name: str, size: Any, fix: str = "") -> Any:

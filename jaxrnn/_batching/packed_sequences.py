@@ -191,13 +191,3 @@ def check_not_packed(inputs: object) -> None:
             f"`inputs` must be padded, got {describe(inputs)}. Use `packed_rnn`, or "
             "pass `packed.unpack(packed.inputs)` and `packed.sequence_length`."
         )
-
-
-def check_first_axis(
-    name: str, leaf: Array | np.ndarray, what: str, count: int
-) -> None:
-    """Raises ValueError unless the leaf is `[count, ...]`."""
-    if leaf.shape[:1] != (count,):
-        raise InvalidValue(
-            f"`{name}` must be [{what}, ...], for {count} {what}, got {describe(leaf)}."
-        )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, check_time_major
+from .._base.arguments import as_count, check_first_axis, check_time_major
 from .._base.errors import InvalidValue, describe, describe_leaves
 from .._base.exporting import serializable
 from .._base.inputs import as_state
@@ -24,7 +24,7 @@ from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
 from .host import as_sources, check_known, cut, host_lengths
-from .packed_sequences import PackedSequences, check_first_axis, check_whole
+from .packed_sequences import PackedSequences, check_whole
 
 AnyWindow: TypeAlias = "Window | PackedWindow"
 
@@ -147,7 +147,7 @@ class PackedWindow:
         named_new = named_leaves("fresh_state", new)
         pairs = zip(named_leaves("row_state", old), named_new, strict=True)
         for (name, leaf), (fresh_name, fresh) in pairs:
-            check_first_axis(name, leaf, "rows", self.rows)
+            check_first_axis(name, leaf, self.rows, "row")
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
                 raise InvalidValue(
@@ -178,7 +178,7 @@ class PackedWindow:
         """
         states = as_state("states", states)
         for name, leaf in named_leaves("states", states):
-            check_first_axis(name, leaf, "parts", self.part_of.shape[0])
+            check_first_axis(name, leaf, self.part_of.shape[0], "part")
         return read_rows(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from .._base.errors import InvalidValue
 from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
+from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
 from ..memory._strategy import Strategy, as_strategy, plan_of
@@ -131,7 +131,7 @@ def _states_of_sequences(
     if state is None:
         state = zero_state(cell, count, dtype)
     for name, leaf in trees.named_leaves("initial_state", state):
-        check_first_axis(name, leaf, "sequences", count)
+        arguments.check_first_axis(name, leaf, count, "sequence")
     return state, dtype
 
 

@@ -192,7 +192,7 @@ class LoopWrites:
         return self._with_stores(carry, stores)
 
     def _watched(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
-        watched = {i: _Watched.at(i, self, rows) for i, rows in stores.items()}
+        watched = {i: _Watched.of(rows, self, i) for i, rows in stores.items()}
         return self._with_stores(carry, watched)
 
     def _with_stores(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
@@ -203,8 +203,9 @@ class LoopWrites:
         """The writes of a step to each array, from the carry after the step."""
         writes = {}
         for i, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_opaque)):
+            here = (self, i)
             store = leaf._store if i in self.stores else None
-            if isinstance(store, _Watched) and store.is_at(i, self):
+            if isinstance(store, _Watched) and (store.arrays, store.position) == here:
                 writes[i] = list(store.writes)
                 continue
             if i in self.stores:  # The step put another array into this place.
@@ -252,11 +253,9 @@ class _Watched(Rows):
     writes: tuple[tuple[Array, Array], ...] = ()
 
     @classmethod
-    def at(cls, position: int, arrays: LoopWrites, rows: Rows) -> "_Watched":
-        return cls(rows.buffer, rows.written, rows.size, arrays, position)
-
-    def is_at(self, position: int, arrays: LoopWrites) -> bool:
-        return self.position == position and self.arrays is arrays
+    def of(cls, rows: Rows, *fields: Any) -> "_Watched":
+        """The elements of `rows`, with the fields that this class adds."""
+        return cls(rows.buffer, rows.written, rows.size, *fields)
 
     def write(self, index: Indices, value: Array) -> "_Watched":
         rows = super().write(index, value)
@@ -269,8 +268,7 @@ class _Watched(Rows):
 
     def _after(self, rows: Rows, indices: Indices, values: Array) -> "_Watched":
         writes = (*self.writes, (jnp.asarray(indices), values))
-        after = _Watched.at(self.position, self.arrays, rows)
-        return dataclasses.replace(after, writes=writes)
+        return _Watched.of(rows, self.arrays, self.position, writes)
 
     def length(self) -> Indices:
         return super().length() if isinstance(self.size, tuple) else self._read().size

@@ -5,6 +5,7 @@ NumPy arrays, and traced indices are JAX arrays.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import jax
@@ -227,12 +228,8 @@ class Ragged:
             ValueError: If an element was never written, or if shapes differ.
         """
         elements = [self.read(index) for index in _need_known(indices)]
-        if len({element.shape for element in elements}) != 1:
-            shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
-            raise InvalidValue(
-                f"elements must have the same shape to be stacked, got {shapes}. Use "
-                "`concat`."
-            )
+        for element in elements:
+            check_element(element.shape, elements[0].shape, "Use `concat`.")
         return jnp.stack(elements)
 
     def write(self, index: Indices, value: Array) -> "Ragged":
@@ -258,15 +255,9 @@ class Ragged:
     def concat(self) -> Array:
         """Joins the elements along their first axis, whose sizes may differ."""
         elements = [self.read(index) for index in range(self.capacity)]
-        if not elements:
-            raise InvalidValue("`concat` needs at least one element.")
-        for index, element in enumerate(elements):
+        for element in elements:
             _check_joinable(element.shape)
-            if element.shape[1:] != elements[0].shape[1:]:
-                got = f"{describe(elements[0])} at 0, {describe(element)} at {index}"
-                raise InvalidValue(
-                    f"elements may differ only in the first axis, got {got}."
-                )
+            check_element(element.shape, (None, *elements[0].shape[1:]))
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":
@@ -283,6 +274,17 @@ def _need_known(indices: Indices) -> np.ndarray:
             f"{describe(indices)}. Pass `element_shape` or `infer_shape=True`."
         )
     return known
+
+
+def check_element(shape: tuple, want: Iterable | None, fix: str = "") -> None:
+    """Raises ValueError unless `shape` matches `want`; None matches any size."""
+    if want is None:
+        return
+    wanted = list(want)
+    sizes = zip(wanted, shape, strict=False)
+    if len(wanted) != len(shape) or any(w not in (None, size) for w, size in sizes):
+        must = f"elements must have shape {wanted}"
+        raise InvalidValue(f"{must}, got {list(shape)}. {fix}".rstrip())
 
 
 def _check_joinable(shape: tuple[int, ...]) -> None:

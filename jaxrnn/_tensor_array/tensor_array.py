@@ -7,14 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_dtype, check_one_of
+from .._base.arguments import (
+    as_axis_size,
+    as_dtype,
+    check_first_axis,
+    check_given,
+    check_one_of,
+    check_rank,
+)
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.tensor_shape import TensorShape
 from .._base.trees import RowlessArray
 from .._base.typing import Array, ArrayLike, DType
 from . import checks
-from .store import Indices, Ragged, Rows, Store
+from .store import Indices, Ragged, Rows, Store, check_element
+
+_SIZE = "It is static: a Python integer, or a symbolic size of `jax.export`."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +118,7 @@ class TensorArray(RowlessArray):
             check_one_of(argument, value, (None,), "None")
         self._config = _Config(
             as_dtype(dtype),
-            checks.as_size(size),
+            as_axis_size("size", check_given("size", size, _SIZE), _SIZE),
             bool(dynamic_size),
             bool(infer_shape),
             checks.as_element_shape(element_shape),
@@ -155,7 +164,7 @@ class TensorArray(RowlessArray):
             TypeError: If `value` has another dtype, or if `index` is not an integer.
         """
         value = checks.as_value(value, self.dtype)
-        index = checks.as_integers("index", index, rank=0)
+        index = checks.as_indices("index", index, "an integer")
         store = self._store_to_write(index, value.shape)
         return self._with(store.write(index, value))
 
@@ -171,7 +180,7 @@ class TensorArray(RowlessArray):
                 shape of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
-        index = checks.as_integers("index", index, rank=0)
+        index = checks.as_indices("index", index, "an integer")
         checks.check_range(index, self.size())
         return self._store_to_read().read(index)
 
@@ -195,10 +204,9 @@ class TensorArray(RowlessArray):
             TypeError: If `value` has another dtype.
         """
         value = checks.as_value(value, self.dtype)
-        if value.ndim == 0:
-            raise InvalidValue(f"`value` must have rows, got {describe(value)}.")
-        self._check_count("rows of `value`", value.shape[0])
-        checks.check_element(value.shape[1:], self.element_shape)
+        check_rank("value", value, 1, "[size, ...]")
+        self._check_count("value", value)
+        check_element(value.shape[1:], self.element_shape)
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
@@ -209,7 +217,7 @@ class TensorArray(RowlessArray):
                 differ or are unknown.
             TypeError: If `indices` are not integers.
         """
-        indices = checks.as_integers("indices", indices, rank=1)
+        indices = checks.as_indices("indices", indices, "integers [n]", None)
         checks.check_range(indices, self.size())
         return self._store_to_read().gather(indices)
 
@@ -227,10 +235,8 @@ class TensorArray(RowlessArray):
             TypeError: If `indices` are not integers, or if `value` has another dtype.
         """
         value = checks.as_value(value, self.dtype)
-        slots = checks.as_integers("indices", indices, rank=1)
-        if value.ndim == 0 or value.shape[0] != slots.shape[0]:
-            must = f"have one row for each of {slots.shape[0]} indices"
-            raise InvalidValue(f"`value` must {must}, got {describe(value)}.")
+        slots = checks.as_indices("indices", indices, "integers [n]", None)
+        check_first_axis("value", value, slots.shape[0], "index")
         store = self._store_to_write(slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
@@ -255,19 +261,19 @@ class TensorArray(RowlessArray):
                 be known because they determine array shapes.
         """
         value = checks.as_value(value, self.dtype)
-        lengths = checks.as_integers("lengths", lengths, rank=1)
+        lengths = checks.as_indices("lengths", lengths, "integers [n]", None)
         counts = concrete_or_none(lengths)
         if counts is None:
             raise InvalidType("`lengths` must be known at trace time, got traced.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
-            got = f"{counts.tolist()} for {describe(value)}"
             raise InvalidValue(
-                f"`lengths` must add up to the rows of `value`, got {got}."
+                f"`lengths` must add up to the rows of `value`, {describe(value)}, got "
+                f"{counts.tolist()}."
             )
-        self._check_count("`lengths`", len(counts))
+        self._check_count("lengths", counts)
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
-            checks.check_element(part.shape, self.element_shape)
+            check_element(part.shape, self.element_shape)
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
             return self._with_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
@@ -344,7 +350,7 @@ class TensorArray(RowlessArray):
 
     def _store_to_write(self, indices: Indices, shape: tuple) -> Store:
         """Checks a write to `indices`; returns the store, extended if necessary."""
-        checks.check_element(shape, self.element_shape)
+        check_element(shape, self.element_shape)
         store = self._store
         if store is None:
             ragged = not self._config.infer_shape
@@ -369,10 +375,8 @@ class TensorArray(RowlessArray):
             raise InvalidValue(f"the array must be one array, got {got}. Use jax.vmap.")
         return store
 
-    def _check_count(self, what: str, count: int) -> None:
-        size = self._config.size
-        if not self.dynamic_size and count != size:
-            raise InvalidValue(
-                f"the number of {what} must be the number of elements, {size}, got "
-                f"{count}. To let it grow, pass `dynamic_size=True`."
-            )
+    def _check_count(self, name: str, entries: Any) -> None:
+        """Raises ValueError unless there is one entry for each element."""
+        if not self.dynamic_size:
+            fix = "To let the array grow, pass `dynamic_size=True`."
+            check_first_axis(name, entries, self._config.size, "element", fix)

@@ -10,11 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import INT32_MAX, as_count, check_instance, check_is_cell
+from .._base.arguments import (
+    INT32_MAX,
+    as_count,
+    as_integers,
+    check_instance,
+    check_is_cell,
+)
 from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
 from .._base.exporting import serializable
 from .._base.inputs import as_state, check_rows_of_state
-from .._base.math import clamped_to_int32, concrete_or_none, numpy_or_jax_array
+from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.read_only import without_read_only
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
@@ -205,7 +211,7 @@ def as_ids(
         ValueError: If their shape matches none of `shapes`, in which None stands for
             any size.
     """
-    return jnp.asarray(clamped_to_int32(_as_integers(name, ids, what, *shapes)))
+    return jnp.asarray(clamped_to_int32(as_integers(name, ids, what, *shapes)))
 
 
 def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
@@ -217,28 +223,11 @@ def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
         TypeError: If the ids are not integers.
         ValueError: If the ids are not a vector, or a known id is beyond int32.
     """
-    ids = _as_integers(name, start_ids, "integers [batch]", (None,))
+    ids = as_integers(name, start_ids, "integers [batch]", (None,))
     known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
     if known is not None and (wrong := known[known != clamped_to_int32(known)]).size:
         raise InvalidValue(f"`{name}` must hold ids that fit int32, got {wrong[0]}.")
     return jnp.asarray(clamped_to_int32(ids))
-
-
-def _as_integers(
-    name: str, ids: ArrayLike, what: str, *shapes: tuple[int | None, ...]
-) -> Array | np.ndarray:
-    try:
-        array = numpy_or_jax_array(ids)
-    except (OverflowError, TypeError, ValueError):
-        array = np.asarray(None)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        got = array if jnp.issubdtype(array.dtype, jnp.number) else ids
-        raise InvalidType(f"`{name}` must be {what}, got {describe(got)}.")
-    for shape in shapes:
-        sizes = zip(array.shape, shape, strict=False)
-        if array.ndim == len(shape) and all(m in (n, None) for n, m in sizes):
-            return array
-    raise InvalidValue(f"`{name}` must be {what}, got {describe(array)}.")
 
 
 def as_int(name: str, value: int, least: int, fix: str, most: int = INT32_MAX) -> int:

@@ -619,7 +619,7 @@ REFUSALS = {
     ),
     "row_state": (
         ValueError,
-        r"`row_state` must be \[rows, ...\], for 2 rows, got float64\[1, 4\]",
+        r"`row_state` must be \[2, ...\], one entry for each row, got float64\[1, 4\]",
         lambda: PART.start_from(np.ones((1, 4)), np.ones((1, 4))),
     ),
     "fresh_state": (
@@ -639,7 +639,7 @@ REFUSALS = {
     ),
     "states": (
         ValueError,
-        r"`states` must be \[parts, ...\], for 4 parts, got float64\[2, 4\]",
+        r"`states` must be \[4, ...\], one entry for each part, got float64\[2, 4\]",
         lambda: PART.row_state(np.ones((2, 4))),
     ),
 }

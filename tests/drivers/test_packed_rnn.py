@@ -165,7 +165,7 @@ def test_nothing_but_empty_sequences():
         (
             lambda a: a | {"initial_state": a["initial_state"][:2]},
             ValueError,
-            r"`initial_state` must be \[sequences, ...\], for 9 sequences",
+            r"`initial_state` must be \[9, ...\], one entry for each sequence",
         ),
         (
             lambda a: a | {"initial_state": a["initial_state"][:, :2]},

@@ -165,7 +165,9 @@ def test_elements_may_differ_in_shape_if_none_is_inferred():
     assert ta.read(1).shape == (3,)
     assert ta.concat().shape == (5,)
     assert jax.jit(lambda ta: ta.concat())(ta).shape == (5,)
-    with pytest.raises(ValueError, match="must have the same shape"):
+    with pytest.raises(
+        ValueError, match=r"must have shape \[2\], got \[3\]. Use `concat`"
+    ):
         ta.stack()
 
 
@@ -226,8 +228,8 @@ def test_python_numbers_lists_and_numpy_are_taken():
 
 REFUSALS = [
     (lambda: TensorArray(F32), ValueError, "`size` must be given"),
-    (lambda: array(-1), ValueError, "`size` must be in .*, got -1"),
-    (lambda: array(2**40), ValueError, "must be in .*, got 1099511627776"),
+    (lambda: array(-1), ValueError, "`size` must be at least 0, got -1"),
+    (lambda: array(2**40), ValueError, "must be at most 2147483647, got 1099511627776"),
     (lambda: array().write(2**32, 1.0), IndexError, r"must be in \[0, 3\)"),
     (lambda: array().unstack(rows()).gather([2**32 + 1]), IndexError, r"must be in \[0, 3\)"),
     (lambda: array().split(rows(), [2**32 + 1, 1, 1]), ValueError, "must add up"),
@@ -236,20 +238,20 @@ REFUSALS = [
     (lambda: array().write(0, None), ValueError, "`value` must be an array: None"),
     (lambda: array().write(0, 1j), TypeError, "must be float32, got complex"),
     (lambda: TensorArray(jax.random.key(0).dtype, 3), TypeError, "must name a dtype"),
-    (lambda: array(2.0), TypeError, "`size` must hold integers, got 2.0"),
-    (lambda: array([2]), ValueError, "`size` must have rank 0"),
+    (lambda: array(2.0), TypeError, "`size` must be an integer, got 2.0"),
+    (lambda: array([2]), TypeError, "`size` must be an integer, got list"),
     (lambda: TensorArray("f33", 1), TypeError, "`dtype` must name a dtype"),
     (lambda: array(flow=ones()), ValueError, "`flow` must be None"),
     (lambda: array(handle=3), ValueError, "`handle` must be None, got 3"),
     (lambda: array().read(0), ValueError, "the shape of the elements must be"),
     (lambda: array().stack(), ValueError, "the shape of the elements must be known, but nothing was"),
     (lambda: np.asarray(array()), TypeError, r"TensorArray\(float32, size=3\) is not an array. Call `.stack\(\)`"),
-    (lambda: array().write(3, ones()), IndexError, r"must be in \[0, 3\), got 3"),
-    (lambda: array().write(-1, ones()), ValueError, r"must be in \[0, 3\), got -1"),
+    (lambda: array().write(3, ones()), IndexError, "got 3"),
+    (lambda: array().write(-1, ones()), ValueError, "got -1"),
     (lambda: array().write(jnp.int32(9), ones()), ValueError, "got 9"),
     (lambda: array(0, dynamic_size=True).write(-1, 1.0), IndexError, "got -1"),
-    (lambda: array().unstack(rows()).read(3), IndexError, r"an index must be in \[0, 3\), got 3. `size` sets the bound"),
-    (lambda: array().unstack(rows()).read(-1), IndexError, r"an index must be in \[0, 3\), got -1. `size` sets the bound"),
+    (lambda: array().unstack(rows()).read(3), IndexError, r"an index must be in \[0, 3\), which `size` sets, got 3"),
+    (lambda: array().unstack(rows()).read(-1), IndexError, "`size` sets, got -1"),
     (lambda: array().unstack(rows()).gather([0, -1]), IndexError, "got -1"),
     (lambda: array().write(0, 1.0).write(0, 1.0), ValueError, "once, got 0 again"),
     (lambda: array().write(0, 1.0).scatter([1, 0], rows(2)), ValueError, "0 again"),
@@ -257,21 +259,21 @@ REFUSALS = [
     (lambda: array(element_shape=[2]).write(0, 1.0), ValueError, r"shape \[2\], got \[\]"),
     (lambda: array(element_shape=[None, 2]).write(0, ones(2)), ValueError, "None, 2"),
     (lambda: array().write(0, jnp.ones(2, I32)), TypeError, "must be float32, got int32"),
-    (lambda: array().write(0.5, 1.0), TypeError, "`index` must hold integers"),
-    (lambda: array().write([0], 1.0), ValueError, "`index` must have rank 0"),
-    (lambda: array().unstack(rows(2)), ValueError, "must be the number of elements, 3, got 2"),
-    (lambda: array().unstack(1.0), ValueError, "must have rows, got"),
-    (lambda: array().scatter([0], rows(2)), ValueError, "one row for each of 1 indices"),
+    (lambda: array().write(0.5, 1.0), TypeError, "`index` must be an integer, got 0.5"),
+    (lambda: array().write([0], 1.0), ValueError, r"`index` must be an integer, got int64\[1\]"),
+    (lambda: array().unstack(rows(2)), ValueError, r"`value` must be \[3, ...\], one entry for each element, got float32\[2\]. To let"),
+    (lambda: array().unstack(1.0), ValueError, r"`value` must have rank at least 1, \[size, ...\], got"),
+    (lambda: array().scatter([0], rows(2)), ValueError, r"`value` must be \[1, ...\], one entry for each index"),
     (lambda: array().split(rows(4), [1, 2, 2]), ValueError, "must add up to the rows"),
-    (lambda: array().split(rows(4), [2, 2]), ValueError, "must be the number of elements, 3"),
+    (lambda: array().split(rows(4), [2, 2]), ValueError, r"`lengths` must be \[3, ...\]"),
     (lambda: array().write(0, 1.0).concat(), ValueError, "`concat` needs elements with at least one axis, got scalars. Use `stack`"),
-    (lambda: array(2, infer_shape=False).write(0, ones(2, 3)).write(1, ones(2)).concat(), ValueError, r"\[2, 3\] at 0, float32\[2\] at 1"),
+    (lambda: array(2, infer_shape=False).write(0, ones(2, 3)).write(1, ones(2)).concat(), ValueError, r"shape \[None, 3\], got \[2\]"),
     (lambda: array().grad("loss"), NotImplementedError, r"jax\.grad"),
     (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),
     (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must be the capacity"),
     (lambda: jax.jit(lambda i: array(2, infer_shape=False).write(i, 1.0))(0), TypeError, "indices must be known"),
     (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "must be known at trace time"),
-    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "must be static"),
+    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "`size` must be an integer, got int64.*static"),
 ]  # fmt: skip
 
 
