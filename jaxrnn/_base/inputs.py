@@ -22,7 +22,7 @@ from .errors import (
     describe_structure,
     is_array,
 )
-from .math import in_native_order, is_float
+from .math import in_native_order, is_float, is_traced
 from .read_only import without_read_only
 from .trees import is_tensor_array, map_named, named_leaves
 from .typing import Array, DType, PyTree
@@ -187,6 +187,20 @@ def as_array(name: str, leaf: Any) -> Array:
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
         raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.") from None
+
+
+def check_concrete(
+    name: str,
+    tree: PyTree,
+    fix: str = "Call this function outside of jit, grad and vmap, and pass in its "
+    "results.",
+) -> None:
+    """Raises TypeError for a traced array."""
+    for full, leaf in named_leaves(name, tree):
+        if is_traced(leaf):
+            raise InvalidType(
+                f"`{full}` must be concrete, got traced {describe(leaf)}. {fix}"
+            )
 
 
 def as_step_booleans(

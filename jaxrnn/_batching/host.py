@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from .._base.arguments import check_given, check_rank
 from .._base.errors import (
     InvalidType,
     InvalidValue,
@@ -15,10 +16,10 @@ from .._base.errors import (
     describe,
     describe_leaves,
     is_array,
+    leaf_name,
 )
-from .._base.inputs import check_same_size, named_inputs
+from .._base.inputs import check_concrete, check_same_size, named_inputs
 from .._base.lengths import as_lengths
-from .._base.math import is_traced
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
 
@@ -30,19 +31,9 @@ Source: TypeAlias = Any
 """An object with `shape`, `dtype` and slicing, such as an `np.memmap`."""
 
 
-def check_known(name: str, tree: PyTree) -> None:
-    """Raises TypeError for a traced array."""
-    for full, leaf in named_leaves(name, tree):
-        if is_traced(leaf):
-            raise InvalidType(
-                f"`{full}` must be concrete, got traced {describe(leaf)}. Call this "
-                "function outside of jit, grad and vmap, and pass in its results."
-            )
-
-
 def host_lengths(lengths: Lengths, batch_size: int) -> np.ndarray:
     """The lengths as a NumPy array, int32 `[batch]`, not negative; see `as_lengths`."""
-    check_known("sequence_length", lengths)
+    check_concrete("sequence_length", lengths)
     with jax.ensure_compile_time_eval():  # Allows constants to be read inside a trace.
         return np.asarray(as_lengths(lengths, batch_size))
 
@@ -61,8 +52,16 @@ def as_sources(
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
 
-    def as_leaf(name: str, leaf: object) -> Source:
-        return _as_source(name, leaf, f"{axes}. {fix}")
+    def as_leaf(name: str, leaf: Any) -> Source:
+        if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
+            leaf = as_host_array(name, leaf)
+        if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
+            raise InvalidType(
+                f"`{name}` must be an array, got {describe(leaf)}. A list is a nest of "
+                "its elements; convert it with np.asarray."
+            )
+        check_rank(name, leaf, 2, axes, fix=fix)
+        return leaf
 
     inputs = map_named("inputs", as_leaf, inputs)
     named = named_inputs(inputs)
@@ -71,28 +70,15 @@ def as_sources(
     return (inputs, first, second) if time_major else (inputs, second, first)
 
 
-def _as_source(name: str, leaf: Any, axes: str) -> Source:
-    if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
-        return as_host_array(name, leaf, 2, axes)
-    if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
-        raise InvalidType(
-            f"`{name}` must be an array, got {describe(leaf)}. A list is a nest of its "
-            "elements; convert it with np.asarray."
-        )
-    _check_rank(name, leaf, 2, axes)
-    return leaf
-
-
-def as_host_array(name: str, leaf: object, rank: int, axes: str) -> np.ndarray:
+def as_host_array(name: str, leaf: Any) -> np.ndarray:
     """A leaf as a NumPy array.
 
     Raises:
         TypeError: If the leaf is traced, or not an array.
-        ValueError: If the leaf is None, or its rank is below `rank`.
+        ValueError: If the leaf is None.
     """
-    if leaf is None:
-        raise InvalidValue(f"`{name}` must be an array, got None.")
-    check_known(name, leaf)
+    check_given(name, leaf, "", "an array")
+    check_concrete(name, leaf)
     check_not_masked(name, leaf)
     try:
         array = np.asarray(leaf)
@@ -100,16 +86,7 @@ def as_host_array(name: str, leaf: object, rank: int, axes: str) -> np.ndarray:
         array = np.asarray(None)
     if not is_array(array):
         raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.")
-    _check_rank(name, array, rank, axes)
     return array
-
-
-def _check_rank(name: str, leaf: Source | np.ndarray, rank: int, axes: str) -> None:
-    if len(leaf.shape) < rank:
-        raise InvalidValue(
-            f"`{name}` must have rank at least {rank}, got {describe(leaf)}. The axes "
-            f"must be {axes}".rstrip()
-        )
 
 
 def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
@@ -149,16 +126,13 @@ def check_like(
     """
     check_structure(f"`{name}`", want, got, strict=strict, fix=fix)
     what = "have the dtype and step shape of" if skip else "be"
-    pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
-    for (full, like), (_, leaf) in pairs:
-        if _kind(like, skip) != _kind(leaf, skip):
+    leaves = jax.tree.leaves_with_path(got)
+    for (path, leaf), like in zip(leaves, jax.tree.leaves(want), strict=True):
+        if (leaf.shape[skip:], leaf.dtype) != (like.shape[skip:], like.dtype):
+            full = leaf_name(name, path)
             raise InvalidValue(
                 f"`{full}` must {what} {describe(like)}, got {describe(leaf)}. {fix}"
             )
-
-
-def _kind(leaf: Any, skip: int) -> tuple | None:
-    return None if leaf is None else (leaf.shape[skip:], leaf.dtype)
 
 
 def as_sequence(name: str, sequence: PyTree) -> PyTree:
@@ -171,12 +145,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
         ValueError: If there are no arrays, or if the arrays differ in length.
     """
     fix = "Each entry must be one sequence; convert lists with np.asarray."
-    axes = "[length, ...]"
-
-    def as_leaf(name: str, leaf: object) -> np.ndarray:
-        return as_host_array(name, leaf, 0, axes)
-
-    arrays = map_named(name, as_leaf, sequence)
+    arrays = map_named(name, as_host_array, sequence)
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
     if not lengths:
         raise InvalidValue(
@@ -190,7 +159,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
     arrays = jax.tree.map(spread, arrays)
     if len(set(lengths)) > 1:
         named = list(named_leaves(name, arrays))
-        check_same_size(named, axis=0, what="Length", axes=axes, fix=fix)
+        check_same_size(named, what="Length", axes="[length, ...]", fix=fix)
     return arrays
 
 

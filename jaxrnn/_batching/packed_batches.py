@@ -21,51 +21,41 @@ State: TypeAlias = dict[str, Any]
 class PackedBatches(Iterator[PackedSequences]):
     """An iterator over packs of one shape, returned by `packed_batches`."""
 
-    def __init__(self, source: Iterator[PyTree], shape: PackShape) -> None:
+    def __init__(self, source: Any, shape: PackShape) -> None:
         self._source = source
         self._shape = shape
         self._number = 0  # The number of records read so far.
         self._first: tuple[str, PyTree] | None = None  # Its name, and the record.
-        self._restart()
-
-    def _restart(self, held: Leaves | None = None, state: State | None = None) -> None:
-        """Opens a batch; `state` is the state before a held record was read."""
-        self._batch: list[Leaves] = []
-        self._placed: list[Placed] = []  # `(sequence, row)` of the open batch.
-        self._free = [self._shape.row_length] * self._shape.rows
-        self._held = held  # A record not yet in a batch.
-        self._before_held = state
-        # The state before the first record of the batch was read.
-        self._before_batch = None if held is None else state
+        # The records that are in no batch yet, each with the state before it was read.
+        self._waiting: list[tuple[State, Leaves]] = []
 
     def __next__(self) -> PackedSequences:
-        # An error, for example because a record is too long, does not discard the open
-        # batch.
-        while record := self._held or self._read():
+        placed: list[Placed] = []
+        free = [self._shape.row_length] * self._shape.rows
+        # An error, for example because a record is too long, leaves the records before
+        # it in `_waiting`.
+        while len(self._waiting) > len(placed) or self._read():
+            _, record = self._waiting[len(placed)]
             length = len(record[0])
-            row = next((r for r, free in enumerate(self._free) if length <= free), None)
-            if row is None or len(self._batch) == self._shape.sequences:
+            row = next((r for r, steps in enumerate(free) if length <= steps), None)
+            if row is None or len(placed) == self._shape.sequences:
                 break
-            self._placed.append((len(self._batch), row))
-            self._batch.append(record)
-            self._free[row] -= length
-            self._held = None
-        if not self._batch or self._first is None:
+            placed.append((len(placed), row))
+            free[row] -= length
+        if not placed or self._first is None:
             raise StopIteration
-        time = self._shape.row_length
-        batch = pack(self._batch, self._placed, self._first[1], self._shape, time)
-        self._restart(self._held, self._before_held)
-        return batch
+        sequences = [record for _, record in self._waiting[: len(placed)]]
+        del self._waiting[: len(placed)]
+        like = self._first[1]
+        return pack(sequences, placed, like, self._shape, self._shape.row_length)
 
-    def _read(self) -> Leaves | None:
-        """Reads the next record and holds it; returns None at the end."""
-        self._before_held = self._state()
-        if not self._batch:
-            self._before_batch = self._before_held
+    def _read(self) -> bool:
+        """Reads the next record into `_waiting`; returns False at the end."""
+        state = self._state()
         try:
             record = next(self._source)
         except StopIteration:
-            return None
+            return False
         name = f"records[{self._number}]"
         self._number += 1
         record = as_sequence(name, record)
@@ -80,11 +70,14 @@ class PackedBatches(Iterator[PackedSequences]):
                 f"`{name}` must have at most `row_length` ({most}) steps, got "
                 f"{len(leaves[0])}. Make rows longer, or cut the record."
             )
-        self._held = leaves
-        return leaves
+        self._waiting.append((state, leaves))
+        return True
 
     def _state(self) -> State:
-        return {"records": _position(self._source), "number": self._number}
+        position = self._source.get_state() if _has_state(self._source) else None
+        if isinstance(position, bytes):  # JSON, as the state of a Grain `DataLoader`.
+            position = position.decode()
+        return {"records": position, "number": self._number}
 
     def get_state(self) -> State:
         """The position at which the next batch starts, for `set_state`.
@@ -98,7 +91,7 @@ class PackedBatches(Iterator[PackedSequences]):
         Raises:
             TypeError: If `records` has no position.
         """
-        state = self._before_batch or self._state()
+        state = self._waiting[0][0] if self._waiting else self._state()
         if state["records"] is None:
             raise InvalidType(
                 "to be resumable, `records` must be a sequence, or have `get_state` "
@@ -121,9 +114,11 @@ class PackedBatches(Iterator[PackedSequences]):
             raise InvalidType(
                 f"`state` must come from `get_state`, got {describe(state)}."
             )
-        _set_position(self._source, state["records"])
+        position = state["records"]
+        is_bytes = isinstance(self._source.get_state(), bytes)
+        self._source.set_state(position.encode() if is_bytes else position)
         self._number = state["number"]
-        self._restart()
+        self._waiting = []
 
     def __repr__(self) -> str:
         rows, steps, sequences, _ = self._shape
@@ -218,7 +213,7 @@ class _Indexed(Iterator[PyTree]):
         self._next = as_count("state['records']", state, 0, fix, most=count)
 
 
-def _as_source(records: Any) -> Iterator[PyTree]:
+def _as_source(records: Any) -> Any:
     """An iterator over the records, with `get_state` and `set_state` if possible.
 
     Raises:
@@ -236,20 +231,5 @@ def _as_source(records: Any) -> Iterator[PyTree]:
     return iterator
 
 
-def _has_state(iterator: object) -> bool:
+def _has_state(iterator: Any) -> bool:
     return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")
-
-
-def _position(iterator: Any) -> Any:
-    """An iterator's position in a form that JSON can store; None if it has none."""
-    if not _has_state(iterator):
-        return None
-    state = iterator.get_state()
-    return state.decode() if isinstance(state, bytes) else state
-
-
-def _set_position(iterator: Any, position: Any) -> None:
-    """Moves the iterator to a position that `_position` returned."""
-    # The state of a Grain `DataLoader` is JSON, encoded as bytes.
-    is_bytes = isinstance(iterator.get_state(), bytes)
-    iterator.set_state(position.encode() if is_bytes else position)

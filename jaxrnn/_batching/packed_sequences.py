@@ -13,8 +13,8 @@ import numpy as np
 
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.exporting import serializable
-from .._base.inputs import as_array
-from .._base.math import concrete_or_none
+from .._base.inputs import as_array, check_concrete
+from .._base.math import is_traced
 from .._base.sharding import read_at
 from .._base.trees import map_named
 from .._base.typing import Array, PyTree
@@ -76,12 +76,8 @@ class PackedSequences:
         Raises:
             TypeError: If `lengths` are traced.
         """
-        lengths = concrete_or_none(self.lengths)
-        if lengths is None:
-            raise InvalidType(
-                f"`lengths` must be concrete, got traced {describe(self.lengths)}. "
-                "Under jit, sum them."
-            )
+        check_concrete("lengths", self.lengths, "Under jit, sum them.")
+        lengths = np.asarray(self.lengths)
         return lengths.sum(dtype=np.int64).item() / self.starts.size
 
     def unpack(self, outputs: PyTree) -> PyTree:
@@ -156,8 +152,7 @@ class PackedSequences:
             # JAX may replace leaves with other objects, such as the in_axes of vmap.
             got = f"starts={describe(self.starts)}, row={describe(self.row)}"
             return f"PackedSequences({got})"
-        is_known = concrete_or_none(self.lengths) is not None
-        full = f", {self.fill:.0%} full" if is_known else ""
+        full = "" if is_traced(self.lengths) else f", {self.fill:.0%} full"
         rows = self.starts.shape[1 if self.time_major else 0]
         sizes = f"{self.row.size} sequences in {rows} rows of {self.row_length} steps"
         return f"PackedSequences({sizes}{full})"

@@ -14,8 +14,9 @@ import numpy as np
 
 from .._base.arguments import as_count, check_instance, check_one_of, check_time_major
 from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.inputs import check_concrete
 from .._base.typing import Lengths, PyTree
-from .host import Leaves, check_known, check_like, cut_padding, from_list
+from .host import Leaves, check_like, cut_padding, from_list
 from .packed_sequences import PackedSequences, check_whole
 
 Placed: TypeAlias = tuple[int, int]
@@ -146,11 +147,6 @@ class PackShape(NamedTuple):
     time_major: bool
 
 
-def _empty_rows(rows: int, row_length: int, like: np.ndarray) -> np.ndarray:
-    shape = (rows, row_length, *like.shape[1:])
-    return np.zeros(shape, like.dtype.newbyteorder("="))
-
-
 def pack(
     sequences: list[Leaves],
     placed: list[Placed],
@@ -174,7 +170,10 @@ def pack(
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
     likes, structure = jax.tree.flatten(like)
-    leaves = [_empty_rows(rows, row_length, like) for like in likes]
+    leaves = [
+        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
+        for x in likes
+    ]
     for i, row in placed:
         length[i] = len(sequences[i][0])
         if not length[i]:  # An empty sequence takes no steps: row and offset stay 0.
@@ -310,7 +309,7 @@ def _as_packs(packs: Any) -> list[PackedSequences]:
         name = f"packs[{i}]"
         what = "made by `pack_sequences` or `packed_batches`"
         check_whole(name, check_instance(name, pack, PackedSequences, what))
-        check_known(name, pack)
+        check_concrete(name, pack)
         _check_alike(name, packs[0], pack)
     time = max(pack.time for pack in packs)
     packs = [dataclasses.replace(pack, time=time) for pack in packs]

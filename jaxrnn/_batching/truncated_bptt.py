@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from .._base.arguments import (
     as_bool,
     as_count,
+    check_dtype_kind,
     check_entries,
     check_equal,
     check_instance,
@@ -71,8 +72,9 @@ class TruncatedBPTT:
         Raises:
             TypeError: If a leaf of `state` is not an array.
         """
-        state = _strong(_as_arrays("state", state))
-        window = jax.eval_shape(_strong, window if self.reach > 1 else ())
+        state = _as_arrays("state", state)
+        example = window if self.reach > 1 else ()
+        window = jax.eval_shape(lambda x: _as_arrays("window", x), example)
         windows = zeros_of(window, self.reach - 1, like=())
         return TruncatedCarry(state, windows, jnp.int32(0))
 
@@ -99,7 +101,7 @@ class TruncatedBPTT:
                 from the old state, in structure, shapes or dtypes; if `carry` was
                 created for another `reach`. Nothing is computed in these cases.
         """
-        window = _strong(_as_arrays("window", window))
+        window = _as_arrays("window", window)
         new_state = self._check(params, carry, window)
         carry = _sharded(carry, new_state, window)
 
@@ -136,7 +138,7 @@ class TruncatedBPTT:
     ) -> tuple[Array, PyTree, PyTree]:
         value, rest = self.loss(params, state, window)
         new_state, aux = rest if self.has_aux else (rest, None)
-        return value, _strong(new_state), aux
+        return value, _as_arrays("new_state", new_state), aux
 
     def _push(
         self, carry: TruncatedCarry, state: PyTree, window: PyTree
@@ -160,12 +162,11 @@ class TruncatedBPTT:
         count = leaves[0].shape[0] if leaves else 0
         must = f"hold {self.reach - 1} windows for reach={self.reach}"
         check_equal("carry", count, self.reach - 1, must, "Create it with `init`.")
+        what = "floating-point to have a gradient"
+        fix = "Cast it, or let `loss` close over it."
         for name, leaf in named_leaves("params", params):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                raise InvalidType(
-                    f"`{name}` must be floating-point to have a gradient, got "
-                    f"{describe(leaf)}. Cast it, or let `loss` close over it."
-                )
+            if leaf is not None:
+                check_dtype_kind(name, as_array(name, leaf), jnp.inexact, what, fix)
         if self.reach > 1:
             example = jax.eval_shape(
                 lambda: jax.tree.map(lambda x: x[0], carry.windows)
@@ -261,22 +262,18 @@ def _sharded(
 
 
 def _as_arrays(name: str, tree: PyTree) -> PyTree:
-    """The nest with arrays as leaves; None stays None."""
+    """The nest with arrays as leaves; None stays None.
 
-    def as_leaf(name: str, leaf: object) -> Array | None:
-        return None if leaf is None else as_array(name, leaf)
+    The arrays are strongly typed, so that their types stay fixed.
+    """
+
+    def as_leaf(name: str, leaf: Any) -> Array | None:
+        if leaf is None:
+            return None
+        array = as_array(name, leaf)
+        return array if is_key(array) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, tree)
-
-
-def _strong(tree: PyTree) -> PyTree:
-    """The nest with strongly typed arrays as leaves, so that their types stay fixed."""
-
-    def strong(leaf: Any) -> Array:
-        leaf = jnp.asarray(leaf)
-        return leaf if is_key(leaf) else leaf.astype(leaf.dtype)
-
-    return jax.tree.map(strong, tree)
 
 
 def _state_of(result: Any, has_aux: bool) -> PyTree:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, check_first_axis, check_time_major
-from .._base.errors import InvalidValue, describe, describe_leaves
+from .._base.errors import InvalidValue, describe_leaves
 from .._base.exporting import serializable
-from .._base.inputs import as_state
-from .._base.trees import check_structure, named_leaves
+from .._base.inputs import as_state, check_concrete
+from .._base.trees import named_leaves
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
-from .host import as_sources, check_known, cut, host_lengths
+from .host import as_sources, check_like, cut, host_lengths
 from .packed_sequences import PackedSequences, check_whole
 
 AnyWindow: TypeAlias = "Window | PackedWindow"
@@ -142,19 +142,13 @@ class PackedWindow:
         """
         old = as_state("row_state", row_state)
         new = as_state("fresh_state", fresh_state)
-        fix = "It must match `row_state`."
-        check_structure("`fresh_state`", old, new, strict=True, fix=fix)
-        named_new = named_leaves("fresh_state", new)
-        pairs = zip(named_leaves("row_state", old), named_new, strict=True)
-        for (name, leaf), (fresh_name, fresh) in pairs:
+        for name, leaf in named_leaves("row_state", old):
             check_first_axis(name, leaf, self.rows, "row")
-            like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
-            if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
-                raise InvalidValue(
-                    f"`{fresh_name}` must be {leaf.dtype}"
-                    f"{[self.new, *leaf.shape[1:]]}, one row for each sequence that "
-                    f"may start, or have one row for all, got {describe(fresh)}."
-                )
+        check_like("fresh_state", old, new, "It must match `row_state`.", skip=1)
+        fix = "One entry for all sequences is accepted too."
+        for name, leaf in named_leaves("fresh_state", new):
+            if leaf.shape[:1] != (1,):
+                check_first_axis(name, leaf, self.new, "sequence that may start", fix)
 
         def join(leaf: Array, fresh: Array) -> Array:
             each = jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
@@ -262,7 +256,7 @@ def _window(
 
 def _packed_windows(packed: PackedSequences, size: int) -> LazyWindows:
     check_whole("inputs", packed)
-    check_known("inputs", packed)
+    check_concrete("inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(starts_in, minlength=1).max().item()

@@ -488,12 +488,12 @@ REFUSALS = {
     ),
     "padded_rank": (
         ValueError,
-        r"rank at least 2, got float32\[6\]. The axes must be \[batch, time, ...\]",
+        r"rank at least 2, \[batch, time, ...\], got float32\[6\]. Leave out `seq",
         lambda: pack_sequences(X[:, 0, 0], N),
     ),
     "padded_rank_time_major": (
         ValueError,
-        r"The axes must be \[time, batch, ...\]",
+        r"rank at least 2, \[time, batch, ...\], got",
         lambda: pack_sequences(X[:, 0, 0], N, time_major=True),
     ),
     "list_with_lengths": (

@@ -598,7 +598,7 @@ REFUSALS = {
     ),
     "rank": (
         ValueError,
-        r"`inputs` must have rank at least 2, got float64\[2\]",
+        r"`inputs` must have rank at least 2, \[batch, time, ...\], got float64\[2\]",
         lambda: windows(ONE, 2),
     ),
     "axes": (
@@ -624,12 +624,12 @@ REFUSALS = {
     ),
     "fresh_state": (
         ValueError,
-        r"`fresh_state` must be float64\[2, 4\], .*, got float64\[3, 4\]",
+        r"`fresh_state` must be \[2, ...\], .*, got float64\[3, 4\]. One entry for all",
         lambda: PART.start_from(np.ones((2, 4)), np.ones((3, 4))),
     ),
     "fresh_dtype": (
         ValueError,
-        r"`fresh_state` must be float64\[2, 4\], .*, got float32\[1, 4\]",
+        r"`fresh_state` must have the dtype .* got float32\[1, 4\]. It must match `row",
         lambda: PART.start_from(np.ones((2, 4)), np.ones((1, 4), "f4")),
     ),
     "fresh_structure": (
