@@ -33,16 +33,18 @@ _OF_A_LIST = (
 )
 
 
-def named_inputs(inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
+def named_inputs(
+    inputs: PyTree, fix: str = "", name: str = "inputs"
+) -> list[tuple[str, Any]]:
     """The leaves of `inputs` with their names.
 
     Raises:
         ValueError: If `inputs` has no leaf.
     """
-    named = list(named_leaves("inputs", inputs))
+    named = list(named_leaves(name, inputs))
     if not named:
         raise InvalidEntry(
-            "`inputs` must hold at least one array, got "
+            f"`{name}` must hold at least one array, got "
             f"{describe_structure(inputs)}. {fix}".rstrip()
         )
     return named

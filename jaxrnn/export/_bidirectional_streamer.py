@@ -9,13 +9,11 @@ import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_both_lists
 from .._base.errors import InvalidValue, describe
-from .._base.inputs import check_same_size
-from .._base.trees import named_leaves
+from .._base.inputs import check_same_size, named_inputs
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
-from .._drivers.bidirectional import joined
+from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.first_step import zero_state
-from .._loops import masking
 from ._streamer import check_cell_of_stream
 
 
@@ -95,7 +93,7 @@ class BidirectionalStreamer:
         Raises:
             ValueError: If `chunk` has the wrong number of rows or steps.
         """
-        self._append(chunk, exactly=True)
+        self._append("chunk", chunk, least=self._chunk)
         if len(self._waiting) <= self._ahead:
             return None
         return self._oldest()
@@ -117,12 +115,12 @@ class BidirectionalStreamer:
                 `chunk` steps.
         """
         if last is not None:
-            self._append(last, exactly=False)
+            self._append("last", last, least=1)
         outputs = []
         while self._waiting:
             steps = min(self._steps, self._chunk)
             each = self._oldest()
-            outputs.append(jax.tree.map(lambda y, n=steps: y[:, :n], each))
+            outputs.append(_at_steps(each, slice(steps)))
         self.reset()
         if not outputs:
             return None
@@ -142,14 +140,30 @@ class BidirectionalStreamer:
         self._waiting: list[PyTree] = []  # Padded chunks awaiting output.
         self._steps = 0  # The number of steps in `_waiting`, without padding.
 
-    def _append(self, chunk: PyTree, exactly: bool) -> None:
-        steps = _checked_steps(chunk, self._batch, self._chunk, exactly)
-        missing = self._chunk - steps
+    def _append(self, name: str, chunk: PyTree, least: int) -> None:
+        """Adds a chunk of `least` or more steps.
 
-        def padded(
-            leaf: ArrayLike,
-        ) -> np.ndarray:  # Copies: the caller may reuse a buffer.
-            widths = [(0, 0), (0, missing), *[(0, 0)] * (np.ndim(leaf) - 2)]
+        Raises:
+            ValueError: If a leaf has the wrong shape, or the leaves have different
+                numbers of steps.
+        """
+        named = named_inputs(chunk, name=name)
+        most = self._chunk
+        wanted = f"{most}" if least == most else f"{least} to {most}"
+        for full, leaf in named:
+            shape = np.shape(leaf)
+            rows = self._batch
+            if len(shape) < 3 or shape[0] != rows or not least <= shape[1] <= most:
+                raise InvalidValue(
+                    f"`{full}` must be [{rows}, {wanted}, ...], got "
+                    f"{describe(leaf)}. Pass a shorter last chunk to `flush`."
+                )
+        check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
+        steps = named[0][1].shape[1]
+
+        def padded(leaf: ArrayLike) -> np.ndarray:
+            # This copies, because the caller may reuse a buffer.
+            widths = [(0, 0), (0, most - steps), *[(0, 0)] * (np.ndim(leaf) - 2)]
             return np.pad(np.asarray(leaf), widths)
 
         self._waiting.append(jax.tree.map(padded, chunk))
@@ -205,55 +219,19 @@ def _run_window(
     size = chunk + lookahead
     xs = jax.tree.map(lambda *c: jnp.concatenate(c, 1)[:, :size], *window)
     lengths = jnp.full(batch, jnp.minimum(steps, size), jnp.int32)
+    now = jnp.minimum(lengths, chunk)
     new_states = []
     for cell_fw, cell_bw, state in zip(cells_fw, cells_bw, states, strict=True):
-        xs, new_state = _run_layer(
-            cell_fw, cell_bw, state, xs, lengths, chunk=chunk, dtype=dtype
-        )
-        new_states.append(new_state)
-    return jax.tree.map(lambda y: y[:, :chunk], xs), tuple(new_states)
+        head = _at_steps(xs, slice(chunk))
+        tail = _at_steps(xs, slice(chunk, None))
+        outputs, state = dynamic_rnn(cell_fw, head, now, state, dtype)
+        ahead, _ = dynamic_rnn(cell_fw, tail, lengths - now, state, dtype)
+        forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
+        backward, _ = run_backward(cell_bw, xs, sequence_length=lengths, dtype=dtype)
+        xs = joined(forward, backward, axis=2)
+        new_states.append(state)
+    return _at_steps(xs, slice(chunk)), tuple(new_states)
 
 
-def _run_layer(
-    cell_fw: RNNCellLike,
-    cell_bw: RNNCellLike,
-    state: PyTree,
-    xs: PyTree,
-    lengths: Array,
-    *,
-    chunk: int,
-    dtype: DType,
-) -> tuple[PyTree, PyTree]:
-    """The outputs of the window, and the forward state after its first chunk."""
-    head = jax.tree.map(lambda x: x[:, :chunk], xs)
-    tail = jax.tree.map(lambda x: x[:, chunk:], xs)
-    now = jnp.minimum(lengths, chunk)
-    outputs, state = dynamic_rnn(cell_fw, head, now, state, dtype)
-    ahead, _ = dynamic_rnn(cell_fw, tail, lengths - now, state, dtype)
-    forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
-    reverse = functools.partial(
-        masking.reverse_sequence, lengths=lengths, time_major=False
-    )
-    backward, _ = dynamic_rnn(cell_bw, reverse(xs), lengths, dtype=dtype)
-    return joined(forward, reverse(backward), axis=2), state
-
-
-def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
-    """Checks a chunk and returns its number of steps.
-
-    Raises:
-        ValueError: If a leaf has the wrong shape, or the leaves have different numbers
-            of steps.
-    """
-    named = list(named_leaves("chunk" if exactly else "last", chunk))
-    wanted = f"{steps}" if exactly else f"1 to {steps}"
-    least = steps if exactly else 1
-    for name, leaf in named:
-        shape = np.shape(leaf)
-        if len(shape) < 3 or shape[0] != batch or not least <= shape[1] <= steps:
-            raise InvalidValue(
-                f"`{name}` must be [{batch}, {wanted}, ...], got {describe(leaf)}. "
-                "Pass a shorter last chunk to `flush`."
-            )
-    check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
-    return np.shape(named[0][1])[1]
+def _at_steps(tree: PyTree, steps: slice) -> PyTree:
+    return jax.tree.map(lambda x: x[:, steps], tree)

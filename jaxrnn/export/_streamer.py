@@ -7,8 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype, check_is_cell
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.arguments import (
+    as_count,
+    as_dtype,
+    check_first_axis,
+    check_is_cell,
+)
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_leaves,
+    leaf_name,
+)
 from .._base.inputs import as_state
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, with_structure
@@ -83,14 +94,19 @@ class Streamer:
             TypeError: If the cell does not accept the dtype of the frame, or the resets
                 are not booleans.
         """
-        frame, resets, reset_state = in_native_order(
-            jax.tree.map(_copied, (frame, resets, reset_state))
-        )
+        frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
+        for path, leaf in jax.tree.leaves_with_path(frame):
+            check_first_axis(leaf_name("frame", path), leaf, self._rows, "row")
         checked = as_resets(resets, reset_state, (self._rows,), None)
         if checked is not None:
             to = as_reset_state(checked.state, self._zero, self._state)
             checked = checked._replace(state=to)
-        output, self._state = _step(self._cell, self._state, frame, checked)
+        try:
+            output, self._state = _step(self._cell, self._state, frame, checked)
+        except Exception as error:
+            given = f"{describe_leaves(frame)} and state {describe_leaves(self._state)}"
+            error.add_note(f"Raised by one step of `Streamer` with frame {given}.")
+            raise
         return output
 
     @property
@@ -112,12 +128,12 @@ class Streamer:
 
 
 def _copied(leaf: ArrayLike) -> ArrayLike:
-    """Copies a NumPy array.
+    """Copies an array that is not a JAX array.
 
     JAX may read the array after the call has returned. By then, the user may have
     written the next frame to the same array.
     """
-    return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+    return leaf if isinstance(leaf, jax.Array) else in_native_order(np.array(leaf))
 
 
 @functools.partial(jax.jit, donate_argnums=1)
