@@ -74,6 +74,14 @@ def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def inside(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function without its boundary, for another public function to call.
+
+    Errors then begin with the name of the function that the user called.
+    """
+    return inspect.unwrap(function)
+
+
 def class_at_boundary(cls: C) -> C:
     """Puts the methods of a class, and of its bases in the package, at the boundary.
 

@@ -3,16 +3,17 @@
 A layer is a node: a dict, as returned by `convert.onnx.save`.
 """
 
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_entries
-from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.arguments import as_bool, check_dtype, check_entries
+from .._base.boundary import inside
+from .._base.errors import InvalidType, error_note
 from .._base.imports import import_optional
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
+from ..convert._weights import check_concrete, reader
 from ..convert.onnx import save, save_bidirectional
 
 # The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
@@ -20,7 +21,6 @@ from ..convert.onnx import save, save_bidirectional
 OPSET = 14
 IR_VERSION = 7
 Node = dict[str, Any]
-Names = dict[str, list[str]]  # Maps ONNX's letter of a state to a name per direction.
 
 _ATTRIBUTES = (
     "hidden_size",
@@ -108,21 +108,24 @@ def to_onnx(
     x = graph.input("inputs", [*axes, size])
     if not time_major:
         x = graph.node("Transpose", x, perm=[1, 0, 2])
-    length = clamped_lengths(graph, x) if lengths else ""
-    initial = initial_states(graph, nodes) if initial_state else [{}] * len(nodes)
-    states = {}
+    length = _clamped_lengths(graph, x) if lengths else ""
+    states = _states(nodes)
+    if initial_state:
+        for state in states:
+            graph.input(f"initial_{state.name}", ["batch", state.units])
     for i, node in enumerate(nodes):
-        y, final = run_layer(graph, i, node, x, length, initial[i])
-        states |= final
+        initial = [state for state in states if state.layer == i and initial_state]
+        y = _run_layer(graph, i, node, x, length, initial)
         batch_major = node is nodes[-1] and not time_major
-        x, size = joined(graph, node, y, batch_major)
+        x, size = _joined(graph, node, y, batch_major)
     if dense is not None:
-        kernel, bias = _checked_dense(dense, size, dtype)
+        kernel, bias = read_dense(dense, size, dtype)
         x = _dense(graph, x, kernel, bias)
         size = kernel.shape[1]
     graph.output("outputs", x, [*axes, size])
-    for name in sorted(states, key=by_direction):
-        graph.output(name, *states[name])
+    for state in states:
+        final = _final_state(graph, state, length if initial_state else "")
+        graph.output(state.name, final, ["batch", state.units])
     return graph.serialized()
 
 
@@ -130,13 +133,13 @@ def _nodes(cell: BoundCell | tuple) -> list[Node]:
     """The node of each layer, from the inputs upwards."""
     if not isinstance(cell, tuple):
         with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
-            return save(cell)
+            return inside(save)(cell)
     what = "a bound cell or the pair (cells_fw, cells_bw)"
     fix = "Stack layers of one direction in a MultiRNNCell."
     check_entries("cell", cell, 2, what, fix)
     cells_fw, cells_bw = cell
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
-        return save_bidirectional(cells_fw, cells_bw)
+        return inside(save_bidirectional)(cells_fw, cells_bw)
 
 
 def _dtype(nodes: list[Node]) -> np.dtype:
@@ -150,21 +153,21 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     return dtypes.pop()
 
 
-def _checked_dense(
-    dense: Any, size: int, dtype: np.dtype
+def read_dense(
+    dense: Any, size: int, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns `(kernel, bias)` as arrays; raises an error if the shapes differ."""
+    """The kernel `[size, n]` and the bias `[n]` of a dense layer; None for no bias.
+
+    Raises:
+        TypeError: If `dense` is not a pair of arrays of this dtype.
+        ValueError: If the shapes do not match.
+    """
     check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
-    kernel = np.asarray(dense[0])
-    columns = kernel.shape[-1:]
-    bias = None if dense[1] is None else np.asarray(dense[1])
-    for array, shape in ((kernel, (size, *columns)), (bias, columns)):
-        if array is not None and (array.shape != shape or array.dtype != dtype):
-            raise InvalidValue(
-                f"`dense` must be a pair (kernel, bias) of dtype {dtype} and shapes "
-                f"[{size}, n] and [n], got {describe(array)}."
-            )
-    return kernel, bias
+    check_concrete("dense", dense, "a file stores its values")
+    read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
+    kernel = read("kernel", size, None)
+    check_dtype("dense.kernel", kernel, dtype, f"be {dtype}, like the parameters")
+    return kernel, None if dense[1] is None else read("bias", kernel.shape[1])
 
 
 class Graph:
@@ -234,7 +237,7 @@ class Graph:
         return self._onnx.helper.make_tensor_value_info(name, element, shape)
 
 
-def clamped_lengths(graph: Graph, x: str) -> str:
+def _clamped_lengths(graph: Graph, x: str) -> str:
     """Adds an input for lengths, and clamps them to `[0, time]` for onnxruntime."""
     given = graph.input("sequence_length", ["batch"], np.int32)
     time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
@@ -243,87 +246,70 @@ def clamped_lengths(graph: Graph, x: str) -> str:
     return graph.node("Min", least, time)
 
 
-def _state_names(i: int, node: Node) -> Names:
-    both = node["direction"] == "bidirectional"
+class State(NamedTuple):
+    """A state in the file: the h or c of one direction of one layer."""
+
+    name: str
+    layer: int
+    direction: int
+    letter: str
+    units: int
+
+
+def _states(nodes: list[Node]) -> list[State]:
+    """All states, in the order in which the driver takes and returns them."""
+    both = nodes[0]["direction"] == "bidirectional"
     prefixes = ("state_fw", "state_bw") if both else ("state",)
-    letters = "ch" if node["op_type"] == "LSTM" else "h"
-    return {k: [f"{prefix}_{i}_{k}" for prefix in prefixes] for k in letters}
-
-
-def initial_states(graph: Graph, nodes: list[Node]) -> list[Names]:
-    """Adds inputs for the initial states, in the order of the driver's states.
-
-    Returns:
-        For each layer, the names of the inputs by letter and direction.
-    """
-    layers = [_state_names(i, node) for i, node in enumerate(nodes)]
-    sizes = {
-        name: node["hidden_size"]
-        for node, names in zip(nodes, layers, strict=True)
-        for name in chain(*names.values())
-    }
-    for name in sorted(sizes, key=by_direction):
-        graph.input(f"initial_{name}", ["batch", sizes[name]])
     return [
-        {k: [f"initial_{name}" for name in names] for k, names in layer.items()}
-        for layer in layers
+        State(f"{prefix}_{i}_{letter}", i, direction, letter, node["hidden_size"])
+        for direction, prefix in enumerate(prefixes)
+        for i, node in enumerate(nodes)
+        for letter in ("ch" if node["op_type"] == "LSTM" else "h")
     ]
 
 
-def by_direction(name: str) -> bool:
-    """A sort key of states: forward states of all layers, then backward states.
+def _run_layer(
+    graph: Graph, i: int, node: Node, x: str, length: str, initial: list[State]
+) -> str:
+    """Adds a layer; returns Y, `[time, directions, batch, units]`.
 
-    `stack_bidirectional_dynamic_rnn` takes and returns states in this order.
+    The layer's final states are `Y_h_{i}` and, for an LSTM, `Y_c_{i}`.
     """
-    return name.startswith("state_bw")
-
-
-def run_layer(
-    graph: Graph, i: int, node: Node, x: str, length: str, initial: Names
-) -> tuple[str, dict[str, tuple[str, list]]]:
-    """Adds a layer; returns Y `[time, directions, batch, units]` and final states."""
-    letters = _state_names(i, node)
     weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
-    stacked = {k: _stacked(graph, states) for k, states in initial.items()}
-    inputs = [x, *(weights[k] for k in "WRB"), length, stacked.get("h", "")]
-    if "c" in letters:
-        inputs += [stacked.get("c", ""), weights.get("P", "")]
+    inputs = [x, *(weights[k] for k in "WRB"), length, _stacked(graph, initial, "h")]
+    outputs = [f"Y_{i}", f"Y_h_{i}"]
+    if node["op_type"] == "LSTM":
+        inputs += [_stacked(graph, initial, "c"), weights.get("P", "")]
+        outputs.append(f"Y_c_{i}")
     attributes = {k: node[k] for k in _ATTRIBUTES if k in node}
-    outputs = [f"Y_{i}", *(f"Y_{k}_{i}" for k in sorted(letters, reverse=True))]
-    graph.node(node["op_type"], *inputs, outputs=outputs, **attributes)
-    return outputs[0], _final_states(graph, i, node, length, initial)
+    return graph.node(node["op_type"], *inputs, outputs=outputs, **attributes)
 
 
-def _final_states(
-    graph: Graph, i: int, node: Node, length: str, initial: Names
-) -> dict[str, tuple[str, list]]:
-    """The value and the shape of each final state, by name."""
-    states = {}
-    for k, names in _state_names(i, node).items():
-        for direction, name in enumerate(names):
-            at = graph.constant(np.int64(direction))
-            state = graph.node("Gather", f"Y_{k}_{i}", at, axis=0)
-            if initial and length:
-                state = _of_running(graph, length, state, initial[k][direction])
-            states[name] = (state, ["batch", node["hidden_size"]])
-    return states
-
-
-def _stacked(graph: Graph, states: list[str]) -> str:
-    """Stacks the states of all directions: `[directions, batch, units]`."""
+def _stacked(graph: Graph, states: list[State], letter: str) -> str:
+    """Stacks the initial states of all directions: `[directions, batch, units]`."""
+    names = [f"initial_{state.name}" for state in states if state.letter == letter]
+    if not names:
+        return ""
     axis = graph.constant(np.array([0], np.int64))
-    states = [graph.node("Unsqueeze", state, axis) for state in states]
-    return graph.node("Concat", *states, axis=0)
+    rows = [graph.node("Unsqueeze", name, axis) for name in names]
+    return graph.node("Concat", *rows, axis=0)
 
 
-def _of_running(graph: Graph, length: str, state: str, initial: str) -> str:
-    """Selects the initial state where the length is 0; onnxruntime returns zeros."""
+def _final_state(graph: Graph, state: State, length: str) -> str:
+    """The final state `[batch, units]`.
+
+    Where the length is 0, the initial state is selected; onnxruntime returns zeros.
+    """
+    at = graph.constant(np.int64(state.direction))
+    final = graph.node("Gather", f"Y_{state.letter}_{state.layer}", at, axis=0)
+    if not length:
+        return final
     runs = graph.node("Greater", length, graph.constant(np.int32(0)))
     runs = graph.node("Unsqueeze", runs, graph.constant(np.array([1], np.int64)))
-    return graph.node("Where", runs, state, initial)
+    return graph.node("Where", runs, final, f"initial_{state.name}")
 
 
-def joined(graph: Graph, node: Node, y: str, batch_major: bool) -> tuple[str, int]:
+def _joined(graph: Graph, node: Node, y: str, batch_major: bool) -> tuple[str, int]:
     """Joins the directions of Y; returns `[time, batch, size]` and `size`.
 
     With `batch_major`, the first two axes are swapped.

@@ -267,7 +267,7 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refuses_cells(name):
     kind, message, cell = REFUSALS[name]
-    with pytest.raises(kind, match=message) as raised:
+    with pytest.raises(kind, match=f"^export.to_onnx: .*{message}") as raised:
         to_onnx(cell)
     if name == "projection":
         assert "use `to_stablehlo`" in raised.value.__notes__[-1]
@@ -279,11 +279,11 @@ def test_refuses_cells(name):
         ({"dense": np.ones((4, 2), "f")}, TypeError, r"must be \(kernel, bias\), got"),
         (
             {"dense": (None, None)},
-            ValueError,
-            r"\[4, n\] and \[n\], got object",
+            TypeError,
+            "`dense.kernel` must be an array, got None",
         ),
         ({"dense": (np.ones((3, 2), "f"), None)}, ValueError, "got float32.3, 2."),
-        ({"dense": (np.ones((4, 2)), None)}, ValueError, "got float64.4, 2."),
+        ({"dense": (np.ones((4, 2)), None)}, TypeError, "be float32, .* got float64.4"),
         (
             {"dense": (np.ones((4, 2), "f"), np.ones(3, "f"))},
             ValueError,
