@@ -20,10 +20,13 @@ Streams:
 
 from .._base.boundary import export as _export
 from ._bidirectional_streamer import BidirectionalStreamer as BidirectionalStreamer
+from ._functions import (
+    tflite_deviation as tflite_deviation,
+    to_stablehlo as to_stablehlo,
+    to_tflite as to_tflite,
+)
 from ._onnx import to_onnx as to_onnx
-from ._stablehlo import to_stablehlo as to_stablehlo
 from ._streamer import Streamer as Streamer
-from ._tflite import tflite_deviation as tflite_deviation, to_tflite as to_tflite
 from ._tflite_operators import to_tflite_operators as to_tflite_operators
 
 _export(globals())

@@ -1,27 +1,64 @@
 """Export of layers to the fused recurrent operators of TensorFlow Lite."""
 
-from typing import Any
+import dataclasses
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_dtype, check_entries, check_time_major
-from .._base.errors import InvalidType, describe, error_note
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.bound import BoundCell
+from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
-from ..convert._bound_cells import paired
-from ..convert._weights import check_concrete, reader
-from ._tflite import check_fixed_sizes
-from ._tflite_layers import (
-    Graph,
-    add_dense,
-    add_layer,
-    add_swap,
-    read_pairs,
-    read_stack,
+from ..contrib import CoupledInputForgetGateLSTMCell
+from ..convert._bound_cells import as_bound, layer_of, paired, single_cells
+from ..convert._layer_weights import Kind, LayerWeights, Library
+from ..convert._weights import check_concrete
+from ..lite import TFLiteLSTMCell, TfLiteRNNCell
+from ._functions import check_fixed_sizes
+from ._onnx import read_dense
+from ._tflite_graph import ABSENT, Graph, add_dense, add_swap
+
+Layer: TypeAlias = tuple[LayerWeights, ...]
+"""The weights of a layer's one or two directions."""
+
+# Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because the
+# LSTM operators of LiteRT 2.3 give different results without an activation.
+_ACTIVATIONS = {
+    Kind.RNN: {"tanh": 4, "relu": 1, "linear": 0},
+    Kind.LSTM: {"tanh": 4, "relu": 1},
+}
+LIBRARY = Library(
+    "TensorFlow Lite",
+    {Kind.RNN: "c", Kind.LSTM: "ifjo"},
+    lacks=(),
+    activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
+    has_coupled=True,
 )
+# Maps the kind of a layer and its number of directions to the operator, the class of
+# its options, and the number of trailing inputs to omit. The operator uses the omitted
+# inputs for layer normalization or as an auxiliary input.
+_OPERATORS = {
+    (Kind.RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
+    (Kind.RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
+    (Kind.LSTM, 1): (
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        "UnidirectionalSequenceLSTMOptions",
+        4,
+    ),
+    (Kind.LSTM, 2): (
+        "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "BidirectionalSequenceLSTMOptions",
+        9,
+    ),
+}
+_CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
+_FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
 
 
 def to_tflite_operators(
@@ -29,7 +66,7 @@ def to_tflite_operators(
     inputs: Shaped,
     *,
     time_major: bool = False,
-    dense: tuple[ArrayLike, ArrayLike] | None = None,
+    dense: tuple[ArrayLike, ArrayLike | None] | None = None,
 ) -> bytes:
     """Exports layers as a TensorFlow Lite file, with one operator per layer.
 
@@ -61,7 +98,7 @@ def to_tflite_operators(
         time_major: Whether time is the first axis of inputs and outputs.
         dense: None, or the pair `(kernel, bias)` of a final dense layer, which computes
             `outputs @ kernel + bias` at each step; float32 `[size, units]` and
-            `[units]`.
+            `[units]` (None for no bias).
 
     Returns:
         The bytes of the file. Its signature has one input (`inputs`) and one output
@@ -93,7 +130,7 @@ def to_tflite_operators(
     _check_inputs(inputs)
     outputs = _outputs(cells, inputs, time_major)
     both = isinstance(cells, tuple)
-    layers = read_pairs(*cells) if both else read_stack("cells", cells)
+    layers = _read_pairs(*cells) if both else _read_stack("cells", cells)
     graph = Graph()
     first = graph.tensor("inputs", inputs.shape)
     last = first
@@ -103,9 +140,9 @@ def to_tflite_operators(
     if swap:
         last = add_swap(graph, last)
     for i, layer in enumerate(layers):
-        last = add_layer(graph, f"layer_{i}", layer, last, time_major or swap)
+        last = _add_layer(graph, f"layer_{i}", layer, last, time_major or swap)
     if dense is not None:
-        kernel, bias = _read_dense(dense, outputs.shape[-1])
+        kernel, bias = read_dense(dense, outputs.shape[-1], np.float32)
         last = add_dense(graph, kernel, bias, last)
     if swap:
         last = add_swap(graph, last)
@@ -140,10 +177,163 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
 
 
-def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
-    check_concrete("dense", dense, "a file stores its values")
-    read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
-    kernel = read("kernel", size, None)
-    check_dtype("dense", kernel, np.float32, "be float32")
-    return kernel, read("bias", kernel.shape[1])
+def _read_stack(name: str, cell: Any) -> list[Layer]:
+    """The unidirectional layers of a bound cell, from the inputs upwards.
+
+    Raises:
+        TypeError: If TensorFlow Lite has no operator for the cell, or its parameters
+            are not float32.
+        ValueError: If the operator does not support the activation or a clip.
+    """
+    return [(_read_direction(*each),) for each in single_cells(name, cell)]
+
+
+def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
+    """Both directions of each layer.
+
+    Raises:
+        TypeError: As in `_read_stack`.
+        ValueError: If the directions differ in a property that the operator applies to
+            both directions; also as in `_read_stack`.
+    """
+    pairs = []
+    for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
+        fw = _read_direction(f"cells_fw[{i}]", cell_fw)
+        bw = _read_direction(f"cells_bw[{i}]", cell_bw)
+        if _shared(fw) != _shared(bw):
+            raise InvalidValue(
+                f"`cells_bw[{i}]` must match `cells_fw[{i}]`, since one operator runs "
+                f"both, got {_shared(bw)} for {_shared(fw)}. {_FIX}"
+            )
+        pairs.append((fw, bw))
+    return pairs
+
+
+def _shared(weights: LayerWeights) -> dict[str, Any]:
+    """The properties that both directions must share."""
+    shared = {"kind": weights.kind, "activation": weights.activation_name}
+    if weights.kind == Kind.RNN:
+        return shared
+    sizes = {"units": weights.units, "outputs": len(weights.state_kernel)}
+    return shared | sizes | _clips(weights)
+
+
+def _clips(weights: LayerWeights) -> dict[str, float]:
+    """The clips that have an effect; `proj_clip` needs a projection."""
+    clips = dict(weights.clips)
+    if weights.projection is None:
+        clips.pop("proj_clip", None)
+    return clips
+
+
+def _in_core_layout(bound: BoundCell) -> BoundCell:
+    """Replaces a cell of `jaxrnn.lite` with the equivalent core cell."""
+    cell = bound.cell
+    if not isinstance(cell, TFLiteLSTMCell | TfLiteRNNCell):
+        return bound
+    kind = LSTMCell if isinstance(cell, LSTMCell) else BasicRNNCell
+    fields = {f.name: getattr(cell, f.name) for f in dataclasses.fields(cell)}
+    return kind(**fields).bind(cell.stage_params(bound.params))
+
+
+def _read_direction(name: str, cell: Any) -> LayerWeights:
+    """The weights of a single cell, which TensorFlow Lite has an operator for."""
+    bound = _in_core_layout(as_bound(name, cell))
+    cell = bound.cell
+    if type(cell) not in _CELLS:
+        names = ", ".join(each.__name__ for each in _CELLS)
+        raise InvalidType(
+            f"`{name}` must be a {names} or a cell of jaxrnn.lite, got {cell!r}. {_FIX}"
+        )
+    check_concrete(f"{name}.params", bound.params, "a file stores their values")
+    weights = layer_of(name, bound)
+    check_dtype(name, weights.bias, np.float32, "have float32 parameters")
+    LIBRARY.check(name, weights)
+    if 0 in _clips(weights).values():
+        raise InvalidValue(
+            f"`{name}` must have clips above 0, since 0 means no clip in the operator, "
+            f"got {_clips(weights)}. {_FIX}"
+        )
+    return weights
+
+
+def _options(weights: LayerWeights) -> dict[str, Any]:
+    """The operator's options for the activation and the clips; 0 is no clip."""
+    number = _ACTIVATIONS[weights.kind][weights.activation_key]
+    options: dict[str, Any] = {"fusedActivationFunction": number}
+    if weights.kind == Kind.LSTM:
+        clips = _clips(weights)
+        options["cellClip"] = clips.get("cell_clip", 0.0)
+        options["projClip"] = clips.get("proj_clip", 0.0)
+    return options
+
+
+def _add_layer(
+    graph: Graph, name: str, layer: Layer, inputs: int, time_major: bool
+) -> int:
+    """Adds the operator for a layer, which has one or two directions.
+
+    Args:
+        graph: The model.
+        name: The name of the layer in the file.
+        layer: The weights of its one or two directions.
+        inputs: A tensor `[batch, time, depth]`.
+        time_major: Whether time is the first axis.
+
+    Returns:
+        The outputs, `[batch, time, size]`, with both directions concatenated.
+    """
+    steps = graph.shape(inputs)[:2]
+    batch = steps[1 if time_major else 0]
+    kind = layer[0].kind
+    operator, options, absent = _OPERATORS[kind, len(layer)]
+    fields = _options(layer[0]) | {"timeMajor": time_major}
+    names = [name]
+    if len(layer) == 2:
+        names = [f"{name}/fw", f"{name}/bw"]
+        fields["mergeOutputs"] = True
+    operands = [inputs]
+    states = []
+    for own_name, weights in zip(names, layer, strict=True):
+        operands += graph.constants(own_name, _arrays(weights))
+        variables = _variables(graph, own_name, weights, batch)
+        # The operators of an RNN expect the state directly after the weights.
+        if kind == Kind.RNN:
+            operands += variables
+        else:
+            states += variables
+    operands += [*states, *[ABSENT] * absent]
+    size = sum(len(weights.state_kernel) for weights in layer)
+    output = graph.tensor(f"{name}/outputs", (*steps, size))
+    graph.operator(operator, operands, output, options, **fields)
+    return output
+
+
+def _variables(graph: Graph, name: str, weights: LayerWeights, batch: int) -> list[int]:
+    """Adds the variables for h and, in an LSTM, c, which the operator updates."""
+    sizes = {"h": len(weights.state_kernel)}
+    if weights.kind == Kind.LSTM:
+        sizes["c"] = weights.units
+    return [
+        graph.tensor(f"{name}/{state}", (batch, size), isVariable=True)
+        for state, size in sizes.items()
+    ]
+
+
+def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
+    """The constant inputs of one direction, in the order of the operator."""
+    if weights.kind == Kind.RNN:
+        return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
+    of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
+    projection = weights.projection
+    arrays: list[np.ndarray | None] = []
+    for gates in (
+        np.split(of_inputs.T, 4),
+        np.split(of_state.T, 4),
+        weights.peepholes or (None, None, None),  # Of the gates i, f and o.
+        np.split(bias.T, 4),
+    ):
+        # The operator computes an absent gate i from the gate f.
+        arrays += [None, *gates[1:]] if weights.is_coupled else gates
+    # `LSTMCell` has no projection bias.
+    return [*arrays, None if projection is None else projection.T, None]

@@ -149,8 +149,9 @@ def test_a_dense_layer_on_each_step(name, batch):
     random = np.random.default_rng(1)
     kernel = random.normal(size=(want.shape[-1], 6)).astype(np.float32)
     bias = random.normal(size=6).astype(np.float32)
-    _, run = load(to_tflite_operators(CELLS[name], x, dense=(kernel, bias)))
-    same(run(x), np.asarray(want) @ kernel + bias)
+    for given in (bias, None):
+        _, run = load(to_tflite_operators(CELLS[name], x, dense=(kernel, given)))
+        same(run(x), np.asarray(want) @ kernel + (0 if given is None else bias))
 
 
 def test_weights_of_float64_are_not_rounded():
@@ -213,21 +214,21 @@ NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
             X,
             {},
             ValueError,
-            r"`cells_fw\[0\]` and `cells_bw\[0\]` must match, .*units.: 2.*units.: 5",
+            r"`cells_bw\[0\]` must match `cells_fw\[0\]`, .*units.: 5.*units.: 2",
         ),
         (
             ([NARROW], [bound(BASIC(2))]),
             X,
             {},
             ValueError,
-            "LSTM.*RNN",
+            "RNN.*LSTM",
         ),
         (
             (NARROW, bound(LSTM(2, cell_clip=1))),
             X,
             {},
             ValueError,
-            "cellClip.: 0.*cellClip.: 1",
+            "cell_clip.: 1.* for ",
         ),
         (
             ([NARROW], [NARROW] * 2),
