@@ -21,6 +21,7 @@ from .errors import (
     describe,
     describe_structure,
     is_array,
+    leaf_name,
 )
 from .math import in_native_order, is_float, is_traced
 from .read_only import without_read_only
@@ -189,6 +190,15 @@ def as_array(name: str, leaf: Any) -> Array:
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
         raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.") from None
+
+
+def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
+    """Raises TypeError unless all leaves have a shape and a dtype; None is no leaf."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            must = "must be an array or a `jax.ShapeDtypeStruct`"
+            text = f"`{leaf_name(name, path)}` {must}, got {describe(leaf)}. {fix}"
+            raise InvalidType(text.rstrip())
 
 
 def check_concrete(

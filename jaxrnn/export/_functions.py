@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_equal, check_functions, check_one_of
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidValue, describe
 from .._base.exporting import without_checks
 from .._base.imports import import_optional
+from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 
@@ -69,7 +70,7 @@ def to_stablehlo(
     Source: `jax.export`.
     """
     check_functions(f=f)
-    _check_examples(examples)
+    check_shaped("examples", examples)
     vjp_order = as_count("vjp_order", vjp_order, least=0)
     structure = jax.tree.structure(examples)
 
@@ -143,7 +144,7 @@ def to_tflite(
     Source: `tf.lite.TFLiteConverter`, over `jax.export`.
     """
     check_functions(f=f)
-    _check_examples(examples)
+    check_shaped("examples", examples)
     check_fixed_sizes("examples", examples)
     choices = (None, "float16", "int8")
     check_one_of("optimize", optimize, choices, "None, 'float16' or 'int8'")
@@ -254,16 +255,4 @@ def check_fixed_sizes(name: str, examples: PyTree) -> None:
             raise InvalidValue(
                 f"`{name}` must have fixed sizes above 0, got "
                 f"{describe(leaf)}. `to_stablehlo` supports any sizes."
-            )
-
-
-def _check_examples(examples: tuple) -> None:
-    """Raises TypeError unless all leaves have a shape and a dtype."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(examples)
-    for path, leaf in leaves:
-        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            name = jax.tree_util.keystr(path[:1]) + jax.tree_util.keystr(path[1:])
-            raise InvalidType(
-                f"`examples{name}` must be an array or a "
-                f"`jax.ShapeDtypeStruct`, got {describe(leaf)}."
             )

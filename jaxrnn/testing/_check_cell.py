@@ -11,7 +11,8 @@ import numpy as np
 from .._base import trees
 from .._base.arguments import as_dtype, check_instance, check_shape
 from .._base.cell_keys import check_key
-from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.errors import InvalidValue, describe_leaves, error_note
+from .._base.inputs import check_shaped
 from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -122,18 +123,12 @@ def check_cell(
     if isinstance(cell, list | tuple):
         fix = "Check them one by one, or as a `MultiRNNCell`."
     check_instance("cell", cell, RNNCell, "an RNNCell", fix)
-    for name, leaf in trees.named_leaves("inputs", inputs):
-        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            raise InvalidType(
-                f"`{name}` must be an array [batch, ...] or its shape, got "
-                f"{describe(leaf)}. Example: `jax.ShapeDtypeStruct((4, 3), 'float32')`."
-            )
+    fix = "For example, pass `jax.ShapeDtypeStruct((4, 3), 'float32')`."
+    check_shaped("inputs", inputs, fix)
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
-        raise InvalidValue(
-            "`inputs` must be arrays [batch, ...] or their shapes, with a "
-            f"batch of at least 4, got {batches}."
-        )
+        got = describe_leaves(inputs)
+        raise InvalidValue(f"`inputs` must have a batch of at least 4, got {got}.")
     dtype = as_dtype(dtype)
     if key is not None:
         check_key(key)

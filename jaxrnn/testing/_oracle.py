@@ -67,26 +67,13 @@ class Setup:
 
     @functools.cached_property
     def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """The `differentiator` of `dynamic_rnn` with lengths, compiled only once."""
-        return differentiator(self, Setup.run, self.lengths)
+        """The `differentiator` of `dynamic_rnn`, compiled only once."""
+        return differentiator(self, Setup.run)
 
     @functools.cached_property
     def differentiated(self) -> tuple[PyTree, list[Array]]:
         """The results of `dynamic_rnn` with lengths, and their gradients."""
-        return self.differentiator(self.params, self.xs, self.state)
-
-    @functools.cached_property
-    def loop_differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """The `differentiator` of the oracle, with the lengths as the last argument.
-
-        The function is compiled only once for all lengths.
-        """
-
-        def run(setup: Setup, *args: PyTree) -> tuple[PyTree, PyTree]:
-            params, xs, state, lengths, _ = args
-            return unrolled(setup, params, xs, state, lengths)
-
-        return differentiator(self, run, None)
+        return self.differentiator(self.params, self.xs, self.state, self.lengths)
 
 
 def raw(
@@ -220,21 +207,21 @@ def differentiated(
     setup: Setup, run: Callable, lengths: Array | None
 ) -> tuple[PyTree, list[Array]]:
     """The results, and the gradients of their weighted sum."""
-    compiled = differentiator(setup, run, lengths)
-    return compiled(setup.params, setup.xs, setup.state)
+    compiled = differentiator(setup, run)
+    return compiled(setup.params, setup.xs, setup.state, lengths)
 
 
 def differentiator(
-    setup: Setup, run: Callable, lengths: Array | None
+    setup: Setup, run: Callable
 ) -> Callable[..., tuple[PyTree, list[Array]]]:
-    """`differentiated` as a compiled function of parameters, inputs and state."""
+    """`differentiated` as a compiled function of parameters, inputs, state, lengths."""
 
     @jax.jit
     def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:
         floats, rebuild = split_floats(args)
 
         def loss(floats: list[Array]) -> tuple[Array, PyTree]:
-            results = run(setup, *rebuild(floats), lengths)
+            results = run(setup, *rebuild(floats))
             return weighted_sum(results), results
 
         gradients, results = jax.grad(loss, has_aux=True)(floats)

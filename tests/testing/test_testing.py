@@ -239,7 +239,7 @@ LSTM = jaxrnn.LSTMCell(2)
 REFUSED = {
     "numbers_for_inputs": (
         TypeError,
-        r"`inputs\[0\]` must be an array .*, got 4\. Example: `jax\.ShapeDtypeStruct\(",
+        r"`inputs\[0\]` must be an array .*, got 4\. For example, pass `jax\.Shape",
         {"inputs": (4, 3)},
     ),
     "no_dtype": (TypeError, "`dtype` must name a dtype, got 'zz'", {"dtype": "zz"}),
