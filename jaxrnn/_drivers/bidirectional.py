@@ -14,7 +14,7 @@ from .._base.trees import check_structure, with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
-from ..memory._strategy import Strategy
+from ..memory import Strategy
 from .dynamic_rnn import dynamic_rnn
 from .masks_and_resets import check_mask, check_resets
 from .static_rnn import stacked, static_rnn, unstacked

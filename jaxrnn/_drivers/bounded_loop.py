@@ -25,7 +25,7 @@ from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from .._loops.scans import closed_over, in_scan, summed_in_float32
 from .._loops.segments import STATE, named, save_on_host
-from ..memory._strategy import CheckpointPlan
+from ..memory import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 Condition = Callable[[Array, PyTree], Array]

@@ -29,7 +29,7 @@ from .._loops.scans import Apply, closed_over, summed_in_float32
 from .._loops.segments import segmented_run
 from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
-from ..memory._strategy import CheckpointPlan, Strategy, as_strategy, plan_of
+from ..memory import CheckpointPlan, Strategy, as_strategy, plan_of
 from .first_step import call_start, probe, zero_state
 from .masks_and_resets import Resets, as_mask, as_resets
 

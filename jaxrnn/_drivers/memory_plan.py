@@ -25,8 +25,15 @@ from .._base.trees import map_named
 from .._base.typing import Array, DType, Params, PyTree, RNNCellLike
 from .._loops.masking import first_inputs
 from .._loops.segments import RESIDUALS
-from ..memory import Keep, Nested, Offload, Recompute, Strategy
-from ..memory._strategy import as_strategy, plan_of
+from ..memory import (
+    Keep,
+    Nested,
+    Offload,
+    Recompute,
+    Strategy,
+    as_strategy,
+    plan_of,
+)
 from .absent_devices import KINDS, absent_devices
 from .dynamic_rnn import dynamic_rnn
 

@@ -11,7 +11,7 @@ from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
-from ..memory._strategy import Strategy, as_strategy, plan_of
+from ..memory import Strategy, as_strategy, plan_of
 from .dynamic_rnn import Batch, run_batch
 from .first_step import zero_state
 

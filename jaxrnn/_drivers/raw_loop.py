@@ -19,7 +19,7 @@ from .._tensor_array.carried import (
     with_known_shapes,
 )
 from .._tensor_array.tensor_array import TensorArray
-from ..memory._strategy import CheckpointPlan, Strategy, plan_of
+from ..memory import CheckpointPlan, Strategy, plan_of
 from .bounded_loop import bounded_loop
 
 

@@ -14,7 +14,7 @@ from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.scans import summed_in_float32
-from ..memory._strategy import Strategy, as_strategy
+from ..memory import Strategy, as_strategy
 from .first_step import call_start
 from .loop_fn import check_first_call, check_next_call
 from .raw_loop import Carry, Step, run_until_finished

@@ -27,7 +27,7 @@ from .._base.typing import (
     Shaped,
     UnboundCellLike,
 )
-from ..memory._strategy import Strategy
+from ..memory import Strategy
 from .bidirectional import (
     bidirectional_dynamic_rnn,
     joined,

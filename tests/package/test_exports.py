@@ -88,8 +88,8 @@ MODULES += [jaxrnn.memory, jaxrnn.nnx]
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_modules_help_names_all_that_is_public(module):
-    for name, value in vars(module).items():
-        if not (name.startswith("_") or inspect.ismodule(value)):
+    for name in module.__all__:
+        if not inspect.ismodule(getattr(module, name)):
             assert f"`{name}`" in module.__doc__, name
 
 
@@ -133,7 +133,7 @@ DECODERS = [
     for name, function in inspect.getmembers(jaxrnn.decode, inspect.isfunction)
     if not name.startswith("_")
 ]
-LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
+LITE = [getattr(jaxrnn.lite, name) for name in jaxrnn.lite.__all__]
 DOCUMENTED = [CATALOGUE[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
 DOCUMENTED += DECODERS + [value for value in LITE if callable(value)]
 DOCUMENTED_FUNCTIONS = list(filter(inspect.isfunction, DOCUMENTED))

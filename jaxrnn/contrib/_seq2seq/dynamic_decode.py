@@ -17,7 +17,7 @@ from ..._base.typing import Array, ArrayLike, DType, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Step, run_until_finished
 from ..._loops import masking
-from ...memory._strategy import Strategy, as_strategy
+from ...memory import Strategy, as_strategy
 
 EMIT_FIX = (
     "The decoder's `output_size` and `output_dtype` describe the outputs of a step. A "

@@ -1,17 +1,46 @@
-"""Cells with TensorFlow Lite's parameter layout."""
+"""`tf.compat.v1.lite.experimental.nn`: the cells and the driver of TensorFlow Lite.
+
+`dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same results as
+`dynamic_rnn`, `LSTMCell` and `BasicRNNCell` of `jaxrnn`. Only the layout of the
+parameters differs: each gate has its own parameters, and the matrices are transposed,
+as in TensorFlow Lite checkpoints.
+
+    >>> import jax, jax.numpy as jnp, jaxrnn.lite
+    >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)
+    >>> x = jnp.ones((7, 4, 3), jnp.float32)  # [time, batch, depth]
+    >>> params = cell.init(jax.random.key(0), x[0])
+    >>> params["input_to_forget_w"].shape, params["cell_to_forget_w"].shape
+    ((5, 3), (5, 5))
+    >>> outputs, _ = jaxrnn.lite.dynamic_rnn(cell.bind(params), x, dtype=jnp.float32)
+    >>> outputs.shape
+    (7, 4, 5)
+"""
 
 from typing import final
 
+import jax
 import jax.numpy as jnp
 
-from .._base.typing import Params
-from .._cells.basic_rnn import BasicRNNCell
-from .._cells.initializers import ParamSpec, Specs, glorot_uniform, zeros
-from .._cells.lstm import LSTMCell
+from ._base.arguments import check_time_major
+from ._base.boundary import export as _export
+from ._base.errors import InvalidKind, InvalidValue, describe_structure
+from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
+from ._cells.basic_rnn import BasicRNNCell
+from ._cells.initializers import ParamSpec, Specs, glorot_uniform, zeros
+from ._cells.lstm import LSTMCell
+from ._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
+from .memory import Strategy
 
-INIT_ORDER = ("input", "forget", "cell", "output")
-GATE_ORDER = ("input", "cell", "forget", "output")  # i, j, f, o
-PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
+__all__ = ["TFLiteLSTMCell", "TfLiteRNNCell", "dynamic_rnn"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+_INIT_ORDER = ("input", "forget", "cell", "output")
+_GATE_ORDER = ("input", "cell", "forget", "output")  # i, j, f, o
+_PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 
 
 @final
@@ -58,11 +87,11 @@ class TFLiteLSTMCell(LSTMCell):
         specs: Specs = {
             f"{source}_to_{gate}_w": ParamSpec((units, columns), weight)
             for source, columns in (("input", depth), ("cell", h))
-            for gate in INIT_ORDER
+            for gate in _INIT_ORDER
         }
-        specs |= {f"{gate}_bias": ParamSpec((units,), zeros) for gate in INIT_ORDER}
+        specs |= {f"{gate}_bias": ParamSpec((units,), zeros) for gate in _INIT_ORDER}
         if self.use_peepholes:
-            specs |= dict.fromkeys(PEEPHOLES, ParamSpec((units,), weight))
+            specs |= dict.fromkeys(_PEEPHOLES, ParamSpec((units,), weight))
         if self.num_proj is not None:
             specs["projection"] = {"kernel": ParamSpec((h, units), weight)}
         return specs
@@ -70,12 +99,12 @@ class TFLiteLSTMCell(LSTMCell):
     def stage_params(self, params: Params) -> Params:
         """Converts to parameters of `LSTMCell`; see `AffineCell.stage_params`."""
         from_inputs, from_h, bias = (
-            jnp.concatenate([params[name.format(gate)] for gate in GATE_ORDER])
+            jnp.concatenate([params[name.format(gate)] for gate in _GATE_ORDER])
             for name in ("input_to_{}_w", "cell_to_{}_w", "{}_bias")
         )
         kernel = jnp.concatenate([from_inputs, from_h], axis=1).T
         core: Params = {"kernel": kernel, "bias": bias}
-        core |= {name: params[name] for name in PEEPHOLES if name in params}
+        core |= {name: params[name] for name in _PEEPHOLES if name in params}
         if "projection" in params:
             core["projection"] = {"kernel": params["projection"]["kernel"].T}
         return core
@@ -121,3 +150,72 @@ class TfLiteRNNCell(BasicRNNCell):
         """Converts to parameters of `BasicRNNCell`; see `AffineCell.stage_params`."""
         weights = params["input_weights"], params["recurrent_weights"]
         return {"kernel": jnp.concatenate(weights, axis=1).T, "bias": params["bias"]}
+
+
+def dynamic_rnn(
+    cell: RNNCellLike,
+    inputs: ArrayLike,
+    sequence_length: Lengths | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    parallel_iterations: int | None = None,
+    swap_memory: bool | Strategy = False,
+    time_major: bool = True,
+    scope: str | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Runs `cell` over the time axis of one time-major array.
+
+    This driver is equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one
+    input array.
+
+    Args:
+        cell: A bound cell (`cell.bind(params)`) of this module or of `jaxrnn`, or any
+            object that implements the RNNCell protocol.
+        inputs: One array `[time, batch, ...]`.
+        sequence_length: The length of each row, `[batch]`, integers; None for all
+            steps.
+        initial_state: A state with the structure of `cell.state_size`, each leaf
+            `[batch, ...]`; None for the cell's zero state, which requires `dtype`.
+        dtype: The dtype of the zero state and of the outputs; None for the dtype of
+            `initial_state`.
+        parallel_iterations: As in `jaxrnn.dynamic_rnn`.
+        swap_memory: As in `jaxrnn.dynamic_rnn`.
+        time_major: Must be True.
+        scope: The name of the loop in profiles; "rnn" by default.
+
+    Returns:
+        `(outputs, state)` as in `jaxrnn.dynamic_rnn`, with outputs
+        `[time, batch, ...]`.
+
+    Raises:
+        AssertionError: If `time_major` is False. The error is also a TypeError.
+        TypeError: See `jaxrnn.dynamic_rnn`.
+        ValueError: If `inputs` is a nest; see also `jaxrnn.dynamic_rnn`.
+
+    Source: `tf.compat.v1.lite.experimental.nn.dynamic_rnn`.
+    """
+    check_time_major(time_major)
+    if not time_major:
+        raise InvalidKind(
+            "`time_major` must be True, got False. Swap the first two axes of the "
+            "inputs and of the outputs."
+        )
+    if inputs is not None and not jax.tree_util.all_leaves([inputs]):
+        raise InvalidValue(
+            "`inputs` must be one array [time, batch, ...], got "
+            f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` accepts nests."
+        )
+    return core_dynamic_rnn(
+        cell,
+        inputs,
+        sequence_length,
+        initial_state,
+        dtype,
+        parallel_iterations,
+        swap_memory,
+        time_major=True,
+        scope=scope,
+    )
+
+
+_export(globals())

@@ -1,4 +1,17 @@
-"""The memory strategies, and how a driver's argument `swap_memory` selects one."""
+"""Memory strategies (`swap_memory`): the arrays that a run saves for its backward pass.
+
+* `Keep`, selected by `False`, saves everything that the backward pass reads.
+* `Recompute` saves the states between segments of steps, and recomputes the rest.
+* `Nested` nests segments, so that memory grows with the logarithm of the number of
+  steps.
+* `Offload` saves the same arrays as another strategy, but in host memory.
+
+`True` selects `Offload(Recompute())`, except on the CPU, where host and device share
+one memory and `True` selects `Recompute()`; see `resolve`. Results of different
+strategies may differ by rounding. `jaxrnn.memory_plan` reports the memory and the cost
+of each strategy. A custom strategy is a frozen dataclass that derives from `Strategy`
+and has one method, `plan`, which returns a `CheckpointPlan`.
+"""
 
 import abc
 import dataclasses
@@ -8,11 +21,27 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import as_count, check_instance, check_one_of
-from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.sharding import platform_of
-from .._base.typing import PyTree
-from .._loops.segments import RESIDUALS, STATE
+from ._base.arguments import as_count, check_instance, check_one_of
+from ._base.boundary import export as _export
+from ._base.errors import InvalidType, InvalidValue, describe
+from ._base.sharding import platform_of
+from ._base.typing import PyTree
+from ._loops.segments import RESIDUALS, STATE
+
+__all__ = [
+    "CheckpointPlan",
+    "Keep",
+    "Nested",
+    "Offload",
+    "Recompute",
+    "Strategy",
+    "resolve",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _log = logging.getLogger("jaxrnn")
 
@@ -310,3 +339,6 @@ def as_strategy(
     what = "True, False or a strategy of `jaxrnn.memory`"
     fix = "Pass True for the default strategy, or create one, such as `Recompute()`."
     return check_instance(name, swap_memory, Strategy, what, fix)
+
+
+_export(globals())
