@@ -5,13 +5,11 @@ Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, 
 
 * `load(weights)` returns a bound cell, ready for a driver. Several layers become a
   bound `MultiRNNCell`.
-* `load_bidirectional(weights)` returns `(cells_fw, cells_bw)` for
-  `stack_bidirectional_dynamic_rnn`, each with one cell per layer. `equinox` and `haiku`
-  convert only one direction.
-* `save(cell)` and `save_bidirectional(cells_fw, cells_bw)` return the weights of bound
-  cells in the layout of the other library.
-* `torch` also converts states; see `load_state`, `save_state` and their bidirectional
-  versions.
+* `save(cell)` returns the weights of a bound cell in the layout of the other library.
+* With `bidirectional=True`, `load` returns the pair `(cells_fw, cells_bw)` for
+  `stack_bidirectional_dynamic_rnn`, each with one cell per layer, and `save` takes this
+  pair. `equinox` and `haiku` convert only one direction.
+* `torch` also converts states, with `load_state` and `save_state`.
 * `onnx.nodes` reads the weights of an ONNX model.
 
 Weights are plain arrays in the other library's own structure. The converters do not

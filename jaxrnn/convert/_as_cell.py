@@ -1,25 +1,28 @@
-"""Haiku and Equinox cells as jaxrnn cells, for the two functions `as_cell`."""
+"""Steps of other libraries as jaxrnn cells, for the functions `as_cell`.
 
-import contextlib
+Drivers check what a step returns. These cells only say more about errors that the other
+library raises.
+"""
+
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_entries
 from .._base.boundary import class_at_boundary
-from .._base.errors import InvalidType, InvalidValue, describe_leaves, error_note
+from .._base.errors import InvalidType, error_note
 from .._base.tensor_shape import TensorShape
-from .._base.trees import check_structure, size_shapes
+from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.function import BoundOnlyCell
 
-_OF_HAIKU = "`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)"
-_OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"
+_NOTE = "`state_size` must have the structure and the sizes of the cell's state, e.g. "
+_OF_HAIKU = f"{_NOTE}`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)."
+_OF_EQUINOX = f"{_NOTE}(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell."
 
 
 @class_at_boundary
@@ -44,10 +47,8 @@ class TransformedCell(RNNCell):
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
         leaf = jax.tree.leaves(inputs)[0]
         state = self.zero_state(leaf.shape[0], leaf.dtype)
-        with _step("transformed", inputs, state, _OF_HAIKU):
-            params = self.transformed.init(key, inputs, state)
-        jax.eval_shape(lambda p: self.apply(p, inputs, state, key), params)
-        return params
+        with error_note(_OF_HAIKU):
+            return self.transformed.init(key, inputs, state)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -55,14 +56,8 @@ class TransformedCell(RNNCell):
         """Runs one step."""
         takes_key = after_params(self.transformed.apply)[:1] == ["rng"]
         keys = [key] if takes_key else []
-        with _step("transformed", inputs, state, _OF_HAIKU):
-            result = self.transformed.apply(params, *keys, inputs, state)
-        what = "a function that returns a pair (output, new_state)"
-        check_entries("transformed", result, 2, what)
-        output, new_state = result
-        _check_size("output_size", self.output_size, output)
-        _check_size("state_size", self.state_size, new_state)
-        return output, new_state
+        with error_note(_OF_HAIKU):
+            return self.transformed.apply(params, *keys, inputs, state)
 
 
 @class_at_boundary
@@ -97,10 +92,9 @@ class ModuleCell(BoundOnlyCell):
         del key
         leaves = [params.get(name, value) for name, value in self.fixed]
         module = jax.tree.unflatten(self.tree, leaves)
-        with _step("module", inputs, state, _OF_EQUINOX):
+        with error_note(_OF_EQUINOX):
             state = jax.vmap(module)(inputs, state)
-        _check_size("state_size", self.state_size, state)
-        return jax.tree.leaves(state)[0], state
+            return jax.tree.leaves(state)[0], state
 
 
 def after_params(apply: Callable) -> list[str]:
@@ -117,29 +111,6 @@ def check_takes(name: str, function: Callable, *wanted: str) -> None:
         got = f"parameters {signature}"
         must = f"accept ({', '.join(wanted)})"
         raise InvalidType(f"`{name}` must {must}, got {got}.") from None
-
-
-@contextlib.contextmanager
-def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
-    """Adds a step's arguments to errors that the other library raises."""
-    try:
-        yield
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        reason = f"{error}".rstrip(".")
-        raise InvalidValue(
-            f"`{name}` must accept (inputs, state) of "
-            f"{describe_leaves((inputs, state))}, but it raised {reason}. `state_size` "
-            f"must have the structure and the sizes of the cell's state, e.g. {fix}."
-        ) from error
-
-
-def _check_size(name: str, size: Size, got: PyTree) -> None:
-    """Raises ValueError unless the leaves `[batch, ...]` of `got` match `size`."""
-    fix = "Pass the size that a step returns."
-    check_structure(f"`{name}`", got, size, False, fix)
-    given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)
-    if size_shapes(given) != size_shapes(size):
-        raise InvalidValue(f"`{name}` must be {given}, got {size}. {fix}")
 
 
 def check_sizes(*sizes: Size) -> None:

@@ -1,27 +1,28 @@
 """Conversion between bound cells and the weights of layers."""
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
 
-from .._base.arguments import check_equal, check_instance
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.arguments import (
+    as_bool,
+    check_both_lists,
+    check_entries,
+    check_equal,
+    check_instance,
+)
+from .._base.errors import InvalidType, InvalidValue
 from .._base.trees import named_leaves
 from .._base.typing import Params
-from .._cells.base import RNNCell
-from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
-from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
-from .._cells.lstm import BasicLSTMCell, LSTMCell
+from .._cells.lstm import BasicLSTMCell
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
 from .._wrappers.stateless import DeviceWrapper
 from ..contrib import CoupledInputForgetGateLSTMCell
-from ._layer_weights import GATES, Kind, LayerWeights, Library, reordered
+from ._layer_weights import CELLS, Kind, LayerWeights, Library
 from ._weights import (
-    Read,
     Weight,
     as_mapping,
     blocks,
@@ -32,44 +33,13 @@ from ._weights import (
     reader,
 )
 
-Cells: TypeAlias = Sequence[BoundCell]
-BothCells: TypeAlias = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
+Layer: TypeAlias = Sequence[LayerWeights]
+"""The weights of a layer: one `LayerWeights` per direction."""
 Named: TypeAlias = tuple[str, LayerWeights]
-"""The weights of a layer, with the layer's name for messages."""
+"""The weights of one direction of a layer, with a name for messages."""
 
-KINDS = {
-    BasicRNNCell: Kind.RNN,
-    BasicLSTMCell: Kind.LSTM,
-    LSTMCell: Kind.LSTM,
-    GRUCell: Kind.GRU,
-    CudnnCompatibleGRUCell: Kind.GRU_AFTER,
-}
-_CELLS = {kind: cell for cell, kind in KINDS.items()}
-# The order of the gates of `CoupledInputForgetGateLSTMCell`. Its input gate is 1 minus
-# its forget gate, and 1 - sigmoid(z) = sigmoid(-z). As a layer of four gates, it has a
-# block i that is the negative of its block f.
-_COUPLED = "jfo"
+KINDS = {cell: kind for kind, cell in CELLS.items()} | {BasicLSTMCell: Kind.LSTM}
 _PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
-
-
-def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
-    """Builds a bound cell from stacked layers, listed from the inputs upwards.
-
-    Raises:
-        ValueError: If the sizes of two adjacent layers do not match.
-    """
-    _check_chain(layers)
-    if len(layers) == 1:
-        return _cell(layers[0]).bind(_params(layers[0]))
-    params = {f"cell_{i}": _params(layer) for i, layer in enumerate(layers)}
-    return MultiRNNCell(tuple(map(_cell, layers))).bind(params)
-
-
-def cells_of_pairs(pairs: Iterable[tuple[LayerWeights, ...]]) -> BothCells:
-    """Builds `(cells_fw, cells_bw)` from both directions of each layer."""
-    cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
-    cells_fw, cells_bw = zip(*cells, strict=True)
-    return cells_fw, cells_bw
 
 
 def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
@@ -87,28 +57,65 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
     return layers
 
 
-def _check_chain(layers: Sequence[LayerWeights]) -> None:
-    for i, (below, above) in enumerate(itertools.pairwise(layers)):
-        size = len(below.state_kernel)
-        must = f"have {size} inputs, the output size of the layer below"
-        check_equal(f"layer {i + 1}", len(above.input_kernel), size, must)
+def bind_layers(layers: Sequence[Layer], joins_directions: bool = True) -> Any:
+    """Binds layers, listed from the inputs upwards, to cells.
+
+    Args:
+        layers: The weights of each layer.
+        joins_directions: Whether each layer must read the outputs of both directions of
+            the layer below.
+
+    Returns:
+        A bound cell; for two directions, `(cells_fw, cells_bw)` with one bound cell per
+        layer.
+
+    Raises:
+        ValueError: If the sizes of two adjacent layers do not match.
+    """
+    _check_inputs(layers, joins_directions)
+    cells = [tuple(_bound_cell(direction) for direction in layer) for layer in layers]
+    if len(layers[0]) == 1:
+        return stacked([cell for (cell,) in cells])
+    cells_fw, cells_bw = zip(*cells, strict=True)
+    return cells_fw, cells_bw
 
 
-def _cell(layer: LayerWeights) -> RNNCell:
-    if layer.is_coupled:
-        return _coupled_cell(layer)
+def stacked(cells: Sequence[BoundCell]) -> BoundCell:
+    """A bound cell for one layer, or a bound `MultiRNNCell` for several layers."""
+    if len(cells) == 1:
+        return cells[0]
+    params = {f"cell_{i}": each.params for i, each in enumerate(cells)}
+    return MultiRNNCell(tuple(each.cell for each in cells)).bind(params)
+
+
+def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
+    size = 0
+    for i, layer in enumerate(layers):
+        size = size or len(layer[0].input_kernel)
+        must = f"have {size} inputs in each direction"
+        if i and joins_directions:
+            must += ", the output size of the layer below"
+        for direction in layer:
+            check_equal(f"layer {i}", len(direction.input_kernel), size, must)
+        size = sum(len(each.state_kernel) for each in layer) * joins_directions
+
+
+def _bound_cell(layer: LayerWeights) -> BoundCell:
+    params = _params(layer)
     fields: dict[str, Any] = {"activation": layer.activation}
     if layer.kind == Kind.LSTM:
         fields["forget_bias"] = layer.forget_bias
         fields["use_peepholes"] = layer.peepholes is not None
-        if layer.projection is not None:
-            fields["num_proj"] = layer.projection.shape[1]
-    return _CELLS[layer.kind](layer.units, **fields)
+    if layer.projection is not None:
+        fields["num_proj"] = layer.projection.shape[1]
+    make: Any = CELLS[layer.kind]
+    if layer.is_coupled:
+        make = CoupledInputForgetGateLSTMCell
+        params = _as_coupled(params)
+    return make(layer.units, **fields).bind(params)
 
 
 def _params(layer: LayerWeights) -> Params:
-    if layer.is_coupled:
-        return _coupled_params(layer)
     kernel = joined([layer.input_kernel, layer.state_kernel])
     bias = layer.bias
     if layer.kind in (Kind.RNN, Kind.LSTM):
@@ -119,80 +126,61 @@ def _params(layer: LayerWeights) -> Params:
             params["projection"] = {"kernel": layer.projection}
         return params
     at = 2 * layer.units
+    gates = {"kernel": kernel[:, :at], "bias": bias[:at]}
     candidate: Params = {"kernel": kernel[:, at:], "bias": bias[at:]}
     if layer.kind == Kind.GRU_AFTER:
         of_inputs = {"kernel": layer.input_kernel[:, at:], "bias": bias[at:]}
         of_state = {"kernel": layer.state_kernel[:, at:], "bias": layer.state_bias}
         candidate = {"input_projection": of_inputs, "hidden_projection": of_state}
-    gates = {"kernel": kernel[:, :at], "bias": bias[:at]}
     return {"gates": gates, "candidate": candidate}
 
 
-def layers_of_cell(library: Library, cell: object, name: str = "cell") -> list[Named]:
-    """The layers of a bound cell, each with a name for messages.
+def layers_of(library: Library, cell: Any, bidirectional: object) -> list[list[Named]]:
+    """The layers of a bound cell, or of `(cells_fw, cells_bw)`, as `save` gets them.
+
+    Returns:
+        For each layer, a list with one pair `(name, weights)` per direction.
 
     Raises:
-        TypeError: If `cell` is not a bound cell, or has no equivalent in other
-            libraries.
-        ValueError: If the library does not support a layer, or the shape of a parameter
-            does not match its cell.
+        TypeError: If a cell is not bound, or has no equivalent in other libraries.
+        ValueError: If the library does not support a layer; if a size does not match
+            the layer below, or differs between the directions; if a parameter does not
+            have the shape that its cell requires.
     """
-    layers = [(own, layer_of(own, each)) for own, each in single_cells(name, cell)]
-    _check_chain([layer for _, layer in layers])
-    for own, layer in layers:
-        library.check(own, layer)
+    if as_bool("bidirectional", bidirectional):
+        cells = as_pairs(cell)
+    else:
+        cells = [[each] for each in single_cells("cell", cell)]
+    layers = [[_read_layer(library, *each) for each in layer] for layer in cells]
+    weights = [[direction for _, direction in layer] for layer in layers]
+    _check_inputs(weights, joins_directions=not bidirectional)
     return layers
 
 
-def pairs_of_cells(
-    library: Library, cells_fw: object, cells_bw: object
-) -> list[tuple[Named, Named]]:
-    """Both directions of each layer, with names for messages; see `layers_of_cell`.
-
-    Raises:
-        ValueError: If a cell has several layers, the directions differ in the number of
-            layers, or the two cells of a layer differ in the size of their inputs.
-    """
-    pairs = []
-    for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
-        fw = _one_layer(library, f"cells_fw[{i}]", cell_fw)
-        bw = _one_layer(library, f"cells_bw[{i}]", cell_bw)
-        inputs = len(fw[1].input_kernel)
-        must = f"have inputs of size {inputs}, like `cells_fw[{i}]`"
-        check_equal(f"cells_bw[{i}]", len(bw[1].input_kernel), inputs, must)
-        pairs.append((fw, bw))
-    return pairs
-
-
-def _one_layer(library: Library, name: str, cell: object) -> Named:
-    layers = layers_of_cell(library, cell, name)
+def _read_layer(library: Library, name: str, cell: object) -> Named:
+    found = single_cells(name, cell)
     fix = "Pass a separate cell for each layer."
-    check_equal(name, len(layers), 1, "be one layer", fix)
-    return layers[0]
+    check_equal(name, len(found), 1, "be one layer", fix)
+    ((own, bound),) = found
+    layer = layer_of(own, bound)
+    library.check(own, layer)
+    return own, layer
 
 
-def paired(cells_fw: object, cells_bw: object) -> list[tuple[Any, Any]]:
-    """Pairs the cells of each layer; accepts a bound cell in place of a list of one.
+def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
+    """The cells of each layer of `(cells_fw, cells_bw)`, with names for messages.
+
+    A bound cell may replace a list of one cell.
 
     Raises:
-        TypeError: If an argument is not a sequence.
-        ValueError: If a sequence is empty, or the lengths differ.
+        ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
+            in length.
     """
-    fw = _as_list("cells_fw", cells_fw)
-    bw = _as_list("cells_bw", cells_bw)
-    must = f"have one cell for each of the {len(fw)} cells in `cells_fw`"
-    check_equal("cells_bw", len(bw), len(fw), must)
-    return list(zip(fw, bw, strict=True))
-
-
-def _as_list(name: str, cells: Any) -> Sequence[Any]:
-    if isinstance(cells, BoundCell):
-        return [cells]
-    what = "a list of cells, one for each layer"
-    cells = check_instance(name, cells, Sequence, what)
-    if not cells:
-        raise InvalidValue(f"`{name}` must be {what}, got an empty list.")
-    return cells
+    check_entries("cell", cells, 2, "the pair (cells_fw, cells_bw), for two directions")
+    fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
+    check_both_lists(fw, bw)
+    pairs = enumerate(zip(fw, bw, strict=True))
+    return [[(f"cells_fw[{i}]", f), (f"cells_bw[{i}]", b)] for i, (f, b) in pairs]
 
 
 def as_bound(name: str, cell: Any) -> BoundCell:
@@ -202,10 +190,13 @@ def as_bound(name: str, cell: Any) -> BoundCell:
         TypeError: If `cell` is not a bound cell, or its parameters are not a dict of
             arrays.
     """
-    is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
-    fix = "Pass its `get_cells()` or `cells_of(variables)`." if is_module else ""
+    fix = ""
+    if hasattr(cell, "get_cells") or hasattr(cell, "cells_of"):
+        fix = "Pass its `get_cells()` or `cells_of(variables)`."
+    elif isinstance(cell, list | tuple):
+        fix = "Pass `bidirectional=True` for (cells_fw, cells_bw)."
     what = "a cell with its parameters, `cell.bind(params)`"
-    check_instance(name, cell, BoundCell, what, fix)
+    cell = check_instance(name, cell, BoundCell, what, fix)
     leaves = jax.tree.leaves(cell.params, is_leaf=_is_variable)
     if any(map(_is_variable, leaves)):
         raise InvalidType(
@@ -223,103 +214,53 @@ def _is_variable(leaf: object) -> bool:
 
 
 def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
-    """A bound cell, or the cells of a bound stack, each with a name for messages."""
-    bound = as_bound(name, cell)
-    if not isinstance(bound.cell, MultiRNNCell):
-        return [(name, bound)]
-    stacked = stacked_cells(name, bound)
-    return [(own, as_bound(own, each)) for own, each in stacked]
-
-
-def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
-    """The cells of a bound `MultiRNNCell`, each with a name for messages.
+    """A bound cell, or the cells of a bound stack, each with a name for messages.
 
     Raises:
-        ValueError: If a parameter does not belong to any cell.
+        TypeError: If `cell` is not a bound cell.
+        ValueError: If a parameter of a stack does not belong to any of its cells.
     """
+    stack: Any = as_bound(name, cell)
+    if not isinstance(stack.cell, MultiRNNCell):
+        return [(name, stack)]
     # The parameters of a shared cell are stored under its first index.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     check_only(f"{name}.params", stack.params, dict.fromkeys(owners))
-    return [
-        (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
-        for i, (each, owner) in enumerate(zip(stack.cell.cells, owners, strict=True))
-    ]
+    cells = []
+    for i, (each, owner) in enumerate(zip(stack.cell.cells, owners, strict=True)):
+        bound = each.bind(stack.params.get(owner, {}))
+        cells += single_cells(f"{name}.cells[{i}]", bound)
+    return cells
 
 
-def read_params(name: str, bound: BoundCell) -> Params:
-    """The parameters of a single cell as weights.
+def layer_of(name: str, bound: BoundCell) -> LayerWeights:
+    """The weights of a single cell.
 
     Raises:
         TypeError: If the cell has no equivalent in other libraries (e.g. a custom
             class), or the parameters are not floating-point arrays of one dtype.
-        ValueError: If a parameter is missing, unknown, or has the wrong shape.
+        ValueError: If the cell has layer normalization; if a parameter is missing,
+            unknown, or has the wrong shape.
     """
-    cell = bound.cell
-    if type(cell) not in KINDS:
-        raise InvalidType(
-            f"`{name}` must be a {listed(kind.__name__ for kind in KINDS)} or a "
-            f"MultiRNNCell of these, got {cell!r}. For a wrapper, convert its inner "
-            "cell: `cell.cell.cell.bind(cell.params)`."
-        )
-    given = _named(bound.params)
-    wanted = _named(cell.param_specs(1))
-    check_names(name, given, wanted)
-    first = "params['kernel']"
-    if first not in given:
-        first = "params['gates']['kernel']"
-    read = reader(given, f"{name}.")
-    columns = wanted[first].shape[1]
-    depth = input_depth(f"{name}.{first}", read(first, None, columns), cell.output_size)
-    specs = cell.param_specs(depth)
-    arrays = [read(key, *spec.shape) for key, spec in _named(specs).items()]
-    return jax.tree.unflatten(jax.tree.structure(specs), arrays)
-
-
-def input_depth(name: str, kernel: Weight, outputs: int) -> int:
-    """Infers the size of the inputs from a kernel `[inputs + outputs, ...]`.
-
-    Raises:
-        ValueError: If the size is less than 1.
-    """
-    depth = kernel.shape[0] - outputs
-    if depth < 1:
-        raise InvalidValue(
-            f"`{name}` must have at least one row for the inputs and {outputs} rows "
-            f"for the state, got {describe(kernel)}."
-        )
-    return depth
-
-
-def _named(params: Params) -> Params:
-    return dict(named_leaves("params", params, _is_list))
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)  # An invalid leaf.
-
-
-def layer_of(name: str, bound: BoundCell) -> LayerWeights:
-    """The weights of a single cell; see `read_params` and `_layer_of_coupled`."""
-    if isinstance(bound.cell, CoupledInputForgetGateLSTMCell):
-        return _layer_of_coupled(name, bound)
     cell = bound.cell
     params = read_params(name, bound)
-    peepholes = None
-    if "w_i_diag" in params:
-        peepholes = tuple(params[name] for name in _PEEPHOLES)
-    clips = {clip: getattr(cell, clip, None) for clip in ("cell_clip", "proj_clip")}
+    is_coupled = isinstance(cell, CoupledInputForgetGateLSTMCell)
+    if is_coupled:
+        params = _as_lstm(cell, params)
     kernel, bias, state_bias = _joined(params)
+    clips = {clip: getattr(cell, clip, None) for clip in ("cell_clip", "proj_clip")}
     return LayerWeights(
-        KINDS[type(cell)],
+        Kind.LSTM if is_coupled else KINDS[type(cell)],
         input_kernel=kernel[: -cell.output_size],
         state_kernel=kernel[-cell.output_size :],
         bias=bias,
         state_bias=state_bias,
-        peepholes=peepholes,
+        peepholes=tuple(params[key] for key in _PEEPHOLES if key in params) or None,
         projection=params.get("projection", {}).get("kernel"),
-        forget_bias=getattr(cell, "forget_bias", 0.0),
+        forget_bias=0.0 if is_coupled else getattr(cell, "forget_bias", 0.0),
         activation=cell.activation,
         clips={clip: value for clip, value in clips.items() if value is not None},
+        is_coupled=is_coupled,
     )
 
 
@@ -329,99 +270,98 @@ def _joined(params: Params) -> tuple[Weight, Weight, Weight | None]:
         return params["kernel"], params["bias"], None
     gates = params["gates"]
     candidate = params["candidate"]
-    kernel = candidate.get("kernel")
     state_bias = None
-    if kernel is None:
+    if "kernel" not in candidate:
         of_state = candidate["hidden_projection"]
-        candidate = candidate["input_projection"]
-        kernel = joined([candidate["kernel"], of_state["kernel"]])
+        of_inputs = candidate["input_projection"]
+        kernel = joined([of_inputs["kernel"], of_state["kernel"]])
+        candidate = {"kernel": kernel, "bias": of_inputs["bias"]}
         state_bias = of_state["bias"]
-    kernel = joined([gates["kernel"], kernel], axis=1)
+    kernel = joined([gates["kernel"], candidate["kernel"]], axis=1)
     bias = joined([gates["bias"], candidate["bias"]])
     return kernel, bias, state_bias
 
 
-def _layer_of_coupled(name: str, bound: BoundCell) -> LayerWeights:
-    """The weights of a bound `CoupledInputForgetGateLSTMCell`.
+def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
+    """The parameters of a cell with coupled gates, as those of an `LSTMCell`.
 
-    The forget bias is part of the bias.
+    The input gate is 1 minus the forget gate, and 1 - sigmoid(z) = sigmoid(-z), so the
+    block of the input gate is the negative of the block of the forget gate. The forget
+    bias becomes part of the bias.
+    """
+    shards = [params[f"W_{i}"] for i in range(cell.num_unit_shards)]
+    j, forget, o = blocks(joined(shards), 3)
+    lstm: Params = {"kernel": joined([-forget, j, forget, o], axis=-1)}
+    j, forget, o = blocks(params["B"], 3)
+    forget = (forget + cell.forget_bias).astype(forget.dtype)
+    lstm["bias"] = joined([-forget, j, forget, o])
+    if cell.use_peepholes:
+        forget, o = (params[key] for key in cell.peepholes)
+        lstm |= zip(_PEEPHOLES, (-forget, forget, o), strict=True)
+    if cell.num_proj is not None:
+        shards = [params[f"W_P_{i}"] for i in range(cell.num_proj_shards)]
+        lstm["projection"] = {"kernel": joined(shards)}
+    return lstm
+
+
+def _as_coupled(params: Params) -> Params:
+    """The inverse of `_as_lstm` for a cell without shards and forget bias."""
+    coupled: Params = {}
+    for name, key in (("W_0", "kernel"), ("B", "bias")):
+        i, j, _, o = blocks(params[key], 4)
+        coupled[name] = joined([j, -i, o], axis=-1)
+    if "w_i_diag" in params:
+        coupled["W_F_diag"] = -params["w_i_diag"]
+        coupled["W_O_diag"] = params["w_o_diag"]
+    return coupled
+
+
+def read_params(name: str, bound: BoundCell) -> Params:
+    """The parameters of a single cell as weights; see `layer_of`."""
+    cell = bound.cell
+    first = ["params['kernel']"]
+    if isinstance(cell, CoupledInputForgetGateLSTMCell):
+        first = [f"params['W_{i}']" for i in range(cell.num_unit_shards)]
+        if cell.layer_norm:
+            raise InvalidValue(
+                f"`{name}` must have no layer normalization, which this conversion "
+                "does not support."
+            )
+    elif type(cell) not in KINDS:
+        raise InvalidType(
+            f"`{name}` must be a {listed(kind.__name__ for kind in KINDS)} or a "
+            f"MultiRNNCell of these, got {cell!r}. For a wrapper, convert its inner "
+            "cell: `cell.cell.cell.bind(cell.params)`."
+        )
+    elif KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
+        first = ["params['gates']['kernel']"]
+    given = _named(bound.params)
+    wanted = _named(cell.param_specs(len(first)))  # Only names and columns matter here.
+    check_names(name, given, wanted)
+    read = reader(given, f"{name}.")
+    rows = sum(len(read(key, None, wanted[key].shape[1])) for key in first)
+    specs = cell.param_specs(input_depth(f"{name}.{first[0]}", rows, cell.output_size))
+    arrays = [read(key, *spec.shape) for key, spec in _named(specs).items()]
+    return jax.tree.unflatten(jax.tree.structure(specs), arrays)
+
+
+def input_depth(name: str, rows: int, outputs: int) -> int:
+    """The size of the inputs of a cell whose kernel has `rows` rows.
 
     Raises:
-        TypeError: If the parameters are not floating-point arrays of one dtype.
-        ValueError: If the cell has layer normalization, or a parameter is missing,
-            unknown, or has the wrong shape.
+        ValueError: If the size is less than 1.
     """
-    cell = bound.cell
-    if cell.layer_norm:
+    if rows <= outputs:
         raise InvalidValue(
-            f"`{name}` must have no layer normalization, which this conversion does "
-            "not support."
+            f"`{name}` must have at least one row for the inputs and {outputs} rows "
+            f"for the state, got {rows} rows."
         )
-    units = cell.num_units
-    outputs = cell.output_size
-    shards = cell.num_unit_shards
-    # Only the names matter here, so any depth with a row for each shard serves.
-    check_names(f"{name}.params", bound.params, cell.param_specs(1 + shards))
-    read = reader(bound.params, f"{name}.params['", "']")
-    kernel = _with_negative(_joined_shards(read, "W", shards, 3 * units))
-    input_depth(f"{name}.params['W_0']", kernel, outputs)
-    j, forget, o = blocks(read("B", 3 * units), 3)
-    forget = (forget + cell.forget_bias).astype(forget.dtype)
-    bias = _with_negative(joined([j, forget, o]))
-    peepholes = None
-    projection = None
-    if cell.use_peepholes:
-        forget, output = (read(each, units) for each in cell.peepholes)
-        peepholes = (-forget, forget, output)
-    if cell.num_proj is not None:
-        projection = _joined_shards(read, "W_P", cell.num_proj_shards, outputs)
-    return LayerWeights(
-        Kind.LSTM,
-        kernel[:-outputs],
-        kernel[-outputs:],
-        bias,
-        peepholes=peepholes,
-        projection=projection,
-        activation=cell.activation,
-        clips={} if cell.proj_clip is None else {"proj_clip": cell.proj_clip},
-        is_coupled=True,
-    )
+    return rows - outputs
 
 
-def _joined_shards(read: Read, name: str, count: int, columns: int) -> Weight:
-    """Joins the rows of a kernel that the cell stores in shards."""
-    return joined([read(f"{name}_{i}", None, columns) for i in range(count)])
+def _named(params: Params) -> Params:
+    return dict(named_leaves("params", params, _is_list))
 
 
-def _with_negative(array: Weight) -> Weight:
-    """Adds the block i, the negative of the block f, in the order of an LSTM."""
-    _, forget, _ = blocks(array, 3)
-    both = joined([array, -forget], axis=-1)
-    return reordered(both, _COUPLED + "i", GATES[Kind.LSTM])
-
-
-def _coupled_cell(layer: LayerWeights) -> CoupledInputForgetGateLSTMCell:
-    """The cell of a layer with coupled gates."""
-    return CoupledInputForgetGateLSTMCell(
-        layer.units,
-        use_peepholes=layer.peepholes is not None,
-        forget_bias=0.0,
-        activation=layer.activation,
-    )
-
-
-def _coupled_params(layer: LayerWeights) -> Params:
-    """The parameters of the cell, from the block i of the layer."""
-    kernel = joined([layer.input_kernel, layer.state_kernel])
-    params: Params = {"W_0": _without_negative(kernel)}
-    params["B"] = _without_negative(layer.bias)
-    if layer.peepholes is not None:
-        of_input, _, of_output = layer.peepholes
-        params |= {"W_F_diag": -of_input, "W_O_diag": of_output}
-    return params
-
-
-def _without_negative(array: Weight) -> Weight:
-    """The blocks of the cell; its block f is the negative of the block i."""
-    i, j, _, o = blocks(array, 4)
-    return joined([j, -i, o], axis=-1)
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)  # An invalid leaf.

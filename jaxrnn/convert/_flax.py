@@ -1,148 +1,139 @@
-"""Code that the converters for Flax linen and Flax nnx share.
+"""Weights of Flax's cells, which the converters for linen and nnx share.
 
 In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two
-`RNN`s in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers.
+`RNN`s in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers. A cell
+stores its kernels and biases in one of two layouts: `separate` modules for each gate,
+or two `dense` modules for all gates, one for the inputs and one for the state.
 """
 
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
+
+import numpy as np
 
 from .._base.errors import InvalidValue
 from .._base.typing import Params
-from .._cells.bound import BoundCell
-from . import _bound_cells, _weights
-from ._bound_cells import BothCells, cell_of_layers, cells_of_pairs
+from . import _weights
+from ._bound_cells import Layer, bind_layers
 from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
-from ._weights import Weight, Weights, as_mapping, blocks, check_names, joined, listed
-
-ToLayer: TypeAlias = Callable[[str, Weights], LayerWeights]
-"""`to_layer(name, weights)` reads a cell; `to_weights(name, layer)` is its inverse."""
-ToWeights: TypeAlias = Callable[[str, LayerWeights], Params]
-Stack: TypeAlias = Callable[[list[Params]], Params]
-"""Builds the parameters of a `Sequential` from the parameters of its layers."""
-Names: TypeAlias = tuple[list[str], ...]
-"""The names of the input kernels, the state kernels, the biases and the state bias."""
+from ._weights import (
+    Weight,
+    Weights,
+    as_mapping,
+    blocks,
+    check_directions,
+    check_names,
+    joined,
+    listed,
+    pick,
+    reader,
+)
 
 LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
-# Flax's letters for the gates, in the order of `GATES`.
-_LETTERS = {Kind.LSTM: "igfo", Kind.GRU_AFTER: "rzn", Kind.RNN: ("",)}
+# Flax's letters for the gates in the orders of `LIBRARY`.
+_LETTERS = {Kind.LSTM: "ifgo", Kind.GRU_AFTER: "rzn", Kind.RNN: ("",)}
 
 
-def load(params: object, to_layer: ToLayer, activation: ActivationLike) -> BoundCell:
-    """Builds a bound cell from the parameters of a unidirectional module."""
-    layers = _layers(params, 1, to_layer, activation)
-    return cell_of_layers([layer for (layer,) in layers])
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The names of a cell's weights; the blocks of an array are in `LIBRARY`'s order.
+
+    Attributes:
+        input_kernel: The names of the blocks of the input kernel.
+        state_kernel: The names of the blocks of the state kernel.
+        bias: The names of the blocks of the bias.
+        state_bias: The name of the bias that the reset gate multiplies, if any.
+    """
+
+    input_kernel: list[str]
+    state_kernel: list[str]
+    bias: list[str]
+    state_bias: list[str]
+
+    @property
+    def all(self) -> list[str]:
+        """All names."""
+        return [*itertools.chain(*vars(self).values())]
 
 
-def load_bidirectional(
-    params: object, to_layer: ToLayer, activation: ActivationLike
-) -> BothCells:
-    """Builds `(cells_fw, cells_bw)` from the parameters of a bidirectional module."""
-    return cells_of_pairs(_layers(params, 2, to_layer, activation))
-
-
-def _layers(
-    params: object, directions: int, to_layer: ToLayer, activation: ActivationLike
-) -> Iterator[tuple[LayerWeights, ...]]:
-    """The weights of each layer: one `LayerWeights` per direction."""
-    for name, weights in _modules(params):
-        found = 2 if any(key in weights for key in BOTH) else 1
-        _weights.check_directions(name, found, directions)
-        parts = {name: weights}
-        if directions == 2:
-            check_names(name, weights, BOTH)
-            parts = {f"{name}/{key}": weights[key] for key in BOTH}
-        layers = [_layer(own, part, to_layer) for own, part in parts.items()]
-        yield tuple(dataclasses.replace(x, activation=activation) for x in layers)
-
-
-def save(cell: object, to_weights: ToWeights, stack: Stack) -> Params:
-    """The weights of a single cell, or of a `Sequential` that stacks several cells."""
-    layers = [to_weights(*each) for each in _bound_cells.layers_of_cell(LIBRARY, cell)]
-    if len(layers) == 1:
-        return layers[0]
-    return stack([{"cell": weights} for weights in layers])
-
-
-def save_bidirectional(
-    cells_fw: object, cells_bw: object, to_weights: ToWeights, stack: Stack
-) -> Params:
-    """The weights of one `Bidirectional`, or of a `Sequential` that stacks several."""
-    layers = []
-    for pair in _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw):
-        cells = [{"cell": to_weights(*each)} for each in pair]
-        layers.append(dict(zip(BOTH, cells, strict=True)))
-    return layers[0] if len(layers) == 1 else stack(layers)
-
-
-def from_separate(name: str, weights: Weights, input_to_f: str = "if") -> LayerWeights:
-    """Reads the weights of a Flax cell that has a separate module for each gate.
+def separate(kind: Kind, input_to_f: str = "if") -> Names:
+    """The names of a cell that has a separate module for each gate.
 
     Args:
-        name: The name of the parameters in messages.
-        weights: The parameters.
+        kind: The kind of cell.
         input_to_f: The name of the module that multiplies the inputs for gate f. In
             nnx, the name cannot be "if", which is a Python keyword.
-
-    Raises:
-        TypeError: If a weight is not a floating-point array.
-        ValueError: If the names match no kind of cell, or a shape is wrong.
     """
-    flat = unboxed(weights)
-    kind, names = _best_match(name, flat, input_to_f)
-    of_inputs, of_state, biases, state_bias = names
-    check_names(name, flat, [*of_inputs, *of_state, *biases, *state_bias])
-    read = _weights.reader(flat, f"{name}/")
-    units = read(of_state[0], None, None).shape[1]
-    depth = read(of_inputs[0], None, None).shape[0]
-
-    def join(names: list[str], *shape: int) -> Weight:
-        return joined([read(name, *shape) for name in names], axis=-1)
-
-    return LayerWeights(
-        kind,
-        input_kernel=join(of_inputs, depth, units),
-        state_kernel=join(of_state, units, units),
-        bias=join(biases, units),
-        state_bias=join(state_bias, units) if state_bias else None,
+    of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
+    of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
+    of_state = [f"h{letter}" for letter in _LETTERS[kind]]
+    with_bias = of_state if kind == Kind.LSTM else of_inputs
+    return Names(
+        [f"{name}/kernel" for name in of_inputs],
+        [f"{name}/kernel" for name in of_state],
+        [f"{name}/bias" for name in with_bias],
+        ["hn/bias"] if kind == Kind.GRU_AFTER else [],
     )
 
 
-def to_separate(layer: LayerWeights, input_to_f: str = "if") -> Params:
-    """The weights for a Flax cell that has a separate module for each gate."""
-    arrays = [
-        layer.input_kernel,
-        layer.state_kernel,
-        layer.bias_for(),
-        layer.state_bias,
-    ]
+def dense(kind: Kind) -> Names:
+    """The names of an nnx cell that has one kernel for all gates."""
+    bias = "dense_h/bias" if kind == Kind.LSTM else "dense_i/bias"
+    return Names(["dense_i/kernel"], ["dense_h/kernel"], [bias], [])
+
+
+def load(
+    params: object,
+    activation: ActivationLike,
+    bidirectional: bool,
+    input_to_f: str = "if",
+) -> Any:
+    """Binds the cells of a module to its parameters; see `linen.load`."""
+    layers: list[Layer] = []
+    for name, module in _modules(params):
+        found = 2 if module.keys() & set(BOTH) else 1
+        check_directions(name, found, bidirectional)
+        parts = {name: module}
+        if bidirectional:
+            check_names(name, module, BOTH)
+            parts = {f"{name}/{key}": module[key] for key in BOTH}
+        layers.append(
+            tuple(_layer(*part, activation, input_to_f) for part in parts.items())
+        )
+    # A `Bidirectional` may merge its outputs in any way.
+    return bind_layers(layers, joins_directions=not bidirectional)
+
+
+def arrays_of(layer: LayerWeights, names: Names) -> Params:
+    """The weights of a cell in nested dicts."""
+    inputs, state, bias, _ = LIBRARY.arrays(layer)
     weights: Params = {}
-    for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
-        own = [] if array is None else blocks(array, len(names))
-        for name, block in zip(names, own, strict=True):
+    for own, array in (
+        (names.input_kernel, inputs),
+        (names.state_kernel, state),
+        (names.bias, bias),
+        (names.state_bias, layer.state_bias),
+    ):
+        for name, block in zip(
+            own, blocks(array, len(own)) if own else [], strict=True
+        ):
             module, key = name.split("/")
             weights.setdefault(module, {})[key] = block
     return weights
 
 
-def unboxed(weights: Weights) -> Params:
-    """Flattens nested weights to names with slashes, and unboxes the values."""
-    flat = _weights.flattened(weights)
-    return {name: _unboxed(value) for name, value in flat.items()}
+def modules_of(layers: list[list[Params]]) -> list[Params]:
+    """The parameters of each layer's `RNN` or `Bidirectional`; a single cell alone."""
+    if len(layers) == 1 == len(layers[0]):
+        return layers[0]
+    modules = [[{"cell": weights} for weights in layer] for layer in layers]
+    return [m[0] if len(m) == 1 else dict(zip(BOTH, m, strict=True)) for m in modules]
 
 
-def _unboxed(value: Any) -> Any:
-    """Unboxes a linen `Partitioned` or an nnx `Param`; returns arrays unchanged."""
-    if hasattr(value, "get_value"):
-        return value.get_value()
-    return value.value if hasattr(value, "unbox") else value
-
-
-def _modules(params: object) -> Iterable[tuple[str, Weights]]:
+def _modules(params: object) -> list[tuple[str, Weights]]:
     """The parameters of each layer, with a name for messages."""
     inner = as_mapping("params", params)
     if set(inner) == {"params"}:
@@ -155,36 +146,65 @@ def _modules(params: object) -> Iterable[tuple[str, Weights]]:
         names = [f"layers/{i}" for i in range(len(inner))]
     else:
         return [("params", inner)]
-    modules = [(f"params/{name}", _weights.pick(inner, name)) for name in names]
+    modules = [(f"params/{name}", pick(inner, name)) for name in names]
     return [(name, as_mapping(name, module)) for name, module in modules]
 
 
-def _layer(name: str, weights: object, to_layer: ToLayer) -> LayerWeights:
+def _layer(
+    name: str, weights: object, activation: ActivationLike, input_to_f: str
+) -> LayerWeights:
+    """Reads a cell, or the cell of an `RNN`."""
     given = as_mapping(name, weights)
-    if set(given) != {"cell"}:
-        return to_layer(name, given)
-    name = f"{name}/cell"
-    return to_layer(name, as_mapping(name, given["cell"]))
+    if set(given) == {"cell"}:
+        name = f"{name}/cell"
+        given = as_mapping(name, given["cell"])
+    flat = {key: _unboxed(value) for key, value in _weights.flattened(given).items()}
+    read = reader(flat, f"{name}/")
+    if {"dense_i", "dense_h"} & given.keys():
+        state = read("dense_h/kernel", None, None)
+        place = f"{name}/dense_h/kernel"
+        kind = LIBRARY.kind_of(place, state, state.shape[1], len(state))
+        names = dense(kind)
+    else:
+        kind = _best_match(name, flat, input_to_f)
+        names = separate(kind, input_to_f)
+    check_names(name, flat, names.all)
+    state = read(names.state_kernel[0], None, None)
+    columns = state.shape[1]
+    units = columns * len(names.state_kernel) // len(LIBRARY.orders[kind])
+    depth = len(read(names.input_kernel[0], None, columns))
 
+    def join(names: list[str], *shape: int) -> Weight:
+        return joined([read(name, *shape) for name in names], axis=-1)
 
-def _names(kind: Kind, input_to_f: str) -> Names:
-    of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
-    of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
-    of_state = [f"h{letter}" for letter in _LETTERS[kind]]
-    with_bias = of_state if kind == Kind.LSTM else of_inputs
-    return (
-        [f"{name}/kernel" for name in of_inputs],
-        [f"{name}/kernel" for name in of_state],
-        [f"{name}/bias" for name in with_bias],
-        ["hn/bias"] if kind == Kind.GRU_AFTER else [],
+    state_bias = None
+    if kind == Kind.GRU_AFTER:  # The dense layout lacks this bias.
+        own = [read(key, units) for key in names.state_bias]
+        state_bias = own[0] if own else np.zeros(units, state.dtype)
+    return LIBRARY.layer(
+        kind,
+        join(names.input_kernel, depth, columns),
+        join(names.state_kernel, units, columns),
+        join(names.bias, columns),
+        state_bias=state_bias,
+        activation=activation,
     )
 
 
-def _best_match(name: str, flat: Weights, input_to_f: str) -> tuple[Kind, Names]:
-    """The kind of cell that best matches the names in `flat`, and its weight names."""
-    known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
-    shared = {k: len(flat.keys() & {*itertools.chain(*v)}) for k, v in known.items()}
-    kind = max(known, key=shared.__getitem__)
+def _unboxed(value: Any) -> Any:
+    """Unboxes a linen `Partitioned` or an nnx `Param`; returns arrays unchanged."""
+    if hasattr(value, "get_value"):
+        return value.get_value()
+    return value.value if hasattr(value, "unbox") else value
+
+
+def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
+    """The kind of cell whose names the weights share, in the separate layout."""
+    shared = {
+        kind: len(flat.keys() & set(separate(kind, input_to_f).all))
+        for kind in LIBRARY.orders
+    }
+    kind = max(shared, key=shared.__getitem__)
     if not shared[kind]:
         # The parameters of a whole model have the names of a cell in an inner dict.
         raise InvalidValue(
@@ -192,4 +212,4 @@ def _best_match(name: str, flat: Weights, input_to_f: str) -> tuple[Kind, Names]
             "GRUCell or SimpleCell, or of an RNN, Bidirectional or Sequential of such "
             f"cells, got {listed(flat)}. Pass only this part of a model."
         )
-    return kind, known[kind]
+    return kind

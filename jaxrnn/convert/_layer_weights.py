@@ -16,6 +16,9 @@ import numpy as np
 from .._base.errors import InvalidValue, describe
 from .._base.typing import Activation
 from .._cells.activations import ACTIVATIONS, resolve_activation
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
+from .._cells.lstm import LSTMCell
 from ._weights import Weight, blocks, joined, listed
 
 ActivationLike: TypeAlias = Activation | str | None
@@ -29,12 +32,17 @@ class Kind(enum.StrEnum):
     GRU_AFTER = "GRU that resets after the product"
     LSTM = "LSTM"
 
+    @property
+    def family(self) -> str:
+        """RNN, GRU or LSTM."""
+        return "GRU" if self is Kind.GRU_AFTER else str(self)
 
-CELL_NAMES = {
-    Kind.RNN: "BasicRNNCell",
-    Kind.GRU: "GRUCell",
-    Kind.GRU_AFTER: "CudnnCompatibleGRUCell",
-    Kind.LSTM: "LSTMCell",
+
+CELLS = {
+    Kind.RNN: BasicRNNCell,
+    Kind.GRU: GRUCell,
+    Kind.GRU_AFTER: CudnnCompatibleGRUCell,
+    Kind.LSTM: LSTMCell,
 }
 # The gates in TensorFlow's order, which every `LayerWeights` uses.
 GATES = {Kind.RNN: "c", Kind.GRU: "ruc", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ijfo"}
@@ -79,6 +87,17 @@ class LayerWeights:
         return self.bias.shape[0] // len(GATES[self.kind])
 
     @property
+    def features(self) -> list[str]:
+        """The names of the features that the layer has and some libraries lack."""
+        used = {
+            "peepholes": self.peepholes is not None,
+            "projection": self.projection is not None,
+            "clips": bool(self.clips),
+            "coupled gates": self.is_coupled,
+        }
+        return [name for name, is_used in used.items() if is_used]
+
+    @property
     def activation_name(self) -> str:
         """The name of the activation, for messages."""
         activation = resolve_activation(self.activation)
@@ -90,12 +109,6 @@ class LayerWeights:
         activation = resolve_activation(self.activation)
         return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
 
-    def bias_for(self, added: float = 0.0) -> Weight:
-        """The bias for a library that adds `added` to the forget gate at run time."""
-        if self.kind != Kind.LSTM:
-            return self.bias
-        return with_forget_bias(self.bias, self.forget_bias - added)
-
 
 @dataclasses.dataclass(frozen=True)
 class Library:
@@ -105,34 +118,29 @@ class Library:
         name: The library's name, for messages.
         orders: The library's order of gates for each kind of layer, written with the
             letters of `GATES`.
-        lacks: The fields of `LayerWeights` that the library does not support.
+        lacks: The `features` of `LayerWeights` that the library does not support.
         activations: The supported activations for each kind of layer. A kind without an
             entry supports every activation that the cell supports.
         forget_bias: The constant that the library adds to the forget gate at run time.
-        has_coupled: Whether the library has LSTMs with coupled gates.
     """
 
     name: str
     orders: Mapping[Kind, str]
-    lacks: tuple[str, ...] = ("peepholes", "projection", "clips")
+    lacks: tuple[str, ...] = ("peepholes", "projection", "clips", "coupled gates")
     activations: Mapping[Kind, tuple[str, ...]] = dataclasses.field(
         default_factory=dict
     )
     forget_bias: float = 0.0
-    has_coupled: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
         if layer.kind not in self.orders:
-            fitting = listed(CELL_NAMES[kind] for kind in self.orders)
+            fitting = listed(CELLS[kind].__name__ for kind in self.orders)
             raise InvalidValue(
                 f"`{name}` must be one of {fitting}, whose equations {self.name} has, "
-                f"got a {CELL_NAMES[layer.kind]}. Train one of these cells instead."
+                f"got a {CELLS[layer.kind].__name__}. Train one of these cells instead."
             )
-        held = {field: getattr(layer, field) for field in self.lacks}
-        unsupported = [k for k, v in held.items() if v is not None and len(v)]
-        if layer.is_coupled and not self.has_coupled:
-            unsupported.append("coupled gates")
+        unsupported = [each for each in layer.features if each in self.lacks]
         if unsupported:
             raise InvalidValue(
                 f"`{name}` must have no {listed(unsupported)}, which {self.name} does "
@@ -145,20 +153,36 @@ class Library:
                 f"{self.name}, got {layer.activation_name}."
             )
 
+    def kind_of(self, name: str, got: Weight, gates: int, units: int) -> Kind:
+        """The kind of a layer whose kernel has `gates` columns for `units` units.
+
+        Of two kinds of GRU, this is the one that `orders` lists last.
+
+        Raises:
+            ValueError: If the library has no layer with so many gates.
+        """
+        numbers = {len(GATES[kind]): kind for kind in self.orders}
+        for number, kind in numbers.items():
+            if gates == number * units:
+                return kind
+        raise InvalidValue(
+            f"`{name}` must have {' or '.join(map(str, numbers))} blocks of {units} "
+            f"units, for {' or '.join(kind.family for kind in numbers.values())}, got "
+            f"{describe(got)}."
+        )
+
     def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
         """The input kernel, the state kernel and two biases, in the library's order.
 
         The second bias is zero except for the part that a reset gate multiplies.
         """
-        of_state = np.zeros(layer.bias.shape, layer.bias.dtype)
+        bias = layer.bias
+        if layer.kind == Kind.LSTM:
+            bias = with_forget_bias(bias, layer.forget_bias - self.forget_bias)
+        of_state = np.zeros(bias.shape, bias.dtype)
         if layer.state_bias is not None:
             of_state = joined([of_state[: 2 * layer.units], layer.state_bias])
-        ours = [
-            layer.input_kernel,
-            layer.state_kernel,
-            layer.bias_for(self.forget_bias),
-            of_state,
-        ]
+        ours = [layer.input_kernel, layer.state_kernel, bias, of_state]
         order = self.orders[layer.kind]
         return tuple(reordered(array, GATES[layer.kind], order) for array in ours)
 
@@ -198,20 +222,3 @@ def reordered(array: Weight, old: str, new: str) -> Weight:
     """
     by_gate = dict(zip(old, blocks(array, len(old)), strict=True))
     return joined([by_gate[gate] for gate in new], axis=-1)
-
-
-def kind_of(
-    name: str, got: Weight, gates: int, units: int, gru: Kind = Kind.GRU
-) -> Kind:
-    """The kind of layer: `RNN`, `gru` or `LSTM` for 1, 3 or 4 blocks of `units`.
-
-    Raises:
-        ValueError: If `gates` is not 1, 3 or 4 times `units`.
-    """
-    for number, kind in {1: Kind.RNN, 3: gru, 4: Kind.LSTM}.items():
-        if gates == number * units:
-            return kind
-    raise InvalidValue(
-        f"`{name}` must have 1, 3 or 4 blocks of {units} units, for RNN, GRU or LSTM, "
-        f"got {describe(got)}."
-    )

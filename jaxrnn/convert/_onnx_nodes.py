@@ -131,11 +131,6 @@ def recurrent_nodes(graph: Proto, outer: Values | None = None) -> Iterator[Found
                 yield from recurrent_nodes(attribute.g, values)
 
 
-def operators(graph: Proto) -> list[str]:
-    """The operators of a graph, for messages."""
-    return sorted({node.op_type for node in graph.node})
-
-
 def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
     """The nodes with these names, or in the scopes with these names.
 
@@ -185,7 +180,7 @@ def as_dict(node: Proto, values: Values) -> Params:
 
 def as_text(value: Any) -> Any:
     """Byte strings and lists of these as strings; other values unchanged."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [as_text(each) for each in value]
     return value.decode() if isinstance(value, bytes) else value
 
@@ -240,7 +235,6 @@ def _names(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
         return spelled(kind, "Tanh") * count
     kinds = () if isinstance(given, str) else Iterable
     check_instance(f"{name}['activations']", given, kinds, "a list of names")
-    given = [one.decode() if isinstance(one, bytes) else one for one in given]
     return [_SPELLINGS.get(str(one).lower(), one) for one in given]
 
 
@@ -279,14 +273,14 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
         )
 
 
-def is_coupled(name: str, node: Weights, kind: Kind) -> bool:
-    """Whether the forget gate of an LSTM is 1 minus the input gate.
+def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
+    """The value of an attribute that is 0 or 1, 0 by default.
 
     Raises:
-        ValueError: If `input_forget` is neither 0 nor 1, or is 1 in another operator.
+        ValueError: If the value is neither 0 nor 1, or is 1 and `kind` is not `owner`.
     """
-    value = node.get("input_forget") or 0
-    check_one_of(f"{name}['input_forget']", value, (0, 1), "0 or 1")
-    if value and kind != Kind.LSTM:
-        raise InvalidValue(f"`{name}['input_forget']` is only for LSTM, got {kind}.")
+    value = node.get(key) or 0
+    check_one_of(f"{name}['{key}']", value, (0, 1), "0 or 1")
+    if value and kind != owner:
+        raise InvalidValue(f"`{name}['{key}']` is only for {owner}, got {kind}.")
     return bool(value)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_dtype_kind, check_instance
+from .._base.arguments import as_bool, check_dtype_kind, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import is_traced
 from .._base.typing import Params, PyTree
@@ -19,10 +19,6 @@ Weight: TypeAlias = Any
 """A NumPy array, or a traced JAX array."""
 Weights: TypeAlias = Mapping[str, Any]
 """Weights by name, or nested dicts of weights."""
-
-
-_DIRECTIONS = {1: "one direction", 2: "two directions"}
-_LOADERS = {1: "load", 2: "load_bidirectional"}
 
 
 class Read(Protocol):
@@ -165,12 +161,12 @@ def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
         )
 
 
-def check_directions(name: str, found: int, wanted: int) -> None:
-    """Raises ValueError unless the number of directions is `wanted`."""
-    if found != wanted:
+def check_directions(name: str, found: int, bidirectional: object) -> None:
+    """Raises unless `bidirectional` is the bool that fits the number of directions."""
+    if as_bool("bidirectional", bidirectional) != (found == 2):
+        has = "two directions" if found == 2 else "one direction"
         raise InvalidValue(
-            f"`{name}` must have {_DIRECTIONS[wanted]}, got {_DIRECTIONS[found]}. Use "
-            f"`{_LOADERS[found]}`."
+            f"`bidirectional` must be {found == 2}, since `{name}` has {has}."
         )
 
 

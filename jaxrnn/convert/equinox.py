@@ -14,12 +14,12 @@ import numpy as np
 
 from .._base.arguments import check_function
 from .._base.boundary import export as _export
-from .._base.errors import InvalidType, InvalidValue, describe, is_array
-from .._base.typing import Params, PyTree, Size
+from .._base.errors import InvalidType, describe, is_array
+from .._base.typing import PyTree, Size
 from .._cells.bound import BoundCell
 from ._as_cell import ModuleCell, check_sizes, check_takes
-from ._bound_cells import as_layers, cell_of_layers, layers_of_cell
-from ._layer_weights import Kind, LayerWeights, Library, kind_of
+from ._bound_cells import as_layers, bind_layers, layers_of
+from ._layer_weights import Kind, LayerWeights, Library
 from ._weights import check_names, reader
 
 __all__ = ["as_cell", "load", "save"]
@@ -66,7 +66,7 @@ def load(*cells: Any) -> BoundCell:
         ['weight_ih', 'weight_hh', 'bias']
     """
     given = enumerate(as_layers("cells", cells))
-    return cell_of_layers([_layer(f"cells[{i}]", cell) for i, cell in given])
+    return bind_layers([(_layer(f"cells[{i}]", cell),) for i, cell in given])
 
 
 def save(cell: BoundCell) -> Any:
@@ -95,7 +95,8 @@ def save(cell: BoundCell) -> Any:
             `BasicRNNCell` or `GRUCell`, peepholes, clips, a projection, or an
             activation other than tanh.
     """
-    layers = [_weights(layer) for _, layer in layers_of_cell(_LIBRARY, cell)]
+    found = layers_of(_LIBRARY, cell, bidirectional=False)
+    layers = [_weights(layer) for ((_, layer),) in found]
     return layers[0] if len(layers) == 1 else layers
 
 
@@ -115,8 +116,6 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
     Raises:
         TypeError: If `module` does not accept inputs and state, or a size is not an
             int.
-        ValueError: In a step, if the sizes of the returned state differ from
-            `state_size`.
 
     Example:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
@@ -136,41 +135,27 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
     return ModuleCell(tree, fixed, state_size).bind(params)
 
 
-def _layer(name: str, cell: object) -> LayerWeights:
-    weights = _arrays(name, cell)
+def _layer(name: str, cell: Any) -> LayerWeights:
+    given = cell
+    if not isinstance(cell, Mapping):
+        given = {key: getattr(cell, key, None) for key in _NAMES}
+    weights = {key: value for key, value in given.items() if value is not None}
+    if not weights:
+        what = "an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
+        raise InvalidType(f"`{name}` must be {what}, got {describe(cell)}.")
     read = reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape
-    kind = kind_of(f"{name}.weight_hh", state, rows, units, Kind.GRU_AFTER)
-    if kind == Kind.RNN:
-        raise InvalidValue(
-            f"`{name}.weight_hh` must have shape [4 * size, size] (LSTMCell) or "
-            f"[3 * size, size] (GRUCell), got {describe(state)}."
-        )
-    names = _NAMES[: 4 if kind == Kind.GRU_AFTER else 3]
+    kind = _LIBRARY.kind_of(f"{name}.weight_hh", state, rows, units)
+    is_gru = kind == Kind.GRU_AFTER
     if not weights.keys() & {"bias", "bias_n"}:
         weights["bias"] = np.zeros(rows, state.dtype)
-        weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
-    check_names(name, weights, names)
+        weights |= {"bias_n": np.zeros(units, state.dtype)} if is_gru else {}
+    check_names(name, weights, _NAMES if is_gru else _NAMES[:3])
     inputs = read("weight_ih", rows, None)
     bias = read("bias", rows)
-    state_bias = read("bias_n", units) if kind == Kind.GRU_AFTER else None
+    state_bias = read("bias_n", units) if is_gru else None
     return _LIBRARY.layer(kind, inputs.T, state.T, bias, state_bias=state_bias)
-
-
-def _arrays(name: str, cell: object) -> Params:
-    """The weights of a module or a mapping, without None entries."""
-    if isinstance(cell, Mapping):
-        weights = dict(cell)
-    else:
-        weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
-        if not weights:
-            what = "an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
-            raise InvalidType(f"`{name}` must be {what}, got {describe(cell)}.")
-    weights = {key: value for key, value in weights.items() if value is not None}
-    if not {"weight_ih", "weight_hh"} <= weights.keys():
-        check_names(name, weights, _NAMES)
-    return weights
 
 
 def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:

@@ -9,15 +9,16 @@ unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN`
 a `BasicRNNCell` with the activation relu; its bias is the sum of Haiku's two biases. A
 `Conv1DLSTM`, `Conv2DLSTM` or `Conv3DLSTM` becomes the cell of `jaxrnn.contrib` with
 this name and "Cell"; its kernel joins Haiku's two kernels, and its biases are the sum
-of Haiku's two biases.
+of Haiku's two biases. Gates, padding and strides are equal.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from .. import contrib
 from .._base.arguments import check_function, check_instance
 from .._base.boundary import export as _export
 from .._base.errors import InvalidType, InvalidValue, describe
@@ -26,18 +27,18 @@ from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from . import _weights
 from ._as_cell import TransformedCell, after_params, check_sizes, check_takes
-from ._bound_cells import cell_of_layers, layers_of_cell
-from ._haiku_conv import (
-    FORGET_BIAS,
-    PARTS,
-    arrays_of_conv,
-    cells_with_grid,
-    default_name,
-    has_grid,
-    load_convs,
+from ._bound_cells import bind_layers, layers_of, single_cells, stacked
+from ._layer_weights import GATES, Kind, LayerWeights, Library, with_forget_bias
+from ._weights import (
+    Read,
+    Weights,
+    as_mapping,
+    blocks,
+    check_names,
+    joined,
+    listed,
+    pick,
 )
-from ._layer_weights import GATES, Kind, LayerWeights, Library
-from ._weights import Read, Weights, blocks, check_names, joined, listed
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -47,15 +48,28 @@ def __dir__() -> list[str]:
 
 
 _NAMES = {Kind.LSTM: "lstm", Kind.GRU: "gru", Kind.RNN: "vanilla_rnn"}
-_DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
-_MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
-_INNER = re.compile(rf"(/linear(_1)?|{'|'.join(PARTS)})$")
 _LIBRARY = Library(
     "Haiku",
     {Kind.LSTM: GATES[Kind.LSTM], Kind.GRU: "urc", Kind.RNN: GATES[Kind.RNN]},
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
-    forget_bias=FORGET_BIAS,
+    forget_bias=1.0,
 )
+# The cells over a grid with any number of axes, or with 1, 2 or 3 axes.
+_CONVS = (
+    contrib.ConvLSTMCell,
+    contrib.Conv1DLSTMCell,
+    contrib.Conv2DLSTMCell,
+    contrib.Conv3DLSTMCell,
+)
+# The modules within a `VanillaRNN` and within a convolutional LSTM.
+_LINEAR = ("/linear", "/linear_1")
+_CONV = ("/input_to_hidden", "/hidden_to_hidden")
+_DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
+_MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
+_INNER = re.compile(rf"({'|'.join([*_LINEAR, *_CONV])})$")
+
+Core: TypeAlias = tuple[str, dict[str, dict[str, np.ndarray]]]
+"""The default name of a core, and its weights by the ends of its modules' names."""
 
 
 def load(
@@ -99,13 +113,13 @@ def load(
         >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
         ['net/lstm/linear']
     """
-    params = _weights.as_mapping("params", params)
+    params = as_mapping("params", params)
     names = _found(params) if name is None else _as_names(name)
-    if any(has_grid(params, each) for each in names):
-        return load_convs(params, names, input_shape)
+    if any(f"{each}{part}" in params for each in names for part in _CONV):
+        return _load_convs(params, names, input_shape)
     if input_shape is not None:
         raise InvalidValue("`input_shape` must be omitted for cores without a grid.")
-    return cell_of_layers([_layer(params, each) for each in names])
+    return bind_layers([(_layer(params, each),) for each in names])
 
 
 def save(
@@ -129,22 +143,21 @@ def save(
             that Haiku does not support: a `CudnnCompatibleGRUCell`, peepholes, clips, a
             projection, another activation, or a skip connection.
     """
-    convs = cells_with_grid(cell)
-    if convs:
-        default = [default_name(*each) for each in convs]
-        parts = [arrays_of_conv(*each) for each in convs]
+    found = single_cells("cell", cell)
+    if any(type(each.cell) in _CONVS for _, each in found):
+        cores = [_saved_conv(*each) for each in found]
     else:
-        layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
-        default = [_NAMES[layer.kind] for layer in layers]
-        parts = [_arrays(layer) for layer in layers]
-    names = _numbered(default) if name is None else _as_names(name)
-    if len(set(names)) != len(parts):
+        layers = layers_of(_LIBRARY, cell, bidirectional=False)
+        cores = [_saved(layer) for ((_, layer),) in layers]
+    default = _numbered([default for default, _ in cores])
+    names = default if name is None else _as_names(name)
+    if len(set(names)) != len(cores):
         raise InvalidValue(
-            f"`name` must hold {len(parts)} names, one a layer, got {listed(names)}."
+            f"`name` must hold {len(cores)} names, one a layer, got {listed(names)}."
         )
     return {
         f"{name}{part}": weights
-        for name, core in zip(names, parts, strict=True)
+        for name, (_, core) in zip(names, cores, strict=True)
         for part, weights in core.items()
     }
 
@@ -165,8 +178,6 @@ def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
     Raises:
         TypeError: If `transformed` does not come from `hk.transform`, or a size is not
             an int.
-        ValueError: In `init` or a step, if the sizes of the output or the new state
-            differ from `output_size` or `state_size`.
 
     Example:
         core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
@@ -209,25 +220,31 @@ def _found(params: Weights) -> list[str]:
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
 
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Numbers equal names as Haiku does, e.g. lstm, lstm_1, gru, lstm_2."""
+    numbers = [names[:i].count(name) for i, name in enumerate(names)]
+    pairs = zip(names, numbers, strict=True)
+    return [f"{name}_{number}" if number else name for name, number in pairs]
+
+
 def _layer(params: Weights, name: str) -> LayerWeights:
-    first = f"{name}/linear"
-    second = f"{name}/linear_1"
+    first, second = (f"{name}{part}" for part in _LINEAR)
     own = {each: params[each] for each in (name, first, second) if each in params}
     for each, weights in own.items():
-        _weights.as_mapping(each, weights)
+        as_mapping(each, weights)
     read = _weights.reader(_weights.flattened(own))
     if name in own:
         check_names(name, own[name], ["w_i", "w_h", "b"])
         return _gru(read, name)
     if first not in own:
-        _weights.pick(params, first, f"{name}` (of a GRU) or `{first}")
+        pick(params, first, f"{name}` (of a GRU) or `{first}")
     check_names(first, own[first], ["w", "b"])
     if second in own:
         has_bias = "b" in own[second]
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
         return _rnn(read, first, second, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[Kind.RNN]}(_\d+)?", name):
-        _weights.pick(own, second)
+        pick(own, second)
     return _lstm(read, first)
 
 
@@ -266,26 +283,80 @@ def _other_update(array: np.ndarray) -> np.ndarray:
     return joined([-update, *rest], axis=-1)
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
-    """Numbers equal names as Haiku does, e.g. lstm, lstm_1, gru, lstm_2."""
-    numbers = [names[:i].count(name) for i, name in enumerate(names)]
-    pairs = zip(names, numbers, strict=True)
-    return [f"{name}_{number}" if number else name for name, number in pairs]
-
-
-def _arrays(layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
-    """The weights of each module of a core, by the end of the module's name."""
-    inputs, state, bias, _ = _LIBRARY.arrays(layer)
+def _saved(layer: LayerWeights) -> Core:
+    inputs, state, bias, no_bias = _LIBRARY.arrays(layer)
+    name = _NAMES[layer.kind]
     if layer.kind == Kind.GRU:
         arrays = map(_other_update, (inputs, state, bias))
-        return {"": dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
+        return name, {"": dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
     if layer.kind == Kind.LSTM:
-        return {"/linear": {"w": joined([inputs, state]), "b": bias}}
-    no_bias = np.zeros(bias.shape, bias.dtype)
-    return {
-        "/linear": {"w": inputs, "b": bias},
-        "/linear_1": {"w": state, "b": no_bias},
-    }
+        return name, {"/linear": {"w": joined([inputs, state]), "b": bias}}
+    first, second = _LINEAR
+    of_state = {"w": state, "b": no_bias}
+    return name, {first: {"w": inputs, "b": bias}, second: of_state}
+
+
+def _load_convs(
+    params: Weights, names: Sequence[str], grid: Sequence[int] | None
+) -> BoundCell:
+    if not isinstance(grid, Sequence) or len(grid) not in (1, 2, 3):
+        raise InvalidValue(
+            "`input_shape` must be given for convolutional LSTMs: the sizes of the "
+            f"grid's 1, 2 or 3 axes, without channels, got {grid!r}."
+        )
+    layers: list[BoundCell] = []
+    for name in names:
+        depth = layers[-1].cell.output_channels if layers else None
+        layers.append(_conv(params, name, grid, depth))
+    return stacked(layers)
+
+
+def _conv(
+    params: Weights, name: str, grid: Sequence[int], depth: int | None
+) -> BoundCell:
+    """One core; the cell of contrib convolves inputs and state with one kernel."""
+    first, second = (f"{name}{part}" for part in _CONV)
+    own = {each: pick(params, each) for each in (first, second)}
+    for each, weights in own.items():
+        check_names(each, as_mapping(each, weights), ["w", "b"])
+    read = _weights.reader(_weights.flattened(own))
+    window = [None] * len(grid)
+    of_inputs = read(f"{first}/w", *window, depth, None)
+    *window, depth, columns = of_inputs.shape
+    channels, rest = divmod(columns, 4)
+    if rest:
+        raise InvalidValue(
+            f"`{first}/w` must have 4 blocks of channels, got {describe(of_inputs)}."
+        )
+    of_state = read(f"{second}/w", *window, channels, columns)
+    bias = read(f"{first}/b", columns) + read(f"{second}/b", columns)
+    kernel = joined([of_inputs, of_state], axis=-2)
+    make: Any = _CONVS[len(grid)]
+    cell = make(
+        input_shape=[*grid, depth], output_channels=channels, kernel_shape=window
+    )
+    return cell.bind({"kernel": kernel, "biases": bias})
+
+
+def _saved_conv(name: str, bound: BoundCell) -> Core:
+    cell = bound.cell
+    check_instance(name, cell, _CONVS, "a convolutional LSTM like the other layers")
+    if cell.skip_connection:
+        raise InvalidValue(
+            f"`{name}` must have no `skip_connection`, which Haiku does not support."
+        )
+    depth = cell.input_shape[-1]
+    specs = cell.param_specs(depth)
+    check_names(f"{name}.params", bound.params, specs)
+    read = _weights.reader(bound.params, f"{name}.params['", "']")
+    kernel = read("kernel", *specs["kernel"].shape)
+    no_bias = np.zeros(kernel.shape[-1], kernel.dtype)
+    bias = read("biases", *no_bias.shape) if cell.use_bias else no_bias
+    bias = with_forget_bias(bias, cell.forget_bias - _LIBRARY.forget_bias)
+    of_inputs = {"w": kernel[..., :depth, :], "b": bias}
+    of_state = {"w": kernel[..., depth:, :], "b": no_bias}
+    first, second = _CONV
+    return f"conv{cell.conv_ndims}_dlstm", {first: of_inputs, second: of_state}
 
 
 _export(globals())

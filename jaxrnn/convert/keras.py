@@ -16,13 +16,11 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue
-from .._cells.bound import BoundCell
-from . import _bound_cells
-from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
-from ._layer_weights import ActivationLike, Kind, LayerWeights, Library, kind_of
-from ._weights import Weight, check_directions, joined, reader
+from ._bound_cells import Layer, as_layers, bind_layers, layers_of
+from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
+from ._weights import check_directions, joined, reader
 
-__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+__all__ = ["load", "save"]
 
 
 def __dir__() -> list[str]:
@@ -38,8 +36,9 @@ def load(
     *layers: Sequence[Any],
     activation: ActivationLike = "tanh",
     reset_after: bool = True,
-) -> BoundCell:
-    """Loads one or several stacked unidirectional layers as a bound cell.
+    bidirectional: bool = False,
+) -> Any:
+    """Loads one or several stacked layers as a bound cell, or as cells per direction.
 
     `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
     weights. Layers without a bias get a bias of zeros. The weights may be traced, so
@@ -47,22 +46,25 @@ def load(
 
     Args:
         *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
-            list with the weights of all layers, as returned by `save`.
+            list with the weights of all layers, as returned by `save`. All
+            `Bidirectional` layers except the last must have `merge_mode="concat"`.
         activation: The activation of the layers: a name or a function. "hard_sigmoid"
             and "gelu" differ between versions of Keras, so pass the function instead.
         reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias,
             `load` infers this option from the shape of the bias.
+        bidirectional: Whether the layers are `Bidirectional` layers.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `reset_after`) or `BasicRNNCell`; for several layers, a bound
-        `MultiRNNCell`.
+        `MultiRNNCell`. For two directions, `(cells_fw, cells_bw)` for
+        `stack_bidirectional_dynamic_rnn`, each with one cell per layer.
 
     Raises:
         TypeError: If a layer is not a list, a weight is not a floating-point array, or
-            `reset_after` is not a bool.
-        ValueError: If a layer has the wrong number of weights, e.g. because it has two
-            directions; if a weight has the wrong shape, or no layer is given.
+            an option is not a bool.
+        ValueError: If a layer has the wrong number of weights; if `bidirectional` does
+            not fit a layer; if a weight has the wrong shape, or no layer is given.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -73,35 +75,20 @@ def load(
         >>> [weight.shape for weight in jaxrnn.convert.keras.save(cell)[0]]
         [(3, 15), (5, 15), (2, 15)]
     """
-    found = _layers(layers, 1, activation, reset_after)
-    return cell_of_layers([layer for (layer,) in found])
+    reset_after = as_bool("reset_after", reset_after)
+    found: list[Layer] = []
+    for i, arrays in enumerate(as_layers("layers", layers)):
+        name = f"layers[{i}]"
+        _check_arrays(name, arrays, bidirectional)
+        size = len(arrays) // (1 + bidirectional)
+        own = [range(start, start + size) for start in range(0, len(arrays), size)]
+        layer = tuple(_layer(name, arrays, at, activation, reset_after) for at in own)
+        _check_kinds(name, layer)
+        found.append(layer)
+    return bind_layers(found)
 
 
-def load_bidirectional(
-    *layers: Sequence[Any],
-    activation: ActivationLike = "tanh",
-    reset_after: bool = True,
-) -> BothCells:
-    """Loads one or several stacked `Bidirectional` layers as bound cells.
-
-    Args:
-        *layers: The `get_weights()` of each `Bidirectional`, from the inputs upwards.
-            All layers except the last must have `merge_mode="concat"`.
-        activation: As in `load`.
-        reset_after: As in `load`.
-
-    Returns:
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer.
-
-    Raises:
-        TypeError: As in `load`.
-        ValueError: If a layer has only one direction; also as in `load`.
-    """
-    return cells_of_pairs(_layers(layers, 2, activation, reset_after))
-
-
-def save(cell: BoundCell) -> list[list[np.ndarray]]:
+def save(cell: Any, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
     """Returns the argument of Keras's `set_weights` for each layer of a cell.
 
     The Keras layer must be built, and have a bias and the `activation` of the cell. A
@@ -111,69 +98,34 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these. For
+            `Bidirectional` layers, the pair `(cells_fw, cells_bw)`, each a list with
+            one bound cell per layer.
+        bidirectional: Whether `cell` is such a pair.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has peepholes, clips or a projection, which Keras does not
-            support.
+        TypeError: If `cell` does not hold these bound cells.
+        ValueError: If a cell has peepholes, clips or a projection, which Keras does not
+            support; if the directions differ in the number or the kinds of their
+            layers.
     """
-    return [_weights(layer) for _, layer in _bound_cells.layers_of_cell(_LIBRARY, cell)]
+    saved = []
+    for layer in layers_of(_LIBRARY, cell, bidirectional):
+        _check_kinds(layer[0][0], [direction for _, direction in layer])
+        arrays = [array for _, direction in layer for array in _weights(direction)]
+        saved.append(arrays)
+    return saved
 
 
-def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray]]:
-    """Returns the argument of `Bidirectional.set_weights` for each layer; see `save`.
-
-    Args:
-        cells_fw: The forward cell of each layer, as in `save`.
-        cells_bw: The backward cell of each layer, as in `save`.
-
-    Raises:
-        TypeError: As in `save`.
-        ValueError: If the directions differ in the number or the kinds of their layers;
-            also as in `save`.
-    """
-    layers = []
-    pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
-    for (name, fw), (_, bw) in pairs:
-        _check_kinds(name, fw, bw)
-        layers.append(_weights(fw) + _weights(bw))
-    return layers
-
-
-def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
-    if fw.kind != bw.kind:
-        got = f"{fw.kind} and {bw.kind}"
+def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
+    kinds = dict.fromkeys(direction.kind for direction in directions)
+    if len(kinds) > 1:
+        got = " and ".join(kinds)
         raise InvalidValue(f"`{name}`: both directions must be of one kind, got {got}.")
 
 
-def _layers(
-    layers: Sequence[Any],
-    directions: int,
-    activation: ActivationLike,
-    reset_after: bool,
-) -> list[tuple[LayerWeights, ...]]:
-    """The weights of each layer: one `LayerWeights` per direction."""
-    reset_after = as_bool("reset_after", reset_after)
-    found: list[tuple[LayerWeights, ...]] = []
-    depth = None
-    for i, arrays in enumerate(_bound_cells.as_layers("layers", layers)):
-        name = f"layers[{i}]"
-        _check_arrays(name, arrays, directions)
-        size = len(arrays) // directions
-        both: list[LayerWeights] = []
-        for start in range(0, len(arrays), size):
-            own = {key: arrays[key] for key in range(start, start + size)}
-            both.append(_layer(name, own, depth, activation, reset_after))
-            depth = len(both[0].input_kernel)
-        _check_kinds(name, both[0], both[-1])
-        depth = sum(layer.units for layer in both)
-        found.append(tuple(both))
-    return found
-
-
-def _check_arrays(name: str, arrays: Any, directions: int) -> None:
-    """Raises an error unless `arrays` match a layer with `directions` directions."""
+def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
+    """Raises an error unless `arrays` are those of a layer."""
     fix = "Pass `layer.get_weights()`."
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
@@ -182,26 +134,27 @@ def _check_arrays(name: str, arrays: Any, directions: int) -> None:
             f"`{name}` must hold 2 or 3 weights per direction, got {count}. Pass the "
             "`get_weights()` of each layer, or of each cell in an `RNN`."
         )
-    check_directions(name, 1 if count < 4 else 2, directions)
+    check_directions(name, 1 if count < 4 else 2, bidirectional)
 
 
 def _layer(
     name: str,
-    arrays: dict[int, Weight],
-    depth: int | None,
+    arrays: Sequence[Any],
+    places: range,
     activation: ActivationLike,
     reset_after: bool,
 ) -> LayerWeights:
-    """Reads one direction of a layer; the keys of `arrays` are list positions."""
-    read = reader(arrays, f"{name}[", "]")
-    kernel, recurrent, *last = arrays
+    """Reads one direction of a layer, whose arrays have these places in the list."""
+    read = reader({at: arrays[at] for at in places}, f"{name}[", "]")
+    kernel, recurrent, *last = places
     state = read(recurrent, None, None)
     units, columns = state.shape
+    kind = _LIBRARY.kind_of(f"{name}[{recurrent}]", state, columns, units)
     if last:
         reset_after = np.ndim(arrays[last[0]]) == 2
-    gru = Kind.GRU_AFTER if reset_after else Kind.GRU
-    kind = kind_of(f"{name}[{recurrent}]", state, columns, units, gru)
-    inputs = read(kernel, depth, columns)
+    if kind == Kind.GRU_AFTER and not reset_after:
+        kind = Kind.GRU
+    inputs = read(kernel, None, columns)
     shape = (2, columns) if kind == Kind.GRU_AFTER else (columns,)
     bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
     biases = bias if bias.ndim == 2 else [bias]

@@ -10,42 +10,49 @@ with `residual=True` has no counterpart either. `load` cannot detect these two o
 because the parameters do not include them.
 """
 
+from typing import Any
+
 from .._base.boundary import export as _export
 from .._base.typing import Params
-from .._cells.bound import BoundCell
 from . import _flax
-from ._bound_cells import BothCells, Cells
-from ._layer_weights import ActivationLike, LayerWeights
+from ._bound_cells import layers_of
+from ._layer_weights import ActivationLike
 from ._weights import Weights
 
-__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+__all__ = ["load", "save"]
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
-def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
-    """Loads a unidirectional module as a bound cell.
+def load(
+    params: Weights, activation: ActivationLike = None, *, bidirectional: bool = False
+) -> Any:
+    """Loads a module as a bound cell, or as the bound cells of both directions.
 
     The weights may be traced, so that gradients have the structure of `params`.
 
     Args:
-        params: The parameters of a cell, of an `nn.RNN`, or of an `nn.Sequential` that
-            stacks several `nn.RNN`s; or the variables that `init` returns. For a larger
-            model, pass only the parameters of its recurrent part.
+        params: The parameters of a cell, of an `nn.RNN`, of an `nn.Bidirectional`, or
+            of an `nn.Sequential` that stacks several `nn.RNN`s or `nn.Bidirectional`s;
+            or the variables that `init` returns. For a larger model, pass only the
+            parameters of its recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
+        bidirectional: Whether the module has two directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`.
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`. For two directions,
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
-            module is bidirectional, or has a layer without parameters between recurrent
-            layers.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if
+            `bidirectional` does not fit the module; if there is a layer without
+            parameters between recurrent layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.linen
@@ -57,28 +64,10 @@ def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
         >>> jaxrnn.convert.linen.save(cell)["h"]["kernel"].shape
         (5, 5)
     """
-    return _flax.load(params, _flax.from_separate, activation)
+    return _flax.load(params, activation, bidirectional)
 
 
-def load_bidirectional(params: Weights, activation: ActivationLike = None) -> BothCells:
-    """Loads one `nn.Bidirectional`, or an `nn.Sequential` of several, as bound cells.
-
-    Args:
-        params: As in `load`.
-        activation: As in `load`.
-
-    Returns:
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer.
-
-    Raises:
-        TypeError: As in `load`.
-        ValueError: If there is only one direction; also as in `load`.
-    """
-    return _flax.load_bidirectional(params, _flax.from_separate, activation)
-
-
-def save(cell: BoundCell) -> Params:
+def save(cell: Any, *, bidirectional: bool = False) -> Params:
     """Returns the parameters of a cell as NumPy arrays.
 
     Traced parameters stay JAX arrays.
@@ -91,45 +80,31 @@ def save(cell: BoundCell) -> Params:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these. For two
+            directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
+            per layer.
+        bidirectional: Whether `cell` is such a pair.
 
     Returns:
         The `params` of the linen cell; for an `nn.RNN`, use `{"cell": params}`. For
         several layers, the `params` of an `nn.Sequential` with one `nn.RNN` per layer.
+        For two directions, the `params` of an `nn.Bidirectional` or, for several
+        layers, of an `nn.Sequential` of these.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has a feature that Flax does not support: a `GRUCell`,
-            peepholes, clips or a projection.
+        TypeError: If `cell` does not hold these bound cells.
+        ValueError: If a cell has a feature that Flax does not support: a `GRUCell`,
+            peepholes, clips or a projection; if the directions differ in the number of
+            layers.
     """
-    return _flax.save(cell, _to_weights, _sequential)
-
-
-def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> Params:
-    """Returns the parameters of the cells of both directions; see `save`.
-
-    Args:
-        cells_fw: The forward cell of each layer, as in `save`.
-        cells_bw: The backward cell of each layer, as in `save`.
-
-    Returns:
-        The `params` of an `nn.Bidirectional`; for several layers, of an `nn.Sequential`
-        of `nn.Bidirectional`s.
-
-    Raises:
-        TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; also as in `save`.
-    """
-    return _flax.save_bidirectional(cells_fw, cells_bw, _to_weights, _sequential)
-
-
-def _sequential(layers: list[Params]) -> Params:
-    return {f"layers_{i}": layer for i, layer in enumerate(layers)}
-
-
-def _to_weights(name: str, layer: LayerWeights) -> Params:
-    del name
-    return _flax.to_separate(layer)
+    layers = [
+        [_flax.arrays_of(each, _flax.separate(each.kind)) for _, each in layer]
+        for layer in layers_of(_flax.LIBRARY, cell, bidirectional)
+    ]
+    modules = _flax.modules_of(layers)
+    if len(modules) == 1:
+        return modules[0]
+    return {f"layers_{i}": module for i, module in enumerate(modules)}
 
 
 _export(globals())

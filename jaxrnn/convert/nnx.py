@@ -11,52 +11,51 @@ with `residual=True` has no counterpart either. `load` cannot detect these two o
 because the parameters do not include them.
 """
 
-import functools
-
-import numpy as np
+from typing import Any
 
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue
 from .._base.typing import Params
-from .._cells.bound import BoundCell
 from . import _flax
-from ._bound_cells import BothCells, Cells
-from ._layer_weights import ActivationLike, Kind, LayerWeights, kind_of
-from ._weights import Weights, check_concrete, check_names, reader
+from ._bound_cells import layers_of
+from ._layer_weights import ActivationLike, Kind, LayerWeights
+from ._weights import Weights, check_concrete
 
-__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+__all__ = ["load", "save"]
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
-# The submodule that stores the bias, for each kind of cell.
-_WITH_BIAS = {Kind.LSTM: "dense_h", Kind.GRU_AFTER: "dense_i", Kind.RNN: "dense_i"}
-
-
-def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
-    """Loads a unidirectional module as a bound cell.
+def load(
+    params: Weights, activation: ActivationLike = None, *, bidirectional: bool = False
+) -> Any:
+    """Loads a module as a bound cell, or as the bound cells of both directions.
 
     The weights may be traced, so that gradients have the structure of `params`.
 
     Args:
-        params: The parameters of a cell, of an `nnx.RNN`, or of an `nnx.Sequential`
-            that stacks several `nnx.RNN`s:
-            `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the state itself. For a
-            larger model, pass only the parameters of its recurrent part.
+        params: The parameters of a cell, of an `nnx.RNN`, of an `nnx.Bidirectional`, or
+            of an `nnx.Sequential` that stacks several `nnx.RNN`s or
+            `nnx.Bidirectional`s: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or
+            the state itself. For a larger model, pass only the parameters of its
+            recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
+        bidirectional: Whether the module has two directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`.
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`. For two directions,
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
-            module is bidirectional, or has a layer without parameters between recurrent
-            layers.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if
+            `bidirectional` does not fit the module; if there is a layer without
+            parameters between recurrent layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.nnx
@@ -68,28 +67,10 @@ def load(params: Weights, activation: ActivationLike = None) -> BoundCell:
         >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
         (5, 15)
     """
-    return _flax.load(params, _to_layer, activation)
+    return _flax.load(params, activation, bidirectional, input_to_f="if_")
 
 
-def load_bidirectional(params: Weights, activation: ActivationLike = None) -> BothCells:
-    """Loads one `nnx.Bidirectional`, or an `nnx.Sequential` of several, as bound cells.
-
-    Args:
-        params: As in `load`.
-        activation: As in `load`.
-
-    Returns:
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer.
-
-    Raises:
-        TypeError: As in `load`.
-        ValueError: If there is only one direction; also as in `load`.
-    """
-    return _flax.load_bidirectional(params, _to_layer, activation)
-
-
-def save(cell: BoundCell, optimized: bool = False) -> Params:
+def save(cell: Any, optimized: bool = False, *, bidirectional: bool = False) -> Params:
     """Returns the parameters of a cell in nested dicts.
 
     `nnx.update(module, save(cell))` assigns the parameters to a module. The arrays are
@@ -101,84 +82,45 @@ def save(cell: BoundCell, optimized: bool = False) -> Params:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these. For two
+            directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
+            per layer.
         optimized: True for the parameters of an `nnx.OptimizedLSTMCell`, which has one
             kernel for all gates; False for an `nnx.LSTMCell`. Only for LSTMs.
+        bidirectional: Whether `cell` is such a pair.
 
     Returns:
         The parameters of the nnx cell; for an `nnx.RNN`, use `{"cell": params}`. For
         several layers, the parameters of an `nnx.Sequential` with one `nnx.RNN` per
-        layer.
+        layer. For two directions, the parameters of an `nnx.Bidirectional` or, for
+        several layers, of an `nnx.Sequential` of these.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells, or the `bias` of its
+        TypeError: If `cell` does not hold these bound cells, or the `bias` of a
             `hidden_projection` is traced.
-        ValueError: If `cell` has a feature that Flax does not support: a `GRUCell`,
+        ValueError: If a cell has a feature that Flax does not support: a `GRUCell`,
             peepholes, clips, a projection, or a `hidden_projection` with a `bias` other
-            than zero.
+            than zero; if the directions differ in the number of layers.
     """
-    to_weights = functools.partial(_to_weights, optimized=optimized)
-    return _flax.save(cell, to_weights, _sequential)
-
-
-def save_bidirectional(
-    cells_fw: Cells, cells_bw: Cells, optimized: bool = False
-) -> Params:
-    """Returns the parameters of the cells of both directions; see `save`.
-
-    Args:
-        cells_fw: The forward cell of each layer, as in `save`.
-        cells_bw: The backward cell of each layer, as in `save`.
-        optimized: As in `save`.
-
-    Returns:
-        The parameters of an `nnx.Bidirectional`; for several layers, of an
-        `nnx.Sequential` of `nnx.Bidirectional`s.
-
-    Raises:
-        TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; also as in `save`.
-    """
-    to_weights = functools.partial(_to_weights, optimized=optimized)
-    return _flax.save_bidirectional(cells_fw, cells_bw, to_weights, _sequential)
-
-
-def _sequential(layers: list[Params]) -> Params:
-    return {"layers": dict(enumerate(layers))}
-
-
-def _to_layer(name: str, weights: Weights) -> LayerWeights:
-    if not {"dense_i", "dense_h"} & set(weights):
-        return _flax.from_separate(name, weights, "if_")
-    flat = _flax.unboxed(weights)
-    read = reader(flat, f"{name}/")
-    state = read("dense_h/kernel", None, None)
-    units, columns = state.shape
-    kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, Kind.GRU_AFTER)
-    bias = f"{_WITH_BIAS[kind]}/bias"
-    check_names(name, flat, ["dense_i/kernel", "dense_h/kernel", bias])
-    inputs = read("dense_i/kernel", None, columns)
-    state_bias = np.zeros(units, state.dtype) if kind == Kind.GRU_AFTER else None
-    return _flax.LIBRARY.layer(
-        kind, inputs, state, read(bias, columns), state_bias=state_bias
-    )
+    found = layers_of(_flax.LIBRARY, cell, bidirectional)
+    layers = [[_to_weights(*each, optimized) for each in layer] for layer in found]
+    modules = _flax.modules_of(layers)
+    return modules[0] if len(modules) == 1 else {"layers": dict(enumerate(modules))}
 
 
 def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
     if layer.kind == Kind.LSTM and not optimized:
-        return _flax.to_separate(layer, "if_")
-    place = f"{name}.params['candidate']['hidden_projection']['bias']"
-    why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
-    check_concrete(place, layer.state_bias, why)
-    if layer.state_bias is not None and layer.state_bias.any():
-        raise InvalidValue(
-            f"`{place}` must hold zeros, since nnx's GRUCell lacks this bias. Linen's "
-            "GRUCell has it."
-        )
-    inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
-    weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}
-    weights[_WITH_BIAS[layer.kind]]["bias"] = bias
-    return weights
+        return _flax.arrays_of(layer, _flax.separate(Kind.LSTM, "if_"))
+    if layer.state_bias is not None:
+        place = f"{name}.params['candidate']['hidden_projection']['bias']"
+        why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
+        check_concrete(place, layer.state_bias, why)
+        if layer.state_bias.any():
+            raise InvalidValue(
+                f"`{place}` must hold zeros, since nnx's GRUCell lacks this bias. "
+                "Linen's GRUCell has it."
+            )
+    return _flax.arrays_of(layer, _flax.dense(layer.kind))
 
 
 _export(globals())

@@ -14,7 +14,6 @@ ONNX is time major: X corresponds to the `inputs` of `dynamic_rnn` with
 `time_major=True`. Y has an additional axis for the directions, after the time axis.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,10 @@ from .._base.arguments import check_equal, check_one_of
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue, describe
 from .._base.typing import Params
-from .._cells.bound import BoundCell
-from . import _bound_cells, _onnx_nodes
-from ._bound_cells import BothCells, Cells, Named, cell_of_layers, cells_of_pairs
-from ._layer_weights import Kind, LayerWeights, Library, kind_of, reordered
-from ._onnx_nodes import ACTIVATIONS, is_coupled, read_activations, spelled
+from . import _onnx_nodes
+from ._bound_cells import Layer, Named, as_layers, bind_layers, layers_of
+from ._layer_weights import Kind, Library, reordered
+from ._onnx_nodes import ACTIVATIONS, read_activations, read_flag, spelled
 from ._weights import (
     Weights,
     as_mapping,
@@ -39,7 +37,7 @@ from ._weights import (
     reader,
 )
 
-__all__ = ["load", "load_bidirectional", "nodes", "save", "save_bidirectional"]
+__all__ = ["load", "nodes", "save"]
 
 
 def __dir__() -> list[str]:
@@ -47,13 +45,12 @@ def __dir__() -> list[str]:
 
 
 _PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
-_ORDERS = {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "iofj"}
+_ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(
     "ONNX",
     _ORDERS,
     lacks=("projection", "clips"),
     activations=dict.fromkeys(_ORDERS, tuple(ACTIVATIONS.values())),
-    has_coupled=True,
 )
 _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
@@ -66,8 +63,8 @@ _KNOWN = (
 def nodes(model: object, *names: str) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
-    Pass all nodes of one stack to `load` or `load_bidirectional`. The lengths and
-    initial states of a node are not part of its dict; pass them to the driver.
+    Pass all nodes of one stack to `load`. The lengths and initial states of a node are
+    not part of its dict; pass them to the driver.
 
     Args:
         model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. Only a
@@ -99,37 +96,41 @@ def nodes(model: object, *names: str) -> list[Params]:
     graph = _onnx_nodes.as_model(model).graph
     found = list(_onnx_nodes.recurrent_nodes(graph))
     if not found:
+        operators = listed(sorted({node.op_type for node in graph.node}))
         raise InvalidValue(
             "`model` must have an LSTM, GRU or RNN node, got the operators "
-            f"{listed(_onnx_nodes.operators(graph))}."
+            f"{operators}."
         )
     return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 
 
-def load(*nodes: Weights) -> BoundCell:
-    """Loads one or several stacked unidirectional nodes as a bound cell.
+def load(*nodes: Weights, bidirectional: bool = False) -> Any:
+    """Loads one or several stacked nodes as a bound cell, or as cells per direction.
 
     Args:
         *nodes: The nodes from the inputs upwards, or a single list of nodes, as
             returned by `save`. Each node is a dict with the arrays W and R and,
             optionally, B, P, `op_type` and the attributes. Missing attributes get
-            ONNX's default values, e.g. `linear_before_reset=0` for a GRU.
+            ONNX's default values, e.g. `linear_before_reset=0` for a GRU. A
+            bidirectional node reads the outputs of both directions of the node below.
+        bidirectional: Whether the nodes have two directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `linear_before_reset`), `BasicRNNCell` or
         `contrib.CoupledInputForgetGateLSTMCell` (for `input_forget`); for several
-        nodes, a bound `MultiRNNCell`.
+        nodes, a bound `MultiRNNCell`. For two directions, `(cells_fw, cells_bw)` for
+        `stack_bidirectional_dynamic_rnn`, each with one cell per node.
 
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
-            a node runs backward or in both directions; if the node has a feature that
-            jaxrnn does not support: gates with an activation other than the sigmoid,
-            values of `activation_alpha` or `activation_beta` other than ONNX's
-            defaults, or a `clip` that has an effect. If all activations are the
-            sigmoid, tanh or the hard sigmoid, a clip of at least 104 has no effect in
-            float32.
+            a node runs only backward, or `bidirectional` does not fit it; if the node
+            has a feature that jaxrnn does not support: gates with an activation other
+            than the sigmoid, values of `activation_alpha` or `activation_beta` other
+            than ONNX's defaults, or a `clip` that has an effect. If all activations are
+            the sigmoid, tanh or the hard sigmoid, a clip of at least 104 has no effect
+            in float32.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -142,28 +143,13 @@ def load(*nodes: Weights) -> BoundCell:
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    return cell_of_layers([layer for (layer,) in _layers(nodes, 1)])
+    given = enumerate(as_layers("nodes", nodes))
+    return bind_layers(
+        [_layer(f"nodes[{i}]", node, bidirectional) for i, node in given]
+    )
 
 
-def load_bidirectional(*nodes: Weights) -> BothCells:
-    """Loads one or several stacked bidirectional nodes as bound cells.
-
-    Args:
-        *nodes: As in `load`. Each node reads the outputs of both directions of the node
-            below.
-
-    Returns:
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per node.
-
-    Raises:
-        TypeError: As in `load`.
-        ValueError: If a node has only one direction; also as in `load`.
-    """
-    return cells_of_pairs(_layers(nodes, 2))
-
-
-def save(cell: BoundCell) -> list[Params]:
+def save(cell: Any, *, bidirectional: bool = False) -> list[Params]:
     """Returns a node for each layer of a cell: a dict of arrays and attributes.
 
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
@@ -174,51 +160,26 @@ def save(cell: BoundCell) -> list[Params]:
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
-            bound `MultiRNNCell` of these.
+            bound `MultiRNNCell` of these. For two directions, the pair
+            `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
+        bidirectional: Whether `cell` is such a pair.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has a feature that ONNX does not support: a projection,
-            clips, layer normalization, or another activation.
+        TypeError: If `cell` does not hold these bound cells.
+        ValueError: If a cell has a feature that ONNX does not support: a projection,
+            clips, layer normalization, or another activation; if the directions differ
+            in the number, kinds or sizes of their layers.
     """
-    return [_node(each) for each in _bound_cells.layers_of_cell(_LIBRARY, cell)]
+    return [_node(layer) for layer in layers_of(_LIBRARY, cell, bidirectional)]
 
 
-def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[Params]:
-    """Returns a node for each bidirectional layer; see `save`.
-
-    Args:
-        cells_fw: The forward cell of each layer, as in `save`.
-        cells_bw: The backward cell of each layer, as in `save`.
-
-    Raises:
-        TypeError: As in `save`.
-        ValueError: If the directions differ in the number, kinds or sizes of their
-            layers; also as in `save`.
-    """
-    pairs = _bound_cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
-    return [_node(*pair) for pair in pairs]
-
-
-def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, ...]]:
-    """The weights of each node: one `LayerWeights` per direction."""
-    layers: list[tuple[LayerWeights, ...]] = []
-    depth = None
-    for i, node in enumerate(_bound_cells.as_layers("nodes", nodes)):
-        layers.append(_directions(f"nodes[{i}]", node, depth, directions))
-        depth = sum(layer.units for layer in layers[-1])
-    return layers
-
-
-def _directions(
-    name: str, given: object, depth: int | None, directions: int
-) -> tuple[LayerWeights, ...]:
+def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
     node = _as_node(name, given)
     read = reader(node, f"{name}['", "']")
-    w = read("W", None, None, depth)
+    w = read("W", None, None, None)
     _check_direction(name, node, w)
-    check_directions(name, len(w), directions)
+    check_directions(name, len(w), bidirectional)
     count, rows, _ = w.shape
     r = read("R", count, rows, None)
     kind = _kind(name, node, r)
@@ -230,7 +191,7 @@ def _directions(
     if node.get("P") is not None:
         rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
         p = [tuple(blocks(row, 3)) for row in rows_of_p]
-    coupled = is_coupled(name, node, kind)
+    is_coupled = read_flag(name, node, "input_forget", kind, Kind.LSTM)
     activations = read_activations(name, node, kind, w)
     return tuple(
         _LIBRARY.layer(
@@ -240,7 +201,7 @@ def _directions(
             *blocks(b, 2),
             peepholes=p,
             activation=activation,
-            is_coupled=coupled,
+            is_coupled=is_coupled,
         )
         for w, r, b, p, activation in zip(w, r, b, p, activations, strict=True)
     )
@@ -280,38 +241,33 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
     units = r.shape[2]
-    kind = kind_of(f"{name}['R']", r, r.shape[1], units)
+    kind = _LIBRARY.kind_of(f"{name}['R']", r, r.shape[1], units)
     what = f"{kind} to match `R` ({describe(r)})"
     check_one_of(f"{name}['op_type']", node.get("op_type", kind), (kind,), what)
-    for key, owner in (("P", Kind.LSTM), ("linear_before_reset", Kind.GRU)):
-        if node.get(key) is not None and kind != owner:
-            raise InvalidValue(f"`{name}['{key}']` is only for {owner}, got {kind}.")
+    if node.get("P") is not None and kind != Kind.LSTM:
+        raise InvalidValue(f"`{name}['P']` is only for LSTM, got {kind}.")
     size = node.get("hidden_size", units)
     check_equal(f"{name}['hidden_size']", size, units, f"be {units} to match `R`")
-    after = node.get("linear_before_reset") or 0
-    check_one_of(f"{name}['linear_before_reset']", after, (0, 1), "0 or 1")
+    after = read_flag(name, node, "linear_before_reset", kind, Kind.GRU)
     return Kind.GRU_AFTER if after else kind
 
 
-def _node(*named: Named) -> Params:
+def _node(named: list[Named]) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
-    shapes = {
-        (str(layer.kind), layer.input_kernel.shape, layer.units) for layer in layers
-    }
-    if len(shapes) > 1:
+    sizes = {f"{layer.kind} of {layer.units} units" for layer in layers}
+    if len(sizes) > 1:
         raise InvalidValue(
             f"`{names[0]}` and `{names[1]}` must be of one kind and size, since one "
-            f"node runs both directions, got {sorted(map(str, shapes))}."
+            f"node runs both directions, got {listed(sorted(sizes))}."
         )
     kind = layers[0].kind
     units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
     theirs = {ours: name for name, ours in ACTIVATIONS.items()}
     activations = [theirs[layer.activation_key] for layer in layers]
-    operator = "GRU" if kind == Kind.GRU_AFTER else str(kind)
     node = {
-        "op_type": operator,
+        "op_type": kind.family,
         "W": joined([inputs.T[None] for inputs, *_ in arrays]),
         "R": joined([state.T[None] for _, state, *_ in arrays]),
         "B": joined([joined(biases)[None] for _, _, *biases in arrays]),
@@ -326,7 +282,7 @@ def _node(*named: Named) -> Params:
     node["activations"] = [s for one in activations for s in spelled(kind, one)]
     if all(layer.is_coupled for layer in layers):
         node["input_forget"] = 1
-    if operator == "GRU":
+    if kind.family == "GRU":
         node["linear_before_reset"] = int(kind == Kind.GRU_AFTER)
     return node
 

@@ -27,35 +27,37 @@ is "decoder" for `dynamic_decode`:
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_one_of
+from .._base.arguments import as_bool, check_one_of
 from .._base.boundary import export as _export
-from .._base.errors import InvalidValue
+from .._base.errors import InvalidValue, name_of
 from .._base.typing import PyTree, Shaped
+from .._cells.activations import resolve_activation
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from ..contrib import FusedRNNCell
-from ._bound_cells import as_bound, paired
+from ._bound_cells import as_bound, as_pairs, read_params, single_cells
 from ._layer_weights import ActivationLike
-from ._tf1_names import load_into, save_from
-from ._tf1_scopes import (
-    STACK,
+from ._tf1_names import (
     Hyper,
-    check_hyper,
     grouped,
     guess_cell,
+    is_cudnn_lstm,
+    is_guessed,
     join,
+    load_into,
+    save_from,
     variables_in,
 )
 from ._weights import Weights, check_string, listed, pick
 
-__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+__all__ = ["load", "save"]
 
 
 def __dir__() -> list[str]:
@@ -64,13 +66,14 @@ def __dir__() -> list[str]:
 
 _DIRECTIONS = ("fw", "bw")
 _LAYER = re.compile(r"cell_\d+")
-_STACK = re.compile(rf"^{STACK}_\d+")
+_STACK = re.compile(r"^multi_rnn_cell_\d+")
 
 
 def load(
     variables: Any,
-    scope: str = "rnn",
+    scope: str | None = None,
     *,
+    bidirectional: bool = False,
     cell: Any = None,
     inputs: Shaped | PyTree = None,
     memory_scope: str = "",
@@ -78,8 +81,8 @@ def load(
     activation: ActivationLike = None,
     cell_clip: float | None = None,
     proj_clip: float | None = None,
-) -> BoundCell:
-    """Loads the variables in a scope as a bound cell.
+) -> Any:
+    """Loads the variables in a scope as a bound cell, or as cells per direction.
 
     Args:
         variables: A mapping from names to arrays, or a reader from
@@ -89,10 +92,17 @@ def load(
         scope: The scope of the cell: everything before the cell's own name or
             `multi_rnn_cell`. The scope ends with the `scope` argument of the loop, by
             default "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load
-            a single direction, pass a scope like "bidirectional_rnn/fw".
+            a single direction, pass a scope like "bidirectional_rnn/fw". For two
+            directions, everything before `fw` and `bw` or, for a stack, before
+            `cell_0`; for a stack from `tf.contrib.rnn`, the scope ends with
+            "stack_bidirectional_rnn". None for "rnn", or for "bidirectional_rnn" if
+            `bidirectional`.
+        bidirectional: Whether the scope is that of a `bidirectional_dynamic_rnn`, or of
+            several that are stacked.
         cell: The unbound cell to load. Required for cells of `jaxrnn.contrib` and for
             wrappers. If None, `load` infers the cell from the variables. `load` looks
-            in `scope` for the name `cell.name`, or for TensorFlow's default name.
+            in `scope` for the name `cell.name`, or for TensorFlow's default name. For
+            one direction only.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required with `cell`.
         memory_scope: The scope where the script created the mechanisms of an
@@ -106,18 +116,21 @@ def load(
     Returns:
         `cell`, bound to its parameters. Without `cell`, a bound `BasicRNNCell`,
         `BasicLSTMCell`, `LSTMCell`, `GRUCell` or `CudnnCompatibleGRUCell`; for a stack,
-        even of one cell, a bound `MultiRNNCell`.
+        even of one cell, a bound `MultiRNNCell`. For two directions,
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer of the stack. Without a stack, each tuple has one cell, which may be a
+        bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
             floating-point array, `cell` is not an unbound cell, or `inputs` is given
             without `cell`.
-        ValueError: If the scope contains no cell, several cells or two directions; if a
-            weight is missing, unknown, or has the wrong shape; if a clip is given, but
-            the scope contains no `LSTMCell`; if `cell` is given without `inputs`, or
-            together with a hyperparameter; if two layers of `cell` are the same object,
-            but the variables of the layers differ; if `memory_scope` is given and
-            `cell` has no attention.
+        ValueError: If the scope contains no cell or several cells, or `bidirectional`
+            does not fit it; if a weight is missing, unknown, or has the wrong shape; if
+            a clip is given, but the scope contains no `LSTMCell`; if `cell` is given
+            without `inputs`, or together with a hyperparameter or `bidirectional`; if
+            two layers of `cell` are the same object, but the variables of the layers
+            differ; if `memory_scope` is given and `cell` has no attention.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.tf1
@@ -130,70 +143,40 @@ def load(
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
+    scope = _as_scope(scope, bidirectional)
     check_string("memory_scope", memory_scope)
     if cell is not None or inputs is not None:
-        _check_no_hyper(hyper)
+        _check_no_options(hyper, bidirectional)
         return load_into(cell, inputs, variables, scope, memory_scope)
     own = variables_in(variables, scope)
-    heads = {name.split("/")[0] for name in own}
-    if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
-        raise InvalidValue(
-            f"`{scope}` must hold one direction, got {listed(sorted(heads))}. Use "
-            "`load_bidirectional`, or pass the scope of one cell."
-        )
-    bound = _load_guessed(scope, own, hyper)
-    _check_clips(hyper, [bound])
-    return bound
-
-
-def load_bidirectional(
-    variables: Any,
-    scope: str = "bidirectional_rnn",
-    *,
-    forget_bias: float = 1.0,
-    activation: ActivationLike = None,
-    cell_clip: float | None = None,
-    proj_clip: float | None = None,
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """Loads one or several stacked `bidirectional_dynamic_rnn`s as bound cells.
-
-    Args:
-        variables: As in `load`.
-        scope: Everything before `fw` and `bw` or, for a stack, before `cell_0`. For a
-            stack from `tf.contrib.rnn`, the scope ends with "stack_bidirectional_rnn".
-        forget_bias: As in `load`.
-        activation: As in `load`.
-        cell_clip: As in `load`.
-        proj_clip: As in `load`.
-
-    Returns:
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer of the stack. Without a stack, each tuple has one cell, which may be a
-        bound `MultiRNNCell`.
-
-    Raises:
-        TypeError: As in `load`.
-        ValueError: If there is only one direction; also as in `load`.
-    """
-    hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
-    groups = grouped(variables_in(variables, scope))
-    pairs = {scope: groups}
+    groups = grouped(own)
     layers = list(filter(_LAYER.fullmatch, groups))
+    if not bidirectional:
+        if layers or groups.keys() & {*_DIRECTIONS, "bidirectional_rnn"}:
+            raise InvalidValue(
+                f"`{scope}` must hold one direction, got {listed(sorted(groups))}. "
+                "Pass `bidirectional=True`, or the scope of one cell."
+            )
+        bound = _load_guessed(scope, own, hyper, memory_scope)
+        _check_clips(hyper, [bound])
+        return bound
+    pairs = {scope: groups}
     if layers:
         pairs = {}
         for name in [f"cell_{i}" for i in range(len(layers))]:
             inner = grouped(pick(groups, name)).get("bidirectional_rnn", {})
             pairs[join(scope, f"{name}/bidirectional_rnn")] = grouped(inner)
-    cells = [_both(place, pair, hyper) for place, pair in pairs.items()]
+    cells = [_load_both(*each, hyper, memory_scope) for each in pairs.items()]
     _check_clips(hyper, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
 
 
 def save(
-    cell: BoundCell,
-    scope: str = "rnn",
+    cell: Any,
+    scope: str | None = None,
     *,
+    bidirectional: bool = False,
     memory_scope: str = "",
     forget_bias: float = 1.0,
     activation: ActivationLike = None,
@@ -216,8 +199,10 @@ def save(
             cells, `save` accepts any hyperparameters, because `cell` holds them. If
             several layers of a stack are the same object, `save` stores the shared
             variables in the scope of each layer, so that `load` finds them without
-            `cell`. TensorFlow itself stores only the first copy.
-        scope: As in `load`.
+            `cell`. TensorFlow itself stores only the first copy. For two directions,
+            the pair `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
+        scope: As in `load`. Several layers of two directions become a stack.
+        bidirectional: Whether `cell` is such a pair.
         memory_scope: As in `load`.
         forget_bias: The forget bias of the cell, if it is an LSTM.
         activation: The activation of the cell; None for tanh.
@@ -228,63 +213,38 @@ def save(
         TypeError: If `cell` is not a bound cell, or a parameter is not a floating
             array.
         ValueError: If the forget bias, the activation or a clip of the cell differs
-            from the argument, or two cells within it have the same scope.
+            from the argument, two cells within it have the same scope, or the
+            directions differ in the number of layers.
     """
-    check_string("scope", scope)
+    scope = _as_scope(scope, bidirectional)
     check_string("memory_scope", memory_scope)
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
-    return _save("cell", cell, scope, memory_scope, hyper)
-
-
-def save_bidirectional(
-    cells_fw: Sequence[BoundCell],
-    cells_bw: Sequence[BoundCell],
-    scope: str = "bidirectional_rnn",
-    *,
-    forget_bias: float = 1.0,
-    activation: ActivationLike = None,
-    cell_clip: float | None = None,
-    proj_clip: float | None = None,
-) -> dict[str, np.ndarray]:
-    """Returns the variables of the cells of both directions; see `save`.
-
-    Args:
-        cells_fw: The forward cell of each layer, as in `save`.
-        cells_bw: The backward cell of each layer, as in `save`.
-        scope: As in `load_bidirectional`; several layers become a stack.
-        forget_bias: As in `save`.
-        activation: As in `save`.
-        cell_clip: As in `save`.
-        proj_clip: As in `save`.
-
-    Raises:
-        TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; also as in `save`.
-    """
-    check_string("scope", scope)
-    hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
+    if not bidirectional:
+        return _save("cell", cell, scope, memory_scope, hyper)
     variables: dict[str, np.ndarray] = {}
-    pairs = paired(cells_fw, cells_bw)
-    for i, pair in enumerate(pairs):
-        stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
-        for direction, cell in zip(_DIRECTIONS, pair, strict=True):
+    layers = as_pairs(cell)
+    for i, layer in enumerate(layers):
+        stacked = f"cell_{i}/bidirectional_rnn/" if len(layers) > 1 else ""
+        for direction, (name, own) in zip(_DIRECTIONS, layer, strict=True):
             place = join(scope, stacked + direction)
-            variables |= _save(f"cells_{direction}[{i}]", cell, place, "", hyper)
+            variables |= _save(name, own, place, memory_scope, hyper)
     return variables
 
 
-def _both(scope: str, groups: Weights, hyper: Hyper) -> list[BoundCell]:
-    if not groups.keys() & set(_DIRECTIONS):
+def _as_scope(scope: str | None, bidirectional: object) -> str:
+    default = "bidirectional_rnn" if as_bool("bidirectional", bidirectional) else "rnn"
+    scope = default if scope is None else scope
+    check_string("scope", scope)
+    return scope
+
+
+def _check_no_options(hyper: Hyper, bidirectional: bool) -> None:
+    """Raises ValueError for an option that cannot be given together with a cell."""
+    if bidirectional:
         raise InvalidValue(
-            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
-            "`load` for one direction."
+            "`bidirectional` must be omitted with `cell`. Load each direction by its "
+            "scope, e.g. 'bidirectional_rnn/fw'."
         )
-    own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}
-    return [_load_guessed(place, weights, hyper) for place, weights in own.items()]
-
-
-def _check_no_hyper(hyper: Hyper) -> None:
-    """Raises ValueError if a hyperparameter is given together with a cell."""
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
         if value != default:
             raise InvalidValue(f"`{name}` must be omitted with `cell`, got {value}.")
@@ -300,24 +260,70 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
         check_one_of(name, getattr(hyper, name), (None,), what)
 
 
-def _load_guessed(scope: str, own: Weights, hyper: Hyper) -> BoundCell:
+def _load_guessed(
+    scope: str, own: Weights, hyper: Hyper, memory_scope: str
+) -> BoundCell:
     """Infers the cell from the variables in a scope and binds it."""
     cell, depth = guess_cell(scope, own, hyper)
     inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
     # TensorFlow appends a number to the name of every further stack in a scope. A stack
     # in jaxrnn has no `name`, so remove the number.
-    found = {join(scope, _STACK.sub(STACK, name)): x for name, x in own.items()}
-    return load_into(cell, inputs, found, scope, "")
+    renamed = {_STACK.sub("multi_rnn_cell", name): x for name, x in own.items()}
+    found = {join(scope, name): x for name, x in renamed.items()}
+    return load_into(cell, inputs, found, scope, memory_scope)
+
+
+def _load_both(
+    scope: str, groups: Weights, hyper: Hyper, memory_scope: str
+) -> list[BoundCell]:
+    """Loads the cells of both directions of a layer."""
+    if not groups.keys() & set(_DIRECTIONS):
+        raise InvalidValue(
+            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. "
+            "Omit `bidirectional` for one direction."
+        )
+    own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}
+    return [_load_guessed(*each, hyper, memory_scope) for each in own.items()]
 
 
 def _save(
-    name: str, cell: object, scope: str, memory_scope: str, hyper: Hyper
+    name: str, cell: Any, scope: str, memory_scope: str, hyper: Hyper
 ) -> dict[str, np.ndarray]:
     """The variables of a cell, after checking that `load` can restore it."""
     if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
         cell = as_bound(name, cell)
-        check_hyper(name, cell, hyper)
+        _check_hyper(name, cell, hyper)
     return save_from(cell, scope, memory_scope)
+
+
+def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
+    """Raises ValueError for a hyperparameter that `load` would not restore.
+
+    If `load` requires the argument `cell`, which holds the hyperparameters, this
+    function raises no error. `load` also requires it for a stack whose cells differ in
+    a hyperparameter.
+    """
+    cells = single_cells(name, bound)
+    if not all(is_guessed(each.cell) for _, each in cells):
+        return
+    for own, each in cells:
+        read_params(own, each)  # Raises an error for wrong parameters.
+    hyper = hyper._replace(activation=resolve_activation(hyper.activation))
+    for field, want in hyper._asdict().items():
+        found = {
+            own: getattr(each.cell, field)
+            for own, each in cells
+            if hasattr(each.cell, field)
+            and not (field == "forget_bias" and is_cudnn_lstm(each.cell))
+        }
+        values = set(found.values())
+        if len(values) == 1 and values != {want}:
+            own, got = found.popitem()
+            raise InvalidValue(
+                f"`{own}` must have {field} {name_of(want)} (the argument of `save`), "
+                f"got {name_of(got)}. Variables do not store `{field}`: pass the same "
+                "to `save`, to `load` and to TensorFlow's cell."
+            )
 
 
 _export(globals())

@@ -9,52 +9,68 @@ layer has its own (c, h); `load_state` and `save_state` convert between the two 
 PyTorch stores two biases, which it adds at run time; jaxrnn stores only their sum.
 """
 
+import re
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_equal
+from .._base.arguments import as_bool, check_entries, check_equal, check_one_of
 from .._base.boundary import export as _export
 from .._base.errors import (
     InvalidType,
     InvalidValue,
     describe,
     describe_leaves,
+    error_note,
     is_array,
 )
+from .._base.math import is_traced
 from .._base.typing import PyTree
-from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMStateTuple
-from . import _bound_cells
-from ._bound_cells import BothCells, Cells, cell_of_layers, cells_of_pairs
-from ._torch_modules import LIBRARY, as_state_dict, layers_of_module
-from ._weights import Weights, from_tensor, listed
+from ._bound_cells import Layer, bind_layers, layers_of
+from ._layer_weights import Kind, LayerWeights, Library
+from ._weights import (
+    Weights,
+    as_mapping,
+    check_directions,
+    check_string,
+    from_tensor,
+    listed,
+    reader,
+)
 
-BothStates: TypeAlias = tuple[tuple[PyTree, ...], tuple[PyTree, ...]]
-
-__all__ = [
-    "load",
-    "load_bidirectional",
-    "load_state",
-    "load_state_bidirectional",
-    "save",
-    "save_bidirectional",
-    "save_state",
-    "save_state_bidirectional",
-]
+__all__ = ["load", "load_state", "save", "save_state"]
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
+_LIBRARY = Library(
+    "PyTorch",
+    {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"},
+    lacks=("peepholes", "clips", "coupled gates"),
+    activations={
+        Kind.RNN: ("tanh", "relu"),
+        Kind.GRU_AFTER: ("tanh",),
+        Kind.LSTM: ("tanh",),
+    },
+)
+_SUFFIXES = ("", "_reverse")
+_NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+
+
 def load(
-    state_dict: Weights, prefix: str = "", nonlinearity: str = "tanh"
-) -> BoundCell:
-    """Loads a unidirectional module as a bound cell.
+    state_dict: Weights,
+    prefix: str = "",
+    nonlinearity: str = "tanh",
+    *,
+    bidirectional: bool = False,
+) -> Any:
+    """Loads a module as a bound cell, or as the bound cells of both directions.
 
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
     from the names and shapes of the weights. Modules without biases get biases of
@@ -67,16 +83,20 @@ def load(
         prefix: The prefix of the names of the module's weights, including the dot, e.g.
             `"encoder.rnn."`.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu".
+        bidirectional: Whether the module has two directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`.
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`. For two directions,
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
 
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
-            module is bidirectional or does not support `nonlinearity`.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if
+            `bidirectional` does not fit the module, or the module does not support
+            `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch
@@ -88,32 +108,22 @@ def load(
         >>> list(jaxrnn.convert.torch.save(cell, "rnn."))[:3]
         ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0']
     """
-    layers = layers_of_module(state_dict, prefix, nonlinearity, 1)
-    return cell_of_layers([layer for (layer,) in layers])
+    state_dict = as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
+    matches = _matches(state_dict, prefix)
+    is_bidirectional = any(match[3] for match in matches)
+    check_directions("state_dict", 1 + is_bidirectional, bidirectional)
+    stored = {match[1] for match in matches}
+    layers: list[Layer] = []
+    for k in range(1 + max(int(match[2]) for match in matches)):
+        names = [f"{prefix}{{}}_l{k}{end}" for end in _SUFFIXES[: 1 + bidirectional]]
+        layers.append(tuple(_layer(state_dict, n, stored, nonlinearity) for n in names))
+    _check_alike([direction for layer in layers for direction in layer])
+    return bind_layers(layers)
 
 
-def load_bidirectional(
-    state_dict: Weights, prefix: str = "", nonlinearity: str = "tanh"
-) -> BothCells:
-    """Loads a bidirectional module as bound cells.
-
-    Args:
-        state_dict: As in `load`.
-        prefix: As in `load`.
-        nonlinearity: As in `load`.
-
-    Returns:
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer.
-
-    Raises:
-        TypeError: As in `load`.
-        ValueError: If there is only one direction; also as in `load`.
-    """
-    return cells_of_pairs(layers_of_module(state_dict, prefix, nonlinearity, 2))
-
-
-def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
+def save(
+    cell: Any, prefix: str = "", *, bidirectional: bool = False
+) -> dict[str, np.ndarray]:
     """Returns the `state_dict` of a cell as NumPy arrays.
 
     Traced parameters stay JAX arrays.
@@ -127,55 +137,55 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal cells.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal cells. For two
+            directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
+            per layer.
         prefix: The prefix for the names of the weights.
+        bidirectional: Whether `cell` is such a pair.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has a feature that PyTorch does not support: a `GRUCell`,
+        TypeError: If `cell` does not hold these bound cells.
+        ValueError: If a cell has a feature that PyTorch does not support: a `GRUCell`,
             peepholes, clips, another activation, a projection that is not smaller than
-            the number of units, or layers that differ from each other.
+            the number of units, or layers or directions that differ from each other.
     """
-    layers = _bound_cells.layers_of_cell(LIBRARY, cell)
-    return as_state_dict([(each,) for each in layers], prefix)
+    check_string("prefix", prefix)
+    layers = layers_of(_LIBRARY, cell, bidirectional)
+    for each in layers:
+        for name, layer in each:
+            _check_projection(name, layer)
+    _check_alike([layer for each in layers for _, layer in each])
+    arrays: dict[str, np.ndarray] = {}
+    for k, each in enumerate(layers):
+        for end, (_, layer) in zip(_SUFFIXES, each, strict=False):
+            for name, array in _weights(layer).items():
+                # PyTorch requires writable arrays.
+                own = array.T if is_traced(array) else np.array(array.T, order="C")
+                arrays[f"{prefix}{name}_l{k}{end}"] = own
+    return arrays
 
 
-def save_bidirectional(
-    cells_fw: Cells, cells_bw: Cells, prefix: str = ""
-) -> dict[str, np.ndarray]:
-    """Returns the `state_dict` of the cells of both directions; see `save`.
+def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
+    """Converts the state of a module to a cell's state; also under jit.
 
     Args:
-        cells_fw: The forward cell of each layer, as in `save`.
-        cells_bw: The backward cell of each layer, as in `save`.
-        prefix: As in `save`.
-
-    Raises:
-        TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers; also as in `save`.
-    """
-    return as_state_dict(
-        _bound_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix
-    )
-
-
-def load_state(state: PyTree) -> PyTree:
-    """Converts the state of a unidirectional module to a cell's state.
-
-    This function also runs under jit.
-
-    Args:
-        state: `h` or, for an LSTM, `(h, c)`, each `[layers, batch, units]`; tensors or
-            arrays.
+        state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each is
+            `[layers, batch, units]`, or `[2 * layers, batch, units]` if
+            `bidirectional`.
+        bidirectional: Whether the module has two directions.
 
     Returns:
         The `initial_state` for the cell that `load` returns: `[batch, units]` or
         `LSTMStateTuple(c, h)`; for several layers, a tuple with one state per layer.
+        For two directions, `(states_fw, states_bw)` for
+        `stack_bidirectional_dynamic_rnn` and the `StackBidirectional` modules, each
+        with one state per layer.
 
     Raises:
         TypeError: If `state` is neither an array nor a pair of arrays.
         ValueError: If an array has no layer axis, or h and c differ in the number of
-            layers or the batch size.
+            layers or the batch size; if the number of entries is odd for two
+            directions.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn.convert.torch
@@ -187,72 +197,139 @@ def load_state(state: PyTree) -> PyTree:
         [(1, 4, 8), (1, 4, 8)]
     """
     layers = _split_state(state)
-    return layers[0] if len(layers) == 1 else layers
-
-
-def load_state_bidirectional(state: PyTree) -> BothStates:
-    """Converts the state of a bidirectional module to the cells' states.
-
-    This function also runs under jit.
-
-    Args:
-        state: As in `load_state`, each array `[2 * layers, batch, units]`.
-
-    Returns:
-        `(states_fw, states_bw)` for `stack_bidirectional_dynamic_rnn` and the
-        `StackBidirectional` modules, each with one state per layer.
-
-    Raises:
-        TypeError: As in `load_state`.
-        ValueError: If the number of entries is odd; also as in `load_state`.
-    """
-    layers = _split_state(state)
+    if not as_bool("bidirectional", bidirectional):
+        return layers[0] if len(layers) == 1 else layers
     if len(layers) % 2:
         raise InvalidValue(
             "`state` must have two entries for each layer, forward and backward, got "
-            f"{len(layers)}. Use `load_state` for one direction."
+            f"{len(layers)}. Omit `bidirectional` for one direction."
         )
     return layers[::2], layers[1::2]
 
 
-def save_state(state: PyTree) -> PyTree:
+def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     """Converts a cell's state to PyTorch's `h` or `(h, c)`; inverts `load_state`.
 
     Args:
-        state: The state of a cell that `save` supports.
+        state: The state of a cell that `save` supports. For two directions,
+            `(states_fw, states_bw)`, each with one state per layer.
+        bidirectional: Whether `state` has two directions.
 
     Returns:
-        JAX arrays `[layers, batch, units]`.
+        JAX arrays `[layers, batch, units]`, or `[2 * layers, batch, units]` for two
+        directions.
 
     Raises:
         TypeError: If a layer's state is neither an array nor an `LSTMStateTuple`.
-        ValueError: If the layers differ in kind or size.
+        ValueError: If the layers differ in kind or size, or the directions differ in
+            the number of layers.
     """
-    is_stack = isinstance(state, tuple | list) and not isinstance(state, LSTMStateTuple)
-    return _stacked_state(state if is_stack else [state])
-
-
-def save_state_bidirectional(
-    states_fw: Sequence[PyTree], states_bw: Sequence[PyTree]
-) -> PyTree:
-    """Converts the states of both directions; inverts `load_state_bidirectional`.
-
-    Args:
-        states_fw: The state of each forward layer.
-        states_bw: The state of each backward layer.
-
-    Returns:
-        JAX arrays `[2 * layers, batch, units]`.
-
-    Raises:
-        TypeError: As in `save_state`.
-        ValueError: If the directions differ in the number of layers, or the layers
-            differ in kind or size.
-    """
+    if not as_bool("bidirectional", bidirectional):
+        is_one = isinstance(state, LSTMStateTuple) or not isinstance(
+            state, tuple | list
+        )
+        return _stacked_state([state] if is_one else state)
+    check_entries("state", state, 2, "the pair (states_fw, states_bw)")
+    states_fw, states_bw = state
     must = f"have the {len(states_fw)} layers of `states_fw`"
     check_equal("states_bw", len(states_bw), len(states_fw), must)
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair])
+
+
+def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
+    """The names of the module's weights; names of other weights are left out."""
+    check_string("prefix", prefix)
+    matches = []
+    for name in state_dict:
+        check_string("key of state_dict", name)
+        own = name[len(prefix) :] if name.startswith(prefix) else ""
+        match = _NAME.fullmatch(own)
+        if match:
+            matches.append(match)
+        elif re.match(r"(weight|bias)_[^.]*$", own):
+            raise InvalidValue(
+                f"`{name}` is unknown. A layer has weight_ih, weight_hh, weight_hr, "
+                "bias_ih and bias_hh, e.g. weight_ih_l0 or weight_ih_l0_reverse."
+            )
+    first = f"{prefix}weight_ih_l0"
+    if first not in state_dict:
+        raise InvalidValue(
+            f"`{first}` is missing. Found: {listed(state_dict)}. `prefix` is what the "
+            "names of the module's weights begin with."
+        )
+    return matches
+
+
+def _layer(
+    weights: Weights, name: str, stored: set[str], nonlinearity: str
+) -> LayerWeights:
+    """Reads one direction of a layer.
+
+    `name` has a placeholder for the kind of weight, e.g. "weight_ih". `stored` contains
+    all kinds of weights that occur in the module.
+    """
+    read = reader(weights)
+    state = read(name.format("weight_hh"), None, None)
+    rows, units = state.shape
+    projection = None
+    if "weight_hr" in stored:
+        projection = read(name.format("weight_hr"), units, None).T
+        units = len(projection)
+    kind = _LIBRARY.kind_of(name.format("weight_hh"), state, rows, units)
+    if projection is not None and kind != Kind.LSTM:
+        raise InvalidValue(
+            f"`{name.format('weight_hr')}` is only for an LSTM, got {kind.family}."
+        )
+    choices = _LIBRARY.activations[kind]
+    what = f"{' or '.join(choices)} for {kind.family}"
+    check_one_of("nonlinearity", nonlinearity, choices, what)
+    with error_note(f"The rows follow from `{name.format('weight_hh')}`."):
+        inputs = read(name.format("weight_ih"), rows, None)
+    biases = [np.zeros(rows, state.dtype)] * 2
+    if stored & {"bias_ih", "bias_hh"}:
+        biases = [read(name.format(key), rows) for key in ("bias_ih", "bias_hh")]
+    return _LIBRARY.layer(
+        kind,
+        inputs.T,
+        state.T,
+        *biases,
+        projection=projection,
+        activation=nonlinearity,
+    )
+
+
+def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights: dict[str, np.ndarray] = {}
+    weights |= zip(names, _LIBRARY.arrays(layer), strict=True)
+    if layer.projection is not None:
+        weights["weight_hr"] = layer.projection
+    return weights
+
+
+def _check_projection(name: str, layer: LayerWeights) -> None:
+    """Raises ValueError unless a projection is smaller than the number of units."""
+    if layer.projection is not None and layer.projection.shape[1] >= layer.units:
+        raise InvalidValue(
+            f"`{name}` must have `num_proj` below `num_units`, as PyTorch requires for "
+            f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
+        )
+
+
+def _check_alike(layers: Sequence[LayerWeights]) -> None:
+    """Raises ValueError for layers that cannot form one module."""
+    seen = set()
+    for layer in layers:
+        text = f"{layer.kind.family} of {layer.units} units"
+        if layer.projection is not None:
+            text += f" projected to {layer.projection.shape[1]}"
+        seen.add(f"{text} with {layer.activation_name}")
+    if len(seen) > 1:
+        raise InvalidValue(
+            "all layers must have the same kind, sizes and activation to form one "
+            f"module, got {' and '.join(sorted(seen))}. Convert each layer separately."
+        )
 
 
 def _split_state(state: PyTree) -> tuple[PyTree, ...]:

@@ -14,7 +14,7 @@ from .._base.imports import import_optional
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
 from ..convert._weights import check_concrete, reader
-from ..convert.onnx import save, save_bidirectional
+from ..convert.onnx import save
 
 # The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
 # that belongs to this opset.
@@ -131,15 +131,13 @@ def to_onnx(
 
 def _nodes(cell: BoundCell | tuple) -> list[Node]:
     """The node of each layer, from the inputs upwards."""
-    if not isinstance(cell, tuple):
-        with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
-            return inside(save)(cell)
-    what = "a bound cell or the pair (cells_fw, cells_bw)"
-    fix = "Stack layers of one direction in a MultiRNNCell."
-    check_entries("cell", cell, 2, what, fix)
-    cells_fw, cells_bw = cell
+    is_bidirectional = isinstance(cell, tuple)
+    if is_bidirectional:
+        what = "a bound cell or the pair (cells_fw, cells_bw)"
+        fix = "Stack layers of one direction in a MultiRNNCell."
+        check_entries("cell", cell, 2, what, fix)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
-        return inside(save_bidirectional)(cells_fw, cells_bw)
+        return inside(save)(cell, bidirectional=is_bidirectional)
 
 
 def _dtype(nodes: list[Node]) -> np.dtype:

@@ -16,7 +16,7 @@ from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
 from ..contrib import CoupledInputForgetGateLSTMCell
-from ..convert._bound_cells import as_bound, layer_of, paired, single_cells
+from ..convert._bound_cells import as_bound, as_pairs, layer_of, single_cells
 from ..convert._layer_weights import Kind, LayerWeights, Library
 from ..convert._weights import check_concrete
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
@@ -38,7 +38,6 @@ LIBRARY = Library(
     {Kind.RNN: "c", Kind.LSTM: "ifjo"},
     lacks=(),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
-    has_coupled=True,
 )
 # Maps the kind of a layer and its number of directions to the operator, the class of
 # its options, and the number of trailing inputs to omit. The operator uses the omitted
@@ -168,7 +167,9 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
         what = "a cell or a pair of forward and backward cells"
         fix = "Stack layers in a MultiRNNCell."
         check_entries("cells", cells, 2, what, fix)
-        cells_fw, cells_bw = zip(*paired(*cells), strict=True)
+        pairs = as_pairs(cells)
+        cells_fw = [fw for (_, fw), _ in pairs]
+        cells_bw = [bw for _, (_, bw) in pairs]
         return stack_bidirectional_dynamic_rnn(
             cells_fw, cells_bw, x, dtype=x.dtype, time_major=time_major
         )
@@ -197,9 +198,8 @@ def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
             both directions; also as in `_read_stack`.
     """
     pairs = []
-    for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
-        fw = _read_direction(f"cells_fw[{i}]", cell_fw)
-        bw = _read_direction(f"cells_bw[{i}]", cell_bw)
+    for i, pair in enumerate(as_pairs((cells_fw, cells_bw))):
+        fw, bw = (_read_direction(*each) for each in pair)
         if _shared(fw) != _shared(bw):
             raise InvalidValue(
                 f"`cells_bw[{i}]` must match `cells_fw[{i}]`, since one operator runs "

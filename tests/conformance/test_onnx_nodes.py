@@ -72,7 +72,7 @@ def run(node, given):
     options = {"dtype": x.dtype, "time_major": True}
     initial, direction = initial_states(given), node.pop("direction", "forward")
     if direction == "bidirectional":
-        (forward,), (backward,) = convert.load_bidirectional(node)
+        (forward,), (backward,) = convert.load(node, bidirectional=True)
         outputs, finals = jaxrnn.bidirectional_dynamic_rnn(
             forward, backward, x, lengths, *initial, **options
         )

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convert_checks import messages
 from helpers import bound, with_prefix
 
 import jaxrnn
-from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.convert import keras as convert
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "keras.npz")
@@ -34,14 +35,15 @@ def lists(kind, golden):
 
 def load(case, weights):
     """One cell, or the pair of both directions' cells."""
-    made = convert.load_bidirectional if "both" in case else convert.load
+    both = "both" in case
     activation = next((a for a in ("relu", "softsign") if a in case), "tanh")
-    return made(*weights, activation=activation, reset_after="before" not in case)
+    options = {"activation": activation, "reset_after": "before" not in case}
+    return convert.load(*weights, **options, bidirectional=both)
 
 
 def save(cells):
     if isinstance(cells, tuple):
-        return convert.save_bidirectional(*cells)
+        return convert.save(cells, bidirectional=True)
     return convert.save(cells)
 
 
@@ -140,15 +142,6 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("name", OWN)
-def test_own_weights_there_and_back(name, dtype):
-    cell = bound(OWN[name], dtype=dtype)
-    again = load(name, save(cell))
-    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(again))
-    chex.assert_trees_all_equal(again.params, cell.params)
-
-
 def test_both_directions_there_and_back():
     cells = tuple(
         (bound(AfterGRUCell(5), 3, seed=seed), bound(GRUCell(2), 10, seed=seed))
@@ -158,22 +151,13 @@ def test_both_directions_there_and_back():
     chex.assert_trees_all_equal(again, cells)
 
 
-def test_a_forget_bias_moves_into_the_bias():
-    x = np.random.default_rng(1).normal(size=(2, 3, 3))
-    cell = bound(BasicLSTMCell(4))
-    again = convert.load(*convert.save(cell))
-    assert again.cell.forget_bias == 0
-    want, got = (jaxrnn.dynamic_rnn(c, x, dtype=x.dtype) for c in (cell, again))
-    jax.tree.map(close, got, want)
-
-
 # Refusals.
 
 [LSTM] = convert.save(bound(OWN["lstm"]))
 [GRU] = convert.save(bound(OWN["gru_before"]))
 [AFTER] = convert.save(bound(OWN["gru_after"]))
 ONE = (bound(OWN["lstm"]),)
-[BOTH] = convert.save_bidirectional(ONE, ONE)
+[BOTH] = convert.save((ONE, ONE), bidirectional=True)
 OTHER = np.ones((4, 4))
 
 
@@ -181,144 +165,51 @@ def saving(cell):
     return lambda: convert.save(bound(cell))
 
 
-REFUSALS = {
-    "reset_after": (
-        TypeError,
-        r"keras\.load: .*`reset_after` must be True or False, got 'no'",
-        lambda: convert.load([np.ones((3, 9)), np.ones((3, 9))], reset_after="no"),
+VALUES = {
+    r"keras\.load: `layers` must contain at least one layer, got none": convert.load,
+    r"`layers\[1\]` must hold 2 or 3 weights per direction, got 9": lambda: (
+        convert.load(LSTM, LSTM * 3)
     ),
-    "nothing": (
-        ValueError,
-        r"convert\.keras\.load: `layers` must contain at least one layer, got none",
-        convert.load,
+    r"`layers\[0\]\[1\]` must have 1 or 3 or 4 blocks .*float64\[4, 8\]": lambda: (
+        convert.load([LSTM[0], np.ones((4, 8))])
     ),
-    "no_list": (
-        TypeError,
-        r"`layers\[0\]` must be a list of arrays, got object. Pass `layer.get_weights",
-        lambda: convert.load(object()),
+    r"`layers\[0\]\[0\]` must have shape \[any, 16\], got float64\[4, 4\]": lambda: (
+        convert.load([OTHER, *LSTM[1:]])
     ),
-    "not_in_a_list": (
-        TypeError,
-        r"`layers\[0\]` must be a list of arrays, got float64\[3, 16\]",
-        lambda: convert.load(*LSTM),
+    r"`layers\[0\]\[2\]` must have shape \[16\], got float64\[32\]": lambda: (
+        convert.load([*LSTM[:2], np.ones(32)])
     ),
-    "many": (
-        ValueError,
-        r"`layers\[1\]` must hold 2 or 3 weights per direction, got 9",
-        lambda: convert.load(LSTM, LSTM * 3),
+    r"`layers\[0\]\[2\]` must have shape \[2, 12\], got float64\[1, 12\]": lambda: (
+        convert.load([*GRU[:2], np.ones((1, 12))])
     ),
-    "both": (
-        ValueError,
-        r"`layers\[0\]` must have one direction, got two .* Use `load_bidirectional`",
-        lambda: convert.load(BOTH),
+    "`layer 1` must have 4 inputs in each direction, the output size of": lambda: (
+        convert.load(LSTM, LSTM)
     ),
-    "one": (
-        ValueError,
-        r"`layers\[0\]` must have two directions, got one direction. Use `load`",
-        lambda: convert.load_bidirectional(LSTM),
+    r"`layers\[0\]\[5\]` must have shape \[16\], got float64\[4, 4\]": lambda: (
+        convert.load([*BOTH[:5], OTHER], bidirectional=True)
     ),
-    "no_array": (
-        TypeError,
-        r"`layers\[0\]\[1\]` must be an array, got list",
-        lambda: convert.load([LSTM[0], [1.0], LSTM[2]]),
+    r"`layers\[0\]`: both directions must be of one kind, got LSTM": lambda: (
+        convert.load(LSTM + GRU, bidirectional=True)
     ),
-    "no_float": (
-        TypeError,
-        r"`layers\[0\]\[0\]` must be floating-point, got int64\[3, 16\]",
-        lambda: convert.load([LSTM[0].astype(int), *LSTM[1:]]),
+    "`layer 0` must have 3 inputs in each direction, got 2": lambda: convert.load(
+        [*LSTM, np.ones((2, 16)), *LSTM[1:]], bidirectional=True
     ),
-    "ratio": (
-        ValueError,
-        r"`layers\[0\]\[1\]` must have 1, 3 or 4 blocks of 4 units, .*float64\[4, 8\]",
-        lambda: convert.load([LSTM[0], np.ones((4, 8))]),
+    r"`activation` must be one of .*, got 'tan'": lambda: convert.load(
+        LSTM, activation="tan"
     ),
-    "columns": (
-        ValueError,
-        r"`layers\[0\]\[0\]` must have shape \[any, 16\], got float64\[4, 4\]",
-        lambda: convert.load([OTHER, *LSTM[1:]]),
-    ),
-    "bias_of_cudnn": (
-        ValueError,
-        r"`layers\[0\]\[2\]` must have shape \[16\], got float64\[32\]",
-        lambda: convert.load([*LSTM[:2], np.ones(32)]),
-    ),
-    "bias_of_gru": (
-        ValueError,
-        r"`layers\[0\]\[2\]` must have shape \[2, 12\], got float64\[1, 12\]",
-        lambda: convert.load([*GRU[:2], np.ones((1, 12))]),
-    ),
-    "depth": (
-        ValueError,
-        r"`layers\[1\]\[0\]` must have shape \[4, 16\], got float64\[3, 16\]",
-        lambda: convert.load(LSTM, LSTM),
-    ),
-    "depth_of_both": (
-        ValueError,
-        r"`layers\[1\]\[0\]` must have shape \[8, 16\], got float64\[3, 16\]",
-        lambda: convert.load_bidirectional(BOTH, BOTH),
-    ),
-    "backward": (
-        ValueError,
-        r"`layers\[0\]\[5\]` must have shape \[16\], got float64\[4, 4\]",
-        lambda: convert.load_bidirectional([*BOTH[:5], OTHER]),
-    ),
-    "kinds_of_both": (
-        ValueError,
-        r"`layers\[0\]`: both directions must be of one kind, got LSTM",
-        lambda: convert.load_bidirectional(LSTM + GRU),
-    ),
-    "depths_of_both": (
-        ValueError,
-        r"`layers\[0\]\[3\]` must have shape \[3, 16\], got float64\[2, 16\]",
-        lambda: convert.load_bidirectional([*LSTM, np.ones((2, 16)), *LSTM[1:]]),
-    ),
-    "activation": (
-        ValueError,
-        r"`activation` must be one of .*, got 'tan'",
-        lambda: convert.load(LSTM, activation="tan"),
-    ),
-    "not_bound": (
-        TypeError,
-        r"`cell` must be a cell with its parameters, .*, got GRUCell",
-        lambda: convert.save(GRUCell(4)),
-    ),
-    "peepholes": (
-        ValueError,
-        r"`cell` must have no peepholes, .*Keras",
-        saving(LSTMCell(4, use_peepholes=True)),
-    ),
-    "projection": (
-        ValueError,
-        r"`cell\.cells\[1\]` must have no projection, .*Keras",
-        saving(MultiRNNCell([LSTMCell(4), LSTMCell(4, num_proj=2)])),
-    ),
-    "clip": (
-        ValueError,
-        "`cell` must have no clips",
-        saving(LSTMCell(4, cell_clip=3.0)),
-    ),
-    "kinds": (
-        ValueError,
-        r"`cells_fw\[0\]`: both directions must be of one kind, got LSTM",
-        lambda: convert.save_bidirectional(ONE, [bound(GRUCell(4))]),
-    ),
-    "counts": (
-        ValueError,
-        "`cells_bw` must have one cell for each of the 1 cells in",
-        lambda: convert.save_bidirectional(ONE, ONE * 2),
-    ),
-    "peepholes_backward": (
-        ValueError,
-        r"`cells_bw\[0\]` must have no peepholes",
-        lambda: convert.save_bidirectional(
-            ONE, [bound(LSTMCell(4, use_peepholes=True))]
-        ),
+    r"`cells_fw\[0\]`: both directions must be of one kind, got LSTM": lambda: (
+        convert.save((ONE, [bound(GRUCell(4))]), bidirectional=True)
     ),
 }
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    kind, message, call = REFUSALS[name]
-    with pytest.raises(kind, match=message):
-        call()
+TYPES = {
+    r"keras\.load: .*`reset_after` must be True or False, got 'no'": lambda: (
+        convert.load([np.ones((3, 9)), np.ones((3, 9))], reset_after="no")
+    ),
+    r"`layers\[0\]` must be a list .*, got object. Pass `layer.get_weights": lambda: (
+        convert.load(object())
+    ),
+    r"`layers\[0\]` must be a list of arrays, got float64\[3, 16\]": lambda: (
+        convert.load(*LSTM)
+    ),
+}
+test_messages = messages(VALUES, TYPES)

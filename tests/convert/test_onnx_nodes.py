@@ -62,7 +62,7 @@ def run(model):
 
 def outputs_of(nodes, both):
     if both:
-        cells = convert.load_bidirectional(nodes)
+        cells = convert.load(nodes, bidirectional=True)
         options = {"dtype": X.dtype, "time_major": True}
         return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, X, **options)[0]
     return jaxrnn.dynamic_rnn(convert.load(nodes), X, dtype=X.dtype, time_major=True)[0]
@@ -150,9 +150,9 @@ def test_a_direction_with_coupled_gates_beside_one_without():
     """The blocks of a coupled layer are those of an LSTM that computes the same."""
     coupled = bound(CoupledInputForgetGateLSTMCell(4), dtype="float32")
     plain = bound(jaxrnn.LSTMCell(4), dtype="float32")
-    [node] = convert.save_bidirectional(coupled, plain)
+    [node] = convert.save((coupled, plain), bidirectional=True)
     assert "input_forget" not in node
-    fw, _ = convert.load_bidirectional(node)
+    fw, _ = convert.load(node, bidirectional=True)
     got, want = (
         jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype, time_major=True)[0]
         for cell in (fw[0], coupled)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convert_checks import messages
 from helpers import bound, with_prefix
 
 import jaxrnn
@@ -36,14 +37,14 @@ VARIABLES = {name: with_prefix(f"{name}/variables/", GOLDEN) for name in CASES}
 
 def load(case):
     scope, options = CASES[case]
-    read = tf1.load if case in ONE_WAY else tf1.load_bidirectional
-    return read(VARIABLES[case], scope, **options)
+    both = case not in ONE_WAY
+    return tf1.load(VARIABLES[case], scope, bidirectional=both, **options)
 
 
 def save(cells, case):
     scope, options = CASES[case]
     if isinstance(cells, tuple):
-        return tf1.save_bidirectional(*cells, scope, **options)
+        return tf1.save(cells, scope, bidirectional=True, **options)
     return tf1.save(cells, scope, **options)
 
 
@@ -128,22 +129,6 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-@pytest.mark.parametrize("name", SHAPES)
-def test_back_and_there_is_the_same_cell(name, dtype):
-    cell = bound(SHAPES[name], dtype=dtype)
-    options = {"forget_bias": getattr(cell.cell, "forget_bias", 1.0)}
-    saved = tf1.save(cell, "", **options)
-    assert {key.split("/")[0] for key in saved} == {name}
-    back = tf1.load(saved, "", forget_bias=0.5)
-    assert back.cell == cell.cell
-    jax.tree.map(
-        lambda a, b: np.testing.assert_array_equal(a, np.asarray(b), strict=True),
-        back.params,
-        cell.params,
-    )
-
-
 def test_the_names_of_contrib():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
     shapes = {
@@ -193,180 +178,77 @@ def changed(**more):
 
 
 GRU = bound(jaxrnn.GRUCell(3))
-REFUSALS = {
-    "no_mapping": (
-        TypeError,
-        "`variables` must be a dict of weights, got 3",
-        lambda: tf1.load(3),
+VALUES = {
+    "no variable is in scope `rnn`. Found: beta1_power,": lambda: tf1.load(LSTM),
+    "Found: rnn/lstm_cell/kernel.$": lambda: tf1.load(
+        dict.fromkeys(["rnn/lstm_cell/kernel", SLOT], 0), "decoder"
     ),
-    "scope": (
-        ValueError,
-        "no variable is in scope `rnn`. Found: beta1_power,",
-        lambda: tf1.load(LSTM),
+    "`encoder` must hold one of basic_rnn_cell, gru_cell,": lambda: tf1.load(
+        LSTM, "encoder"
     ),
-    "scope_without_slots": (
-        ValueError,
-        "Found: rnn/lstm_cell/kernel.$",
-        lambda: tf1.load(dict.fromkeys(["rnn/lstm_cell/kernel", SLOT], 0), "decoder"),
+    "`rnn` must hold one of basic_rnn_cell, gru_cell,": lambda: tf1.load(
+        {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
     ),
-    "no_cell": (
-        ValueError,
-        "`encoder` must hold one of basic_rnn_cell, basic_lstm_cell,",
-        lambda: tf1.load(LSTM, "encoder"),
+    "`bidirectional_rnn` must hold one direction, got bw, fw. Pass `bidi": lambda: (
+        tf1.load(BOTH, "bidirectional_rnn")
     ),
-    "two_cells": (
-        ValueError,
-        "`rnn` must hold one of basic_rnn_cell, basic_lstm_cell,",
-        lambda: tf1.load(
-            {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
-        ),
+    "must hold one direction, got cell_0, cell_1. Pass `bidirectional": lambda: (
+        tf1.load(VARIABLES["stack_both_ways"], STACKED)
     ),
-    "two_ways": (
-        ValueError,
-        "`bidirectional_rnn` must hold one direction, got bw, fw. Use `load_bidir",
-        lambda: tf1.load(BOTH, "bidirectional_rnn"),
+    "`rnn` must hold two directions, fw and bw, got multi_rnn_cell. Omit": lambda: (
+        tf1.load(STACK, "rnn", bidirectional=True)
     ),
-    "two_ways_of_a_stack": (
-        ValueError,
-        "must hold one direction, got cell_0, cell_1. Use `load_bidirectional`",
-        lambda: tf1.load(VARIABLES["stack_both_ways"], STACKED),
+    "`bw` is missing. Found: fw": lambda: tf1.load(
+        {k: v for k, v in BOTH.items() if "/bw/" not in k}, bidirectional=True
     ),
-    "one_way": (
-        ValueError,
-        "`rnn` must hold two directions, fw and bw, got multi_rnn_cell. Use `load`",
-        lambda: tf1.load_bidirectional(STACK, "rnn"),
+    f"`{CELL}/bias` is missing. Found: kernel": lambda: tf1.load(
+        without(LSTM, *(f"{CELL}/bias{slot}" for slot in ("", "/Adam", "/Adam_1"))),
+        "encoder/lstm",
     ),
-    "no_backward": (
-        ValueError,
-        "`bw` is missing. Found: fw",
-        lambda: tf1.load_bidirectional(
-            {k: v for k, v in BOTH.items() if "/bw/" not in k}
-        ),
+    f"must hold the variables of `cell`; missing: {CELL}/w_i_diag": lambda: tf1.load(
+        {k: v for k, v in LSTM.items() if "w_i_diag" not in k}, "encoder/lstm"
     ),
-    "missing": (
-        ValueError,
-        f"`{CELL}/bias` is missing. Found: kernel",
-        lambda: tf1.load(
-            without(LSTM, *(f"{CELL}/bias{slot}" for slot in ("", "/Adam", "/Adam_1"))),
-            "encoder/lstm",
-        ),
+    f"must hold the variables of `cell`; unknown: {CELL}/gamma": changed(
+        gamma=np.ones(3)
     ),
-    "missing_peephole": (
-        ValueError,
-        f"must hold the variables of `cell`; missing: {CELL}/w_i_diag",
-        lambda: tf1.load(
-            {k: v for k, v in LSTM.items() if "w_i_diag" not in k}, "encoder/lstm"
-        ),
+    "`cell_1` is missing. Found: cell_0, cell_2, cell_3": lambda: tf1.load(
+        {k: v for k, v in STACK.items() if "cell_1" not in k}
     ),
-    "unknown": (
-        ValueError,
-        f"must hold the variables of `cell`; unknown: {CELL}/gamma",
-        changed(gamma=np.ones(3)),
+    "`rnn` must hold the variables of `cell`; unknown:": lambda: tf1.load(
+        STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
     ),
-    "missing_layer": (
-        ValueError,
-        "`cell_1` is missing. Found: cell_0, cell_2, cell_3",
-        lambda: tf1.load({k: v for k, v in STACK.items() if "cell_1" not in k}),
+    rf"`{CELL}/kernel` must have shape \[4, 12\], got float64\[4, 8\]": changed(
+        kernel=np.ones((4, 8))
     ),
-    "unknown_layer": (
-        ValueError,
-        "`rnn` must hold the variables of `cell`; unknown:",
-        lambda: tf1.load(
-            STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
-        ),
+    rf"`{CELL}/bias` must have 4 blocks of equal size, got 13": changed(
+        bias=np.ones(13)
     ),
-    "shape": (
-        ValueError,
-        rf"`{CELL}/kernel` must have shape \[4, 12\], got float64\[4, 8\]",
-        changed(kernel=np.ones((4, 8))),
+    rf"`{CELL}/kernel` must have .* and 2 rows for the state, got 1 rows": changed(
+        kernel=np.ones((1, 12))
     ),
-    "rank": (
-        ValueError,
-        rf"`{CELL}/bias` must have shape \[any\], got float64\[3, 4\]",
-        changed(bias=np.ones((3, 4))),
+    rf"`{CELL}/projection/kernel` must have shape \[3, any\], got .*\[2, 2\]": changed(
+        projection__kernel=np.ones((2, 2))
     ),
-    "blocks": (
-        ValueError,
-        rf"`{CELL}/bias` must have 4 blocks of equal size, got 13",
-        changed(bias=np.ones(13)),
+    "`cell_clip` must be None, since there is no lstm_cell .*, got 1.0": lambda: (
+        tf1.load(VARIABLES["wrapped"], cell_clip=1.0)
     ),
-    "rows": (
-        ValueError,
-        rf"`{CELL}/kernel` must have .* and 2 rows for the state, got float64\[1, 12\]",
-        changed(kernel=np.ones((1, 12))),
+    r"`cell` must hold params\['bias'\], params\['kernel'\]; missing:": lambda: (
+        tf1.save(jaxrnn.LSTMCell(3).bind({"bias": np.ones(12)}))
     ),
-    "projection": (
-        ValueError,
-        rf"`{CELL}/projection/kernel` must have shape \[3, any\], got float64\[2, 2\]",
-        changed(projection__kernel=np.ones((2, 2))),
+    r"`cell` must have forget_bias 1.0 \(the argument of `save`\),": lambda: tf1.save(
+        bound(jaxrnn.LSTMCell(3, forget_bias=0))
     ),
-    "integers": (
-        TypeError,
-        rf"`{CELL}/bias` must be floating-point, got int64\[12\]",
-        changed(bias=np.ones(12, int)),
+    r"`cell.cells\[1\]` must have forget_bias 1.0": lambda: tf1.save(
+        bound(jaxrnn.MultiRNNCell([GRU.cell, jaxrnn.BasicLSTMCell(3, 0.5)]))
     ),
-    "list": (
-        TypeError,
-        f"`{CELL}/bias` must be an array, got list",
-        changed(bias=[1.0] * 12),
+    r"`cell` must have activation tanh \(the argument of `save`\), got relu": lambda: (
+        tf1.save(bound(jaxrnn.GRUCell(3, activation="relu")))
     ),
-    "clip": (
-        ValueError,
-        "`cell_clip` must be None, since there is no lstm_cell .*, got 1.0",
-        lambda: tf1.load(VARIABLES["wrapped"], cell_clip=1.0),
-    ),
-    "no_bound_cell": (
-        TypeError,
-        r"`cell` must be a cell .*, `cell.bind\(params\)`, got GRUCell",
-        lambda: tf1.save(jaxrnn.GRUCell(3)),
-    ),
-    "other_parameters": (
-        ValueError,
-        r"`cell` must hold params\['bias'\], params\['kernel'\]; missing:",
-        lambda: tf1.save(jaxrnn.LSTMCell(3).bind({"bias": np.ones(12)})),
-    ),
-    "forget_bias": (
-        ValueError,
-        r"`cell` must have forget_bias 1.0 \(the argument of `save`\),",
-        lambda: tf1.save(bound(jaxrnn.LSTMCell(3, forget_bias=0))),
-    ),
-    "forget_bias_of_a_layer": (
-        ValueError,
-        r"`cell.cells\[1\]` must have forget_bias 1.0",
-        lambda: tf1.save(
-            bound(jaxrnn.MultiRNNCell([GRU.cell, jaxrnn.BasicLSTMCell(3, 0.5)]))
-        ),
-    ),
-    "activation": (
-        ValueError,
-        r"`cell` must have activation tanh \(the argument of `save`\), got relu",
-        lambda: tf1.save(bound(jaxrnn.GRUCell(3, activation="relu"))),
-    ),
-    "cell_clip": (
-        ValueError,
-        r"`cells_bw\[0\]` must have cell_clip None .*, got 2.0",
-        lambda: tf1.save_bidirectional(GRU, bound(jaxrnn.LSTMCell(3, cell_clip=2))),
-    ),
-    "no_list": (
-        TypeError,
-        "`cells_fw` must be a list of cells, one for each layer, got",
-        lambda: tf1.save_bidirectional(GRU.cell, GRU.cell),
-    ),
-    "no_cells": (
-        ValueError,
-        "`cells_bw` must be a list of cells, one for each layer, got",
-        lambda: tf1.save_bidirectional([GRU], []),
-    ),
-    "depths": (
-        ValueError,
-        "`cells_bw` must have one cell for each of the 1 cells in",
-        lambda: tf1.save_bidirectional([GRU], [GRU, GRU]),
+    r"`cells_bw\[0\]` must have cell_clip None .*, got 2.0": lambda: tf1.save(
+        (GRU, bound(jaxrnn.LSTMCell(3, cell_clip=2))), bidirectional=True
     ),
 }
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    kind, message, call = REFUSALS[name]
-    with pytest.raises(kind, match=message):
-        call()
+TYPES = {
+    "`variables` must be a dict of weights, got 3": lambda: tf1.load(3),
+}
+test_messages = messages(VALUES, TYPES)

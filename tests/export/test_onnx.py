@@ -225,8 +225,8 @@ REFUSALS = {
     ),
     "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
     "backward": (
-        TypeError,
-        "`cells_fw` must be a list of cells",
+        ValueError,
+        "`cells_fw` must be a list of at least one cell",
         (None, [LSTM]),
     ),
     "projection": (
@@ -312,5 +312,5 @@ def test_files_load_again(name):
     cell, (x, lengths) = LAYERS[name], padded()
     nodes = convert.nodes(to_onnx(cell))
     pair = isinstance(cell, tuple)
-    again = convert.load_bidirectional(nodes) if pair else convert.load(nodes)
+    again = convert.load(nodes, bidirectional=pair)
     close(driver(again, x, lengths), driver(cell, x, lengths))

@@ -235,7 +235,7 @@ NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
             X,
             {},
             ValueError,
-            "one cell for each of the 1 cells",
+            "must have the same depth, got 1 and 2 cells",
         ),
         (
             (NARROW,),

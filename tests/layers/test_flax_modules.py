@@ -710,15 +710,17 @@ def taken(module):
 def test_what_a_converter_gives_of_one_layer_of_two_directions(make):
     torch = jaxrnn.convert.torch
     free = LSTMCell(UNITS, forget_bias=0.0)
-    weights = torch.save_bidirectional(bound(free, DEPTH, 0), bound(free, DEPTH, 1))
-    cells_fw, cells_bw = torch.load_bidirectional(weights)
+    weights = torch.save(
+        (bound(free, DEPTH, 0), bound(free, DEPTH, 1)), bidirectional=True
+    )
+    cells_fw, cells_bw = torch.load(weights, bidirectional=True)
     module = make("Bidirectional", cells_fw[0].cell, cells_bw[0].cell)
     outputs = put(module, cells_fw, cells_bw)(X, LENGTHS)
     pairs, _ = jaxrnn.bidirectional_dynamic_rnn(
         cells_fw[0], cells_bw[0], X, LENGTHS, dtype=X.dtype
     )
     same(outputs, jnp.concatenate(pairs, -1))
-    again = torch.save_bidirectional(*taken(module))
+    again = torch.save(taken(module), bidirectional=True)
     assert again.keys() == weights.keys()
     same(again, weights, rtol=0)
 
