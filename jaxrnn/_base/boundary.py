@@ -31,14 +31,16 @@ def export(namespace: dict[str, Any]) -> None:
     Pickles refer to classes and functions by module and name. This function sets their
     `__module__` to the public module, so pickles survive a move of private files.
     Unless the module has an `__all__`, it gets one without lazily loaded modules, so
-    that `from jaxrnn import *` does not shadow Flax's `nnx`.
+    that `from jaxrnn import *` does not shadow Flax's `nnx`. `dir` lists these names.
 
     Args:
         namespace: `globals()` of the public module.
     """
     module = namespace["__name__"]
     names = [name for name in namespace if not name.startswith("_")]
-    for name in namespace.setdefault("__all__", names):
+    public = namespace.setdefault("__all__", names)
+    namespace.setdefault("__dir__", public.copy)
+    for name in public:
         value = namespace[name]
         home = getattr(value, "__module__", "")
         is_private = home.startswith("jaxrnn.") and "._" in home

@@ -25,10 +25,6 @@ from ._weights import check_names, reader
 __all__ = ["as_cell", "load", "save"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
 _ORDERS = {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc"}
 _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh",)))

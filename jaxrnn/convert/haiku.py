@@ -43,10 +43,6 @@ from ._weights import (
 __all__ = ["as_cell", "load", "save"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _NAMES = {Kind.LSTM: "lstm", Kind.GRU: "gru", Kind.RNN: "vanilla_rnn"}
 _LIBRARY = Library(
     "Haiku",

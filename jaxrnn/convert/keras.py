@@ -23,10 +23,6 @@ from ._weights import check_directions, joined, reader
 __all__ = ["load", "save"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _LIBRARY = Library(
     "Keras", {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "ifjo"}
 )

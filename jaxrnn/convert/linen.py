@@ -22,10 +22,6 @@ from ._weights import Weights
 __all__ = ["load", "save"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 def load(
     params: Weights, activation: ActivationLike = None, *, bidirectional: bool = False
 ) -> Any:

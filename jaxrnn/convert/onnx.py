@@ -40,10 +40,6 @@ from ._weights import (
 __all__ = ["load", "nodes", "save"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(

@@ -60,10 +60,6 @@ from ._weights import Weights, check_string, listed, pick
 __all__ = ["load", "save"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _DIRECTIONS = ("fw", "bw")
 _LAYER = re.compile(r"cell_\d+")
 _STACK = re.compile(r"^multi_rnn_cell_\d+")

@@ -45,10 +45,6 @@ from ._weights import (
 __all__ = ["load", "load_state", "save", "save_state"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _LIBRARY = Library(
     "PyTorch",
     {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"},
