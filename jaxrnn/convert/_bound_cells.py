@@ -33,6 +33,9 @@ from ._weights import (
     reader,
 )
 
+Side: TypeAlias = BoundCell | Sequence[BoundCell]
+Cells: TypeAlias = BoundCell | tuple[Side, Side]
+"""What `save` takes: a bound cell, or the cells of each layer of both directions."""
 Layer: TypeAlias = Sequence[LayerWeights]
 """The weights of a layer: one `LayerWeights` per direction."""
 Named: TypeAlias = tuple[str, LayerWeights]
@@ -135,7 +138,9 @@ def _params(layer: LayerWeights) -> Params:
     return {"gates": gates, "candidate": candidate}
 
 
-def layers_of(library: Library, cell: Any, bidirectional: object) -> list[list[Named]]:
+def layers_of(
+    library: Library, cell: Cells, bidirectional: object
+) -> list[list[Named]]:
     """The layers of a bound cell, or of `(cells_fw, cells_bw)`, as `save` gets them.
 
     Returns:

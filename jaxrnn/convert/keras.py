@@ -16,7 +16,7 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue
-from ._bound_cells import Layer, as_layers, bind_layers, layers_of
+from ._bound_cells import Cells, Layer, as_layers, bind_layers, layers_of
 from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
 from ._weights import check_directions, joined, reader
 
@@ -84,7 +84,7 @@ def load(
     return bind_layers(found)
 
 
-def save(cell: Any, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
+def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
     """Returns the argument of Keras's `set_weights` for each layer of a cell.
 
     The Keras layer must be built, and have a bias and the `activation` of the cell. A

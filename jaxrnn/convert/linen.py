@@ -15,7 +15,7 @@ from typing import Any
 from .._base.boundary import export as _export
 from .._base.typing import Params
 from . import _flax
-from ._bound_cells import layers_of
+from ._bound_cells import Cells, layers_of
 from ._layer_weights import ActivationLike
 from ._weights import Weights
 
@@ -63,7 +63,7 @@ def load(
     return _flax.load(params, activation, bidirectional)
 
 
-def save(cell: Any, *, bidirectional: bool = False) -> Params:
+def save(cell: Cells, *, bidirectional: bool = False) -> Params:
     """Returns the parameters of a cell as NumPy arrays.
 
     Traced parameters stay JAX arrays.

@@ -17,7 +17,7 @@ from .._base.boundary import export as _export
 from .._base.errors import InvalidValue
 from .._base.typing import Params
 from . import _flax
-from ._bound_cells import layers_of
+from ._bound_cells import Cells, layers_of
 from ._layer_weights import ActivationLike, Kind, LayerWeights
 from ._weights import Weights, check_concrete
 
@@ -66,7 +66,9 @@ def load(
     return _flax.load(params, activation, bidirectional, input_to_f="if_")
 
 
-def save(cell: Any, optimized: bool = False, *, bidirectional: bool = False) -> Params:
+def save(
+    cell: Cells, optimized: bool = False, *, bidirectional: bool = False
+) -> Params:
     """Returns the parameters of a cell in nested dicts.
 
     `nnx.update(module, save(cell))` assigns the parameters to a module. The arrays are

@@ -23,7 +23,7 @@ from .._base.boundary import export as _export
 from .._base.errors import InvalidValue, describe
 from .._base.typing import Params
 from . import _onnx_nodes
-from ._bound_cells import Layer, Named, as_layers, bind_layers, layers_of
+from ._bound_cells import Cells, Layer, Named, as_layers, bind_layers, layers_of
 from ._layer_weights import Kind, Library, reordered
 from ._onnx_nodes import ACTIVATIONS, read_activations, read_flag, spelled
 from ._weights import (
@@ -145,7 +145,7 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
     )
 
 
-def save(cell: Any, *, bidirectional: bool = False) -> list[Params]:
+def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
     """Returns a node for each layer of a cell: a dict of arrays and attributes.
 
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of

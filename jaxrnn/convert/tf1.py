@@ -42,7 +42,7 @@ from .._cells.activations import resolve_activation
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from ..contrib import FusedRNNCell
-from ._bound_cells import as_bound, as_pairs, read_params, single_cells
+from ._bound_cells import Cells, as_bound, as_pairs, read_params, single_cells
 from ._layer_weights import ActivationLike
 from ._tf1_names import (
     Hyper,
@@ -145,31 +145,12 @@ def load(
         _check_no_options(hyper, bidirectional)
         return load_into(cell, inputs, variables, scope, memory_scope)
     own = variables_in(variables, scope)
-    groups = grouped(own)
-    layers = list(filter(_LAYER.fullmatch, groups))
-    if not bidirectional:
-        if layers or groups.keys() & {*_DIRECTIONS, "bidirectional_rnn"}:
-            raise InvalidValue(
-                f"`{scope}` must hold one direction, got {listed(sorted(groups))}. "
-                "Pass `bidirectional=True`, or the scope of one cell."
-            )
-        bound = _load_guessed(scope, own, hyper, memory_scope)
-        _check_clips(hyper, [bound])
-        return bound
-    pairs = {scope: groups}
-    if layers:
-        pairs = {}
-        for name in [f"cell_{i}" for i in range(len(layers))]:
-            inner = grouped(pick(groups, name)).get("bidirectional_rnn", {})
-            pairs[join(scope, f"{name}/bidirectional_rnn")] = grouped(inner)
-    cells = [_load_both(*each, hyper, memory_scope) for each in pairs.items()]
-    _check_clips(hyper, [cell for pair in cells for cell in pair])
-    cells_fw, cells_bw = zip(*cells, strict=True)
-    return cells_fw, cells_bw
+    load_layers = _load_pairs if bidirectional else _load_one
+    return load_layers(scope, own, hyper, memory_scope)
 
 
 def save(
-    cell: Any,
+    cell: Cells,
     scope: str | None = None,
     *,
     bidirectional: bool = False,
@@ -254,6 +235,38 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     for name in ("cell_clip", "proj_clip"):
         what = "None, since there is no lstm_cell to clip"
         check_one_of(name, getattr(hyper, name), (None,), what)
+
+
+def _load_one(scope: str, own: Weights, hyper: Hyper, memory_scope: str) -> BoundCell:
+    """Loads the cell of one direction."""
+    heads = sorted(grouped(own))
+    two = (*_DIRECTIONS, "bidirectional_rnn")
+    if any(head in two or _LAYER.fullmatch(head) for head in heads):
+        raise InvalidValue(
+            f"`{scope}` must hold one direction, got {listed(heads)}. Pass "
+            "`bidirectional=True`, or the scope of one cell."
+        )
+    bound = _load_guessed(scope, own, hyper, memory_scope)
+    _check_clips(hyper, [bound])
+    return bound
+
+
+def _load_pairs(
+    scope: str, own: Weights, hyper: Hyper, memory_scope: str
+) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+    """Loads the cells of both directions of each layer."""
+    groups = grouped(own)
+    layers = list(filter(_LAYER.fullmatch, groups))
+    pairs = {scope: groups}
+    if layers:
+        pairs = {}
+        for name in [f"cell_{i}" for i in range(len(layers))]:
+            inner = grouped(pick(groups, name)).get("bidirectional_rnn", {})
+            pairs[join(scope, f"{name}/bidirectional_rnn")] = grouped(inner)
+    cells = [_load_both(*each, hyper, memory_scope) for each in pairs.items()]
+    _check_clips(hyper, [cell for pair in cells for cell in pair])
+    cells_fw, cells_bw = zip(*cells, strict=True)
+    return cells_fw, cells_bw
 
 
 def _load_guessed(

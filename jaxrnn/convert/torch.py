@@ -30,7 +30,7 @@ from .._base.errors import (
 from .._base.math import is_traced
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
-from ._bound_cells import Layer, bind_layers, layers_of
+from ._bound_cells import Cells, Layer, bind_layers, layers_of
 from ._layer_weights import Kind, LayerWeights, Library
 from ._weights import (
     Weights,
@@ -118,7 +118,7 @@ def load(
 
 
 def save(
-    cell: Any, prefix: str = "", *, bidirectional: bool = False
+    cell: Cells, prefix: str = "", *, bidirectional: bool = False
 ) -> dict[str, np.ndarray]:
     """Returns the `state_dict` of a cell as NumPy arrays.
 
