@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import trees
-from .._base.arguments import as_axis_size, as_dtype, check_given
+from .._base.arguments import as_axis_size, as_dtype, check_given, check_instance
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import in_native_order
@@ -335,6 +335,19 @@ def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:
 def scope_name(cell: RNNCell) -> str:
     """The cell's name in profiles and checkpoints, as in TensorFlow."""
     return getattr(cell, "name", None) or snake_case(type(cell).__name__)
+
+
+def check_rnn_cell(name: str, cell: Any) -> Any:
+    """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
+    fix = "`FunctionCell` creates one from a function."
+    if isinstance(cell, BoundCell):
+        fix = "Pass `cell.cell`; parameters belong to the outer cell, or to the module."
+    elif isinstance(cell, list | tuple):
+        fix = "Combine several cells with `MultiRNNCell`."
+    elif hasattr(cell, "initialize_carry"):
+        fix = "Convert it with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
+    what = "an RNNCell, such as `jaxrnn.LSTMCell(8)`"
+    return check_instance(name, cell, RNNCell, what, fix)
 
 
 def any_is_random(cells: Iterable[RNNCell]) -> bool | None:

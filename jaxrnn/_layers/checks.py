@@ -13,7 +13,6 @@ from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
-from .._cells.function import BoundOnlyCell
 from .._cells.step_checks import check_floating
 
 AxisNames: TypeAlias = Mapping[str, tuple[str | None, ...]]
@@ -25,28 +24,6 @@ _KINDS = {
     "axis_names": (Mapping, "a dict of tuples such as {'bias': ('hidden',)}"),
 }
 _NONE_IS_DEFAULT = (*_OF_CALLS, "dtype", "axis_names")
-
-
-def check_are_cells(**cells: object) -> None:
-    """Raises TypeError unless each cell is an `RNNCell` that creates its parameters."""
-    for name, cell in cells.items():
-        if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
-            raise InvalidType(
-                f"`{name}` must be a cell of jaxrnn, such as LSTMCell(8), got "
-                f"{describe(cell)}. {_remedy(cell)}".rstrip()
-            )
-
-
-def _remedy(cell: object) -> str:
-    if isinstance(getattr(cell, "cell", cell), BoundOnlyCell):
-        return "It already has parameters. Run it with `jaxrnn.dynamic_rnn`."
-    if isinstance(cell, BoundCell):
-        return "Pass `cell.cell`; the module has its own parameters."
-    if isinstance(cell, list | tuple):
-        return "Combine several cells with `MultiRNNCell`."
-    if hasattr(cell, "initialize_carry"):
-        return "Convert it with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
-    return ""
 
 
 def check_count(count: int, cells: Any) -> Sequence[Any]:

@@ -20,7 +20,7 @@ from .._base.errors import InvalidValue, describe, describe_structure
 from .._base.lengths import lengths_for
 from .._base.math import is_float
 from .._base.typing import DType, Key, Params, PyTree
-from .._cells.base import RNNCell, any_is_random, scope_name
+from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMStateTuple
 from .._drivers.bidirectional import (
@@ -29,7 +29,7 @@ from .._drivers.bidirectional import (
     run_backward,
 )
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .checks import check_are_cells, check_count, params_of_cell, unwrapped
+from .checks import check_count, params_of_cell, unwrapped
 
 BoundCells: TypeAlias = Any
 """A bound cell, or a tuple of bound cells or of such tuples."""
@@ -348,7 +348,7 @@ def make_one_direction(
     cell: RNNCell, reverse: bool = False, keep_order: bool = False
 ) -> OneDirection:
     """A unidirectional layer; raises TypeError if the cell is not an `RNNCell`."""
-    check_are_cells(cell=cell)
+    check_rnn_cell("cell", cell)
     return OneDirection(cell, reverse, keep_order)
 
 
@@ -358,7 +358,8 @@ def make_two_directions(fw: RNNCell, bw: RNNCell, merge: Merge) -> TwoDirections
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
-    check_are_cells(cell_fw=fw, cell_bw=bw)
+    check_rnn_cell("cell_fw", fw)
+    check_rnn_cell("cell_bw", bw)
     fix = "Pass `jnp.add` to sum them."
     check_instance("merge", merge, Callable, "a function of both outputs", fix)
     return TwoDirections(fw, bw, merge)
@@ -374,8 +375,8 @@ def make_stack(cells_fw: Sequence[RNNCell], cells_bw: Sequence[RNNCell]) -> Stac
     """
     check_both_lists(cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        named = {f"{name}[{i}]": cell for i, cell in enumerate(cells)}
-        check_are_cells(**named)
+        for i, cell in enumerate(cells):
+            check_rnn_cell(f"{name}[{i}]", cell)
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoDirections(fw, bw, concatenate) for fw, bw in pairs))
 

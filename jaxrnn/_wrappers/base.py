@@ -12,19 +12,9 @@ from .._base.errors import InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
-from .._cells.base import RNNCell, scope_name
-from .._cells.bound import BoundCell
+from .._cells.base import RNNCell, check_rnn_cell, scope_name
 from .._cells.initializers import Specs, make_params
 from .._cells.step_checks import check_params
-
-
-def check_wrapped(name: str, cell: Any) -> Any:
-    """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
-    fix = "`FunctionCell` creates one from a function."
-    if isinstance(cell, BoundCell):
-        fix = "Pass the unbound cell, then bind the outer cell."
-    check_instance(name, cell, RNNCell, "an RNNCell", fix)
-    return cell
 
 
 def vector_size(size: Size, name: str = "cell") -> int:
@@ -50,7 +40,7 @@ class WrapperCell(RNNCell):
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
     """
 
-    cell: RNNCell = fields.checked(check_wrapped)
+    cell: RNNCell = fields.checked(check_rnn_cell)
 
     wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
 

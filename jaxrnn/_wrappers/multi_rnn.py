@@ -19,17 +19,16 @@ from .._base.errors import (
 from .._base.trees import output_of, rows_and_dtype, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
-from .._cells.base import RNNCell, any_is_random
+from .._cells.base import RNNCell, any_is_random, check_rnn_cell
 from .._cells.step_checks import check_no_carry
 from .._loops.steps import Run, Steps
-from .base import check_wrapped
 
 
 def _check_cells(name: str, value: Any) -> tuple[RNNCell, ...]:
     check_instance(name, value, tuple | list, "a list or tuple")
     if not value:
         raise InvalidValue(f"`{name}` must hold at least one cell, got none.")
-    return tuple(check_wrapped(f"{name}[{i}]", cell) for i, cell in enumerate(value))
+    return tuple(check_rnn_cell(f"{name}[{i}]", cell) for i, cell in enumerate(value))
 
 
 @final

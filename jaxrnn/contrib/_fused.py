@@ -17,10 +17,10 @@ from .._base.math import in_native_order
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
 from .._cells import fields
+from .._cells.base import check_rnn_cell
 from .._cells.hyperparameters import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
 from .._loops.masking import reverse_sequence
-from .._wrappers.base import check_wrapped
 from ._core_cells import LSTMBlockCell, as_bound
 
 
@@ -247,7 +247,7 @@ class FusedRNNCellAdaptor(_OverSteps):
     Source: `tf.contrib.rnn.FusedRNNCellAdaptor`.
     """
 
-    cell: RNNCell = fields.checked(check_wrapped)
+    cell: RNNCell = fields.checked(check_rnn_cell)
     use_dynamic_rnn: bool = fields.flag(False)
 
     _step_cell = property(lambda self: self.cell)

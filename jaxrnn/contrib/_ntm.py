@@ -16,10 +16,10 @@ from .._base.exporting import serializable
 from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells import fields
-from .._cells.base import param_dtype, scope_name
+from .._cells.base import check_rnn_cell, param_dtype, scope_name
 from .._cells.initializers import Specs, glorot_uniform, linear_specs
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
-from .._wrappers.base import OwnParams, check_wrapped, vector_size
+from .._wrappers.base import OwnParams, vector_size
 
 
 @serializable
@@ -105,7 +105,7 @@ class NTMCell(OwnParams):
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
 
-    controller: RNNCell = fields.checked(check_wrapped)
+    controller: RNNCell = fields.checked(check_rnn_cell)
     memory_size: int = fields.count()
     memory_vector_dim: int = fields.count()
     read_head_num: int = fields.size()

@@ -484,7 +484,7 @@ REFUSALS = {
                      lambda: DropoutWrapper(GRUCell(2), input_size="x")),
     "stack_empty": (ValueError, "must hold at least one cell", lambda: MultiRNNCell([])),
     "stack_kind": (TypeError, "must be a list or tuple", lambda: MultiRNNCell(GRUCell(2))),
-    "stack_of_bound": (TypeError, r"`cells\[1\]` must be an RNNCell.*bind the outer cell",
+    "stack_of_bound": (TypeError, r"`cells\[1\]` must be an RNNCell.*Pass `cell.cell`",
                        lambda: MultiRNNCell([GRUCell(2), GRU])),
     "stack_joined_nest": (ValueError, r"`state_is_tuple=False` needs vector states, got `cells\[0\]`",
                           lambda: MultiRNNCell([LSTMCell(2)], state_is_tuple=False)),

@@ -530,7 +530,7 @@ REFUSED = {
     ),
     "a_class_for_a_cell": (
         TypeError,
-        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got the",
+        r"`cell` must be an RNNCell, such as .*, got the",
         lambda: nn.RNN(jaxrnn.linen.Cell(GRUCell)).init(jax.random.key(0), X),
     ),
     "noise_in_the_rnn_of_linen": (

@@ -873,32 +873,32 @@ REFUSED = {
     ),
     "a_class": (
         TypeError,
-        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got the",
+        r"`cell` must be an RNNCell, such as `jaxrnn.LSTMCell\(8\)`, got the",
         lambda make: make("RNN", GRUCell),
     ),
     "a_bound_cell": (
         TypeError,
-        r"RNN: `cell` must be .* got BoundCell\. Pass `cell\.cell`; the module has",
+        r"RNN: `cell` must be .* got BoundCell\. Pass `cell\.cell`; parameters belong",
         lambda make: make("RNN", GRUCell(3).bind({})),
     ),
     "a_cell_of_flax": (
         TypeError,
-        r"`cell_bw` must be a cell of jaxrnn, such as LSTMCell\(8\), got",
+        r"`cell_bw` must be an RNNCell, such as .*, got",
         lambda make: make("Bidirectional", GRUCell(3), nn.GRUCell(3)),
     ),
     "a_cell_of_nnx": (
         TypeError,
-        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got",
+        r"`cell` must be an RNNCell, such as .*, got",
         lambda make: make("RNN", nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))),
     ),
     "a_cell_that_nnx_has_bound": (
         TypeError,
-        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got",
+        r"`cell` must be an RNNCell, such as .*, got",
         lambda make: make("RNN", of_nnx()),
     ),
     "a_cell_that_makes_no_parameters": (
-        TypeError,
-        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got",
+        ValueError,
+        "this cell already has its parameters, .* Run it with `jaxrnn.dynamic_rnn",
         lambda make: make("RNN", of_nnx().cell),
     ),
     "cells_in_a_list": (
@@ -908,12 +908,12 @@ REFUSED = {
     ),
     "a_number_for_a_cell": (
         TypeError,
-        r"`cell` must be a cell of jaxrnn, such as LSTMCell\(8\), got 8",
+        r"`cell` must be an RNNCell, such as .*, got 8",
         lambda make: make("RNN", 8),
     ),
     "modules_for_cells": (
         TypeError,
-        r"`cell_fw` must be a cell of jaxrnn, such as LSTMCell\(8\), got",
+        r"`cell_fw` must be an RNNCell, such as .*, got",
         lambda make: make("Bidirectional", *[jaxrnn.linen.RNN(GRUCell(3))] * 2),
     ),
     "merge_by_name": (
