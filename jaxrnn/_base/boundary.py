@@ -12,8 +12,7 @@ package call each other inside of it; methods pass it whoever calls them.
 import functools
 import inspect
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import InvalidArgument
 from .hints import mismatch
@@ -65,8 +64,8 @@ def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
         except InvalidArgument as error:
             raise error.named(_name(call, args)) from error.__cause__
         except TypeError as error:
-            if cast(TracebackType, error.__traceback__).tb_next is not None:
-                raise  # The function was entered, so its arguments fit.
+            if _fits(function, args, kwargs):
+                raise
             label = _name(call, args)
             if not function.__name__.startswith("__") and "." in call.__qualname__:
                 label = f"{label}.{function.__name__}"
@@ -82,6 +81,15 @@ def inside(function: Callable[P, R]) -> Callable[P, R]:
     Errors then begin with the name of the function that the user called.
     """
     return inspect.unwrap(function)
+
+
+def _fits(function: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether the arguments fit the signature of the function."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def class_at_boundary(cls: C) -> C:
