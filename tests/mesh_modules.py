@@ -108,7 +108,6 @@ def over_sequences(library, name):
         values={"initial_state": [initial_state], **flags},
         left_out=OF_MODULES | ({} if name == "RNN" else WITHOUT_RESET_STATE),
         factors=PLAIN,
-        names=frozenset(getattr(cls, "defaults", ())),
     )
 
 
@@ -140,7 +139,6 @@ def raw(library):
         },
         left_out=OF_MODULES | LOOP,
         factors=PLAIN,
-        names=frozenset(getattr(cls, "defaults", ())),
     )
 
 

@@ -68,8 +68,7 @@ def as_given_lengths(
     given: Lengths, batch_size: int, name: str = "sequence_length"
 ) -> Array:
     """`as_lengths` for lengths that are not None."""
-    lengths = lengths_array(given, name)
-    _check_integers(lengths, name)
+    lengths = as_integers(given, name)
     if lengths.shape != (batch_size,):
         raise InvalidValue(
             f"`{name}` must be a vector of length batch_size ({batch_size}), one entry "
@@ -115,15 +114,18 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
     return array if array.size else array.astype(np.int32)
 
 
-def _check_integers(lengths: Array | np.ndarray, name: str) -> None:
-    if jnp.issubdtype(lengths.dtype, jnp.integer):
-        return
-    raise InvalidType(
-        f"`{name}` must hold integers, got {describe(lengths)}. {fix_of_dtype(lengths)}"
-    )
+def as_integers(given: Any, name: str = "sequence_length") -> Array | np.ndarray:
+    """`lengths_array` for integers; raises TypeError for other dtypes."""
+    lengths = lengths_array(given, name)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        fix = _fix_of_dtype(lengths)
+        raise InvalidType(
+            f"`{name}` must hold integers, got {describe(lengths)}. {fix}"
+        )
+    return lengths
 
 
-def fix_of_dtype(lengths: Array | np.ndarray) -> str:
+def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
     """The text that says what to do about lengths that are not integers."""
     if lengths.dtype == bool:
         cast = "Cast it to jnp.int32, if you mean lengths of 0 and 1."

@@ -58,10 +58,12 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     @property
     def is_random(self) -> bool | None:
-        """Whether `apply` draws random numbers from its key; None if unknown.
+        """Whether `apply` draws random numbers from its key; None if not declared.
 
-        The modules of `jaxrnn.linen` and `jaxrnn.nnx` require a random stream only for
-        random cells. If this property is None, the modules trace one step to find out.
+        The modules of `jaxrnn.linen` and `jaxrnn.nnx` require a random stream for a
+        cell that declares True, and draw no key for a cell that declares False. A cell
+        that declares nothing gets a key if the module has a stream, and runs without a
+        key otherwise. A custom cell should define this property.
         """
         return None
 

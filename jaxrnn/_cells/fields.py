@@ -116,7 +116,7 @@ def name(default: str | None = None) -> Any:
 
 def dtype() -> Any:
     """A floating-point dtype, by default None."""
-    return checked(_as_floating, default=None)
+    return checked(as_floating, default=None)
 
 
 def unused() -> Any:
@@ -201,7 +201,8 @@ def _check_initializer(name: str, value: Any) -> Any:
     return arguments.check_function(name, value, what, "See jax.nn.initializers.")
 
 
-def _as_floating(name: str, value: Any) -> DType:
+def as_floating(name: str, value: Any) -> DType:
+    """The dtype that `value` names; raises unless it is floating-point."""
     dtype = arguments.as_dtype(value, name)
     check_floating(name, dtype)
     return dtype

@@ -6,6 +6,7 @@ from typing import final
 
 import jax
 
+from .._base.arguments import as_bool
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, error_note
 from .._base.trees import size_shapes
@@ -56,10 +57,12 @@ class FunctionCell(RNNCell):
         output_size: The sizes of the output, in the same form as `state_size`.
         init_fn: `init_fn(key, inputs, dtype) -> params`, which returns one array or
             nested dicts, lists or tuples of arrays; None for no parameters.
+        is_random: Whether `fn` draws random numbers from its key; None if this is not
+            declared. See `RNNCell.is_random`.
 
     Raises:
         TypeError: If `fn` or `init_fn` is not a function of its arguments, or if a size
-            has the wrong type.
+            or `is_random` has the wrong type.
         ValueError: If a size is None or negative.
 
     Example:
@@ -80,6 +83,7 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, PyTree, DType], Params] | None = fields.function(
         default=None
     )
+    is_random: bool | None = fields.checked(as_bool, default=None)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -95,7 +95,9 @@ def bidirectional_dynamic_rnn(
     """
     check_is_cell("cell_fw", cell_fw)
     check_is_cell("cell_bw", cell_bw)
-    inputs, reversible = _sequences(inputs, sequence_length, mask, resets, time_major)
+    inputs, reversible = as_reversible(
+        inputs, sequence_length, mask, resets, time_major
+    )
     options: dict[str, Any] = reversible | {
         "dtype": dtype,
         "parallel_iterations": parallel_iterations,
@@ -114,14 +116,14 @@ def bidirectional_dynamic_rnn(
     return tuple(zip(forward, backward, strict=True))
 
 
-def _sequences(
+def as_reversible(
     inputs: PyTree,
     lengths: Lengths | None,
     mask: ArrayLike | None,
     resets: ArrayLike | None,
     time_major: bool,
 ) -> tuple[PyTree, dict[str, Array | None]]:
-    """Returns the inputs, and all else that a backward run reverses, as arrays."""
+    """Returns the inputs, and all else that `run_backward` reverses, as arrays."""
     check_not_packed(inputs)
     inputs = as_sequences(inputs, time_major)
     axis = 0 if time_major else 1

@@ -86,7 +86,7 @@ def stack_bidirectional_rnn(
     )
     cells = cells_fw, cells_bw
     states = initial_states_fw, initial_states_bw
-    return _run_layers(run, inputs, cells, states, scope)
+    return run_layers(run, inputs, cells, states, scope)
 
 
 def stack_bidirectional_dynamic_rnn(
@@ -181,10 +181,10 @@ def stack_bidirectional_dynamic_rnn(
 
     cells = cells_fw, cells_bw
     states = initial_states_fw, initial_states_bw
-    return _run_layers(run, inputs, cells, states, scope)
+    return run_layers(run, inputs, cells, states, scope)
 
 
-def _run_layers(
+def run_layers(
     run: Callable[..., tuple[PyTree, ...]],
     xs: PyTree,
     cells: tuple[Sequence[RNNCellLike], Sequence[RNNCellLike]],

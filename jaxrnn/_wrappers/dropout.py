@@ -112,14 +112,9 @@ class DropoutWrapper(WrapperCell):
 
     @property
     def is_random(self) -> bool | None:
-        """True if anything is dropped, otherwise `is_random` of the wrapped cell."""
-        if min(self.input_keep_prob, self.output_keep_prob) < 1:
-            return True
-        if self.state_keep_prob == 1:
-            return self.cell.is_random
-        # A custom filter may select nothing, depending on the state.
-        filters = self.dropout_state_filter_visitor is not None
-        return (self.cell.is_random or None) if filters else True
+        """True if a probability is below 1, otherwise `is_random` of the cell."""
+        keep = min(self.input_keep_prob, self.output_keep_prob, self.state_keep_prob)
+        return True if keep < 1 else self.cell.is_random
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

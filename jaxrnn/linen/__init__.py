@@ -14,12 +14,12 @@ names.
 
 from .. import _layers as _layers  # (Raises without Flax.)
 from .._base.boundary import export as _export
-from ._cell_adapters import Cell as Cell, as_cell as as_cell
-from ._raw_rnn import RawRNN as RawRNN
-from ._recurrent import (
+from ._cells import Cell as Cell, as_cell as as_cell
+from ._modules import (
     RNN as RNN,
     Bidirectional as Bidirectional,
     StackBidirectional as StackBidirectional,
 )
+from ._raw_rnn import RawRNN as RawRNN
 
 _export(globals())

@@ -5,21 +5,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_functions
 from .._base.errors import InvalidValue, describe
-from .._base.typing import Array, DType, PyTree
-from .._cells.base import RNNCell
+from .._base.typing import Array, PyTree
 from .._drivers.raw_rnn import raw_rnn
-from .._layers.checks import check_options
-from .._layers.layer import OneDirection, make_one_direction
+from .._layers.cells import HoldsCell
 from .._tensor_array.tensor_array import TensorArray
-from ._recurrent import HoldsCells
+from ..memory._strategy import Strategy
+from ._modules import HoldsParams
 
 
-class RawRNN(HoldsCells):
+class RawRNN(HoldsParams, HoldsCell):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
     A loop function may call other modules, such as an embedding or an output layer.
@@ -31,8 +29,10 @@ class RawRNN(HoldsCells):
         cell: The cell.
         max_time: The bound on the number of steps; required under `jit`.
         swap_memory: As in `jaxrnn.raw_rnn`.
-        param_dtype: The dtype of the cell's parameters.
-        rng_collection: The name of the stream for random numbers.
+        param_dtype: As in `RNN`.
+        axis_names: As in `RNN`.
+        rng_collection: As in `RNN`.
+        deterministic: As in `RNN`.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -56,21 +56,19 @@ class RawRNN(HoldsCells):
         (6, 2)
     """
 
-    cell: RNNCell
     max_time: int | None = None
-    swap_memory: Any = False
-    param_dtype: DType = jnp.float32
-    rng_collection: str = "dropout"
+    swap_memory: bool | Strategy = False
 
     @nn.compact
     def __call__(
-        self, loop_fn: Callable, *, deterministic: bool = False
+        self, loop_fn: Callable, *, deterministic: bool | None = None
     ) -> tuple[TensorArray, PyTree, PyTree]:
         """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
 
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: Whether to run without random numbers.
+            deterministic: Whether to run without random numbers; None to use the
+                attribute of the same name.
 
         Raises:
             TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
@@ -79,40 +77,26 @@ class RawRNN(HoldsCells):
             flax.errors.InvalidRngError: If the cell draws random numbers but the stream
                 `rng_collection` is missing, as in `nn.Dropout`.
         """
-        layer = self._layer()
-        check_options(deterministic=deterministic)
         check_functions(loop_fn=loop_fn)
-        name = layer.name
         time = jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
-        params = self.param(name, self.cell.init, step, self.param_dtype)
+        params = self._params(step)
         if self.is_initializing():
             # The modules that `loop_fn` calls must create their parameters outside the
             # compiled loop.
-            output, state = self.cell.apply(params, step, state)
+            output, state = self._bind(params)(step, state)
             loop_fn(time + 1, output, state, loop_state)
-            self._check_makes_no_modules(name)
-        leaves = jax.tree.leaves(params)
-        dtype = leaves[0].dtype if leaves else self.param_dtype
-        key = None
-        if not deterministic and layer.draws_random_numbers(
-            {name: params}, step, dtype
-        ):
-            key = self.make_rng(self.rng_collection)
-        if not self.is_initializing():
+            self._check_makes_no_modules()
+        else:
             loop_fn = _without_draws(loop_fn, self)
-        cell = self.cell.bind(params, key)
+        cell = self._bind(params, self._draw_key(deterministic))
         return raw_rnn(
             cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
         )
 
-    @nn.nowrap
-    def _layer(self) -> OneDirection:
-        return make_one_direction(self.cell)
-
-    def _check_makes_no_modules(self, own: str) -> None:
+    def _check_makes_no_modules(self) -> None:
         """Raises ValueError if the loop function constructed modules."""
-        made = [name for name in self.variables["params"] if name != own]
+        made = [name for name in self.variables["params"] if name not in self._cells()]
         if made:
             raise InvalidValue(
                 "`loop_fn` must not construct modules, but it constructed "

@@ -15,8 +15,8 @@ has the same modules under the same names.
 
 from .. import _layers as _layers  # (Raises without Flax.)
 from .._base.boundary import export as _export
-from ._cell_adapters import Cell as Cell, as_cell as as_cell
-from ._recurrent import (
+from ._cells import Cell as Cell, as_cell as as_cell
+from ._modules import (
     RNN as RNN,
     Bidirectional as Bidirectional,
     RawRNN as RawRNN,

@@ -262,7 +262,7 @@ def test_another_first_state(rngs):
 
 def test_integers_are_cast_to_the_dtype_of_a_cell():
     ids = jnp.ones((ROWS, TIME, DEPTH), jnp.int32)
-    rnn = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS), X.dtype))
+    rnn = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS), dtype=X.dtype))
     outputs, variables = rnn.init_with_output(jax.random.key(0), ids)
     same(outputs, rnn.apply(variables, ids.astype(X.dtype)))
     cell = jaxrnn.nnx.Cell(GRUCell(UNITS), DEPTH, dtype=X.dtype, rngs=nnx.Rngs(0))
@@ -546,6 +546,20 @@ REFUSED = {
         "`cell` must not draw random numbers, because Flax's RNN gives",
         lambda: jaxrnn.nnx.Cell(
             DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
+        ),
+    ),
+    "no_dtype_in_linen": (
+        TypeError,
+        "Cell: `dtype` must name a dtype, got 'zz'",
+        lambda: nn.RNN(jaxrnn.linen.Cell(GRUCell(3), dtype="zz")).init(
+            jax.random.key(0), X
+        ),
+    ),
+    "no_dtype_in_nnx": (
+        TypeError,
+        "Cell: `dtype` must name a dtype, got 'zz'",
+        lambda: nnx.RNN(jaxrnn.nnx.Cell(GRUCell(3), 2, dtype="zz", rngs=nnx.Rngs(0)))(
+            X
         ),
     ),
     "no_cell_of_linen": (

@@ -1,6 +1,5 @@
 """Recurrent modules of linen and nnx behave like the drivers."""
 
-import logging
 import re
 
 import chex
@@ -13,7 +12,7 @@ import orbax.checkpoint
 import pytest
 from cases import CASES
 from flax import nnx
-from flax.errors import InvalidRngError
+from flax.errors import InvalidRngError, TraceContextError
 from flax.training.train_state import TrainState
 from helpers import drawn, usual_promotion
 
@@ -31,7 +30,6 @@ from jaxrnn import (
     MultiRNNCell,
     TensorShape,
 )
-from jaxrnn._layers.layer import Layer, OneDirection
 
 ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
 LENGTHS = jnp.asarray([5, 0, 3])
@@ -366,22 +364,15 @@ def test_noise_comes_from_the_stream(make):
     same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
 
 
-def test_a_cell_of_the_package_is_not_traced(monkeypatch):
-    rnn, noisy = InLinen("RNN", LSTMCell(UNITS)), InLinen("RNN", NOISY)
-    monkeypatch.setattr(Layer, "_reads_key", None)
-    assert rnn(X).shape == noisy(X, key=jax.random.key(0)).shape
-
-
 def draws(params, inputs, state, key=None):
-    """A cell that does not declare that it is random, and logs each trace."""
-    logging.getLogger("draws").info("traced")
     state = state + inputs
     if key is not None:
         state = state + jax.random.normal(key, state.shape, state.dtype)
     return state, state
 
 
-FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
+FLAGS = ["reverse", "keep_order", "time_major"]
+FLAGS += ["return_carry", "return_states", "deterministic"]
 
 
 @both
@@ -389,8 +380,8 @@ FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
 def test_a_word_for_a_bool(make, name):
     match = f"RNN: `{name}` must be True or False, got 'no'"
     with pytest.raises(TypeError, match=match):
-        make("RNN", GRUCell(UNITS), **{name: "no"})
-    if name in ("return_carry", "deterministic"):
+        make("RNN", GRUCell(UNITS), **{name: "no"})(X)
+    if name in ("return_carry", "return_states", "deterministic"):
         with pytest.raises(TypeError, match=match):
             make("RNN", GRUCell(UNITS))(X, **{name: "no"})
 
@@ -419,49 +410,72 @@ def test_a_dropout_that_drops_nothing_needs_no_stream(make):
     assert make("RNN", MultiRNNCell([cell, LSTMCell(3)]))(X).shape == (ROWS, TIME, 3)
 
 
-def test_a_cell_that_declares_nothing_is_traced_once(caplog):
-    caplog.set_level("INFO", "draws")
-    rnn = InLinen("RNN", FunctionCell(draws, DEPTH, DEPTH))
-    with pytest.raises(InvalidRngError, match="dropout"):
-        rnn(X)
-    first = rnn(X, key=jax.random.key(0))
-    assert caplog.messages
-    caplog.clear()
-    assert not jnp.allclose(first, rnn(X, key=jax.random.key(1)))
-    assert not caplog.messages
-
-
-def filtered(visitor):
-    """A cell whose state is dropped where `visitor` allows it."""
-    return DropoutWrapper(
-        GRUCell(UNITS), state_keep_prob=0.5, dropout_state_filter_visitor=visitor
+def test_a_cell_that_declares_nothing_gets_the_keys_that_are_there():
+    quiet = jnp.cumsum(X, 1)
+    undeclared = FunctionCell(draws, DEPTH, DEPTH)
+    rnn = InLinen("RNN", undeclared)
+    same(rnn(X), quiet)
+    assert not jnp.allclose(rnn(X, key=jax.random.key(0)), quiet)
+    # `make_rng` of linen falls back to the stream of parameters.
+    of_params = {"params": jax.random.key(0)}
+    assert not jnp.allclose(
+        rnn.module.apply({"params": rnn.params}, X, rngs=of_params), quiet
     )
 
+    rnn = jaxrnn.nnx.RNN(undeclared, DEPTH, rngs=nnx.Rngs(params=0))
+    same(rnn(X), quiet)
+    assert not jnp.allclose(rnn(X, rngs=jax.random.key(0)), quiet)
+    rnn = jaxrnn.nnx.RNN(undeclared, DEPTH, rngs=nnx.Rngs(0))
+    assert not jnp.allclose(rnn(X), rnn(X))
+    same(rnn(X, deterministic=True), quiet)
+    with pytest.raises(TraceContextError) as caught:
+        jax.jit(lambda x: rnn(x))(X)
+    assert "Pass `rngs=key`; or" in caught.value.__notes__[0]
 
-def is_found_random(cell, inputs=X[:, 0]):
-    layer = OneDirection(cell)
-    params = drawn(layer, inputs, X.dtype)
-    found = layer._reads_key(params, inputs, X.dtype)
-    assert found is layer.draws_random_numbers(params, inputs, X.dtype)
-    return found
+
+def test_a_cell_that_declares_itself():
+    loud = FunctionCell(draws, DEPTH, DEPTH, is_random=True)
+    with pytest.raises(InvalidRngError, match="dropout"):
+        InLinen("RNN", loud)(X)
+    with pytest.raises(KeyError):
+        jaxrnn.nnx.RNN(loud, DEPTH, rngs=nnx.Rngs(params=0))
+    calm = FunctionCell(draws, DEPTH, DEPTH, is_random=False)
+    for make in (InLinen, InNnx):
+        same(make("RNN", calm)(X, key=jax.random.key(0)), jnp.cumsum(X, 1))
+
+
+def reads_key(cell, inputs):
+    """Whether the results of a step depend on its key, so that `vmap` batches them."""
+    params = drawn(cell, inputs, X.dtype)
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    state = cell.zero_state(rows, X.dtype)
+    step = lambda key, *args: cell.apply(*args, key)
+    of_keys = jax.vmap(step, (0, None, None, None), out_axes=None)
+    keys = jax.random.split(jax.random.key(0))
+    try:
+        jax.eval_shape(of_keys, keys, params, inputs, state)
+    except ValueError as error:
+        return "out_axes" in str(error)
+    return False
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "attention"])  # No zeros.
-def test_what_cells_declare_is_what_a_trace_finds(name):
+def test_cells_declare_whether_they_read_their_key(name):
     cell = CASES[name].cell
-    assert cell.is_random in (None, is_found_random(cell, CASES[name].inputs))
+    assert cell.is_random in (None, reads_key(cell, CASES[name].inputs))
 
 
-def test_which_cells_declare_nothing():
+def test_wrappers_declare_what_their_cells_declare():
     function = FunctionCell(draws, DEPTH, DEPTH)
     assert function.is_random is None
-    assert is_found_random(function)
     assert MultiRNNCell([LSTMCell(UNITS), function]).is_random is None
     assert MultiRNNCell([function, NOISY]).is_random
-    for drops in (False, True):  # A filter may choose nothing.
-        cell = filtered(lambda state, drops=drops: drops)
-        assert cell.is_random is None
-        assert is_found_random(cell) is drops
+    keeps_all = DropoutWrapper(
+        GRUCell(UNITS),
+        state_keep_prob=0.5,
+        dropout_state_filter_visitor=lambda state: False,
+    )
+    assert keeps_all.is_random  # A filter may depend on the state.
 
 
 def test_linen_asks_for_the_stream():
@@ -879,7 +893,7 @@ REFUSED = {
     "a_bound_cell": (
         TypeError,
         r"RNN: `cell` must be .* got BoundCell\. Pass `cell\.cell`; parameters belong",
-        lambda make: make("RNN", GRUCell(3).bind({})),
+        lambda make: make("RNN", bound(GRUCell(3), DEPTH, 0)),
     ),
     "a_cell_of_flax": (
         TypeError,
@@ -919,7 +933,7 @@ REFUSED = {
     "merge_by_name": (
         TypeError,
         r"Bidirectional: `merge` must be a function of both outputs, got 'sum'",
-        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), merge="sum"),
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), merge="sum")(X),
     ),
     "lengths_as_flax_calls_them": (
         TypeError,
@@ -974,43 +988,33 @@ REFUSED = {
     "a_number_for_reverse": (
         TypeError,
         "RNN: `reverse` must be True or False, got 3",
-        lambda make: jaxrnn.linen.RNN(GRUCell(3), 3),
+        lambda make: make("RNN", GRUCell(3), reverse=3)(X),
     ),
     "no_dtype": (
         TypeError,
         "RNN: `dtype` must name a dtype, got 'zz'",
-        lambda make: make("RNN", GRUCell(3), dtype="zz"),
+        lambda make: make("RNN", GRUCell(3), dtype="zz")(X),
     ),
     "no_dtype_of_parameters": (
         TypeError,
         "RNN: `param_dtype` must name a dtype, got 'zz'",
-        lambda make: make("RNN", GRUCell(3), param_dtype="zz"),
-    ),
-    "no_dtype_of_a_cell": (
-        TypeError,
-        "Cell: `dtype` must name a dtype, got 'zz'",
-        lambda make: jaxrnn.linen.Cell(GRUCell(3), dtype="zz"),
-    ),
-    "no_dtype_of_a_cell_of_nnx": (
-        TypeError,
-        "Cell: `dtype` must name a dtype, got 'zz'",
-        lambda make: jaxrnn.nnx.Cell(GRUCell(3), 2, dtype="zz", rngs=nnx.Rngs(0)),
+        lambda make: make("RNN", GRUCell(3), param_dtype="zz")(X),
     ),
     "integers_for_parameters": (
         ValueError,
-        "RNN: only supports floating point, got `param_dtype` of int32",
+        "only supports floating point, got `param_dtype` of int32",
         lambda make: make("RNN", GRUCell(3), param_dtype=jnp.int32),
     ),
     "a_number_for_axes": (
         TypeError,
         r"RNN: `axis_names` must be a dict of tuples such as {'bias': \('hidden',\)}, "
-        r"got 3\.$",
-        lambda make: make("RNN", GRUCell(3), axis_names=3),
+        r"got 3",
+        lambda make: make("RNN", GRUCell(3), axis_names=3)(X),
     ),
     "a_number_for_a_stream": (
         TypeError,
         "RNN: `rng_collection` must be the name of a stream, got 3",
-        lambda make: make("RNN", GRUCell(3), rng_collection=3),
+        lambda make: make("RNN", GRUCell(3), rng_collection=3)(X),
     ),
     "weights_for_other_inputs": (
         ValueError,
@@ -1101,7 +1105,7 @@ REFUSED = {
     ),
     "a_mask": (
         TypeError,
-        r"RNN: `sequence_length` must be integers \[\*batch\], got bool\[3, 5\]\. "
+        r"RNN: `sequence_length` must hold integers, got bool\[3, 5\]\. "
         r"Pass a mask `\[batch, time\]` as `mask`, which",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
     ),
@@ -1128,7 +1132,7 @@ REFUSED = {
     ),
     "bools_for_lengths": (
         TypeError,
-        r"`sequence_length` must be integers .*got bool\[3\]. Cast it to",
+        r"`sequence_length` must hold integers, got bool\[3\]. Cast it to",
         lambda make: make("RNN", GRUCell(UNITS))(X, [True, False, True]),
     ),
     "dones": (

@@ -13,17 +13,16 @@ from .._base.boundary import class_at_boundary
 from .._base.cell_keys import run_key
 from .._base.errors import InvalidValue, is_key
 from .._base.math import is_float
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
-from .._cells.base import RNNCell
+from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
 from .._cells.bound import BoundCell
 from .._cells.function import BoundOnlyCell
-from .._layers import checks
-from .._layers.inputs import step_of_cell, zero_carry
-from .._layers.layer import make_one_direction
-from ._parameters import Rngs, as_pure, draw_key, make_params
+from .._layers import flax_cells
+from .._layers.flax_cells import StepModule
+from ._parameters import FieldsModule, Rngs, as_pure, draw_key, make_params
 
 
-class Cell(nnx.RNNCellBase):
+@dataclasses.dataclass(eq=False, repr=False)
+class Cell(FieldsModule, nnx.RNNCellBase, StepModule):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
@@ -50,27 +49,22 @@ class Cell(nnx.RNNCellBase):
         (2, 5, 8)
     """
 
-    def __init__(
-        self,
-        cell: RNNCell,
-        in_features: int,
-        *,
-        dtype: DType | None = None,
-        param_dtype: DType = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        checks.check_options(dtype=dtype, param_dtype=param_dtype)
-        self.layer = make_one_direction(cell)
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.params, step = make_params(self.layer, in_features, rngs, param_dtype)
-        params = as_pure(self.params)
-        self.layer.check_not_random(params, step, param_dtype)
+    in_features: dataclasses.InitVar[int]
+    _: dataclasses.KW_ONLY
+    rngs: dataclasses.InitVar[nnx.Rngs]
+
+    def __post_init__(self, in_features: int, rngs: nnx.Rngs) -> None:
+        self.params = make_params(self, in_features, rngs, self.param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
-        params = as_pure(self.params)[self.layer.name]
-        return step_of_cell(self, self.layer.cell, lambda step: params, carry, inputs)
+        (params,) = as_pure(self.params).values()
+        return self._step(lambda step: params, carry, inputs)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Always 1, because the inputs of one row at one step are a vector."""
+        return 1
 
     def initialize_carry(
         self,
@@ -91,8 +85,7 @@ class Cell(nnx.RNNCellBase):
             TypeError: If `carry_init` is given but `rngs` is not `nnx.Rngs`, a stream
                 or a key.
         """
-        dtype = self.dtype or self.param_dtype
-        state = zero_carry(self.layer.cell, input_shape, dtype)
+        state = self._zero_carry(input_shape)
         if carry_init is None:
             return state
         leaves, tree = jax.tree.flatten(state)
@@ -102,11 +95,6 @@ class Cell(nnx.RNNCellBase):
             carry_init(key, x.shape, x.dtype) if is_float(x) else x
             for x, key in zip(leaves, keys, strict=True)
         )
-
-    @property
-    def num_feature_axes(self) -> int:
-        """Always 1, because the inputs of one row at one step are a vector."""
-        return 1
 
 
 def as_cell(
@@ -146,11 +134,11 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
-    checks.check_is_flax_cell(module, nnx.RNNCellBase, example)
-    names = checks.as_names("broadcast_rngs", broadcast_rngs)
+    flax_cells.check_is_flax_cell(module, nnx.RNNCellBase, example)
+    names = flax_cells.as_names("broadcast_rngs", broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
-        checks.check_no_variables(nnx.to_pure_dict(others))
+        flax_cells.check_no_variables(nnx.to_pure_dict(others))
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         copy = nnx.merge(graph, params, streams, copy=True)
@@ -161,7 +149,7 @@ def as_cell(
     are_keys = tuple(map(is_key, leaves))
     variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
     are_broadcast = tuple(variable.tag in names for variable in variables)
-    state_size, output_size = checks.sizes_of_cell(step, in_features)
+    state_size, output_size = flax_cells.sizes_of_cell(step, in_features)
     cell = NnxCell(graph, tree, are_keys, are_broadcast, state_size, output_size)
     return cell.bind(nnx.to_pure_dict(params))
 

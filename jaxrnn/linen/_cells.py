@@ -12,13 +12,12 @@ from .._base.boundary import class_at_boundary
 from .._base.cell_keys import run_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
-from .._layers import checks
-from .._layers.inputs import step_of_cell, zero_carry
-from .._layers.layer import in_dtype, make_one_direction
-from ._recurrent import ChecksOptions
+from .._layers import flax_cells
+from .._layers.cells import in_dtype
+from .._layers.flax_cells import StepModule
 
 
-class Cell(ChecksOptions, nn.RNNCellBase):
+class Cell(nn.RNNCellBase, StepModule):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
@@ -39,34 +38,26 @@ class Cell(ChecksOptions, nn.RNNCellBase):
         (2, 5, 8)
     """
 
-    cell: RNNCell
-    dtype: DType | None = None
-    param_dtype: DType = jnp.float32
-
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
-        layer = make_one_direction(self.cell)
+        (scope,) = self._cells()
 
         def params_for(step: Array) -> Params:
-            params = self.param(layer.name, self.cell.init, step, self.param_dtype)
-            dtype = self.dtype or self.param_dtype
-            layer.check_not_random({layer.name: params}, step, dtype)
-            return params
+            return self.param(scope, self.cell.init, step, self.param_dtype)
 
-        return step_of_cell(self, self.cell, params_for, carry, inputs)
-
-    @nn.nowrap
-    def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
-        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
-        del rng
-        make_one_direction(self.cell)  # Only checks the cell.
-        return zero_carry(self.cell, input_shape, self.dtype or self.param_dtype)
+        return self._step(params_for, carry, inputs)
 
     @property
     def num_feature_axes(self) -> int:
         """Always 1, because the inputs of one row at one step are a vector."""
         return 1
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
+        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
+        del rng
+        return self._zero_carry(input_shape)
 
 
 def as_cell(
@@ -106,8 +97,8 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of linen, such as nn.LSTMCell(8)"
-    checks.check_is_flax_cell(module, nn.RNNCellBase, example)
-    streams = checks.as_names("broadcast_rngs", broadcast_rngs)
+    flax_cells.check_is_flax_cell(module, nn.RNNCellBase, example)
+    streams = flax_cells.as_names("broadcast_rngs", broadcast_rngs)
     # Without a copy, a cell constructed inside a linen module would become a submodule
     # of that module.
     module = module.clone(parent=None)
@@ -118,8 +109,11 @@ def as_cell(
         carry = module.initialize_carry(key, shape)
         return module.init_with_output(key, carry, inputs)[0]
 
-    axes = checks.feature_axes_of_cell(module)
-    state_size, output_size = checks.sizes_of_cell(step, in_features)
+    try:
+        axes = module.num_feature_axes
+    except (AttributeError, NotImplementedError):  # Flax's base class defines none.
+        axes = None
+    state_size, output_size = flax_cells.sizes_of_cell(step, in_features)
     return LinenCell(module, state_size, output_size, axes, streams)
 
 
@@ -143,7 +137,7 @@ class LinenCell(RNNCell):
         keys = {"params": key, "dropout": key}
         with jax.numpy_dtype_promotion("standard"):  # The carry's dtype may differ.
             variables = self.module.init(keys, carry, inputs)
-        checks.check_no_variables(variables.keys() - {"params"})
+        flax_cells.check_no_variables(variables.keys() - {"params"})
         params = nn.meta.unbox(variables.get("params", {}))
         return params if dtype is None else in_dtype(dtype, params)
 

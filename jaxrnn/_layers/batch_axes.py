@@ -1,0 +1,150 @@
+"""Sequences with any batch axes, and their merged form, which the drivers read."""
+
+import dataclasses
+import math
+from typing import Any, TypeAlias
+
+import jax
+
+from .._base.arguments import check_time_major
+from .._base.errors import InvalidValue, describe
+from .._base.inputs import as_array, named_inputs
+from .._base.lengths import as_integers, check_not_inputs
+from .._base.trees import map_named
+from .._base.typing import Array, DType, Lengths, PyTree
+from .._cells.base import RNNCell
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchAxes:
+    """The batch axes of a module's arguments, which the drivers see as one axis.
+
+    A single batch axis is not reshaped, so sharded arrays keep their layout.
+
+    Attributes:
+        shape: The sizes of the batch axes.
+    """
+
+    shape: Shape
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the merged axis."""
+        return math.prod(self.shape)
+
+    def merge(self, name: str, tree: PyTree, start: int = 0) -> PyTree:
+        """Merges the batch axes that follow `start` axes; None stays None.
+
+        Scalars are shared by all rows, and stay as they are.
+
+        Raises:
+            ValueError: If the batch axes of an array differ from `shape`. The drivers
+                check a single batch axis.
+        """
+        end = start + len(self.shape)
+
+        def merged(name: str, leaf: Any) -> Array | None:
+            if leaf is None:
+                return None
+            array = as_array(name, leaf)
+            if len(self.shape) == 1:
+                return array
+            if array.ndim and array.shape[start:end] != self.shape:
+                must = f"have the batch axes {list(self.shape)}"
+                raise InvalidValue(f"`{name}` must {must}, got {describe(array)}.")
+            shape = (*array.shape[:start], self.rows, *array.shape[end:])
+            return array if array.ndim < end else array.reshape(shape)
+
+        return None if tree is None else map_named(name, merged, tree)
+
+    def split(self, tree: PyTree, start: int = 0) -> PyTree:
+        """Splits the merged axis again; the inverse of `merge`."""
+
+        def split(array: Array) -> Array:
+            shape = (*array.shape[:start], *self.shape, *array.shape[start + 1 :])
+            return array if array.ndim <= start else array.reshape(shape)
+
+        return tree if len(self.shape) == 1 else jax.tree.map(split, tree)
+
+
+def merge_inputs(
+    cell: RNNCell,
+    inputs: PyTree,
+    sequence_length: Lengths | None,
+    time_major: bool,
+    dtype: DType | None,
+) -> tuple[PyTree, Array | None, BatchAxes]:
+    """The inputs and lengths with merged batch axes, and these axes.
+
+    Args:
+        cell: The cell that reads the inputs.
+        inputs: As in the module's call.
+        sequence_length: As in the module's call.
+        time_major: Whether time is the first axis.
+        dtype: The dtype of the computation, or None.
+
+    Raises:
+        TypeError: If `time_major` is not a bool, or the lengths are not integers.
+        ValueError: If the inputs do not have the axes of the cell and the lengths.
+    """
+    check_time_major(time_major)
+    inputs = cast_integers(cell, dtype, map_named("inputs", as_array, inputs))
+    lengths = None
+    if sequence_length is not None:
+        check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
+        lengths = as_integers(sequence_length)
+    start = 1 if time_major else 0
+    axes = BatchAxes(_batch_shape(cell, inputs, lengths, start))
+    inputs = axes.merge("inputs", inputs, start)
+    return inputs, axes.merge("sequence_length", lengths), axes
+
+
+def first_step(inputs: PyTree, batch_axis: int) -> PyTree:
+    """The types of one step of inputs that have one batch axis and one time axis."""
+
+    def of_leaf(x: Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((x.shape[batch_axis], *x.shape[2:]), x.dtype)
+
+    return jax.tree.map(of_leaf, inputs)
+
+
+def _batch_shape(cell: RNNCell, inputs: PyTree, lengths: Any, start: int) -> Shape:
+    """The batch axes: the axes of `lengths`, or all axes except time and features."""
+    (name, first), *_ = named_inputs(inputs)
+    features = _feature_axes(cell)
+    if lengths is not None:
+        count = lengths.ndim
+    else:
+        count = 1 if features is None else max(0, first.ndim - 1 - features)
+    own = first.ndim - 1 - count
+    if own < 1 if features is None else own != features:
+        axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
+        of = "" if lengths is None else f", those of lengths {describe(lengths)}"
+        raise InvalidValue(
+            f"`{name}` must be {axes} with {count} batch axes{of}, got "
+            f"{describe(first)}. A list is a nest of its elements, not an array."
+        )
+    return first.shape[start : start + count]
+
+
+def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
+    """The inputs, with integers cast to a given `dtype` if the cell reads vectors."""
+    if dtype is None or _feature_axes(cell) != 1:
+        return inputs
+
+    def cast(x: Array) -> Array:
+        return x.astype(dtype) if x.dtype.kind in "iub" else x
+
+    return jax.tree.map(cast, inputs)
+
+
+def _feature_axes(cell: Any) -> int | None:
+    """The number of axes in one row of a cell's inputs; None if it is unknown."""
+    while not hasattr(cell, "feature_axes"):
+        inner = getattr(cell, "cells", None) or getattr(cell, "cell", None)
+        if not inner or getattr(cell, "owns_params", False):
+            return None
+        cell = inner[0] if isinstance(inner, tuple) else inner
+    return cell.feature_axes

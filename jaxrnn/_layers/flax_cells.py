@@ -1,0 +1,127 @@
+"""Cells of jaxrnn for Flax's RNN, and checks of Flax's cells for `as_cell`."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count, check_instance
+from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.tensor_shape import TensorShape
+from .._base.typing import Array, DType, Params, PyTree, Size
+from .._cells.fields import as_floating
+from .batch_axes import BatchAxes, cast_integers
+from .cells import Cells, HoldsCell, in_dtype
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class StepModule(HoldsCell):
+    """A cell of jaxrnn with the interface of Flax's cells.
+
+    Flax's RNN gives its cells no random keys.
+    """
+
+    _: dataclasses.KW_ONLY
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+
+    def _cells(self) -> Cells:
+        cells = super()._cells()
+        if self.cell.is_random:
+            raise InvalidValue(
+                "`cell` must not draw random numbers, because Flax's RNN gives it no "
+                f"keys, got {self.cell!r}. Use the RNN of jaxrnn."
+            )
+        return cells
+
+    def _step(
+        self, params_for: Callable[[Array], Params], carry: PyTree, inputs: Array
+    ) -> tuple[PyTree, PyTree]:
+        """`(carry, output)` of one step, each leaf `[*batch, ...]`, as in Flax.
+
+        Args:
+            params_for: Returns the parameters for one step of inputs.
+            carry: The cell's state, each leaf `[*batch, ...]`.
+            inputs: `[*batch, features]`.
+        """
+        axes = BatchAxes(inputs.shape[:-1])
+        step = cast_integers(self.cell, self.dtype, axes.merge("inputs", inputs))
+        params = params_for(step)
+        params, step = in_dtype(self._compute_dtype(), (params, step))
+        output, state = self.cell.apply(params, step, axes.merge("carry", carry))
+        return axes.split((state, output))
+
+    def _zero_carry(self, input_shape: tuple[int, ...]) -> PyTree:
+        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
+        (cell,) = self._cells().values()
+        axes = BatchAxes(input_shape[:-1])
+        return axes.split(cell.zero_state(axes.rows, self._compute_dtype()))
+
+    def _compute_dtype(self) -> DType:
+        name = "param_dtype" if self.dtype is None else "dtype"
+        return as_floating(name, getattr(self, name))
+
+
+def check_is_flax_cell(module: object, base: type, example: str) -> None:
+    """Raises TypeError unless `module` has the interface of a Flax cell.
+
+    Args:
+        module: The module.
+        base: The base class of the library's cells. In this class, `initialize_carry`
+            only raises an error. The parent of this class is the base class of all
+            modules.
+        example: A description of a valid cell, for messages.
+    """
+    is_module = isinstance(module, base.__bases__) and callable(module)
+    initialize = getattr(type(module), "initialize_carry", None)
+    if not is_module or initialize in (None, base.initialize_carry):
+        raise InvalidType(
+            f"`module` must be {example}, with a method `initialize_carry`, got "
+            f"{describe(module)}."
+        )
+
+
+def check_no_variables(others: Collection[str]) -> None:
+    """Raises ValueError for a Flax cell with variables other than parameters."""
+    if others:
+        raise InvalidValue(
+            "`module` must have no variables other than parameters, got "
+            f"{sorted(others)}. Keep values that change from step to step in the state."
+        )
+
+
+def as_names(name: str, names: str | Sequence[str]) -> tuple[str, ...]:
+    """Converts a string or a list of strings to a tuple; else raises TypeError."""
+    several = [names] if isinstance(names, str) else names
+    what = "the name of a stream, or a list of names"
+    for each in check_instance(name, several, Sequence, what):
+        check_instance(name, each, str, what)
+    return tuple(several)
+
+
+def sizes_of_cell(
+    step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]],
+    in_features: int | tuple[int, ...],
+) -> tuple[Size, Size]:
+    """`(state_size, output_size)` of another library's cell, found by tracing a step.
+
+    Args:
+        step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.
+        in_features: The size of the inputs, or their shape without the batch axis.
+
+    Raises:
+        TypeError: If `in_features` is neither an int nor a tuple of ints.
+        ValueError: If a size is below 1.
+    """
+    fix = "It is the size of the inputs, or their shape without the batch axis."
+    sizes = in_features if isinstance(in_features, tuple) else (in_features,)
+    shape = (1, *(as_count("in_features", n, fix=fix) for n in sizes))
+    note = f"as_cell: in a step with inputs {list(shape)}, as set by `in_features`."
+    with error_note(note):
+        state, output = jax.eval_shape(lambda: step(shape))
+    return jax.tree.map(_size, state), jax.tree.map(_size, output)
+
+
+def _size(x: jax.ShapeDtypeStruct) -> TensorShape:
+    return TensorShape(x.shape[1:])

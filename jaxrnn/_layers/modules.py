@@ -1,0 +1,331 @@
+"""What the modules of linen and nnx share: options, cells and drivers.
+
+A module of linen or nnx inherits from a class here, which holds its cells and runs its
+driver, and from a class of its library, which holds parameters and random streams.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import (
+    as_bool,
+    check_both_lists,
+    check_entries,
+    check_instance,
+)
+from .._base.errors import InvalidValue, describe
+from .._base.math import is_float
+from .._base.trees import output_of
+from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
+from .._cells.base import RNNCell
+from .._cells.fields import as_floating
+from .._drivers.bidirectional import (
+    as_reversible,
+    bidirectional_dynamic_rnn,
+    joined,
+    run_backward,
+)
+from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.stack_bidirectional import run_layers
+from ..memory._strategy import Strategy
+from .batch_axes import first_step, merge_inputs
+from .cells import (
+    BoundCells,
+    Cells,
+    HoldsCell,
+    HoldsCells,
+    check_count,
+    flag,
+    in_dtype,
+    list_cells,
+    params_of_cells,
+    under_scope,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Merge: TypeAlias = Callable[[PyTree, PyTree], PyTree]
+"""`merge(outputs_fw, outputs_bw)` returns the outputs of a module."""
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Recurrent(HoldsCells):
+    """A module that runs its cells over sequences by a driver; see `RNN`."""
+
+    _: dataclasses.KW_ONLY
+    time_major: bool = False
+    return_carry: bool = False
+    return_states: bool = False
+    swap_memory: bool | Strategy = False
+    parallel_iterations: int | None = None
+    implementation: str | None = None
+    dtype: DType | None = None
+
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: bool | None = None,
+        return_states: bool | None = None,
+        rngs: Any = None,
+    ) -> PyTree:
+        """Runs the module over sequences.
+
+        Args:
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
+                a nest of such arrays, with any number of batch axes, including none.
+            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
+                steps. Inputs past the length of a row have no effect, and outputs there
+                are zero. Flax's name is `seq_lengths`.
+            initial_state: The state before the first step, each leaf `[*batch, ...]`;
+                None for the zero state. With two directions, either state of the pair
+                may be None. The state is cast to `dtype`. Flax's name is
+                `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
+                where the state of a row is reset before the step, for example at the
+                start of an episode. See `jaxrnn.dynamic_rnn` and
+                `jaxrnn.bidirectional_dynamic_rnn`.
+            reset_state: The state after a reset, in the form of `initial_state`; None
+                for the zero state. Only `RNN` supports this argument; bidirectional
+                modules always reset to zeros.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
+                alternative to `sequence_length`. True at valid steps, False at masked
+                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
+                reverses all steps, including masked steps.
+            deterministic: Whether to run without random numbers; None to use the
+                module's attribute, which `train()` and `eval()` of nnx set.
+            return_carry: Whether to also return the state; None to use the module's
+                attribute.
+            return_states: Whether to also return the states after all steps; None to
+                use the module's attribute.
+            rngs: A key for random numbers, instead of the module's stream; in nnx, also
+                a stream or `nnx.Rngs`. If a function under `jax.jit` closes over an nnx
+                module, pass a key: the module's stream cannot advance in such a
+                function and raises `TraceContextError`.
+
+        Returns:
+            The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
+            outputs)`, in Flax's order. With `return_states`, `(outputs, state,
+            states)`, as in `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two
+            directions, `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
+
+        Raises:
+            TypeError: If an option has the wrong type, or if `rngs` is neither a stream
+                nor a key; also as in `jaxrnn.dynamic_rnn`.
+            ValueError: As in `jaxrnn.dynamic_rnn`.
+            flax.errors.InvalidRngError: In linen, if a cell declares that it draws
+                random numbers but the stream `rng_collection` is missing.
+        """
+        first, *_ = list_cells(self._cells())
+        inputs, lengths, axes = merge_inputs(
+            first, inputs, sequence_length, self.time_major, self.dtype
+        )
+        start = 1 if self.time_major else 0
+        params = self._params(first_step(inputs, start))
+        key = self._draw_key(deterministic, rngs)
+        dtype = _compute_dtype(self.dtype, (inputs, params))
+        outputs, state, *states = self._drive(
+            self._bind(in_dtype(dtype, params), key),
+            in_dtype(dtype, inputs),
+            in_dtype(dtype, axes.merge("initial_state", initial_state)),
+            sequence_length=lengths,
+            dtype=dtype,
+            resets=axes.merge("resets", resets, start),
+            reset_state=in_dtype(dtype, axes.merge("reset_state", reset_state)),
+            mask=axes.merge("mask", mask, start),
+            return_states=flag("return_states", return_states, self.return_states),
+            **self._options(),
+        )
+        outputs, states = axes.split((outputs, states), start)
+        state = axes.split(state)
+        if states:
+            return outputs, state, *states
+        has_carry = flag("return_carry", return_carry, self.return_carry)
+        return (state, outputs) if has_carry else outputs
+
+    def _options(self) -> dict[str, Any]:
+        """The driver's options that calls do not change."""
+        return {
+            "parallel_iterations": self.parallel_iterations,
+            "swap_memory": self.swap_memory,
+            "time_major": self.time_major,
+            "implementation": self.implementation,
+        }
+
+    def _drive(
+        self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
+    ) -> tuple[PyTree, ...]:
+        """Runs the driver, and returns `(outputs, state)`, with `states` if asked.
+
+        Args:
+            cells: The bound cells, in the structure of the constructor's arguments.
+            inputs: The inputs, with one batch axis.
+            state: The initial state, or None.
+            **options: The other arguments of `dynamic_rnn`.
+        """
+        raise NotImplementedError
+
+
+def signed_as(method: Callable[P, R]) -> Callable[[Callable], Callable[P, R]]:
+    """Gives a method that passes all arguments on the signature of another method.
+
+    Type checkers would otherwise see the signature that Flax declares for all modules.
+    """
+    return cast(Any, functools.wraps(method))
+
+
+def _compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
+    """The computation's dtype; by default the widest of inputs and parameters."""
+    if dtype is not None:
+        return as_floating("dtype", dtype)
+    floats = [x.dtype for x in jax.tree.leaves(arrays) if is_float(x)]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class OneDirection(Recurrent, HoldsCell):
+    """A module that runs `dynamic_rnn`, over reversed rows if `reverse` is True."""
+
+    _: dataclasses.KW_ONLY
+    reverse: bool = False
+    keep_order: bool = False
+
+    def _drive(
+        self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
+    ) -> tuple[PyTree, ...]:
+        keep_order = as_bool("keep_order", self.keep_order)
+        if not as_bool("reverse", self.reverse):
+            return dynamic_rnn(cells, inputs, initial_state=state, **options)
+        inputs, reversible = as_reversible(
+            inputs,
+            options["sequence_length"],
+            options["mask"],
+            options["resets"],
+            self.time_major,
+        )
+        options = options | reversible | {"initial_state": state}
+        return run_backward(cells, inputs, keep_order=keep_order, **options)
+
+
+def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
+    """Concatenates the outputs of both directions along the last axis of each leaf."""
+    return joined(outputs_fw, outputs_bw, axis=-1)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class TwoDirections(Recurrent):
+    """A module that runs `bidirectional_dynamic_rnn`, and merges the outputs."""
+
+    cell_fw: RNNCell
+    cell_bw: RNNCell
+    _: dataclasses.KW_ONLY
+    merge: Merge = concatenate
+
+    def _cells(self) -> Cells:
+        fw = under_scope("cell_fw", self.cell_fw)
+        return {"fw": fw, "bw": under_scope("cell_bw", self.cell_bw)}
+
+    def _drive(
+        self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
+    ) -> tuple[PyTree, ...]:
+        fix = "Pass `jnp.add` to sum them."
+        check_instance("merge", self.merge, Callable, "a function of both outputs", fix)
+        cell_fw, cell_bw = cells
+        state_fw, state_bw = _pair(state, "a pair (state_fw, state_bw)")
+        _check_no_reset_state(options.pop("reset_state"))
+        outputs, *states = bidirectional_dynamic_rnn(
+            cell_fw,
+            cell_bw,
+            inputs,
+            initial_state_fw=state_fw,
+            initial_state_bw=state_bw,
+            **options,
+        )
+        return self.merge(*outputs), *states
+
+
+def _pair(state: PyTree, what: str) -> tuple[PyTree, PyTree]:
+    """The initial states of both directions; raises ValueError unless it is a pair."""
+    if state is None:
+        return None, None
+    check_entries("initial_state", state, 2, what)
+    state_fw, state_bw = state
+    return state_fw, state_bw
+
+
+def _check_no_reset_state(reset_state: PyTree) -> None:
+    if reset_state is not None:
+        raise InvalidValue(
+            "`reset_state` must be None for two directions, which are always reset to "
+            f"zeros, got {describe(reset_state)}."
+        )
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Stack(Recurrent):
+    """A module that runs layers of `bidirectional_dynamic_rnn`.
+
+    Each layer reads both outputs of the layer below.
+    """
+
+    cells_fw: Sequence[RNNCell]
+    cells_bw: Sequence[RNNCell]
+
+    def _cells(self) -> Cells:
+        check_both_lists(self.cells_fw, self.cells_bw)
+        cells = {}
+        for i, (fw, bw) in enumerate(zip(self.cells_fw, self.cells_bw, strict=True)):
+            fw = under_scope(f"cells_fw[{i}]", fw)
+            bw = under_scope(f"cells_bw[{i}]", bw)
+            cells[f"cell_{i}"] = {"fw": fw, "bw": bw}
+        return cells
+
+    def _init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
+        for below, layer in self._cells().items():
+            if below == name:
+                break
+            fw, bw = (output_of(c, {}, step, dtype) for c in list_cells(layer))
+            step = jax.eval_shape(concatenate, fw, bw)
+        return super()._init_part(name, key, step, dtype)
+
+    def _bind(self, params: Params, key: Key | None = None) -> BoundCells:
+        return tuple(zip(*super()._bind(params, key), strict=True))
+
+    def _params_of(self, *cells: BoundCells) -> Params:
+        check_count(2, cells)
+        for direction in cells:
+            check_count(len(self.cells_fw), direction)
+        layers = list(zip(*cells, strict=True))
+        return params_of_cells(self._cells(), layers)
+
+    def _drive(
+        self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
+    ) -> tuple[PyTree, ...]:
+        count = len(self.cells_fw)
+        what = f"(states_fw, states_bw), each with one state for each of {count} layers"
+        starts = _pair(state, what)
+        _check_no_reset_state(options.pop("reset_state"))
+
+        def run(*cells_and_inputs: Any, **of_layer: Any) -> tuple[PyTree, ...]:
+            outputs, *states = bidirectional_dynamic_rnn(
+                *cells_and_inputs, **of_layer, **options
+            )
+            return concatenate(*outputs), *zip(*states, strict=True)
+
+        outputs, fw, bw = run_layers(run, inputs, cells, starts, None)
+        # Of each layer: the final state and, if asked for, the states of all steps.
+        of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
+        return outputs, *zip(*of_layers, strict=True)

@@ -1,0 +1,260 @@
+"""`dynamic_rnn`, its bidirectional variants and `raw_rnn` as nnx modules."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .._base.errors import error_note
+from .._base.trees import with_structure
+from .._base.typing import DType, Key, Params, PyTree
+from .._drivers.raw_rnn import raw_rnn
+from .._layers import modules
+from .._layers.cells import AxisNames, BoundCells, HoldsCell, HoldsCells
+from .._tensor_array.tensor_array import TensorArray
+from ..memory._strategy import Strategy
+from ._parameters import (
+    FieldsModule,
+    Rngs,
+    as_pure,
+    check_same_shapes,
+    draw_key,
+    in_place_of,
+    make_params,
+)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class HoldsParams(FieldsModule, HoldsCells):
+    """An nnx module that holds the parameters of its cells, and a random stream."""
+
+    in_features: dataclasses.InitVar[int | PyTree]
+    _: dataclasses.KW_ONLY
+    rngs: dataclasses.InitVar[nnx.Rngs]
+    param_dtype: DType = jnp.float32
+    axis_names: dataclasses.InitVar[AxisNames | None] = None
+    rng_collection: str = "dropout"
+    deterministic: bool | None = False
+
+    def __post_init__(
+        self, in_features: int | PyTree, rngs: nnx.Rngs, axis_names: AxisNames | None
+    ) -> None:
+        stream = self.rng_collection
+        self.params = make_params(self, in_features, rngs, self.param_dtype, axis_names)
+        is_random = self._declared_random()
+        if is_random is None:  # `rngs` falls back to the stream "default".
+            is_random = stream in rngs or "default" in rngs
+        forked = None
+        if is_random:
+            with error_note(
+                f"The cell draws random numbers from the stream {stream!r}."
+            ):
+                forked = rngs[stream].fork()
+        self.rngs = nnx.data(forked)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Sets whether calls are deterministic by default; called by `nnx.view`."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def set_cells(self, *cells: BoundCells) -> None:
+        """Copies the parameters of bound cells into the module.
+
+        Args:
+            *cells: A bound cell, or forward cells and backward cells, as a converter
+                returns them.
+
+        Raises:
+            TypeError: If an argument is not a bound cell.
+            ValueError: If a bound cell is not one of this module's cells, or has inputs
+                of a different size.
+        """
+        own = self._params()
+        params = self._params_of(*cells)
+        check_same_shapes(own, params)
+        arrays = jax.tree.map(in_place_of, own, params)
+        # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
+        # the leaves.
+        names = nnx.to_pure_dict(nnx.state(self.params))
+        nnx.update(self.params, with_structure(names, arrays))
+
+    def get_cells(self) -> BoundCells:
+        """The module's bound cells, in the form that `set_cells` accepts."""
+        return self._bind(self._params())
+
+    def _params(self, step: PyTree = None) -> Params:
+        return as_pure(self.params)
+
+    def _next_key(self, rngs: Rngs | None) -> Key | None:
+        if rngs is not None:
+            return draw_key(rngs, self.rng_collection)
+        note = (
+            "Raised by the module's random stream. Pass `rngs=key`; or, if the cell "
+            "draws no random numbers, declare `is_random=False`."
+        )
+        stream = vars(self)["rngs"]
+        with error_note(note):
+            return None if stream is None else stream()
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Recurrent(HoldsParams, modules.Recurrent):
+    """The base class of `RNN` and its bidirectional variants; see `RNN`."""
+
+    @modules.signed_as(modules.Recurrent.__call__)
+    def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
+        return super().__call__(*args, **kwargs)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class RNN(Recurrent, modules.OneDirection):
+    """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
+
+    Args:
+        cell: The cell, or a `MultiRNNCell` for several layers.
+        in_features: The size of the inputs, or an example of one step of inputs:
+            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
+        reverse: Whether each row is read from its last step to its first.
+        keep_order: Whether a reversed run returns its outputs in the order of the
+            inputs. False, which is also Flax's default, returns them in the order in
+            which they are computed: the output of a row's last step comes first.
+        rngs: The streams for parameters and for random numbers.
+        time_major: Whether time is the first axis of inputs and outputs.
+        return_carry: Whether a call returns `(state, outputs)`.
+        return_states: Whether a call returns `(outputs, state, states)`.
+        swap_memory: As in `jaxrnn.dynamic_rnn`.
+        parallel_iterations: As in `jaxrnn.dynamic_rnn`.
+        implementation: As in `jaxrnn.dynamic_rnn`.
+        dtype: The dtype of the computation; None for the widest dtype of inputs and
+            parameters.
+        param_dtype: The dtype of the parameters.
+        axis_names: Names of the parameters' axes, for partitioning. Maps the last part
+            of a parameter's name ("kernel", "bias") to a tuple with a name or None for
+            each axis.
+        rng_collection: The name of the stream for random numbers. The module forks it
+            for a cell that draws random numbers or does not declare whether it does;
+            see `jaxrnn.RNNCell.is_random`.
+        deterministic: Whether calls draw no random numbers; `train()` and `eval()`
+            change it.
+
+    Raises:
+        TypeError: If an argument has the wrong type; options that are not needed to
+            create parameters are checked in calls.
+        ValueError: If `axis_names` does not match the parameters, or if a dtype is not
+            floating-point.
+        KeyError: If a cell draws random numbers but `rngs` has no stream for them.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> rnn = jaxrnn.nnx.RNN(jaxrnn.LSTMCell(8), 3, rngs=nnx.Rngs(0))
+        >>> rnn(jnp.ones((2, 5, 3), jnp.float32), [5, 3]).shape
+        (2, 5, 8)
+    """
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Bidirectional(Recurrent, modules.TwoDirections):
+    """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
+
+    The state is a pair `(state_fw, state_bw)`.
+
+    Args:
+        cell_fw: The forward cell.
+        cell_bw: The backward cell; its parameters are separate.
+        in_features: As in `RNN`.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
+            default concatenates along the last axis.
+        rngs: As in `RNN`, like all other options.
+    """
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class StackBidirectional(Recurrent, modules.Stack):
+    """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
+
+    The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
+    pair holds one state for each layer, lowest layer first.
+
+    Args:
+        cells_fw: The forward cells, one for each layer, lowest layer first.
+        cells_bw: The backward cells, in the same order.
+        in_features: As in `RNN`.
+        rngs: As in `RNN`, like all other options.
+    """
+
+    def __post_init__(self, *args: Any) -> None:
+        super().__post_init__(*args)
+        # nnx hashes attributes that are not arrays.
+        self.cells_fw = tuple(self.cells_fw)
+        self.cells_bw = tuple(self.cells_bw)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class RawRNN(HoldsParams, HoldsCell):
+    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
+
+    A loop function may call other modules, such as an embedding or an output layer, if
+    the calls do not change these modules.
+
+    Args:
+        cell: The cell.
+        in_features: The size of the inputs, or an example of one step of inputs:
+            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
+        max_time: The bound on the number of steps; required under `jit`.
+        swap_memory: As in `jaxrnn.raw_rnn`.
+        rngs: The streams for parameters and for random numbers.
+        param_dtype: As in `RNN`.
+        axis_names: As in `RNN`.
+        rng_collection: As in `RNN`.
+        deterministic: As in `RNN`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> rnn = jaxrnn.nnx.RawRNN(jaxrnn.GRUCell(8), 4, max_time=6, rngs=rngs)
+        >>> embed, logits = nnx.Embed(10, 4, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
+        >>> def loop_fn(time, output, cell_state, loop_state):
+        ...     if output is None:  # Before the first step.
+        ...         ids, state = jnp.zeros(2, jnp.int32), jnp.ones((2, 8), jnp.float32)
+        ...         return jnp.zeros(2, bool), embed(ids), state, ids[0], None
+        ...     ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
+        ...     return ids == 1, embed(ids), cell_state, ids, None
+        >>> emit_ta, _, _ = rnn(loop_fn)
+        >>> emit_ta.stack().shape
+        (6, 2)
+    """
+
+    _: dataclasses.KW_ONLY
+    max_time: int | None = None
+    swap_memory: bool | Strategy = False
+
+    def __call__(
+        self,
+        loop_fn: Callable,
+        *,
+        deterministic: bool | None = None,
+        rngs: Rngs | None = None,
+    ) -> tuple[TensorArray, PyTree, PyTree]:
+        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
+
+        Args:
+            loop_fn: The loop function of `jaxrnn.raw_rnn`.
+            deterministic: Whether to run without random numbers; None to use the value
+                set by the constructor, `train()` or `eval()`.
+            rngs: A stream or a key for random numbers, instead of the module's stream.
+
+        Raises:
+            TypeError: If `rngs` is neither a stream nor a key; also as in
+                `jaxrnn.raw_rnn`.
+            ValueError: As in `jaxrnn.raw_rnn`.
+        """
+        key = self._draw_key(deterministic, rngs)
+        cell = self._bind(self._params(), key)
+        return raw_rnn(
+            cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
+        )
