@@ -26,9 +26,11 @@ these modules, which are loaded on first use:
 * `jaxrnn.memory`: strategies for `swap_memory`, which bound the memory of gradients.
 * `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
 * `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on streams.
+* `jaxrnn.extend`: what custom cells, wrappers and decoders have in common.
 * `jaxrnn.initializers`: initializers of kernels and biases by part and by gate.
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
+* `jaxrnn.typing`: the types in signatures.
 
 Drivers of padded sequences accept the lengths of the rows (`sequence_length`) or a
 `mask`. Drivers return the state after every step with `return_states=True`:
@@ -155,7 +157,7 @@ _export(globals())
 __version__ = "0.1.0"
 
 _OF_FLAX = ("linen", "nnx")
-_LAZY = ("contrib", "convert", "decode", "export", "initializers", "lite", "testing")
+_LAZY = "contrib convert decode export extend initializers lite testing typing".split()
 _HERE = "All names are in `jaxrnn` itself: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _MODULES = (
     "`dynamic_rnn` runs a cell such as `LSTMCell`; `jaxrnn.linen.RNN` and "
@@ -174,11 +176,13 @@ if _typing.TYPE_CHECKING:  # For type checkers, which do not run `__getattr__`.
         convert as convert,
         decode as decode,
         export as export,
+        extend as extend,
         initializers as initializers,
         linen as linen,
         lite as lite,
         nnx as nnx,
         testing as testing,
+        typing as typing,
     )
 else:
 

@@ -26,6 +26,18 @@ INT32_MAX = np.iinfo(np.int32).max
 T = TypeVar("T")
 
 
+def check_value(ok: Any, name: str, must: str, got: Any, fix: str = "") -> None:
+    """Raises ValueError unless `ok`: "`name` must <must>, got <got>. <fix>"."""
+    if not ok:
+        raise InvalidValue(_message(name, must, got, fix))
+
+
+def check_type(ok: Any, name: str, must: str, got: Any, fix: str = "") -> None:
+    """Raises TypeError unless `ok`: "`name` must <must>, got <got>. <fix>"."""
+    if not ok:
+        raise InvalidType(_message(name, must, got, fix))
+
+
 def _message(name: str, must: str, value: Any, fix: str) -> str:
     return f"`{name}` must {must}, got {describe(value)}. {fix}".rstrip()
 
@@ -35,8 +47,7 @@ def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") ->
 
     `what` names the types in the message.
     """
-    if not isinstance(value, kinds):
-        raise InvalidType(_message(name, f"be {what}", value, fix))
+    check_type(isinstance(value, kinds), name, f"be {what}", value, fix)
     return value
 
 
@@ -55,8 +66,7 @@ def check_functions(**functions: Any) -> None:
 
 def check_one_of(name: str, value: Any, choices: Any, what: str, fix: str = "") -> None:
     """Raises ValueError unless `value` is one of the choices, which `what` lists."""
-    if value not in choices:
-        raise InvalidValue(_message(name, f"be {what}", value, fix))
+    check_value(value in choices, name, f"be {what}", value, fix)
 
 
 def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
@@ -81,31 +91,27 @@ def check_entries(
 
 def check_equal(name: str, number: int, want: int, must: str, fix: str = "") -> None:
     """Raises ValueError unless `number` equals `want`."""
-    if number != want:
-        raise InvalidValue(_message(name, must, number, fix))
+    check_value(number == want, name, must, number, fix)
 
 
 def check_divides(
     name: str, divisor: int, number: int, what: str, fix: str = ""
 ) -> None:
     """Raises ValueError unless `divisor` divides `number`, which `what` names."""
-    if number % divisor:
-        raise InvalidValue(_message(name, f"divide {what}", divisor, fix))
+    check_value(not number % divisor, name, f"divide {what}", divisor, fix)
 
 
 def check_shape(
     name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
     """Raises ValueError unless an array has shape `shape`; `must` may state a rule."""
-    if jnp.shape(array) != shape:
-        must = must or f"have shape {shape}"
-        raise InvalidValue(_message(name, must, array, fix))
+    must = must or f"have shape {shape}"
+    check_value(jnp.shape(array) == shape, name, must, array, fix)
 
 
 def check_dtype(name: str, array: Any, dtype: DType, must: str, fix: str = "") -> None:
     """Raises TypeError unless an array has dtype `dtype`; `must` states the rule."""
-    if array.dtype != dtype:
-        raise InvalidType(_message(name, must, array, fix))
+    check_type(array.dtype == dtype, name, must, array, fix)
 
 
 def check_rank(
@@ -135,8 +141,8 @@ def check_dtype_kind(
     name: str, array: Any, kind: Any, what: str, fix: str = ""
 ) -> None:
     """Raises TypeError unless the dtype is a subtype of `kind`, e.g. `jnp.floating`."""
-    if not jnp.issubdtype(array.dtype, kind):
-        raise InvalidType(_message(name, f"be {what}", array, fix))
+    is_kind = jnp.issubdtype(array.dtype, kind)
+    check_type(is_kind, name, f"be {what}", array, fix)
 
 
 def check_is_cell(name: str, cell: Any) -> None:

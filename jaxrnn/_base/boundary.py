@@ -24,7 +24,7 @@ C = TypeVar("C", bound=type)
 _SPECIAL_METHODS = "__init__ __post_init__ __call__ __iter__ __next__ __array__".split()
 
 
-def export(namespace: dict[str, Any]) -> None:
+def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
     """Puts the functions and classes of a public module at the boundary.
 
     Pickles refer to classes and functions by module and name. This function sets their
@@ -34,6 +34,8 @@ def export(namespace: dict[str, Any]) -> None:
 
     Args:
         namespace: `globals()` of the public module.
+        names_errors: False for functions that other checks call: their errors get the
+            name of the function or class that the user called.
     """
     module = namespace["__name__"]
     names = [name for name in namespace if not name.startswith("_")]
@@ -46,7 +48,8 @@ def export(namespace: dict[str, Any]) -> None:
         if home != module and not is_private:
             continue  # Another public module has exported the name, or it is no code.
         if inspect.isfunction(value):
-            exported = namespace[name] = at_boundary(value)
+            exported = at_boundary(value) if names_errors else value
+            namespace[name] = exported
             exported.__module__ = module
             exported.__name__ = exported.__qualname__ = name
         elif inspect.isclass(value):

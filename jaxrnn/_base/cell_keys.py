@@ -119,6 +119,6 @@ def cell_at_step(cell: Any, t: Array) -> Any:
     return cell if at_step is None else at_step(t)
 
 
-def fold(key: Key | None, data: int | Array) -> Key | None:
+def fold_in(key: Key | None, data: int | Array) -> Key | None:
     """A key derived from `key` and the number `data`; None if `key` is None."""
     return None if key is None else jax.random.fold_in(key, data)

@@ -158,7 +158,7 @@ def check_same_size(
             )
 
 
-def as_state(name: str, state: PyTree) -> PyTree:
+def as_arrays(name: str, state: PyTree) -> PyTree:
     """The state with arrays as leaves; Python numbers lose their weak type.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from .._base.arguments import as_count, check_first_axis, check_time_major
 from .._base.errors import InvalidValue, describe_leaves
 from .._base.exporting import serializable
-from .._base.inputs import as_state, check_concrete
+from .._base.inputs import as_arrays, check_concrete
 from .._base.trees import named_leaves
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
@@ -140,8 +140,8 @@ class PackedWindow:
             ValueError: If the two states differ in structure, shapes or dtypes.
             TypeError: If a leaf is not an array.
         """
-        old = as_state("row_state", row_state)
-        new = as_state("fresh_state", fresh_state)
+        old = as_arrays("row_state", row_state)
+        new = as_arrays("fresh_state", fresh_state)
         for name, leaf in named_leaves("row_state", old):
             check_first_axis(name, leaf, self.rows, "row")
         check_like("fresh_state", old, new, "It must match `row_state`.", skip=1)
@@ -170,7 +170,7 @@ class PackedWindow:
             ValueError: If a leaf does not have one row for each part.
             TypeError: If a leaf is not an array.
         """
-        states = as_state("states", states)
+        states = as_arrays("states", states)
         for name, leaf in named_leaves("states", states):
             check_first_axis(name, leaf, self.part_of.shape[0], "part")
         return read_rows(states, jnp.asarray(self.last))

@@ -264,12 +264,13 @@ class AffineCell(SpecsCell):
                 the inputs.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        output, new_state = self._step(self.stage_params(params), inputs, state)
+        output, new_state = self.step(self.stage_params(params), inputs, state)
         stages = self.stages
         check_new_state(state, new_state, len(stages) - 1, stages[-1].columns)
         return output, new_state
 
-    def _step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
+    def step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
+        """Runs one step with checked arguments; `params` are from `stage_params`."""
         product = functools.partial(self._product, params)
         return self.chain(product, params, inputs, state)[:2]
 
@@ -297,7 +298,7 @@ class AffineCell(SpecsCell):
 
         # A new function, so that JAX does not reuse an earlier trace.
         def step(*args: Any) -> Updated:
-            return self._step(*args)
+            return self.step(*args)
 
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Omit shardings, because the arrays of a single step might not be compatible

@@ -17,7 +17,7 @@ from .._loops.steps import DeclinedError, Run
 from . import fields, step_checks
 from .bound import BoundCell
 from .hyperparameters import Hyperparameters, snake_case
-from .initializers import make_params
+from .initializers import Specs, make_params
 
 
 def _defining_class(cls: type, name: str) -> Any:
@@ -239,16 +239,33 @@ def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
 
 
 class SpecsCell(RNNCell):
-    """A cell with `param_specs(depth)` and steps that draw no random numbers.
+    """A cell defined by `param_specs` and `step`, without random numbers.
 
-    A subclass defines `_step(params, inputs, state) -> (output, new_state)`, which
-    receives checked arguments.
+    `init` and `apply` are derived. They check their arguments: one step of inputs,
+    `[batch, depth]`, and a state and parameters that match the cell. The inputs, the
+    parameters and the cell share one dtype; the state may have a wider one.
     """
 
-    param_specs: Any
     feature_axes: int | None = 1  # Modules treat all other axes as batch and time axes.
 
-    _step: Any
+    @abc.abstractmethod
+    def param_specs(self, depth: int) -> Specs:
+        """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
+
+    def step(
+        self, params: Params, inputs: Array, state: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """Runs one step with checked arguments; `apply` calls this method.
+
+        Args:
+            params: Parameters with the names and shapes of `param_specs`.
+            inputs: One step of inputs, `[batch, depth]`.
+            state: The state in the structure of `state_size`, leaves `[batch, ...]`.
+
+        Returns:
+            `(output, new_state)`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `step`")
 
     @property
     def is_random(self) -> bool | None:
@@ -287,7 +304,7 @@ class SpecsCell(RNNCell):
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         with jax.named_scope(scope_name(self)):
-            return self._step(params, inputs, state)
+            return self.step(params, inputs, state)
 
     def step_inputs(self, inputs: PyTree) -> Any:
         """Checks and returns the inputs of a step, by default `[batch, depth]`."""

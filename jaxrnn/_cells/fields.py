@@ -94,12 +94,12 @@ def one_of(default: str, choices: Collection[str]) -> Any:
 
 
 def activation(
-    default: Activation | str | None = None, none: Activation = jnp.tanh
+    default: Activation | str | None = None, none: Activation | str = jnp.tanh
 ) -> Any:
     """A function or the name of a Keras activation; None stands for `none`."""
 
     def check(name: str, value: Any) -> Activation:
-        return none if value is None else resolve_activation(value, name)
+        return resolve_activation(none if value is None else value, name)
 
     return dataclasses.field(default=default, metadata={"check": check})
 

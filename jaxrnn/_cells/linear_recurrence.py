@@ -91,9 +91,10 @@ class LinearRecurrenceCell(SpecsCell):
         """The output of one step, `[batch, size]`, from the new state."""
         return state
 
-    def _step(
+    def step(
         self, params: Params, inputs: Array, state: Element
     ) -> tuple[PyTree, Element]:
+        """Runs one step with checked arguments; see `SpecsCell.step`."""
         a, b, rest = self.wide_coefficients(params, inputs, state)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state

@@ -158,9 +158,10 @@ class MLSTMCell(SpecsCell):
             "bias": ParamSpec((columns,), bias),
         }
 
-    def _step(
+    def step(
         self, params: Params, inputs: Array, state: MLSTMState
     ) -> tuple[Array, MLSTMState]:
+        """Runs one step with checked arguments; see `SpecsCell.step`."""
         dtype = _arithmetic_dtype(inputs, state)
         o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state)

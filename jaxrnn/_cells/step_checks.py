@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_shape
+from .._base.arguments import check_shape, check_value
 from .._base.errors import (
     InvalidEntry,
     InvalidType,
@@ -39,31 +39,47 @@ def check_floating(name: str, dtype: DType) -> None:
         )
 
 
-def check_step_inputs(inputs: PyTree, name: str = "inputs") -> Any:
-    """Returns the inputs as one floating-point array `[batch, depth]`.
+def check_step_inputs(
+    inputs: PyTree,
+    name: str = "inputs",
+    size: tuple[int, ...] | None = None,
+    why: str = "",
+    fix: str = "",
+) -> Any:
+    """Returns the inputs of one step as one floating-point array `[batch, ...]`.
 
     A `ShapeDtypeStruct` is returned unchanged.
 
+    Args:
+        inputs: The inputs.
+        name: Their name in messages.
+        size: The sizes of all axes but the first; None for `[batch, depth]`, with any
+            depth.
+        why: Where `size` comes from, for messages.
+        fix: What to do about inputs of another shape, for messages.
+
     Raises:
-        ValueError: If `inputs` is a nest, is not floating-point, or does not have
-            rank 2.
+        ValueError: If `inputs` is a nest, is not floating-point, or has another shape.
         TypeError: If `inputs` is neither an array nor a nest.
     """
+    axes = ", ".join(["batch", *map(str, ("depth",) if size is None else size)])
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
         error = InvalidValue if is_nest else InvalidType
         raise error(
-            f"`{name}` must be one array [batch, depth], got {describe(inputs)}. "
+            f"`{name}` must be one array [{axes}], got {describe(inputs)}. "
             "Pass one step of inputs, before any state."
         )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
     check_floating(name, inputs.dtype)
-    if len(inputs.shape) != 2:
-        raise InvalidValue(
-            f"`{name}` must have rank 2, [batch, depth], got "
-            f"{describe(inputs)}. Pass the inputs of one step."
-        )
+    if size is None:
+        fix = "Pass the inputs of one step."
+        must = "have rank 2, [batch, depth]"
+        check_value(len(inputs.shape) == 2, name, must, inputs, fix)
+    else:
+        must = f"be [{axes}] {why}".rstrip()
+        check_value(tuple(inputs.shape[1:]) == size, name, must, inputs, fix)
     return inputs
 
 

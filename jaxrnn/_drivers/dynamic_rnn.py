@@ -16,7 +16,7 @@ from .._base import shareable, trees
 from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import InvalidValue, describe
-from .._base.inputs import as_sequences, as_state, output_dtype
+from .._base.inputs import as_arrays, as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
 from .._base.math import axis_size
 from .._base.read_only import has_read_only, with_read_only, without_read_only
@@ -194,7 +194,7 @@ def _checked_inputs(inputs: PyTree, sequence_length: Any, time_major: bool) -> P
 def _checked_state(state: PyTree, time: Any) -> PyTree:
     if state is None:
         return None
-    return as_state("initial_state", with_capacity_for(state, time))
+    return as_arrays("initial_state", with_capacity_for(state, time))
 
 
 def _plan(swap_memory: bool | Strategy, time: Any, arrays: PyTree) -> CheckpointPlan:

@@ -14,7 +14,7 @@ from .._base.errors import (
     describe_structure,
     error_note,
 )
-from .._base.inputs import as_state, check_rows_of_state
+from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.read_only import has_read_only
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
@@ -27,7 +27,7 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
         state = cell.zero_state(batch_size, dtype)
-    return as_state("the cell's zero state", state)
+    return as_arrays("the cell's zero state", state)
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:

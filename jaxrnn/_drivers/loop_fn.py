@@ -13,7 +13,7 @@ from .._base.errors import (
     describe,
     describe_structure,
 )
-from .._base.inputs import as_array, as_state, check_same_size
+from .._base.inputs import as_array, as_arrays, check_same_size
 from .._base.read_only import without_read_only
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
@@ -54,7 +54,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
     fix = f"For example, return `cell.zero_state({batch_size}, dtype)` at time 0."
     arguments.check_given("next_cell_state", state, fix, "an initial state")
-    state = as_state("next_cell_state", state)
+    state = as_arrays("next_cell_state", state)
     what = "the first `next_cell_state` (see `cell.state_size`)"
     masked = without_read_only(state)
     trees.check_structure(what, cell.state_size, opaque(masked), strict=True)
@@ -62,7 +62,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     finished = _as_finished(finished)
     _check_rows(finished, batch_size, (masked, emit_types))
     if loop_state is not None:
-        loop_state = as_state("next_loop_state", loop_state)
+        loop_state = as_arrays("next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
 
 
@@ -119,7 +119,7 @@ def _as_inputs(inputs: Any) -> PyTree:
         raise InvalidEntry(
             f"`next_input` must hold at least one array, got {describe(inputs)}."
         )
-    inputs = as_state("next_input", inputs)
+    inputs = as_arrays("next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
         arguments.check_rank(name, leaf, 1, "[batch, ...]", InvalidEntry)

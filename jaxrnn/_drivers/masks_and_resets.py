@@ -11,7 +11,7 @@ import numpy as np
 
 from .._base import arguments
 from .._base.errors import InvalidValue, describe
-from .._base.inputs import as_state, as_step_booleans
+from .._base.inputs import as_arrays, as_step_booleans
 from .._base.math import concrete_or_none
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
@@ -133,7 +133,7 @@ def as_resets(
     if reset_state is not None:
         fix = "They mark where rows are reset."
         arguments.check_given("resets", resets, fix, "given with a `reset_state`")
-        reset_state = as_state("reset_state", reset_state)
+        reset_state = as_arrays("reset_state", reset_state)
     if resets is None:
         return None
     return Resets(jnp.swapaxes(resets, 1, axis) if axis == 0 else resets, reset_state)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
 from .._base.errors import InvalidValue
-from .._base.inputs import as_state, output_dtype
+from .._base.inputs import as_arrays, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_whole
@@ -120,7 +120,7 @@ def _states_of_sequences(
             rows.
     """
     if state is not None:
-        state = as_state("initial_state", state)
+        state = as_arrays("initial_state", state)
         if has_read_only(state):
             raise InvalidValue(
                 "`initial_state` must not hold an attention memory, as a "

@@ -13,7 +13,7 @@ from .._base.arguments import (
     check_is_cell,
     check_is_unbound_cell,
 )
-from .._base.cell_keys import check_key, fold
+from .._base.cell_keys import check_key, fold_in
 from .._base.errors import error_note
 from .._base.trees import output_of
 from .._base.typing import (
@@ -271,7 +271,7 @@ def init_stack_bidirectional(
         with error_note(f"Raised by layer {i}."):
             for n, (name, cells, params) in enumerate(directions):
                 check_is_unbound_cell(f"{name}[{i}]", cells[i])
-                params.append(cells[i].init(fold(key, 2 * i + n), inputs, dtype))
+                params.append(cells[i].init(fold_in(key, 2 * i + n), inputs, dtype))
                 outputs.append(output_of(cells[i], params[i], inputs, dtype))
             inputs = jax.eval_shape(lambda *pair: joined(*pair, axis=1), *outputs)
     return params_fw, params_bw

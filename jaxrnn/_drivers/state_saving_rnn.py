@@ -7,7 +7,7 @@ import jax
 
 from .._base.arguments import check_instance, check_is_cell, check_shape
 from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.inputs import as_state
+from .._base.inputs import as_arrays
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
 from .static_rnn import static_rnn
@@ -67,7 +67,7 @@ def static_state_saving_rnn(
     )
     size = cell.state_size
     names = _state_names(state_name, size)
-    leaves = [as_state(f"state({n!r})", state_saver.state(n)) for n in names]
+    leaves = [as_arrays(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     outputs, state = static_rnn(cell, inputs, state, None, sequence_length, scope)
     check_structure("the state that `cell` returns", size, state, strict=False)
@@ -115,7 +115,7 @@ class StateSaver:
         if not jax.tree_util.all_leaves(states.values()):
             fix = "Give each array of a nest its own name."
             raise InvalidType(f"`states` must be a dict of arrays, got a nest. {fix}")
-        self.states = as_state("states", dict(states))
+        self.states = as_arrays("states", dict(states))
 
     def state(self, name: str) -> Array:
         """Returns the state with this name.
@@ -137,7 +137,7 @@ class StateSaver:
             ValueError: If `value` does not have the shape of the saved state.
         """
         old = self.state(name)
-        value = as_state("value", value)
+        value = as_arrays("value", value)
         must = f"have the shape of state {name!r}, {describe(old)}"
         check_shape("value", value, old.shape, must)
         self.states[name] = value

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note
-from .._base.inputs import as_state, as_steps, output_dtype
+from .._base.inputs import as_arrays, as_steps, output_dtype
 from .._base.lengths import as_lengths
 from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
@@ -97,7 +97,7 @@ def static_rnn(
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     state = initial_state
     if state is not None:
-        state = as_state("initial_state", with_capacity_for(state, time))
+        state = as_arrays("initial_state", with_capacity_for(state, time))
     # If there is an initial state but there are no lengths, outputs may have any dtype.
     if sequence_length is not None or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import jax
 
 from .._base.arguments import as_bool, check_instance
-from .._base.cell_keys import fold
+from .._base.cell_keys import fold_in
 from .._base.errors import InvalidValue, describe
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
@@ -80,7 +80,7 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     for i, (name, part) in enumerate(cells.items()):
         if isinstance(part, RNNCell):  # The only entry.
             return part.bind(params[name], key)
-        bound.append(bind_cells(part, params[name], fold(key, i)))
+        bound.append(bind_cells(part, params[name], fold_in(key, i)))
     return tuple(bound)
 
 

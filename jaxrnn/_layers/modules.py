@@ -32,7 +32,7 @@ from .._drivers.bidirectional import (
 )
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_layers
-from ..memory._strategy import Strategy
+from ..memory import Strategy
 from .batch_axes import first_step, merge_inputs
 from .cells import (
     BoundCells,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from .._base.arguments import check_instance
-from .._base.cell_keys import check_key, check_key_or_none, fold
+from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
@@ -96,12 +96,25 @@ class OwnParams(RNNCell):
             cell = cell.cell
         return scope_name(cell)
 
-    def _init(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
-        """Creates parameters; `inputs` are the inputs of the wrapped cell."""
+    def init_params(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
+        """Creates the wrapper's own parameters and those of the wrapped cell.
+
+        Args:
+            key: A random key.
+            depth: The argument of `own_specs`.
+            inputs: One step of inputs of the wrapped cell, as arrays or shapes.
+            dtype: The dtype of the parameters; None for the wrapped cell's choice.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `key` is an array of keys.
+        """
         check_key(key)
-        inner = self.cell.init(fold(key, 1), inputs, dtype)
+        inner = self.cell.init(fold_in(key, 1), inputs, dtype)
         leaves = jax.tree.leaves((inner, inputs))
-        own = make_params(self.own_specs(depth), fold(key, 0), dtype or leaves[0].dtype)
+        own = make_params(
+            self.own_specs(depth), fold_in(key, 0), dtype or leaves[0].dtype
+        )
         return own | {self.cell_scope: inner}
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
@@ -121,7 +134,7 @@ class OwnParams(RNNCell):
             )
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
-    def _checked(
+    def checked_params(
         self, params: Params, array: Array, key: Key | None
     ) -> tuple[Params, Params]:
         """Checks the key and the wrapper's own parameters, then calls `split_params`.
@@ -139,7 +152,12 @@ class OwnParams(RNNCell):
 
 @fields.dataclass
 class ParamsWrapper(OwnParams, WrapperCell):
-    """A wrapper that adds parameters to the parameters of its cell."""
+    """A wrapper that adds parameters to the parameters of its cell.
+
+    A subclass defines `own_specs`, calls `init_params` in `init`, and `checked_params`
+    in `apply`. The parameters of the wrapped cell are stored under the cell's scope,
+    e.g. `gru_cell`.
+    """
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the state of the wrapped cell; see `RNNCell.start`."""

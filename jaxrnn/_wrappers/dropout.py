@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import arguments
-from .._base.cell_keys import check_key_or_none, fold, run_key
+from .._base.cell_keys import check_key_or_none, fold_in, run_key
 from .._base.errors import InvalidType, InvalidValue, error_note
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
@@ -133,7 +133,7 @@ class DropoutWrapper(WrapperCell):
             return self.cell.apply(params, inputs, state)
         self._check_input_size(inputs)
         inputs = self._drop("input", inputs, self.input_keep_prob, key)
-        inner_key = fold(key, self._stream("cell", 0))
+        inner_key = fold_in(key, self._stream("cell", 0))
         output, state = self.cell.apply(params, inputs, state, inner_key)
         if self.state_keep_prob < 1:
             chosen = _selected(self.dropout_state_filter_visitor or _all_but_c, state)
@@ -161,7 +161,7 @@ class DropoutWrapper(WrapperCell):
             return tree if keep_prob == 1 else steps.stack(drop_step)
 
         def cell_key(t: Array) -> Key:
-            return fold(keys(t), self._stream("cell", 0))
+            return fold_in(keys(t), self._stream("cell", 0))
 
         def drop_output(outputs: PyTree) -> PyTree:
             return drop("output", outputs, self.output_keep_prob)

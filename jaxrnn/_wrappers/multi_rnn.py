@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance
-from .._base.cell_keys import check_key, check_key_or_none, fold
+from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import (
     InvalidEntry,
     InvalidValue,
@@ -108,7 +108,7 @@ class MultiRNNCell(RNNCell):
             name = self._name(i)
             with error_note(self._note(i)):
                 if name not in params:
-                    params[name] = cell.init(fold(key, i), inputs, dtype)
+                    params[name] = cell.init(fold_in(key, i), inputs, dtype)
                 else:
                     _trace_step(cell, params[name], inputs)
                 inputs = output_of(cell, params[name], inputs, dtype)
@@ -145,7 +145,7 @@ class MultiRNNCell(RNNCell):
             own = params[self._name(i)]
             with error_note(self._note(i)):
                 inputs, state = self.cells[i].apply(
-                    own, inputs, cell_state, fold(key, i)
+                    own, inputs, cell_state, fold_in(key, i)
                 )
             new_states.append(state)
         return inputs, self._join(new_states)
@@ -166,7 +166,7 @@ class MultiRNNCell(RNNCell):
                 inputs,
                 cell_state,
                 steps=self._cell_steps(i, run.steps),
-                keys=keys and (lambda t, i=i: fold(keys(t), i)),
+                keys=keys and (lambda t, i=i: fold_in(keys(t), i)),
             )
             with error_note(self._note(i)):
                 own = params[self._name(i)]

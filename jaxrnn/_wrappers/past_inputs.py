@@ -63,7 +63,7 @@ class PastInputsBase(WrapperCell):
         """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
         return {}, params
 
-    def _checked(
+    def checked_params(
         self, params: Params, array: Array, key: Key | None
     ) -> tuple[Params, Params]:
         """Checks the key, then calls `split_params`."""
@@ -114,7 +114,7 @@ class PastInputsBase(WrapperCell):
                 inputs have a narrower dtype.
         """
         inputs = self.checked_inputs(inputs)
-        own, inner = self._checked(params, inputs, key)
+        own, inner = self.checked_params(params, inputs, key)
         past, cell_state = self._checked_state(state, inputs)
         newest = inputs[:, None].astype(past.dtype)
         last_inputs = jnp.concatenate([past, newest], axis=1)
@@ -265,7 +265,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
             TypeError: If `key` is not a random key.
         """
         inputs = self.checked_inputs(inputs)
-        return self._init(key, self.depth, inputs, dtype)
+        return self.init_params(key, self.depth, inputs, dtype)
 
 
 def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:

@@ -34,6 +34,8 @@ ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 
 import typing as _typing
 
+from jax.export import register_namedtuple_serialization as _register
+
 from .._base.boundary import export as _export
 from .._base.imports import missing_name as _missing_name
 from ._attention.mechanisms import (
@@ -94,24 +96,23 @@ from ._product_lstms import GLSTMCell as GLSTMCell, NASCell as NASCell
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
     BasicDecoderOutput as BasicDecoderOutput,
-    CustomHelper as CustomHelper,
-    Helper as Helper,
-    InferenceHelper as InferenceHelper,
 )
+from ._seq2seq.beam_paths import gather_tree as gather_tree, tile_batch as tile_batch
 from ._seq2seq.beam_search import (
     BeamSearchDecoder as BeamSearchDecoder,
     BeamSearchDecoderOutput as BeamSearchDecoderOutput,
     BeamSearchDecoderState as BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
-    gather_tree as gather_tree,
-    tile_batch as tile_batch,
 )
 from ._seq2seq.dynamic_decode import (
     Decoder as Decoder,
     dynamic_decode as dynamic_decode,
 )
-from ._seq2seq.embedding_helpers import (
+from ._seq2seq.helpers import (
+    CustomHelper as CustomHelper,
     GreedyEmbeddingHelper as GreedyEmbeddingHelper,
+    Helper as Helper,
+    InferenceHelper as InferenceHelper,
     SampleEmbeddingHelper as SampleEmbeddingHelper,
 )
 from ._seq2seq.sequence_loss import sequence_loss as sequence_loss
@@ -129,6 +130,17 @@ from ._small_cells import (
 from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 
 _export(globals())
+
+# Functions of these states can then be exported.
+for _state in (
+    AttentionWrapperState,
+    BasicDecoderOutput,
+    BeamSearchDecoderOutput,
+    BeamSearchDecoderState,
+    FinalBeamSearchDecoderOutput,
+    NTMControllerState,
+):
+    _register(_state, serialized_name=f"jaxrnn.{_state.__name__}")
 
 _CORE = "The core API is in `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _HERE = "All names are in this module itself."

@@ -4,16 +4,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import ParamSpec, RNNCell
-
-from .._base.arguments import check_entries
-from .._base.errors import InvalidValue
-from .._base.math import affine, dot
-from .._base.trees import size_shapes
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells import fields
-from .._cells.initializers import Specs, glorot_uniform, linear_specs
-from .._cells.step_checks import check_state, check_step_inputs
-from .._wrappers.base import ParamsWrapper, vector_size
+from jaxrnn.extend import (
+    InvalidValue,
+    ParamsWrapper,
+    affine,
+    affine_specs,
+    check_state,
+    check_step_inputs,
+    check_value,
+    fields,
+    glorot_uniform,
+    size_shapes,
+    vector_size,
+)
+from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Size, Specs
 
 
 @fields.dataclass
@@ -109,13 +113,13 @@ class AttentionCellWrapper(ParamsWrapper):
         # TensorFlow uses `attn_w` in a convolution, so the last two sizes are the fans.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
-            **linear_specs(depth + size, joined),
+            **affine_specs(depth + size, joined),
             "attention": {
                 "attn_w": ParamSpec((1, 1, size, vector), attn_w),
                 "attn_v": ParamSpec((vector,), glorot_uniform),
-                **linear_specs(state, vector),
+                **affine_specs(state, vector),
             },
-            "attn_output_projection": linear_specs(out + size, size),
+            "attn_output_projection": affine_specs(out + size, size),
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -128,7 +132,7 @@ class AttentionCellWrapper(ParamsWrapper):
         inputs = check_step_inputs(inputs)
         batch, depth = inputs.shape
         joined = jax.ShapeDtypeStruct((batch, self.input_size or depth), inputs.dtype)
-        return self._init(key, depth, joined, dtype)
+        return self.init_params(key, depth, joined, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -141,7 +145,7 @@ class AttentionCellWrapper(ParamsWrapper):
             TypeError: If a dtype does not match the cell and the inputs.
         """
         inputs = check_step_inputs(inputs)
-        own, inner = self._checked(params, inputs, key)
+        own, inner = self.checked_params(params, inputs, key)
         state, context, memory = self._parts(state, inputs.shape[0])
         joined = affine(own, [inputs, context], inputs.dtype)
         output, state = self.cell.apply(inner, joined, state, key)
@@ -159,15 +163,16 @@ class AttentionCellWrapper(ParamsWrapper):
         if not self.state_is_tuple:
             state = check_state(state, self.state_size, batch)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
-        what = "(cell state, context, memory)"
-        check_entries("state", state, 3, what, "`zero_state` creates one.")
+        is_triple = isinstance(state, tuple | list) and len(state) == 3
+        must = "be (cell state, context, memory)"
+        check_value(is_triple, "state", must, state, "`zero_state` creates one.")
         cell_state, context, memory = state
         parts = check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)
 
     def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
         """The context `[batch, A]`; `query` lists the parts of the cell's state."""
-        features = dot(memory, params["attn_w"][0, 0], memory.dtype)
+        features = jnp.dot(memory, params["attn_w"][0, 0])
         hidden = jnp.tanh(features + affine(params, query, memory.dtype)[:, None])
         scores = jnp.sum(params["attn_v"][None, None] * hidden, axis=-1)
         weights = jax.nn.softmax(scores, axis=-1)

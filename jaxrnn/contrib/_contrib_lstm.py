@@ -8,12 +8,16 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant
 
 from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage
+from jaxrnn.extend import InvalidValue, at_least_float32, glorot_uniform
+from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
-from .._base.errors import InvalidValue
-from .._base.math import clip_symmetric, widened
-from .._base.typing import Array, Initializer, Params, PyTree, Size
-from .._cells.initializers import Specs, glorot_uniform
-from .._cells.lstm import add_peephole, as_lstm_state, new_lstm_state, projection
+from .._base.math import clip_symmetric as clip_symmetric
+from .._cells.lstm import (
+    add_peephole as add_peephole,
+    as_lstm_state,
+    new_lstm_state,
+    projection,
+)
 
 NO_PROJECTION = "Omit it for no projection."
 
@@ -153,7 +157,7 @@ class LayerNormedLSTM(ContribLSTM):
         if not self.layer_norm:
             return x
         epsilon = 1e-3 if x.dtype == jnp.float16 else 1e-12
-        wide = widened(x)
+        wide = x.astype(at_least_float32(x.dtype))
         centered = wide - jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(centered * centered, -1, keepdims=True)
         normal = centered * jax.lax.rsqrt(variance + epsilon)

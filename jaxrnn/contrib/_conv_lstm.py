@@ -7,34 +7,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import glorot_uniform
+from jax.nn.initializers import glorot_uniform, zeros
 
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
-
-from .._base.arguments import as_axis_size, as_count, check_instance
-from .._base.errors import InvalidType, InvalidValue, describe, is_array
-from .._base.math import in_native_order
-from .._base.typing import Array, DType, Params, PyTree
-from .._cells import fields
-from .._cells.base import SpecsCell
-from .._cells.initializers import Specs, zeros
-from .._cells.step_checks import check_floating, check_one_dtype
+from jaxrnn.extend import (
+    InvalidValue,
+    SpecsCell,
+    as_count,
+    check_one_dtype,
+    check_step_inputs,
+    check_type,
+    fields,
+)
+from jaxrnn.typing import Array, DType, Params, PyTree, Specs
 
 
 def _as_input_shape(name: str, value: Any) -> tuple[int, ...]:
-    sizes = check_instance(name, value, Iterable, "a list of integers")
-    return tuple(as_axis_size(f"{name}[{k}]", size) for k, size in enumerate(sizes))
+    return _as_sizes(name, value, least=0)
 
 
 def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
     fix = "Pass a list even for one axis: `kernel_shape=[3]`."
-    sizes = check_instance(name, value, Iterable, "a list of integers", fix)
-    return tuple(as_count(f"{name}[{k}]", n, fix="") for k, n in enumerate(sizes))
+    return _as_sizes(name, value, 1, fix)
 
 
-def _check_length(name: str, sizes: tuple[int, ...], count: int) -> None:
-    if len(sizes) != count:
-        raise InvalidValue(f"`{name}` must have {count} entries, got {sizes}.")
+def _as_sizes(name: str, value: Any, least: int, fix: str = "") -> tuple[int, ...]:
+    is_list = isinstance(value, Iterable)
+    check_type(is_list, name, "be a list of integers", value, fix)
+    sizes = enumerate(value)
+    return tuple(as_count(f"{name}[{k}]", n, least, fix="") for k, n in sizes)
 
 
 @fields.dataclass
@@ -75,8 +76,11 @@ class _ConvLSTM(SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_length("input_shape", self.input_shape, self.conv_ndims + 1)
-        _check_length("kernel_shape", self.kernel_shape, self.conv_ndims)
+        lengths = {"input_shape": self.conv_ndims + 1, "kernel_shape": self.conv_ndims}
+        for name, length in lengths.items():
+            sizes = getattr(self, name)
+            if len(sizes) != length:
+                raise InvalidValue(f"`{name}` must have {length} entries, got {sizes}.")
 
     @property
     def state_size(self) -> LSTMStateTuple:
@@ -97,7 +101,8 @@ class _ConvLSTM(SpecsCell):
         biases = {"biases": ParamSpec((columns,), zeros)} if self.use_bias else {}
         return {"kernel": ParamSpec(shape, glorot_uniform())} | biases
 
-    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
+    def step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
+        """Runs one step with checked arguments; see `SpecsCell.step`."""
         c, h = state
         z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
         if self.use_bias:
@@ -115,17 +120,8 @@ class _ConvLSTM(SpecsCell):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks that the inputs of a step are grids of `input_shape`; returns them."""
-        shape = ", ".join(map(str, self.input_shape))
-        is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
-        if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
-            is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
-            error = InvalidType if is_other else InvalidValue
-            raise error(
-                f"`inputs` must be [batch, {shape}] to match `input_shape`, got "
-                f"{describe(inputs)}."
-            )
-        check_floating("inputs", inputs.dtype)
-        return jnp.asarray(in_native_order(inputs)) if is_array(inputs) else inputs
+        why = "to match `input_shape`"
+        return check_step_inputs(inputs, size=self.input_shape, why=why)
 
 
 @jax.custom_jvp

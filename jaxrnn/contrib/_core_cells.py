@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import AffineCell, GRUCell, LSTMCell, ParamSpec, Stage
+from jaxrnn.extend import InvalidValue, at_least_float32, fields
+from jaxrnn.typing import Array, DType, Initializer, Params, Specs
 
-from .._base.errors import InvalidValue
-from .._base.math import widened
-from .._base.typing import Array, DType, Initializer, Params
-from .._cells import fields
-from .._cells.initializers import Specs
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 
@@ -176,7 +173,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
 def _normalized(kernel: Array, norm: Array) -> Array:
     """Scales each column of `kernel` to its norm in `norm`."""
-    wide = widened(kernel)
+    wide = kernel.astype(at_least_float32(kernel.dtype))
     squares = jnp.sum(wide * wide, axis=0, keepdims=True)
     normal = wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
     return normal.astype(kernel.dtype) * norm[None, :]

@@ -5,22 +5,29 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, static_rnn
+from jaxrnn import (
+    LSTMStateTuple,
+    RNNCell,
+    dynamic_rnn,
+    reverse_sequence,
+    static_rnn,
+)
+from jaxrnn.extend import (
+    Hyperparameters,
+    as_arrays,
+    as_lengths,
+    check_key,
+    check_rnn_cell,
+    check_type,
+    check_value,
+    fields,
+    named_leaves,
+)
+from jaxrnn.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
 
-from .._base.arguments import as_scope, check_instance
-from .._base.cell_keys import check_key
-from .._base.errors import InvalidValue, describe, error_note
-from .._base.inputs import as_sequences, as_steps
-from .._base.lengths import lengths_for
 from .._base.math import in_native_order
-from .._base.trees import named_leaves
-from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
-from .._cells import fields
-from .._cells.base import check_rnn_cell
-from .._cells.hyperparameters import Hyperparameters
-from .._drivers.static_rnn import stacked, unstacked
-from .._loops.masking import reverse_sequence
 from ._core_cells import LSTMBlockCell, as_bound
 
 
@@ -134,27 +141,17 @@ class BoundFusedCell:
         Raises:
             TypeError, ValueError: See `dynamic_rnn`.
         """
-        with jax.named_scope(as_scope(scope, "fused_rnn")):
+        with jax.named_scope(scope or "fused_rnn"):
             return self.cell.apply(
                 self.params, inputs, initial_state, dtype, sequence_length, self.key
             )
 
 
-class _OverSteps(FusedRNNCell):
-    """The base class of fused cells that run an `RNNCell` step by step."""
+class _OfSequences(FusedRNNCell):
+    """A fused cell that runs arrays `[time, batch, ...]`; it stacks a list of steps."""
 
-    use_dynamic_rnn: bool = True
-
-    _step_cell: Any
-    """The `RNNCell` that runs each step."""
-
-    def _as_state(self, state: PyTree) -> PyTree:
-        """Returns the initial state in the structure that the cell declares."""
-        return state
-
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Creates the parameters of the `RNNCell`; see `FusedRNNCell.init`."""
-        return self._step_cell.init(key, _first(inputs), dtype)
+    _run: Any
+    """`_run(params, sequences, state, dtype, lengths, key) -> (outputs, state)`."""
 
     def apply(
         self,
@@ -171,23 +168,40 @@ class _OverSteps(FusedRNNCell):
             TypeError: See `dynamic_rnn` and `static_rnn`.
             ValueError: See `dynamic_rnn` and `static_rnn`.
         """
+        is_list = isinstance(inputs, list)
+        sequences = as_arrays("inputs", inputs)
+        sequences = _stacked(sequences) if is_list else _checked(sequences)
+        outputs, state = self._run(
+            params, sequences, initial_state, dtype, sequence_length, key
+        )
+        return (_steps(outputs) if is_list else outputs), state
+
+
+class _OverSteps(_OfSequences):
+    """The base class of fused cells that run an `RNNCell` step by step."""
+
+    use_dynamic_rnn: bool = True
+
+    _step_cell: Any
+    """The `RNNCell` that runs each step."""
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Creates the parameters of the `RNNCell`; see `FusedRNNCell.init`."""
+        if isinstance(inputs, list):
+            return self._step_cell.init(key, inputs[0], dtype)
+        step = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _checked(inputs)
+        )
+        return self._step_cell.init(key, step, dtype)
+
+    def _run(
+        self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
+    ) -> tuple[PyTree, PyTree]:
         cell = self._step_cell.bind(params, key)
-        state = self._as_state(initial_state)
-        with error_note("Raised by the driver that runs the cell."):
-            if self.use_dynamic_rnn:
-                outputs, state = dynamic_rnn(
-                    cell,
-                    _stacked(inputs),
-                    sequence_length,
-                    state,
-                    dtype,
-                    time_major=True,
-                )
-                return _like(inputs, outputs), state
-            is_list = isinstance(inputs, list)
-            steps = inputs if is_list else _steps(as_sequences(inputs, time_major=True))
-            outputs, state = static_rnn(cell, steps, state, dtype, sequence_length)
-            return outputs if is_list else stacked(outputs), state
+        if self.use_dynamic_rnn:
+            return dynamic_rnn(cell, xs, n, state, dtype, time_major=True)
+        outputs, state = static_rnn(cell, _steps(xs), state, dtype, n)
+        return _stacked(outputs), state
 
 
 @fields.dataclass
@@ -225,10 +239,12 @@ class LSTMBlockFusedCell(_OverSteps):
 
     _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
 
-    def _as_state(self, state: PyTree) -> PyTree:
-        """Converts a pair `(c, h)` to an `LSTMStateTuple`; TensorFlow accepts both."""
-        is_pair = isinstance(state, tuple | list) and len(state) == 2
-        return LSTMStateTuple(*state) if is_pair else state
+    def _run(
+        self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
+    ) -> tuple[PyTree, PyTree]:
+        if isinstance(state, tuple | list) and len(state) == 2:
+            state = LSTMStateTuple(*state)  # TensorFlow accepts a plain pair too.
+        return super()._run(params, xs, state, dtype, n, key)
 
 
 @fields.dataclass
@@ -254,12 +270,14 @@ class FusedRNNCellAdaptor(_OverSteps):
 
 
 def _check_fused(name: str, cell: Any) -> FusedRNNCell:
+    is_fused = isinstance(cell, FusedRNNCell)
     fix = "`FusedRNNCellAdaptor` wraps an RNNCell."
-    return check_instance(name, cell, FusedRNNCell, "a FusedRNNCell", fix)
+    check_type(is_fused, name, "be a FusedRNNCell", cell, fix)
+    return cell
 
 
 @fields.dataclass
-class TimeReversedFusedRNN(FusedRNNCell):
+class TimeReversedFusedRNN(_OfSequences):
     """Runs a fused cell over each row from its last step to its first.
 
     The cell reads a row of length n as `x[n-1], ..., x[0]`. The outputs are returned in
@@ -282,59 +300,47 @@ class TimeReversedFusedRNN(FusedRNNCell):
         """Creates the parameters of the cell; see `FusedRNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
 
-    def apply(
-        self,
-        params: Params,
-        inputs: PyTree,
-        initial_state: PyTree = None,
-        dtype: DType | None = None,
-        sequence_length: Lengths | None = None,
-        key: Key | None = None,
+    def _run(
+        self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
     ) -> tuple[PyTree, PyTree]:
-        """Runs all steps; see `FusedRNNCell.apply`.
-
-        Raises:
-            TypeError: See the `apply` method of `cell`.
-            ValueError: See the `apply` method of `cell`.
-        """
-        sequences = as_sequences(_stacked(inputs), time_major=True)
-        time = jax.tree.leaves(sequences)[0].shape[0]
-        lengths = lengths_for(sequence_length, sequences, time, batch_axis=1)
-        flipped = reverse_sequence(sequences, lengths, time_major=True)
+        time, rows = jax.tree.leaves(xs)[0].shape[:2]
+        lengths = as_lengths(n, rows)
+        if lengths is not None:
+            lengths = jnp.minimum(lengths, time)
         outputs, state = self.cell.apply(
-            params, flipped, initial_state, dtype, lengths, key
+            params, _reversed(xs, lengths), state, dtype, lengths, key
         )
-        outputs = reverse_sequence(outputs, lengths, time_major=True)
-        return _like(inputs, outputs), state
+        return _reversed(outputs, lengths), state
 
 
-def _stacked(inputs: PyTree) -> PyTree:
-    """The inputs as a nest of arrays `[time, batch, ...]`; stacks a list of steps."""
-    return stacked(as_steps(inputs)) if isinstance(inputs, list) else inputs
+def _reversed(sequences: PyTree, lengths: Array | None) -> PyTree:
+    """Reverses the steps of each row; lengths of None stand for all steps."""
+    if lengths is None:
+        return jax.tree.map(lambda x: jnp.flip(x, 0), sequences)
+    return reverse_sequence(sequences, lengths, seq_axis=0, batch_axis=1)
 
 
-def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
-    """Returns `sequences`, split into a list of steps if `inputs` is a list."""
-    return _steps(sequences) if isinstance(inputs, list) else sequences
+def _checked(sequences: PyTree) -> PyTree:
+    """Returns the sequences; raises ValueError unless every leaf holds all steps."""
+    must = "hold all steps, [time, batch, depth]"
+    for name, leaf in named_leaves("inputs", sequences):
+        check_value(len(leaf.shape) >= 3, name, must, leaf)
+    return sequences
+
+
+def _stacked(steps: list[PyTree]) -> PyTree:
+    """Stacks steps into a nest of arrays `[time, batch, ...]`."""
+    kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
+    must = "hold at least one step, all of one shape and dtype"
+    check_value(len(kinds) == 1, "inputs", must, steps)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 
 def _steps(sequences: PyTree) -> list[PyTree]:
     """Splits a nest of arrays `[time, ...]` into one nest per step."""
-    return unstacked(sequences, jax.tree.leaves(sequences)[0].shape[0])
-
-
-def _first(inputs: PyTree) -> PyTree:
-    """The inputs of the first step if `inputs` is a list, otherwise only their shapes.
-
-    Raises:
-        ValueError: If the inputs are a single step.
-    """
-    if isinstance(inputs, list):
-        return inputs[0]
-    for name, leaf in named_leaves("inputs", inputs):
-        if len(leaf.shape) < 3:
-            raise InvalidValue(
-                f"`{name}` must hold all steps, [time, batch, depth], got "
-                f"{describe(leaf)}."
-            )
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
+    leaves, structure = jax.tree.flatten(sequences)
+    # The gradient of a split is one concatenation; that of each `x[t]` is an array of
+    # all steps.
+    columns = [jnp.split(leaf, leaf.shape[0]) for leaf in leaves]
+    steps = zip(*columns, strict=True)
+    return [structure.unflatten([x[0] for x in step]) for step in steps]

@@ -4,9 +4,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._base.arguments import INT32_MAX
-from .._base.typing import Array, DType
-from .._cells import fields
+from jaxrnn.extend import fields
+from jaxrnn.typing import Array, DType
+
 from ._grid_lstm import GridLSTM
 
 
@@ -134,7 +134,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
     `tf.contrib.rnn.BidirectionalGridLSTMCell`.
     """
 
-    backward_slice_offset: int = fields.count(default=0, least=-INT32_MAX)
+    backward_slice_offset: int = fields.count(default=0, least=-(2**31))
     reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()

@@ -10,20 +10,24 @@ import itertools
 from typing import Any, ClassVar
 
 import jax
+import jax.export
 import jax.numpy as jnp
+from jax.nn.initializers import zeros
 
 from jaxrnn import ParamSpec
+from jaxrnn.extend import (
+    InvalidValue,
+    SpecsCell,
+    affine,
+    as_count,
+    check_type,
+    check_value,
+    fields,
+    glorot_uniform,
+)
+from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
-from .._base.arguments import as_count, check_equal, check_instance
-from .._base.errors import InvalidValue
-from .._base.exporting import serializable
-from .._base.math import affine, clip_symmetric, widest_dtype
-from .._base.typing import Array, Initializer, Params, PyTree, Size
-from .._cells import fields
-from .._cells.base import SpecsCell
-from .._cells.initializers import Specs, glorot_uniform, zeros
-from .._cells.lstm import add_peephole
-from ._contrib_lstm import joined, shard_specs
+from ._contrib_lstm import add_peephole, clip_symmetric, joined, shard_specs
 from ._time_freq_lstm import count_windows, required_count
 
 _LSTMS = ("freq", "time")
@@ -33,9 +37,9 @@ def _counts(least: int) -> Any:
     """A field for a list of integers, which is stored as a tuple."""
 
     def check(name: str, value: Any) -> tuple[int, ...]:
-        what = "a list with an entry for each block"
+        must = "be a list with an entry for each block"
         fix = "Pass a list even for one block, e.g. `[3]`."
-        check_instance(name, value, list | tuple, what, fix)
+        check_type(isinstance(value, list | tuple), name, must, value, fix)
         return tuple(as_count(name, n, least, fix="") for n in value)
 
     return fields.checked(check, default=None)
@@ -119,8 +123,8 @@ class GridLSTM(SpecsCell):
         """Raises ValueError if the block's number of windows does not match `size`."""
         found = count_windows(size, self)
         must = f"be {found} (the number of windows in {size} inputs)"
-        name = f"num_frequency_blocks[{block}]"
-        check_equal(name, self.num_frequency_blocks[block], found, must)
+        count = self.num_frequency_blocks[block]
+        check_value(count == found, f"num_frequency_blocks[{block}]", must, count)
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
@@ -164,7 +168,8 @@ class GridLSTM(SpecsCell):
                 specs[f"W_{gate}_diag_{kind}{of}_{block}"] = diagonal
         return dict.fromkeys(self.scopes, specs) or specs
 
-    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
+    def step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
+        """Runs both LSTMs over all windows; see `SpecsCell.step`."""
         join = functools.partial(jnp.concatenate, axis=-1)
         if not self.state_is_tuple:
             state = jnp.split(state, 2 * self.num_windows, axis=-1)
@@ -225,7 +230,8 @@ class GridLSTM(SpecsCell):
             below: `(c, m)` in frequency from the window below.
             before: `(c, m)` in time from the previous step.
         """
-        z = affine(params, (x, before[1], below[1]), widest_dtype((before, below)))
+        wide = max((leaf.dtype for leaf in before), key=lambda d: d.itemsize)
+        z = affine(params, (x, before[1], below[1]), wide)
         shared = self.share_time_frequency_weights
         products = (z, z) if shared else jnp.split(z, 2, axis=-1)
         gates = [jnp.split(z, self._gate_count, axis=-1) for z in products]
@@ -282,8 +288,9 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
     # By default, pickle would look for a class with this name in this module.
     arguments = name, prefixes, blocks
     made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
-    serialized_name = f"{name}_{'_'.join(prefixes)}_{'_'.join(map(str, blocks))}"
-    return serializable(made, serialized_name)
+    serialized_name = "_".join([f"jaxrnn.{name}", *prefixes, *map(str, blocks)])
+    jax.export.register_namedtuple_serialization(made, serialized_name=serialized_name)
+    return made
 
 
 def _remake(arguments: tuple, leaves: tuple) -> Any:

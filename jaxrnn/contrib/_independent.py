@@ -4,12 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import ones, zeros
 
 from jaxrnn import AffineCell, ParamSpec, Stage
+from jaxrnn.extend import bias_initializer, fields, glorot_uniform
+from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
 
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells import fields
-from .._cells.initializers import Specs, kernel_and_bias, ones, zeros
 from ._contrib_lstm import ContribLSTM
 
 
@@ -48,7 +48,8 @@ class _IndependentUnits(AffineCell):
     def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> Specs:
         """Specs of a layer; `bias` is the default initializer of its bias."""
         columns = blocks * self.num_units
-        kernel, bias = kernel_and_bias(self, bias=bias)
+        kernel = self.kernel_initializer or glorot_uniform
+        bias = self.bias_initializer or bias_initializer(kernel, bias)
         return {
             name: ParamSpec((depth, columns), kernel, depth, blocks),
             "kernel_u": ParamSpec((1, columns), _uniform, blocks=blocks),

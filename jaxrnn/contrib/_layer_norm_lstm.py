@@ -3,15 +3,19 @@
 from typing import Any, final
 
 import jax
+from jax.nn.initializers import zeros
 
 from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
+from jaxrnn.extend import InvalidValue, fields, glorot_uniform
+from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
 
-from .._base.errors import InvalidValue
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells import fields
-from .._cells.initializers import Specs, glorot_uniform, zeros
-from .._cells.lstm import add_peephole
-from ._contrib_lstm import NO_PROJECTION, LayerNormedLSTM, joined, shard_specs
+from ._contrib_lstm import (
+    NO_PROJECTION,
+    LayerNormedLSTM,
+    add_peephole,
+    joined,
+    shard_specs,
+)
 
 
 class _FourGateLSTM(LayerNormedLSTM):
@@ -205,7 +209,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         key = jax.random.fold_in(key, self.dropout_prob_seed or 0)
         mask = jax.random.bernoulli(key, self.dropout_keep_prob, state[0].shape)
         mask = mask.astype(state[0].dtype) / self.dropout_keep_prob
-        return self._step(self.stage_params(params), inputs, (*state, mask))
+        return self.step(self.stage_params(params), inputs, (*state, mask))
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps at once; see `AffineCell.apply_sequence`.

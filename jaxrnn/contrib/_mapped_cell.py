@@ -9,19 +9,23 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import zeros
 
 from jaxrnn import ParamSpec, RNNCell, Run
+from jaxrnn.extend import (
+    ParamsWrapper,
+    SpecsCell,
+    affine,
+    bias_initializer,
+    check_one_dtype,
+    check_step_inputs,
+    check_value,
+    fields,
+    glorot_uniform,
+    scope_name,
+)
+from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped, Specs
 
-from .._base.cell_keys import check_key_or_none
-from .._base.errors import InvalidValue
-from .._base.math import affine
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from .._cells import fields
-from .._cells.base import SpecsCell, scope_name
-from .._cells.initializers import Specs, bias_initializer, glorot_uniform, zeros
-from .._cells.step_checks import check_one_dtype, check_step_inputs
-from .._loops.steps import at_each_step
-from .._wrappers.base import ParamsWrapper
 from ._small_cells import UGRNNCell
 
 
@@ -70,7 +74,7 @@ class MappedCell(RNNCell):
         steps = run.steps
         if self.before:
             before = functools.partial(self.before, own)
-            mapped = at_each_step(before, steps.zero_dead(run.inputs))
+            mapped = jax.vmap(before)(steps.zero_dead(run.inputs))
             run = run.of_inner(mapped, run.state)
         outputs, state = self.inner.apply_sequence(inner, run)
         if not self.after:
@@ -79,7 +83,7 @@ class MappedCell(RNNCell):
         inputs = run.inputs
 
         def map_outputs(outputs: PyTree) -> PyTree:
-            return steps.zero_dead(at_each_step(after, inputs, outputs))
+            return steps.zero_dead(jax.vmap(after)(inputs, outputs))
 
         return steps.map_outputs(map_outputs, outputs), state
 
@@ -90,8 +94,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
     inner = property(lambda self: self.cell)
 
     def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
-        """Checks key and inputs; the functions and the cell check everything else."""
-        check_key_or_none(key)
+        """Checks the inputs; the functions and the cell check everything else."""
         return self.step_inputs(inputs)
 
     def step_inputs(self, inputs: Any) -> Any:
@@ -111,7 +114,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
         """
         inputs = self.step_inputs(inputs)
         depth = jax.tree.leaves(inputs)[0].shape[-1]
-        return self._init(key, depth, self.cell_inputs(inputs, dtype), dtype)
+        return self.init_params(key, depth, self.cell_inputs(inputs, dtype), dtype)
 
 
 @final
@@ -179,11 +182,9 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
         }
         if depth == size:
             return specs
-        if not self.num_in_proj:
-            raise InvalidValue(
-                "`inputs` must have depth `num_units` "
-                f"({size}), got {depth}. Pass `num_in_proj={size}` to project them."
-            )
+        must = f"have depth `num_units` ({size})"
+        fix = f"Pass `num_in_proj={size}` to project them."
+        check_value(self.num_in_proj, "inputs", must, depth, fix)
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
         return {"in_projection": projection, **specs}

@@ -8,17 +8,21 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec
+from jaxrnn.extend import (
+    affine,
+    affine_specs,
+    check_params,
+    check_step_inputs,
+    check_type,
+    check_value,
+    fields,
+    glorot_uniform,
+    vector_size,
+)
+from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped, Specs
 
-from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.math import affine, clamped_to_int32
-from .._base.sharding import read_at
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells import fields
-from .._cells.activations import linear
-from .._cells.initializers import Specs, glorot_uniform, linear_specs
-from .._cells.step_checks import check_params
-from .._wrappers.base import vector_size
 from ._mapped_cell import MappedWrapper
+from ._seq2seq.vocabulary import Table
 
 
 class _Projection(MappedWrapper):
@@ -57,13 +61,13 @@ class InputProjectionWrapper(_Projection):
     """
 
     num_proj: int = fields.count()
-    activation: fields.ActivationLike = fields.activation(none=linear)
+    activation: fields.ActivationLike = fields.activation(none="linear")
     input_size: fields.Unused = fields.unused()
     reuse: fields.Unused = fields.unused()
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias."""
-        return linear_specs(depth, self.num_proj)
+        return affine_specs(depth, self.num_proj)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
         """The shape of the projected inputs."""
@@ -101,7 +105,7 @@ class OutputProjectionWrapper(_Projection):
 
     # The default is invalid; it only hides the property of `WrapperCell`.
     output_size: int = fields.count(default=0)
-    activation: fields.ActivationLike = fields.activation(none=linear)
+    activation: fields.ActivationLike = fields.activation(none="linear")
     reuse: fields.Unused = fields.unused()
 
     def __post_init__(self) -> None:
@@ -111,7 +115,7 @@ class OutputProjectionWrapper(_Projection):
     def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias; `depth` is not used."""
         rows = vector_size(self.cell.output_size)
-        return linear_specs(rows, self.output_size)
+        return affine_specs(rows, self.output_size)
 
     def step_inputs(self, inputs: Any) -> Any:
         """Returns the inputs, which the cell checks."""
@@ -164,14 +168,9 @@ class HighwayWrapper(MappedWrapper):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks that the inputs have the size of the cell's output; returns them."""
-        inputs = super().step_inputs(inputs)
-        size = vector_size(self.cell.output_size)
-        if inputs.shape[1] != size:
-            raise InvalidValue(
-                f"`inputs` must be [batch, {size}] like the cell's output, got "
-                f"{describe(inputs)}. Project them with an `InputProjectionWrapper`."
-            )
-        return inputs
+        size = (vector_size(self.cell.output_size),)
+        fix = "Project them with an `InputProjectionWrapper`."
+        return check_step_inputs(inputs, "inputs", size, "like the cell's output", fix)
 
     def before(self, own: Params, inputs: Array) -> Array:
         """Checks the parameters and returns the inputs."""
@@ -234,18 +233,15 @@ class EmbeddingWrapper(MappedWrapper):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks and returns ids, `[batch, 1]` or `[batch]`."""
-        shape = getattr(inputs, "shape", None)
-        dtype = getattr(inputs, "dtype", None)
-        if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            raise InvalidType(
-                f"`inputs` must be an array of integers, got {describe(inputs)}."
-            )
-        if len(shape) != 1 and shape[1:] != (1,):
-            raise InvalidValue(
-                "`inputs` must be [batch, 1] or [batch], got "
-                f"{describe(inputs)}. For ids [batch, time], pass `ids[:, 0]` to "
-                "`init` and `ids[..., None]` to drivers."
-            )
+        is_array = isinstance(inputs, Shaped)
+        are_ids = is_array and jnp.issubdtype(inputs.dtype, jnp.integer)
+        check_type(are_ids, "inputs", "be an array of integers", inputs)
+        fix = (
+            "For ids [batch, time], pass `ids[:, 0]` to `init` and `ids[..., None]` to "
+            "drivers."
+        )
+        fits = len(inputs.shape) == 1 or inputs.shape[1:] == (1,)
+        check_value(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)
         return inputs
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
@@ -258,8 +254,10 @@ class EmbeddingWrapper(MappedWrapper):
         # Ids are integers, so the dtype of `embedding` is the required dtype.
         known = own.get("embedding", inputs)
         check_params(own, self.own_specs, known)
-        ids = clamped_to_int32(inputs.reshape(inputs.shape[:1]))
+        ids = inputs.reshape(inputs.shape[:1])
+        if ids.dtype.itemsize < 4:  # A narrow integer might not hold `last`.
+            ids = ids.astype(jnp.int32)
         last = self.embedding_classes - 1
-        embedded = read_at(own["embedding"], jnp.clip(ids, 0, last))
+        embedded = Table(own["embedding"])(jnp.clip(ids, 0, last))
         is_known = jnp.expand_dims((ids >= 0) & (ids <= last), 1)
         return jnp.where(is_known, embedded, jnp.nan)

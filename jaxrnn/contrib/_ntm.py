@@ -9,20 +9,27 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant, truncated_normal
 
 from jaxrnn import ParamSpec, RNNCell, TensorShape
+from jaxrnn.extend import (
+    affine,
+    affine_specs,
+    check_one_dtype,
+    check_rnn_cell,
+    check_state,
+    check_step_inputs,
+    check_type,
+    check_value,
+    fields,
+    glorot_uniform,
+    param_dtype,
+    scope_name,
+    vector_size,
+)
+from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
-from .._base.arguments import check_entries, check_given
-from .._base.errors import InvalidValue
-from .._base.exporting import serializable
-from .._base.math import affine, clip_symmetric, expand_rows
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells import fields
-from .._cells.base import check_rnn_cell, param_dtype, scope_name
-from .._cells.initializers import Specs, glorot_uniform, linear_specs
-from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
-from .._wrappers.base import OwnParams, vector_size
+from .._wrappers.base import OwnParams
+from ._contrib_lstm import clip_symmetric
 
 
-@serializable
 class NTMControllerState(NamedTuple):
     """The state of an `NTMCell`.
 
@@ -127,13 +134,11 @@ class NTMCell(OwnParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         fix = "Pass the depth of the inputs, which is the default in contrib."
-        check_given("output_dim", self.output_dim, fix)
+        check_value(self.output_dim is not None, "output_dim", "be given", None, fix)
         shifts = 2 * self.shift_range + 1
-        if shifts > self.memory_size:
-            raise InvalidValue(
-                f"`memory_size` must be at least {shifts} (the number of shifts that "
-                f"`shift_range` allows), got {self.memory_size}."
-            )
+        must = f"be at least {shifts} (the number of shifts that `shift_range` allows)"
+        size = self.memory_size
+        check_value(size >= shifts, "memory_size", must, size)
 
     @property
     def state_size(self) -> NTMControllerState:
@@ -170,7 +175,7 @@ class NTMCell(OwnParams):
 
         def product(name: str, rows: int, columns: int) -> Specs:
             normal = truncated_normal(1 / math.sqrt(rows))
-            specs = linear_specs(rows, columns, normal)
+            specs = affine_specs(rows, columns, normal)
             return {f"{name}_{part}": spec for part, spec in specs.items()}
 
         def vectors(name: str, count: int, columns: int) -> Specs:
@@ -197,7 +202,7 @@ class NTMCell(OwnParams):
         dtype = param_dtype(self, inputs, dtype)
         depth += self.read_head_num * self.memory_vector_dim
         operand = jax.ShapeDtypeStruct((batch, depth), dtype)
-        return self._init(key, depth, operand, dtype)
+        return self.init_params(key, depth, operand, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -211,7 +216,7 @@ class NTMCell(OwnParams):
                 the inputs.
         """
         inputs = check_step_inputs(inputs)
-        params, inner = self._checked(params, inputs, key)
+        params, inner = self.checked_params(params, inputs, key)
         state = self._checked_state(state, inputs)
         with jax.named_scope(scope_name(self)):
             reads, addresses, memory = self._before(params, state)
@@ -249,7 +254,8 @@ class NTMCell(OwnParams):
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(new: Array, old: Array) -> Array:
-            return jnp.where(expand_rows(first, old), new, old)
+            axes = tuple(range(1, old.ndim))
+            return jnp.where(jnp.expand_dims(first, axes), new, old)
 
         reads = [
             choose(jnp.tanh(params[f"initial_read_vector_{i}"]), old)
@@ -290,8 +296,8 @@ class NTMCell(OwnParams):
     def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
         """Checks and returns the state; the controller checks its own part."""
         fix = "`zero_state` creates one; set `controller_state` with `_replace`."
-        what = "an NTMControllerState"
-        check_entries("state", state, 5, what, fix, TypeError)
+        is_state = isinstance(state, tuple | list) and len(state) == 5
+        check_type(is_state, "state", "be an NTMControllerState", state, fix)
         state = NTMControllerState(*state)
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())

@@ -8,15 +8,18 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant
 
 from jaxrnn import LSTMStateTuple, ParamSpec
-
-from .._base.arguments import check_entries
-from .._base.errors import InvalidValue, describe, is_array
-from .._base.math import affine
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells import fields
-from .._cells.base import SpecsCell, scope_name
-from .._cells.initializers import Specs, linear_specs
-from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
+from jaxrnn.extend import (
+    InvalidValue,
+    SpecsCell,
+    affine,
+    affine_specs,
+    check_one_dtype,
+    check_step_inputs,
+    check_value,
+    fields,
+    scope_name,
+)
+from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
 
 def _as_period(name: str, value: Any) -> float:
@@ -100,11 +103,9 @@ class PhasedLSTMCell(SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.period_init_min > self.period_init_max:
-            raise InvalidValue(
-                "`period_init_min` must not exceed `period_init_max` "
-                f"({self.period_init_max}), got {self.period_init_min}."
-            )
+        low = self.period_init_min
+        must = f"not exceed `period_init_max` ({self.period_init_max})"
+        check_value(low <= self.period_init_max, "period_init_min", must, low)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs for x of size `depth`; `phase` is drawn as a fraction of the period."""
@@ -112,9 +113,9 @@ class PhasedLSTMCell(SpecsCell):
         rows = depth + units
         peepholes = units if self.use_peepholes else 0
         return {
-            "mask_gates": linear_specs(rows + peepholes, 2 * units),
-            "new_input": linear_specs(rows, units),
-            "output_gate": linear_specs(rows + peepholes, units),
+            "mask_gates": affine_specs(rows + peepholes, 2 * units),
+            "new_input": affine_specs(rows, units),
+            "output_gate": affine_specs(rows + peepholes, units),
             "period": ParamSpec((units,), self._draw_period),
             "phase": ParamSpec((units,), jax.random.uniform),
             "ratio_on": ParamSpec((units,), constant(self.ratio_on)),
@@ -203,14 +204,13 @@ class PhasedLSTMCell(SpecsCell):
 
     def _checked_inputs(self, inputs: Any) -> tuple[Any, Any]:
         """Checks and returns `(time, x)`, each an array or its shape."""
-        what = "a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-        check_entries("inputs", inputs, 2, what)
+        is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
+        must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
+        check_value(is_pair, "inputs", must, inputs)
         time, x = inputs
+        fix = "Add the last axis with `times[..., None]`."
+        time = check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
         x = check_step_inputs(x, "inputs[1]")
-        if getattr(time, "shape", None) != (x.shape[0], 1):
-            raise InvalidValue(
-                f"`inputs[0]` must be the times, an array [{x.shape[0]}, 1], "
-                f"got {describe(time)}. Add the last axis with `times[..., None]`."
-            )
-        check_floating("inputs[0]", time.dtype)
-        return jnp.asarray(time) if is_array(time) else time, x
+        must = f"have {x.shape[0]} rows like `inputs[1]`"
+        check_value(time.shape[0] == x.shape[0], "inputs[0]", must, time)
+        return time, x

@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import zeros
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
+from jaxrnn.extend import InvalidValue, fields, glorot_uniform
+from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
-from .._base.errors import InvalidValue
-from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells import fields
-from .._cells.initializers import Specs, glorot_uniform, zeros
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")

@@ -7,17 +7,14 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
 from jaxrnn import AffineCell, LinearRecurrenceCell, ParamSpec, Stage
-
-from .._base.typing import Array, DType, Initializer, Params
-from .._cells import fields
-from .._cells.activations import linear
-from .._cells.gated_linear import gates
-from .._cells.initializers import (
-    Specs,
+from jaxrnn.extend import (
+    affine,
+    at_least_float32,
     bias_initializer,
+    fields,
     glorot_uniform,
-    kernel_and_bias,
 )
+from jaxrnn.typing import Array, DType, Initializer, Params, Specs
 
 
 @fields.dataclass
@@ -89,7 +86,7 @@ class UnitsCell(AffineCell):
     """
 
     units: int = fields.size()
-    activation: fields.ActivationLike = fields.activation(jnp.tanh, none=linear)
+    activation: fields.ActivationLike = fields.activation(jnp.tanh, none="linear")
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -97,7 +94,11 @@ class UnitsCell(AffineCell):
 
     state_size = output_size = property(lambda self: self.units)
 
-    _initializers = property(lambda self: kernel_and_bias(self, bias=ones))
+    @property
+    def _initializers(self) -> tuple[Initializer, Initializer]:
+        """The initializers of the kernels and of the bias."""
+        kernel = self.kernel_initializer or glorot_uniform
+        return kernel, self.bias_initializer or bias_initializer(kernel, ones)
 
 
 @fields.dataclass
@@ -278,7 +279,9 @@ class SRUCell(LinearRecurrenceCell):
     ) -> tuple[Array, Array, tuple[Array, Array]]:
         """`f` and `(1 - f) * y` for the state; `r` and `(1 - r) * s` for the output."""
         bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have a bias.
-        y, f, r, s = gates({"kernel": params["kernel"], "bias": bias}, inputs, blocks=4)
+        wide = at_least_float32(inputs.dtype)
+        z = affine({"kernel": params["kernel"], "bias": bias}, [inputs], wide)
+        y, f, r, s = jnp.split(z, 4, axis=-1)
         sigmoid = jax.nn.sigmoid
         return sigmoid(f), sigmoid(-f) * y, (sigmoid(r), sigmoid(-r) * s)
 

@@ -6,14 +6,12 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import zeros
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
+from jaxrnn.extend import SpecsCell, as_count, check_value, fields, scope_name
+from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
-from .._base.arguments import as_count, check_equal, check_given
-from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells import fields
-from .._cells.base import SpecsCell, scope_name
-from .._cells.initializers import Specs, zeros
 from ._contrib_lstm import core_lstm, joined, shard_specs
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
@@ -24,7 +22,8 @@ def required_count() -> Any:
 
     def check(name: str, value: Any) -> int:
         fix = "Windows have `feature_size` inputs, `frequency_skip` inputs apart."
-        return as_count(name, check_given(name, value, fix))
+        check_value(value is not None, name, "be given", None, fix)
+        return as_count(name, value)
 
     return dataclasses.field(default=None, metadata={"check": check})
 
@@ -97,7 +96,7 @@ class TimeFreqLSTMCell(SpecsCell):
         """Raises ValueError unless inputs of this depth have `num_windows` windows."""
         found = count_windows(depth, self)
         must = f"be {found} (the number of windows in inputs of depth {depth})"
-        check_equal("num_windows", self.num_windows, found, must)
+        check_value(self.num_windows == found, "num_windows", must, self.num_windows)
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
@@ -119,7 +118,8 @@ class TimeFreqLSTMCell(SpecsCell):
         staged = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
         return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
 
-    def _step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
+    def step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
+        """Runs the LSTM of each window for one step; see `SpecsCell.step`."""
         core = self.core
         core_params = self._core_params(params)
 

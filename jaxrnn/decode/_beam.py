@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import InvalidValue, describe, error_note
-from .._base.inputs import as_state
+from .._base.inputs import as_arrays
 from .._base.read_only import is_read_only
 from .._base.trees import is_tensor_array, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
@@ -267,7 +267,7 @@ def tile(name: str, tree: PyTree, width: int) -> PyTree:
                 f"`{leaf_name}` must be an array with rows to repeat, got "
                 f"{describe(leaf)}. Store its contents in arrays [batch, ...]."
             )
-    return map_rows(lambda x: repeated(x, width), as_state(name, tree))
+    return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
 
 
 def tile_model(model: Model, width: int) -> Model:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._base.arguments import check_instance, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import InvalidValue, describe
-from .._base.inputs import as_state
+from .._base.inputs import as_arrays
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
 from .._drivers.first_step import call_start
 from ._model import check_floating, score_dtype
@@ -51,7 +51,7 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for i, model in enumerate(models):
         _check_model(f"models[{i}]", model)
     states = [
-        as_state(f"models[{i}]['initial_state']", model["initial_state"])
+        as_arrays(f"models[{i}]['initial_state']", model["initial_state"])
         for i, model in enumerate(models)
     ]
 

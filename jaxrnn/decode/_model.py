@@ -19,7 +19,7 @@ from .._base.arguments import (
 )
 from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
 from .._base.exporting import serializable
-from .._base.inputs import as_state, check_rows_of_state
+from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.read_only import without_read_only
 from .._base.trees import check_structure, named_leaves
@@ -64,7 +64,7 @@ class Model:
         check_instance("project", self.project, Callable, what)
         ids = as_start_ids("start_ids", self.start_ids)
         end_id = as_int("end_id", self.end_id, 0, "It must be an id in the vocabulary.")
-        state = as_state("initial_state", self.initial_state)
+        state = as_arrays("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
         check_rows_of_state(state, ids.shape[0], must)
         set_field(self, "start_ids", ids)

@@ -20,7 +20,7 @@ from .._base.errors import (
     describe_leaves,
     leaf_name,
 )
-from .._base.inputs import as_state
+from .._base.inputs import as_arrays
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
@@ -124,7 +124,7 @@ class Streamer:
         if state is None:
             state = self._zero
         # Each step overwrites the previous state, so copy the user's arrays.
-        self._state = jax.tree.map(jnp.copy, as_state("state", state))
+        self._state = jax.tree.map(jnp.copy, as_arrays("state", state))
 
 
 def _copied(leaf: ArrayLike) -> ArrayLike:

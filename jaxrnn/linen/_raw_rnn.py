@@ -13,7 +13,7 @@ from .._base.typing import Array, PyTree
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.cells import HoldsCell
 from .._tensor_array.tensor_array import TensorArray
-from ..memory._strategy import Strategy
+from ..memory import Strategy
 from ._modules import HoldsParams
 
 

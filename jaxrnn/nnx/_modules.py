@@ -15,7 +15,7 @@ from .._drivers.raw_rnn import raw_rnn
 from .._layers import modules
 from .._layers.cells import AxisNames, BoundCells, HoldsCell, HoldsCells
 from .._tensor_array.tensor_array import TensorArray
-from ..memory._strategy import Strategy
+from ..memory import Strategy
 from ._parameters import (
     FieldsModule,
     Rngs,

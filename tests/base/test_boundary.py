@@ -59,7 +59,7 @@ HINTS = {
     ),
     "missing": (
         lambda: jaxrnn.GRUCell(2).bind(),
-        r"^GRUCell\.bind: missing .*'params'\. `cell\.init\(key, inputs\)` creates them",
+        r"^GRUCell\.bind: missing .*'params'\. `cell\.init\(key, inputs\)` creates",
     ),
     "module": (
         lambda: decode.greedy(GRU, None),

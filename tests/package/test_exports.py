@@ -18,10 +18,12 @@ import jaxrnn
 import jaxrnn.contrib
 import jaxrnn.convert
 import jaxrnn.decode
+import jaxrnn.extend
 import jaxrnn.initializers
 import jaxrnn.linen
 import jaxrnn.lite
 import jaxrnn.nnx
+import jaxrnn.typing
 
 PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
 SCRIPT = "tests/golden/generate/make_params.py"
@@ -83,7 +85,8 @@ def test_is_documented(name):
 
 
 MODULES = [jaxrnn, jaxrnn.contrib, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite]
-MODULES += [jaxrnn.memory, jaxrnn.nnx]
+MODULES += [jaxrnn.memory, jaxrnn.nnx, jaxrnn.extend, jaxrnn.extend.fields]
+MODULES += [jaxrnn.typing]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,4 +1,4 @@
-"""The memory of attention, and mechanisms with Luong's and Bahdanau's scores."""
+"""Attention mechanisms with Luong's and Bahdanau's scores."""
 
 import abc
 import dataclasses
@@ -8,62 +8,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import ones, zeros
 
 from jaxrnn import ParamSpec
-
-from ..._base.arguments import (
-    check_dtype,
-    check_dtype_kind,
-    check_equal,
-    check_shape,
+from jaxrnn.extend import (
+    Hyperparameters,
+    check_value,
+    fields,
+    glorot_uniform,
 )
-from ..._base.inputs import as_array
-from ..._base.lengths import as_lengths
-from ..._base.math import dot
-from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params
-from ..._cells import fields
-from ..._cells.hyperparameters import Hyperparameters, snake_case
-from ..._cells.initializers import Specs, glorot_uniform, ones, zeros
-from ..._loops import masking
+from jaxrnn.typing import Array, DType, Key, Params, Specs
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class AttentionMemory:
-    """The memory of an attention mechanism, as part of a state.
-
-    Attributes:
-        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
-        lengths: int32 `[batch]`; `()` for the whole memory, because a state must not
-            hold None.
-        keys: The keys, `[batch, memory_time, num_units]`; `()` before a run starts.
-        own_values: The values that `custom_key_value_fn` returned,
-            `[batch, memory_time, depth]`; `()` to use the memory.
-    """
-
-    memory: Array
-    lengths: Array | tuple[()] = ()
-    keys: Array | tuple[()] = ()
-    own_values: Array | tuple[()] = ()
-
-    @property
-    def values(self) -> Array:
-        """The values whose weighted sums are the contexts."""
-        return self.memory if isinstance(self.own_values, tuple) else self.own_values
-
-    @property
-    def valid(self) -> Array | None:
-        """Mask `[batch, memory_time]`, True within lengths; None without lengths."""
-        if isinstance(self.lengths, tuple):
-            return None
-        places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
-        return places[None, :] < self.lengths[:, None]
-
-    def without_padding(self, x: Array) -> Array:
-        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
-        valid = self.valid
-        return x if valid is None else masking.zero_dead(valid, x)
-
+from ..._cells.hyperparameters import snake_case
+from .memory import AttentionMemory
 
 _NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."
 
@@ -156,7 +113,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
         """Adds keys to the memory; `params` are the parameters of the memory layer."""
-        keys = dot(memory.memory, params["kernel"], memory.memory.dtype)
+        keys = jnp.dot(memory.memory, params["kernel"])
         if self.custom_key_value_fn is None:
             return dataclasses.replace(memory, keys=keys)
         keys, values = self.custom_key_value_fn(keys, memory.memory)
@@ -201,7 +158,8 @@ class LuongScore(AttentionMechanism):
         """
         must = f"be the size of the cell's output ({query_depth})"
         fix = "Bahdanau attention supports other sizes."
-        check_equal("num_units", self.num_units, query_depth, must, fix)
+        units = self.num_units
+        check_value(units == query_depth, "num_units", must, units, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(
@@ -241,7 +199,7 @@ class BahdanauScore(AttentionMechanism):
         self, params: Params, query: Array, keys: Array, previous: Array
     ) -> Array:
         """The additive scores; see `AttentionMechanism.score`."""
-        query = dot(query, params["query_layer"]["kernel"], query.dtype)
+        query = jnp.dot(query, params["query_layer"]["kernel"])
         v = params["attention_v"]
         if self.normalize:
             query = query + params["attention_b"][None, None, :]
@@ -351,40 +309,3 @@ def hardmax(logits: Array) -> Array:
     """
     best = jnp.argmax(logits, axis=-1)
     return jax.nn.one_hot(best, logits.shape[-1], dtype=logits.dtype)
-
-
-def as_memory(
-    name: str,
-    memory: ArrayLike,
-    lengths: Lengths | None,
-    mechanism: AttentionMechanism,
-    first: Array | None,
-) -> AttentionMemory:
-    """Checks a memory and returns it with zeros in its padding.
-
-    Args:
-        name: The name of the argument.
-        memory: Floating `[batch, memory_time, depth]`.
-        lengths: Integers `[batch]`; None for all steps.
-        mechanism: The mechanism, which sets the depth and optionally the dtype.
-        first: The first of several memories, which all have the same batch size; None
-            if this memory is the first.
-
-    Raises:
-        ValueError: If an array has the wrong shape.
-        TypeError: If an array has the wrong dtype.
-    """
-    memory = as_array(name, memory)
-    like = memory if first is None else first
-    depth = mechanism.memory_depth
-    shape = (*like.shape[:1], *memory.shape[1:2], depth)
-    must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
-    fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
-    check_shape(name, memory, shape, must, fix)
-    check_dtype_kind(name, memory, jnp.floating, "floating-point")
-    dtype = mechanism.dtype or like.dtype
-    must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
-    check_dtype(name, memory, dtype, must)
-    lengths = as_lengths(lengths, len(memory), "memory_sequence_length")
-    made = AttentionMemory(memory, () if lengths is None else lengths)
-    return dataclasses.replace(made, memory=made.without_padding(memory))

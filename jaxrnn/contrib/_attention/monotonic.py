@@ -4,11 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
+from jaxrnn.extend import check_value, fields
+from jaxrnn.typing import Array, ArrayLike, DType, Key, Params, Specs
 
-from ..._base.arguments import check_one_of
-from ..._base.typing import Array, ArrayLike, DType, Key, Params
-from ..._cells import fields
-from ..._cells.initializers import Specs
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 _MODES = ("recursive", "parallel", "hard")
@@ -159,7 +157,8 @@ def monotonic_attention(
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
     """
-    check_one_of("mode", mode, _MODES, f"one of {', '.join(map(repr, _MODES))}")
+    must = f"be one of {', '.join(map(repr, _MODES))}"
+    check_value(mode in _MODES, "mode", must, mode)
     p = jnp.asarray(p_choose_i)
     previous = jnp.asarray(previous_attention)
     if mode == "recursive":

@@ -7,20 +7,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec, RNNCell
+from jaxrnn import ParamSpec, RNNCell, TensorArray
+from jaxrnn.extend import (
+    InvalidValue,
+    check_type,
+    check_value,
+    describe,
+    fold_in,
+    glorot_uniform,
+    size_shapes,
+)
+from jaxrnn.typing import Array, Key, Params, PyTree
 
-from ..._base.arguments import check_shape
-from ..._base.cell_keys import fold
-from ..._base.errors import InvalidType, InvalidValue, describe
-from ..._base.exporting import serializable
-from ..._base.math import dot
-from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
-from ..._base.typing import Array, Key, Params, PyTree
-from ..._cells.initializers import glorot_uniform
-from .mechanisms import AttentionMechanism, AttentionMemory
+from ..._base.trees import check_structure, named_leaves
+from .mechanisms import AttentionMechanism
+from .memory import AttentionMemory
 
 
-@serializable
 class AttentionWrapperState(NamedTuple):
     """The state of an `AttentionWrapper`; `cell.initial_state` creates one.
 
@@ -74,8 +77,8 @@ class AttentionWrapperState(NamedTuple):
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)
-            leaves = jax.tree.leaves(old, is_leaf=is_tensor_array)
-            shapes = [None if is_tensor_array(x) else jnp.shape(x) for x in leaves]
+            leaves = jax.tree.leaves(old, is_leaf=_is_tensor_array)
+            shapes = [None if _is_tensor_array(x) else jnp.shape(x) for x in leaves]
             _check_shapes(name, new, shapes)
         return self._replace(**fields)
 
@@ -84,20 +87,23 @@ def _check_shapes(
     name: str, tree: PyTree, shapes: list[tuple[int, ...] | None]
 ) -> None:
     """Raises ValueError unless leaves have the given shapes; None allows any shape."""
-    named = named_leaves(name, tree, is_tensor_array)
+    named = named_leaves(name, tree, _is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
-        if shape is not None:
-            check_shape(full, leaf, shape)
+        fits = shape is None or jnp.shape(leaf) == shape
+        check_value(fits, full, f"have shape {shape}", leaf)
+
+
+def _is_tensor_array(x: Any) -> bool:
+    return isinstance(x, TensorArray)
 
 
 def check_is_state(state: Any) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
-    if not is_state or not jax.tree.leaves(state.memory):
-        raise InvalidType(
-            "`state` must be an AttentionWrapperState with its "
-            f"memory, got {describe(state)}. `cell.initial_state(memory)` creates one."
-        )
+    has_memory = is_state and jax.tree.leaves(state.memory)
+    must = "be an AttentionWrapperState with its memory"
+    fix = "`cell.initial_state(memory)` creates one."
+    check_type(has_memory, "state", must, state, fix)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -110,11 +116,9 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     """
     attention = state.attention
     rows = inputs.shape[0]
-    if checks_dtype and inputs.dtype != attention.dtype:
-        raise InvalidType(
-            f"`inputs` must have the dtype of the memory ({attention.dtype}), got "
-            f"{describe(inputs)}."
-        )
+    fits = not checks_dtype or inputs.dtype == attention.dtype
+    must = f"have the dtype of the memory ({attention.dtype})"
+    check_type(fits, "inputs", must, inputs)
     memories = [
         memory.memory
         for memory in jax.tree.leaves(
@@ -267,6 +271,10 @@ class Attention(NamedTuple):
             specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
         return specs
 
+    def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
+        """Adds keys to the memory; `params` are the wrapper's own parameters."""
+        return self.mechanism.with_keys(params[self.memory_layer], memory)
+
     def attend(
         self,
         params: Params,
@@ -280,19 +288,21 @@ class Attention(NamedTuple):
         Args:
             params: The wrapper's own parameters.
             output: The output of the cell, `[batch, query_depth]`.
-            memory: The memory, with its keys.
+            memory: The memory, with its keys if `start` was called.
             state: The state of the mechanism.
             key: The random key of the step, or None.
         """
+        if isinstance(memory.keys, tuple):  # An outer wrapper did not call `start`.
+            memory = self.with_keys(params, memory)
         bound = BoundMechanism(
             self.mechanism,
             params=params.get(self.scope, {}),
             memory=memory,
-            key=fold(key, 1 + self.number),
+            key=fold_in(key, 1 + self.number),
         )
 
         def layer(x: Array) -> Array:
-            return dot(x, params[self.layer]["kernel"], x.dtype)
+            return jnp.dot(x, params[self.layer]["kernel"])
 
         return self.attention_fn(
             bound, output, state, None if self.size is None else layer

@@ -8,19 +8,24 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import TensorArray, TensorShape
+from jaxrnn.extend import (
+    InvalidValue,
+    ParamsWrapper,
+    ReadOnly,
+    as_arrays,
+    as_count,
+    check_type,
+    check_value,
+    fields,
+    fold_in,
+    scope_name,
+    vector_size,
+)
+from jaxrnn.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Specs
 
-from ..._base.arguments import as_count, check_equal, check_instance
-from ..._base.cell_keys import fold
-from ..._base.errors import InvalidValue
-from ..._base.inputs import as_state
-from ..._base.read_only import ReadOnly, with_read_only
-from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
-from ..._cells import fields
-from ..._cells.base import scope_name
-from ..._cells.initializers import Specs
-from ..._wrappers.base import ParamsWrapper, vector_size
 from . import state as wrapper_state
-from .mechanisms import AttentionMechanism, AttentionMemory, as_memory
+from .mechanisms import AttentionMechanism
+from .memory import as_memories
 from .state import Attention, AttentionWrapperState, compute_attention, numbered
 
 
@@ -115,17 +120,20 @@ class AttentionWrapper(ParamsWrapper):
         super().__post_init__()
         if isinstance(mechanisms, list):
             fields.set_field(self, "attention_mechanism", tuple(mechanisms))
-        name, what = "attention_mechanism", "an AttentionMechanism or several"
+        must = "be an AttentionMechanism or several"
         for mechanism in self._mechanisms or [None]:
-            check_instance(name, mechanism, AttentionMechanism, what)
-        if (sizes := self.attention_layer_size) is None:
+            is_mechanism = isinstance(mechanism, AttentionMechanism)
+            check_type(is_mechanism, "attention_mechanism", must, mechanism)
+        sizes = self.attention_layer_size
+        if sizes is None:
             return
+        name = "attention_layer_size"
+        count = len(self._mechanisms)
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
-        name, count = "attention_layer_size", len(self._mechanisms)
         sizes = tuple(as_count(name, n) for n in sizes)
         must = f"have length {count}, with one size per mechanism"
-        check_equal(name, len(sizes), count, must)
-        fields.set_field(self, "attention_layer_size", sizes)
+        check_value(len(sizes) == count, name, must, len(sizes))
+        fields.set_field(self, name, sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
         """Returns `part` as a sequence with one entry per mechanism."""
@@ -222,14 +230,17 @@ class AttentionWrapper(ParamsWrapper):
             ValueError: If an array has the wrong shape, or the number of memories
                 differs from the number of mechanisms.
         """
-        memories = self._memories(memory, memory_sequence_length)
+        lengths = memory_sequence_length
+        if lengths is not None:
+            lengths = self._several(lengths)
+        memories = as_memories(self._mechanisms, self._several(memory), lengths)
         rows = memories[0].memory.shape[0]
         dtype = memories[0].memory.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
             wrapper_state.check_cell_state(self.cell, cell_state, rows)
-        cell_state = as_state("cell_state", cell_state)
+        cell_state = as_arrays("cell_state", cell_state)
 
         times = [memory.memory.shape[1] for memory in memories]
 
@@ -254,22 +265,6 @@ class AttentionWrapper(ParamsWrapper):
                 memory=tuple(map(ReadOnly, memories)),
             )
         )
-
-    def _memories(self, memory: Any, lengths: Any) -> list[AttentionMemory]:
-        count = len(self._mechanisms)
-        memories = self._several(memory)
-        lengths = [None] * count if lengths is None else self._several(lengths)
-        if len(memories) != count or len(lengths) != count:
-            raise InvalidValue(
-                "`memory` and `memory_sequence_length` must each hold one entry per "
-                f"mechanism ({count}), got {len(memories)} and {len(lengths)}."
-            )
-        made: list[AttentionMemory] = []
-        for i, mechanism in enumerate(self._mechanisms):
-            name = f"memory[{i}]" if self._has_several else "memory"
-            first = made[0].memory if made else None
-            made.append(as_memory(name, memories[i], lengths[i], mechanism, first))
-        return made
 
     def _written(
         self, state: AttentionWrapperState, alignments: tuple[Array, ...]
@@ -300,7 +295,7 @@ class AttentionWrapper(ParamsWrapper):
         size = self.attention_size
         attention = jax.ShapeDtypeStruct((first.shape[0], size), first.dtype)
         cell_inputs = jax.eval_shape(self._cell_inputs, inputs, attention)
-        return self._init(key, size, cell_inputs, dtype or self.dtype)
+        return self.init_params(key, size, cell_inputs, dtype or self.dtype)
 
     def _cell_inputs(self, inputs: PyTree, attention: Array) -> PyTree:
         if self.cell_input_fn is not None:
@@ -310,17 +305,15 @@ class AttentionWrapper(ParamsWrapper):
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Computes the keys of the memory; see `RNNCell.start`."""
         wrapper_state.check_is_state(state)
-        own, inner = self._checked(params, state.attention, None)
+        own, inner = self.checked_params(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
+        state = state.map_mechanisms(self._several)
         # Recomputes existing keys, because other parameters may have created them.
-        memories = tuple(
-            ReadOnly(one.mechanism.with_keys(own[one.memory_layer], memory.value))
-            for one, memory in zip(
-                self._attentions, self._several(state.memory), strict=True
-            )
+        memory = tuple(
+            ReadOnly(attention.with_keys(own, memory.value))
+            for attention, memory in zip(self._attentions, state.memory, strict=True)
         )
-        memory = memories if self._has_several else memories[0]
-        return state._replace(cell_state=cell_state, memory=memory)
+        return self._without_axis(state._replace(cell_state=cell_state, memory=memory))
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -333,18 +326,14 @@ class AttentionWrapper(ParamsWrapper):
                 their number of rows.
         """
         wrapper_state.check_is_state(state)
-        own, inner = self._checked(params, state.attention, key)
-        given = state
-        if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
-            # An outer wrapper may not have called `start`.
-            state = self.start(params, state)
+        own, inner = self.checked_params(params, state.attention, key)
         checks_dtype = self.cell_input_fn is None
         wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
             cell_inputs = self._cell_inputs(inputs, state.attention)
             output, cell_state = self.cell.apply(
-                inner, cell_inputs, state.cell_state, fold(key, 0)
+                inner, cell_inputs, state.cell_state, fold_in(key, 0)
             )
             attended = [
                 attention.attend(own, output, memory.value, old, key)
@@ -364,5 +353,4 @@ class AttentionWrapper(ParamsWrapper):
                 attention_state=states,
             )
         )
-        new_state = with_read_only(new_state, given)
         return attention if self.output_attention else output, new_state

@@ -1,214 +1,31 @@
-"""`BasicDecoder` and the base classes of the helpers that feed its cell."""
+"""`BasicDecoder`, whose cell gets its inputs from a helper."""
 
-import abc
 import functools
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorShape
-
-from ..._base.arguments import (
+from jaxrnn import RNNCellLike, TensorArray, TensorShape
+from jaxrnn.extend import (
+    ReadOnly,
+    as_arrays,
+    call_start,
+    cell_at_step,
     check_function,
-    check_functions,
-    check_instance,
     check_is_cell,
+    check_type,
+    check_value,
+    map_sizes,
+    named_leaves,
 )
-from ..._base.cell_keys import cell_at_step
-from ..._base.errors import InvalidValue
-from ..._base.exporting import serializable
-from ..._base.inputs import as_array, as_state, check_rows_of_state
-from ..._base.trees import map_sizes
-from ..._base.typing import Array, DType, PyTree, Shaped
-from ..._drivers.first_step import call_start
+from jaxrnn.typing import Array, PyTree, Shaped
+
 from .dynamic_decode import Decoder
+from .helpers import Helper, unchanged
 
 
-class Helper(abc.ABC):
-    """Samples ids for a `BasicDecoder` and provides the inputs of its cell.
-
-    A subclass defines `initialize`, `sample`, `next_inputs` and the attributes below;
-    only `longest` has a default.
-
-    Attributes:
-        batch_size: The number of rows.
-        sample_ids_shape: The shape of the sampled ids of one row.
-        sample_ids_dtype: The dtype of the sampled ids.
-        longest: The maximum number of steps if it is known, otherwise None; see
-            `Decoder`.
-
-    Source: `tf.contrib.seq2seq.Helper`.
-    """
-
-    if TYPE_CHECKING:
-        # These properties are not abstract at run time, because a helper may set plain
-        # attributes instead.
-        batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
-    longest = property(lambda self: None)
-
-    @abc.abstractmethod
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """Returns the values before the first step: `(finished, inputs)`."""
-
-    @abc.abstractmethod
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
-        """Samples ids from the outputs of a step, `[batch, ...]`."""
-
-    @abc.abstractmethod
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """Returns the values after a step: `(finished, next_inputs, next_state)`."""
-
-
-class CustomHelper(Helper):
-    """A helper that is defined by functions.
-
-    Args:
-        initialize_fn: `initialize_fn() -> (finished, inputs)`, called before the first
-            step.
-        sample_fn: `sample_fn(time, outputs, state) -> sample_ids`, called with keyword
-            arguments.
-        next_inputs_fn: `next_inputs_fn(time, outputs, state, sample_ids) -> (finished,
-            next_inputs, next_state)`, called with keyword arguments.
-        sample_ids_shape: The shape of a row of `sample_ids`; None for a scalar.
-        sample_ids_dtype: The dtype of `sample_ids`; None for int32.
-
-    Raises:
-        TypeError: If one of the first three arguments is not a function, or
-            `sample_ids_shape` is not a sequence of integers.
-
-    Source: `tf.contrib.seq2seq.CustomHelper`.
-    """
-
-    def __init__(
-        self,
-        initialize_fn: Callable[[], tuple[Array, PyTree]],
-        sample_fn: Callable[..., Array],
-        next_inputs_fn: Callable[..., tuple[Array, PyTree, PyTree]],
-        sample_ids_shape: Iterable[int] | None = None,
-        sample_ids_dtype: DType | None = None,
-    ) -> None:
-        check_functions(
-            initialize_fn=initialize_fn,
-            sample_fn=sample_fn,
-            next_inputs_fn=next_inputs_fn,
-        )
-        self._initialize_fn = initialize_fn
-        self._sample_fn = sample_fn
-        self._next_inputs_fn = next_inputs_fn
-        self._batch_size: int | None = None
-        self._sample_ids_shape = TensorShape(sample_ids_shape or [])
-        self._sample_ids_dtype = sample_ids_dtype or jnp.int32
-
-    @property
-    def batch_size(self) -> int:
-        """The number of rows, which is known after `initialize`.
-
-        Raises:
-            ValueError: If `initialize` has not been called.
-        """
-        if self._batch_size is None:
-            raise InvalidValue(
-                "`batch_size` is unknown before `initialize` is called. "
-                "`dynamic_decode` calls `initialize` first."
-            )
-        return self._batch_size
-
-    sample_ids_shape = property(lambda self: self._sample_ids_shape)
-    sample_ids_dtype = property(lambda self: self._sample_ids_dtype)
-
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """Calls `initialize_fn`."""
-        finished, inputs = self._initialize_fn()
-        finished = as_array("finished", finished)
-        self._batch_size = finished.size
-        return finished, inputs
-
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
-        """Calls `sample_fn`."""
-        return self._sample_fn(time=time, outputs=outputs, state=state)
-
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """Calls `next_inputs_fn`."""
-        return self._next_inputs_fn(
-            time=time, outputs=outputs, state=state, sample_ids=sample_ids
-        )
-
-
-class InferenceHelper(CustomHelper):
-    """Feeds back samples that a function draws from the outputs.
-
-    Args:
-        sample_fn: `sample_fn(outputs) -> sample_ids`.
-        sample_shape: The shape of a row of `sample_ids`.
-        sample_dtype: The dtype of `sample_ids`.
-        start_inputs: The first inputs, a nest of `[batch, ...]`.
-        end_fn: `end_fn(sample_ids)`, which returns a bool `[batch]`, True for each row
-            that ends with its sample.
-        next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
-            samples themselves.
-
-    Raises:
-        TypeError: If `sample_fn`, `end_fn` or `next_inputs_fn` is not a function, or
-            `sample_shape` is not a sequence of integers.
-
-    Source: `tf.contrib.seq2seq.InferenceHelper`.
-    """
-
-    def __init__(
-        self,
-        sample_fn: Callable[[PyTree], Array],
-        sample_shape: Iterable[int],
-        sample_dtype: DType,
-        start_inputs: PyTree,
-        end_fn: Callable[[Array], Array],
-        next_inputs_fn: Callable[[Array], PyTree] | None = None,
-    ) -> None:
-        check_functions(sample_fn=sample_fn, end_fn=end_fn)
-        if next_inputs_fn is not None:
-            check_function("next_inputs_fn", next_inputs_fn)
-        inputs = jax.tree.map(jnp.asarray, start_inputs)
-        rows = jax.tree.leaves(inputs)[0].shape[0]
-
-        def initialize() -> tuple[Array, PyTree]:
-            return jnp.zeros(rows, bool), inputs
-
-        def sample(time: Array, outputs: PyTree, state: PyTree) -> Array:
-            return sample_fn(outputs)
-
-        def follow(
-            time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
-        ) -> tuple[Array, PyTree, PyTree]:
-            finished = end_fn(sample_ids)
-            inputs = (
-                sample_ids if next_inputs_fn is None else next_inputs_fn(sample_ids)
-            )
-            return finished, inputs, state
-
-        super().__init__(initialize, sample, follow, sample_shape, sample_dtype)
-        self._batch_size = rows
-
-
-@serializable
 class BasicDecoderOutput(NamedTuple):
     """The outputs of a step of `BasicDecoder`.
 
@@ -250,12 +67,12 @@ class BasicDecoder(Decoder):
     ) -> None:
         check_is_cell("cell", cell)
         fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
-        check_instance("helper", helper, Helper, "a Helper", fix)
+        check_type(isinstance(helper, Helper), "helper", "be a Helper", helper, fix)
         if output_layer is not None:
             check_function("output_layer", output_layer)
         self._cell = cell
         self._helper = helper
-        self._initial_state = as_state("initial_state", initial_state)
+        self._initial_state = as_arrays("initial_state", initial_state)
         self._output_layer = output_layer or unchanged
 
     batch_size = property(lambda self: self._helper.batch_size)
@@ -300,7 +117,7 @@ class BasicDecoder(Decoder):
         finished, inputs = self._helper.initialize()
         rows = self.batch_size  # Some helpers know it only now.
         must = f"have {rows} rows like the helper's inputs or `start_tokens`"
-        check_rows_of_state(self._initial_state, rows, must)
+        check_rows(self._initial_state, rows, must)
         return finished, inputs, call_start(self._cell, self._initial_state)
 
     def step(
@@ -317,9 +134,16 @@ class BasicDecoder(Decoder):
         return emit, next_state, next_inputs, finished
 
 
-def unchanged(outputs: PyTree) -> PyTree:
-    """Returns the outputs, for a decoder without an output layer."""
-    return outputs
+def is_shared(x: Any) -> bool:
+    """Whether all rows of a state share this part: TensorArrays, read-only parts."""
+    return isinstance(x, TensorArray | ReadOnly)
+
+
+def check_rows(initial_state: PyTree, rows: int, must: str, fix: str = "") -> None:
+    """Raises ValueError if an array of an initial state does not have `rows` rows."""
+    for name, leaf in named_leaves("initial_state", initial_state, is_shared):
+        fits = is_shared(leaf) or leaf.shape[:1] in ((), (rows,))
+        check_value(fits, name, must, leaf, fix)
 
 
 def first_float(state: PyTree) -> Shaped:

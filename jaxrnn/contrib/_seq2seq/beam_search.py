@@ -1,7 +1,4 @@
-"""`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`.
-
-The functions after it repeat rows for beams and read values along the beams' paths.
-"""
+"""`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,25 +7,27 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import RNNCellLike, TensorArray, TensorShape
+from jaxrnn.extend import (
+    InvalidValue,
+    as_arrays,
+    as_bool,
+    call_start,
+    cell_at_step,
+    check_function,
+    check_is_cell,
+    concrete_or_none,
+    describe,
+)
+from jaxrnn.typing import Array, ArrayLike, PyTree
 
-from ..._base.arguments import as_bool, check_function, check_is_cell
-from ..._base.cell_keys import cell_at_step
-from ..._base.errors import InvalidType, InvalidValue, describe
-from ..._base.exporting import serializable
-from ..._base.inputs import as_state, check_rows_of_state
-from ..._base.math import concrete_or_none
-from ..._base.read_only import is_read_only
-from ..._base.trees import is_tensor_array
-from ..._base.typing import Array, ArrayLike, PyTree
-from ..._drivers.first_step import call_start
 from ...decode import _beam as beam
-from ...decode._model import FINITE, as_ids, as_number, as_start_ids, score_dtype
-from . import embedding_helpers as embeddings
-from .basic_decoder import first_float, unchanged
+from . import vocabulary
+from .basic_decoder import check_rows, first_float
+from .beam_paths import gather_tree, gather_tree_from_array
 from .dynamic_decode import Decoder
+from .helpers import unchanged
 
 
-@serializable
 class BeamSearchDecoderState(NamedTuple):
     """The state of a `BeamSearchDecoder`.
 
@@ -50,7 +49,6 @@ class BeamSearchDecoderState(NamedTuple):
     accumulated_attention_probs: PyTree
 
 
-@serializable
 class BeamSearchDecoderOutput(NamedTuple):
     """The outputs of a step of `BeamSearchDecoder`, each `[batch, beam]`.
 
@@ -68,7 +66,6 @@ class BeamSearchDecoderOutput(NamedTuple):
     parent_ids: PyTree
 
 
-@serializable
 class FinalBeamSearchDecoderOutput(NamedTuple):
     """The outputs that `dynamic_decode` returns for a `BeamSearchDecoder`.
 
@@ -138,7 +135,7 @@ class BeamSearchDecoder(Decoder):
     def __init__(
         self,
         cell: RNNCellLike,
-        embedding: embeddings.Embedding,
+        embedding: vocabulary.Embedding,
         start_tokens: ArrayLike,
         end_token: ArrayLike,
         initial_state: PyTree,
@@ -154,9 +151,11 @@ class BeamSearchDecoder(Decoder):
         self._cell = cell
         self._output_layer = output_layer or unchanged
         self._beam_width = beam.as_width(beam_width)
-        self._embedding_fn = embeddings.as_embedding(embedding)
-        self._end_token = as_ids("end_token", end_token, "an integer scalar", ())
-        ids = as_start_ids("start_tokens", start_tokens)
+        self._embedding_fn = vocabulary.as_embedding(embedding)
+        self._end_token = vocabulary.as_ids(
+            "end_token", end_token, "an integer scalar", ()
+        )
+        ids = vocabulary.as_start_ids("start_tokens", start_tokens)
         self._start_tokens = jnp.broadcast_to(
             ids[:, None], (len(ids), self._beam_width)
         )
@@ -169,12 +168,12 @@ class BeamSearchDecoder(Decoder):
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
         self._reorders = as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
-        self._initial_state = as_state("initial_state", initial_state)
+        self._initial_state = as_arrays("initial_state", initial_state)
         rows = self.batch_size * self._beam_width
         must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
         fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
-        check_rows_of_state(self._initial_state, rows, must, fix)
-        self._dtype = score_dtype(first_float(self._initial_state))
+        check_rows(self._initial_state, rows, must, fix)
+        self._dtype = vocabulary.score_dtype(first_float(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
     tracks_own_finished = property(lambda self: True)  # Each step reorders beams.
@@ -255,7 +254,7 @@ class BeamSearchDecoder(Decoder):
             cell_state = jax.tree.map(
                 lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
                 final_state.cell_state,
-                is_leaf=is_tensor_array,
+                is_leaf=lambda x: isinstance(x, TensorArray),
             )
             final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
@@ -274,7 +273,7 @@ class BeamSearchDecoder(Decoder):
                 "logits, the output of the cell or of the `output_layer`, must be "
                 f"[{rows[0]}, {rows[1]}, vocab], got {describe(logits)}."
             )
-        embeddings.check_has_ids(self._embedding_fn, logits)
+        vocabulary.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
     def _covered(
@@ -329,134 +328,8 @@ class BeamSearchDecoder(Decoder):
 
 
 def _as_weight(name: str, weight: ArrayLike) -> ArrayLike:
-    return as_number(name, weight, FINITE, "0 disables it.")
+    return vocabulary.as_number(name, weight, vocabulary.FINITE, "0 disables it.")
 
 
 def _mean(arrays: list[Array]) -> Array:
     return sum(arrays[1:], arrays[0]) / len(arrays)
-
-
-def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
-    """Repeats each row `multiplier` times; the copies of a row are adjacent.
-
-    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The beams of a row
-    share the memory in the state of an `AttentionWrapper`, so the memory is not
-    repeated.
-
-    Args:
-        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
-            raises an error. TensorArrays must be empty; elements that are written later
-            must have `batch * multiplier` rows.
-        multiplier: The number of beams, an int, at most 65,536.
-        name: Accepted for compatibility with TensorFlow.
-
-    Returns:
-        The nest, each leaf `[batch * multiplier, ...]`.
-
-    Raises:
-        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
-            is not an int.
-        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
-
-    Source: `tf.contrib.seq2seq.tile_batch`.
-    """
-    width = beam.as_width(multiplier, "multiplier")
-    is_list = isinstance(t, list | tuple) and len(t) > 0
-    if is_list and all(isinstance(x, int | float) for x in t):
-        raise InvalidType(f"`t` must hold arrays, got numbers, {t}. Pass np.array(t).")
-    return jax.tree.map(
-        lambda x: _tiled(x, width),
-        t,
-        is_leaf=lambda x: x is None or is_tensor_array(x) or is_read_only(x),
-    )
-
-
-def _tiled(x: Any, width: int) -> Any:
-    """Repeats the rows of a leaf, or of the element shape of an empty TensorArray."""
-    if not is_tensor_array(x):
-        return beam.tile("t", x, width)
-    if not x.element_shape:
-        return x
-    if concrete_or_none(x.size()) != 0:
-        raise InvalidValue(f"`t` must hold only empty TensorArrays, got {x!r}.")
-    rows, *shape = x.element_shape
-    return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
-
-
-def gather_tree(
-    step_ids: ArrayLike,
-    parent_ids: ArrayLike,
-    max_sequence_lengths: ArrayLike,
-    end_token: ArrayLike,
-) -> Array:
-    """The ids along the path of each final beam.
-
-    Args:
-        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
-        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
-            index of the beam that it continues from the previous step. On CPUs,
-            TensorFlow raises an error for other values.
-        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
-            where the paths of the row end.
-        end_token: The id that ends a sequence.
-
-    Returns:
-        The ids, int32 `[time, batch, beam]`, with `end_token` beyond the lengths and
-        after the first `end_token` of a path.
-
-    Raises:
-        TypeError: If an argument does not hold integers.
-        ValueError: If shapes do not match.
-
-    Source: `tf.contrib.seq2seq.gather_tree`.
-    """
-    what = "integers [time, batch, beam]"
-    ids = as_ids("step_ids", step_ids, what, (None, None, None))
-    what = f"integers {list(ids.shape)} like `step_ids`"
-    parents = as_ids("parent_ids", parent_ids, what, ids.shape)
-    what = f"integers [{ids.shape[1]}], one for each row"
-    lengths = as_ids("max_sequence_lengths", max_sequence_lengths, what, ids.shape[1:2])
-    token = as_ids("end_token", end_token, "an integer scalar", ())
-    inside = _places(ids.shape)[0] < lengths[None, :, None]
-    found = _along_paths(jnp.where(inside, ids, token), parents, inside)
-    ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
-    return jnp.where(ended, token, found)
-
-
-def gather_tree_from_array(
-    t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
-) -> Array:
-    """The values that steps wrote along the path of each final beam.
-
-    A step writes values in the order of the beams before the step. TensorFlow reads the
-    values in the order of the beams after the step and therefore returns values of
-    other beams.
-
-    Args:
-        t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
-        parent_ids: See `gather_tree`.
-        max_sequence_lengths: See `gather_tree`.
-        lengths: `[batch, beam]`, the lengths of the final beams; values beyond them are
-            not reordered.
-    """
-    shape = parent_ids.shape
-    time = shape[0]
-    # Under jit, the capacity of a TensorArray may differ from the number of steps.
-    missing = max(0, time - t.shape[0])
-    rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
-    steps, own = _places(shape)
-    inside = steps < max_sequence_lengths[None, :, None]
-    places = _along_paths(parent_ids, parent_ids, inside)
-    places = jnp.where(steps < lengths[None], places, own)
-    # JAX cannot infer an axis of size -1 if the array is empty.
-    split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
-    return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
-
-
-def _places(shape: tuple[int, ...]) -> list[Array]:
-    """The step index and the beam index of each entry `[time, batch, beam]`."""
-    return [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 2)]
-
-
-def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
-    return beam.trace_back(ids, jnp.where(inside, parents - _places(ids.shape)[1], 0))

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..._base import arguments
-from ..._base.errors import InvalidValue, error_note
-from ..._base.inputs import as_array, as_state
-from ..._base.math import is_traced
+from jaxrnn import TensorArray
+from jaxrnn.extend import (
+    as_arrays,
+    as_bool,
+    check_type,
+    check_value,
+    concrete_or_none,
+    map_sizes,
+)
+from jaxrnn.typing import Array, ArrayLike, DType, PyTree
+
+from ..._base.arguments import as_axis_size, as_scope, as_unroll
 from ..._base.read_only import with_read_only, without_read_only
 from ..._base.sharding import as_divided_rows
-from ..._base.trees import is_tensor_array, map_sizes
-from ..._base.typing import Array, ArrayLike, DType, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Step, run_until_finished
 from ..._loops import masking
@@ -135,13 +141,13 @@ def dynamic_decode(
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
     _check_decoder(decoder, impute_finished)
-    arguments.as_bool("output_time_major", output_time_major)
-    arguments.as_unroll(parallel_iterations)
+    as_bool("output_time_major", output_time_major)
+    as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
-    is_dynamic = is_traced(maximum_iterations)
+    is_dynamic = concrete_or_none(maximum_iterations) is None
     steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
     end = _end(maximum_iterations, steps) if is_dynamic else steps
-    with jax.named_scope(arguments.as_scope(scope, "decoder")):
+    with jax.named_scope(as_scope(scope, "decoder")):
         first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
         emit_ta, last = run_until_finished(
@@ -154,7 +160,9 @@ def dynamic_decode(
         )
         lengths = last.loop_state
         state = with_read_only(last.state, first.state)
-        outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
+        outputs = jax.tree.map(
+            lambda ta: ta.stack(), emit_ta, is_leaf=lambda x: isinstance(x, TensorArray)
+        )
         outputs, state = decoder.finalize(outputs, state, lengths)
         if not output_time_major:
             outputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
@@ -163,13 +171,11 @@ def dynamic_decode(
 
 def _check_decoder(decoder: Decoder, impute_finished: Any) -> None:
     fix = "For example, BasicDecoder decodes with a cell and a helper."
-    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
-    impute = arguments.as_bool("impute_finished", impute_finished)
-    if impute and decoder.tracks_own_finished:
-        kind = type(decoder).__name__
-        raise InvalidValue(
-            f"`impute_finished` must be False for a {kind}, which reorders rows."
-        )
+    check_type(isinstance(decoder, Decoder), "decoder", "be a Decoder", decoder, fix)
+    impute = as_bool("impute_finished", impute_finished)
+    must = f"be False for a {type(decoder).__name__}, which reorders rows"
+    is_allowed = not (impute and decoder.tracks_own_finished)
+    check_value(is_allowed, "impute_finished", must, impute)
 
 
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
@@ -179,7 +185,7 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
     for name, bound in given.items():
         if bound is not None:
             fix = "The size of the outputs is static."
-            bounds.append(arguments.as_axis_size(name, bound, fix))
+            bounds.append(as_axis_size(name, bound, fix))
     if all(isinstance(bound, int) for bound in bounds):
         return min(bounds, default=None)
     return bounds[-1]  # Symbolic sizes cannot be compared, so the argument applies.
@@ -188,8 +194,9 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
 def _end(maximum: Any, steps: Any) -> Array:
     """The traced step at which decoding ends."""
     name = "maximum_iterations"
-    arguments.check_dtype_kind(name, maximum, jnp.integer, "an integer")
-    arguments.check_shape(name, maximum, (), "be an integer")
+    is_integer = jnp.issubdtype(maximum.dtype, jnp.integer)
+    check_type(is_integer, name, "be an integer", maximum)
+    check_value(maximum.shape == (), name, "be an integer", maximum)
     return maximum if steps is None else jnp.minimum(maximum, steps)
 
 
@@ -197,9 +204,10 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
     fix = "Use a comparison, e.g. `time >= lengths`."
-    arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
-    inputs = as_state("the first inputs", inputs)
-    state = as_state("the initial state", state)
+    is_bool = finished.dtype == bool
+    check_type(is_bool, "finished", "have dtype bool", finished, fix)
+    inputs = as_arrays("the first inputs", inputs)
+    state = as_arrays("the initial state", state)
     finished, inputs, state = as_divided_rows(
         (finished, inputs, state), finished.shape[0]
     )
@@ -233,8 +241,11 @@ def _step_of(
         finished, inputs, state, lengths = carry
         state = with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
-        with error_note("Raised by `decoder.step(time, inputs, state)`."):
+        try:
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
+        except Exception as error:
+            error.add_note("Raised by `decoder.step(time, inputs, state)`.")
+            raise
         emit = as_like("outputs", emit, emit_types, EMIT_FIX)
         next_state = as_like("next_state", next_state, state)
         next_inputs = as_like("next_inputs", next_inputs, inputs)
@@ -255,7 +266,7 @@ def _step_of(
 
 def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:
     """`finished` for each row; a scalar is broadcast to all rows."""
-    array = as_array("finished", finished)
+    array = as_arrays("finished", finished)
     return array if array.ndim else jnp.broadcast_to(array, decoder.batch_size)
 
 

@@ -1,15 +1,20 @@
 """`sequence_loss`: the weighted cross-entropy of sequences of ids."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_bool, check_dtype_kind, check_functions, check_shape
-from ..._base.errors import InvalidValue, describe
-from ..._base.inputs import as_array
-from ..._base.typing import Array, ArrayLike
-from ..._loops import masking
+from jaxrnn.extend import (
+    InvalidValue,
+    as_arrays,
+    as_bool,
+    check_function,
+    check_type,
+    check_value,
+)
+from jaxrnn.typing import Array, ArrayLike
 
 CUT = (
     "Outside jit, the outputs of `dynamic_decode` end with the longest row. Cut "
@@ -80,8 +85,9 @@ def sequence_loss(
             f"`average_across_{noun}` and `sum_over_{noun}` must not both be True."
         )
     with jax.named_scope(name or "sequence_loss"):
+        zero = jnp.zeros((), logits.dtype)
         unused = weights == 0
-        hidden = masking.hide_nonfinite(unused, logits)
+        hidden = jnp.where(unused[..., None] & ~jnp.isfinite(logits), zero, logits)
         ids = jnp.where(unused, jnp.clip(targets, 0, logits.shape[2] - 1), targets)
         losses = _losses(hidden, ids, softmax_loss_function)
         weights = weights.astype(losses.dtype)
@@ -91,27 +97,24 @@ def sequence_loss(
         return _ratio(losses, weights, average) if average else losses
 
 
-def _as_arrays(
-    logits: ArrayLike, targets: ArrayLike, weights: ArrayLike
-) -> tuple[Array, Array, Array]:
+def _as_arrays(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Array]:
     """Checks the shapes and dtypes of the arguments; returns them as arrays.
 
     Raises:
         ValueError: If an array has the wrong shape.
         TypeError: If an array has the wrong dtype.
     """
-    logits = as_array("logits", logits)
-    if logits.ndim != 3:
-        raise InvalidValue(
-            f"`logits` must be [batch, time, vocab], got {describe(logits)}."
-        )
-    targets = as_array("targets", targets)
-    weights = as_array("weights", weights)
+    logits = as_arrays("logits", logits)
+    check_value(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
+    targets = as_arrays("targets", targets)
+    weights = as_arrays("weights", weights)
     for name, array in (("targets", targets), ("weights", weights)):
         must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
-        check_shape(name, array, logits.shape[:2], must, CUT)
-    check_dtype_kind("logits", logits, jnp.floating, "floating")
-    check_dtype_kind("targets", targets, jnp.integer, "integer")
+        check_value(array.shape == logits.shape[:2], name, must, array, CUT)
+    is_floating = jnp.issubdtype(logits.dtype, jnp.floating)
+    check_type(is_floating, "logits", "be floating", logits)
+    is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
+    check_type(is_integer, "targets", "be integer", targets)
     return logits, targets, weights
 
 
@@ -126,7 +129,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
     if loss_function is None:
         log_probs = jax.nn.log_softmax(logits, axis=-1)
         return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-    check_functions(softmax_loss_function=loss_function)
+    check_function("softmax_loss_function", loss_function)
     flat = logits.reshape(-1, logits.shape[-1])
     losses = loss_function(labels=targets.reshape(-1), logits=flat)
     return losses.reshape(targets.shape)

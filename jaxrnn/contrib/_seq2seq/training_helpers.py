@@ -7,25 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import Steps
-
-from ..._base.arguments import (
+from jaxrnn.extend import (
+    InvalidValue,
+    as_arrays,
+    as_bool,
+    as_lengths,
     check_function,
-    check_given,
-    check_rank,
-    check_shape,
-    check_time_major,
+    check_key,
+    check_value,
+    concrete_or_none,
+    named_leaves,
 )
-from ..._base.cell_keys import check_key
-from ..._base.errors import InvalidValue
-from ..._base.inputs import as_array, as_state, check_same_size
-from ..._base.lengths import as_given_lengths
-from ..._base.math import concrete_or_none
-from ..._base.sharding import key_of_device
-from ..._base.trees import named_leaves
-from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
-from ..._loops import masking
-from . import embedding_helpers as embeddings
-from .basic_decoder import CustomHelper, unchanged
+from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
+
+from . import vocabulary
+from .helpers import CustomHelper, unchanged
 
 
 class TrainingHelper(CustomHelper):
@@ -59,8 +55,7 @@ class TrainingHelper(CustomHelper):
         time_major: bool = False,
         name: str | None = None,
     ) -> None:
-        check_time_major(time_major)
-        axis = 0 if time_major else 1
+        axis = 0 if as_bool("time_major", time_major) else 1
         self.inputs = _as_sequences("inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
         rows = shape[1 - axis]
@@ -74,12 +69,11 @@ class TrainingHelper(CustomHelper):
 
     def _first(self) -> tuple[Array, PyTree]:
         """Returns which rows have length 0, and the first inputs."""
-        finished = self.sequence_length == 0
-        return finished, masking.first_inputs(self.inputs, self._steps.axis)
+        return self.sequence_length == 0, self._read(self.inputs, jnp.int32(0))
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
-        return embeddings.most_likely(embeddings.as_logits(outputs))
+        return vocabulary.most_likely(vocabulary.as_logits(outputs))
 
     def _next(
         self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
@@ -94,8 +88,9 @@ class TrainingHelper(CustomHelper):
 
     def _read(self, inputs: PyTree, time: Array) -> PyTree:
         """The inputs of a step; past the end, the last inputs, which are never used."""
+        axis = self._steps.axis
         if not self._steps.time:
-            return masking.first_inputs(inputs, self._steps.axis)
+            return jax.tree.map(lambda x: jnp.sum(x, axis, dtype=x.dtype), inputs)
         return self._steps.read(inputs, time)
 
 
@@ -106,18 +101,18 @@ class _ScheduledHelper(TrainingHelper):
         self, probability: ArrayLike, key: Key, name: str, seed: int | None
     ) -> None:
         rows = self.batch_size
-        array = as_array("sampling_probability", probability)
-        if array.ndim:
-            must = f"be a number or an array [{rows}], one number per row"
-            check_shape("sampling_probability", array, (rows,), must)
+        array = as_arrays("sampling_probability", probability)
+        must = f"be a number or an array [{rows}], one number per row"
+        fits = array.shape in ((), (rows,))
+        check_value(fits, "sampling_probability", must, array)
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
-        self._choice_key = embeddings.seeded(key, name, seed)
+        self._choice_key = vocabulary.seeded(key, name, seed)
 
     def _choose(self, time: Array, outputs: PyTree) -> Array:
         """Bool `[batch]`; each entry is True with the row's sampling probability."""
-        key = jax.random.fold_in(key_of_device(self._choice_key, outputs), time)
-        uniform = jax.random.uniform(key, (self.batch_size,), jnp.float32)
-        return uniform < self._probability
+        rows = self.batch_size
+        drawn = vocabulary.uniform(self._choice_key, outputs, rows, time)
+        return drawn < self._probability
 
 
 class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
@@ -155,7 +150,7 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         self,
         inputs: PyTree,
         sequence_length: Lengths,
-        embedding: embeddings.Embedding,
+        embedding: vocabulary.Embedding,
         sampling_probability: ArrayLike,
         time_major: bool = False,
         seed: int | None = None,
@@ -165,23 +160,23 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         key: Key,
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
-        self._embedding_fn = embeddings.as_embedding(embedding)
+        self._embedding_fn = vocabulary.as_embedding(embedding)
         check_key(key)
         ids_key, choice_key = jax.random.split(key)
         self._set_schedule(
             sampling_probability, choice_key, "scheduling_seed", scheduling_seed
         )
-        self._key = embeddings.seeded(ids_key, "seed", seed)
+        self._key = vocabulary.seeded(ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """Ids drawn from the outputs; -1 where given inputs are fed."""
-        logits = embeddings.as_logits(outputs, self._embedding_fn)
+        logits = vocabulary.as_logits(outputs, self._embedding_fn)
         chosen = self._choose(time, logits)
-        return jnp.where(chosen, embeddings.draw_ids(self._key, logits, time), -1)
+        return jnp.where(chosen, vocabulary.draw_ids(self._key, logits, time), -1)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The embedding of the ids; the given inputs where the id is -1."""
-        return masking.choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
+        return _choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
 
 
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
@@ -244,7 +239,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
-        return masking.choose(ids == 1, fed, given)
+        return _choose(ids == 1, fed, given)
 
 
 def _as_sequences(name: str, inputs: PyTree) -> PyTree:
@@ -254,28 +249,39 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
         ValueError: If there are no arrays, or if their shapes do not match.
         TypeError: If a leaf is not an array.
     """
-    inputs = as_state(name, inputs)
+    inputs = as_arrays(name, inputs)
     named = list(named_leaves(name, inputs))
     if not named:
         raise InvalidValue(f"`{name}` must hold at least one array, got none.")
     axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
+    shape = named[0][1].shape[:2]
     for leaf_name, leaf in named:
-        check_rank(leaf_name, leaf, 2, axes)
-    check_same_size(named, slice(2), "Batch size and time", "[batch, time, ...]")
+        check_value(leaf.ndim >= 2, leaf_name, f"have rank at least 2, {axes}", leaf)
+        must = f"begin with the axes {list(shape)}, like `{named[0][0]}`"
+        check_value(leaf.shape[:2] == shape, leaf_name, must, leaf)
     return inputs
 
 
 def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
-    fix = f"To run all steps, pass `np.full({batch}, {time})`."
-    check_given("sequence_length", sequence_length, fix, "integers [batch]")
-    lengths = as_given_lengths(sequence_length, batch)
+    name = "sequence_length"
+    lengths = as_lengths(sequence_length, batch)
+    if lengths is None:
+        fix = f"To run all steps, pass `np.full({batch}, {time})`."
+        raise InvalidValue(f"`{name}` must be integers [batch], got None. {fix}")
     known = concrete_or_none(lengths)
-    if known is not None and known.max(initial=0) > time:
-        raise InvalidValue(
-            f"`sequence_length` must not exceed the {time} steps of the inputs, got "
-            f"{known.max()}."
-        )
+    longest = 0 if known is None else known.max(initial=0)
+    must = f"not exceed the {time} steps of the inputs"
+    check_value(longest <= time, name, must, int(longest))
     return jnp.minimum(lengths, time)
+
+
+def _choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """Selects rows of `tree` where the mask is true, otherwise rows of `other`."""
+
+    def select(x: Array, y: Array) -> Array:
+        return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, y)
+
+    return jax.tree.map(select, tree, other)
 
 
 def _joined(tree: PyTree, other: PyTree) -> PyTree:

@@ -1,0 +1,102 @@
+"""The memory that attention reads, as part of a state."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.extend import InvalidValue, as_arrays, as_lengths, check_type, check_value
+from jaxrnn.typing import Array, Lengths
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMemory:
+    """The memory of an attention mechanism, as part of a state.
+
+    Attributes:
+        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
+        lengths: int32 `[batch]`; `()` for the whole memory, because a state must not
+            hold None.
+        keys: The keys, `[batch, memory_time, num_units]`; `()` before a run starts.
+        own_values: The values that `custom_key_value_fn` returned,
+            `[batch, memory_time, depth]`; `()` to use the memory.
+    """
+
+    memory: Array
+    lengths: Array | tuple[()] = ()
+    keys: Array | tuple[()] = ()
+    own_values: Array | tuple[()] = ()
+
+    @property
+    def values(self) -> Array:
+        """The values whose weighted sums are the contexts."""
+        return self.memory if isinstance(self.own_values, tuple) else self.own_values
+
+    @property
+    def valid(self) -> Array | None:
+        """Mask `[batch, memory_time]`, True within lengths; None without lengths."""
+        if isinstance(self.lengths, tuple):
+            return None
+        places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
+        return places[None, :] < self.lengths[:, None]
+
+    def without_padding(self, x: Array) -> Array:
+        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        if self.valid is None:
+            return x
+        valid = jnp.expand_dims(self.valid, tuple(range(2, x.ndim)))
+        return jnp.where(valid, x, jnp.zeros((), x.dtype))
+
+
+def as_memories(
+    mechanisms: Sequence[Any],
+    memories: Sequence[Any],
+    lengths: Sequence[Lengths | None] | None,
+) -> list[AttentionMemory]:
+    """Checks the memories of all mechanisms; returns them with zeros in their padding.
+
+    Args:
+        mechanisms: The mechanisms, which set the depths and optionally the dtype.
+        memories: For each mechanism, floating `[batch, memory_time, depth]`.
+        lengths: For each mechanism, integers `[batch]`, or None for all steps; None if
+            all memories have all steps.
+
+    Raises:
+        ValueError: If an array has the wrong shape, or there is not one for each
+            mechanism.
+        TypeError: If an array has the wrong dtype.
+    """
+    count = len(mechanisms)
+    lengths = [None] * count if lengths is None else lengths
+    if len(memories) != count or len(lengths) != count:
+        raise InvalidValue(
+            "`memory` and `memory_sequence_length` must each hold one entry per "
+            f"mechanism ({count}), got {len(memories)} and {len(lengths)}."
+        )
+    made: list[AttentionMemory] = []
+    for i, mechanism in enumerate(mechanisms):
+        name = f"memory[{i}]" if count > 1 else "memory"
+        memory = as_arrays(name, memories[i])
+        like = made[0].memory if made else memory
+        _check_memory(name, memory, mechanism, like)
+        own_lengths = as_lengths(lengths[i], len(memory), "memory_sequence_length")
+        one = AttentionMemory(memory, () if own_lengths is None else own_lengths)
+        made.append(dataclasses.replace(one, memory=one.without_padding(memory)))
+    return made
+
+
+def _check_memory(name: str, memory: Array, mechanism: Any, like: Array) -> None:
+    """Raises unless a memory fits its mechanism and `like`, the first memory."""
+    depth = mechanism.memory_depth
+    fits = memory.shape == (*like.shape[:1], *memory.shape[1:2], depth)
+    must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
+    fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
+    check_value(fits, name, must, memory, fix)
+    is_floating = jnp.issubdtype(memory.dtype, jnp.floating)
+    check_type(is_floating, name, "be floating-point", memory)
+    dtype = mechanism.dtype or like.dtype
+    must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
+    check_type(memory.dtype == dtype, name, must, memory)

@@ -1,0 +1,120 @@
+"""A cell and a wrapper of a user, from the parts that `jaxrnn.extend` offers."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import extend
+from jaxrnn.extend import fields
+from jaxrnn.testing import check_cell
+
+KEY = jax.random.key(0)
+X = jax.random.normal(KEY, (3, 4, 2))
+
+
+@fields.dataclass
+class Leaky(extend.SpecsCell):
+    """A leaky integrator of a projection."""
+
+    num_units: int = fields.size()
+    leak: float = fields.number(0.1, low=0, high=1)
+    activation: fields.ActivationLike = fields.activation(none="linear")
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def param_specs(self, depth):
+        return extend.affine_specs(depth, self.num_units)
+
+    def step(self, params, inputs, state):
+        extend.check_value(len(inputs) < 9, "inputs", "have few rows", inputs, "Split.")
+        z = extend.affine(params, [inputs], state.dtype)
+        state = (1 - self.leak) * state + self.leak * self.activation(z)
+        return state, state
+
+
+@fields.dataclass
+class Scaled(extend.ParamsWrapper):
+    """Multiplies the inputs of a cell by a learned vector."""
+
+    def own_specs(self, depth):
+        return {"scale": jaxrnn.ParamSpec((depth,), jax.nn.initializers.ones)}
+
+    def init(self, key, inputs, dtype=None):
+        depth = extend.check_step_inputs(inputs).shape[1]
+        return self.init_params(key, depth, inputs, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        inputs = extend.check_step_inputs(inputs)
+        own, inner = self.checked_params(params, inputs, key)
+        return self.cell.apply(inner, inputs * own["scale"][None], state, key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [Leaky(3), Scaled(Leaky(3, 0.5, "tanh"))])
+def test_the_laws_of_cells(cell):
+    check_cell(cell, jax.ShapeDtypeStruct((4, 3), jnp.float32))
+
+
+def test_a_cell_from_its_specs_and_its_step():
+    cell = Leaky(3)
+    assert (cell, cell.activation(2.0)) == (Leaky(3, leak=0.1), 2.0)
+    params = cell.init(KEY, X[:, 0])
+    outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=X.dtype)
+    want = jnp.zeros((3, 3))
+    for t in range(4):
+        want = 0.9 * want + 0.1 * (X[:, t] @ params["kernel"])
+        np.testing.assert_allclose(outputs[:, t], want, rtol=1e-5)
+
+
+def test_a_wrapper_with_parameters():
+    cell = Scaled(jaxrnn.GRUCell(3))
+    params = cell.init(KEY, X[:, 0])
+    assert list(params) == ["scale", "gru_cell"]
+    params["scale"] = jnp.array([2.0, 3.0])
+    got, _ = jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=X.dtype)
+    inner = cell.cell.bind(params["gru_cell"])
+    want, _ = jaxrnn.dynamic_rnn(inner, X * params["scale"][None, None], dtype=X.dtype)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def refused(call):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_errors_begin_with_the_name_that_was_called():
+    cell = Leaky(3)
+    params = cell.init(KEY, X[:, 0])
+    many = jnp.ones((9, 2))
+    want = "Leaky: `inputs` must have few rows, got float64[9, 2]. Split."
+    assert refused(lambda: cell.apply(params, many, jnp.ones((9, 3)))) == want
+    wrong = refused(lambda: Leaky(3, leak=2.0))
+    assert wrong == "Leaky: `leak` must be in [0, 1], got 2.0."
+    alone = refused(lambda: extend.check_type(False, "x", "be a cell", 3))
+    assert alone == "`x` must be a cell, got 3."
+    wrong = refused(lambda: Scaled(cell).apply({"leaky": params}, X[:, 0], X[:, 0]))
+    assert wrong.startswith("Scaled: `params` must hold params['scale']")
+
+
+@pytest.mark.parametrize("size", [None, (2,), (4, 2)])
+def test_inputs_of_a_step_have_the_given_size(size):
+    x = jnp.ones((3, *(size or (7,))))
+    assert extend.check_step_inputs(x, size=size) is not None
+    axes = "rank 2" if size is None else f"be {['batch', *size]}".replace("'", "")
+    with pytest.raises(ValueError, match=re.escape(axes)):
+        extend.check_step_inputs(x[..., None], size=size)
+
+
+@pytest.mark.parametrize("module", [extend, fields])
+def test_every_name_has_a_docstring(module):
+    for name in module.__all__:
+        value = getattr(module, name)
+        if getattr(value, "__module__", "").startswith("jaxrnn"):
+            assert value.__module__ == module.__name__
+            assert inspect.getdoc(value), name
