@@ -156,15 +156,12 @@ class BeamSearchDecoder(Decoder):
             "end_token", end_token, "an integer scalar", ()
         )
         ids = vocabulary.as_start_ids("start_tokens", start_tokens)
-        self._start_tokens = jnp.broadcast_to(
-            ids[:, None], (len(ids), self._beam_width)
-        )
-        self._length_penalty = _as_weight(
-            "length_penalty_weight", length_penalty_weight
-        )
-        self._coverage_penalty = _as_weight(
-            "coverage_penalty_weight", coverage_penalty_weight
-        )
+        shape = (len(ids), self._beam_width)
+        self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
+        name = "length_penalty_weight"
+        self._length_penalty = _as_weight(name, length_penalty_weight)
+        name = "coverage_penalty_weight"
+        self._coverage_penalty = _as_weight(name, coverage_penalty_weight)
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
         self._reorders = as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
