@@ -478,6 +478,28 @@ def test_wrappers_declare_what_their_cells_declare():
     assert keeps_all.is_random  # A filter may depend on the state.
 
 
+class Within(nn.Module):
+    """Passes a key to the call of a module."""
+
+    rnn: nn.Module
+
+    def __call__(self, x, key):
+        return self.rnn(x, rngs=key)
+
+
+def test_each_direction_has_its_own_key():
+    key = jax.random.key(3)
+    rnn = jaxrnn.nnx.Bidirectional(NOISY, NOISY, DEPTH, rngs=nnx.Rngs(0))
+    pair = zip(rnn.get_cells(), range(2), strict=True)
+    cells = [c.cell.bind(c.params, jax.random.fold_in(key, i)) for c, i in pair]
+    outputs, _ = jaxrnn.bidirectional_dynamic_rnn(*cells, X, dtype=X.dtype)
+    want = jnp.concatenate(outputs, -1)
+    same(rnn(X, rngs=key), want)
+    linen = jaxrnn.linen.Bidirectional(NOISY, NOISY)
+    params = linen.variables_of(*rnn.get_cells())["params"]
+    same(Within(linen).apply({"params": {"rnn": params}}, X, key), want)
+
+
 def test_linen_asks_for_the_stream():
     with pytest.raises(InvalidRngError, match="dropout"):
         InLinen("RNN", NOISY)(X)
