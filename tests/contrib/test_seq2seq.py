@@ -742,7 +742,7 @@ REFUSALS = [
     (lambda: contrib.GreedyEmbeddingHelper(3, START, END), TypeError, "GreedyEmbeddingHelper: `embedding` must be a table [vocab, ...] or a function of ids, got 3."),
     (lambda: contrib.GreedyEmbeddingHelper(TABLE, 2, END), ValueError, "GreedyEmbeddingHelper: `start_tokens` must be integers [batch], got int64[]."),
     (lambda: contrib.GreedyEmbeddingHelper(TABLE, START, START), ValueError, "GreedyEmbeddingHelper: `end_token` must be an integer scalar, got int64[3]."),
-    (lambda: contrib.GreedyEmbeddingHelper(TABLE, START, 1.0), TypeError, "GreedyEmbeddingHelper: `end_token` must be an integer scalar, got float64[]."),
+    (lambda: contrib.GreedyEmbeddingHelper(TABLE, START, 1.0), TypeError, "GreedyEmbeddingHelper: `end_token` must be an integer scalar, got 1.0."),
     (lambda: contrib.SampleEmbeddingHelper(TABLE, START, END, 0.0, key=KEY), ValueError, "SampleEmbeddingHelper: `softmax_temperature` must be positive and finite, got 0."),
     (lambda: contrib.SampleEmbeddingHelper(TABLE, START, END, key=3), TypeError, "SampleEmbeddingHelper: `key` must be a random key, got 3."),
     (lambda: contrib.SampleEmbeddingHelper(TABLE, START, END, seed="a", key=KEY), TypeError, "SampleEmbeddingHelper: `seed` must be an integer, got 'a'."),

@@ -114,9 +114,11 @@ WITHOUT_ROW = {
 # The public modules that the sweep leaves out, and why.
 LEFT_OUT_MODULES = {
     "export": "writes files; streams run on one device",
+    "extend": "its parts run inside of cells",
     "initializers": "take no sequences",
     "memory": "its strategies are values of `swap_memory`",
     "testing": "laws, which run drivers",
+    "typing": "types alone",
 }
 CONVERTERS = {f"jaxrnn.convert.{name}" for name in jaxrnn.convert.__all__}
 MODULES = sorted({*WITHOUT_ROW, *CONVERTERS})
