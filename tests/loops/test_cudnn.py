@@ -5,7 +5,6 @@ import re
 from types import SimpleNamespace
 
 import chex
-import flax.nnx
 import helpers
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from jax.experimental import rnn
 
 import jaxrnn
 import jaxrnn.linen
-import jaxrnn.nnx
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
 from jaxrnn._loops import cudnn
 from jaxrnn.memory import Keep, Offload, Recompute
@@ -177,26 +175,6 @@ def test_values_and_gradients_are_those_of_the_loop(stand_in, name):
     assert set(stand_in.forwards) == set(stand_in.backwards) == {(5, TIME, DEPTH)}
 
 
-@pytest.mark.slow
-def test_time_first(stand_in):
-    cell = CELLS["basic"]
-    params, x, state = data(cell)
-    time_first = params, jnp.swapaxes(x, 0, 1), state
-    got = everything(cell, "cudnn", *time_first, time_major=True)
-    assert_near(got, everything(cell, "xla", *time_first, time_major=True))
-    assert_near(jnp.swapaxes(got[0][0], 0, 1), run(cell, "xla", params, x, state)[0])
-
-
-@pytest.mark.slow
-def test_whole_rows(stand_in):
-    cell = CELLS["basic"]
-    given = *data(cell), None
-    assert_near(
-        everything(cell, "cudnn", *given),
-        everything(cell, "xla", *given),
-    )
-
-
 @pytest.mark.fast("True")
 @pytest.mark.parametrize("is_jitted", [True, False])
 def test_values_alone(stand_in, is_jitted):
@@ -207,17 +185,6 @@ def test_values_alone(stand_in, is_jitted):
     assert_near(call(*given), of("xla")(*given))
     assert stand_in.forwards
     assert not stand_in.backwards
-
-
-@pytest.mark.slow
-def test_sizes_of_one(stand_in):
-    cell = LSTMCell(1)
-    for lengths in ([0], [1]):
-        given = *data(cell, 1, 1, 1), jnp.asarray(lengths, jnp.int32)
-        assert_near(
-            everything(cell, "cudnn", *given),
-            everything(cell, "xla", *given),
-        )
 
 
 def test_rows_of_length_0_keep_their_state_and_its_gradient(stand_in):
@@ -260,52 +227,7 @@ def tails(made):
     return jax.tree.map(lambda s: s[1:], (last, ct_state))
 
 
-@pytest.mark.slow
-def test_cotangents_of_padding_have_no_effect(stand_in):
-    cell = CELLS["lstm"]
-    params, x, state = data(cell)
-    dead = (np.arange(TIME) >= np.asarray(LENGTHS)[:, None])[..., None]
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def grads(name):
-        call = lambda *given: run(cell, name, *given)
-        (outputs, last), pull_back = jax.vjp(call, params, x, state)
-        return pull_back((jnp.where(dead, jnp.nan, outputs), last))
-
-    assert_near(grads("cudnn"), grads("xla"))
-
-
-@pytest.mark.slow
-def test_two_directions(stand_in):
-    cells = LSTMCell(UNITS), BasicLSTMCell(UNITS, forget_bias=0.3)
-    params, x, _ = data(cells[0])
-    other = jax.tree.map(lambda p: -p, params)
-
-    def both(name, *all_params):
-        fw, bw = (c.bind(p) for c, p in zip(cells, all_params, strict=True))
-        return jaxrnn.bidirectional_dynamic_rnn(
-            fw, bw, x, LENGTHS, dtype=F32, implementation=name
-        )
-
-    def made(name):
-        loss = lambda *params: weighted_sum(both(name, *params))
-        return jax.jit(jax.value_and_grad(loss, (0, 1)))(params, other)
-
-    assert_near(made("cudnn"), made("xla"))
-
-
-@pytest.mark.slow
-def test_layers_of_cells(stand_in):
-    cell = jaxrnn.MultiRNNCell([LSTMCell(UNITS), BasicLSTMCell(2, forget_bias=0)])
-    given = data(cell)
-    assert_near(
-        everything(cell, "cudnn", *given),
-        everything(cell, "xla", *given),
-    )
-    assert set(stand_in.backwards) == {(5, TIME, DEPTH), (5, TIME, UNITS)}
-
-
-# Transformations.
+# Programs around the call.
 
 
 def loss(name):
@@ -316,12 +238,96 @@ def loss(name):
     return lambda params, x: sum_of_sines(run(cell, name, params, x, state))
 
 
-@pytest.mark.slow
-def test_a_rematerialized_gradient(stand_in):
+def one_row_and_step(name):
+    cell = LSTMCell(1)
+    given = data(cell, 1, 1, 1)
+    lengths = [jnp.asarray([n], jnp.int32) for n in (0, 1)]
+    return [everything(cell, name, *given, n) for n in lengths]
+
+
+def whole_rows_time_first(name):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    x = jnp.swapaxes(x, 0, 1)
+    return everything(cell, name, params, x, state, None, time_major=True)
+
+
+def cotangents_of_padding(name):
+    cell = CELLS["lstm"]
+    dead = (np.arange(TIME) >= np.asarray(LENGTHS)[:, None])[..., None]
+
+    @jax.jit
+    def grads(*given):
+        call = lambda *given: run(cell, name, *given)
+        (outputs, last), pull_back = jax.vjp(call, *given)
+        return pull_back((jnp.where(dead, jnp.nan, outputs), last))
+
+    return grads(*data(cell))
+
+
+def layers(name):
+    cell = jaxrnn.MultiRNNCell([LSTMCell(UNITS), BasicLSTMCell(2, forget_bias=0)])
+    return everything(cell, name, *data(cell))
+
+
+def rematerialized(name):
     params, x, _ = data(CELLS["lstm_biased"])
-    of = lambda name: jax.grad(jax.checkpoint(loss(name)), (0, 1))
-    assert_near(jax.jit(of("cudnn"))(params, x), jax.jit(of("xla"))(params, x))
-    assert stand_in.backwards
+    return jax.jit(jax.grad(jax.checkpoint(loss(name)), (0, 1)))(params, x)
+
+
+def mapped_twice(name):
+    params, x, state = data(CELLS["basic"])
+    xs, lengths = jnp.stack([x, -x]), jnp.stack([LENGTHS, LENGTHS[::-1]])
+    call = lambda x, n: run(CELLS["basic"], name, params, x, state, n)
+    call = jax.vmap(jax.vmap(call, (0, None)), (None, 0))
+    return jax.jit(call)(xs, lengths)
+
+
+def mapped_gradients(name):
+    call = jax.value_and_grad(
+        lambda *given: weighted_sum(run(CELLS["basic"], name, *given)), (0, 1, 2)
+    )
+    wide = jax.tree.map(lambda v: jnp.stack([v, -v, 2 * v]), data(CELLS["basic"]))
+    return jax.jit(jax.vmap(call))(*wide)
+
+
+def gradient_of_mapped_rows(name):
+    params, x, state = data(CELLS["basic"])
+    one = lambda p, x: weighted_sum(run(CELLS["basic"], name, p, x, state))
+    xs = jnp.stack([x, 2 * x])
+    total = lambda p: jnp.sum(jax.vmap(one, (None, 0))(p, xs))
+    return jax.jit(jax.value_and_grad(total))(params)
+
+
+def over_four_devices(name):
+    step, params = over_devices(name)
+    return step(params)
+
+
+def in_windows(name):
+    cell = CELLS["lstm"]
+    return everything(cell, name, *data(cell), swap_memory=Recompute(4))
+
+
+PROGRAMS = (
+    one_row_and_step,
+    whole_rows_time_first,
+    cotangents_of_padding,
+    layers,
+    rematerialized,
+    mapped_twice,
+    mapped_gradients,
+    gradient_of_mapped_rows,
+    over_four_devices,
+    in_windows,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_programs_give_what_the_loop_gives(stand_in, program):
+    assert_near(program("cudnn"), program("xla"))
+    assert stand_in.forwards
 
 
 def test_forward_mode_is_an_error_of_jax(stand_in):
@@ -338,64 +344,6 @@ def test_second_derivatives_are_an_error_of_jax(sized):
     twice = jax.grad(lambda p: weighted_sum(jax.grad(loss("cudnn"))(p, x)))
     with pytest.raises(NotImplementedError, match=r"rule for 'rnn_.*' not implemented"):
         jax.eval_shape(twice, params)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("is_twice", [False, True])
-def test_mapped_values_are_those_of_each(stand_in, is_twice):
-    cell = CELLS["basic"]
-    params, x, state = data(cell)
-    xs, lengths = jnp.stack([x, -x]), jnp.stack([LENGTHS, LENGTHS[::-1]])
-
-    def of(name):
-        call = lambda x, n: run(cell, name, params, x, state, n)
-        if is_twice:
-            call = jax.vmap(call, (0, None))
-            return jax.jit(jax.vmap(call, (None, 0)))(xs, lengths)
-        return jax.jit(jax.vmap(call))(xs, lengths)
-
-    assert_near(of("cudnn"), of("xla"))
-    assert set(stand_in.forwards) == {(5, TIME, DEPTH)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mapped", ["params", "x", "state", "all"])
-def test_mapped_gradients_are_those_of_each(stand_in, mapped):
-    cell = CELLS["basic"]
-    given = dict(zip(("params", "x", "state"), data(cell), strict=True))
-    names = list(given) if mapped == "all" else [mapped]
-    axes = {name: 0 if name in names else None for name in given}
-    wide = given | {
-        name: jax.tree.map(lambda v: jnp.stack([v, -v, 2 * v]), given[name])
-        for name in names
-    }
-
-    def of(name):
-        loss = lambda given: weighted_sum(run(cell, name, **given))
-        both = jax.value_and_grad(loss)
-        return jax.jit(jax.vmap(both, (axes,)))(wide), jax.vmap(loss, (axes,))(wide)
-
-    assert_near(of("cudnn"), of("xla"))
-
-
-@pytest.mark.slow
-def test_a_gradient_of_mapped_rows(stand_in):
-    cell = CELLS["basic"]
-    params, x, state = data(cell)
-
-    def total(name):
-        one = lambda p, x: weighted_sum(run(cell, name, p, x, state))
-        return lambda p: jnp.sum(jax.vmap(one, (None, 0))(p, jnp.stack([x, 2 * x])))
-
-    made = lambda name: jax.jit(jax.value_and_grad(total(name)))(params)
-    assert_near(made("cudnn"), made("xla"))
-
-
-@pytest.mark.slow
-def test_over_devices(stand_in):
-    step, params = over_devices("cudnn")
-    assert_near(step(params), over_devices("xla")[0](params))
-    assert set(stand_in.backwards) == {(2, TIME, DEPTH)}
 
 
 @pytest.mark.slow
@@ -434,64 +382,6 @@ def over_devices(name, is_ragged=True):
     summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=whole)
     step = jax.value_and_grad(lambda params: summed(params, x, state, lengths))
     return jax.jit(step), params
-
-
-@pytest.mark.slow
-def test_a_scan_of_training_steps(stand_in):
-    cell = CELLS["basic"]
-    params, x, state = data(cell)
-
-    def trained(name):
-        def loss(params, x):
-            outputs, _ = run(cell, name, params, x, state)
-            return jnp.mean((outputs - 0.3) ** 2)
-
-        def step(params, x):
-            value, moved = jax.value_and_grad(loss)(params, x)
-            return jax.tree.map(lambda p, d: p - 0.5 * d, params, moved), value
-
-        xs = jnp.stack([x, 2 * x, -x])
-        return jax.jit(lambda: jax.lax.scan(step, params, xs))()
-
-    got, want = trained("cudnn"), trained("xla")
-    assert_near(got, want)
-    assert want[1][0] != want[1][1]
-
-
-STRATEGIES = (True, Recompute(4))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
-def test_strategies_of_memory_go_with_it(stand_in, strategy):
-    cell = CELLS["lstm"]
-    given = data(cell)
-    got = everything(cell, "cudnn", *given, swap_memory=strategy)
-    assert_near(got, everything(cell, "xla", *given))
-    assert {time for _, time, _ in stand_in.forwards} < {1, 2, 3, 4}  # Windows.
-
-
-def of_linen(cell, x, name):
-    module = jaxrnn.linen.RNN(cell, implementation=name)
-    variables = module.init(jax.random.key(0), x, LENGTHS)
-    call = lambda v: weighted_sum(module.apply(v, x, LENGTHS))
-    return jax.jit(jax.value_and_grad(call))(variables)
-
-
-def of_nnx(cell, x, name):
-    rngs = flax.nnx.Rngs(0)
-    module = jaxrnn.nnx.RNN(cell, DEPTH, implementation=name, rngs=rngs)
-    call = lambda module: weighted_sum(module(x, LENGTHS))
-    return jax.tree.leaves(flax.nnx.jit(flax.nnx.value_and_grad(call))(module))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("of", [of_linen, of_nnx], ids=lambda of: of.__name__)
-def test_modules(stand_in, of):
-    cell = CELLS["lstm"]
-    _, x, _ = data(cell)
-    assert_near(of(cell, x, "cudnn"), of(cell, x, "xla"))
-    assert stand_in.backwards
 
 
 # The arguments of the calls.
@@ -620,17 +510,6 @@ def test_precision_is_that_of_the_call(sized, named):
 
     made = calls(jax.make_jaxpr(jax.grad(loss))(params))
     assert [e.params["cudnn_allow_tf32"] for e in made] == [TF32[named]] * 2
-
-
-def test_mapped_calls_have_types(sized):
-    """The mapped entries run one after the other, one call each."""
-    cell = CELLS["basic"]
-    params, x, state = data(cell)
-    loss = lambda params, x: weighted_sum(run(cell, "cudnn", params, x, state))
-    xs = jnp.stack([x, 2 * x])
-    made = calls(jax.make_jaxpr(jax.vmap(jax.grad(loss), (None, 0)))(params, xs))
-    assert [e.primitive.name for e in made] == ["rnn_fwd", "rnn_bwd"]
-    assert shapes(made[0].invars[:1]) == f"5,{TIME},{DEPTH}"
 
 
 def test_nothing_but_cudnn_runs_for_a_gradient(sized):
