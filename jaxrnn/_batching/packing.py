@@ -15,6 +15,7 @@ import numpy as np
 from .._base.arguments import as_count, check_instance, check_one_of, check_time_major
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import check_concrete
+from .._base.trees import with_structure
 from .._base.typing import Lengths, PyTree
 from .host import Leaves, check_like, cut_padding, from_list
 from .packed_sequences import PackedSequences, check_whole
@@ -169,11 +170,7 @@ def pack(
     length = np.zeros(count, np.int32)
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
-    likes, structure = jax.tree.flatten(like)
-    leaves = [
-        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
-        for x in likes
-    ]
+    leaves = _empty_rows(like, rows, row_length)
     for i, row in placed:
         length[i] = len(sequences[i][0])
         if not length[i]:  # An empty sequence takes no steps: row and offset stay 0.
@@ -188,7 +185,7 @@ def pack(
         starts = starts.swapaxes(0, 1)
         leaves = [leaf.swapaxes(0, 1) for leaf in leaves]
     return PackedSequences(
-        inputs=jax.tree.unflatten(structure, leaves),
+        inputs=with_structure(like, leaves),
         lengths=used,
         starts=starts,
         row=row_of,
@@ -199,6 +196,14 @@ def pack(
         rows=rows,
         sequences=count,
     )
+
+
+def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
+    """Zeros `[rows, row_length, ...]` for each leaf of the nest, in native order."""
+    return [
+        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
+        for x in jax.tree.leaves(like)
+    ]
 
 
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
