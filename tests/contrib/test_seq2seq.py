@@ -1,6 +1,6 @@
 """The decoders of seq2seq: contrib's results, draws, derivatives, and refusals.
 
-The goldens, and how to make them anew: `golden/generate/make_seq2seq.py`.
+`golden/README.md` describes the goldens.
 """
 # ruff: noqa: E501 (One refusal a row.)
 
@@ -19,13 +19,13 @@ from helpers import assert_near, drawn
 import jaxrnn
 from jaxrnn import contrib, decode
 
-from ..golden import loop_store, replay_seq2seq, seq2seq_specs
+from ..golden import replay_seq2seq, store
 
-END = seq2seq_specs.END
+END = replay_seq2seq.END
 KEY = jax.random.key(7)
 VOCAB, DEPTH, UNITS, TIME, BATCH = 6, 3, 4, 5, 3
 TOLERANCES = {"float64": (1e-12, 1e-12), "float32": (1e-5, 3e-6)}
-CASES = seq2seq_specs.CASES
+CASES = store.recorded("seq2seq")["cases"]
 NAMES = [case["name"] for case in CASES]
 
 
@@ -35,7 +35,7 @@ NAMES = [case["name"] for case in CASES]
 def compare(case, **how):
     for path, got, wanted in replay_seq2seq.pairs(case, **how):
         rtol, atol = 0, 0
-        if loop_store.is_float(wanted.dtype.name):
+        if store.is_float(wanted.dtype.name):
             rtol, atol = TOLERANCES[case["dtype"]]
             rtol, atol = (case["rtol"] or rtol, case["rtol"] or atol)
         # An entry that is a small sum of large terms is rounded as those are.
@@ -67,21 +67,13 @@ def test_same_as_contrib_outside_of_jit(case):
     compare(case, jit=False)
 
 
-def test_goldens_are_of_these_cases():
-    marks = {c["name"]: loop_store.mark(c) for c in CASES}
-    recorded = replay_seq2seq.recorded()["cases"]
-    assert marks == {name: case["mark"] for name, case in recorded.items()}, (
-        "Run `python tests/golden/generate/make_seq2seq.py --contrib PATH`."
-    )
-
-
 def test_goldens_end_early_late_and_never():
     """What would go unnoticed if all rows were alike."""
     for start in ("greedy", "beam-3", "beam-5"):
         found = set()
         for case in CASES:
             if case["name"].startswith(start):
-                found |= set(replay_seq2seq.arrays(case)["/results/lengths"].flat)
+                found |= set(store.arrays(case)["/results/lengths"].flat)
         assert {1, 2} <= found, start
         assert max(found) >= 6, start
 

@@ -17,11 +17,15 @@ import jaxrnn
 from jaxrnn import contrib
 from jaxrnn.convert import tf1
 
-from ..golden import replay
+from ..golden import replay, store
 
 FILE = pathlib.Path(__file__).parents[1] / "golden" / "convert" / "tf1_contrib.json"
 NAMES = json.loads(FILE.read_text())
-CASES = {f"{case['family']}/{case['name']}": case for case in replay.recorded_contrib()}
+CASES = {
+    f"{case['family']}/{case['name']}": case
+    for path in sorted((store.HERE / "contrib").glob("*.json"))
+    for case in store.recorded("contrib", path.stem)["cases"]
+}
 STEP = jax.ShapeDtypeStruct((1, 3), jnp.float64)
 
 

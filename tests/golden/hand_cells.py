@@ -186,7 +186,7 @@ class ProtocolCell:
 
 
 def make(spec: dict[str, Any]) -> Any:
-    """The cell of a specification of `specs.py`."""
+    """The cell of a specification."""
     step = _STEPS[spec["custom"]]
     state_size = trees.sizes(spec["state_size"], _size)
     output_size = trees.sizes(spec["output_size"], _size)

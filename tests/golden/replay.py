@@ -3,9 +3,6 @@
 Strict promotion and x64 must be on, as in the test suite.
 """
 
-import functools
-import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +13,8 @@ import numpy as np
 import jaxrnn
 import jaxrnn.contrib
 
-from . import hand_cells, trees
+from . import hand_cells, store, trees
 
-HERE = pathlib.Path(__file__).resolve().parent
 # Relative and absolute, per dtype of the case. Each operation in half precision rounds,
 # and the two libraries neither sum in one order nor fuse the same operations.
 TOLERANCES = {
@@ -29,52 +25,20 @@ TOLERANCES = {
 }
 _NAMED = {"LSTMStateTuple": jaxrnn.LSTMStateTuple}
 _PARTS = ("outputs", "state")
-Case = dict[str, Any]
-
-
-@functools.cache
-def recorded() -> dict[str, Any]:
-    """What `make_tf1.py` wrote: the cases, the errors and TensorFlow's version."""
-    return json.loads((HERE / "tf1" / "cases.json").read_text())
-
-
-@functools.cache
-def recorded_contrib() -> list[Case]:
-    """The cases that `make_contrib.py` wrote."""
-    paths = sorted((HERE / "contrib").glob("*.json"))
-    return [case for path in paths for case in json.loads(path.read_text())["cases"]]
-
-
-@functools.cache
-def arrays(family: str, folder: str = "tf1") -> dict[str, np.ndarray]:
-    """All arrays of one family."""
-    with np.load(HERE / folder / f"{family}.npz", allow_pickle=False) as stored:
-        return {key: _unpacked(stored[key]) for key in stored.files}
-
-
-def _unpacked(array: np.ndarray) -> np.ndarray:
-    """Undoes the generator's packing: `uint16` stands for `bfloat16` only."""
-    return array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
+Case = store.Case
 
 
 def golden(case: Case, name: str) -> Any:
     """The case's tree of this name, such as `"params"` or `"state"`."""
-    stored = arrays_of(case)
+    stored = store.arrays(case)
     return trees.restore(
-        case["structures"][name],
-        lambda path: stored[f"{case['name']}/{name}{path}"],
-        _named(case),
+        case["structures"][name], lambda path: stored[f"/{name}{path}"], _named(case)
     )
-
-
-def arrays_of(case: Case) -> dict[str, np.ndarray]:
-    """All arrays of the case's family."""
-    return arrays(case["family"], case.get("folder", "tf1"))
 
 
 def _named(case: Case) -> dict[str, type]:
     """The named tuples in the case's trees and in its cell's state, by name."""
-    if "folder" not in case:
+    if case["folder"] != "contrib":
         return _NAMED
     found, nests = dict(_NAMED), [getattr(build(case["cell"]), "state_size", None)]
     for nest in nests:
@@ -82,15 +46,6 @@ def _named(case: Case) -> dict[str, type]:
             found[type(nest).__name__] = type(nest)
         nests += [part for _, part in trees.children(nest) or []]
     return found
-
-
-def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
-    """The case's arrays below `prefix` by what follows it."""
-    start = f"{case['name']}/{prefix}/"
-    alone = f"{case['name']}/{prefix}"
-    stored = arrays_of(case)
-    found = {k[len(alone) :]: a for k, a in stored.items() if k.startswith(start)}
-    return found | ({"": stored[alone]} if alone in stored else {})
 
 
 def build(spec: Any) -> Any:
@@ -186,7 +141,7 @@ def run(case: Case) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     cotangents = {
         f"/{part}{path}": array
         for part in _PARTS
-        for path, array in golden_leaves(case, f"w_{part}").items()
+        for path, array in store.below(case, f"w_{part}").items()
     }
 
     @jax.jit
@@ -216,7 +171,7 @@ def pairs(case: Case) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         wanted = dict(trees.leaves(golden(case, part)))
         for path, array in trees.leaves(results[part]):
             yield part, path, np.asarray(array), wanted[path]
-    wanted = golden_leaves(case, "grads")
+    wanted = store.below(case, "grads")
     assert set(grads) == set(wanted)
     for path, array in grads.items():
         assert array.dtype == wanted[path].dtype, path
@@ -251,7 +206,7 @@ def check(
 
 
 def argument(value: Any) -> Any:
-    """An argument of `error_specs.py` as jaxrnn takes it."""
+    """An argument of an error as jaxrnn takes it."""
     if not isinstance(value, dict):
         return value
     ((kind, inner), *rest) = value.items()

@@ -4,8 +4,6 @@ Strict promotion and x64 must be on, as in the test suite.
 """
 
 import functools
-import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,67 +11,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import hand_loops, loop_store, replay, trees
+from . import hand_loops, replay, store, trees
 
-TF1 = pathlib.Path(__file__).resolve().parent / "tf1_loops"
 # Steps that the buffers of raw_rnn hold under jit, beyond those that it takes.
 SPARE = 3
 _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-Case = dict[str, Any]
-
-
-@functools.cache
-def recorded() -> dict[str, Any]:
-    """What `make_tf1_loops.py` wrote: cases, refusals and TensorFlow's version."""
-    return json.loads((TF1 / "cases.json").read_text())
-
-
-@functools.cache
-def stored(family: str) -> dict[str, np.ndarray]:
-    """All cases of one family, as they are stored."""
-    with np.load(TF1 / f"{family}.npz", allow_pickle=False) as stored:
-        return {key: stored[key] for key in stored.files}
-
-
-def structures(case: Case) -> dict[str, Any]:
-    """The structures of the case's trees."""
-    return recorded()["cases"][case["name"]]["structures"]
-
-
-def arrays(case: Case) -> dict[str, np.ndarray]:
-    """All arrays of the case by path."""
-    return loop_store.unpack(structures(case), stored(case["family"])[case["name"]])
-
-
-def golden(case: Case, name: str) -> Any:
-    """The case's tree of this name, such as `"params"` or `"results"`."""
-    stored = arrays(case)
-    return trees.restore(
-        structures(case)[name], lambda path: stored[f"/{name}{path}"], replay._NAMED
-    )
-
-
-def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
-    """The case's arrays below `prefix` by what follows it."""
-    start = f"/{prefix}"
-    found = arrays(case).items()
-    return {k[len(start) :]: a for k, a in found if f"{k}/".startswith(f"{start}/")}
+Case = store.Case
 
 
 def arguments(case: Case) -> dict[str, Any]:
     """What the call is given: parameters, arguments and states, as arrays of JAX."""
-    names = [name for name in structures(case) if name != "results"]
-    return {name: jax.tree.map(jax.device_put, golden(case, name)) for name in names}
+    names = [name for name in case["structures"] if name != "results"]
+    return {
+        name: jax.tree.map(jax.device_put, replay.golden(case, name)) for name in names
+    }
 
 
 def steps(case: Case) -> int | None:
     """How many steps raw_rnn takes."""
     if case["function"] != "raw_rnn":
         return None
-    emit = golden_leaves(case, "results/emit")
+    emit = store.below(case, "results/emit")
     sizes = [int(size) for path, size in emit.items() if path.endswith("/size")]
     return sizes[0] if sizes else case["steps"]
 
@@ -133,7 +94,7 @@ def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     given, count = arguments(case), steps(case)
     if not jit:
         return jax.tree.map(np.asarray, call(case, given, None)), None
-    cotangents = golden_leaves(case, "w_results")
+    cotangents = store.below(case, "w_results")
     limit = None if count is None else count + spare
     pull = functools.partial(_pull, case, max_time=limit)
     return jax.tree.map(np.asarray, _quickly(pull, given, cotangents))
@@ -158,17 +119,25 @@ def _trimmed(tree: Any) -> Any:
 def pairs(
     case: Case, *, jit: bool, spare: int = 0
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each path with jaxrnn's array and TensorFlow's.
+    """Each path with jaxrnn's array and TensorFlow's."""
+    results, grads = run(case, jit=jit, spare=spare)
+    return matched(case, _trimmed(results), grads)
+
+
+def matched(
+    case: Case, results: Any, grads: dict[str, np.ndarray] | None
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each path of the results and of the gradients, if any, with both arrays.
 
     Raises:
         AssertionError: If structures, shapes, dtypes or paths differ.
     """
-    results, grads = run(case, jit=jit, spare=spare)
-    results = _trimmed(results)
-    assert trees.describe(results) == structures(case)["results"]
-    parts = {"results": dict(trees.leaves(results)), "grads": grads}
-    for part in parts if jit else ["results"]:
-        got, wanted = parts[part], golden_leaves(case, part)
+    assert trees.describe(results) == case["structures"]["results"]
+    parts = {"results": dict(trees.leaves(results))}
+    if grads is not None:
+        parts["grads"] = grads
+    for part, got in parts.items():
+        wanted = store.below(case, part)
         assert got.keys() == wanted.keys()
         for path, array in got.items():
             what = wanted[path]

@@ -1,15 +1,8 @@
 """The goldens of seq2seq made with jaxrnn, and how far its results are from theirs.
 
-Strict promotion and x64 must be on, as in the test suite. This prints the largest
-deviations per family and dtype:
-
-    python tests/golden/replay_seq2seq.py
+Strict promotion and x64 must be on, as in the test suite.
 """
 
-import functools
-import json
-import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,62 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-    __package__ = "golden"
-
 from jaxrnn import contrib
 
-from . import deviation, loop_store, replay, seq2seq_specs, trees
+from . import replay, replay_loops, store, trees
 
-HERE = pathlib.Path(__file__).resolve().parent / "seq2seq"
 KEY = jax.random.key(3)
-Case = dict[str, Any]
-
-
-@functools.cache
-def recorded() -> dict[str, Any]:
-    """What `make_seq2seq.py` wrote: the structures and TensorFlow's version."""
-    return json.loads((HERE / "cases.json").read_text())
-
-
-@functools.cache
-def stored(family: str) -> dict[str, np.ndarray]:
-    """All cases of one family, as they are stored."""
-    with np.load(HERE / f"{family}.npz", allow_pickle=False) as stored:
-        return {key: stored[key] for key in stored.files}
-
-
-def structures(case: Case) -> dict[str, Any]:
-    """The structures of the case's trees."""
-    return recorded()["cases"][case["name"]]["structures"]
-
-
-def arrays(case: Case) -> dict[str, np.ndarray]:
-    """All arrays of the case by path."""
-    return loop_store.unpack(structures(case), stored(case["family"])[case["name"]])
-
-
-def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
-    """The case's arrays below `prefix` by what follows it."""
-    found = arrays(case).items()
-    return {k[len(prefix) :]: a for k, a in found if k.startswith(f"{prefix}/")}
-
-
-def arguments(case: Case) -> dict[str, Any]:
-    """What the call is given, as arrays of JAX."""
-    found = arrays(case)
-    return {
-        name: trees.restore(
-            structure,
-            lambda path, name=name: jnp.asarray(found[f"/{name}{path}"]),
-            replay._NAMED,
-        )
-        for name, structure in structures(case).items()
-        if name != "results"
-    }
+END, VOCAB, DEPTH, UNITS = 1, 6, 3, 4
+Case = store.Case
 
 
 def cell_of(case: Case, named: dict[str, Any]) -> tuple[Any, Any]:
@@ -81,7 +25,7 @@ def cell_of(case: Case, named: dict[str, Any]) -> tuple[Any, Any]:
     facts = case["attention"]
     if facts is not None:
         mechanism = getattr(contrib, facts["mechanism"])(
-            seq2seq_specs.UNITS, given["memory"].shape[-1], **facts["options"]
+            UNITS, given["memory"].shape[-1], **facts["options"]
         )
         cell = contrib.AttentionWrapper(cell, mechanism, facts["layer"])
         lengths = given.get("memory_lengths")
@@ -91,7 +35,7 @@ def cell_of(case: Case, named: dict[str, Any]) -> tuple[Any, Any]:
 
 def squares(labels: jax.Array, logits: jax.Array) -> jax.Array:
     """A loss that is no cross-entropy."""
-    wanted = jax.nn.one_hot(labels, seq2seq_specs.VOCAB, dtype=logits.dtype)
+    wanted = jax.nn.one_hot(labels, VOCAB, dtype=logits.dtype)
     return jnp.sum((logits - wanted) ** 2, axis=-1)
 
 
@@ -99,7 +43,7 @@ def functions(case: Case, given: dict[str, Any]) -> dict[str, Any]:
     """The functions among the arguments, by the argument."""
     named = {
         "lookup": lambda ids: given["table"][ids],
-        "narrow": lambda outputs: outputs[:, : seq2seq_specs.DEPTH],
+        "narrow": lambda outputs: outputs[:, :DEPTH],
         "squares": squares,
     }
     return {k: named[name] for k, name in case["functions"].items() if name in named}
@@ -129,7 +73,7 @@ def _in_contribs_order(outputs: Any, state: Any) -> jax.Array:
     steps = outputs.beam_search_decoder_output
     major = [jnp.swapaxes(x, 0, 1) for x in (steps.predicted_ids, steps.parent_ids)]
     longest = jnp.max(state.lengths, axis=1)
-    found = contrib.gather_tree(*major, longest, seq2seq_specs.END)
+    found = contrib.gather_tree(*major, longest, END)
     return jnp.swapaxes(found, 0, 1)
 
 
@@ -144,7 +88,7 @@ def _beam(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
         cell,
         _embedding(case, given),
         given["start"],
-        seq2seq_specs.END,
+        END,
         contrib.tile_batch(start, options["beam_width"]),
         output_layer=_layer(case, given),
         **options,
@@ -185,7 +129,7 @@ def _helper(case: Case, given: dict[str, Any]) -> Any:
         options["key"] = KEY
     if not case["helper"].endswith("TrainingHelper"):
         start = given["start"]
-        return helper(_embedding(case, given), start, seq2seq_specs.END, **options)
+        return helper(_embedding(case, given), start, END, **options)
     if "table" in given:
         options["embedding"] = _embedding(case, given)
     if "auxiliary" in given:
@@ -198,7 +142,7 @@ def _custom(given: dict[str, Any]) -> tuple[Any, Any, Any]:
 
     def sample(time, outputs, state):
         del state
-        return (jnp.argmax(outputs, -1).astype(jnp.int32) + time) % seq2seq_specs.VOCAB
+        return (jnp.argmax(outputs, -1).astype(jnp.int32) + time) % VOCAB
 
     def next_inputs(time, outputs, state, sample_ids):
         del outputs
@@ -227,7 +171,7 @@ def plain(tree: Any) -> Any:
 
 def steps(case: Case) -> int:
     """The number of steps that TensorFlow took; 0 for what is no loop."""
-    for path, array in arrays(case).items():
+    for path, array in store.arrays(case).items():
         if path.startswith("/results/outputs"):
             major = case["options"].get("output_time_major")
             return array.shape[0 if major else 1]
@@ -240,10 +184,10 @@ def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     Under jit there are outputs for the steps that TensorFlow took, and room for
     `spare` more.
     """
-    named, count = arguments(case), steps(case)
+    named, count = replay_loops.arguments(case), steps(case)
     if not jit:
         return jax.tree.map(np.asarray, call(case, named, None)), None
-    goldens = golden_leaves(case, "/w_results")
+    goldens = store.below(case, "w_results")
     cotangents = {path: jnp.asarray(array) for path, array in goldens.items()}
 
     def results(sources):
@@ -272,44 +216,6 @@ def _first(case: Case, x: jax.Array, count: int) -> jax.Array:
 def pairs(
     case: Case, *, jit: bool, spare: int = 0
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each path with jaxrnn's array and TensorFlow's.
-
-    Raises:
-        AssertionError: If structures, shapes, dtypes or paths differ.
-    """
+    """Each path with jaxrnn's array and TensorFlow's."""
     results, grads = run(case, jit=jit, spare=spare)
-    assert trees.describe(results) == structures(case)["results"]
-    parts = {"/results": dict(trees.leaves(results)), "/grads": grads}
-    for part in parts if jit else ["/results"]:
-        got, wanted = parts[part], golden_leaves(case, part)
-        assert got.keys() == wanted.keys()
-        for path, array in got.items():
-            what = wanted[path]
-            assert (array.dtype, array.shape) == (what.dtype, what.shape), part + path
-            yield f"{part}{path}", array, what
-
-
-def main() -> None:
-    """Prints the largest deviations, and what is not equal of the integers."""
-    worst: dict[Any, tuple[float, float]] = {}
-    counts: dict[Any, int] = {}
-    for case in seq2seq_specs.CASES:
-        exact = "exact" if case["rtol"] is None else "penalty"
-        key = case["family"], case["dtype"], exact
-        counts[key] = counts.get(key, 0) + 1
-        for path, got, wanted in pairs(case, jit=True):
-            if not loop_store.is_float(wanted.dtype.name):
-                assert (got == wanted).all(), (case["name"], path)
-                continue
-            finite = np.isfinite(wanted)
-            assert (got[~finite] == wanted[~finite]).all(), (case["name"], path)
-            found = deviation.deviation(got[finite], wanted[finite])
-            part = (*key, path.split("/")[1])
-            pair = zip(worst.get(part, (0, 0)), found, strict=True)
-            worst[part] = tuple(max(two) for two in pair)
-    for (*key, part), (absolute, relative) in worst.items():
-        print(*key, counts[tuple(key)], part, f"{absolute:.1e} {relative:.1e}")
-
-
-if __name__ == "__main__":
-    main()
+    return replay_loops.matched(case, results, grads)

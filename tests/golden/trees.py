@@ -92,7 +92,7 @@ def restore(
 
 
 def sizes(tree: dict[str, Any], fn: Callable[[dict[str, Any]], Any]) -> Tree:
-    """A nest from a tree of sizes (see `specs.py`), with `fn(leaf)` at its leaves."""
+    """A nest from a tree of sizes (see `README.md`), with `fn(leaf)` at its leaves."""
     if "shape" in tree:
         return fn(tree)
     if "dict" in tree:

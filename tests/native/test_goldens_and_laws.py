@@ -20,7 +20,7 @@ from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib, testing
 from jaxrnn._loops.library_cells import native_kind
 from jaxrnn._loops.native.sequence import NativeLoop
 
-from ..golden import replay
+from ..golden import replay, store
 
 pytestmark = [needs_library, pytest.mark.usefixtures("alone")]
 
@@ -34,7 +34,7 @@ def is_known(cell):
 
 GOLDENS = [
     case
-    for case in replay.recorded()["cases"]
+    for case in store.recorded("tf1")["cases"]
     if case["dtype"] == "float32"
     and case["function"] != "cell"
     and any(f'{name}Cell"' in json.dumps(case) for name in ("LSTM", "GRU", "BasicRNN"))

@@ -9,11 +9,11 @@ import contextlib
 import numpy as np
 import pytest
 
-from ..golden import loop_specs, loop_store, replay, replay_loops
+from ..golden import replay, replay_loops, store
 from .test_cells import names, one_in
 
-CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
-REGENERATE = "Run `python tests/golden/generate/make_tf1_loops.py`."
+CASES = store.recorded("tf1_loops")["cases"]
+REFUSALS = store.recorded("tf1_loops")["refusals"]
 
 
 def run_in(where, cases=CASES):
@@ -23,7 +23,7 @@ def run_in(where, cases=CASES):
 def compare(case, **how):
     for path, got, wanted in replay_loops.pairs(case, **how):
         rtol, atol = 0, 0
-        if loop_store.is_float(wanted.dtype.name):
+        if store.is_float(wanted.dtype.name):
             rtol, atol = replay.TOLERANCES[case["dtype"]]
             # Gradients have larger errors, because they are sums over rows and steps.
             atol *= 5 if path.startswith("grads/") else 1
@@ -70,8 +70,7 @@ def test_same_as_tensorflow_outside_of_jit(case):
 
 
 def refuses(case, *, jit):
-    tensorflows = replay_loops.recorded()["refusals"][case["name"]]["raises"]
-    wanted = case["ours"]["raises"] if case["ours"] else tensorflows
+    wanted = case["ours"]["raises"] if case["ours"] else case["tf"]
     refusal = contextlib.nullcontext()
     if wanted is not None:
         # The message must be jaxrnn's, not an error from a deeper call.
@@ -93,26 +92,17 @@ def test_refuses_as_tensorflow_outside_of_jit(case):
     refuses(case, jit=False)
 
 
-@pytest.mark.parametrize(
-    ("kind", "specifications"), [("cases", CASES), ("refusals", REFUSALS)]
-)
-def test_goldens_are_those_of_the_specs(kind, specifications):
-    recorded = replay_loops.recorded()[kind]
-    marks = {name: entry["mark"] for name, entry in recorded.items()}
-    found = {case["name"]: loop_store.mark(case) for case in specifications}
-    assert marks == found, REGENERATE
-    assert len(found) == len(specifications), "Names are unique."
-
-
 def test_there_are_many():
     loops = [case for case in CASES if case["function"] == "raw_rnn"]
     assert len(CASES) >= 190
     assert len(loops) >= 90
+    assert len(set(names(CASES))) == len(CASES)
+    assert len(set(names(REFUSALS))) == len(REFUSALS)
 
 
 def test_every_case_is_stored_once():
     for family in {case["family"] for case in CASES}:
-        stored = set(replay_loops.stored(family))
+        stored = set(store.stored("tf1_loops", family))
         assert stored == {case["name"] for case in CASES if case["family"] == family}
 
 
@@ -120,7 +110,7 @@ def test_gradients_are_not_trivial():
     # In these cases, no array is read, or there are no rows or steps.
     without = ("unwritten-shape_given", "no_rows", "empty", "all_finished-template")
     for case in CASES:
-        grads = replay_loops.golden_leaves(case, "grads")
+        grads = store.below(case, "grads")
         if grads and not case["name"].startswith(without):
             assert any(x.astype(bool).any() for x in grads.values()), case["name"]
 
@@ -129,5 +119,5 @@ def test_padding_is_not_finite():
     padded = [case for case in CASES if case["padding"]]
     assert {case["padding"] for case in padded} == {"nan", "inf"}
     for case in padded:
-        given = replay_loops.golden_leaves(case, "given/inputs").values()
+        given = store.below(case, "given/inputs").values()
         assert not all(np.isfinite(x).all() for x in given), case["name"]

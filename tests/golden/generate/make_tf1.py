@@ -5,7 +5,8 @@ runs in graph mode with while loops of version 2:
 
     python tests/golden/generate/make_tf1.py
 
-Two runs on one machine write the same bytes. Per family of `specs.py` there is one
+The cases are those of `cases.json`: to add one, add a row with its keys that are not
+the defaults. Two runs on one machine write the same bytes. Per family there is one
 `<family>.npz` without pickles. Its keys are a case's name and then
 
 - `params/...`, `inputs/...`, `initial_state/...`: what the driver is given, for two
@@ -15,17 +16,15 @@ Two runs on one machine write the same bytes. Per family of `specs.py` there is 
 - `grads/params/...` and so on: gradients of `sum(outputs * w_outputs) +
   sum(state * w_state)` for all that is floating-point.
 
-`bfloat16` arrays are kept as `uint16`. `cases.json` holds the cases themselves, the
-structures of these trees, and the class that each bad call raises.
+`bfloat16` arrays are kept as `uint16`. `cases.json` gets the structures of these trees,
+and the class that each bad call raises.
 """
 
-import json
 import os
 import pathlib
 import sys
 import warnings
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -35,7 +34,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import tensorflow as tf
-from golden import error_specs, specs, trees
+from golden import store, trees
 from golden.generate import tf1_cells, tf1_errors
 
 tf1 = tf.compat.v1
@@ -61,14 +60,6 @@ class Draw:
         """Seeds the draws by the case's name."""
         self._case = case
         self._rng = np.random.default_rng(zlib.crc32(case["name"].encode()))
-
-    def parameter(self, path: str, variable: tf.Variable) -> np.ndarray:
-        """Normal numbers, or uniform ones of the case's range for this name."""
-        name, dtype = path.rpartition("/")[2], variable.dtype.name
-        if name not in self._case.get("ranges", {}):
-            return self.array(variable.shape, dtype, 0.6)
-        drawn = self._rng.uniform(*self._case["ranges"][name], tuple(variable.shape))
-        return np.asarray(drawn).astype(_numpy_dtype(dtype))
 
     def array(self, shape: Any, dtype: str, scale: float) -> np.ndarray:
         """Normal numbers, or small ones of an integer type."""
@@ -154,9 +145,6 @@ def _one_way(case, cells, inputs, states):
     (cell,), (state,) = cells, states
     if case["function"] == "cell":
         return cell(inputs, state)
-    if case["function"] == "fused":
-        dtype = case["dtype"] if case["pass_dtype"] else None
-        return cell(inputs, state, dtype, _lengths(case))
     return tf1.nn.dynamic_rnn(
         cell,
         inputs,
@@ -212,21 +200,18 @@ def _build(case: dict[str, Any], suffixes: list[str]) -> list[Any]:
     return cells
 
 
-def _parameter_path(variable: tf.Variable, cells: list[Any]) -> tuple[str, list[str]]:
+def _parameter_path(variable: tf.Variable) -> tuple[str, list[str]]:
     """The direction (`""`, `"fw"` or `"bw"`) of a variable and its path within."""
-    del cells
     parts = variable.name.removesuffix(":0").split("/")
     direction = next((part for part in parts if part in ("fw", "bw")), "")
     return direction, [part for part in parts if part not in _SCOPES]
 
 
-def _parameters(
-    suffixes: list[str], cells: list[Any], path_of: Callable
-) -> dict[str, Any]:
+def _parameters(suffixes: list[str]) -> dict[str, Any]:
     """Nested dicts of the graph's variables, per direction."""
     params: dict[str, Any] = {f"params{suffix}": {} for suffix in suffixes}
     for variable in tf1.trainable_variables():
-        direction, path = path_of(variable, cells)
+        direction, path = _parameter_path(variable)
         node = params["params" + (f"_{direction}" if direction else "")]
         for part in path[:-1]:
             node = node.setdefault(part, {})
@@ -254,7 +239,7 @@ class Graph:
     anything runs, with placeholders for what is not known before.
     """
 
-    def __init__(self, case: dict[str, Any], draw: Draw, path_of: Callable):
+    def __init__(self, case: dict[str, Any], draw: Draw):
         """Builds the cells, the call and its gradients."""
         two = case["function"] == "bidirectional_dynamic_rnn"
         suffixes = ["_fw", "_bw"] if two else [""]
@@ -271,7 +256,7 @@ class Graph:
         given = [states.get(f"initial_state{suffix}") for suffix in suffixes]
         outputs, final = call(case, cells, self.inputs, given)
         self.results = {"outputs": outputs, "state": final}
-        self.variables = _parameters(suffixes, cells, path_of)
+        self.variables = _parameters(suffixes)
         self.sources = _floats({**self.variables, "inputs": self.inputs, **states})
         results = _floats(self.results)
         self.cotangents = _placeholders(results)
@@ -289,20 +274,14 @@ class Graph:
         return dict(zip(keys, [a for _, a in trees.leaves(inputs)], strict=True))
 
 
-def run(
-    case: dict[str, Any], path_of: Callable = _parameter_path
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """One case's structures and its arrays by path.
-
-    `path_of(variable, cells)` gives the direction of a variable of these cells, and the
-    keys of jaxrnn's nested dicts.
-    """
+def run(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One case's structures and its arrays by path."""
     draw = Draw(case)
     with tf1.Graph().as_default(), tf1.Session() as session:
-        # Contrib's layer norms make variables of the default dtype.
-        with tf1.variable_scope(tf1.get_variable_scope(), dtype=case["dtype"]):
-            graph = Graph(case, draw, path_of)
-        params = trees.map_leaves(draw.parameter, graph.variables)
+        graph = Graph(case, draw)
+        params = trees.map_leaves(
+            lambda _, v: draw.array(v.shape, v.dtype.name, 0.6), graph.variables
+        )
         inputs = pad(case, graph.clean)
         _assign(session, graph.variables, params)
         results = _run(session, graph.results, graph.feed(inputs))
@@ -343,16 +322,6 @@ def check(arrays: dict[str, np.ndarray], case: dict[str, Any]) -> None:
                 raise ValueError(f"{path} is not finite.")
 
 
-def readable(recorded: dict[str, Any]) -> str:
-    """JSON with one case or error per line."""
-    parts = [f'"tensorflow": "{recorded["tensorflow"]}"']
-    for key, found in recorded.items():
-        if key != "tensorflow":
-            rows = ",\n".join(json.dumps(row) for row in found)
-            parts.append(f'"{key}": [\n{rows}\n]')
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
 def prepare() -> None:
     """Sets up TensorFlow: graph mode, quiet, with the loops of the goldens."""
     warnings.simplefilter("ignore")
@@ -364,25 +333,18 @@ def prepare() -> None:
 
 def main() -> None:
     """Writes all files."""
-    FOLDER.mkdir(exist_ok=True)
     prepare()
     families: dict[str, dict[str, np.ndarray]] = {}
-    cases = []
-    for case in specs.CASES:
-        structures, arrays = run(case)
+    lists = store.recorded("tf1")
+    for case in lists["cases"]:
+        case["structures"], arrays = run(case)
         check(arrays, case)
         families.setdefault(case["family"], {}).update(arrays)
-        cases.append({**case, "structures": structures})
     for family, arrays in families.items():
         np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
-    recorded = {
-        "tensorflow": tf.__version__,
-        "cases": cases,
-        "errors": [
-            {**error, "tf": tf1_errors.raised(error)} for error in error_specs.ERRORS
-        ],
-    }
-    (FOLDER / "cases.json").write_text(readable(recorded))
+    for error in lists["errors"]:
+        error["tf"] = tf1_errors.raised(error)
+    store.rewrite("tf1", tf.__version__, **lists)
 
 
 if __name__ == "__main__":

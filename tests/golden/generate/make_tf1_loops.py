@@ -4,30 +4,27 @@ What it needs and what it writes are as in `make_tf1.py`:
 
     python tests/golden/generate/make_tf1_loops.py
 
-A case has these arrays, kept as `loop_store.py` tells:
+A case has these arrays, packed as `store.py` tells:
 
-- `params`, `start`: of its cells, nested as `cells` of `loop_specs.py`;
+- `params`, `start`: of its cells, nested as the case's `cells`;
 - `given`: the arguments that were drawn, and the values;
 - `results`: what the function gives; a TensorArray is its `size` and its `stack`;
 - `w_results`: cotangents of the floating-point leaves of the results;
 - `grads`: gradients of `sum(results * w_results)` for all that is floating-point.
 
-`cases.json` holds the structures of these trees by the case's name, a mark by which a
-case is known that has changed since, and the class that each refusal raises.
+`cases.json` gets the structures of these trees, and the class that each refusal raises.
 """
 
-import json
 import os
 import pathlib
 import sys
-import warnings
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from golden import loop_specs, loop_store, trees
+from golden import store, trees
 from golden.generate import make_tf1, tf1_cells, tf1_loops
 
 tf, tf1 = make_tf1.tf, make_tf1.tf1
@@ -156,13 +153,11 @@ class Graph:
         return dict(zip(keys, [a for _, a in trees.leaves(given)], strict=True))
 
 
-def run(
-    case: Case, graph_of: Any = Graph
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def run(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """One case's structures, and its arrays by path."""
     draw = Draw(case)
     with tf1.Graph().as_default(), tf1.Session() as session:
-        graph = graph_of(case, draw)
+        graph = Graph(case, draw)
         graph.differentiate()
         params = trees.map_leaves(
             lambda _, v: draw.array(v.shape, v.dtype.name, 0.6), graph.variables
@@ -209,41 +204,21 @@ def check(arrays: dict[str, np.ndarray], case: Case) -> None:
             raise ValueError(f"{case['name']}{path} is not finite.")
 
 
-def _readable(cases: dict[str, Any], refusals: dict[str, Any]) -> str:
-    """JSON with one case or refusal per line."""
-
-    def rows(entries):
-        return ",\n".join(f'"{key}": {json.dumps(e)}' for key, e in entries.items())
-
-    return (
-        f'{{\n"tensorflow": "{tf.__version__}",\n'
-        f'"cases": {{\n{rows(cases)}\n}},\n"refusals": {{\n{rows(refusals)}\n}}\n}}\n'
-    )
-
-
 def main() -> None:
     """Writes all files."""
-    FOLDER.mkdir(exist_ok=True)
-    warnings.simplefilter("ignore")
-    tf1.disable_eager_execution()
-    tf1.logging.set_verbosity(tf1.logging.FATAL)
-    if not tf1.control_flow_v2_enabled():
-        raise RuntimeError("The goldens need while loops of version 2.")
+    make_tf1.prepare()
     families: dict[str, dict[str, np.ndarray]] = {}
-    cases = {}
-    for case in loop_specs.CASES:
-        structures, arrays = run(case)
+    lists = store.recorded("tf1_loops")
+    for case in lists["cases"]:
+        case["structures"], arrays = run(case)
         check(arrays, case)
-        stored = families.setdefault(case["family"], {})
-        stored[case["name"]] = loop_store.pack(structures, arrays)
-        cases[case["name"]] = {"mark": loop_store.mark(case), "structures": structures}
+        packed = families.setdefault(case["family"], {})
+        packed[case["name"]] = store.pack(case["structures"], arrays)
     for family, arrays in families.items():
         np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
-    refusals = {
-        case["name"]: {"mark": loop_store.mark(case), "raises": raised(case)}
-        for case in loop_specs.REFUSALS
-    }
-    (FOLDER / "cases.json").write_text(_readable(cases, refusals))
+    for case in lists["refusals"]:
+        case["tf"] = raised(case)
+    store.rewrite("tf1_loops", tf.__version__, **lists)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from ..trees import sizes
 
 tf1 = tf.compat.v1
 rnn_cell = tf1.nn.rnn_cell
-# Where the classes of cells are looked up; `make_contrib.py` adds contrib's modules.
+# Where the classes of cells are looked up.
 MODULES = [rnn_cell]
 
 

@@ -12,7 +12,7 @@ tf1 = tf.compat.v1
 
 
 def argument(value: Any) -> Any:
-    """An argument of `error_specs.py` as TensorFlow takes it."""
+    """An argument of an error as TensorFlow takes it."""
     if not isinstance(value, dict):
         return value
     ((kind, inner), *rest) = value.items()

@@ -1,0 +1,127 @@
+"""Reads and writes the recorded cases and their arrays; `README.md` describes them.
+
+Neither JAX nor TensorFlow is imported here.
+"""
+
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+Case = dict[str, Any]
+Structures = dict[str, Any]
+
+
+@functools.cache
+def recorded(folder: str, file: str = "cases") -> dict[str, list[Case]]:
+    """The lists of a file of cases, with the defaults filled in."""
+    stored = json.loads((HERE / folder / f"{file}.json").read_text())
+    defaults = stored["defaults"]
+    return {kind: [defaults[kind] | row for row in stored[kind]] for kind in defaults}
+
+
+def rewrite(folder: str, version: str, **lists: list[Case]) -> None:
+    """Writes the lists of a folder's `cases.json`, a row each, without the defaults."""
+    path = HERE / folder / "cases.json"
+    defaults = json.loads(path.read_text())["defaults"]
+    parts = {"tensorflow": json.dumps(version), "defaults": json.dumps(defaults)}
+    for kind, cases in lists.items():
+        rows = [
+            json.dumps(
+                {k: v for k, v in case.items() if defaults[kind].get(k, ...) != v}
+            )
+            for case in cases
+        ]
+        parts[kind] = "[\n" + ",\n".join(rows) + "\n]"
+    lines = [f'"{key}": {value}' for key, value in parts.items()]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+@functools.cache
+def stored(folder: str, family: str) -> dict[str, np.ndarray]:
+    """All arrays of one family's file, by their names there."""
+    with np.load(HERE / folder / f"{family}.npz", allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def arrays(case: Case) -> dict[str, np.ndarray]:
+    """All arrays of the case by path, such as `/params/kernel`."""
+    found, name = stored(case["folder"], case["family"]), case["name"]
+    if name in found:
+        return _unpack(case["structures"], found[name])
+    return {
+        key.removeprefix(name): _unsigned_to_bfloat16(array)
+        for key, array in found.items()
+        if key.startswith(f"{name}/")
+    }
+
+
+def below(case: Case, prefix: str) -> dict[str, np.ndarray]:
+    """The case's arrays below `prefix`, such as `grads`, by what follows it."""
+    start = f"/{prefix}"
+    found = arrays(case).items()
+    return {k[len(start) :]: a for k, a in found if f"{k}/".startswith(f"{start}/")}
+
+
+def is_float(description: str) -> bool:
+    """Whether a dtype, with or without a shape behind it, is floating-point."""
+    return description.partition("[")[0].removeprefix("b").startswith("float")
+
+
+def layout(structures: Structures) -> list[tuple[str, str]]:
+    """Path and description of all arrays of a packed case, in their order."""
+    trees = {name: list(_leaves(s, f"/{name}")) for name, s in structures.items()}
+    stored = [leaf for leaves in trees.values() for leaf in leaves]
+    results = trees.pop("results")
+    given = [leaf for leaves in trees.values() for leaf in leaves]
+    stored += [(f"/w_{path[1:]}", leaf) for path, leaf in results if is_float(leaf)]
+    return stored + [(f"/grads{path}", leaf) for path, leaf in given if is_float(leaf)]
+
+
+def pack(structures: Structures, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The bytes of all arrays of a case.
+
+    Raises:
+        ValueError: If the arrays are not those that `structures` tell.
+    """
+    found = {
+        path: f"{a.dtype}[{','.join(map(str, a.shape))}]" for path, a in arrays.items()
+    }
+    if found != dict(layout(structures)):
+        raise ValueError(f"{found} is not {layout(structures)}.")
+    parts = [arrays[path].tobytes() for path, _ in layout(structures)]
+    return np.frombuffer(b"".join(parts), np.uint8)
+
+
+def _unpack(structures: Structures, stored: np.ndarray) -> dict[str, np.ndarray]:
+    arrays, start = {}, 0
+    for path, description in layout(structures):
+        name, _, sizes = description.rstrip("]").partition("[")
+        shape = [int(size) for size in sizes.split(",") if size]
+        dtype = np.dtype(getattr(ml_dtypes, name, name))
+        end = start + dtype.itemsize * math.prod(shape)
+        arrays[path] = stored[start:end].view(dtype).reshape(shape)
+        start = end
+    return arrays
+
+
+def _unsigned_to_bfloat16(array: np.ndarray) -> np.ndarray:
+    return array.view(ml_dtypes.bfloat16) if array.dtype == np.uint16 else array
+
+
+def _leaves(structure: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Pairs of path and description, such as `"float32[3,4]"`."""
+    if isinstance(structure, str):
+        yield path, structure
+        return
+    ((kind, parts),) = structure.items()
+    keys = "ch" if kind == "LSTMStateTuple" else map(str, range(len(parts)))
+    named = parts.items() if kind == "dict" else zip(keys, parts, strict=True)
+    for key, part in named:
+        yield from _leaves(part, f"{path}/{key}")
