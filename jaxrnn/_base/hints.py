@@ -1,5 +1,6 @@
 """Hints for argument names of other libraries, which jaxrnn does not have."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 
@@ -9,7 +10,10 @@ _SAME_MEANING = (
     "num_units units hidden_size hidden_dim hidden_features features num_hidden",
     "initial_state initial_carry init_state hx h0 h_0",
     "parallel_iterations unroll",
-    "merge merge_fn",
+    "merge merge_fn merge_mode",
+    "reverse go_backwards",
+    "return_carry return_state",
+    "max_time max_len max_length maximum_iterations",
     "activation nonlinearity",
     "initializer kernel_initializer kernel_init",
     "seq_axis seq_dim",
@@ -26,7 +30,9 @@ _SAME_MEANING = (
 # What to do instead, where no argument has the meaning.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`pack_sequences` stores lengths in a pack; "
-    "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`.",
+    "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`. A "
+    "`Streamer` advances all rows; rows without a frame have length 0 in "
+    "`dynamic_rnn`.",
     "mask": "`dynamic_rnn` and its modules accept masks; the lengths of a mask without "
     "gaps are `mask.sum(-1)`.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
@@ -35,11 +41,16 @@ _INSTEAD = {
     "steps, to `cell.bind(params, key)`.",
     "training train deterministic": "Nothing is dropped without a key.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "All outputs and the last state are returned.",
-    "reverse keep_order": "The constructor of `RNN`, a module, has it.",
+    "return_sequences return_state": "All outputs are returned, and a driver also "
+    "returns the last state.",
+    "go_backwards reverse keep_order": "The constructor of `RNN`, a module, has "
+    "`reverse`; `reverse_sequence` reverses inputs and outputs.",
+    "bias use_bias": "A cell always has its bias; zeros act as none.",
+    "reset_after": "`CudnnCompatibleGRUCell` resets after the product.",
+    "param_dtype": "`cell.init(key, inputs, dtype)` has the dtype of the parameters.",
     "input_size input_dim in_features": "`init` reads the depth from the inputs.",
     "num_layers": "`MultiRNNCell([cell, ...])` stacks several cells.",
-    "bidirectional go_backwards": "Use `bidirectional_dynamic_rnn`.",
+    "bidirectional": "Use `bidirectional_dynamic_rnn`.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "`DropoutWrapper` has `state_keep_prob=1 - rate`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
@@ -87,4 +98,8 @@ def _hint(name: str, known: Collection[str]) -> str:
         ours = [n for n in names if n in known]
         if name in names and ours:
             return f"It is `{ours[0]}` here."
-    return next((fix for names, fix in _INSTEAD.items() if name in names.split()), "")
+    for names, fix in _INSTEAD.items():
+        if name in names.split():
+            return fix
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean `{close[0]}`?" if close else ""

@@ -112,8 +112,9 @@ def as_steps(inputs: Any) -> list[PyTree]:
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
         raise InvalidType(
-            f"`inputs` must be a sequence, got {describe(inputs)}. `list(x)` "
-            "holds the steps of an array; `dynamic_rnn` accepts the array."
+            f"`inputs` must be a sequence, got {describe(inputs)}. For an array x, "
+            "`list(jnp.swapaxes(x, 0, 1))` holds the steps of [batch, time, ...] and "
+            "`list(x)` those of [time, batch, ...]; `dynamic_rnn` accepts the array."
         )
     if not isinstance(inputs, list | tuple):
         raise InvalidValue(

@@ -70,10 +70,14 @@ def as_given_lengths(
     """`as_lengths` for lengths that are not None."""
     lengths = as_integers(given, name)
     if lengths.shape != (batch_size,):
+        fix = f"`np.full({batch_size}, n)` is n for every row."
+        if lengths.ndim == 1:
+            fix = "If the first axis of the inputs is time, pass `time_major=True`."
+        elif lengths.shape == (batch_size, 1):
+            fix = f"Pass `{name}[:, 0]`."
         raise InvalidValue(
             f"`{name}` must be a vector of length batch_size ({batch_size}), one entry "
-            f"per row, got {describe(lengths)}. `np.full({batch_size}, n)` is n for "
-            "every row."
+            f"per row, got {describe(lengths)}. {fix}"
         )
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))

@@ -6,7 +6,8 @@
         leak: float = fields.number(0.1, low=0, high=1)
 
 When an object is created, its base class `Hyperparameters` runs the checks in the order
-of the fields and stores the values that they return.
+of the fields and stores the values that they return. A class with a check of several
+fields defines `__post_init__`, which calls `super().__post_init__()` first.
 """
 
 import dataclasses
@@ -136,6 +137,12 @@ def dataclass(cls: type[T]) -> type[T]:
 
 def check_fields(values: Any) -> None:
     """Runs the checks of a dataclass's fields and stores what they return."""
+    own = vars(type(values)).items()
+    if bare := [name for name, value in own if isinstance(value, dataclasses.Field)]:
+        raise InvalidType(
+            f"`{bare[0]}` must be a field of a dataclass. Decorate "
+            f"`{type(values).__name__}` with `@fields.dataclass`."
+        )
     fields = dataclasses.fields(values)
     for position, field in enumerate(fields):
         check = field.metadata.get("check")
@@ -146,7 +153,9 @@ def check_fields(values: Any) -> None:
             set_field(values, field.name, check(field.name, value))
         except InvalidArgument as error:
             is_number = isinstance(value, int) and not isinstance(value, bool)
-            if position == 1 and is_number and fields[0].name in ("num_units", "units"):
+            has_depth = fields[0].name in ("num_units", "units")
+            is_ours = type(values).__module__.startswith("jaxrnn")
+            if position == 1 and is_number and has_depth and is_ours:
                 # PyTorch and Equinox have the order `LSTMCell(depth, units)`.
                 fix = f"use `{type(values).__name__}({value})` for {value} units."
                 text = f"{error} The depth of the inputs is not an argument: {fix}"

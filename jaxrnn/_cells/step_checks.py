@@ -154,7 +154,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         )
     for name, spec in specs.items():
         must = f"have shape {spec.shape} for inputs of depth {depth}"
-        fix = "`init` creates one of that shape."
+        fix = "`init` creates one of that shape, from inputs of the same depth."
         check_shape(name, leaves[name], spec.shape, must, fix)
         if jax.dtypes.canonicalize_dtype(leaves[name].dtype) != inputs.dtype:
             raise InvalidType(

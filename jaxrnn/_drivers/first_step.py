@@ -64,8 +64,8 @@ def probe(
     output, new_state = one_step(cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
     fix = (
-        "A cell must return a state with the structure of the state it received; for "
-        "an LSTM, pass `LSTMStateTuple(c, h)`."
+        "An initial state must have the structure of the cell's own state, such as "
+        "`LSTMStateTuple(c, h)`, and a cell must return the structure it receives."
     )
     check_structure("the state that `cell` returns", state, new_state, strict, fix)
     _check_state(state, new_state)

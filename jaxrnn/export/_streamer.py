@@ -12,6 +12,7 @@ from .._base.arguments import (
     as_dtype,
     check_first_axis,
     check_is_cell,
+    check_shape,
 )
 from .._base.errors import (
     InvalidType,
@@ -20,9 +21,14 @@ from .._base.errors import (
     describe_leaves,
     leaf_name,
 )
-from .._base.inputs import as_arrays
+from .._base.inputs import as_arrays, check_concrete
 from .._base.math import in_native_order
-from .._base.trees import is_pytree_of_arrays, with_structure
+from .._base.trees import (
+    check_structure,
+    is_pytree_of_arrays,
+    named_leaves,
+    with_structure,
+)
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.first_step import zero_state
 from .._drivers.masks_and_resets import Resets, as_reset_state, as_resets
@@ -32,6 +38,10 @@ from .._loops import masking
 class Streamer:
     """Runs a cell on one frame per call and keeps its state between calls.
 
+    Every call advances all rows. It runs outside of `jax.jit`, which cannot keep the
+    state: there, call the bound cell, `output, state = cell(frame, state)`. For rows
+    without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
+
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
     The first call compiles the step, and streamers with equal cells share the compiled
@@ -39,7 +49,7 @@ class Streamer:
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
-        batch_size: The number of rows, each an independent stream.
+        batch_size: The number of rows, each a sequence of its own.
         dtype: The dtype of the zero state. If a cell supports states in a wider dtype
             than its inputs, the outputs still have the dtype of the frames.
 
@@ -91,9 +101,13 @@ class Streamer:
         Raises:
             ValueError: If the shapes of the frame or the resets do not match the cell
                 or the batch size. The state then remains unchanged.
-            TypeError: If the cell does not accept the dtype of the frame, or the resets
-                are not booleans.
+            TypeError: If the cell does not accept the dtype of the frame, if the resets
+                are not booleans, or if one of the two is traced.
         """
+        fix = "A stream keeps its state outside of jit; call the bound cell under jit."
+        check_concrete("frame", frame, fix)
+        if resets is not None:
+            check_concrete("resets", resets, fix)
         frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
         for path, leaf in jax.tree.leaves_with_path(frame):
             check_first_axis(leaf_name("frame", path), leaf, self._rows, "row")
@@ -120,11 +134,18 @@ class Streamer:
         Args:
             state: The initial state, e.g. the `state` of an earlier stream, each leaf
                 `[batch, ...]`; None for zeros.
+
+        Raises:
+            ValueError: If the structure or the shapes are not those of the state.
         """
-        if state is None:
-            state = self._zero
+        state = self._zero if state is None else as_arrays("state", state)
+        check_structure("`state`", self._zero, state, strict=True)
+        fix = "To reset some rows, pass `resets` to the call."
+        zeros = jax.tree.leaves(self._zero)
+        for (name, leaf), zero in zip(named_leaves("state", state), zeros, strict=True):
+            check_shape(name, leaf, zero.shape, fix=fix)
         # Each step overwrites the previous state, so copy the user's arrays.
-        self._state = jax.tree.map(jnp.copy, as_arrays("state", state))
+        self._state = jax.tree.map(jnp.copy, state)
 
 
 def _copied(leaf: ArrayLike) -> ArrayLike:

@@ -41,6 +41,18 @@ HINTS = {
         lambda: jaxrnn.static_rnn(GRU, list(X), foo=0),
         "^static_rnn: `foo` is not an argument.$",
     ),
+    "misspelt": (
+        lambda: jaxrnn.LSTMCell(2, use_peephole=True),
+        "^LSTMCell: `use_peephole` is not an argument. Did you mean `use_peepholes`?",
+    ),
+    "backwards": (
+        lambda: jaxrnn.dynamic_rnn(GRU, X, go_backwards=True),
+        "`reverse_sequence` reverses inputs and outputs",
+    ),
+    "limit": (
+        lambda: jaxrnn.raw_rnn(GRU, lambda *args: None, maximum_iterations=3),
+        "It is `max_time` here",
+    ),
     "constructor": (
         lambda: jaxrnn.LSTMCell(hidden_size=2),
         "^LSTMCell: `hidden_size` is not an argument. It is `num_units` here.$",

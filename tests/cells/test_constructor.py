@@ -7,6 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRUCell, contrib
+from jaxrnn.extend import fields
 
 DEPTH = "The depth of the inputs is not an argument"
 REFUSED = {
@@ -48,6 +49,17 @@ class Loose(jaxrnn.LSTMCell):
 
     def __init__(self, **sizes):
         super().__init__(sizes["hidden_size"])
+
+
+class Bare(jaxrnn.GRUCell):
+    """A subclass with a field, but without the decorator."""
+
+    scale: float = fields.number(1.0)
+
+
+def test_fields_need_the_decorator():
+    with pytest.raises(TypeError, match=r"^Bare: `scale` .*Decorate `Bare` with `@fie"):
+        Bare(3)
 
 
 def test_cells_of_ones_own():

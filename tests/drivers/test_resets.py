@@ -340,6 +340,13 @@ REFUSED = {
 }
 
 
+def test_a_reset_state_of_an_lstm_is_a_named_tuple():
+    """The order of a plain pair (h, c), as in PyTorch, would swap the two arrays."""
+    options = {"resets": RESETS, "reset_state": (np.zeros((4, 2)),) * 2}
+    with pytest.raises(TypeError, match="`reset_state` must have"):
+        jaxrnn.dynamic_rnn(bound(jaxrnn.LSTMCell(2)), X, dtype="float64", **options)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(name):
     error, message, options = REFUSED[name]

@@ -378,7 +378,7 @@ SAVER = StateSaver({"c": ZEROS, "h": ZEROS})
 REFUSALS = {
     "cell": (TypeError, "static_rnn: `cell` must be an RNNCell, got 3",
              lambda: static_rnn(3, X, dtype=F32)),
-    "array": (TypeError, r"`inputs` must be a sequence, got float32\[2, 4, 3\]. `list\(x\)`",
+    "array": (TypeError, r"`inputs` must be a sequence, got float32\[2, 4, 3\]. .*`list\(x\)`",
               lambda: static_rnn(GRU, np.stack(X), dtype=F32)),
     "none": (TypeError, "`inputs` must be a sequence, got None", lambda: static_rnn(GRU, None, dtype=F32)),
     "dict": (ValueError, "`inputs` must be a list or tuple with one entry per step, got dict",

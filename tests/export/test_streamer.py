@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_near, assert_same, bound
 
 import jaxrnn
-from jaxrnn import GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell
 from jaxrnn.export import BidirectionalStreamer, Streamer
 
 DEPTH, UNITS = 3, 4
@@ -170,6 +170,28 @@ def test_a_frame_that_does_not_fit_leaves_the_state(frame, message):
     with pytest.raises(ValueError, match=message):
         stream(frame)
     assert_same(stream.state, state)
+
+
+def test_a_stream_is_not_traced():
+    stream = Streamer(own(CELLS["lstm"]))
+    with pytest.raises(
+        TypeError, match=r"^Streamer: `frame` must be concrete.*bound ce"
+    ):
+        jax.jit(stream)(np.ones((1, 3), "f"))
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        ((np.zeros((1, 4), "f"),) * 2, TypeError, "^Streamer: `state` must have"),
+        ([True], ValueError, "^Streamer: `state` must have the structure"),
+        (LSTMStateTuple(*np.zeros((2, 3, UNITS), "f")), ValueError, "pass `resets`"),
+    ],
+)
+def test_reset_refuses_other_states(state, error, message):
+    stream = Streamer(own(CELLS["lstm"]))
+    with pytest.raises(error, match=message):
+        stream.reset(state)
 
 
 # Both directions.
