@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import FunctionCell
+from jaxrnn import FunctionCell, testing
 from jaxrnn.testing import check_cell
 
 STEP = jax.ShapeDtypeStruct((4, 3), jnp.float32)
@@ -267,6 +267,12 @@ def test_a_wrong_argument_is_not_blamed_on_the_cell(name):
     error, message, arguments = REFUSED[name]
     with pytest.raises(error, match=f"check_cell: {message}"):
         check_cell(LSTM, **{"inputs": STEP} | arguments)
+
+
+def test_a_law_takes_a_setup():
+    want = "resumes: `setup` must be a Setup, got .*GRUCell.* `testing.make_setup"
+    with pytest.raises(TypeError, match=want):
+        testing.resumes(jaxrnn.GRUCell(3))
 
 
 def test_a_batch_too_small_to_tell_rows_apart():
