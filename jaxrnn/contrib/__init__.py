@@ -93,10 +93,6 @@ from ._mapping_wrappers import (
 from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
 from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._product_lstms import GLSTMCell as GLSTMCell, NASCell as NASCell
-from ._seq2seq.basic_decoder import (
-    BasicDecoder as BasicDecoder,
-    BasicDecoderOutput as BasicDecoderOutput,
-)
 from ._seq2seq.beam_paths import gather_tree as gather_tree, tile_batch as tile_batch
 from ._seq2seq.beam_search import (
     BeamSearchDecoder as BeamSearchDecoder,
@@ -104,10 +100,12 @@ from ._seq2seq.beam_search import (
     BeamSearchDecoderState as BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
 )
-from ._seq2seq.dynamic_decode import (
+from ._seq2seq.decoders import (
+    BasicDecoder as BasicDecoder,
+    BasicDecoderOutput as BasicDecoderOutput,
     Decoder as Decoder,
-    dynamic_decode as dynamic_decode,
 )
+from ._seq2seq.dynamic_decode import dynamic_decode as dynamic_decode
 from ._seq2seq.helpers import (
     CustomHelper as CustomHelper,
     GreedyEmbeddingHelper as GreedyEmbeddingHelper,

@@ -1,27 +1,17 @@
 """A wrapper that makes a cell attend over recent outputs."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec, RNNCell
-from jaxrnn.extend import (
-    InvalidValue,
-    ParamsWrapper,
-    affine,
-    affine_specs,
-    check_state,
-    check_step_inputs,
-    check_value,
-    fields,
-    glorot_uniform,
-    size_shapes,
-    vector_size,
-)
+from jaxrnn import ParamSpec, RNNCell, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Size, Specs
 
 
 @fields.dataclass
-class AttentionCellWrapper(ParamsWrapper):
+class AttentionCellWrapper(extend.ParamsWrapper):
     """Wraps a cell so that it attends over the wrapper's last L outputs.
 
         y, s'   = cell([x, a] kernel + bias, s)
@@ -65,7 +55,7 @@ class AttentionCellWrapper(ParamsWrapper):
     attn_vec_size: int | None = fields.count(default=None)
     input_size: int | None = fields.count(default=None)
     state_is_tuple: bool = fields.flag(True)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
 
     @property
     def output_size(self) -> int:
@@ -75,11 +65,13 @@ class AttentionCellWrapper(ParamsWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.cell.state_size
-        vector_size(self.cell.output_size)
-        is_flat = all(len(shape) == 1 for shape in size_shapes(size))
+        extend.vector_size(self.cell.output_size)
+        is_flat = all(
+            rank == 1 for rank in jax.tree.leaves(extend.map_sizes(len, size))
+        )
         is_leaf = jax.tree_util.all_leaves([size])
         if not is_flat or not (self.state_is_tuple or is_leaf):
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 "the state of `cell` must be one vector if `state_is_tuple` is False, "
                 f"and a nest of vectors if it is True, got state_size {size}."
             )
@@ -87,8 +79,8 @@ class AttentionCellWrapper(ParamsWrapper):
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
         """The sizes H, S, A, V and L."""
-        out = vector_size(self.cell.output_size)
-        state = sum(shape[0] for shape in size_shapes(self.cell.state_size))
+        out = extend.vector_size(self.cell.output_size)
+        state = sum(jax.tree.leaves(extend.map_sizes(math.prod, self.cell.state_size)))
         size = self.attn_size or out
         return out, state, size, self.attn_vec_size or size, self.attn_length
 
@@ -113,13 +105,13 @@ class AttentionCellWrapper(ParamsWrapper):
         # TensorFlow uses `attn_w` in a convolution, so the last two sizes are the fans.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
-            **affine_specs(depth + size, joined),
+            **extend.affine_specs(depth + size, joined),
             "attention": {
                 "attn_w": ParamSpec((1, 1, size, vector), attn_w),
-                "attn_v": ParamSpec((vector,), glorot_uniform),
-                **affine_specs(state, vector),
+                "attn_v": ParamSpec((vector,), extend.glorot_uniform),
+                **extend.affine_specs(state, vector),
             },
-            "attn_output_projection": affine_specs(out + size, size),
+            "attn_output_projection": extend.affine_specs(out + size, size),
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -129,7 +121,7 @@ class AttentionCellWrapper(ParamsWrapper):
             ValueError: If `inputs` are not floating-point, or do not have rank 2.
             TypeError: If `key` is not a random key.
         """
-        inputs = check_step_inputs(inputs)
+        inputs = extend.check_step_inputs(inputs)
         batch, depth = inputs.shape
         joined = jax.ShapeDtypeStruct((batch, self.input_size or depth), inputs.dtype)
         return self.init_params(key, depth, joined, dtype)
@@ -144,13 +136,15 @@ class AttentionCellWrapper(ParamsWrapper):
                 inputs.
             TypeError: If a dtype does not match the cell and the inputs.
         """
-        inputs = check_step_inputs(inputs)
+        inputs = extend.check_step_inputs(inputs)
         own, inner = self.checked_params(params, inputs, key)
         state, context, memory = self._parts(state, inputs.shape[0])
-        joined = affine(own, [inputs, context], inputs.dtype)
+        joined = extend.affine(own, [inputs, context], inputs.dtype)
         output, state = self.cell.apply(inner, joined, state, key)
         context = self._attend(own["attention"], jax.tree.leaves(state), memory)
-        output = affine(own["attn_output_projection"], [output, context], inputs.dtype)
+        output = extend.affine(
+            own["attn_output_projection"], [output, context], inputs.dtype
+        )
         memory = jnp.concatenate([memory[:, 1:], output[:, None]], axis=1)
         new_state = state, context, jax.lax.collapse(memory, 1)
         if not self.state_is_tuple:
@@ -161,19 +155,21 @@ class AttentionCellWrapper(ParamsWrapper):
         """The cell's state, the context `[batch, A]` and the memory `[batch, L, A]`."""
         _, cell_size, size, _, length = self._sizes
         if not self.state_is_tuple:
-            state = check_state(state, self.state_size, batch)
+            state = extend.check_state(state, self.state_size, batch)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
         is_triple = isinstance(state, tuple | list) and len(state) == 3
         must = "be (cell state, context, memory)"
-        check_value(is_triple, "state", must, state, "`zero_state` creates one.")
+        extend.check_value(is_triple, "state", must, state, "`zero_state` creates one.")
         cell_state, context, memory = state
-        parts = check_state((context, memory), (size, length * size), batch)
+        parts = extend.check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)
 
     def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
         """The context `[batch, A]`; `query` lists the parts of the cell's state."""
         features = jnp.dot(memory, params["attn_w"][0, 0])
-        hidden = jnp.tanh(features + affine(params, query, memory.dtype)[:, None])
+        hidden = jnp.tanh(
+            features + extend.affine(params, query, memory.dtype)[:, None]
+        )
         scores = jnp.sum(params["attn_v"][None, None] * hidden, axis=-1)
         weights = jax.nn.softmax(scores, axis=-1)
         return jnp.sum(weights[..., None] * memory, axis=1)

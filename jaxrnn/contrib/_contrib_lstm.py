@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage
-from jaxrnn.extend import InvalidValue, at_least_float32, glorot_uniform
+from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage, extend
 from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
 from .._base.math import clip_symmetric as clip_symmetric
@@ -37,7 +36,9 @@ class ContribLSTM(AffineCell):
     proj_clip: float | None = None
     initializer: Initializer | None = None
     state_is_tuple: bool = True
-    kernel_initializer: Any = property(lambda self: self.initializer or glorot_uniform)
+    kernel_initializer: Any = property(
+        lambda self: self.initializer or extend.glorot_uniform
+    )
 
     @property
     def output_size(self) -> int:
@@ -157,7 +158,7 @@ class LayerNormedLSTM(ContribLSTM):
         if not self.layer_norm:
             return x
         epsilon = 1e-3 if x.dtype == jnp.float16 else 1e-12
-        wide = x.astype(at_least_float32(x.dtype))
+        wide = x.astype(extend.at_least_float32(x.dtype))
         centered = wide - jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(centered * centered, -1, keepdims=True)
         normal = centered * jax.lax.rsqrt(variance + epsilon)
@@ -183,11 +184,11 @@ def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> S
         ValueError: If there are fewer rows than shards.
     """
     if shards > rows:
-        raise InvalidValue(
+        raise extend.InvalidValue(
             f"the number of shards of `{name}` must not exceed "
             f"its {rows} rows, got {shards}. Use fewer shards."
         )
-    kernel = cell.initializer or glorot_uniform
+    kernel = cell.initializer or extend.glorot_uniform
     least, longer = divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]
     return {

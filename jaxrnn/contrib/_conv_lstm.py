@@ -9,16 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, zeros
 
-from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
-from jaxrnn.extend import (
-    InvalidValue,
-    SpecsCell,
-    as_count,
-    check_one_dtype,
-    check_step_inputs,
-    check_type,
-    fields,
-)
+from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Params, PyTree, Specs
 
 
@@ -33,13 +25,13 @@ def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
 
 def _as_sizes(name: str, value: Any, least: int, fix: str = "") -> tuple[int, ...]:
     is_list = isinstance(value, Iterable)
-    check_type(is_list, name, "be a list of integers", value, fix)
+    extend.check_type(is_list, name, "be a list of integers", value, fix)
     sizes = enumerate(value)
-    return tuple(as_count(f"{name}[{k}]", n, least, fix="") for k, n in sizes)
+    return tuple(extend.as_count(f"{name}[{k}]", n, least, fix="") for k, n in sizes)
 
 
 @fields.dataclass
-class _ConvLSTM(SpecsCell):
+class _ConvLSTM(extend.SpecsCell):
     """The base class of the convolutional LSTM cells, with keyword-only fields.
 
     Attributes:
@@ -68,7 +60,7 @@ class _ConvLSTM(SpecsCell):
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
-    initializers: fields.Unused = fields.unused()
+    initializers: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -80,7 +72,9 @@ class _ConvLSTM(SpecsCell):
         for name, length in lengths.items():
             sizes = getattr(self, name)
             if len(sizes) != length:
-                raise InvalidValue(f"`{name}` must have {length} entries, got {sizes}.")
+                raise extend.InvalidValue(
+                    f"`{name}` must have {length} entries, got {sizes}."
+                )
 
     @property
     def state_size(self) -> LSTMStateTuple:
@@ -116,12 +110,12 @@ class _ConvLSTM(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError if inputs, h and the cell differ in dtype."""
-        check_one_dtype(self, inputs, state.h)
+        extend.check_one_dtype(self, inputs, state.h)
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks that the inputs of a step are grids of `input_shape`; returns them."""
         why = "to match `input_shape`"
-        return check_step_inputs(inputs, size=self.input_shape, why=why)
+        return extend.check_step_inputs(inputs, size=self.input_shape, why=why)
 
 
 @jax.custom_jvp
@@ -229,7 +223,7 @@ class ConvLSTMCell(_ConvLSTM):
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
-    initializers: fields.Unused = fields.unused()
+    initializers: object = fields.unused()
     name: str | None = fields.name("conv_lstm_cell")
     dtype: DType | None = fields.dtype()
 

@@ -5,8 +5,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import AffineCell, GRUCell, LSTMCell, ParamSpec, Stage
-from jaxrnn.extend import InvalidValue, at_least_float32, fields
+from jaxrnn import AffineCell, GRUCell, LSTMCell, ParamSpec, Stage, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, Specs
 
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
@@ -26,12 +26,6 @@ class _OfLSTMCell(ContribLSTM):
     def elementwise_specs(self) -> Specs:
         """Specs of the peepholes; empty without peepholes."""
         return self.library_cell.elementwise_specs()
-
-
-def as_bound(name: str, value: Any) -> float | None:
-    """The bound of a clip, or None for 0 or a negative number."""
-    bound = fields.check_number(name, value)
-    return bound if bound > 0 else None
 
 
 @final
@@ -72,13 +66,18 @@ class LSTMBlockCell(_OfLSTMCell):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    cell_clip: float | None = fields.checked(as_bound, default=None)
+    cell_clip: float | None = fields.number(None)
     use_peephole: bool = fields.flag(False)
     dtype: DType | None = fields.dtype()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name("lstm_cell")
 
     library_kind = "lstm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cell_clip is not None and self.cell_clip <= 0:
+            object.__setattr__(self, "cell_clip", None)
 
     @property
     def library_cell(self) -> LSTMCell:
@@ -137,7 +136,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
     proj_clip: float | None = fields.number(None, low=0)
     forget_bias: float = fields.number(1.0)
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name("wn_lstm_cell")
     dtype: DType | None = fields.dtype()
 
@@ -173,7 +172,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
 def _normalized(kernel: Array, norm: Array) -> Array:
     """Scales each column of `kernel` to its norm in `norm`."""
-    wide = kernel.astype(at_least_float32(kernel.dtype))
+    wide = kernel.astype(extend.at_least_float32(kernel.dtype))
     squares = jnp.sum(wide * wide, axis=0, keepdims=True)
     normal = wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
     return normal.astype(kernel.dtype) * norm[None, :]
@@ -211,7 +210,7 @@ class GRUBlockCellV2(AffineCell):
 
     num_units: int = fields.size(default=None)
     cell_size: int | None = fields.size(default=None)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name("gru_cell")
     dtype: DType | None = fields.dtype()
 
@@ -222,13 +221,13 @@ class GRUBlockCellV2(AffineCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.num_units is None) == (self.cell_size is None):
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 "exactly one of `num_units` and its old name `cell_size` must be "
                 f"given, got {self.num_units} and {self.cell_size}."
             )
         if self.num_units is None:
-            fields.set_field(self, "num_units", self.cell_size)
-            fields.set_field(self, "cell_size", None)
+            object.__setattr__(self, "num_units", self.cell_size)
+            object.__setattr__(self, "cell_size", None)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -11,24 +11,16 @@ from jaxrnn import (
     LSTMStateTuple,
     RNNCell,
     dynamic_rnn,
+    extend,
     reverse_sequence,
     static_rnn,
 )
-from jaxrnn.extend import (
-    Hyperparameters,
-    as_arrays,
-    as_lengths,
-    check_key,
-    check_rnn_cell,
-    check_type,
-    check_value,
-    fields,
-    named_leaves,
-)
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
 
 from .._base.math import in_native_order
-from ._core_cells import LSTMBlockCell, as_bound
+from .._cells.hyperparameters import Hyperparameters
+from ._core_cells import LSTMBlockCell
 
 
 @fields.dataclass
@@ -106,7 +98,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
         if key is not None:
-            check_key(key)
+            extend.check_key(key)
         return BoundFusedCell(in_native_order(params), key, cell=self)
 
 
@@ -169,7 +161,7 @@ class _OfSequences(FusedRNNCell):
             ValueError: See `dynamic_rnn` and `static_rnn`.
         """
         is_list = isinstance(inputs, list)
-        sequences = as_arrays("inputs", inputs)
+        sequences = extend.as_arrays("inputs", inputs)
         sequences = _stacked(sequences) if is_list else _checked(sequences)
         outputs, state = self._run(
             params, sequences, initial_state, dtype, sequence_length, key
@@ -231,13 +223,17 @@ class LSTMBlockFusedCell(_OverSteps):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    cell_clip: float | None = fields.checked(as_bound, default=None)
+    cell_clip: float | None = fields.number(None)
     use_peephole: bool = fields.flag(False)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name("lstm_fused_cell")
 
     _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "cell_clip", self._step_cell.cell_clip)
 
     def _run(
         self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
@@ -263,7 +259,7 @@ class FusedRNNCellAdaptor(_OverSteps):
     Source: `tf.contrib.rnn.FusedRNNCellAdaptor`.
     """
 
-    cell: RNNCell = fields.checked(check_rnn_cell)
+    cell: RNNCell = fields.checked(extend.check_rnn_cell)
     use_dynamic_rnn: bool = fields.flag(False)
 
     _step_cell = property(lambda self: self.cell)
@@ -272,7 +268,7 @@ class FusedRNNCellAdaptor(_OverSteps):
 def _check_fused(name: str, cell: Any) -> FusedRNNCell:
     is_fused = isinstance(cell, FusedRNNCell)
     fix = "`FusedRNNCellAdaptor` wraps an RNNCell."
-    check_type(is_fused, name, "be a FusedRNNCell", cell, fix)
+    extend.check_type(is_fused, name, "be a FusedRNNCell", cell, fix)
     return cell
 
 
@@ -304,7 +300,7 @@ class TimeReversedFusedRNN(_OfSequences):
         self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
     ) -> tuple[PyTree, PyTree]:
         time, rows = jax.tree.leaves(xs)[0].shape[:2]
-        lengths = as_lengths(n, rows)
+        lengths = extend.as_lengths(n, rows)
         if lengths is not None:
             lengths = jnp.minimum(lengths, time)
         outputs, state = self.cell.apply(
@@ -323,8 +319,9 @@ def _reversed(sequences: PyTree, lengths: Array | None) -> PyTree:
 def _checked(sequences: PyTree) -> PyTree:
     """Returns the sequences; raises ValueError unless every leaf holds all steps."""
     must = "hold all steps, [time, batch, depth]"
-    for name, leaf in named_leaves("inputs", sequences):
-        check_value(len(leaf.shape) >= 3, name, must, leaf)
+    for path, leaf in jax.tree.leaves_with_path(sequences):
+        name = f"inputs{jax.tree_util.keystr(path)}"
+        extend.check_value(len(leaf.shape) >= 3, name, must, leaf)
     return sequences
 
 
@@ -332,7 +329,7 @@ def _stacked(steps: list[PyTree]) -> PyTree:
     """Stacks steps into a nest of arrays `[time, batch, ...]`."""
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
     must = "hold at least one step, all of one shape and dtype"
-    check_value(len(kinds) == 1, "inputs", must, steps)
+    extend.check_value(len(kinds) == 1, "inputs", must, steps)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 

@@ -78,7 +78,7 @@ class GridLSTMCell(GridLSTM):
     """
 
     state_is_tuple: bool = fields.flag(True)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -135,7 +135,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
     """
 
     backward_slice_offset: int = fields.count(default=0, least=-(2**31))
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 

@@ -14,17 +14,8 @@ import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import ParamSpec
-from jaxrnn.extend import (
-    InvalidValue,
-    SpecsCell,
-    affine,
-    as_count,
-    check_type,
-    check_value,
-    fields,
-    glorot_uniform,
-)
+from jaxrnn import ParamSpec, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
 from ._contrib_lstm import add_peephole, clip_symmetric, joined, shard_specs
@@ -39,14 +30,14 @@ def _counts(least: int) -> Any:
     def check(name: str, value: Any) -> tuple[int, ...]:
         must = "be a list with an entry for each block"
         fix = "Pass a list even for one block, e.g. `[3]`."
-        check_type(isinstance(value, list | tuple), name, must, value, fix)
-        return tuple(as_count(name, n, least, fix="") for n in value)
+        extend.check_type(isinstance(value, list | tuple), name, must, value, fix)
+        return tuple(extend.as_count(name, n, least, fix="") for n in value)
 
     return fields.checked(check, default=None)
 
 
 @fields.dataclass
-class GridLSTM(SpecsCell):
+class GridLSTM(extend.SpecsCell):
     """The base class of both grid LSTMs, which declares their common fields.
 
     Attributes:
@@ -105,13 +96,13 @@ class GridLSTM(SpecsCell):
         starts = self.start_freqindex_list or ()
         ends = self.end_freqindex_list or ()
         if not blocks:
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 "`num_frequency_blocks` must be a list with the number of windows in "
                 f"each block, got {blocks}."
             )
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 "`end_freqindex_list` and `start_freqindex_list` must each have one "
                 f"entry per block ({len(blocks)}), got {ends} and {starts}. Omit both "
                 "lists only if a single block reads all inputs."
@@ -124,14 +115,16 @@ class GridLSTM(SpecsCell):
         found = count_windows(size, self)
         must = f"be {found} (the number of windows in {size} inputs)"
         count = self.num_frequency_blocks[block]
-        check_value(count == found, f"num_frequency_blocks[{block}]", must, count)
+        extend.check_value(
+            count == found, f"num_frequency_blocks[{block}]", must, count
+        )
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 f"`end_freqindex_list` must not exceed the depth of the inputs "
                 f"({depth}), got {self.end_freqindex_list}."
             )
@@ -157,7 +150,7 @@ class GridLSTM(SpecsCell):
         units = self.num_units
         rows = self.feature_size + 2 * units
         shards = self.num_unit_shards
-        diagonal = ParamSpec((units,), self.initializer or glorot_uniform)
+        diagonal = ParamSpec((units,), self.initializer or extend.glorot_uniform)
         gates = "FIO"[4 - count :] if self.use_peepholes else ""
         blocks = map(str, range(len(self.num_frequency_blocks)))
         for block, kind in itertools.product(blocks, self._kinds):
@@ -231,7 +224,7 @@ class GridLSTM(SpecsCell):
             before: `(c, m)` in time from the previous step.
         """
         wide = max((leaf.dtype for leaf in before), key=lambda d: d.itemsize)
-        z = affine(params, (x, before[1], below[1]), wide)
+        z = extend.affine(params, (x, before[1], below[1]), wide)
         shared = self.share_time_frequency_weights
         products = (z, z) if shared else jnp.split(z, 2, axis=-1)
         gates = [jnp.split(z, self._gate_count, axis=-1) for z in products]

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
-from jaxrnn import AffineCell, ParamSpec, Stage
-from jaxrnn.extend import bias_initializer, fields, glorot_uniform
+from jaxrnn import AffineCell, ParamSpec, Stage, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
 
 from ._contrib_lstm import ContribLSTM
@@ -48,8 +48,8 @@ class _IndependentUnits(AffineCell):
     def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> Specs:
         """Specs of a layer; `bias` is the default initializer of its bias."""
         columns = blocks * self.num_units
-        kernel = self.kernel_initializer or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, bias)
+        kernel = self.kernel_initializer or extend.glorot_uniform
+        bias = self.bias_initializer or extend.bias_initializer(kernel, bias)
         return {
             name: ParamSpec((depth, columns), kernel, depth, blocks),
             "kernel_u": ParamSpec((1, columns), _uniform, blocks=blocks),
@@ -93,7 +93,7 @@ class IndRNNCell(_IndependentUnits):
 
     num_units: int = fields.size()
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -141,7 +141,7 @@ class IndyGRUCell(_IndependentUnits):
 
     num_units: int = fields.size()
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
@@ -212,7 +212,7 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()

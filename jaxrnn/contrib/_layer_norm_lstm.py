@@ -5,8 +5,8 @@ from typing import Any, final
 import jax
 from jax.nn.initializers import zeros
 
-from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
-from jaxrnn.extend import InvalidValue, fields, glorot_uniform
+from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
 
 from ._contrib_lstm import (
@@ -102,20 +102,10 @@ class LayerNormLSTMCell(_FourGateLSTM):
     layer_norm: bool = fields.flag(False)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     library_kind = "lstm"
-
-
-def _as_keep_prob(name: str, value: Any) -> float:
-    probability = fields.check_number(name, value)
-    if not 0 < probability <= 1:
-        raise InvalidValue(
-            f"`{name}` must be in (0, 1], got {probability}. It is the probability of "
-            "keeping an entry."
-        )
-    return probability
 
 
 @final
@@ -168,17 +158,25 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     num_units: int = fields.size()
     forget_bias: float = fields.number(1.0)
-    input_size: fields.Unused = fields.unused()
+    input_size: object = fields.unused()
     activation: fields.ActivationLike = fields.activation()
     layer_norm: bool = fields.flag(True)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)
-    dropout_keep_prob: float = fields.checked(_as_keep_prob, default=1.0)
+    dropout_keep_prob: float = fields.number(1.0)
     dropout_prob_seed: int | None = fields.count(default=None, least=0, most=2**32 - 1)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     library_kind = "lstm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kept = self.dropout_keep_prob
+        fix = "It is the probability of keeping an entry."
+        extend.check_value(
+            0 < kept <= 1, "dropout_keep_prob", "be in (0, 1]", kept, fix
+        )
 
     @property
     def is_random(self) -> bool | None:
@@ -187,7 +185,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        bias = ParamSpec((4 * self.num_units,), glorot_uniform)
+        bias = ParamSpec((4 * self.num_units,), extend.glorot_uniform)
         return self.stage_params(super().param_specs(depth) | {"bias": bias})
 
     def enter(self, state: PyTree) -> tuple[Array, Any]:
@@ -289,7 +287,7 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     forget_bias: float = fields.number(1.0)
     state_is_tuple: bool = fields.flag(True)
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     layer_norm: bool = fields.flag(False)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)

@@ -11,19 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import ParamSpec, RNNCell, Run
-from jaxrnn.extend import (
-    ParamsWrapper,
-    SpecsCell,
-    affine,
-    bias_initializer,
-    check_one_dtype,
-    check_step_inputs,
-    check_value,
-    fields,
-    glorot_uniform,
-    scope_name,
-)
+from jaxrnn import ParamSpec, RNNCell, Run, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped, Specs
 
 from ._small_cells import UGRNNCell
@@ -88,7 +77,7 @@ class MappedCell(RNNCell):
         return steps.map_outputs(map_outputs, outputs), state
 
 
-class MappedWrapper(ParamsWrapper, MappedCell):
+class MappedWrapper(extend.ParamsWrapper, MappedCell):
     """A wrapper that maps the inputs or the output of its cell."""
 
     inner = property(lambda self: self.cell)
@@ -99,7 +88,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks and returns the inputs of one step, as arrays or shapes."""
-        return check_step_inputs(inputs)
+        return extend.check_step_inputs(inputs)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
         """The inputs that the wrapped cell receives, as arrays or shapes."""
@@ -119,7 +108,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
 @final
 @fields.dataclass
-class IntersectionRNNCell(MappedCell, SpecsCell):
+class IntersectionRNNCell(MappedCell, extend.SpecsCell):
     """A recurrent cell whose output mixes its inputs with a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -161,7 +150,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
     initializer: Initializer | None = fields.initializer()
     forget_bias: float = fields.number(1.0)
     y_activation: fields.ActivationLike = fields.activation(jax.nn.relu)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -174,8 +163,8 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
             ValueError: If `depth` is not `num_units` and `num_in_proj` is not set.
         """
         size = self.num_units
-        kernel = self.initializer or glorot_uniform
-        bias = bias_initializer(kernel, zeros)
+        kernel = self.initializer or extend.glorot_uniform
+        bias = extend.bias_initializer(kernel, zeros)
         specs: Specs = {
             "kernel": ParamSpec((2 * size, 4 * size), kernel, size, 4),
             "bias": ParamSpec((4 * size,), bias, blocks=4),
@@ -184,7 +173,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
             return specs
         must = f"have depth `num_units` ({size})"
         fix = f"Pass `num_in_proj={size}` to project them."
-        check_value(self.num_in_proj, "inputs", must, depth, fix)
+        extend.check_value(self.num_in_proj, "inputs", must, depth, fix)
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
         return {"in_projection": projection, **specs}
@@ -193,7 +182,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
     def inner(self) -> "_Recurrence":
         """The inner cell, which has the gate through time."""
         return _Recurrence(
-            self.num_units, forget_bias=self.forget_bias, name=scope_name(self)
+            self.num_units, forget_bias=self.forget_bias, name=extend.scope_name(self)
         )
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
@@ -210,17 +199,17 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: Array) -> None:
         """Raises TypeError if inputs, state and the cell differ in dtype."""
-        check_one_dtype(self, inputs, state)
+        extend.check_one_dtype(self, inputs, state)
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The inputs, projected if there is a projection."""
         if "in_projection" not in own:
             return inputs
-        return affine(own["in_projection"], [inputs], inputs.dtype)
+        return extend.affine(own["in_projection"], [inputs], inputs.dtype)
 
     def after(self, own: Params, inputs: Array, old_state: Array) -> Array:
         """The output, which the gate through depth computes from the old state."""
-        z = affine(own, [inputs, old_state], inputs.dtype)
+        z = extend.affine(own, [inputs, old_state], inputs.dtype)
         q, y = jnp.split(z, 2, axis=-1)
         q = jax.nn.sigmoid(q + self.forget_bias)
         return q * inputs + (1 - q) * self.y_activation(y)

@@ -7,20 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from jaxrnn import ParamSpec
-from jaxrnn.extend import (
-    affine,
-    affine_specs,
-    check_params,
-    check_step_inputs,
-    check_type,
-    check_value,
-    fields,
-    glorot_uniform,
-    vector_size,
-)
+from jaxrnn import ParamSpec, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped, Specs
 
+from .._cells.step_checks import check_params
 from ._mapped_cell import MappedWrapper
 from ._seq2seq.vocabulary import Table
 
@@ -32,7 +23,7 @@ class _Projection(MappedWrapper):
 
     def _project(self, own: Params, x: Array) -> Array:
         check_params(own, self.own_specs, x)
-        return self.activation(affine(own, [x], x.dtype))
+        return self.activation(extend.affine(own, [x], x.dtype))
 
 
 @final
@@ -62,12 +53,12 @@ class InputProjectionWrapper(_Projection):
 
     num_proj: int = fields.count()
     activation: fields.ActivationLike = fields.activation(none="linear")
-    input_size: fields.Unused = fields.unused()
-    reuse: fields.Unused = fields.unused()
+    input_size: object = fields.unused()
+    reuse: object = fields.unused()
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias."""
-        return affine_specs(depth, self.num_proj)
+        return extend.affine_specs(depth, self.num_proj)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
         """The shape of the projected inputs."""
@@ -106,7 +97,7 @@ class OutputProjectionWrapper(_Projection):
     # The default is invalid; it only hides the property of `WrapperCell`.
     output_size: int = fields.count(default=0)
     activation: fields.ActivationLike = fields.activation(none="linear")
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,8 +105,8 @@ class OutputProjectionWrapper(_Projection):
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel and the bias; `depth` is not used."""
-        rows = vector_size(self.cell.output_size)
-        return affine_specs(rows, self.output_size)
+        rows = extend.vector_size(self.cell.output_size)
+        return extend.affine_specs(rows, self.output_size)
 
     def step_inputs(self, inputs: Any) -> Any:
         """Returns the inputs, which the cell checks."""
@@ -162,15 +153,17 @@ class HighwayWrapper(MappedWrapper):
             gates["transform"] = -self.carry_bias_init
         specs = {}
         for gate, bias in gates.items():
-            specs[f"{gate}_w"] = ParamSpec((depth, depth), glorot_uniform, depth)
+            specs[f"{gate}_w"] = ParamSpec((depth, depth), extend.glorot_uniform, depth)
             specs[f"{gate}_b"] = ParamSpec((depth,), constant(bias))
         return specs
 
     def step_inputs(self, inputs: Any) -> Any:
         """Checks that the inputs have the size of the cell's output; returns them."""
-        size = (vector_size(self.cell.output_size),)
+        size = (extend.vector_size(self.cell.output_size),)
         fix = "Project them with an `InputProjectionWrapper`."
-        return check_step_inputs(inputs, "inputs", size, "like the cell's output", fix)
+        return extend.check_step_inputs(
+            inputs, "inputs", size, "like the cell's output", fix
+        )
 
     def before(self, own: Params, inputs: Array) -> Array:
         """Checks the parameters and returns the inputs."""
@@ -182,7 +175,7 @@ class HighwayWrapper(MappedWrapper):
 
         def gate(name: str) -> Array:
             weights = {"kernel": own[f"{name}_w"], "bias": own[f"{name}_b"]}
-            return jax.nn.sigmoid(affine(weights, [inputs], inputs.dtype))
+            return jax.nn.sigmoid(extend.affine(weights, [inputs], inputs.dtype))
 
         carry = gate("carry")
         coupled = self.couple_carry_transform_gates
@@ -224,7 +217,7 @@ class EmbeddingWrapper(MappedWrapper):
     embedding_classes: int = fields.count()
     embedding_size: int = fields.count()
     initializer: Initializer | None = fields.initializer()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of the embeddings."""
@@ -235,13 +228,13 @@ class EmbeddingWrapper(MappedWrapper):
         """Checks and returns ids, `[batch, 1]` or `[batch]`."""
         is_array = isinstance(inputs, Shaped)
         are_ids = is_array and jnp.issubdtype(inputs.dtype, jnp.integer)
-        check_type(are_ids, "inputs", "be an array of integers", inputs)
+        extend.check_type(are_ids, "inputs", "be an array of integers", inputs)
         fix = (
             "For ids [batch, time], pass `ids[:, 0]` to `init` and `ids[..., None]` to "
             "drivers."
         )
         fits = len(inputs.shape) == 1 or inputs.shape[1:] == (1,)
-        check_value(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)
+        extend.check_value(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)
         return inputs
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:

@@ -8,22 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant, truncated_normal
 
-from jaxrnn import ParamSpec, RNNCell, TensorShape
-from jaxrnn.extend import (
-    affine,
-    affine_specs,
-    check_one_dtype,
-    check_rnn_cell,
-    check_state,
-    check_step_inputs,
-    check_type,
-    check_value,
-    fields,
-    glorot_uniform,
-    param_dtype,
-    scope_name,
-    vector_size,
-)
+from jaxrnn import ParamSpec, RNNCell, TensorShape, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
 from .._wrappers.base import OwnParams
@@ -112,7 +98,7 @@ class NTMCell(OwnParams):
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
 
-    controller: RNNCell = fields.checked(check_rnn_cell)
+    controller: RNNCell = fields.checked(extend.check_rnn_cell)
     memory_size: int = fields.count()
     memory_vector_dim: int = fields.count()
     read_head_num: int = fields.size()
@@ -134,11 +120,13 @@ class NTMCell(OwnParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         fix = "Pass the depth of the inputs, which is the default in contrib."
-        check_value(self.output_dim is not None, "output_dim", "be given", None, fix)
+        extend.check_value(
+            self.output_dim is not None, "output_dim", "be given", None, fix
+        )
         shifts = 2 * self.shift_range + 1
         must = f"be at least {shifts} (the number of shifts that `shift_range` allows)"
         size = self.memory_size
-        check_value(size >= shifts, "memory_size", must, size)
+        extend.check_value(size >= shifts, "memory_size", must, size)
 
     @property
     def state_size(self) -> NTMControllerState:
@@ -167,7 +155,7 @@ class NTMCell(OwnParams):
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of all parameters except the controller's."""
-        u = vector_size(self.controller.output_size, "controller")
+        u = extend.vector_size(self.controller.output_size, "controller")
         size = self.memory_vector_dim
         places = self.memory_size
         reads = self.read_head_num
@@ -175,11 +163,11 @@ class NTMCell(OwnParams):
 
         def product(name: str, rows: int, columns: int) -> Specs:
             normal = truncated_normal(1 / math.sqrt(rows))
-            specs = affine_specs(rows, columns, normal)
+            specs = extend.affine_specs(rows, columns, normal)
             return {f"{name}_{part}": spec for part, spec in specs.items()}
 
         def vectors(name: str, count: int, columns: int) -> Specs:
-            spec = ParamSpec((1, columns), glorot_uniform)
+            spec = ParamSpec((1, columns), extend.glorot_uniform)
             return {f"{name}_{i}": spec for i in range(count)}
 
         return {
@@ -198,11 +186,10 @@ class NTMCell(OwnParams):
                 floating-point.
             TypeError: If `key` is not a random key.
         """
-        batch, depth = check_step_inputs(inputs).shape
-        dtype = param_dtype(self, inputs, dtype)
+        batch, depth = extend.check_step_inputs(inputs).shape
         depth += self.read_head_num * self.memory_vector_dim
-        operand = jax.ShapeDtypeStruct((batch, depth), dtype)
-        return self.init_params(key, depth, operand, dtype)
+        operand = jax.ShapeDtypeStruct((batch, depth), inputs.dtype)
+        return self.init_params(key, depth, operand, dtype or self.dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -215,10 +202,10 @@ class NTMCell(OwnParams):
             TypeError: If a dtype or the type of the state does not match the cell and
                 the inputs.
         """
-        inputs = check_step_inputs(inputs)
+        inputs = extend.check_step_inputs(inputs)
         params, inner = self.checked_params(params, inputs, key)
         state = self._checked_state(state, inputs)
-        with jax.named_scope(scope_name(self)):
+        with jax.named_scope(extend.scope_name(self)):
             reads, addresses, memory = self._before(params, state)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
             u, controller_state = self.controller.apply(
@@ -246,7 +233,7 @@ class NTMCell(OwnParams):
 
     def _clipped(self, params: Params, name: str, operands: list[Array]) -> Array:
         product = {part: params[f"{name}_{part}"] for part in ("kernel", "bias")}
-        z = affine(product, operands, operands[0].dtype)
+        z = extend.affine(product, operands, operands[0].dtype)
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
@@ -297,13 +284,13 @@ class NTMCell(OwnParams):
         """Checks and returns the state; the controller checks its own part."""
         fix = "`zero_state` creates one; set `controller_state` with `_replace`."
         is_state = isinstance(state, tuple | list) and len(state) == 5
-        check_type(is_state, "state", "be an NTMControllerState", state, fix)
+        extend.check_type(is_state, "state", "be an NTMControllerState", state, fix)
         state = NTMControllerState(*state)
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
-        for leaf in jax.tree.leaves(check_state(own, size, inputs.shape[0])):
-            check_one_dtype(self, inputs, leaf)
+        for leaf in jax.tree.leaves(extend.check_state(own, size, inputs.shape[0])):
+            extend.check_one_dtype(self, inputs, leaf)
         return state
 
 

@@ -7,34 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from jaxrnn import LSTMStateTuple, ParamSpec
-from jaxrnn.extend import (
-    InvalidValue,
-    SpecsCell,
-    affine,
-    affine_specs,
-    check_one_dtype,
-    check_step_inputs,
-    check_value,
-    fields,
-    scope_name,
-)
+from jaxrnn import LSTMStateTuple, ParamSpec, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
 
-def _as_period(name: str, value: Any) -> float:
-    period = fields.check_number(name, value, low=0)
-    if period in (0, math.inf):
-        raise InvalidValue(f"`{name}` must be positive and finite, got {period}.")
-    return period
-
-
-def _as_ratio(name: str, value: Any) -> float:
-    return _as_period(name, fields.check_number(name, value, low=0, high=1))
-
-
 @fields.dataclass
-class PhasedLSTMCell(SpecsCell):
+class PhasedLSTMCell(extend.SpecsCell):
     """An LSTM whose units update while a time-periodic gate is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
@@ -89,11 +68,11 @@ class PhasedLSTMCell(SpecsCell):
     num_units: int = fields.size()
     use_peepholes: bool = fields.flag(False)
     leak: float = fields.number(0.001, low=0, high=1)
-    ratio_on: float = fields.checked(_as_ratio, default=0.1)
+    ratio_on: float = fields.number(0.1, low=0, high=1)
     trainable_ratio_on: bool = fields.flag(True)
-    period_init_min: float = fields.checked(_as_period, default=1.0)
-    period_init_max: float = fields.checked(_as_period, default=1000.0)
-    reuse: fields.Unused = fields.unused()
+    period_init_min: float = fields.number(1.0, low=0)
+    period_init_max: float = fields.number(1000.0, low=0)
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -103,9 +82,13 @@ class PhasedLSTMCell(SpecsCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("ratio_on", "period_init_min", "period_init_max"):
+            value = getattr(self, name)
+            must = "be positive and finite"
+            extend.check_value(0 < value < math.inf, name, must, value)
         low = self.period_init_min
         must = f"not exceed `period_init_max` ({self.period_init_max})"
-        check_value(low <= self.period_init_max, "period_init_min", must, low)
+        extend.check_value(low <= self.period_init_max, "period_init_min", must, low)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs for x of size `depth`; `phase` is drawn as a fraction of the period."""
@@ -113,9 +96,9 @@ class PhasedLSTMCell(SpecsCell):
         rows = depth + units
         peepholes = units if self.use_peepholes else 0
         return {
-            "mask_gates": affine_specs(rows + peepholes, 2 * units),
-            "new_input": affine_specs(rows, units),
-            "output_gate": affine_specs(rows + peepholes, units),
+            "mask_gates": extend.affine_specs(rows + peepholes, 2 * units),
+            "new_input": extend.affine_specs(rows, units),
+            "output_gate": extend.affine_specs(rows + peepholes, units),
             "period": ParamSpec((units,), self._draw_period),
             "phase": ParamSpec((units,), jax.random.uniform),
             "ratio_on": ParamSpec((units,), constant(self.ratio_on)),
@@ -150,7 +133,7 @@ class PhasedLSTMCell(SpecsCell):
         """
         time, x = self._checked_inputs(inputs)
         x, state = self.checked_step(params, x, state, key)
-        with jax.named_scope(scope_name(self)):
+        with jax.named_scope(extend.scope_name(self)):
             k = self._time_gate(params, time, x.dtype)
             candidates = self._candidates(params, x, state)
             state = jax.tree.map(
@@ -164,7 +147,7 @@ class PhasedLSTMCell(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError if x, h and the cell differ in dtype."""
-        check_one_dtype(self, inputs, state.h)
+        extend.check_one_dtype(self, inputs, state.h)
 
     def _candidates(
         self, params: Params, x: Array, state: LSTMStateTuple
@@ -173,7 +156,7 @@ class PhasedLSTMCell(SpecsCell):
         c, h = state
 
         def product(name: str, *operands: Array) -> Array:
-            return affine(params[name], operands, state.c.dtype)
+            return extend.affine(params[name], operands, state.c.dtype)
 
         def gates(name: str, c: Array) -> Array:
             if self.use_peepholes:
@@ -206,11 +189,11 @@ class PhasedLSTMCell(SpecsCell):
         """Checks and returns `(time, x)`, each an array or its shape."""
         is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-        check_value(is_pair, "inputs", must, inputs)
+        extend.check_value(is_pair, "inputs", must, inputs)
         time, x = inputs
         fix = "Add the last axis with `times[..., None]`."
-        time = check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
-        x = check_step_inputs(x, "inputs[1]")
+        time = extend.check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
+        x = extend.check_step_inputs(x, "inputs[1]")
         must = f"have {x.shape[0]} rows like `inputs[1]`"
-        check_value(time.shape[0] == x.shape[0], "inputs[0]", must, time)
+        extend.check_value(time.shape[0] == x.shape[0], "inputs[0]", must, time)
         return time, x

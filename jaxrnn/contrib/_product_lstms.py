@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage
-from jaxrnn.extend import InvalidValue, fields, glorot_uniform
+from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
 from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
@@ -63,7 +63,7 @@ class GLSTMCell(ContribLSTM):
     number_of_groups: int = fields.count(default=1)
     forget_bias: float = fields.number(1.0)
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -74,7 +74,7 @@ class GLSTMCell(ContribLSTM):
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 f"{what} must be divisible by `number_of_groups` "
                 f"({self.number_of_groups}), got {size}."
             )
@@ -205,7 +205,7 @@ class NASCell(ContribLSTM):
     num_units: int = fields.size()
     num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
     use_bias: bool = fields.flag(False)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -228,13 +228,17 @@ class NASCell(ContribLSTM):
         n = self.num_units
         h = self.output_size
         specs: Specs = {
-            "recurrent_kernel": ParamSpec((h, 8 * n), glorot_uniform, 0, blocks=8),
-            "kernel": ParamSpec((depth, 8 * n), glorot_uniform, depth, blocks=8),
+            "recurrent_kernel": ParamSpec(
+                (h, 8 * n), extend.glorot_uniform, 0, blocks=8
+            ),
+            "kernel": ParamSpec((depth, 8 * n), extend.glorot_uniform, depth, blocks=8),
         }
         if self.use_bias:
             specs["bias"] = ParamSpec((8 * n,), zeros, blocks=8)
         if self.num_proj is not None:
-            specs["projection_weights"] = ParamSpec((n, h), glorot_uniform, 0, blocks=1)
+            specs["projection_weights"] = ParamSpec(
+                (n, h), extend.glorot_uniform, 0, blocks=1
+            )
         return specs
 
     def stage_params(self, params: Params) -> Params:

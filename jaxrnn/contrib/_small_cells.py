@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
-from jaxrnn import AffineCell, LinearRecurrenceCell, ParamSpec, Stage
-from jaxrnn.extend import (
-    affine,
-    at_least_float32,
-    bias_initializer,
-    fields,
-    glorot_uniform,
-)
+from jaxrnn import AffineCell, LinearRecurrenceCell, ParamSpec, Stage, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, Specs
 
 
@@ -50,7 +44,7 @@ class UGRNNCell(AffineCell):
     initializer: Initializer | None = fields.initializer()
     forget_bias: float = fields.number(1.0)
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -60,8 +54,8 @@ class UGRNNCell(AffineCell):
     def stages(self) -> tuple[Stage, ...]:
         """The stage with one product for the gate and the candidate."""
         n = self.num_units
-        kernel = self.initializer or glorot_uniform
-        bias = bias_initializer(kernel, zeros)
+        kernel = self.initializer or extend.glorot_uniform
+        bias = extend.bias_initializer(kernel, zeros)
         product = Stage(
             self._update, rows=n, columns=2 * n, kernel=kernel, bias=bias, blocks=2
         )
@@ -97,8 +91,8 @@ class UnitsCell(AffineCell):
     @property
     def _initializers(self) -> tuple[Initializer, Initializer]:
         """The initializers of the kernels and of the bias."""
-        kernel = self.kernel_initializer or glorot_uniform
-        return kernel, self.bias_initializer or bias_initializer(kernel, ones)
+        kernel = self.kernel_initializer or extend.glorot_uniform
+        return kernel, self.bias_initializer or extend.bias_initializer(kernel, ones)
 
 
 @fields.dataclass
@@ -260,7 +254,7 @@ class SRUCell(LinearRecurrenceCell):
 
     num_units: int = fields.size()
     activation: fields.ActivationLike = fields.activation()
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
@@ -270,7 +264,7 @@ class SRUCell(LinearRecurrenceCell):
         """Specs of `kernel` and `bias`."""
         n = self.num_units
         return {
-            "kernel": ParamSpec((depth, 4 * n), glorot_uniform, depth, blocks=4),
+            "kernel": ParamSpec((depth, 4 * n), extend.glorot_uniform, depth, blocks=4),
             "bias": ParamSpec((2 * n,), zeros, blocks=2),
         }
 
@@ -279,8 +273,8 @@ class SRUCell(LinearRecurrenceCell):
     ) -> tuple[Array, Array, tuple[Array, Array]]:
         """`f` and `(1 - f) * y` for the state; `r` and `(1 - r) * s` for the output."""
         bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have a bias.
-        wide = at_least_float32(inputs.dtype)
-        z = affine({"kernel": params["kernel"], "bias": bias}, [inputs], wide)
+        wide = extend.at_least_float32(inputs.dtype)
+        z = extend.affine({"kernel": params["kernel"], "bias": bias}, [inputs], wide)
         y, f, r, s = jnp.split(z, 4, axis=-1)
         sigmoid = jax.nn.sigmoid
         return sigmoid(f), sigmoid(-f) * y, (sigmoid(r), sigmoid(-r) * s)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import LSTMStateTuple, ParamSpec, Run
-from jaxrnn.extend import SpecsCell, as_count, check_value, fields, scope_name
+from jaxrnn import LSTMStateTuple, ParamSpec, Run, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
 from ._contrib_lstm import core_lstm, joined, shard_specs
@@ -22,15 +22,15 @@ def required_count() -> Any:
 
     def check(name: str, value: Any) -> int:
         fix = "Windows have `feature_size` inputs, `frequency_skip` inputs apart."
-        check_value(value is not None, name, "be given", None, fix)
-        return as_count(name, value)
+        extend.check_value(value is not None, name, "be given", None, fix)
+        return extend.as_count(name, value)
 
     return dataclasses.field(default=None, metadata={"check": check})
 
 
 @final
 @fields.dataclass
-class TimeFreqLSTMCell(SpecsCell):
+class TimeFreqLSTMCell(extend.SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
@@ -83,7 +83,7 @@ class TimeFreqLSTMCell(SpecsCell):
     forget_bias: float = fields.number(1.0)
     feature_size: Any = required_count()
     frequency_skip: int = fields.count(default=1)
-    reuse: fields.Unused = fields.unused()
+    reuse: object = fields.unused()
     _: dataclasses.KW_ONLY
     num_windows: int = fields.count(default=1)
     name: str | None = fields.name()
@@ -96,9 +96,11 @@ class TimeFreqLSTMCell(SpecsCell):
         """Raises ValueError unless inputs of this depth have `num_windows` windows."""
         found = count_windows(depth, self)
         must = f"be {found} (the number of windows in inputs of depth {depth})"
-        check_value(self.num_windows == found, "num_windows", must, self.num_windows)
+        extend.check_value(
+            self.num_windows == found, "num_windows", must, self.num_windows
+        )
 
-    core = property(lambda self: core_lstm(self, name=scope_name(self)))
+    core = property(lambda self: core_lstm(self, name=extend.scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
 
     def param_specs(self, depth: int) -> Specs:

@@ -10,16 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
-from jaxrnn import ParamSpec
-from jaxrnn.extend import (
-    Hyperparameters,
-    check_value,
-    fields,
-    glorot_uniform,
-)
+from jaxrnn import ParamSpec, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, Specs
 
-from ..._cells.hyperparameters import snake_case
+from ..._cells.hyperparameters import Hyperparameters, snake_case
 from .memory import AttentionMemory
 
 _NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."
@@ -109,7 +104,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     def memory_specs(self) -> Specs:
         """Specs of the memory layer."""
         shape = (self.memory_depth, self.num_units)
-        return {"kernel": ParamSpec(shape, glorot_uniform)}
+        return {"kernel": ParamSpec(shape, extend.glorot_uniform)}
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
         """Adds keys to the memory; `params` are the parameters of the memory layer."""
@@ -159,7 +154,7 @@ class LuongScore(AttentionMechanism):
         must = f"be the size of the cell's output ({query_depth})"
         fix = "Bahdanau attention supports other sizes."
         units = self.num_units
-        check_value(units == query_depth, "num_units", must, units, fix)
+        extend.check_value(units == query_depth, "num_units", must, units, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(
@@ -186,8 +181,10 @@ class BahdanauScore(AttentionMechanism):
         """Specs of the query layer and of the score's parameters."""
         units = self.num_units
         specs: Specs = {
-            "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
-            "attention_v": ParamSpec((units,), glorot_uniform),
+            "query_layer": {
+                "kernel": ParamSpec((query_depth, units), extend.glorot_uniform)
+            },
+            "attention_v": ParamSpec((units,), extend.glorot_uniform),
         }
         if self.normalize:
             norm = jax.nn.initializers.constant(math.sqrt(1 / units))
@@ -220,13 +217,15 @@ class _SoftmaxMechanism(AttentionMechanism):
             values.
     """
 
-    probability_fn: Callable[[Array], Array] | None = fields.function(default=None)
+    probability_fn: Callable[[Array], Array] | None = fields.checked(
+        extend.check_function, default=None
+    )
     score_mask_value: float | None = fields.number(None)
     dtype: DType | None = fields.dtype()
-    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = fields.function(
-        default=None
+    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = fields.checked(
+        extend.check_function, default=None
     )
-    name: fields.Unused = fields.unused()
+    name: object = fields.unused()
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """Applies `probability_fn` to the scores."""

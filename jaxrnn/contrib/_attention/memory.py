@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.extend import InvalidValue, as_arrays, as_lengths, check_type, check_value
+from jaxrnn import extend
 from jaxrnn.typing import Array, Lengths
 
 
@@ -72,17 +72,19 @@ def as_memories(
     count = len(mechanisms)
     lengths = [None] * count if lengths is None else lengths
     if len(memories) != count or len(lengths) != count:
-        raise InvalidValue(
+        raise extend.InvalidValue(
             "`memory` and `memory_sequence_length` must each hold one entry per "
             f"mechanism ({count}), got {len(memories)} and {len(lengths)}."
         )
     made: list[AttentionMemory] = []
     for i, mechanism in enumerate(mechanisms):
         name = f"memory[{i}]" if count > 1 else "memory"
-        memory = as_arrays(name, memories[i])
+        memory = extend.as_arrays(name, memories[i])
         like = made[0].memory if made else memory
         _check_memory(name, memory, mechanism, like)
-        own_lengths = as_lengths(lengths[i], len(memory), "memory_sequence_length")
+        own_lengths = extend.as_lengths(
+            lengths[i], len(memory), "memory_sequence_length"
+        )
         one = AttentionMemory(memory, () if own_lengths is None else own_lengths)
         made.append(dataclasses.replace(one, memory=one.without_padding(memory)))
     return made
@@ -94,9 +96,9 @@ def _check_memory(name: str, memory: Array, mechanism: Any, like: Array) -> None
     fits = memory.shape == (*like.shape[:1], *memory.shape[1:2], depth)
     must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
     fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
-    check_value(fits, name, must, memory, fix)
+    extend.check_value(fits, name, must, memory, fix)
     is_floating = jnp.issubdtype(memory.dtype, jnp.floating)
-    check_type(is_floating, name, "be floating-point", memory)
+    extend.check_type(is_floating, name, "be floating-point", memory)
     dtype = mechanism.dtype or like.dtype
     must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
-    check_type(memory.dtype == dtype, name, must, memory)
+    extend.check_type(memory.dtype == dtype, name, must, memory)

@@ -3,13 +3,19 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec
-from jaxrnn.extend import check_value, fields
+from jaxrnn import ParamSpec, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, ArrayLike, DType, Key, Params, Specs
 
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 _MODES = ("recursive", "parallel", "hard")
+
+
+def _as_mode(name: str, mode: str) -> str:
+    must = f"be one of {', '.join(map(repr, _MODES))}"
+    extend.check_value(mode in _MODES, name, must, mode)
+    return mode
 
 
 @fields.dataclass
@@ -35,9 +41,9 @@ class _MonotonicMechanism(AttentionMechanism):
     sigmoid_noise: float = fields.number(0.0, low=0)
     sigmoid_noise_seed: int | None = fields.count(default=None, least=0, most=2**32 - 1)
     score_bias_init: float = fields.number(0.0)
-    mode: str = fields.one_of("parallel", _MODES)
+    mode: str = fields.checked(_as_mode, default="parallel")
     dtype: DType | None = fields.dtype()
-    name: fields.Unused = fields.unused()
+    name: object = fields.unused()
 
     is_random = property(lambda self: self.sigmoid_noise > 0)
 
@@ -157,8 +163,7 @@ def monotonic_attention(
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
     """
-    must = f"be one of {', '.join(map(repr, _MODES))}"
-    check_value(mode in _MODES, "mode", must, mode)
+    _as_mode("mode", mode)
     p = jnp.asarray(p_choose_i)
     previous = jnp.asarray(previous_attention)
     if mode == "recursive":

@@ -7,19 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec, RNNCell, TensorArray
-from jaxrnn.extend import (
-    InvalidValue,
-    check_type,
-    check_value,
-    describe,
-    fold_in,
-    glorot_uniform,
-    size_shapes,
-)
+from jaxrnn import ParamSpec, RNNCell, TensorArray, extend
 from jaxrnn.typing import Array, Key, Params, PyTree
 
-from ..._base.trees import check_structure, named_leaves
+from ..._base.trees import check_structure, named_leaves, size_shapes
 from .mechanisms import AttentionMechanism
 from .memory import AttentionMemory
 
@@ -71,7 +62,7 @@ class AttentionWrapperState(NamedTuple):
         """
         if unknown := fields.keys() - set(self._fields):
             known = ", ".join(self._fields)
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 f"fields must be among {known}, got {', '.join(sorted(unknown))}."
             )
         for name, new in fields.items():
@@ -90,7 +81,7 @@ def _check_shapes(
     named = named_leaves(name, tree, _is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
         fits = shape is None or jnp.shape(leaf) == shape
-        check_value(fits, full, f"have shape {shape}", leaf)
+        extend.check_value(fits, full, f"have shape {shape}", leaf)
 
 
 def _is_tensor_array(x: Any) -> bool:
@@ -103,7 +94,11 @@ def check_is_state(state: Any) -> None:
     has_memory = is_state and jax.tree.leaves(state.memory)
     must = "be an AttentionWrapperState with its memory"
     fix = "`cell.initial_state(memory)` creates one."
-    check_type(has_memory, "state", must, state, fix)
+    extend.check_type(has_memory, "state", must, state, fix)
+
+
+def _is_memory(x: Any) -> bool:
+    return isinstance(x, AttentionMemory)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -118,20 +113,13 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     rows = inputs.shape[0]
     fits = not checks_dtype or inputs.dtype == attention.dtype
     must = f"have the dtype of the memory ({attention.dtype})"
-    check_type(fits, "inputs", must, inputs)
-    memories = [
-        memory.memory
-        for memory in jax.tree.leaves(
-            state.memory, is_leaf=lambda x: isinstance(x, AttentionMemory)
-        )
-    ]
-    misfits = [memory for memory in memories if rows % max(1, len(memory))]
-    if attention.shape[0] != rows or misfits:
-        leaves = ", ".join(map(describe, (attention, *memories)))
-        raise InvalidValue(
-            f"`state` must have {rows} rows like the inputs, and its memory as many or "
-            f"one row per group of beams, got attention and memory {leaves}."
-        )
+    extend.check_type(fits, "inputs", must, inputs)
+    must = f"have {rows} rows like the inputs"
+    extend.check_value(len(attention) == rows, "state.attention", must, attention)
+    must = f"{must}, or one row per group of beams"
+    for memory in jax.tree.leaves(state.memory, is_leaf=_is_memory):
+        array = memory.memory
+        extend.check_value(not rows % max(1, len(array)), "state.memory", must, array)
 
 
 def check_cell_state(cell: RNNCell, state: PyTree, rows: int) -> None:
@@ -268,7 +256,7 @@ class Attention(NamedTuple):
         specs |= {self.scope: own} if own else {}
         if self.size is not None:
             shape = (query_depth + self.mechanism.context_depth(), self.size)
-            specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
+            specs[self.layer] = {"kernel": ParamSpec(shape, extend.glorot_uniform)}
         return specs
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
@@ -290,7 +278,7 @@ class Attention(NamedTuple):
             output: The output of the cell, `[batch, query_depth]`.
             memory: The memory, with its keys if `start` was called.
             state: The state of the mechanism.
-            key: The random key of the step, or None.
+            key: The random key of this attention's step, or None.
         """
         if isinstance(memory.keys, tuple):  # An outer wrapper did not call `start`.
             memory = self.with_keys(params, memory)
@@ -298,7 +286,7 @@ class Attention(NamedTuple):
             self.mechanism,
             params=params.get(self.scope, {}),
             memory=memory,
-            key=fold_in(key, 1 + self.number),
+            key=key,
         )
 
         def layer(x: Array) -> Array:

@@ -7,20 +7,8 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorArray, TensorShape
-from jaxrnn.extend import (
-    InvalidValue,
-    ParamsWrapper,
-    ReadOnly,
-    as_arrays,
-    as_count,
-    check_type,
-    check_value,
-    fields,
-    fold_in,
-    scope_name,
-    vector_size,
-)
+from jaxrnn import TensorArray, TensorShape, extend
+from jaxrnn.extend import fields
 from jaxrnn.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Specs
 
 from . import state as wrapper_state
@@ -30,7 +18,7 @@ from .state import Attention, AttentionWrapperState, compute_attention, numbered
 
 
 @fields.dataclass
-class AttentionWrapper(ParamsWrapper):
+class AttentionWrapper(extend.ParamsWrapper):
     """A cell that attends to a memory at each step.
 
         output, cell_state = cell(cell_input_fn(inputs, attention), cell_state)
@@ -100,14 +88,14 @@ class AttentionWrapper(ParamsWrapper):
     attention_mechanism: Any
     attention_layer_size: Any = None
     alignment_history: bool = fields.flag(False)
-    cell_input_fn: Callable[[PyTree, Array], PyTree] | None = fields.function(
-        default=None
+    cell_input_fn: Callable[[PyTree, Array], PyTree] | None = fields.checked(
+        extend.check_function, default=None
     )
     output_attention: bool = fields.flag(True)
     _: dataclasses.KW_ONLY
     name: str | None = fields.name()
-    attention_fn: Callable[..., tuple[Array, Array, Any]] | None = fields.function(
-        default=None
+    attention_fn: Callable[..., tuple[Array, Array, Any]] | None = fields.checked(
+        extend.check_function, default=None
     )
     dtype: DType | None = fields.dtype()
 
@@ -119,21 +107,21 @@ class AttentionWrapper(ParamsWrapper):
         mechanisms = self.attention_mechanism
         super().__post_init__()
         if isinstance(mechanisms, list):
-            fields.set_field(self, "attention_mechanism", tuple(mechanisms))
+            object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
         must = "be an AttentionMechanism or several"
         for mechanism in self._mechanisms or [None]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
-            check_type(is_mechanism, "attention_mechanism", must, mechanism)
+            extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
         sizes = self.attention_layer_size
         if sizes is None:
             return
         name = "attention_layer_size"
         count = len(self._mechanisms)
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
-        sizes = tuple(as_count(name, n) for n in sizes)
+        sizes = tuple(extend.as_count(name, n) for n in sizes)
         must = f"have length {count}, with one size per mechanism"
-        check_value(len(sizes) == count, name, must, len(sizes))
-        fields.set_field(self, name, sizes)
+        extend.check_value(len(sizes) == count, name, must, len(sizes))
+        object.__setattr__(self, name, sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
         """Returns `part` as a sequence with one entry per mechanism."""
@@ -190,7 +178,7 @@ class AttentionWrapper(ParamsWrapper):
                 alignments=(alignments,) * count,
                 alignment_history=(history,) * count,
                 attention_state=(alignments,) * count,
-                memory=(ReadOnly(()),) * count,
+                memory=(extend.ReadOnly(()),) * count,
             )
         )
 
@@ -200,7 +188,7 @@ class AttentionWrapper(ParamsWrapper):
         Raises:
             ValueError: Always.
         """
-        raise InvalidValue(
+        raise extend.InvalidValue(
             "`initial_state` must be given, because it holds the "
             "memory, got None. Create it with `cell.initial_state(memory)`."
         )
@@ -240,7 +228,7 @@ class AttentionWrapper(ParamsWrapper):
             cell_state = self.cell.zero_state(rows, dtype)
         else:
             wrapper_state.check_cell_state(self.cell, cell_state, rows)
-        cell_state = as_arrays("cell_state", cell_state)
+        cell_state = extend.as_arrays("cell_state", cell_state)
 
         times = [memory.memory.shape[1] for memory in memories]
 
@@ -262,7 +250,7 @@ class AttentionWrapper(ParamsWrapper):
                 alignments=alignments(),
                 attention_state=alignments(),
                 alignment_history=tuple(map(history, times)),
-                memory=tuple(map(ReadOnly, memories)),
+                memory=tuple(map(extend.ReadOnly, memories)),
             )
         )
 
@@ -277,7 +265,7 @@ class AttentionWrapper(ParamsWrapper):
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of all parameters except the wrapped cell's, for any size of inputs."""
-        query_depth = vector_size(self.cell.output_size)
+        query_depth = extend.vector_size(self.cell.output_size)
         specs: Specs = {}
         for attention in self._attentions:
             specs |= attention.specs(query_depth)
@@ -297,6 +285,11 @@ class AttentionWrapper(ParamsWrapper):
         cell_inputs = jax.eval_shape(self._cell_inputs, inputs, attention)
         return self.init_params(key, size, cell_inputs, dtype or self.dtype)
 
+    def _keys(self, key: Key | None) -> list[Key | None]:
+        """The key of the cell, then the key of each mechanism."""
+        numbers = range(1 + len(self._mechanisms))
+        return [key if key is None else jax.random.fold_in(key, n) for n in numbers]
+
     def _cell_inputs(self, inputs: PyTree, attention: Array) -> PyTree:
         if self.cell_input_fn is not None:
             return self.cell_input_fn(inputs, attention)
@@ -310,7 +303,7 @@ class AttentionWrapper(ParamsWrapper):
         state = state.map_mechanisms(self._several)
         # Recomputes existing keys, because other parameters may have created them.
         memory = tuple(
-            ReadOnly(attention.with_keys(own, memory.value))
+            extend.ReadOnly(attention.with_keys(own, memory.value))
             for attention, memory in zip(self._attentions, state.memory, strict=True)
         )
         return self._without_axis(state._replace(cell_state=cell_state, memory=memory))
@@ -330,16 +323,16 @@ class AttentionWrapper(ParamsWrapper):
         checks_dtype = self.cell_input_fn is None
         wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
-        with jax.named_scope(scope_name(self)):
+        cell_key, *keys = self._keys(key)
+        with jax.named_scope(extend.scope_name(self)):
             cell_inputs = self._cell_inputs(inputs, state.attention)
             output, cell_state = self.cell.apply(
-                inner, cell_inputs, state.cell_state, fold_in(key, 0)
+                inner, cell_inputs, state.cell_state, cell_key
             )
+            parts = (self._attentions, state.memory, state.attention_state, keys)
             attended = [
                 attention.attend(own, output, memory.value, old, key)
-                for attention, memory, old in zip(
-                    self._attentions, state.memory, state.attention_state, strict=True
-                )
+                for attention, memory, old, key in zip(*parts, strict=True)
             ]
             attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)

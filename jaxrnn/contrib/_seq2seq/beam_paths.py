@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorArray
-from jaxrnn.extend import InvalidType, InvalidValue, concrete_or_none
+from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
 from ...decode import _beam as beam
-from .basic_decoder import is_shared
+from .decoders import is_shared
 from .vocabulary import as_ids
 
 
@@ -40,8 +39,8 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     """
     width = beam.as_width(multiplier, "multiplier")
     is_list = isinstance(t, list | tuple) and len(t) > 0
-    if is_list and all(isinstance(x, int | float) for x in t):
-        raise InvalidType(f"`t` must hold arrays, got numbers, {t}. Pass np.array(t).")
+    are_numbers = is_list and all(isinstance(x, int | float) for x in t)
+    extend.check_type(not are_numbers, "t", "hold arrays", t, "Pass np.array(t).")
     return jax.tree.map(
         lambda x: _tiled(x, width),
         t,
@@ -55,8 +54,8 @@ def _tiled(x: Any, width: int) -> Any:
         return beam.tile("t", x, width)
     if not x.element_shape:
         return x
-    if concrete_or_none(x.size()) != 0:
-        raise InvalidValue(f"`t` must hold only empty TensorArrays, got {x!r}.")
+    if extend.concrete_or_none(x.size()) != 0:
+        raise extend.InvalidValue(f"`t` must hold only empty TensorArrays, got {x!r}.")
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 

@@ -6,26 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorArray, TensorShape
-from jaxrnn.extend import (
-    InvalidValue,
-    as_arrays,
-    as_bool,
-    call_start,
-    cell_at_step,
-    check_function,
-    check_is_cell,
-    concrete_or_none,
-    describe,
-)
+from jaxrnn import RNNCellLike, TensorArray, TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
 from ...decode import _beam as beam
 from . import vocabulary
-from .basic_decoder import check_rows, first_float
 from .beam_paths import gather_tree, gather_tree_from_array
-from .dynamic_decode import Decoder
-from .helpers import unchanged
+from .decoders import CellDecoder, check_rows, first_float
 
 
 class BeamSearchDecoderState(NamedTuple):
@@ -82,7 +69,7 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
     beam_search_decoder_output: BeamSearchDecoderOutput
 
 
-class BeamSearchDecoder(Decoder):
+class BeamSearchDecoder(CellDecoder):
     """Beam search, which extends the `beam_width` best sequences of each row.
 
     The score of a sequence is its log-probability divided by
@@ -145,11 +132,7 @@ class BeamSearchDecoder(Decoder):
         coverage_penalty_weight: ArrayLike = 0.0,
         reorder_tensor_arrays: bool = True,
     ) -> None:
-        check_is_cell("cell", cell)
-        if output_layer is not None:
-            check_function("output_layer", output_layer)
-        self._cell = cell
-        self._output_layer = output_layer or unchanged
+        super().__init__(cell, initial_state, output_layer)
         self._beam_width = beam.as_width(beam_width)
         self._embedding_fn = vocabulary.as_embedding(embedding)
         self._end_token = vocabulary.as_ids(
@@ -162,10 +145,9 @@ class BeamSearchDecoder(Decoder):
         self._length_penalty = _as_weight(name, length_penalty_weight)
         name = "coverage_penalty_weight"
         self._coverage_penalty = _as_weight(name, coverage_penalty_weight)
-        known = concrete_or_none(coverage_penalty_weight)
+        known = extend.concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
-        self._reorders = as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
-        self._initial_state = as_arrays("initial_state", initial_state)
+        self._reorders = extend.as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
         rows = self.batch_size * self._beam_width
         must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
         fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
@@ -192,7 +174,7 @@ class BeamSearchDecoder(Decoder):
         zeros = jnp.zeros_like(tokens, jnp.int32)
         # A sum is divided like the tokens; a broadcast is not.
         is_first = zeros + jnp.arange(self._beam_width, dtype=jnp.int32)[None] == 0
-        cell_state = self._split(call_start(self._cell, self._initial_state))
+        cell_state = self._split(self._start())
         state = BeamSearchDecoderState(
             cell_state,
             log_probs=jnp.where(
@@ -261,15 +243,14 @@ class BeamSearchDecoder(Decoder):
     ) -> tuple[Array, PyTree]:
         """The logits `[batch, beam, vocab]` and the state `[batch * beam, ...]`."""
         inputs, cell_state = self._merge((inputs, cell_state))
-        outputs, cell_state = cell_at_step(self._cell, time)(inputs, cell_state)
+        outputs, cell_state = self._run(time, inputs, cell_state)
         logits = self._output_layer(self._split(outputs))
         rows = self._start_tokens.shape
         shape = getattr(logits, "shape", ())
-        if len(shape) != 3 or shape[:2] != rows:
-            raise InvalidValue(
-                "logits, the output of the cell or of the `output_layer`, must be "
-                f"[{rows[0]}, {rows[1]}, vocab], got {describe(logits)}."
-            )
+        fits = len(shape) == 3 and shape[:2] == rows
+        must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
+        fix = "Without an `output_layer`, the cell returns them."
+        extend.check_value(fits, "output_layer", must, logits, fix)
         vocabulary.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
@@ -296,11 +277,9 @@ class BeamSearchDecoder(Decoder):
         if isinstance(cell_state, tuple | list):
             parts += cell_state
         found = [part.alignments for part in parts if hasattr(part, "alignments")]
-        if not found:
-            raise InvalidValue(
-                "`coverage_penalty_weight` must be 0 for a cell without attention, "
-                "whose state has no `alignments`."
-            )
+        must = "be 0 for a cell without attention, whose state has no `alignments`"
+        weight = self._coverage_penalty
+        extend.check_value(found, "coverage_penalty_weight", must, weight)
         means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(_mean(means), self._dtype)
 

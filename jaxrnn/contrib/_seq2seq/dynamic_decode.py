@@ -1,20 +1,11 @@
-"""`Decoder`, and `dynamic_decode`, which runs decoders in the loop of `raw_rnn`."""
+"""`dynamic_decode`, which runs decoders in the loop of `raw_rnn`."""
 
-import abc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorArray
-from jaxrnn.extend import (
-    as_arrays,
-    as_bool,
-    check_type,
-    check_value,
-    concrete_or_none,
-    map_sizes,
-)
+from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
 from ..._base.arguments import as_axis_size, as_scope, as_unroll
@@ -24,68 +15,13 @@ from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Step, run_until_finished
 from ..._loops import masking
 from ...memory import Strategy, as_strategy
+from .decoders import Decoder
 
 EMIT_FIX = (
     "The decoder's `output_size` and `output_dtype` describe the outputs of a step. A "
     "subclass of BasicDecoder overrides `_rnn_output_size`. The size of a vector is an "
     "int, the size of an array is a TensorShape; a tuple is a nest."
 )
-
-
-class Decoder(abc.ABC):
-    """The base class of the decoders that `dynamic_decode` runs.
-
-    A subclass defines `initialize`, `step`, `batch_size`, `output_size` and
-    `output_dtype`. The other attributes and methods have defaults.
-
-    Attributes:
-        batch_size: The number of rows to decode.
-        output_size: The sizes of a step's outputs, a nest without the batch axis.
-        output_dtype: The dtypes of a step's outputs, in the structure of `output_size`.
-        tracks_own_finished: Whether `finished` from a step replaces the earlier flags.
-            By default, a finished row stays finished. A decoder that reorders its rows,
-            e.g. a beam search, keeps its own flags.
-        longest: The maximum number of steps if it is known, e.g. from given inputs;
-            otherwise None. Under jit, it can replace `maximum_iterations`.
-
-    Source: `tf.contrib.seq2seq.Decoder`.
-    """
-
-    if TYPE_CHECKING:
-        # These properties are not abstract at run time, because a decoder may set plain
-        # attributes instead.
-        batch_size = output_size = output_dtype = property(lambda self: None)
-    tracks_own_finished = property(lambda self: False)
-    longest = property(lambda self: None)
-
-    @abc.abstractmethod
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """Returns the values before the first step: `(finished, inputs, state)`."""
-
-    @abc.abstractmethod
-    def step(
-        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
-    ) -> tuple[PyTree, PyTree, PyTree, Array]:
-        """Runs one step; returns `(outputs, next_state, next_inputs, finished)`.
-
-        Args:
-            time: The index of the step, an int32 scalar.
-            inputs: The inputs from `initialize` or from the previous step.
-            state: The state from `initialize` or from the previous step.
-            name: Accepted for compatibility with TensorFlow.
-        """
-
-    def finalize(
-        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
-    ) -> tuple[PyTree, PyTree]:
-        """Returns the final `(outputs, final_state)`, by default unchanged.
-
-        Args:
-            outputs: The outputs of all steps, each leaf `[time, batch, ...]`.
-            final_state: The state after the last step.
-            sequence_lengths: The number of steps until each row finished.
-        """
-        return outputs, final_state
 
 
 def dynamic_decode(
@@ -141,10 +77,10 @@ def dynamic_decode(
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
     _check_decoder(decoder, impute_finished)
-    as_bool("output_time_major", output_time_major)
+    extend.as_bool("output_time_major", output_time_major)
     as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
-    is_dynamic = concrete_or_none(maximum_iterations) is None
+    is_dynamic = extend.concrete_or_none(maximum_iterations) is None
     steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
     end = _end(maximum_iterations, steps) if is_dynamic else steps
     with jax.named_scope(as_scope(scope, "decoder")):
@@ -171,11 +107,13 @@ def dynamic_decode(
 
 def _check_decoder(decoder: Decoder, impute_finished: Any) -> None:
     fix = "For example, BasicDecoder decodes with a cell and a helper."
-    check_type(isinstance(decoder, Decoder), "decoder", "be a Decoder", decoder, fix)
-    impute = as_bool("impute_finished", impute_finished)
+    extend.check_type(
+        isinstance(decoder, Decoder), "decoder", "be a Decoder", decoder, fix
+    )
+    impute = extend.as_bool("impute_finished", impute_finished)
     must = f"be False for a {type(decoder).__name__}, which reorders rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
-    check_value(is_allowed, "impute_finished", must, impute)
+    extend.check_value(is_allowed, "impute_finished", must, impute)
 
 
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
@@ -195,8 +133,8 @@ def _end(maximum: Any, steps: Any) -> Array:
     """The traced step at which decoding ends."""
     name = "maximum_iterations"
     is_integer = jnp.issubdtype(maximum.dtype, jnp.integer)
-    check_type(is_integer, name, "be an integer", maximum)
-    check_value(maximum.shape == (), name, "be an integer", maximum)
+    extend.check_type(is_integer, name, "be an integer", maximum)
+    extend.check_value(maximum.shape == (), name, "be an integer", maximum)
     return maximum if steps is None else jnp.minimum(maximum, steps)
 
 
@@ -205,9 +143,9 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished = _of_rows(decoder, finished)
     fix = "Use a comparison, e.g. `time >= lengths`."
     is_bool = finished.dtype == bool
-    check_type(is_bool, "finished", "have dtype bool", finished, fix)
-    inputs = as_arrays("the first inputs", inputs)
-    state = as_arrays("the initial state", state)
+    extend.check_type(is_bool, "finished", "have dtype bool", finished, fix)
+    inputs = extend.as_arrays("the first inputs", inputs)
+    state = extend.as_arrays("the initial state", state)
     finished, inputs, state = as_divided_rows(
         (finished, inputs, state), finished.shape[0]
     )
@@ -225,7 +163,7 @@ def _emit_types(decoder: Decoder) -> PyTree:
     def typed(shaped: jax.ShapeDtypeStruct, dtype: DType) -> jax.ShapeDtypeStruct:
         return shaped.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
 
-    shapes = map_sizes(of_rows, decoder.output_size, "output_size")
+    shapes = extend.map_sizes(of_rows, decoder.output_size, "output_size")
     return jax.tree.map(typed, shapes, decoder.output_dtype)
 
 
@@ -266,7 +204,7 @@ def _step_of(
 
 def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:
     """`finished` for each row; a scalar is broadcast to all rows."""
-    array = as_arrays("finished", finished)
+    array = extend.as_arrays("finished", finished)
     return array if array.ndim else jnp.broadcast_to(array, decoder.batch_size)
 
 

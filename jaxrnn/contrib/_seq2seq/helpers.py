@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorShape
-from jaxrnn.extend import InvalidValue, as_arrays, check_function
+from jaxrnn import TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, DType, Key, PyTree
 
 from . import vocabulary
@@ -86,9 +85,9 @@ class CustomHelper(Helper):
         sample_ids_shape: Iterable[int] | None = None,
         sample_ids_dtype: DType | None = None,
     ) -> None:
-        check_function("initialize_fn", initialize_fn)
-        check_function("sample_fn", sample_fn)
-        check_function("next_inputs_fn", next_inputs_fn)
+        extend.check_function("initialize_fn", initialize_fn)
+        extend.check_function("sample_fn", sample_fn)
+        extend.check_function("next_inputs_fn", next_inputs_fn)
         self._initialize_fn = initialize_fn
         self._sample_fn = sample_fn
         self._next_inputs_fn = next_inputs_fn
@@ -104,7 +103,7 @@ class CustomHelper(Helper):
             ValueError: If `initialize` has not been called.
         """
         if self._batch_size is None:
-            raise InvalidValue(
+            raise extend.InvalidValue(
                 "`batch_size` is unknown before `initialize` is called. "
                 "`dynamic_decode` calls `initialize` first."
             )
@@ -116,7 +115,7 @@ class CustomHelper(Helper):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
         """Calls `initialize_fn`."""
         finished, inputs = self._initialize_fn()
-        finished = as_arrays("finished", finished)
+        finished = extend.as_arrays("finished", finished)
         self._batch_size = finished.size
         return finished, inputs
 
@@ -169,10 +168,10 @@ class InferenceHelper(CustomHelper):
         end_fn: Callable[[Array], Array],
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
-        check_function("sample_fn", sample_fn)
-        check_function("end_fn", end_fn)
+        extend.check_function("sample_fn", sample_fn)
+        extend.check_function("end_fn", end_fn)
         if next_inputs_fn is not None:
-            check_function("next_inputs_fn", next_inputs_fn)
+            extend.check_function("next_inputs_fn", next_inputs_fn)
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
 

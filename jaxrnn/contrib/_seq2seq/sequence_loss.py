@@ -6,14 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.extend import (
-    InvalidValue,
-    as_arrays,
-    as_bool,
-    check_function,
-    check_type,
-    check_value,
-)
+from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike
 
 CUT = (
@@ -81,7 +74,7 @@ def sequence_loss(
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
     if both := set(average) & set(total):
         noun = "batch" if 0 in both else "timesteps"
-        raise InvalidValue(
+        raise extend.InvalidValue(
             f"`average_across_{noun}` and `sum_over_{noun}` must not both be True."
         )
     with jax.named_scope(name or "sequence_loss"):
@@ -104,24 +97,24 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, A
         ValueError: If an array has the wrong shape.
         TypeError: If an array has the wrong dtype.
     """
-    logits = as_arrays("logits", logits)
-    check_value(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
-    targets = as_arrays("targets", targets)
-    weights = as_arrays("weights", weights)
+    logits = extend.as_arrays("logits", logits)
+    extend.check_value(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
+    targets = extend.as_arrays("targets", targets)
+    weights = extend.as_arrays("weights", weights)
     for name, array in (("targets", targets), ("weights", weights)):
         must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
-        check_value(array.shape == logits.shape[:2], name, must, array, CUT)
+        extend.check_value(array.shape == logits.shape[:2], name, must, array, CUT)
     is_floating = jnp.issubdtype(logits.dtype, jnp.floating)
-    check_type(is_floating, "logits", "be floating", logits)
+    extend.check_type(is_floating, "logits", "be floating", logits)
     is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
-    check_type(is_integer, "targets", "be integer", targets)
+    extend.check_type(is_integer, "targets", "be integer", targets)
     return logits, targets, weights
 
 
 def _as_axes(prefix: str, batch: bool, timesteps: bool) -> list[int]:
     """The axes whose flags are True: 0 for batch, 1 for time."""
-    axes = [0] if as_bool(f"{prefix}_batch", batch) else []
-    return axes + ([1] if as_bool(f"{prefix}_timesteps", timesteps) else [])
+    axes = [0] if extend.as_bool(f"{prefix}_batch", batch) else []
+    return axes + ([1] if extend.as_bool(f"{prefix}_timesteps", timesteps) else [])
 
 
 def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
@@ -129,7 +122,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
     if loss_function is None:
         log_probs = jax.nn.log_softmax(logits, axis=-1)
         return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-    check_function("softmax_loss_function", loss_function)
+    extend.check_function("softmax_loss_function", loss_function)
     flat = logits.reshape(-1, logits.shape[-1])
     losses = loss_function(labels=targets.reshape(-1), logits=flat)
     return losses.reshape(targets.shape)

@@ -6,18 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import Steps
-from jaxrnn.extend import (
-    InvalidValue,
-    as_arrays,
-    as_bool,
-    as_lengths,
-    check_function,
-    check_key,
-    check_value,
-    concrete_or_none,
-    named_leaves,
-)
+from jaxrnn import Steps, extend
 from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
 
 from . import vocabulary
@@ -55,7 +44,7 @@ class TrainingHelper(CustomHelper):
         time_major: bool = False,
         name: str | None = None,
     ) -> None:
-        axis = 0 if as_bool("time_major", time_major) else 1
+        axis = 0 if extend.as_bool("time_major", time_major) else 1
         self.inputs = _as_sequences("inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
         rows = shape[1 - axis]
@@ -101,10 +90,10 @@ class _ScheduledHelper(TrainingHelper):
         self, probability: ArrayLike, key: Key, name: str, seed: int | None
     ) -> None:
         rows = self.batch_size
-        array = as_arrays("sampling_probability", probability)
+        array = extend.as_arrays("sampling_probability", probability)
         must = f"be a number or an array [{rows}], one number per row"
         fits = array.shape in ((), (rows,))
-        check_value(fits, "sampling_probability", must, array)
+        extend.check_value(fits, "sampling_probability", must, array)
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
         self._choice_key = vocabulary.seeded(key, name, seed)
 
@@ -161,7 +150,7 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
         self._embedding_fn = vocabulary.as_embedding(embedding)
-        check_key(key)
+        extend.check_key(key)
         ids_key, choice_key = jax.random.split(key)
         self._set_schedule(
             sampling_probability, choice_key, "scheduling_seed", scheduling_seed
@@ -221,7 +210,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         key: Key,
     ) -> None:
         if next_inputs_fn is not None:
-            check_function("next_inputs_fn", next_inputs_fn)
+            extend.check_function("next_inputs_fn", next_inputs_fn)
         self._make_inputs = next_inputs_fn or unchanged
         super().__init__(inputs, sequence_length, time_major, name)
         self._auxiliary: PyTree = None
@@ -249,29 +238,31 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
         ValueError: If there are no arrays, or if their shapes do not match.
         TypeError: If a leaf is not an array.
     """
-    inputs = as_arrays(name, inputs)
-    named = list(named_leaves(name, inputs))
-    if not named:
-        raise InvalidValue(f"`{name}` must hold at least one array, got none.")
+    inputs = extend.as_arrays(name, inputs)
+    leaves = jax.tree.leaves_with_path(inputs)
+    extend.check_value(leaves, name, "hold at least one array", inputs)
+    names = [name + jax.tree_util.keystr(path) for path, _ in leaves]
+    shape = leaves[0][1].shape[:2]
     axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
-    shape = named[0][1].shape[:2]
-    for leaf_name, leaf in named:
-        check_value(leaf.ndim >= 2, leaf_name, f"have rank at least 2, {axes}", leaf)
-        must = f"begin with the axes {list(shape)}, like `{named[0][0]}`"
-        check_value(leaf.shape[:2] == shape, leaf_name, must, leaf)
+    for leaf_name, (_, leaf) in zip(names, leaves, strict=True):
+        extend.check_value(
+            leaf.ndim >= 2, leaf_name, f"have rank at least 2, {axes}", leaf
+        )
+        must = f"begin with the axes {list(shape)}, like `{names[0]}`"
+        extend.check_value(leaf.shape[:2] == shape, leaf_name, must, leaf)
     return inputs
 
 
 def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     name = "sequence_length"
-    lengths = as_lengths(sequence_length, batch)
+    lengths = extend.as_lengths(sequence_length, batch)
     if lengths is None:
         fix = f"To run all steps, pass `np.full({batch}, {time})`."
-        raise InvalidValue(f"`{name}` must be integers [batch], got None. {fix}")
-    known = concrete_or_none(lengths)
+        raise extend.InvalidValue(f"`{name}` must be integers [batch], got None. {fix}")
+    known = extend.concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     must = f"not exceed the {time} steps of the inputs"
-    check_value(longest <= time, name, must, int(longest))
+    extend.check_value(longest <= time, name, must, int(longest))
     return jnp.minimum(lengths, time)
 
 

@@ -10,14 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.extend import (
-    InvalidType,
-    InvalidValue,
-    as_count,
-    check_key,
-    check_type,
-    describe,
-)
+from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Key, PyTree
 
 from ..._base.sharding import key_of_device, read_at
@@ -54,17 +47,20 @@ def as_embedding(embedding: Any) -> Callable[[Array], PyTree]:
         return embedding
     is_table = isinstance(embedding, jax.Array | np.ndarray) and embedding.ndim > 0
     must = "be a table [vocab, ...] or a function of ids"
-    check_type(is_table, "embedding", must, embedding)
+    extend.check_type(is_table, "embedding", must, embedding)
     return Table(jnp.asarray(embedding))
 
 
 def check_has_ids(embedding: Callable[[Array], PyTree], logits: Array) -> None:
     """Raises ValueError if the number of logits exceeds the table's rows."""
-    if isinstance(embedding, Table) and logits.shape[-1] > len(embedding.rows):
-        raise InvalidValue(
-            f"`embedding` must have a row for each logit, got {len(embedding.rows)} "
-            f"rows for {describe(logits)}. Does the decoder need an `output_layer`?"
-        )
+    if not isinstance(embedding, Table):
+        return
+    count = logits.shape[-1]
+    must = f"have a row for each of {count} logits"
+    fix = "Does the decoder need an `output_layer`?"
+    extend.check_value(
+        count <= len(embedding.rows), "embedding", must, embedding.rows, fix
+    )
 
 
 def seeded(key: Key, name: str, seed: int | None) -> Key:
@@ -74,11 +70,11 @@ def seeded(key: Key, name: str, seed: int | None) -> Key:
         TypeError: If `key` is not a random key, or `seed` is not an integer.
         ValueError: If `key` is an array of keys, or `seed` is not in `[0, 2**32)`.
     """
-    check_key(key)
+    extend.check_key(key)
     if seed is None:
         return key
     fix = "Pass None to use the key itself."
-    return jax.random.fold_in(key, as_count(name, seed, 0, fix, most=2**32 - 1))
+    return jax.random.fold_in(key, extend.as_count(name, seed, 0, fix, most=2**32 - 1))
 
 
 def most_likely(logits: Array) -> Array:
@@ -109,11 +105,9 @@ def as_logits(
         TypeError: If the outputs are not one array.
         ValueError: If `embedding` is a table with fewer rows than there are logits.
     """
-    if not isinstance(outputs, jax.Array | np.ndarray):
-        raise InvalidType(
-            "the outputs of a step must be one array of logits, got "
-            f"{describe(outputs)}. Compute the logits in `output_layer`."
-        )
+    is_array = isinstance(outputs, jax.Array | np.ndarray)
+    fix = "Compute the logits in `output_layer`."
+    extend.check_type(is_array, "outputs", "be one array of logits", outputs, fix)
     logits = jnp.asarray(outputs)
     if embedding is not None:
         check_has_ids(embedding, logits)

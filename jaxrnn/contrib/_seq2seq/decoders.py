@@ -1,29 +1,74 @@
-"""`BasicDecoder`, whose cell gets its inputs from a helper."""
+"""`Decoder`, the base class of decoders, and `BasicDecoder`, which runs a helper."""
 
+import abc
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorArray, TensorShape
-from jaxrnn.extend import (
-    ReadOnly,
-    as_arrays,
-    call_start,
-    cell_at_step,
-    check_function,
-    check_is_cell,
-    check_type,
-    check_value,
-    map_sizes,
-    named_leaves,
-)
+from jaxrnn import RNNCellLike, TensorArray, TensorShape, extend
 from jaxrnn.typing import Array, PyTree, Shaped
 
-from .dynamic_decode import Decoder
+from ..._base.arguments import check_is_cell
 from .helpers import Helper, unchanged
+
+
+class Decoder(abc.ABC):
+    """The base class of the decoders that `dynamic_decode` runs.
+
+    A subclass defines `initialize`, `step`, `batch_size`, `output_size` and
+    `output_dtype`. The other attributes and methods have defaults.
+
+    Attributes:
+        batch_size: The number of rows to decode.
+        output_size: The sizes of a step's outputs, a nest without the batch axis.
+        output_dtype: The dtypes of a step's outputs, in the structure of `output_size`.
+        tracks_own_finished: Whether `finished` from a step replaces the earlier flags.
+            By default, a finished row stays finished. A decoder that reorders its rows,
+            e.g. a beam search, keeps its own flags.
+        longest: The maximum number of steps if it is known, e.g. from given inputs;
+            otherwise None. Under jit, it can replace `maximum_iterations`.
+
+    Source: `tf.contrib.seq2seq.Decoder`.
+    """
+
+    if TYPE_CHECKING:
+        # These properties are not abstract at run time, because a decoder may set plain
+        # attributes instead.
+        batch_size = output_size = output_dtype = property(lambda self: None)
+    tracks_own_finished = property(lambda self: False)
+    longest = property(lambda self: None)
+
+    @abc.abstractmethod
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
+        """Returns the values before the first step: `(finished, inputs, state)`."""
+
+    @abc.abstractmethod
+    def step(
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[PyTree, PyTree, PyTree, Array]:
+        """Runs one step; returns `(outputs, next_state, next_inputs, finished)`.
+
+        Args:
+            time: The index of the step, an int32 scalar.
+            inputs: The inputs from `initialize` or from the previous step.
+            state: The state from `initialize` or from the previous step.
+            name: Accepted for compatibility with TensorFlow.
+        """
+
+    def finalize(
+        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
+    ) -> tuple[PyTree, PyTree]:
+        """Returns the final `(outputs, final_state)`, by default unchanged.
+
+        Args:
+            outputs: The outputs of all steps, each leaf `[time, batch, ...]`.
+            final_state: The state after the last step.
+            sequence_lengths: The number of steps until each row finished.
+        """
+        return outputs, final_state
 
 
 class BasicDecoderOutput(NamedTuple):
@@ -40,7 +85,38 @@ class BasicDecoderOutput(NamedTuple):
     sample_id: PyTree
 
 
-class BasicDecoder(Decoder):
+class CellDecoder(Decoder):
+    """The base class of decoders that run a cell and an `output_layer`."""
+
+    def __init__(
+        self,
+        cell: RNNCellLike,
+        initial_state: PyTree,
+        output_layer: Callable[[PyTree], PyTree] | None,
+    ) -> None:
+        check_is_cell("cell", cell)
+        if output_layer is not None:
+            extend.check_function("output_layer", output_layer)
+        self._cell = cell
+        self._initial_state = extend.as_arrays("initial_state", initial_state)
+        self._output_layer = output_layer or unchanged
+
+    def _start(self) -> PyTree:
+        """The state that the cell starts from."""
+        state = self._initial_state
+        parts = jax.tree.leaves(state, is_leaf=is_shared)
+        has_read_only = any(isinstance(part, extend.ReadOnly) for part in parts)
+        cell: Any = self._cell
+        return cell.start(state) if has_read_only else state
+
+    def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Runs the cell for one step, with the keys of the step if it has any."""
+        at_step = getattr(self._cell, "at_step", None)
+        cell = self._cell if at_step is None else at_step(time)
+        return cell(inputs, state)
+
+
+class BasicDecoder(CellDecoder):
     """Decodes with a cell whose inputs come from a helper.
 
     Args:
@@ -65,15 +141,12 @@ class BasicDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
-        check_is_cell("cell", cell)
+        super().__init__(cell, initial_state, output_layer)
         fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
-        check_type(isinstance(helper, Helper), "helper", "be a Helper", helper, fix)
-        if output_layer is not None:
-            check_function("output_layer", output_layer)
-        self._cell = cell
+        extend.check_type(
+            isinstance(helper, Helper), "helper", "be a Helper", helper, fix
+        )
         self._helper = helper
-        self._initial_state = as_arrays("initial_state", initial_state)
-        self._output_layer = output_layer or unchanged
 
     batch_size = property(lambda self: self._helper.batch_size)
     longest = property(lambda self: self._helper.longest)
@@ -109,7 +182,7 @@ class BasicDecoder(Decoder):
         def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
 
-        outputs = map_sizes(of_rows, self._cell.output_size, "cell.output_size")
+        outputs = extend.map_sizes(of_rows, self._cell.output_size, "cell.output_size")
         return jax.eval_shape(self._output_layer, outputs)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
@@ -118,13 +191,13 @@ class BasicDecoder(Decoder):
         rows = self.batch_size  # Some helpers know it only now.
         must = f"have {rows} rows like the helper's inputs or `start_tokens`"
         check_rows(self._initial_state, rows, must)
-        return finished, inputs, call_start(self._cell, self._initial_state)
+        return finished, inputs, self._start()
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
         """Runs the cell, then the `output_layer`, then the helper."""
-        outputs, state = cell_at_step(self._cell, time)(inputs, state)
+        outputs, state = self._run(time, inputs, state)
         outputs = self._output_layer(outputs)
         sample_ids = self._helper.sample(time=time, outputs=outputs, state=state)
         finished, next_inputs, next_state = self._helper.next_inputs(
@@ -136,14 +209,16 @@ class BasicDecoder(Decoder):
 
 def is_shared(x: Any) -> bool:
     """Whether all rows of a state share this part: TensorArrays, read-only parts."""
-    return isinstance(x, TensorArray | ReadOnly)
+    return isinstance(x, TensorArray | extend.ReadOnly)
 
 
 def check_rows(initial_state: PyTree, rows: int, must: str, fix: str = "") -> None:
     """Raises ValueError if an array of an initial state does not have `rows` rows."""
-    for name, leaf in named_leaves("initial_state", initial_state, is_shared):
+    leaves = jax.tree.leaves_with_path(initial_state, is_leaf=is_shared)
+    for path, leaf in leaves:
+        name = f"initial_state{jax.tree_util.keystr(path)}"
         fits = is_shared(leaf) or leaf.shape[:1] in ((), (rows,))
-        check_value(fits, name, must, leaf, fix)
+        extend.check_value(fits, name, must, leaf, fix)
 
 
 def first_float(state: PyTree) -> Shaped:
