@@ -1,6 +1,7 @@
 """Base classes of contrib's LSTMs, with projections, layer normalization and shards."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant
 
 from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage, extend
-from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
+from jaxrnn.typing import Activation, Array, Initializer, Params, PyTree, Size, Specs
 
 from .._base.math import clip_symmetric as clip_symmetric
 from .._cells.lstm import (
@@ -29,7 +30,7 @@ class ContribLSTM(AffineCell):
     """
 
     num_units: int
-    activation: Any
+    activation: Activation
     # The values of cells that do not have these fields.
     num_proj: int | None = None
     cell_clip: float | None = None
@@ -101,7 +102,7 @@ class LayerNormedLSTM(ContribLSTM):
     use_peepholes: bool = False
     gate_scopes: tuple[str, ...]
     peepholes: tuple[str, ...]
-    _gates: Any
+    _gates: Callable[..., tuple[Array, PyTree]]
     """The update of the first stage."""
 
     @property

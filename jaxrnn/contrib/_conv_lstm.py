@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jax.nn.initializers import glorot_uniform, zeros
 
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape, extend
 from jaxrnn.extend import fields
-from jaxrnn.typing import Array, DType, Params, PyTree, Specs
+from jaxrnn.typing import Array, DType, Params, PyTree, Shaped, Specs
 
 
 def _as_input_shape(name: str, value: Any) -> tuple[int, ...]:
@@ -54,9 +54,9 @@ class _ConvLSTM(extend.SpecsCell):
 
     _: dataclasses.KW_ONLY
     conv_ndims: int = fields.count(most=3)
-    input_shape: Any = fields.checked(_as_input_shape)
+    input_shape: Sequence[int] = fields.checked(_as_input_shape)
     output_channels: int = fields.count()
-    kernel_shape: Any = fields.checked(_as_kernel_shape)
+    kernel_shape: Sequence[int] = fields.checked(_as_kernel_shape)
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
@@ -112,10 +112,10 @@ class _ConvLSTM(extend.SpecsCell):
         """Raises TypeError if inputs, h and the cell differ in dtype."""
         extend.check_one_dtype(self, inputs, state.h)
 
-    def step_inputs(self, inputs: Any) -> Any:
+    def step_inputs(self, inputs: PyTree) -> Shaped:
         """Checks that the inputs of a step are grids of `input_shape`; returns them."""
         why = "to match `input_shape`"
-        return extend.check_step_inputs(inputs, size=self.input_shape, why=why)
+        return extend.check_step_inputs(inputs, size=tuple(self.input_shape), why=why)
 
 
 @jax.custom_jvp
@@ -217,9 +217,9 @@ class ConvLSTMCell(_ConvLSTM):
     """
 
     conv_ndims: int = fields.count(most=3)
-    input_shape: Any = fields.checked(_as_input_shape)
+    input_shape: Sequence[int] = fields.checked(_as_input_shape)
     output_channels: int = fields.count()
-    kernel_shape: Any = fields.checked(_as_kernel_shape)
+    kernel_shape: Sequence[int] = fields.checked(_as_kernel_shape)
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)

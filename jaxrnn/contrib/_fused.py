@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -110,8 +111,8 @@ class BoundFusedCell:
     takes_sequences = True
 
     params: Params
-    key: Any = None
-    cell: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
+    key: Key | None = None
+    cell: FusedRNNCell = dataclasses.field(metadata={"static": True}, kw_only=True)
 
     def __call__(
         self,
@@ -142,7 +143,7 @@ class BoundFusedCell:
 class _OfSequences(FusedRNNCell):
     """A fused cell that runs arrays `[time, batch, ...]`; it stacks a list of steps."""
 
-    _run: Any
+    _run: Callable[..., tuple[PyTree, PyTree]]
     """`_run(params, sequences, state, dtype, lengths, key) -> (outputs, state)`."""
 
     def apply(

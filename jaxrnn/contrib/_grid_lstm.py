@@ -7,6 +7,7 @@ window.
 import collections
 import functools
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -70,9 +71,9 @@ class GridLSTM(extend.SpecsCell):
     initializer: Initializer | None = fields.initializer()
     num_unit_shards: int = fields.count(default=1)
     forget_bias: float = fields.number(1.0)
-    feature_size: Any = required_count()
-    frequency_skip: Any = required_count()
-    num_frequency_blocks: Any = _counts(least=1)
+    feature_size: int = required_count()
+    frequency_skip: int = required_count()
+    num_frequency_blocks: Sequence[int] = _counts(least=1)
     start_freqindex_list: Any = _counts(least=0)
     end_freqindex_list: Any = _counts(least=0)
     couple_input_forget_gates: bool = fields.flag(False)
@@ -237,7 +238,7 @@ class GridLSTM(extend.SpecsCell):
             m.append((o * jnp.tanh(new[k])).astype(before[1].dtype))
         return (new[0], m[0]), (new[1], m[1])
 
-    def _new_c(self, peep: Any, k: int, gates: list[Array], old: tuple) -> Array:
+    def _new_c(self, peep: Callable, k: int, gates: list[Array], old: tuple) -> Array:
         """The new c of LSTM k; `old` holds the old c in frequency and in time."""
         i, j, *rest = gates
         i = jax.nn.sigmoid(peep("I", k, i, old))
@@ -248,7 +249,7 @@ class GridLSTM(extend.SpecsCell):
         return clip_symmetric(f * old[k] + i * jnp.tanh(j), self.cell_clip)
 
     def _peep(
-        self, params: Params, block: int, gate: str, k: int, z: Array, both: Any
+        self, params: Params, block: int, gate: str, k: int, z: Array, both: Sequence
     ) -> Array:
         """Adds a gate's peepholes to `z`; `both` holds c in frequency and in time."""
         # With shared weights, both LSTMs use the peepholes of the LSTM in frequency.
@@ -286,5 +287,5 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
     return made
 
 
-def _remake(arguments: tuple, leaves: tuple) -> Any:
+def _remake(arguments: tuple, leaves: tuple) -> tuple:
     return state_type(*arguments)(*leaves)

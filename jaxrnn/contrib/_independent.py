@@ -1,6 +1,6 @@
 """Cells in which each unit reads only its own state."""
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class _IndependentUnits(AffineCell):
     blocks: int
     kernel_initializer: Initializer | None = None
     bias_initializer: Initializer | None = None
-    _update: Any
+    _update: Callable[..., tuple[Array, PyTree]]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -45,7 +45,7 @@ class _IndependentUnits(AffineCell):
         """Specs of `kernel_w`, `kernel_u` and `bias`."""
         return self._specs(depth, "kernel_w", self.blocks, zeros)
 
-    def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> Specs:
+    def _specs(self, depth: int, name: str, blocks: int, bias: Initializer) -> Specs:
         """Specs of a layer; `bias` is the default initializer of its bias."""
         columns = blocks * self.num_units
         kernel = self.kernel_initializer or extend.glorot_uniform
@@ -220,7 +220,7 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
 
     blocks = 4
 
-    def _update(self, params: Params, z: Array, state: Any) -> tuple[Array, PyTree]:
+    def _update(self, params: Params, z: Array, state: PyTree) -> tuple[Array, PyTree]:
         h = state.h.astype(z.dtype)
         blocks = zip(params["kernel_u"], jnp.split(z, 4, axis=-1), strict=True)
         i, j, f, o = (block + _times(weight, h) for weight, block in blocks)

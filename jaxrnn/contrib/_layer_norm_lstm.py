@@ -1,6 +1,6 @@
 """LSTMs with optional layer normalization of the gates and the memory."""
 
-from typing import Any, final
+from typing import final
 
 import jax
 from jax.nn.initializers import zeros
@@ -30,7 +30,7 @@ class _FourGateLSTM(LayerNormedLSTM):
             return params
         return {name: value for name, value in params.items() if name != "bias"}
 
-    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+    def _gates(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, PyTree]:
         c, h, *mask = carry
         i, j, f, o = self.normalized_gates(params, z)
         f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)
@@ -188,7 +188,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         bias = ParamSpec((4 * self.num_units,), extend.glorot_uniform)
         return self.stage_params(super().param_specs(depth) | {"bias": bias})
 
-    def enter(self, state: PyTree) -> tuple[Array, Any]:
+    def enter(self, state: PyTree) -> tuple[Array, PyTree]:
         """Returns h, and the state with the dropout mask if there is one."""
         return state[1], tuple(state)
 

@@ -5,6 +5,7 @@ gate through depth.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, final
 
 import jax
@@ -30,11 +31,11 @@ class MappedCell(RNNCell):
     """
 
     inner: Any
-    before: Any = None
-    after: Any = None
-    split_params: Any
+    before: Callable[..., PyTree] | None = None
+    after: Callable[..., PyTree] | None = None
+    split_params: Callable[[Params], tuple[Params, Params]]
     """`split_params(params)` returns the functions' and the inner cell's parameters."""
-    checked_inputs: Any
+    checked_inputs: Callable[..., PyTree]
     """`checked_inputs(params, inputs, state, key)` checks and returns step inputs."""
 
     def apply(
@@ -82,15 +83,17 @@ class MappedWrapper(extend.ParamsWrapper, MappedCell):
 
     inner = property(lambda self: self.cell)
 
-    def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
+    def checked_inputs(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
+    ) -> PyTree:
         """Checks the inputs; the functions and the cell check everything else."""
         return self.step_inputs(inputs)
 
-    def step_inputs(self, inputs: Any) -> Any:
+    def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks and returns the inputs of one step, as arrays or shapes."""
         return extend.check_step_inputs(inputs)
 
-    def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
+    def cell_inputs(self, inputs: PyTree, dtype: DType) -> PyTree:
         """The inputs that the wrapped cell receives, as arrays or shapes."""
         return inputs
 
@@ -193,7 +196,9 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
             inner[name], own[name] = jnp.split(params[name], 2, axis=-1)
         return own, inner
 
-    def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
+    def checked_inputs(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
+    ) -> PyTree:
         """Checks the arguments of a step and returns its inputs."""
         return self.checked_step(params, inputs, state, key)[0]
 

@@ -1,7 +1,7 @@
 """Wrappers that map a cell's inputs or output: projections, gates, embeddings."""
 
 import math
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,17 @@ from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec, extend
 from jaxrnn.extend import fields
-from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped, Specs
+from jaxrnn.typing import (
+    Activation,
+    Array,
+    DType,
+    Initializer,
+    Key,
+    Params,
+    PyTree,
+    Shaped,
+    Specs,
+)
 
 from .._cells.step_checks import check_params
 from ._mapped_cell import MappedWrapper
@@ -19,7 +29,7 @@ from ._seq2seq.vocabulary import Table
 class _Projection(MappedWrapper):
     """A wrapper with a matrix product and an activation (None for the identity)."""
 
-    activation: Any
+    activation: Activation
 
     def _project(self, own: Params, x: Array) -> Array:
         check_params(own, self.own_specs, x)
@@ -60,7 +70,7 @@ class InputProjectionWrapper(_Projection):
         """Specs of the kernel and the bias."""
         return extend.affine_specs(depth, self.num_proj)
 
-    def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
+    def cell_inputs(self, inputs: PyTree, dtype: DType) -> PyTree:
         """The shape of the projected inputs."""
         return jax.ShapeDtypeStruct((inputs.shape[0], self.num_proj), inputs.dtype)
 
@@ -108,7 +118,7 @@ class OutputProjectionWrapper(_Projection):
         rows = extend.vector_size(self.cell.output_size)
         return extend.affine_specs(rows, self.output_size)
 
-    def step_inputs(self, inputs: Any) -> Any:
+    def step_inputs(self, inputs: PyTree) -> PyTree:
         """Returns the inputs, which the cell checks."""
         return inputs
 
@@ -157,7 +167,7 @@ class HighwayWrapper(MappedWrapper):
             specs[f"{gate}_b"] = ParamSpec((depth,), constant(bias))
         return specs
 
-    def step_inputs(self, inputs: Any) -> Any:
+    def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks that the inputs have the size of the cell's output; returns them."""
         size = (extend.vector_size(self.cell.output_size),)
         fix = "Project them with an `InputProjectionWrapper`."
@@ -224,7 +234,7 @@ class EmbeddingWrapper(MappedWrapper):
         shape = (self.embedding_classes, self.embedding_size)
         return {"embedding": ParamSpec(shape, self.initializer or _unit_variance)}
 
-    def step_inputs(self, inputs: Any) -> Any:
+    def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks and returns ids, `[batch, 1]` or `[batch]`."""
         is_array = isinstance(inputs, Shaped)
         are_ids = is_array and jnp.issubdtype(inputs.dtype, jnp.integer)
@@ -237,7 +247,7 @@ class EmbeddingWrapper(MappedWrapper):
         extend.check_value(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)
         return inputs
 
-    def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
+    def cell_inputs(self, inputs: PyTree, dtype: DType) -> PyTree:
         """The shape of the embeddings, which are float32 if `dtype` is None."""
         shape = inputs.shape[0], self.embedding_size
         return jax.ShapeDtypeStruct(shape, dtype or jnp.float32)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ class NTMCell(OwnParams):
     read_head_num: int = fields.size()
     write_head_num: int = fields.size()
     shift_range: int = fields.size(default=1)
-    output_dim: Any = fields.count(default=None)
+    output_dim: int = fields.count(default=None)
     clip_value: float = fields.number(20, low=0)
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name()

@@ -1,7 +1,6 @@
 """The phased LSTM, whose units update only during part of their period."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -185,7 +184,7 @@ class PhasedLSTMCell(extend.SpecsCell):
         k = jnp.where(phi < ratio_on, 2 - up, self.leak * phi)
         return jnp.where(phi < 0.5 * ratio_on, up, k)
 
-    def _checked_inputs(self, inputs: Any) -> tuple[Any, Any]:
+    def _checked_inputs(self, inputs: PyTree) -> tuple[PyTree, PyTree]:
         """Checks and returns `(time, x)`, each an array or its shape."""
         is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"

@@ -1,7 +1,6 @@
 """LSTMs with separate products for groups of units, or for the inputs and the state."""
 
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,12 +147,12 @@ class GLSTMCell(ContribLSTM):
             for g in range(self.number_of_groups)
         ]
 
-    def enter(self, state: PyTree) -> tuple[Array, Any]:
+    def enter(self, state: PyTree) -> tuple[Array, PyTree]:
         """The part of h that the first group reads, and the carry."""
         h, *others = jnp.split(state[1], self.number_of_groups, axis=-1)
         return h, (LSTMStateTuple(*state), others, [])
 
-    def _collect(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+    def _collect(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, PyTree]:
         """Collects the product of a group; after the last group, updates all units."""
         state, others, products = carry
         products = [*products, jnp.split(z, 4, axis=-1)]
@@ -256,7 +255,7 @@ class NASCell(ContribLSTM):
     ) -> tuple[Array, PyTree]:
         return state.h, (z, state)
 
-    def _combine(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+    def _combine(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, PyTree]:
         from_inputs, state = carry
         sums = jnp.split(from_inputs + z, 8, axis=-1)
         x3, h3 = (jnp.split(part, 8, axis=-1)[3] for part in (from_inputs, z))

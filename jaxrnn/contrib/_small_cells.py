@@ -1,14 +1,12 @@
 """Small recurrent cells whose gates mix the state with a candidate."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones, zeros
 
 from jaxrnn import AffineCell, LinearRecurrenceCell, ParamSpec, Stage, extend
 from jaxrnn.extend import fields
-from jaxrnn.typing import Array, DType, Initializer, Params, Specs
+from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
 
 @fields.dataclass
@@ -151,10 +149,10 @@ class CFNCell(UnitsCell):
         gates = {"kernel": gates, "bias": params["bias"]}
         return {"inputs": {"kernel": inputs}, "gates": gates}
 
-    def _project(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+    def _project(self, params: Params, z: Array, state: Array) -> tuple[Array, PyTree]:
         return state, (self.activation(z), state)
 
-    def _update(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
+    def _update(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, Array]:
         renewed, state = carry
         a, b = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         new_state = a * self.activation(state) + (1 - b) * renewed
@@ -213,11 +211,11 @@ class MinimalRNNCell(UnitsCell):
         gate = {"kernel": gate, "bias": params["bias"]}
         return {"layer": {"kernel": layer}, "gate": gate}
 
-    def _feed(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+    def _feed(self, params: Params, z: Array, state: Array) -> tuple[Array, PyTree]:
         z = self.activation(z)
         return jnp.concatenate([z, state], axis=-1), (z, state)
 
-    def _mix(self, params: Params, u: Array, carry: Any) -> tuple[Array, Array]:
+    def _mix(self, params: Params, u: Array, carry: PyTree) -> tuple[Array, Array]:
         z, state = carry
         u = jax.nn.sigmoid(u)
         new_state = u * state + (1 - u) * z

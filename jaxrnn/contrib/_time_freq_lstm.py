@@ -81,7 +81,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
     initializer: Initializer | None = fields.initializer()
     num_unit_shards: int = fields.count(default=1)
     forget_bias: float = fields.number(1.0)
-    feature_size: Any = required_count()
+    feature_size: int = required_count()
     frequency_skip: int = fields.count(default=1)
     reuse: object = fields.unused()
     _: dataclasses.KW_ONLY
@@ -152,7 +152,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
 
         return self._along_frequency(run_window, run.inputs, run.state)
 
-    def _along_frequency(self, run: Callable, inputs: Array, state: Array) -> Any:
+    def _along_frequency(self, run: Callable, inputs: Array, state: Array) -> PyTree:
         """Calls `run(k, inputs, state)` for each window k; returns `(outputs, states)`.
 
         Args:

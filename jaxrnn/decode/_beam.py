@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -297,10 +297,10 @@ def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
     Scalars, TensorArrays and read-only parts remain unchanged.
     """
 
-    def is_shared(x: Any) -> bool:
+    def is_shared(x: object) -> bool:
         return is_read_only(x) or is_tensor_array(x)
 
-    def of_rows(leaf: Any) -> Any:
+    def of_rows(leaf: PyTree) -> PyTree:
         return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
 
     return jax.tree.map(of_rows, tree, is_leaf=is_shared)

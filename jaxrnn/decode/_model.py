@@ -275,7 +275,7 @@ def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike
     return value
 
 
-def check_floating(what: str, logits: Any) -> None:
+def check_floating(what: str, logits: PyTree) -> None:
     """Raises TypeError unless logits are a floating-point array."""
     if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise InvalidType(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import extend
-from jaxrnn.typing import Array, Lengths
+from jaxrnn.typing import Array, ArrayLike, Lengths
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +53,7 @@ class AttentionMemory:
 
 def as_memories(
     mechanisms: Sequence[Any],
-    memories: Sequence[Any],
+    memories: Sequence[ArrayLike],
     lengths: Sequence[Lengths | None] | None,
 ) -> list[AttentionMemory]:
     """Checks the memories of all mechanisms; returns them with zeros in their padding.

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrnn import ParamSpec, RNNCell, TensorArray, extend
-from jaxrnn.typing import Array, Key, Params, PyTree
+from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
 from ..._base.trees import check_structure, named_leaves, size_shapes
 from .mechanisms import AttentionMechanism
@@ -84,11 +84,11 @@ def _check_shapes(
         extend.check_value(fits, full, f"have shape {shape}", leaf)
 
 
-def _is_tensor_array(x: Any) -> bool:
+def _is_tensor_array(x: object) -> bool:
     return isinstance(x, TensorArray)
 
 
-def check_is_state(state: Any) -> None:
+def check_is_state(state: PyTree) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
@@ -97,7 +97,7 @@ def check_is_state(state: Any) -> None:
     extend.check_type(has_memory, "state", must, state, fix)
 
 
-def _is_memory(x: Any) -> bool:
+def _is_memory(x: object) -> bool:
     return isinstance(x, AttentionMemory)
 
 
@@ -249,7 +249,7 @@ class Attention(NamedTuple):
     memory_layer = property(lambda self: numbered("memory_layer", self.number))
     layer = property(lambda self: numbered("attention_layer", self.number))
 
-    def specs(self, query_depth: int) -> dict[str, Any]:
+    def specs(self, query_depth: int) -> Specs:
         """Specs of all parameters for queries of this size."""
         own = self.mechanism.param_specs(query_depth)
         specs = {self.memory_layer: self.mechanism.memory_specs()}

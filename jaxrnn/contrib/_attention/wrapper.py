@@ -94,7 +94,7 @@ class AttentionWrapper(extend.ParamsWrapper):
     output_attention: bool = fields.flag(True)
     _: dataclasses.KW_ONLY
     name: str | None = fields.name()
-    attention_fn: Callable[..., tuple[Array, Array, Any]] | None = fields.checked(
+    attention_fn: Callable[..., tuple[Array, Array, PyTree]] | None = fields.checked(
         extend.check_function, default=None
     )
     dtype: DType | None = fields.dtype()
@@ -123,7 +123,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         extend.check_value(len(sizes) == count, name, must, len(sizes))
         object.__setattr__(self, name, sizes)
 
-    def _several(self, part: Any) -> Sequence[Any]:
+    def _several(self, part: PyTree) -> Sequence[PyTree]:
         """Returns `part` as a sequence with one entry per mechanism."""
         return part if self._has_several else (part,)
 

@@ -1,7 +1,5 @@
 """Rows that are repeated for beams, and values along the paths of beams."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -48,7 +46,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     )
 
 
-def _tiled(x: Any, width: int) -> Any:
+def _tiled(x: PyTree, width: int) -> PyTree:
     """Repeats the rows of a leaf, or of the element shape of an empty TensorArray."""
     if not isinstance(x, TensorArray):
         return beam.tile("t", x, width)

@@ -1,7 +1,7 @@
 """`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -293,7 +293,7 @@ class BeamSearchDecoder(CellDecoder):
         return beam.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
     def _sorted(
-        self, leaf: Any, parents: Array, steps: Array, lengths: Array
+        self, leaf: PyTree, parents: Array, steps: Array, lengths: Array
     ) -> PyTree:
         """Converts a TensorArray to an array in which each beam has its own entries."""
         shape = tuple(getattr(leaf, "element_shape", None) or ())

@@ -207,7 +207,7 @@ class BasicDecoder(CellDecoder):
         return emit, next_state, next_inputs, finished
 
 
-def is_shared(x: Any) -> bool:
+def is_shared(x: object) -> bool:
     """Whether all rows of a state share this part: TensorArrays, read-only parts."""
     return isinstance(x, TensorArray | extend.ReadOnly)
 

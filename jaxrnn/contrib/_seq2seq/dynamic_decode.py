@@ -105,7 +105,7 @@ def dynamic_decode(
         return outputs, state, lengths
 
 
-def _check_decoder(decoder: Decoder, impute_finished: Any) -> None:
+def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     fix = "For example, BasicDecoder decodes with a cell and a helper."
     extend.check_type(
         isinstance(decoder, Decoder), "decoder", "be a Decoder", decoder, fix

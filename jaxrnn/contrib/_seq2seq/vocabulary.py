@@ -4,7 +4,7 @@ They share some of them with the decoders of `jaxrnn.decode`, too.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Table(NamedTuple):
         return read_at(self.rows, ids, mode=None)
 
 
-def as_embedding(embedding: Any) -> Callable[[Array], PyTree]:
+def as_embedding(embedding: Embedding) -> Callable[[Array], PyTree]:
     """Returns a function that maps ids to inputs.
 
     Raises:
