@@ -70,9 +70,8 @@ from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
 from . import memory as memory
-from ._base.boundary import export as _export
-from ._base.imports import missing_name as _missing_name
-from ._base.tensor_shape import TensorShape as TensorShape
+from ._base.boundary import export as _export, missing_name as _missing_name
+from ._base.trees import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
 from ._batching.packed_batches import (
     PackedBatches as PackedBatches,
@@ -107,7 +106,6 @@ from ._cells.gru import (
     CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
     GRUCell as GRUCell,
 )
-from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
 from ._cells.lstm import (
@@ -116,6 +114,7 @@ from ._cells.lstm import (
     LSTMStateTuple as LSTMStateTuple,
 )
 from ._cells.mlstm import MLSTMCell as MLSTMCell, MLSTMState as MLSTMState
+from ._cells.params import ParamSpec as ParamSpec
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,

@@ -26,7 +26,7 @@ from ._base.boundary import export as _export
 from ._base.errors import InvalidValue
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
-from ._cells.initializers import ParamSpec, PartInitializer, draw, glorot_uniform, zeros
+from ._cells.params import ParamSpec, PartInitializer, draw, glorot_uniform, zeros
 
 __all__ = ["by_gate", "by_part", "chrono", "lecun_orthogonal", "unit_forget_bias"]
 

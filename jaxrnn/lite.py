@@ -26,8 +26,8 @@ from ._base.boundary import export as _export
 from ._base.errors import InvalidKind, InvalidValue, describe_structure
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
 from ._cells.basic_rnn import BasicRNNCell
-from ._cells.initializers import ParamSpec, Specs, glorot_uniform, zeros
 from ._cells.lstm import LSTMCell
+from ._cells.params import ParamSpec, Specs, glorot_uniform, zeros
 from ._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from .memory import Strategy
 

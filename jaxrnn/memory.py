@@ -26,7 +26,7 @@ from ._base.boundary import export as _export
 from ._base.errors import InvalidType, InvalidValue, describe
 from ._base.sharding import platform_of
 from ._base.typing import PyTree
-from ._loops.segments import RESIDUALS, STATE
+from ._loops.scans import RESIDUALS, STATE
 
 __all__ = [
     "CheckpointPlan",

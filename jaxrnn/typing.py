@@ -23,7 +23,7 @@ from ._base.typing import (
     Size as Size,
     UnboundCellLike as UnboundCellLike,
 )
-from ._cells.initializers import Specs as Specs
+from ._cells.params import Specs as Specs
 
 __all__ = ["Activation", "Array", "ArrayLike", "DType", "Initializer", "Key", "Lengths"]
 __all__ += ["Params", "PyTree", "RNNCellLike", "Shaped", "Size", "Specs"]

@@ -24,8 +24,7 @@ from .errors import (
     leaf_name,
 )
 from .math import in_native_order, is_float, is_traced
-from .read_only import without_read_only
-from .trees import is_tensor_array, map_named, named_leaves
+from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, DType, PyTree
 
 _OF_A_LIST = (

@@ -5,16 +5,24 @@
 * A `TensorShape` is a leaf in a structure of sizes. `TensorShape` is not a registered
   pytree node, so it is a leaf in JAX too.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
+
+States may have read-only parts, which are `ReadOnly` nodes. `serializable` registers
+nodes of states and results with `jax.export`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 
+from .arguments import as_axis_size, check_given
 from .errors import InvalidType, InvalidValue, describe_structure, is_array, leaf_name
-from .tensor_shape import TensorShape
 from .typing import DType, Params, PyTree
+
+T = TypeVar("T", bound=type)
 
 
 class RowlessArray:
@@ -60,6 +68,79 @@ def is_pytree_of_arrays(tree: Any) -> bool:
         is_array(leaf) or isinstance(leaf, int | float | complex)
         for leaf in jax.tree.leaves(tree)
     )
+
+
+class TensorShape:
+    """The shape of one state or output, without its batch axis.
+
+    In `state_size` and `output_size`, a tuple is a structure: `(5, 5)` means two
+    vectors of size 5. `TensorShape([5, 5])` means one array `[batch, 5, 5]`, and
+    `TensorShape([])` means one number per row, `[batch]`.
+
+    Args:
+        dims: The sizes of the axes, non-negative integers, or the size of one axis.
+
+    Raises:
+        TypeError: If `dims` is neither an integer nor a sequence of integers.
+        ValueError: If a size is negative or None.
+
+    Source: `tf.TensorShape`, for fully known shapes.
+    """
+
+    __slots__ = ("_dims",)
+
+    def __init__(self, dims: int | Iterable[int]) -> None:
+        dims = dims if isinstance(dims, Iterable) else [dims]
+        self._dims = tuple(map(_dim, dims))
+
+    @classmethod
+    def _partial(cls, dims: Iterable[int | None]) -> "TensorShape":
+        """The shape of a TensorArray's elements; sizes may be None or symbolic."""
+        shape = cls(())
+        shape._dims = tuple(dims)
+        return shape
+
+    def as_list(self) -> list[int]:
+        """The sizes as a list."""
+        return list(self._dims)
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self._dims)
+
+    ndims = rank
+
+    def num_elements(self) -> int:
+        """The product of the sizes; 1 for rank 0."""
+        return math.prod(self._dims)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._dims)
+
+    def __len__(self) -> int:
+        return len(self._dims)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._dims[index]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` has equal sizes; lists and tuples count, as in TensorFlow."""
+        if isinstance(other, TensorShape | tuple | list):
+            return self._dims == tuple(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._dims)
+
+    def __repr__(self) -> str:
+        return f"TensorShape({list(self._dims)})"
+
+
+def _dim(value: Any) -> Any:
+    fix = "Give every axis a size."
+    check_given("dims", value, fix, what="known")
+    return as_axis_size("dims", value)
 
 
 def map_sizes(
@@ -188,3 +269,70 @@ def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree
         return jax.ShapeDtypeStruct((rows, *size), dtype)
 
     return map_sizes(of_size, cell.output_size)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ReadOnly:
+    """A part of a state that steps read but never change, such as an attention memory.
+
+    A driver keeps read-only parts outside its loop's carry. They are therefore neither
+    masked nor saved for each step, and beam search neither repeats nor reorders them. A
+    driver returns read-only parts as they were passed, regardless of what
+    `RNNCell.start` computes from them for the run.
+    """
+
+    value: PyTree
+
+
+def is_read_only(x: object) -> bool:
+    """Whether x is a part of a state that no step changes."""
+    return isinstance(x, ReadOnly)
+
+
+def without_read_only(state: PyTree) -> PyTree:
+    """Empties the read-only parts of the state."""
+
+    def empty(x: PyTree) -> PyTree:
+        return ReadOnly(()) if is_read_only(x) else x
+
+    return jax.tree.map(empty, state, is_leaf=is_read_only)
+
+
+def with_read_only(state: PyTree, source: PyTree) -> PyTree:
+    """Fills in the read-only parts of `source`, a state of the same structure."""
+    parts = iter([x for x in _parts(source) if is_read_only(x)])
+
+    def pick(x: PyTree) -> PyTree:
+        return next(parts) if is_read_only(x) else x
+
+    return jax.tree.map(pick, state, is_leaf=is_read_only)
+
+
+def has_read_only(state: PyTree) -> bool:
+    """Whether the state has read-only parts."""
+    return any(map(is_read_only, _parts(state)))
+
+
+def _parts(state: PyTree) -> list:
+    return jax.tree.leaves(state, is_leaf=is_read_only)
+
+
+def serializable(cls: T, name: str | None = None) -> T:
+    """Registers a named tuple, or a dataclass that is a pytree, with `jax.export`.
+
+    `name` defaults to the name of the class. JSON must be able to represent the static
+    fields of a dataclass: numbers, strings, None.
+    """
+    name = f"jaxrnn.{name or cls.__name__}"
+    node: Any = cls
+    if not hasattr(node, "__dataclass_fields__"):
+        jax.export.register_namedtuple_serialization(node, serialized_name=name)
+        return cls
+    jax.export.register_pytree_node_serialization(
+        node,
+        serialized_name=name,
+        serialize_auxdata=lambda fields: json.dumps(fields).encode(),
+        deserialize_auxdata=lambda data: tuple(json.loads(data)),
+    )
+    return cls

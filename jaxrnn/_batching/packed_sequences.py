@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
-from .._base.exporting import serializable
 from .._base.inputs import as_array, check_concrete
 from .._base.math import is_traced
 from .._base.sharding import read_at
-from .._base.trees import map_named
+from .._base.trees import map_named, serializable
 from .._base.typing import Array, PyTree
 from .._loops import masking
 

@@ -16,10 +16,9 @@ from .._base.arguments import (
     check_instance,
 )
 from .._base.errors import InvalidType, describe, is_key
-from .._base.exporting import serializable
 from .._base.inputs import as_array
 from .._base.sharding import as_sharded_as, zeros_of
-from .._base.trees import map_named, named_leaves
+from .._base.trees import map_named, named_leaves, serializable
 from .._base.typing import Array, PyTree
 from .host import check_like
 

@@ -18,9 +18,8 @@ import numpy as np
 
 from .._base.arguments import as_count, check_first_axis, check_time_major
 from .._base.errors import InvalidValue, describe_leaves
-from .._base.exporting import serializable
 from .._base.inputs import as_arrays, check_concrete
-from .._base.trees import named_leaves
+from .._base.trees import named_leaves, serializable
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
 from .host import as_sources, check_like, cut, host_lengths

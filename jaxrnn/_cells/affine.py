@@ -25,8 +25,8 @@ from .._loops.dispatch import run_affine
 from .._loops.steps import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
-from .hyperparameters import Hyperparameters
-from .initializers import ParamSpec, Specs, glorot_uniform, zeros
+from .fields import Hyperparameters
+from .params import ParamSpec, Specs, glorot_uniform, zeros
 from .step_checks import (
     as_pair,
     check_new_state,

@@ -16,8 +16,8 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._loops.steps import DeclinedError, Run
 from . import fields, step_checks
 from .bound import BoundCell
-from .hyperparameters import Hyperparameters, snake_case
-from .initializers import Specs, make_params
+from .fields import Hyperparameters, snake_case
+from .params import Specs, make_params
 
 
 def _defining_class(cls: type, name: str) -> Any:

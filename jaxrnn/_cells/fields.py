@@ -1,4 +1,4 @@
-"""Dataclass fields that declare the check of their values.
+"""Hyperparameters: dataclasses whose fields declare the check of their values.
 
     @fields.dataclass
     class LeakyCell(AffineCell):
@@ -7,23 +7,29 @@
 
 When an object is created, its base class `Hyperparameters` runs the checks in the order
 of the fields and stores the values that they return. A class with a check of several
-fields defines `__post_init__`, which calls `super().__post_init__()` first.
+fields defines `__post_init__`, which calls `super().__post_init__()` first. Objects are
+compared, shown and pickled by value.
 """
 
+import copy
 import dataclasses
 import functools
 import math
+import re
 import typing
 from collections.abc import Callable, Collection
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from .._base import arguments
-from .._base.errors import InvalidArgument, InvalidType, InvalidValue, describe
+from .._base.arguments import check_function, check_one_of
+from .._base.errors import InvalidArgument, InvalidType, InvalidValue, describe, name_of
 from .._base.math import is_traced
-from .._base.typing import Activation, DType
-from .activations import resolve_activation
+from .._base.trees import as_typed
+from .._base.typing import Activation, Array, DType
 from .step_checks import check_floating
 
 T = TypeVar("T")
@@ -215,3 +221,135 @@ def as_floating(name: str, value: Any) -> DType:
     dtype = arguments.as_dtype(value, name)
     check_floating(name, dtype)
     return dtype
+
+
+def gelu(x: Array) -> Array:
+    """GELU without the approximation by tanh."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """Keras's hard sigmoid, with slope 0.2; `jax.nn.hard_sigmoid` has slope 1/6."""
+    return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
+def linear(x: Array) -> Array:
+    """The identity."""
+    return x
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "elu": jax.nn.elu,
+    "exponential": jnp.exp,
+    "gelu": gelu,
+    "hard_sigmoid": hard_sigmoid,
+    "linear": linear,
+    "mish": jax.nn.mish,
+    "relu": jax.nn.relu,
+    "selu": jax.nn.selu,
+    "sigmoid": jax.nn.sigmoid,
+    "softmax": jax.nn.softmax,
+    "softplus": jax.nn.softplus,
+    "softsign": jax.nn.soft_sign,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def resolve_activation(
+    activation: Activation | str | None, name: str = "activation"
+) -> Activation:
+    """The activation function: tanh for None, the Keras activation for a name.
+
+    Error messages refer to the argument as `name`.
+
+    Raises:
+        ValueError: If no activation has that name.
+        TypeError: If `activation` is not None, a string or a function. A class is
+            rejected, because calling it creates an object.
+    """
+    if activation is None:
+        return jnp.tanh
+    if isinstance(activation, str):
+        what = f"one of {', '.join(ACTIVATIONS)}"
+        fix = "You can also pass a function."
+        check_one_of(name, activation, ACTIVATIONS, what, fix)
+        return ACTIVATIONS[activation]
+    return check_function(name, activation, "None, a name or a function")
+
+
+@dataclass
+class Hyperparameters:
+    """A dataclass compared by class and value, as static arguments of jit must be.
+
+    A subclass need not be a dataclass: the attributes that it sets are compared too.
+    """
+
+    def __post_init__(self) -> None:
+        """Checks the fields; a subclass adds checks of several fields together."""
+        check_fields(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Compares classes and values.
+
+        1 and True are unequal, because they may lead to different programs.
+        """
+        if not isinstance(other, Hyperparameters) or type(self) is not type(other):
+            return False
+        return self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def __repr__(self) -> str:
+        """Lists the values that differ from their defaults, with functions by name."""
+        parts = []
+        for name, field in self._attributes().items():
+            value = getattr(self, name)
+            if field is not None:
+                # Types are compared too, because NumPy's dtype float64 equals None.
+                is_default = as_typed(value) == as_typed(field.default)
+                if is_default or not (field.repr and field.compare):
+                    continue
+            parts.append(f"{name}={name_of(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __deepcopy__(self, memo: dict) -> "Hyperparameters":
+        # A copied function would not equal the original, so a copy shares all values.
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        return twin
+
+    # A pickle stores activations by name, because pickle cannot find JAX's wrapped
+    # functions, and functions of a private module may move.
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
+        names = {id(function): name for name, function in ACTIVATIONS.items()}
+        values = vars(self)
+        activations = {k: names[id(v)] for k, v in values.items() if id(v) in names}
+        rest = {k: v for k, v in values.items() if k not in activations}
+        return rest, activations
+
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, str]]) -> None:
+        rest, activations = state
+        functions = {field: ACTIVATIONS[name] for field, name in activations.items()}
+        vars(self).update(rest, **functions)
+
+    def _value(self) -> tuple:
+        attributes = self._attributes().items()
+        names = [name for name, field in attributes if field is None or field.compare]
+        return tuple((name, as_typed(getattr(self, name))) for name in names)
+
+    def _attributes(self) -> dict[str, dataclasses.Field | None]:
+        """Maps the names of all hyperparameters to their dataclass fields or None."""
+        attributes: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
+        for name in getattr(self, "__dict__", {}):
+            if not isinstance(getattr(type(self), name, None), cached_property):
+                attributes.setdefault(name, None)
+        return attributes
+
+
+def snake_case(name: str) -> str:
+    """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    return f"private{words}" if words.startswith("_") else words

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from .._base.math import affine, at_least_float32
 from .._base.typing import Array, DType, Initializer, Params
 from . import fields
-from .initializers import ParamSpec, Specs, kernel_and_bias
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
+from .params import ParamSpec, Specs, kernel_and_bias
 
 _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}  # The number of blocks for each pooling.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
 from .affine import AffineCell, Stage, Updated
-from .initializers import kernel_and_bias, ones
+from .params import kernel_and_bias, ones
 
 
 @final

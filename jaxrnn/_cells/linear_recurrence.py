@@ -22,7 +22,7 @@ from .._loops.linear_recurrence import Element, linear_sequence, plus, times
 from .._loops.steps import DeclinedError, Run
 from . import fields
 from .base import SpecsCell, scope_name
-from .initializers import Specs
+from .params import Specs
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
 """`(a, b, rest)`: the new state is `a * h + b`; the output may also use `rest`."""

@@ -12,8 +12,8 @@ from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._loops.linear_recurrence import ComplexState
 from . import fields
-from .initializers import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
+from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU's paper.
 

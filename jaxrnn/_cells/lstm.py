@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import InvalidType
-from .._base.exporting import serializable
 from .._base.math import clip_symmetric
+from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
 from . import fields
 from .affine import AffineCell, Stage, Updated
-from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 
 
 @serializable

@@ -21,16 +21,15 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._base.exporting import serializable
 from .._base.math import affine, at_least_float32, widest_dtype
-from .._base.tensor_shape import TensorShape
+from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._loops.segments import run_in_segments
+from .._loops.scans import run_in_segments
 from .._loops.steps import DeclinedError, Run, Steps, at_each_step
 from . import fields
 from .base import SpecsCell, scope_name
-from .initializers import ParamSpec, Specs, glorot_uniform, head_size, zeros
 from .linear_recurrence import for_many_steps
+from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
 
 
 @serializable

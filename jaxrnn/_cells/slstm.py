@@ -5,13 +5,13 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._base.exporting import serializable
 from .._base.math import at_least_float32
 from .._base.sharding import whole_on_explicit_mesh
+from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from . import fields
 from .affine import AffineCell, Stage, Updated
-from .initializers import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
 
 @serializable

@@ -19,12 +19,18 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from .._base.errors import is_key
-from .._base.exporting import without_checks
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from .._loops.scans import closed_over, in_scan, summed_in_float32
-from .._loops.segments import STATE, named, save_on_host
+from .._loops.scans import (
+    STATE,
+    closed_over,
+    in_scan,
+    named,
+    save_on_host,
+    summed_in_float32,
+    without_checks,
+)
 from ..memory import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]

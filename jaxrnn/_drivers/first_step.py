@@ -15,8 +15,7 @@ from .._base.errors import (
     error_note,
 )
 from .._base.inputs import as_arrays, check_rows_of_state
-from .._base.read_only import has_read_only
-from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.trees import check_structure, has_read_only, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 

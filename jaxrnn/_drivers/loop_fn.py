@@ -1,6 +1,6 @@
 """Checks the values that `raw_rnn`'s `loop_fn` returns, at time 0 and later."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,9 @@ from .._base.errors import (
     describe_structure,
 )
 from .._base.inputs import as_array, as_arrays, check_same_size
-from .._base.read_only import without_read_only
+from .._base.trees import without_read_only
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
-from .raw_loop import Carry
 
 EMIT_FIX = (
     "At time 0 it describes one row: return arrays without a batch axis, `()` to emit "
@@ -27,6 +26,15 @@ NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_
 
 FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 """`(finished, next_input, initial_state, emit_types, loop_state)`."""
+
+
+class Carry(NamedTuple):
+    """The values that a step reads, and that the next step reads anew."""
+
+    finished: Array
+    next_input: PyTree
+    state: PyTree
+    loop_state: PyTree
 
 
 def check_first_call(cell: Any, returned: Any) -> FirstCall:

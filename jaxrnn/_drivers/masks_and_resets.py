@@ -13,8 +13,13 @@ from .._base import arguments
 from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_arrays, as_step_booleans
 from .._base.math import concrete_or_none
-from .._base.read_only import has_read_only, without_read_only
-from .._base.trees import check_structure, is_tensor_array, named_leaves
+from .._base.trees import (
+    check_structure,
+    has_read_only,
+    is_tensor_array,
+    named_leaves,
+    without_read_only,
+)
 from .._base.typing import Array, DType, Lengths, PyTree
 from .._loops.steps import Restarts
 from .._tensor_array.carried import with_capacity_for

@@ -24,7 +24,7 @@ from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Params, PyTree, RNNCellLike
 from .._loops.masking import first_inputs
-from .._loops.segments import RESIDUALS
+from .._loops.scans import RESIDUALS
 from ..memory import (
     Keep,
     Nested,

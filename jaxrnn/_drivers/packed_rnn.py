@@ -6,14 +6,14 @@ import jax.numpy as jnp
 from .._base import arguments, sharding, trees
 from .._base.errors import InvalidValue
 from .._base.inputs import as_arrays, output_dtype
-from .._base.read_only import has_read_only
+from .._base.trees import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
 from ..memory import Strategy, as_strategy, plan_of
-from .dynamic_rnn import Batch, run_batch
 from .first_step import zero_state
+from .run_batch import Batch, run_batch
 
 
 def packed_rnn(

@@ -11,16 +11,15 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note
 from .._base.inputs import as_arrays, as_steps, output_dtype
 from .._base.lengths import as_lengths
-from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
-from .._base.trees import is_pytree_of_arrays
+from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from .._loops.steps import Steps
 from .._tensor_array.carried import with_capacity_for
-from .dynamic_rnn import Batch, run_batch
 from .first_step import as_pair, call_start, one_step, probe, zero_state
+from .run_batch import Batch, run_batch
 
 # Compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s for 20
 # steps, 15 s for 50 (44 s with lengths) and minutes for 100.

@@ -4,6 +4,6 @@ They do not depend on Flax, but importing them raises an error without it, which
 how to install it.
 """
 
-from .._base.imports import import_optional as _import_optional
+from .._base.boundary import import_optional as _import_optional
 
 _import_optional("flax")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_count, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
-from .._base.tensor_shape import TensorShape
+from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .._cells.fields import as_floating
 from .batch_axes import BatchAxes, cast_integers

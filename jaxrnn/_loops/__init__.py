@@ -15,7 +15,7 @@ cell. Words of this room:
 * A *restart* gives a row a new state before a step: a reset, or the first step of a
   sequence in a packed row. `Steps` may hold the steps of the restarts without the
   *restart states*, which a loop then takes as an argument to differentiate.
-* A *segment* is a part of a run that the backward pass recomputes (`segments.py`). A
+* A *segment* is a part of a run that the backward pass recomputes (`scans.py`). A
   *chunk* is a part of a scan that is skipped at once (`scans.py`). A *block* is a part
   of a linear recurrence that is computed at once.
 * The *primals* of a loop are the arrays that it differentiates; `d_x` is the tangent of

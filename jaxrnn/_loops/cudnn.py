@@ -29,7 +29,7 @@ from .library_cells import (
     why_not_arrays,
     why_not_fields,
 )
-from .segments import RESIDUALS, named
+from .scans import RESIDUALS, named
 from .steps import DeclinedError, Run, Steps
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.exporting import serializable
 from .._base.math import cast_like, widened
 from .._base.sharding import as_varying_as, platform_of
+from .._base.trees import serializable
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking
-from .scans import summed_in_float32
-from .segments import run_in_segments
+from .scans import run_in_segments, summed_in_float32
 from .steps import Run, Steps, at_each_step
 
 

@@ -28,8 +28,7 @@ from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking
-from .scans import ragged_scan
-from .segments import RESIDUALS, named
+from .scans import RESIDUALS, named, ragged_scan
 from .steps import Run, Steps, read_rows
 
 # The inputs' products are computed before the loop unless a run or segment exceeds

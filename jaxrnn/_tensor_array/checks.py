@@ -11,7 +11,7 @@ from .._base.arguments import as_integers, check_dtype
 from .._base.errors import InvalidEntry, InvalidValue, is_array
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, clamped_to_int32, concrete_or_none
-from .._base.tensor_shape import TensorShape
+from .._base.trees import TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from .store import Indices
 

@@ -17,8 +17,7 @@ from .._base.arguments import (
 )
 from .._base.errors import InvalidType, InvalidValue, describe, is_array
 from .._base.math import axis_size, concrete_or_none, module_for_size
-from .._base.tensor_shape import TensorShape
-from .._base.trees import RowlessArray
+from .._base.trees import RowlessArray, TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from . import checks
 from .store import Indices, Ragged, Rows, Store, check_element

@@ -13,7 +13,7 @@ from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, check_rnn_cell, scope_name
-from .._cells.initializers import Specs, make_params
+from .._cells.params import Specs, make_params
 from .._cells.step_checks import check_params
 
 

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 from .._base.arguments import check_entries
 from .._base.cell_keys import check_key_or_none
 from .._base.errors import InvalidValue, describe
-from .._base.exporting import serializable
 from .._base.math import widened
 from .._base.sharding import whole_on_explicit_mesh
-from .._base.tensor_shape import TensorShape
+from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell
-from .._cells.initializers import ParamSpec, Specs, zeros
+from .._cells.params import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._loops import masking
 from .._loops.steps import Run, Steps, at_each_step

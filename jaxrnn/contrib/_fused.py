@@ -20,7 +20,7 @@ from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
 
 from .._base.math import in_native_order
-from .._cells.hyperparameters import Hyperparameters
+from .._cells.fields import Hyperparameters
 from ._core_cells import LSTMBlockCell
 
 

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from .._base.boundary import class_at_boundary
 from .._base.errors import InvalidType, error_note
-from .._base.tensor_shape import TensorShape
-from .._base.trees import size_shapes
+from .._base.trees import TensorShape, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.function import BoundOnlyCell

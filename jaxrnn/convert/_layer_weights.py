@@ -15,8 +15,8 @@ import numpy as np
 
 from .._base.errors import InvalidValue, describe
 from .._base.typing import Activation
-from .._cells.activations import ACTIVATIONS, resolve_activation
 from .._cells.basic_rnn import BasicRNNCell
+from .._cells.fields import ACTIVATIONS, resolve_activation
 from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
 from .._cells.lstm import LSTMCell
 from ._weights import Weight, blocks, joined, listed

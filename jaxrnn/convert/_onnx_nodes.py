@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_instance, check_one_of
+from .._base.boundary import import_optional
 from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.imports import import_optional
 from .._base.typing import Params
 from ._layer_weights import Kind
 from ._weights import Weights, listed

@@ -18,7 +18,7 @@ from .._base.arguments import check_equal, check_given, check_instance
 from .._base.errors import InvalidValue, error_note
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import snake_case
+from .._cells.fields import snake_case
 from .._cells.lstm import BasicLSTMCell, LSTMCell
 from .._wrappers.base import OwnParams, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell

@@ -38,8 +38,8 @@ from .._base.arguments import as_bool, check_one_of
 from .._base.boundary import export as _export
 from .._base.errors import InvalidValue, name_of
 from .._base.typing import PyTree, Shaped
-from .._cells.activations import resolve_activation
 from .._cells.bound import BoundCell
+from .._cells.fields import resolve_activation
 from .._cells.lstm import LSTMCell
 from ..contrib import FusedRNNCell
 from ._bound_cells import Cells, as_bound, as_pairs, read_params, single_cells

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from .._base.errors import InvalidValue, describe, error_note
 from .._base.inputs import as_arrays
-from .._base.read_only import is_read_only
-from .._base.trees import is_tensor_array, named_leaves
+from .._base.trees import is_read_only, is_tensor_array, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from . import _model
 from ._model import Decoded, Embed, Loop, Model, Project

@@ -18,11 +18,9 @@ from .._base.arguments import (
     check_is_cell,
 )
 from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
-from .._base.exporting import serializable
 from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.math import clamped_to_int32, concrete_or_none
-from .._base.read_only import without_read_only
-from .._base.trees import check_structure, named_leaves
+from .._base.trees import check_structure, named_leaves, serializable, without_read_only
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field
 from .._drivers.raw_rnn import raw_rnn

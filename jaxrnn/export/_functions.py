@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_equal, check_functions, check_one_of
+from .._base.boundary import import_optional
 from .._base.errors import InvalidValue, describe
-from .._base.exporting import without_checks
-from .._base.imports import import_optional
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
+from .._loops.scans import without_checks
 
 # An old StableHLO version, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"

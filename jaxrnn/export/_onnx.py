@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base.arguments import as_bool, check_dtype, check_entries
-from .._base.boundary import inside
+from .._base.boundary import import_optional, inside
 from .._base.errors import InvalidType, error_note
-from .._base.imports import import_optional
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
 from ..convert._weights import check_concrete, reader

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.imports import import_optional
+from .._base.boundary import import_optional
 
 ABSENT = -1  # Stands in for an optional input that is omitted.
 # The first version of each operator that supports all inputs and options used here.

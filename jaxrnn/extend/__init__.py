@@ -40,14 +40,13 @@ from .._base.math import (
     at_least_float32 as at_least_float32,
     concrete_or_none as concrete_or_none,
 )
-from .._base.read_only import ReadOnly as ReadOnly
-from .._base.trees import map_sizes as map_sizes
+from .._base.trees import ReadOnly as ReadOnly, map_sizes as map_sizes
 from .._cells.base import (
     SpecsCell as SpecsCell,
     check_rnn_cell as check_rnn_cell,
     scope_name as scope_name,
 )
-from .._cells.initializers import (
+from .._cells.params import (
     affine_specs as affine_specs,
     bias_initializer as bias_initializer,
     glorot_uniform as glorot_uniform,

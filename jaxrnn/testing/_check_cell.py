@@ -13,7 +13,7 @@ from .._base.arguments import as_dtype, check_instance, check_shape
 from .._base.cell_keys import check_key
 from .._base.errors import InvalidValue, describe_leaves, error_note
 from .._base.inputs import check_shaped
-from .._base.read_only import has_read_only
+from .._base.trees import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
 from .._tensor_array.carried import opaque

@@ -12,8 +12,7 @@ import numpy as np
 
 from .._base.arguments import check_instance
 from .._base.errors import describe
-from .._base.read_only import has_read_only
-from .._base.trees import map_sizes
+from .._base.trees import has_read_only, map_sizes
 from .._base.typing import Array, Params, PyTree
 from .._cells.base import RNNCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe
-from .._base.read_only import with_read_only
-from .._base.trees import is_tensor_array
+from .._base.trees import is_tensor_array, with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell

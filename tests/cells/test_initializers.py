@@ -15,7 +15,7 @@ import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, initializers
-from jaxrnn._cells.initializers import glorot_uniform
+from jaxrnn._cells.params import glorot_uniform
 
 DEPTH, UNITS = 3, 8
 BY_PART = initializers.by_part(constant(2.0), initializers.by_gate(orthogonal()))

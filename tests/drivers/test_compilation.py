@@ -146,7 +146,7 @@ def test_a_cell_that_closes_over_arrays_is_not_kept():
 
         return FunctionCell(step, 3, 3)
 
-    kept = jaxrnn._drivers.dynamic_rnn._compiled_run._cache_size()
+    kept = jaxrnn._drivers.run_batch._compiled_run._cache_size()
 
     def total(memory):
         bound = around(memory).bind({})
@@ -155,7 +155,7 @@ def test_a_cell_that_closes_over_arrays_is_not_kept():
     with jax.checking_leaks():
         assert jax.jit(jax.grad(total))(jnp.ones(3, jnp.float32)).tolist() == [20] * 3
     assert total(jnp.ones(3, jnp.float32)) == 2 * X.size
-    assert jaxrnn._drivers.dynamic_rnn._compiled_run._cache_size() == kept
+    assert jaxrnn._drivers.run_batch._compiled_run._cache_size() == kept
 
 
 def test_a_run_and_its_gradients_are_exported_for_all_platforms():

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 import jaxrnn.nnx
-from jaxrnn._base.read_only import ReadOnly
+from jaxrnn._base.trees import ReadOnly
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))

@@ -20,7 +20,7 @@ from ..library_cells import (
     row_lengths,
     why_not_arrays,
 )
-from ..segments import RESIDUALS, named
+from ..scans import RESIDUALS, named
 from ..steps import DeclinedError, Run, Steps
 from ..xla_loop import AffineCellLike, Primals, is_perturbed
 from . import library

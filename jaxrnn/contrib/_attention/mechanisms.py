@@ -14,7 +14,7 @@ from jaxrnn import ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, Specs
 
-from ..._cells.hyperparameters import Hyperparameters, snake_case
+from ..._cells.fields import Hyperparameters, snake_case
 from .memory import AttentionMemory
 
 _NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."

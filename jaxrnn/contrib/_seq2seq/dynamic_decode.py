@@ -9,10 +9,10 @@ from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
 from ..._base.arguments import as_axis_size, as_scope, as_unroll
-from ..._base.read_only import with_read_only, without_read_only
 from ..._base.sharding import as_divided_rows
-from ..._drivers.loop_fn import as_like
-from ..._drivers.raw_loop import Carry, Step, run_until_finished
+from ..._base.trees import with_read_only, without_read_only
+from ..._drivers.loop_fn import Carry, as_like
+from ..._drivers.raw_rnn import Step, run_until_finished
 from ..._loops import masking
 from ...memory import Strategy, as_strategy
 from .decoders import Decoder

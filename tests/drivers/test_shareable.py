@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell
-from jaxrnn._base.shareable import is_shareable
+from jaxrnn._drivers.run_batch import is_shareable
 
 X = np.ones((2, 3, 3), np.float32)
 

@@ -1,4 +1,4 @@
-"""TensorFlow's default initializers, and parameters created from specs."""
+"""Parameters: their specs, TensorFlow's default initializers, and their creation."""
 
 import abc
 import dataclasses
@@ -25,7 +25,7 @@ from .._base.errors import (
 )
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .hyperparameters import snake_case
+from .fields import snake_case
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:

@@ -1,0 +1,327 @@
+"""`run_batch`: runs a cell over a batch of checked sequences, in one compiled loop.
+
+The drivers put their arguments into a `Batch`. `run_batch` prepares one `Run`, whose
+segments are run by the loops of `_loops`.
+
+Cells that are equal and cannot change share one compiled function (`is_shareable`).
+`jax.jit` compares static arguments: cells by their hyperparameters, functions by
+identity. This comparison is correct only if equal arguments never change. A bound
+method or a callable object may read attributes that change, and a closure may hold
+arrays.
+"""
+
+import dataclasses
+import enum
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base import trees
+from .._base.cell_keys import cell_at_step
+from .._base.errors import InvalidValue, describe
+from .._base.math import axis_size
+from .._base.sharding import as_rows_of, lay_out, whole_features
+from .._base.trees import (
+    TensorShape,
+    as_typed,
+    has_read_only,
+    with_read_only,
+    without_read_only,
+)
+from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._loops import masking
+from .._loops.dispatch import run_sequence
+from .._loops.scans import Apply, closed_over, segmented_run, summed_in_float32
+from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
+from .._tensor_array.carried import with_capacity_for
+from ..memory import CheckpointPlan
+from .first_step import call_start, probe, zero_state
+from .masks_and_resets import Resets
+
+_SAVE_EVERYTHING = CheckpointPlan()
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
+_CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
+_CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
+_CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
+# Functions and sentinel objects of these packages do not change.
+_FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields="inputs lengths state mask resets restarts".split(),
+    meta_fields=(
+        "dtype axis plan unroll implementation return_states has_mask".split()
+    ),
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The checked arrays and options of a driver; the argument of `run_batch`.
+
+    Attributes:
+        inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
+            the time axis is 0.
+        lengths: The length of each row, `[batch]`; None if all steps are valid.
+        state: The initial state, each leaf `[batch, ...]`; None for the zero state.
+        mask: Bool, with the first two axes of the inputs; true at valid steps, which
+            may be at any positions in a row. None if there is no mask with gaps.
+        resets: The resets of rows that hold one sequence each.
+        restarts: The first steps of the sequences in packed rows.
+        dtype: The dtype of the zero state and of the outputs.
+        axis: The time axis of inputs and outputs, 0 or 1.
+        plan: What the forward pass saves for the backward pass.
+        unroll: The number of steps unrolled in each iteration of a scan.
+        implementation: The name of the loop that runs an affine cell, or None.
+        return_states: Whether to also return the states after all steps.
+        has_mask: Whether the driver received a mask, even if it became lengths.
+    """
+
+    inputs: PyTree
+    lengths: Array | None
+    state: PyTree
+    dtype: DType
+    axis: int
+    mask: Array | None = None
+    resets: Resets | None = None
+    restarts: Restarts | None = None
+    plan: CheckpointPlan = _SAVE_EVERYTHING
+    unroll: int = 1
+    implementation: str | None = None
+    return_states: bool = False
+    has_mask: bool = False
+
+
+def run_batch(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs `cell` over all steps of a batch; returns `(outputs, state, states)`.
+
+    `states` is None unless `batch.return_states`, and has no read-only parts.
+
+    Outside of jit, JAX would compile the loop in every call, because its body is a new
+    closure. To avoid this, equal cells share one compiled function if sharing is safe.
+    """
+    if trees.is_pytree_of_arrays(cell) and is_shareable(cell):
+        return _compiled_run(cell, batch)
+    return _run(cell, batch)
+
+
+def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
+    valid = None
+    if batch.mask is not None:
+        batch, valid = _move_valid_steps(cell, batch, batch.mask)
+    cell, state, run = _prepare(cell, batch)
+    outputs, last = _run_in_segments(cell, state, run, batch)
+    states = None
+    if batch.return_states:
+        outputs, states = outputs
+    # If there are no lengths, a cell that declares a tuple may return a list.
+    outputs = trees.with_structure(cell.output_size, outputs)
+    if valid is not None:
+        outputs = valid.to_places(outputs, batch.axis)
+    if states is not None and valid is not None:
+        states = valid.states(states, run.state, batch.axis)
+    elif states is not None:
+        states = run.steps.keep_last(states, last)
+    return outputs, with_read_only(last, batch.state), states
+
+
+_compiled_run = jax.jit(_run)
+
+
+def _move_valid_steps(
+    cell: RNNCellLike, batch: Batch, mask: Array
+) -> tuple[Batch, masking.ValidSteps]:
+    """Returns the valid steps as a batch with lengths, and their positions."""
+    axis = batch.axis
+    inputs = whole_features(batch.inputs, (cell, batch.state), 1 - axis)
+    mask = as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis)
+    valid = masking.ValidSteps.of(mask)
+    inputs = valid.to_front(inputs, axis)
+    resets = batch.resets
+    if resets is not None:
+        where = as_rows_of(inputs, resets.where, 1 - axis)
+        resets = resets._replace(where=valid.resets(where))
+    moved = dataclasses.replace(
+        batch, inputs=inputs, lengths=valid.lengths, resets=resets, mask=None
+    )
+    return moved, valid
+
+
+def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]:
+    """Returns the cell, the state and the run, laid out over devices and checked.
+
+    The state holds the read-only parts, which the run does not carry through the loop.
+
+    Raises:
+        ValueError: If one step of the cell does not fit the inputs and the state, or
+            the options do not support a leaf without a batch axis.
+        TypeError: If the step changes the dtypes of the state.
+    """
+    axis = batch.axis
+    lengths = batch.lengths
+    state = batch.state
+    resets = batch.resets
+    inputs = whole_features(batch.inputs, (cell, lengths, state), 1 - axis)
+    shape = jax.tree.leaves(inputs)[0].shape
+    time = shape[axis]
+    first_inputs = masking.first_inputs(inputs, axis)
+    if state is None:
+        state = with_capacity_for(zero_state(cell, shape[1 - axis], batch.dtype), time)
+    if resets is not None:
+        resets = resets.with_state_like(cell, state, time, batch.dtype)
+    cell, lengths, (state, resets) = lay_out(
+        cell, first_inputs, lengths, (state, resets)
+    )
+    state = call_start(cell, state)
+    state = probe(cell, first_inputs, state, batch.dtype, strict=lengths is not None)
+    carried = without_read_only(state)
+    if batch.has_mask or batch.return_states:
+        _check_has_rows(carried)
+    longest = None
+    if lengths is not None:
+        longest = steps_to_run(lengths, time)
+        lengths = jnp.minimum(lengths, axis_size(time))
+    restarts = batch.restarts
+    if resets is not None and time != 0:  # If a run has no steps, it has no resets.
+        restarts = resets.as_restarts(lengths, axis)
+    steps = Steps(
+        lengths=lengths,
+        longest=longest,
+        restarts=restarts,
+        time=time,
+        axis=axis,
+        returns_states=batch.return_states,
+    )
+    run = Run(inputs, carried, steps, implementation=batch.implementation)
+    return cell, state, run
+
+
+def _check_has_rows(state: PyTree) -> None:
+    """Raises ValueError if a leaf of the state has no batch axis.
+
+    Rows share such a leaf, so it has no value at a step of one row: with a mask, the
+    rows are at different steps at the same time.
+    """
+    for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
+        if trees.is_tensor_array(leaf) or not leaf.ndim:
+            raise InvalidValue(
+                "with `mask` or `return_states`, each leaf of the state must be an "
+                f"array [batch, ...], got {describe(leaf)} as `{name}`. Let the cell "
+                "return the value as an output. For a mask without gaps, "
+                "`sequence_length` supports such a leaf."
+            )
+
+
+def _run_in_segments(
+    cell: RNNCellLike, state: PyTree, run: Run, batch: Batch
+) -> tuple[PyTree, PyTree]:
+    """Runs the cell over all steps; returns `(outputs, state)`.
+
+    Args:
+        cell: The cell, laid out over devices.
+        state: The initial state, whose read-only parts every step reads.
+        run: All steps. The run does not have a stand-in for finished rows yet.
+        batch: The options.
+    """
+    cell_in_loop, step = _in_loop(cell, run, state)
+    state_in_loop = summed_in_float32(state)
+    steps = run.steps.with_stand_in(run.inputs, run.state)
+    restart_states = summed_in_float32(steps.restart_states)
+
+    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        state = with_read_only(state, state_in_loop())
+        output, new_state = step(t, inputs, state)
+        return output, without_read_only(new_state)
+
+    def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
+        if not hasattr(cell, "apply_sequence"):
+            raise DeclinedError("it has no `apply_sequence`")
+        if has_read_only(state):
+            raise DeclinedError("its state has read-only parts")
+        return cell_in_loop().apply_sequence(run)
+
+    def run_segment(
+        inputs: PyTree, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        steps = steps.with_restart_states(restart_states())
+        segment = run.replace(inputs=inputs, state=state, steps=steps)
+        return run_sequence(apply_sequence, apply, segment, batch.unroll)
+
+    plan = batch.plan
+    return segmented_run(
+        plan.segments, plan.names_on_host, run_segment, run.inputs, run.state, steps
+    )
+
+
+def _in_loop(
+    cell: RNNCellLike, run: Run, state: PyTree
+) -> tuple[Callable[[], Any], Apply]:
+    """Returns a function that returns the cell, and a function that runs step t.
+
+    A loop calls both in its body, so that gradients of the arrays that all steps share
+    are summed in float32. If the cell is not a pytree, its arrays are found by tracing
+    one step.
+    """
+    if trees.is_pytree_of_arrays(cell):
+        cell_in_loop = summed_in_float32(cell)
+        return cell_in_loop, lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
+    first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
+    step, arrays, _ = closed_over(
+        lambda t, *args: cell_at_step(cell, t)(*args), jnp.int32(0), first_inputs, state
+    )
+    arrays_in_loop = summed_in_float32(arrays)
+    return lambda: cell, lambda *args: step(arrays_in_loop(), *args)
+
+
+def is_shareable(cell: Any) -> bool:
+    """Whether all static parts of a pytree are known to be immutable.
+
+    Immutable parts are constants, functions that close over immutable values, and
+    frozen dataclasses and tuples of immutable parts.
+    """
+    return _is_fixed(jax.tree.structure(cell))
+
+
+def _is_fixed(value: Any) -> bool:
+    if isinstance(value, _CONSTANTS):
+        return True
+    return all(map(_is_fixed, parts)) if (parts := _parts(value)) is not None else False
+
+
+def _parts(value: Any) -> list | None:
+    """The values on which `value` depends; None if `value` itself may change."""
+    if isinstance(value, jax.tree_util.PyTreeDef):
+        kind, data = value.node_data() or (None, None)
+        is_dict = isinstance(kind, type) and issubclass(kind, dict)  # Data: its keys.
+        return [None if is_dict else data, *value.children()]
+    if isinstance(value, tuple | frozenset):
+        return list(value)
+    if getattr(value, "__module__", "").split(".")[0] in (*_FIXED, "jaxrnn"):
+        if isinstance(value, types.FunctionType):
+            return []
+    if isinstance(value, types.FunctionType):
+        cells = [c for c in value.__closure__ or () if c != types.CellType()]
+        defaults = value.__defaults__, *(value.__kwdefaults__ or {}).values()
+        return [*(c.cell_contents for c in cells), *defaults]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, *value.keywords.values()]
+    if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+        names = {field.name for field in dataclasses.fields(value)}
+        names |= set(getattr(value, "__dict__", ()))
+        return [_field(value, name) for name in sorted(names)]
+    is_of_library = type(value).__module__.split(".")[0] in _FIXED
+    wrapped = getattr(value, "__wrapped__", None)  # Set by `jax.jit`, for example.
+    if is_of_library and not isinstance(value, jax.Array | np.ndarray):
+        return [] if wrapped is None else [wrapped]
+    return None
+
+
+def _field(value: Any, name: str) -> Any:
+    """A dataclass field; sizes, which may be dicts or lists, are made hashable."""
+    field = getattr(value, name)
+    return as_typed(field) if name in ("state_size", "output_size") else field
