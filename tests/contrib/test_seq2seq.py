@@ -727,7 +727,7 @@ REFUSALS = [
     (lambda: contrib.BasicDecoder(bound(), greedy(), STATE, 3), TypeError, "BasicDecoder: `output_layer` must be a function, got 3."),
     (decoding(lambda: contrib.BasicDecoder(bound(), greedy(), STATE[:2])), ValueError, "BasicDecoder: `initial_state` must have 3 rows like the helper's inputs or `start_tokens`, got float64[2, 4]."),
     (lambda: contrib.TrainingHelper(INPUTS, [6, 1, 1]), ValueError, "TrainingHelper: `sequence_length` must not exceed the 5 steps of the inputs, got 6."),
-    (lambda: contrib.TrainingHelper(INPUTS, [1, 1]), ValueError, "TrainingHelper: `sequence_length` must be a vector of length batch_size (3), one entry per row, got int64[2]. `np.full(3, n)` is n for every row."),
+    (lambda: contrib.TrainingHelper(INPUTS, [1, 1]), ValueError, "TrainingHelper: `sequence_length` must be a vector of length batch_size (3), one entry per row, got int64[2]."),
     (lambda: contrib.TrainingHelper(INPUTS, None), ValueError, "TrainingHelper: `sequence_length` must be integers [batch], got None."),
     (lambda: contrib.TrainingHelper(START, LENGTHS), ValueError, "TrainingHelper: `inputs` must have rank at least 2, [batch, time, ...]"),
     (lambda: contrib.TrainingHelper((), LENGTHS), ValueError, "TrainingHelper: `inputs` must hold at least one array, got"),
