@@ -17,7 +17,6 @@ import abc
 import dataclasses
 import logging
 import math
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from ._base.arguments import as_count, check_instance, check_one_of
 from ._base.boundary import export as _export
 from ._base.errors import InvalidType, InvalidValue, describe
 from ._base.sharding import platform_of
-from ._base.typing import PyTree
+from ._base.typing import AxisSize, PyTree
 from ._loops.scans import RESIDUALS, STATE
 
 __all__ = [
@@ -126,7 +125,7 @@ class Strategy(abc.ABC):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
+def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
     """Returns the strategy's plan; it has no segments if `time` is 0 or symbolic.
 
     Raises:
@@ -317,7 +316,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 
 def as_strategy(
     name: str,
-    swap_memory: Any,
+    swap_memory: bool | Strategy,
     arrays: PyTree = (),
     platform: str | None = None,
 ) -> Strategy:

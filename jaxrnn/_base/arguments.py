@@ -5,7 +5,7 @@ Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax.export
@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import InvalidKind, InvalidType, InvalidValue, describe, is_array
 from .math import numpy_or_jax_array
-from .typing import DType, UnboundCellLike
+from .typing import AxisSize, DType, UnboundCellLike
 
 # On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
 # multiply the compile time by ten.
@@ -26,19 +26,19 @@ INT32_MAX = np.iinfo(np.int32).max
 T = TypeVar("T")
 
 
-def check_value(ok: Any, name: str, must: str, got: Any, fix: str = "") -> None:
+def check_value(ok: object, name: str, must: str, got: object, fix: str = "") -> None:
     """Raises ValueError unless `ok`: "`name` must <must>, got <got>. <fix>"."""
     if not ok:
         raise InvalidValue(_message(name, must, got, fix))
 
 
-def check_type(ok: Any, name: str, must: str, got: Any, fix: str = "") -> None:
+def check_type(ok: object, name: str, must: str, got: object, fix: str = "") -> None:
     """Raises TypeError unless `ok`: "`name` must <must>, got <got>. <fix>"."""
     if not ok:
         raise InvalidType(_message(name, must, got, fix))
 
 
-def _message(name: str, must: str, value: Any, fix: str) -> str:
+def _message(name: str, must: str, value: object, fix: str) -> str:
     return f"`{name}` must {must}, got {describe(value)}. {fix}".rstrip()
 
 
@@ -58,13 +58,15 @@ def check_function(name: str, value: T, what: str = "a function", fix: str = "")
     return value
 
 
-def check_functions(**functions: Any) -> None:
+def check_functions(**functions: object) -> None:
     """Raises TypeError unless all the given arguments are functions."""
     for name, value in functions.items():
         check_function(name, value)
 
 
-def check_one_of(name: str, value: Any, choices: Any, what: str, fix: str = "") -> None:
+def check_one_of(
+    name: str, value: object, choices: Collection, what: str, fix: str = ""
+) -> None:
     """Raises ValueError unless `value` is one of the choices, which `what` lists."""
     check_value(value in choices, name, f"be {what}", value, fix)
 
@@ -78,7 +80,7 @@ def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
 
 def check_entries(
     name: str,
-    value: Any,
+    value: object,
     count: int,
     what: str,
     fix: str = "",
@@ -138,7 +140,7 @@ def check_first_axis(
 
 
 def check_dtype_kind(
-    name: str, array: Any, kind: Any, what: str, fix: str = ""
+    name: str, array: Any, kind: type[np.generic], what: str, fix: str = ""
 ) -> None:
     """Raises TypeError unless the dtype is a subtype of `kind`, e.g. `jnp.floating`."""
     is_kind = jnp.issubdtype(array.dtype, kind)
@@ -170,7 +172,7 @@ def check_is_cell(name: str, cell: Any) -> None:
         )
 
 
-def _has(cell: Any, name: str) -> bool:
+def _has(cell: object, name: str) -> bool:
     """Whether the cell or its class has the attribute; runs no property of the class.
 
     An AttributeError that a property raises would look like a missing attribute.
@@ -178,7 +180,7 @@ def _has(cell: Any, name: str) -> bool:
     return hasattr(type(cell), name) or hasattr(cell, name)
 
 
-def _fix_of_cell(name: str, cell: Any) -> str:
+def _fix_of_cell(name: str, cell: object) -> str:
     """What to do with an object that is not a cell."""
     if getattr(cell, "takes_sequences", False):
         return "It runs whole sequences: call `cell.bind(params)(inputs, dtype=dtype)`."
@@ -192,7 +194,7 @@ def _fix_of_cell(name: str, cell: Any) -> str:
     return "Pass a bound cell, or an object that implements the RNNCell protocol."
 
 
-def check_is_unbound_cell(name: str, cell: Any) -> None:
+def check_is_unbound_cell(name: str, cell: object) -> None:
     """Raises TypeError unless `cell` can create its parameters."""
     kinds = () if isinstance(cell, type) else UnboundCellLike
     what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"
@@ -227,7 +229,7 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
     return canonical
 
 
-def as_unroll(parallel_iterations: Any) -> int:
+def as_unroll(parallel_iterations: object) -> int:
     """The number of steps to unroll per loop iteration, for `parallel_iterations`.
 
     None and 0 select the default, which is one step. Results may differ by rounding.
@@ -305,7 +307,7 @@ def as_integers(
     raise InvalidValue(_message(name, f"be {what}", array, ""))
 
 
-def as_axis_size(name: str, size: Any, fix: str = "") -> Any:
+def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
     """Returns the size of an axis as an int; returns symbolic sizes unchanged.
 
     Raises:
@@ -317,7 +319,7 @@ def as_axis_size(name: str, size: Any, fix: str = "") -> Any:
     return as_count(name, size, least=0, fix=fix)
 
 
-def as_bool(name: str, value: Any, fix: str = "") -> bool:
+def as_bool(name: str, value: object, fix: str = "") -> bool:
     """Returns `value` as a Python bool.
 
     Raises:
@@ -327,7 +329,7 @@ def as_bool(name: str, value: Any, fix: str = "") -> bool:
     return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
 
 
-def check_time_major(time_major: Any) -> None:
+def check_time_major(time_major: object) -> None:
     """Raises TypeError unless `time_major` is a bool."""
     fix = "It is static: under jit, close over it or name it in `static_argnames`."
     as_bool("time_major", time_major, fix)

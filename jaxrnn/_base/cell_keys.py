@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from .errors import InvalidType, InvalidValue, describe, is_array, is_key
 from .jax_internals import define_prng_impl
-from .typing import Array, Key
+from .typing import Array, ArrayLike, Key
 
 
 def check_key(key: Any) -> None:
@@ -40,7 +40,7 @@ def check_key(key: Any) -> None:
         )
 
 
-def check_key_or_none(key: Any) -> None:
+def check_key_or_none(key: object) -> None:
     """Raises like `check_key`, but accepts None."""
     if key is not None:
         check_key(key)
@@ -69,7 +69,7 @@ def _of_both(impl: Any) -> Any:
     def split(data: Array, shape: tuple[int, ...]) -> Array:
         return _data_of_both(*(jax.random.split(key, shape) for key in parts(data)))
 
-    def fold_in(data: Array, number: Any) -> Array:
+    def fold_in(data: Array, number: ArrayLike) -> Array:
         return _data_of_both(*(jax.random.fold_in(key, number) for key in parts(data)))
 
     def random_bits(data: Array, bit_width: int, shape: tuple[int, ...]) -> Array:

@@ -74,12 +74,12 @@ class _Verbatim(str):
     __repr__ = str.__str__
 
 
-def name_of(value: Any) -> str:
+def name_of(value: object) -> str:
     """The name of a function or class; the `repr` of any other value."""
     return getattr(value, "__name__", None) or repr(value)
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """Describes an array as `float32[4, 8]`, and another value by its value or type."""
     shape = getattr(value, "shape", None)
     dtype = getattr(value, "dtype", None)
@@ -92,12 +92,12 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-def describe_structure(tree: Any) -> str:
+def describe_structure(tree: object) -> str:
     """The structure of a nest, such as `LSTMStateTuple(c=*, h=*)`."""
     return repr(jax.tree.map(lambda _: _Verbatim("*"), tree))
 
 
-def describe_leaves(tree: Any) -> str:
+def describe_leaves(tree: object) -> str:
     """A nest with a description of each leaf, such as `{'a': float32[4, 8]}`."""
     return repr(jax.tree.map(lambda leaf: _Verbatim(describe(leaf)), tree))
 
@@ -107,7 +107,7 @@ def leaf_name(name: str, path: tuple) -> str:
     return name + jax.tree_util.keystr(path)
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Whether `value` is an array of numbers, booleans or keys, traced or not."""
     if isinstance(value, np.ndarray | np.generic):
         # Extended dtypes, such as bfloat16, have the same `kind` as records, but a
@@ -121,7 +121,7 @@ def is_key(value: Any) -> bool:
     return is_array(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
-def check_not_masked(name: str, value: Any) -> None:
+def check_not_masked(name: str, value: object) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidType(

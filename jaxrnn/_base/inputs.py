@@ -25,7 +25,7 @@ from .errors import (
 )
 from .math import in_native_order, is_float, is_traced
 from .trees import is_tensor_array, map_named, named_leaves, without_read_only
-from .typing import Array, DType, PyTree
+from .typing import Array, ArrayLike, DType, PyTree
 
 _OF_A_LIST = (
     "A list is a nest of its elements. Convert it to one array with jnp.asarray, or "
@@ -50,7 +50,7 @@ def named_inputs(
     return named
 
 
-def as_sequences(inputs: Any, time_major: bool) -> PyTree:
+def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
@@ -99,7 +99,7 @@ def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
     )
 
 
-def as_steps(inputs: Any) -> list[PyTree]:
+def as_steps(inputs: PyTree) -> list[PyTree]:
     """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
 
     If the first leaf has rank 1 (for example, integer ids), all leaves may have rank 1.
@@ -216,7 +216,7 @@ def check_concrete(
 
 
 def as_step_booleans(
-    name: str, values: Any, shape: tuple, axis: int | None, fix: str
+    name: str, values: ArrayLike, shape: tuple, axis: int | None, fix: str
 ) -> Array:
     """Returns booleans, one for each row and step of the inputs.
 

@@ -26,7 +26,7 @@ OF_A_MASK = (
 
 
 def lengths_for(
-    sequence_length: Any, xs: PyTree, time: int, batch_axis: int
+    sequence_length: Lengths | None, xs: PyTree, time: int, batch_axis: int
 ) -> Array | None:
     """The lengths, clamped to `time` and sharded like the rows of `xs`, or None.
 
@@ -48,7 +48,7 @@ def lengths_for(
 
 
 def as_lengths(
-    sequence_length: Any, batch_size: int, name: str = "sequence_length"
+    sequence_length: Lengths | None, batch_size: int, name: str = "sequence_length"
 ) -> Array | None:
     """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
 
@@ -118,7 +118,7 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
     return array if array.size else array.astype(np.int32)
 
 
-def as_integers(given: Any, name: str = "sequence_length") -> Array | np.ndarray:
+def as_integers(given: Lengths, name: str = "sequence_length") -> Array | np.ndarray:
     """`lengths_array` for integers; raises TypeError for other dtypes."""
     lengths = lengths_array(given, name)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .typing import Array, DType, Params, PyTree
+from .typing import Array, AxisSize, DType, Params, PyTree
 
 
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
@@ -50,7 +50,7 @@ def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
-def is_traced(x: Any) -> bool:
+def is_traced(x: object) -> bool:
     """Whether a value is a traced array, which is known only at run time."""
     try:  # A traced array raises an error.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
@@ -72,7 +72,7 @@ def in_native_order(tree: PyTree) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def _is_in_foreign_order(x: Any) -> bool:
+def _is_in_foreign_order(x: object) -> bool:
     return isinstance(x, np.ndarray) and not x.dtype.isnative
 
 
@@ -131,14 +131,14 @@ def cast_if_weak(array: Array, dtype: DType) -> Array:
     return cast_number(array, dtype) if weak else array
 
 
-def axis_size(size: Any) -> Any:
+def axis_size(size: AxisSize) -> Any:
     """The size of an axis as an int32 scalar; traced if the size is symbolic."""
     if jax.export.is_symbolic_dim(size):
         return jnp.asarray(size, np.int32)
     return np.int32(size)
 
 
-def module_for_size(size: Any) -> Any:
+def module_for_size(size: AxisSize) -> Any:
     """Returns the module `numpy`, or `jax.numpy` if the size is symbolic."""
     return jnp if jax.export.is_symbolic_dim(size) else np
 

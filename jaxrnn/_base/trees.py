@@ -20,7 +20,7 @@ import jax
 
 from .arguments import as_axis_size, check_given
 from .errors import InvalidType, InvalidValue, describe_structure, is_array, leaf_name
-from .typing import DType, Params, PyTree
+from .typing import DType, Params, PyTree, Size
 
 T = TypeVar("T", bound=type)
 
@@ -29,13 +29,13 @@ class RowlessArray:
     """The base of `TensorArray`, which counts as one array without a batch axis."""
 
 
-def is_tensor_array(value: Any) -> bool:
+def is_tensor_array(value: object) -> bool:
     """Whether `value` is a TensorArray; an `is_leaf` function."""
     return isinstance(value, RowlessArray)
 
 
 def named_leaves(
-    name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
+    name: str, tree: PyTree, is_leaf: Callable[[object], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
     """A pair `(full name, leaf)` for each leaf; None counts as a leaf."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_or_none(is_leaf))
@@ -45,9 +45,9 @@ def named_leaves(
 def map_named(
     name: str,
     fn: Callable[[str, Any], Any],
-    tree: Any,
-    is_leaf: Callable[[Any], bool] = lambda x: False,
-) -> Any:
+    tree: PyTree,
+    is_leaf: Callable[[object], bool] = lambda x: False,
+) -> PyTree:
     """Maps `fn(full name, leaf)` over the leaves of a tree; None counts as a leaf."""
 
     def named(path: tuple, leaf: Any) -> Any:
@@ -56,11 +56,11 @@ def map_named(
     return jax.tree_util.tree_map_with_path(named, tree, is_leaf=_or_none(is_leaf))
 
 
-def _or_none(is_leaf: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _or_none(is_leaf: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda x: x is None or is_leaf(x)
 
 
-def is_pytree_of_arrays(tree: Any) -> bool:
+def is_pytree_of_arrays(tree: PyTree) -> bool:
     """Whether the tree is a nest of arrays and numbers, so that jit accepts it."""
     if jax.tree_util.all_leaves([tree]):
         return False
@@ -137,20 +137,20 @@ class TensorShape:
         return f"TensorShape({list(self._dims)})"
 
 
-def _dim(value: Any) -> Any:
+def _dim(value: int) -> int:
     fix = "Give every axis a size."
     check_given("dims", value, fix, what="known")
     return as_axis_size("dims", value)
 
 
 def map_sizes(
-    fn: Callable[[tuple[int, ...]], Any], size: Any, name: str = "size"
-) -> Any:
+    fn: Callable[[tuple[int, ...]], PyTree], size: Size, name: str = "size"
+) -> PyTree:
     """Maps `fn(shape)` over the leaves of `size`; a shape has no batch axis."""
     return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 
-def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
+def size_shapes(size: Size, name: str = "size") -> list[tuple[int, ...]]:
     """The shapes of the leaves of `size`, without a batch axis, in flat order."""
     return [_size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
 
@@ -176,14 +176,14 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         ) from None
 
 
-def as_typed(tree: Any) -> tuple:
+def as_typed(tree: PyTree) -> tuple:
     """A hashable tree that distinguishes tuples from named tuples, and 1 from True."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple((type(leaf), leaf) for leaf in leaves)
 
 
 def check_structure(
-    what: str, want: Any, got: Any, strict: bool, fix: str = ""
+    what: str, want: PyTree, got: PyTree, strict: bool, fix: str = ""
 ) -> None:
     """Raises unless `got` has the structure of `want`.
 
@@ -249,12 +249,12 @@ def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
     return merged
 
 
-def with_structure(structure: Any, tree: PyTree) -> PyTree:
+def with_structure(structure: PyTree, tree: PyTree) -> PyTree:
     """Puts the leaves of `tree` into the structure of `structure`."""
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
 
 
-def rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
+def rows_and_dtype(params: Params, inputs: PyTree, dtype: DType = None) -> tuple:
     """The number of rows, and the dtype of the parameters or a default dtype."""
     first = jax.tree.leaves(inputs)[0]
     dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))

@@ -23,6 +23,9 @@ DType: TypeAlias = Any
 Size: TypeAlias = Any
 """An int (a vector), a `TensorShape`, or any nest of those."""
 
+AxisSize: TypeAlias = Any
+"""An int, or a symbolic dimension under `jax.export`."""
+
 Key: TypeAlias = Any
 """A JAX random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
 

@@ -169,7 +169,7 @@ def check_record(name: str, first: PyTree, first_name: str, record: PyTree) -> N
     check_like(name, first, record, fix, skip=1, strict=False)
 
 
-def from_list(inputs: Any) -> list[PyTree]:
+def from_list(inputs: PyTree) -> list[PyTree]:
     """The sequences in a list, as nests of arrays `[length, ...]`.
 
     Raises:

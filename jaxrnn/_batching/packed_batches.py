@@ -231,5 +231,5 @@ def _as_source(records: Any) -> Any:
     return iterator
 
 
-def _has_state(iterator: Any) -> bool:
+def _has_state(iterator: object) -> bool:
     return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")

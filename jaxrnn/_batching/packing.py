@@ -7,7 +7,7 @@ because shapes depend on the lengths.
 import bisect
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -303,7 +303,7 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
 
-def _as_packs(packs: Any) -> list[PackedSequences]:
+def _as_packs(packs: object) -> list[PackedSequences]:
     """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
         raise InvalidType(f"`packs` must be a list of packs, got {describe(packs)}.")

@@ -12,7 +12,7 @@ from .._base.arguments import as_axis_size, as_dtype, check_given, check_instanc
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import in_native_order
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
 from .._loops.steps import DeclinedError, Run
 from . import fields, step_checks
 from .bound import BoundCell
@@ -375,7 +375,7 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
     return True in declared or (None if None in declared else False)
 
 
-def _as_batch_size(batch_size: Any) -> Any:
+def _as_batch_size(batch_size: AxisSize) -> AxisSize:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
     fix = "It is the number of rows of the inputs."
     check_given("batch_size", batch_size, fix, what="known")
@@ -383,7 +383,9 @@ def _as_batch_size(batch_size: Any) -> Any:
     return as_axis_size("batch_size", batch_size, fix)
 
 
-def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
+def _from_inputs(
+    inputs: PyTree, batch_size: AxisSize, dtype: DType
+) -> tuple[int, DType]:
     """The batch size and dtype of `inputs`, after a check of the other arguments."""
     leaves = trees.named_leaves("inputs", inputs)
     name, leaf = next(leaves, ("inputs", None))
@@ -400,7 +402,7 @@ def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DT
     return rows, leaf_dtype
 
 
-def _check_matches(argument: str, value: Any, name: str, of_inputs: Any) -> None:
+def _check_matches(argument: str, value: object, name: str, of_inputs: object) -> None:
     if value != of_inputs:
         raise InvalidValue(
             f"`{argument}` must match `{name}` ({of_inputs}), got {value}. Omit the "

@@ -29,7 +29,7 @@ from .._base.arguments import check_function, check_one_of
 from .._base.errors import InvalidArgument, InvalidType, InvalidValue, describe, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
-from .._base.typing import Activation, Array, DType
+from .._base.typing import Activation, Array, DType, Initializer
 from .step_checks import check_floating
 
 T = TypeVar("T")
@@ -211,12 +211,12 @@ def optional(check: Check) -> Check:
     return check_unless_none
 
 
-def _check_initializer(name: str, value: Any) -> Any:
+def _check_initializer(name: str, value: Initializer) -> Initializer:
     what = "a function (key, shape, dtype)"
     return arguments.check_function(name, value, what, "See jax.nn.initializers.")
 
 
-def as_floating(name: str, value: Any) -> DType:
+def as_floating(name: str, value: DType) -> DType:
     """The dtype that `value` names; raises unless it is floating-point."""
     dtype = arguments.as_dtype(value, name)
     check_floating(name, dtype)

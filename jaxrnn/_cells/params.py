@@ -168,7 +168,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
     return map_named("params", make, specs)
 
 
-def affine_specs(rows: int, columns: int, make: Any = glorot_uniform) -> Specs:
+def affine_specs(rows: int, columns: int, make: Initializer = glorot_uniform) -> Specs:
     """Specs of a kernel that `make` initializes and of a zero-initialized bias."""
     bias = ParamSpec((columns,), zeros)
     return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

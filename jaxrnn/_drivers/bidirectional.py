@@ -34,7 +34,7 @@ def bidirectional_dynamic_rnn(
     scope: str | None = None,
     *,
     resets: ArrayLike | None = None,
-    implementation: Any = None,
+    implementation: str | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
 ) -> tuple[tuple[PyTree, PyTree], ...]:

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 from .._base.errors import is_key
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
-from .._base.typing import Array, PyTree
+from .._base.typing import Array, AxisSize, PyTree
 from .._loops.scans import (
     STATE,
     closed_over,
@@ -48,7 +48,7 @@ def bounded_loop(
     is_running: Condition,
     step: Step,
     carry: PyTree,
-    max_steps: Any,
+    max_steps: AxisSize,
     plan: CheckpointPlan,
 ) -> Results:
     """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
@@ -120,7 +120,7 @@ class _Loop:
     is_running: Condition
     step: Callable[[list, Array, PyTree], tuple[PyTree, PyTree]]
     y_types: PyTree
-    max_steps: Any
+    max_steps: AxisSize
     plan: CheckpointPlan
 
     def as_while_loop(self, arrays: list, carry: PyTree) -> Results:

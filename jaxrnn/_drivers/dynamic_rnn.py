@@ -1,13 +1,11 @@
 """`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
 
-from typing import Any
-
 import jax
 
 from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_arrays, as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
-from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, AxisSize, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops.dispatch import as_implementation
 from .._tensor_array.carried import with_capacity_for
@@ -29,7 +27,7 @@ def dynamic_rnn(
     *,
     resets: ArrayLike | None = None,
     reset_state: PyTree = None,
-    implementation: Any = None,
+    implementation: str | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
 ) -> tuple[PyTree, ...]:
@@ -164,18 +162,22 @@ def dynamic_rnn(
     return results if return_states else results[:2]
 
 
-def _checked_inputs(inputs: PyTree, sequence_length: Any, time_major: bool) -> PyTree:
+def _checked_inputs(
+    inputs: PyTree, sequence_length: Lengths | None, time_major: bool
+) -> PyTree:
     check_not_packed(inputs)
     order = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
     check_not_inputs(sequence_length, order)
     return as_sequences(inputs, time_major)
 
 
-def _checked_state(state: PyTree, time: Any) -> PyTree:
+def _checked_state(state: PyTree, time: AxisSize) -> PyTree:
     if state is None:
         return None
     return as_arrays("initial_state", with_capacity_for(state, time))
 
 
-def _plan(swap_memory: bool | Strategy, time: Any, arrays: PyTree) -> CheckpointPlan:
+def _plan(
+    swap_memory: bool | Strategy, time: AxisSize, arrays: PyTree
+) -> CheckpointPlan:
     return plan_of(as_strategy("swap_memory", swap_memory, arrays), time)

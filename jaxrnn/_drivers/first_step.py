@@ -3,6 +3,7 @@
 The abstract step finds errors before a loop is traced.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from .._base.errors import (
 )
 from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.trees import check_structure, has_read_only, named_leaves, size_shapes
-from .._base.typing import DType, PyTree
+from .._base.typing import DType, PyTree, RNNCellLike, Size
 from .._tensor_array.carried import with_known_shapes
 
 
@@ -35,7 +36,7 @@ def call_start(cell: Any, state: PyTree) -> PyTree:
 
 
 def probe(
-    cell: Any,
+    cell: RNNCellLike,
     inputs: PyTree,
     state: PyTree,
     output_dtype: DType,
@@ -77,7 +78,7 @@ def probe(
     return state
 
 
-def one_step(cell: Any, inputs: PyTree, state: PyTree) -> tuple:
+def one_step(cell: Callable, inputs: PyTree, state: PyTree) -> tuple:
     """Returns the types of `(output, new_state)`; errors describe the arguments."""
     args = f"inputs {_all(inputs)} and initial state {_all(state)}"
     with error_note(f"Raised by one step of `cell`, called with {args}."):
@@ -85,7 +86,7 @@ def one_step(cell: Any, inputs: PyTree, state: PyTree) -> tuple:
     return as_pair(result)
 
 
-def as_pair(result: Any) -> tuple[PyTree, PyTree]:
+def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
     """Returns the output and the new state from the result of a cell.
 
     Raises:
@@ -119,7 +120,7 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
             )
 
 
-def _check_output(size: Any, output: PyTree, batch: int, dtype: DType) -> None:
+def _check_output(size: Size, output: PyTree, batch: int, dtype: DType) -> None:
     named = named_leaves("output", output)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape != (batch, *shape):

@@ -15,7 +15,7 @@ from .._base.errors import (
 )
 from .._base.inputs import as_array, as_arrays, check_same_size
 from .._base.trees import without_read_only
-from .._base.typing import Array, PyTree
+from .._base.typing import Array, PyTree, RNNCellLike
 from .._tensor_array.carried import is_like, is_opaque, opaque
 
 EMIT_FIX = (
@@ -37,7 +37,7 @@ class Carry(NamedTuple):
     loop_state: PyTree
 
 
-def check_first_call(cell: Any, returned: Any) -> FirstCall:
+def check_first_call(cell: RNNCellLike, returned: PyTree) -> FirstCall:
     """Checks the values that `loop_fn` returned at time 0, and converts them to arrays.
 
     Args:
@@ -75,7 +75,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
 
 
 def check_next_call(
-    returned: Any, carry: Carry, emit_types: PyTree
+    returned: PyTree, carry: Carry, emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
     """Checks the values of a later `loop_fn` call, and converts them to arrays.
 
@@ -113,7 +113,7 @@ def check_next_call(
     return finished, next_input, state, emit, loop_state
 
 
-def _five(returned: Any) -> Any:
+def _five(returned: PyTree) -> PyTree:
     must = f"return ({', '.join(NAMES)})"
     if not isinstance(returned, tuple | list):
         raise InvalidType(f"`loop_fn` must {must}, got {describe(returned)}.")
@@ -122,7 +122,7 @@ def _five(returned: Any) -> Any:
     return returned
 
 
-def _as_inputs(inputs: Any) -> PyTree:
+def _as_inputs(inputs: PyTree) -> PyTree:
     if not jax.tree.leaves(inputs):
         raise InvalidEntry(
             f"`next_input` must hold at least one array, got {describe(inputs)}."
@@ -135,7 +135,7 @@ def _as_inputs(inputs: Any) -> PyTree:
     return inputs
 
 
-def _as_finished(finished: Any) -> Array:
+def _as_finished(finished: object) -> Array:
     if isinstance(finished, tuple | list | dict) or finished is None:
         raise InvalidValue(
             f"`finished` must be one boolean array [batch], got {describe(finished)}."
@@ -164,7 +164,9 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
         )
 
 
-def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
+def _emit_types(
+    cell: RNNCellLike, template: PyTree, state: PyTree, batch_size: int
+) -> PyTree:
     """The types of the emitted values, from a template or from `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
@@ -188,7 +190,7 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     return jax.tree.map(emitted, template, is_leaf=is_opaque)
 
 
-def as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
+def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
     """Converts the tree to arrays, and checks that their types match `like`.
 
     A TensorArray must have the same arguments as in `like`, but it may have grown.
@@ -217,7 +219,7 @@ def as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:
+def _leaf_like(name: str, leaf: PyTree, like: PyTree, fix: str) -> PyTree:
     if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
         if not (trees.is_tensor_array(like) and is_like(like, leaf)):
             raise InvalidValue(

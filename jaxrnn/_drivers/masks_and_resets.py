@@ -3,7 +3,7 @@
 A mask without gaps becomes lengths; resets become the restarts of a loop.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,22 @@ from .._base.trees import (
     named_leaves,
     without_read_only,
 )
-from .._base.typing import Array, DType, Lengths, PyTree
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    AxisSize,
+    DType,
+    Lengths,
+    PyTree,
+    RNNCellLike,
+)
 from .._loops.steps import Restarts
 from .._tensor_array.carried import with_capacity_for
 from .first_step import zero_state
 
 
 def as_mask(
-    mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+    mask: ArrayLike | None, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
@@ -44,7 +52,7 @@ def as_mask(
 
 
 def check_mask(
-    mask: Any, lengths: Lengths | None, shape: tuple, axis: int
+    mask: ArrayLike | None, lengths: Lengths | None, shape: tuple, axis: int
 ) -> Array | None:
     """Returns the mask as an array, or None if there is no mask.
 
@@ -90,7 +98,7 @@ class Resets(NamedTuple):
     state: PyTree
 
     def with_state_like(
-        self, cell: Any, like: PyTree, time: Any, dtype: DType
+        self, cell: RNNCellLike, like: PyTree, time: AxisSize, dtype: DType
     ) -> "Resets":
         """Returns the resets with a state in the structure and dtypes of `like`.
 
@@ -120,7 +128,7 @@ class Resets(NamedTuple):
 
 
 def as_resets(
-    resets: Any, reset_state: PyTree, shape: tuple, axis: int | None
+    resets: ArrayLike | None, reset_state: PyTree, shape: tuple, axis: int | None
 ) -> Resets | None:
     """Checks a driver's arguments; returns the resets, or None if there are none.
 
@@ -144,7 +152,9 @@ def as_resets(
     return Resets(jnp.swapaxes(resets, 1, axis) if axis == 0 else resets, reset_state)
 
 
-def check_resets(resets: Any, shape: tuple, axis: int | None) -> Array | None:
+def check_resets(
+    resets: ArrayLike | None, shape: tuple, axis: int | None
+) -> Array | None:
     """Checks `resets` like `as_resets`; returns an array, or None if there is none."""
     if resets is None:
         return None

@@ -205,7 +205,7 @@ def memory_plan(
     cell = _bound(cell, inputs, dtype, axis)
 
     def run(
-        params: Params, inputs: PyTree, strategy: Any = False
+        params: Params, inputs: PyTree, strategy: bool | Strategy = False
     ) -> tuple[PyTree, ...]:
         # XLA cannot analyze the other implementations, which save the same arrays.
         options = {"time_major": time_major, "implementation": "xla"}
@@ -232,7 +232,7 @@ def _as_device(device: Any) -> Any:
 def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
     """The inputs as `jax.ShapeDtypeStruct`s; shapes get the dtype `dtype`."""
 
-    def is_shape(value: Any) -> bool:
+    def is_shape(value: object) -> bool:
         is_sequence = isinstance(value, tuple | list)
         return is_sequence and all(isinstance(n, numbers.Number) for n in value)
 

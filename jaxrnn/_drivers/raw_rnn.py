@@ -18,7 +18,7 @@ from .._base.errors import error_note
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as, lay_out
 from .._base.trees import with_read_only, without_read_only
-from .._base.typing import Array, PyTree, RNNCellLike
+from .._base.typing import Array, AxisSize, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from .._tensor_array.carried import (
@@ -33,7 +33,7 @@ from .bounded_loop import bounded_loop
 from .first_step import call_start
 from .loop_fn import Carry, check_first_call, check_next_call
 
-LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
+LoopFn = Callable[[Array, PyTree, PyTree, PyTree], PyTree]
 
 Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
 """`step(t, carry) -> (carry, emit)`, at time t."""
@@ -244,7 +244,7 @@ def run_until_finished(
     step: Step,
     carry: Carry,
     emit_types: PyTree,
-    max_time: Any,
+    max_time: AxisSize | None,
     strategy: Strategy,
     first_write: int = 0,
     limit_name: str = "max_time",
@@ -293,7 +293,7 @@ def run_until_finished(
 
 
 def _bounded(
-    step: Step, carry: Carry, max_time: Any, plan: CheckpointPlan
+    step: Step, carry: Carry, max_time: AxisSize, plan: CheckpointPlan
 ) -> tuple[PyTree, Carry]:
     """Runs the loop as one compiled operation; returns `(emit_ta, carry)`."""
 

@@ -278,7 +278,7 @@ def _in_loop(
     return lambda: cell, lambda *args: step(arrays_in_loop(), *args)
 
 
-def is_shareable(cell: Any) -> bool:
+def is_shareable(cell: object) -> bool:
     """Whether all static parts of a pytree are known to be immutable.
 
     Immutable parts are constants, functions that close over immutable values, and
@@ -287,7 +287,7 @@ def is_shareable(cell: Any) -> bool:
     return _is_fixed(jax.tree.structure(cell))
 
 
-def _is_fixed(value: Any) -> bool:
+def _is_fixed(value: object) -> bool:
     if isinstance(value, _CONSTANTS):
         return True
     return all(map(_is_fixed, parts)) if (parts := _parts(value)) is not None else False

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from .._base.sharding import read_at
 from .._base.trees import with_structure
-from .._base.typing import Array, PyTree
+from .._base.typing import Array, AxisSize, PyTree
 from . import masking
 
 
@@ -107,7 +107,7 @@ class Steps:
     stand_in: Any = None
     restarts: Restarts | None = None
     offset: Any = 0
-    time: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
+    time: AxisSize = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
     returns_states: bool = dataclasses.field(
         default=False, metadata={"static": True}, kw_only=True

@@ -19,7 +19,7 @@ import numpy as np
 from .._base.errors import InvalidValue
 from .._base.math import module_for_size
 from .._base.trees import is_tensor_array
-from .._base.typing import Array, PyTree
+from .._base.typing import Array, AxisSize, PyTree
 from .store import Indices, Rows, Store
 from .tensor_array import TensorArray
 
@@ -44,7 +44,7 @@ def is_like(array: TensorArray, other: Any) -> bool:
     return is_tensor_array(other) and array._config == other._config
 
 
-def with_capacity_for(tree: PyTree, steps: Any, first: int = 0) -> PyTree:
+def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:
     """Extends TensorArrays with `dynamic_size` to hold one write for each step.
 
     Inside a compiled loop, a TensorArray cannot grow, and writes out of range are
@@ -131,7 +131,7 @@ class LoopWrites:
     must_carry: set[int] = dataclasses.field(default_factory=set)
 
     @classmethod
-    def find(cls, step: Step, carry: PyTree, max_steps: Any) -> "LoopWrites":
+    def find(cls, step: Step, carry: PyTree, max_steps: AxisSize) -> "LoopWrites":
         """Finds the arrays, by tracing a step.
 
         Args:
@@ -220,7 +220,7 @@ class LoopWrites:
         return structure.unflatten(leaves)
 
 
-def _is_static(store: Store | None, max_steps: Any) -> bool:
+def _is_static(store: Store | None, max_steps: AxisSize) -> bool:
     """Whether the elements are rows, and their number and `max_steps` are ints."""
     is_rows = isinstance(store, Rows) and isinstance(store.capacity, int)
     return is_rows and isinstance(max_steps, int)

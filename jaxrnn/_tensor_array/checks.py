@@ -16,7 +16,7 @@ from .._base.typing import Array, ArrayLike, DType
 from .store import Indices
 
 
-def check_range(indices: Indices, length: Any) -> None:
+def check_range(indices: Indices, length: Indices) -> None:
     """Raises ValueError if a known index is outside `[0, length)`.
 
     Traced indices raise errors only under `checkify`.
