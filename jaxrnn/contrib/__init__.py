@@ -62,15 +62,16 @@ from ._core_cells import (
     LSTMBlockCell as LSTMBlockCell,
     WeightNormLSTMCell as WeightNormLSTMCell,
 )
+from ._frequency_lstms import (
+    BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
+    GridLSTMCell as GridLSTMCell,
+    TimeFreqLSTMCell as TimeFreqLSTMCell,
+)
 from ._fused import (
     FusedRNNCell as FusedRNNCell,
     FusedRNNCellAdaptor as FusedRNNCellAdaptor,
     LSTMBlockFusedCell as LSTMBlockFusedCell,
     TimeReversedFusedRNN as TimeReversedFusedRNN,
-)
-from ._grid_cells import (
-    BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
-    GridLSTMCell as GridLSTMCell,
 )
 from ._independent import (
     IndRNNCell as IndRNNCell,
@@ -112,19 +113,18 @@ from ._seq2seq.helpers import (
     InferenceHelper as InferenceHelper,
     SampleEmbeddingHelper as SampleEmbeddingHelper,
 )
-from ._seq2seq.sequence_loss import sequence_loss as sequence_loss
 from ._seq2seq.training_helpers import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
     TrainingHelper as TrainingHelper,
 )
+from ._seq2seq.vocabulary import sequence_loss as sequence_loss
 from ._small_cells import (
     CFNCell as CFNCell,
     MinimalRNNCell as MinimalRNNCell,
     SRUCell as SRUCell,
     UGRNNCell as UGRNNCell,
 )
-from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 
 _export(globals())
 

@@ -5,6 +5,7 @@ window.
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,9 +21,19 @@ from jaxrnn.extend import fields
 from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
 from ._contrib_lstm import add_peephole, clip_symmetric, joined, shard_specs
-from ._time_freq_lstm import count_windows, required_count
 
 _LSTMS = ("freq", "time")
+
+
+def required_count() -> Any:
+    """A field for the size or the distance of windows, which has no usable default."""
+
+    def check(name: str, value: Any) -> int:
+        fix = "Windows have `feature_size` inputs, `frequency_skip` inputs apart."
+        extend.check_value(value is not None, name, "be given", None, fix)
+        return extend.as_count(name, value)
+
+    return dataclasses.field(default=None, metadata={"check": check})
 
 
 def _counts(least: int) -> Any:
@@ -257,6 +268,11 @@ class GridLSTM(extend.SpecsCell):
         for of, c in zip("ft", both, strict=True):
             z = add_peephole(params, f"{start}{of}_{block}", z, c)
         return z
+
+
+def count_windows(size: int, cell: Any) -> int:
+    """The number of windows of `cell` that fit into `size` inputs."""
+    return max(0, (size - cell.feature_size) // cell.frequency_skip + 1)
 
 
 @functools.cache

@@ -1,10 +1,7 @@
-"""Ids, their embeddings, logits and draws, which TensorFlow's decoders share.
-
-They share some of them with the decoders of `jaxrnn.decode`, too.
-"""
+"""Ids of a vocabulary: embeddings, logits, draws, and the loss `sequence_loss`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,3 +109,130 @@ def as_logits(
     if embedding is not None:
         check_has_ids(embedding, logits)
     return logits
+
+
+CUT = (
+    "Outside jit, the outputs of `dynamic_decode` end with the longest row. Cut "
+    "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
+)
+
+
+def sequence_loss(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike,
+    average_across_timesteps: bool = True,
+    average_across_batch: bool = True,
+    sum_over_timesteps: bool = False,
+    sum_over_batch: bool = False,
+    softmax_loss_function: Callable[..., Array] | None = None,
+    name: str | None = None,
+) -> Array:
+    """The weighted cross-entropy of sequences, reduced over time, rows, or both.
+
+    Let `c = cross-entropy * weights`, `[batch, time]`. The flags that are True select
+    the result:
+
+    - Both `average_across_...` flags (the default): `sum(c) / sum(weights)`.
+    - Both `sum_over_...` flags and no `average_across_...` flag: `sum(c) / n`, where n
+      is the number of nonzero weights.
+    - One `average_across_...` flag: the sum of c over that axis, divided by the sum of
+      the weights over that axis. As in TensorFlow, a `sum_over_...` flag of the other
+      axis is ignored.
+    - One `sum_over_...` flag and no `average_across_...` flag: the sum of c over that
+      axis, divided by the number of nonzero weights along that axis.
+    - No flag: c itself.
+
+    If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
+    infinite, and targets may be out of range, e.g. -1 or 99 as padding. In TensorFlow,
+    the loss would be NaN in this case. Where a weight is not 0, a target of `vocab` or
+    more makes the loss NaN.
+
+    Args:
+        logits: Floating `[batch, time, vocab]`.
+        targets: Integers `[batch, time]`.
+        weights: Floating `[batch, time]`; 0 for padding.
+        average_across_timesteps: Whether to average over time.
+        average_across_batch: Whether to average over rows.
+        sum_over_timesteps: Whether to sum over time, as described above.
+        sum_over_batch: Whether to sum over rows, as described above.
+        softmax_loss_function: `softmax_loss_function(labels, logits)`, which returns
+            the loss of each target. It is called with keyword arguments: targets
+            `[batch * time]` and logits `[batch * time, vocab]`. None for the
+            cross-entropy of the softmax.
+        name: The name of the operations in profiles; "sequence_loss" by default.
+
+    Returns:
+        A scalar, `[batch]`, `[time]` or `[batch, time]`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, or one axis is both averaged and summed.
+
+    Source: `tf.contrib.seq2seq.sequence_loss`.
+    """
+    logits, targets, weights = _checked(logits, targets, weights)
+    average = _as_axes("average_across", average_across_batch, average_across_timesteps)
+    total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
+    if both := set(average) & set(total):
+        noun = "batch" if 0 in both else "timesteps"
+        raise extend.InvalidValue(
+            f"`average_across_{noun}` and `sum_over_{noun}` must not both be True."
+        )
+    with jax.named_scope(name or "sequence_loss"):
+        zero = jnp.zeros((), logits.dtype)
+        unused = weights == 0
+        hidden = jnp.where(unused[..., None] & ~jnp.isfinite(logits), zero, logits)
+        ids = jnp.where(unused, jnp.clip(targets, 0, logits.shape[2] - 1), targets)
+        losses = _losses(hidden, ids, softmax_loss_function)
+        weights = weights.astype(losses.dtype)
+        losses = losses * weights
+        if len(total) == 2 or (total and not average):
+            return _ratio(losses, (weights != 0).astype(losses.dtype), total)
+        return _ratio(losses, weights, average) if average else losses
+
+
+def _checked(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Array]:
+    """Checks the shapes and dtypes of the arguments; returns them as arrays.
+
+    Raises:
+        ValueError: If an array has the wrong shape.
+        TypeError: If an array has the wrong dtype.
+    """
+    logits = extend.as_arrays("logits", logits)
+    extend.check_value(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
+    targets = extend.as_arrays("targets", targets)
+    weights = extend.as_arrays("weights", weights)
+    for name, array in (("targets", targets), ("weights", weights)):
+        must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
+        extend.check_value(array.shape == logits.shape[:2], name, must, array, CUT)
+    is_floating = jnp.issubdtype(logits.dtype, jnp.floating)
+    extend.check_type(is_floating, "logits", "be floating", logits)
+    is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
+    extend.check_type(is_integer, "targets", "be integer", targets)
+    return logits, targets, weights
+
+
+def _as_axes(prefix: str, batch: bool, timesteps: bool) -> list[int]:
+    """The axes whose flags are True: 0 for batch, 1 for time."""
+    axes = [0] if extend.as_bool(f"{prefix}_batch", batch) else []
+    return axes + ([1] if extend.as_bool(f"{prefix}_timesteps", timesteps) else [])
+
+
+def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
+    """The loss of each target, `[batch, time]`."""
+    if loss_function is None:
+        log_probs = jax.nn.log_softmax(logits, axis=-1)
+        return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+    extend.check_function("softmax_loss_function", loss_function)
+    flat = logits.reshape(-1, logits.shape[-1])
+    losses = loss_function(labels=targets.reshape(-1), logits=flat)
+    return losses.reshape(targets.shape)
+
+
+def _ratio(losses: Array, weights: Array, axes: list[int]) -> Array:
+    """The quotient of the sums over `axes`; 0 where the divisor is 0."""
+    losses = jnp.sum(losses, axes)
+    weights = jnp.sum(weights, axes)
+    safe = jnp.where(weights == 0, jnp.ones_like(weights), weights)
+    return jnp.where(weights == 0, jnp.zeros_like(losses), losses / safe)
