@@ -68,8 +68,8 @@ class InvalidEntry(InvalidArgument, EntryError):
     kind = EntryError
 
 
-class _Verbatim(str):
-    """A text that the `repr` of a nest shows without quotes."""
+class Verbatim(str):
+    """A text that messages show without quotes, also within a nest."""
 
     __repr__ = str.__str__
 
@@ -94,12 +94,12 @@ def describe(value: object) -> str:
 
 def describe_structure(tree: object) -> str:
     """The structure of a nest, such as `LSTMStateTuple(c=*, h=*)`."""
-    return repr(jax.tree.map(lambda _: _Verbatim("*"), tree))
+    return repr(jax.tree.map(lambda _: Verbatim("*"), tree))
 
 
 def describe_leaves(tree: object) -> str:
     """A nest with a description of each leaf, such as `{'a': float32[4, 8]}`."""
-    return repr(jax.tree.map(lambda leaf: _Verbatim(describe(leaf)), tree))
+    return repr(jax.tree.map(lambda leaf: Verbatim(describe(leaf)), tree))
 
 
 def leaf_name(name: str, path: tuple) -> str:
