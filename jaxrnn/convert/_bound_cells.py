@@ -11,8 +11,10 @@ from .._base.arguments import (
     check_entries,
     check_equal,
     check_instance,
+    check_type,
+    check_value,
 )
-from .._base.errors import InvalidType, InvalidValue
+from .._base.errors import Verbatim
 from .._base.trees import named_leaves
 from .._base.typing import Params
 from .._cells.bound import BoundCell
@@ -55,8 +57,7 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
         # A list that contains arrays holds the weights of one layer.
         is_one = any(hasattr(each, "shape") for each in layers[0])
         layers = layers if is_one else layers[0]
-    if not layers:
-        raise InvalidValue(f"`{name}` must contain at least one layer, got none.")
+    check_value(layers, name, "contain at least one layer", Verbatim("none"))
     return layers
 
 
@@ -203,11 +204,11 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     what = "a cell with its parameters, `cell.bind(params)`"
     cell = check_instance(name, cell, BoundCell, what, fix)
     leaves = jax.tree.leaves(cell.params, is_leaf=_is_variable)
-    if any(map(_is_variable, leaves)):
-        raise InvalidType(
-            f"the parameters of `{name}` must be arrays, got variables of nnx. Call "
-            "the module's `get_cells()`."
-        )
+    got = Verbatim("variables of nnx")
+    fix = "Call the module's `get_cells()`."
+    check_type(
+        not any(map(_is_variable, leaves)), f"{name}.params", "hold arrays", got, fix
+    )
     as_mapping(f"{name}.params", cell.params)
     while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
         cell = cell.cell.cell.bind(cell.params)
@@ -327,19 +328,14 @@ def read_params(name: str, bound: BoundCell) -> Params:
     first = ["params['kernel']"]
     if isinstance(cell, CoupledInputForgetGateLSTMCell):
         first = [f"params['W_{i}']" for i in range(cell.num_unit_shards)]
-        if cell.layer_norm:
-            raise InvalidValue(
-                f"`{name}` must have no layer normalization, which this conversion "
-                "does not support."
-            )
-    elif type(cell) not in KINDS:
-        raise InvalidType(
-            f"`{name}` must be a {listed(kind.__name__ for kind in KINDS)} or a "
-            f"MultiRNNCell of these, got {cell!r}. For a wrapper, convert its inner "
-            "cell: `cell.cell.cell.bind(cell.params)`."
-        )
-    elif KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
-        first = ["params['gates']['kernel']"]
+        must = "be False, since this conversion supports no layer normalization"
+        check_value(not cell.layer_norm, f"{name}.layer_norm", must, True)
+    else:
+        must = f"be a {listed(kind.__name__ for kind in KINDS)} or a stack of these"
+        fix = "For a wrapper, convert its cell: `cell.cell.cell.bind(cell.params)`."
+        check_type(type(cell) in KINDS, name, must, cell, fix)
+        if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
+            first = ["params['gates']['kernel']"]
     given = _named(bound.params)
     wanted = _named(cell.param_specs(len(first)))  # Only names and columns matter here.
     check_names(name, given, wanted)
@@ -356,11 +352,8 @@ def input_depth(name: str, rows: int, outputs: int) -> int:
     Raises:
         ValueError: If the size is less than 1.
     """
-    if rows <= outputs:
-        raise InvalidValue(
-            f"`{name}` must have at least one row for the inputs and {outputs} rows "
-            f"for the state, got {rows} rows."
-        )
+    must = f"have at least one row for the inputs and {outputs} rows for the state"
+    check_value(rows > outputs, name, must, rows)
     return rows - outputs
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import InvalidValue
+from .._base.arguments import check_value
 from .._base.typing import Params
 from . import _weights
 from ._bound_cells import Layer, bind_layers
@@ -205,11 +205,11 @@ def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
         for kind in LIBRARY.orders
     }
     kind = max(shared, key=shared.__getitem__)
-    if not shared[kind]:
-        # The parameters of a whole model have the names of a cell in an inner dict.
-        raise InvalidValue(
-            f"`{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, "
-            "GRUCell or SimpleCell, or of an RNN, Bidirectional or Sequential of such "
-            f"cells, got {listed(flat)}. Pass only this part of a model."
-        )
+    # The parameters of a whole model have the names of a cell in an inner dict.
+    must = (
+        "be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell, "
+        "or of an RNN, Bidirectional or Sequential of such cells"
+    )
+    fix = "Pass only this part of a model."
+    check_value(shared[kind], name, must, listed(flat), fix)
     return kind

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._base.errors import InvalidValue, describe
+from .._base.arguments import check_value
+from .._base.errors import Verbatim
 from .._base.typing import Activation
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
@@ -134,24 +135,19 @@ class Library:
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
-        if layer.kind not in self.orders:
-            fitting = listed(CELLS[kind].__name__ for kind in self.orders)
-            raise InvalidValue(
-                f"`{name}` must be one of {fitting}, whose equations {self.name} has, "
-                f"got a {CELLS[layer.kind].__name__}. Train one of these cells instead."
-            )
-        unsupported = [each for each in layer.features if each in self.lacks]
-        if unsupported:
-            raise InvalidValue(
-                f"`{name}` must have no {listed(unsupported)}, which {self.name} does "
-                "not support. Train a cell without it."
-            )
-        wanted = self.activations.get(layer.kind, ())
-        if wanted and layer.activation_key not in wanted:
-            raise InvalidValue(
-                f"`{name}` must have the activation {' or '.join(wanted)}, as in "
-                f"{self.name}, got {layer.activation_name}."
-            )
+        fitting = listed(CELLS[kind].__name__ for kind in self.orders)
+        must = f"be one of {fitting}, whose equations {self.name} has"
+        got = Verbatim(f"a {CELLS[layer.kind].__name__}")
+        fix = "Train one of these cells instead."
+        check_value(layer.kind in self.orders, name, must, got, fix)
+        got = listed(each for each in layer.features if each in self.lacks)
+        must = f"have no {listed(self.lacks)}, which {self.name} does not support"
+        fix = "Train a cell without it."
+        check_value(not set(layer.features) & set(self.lacks), name, must, got, fix)
+        wanted = self.activations.get(layer.kind, (layer.activation_key,))
+        must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
+        got = Verbatim(layer.activation_name)
+        check_value(layer.activation_key in wanted, name, must, got)
 
     def kind_of(self, name: str, got: Weight, gates: int, units: int) -> Kind:
         """The kind of a layer whose kernel has `gates` columns for `units` units.
@@ -161,15 +157,13 @@ class Library:
         Raises:
             ValueError: If the library has no layer with so many gates.
         """
-        numbers = {len(GATES[kind]): kind for kind in self.orders}
-        for number, kind in numbers.items():
-            if gates == number * units:
-                return kind
-        raise InvalidValue(
-            f"`{name}` must have {' or '.join(map(str, numbers))} blocks of {units} "
-            f"units, for {' or '.join(kind.family for kind in numbers.values())}, got "
-            f"{describe(got)}."
-        )
+        kinds = {len(GATES[kind]): kind for kind in self.orders}
+        numbers = " or ".join(map(str, kinds))
+        families = " or ".join(kind.family for kind in kinds.values())
+        must = f"have {numbers} blocks of {units} units, for {families}"
+        is_whole = units and not gates % units
+        check_value(is_whole and gates // units in kinds, name, must, got)
+        return kinds[gates // units]
 
     def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
         """The input kernel, the state kernel and two biases, in the library's order.

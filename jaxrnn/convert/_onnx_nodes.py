@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_instance, check_one_of
+from .._base.arguments import check_instance, check_one_of, check_value
 from .._base.boundary import import_optional
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidValue, Verbatim
 from .._base.typing import Params
 from ._layer_weights import Kind
 from ._weights import Weights, listed
@@ -32,6 +32,9 @@ ACTIVATIONS = {
     "Tanh": "tanh",
 }
 _FIX = "Write the step as a FunctionCell."
+_OWN_ACTIVATION = (
+    "Remove it, and bind the parameters to the same cell with your own `activation`."
+)
 _SPELLINGS = {name.lower(): name for name in ACTIVATIONS}
 # ONNX's defaults, which the functions of jaxrnn have.
 _DEFAULTS = {
@@ -42,7 +45,7 @@ _DEFAULTS = {
 _SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 
-def as_model(model: object) -> Proto:
+def as_model(model: Any) -> Proto:
     """The `onnx.ModelProto` of a path, of the bytes of a file, or of a model.
 
     Raises:
@@ -54,17 +57,15 @@ def as_model(model: object) -> Proto:
     protobuf = import_optional("google.protobuf.message", "protobuf")
     if isinstance(model, onnx.ModelProto):
         return model
+    kinds = str | os.PathLike | bytes | bytearray | memoryview
+    what = "a path, the bytes of an ONNX file or an `onnx.ModelProto`"
+    check_instance("model", model, kinds, what)
     try:
         if isinstance(model, str | os.PathLike):
             return onnx.load(model)
-        if isinstance(model, bytes | bytearray | memoryview):
-            return onnx.load_from_string(bytes(model))
+        return onnx.load_from_string(bytes(model))
     except protobuf.DecodeError as error:
         raise InvalidValue(f"`model` must be an ONNX file: {error}.") from None
-    raise InvalidType(
-        "`model` must be a path, the bytes of an ONNX file or an `onnx.ModelProto`, "
-        f"got {describe(model)}."
-    )
 
 
 class Values:
@@ -80,43 +81,45 @@ class Values:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._sources = {name: node for node in graph.node for name in node.output}
 
-    def array(self, what: str, name: str) -> np.ndarray:
+    def array(self, place: str, name: str) -> np.ndarray:
         """The value `name`, from an initializer or a Constant node.
 
         Raises:
             ValueError: If the value is not constant, or is in another file; the message
-                begins with `what`.
+                begins with `place`.
         """
         source = self._sources.get(name)
         while source is not None and source.op_type == "Identity":
             name = source.input[0]  # Exporters share weights between layers like this.
             source = self._sources.get(name)
         if name in self._tensors:
-            return _as_array(what, self._tensors[name])
+            return _as_array(place, self._tensors[name])
         if source is None and self._outer is not None:
-            return self._outer.array(what, name)
+            return self._outer.array(place, name)
         constants = [a.t for a in getattr(source, "attribute", ()) if a.name == "value"]
-        if source is not None and source.op_type == "Constant" and constants:
-            return _as_array(what, constants[0])
-        got = "an input of the model" if source is None else f"made by {source.op_type}"
-        raise InvalidValue(
-            f"{what} must be constant, got {name!r}, {got}. Fold constants first: see "
-            "`SessionOptions.optimized_model_filepath` of onnxruntime."
+        is_constant = source is not None and source.op_type == "Constant"
+        made = (
+            "an input of the model" if source is None else f"made by {source.op_type}"
         )
+        got = Verbatim(f"{name!r}, {made}")
+        fix = (
+            "Fold constants: `SessionOptions.optimized_model_filepath` of onnxruntime."
+        )
+        check_value(is_constant and constants, place, "be constant", got, fix)
+        return _as_array(place, constants[0])
 
 
 Found: TypeAlias = tuple[Proto, Values]
 """A recurrent node, and the values of its graph."""
 
 
-def _as_array(what: str, tensor: Proto) -> np.ndarray:
+def _as_array(place: str, tensor: Proto) -> np.ndarray:
     """The values of an `onnx.TensorProto`."""
-    if tensor.data_location == tensor.EXTERNAL:
-        files = [each.value for each in tensor.external_data if each.key == "location"]
-        raise InvalidValue(
-            f"{what} must be in the model, got {tensor.name!r}, which is in the file "
-            f"{listed(files)!r}. Pass the path of the model, next to this file."
-        )
+    is_external = tensor.data_location == tensor.EXTERNAL
+    files = [each.value for each in tensor.external_data if each.key == "location"]
+    got = Verbatim(f"{tensor.name!r}, which is in the file {str(listed(files))!r}")
+    fix = "Pass the path of the model, next to this file."
+    check_value(not is_external, place, "be in the model", got, fix)
     return import_optional("onnx.numpy_helper").to_array(tensor)
 
 
@@ -146,12 +149,9 @@ def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
     picked = []
     for name in names:
         own = [pair for pair in found if _is_within(name, _name(pair[0]))]
-        if not own:
-            there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
-            raise InvalidValue(
-                f"`names` must be names of recurrent nodes or of their scopes, got "
-                f"{name!r}. Found: {there}."
-            )
+        must = "be names of recurrent nodes or of their scopes"
+        there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
+        check_value(own, "names", must, name, f"Found: {there}.")
         picked += own
     return picked
 
@@ -172,8 +172,8 @@ def as_dict(node: Proto, values: Values) -> Params:
     made: Params = {"op_type": node.op_type, "name": _name(node)}
     for key, at in _WEIGHTS.items():
         if at < len(node.input) and node.input[at]:
-            what = f"the weight {key} of {made['name']!r}"
-            made[key] = values.array(what, node.input[at])
+            place = f"{made['name']}['{key}']"
+            made[key] = values.array(place, node.input[at])
     get = import_optional("onnx.helper").get_attribute_value
     return made | {each.name: as_text(get(each)) for each in node.attribute}
 
@@ -203,8 +203,8 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
     given = _names(name, node, kind, len(w))
     size = len(spelled(kind, "Tanh"))
     what = f"{name}['activations']"
-    if len(given) != size * len(w):
-        raise InvalidValue(f"`{what}` must have {size * len(w)} names, got {given}.")
+    fits = len(given) == size * len(w)
+    check_value(fits, what, f"have {size * len(w)} names", Verbatim(given))
     own = given[size - 1 :: size]
     for i, activation in enumerate(own):
         _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
@@ -217,9 +217,8 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
 def _check_direction(what: str, kind: Kind, given: list[str], activation: str) -> None:
     """Raises ValueError unless a cell has the activations of one direction."""
     check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
-    if given != spelled(kind, activation):
-        want = spelled(kind, activation)
-        raise InvalidValue(f"`{what}` must be like {want}, got {given}. {_FIX}")
+    want = spelled(kind, activation)
+    check_value(given == want, what, f"be like {want}", Verbatim(given), _FIX)
 
 
 def spelled(kind: Kind, activation: str) -> list[str]:
@@ -250,11 +249,8 @@ def _check_defaults(
     for one in activations:
         default = defaults.get(one)
         got = default if default is None else next(values, default)
-        if default is not None and np.float32(got) != np.float32(default):
-            raise InvalidValue(
-                f"`{name}` must be {default} for {one}, got {got}. Remove it, and bind "
-                "the parameters to the same cell with your own `activation`."
-            )
+        fits = default is None or np.float32(got) == np.float32(default)
+        check_value(fits, name, f"be {default} for {one}", got, _OWN_ACTIVATION)
 
 
 def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -> None:
@@ -266,11 +262,9 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
     # The sigmoid of a larger number rounds to 1, and of its negative to 0.
     flat = math.log(2) - math.log(float(info.smallest_subnormal))
     least = flat if set(activations) <= _SATURATING else float(info.max)
-    if not clip >= least:
-        raise InvalidValue(
-            f"`{name}` must be at least {least:.4g}, so that it has no effect in "
-            f"{dtype}, got {clip!r}. No cell clips the inputs of activations. {_FIX}"
-        )
+    must = f"be at least {least:.4g}, so that it has no effect in {dtype}"
+    fix = f"No cell clips the inputs of activations. {_FIX}"
+    check_value(clip >= least, name, must, clip, fix)
 
 
 def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
@@ -281,6 +275,6 @@ def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bo
     """
     value = node.get(key) or 0
     check_one_of(f"{name}['{key}']", value, (0, 1), "0 or 1")
-    if value and kind != owner:
-        raise InvalidValue(f"`{name}['{key}']` is only for {owner}, got {kind}.")
+    fits = not value or kind == owner
+    check_value(fits, f"{name}['{key}']", f"be 0 for {kind}", value)
     return bool(value)

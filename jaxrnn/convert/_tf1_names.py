@@ -14,8 +14,8 @@ import numpy as np
 from jax.tree_util import keystr
 
 from .. import contrib
-from .._base.arguments import check_equal, check_given, check_instance
-from .._base.errors import InvalidValue, error_note
+from .._base.arguments import check_equal, check_given, check_instance, check_value
+from .._base.errors import Verbatim, error_note
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.fields import snake_case
@@ -28,8 +28,8 @@ from ._weights import (
     Weights,
     as_mapping,
     check_concrete,
+    check_names,
     check_string,
-    faults,
     listed,
     pick,
     reader,
@@ -96,9 +96,8 @@ def variables_in(variables: Any, scope: str, start: str = "") -> Params:
     full = {str(name).removesuffix(":0"): name for name in names}
     own = [name for name in full if not _is_slot(name, full)]
     inside = [name for name in own if name.startswith(prefix + start)]
-    if not inside:
-        what = start or "variable"
-        raise InvalidValue(f"no {what} is in scope `{scope}`. Found: {listed(own)}.")
+    must = f"contain a {start or 'variable'}"
+    check_value(inside, "scope", must, scope, f"Found: {listed(own)}.")
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
 
@@ -175,13 +174,12 @@ def _check_found(scope: str, found: Weights, wanted: Collection[str]) -> None:
     Variables outside the cell, e.g. the weights of an output layer, are ignored.
     """
     heads = {_head(name, scope) for name in wanted}
-    wrong = faults([name for name in found if _head(name, scope) in heads], wanted)
-    if wrong:
-        raise InvalidValue(
-            f"`{scope}` must hold the variables of `cell`{wrong}. Found: "
-            f"{listed(found)}. The scope, the class or `name` of a cell, or an option, "
-            "e.g. `use_bias`, may differ from the TensorFlow script."
-        )
+    own = [name for name in found if _head(name, scope) in heads]
+    fix = (
+        f"Found: {listed(found)}. The scope, the class or `name` of a cell, or an "
+        "option, e.g. `use_bias`, may differ from the TensorFlow script."
+    )
+    check_names(scope, own, wanted, "the variables of `cell`", fix)
 
 
 def _head(name: str, scope: str) -> str:
@@ -200,11 +198,10 @@ def _check_shared(found: Weights, owners: Mapping[str, str]) -> None:
     for name, owner in pairs.items():
         why = "both layers of `cell` are the same object and need equal values"
         check_concrete(name, [found[name], found[owner]], why)
-        if not np.array_equal(found[name], found[owner]):
-            raise InvalidValue(
-                f"`{name}` must equal `{owner}`, since both layers of `cell` are the "
-                "same object. Create a separate cell for each layer."
-            )
+        is_equal = np.array_equal(found[name], found[owner])
+        must = f"equal `{owner}`, since both layers of `cell` are the same object"
+        fix = "Create a separate cell for each layer."
+        check_value(is_equal, name, must, found[name], fix)
 
 
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
@@ -234,17 +231,12 @@ def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Para
             number = f"_{layers}" if layers else ""
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
-        if place in full:
-            raise InvalidValue(
-                f"two cells within `cell` have a variable `{place}`. Give one of them "
-                "a `name`, the numbered scope that TensorFlow gives to it."
-            )
+        fix = "Give one cell a `name`, the numbered scope that TensorFlow gives to it."
+        must = "have one variable of each name"
+        check_value(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
-    if memory_scope and not layers:
-        raise InvalidValue(
-            "`memory_scope` must be omitted for a cell without an AttentionWrapper, "
-            f"got {memory_scope!r}."
-        )
+    must = "be omitted for a cell without an AttentionWrapper"
+    check_value(layers or not memory_scope, "memory_scope", must, memory_scope)
     return full
 
 
@@ -298,12 +290,10 @@ def guess_cell(scope: str, named: Weights, hyper: Hyper) -> tuple[RNNCell, int]:
     """Infers the unbound cell or stack in a scope, and the size of its inputs."""
     groups = grouped(named)
     found = [match for match in map(_CELL.fullmatch, groups) if match]
-    if len(found) != 1:
-        raise InvalidValue(
-            f"`{scope}` must hold one of {', '.join(_CELLS)} and {_STACK}, got "
-            f"{listed(match[0] for match in found) if found else listed(groups)}. For "
-            "another cell, such as one of contrib, pass `cell` and `inputs`."
-        )
+    must = f"hold one of {listed(_CELLS)} and {_STACK}"
+    got = listed(match[0] for match in found) if found else listed(groups)
+    fix = "For another cell, such as one of contrib, pass `cell` and `inputs`."
+    check_value(len(found) == 1, scope, must, got, fix)
     (match,) = found
     place = join(scope, match[0])
     inner = groups[match[0]]

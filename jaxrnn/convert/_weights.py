@@ -10,8 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_dtype_kind, check_instance
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.arguments import (
+    as_bool,
+    check_dtype_kind,
+    check_instance,
+    check_type,
+    check_value,
+)
+from .._base.errors import InvalidValue, Verbatim, describe
 from .._base.math import is_traced
 from .._base.typing import Params, PyTree
 
@@ -52,11 +58,9 @@ def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") ->
         _check_shape(name, array, shape)
         seen.append((name, array))
         other, first = seen[0]
-        if array.dtype != first.dtype:
-            raise InvalidType(
-                f"`{name}` must be {first.dtype} like `{other}`, got "
-                f"{describe(array)}. Cast all weights of a layer to one dtype."
-            )
+        must = f"be {first.dtype} like `{other}`"
+        fix = "Cast all weights of a layer to one dtype."
+        check_type(array.dtype == first.dtype, name, must, array, fix)
         return array
 
     return read
@@ -64,8 +68,8 @@ def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") ->
 
 def _as_weight(name: str, value: object) -> Weight:
     value = from_tensor(value)
-    if isinstance(value, list | tuple | dict | str) or value is None:
-        raise InvalidType(f"`{name}` must be an array, got {describe(value)}.")
+    is_other = isinstance(value, list | tuple | dict | str) or value is None
+    check_type(not is_other, name, "be an array", value)
     array = value if is_traced(value) else np.asarray(value)
     check_dtype_kind(name, array, jnp.floating, "floating-point")
     return array
@@ -83,22 +87,18 @@ def from_tensor(value: Any) -> Any:
 
 def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> None:
     pairs = zip(shape, array.shape, strict=False)
-    if len(shape) != array.ndim or any(want not in (None, got) for want, got in pairs):
-        sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        raise InvalidValue(
-            f"`{name}` must have shape [{sizes}], got {describe(array)}."
-        )
-    if not array.size:
-        raise InvalidValue(f"`{name}` must not be empty, got {describe(array)}.")
+    fits = len(shape) == array.ndim and all(n in (None, got) for n, got in pairs)
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
+    check_value(fits, name, f"have shape [{sizes}]", array)
+    check_value(array.size, name, "not be empty", array)
 
 
 def check_concrete(name: str, tree: PyTree, why: str) -> None:
     """Raises TypeError if an array is traced; `why` says what needs its values."""
-    for leaf in filter(is_traced, jax.tree.leaves(tree)):
-        raise InvalidType(
-            f"`{name}` must be concrete, since {why}, got a traced {describe(leaf)}. "
-            "Call this function outside of `jit` and `grad`."
-        )
+    fix = "Call this function outside of `jit` and `grad`."
+    for leaf in jax.tree.leaves(tree):
+        got = Verbatim(f"a traced {describe(leaf)}")
+        check_type(not is_traced(leaf), name, f"be concrete, since {why}", got, fix)
 
 
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:
@@ -113,10 +113,11 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
     return [weight[..., i * size : (i + 1) * size] for i in range(number)]
 
 
-def pick(weights: Mapping[Any, Any], key: object, name: str = "") -> Any:
+def pick(weights: Mapping[Any, Any], key: object, name: str = "", fix: str = "") -> Any:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
-        raise InvalidValue(f"`{name or key}` is missing. Found: {listed(weights)}.")
+        text = f"`{name or key}` is missing. Found: {listed(weights)}. {fix}"
+        raise InvalidValue(text.rstrip())
     return weights[key]
 
 
@@ -135,9 +136,9 @@ def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
     return check_instance(name, value, Mapping, "a dict of weights", fix)
 
 
-def listed(names: Iterable[object]) -> str:
+def listed(names: Iterable[object]) -> Verbatim:
     """The names as a comma-separated list, for messages."""
-    return ", ".join(map(str, names)) or "nothing"
+    return Verbatim(", ".join(map(str, names)) or "nothing")
 
 
 def check_string(name: str, value: object) -> None:
@@ -145,34 +146,32 @@ def check_string(name: str, value: object) -> None:
     check_instance(name, value, str, "a string")
 
 
-def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
+def check_names(
+    name: str,
+    found: Collection[str],
+    wanted: Collection[str],
+    what: str = "",
+    fix: str = "",
+) -> None:
     """Raises ValueError unless the names of the weights are exactly `wanted`."""
-    wrong = faults(weights, wanted)
-    if wrong:
-        raise InvalidValue(f"`{name}` must hold {listed(wanted)}{wrong}.")
+    missing = [each for each in wanted if each not in found]
+    unknown = [each for each in found if each not in wanted]
+    text = f"`{name}` must hold {what or listed(wanted)}"
+    text += f"; missing: {listed(missing)}" if missing else ""
+    text += f"; unknown: {listed(unknown)}" if unknown else ""
+    if missing or unknown:
+        raise InvalidValue(f"{text}. {fix}".rstrip())
 
 
 def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
     """Raises ValueError for a key that is not among the known keys."""
     unknown = [key for key in keys if key not in known]
-    if unknown:
-        raise InvalidValue(
-            f"`{name}` must hold only {listed(known)}, got {listed(unknown)}."
-        )
+    check_value(not unknown, name, f"hold only {listed(known)}", listed(unknown))
 
 
 def check_directions(name: str, found: int, bidirectional: object) -> None:
     """Raises unless `bidirectional` is the bool that fits the number of directions."""
-    if as_bool("bidirectional", bidirectional) != (found == 2):
-        has = "two directions" if found == 2 else "one direction"
-        raise InvalidValue(
-            f"`bidirectional` must be {found == 2}, since `{name}` has {has}."
-        )
-
-
-def faults(found: Collection[str], wanted: Collection[str]) -> str:
-    """Lists the missing and the unknown names of weights; "" if there are none."""
-    missing = [name for name in wanted if name not in found]
-    unknown = [name for name in found if name not in wanted]
-    text = f"; missing: {listed(missing)}" if missing else ""
-    return text + (f"; unknown: {listed(unknown)}" if unknown else "")
+    given = as_bool("bidirectional", bidirectional)
+    has = "two directions" if found == 2 else "one direction"
+    must = f"be {found == 2}, since `{name}` has {has}"
+    check_value(given == (found == 2), "bidirectional", must, given)

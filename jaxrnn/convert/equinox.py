@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import check_function
+from .._base.arguments import check_function, check_type
 from .._base.boundary import export as _export
-from .._base.errors import InvalidType, describe, is_array
+from .._base.errors import is_array
 from .._base.typing import PyTree, Size
 from .._cells.bound import BoundCell
 from ._as_cell import ModuleCell, check_sizes, check_takes
@@ -136,9 +136,8 @@ def _layer(name: str, cell: Any) -> LayerWeights:
     if not isinstance(cell, Mapping):
         given = {key: getattr(cell, key, None) for key in _NAMES}
     weights = {key: value for key, value in given.items() if value is not None}
-    if not weights:
-        what = "an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
-        raise InvalidType(f"`{name}` must be {what}, got {describe(cell)}.")
+    must = "be an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
+    check_type(weights, name, must, cell)
     read = reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape

@@ -19,9 +19,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import contrib
-from .._base.arguments import check_function, check_instance
+from .._base.arguments import (
+    check_function,
+    check_instance,
+    check_type,
+    check_value,
+)
 from .._base.boundary import export as _export
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import Verbatim
 from .._base.typing import Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
@@ -113,8 +118,8 @@ def load(
     names = _found(params) if name is None else _as_names(name)
     if any(f"{each}{part}" in params for each in names for part in _CONV):
         return _load_convs(params, names, input_shape)
-    if input_shape is not None:
-        raise InvalidValue("`input_shape` must be omitted for cores without a grid.")
+    must = "be omitted for cores without a grid"
+    check_value(input_shape is None, "input_shape", must, input_shape)
     return bind_layers([(_layer(params, each),) for each in names])
 
 
@@ -147,10 +152,8 @@ def save(
         cores = [_saved(layer) for ((_, layer),) in layers]
     default = _numbered([default for default, _ in cores])
     names = default if name is None else _as_names(name)
-    if len(set(names)) != len(cores):
-        raise InvalidValue(
-            f"`name` must hold {len(cores)} names, one a layer, got {listed(names)}."
-        )
+    must = f"hold {len(cores)} names, one for each layer"
+    check_value(len(set(names)) == len(cores), "name", must, listed(names))
     return {
         f"{name}{part}": weights
         for name, (_, core) in zip(names, cores, strict=True)
@@ -185,11 +188,10 @@ def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
     for name in ("init", "apply"):
         function = getattr(transformed, name, None)
         check_function(f"transformed.{name}", function, what, fix)
-    if after_params(transformed.apply)[:2] == ["state", "rng"]:
-        raise InvalidType(
-            "`transformed` must be made by hk.transform, got one made by "
-            "hk.transform_with_state. Keep values that change in the cell's state."
-        )
+    has_state = after_params(transformed.apply)[:2] == ["state", "rng"]
+    got = Verbatim("one made by hk.transform_with_state")
+    keep = "Keep values that change in the cell's state."
+    check_type(not has_state, "transformed", f"be {what}", got, keep)
     check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     check_sizes(state_size, output_size)
     return TransformedCell(transformed, state_size, output_size)
@@ -208,11 +210,12 @@ def _found(params: Weights) -> list[str]:
     """The cores with default names, from the inputs upwards."""
     own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
-    if len({match[1] for match in found.values()}) != 1:
-        raise InvalidValue(
-            "`name` must be given unless all cores are in one module and have default "
-            f"names of one kind, e.g. lstm, lstm_1. Found: {listed(found or params)}."
-        )
+    must = (
+        "be given unless all cores are in one module and have default names of one "
+        "kind, e.g. lstm, lstm_1"
+    )
+    is_one = len({match[1] for match in found.values()}) == 1
+    check_value(is_one, "name", must, None, f"Found: {listed(found or params)}.")
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
 
@@ -248,11 +251,8 @@ def _lstm(read: Read, name: str) -> LayerWeights:
     w = read(f"{name}/w", None, None)
     units, rest = divmod(w.shape[1], 4)
     bias = read(f"{name}/b", w.shape[1])
-    if rest or w.shape[0] <= units:
-        raise InvalidValue(
-            f"`{name}/w` must have shape [depth + units, 4 * units] for an LSTM, got "
-            f"{describe(w)}."
-        )
+    must = "have shape [depth + units, 4 * units] for an LSTM"
+    check_value(not rest and len(w) > units, f"{name}/w", must, w)
     return _LIBRARY.layer(Kind.LSTM, w[:-units], w[-units:], bias)
 
 
@@ -292,14 +292,12 @@ def _saved(layer: LayerWeights) -> Core:
     return name, {first: {"w": inputs, "b": bias}, second: of_state}
 
 
-def _load_convs(
-    params: Weights, names: Sequence[str], grid: Sequence[int] | None
-) -> BoundCell:
-    if not isinstance(grid, Sequence) or len(grid) not in (1, 2, 3):
-        raise InvalidValue(
-            "`input_shape` must be given for convolutional LSTMs: the sizes of the "
-            f"grid's 1, 2 or 3 axes, without channels, got {grid!r}."
-        )
+def _load_convs(params: Weights, names: Sequence[str], grid: Any) -> BoundCell:
+    fits = isinstance(grid, Sequence) and len(grid) in (1, 2, 3)
+    must = "be the sizes of the grid's 1, 2 or 3 axes, without channels"
+    check_value(
+        fits, "input_shape", must, Verbatim(repr(grid)), "The cores have a grid."
+    )
     layers: list[BoundCell] = []
     for name in names:
         depth = layers[-1].cell.output_channels if layers else None
@@ -320,10 +318,7 @@ def _conv(
     of_inputs = read(f"{first}/w", *window, depth, None)
     *window, depth, columns = of_inputs.shape
     channels, rest = divmod(columns, 4)
-    if rest:
-        raise InvalidValue(
-            f"`{first}/w` must have 4 blocks of channels, got {describe(of_inputs)}."
-        )
+    check_value(not rest, f"{first}/w", "have 4 blocks of channels", of_inputs)
     of_state = read(f"{second}/w", *window, channels, columns)
     bias = read(f"{first}/b", columns) + read(f"{second}/b", columns)
     kernel = joined([of_inputs, of_state], axis=-2)
@@ -337,10 +332,8 @@ def _conv(
 def _saved_conv(name: str, bound: BoundCell) -> Core:
     cell = bound.cell
     check_instance(name, cell, _CONVS, "a convolutional LSTM like the other layers")
-    if cell.skip_connection:
-        raise InvalidValue(
-            f"`{name}` must have no `skip_connection`, which Haiku does not support."
-        )
+    must = "be False, since Haiku has no skip connection"
+    check_value(not cell.skip_connection, f"{name}.skip_connection", must, True)
     depth = cell.input_shape[-1]
     specs = cell.param_specs(depth)
     check_names(f"{name}.params", bound.params, specs)

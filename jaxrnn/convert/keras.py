@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_instance
+from .._base.arguments import as_bool, check_instance, check_value
 from .._base.boundary import export as _export
-from .._base.errors import InvalidValue
 from ._bound_cells import Cells, Layer, as_layers, bind_layers, layers_of
 from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
-from ._weights import check_directions, joined, reader
+from ._weights import check_directions, joined, listed, reader
 
 __all__ = ["load", "save"]
 
@@ -115,9 +114,8 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
 
 def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
     kinds = dict.fromkeys(direction.kind for direction in directions)
-    if len(kinds) > 1:
-        got = " and ".join(kinds)
-        raise InvalidValue(f"`{name}`: both directions must be of one kind, got {got}.")
+    must = "have two directions of one kind"
+    check_value(len(kinds) == 1, name, must, listed(kinds))
 
 
 def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
@@ -125,11 +123,9 @@ def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
     fix = "Pass `layer.get_weights()`."
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
-    if count not in (2, 3, 4, 6):
-        raise InvalidValue(
-            f"`{name}` must hold 2 or 3 weights per direction, got {count}. Pass the "
-            "`get_weights()` of each layer, or of each cell in an `RNN`."
-        )
+    must = "hold 2 or 3 weights per direction"
+    fix = "Pass the `get_weights()` of each layer, or of each cell in an `RNN`."
+    check_value(count in (2, 3, 4, 6), name, must, count, fix)
     check_directions(name, 1 if count < 4 else 2, bidirectional)
 
 

@@ -13,8 +13,8 @@ because the parameters do not include them.
 
 from typing import Any
 
+from .._base.arguments import check_value
 from .._base.boundary import export as _export
-from .._base.errors import InvalidValue
 from .._base.typing import Params
 from . import _flax
 from ._bound_cells import Cells, layers_of
@@ -113,11 +113,9 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
         place = f"{name}.params['candidate']['hidden_projection']['bias']"
         why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
         check_concrete(place, layer.state_bias, why)
-        if layer.state_bias.any():
-            raise InvalidValue(
-                f"`{place}` must hold zeros, since nnx's GRUCell lacks this bias. "
-                "Linen's GRUCell has it."
-            )
+        must = "hold zeros, since nnx's GRUCell lacks this bias"
+        fix = "Linen's GRUCell has it."
+        check_value(not layer.state_bias.any(), place, must, layer.state_bias, fix)
     return _flax.arrays_of(layer, _flax.dense(layer.kind))
 
 

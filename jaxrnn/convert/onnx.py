@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import check_equal, check_one_of
+from .._base.arguments import check_equal, check_one_of, check_value
 from .._base.boundary import export as _export
-from .._base.errors import InvalidValue, describe
+from .._base.errors import describe
 from .._base.typing import Params
 from . import _onnx_nodes
 from ._bound_cells import Cells, Layer, Named, as_layers, bind_layers, layers_of
@@ -91,12 +91,8 @@ def nodes(model: object, *names: str) -> list[Params]:
     """
     graph = _onnx_nodes.as_model(model).graph
     found = list(_onnx_nodes.recurrent_nodes(graph))
-    if not found:
-        operators = listed(sorted({node.op_type for node in graph.node}))
-        raise InvalidValue(
-            "`model` must have an LSTM, GRU or RNN node, got the operators "
-            f"{operators}."
-        )
+    operators = listed(sorted({node.op_type for node in graph.node}))
+    check_value(found, "model", "have an LSTM, GRU or RNN node", operators)
     return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 
 
@@ -228,10 +224,8 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     fix = "Load 'reverse' as 'forward', and run it on inputs of `reverse_sequence`."
     check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
-    if len(w) != count:
-        raise InvalidValue(
-            f"`{name}['W']` must have {count} rows, as {direction}, got {describe(w)}."
-        )
+    must = f"have {count} rows, as {direction}"
+    check_value(len(w) == count, f"{name}['W']", must, w)
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
@@ -240,8 +234,8 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     kind = _LIBRARY.kind_of(f"{name}['R']", r, r.shape[1], units)
     what = f"{kind} to match `R` ({describe(r)})"
     check_one_of(f"{name}['op_type']", node.get("op_type", kind), (kind,), what)
-    if node.get("P") is not None and kind != Kind.LSTM:
-        raise InvalidValue(f"`{name}['P']` is only for LSTM, got {kind}.")
+    fits = node.get("P") is None or kind == Kind.LSTM
+    check_value(fits, f"{name}['P']", f"be omitted for {kind}", node.get("P"))
     size = node.get("hidden_size", units)
     check_equal(f"{name}['hidden_size']", size, units, f"be {units} to match `R`")
     after = read_flag(name, node, "linear_before_reset", kind, Kind.GRU)
@@ -252,11 +246,10 @@ def _node(named: list[Named]) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
     sizes = {f"{layer.kind} of {layer.units} units" for layer in layers}
-    if len(sizes) > 1:
-        raise InvalidValue(
-            f"`{names[0]}` and `{names[1]}` must be of one kind and size, since one "
-            f"node runs both directions, got {listed(sorted(sizes))}."
-        )
+    must = (
+        f"have the kind and size of `{names[0]}`, since one node runs both directions"
+    )
+    check_value(len(sizes) == 1, names[-1], must, listed(sorted(sizes)))
     kind = layers[0].kind
     units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]

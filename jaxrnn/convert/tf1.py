@@ -34,9 +34,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_one_of
+from .._base.arguments import as_bool, check_one_of, check_value
 from .._base.boundary import export as _export
-from .._base.errors import InvalidValue, name_of
+from .._base.errors import Verbatim, name_of
 from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.fields import resolve_activation
@@ -217,14 +217,11 @@ def _as_scope(scope: str | None, bidirectional: object) -> str:
 
 def _check_no_options(hyper: Hyper, bidirectional: bool) -> None:
     """Raises ValueError for an option that cannot be given together with a cell."""
-    if bidirectional:
-        raise InvalidValue(
-            "`bidirectional` must be omitted with `cell`. Load each direction by its "
-            "scope, e.g. 'bidirectional_rnn/fw'."
-        )
+    must = "be omitted with `cell`"
+    fix = "Load each direction by its scope, e.g. 'bidirectional_rnn/fw'."
+    check_value(not bidirectional, "bidirectional", must, bidirectional, fix)
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
-        if value != default:
-            raise InvalidValue(f"`{name}` must be omitted with `cell`, got {value}.")
+        check_value(value == default, name, must, value)
 
 
 def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
@@ -241,11 +238,9 @@ def _load_one(scope: str, own: Weights, hyper: Hyper, memory_scope: str) -> Boun
     """Loads the cell of one direction."""
     heads = sorted(grouped(own))
     two = (*_DIRECTIONS, "bidirectional_rnn")
-    if any(head in two or _LAYER.fullmatch(head) for head in heads):
-        raise InvalidValue(
-            f"`{scope}` must hold one direction, got {listed(heads)}. Pass "
-            "`bidirectional=True`, or the scope of one cell."
-        )
+    has_two = any(head in two or _LAYER.fullmatch(head) for head in heads)
+    fix = "Pass `bidirectional=True`, or the scope of one cell."
+    check_value(not has_two, scope, "hold one direction", listed(heads), fix)
     bound = _load_guessed(scope, own, hyper, memory_scope)
     _check_clips(hyper, [bound])
     return bound
@@ -286,11 +281,9 @@ def _load_both(
     scope: str, groups: Weights, hyper: Hyper, memory_scope: str
 ) -> list[BoundCell]:
     """Loads the cells of both directions of a layer."""
-    if not groups.keys() & set(_DIRECTIONS):
-        raise InvalidValue(
-            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. "
-            "Omit `bidirectional` for one direction."
-        )
+    must = "hold two directions, fw and bw"
+    fix = "Omit `bidirectional` for one direction."
+    check_value(groups.keys() & {*_DIRECTIONS}, scope, must, listed(groups), fix)
     own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}
     return [_load_guessed(*each, hyper, memory_scope) for each in own.items()]
 
@@ -326,13 +319,11 @@ def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
             and not (field == "forget_bias" and is_cudnn_lstm(each.cell))
         }
         values = set(found.values())
-        if len(values) == 1 and values != {want}:
-            own, got = found.popitem()
-            raise InvalidValue(
-                f"`{own}` must have {field} {name_of(want)} (the argument of `save`), "
-                f"got {name_of(got)}. Variables do not store `{field}`: pass the same "
-                "to `save`, to `load` and to TensorFlow's cell."
-            )
+        for own, got in found.items():
+            must = f"have {field} {name_of(want)}, the argument of `save`"
+            fix = "Pass the same to `save`, to `load` and to TensorFlow's cell."
+            fits = len(values) > 1 or got == want
+            check_value(fits, own, must, Verbatim(name_of(got)), fix)
 
 
 _export(globals())

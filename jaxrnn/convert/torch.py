@@ -17,16 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_entries, check_equal, check_one_of
-from .._base.boundary import export as _export
-from .._base.errors import (
-    InvalidType,
-    InvalidValue,
-    describe,
-    describe_leaves,
-    error_note,
-    is_array,
+from .._base.arguments import (
+    as_bool,
+    check_entries,
+    check_equal,
+    check_instance,
+    check_one_of,
+    check_type,
+    check_value,
 )
+from .._base.boundary import export as _export
+from .._base.errors import Verbatim, describe_leaves, error_note, is_array
 from .._base.math import is_traced
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
@@ -39,6 +40,7 @@ from ._weights import (
     check_string,
     from_tensor,
     listed,
+    pick,
     reader,
 )
 
@@ -57,6 +59,7 @@ _LIBRARY = Library(
 )
 _SUFFIXES = ("", "_reverse")
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+_ALIKE = "have layers of one kind, size and activation, to form one module"
 
 
 def load(
@@ -113,7 +116,7 @@ def load(
     for k in range(1 + max(int(match[2]) for match in matches)):
         names = [f"{prefix}{{}}_l{k}{end}" for end in _SUFFIXES[: 1 + bidirectional]]
         layers.append(tuple(_layer(state_dict, n, stored, nonlinearity) for n in names))
-    _check_alike([direction for layer in layers for direction in layer])
+    _check_alike("state_dict", layers)
     return bind_layers(layers)
 
 
@@ -150,7 +153,7 @@ def save(
     for each in layers:
         for name, layer in each:
             _check_projection(name, layer)
-    _check_alike([layer for each in layers for _, layer in each])
+    _check_alike("cell", [[layer for _, layer in each] for each in layers])
     arrays: dict[str, np.ndarray] = {}
     for k, each in enumerate(layers):
         for end, (_, layer) in zip(_SUFFIXES, each, strict=False):
@@ -195,11 +198,9 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     layers = _split_state(state)
     if not as_bool("bidirectional", bidirectional):
         return layers[0] if len(layers) == 1 else layers
-    if len(layers) % 2:
-        raise InvalidValue(
-            "`state` must have two entries for each layer, forward and backward, got "
-            f"{len(layers)}. Omit `bidirectional` for one direction."
-        )
+    must = "have two entries for each layer, forward and backward"
+    fix = "Omit `bidirectional` for one direction."
+    check_value(not len(layers) % 2, "state", must, len(layers), fix)
     return layers[::2], layers[1::2]
 
 
@@ -221,10 +222,9 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
             the number of layers.
     """
     if not as_bool("bidirectional", bidirectional):
-        is_one = isinstance(state, LSTMStateTuple) or not isinstance(
-            state, tuple | list
-        )
-        return _stacked_state([state] if is_one else state)
+        is_one = isinstance(state, LSTMStateTuple)
+        several = isinstance(state, tuple | list) and not is_one
+        return _stacked_state(state if several else [state])
     check_entries("state", state, 2, "the pair (states_fw, states_bw)")
     states_fw, states_bw = state
     must = f"have the {len(states_fw)} layers of `states_fw`"
@@ -241,19 +241,14 @@ def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
         check_string("key of state_dict", name)
         own = name[len(prefix) :] if name.startswith(prefix) else ""
         match = _NAME.fullmatch(own)
+        is_known = match or not re.match(r"(weight|bias)_[^.]*$", own)
+        must = "hold weight_ih, weight_hh, weight_hr, bias_ih and bias_hh of each layer"
+        fix = "Example: weight_ih_l0, weight_ih_l0_reverse."
+        check_value(is_known, "state_dict", must, name, fix)
         if match:
             matches.append(match)
-        elif re.match(r"(weight|bias)_[^.]*$", own):
-            raise InvalidValue(
-                f"`{name}` is unknown. A layer has weight_ih, weight_hh, weight_hr, "
-                "bias_ih and bias_hh, e.g. weight_ih_l0 or weight_ih_l0_reverse."
-            )
-    first = f"{prefix}weight_ih_l0"
-    if first not in state_dict:
-        raise InvalidValue(
-            f"`{first}` is missing. Found: {listed(state_dict)}. `prefix` is what the "
-            "names of the module's weights begin with."
-        )
+    fix = "`prefix` is what the names of the module's weights begin with."
+    pick(state_dict, f"{prefix}weight_ih_l0", fix=fix)
     return matches
 
 
@@ -273,10 +268,9 @@ def _layer(
         projection = read(name.format("weight_hr"), units, None).T
         units = len(projection)
     kind = _LIBRARY.kind_of(name.format("weight_hh"), state, rows, units)
-    if projection is not None and kind != Kind.LSTM:
-        raise InvalidValue(
-            f"`{name.format('weight_hr')}` is only for an LSTM, got {kind.family}."
-        )
+    fits = projection is None or kind == Kind.LSTM
+    must = f"be omitted for {kind.family}, which has no projection"
+    check_value(fits, name.format("weight_hr"), must, projection)
     choices = _LIBRARY.activations[kind]
     what = f"{' or '.join(choices)} for {kind.family}"
     check_one_of("nonlinearity", nonlinearity, choices, what)
@@ -306,53 +300,44 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
 
 def _check_projection(name: str, layer: LayerWeights) -> None:
     """Raises ValueError unless a projection is smaller than the number of units."""
-    if layer.projection is not None and layer.projection.shape[1] >= layer.units:
-        raise InvalidValue(
-            f"`{name}` must have `num_proj` below `num_units`, as PyTorch requires for "
-            f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
-        )
+    size = 0 if layer.projection is None else layer.projection.shape[1]
+    must = f"have `num_proj` below its {layer.units} units, as PyTorch requires"
+    check_value(size < layer.units, name, must, size)
 
 
-def _check_alike(layers: Sequence[LayerWeights]) -> None:
+def _check_alike(name: str, layers: Sequence[Layer]) -> None:
     """Raises ValueError for layers that cannot form one module."""
     seen = set()
-    for layer in layers:
+    for layer in (direction for each in layers for direction in each):
         text = f"{layer.kind.family} of {layer.units} units"
         if layer.projection is not None:
             text += f" projected to {layer.projection.shape[1]}"
         seen.add(f"{text} with {layer.activation_name}")
-    if len(seen) > 1:
-        raise InvalidValue(
-            "all layers must have the same kind, sizes and activation to form one "
-            f"module, got {' and '.join(sorted(seen))}. Convert each layer separately."
-        )
+    got = listed(sorted(seen))
+    check_value(len(seen) == 1, name, _ALIKE, got, "Convert each layer separately.")
 
 
 def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     """The state of each layer or direction, which are entries along the first axis."""
     is_pair = isinstance(state, tuple | list)
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
-    wanted = "`state` must be h or (h, c), each [layers, batch, units]"
-    if len(arrays) != 1 + is_pair or not all(map(is_array, arrays)):
-        raise InvalidType(f"{wanted}, got {describe_leaves(state)}.")
-    if len({each.shape[:-1] for each in arrays}) > 1 or arrays[0].ndim < 2:
-        raise InvalidValue(f"{wanted}, got {describe_leaves(arrays)}.")
+    must = "be h or (h, c), each [layers, batch, units]"
+    got = Verbatim(describe_leaves(arrays))
+    are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
+    check_type(are_arrays, "state", must, got)
+    fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
+    check_value(fit, "state", must, got)
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 
 
 def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
-    for layer in layers:
-        if not (is_array(layer) or isinstance(layer, LSTMStateTuple)):
-            raise InvalidType(
-                "the state of a layer must be an array or an LSTMStateTuple, got "
-                f"{describe(layer)}."
-            )
+    for i, layer in enumerate(layers):
+        kinds = type(layer) if is_array(layer) else LSTMStateTuple
+        check_instance(f"state[{i}]", layer, kinds, "an array or an LSTMStateTuple")
     kinds = dict.fromkeys(map(describe_leaves, layers))
-    if len(kinds) != 1:
-        raise InvalidValue(
-            f"all layers must have states of one kind and shape, got {listed(kinds)}."
-        )
+    must = "have states of one kind and shape, one for each layer"
+    check_value(len(kinds) == 1, "state", must, listed(kinds))
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
 

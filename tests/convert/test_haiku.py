@@ -247,11 +247,11 @@ VALUES = {
     "`cell` must have the activation tanh, as in Haiku, got relu": lambda: haiku.save(
         bound(jaxrnn.GRUCell(4, "relu"))
     ),
-    "`name` must hold 11 names, one a layer, got core": lambda: haiku.save(
+    "`name` must hold 11 names, one for each layer, got core": lambda: haiku.save(
         bound(CELLS["stack"]), "core"
     ),
-    "`input_shape` must be given for convolutional LSTMs.* got None": lambda: (
-        haiku.load(CONVS)
+    "`input_shape` must be the sizes of the grid's .* got None": lambda: haiku.load(
+        CONVS
     ),
     "`input_shape` must be omitted for cores without a grid": lambda: haiku.load(
         PARAMS["lstm"], input_shape=(4,)
@@ -259,8 +259,8 @@ VALUES = {
     r"`conv1_dlstm/input_to_hidden/w` must have shape \[any, any, any, any\]": lambda: (
         haiku.load(CONVS, input_shape=(4, 1))
     ),
-    r"`input_shape` must be given for convolutional LSTMs.* got \(\)": lambda: (
-        haiku.load(CONVS, input_shape=())
+    r"`input_shape` must be the sizes of the grid's .* got \(\)": lambda: haiku.load(
+        CONVS, input_shape=()
     ),
     r"Conv1DLSTMCell: `input_shape\[0\]` must be": lambda: haiku.load(
         CONVS, input_shape=[-1]
@@ -269,7 +269,7 @@ VALUES = {
         {k: v for k, v in CONVS.items() if "1/hidden" not in k and "m/hid" not in k},
         input_shape=(4,),
     ),
-    "`cell` must have no `skip_connection`, which Haiku": lambda: haiku.save(
+    "`cell.skip_connection` must be False, since Haiku": lambda: haiku.save(
         conv(skip_connection=True)
     ),
 }

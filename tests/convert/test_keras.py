@@ -188,7 +188,7 @@ VALUES = {
     r"`layers\[0\]\[5\]` must have shape \[16\], got float64\[4, 4\]": lambda: (
         convert.load([*BOTH[:5], OTHER], bidirectional=True)
     ),
-    r"`layers\[0\]`: both directions must be of one kind, got LSTM": lambda: (
+    r"`layers\[0\]` must have two directions of one kind, got LSTM, GRU": lambda: (
         convert.load(LSTM + GRU, bidirectional=True)
     ),
     "`layer 0` must have 3 inputs in each direction, got 2": lambda: convert.load(
@@ -197,7 +197,7 @@ VALUES = {
     r"`activation` must be one of .*, got 'tan'": lambda: convert.load(
         LSTM, activation="tan"
     ),
-    r"`cells_fw\[0\]`: both directions must be of one kind, got LSTM": lambda: (
+    r"`cells_fw\[0\]` must have two directions of one kind, got LSTM": lambda: (
         convert.save((ONE, [bound(GRUCell(4))]), bidirectional=True)
     ),
 }

@@ -215,8 +215,8 @@ VALUES = {
     r"`nodes\[0\]\['P'\]` must have shape \[1, 12\], got float64\[1, 4\]": loading(
         LSTM, P=np.ones((1, 4))
     ),
-    r"`nodes\[0\]\['P'\]` is only for LSTM, got GRU": loading(GRU, P=np.ones((1, 12))),
-    r"`nodes\[0\]\['linear_before_reset'\]` is only for GRU, got LSTM": loading(
+    r"`nodes\[0\]\['P'\]` must be omitted for GRU": loading(GRU, P=np.ones((1, 12))),
+    r"`nodes\[0\]\['linear_before_reset'\]` must be 0 for LSTM, got 1": loading(
         LSTM, linear_before_reset=1
     ),
     r"`nodes\[0\]\['op_type'\]` must be LSTM to match `R` \(float64\[1,": loading(
@@ -237,7 +237,7 @@ VALUES = {
     r"\['clip'\]` must be at least 1.798e\+308, so that it .* got 0": loading(
         RNN, clip=0
     ),
-    r"`nodes\[0\]\['input_forget'\]` is only for LSTM, got GRU": loading(
+    r"`nodes\[0\]\['input_forget'\]` must be 0 for GRU .*, got 1": loading(
         GRU, input_forget=1
     ),
     r"\['input_forget'\]` must be 0 or 1, got 2": loading(LSTM, input_forget=2),
@@ -285,10 +285,10 @@ VALUES = {
     "`cell` must have the activation elu or hard_sigmoid or relu": saving(
         GRUCell(4, activation="linear")
     ),
-    r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind and size": lambda: (
+    r"`cells_bw\[0\]` must have the kind and size of `cells_fw\[0\]`": lambda: (
         convert.save((ONE, [bound(GRUCell(4))]), bidirectional=True)
     ),
-    r"`cells_fw\[0\]` and `cells_bw\[0\]` must .* units, LSTM of 5 units": lambda: (
+    r"`cells_bw\[0\]` must .* got LSTM of 4 units, LSTM of 5 units": lambda: (
         convert.save((ONE, [bound(LSTMCell(5))]), bidirectional=True)
     ),
 }

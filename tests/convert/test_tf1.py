@@ -179,7 +179,9 @@ def changed(**more):
 
 GRU = bound(jaxrnn.GRUCell(3))
 VALUES = {
-    "no variable is in scope `rnn`. Found: beta1_power,": lambda: tf1.load(LSTM),
+    "`scope` must contain a variable, got 'rnn'. Found: beta1_power,": lambda: tf1.load(
+        LSTM
+    ),
     "Found: rnn/lstm_cell/kernel.$": lambda: tf1.load(
         dict.fromkeys(["rnn/lstm_cell/kernel", SLOT], 0), "decoder"
     ),
@@ -223,7 +225,7 @@ VALUES = {
     rf"`{CELL}/bias` must have 4 blocks of equal size, got 13": changed(
         bias=np.ones(13)
     ),
-    rf"`{CELL}/kernel` must have .* and 2 rows for the state, got 1 rows": changed(
+    rf"`{CELL}/kernel` must have .* and 2 rows for the state, got 1": changed(
         kernel=np.ones((1, 12))
     ),
     rf"`{CELL}/projection/kernel` must have shape \[3, any\], got .*\[2, 2\]": changed(
@@ -235,16 +237,16 @@ VALUES = {
     r"`cell` must hold params\['bias'\], params\['kernel'\]; missing:": lambda: (
         tf1.save(jaxrnn.LSTMCell(3).bind({"bias": np.ones(12)}))
     ),
-    r"`cell` must have forget_bias 1.0 \(the argument of `save`\),": lambda: tf1.save(
+    r"`cell` must have forget_bias 1.0, the argument of `save`,": lambda: tf1.save(
         bound(jaxrnn.LSTMCell(3, forget_bias=0))
     ),
     r"`cell.cells\[1\]` must have forget_bias 1.0": lambda: tf1.save(
         bound(jaxrnn.MultiRNNCell([GRU.cell, jaxrnn.BasicLSTMCell(3, 0.5)]))
     ),
-    r"`cell` must have activation tanh \(the argument of `save`\), got relu": lambda: (
+    r"`cell` must have activation tanh, the argument of `save`, got relu": lambda: (
         tf1.save(bound(jaxrnn.GRUCell(3, activation="relu")))
     ),
-    r"`cells_bw\[0\]` must have cell_clip None .*, got 2.0": lambda: tf1.save(
+    r"`cells_bw\[0\]` must have cell_clip None, .*, got 2.0": lambda: tf1.save(
         (GRU, bound(jaxrnn.LSTMCell(3, cell_clip=2))), bidirectional=True
     ),
 }

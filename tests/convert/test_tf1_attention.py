@@ -77,7 +77,7 @@ def test_the_slots_of_a_memory_layer_are_ignored():
 
 def test_a_memory_layer_elsewhere_names_memory_scope():
     cell, scope, _ = CASES["scoped"]
-    with pytest.raises(ValueError, match="no memory_layer is in scope"):
+    with pytest.raises(ValueError, match="`scope` must contain a memory_layer, got ''"):
         tf1.load(ALL["scoped"], scope, cell=cell, inputs=STEP)
 
 

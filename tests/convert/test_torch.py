@@ -210,8 +210,8 @@ VALUES = {
     "load_state: `state` must have two entries for each layer, .* 3": lambda: (
         convert.load_state(OTHER[:3], bidirectional=True)
     ),
-    "all layers must have states of one kind and shape, got": lambda: (
-        convert.save_state((OTHER[0], OTHER[0, :2]))
+    "`state` must have states of one kind and shape,": lambda: convert.save_state(
+        (OTHER[0], OTHER[0, :2])
     ),
     "`states_bw` must have the 4 layers of `states_fw`, got 3": lambda: (
         convert.save_state((OTHER, OTHER[:3]), bidirectional=True)
@@ -231,8 +231,8 @@ VALUES = {
     r"`weight_hr_l1` is missing": lambda: convert.load(
         PROJECTED | {k.replace("l0", "l1"): PROJECTED[k] for k in LSTM}
     ),
-    "`weight_hh_l0_g` is unknown. A layer has weight_ih,": lambda: convert.load(
-        LSTM | {"weight_hh_l0_g": OTHER}
+    "`state_dict` must hold weight_ih, .*, got 'weight_hh_l0_g'. Example": lambda: (
+        convert.load(LSTM | {"weight_hh_l0_g": OTHER})
     ),
     "`weight_ih_l0` is missing. Found: weight_ih_l1, weight_hh_l1,": lambda: (
         convert.load({k: LAYERS[k] for k in LAYERS if k.endswith("_l1")})
@@ -240,7 +240,7 @@ VALUES = {
     r"`weight_ih_l0` must have shape \[16, any\], got float64\[3, 16\]": lambda: (
         convert.load(LSTM | {"weight_ih_l0": LSTM["weight_ih_l0"].T})
     ),
-    r"`weight_ih` is unknown": lambda: convert.load(
+    r"`state_dict` must hold weight_ih, .*, got 'weight_ih'": lambda: convert.load(
         {"weight_ih": OTHER, "weight_hh": OTHER}
     ),
     r"`weight_hh_l0` must have 1 or 3 or 4 blocks of 4 units, .*\[8, 4\]": lambda: (
@@ -252,15 +252,11 @@ VALUES = {
     "`layer 1` must have 4 inputs in each direction, .* below, got 3": lambda: (
         convert.load(LAYERS | {"weight_ih_l1": np.ones((16, 3))})
     ),
-    "`weight_hr_l0` is only for an LSTM, got RNN": lambda: convert.load(
+    "`weight_hr_l0` must be omitted for RNN": lambda: convert.load(
         RNN | {"weight_hr_l0": OTHER}
     ),
-    "one module, got LSTM of 4 units with tanh and RNN of 4 units": lambda: (
-        convert.load(
-            LSTM
-            | {k.replace("l0", "l1"): RNN[k] for k in RNN}
-            | {"weight_ih_l1": OTHER}
-        )
+    "one module, got LSTM of 4 units with tanh, RNN of 4 units": lambda: convert.load(
+        LSTM | {k.replace("l0", "l1"): RNN[k] for k in RNN} | {"weight_ih_l1": OTHER}
     ),
     "`nonlinearity` must be tanh or relu for RNN, got 'sigmoid'": lambda: convert.load(
         RNN, nonlinearity="sigmoid"
@@ -275,13 +271,13 @@ VALUES = {
     "`cell` must have the activation tanh or relu, as in PyTorch,": saving(
         BasicRNNCell(4, activation="softsign")
     ),
-    r"`cell` must have `num_proj` below `num_units`, .*, got 4 and 4": saving(
+    r"`cell` must have `num_proj` below its 4 units, .*, got 4": saving(
         LSTMCell(4, num_proj=4)
     ),
-    "the same kind, sizes .* LSTM of 4 units with tanh and LSTM of 5": saving(
+    "have layers of one kind, .* LSTM of 4 units with tanh, LSTM of 5": saving(
         MultiRNNCell([LSTMCell(4), LSTMCell(5)])
     ),
-    "got RNN of 4 units with relu and RNN of 4 units with tanh": saving(
+    "got RNN of 4 units with relu, RNN of 4 units with tanh": saving(
         MultiRNNCell([BasicRNNCell(4), BasicRNNCell(4, activation="relu")])
     ),
     "`cells_fw` must be a list of at least one cell, .* got tuple": lambda: (
@@ -304,10 +300,10 @@ VALUES = {
     ),
 }
 TYPES = {
-    r"load_state: `state` must be h or \(h, c\), each \[layers, .*, got \(fl": lambda: (
+    r"load_state: `state` must be h or \(h, c\), each \[layers, .*, got \[fl": lambda: (
         convert.load_state((OTHER, OTHER, OTHER))
     ),
-    "the state of a layer must be an array or an LSTMStateTuple,": lambda: (
+    r"`state\[0\]` must be an array or an LSTMStateTuple, got tuple": lambda: (
         convert.save_state(((OTHER, OTHER), (OTHER, OTHER)))
     ),
     r"torch\.load: `state_dict` must be a dict .*, got list. Pass `module": lambda: (
