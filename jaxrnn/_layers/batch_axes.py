@@ -1,104 +1,90 @@
-"""Sequences with any batch axes, and their merged form, which the drivers read."""
+"""Sequences with any batch axes, and their merged form, which the drivers read.
 
-import dataclasses
+A single batch axis is not reshaped, so sharded arrays keep their layout.
+"""
+
 import math
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 
-from .._base.arguments import check_time_major
 from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_array, named_inputs
 from .._base.lengths import as_integers, check_not_inputs
 from .._base.trees import map_named
-from .._base.typing import Array, DType, Lengths, PyTree
+from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree
 from .._cells.base import RNNCell
 
 Shape: TypeAlias = tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchAxes:
-    """The batch axes of a module's arguments, which the drivers see as one axis.
-
-    A single batch axis is not reshaped, so sharded arrays keep their layout.
-
-    Attributes:
-        shape: The sizes of the batch axes.
-    """
-
-    shape: Shape
-
-    @property
-    def rows(self) -> int:
-        """The number of rows of the merged axis."""
-        return math.prod(self.shape)
-
-    def merge(self, name: str, tree: PyTree, start: int = 0) -> PyTree:
-        """Merges the batch axes that follow `start` axes; None stays None.
-
-        Scalars are shared by all rows, and stay as they are.
-
-        Raises:
-            ValueError: If the batch axes of an array differ from `shape`. The drivers
-                check a single batch axis.
-        """
-        end = start + len(self.shape)
-
-        def merged(name: str, leaf: Any) -> Array | None:
-            if leaf is None:
-                return None
-            array = as_array(name, leaf)
-            if len(self.shape) == 1:
-                return array
-            if array.ndim and array.shape[start:end] != self.shape:
-                must = f"have the batch axes {list(self.shape)}"
-                raise InvalidValue(f"`{name}` must {must}, got {describe(array)}.")
-            shape = (*array.shape[:start], self.rows, *array.shape[end:])
-            return array if array.ndim < end else array.reshape(shape)
-
-        return None if tree is None else map_named(name, merged, tree)
-
-    def split(self, tree: PyTree, start: int = 0) -> PyTree:
-        """Splits the merged axis again; the inverse of `merge`."""
-
-        def split(array: Array) -> Array:
-            shape = (*array.shape[:start], *self.shape, *array.shape[start + 1 :])
-            return array if array.ndim <= start else array.reshape(shape)
-
-        return tree if len(self.shape) == 1 else jax.tree.map(split, tree)
 
 
 def merge_inputs(
     cell: RNNCell,
     inputs: PyTree,
     sequence_length: Lengths | None,
-    time_major: bool,
+    start: int,
     dtype: DType | None,
-) -> tuple[PyTree, Array | None, BatchAxes]:
-    """The inputs and lengths with merged batch axes, and these axes.
+) -> tuple[PyTree, Array | None, Shape]:
+    """The inputs and lengths with merged batch axes, and the sizes of these axes.
 
     Args:
         cell: The cell that reads the inputs.
         inputs: As in the module's call.
         sequence_length: As in the module's call.
-        time_major: Whether time is the first axis.
+        start: The first batch axis: 1 if time is the first axis, otherwise 0.
         dtype: The dtype of the computation, or None.
 
     Raises:
-        TypeError: If `time_major` is not a bool, or the lengths are not integers.
+        TypeError: If the lengths are not integers.
         ValueError: If the inputs do not have the axes of the cell and the lengths.
     """
-    check_time_major(time_major)
     inputs = cast_integers(cell, dtype, map_named("inputs", as_array, inputs))
     lengths = None
     if sequence_length is not None:
         check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
         lengths = as_integers(sequence_length)
-    start = 1 if time_major else 0
-    axes = BatchAxes(_batch_shape(cell, inputs, lengths, start))
-    inputs = axes.merge("inputs", inputs, start)
-    return inputs, axes.merge("sequence_length", lengths), axes
+    shape = _batch_shape(cell, inputs, lengths, start)
+    inputs = merge("inputs", inputs, shape, start)
+    return inputs, merge("sequence_length", lengths, shape), shape
+
+
+def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
+    """Merges batch axes of sizes `shape` that follow `start` axes.
+
+    None stays None, as in a pair of initial states. Scalars are shared by all rows, and
+    stay as they are.
+
+    Raises:
+        ValueError: If the batch axes of an array differ from `shape`. The drivers check
+            a single batch axis.
+    """
+    end = start + len(shape)
+
+    def merged(name: str, leaf: ArrayLike | None) -> Array | None:
+        if leaf is None:
+            return None
+        array = as_array(name, leaf)
+        if len(shape) == 1 or (end and not array.ndim):
+            return array
+        if array.shape[start:end] != shape:
+            must = f"have the batch axes {list(shape)}"
+            raise InvalidValue(f"`{name}` must {must}, got {describe(array)}.")
+        rows = math.prod(shape)
+        return array.reshape(*array.shape[:start], rows, *array.shape[end:])
+
+    return map_named(name, merged, tree)
+
+
+def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
+    """Splits the merged axis again; the inverse of `merge`."""
+
+    def split(array: Array) -> Array:
+        if array.ndim <= start:
+            return array
+        return array.reshape(*array.shape[:start], *shape, *array.shape[start + 1 :])
+
+    return tree if len(shape) == 1 else jax.tree.map(split, tree)
 
 
 def first_step(inputs: PyTree, batch_axis: int) -> PyTree:
@@ -110,7 +96,9 @@ def first_step(inputs: PyTree, batch_axis: int) -> PyTree:
     return jax.tree.map(of_leaf, inputs)
 
 
-def _batch_shape(cell: RNNCell, inputs: PyTree, lengths: Any, start: int) -> Shape:
+def _batch_shape(
+    cell: RNNCell, inputs: PyTree, lengths: Array | np.ndarray | None, start: int
+) -> Shape:
     """The batch axes: the axes of `lengths`, or all axes except time and features."""
     (name, first), *_ = named_inputs(inputs)
     features = _feature_axes(cell)

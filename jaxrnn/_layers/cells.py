@@ -21,8 +21,9 @@ from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._cells.bound import BoundCell
 from .._cells.fields import as_floating
+from .._wrappers.multi_rnn import MultiRNNCell
 
-Cells: TypeAlias = Mapping[str, Any]
+Cells: TypeAlias = Mapping[str, "RNNCell | Cells"]
 """A nest of cells, as described above."""
 BoundCells: TypeAlias = Any
 """A bound cell, or a tuple of bound cells or of such tuples."""
@@ -45,12 +46,11 @@ def unwrapped(cell: RNNCell) -> RNNCell:
     return cell
 
 
-def list_cells(cells: Cells) -> list[RNNCell]:
+def list_cells(cells: Cells | RNNCell) -> list[RNNCell]:
     """All cells of a nest; the first cell reads the inputs."""
-    found: list[RNNCell] = []
-    for part in cells.values():
-        found += [part] if isinstance(part, RNNCell) else list_cells(part)
-    return found
+    if isinstance(cells, RNNCell):
+        return [cells]
+    return [cell for part in cells.values() for cell in list_cells(part)]
 
 
 def init_cells(cells: Cells | RNNCell, key: Key, step: PyTree, dtype: DType) -> Params:
@@ -64,11 +64,8 @@ def init_cells(cells: Cells | RNNCell, key: Key, step: PyTree, dtype: DType) -> 
     """
     if isinstance(cells, RNNCell):
         return cells.init(key, step, dtype)
-    keys = jax.random.split(key, len(cells))
-    return {
-        name: init_cells(part, own_key, step, dtype)
-        for (name, part), own_key in zip(cells.items(), keys, strict=True)
-    }
+    parts = zip(cells.items(), jax.random.split(key, len(cells)), strict=True)
+    return {name: init_cells(part, own, step, dtype) for (name, part), own in parts}
 
 
 def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCells:
@@ -84,72 +81,54 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     return tuple(bound)
 
 
-def params_of_cells(cells: Cells, bound: BoundCells) -> Params:
+def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
     """The parameters of bound cells; the inverse of `bind_cells`.
-
-    A list of one bound cell stands for the cell, because converters return a list for
-    each direction.
 
     Raises:
         TypeError: If an entry is not a bound cell.
         ValueError: If there are too few or too many cells, or if a bound cell differs
             from the cell of the nest.
     """
-    listed = bound if isinstance(bound, list | tuple) else [bound]
-    check_count(len(cells), listed)
-    params: Params = {}
-    for (name, part), own in zip(cells.items(), listed, strict=True):
-        is_cell = isinstance(part, RNNCell)
-        params[name] = (params_of_cell if is_cell else params_of_cells)(part, own)
-    return params
-
-
-def check_count(count: int, cells: Any) -> None:
-    """Raises ValueError unless the cells are a sequence of length `count`."""
-    got = len(cells) if isinstance(cells, Sequence) else 1
-    if got != count or not isinstance(cells, Sequence):
-        raise InvalidValue(f"there must be {count} cells, got {got}.")
-
-
-def params_of_cell(own: RNNCell, cell: Any) -> Params:
-    """The parameters of a bound cell; the cell must be equal to `own`.
-
-    The comparison ignores wrappers without parameters. It also ignores initializers,
-    because the parameters already exist.
-
-    Raises:
-        TypeError: If `cell` is not a bound cell.
-        ValueError: If the bound cell differs from `own`.
-    """
-    check_instance("cell", cell, BoundCell, "bound by `cell.bind(params)`")
-    got = unwrapped(cell.cell)
-    want = unwrapped(own)
-    if not _are_equal(got, want):
+    if not isinstance(cells, RNNCell):
+        parts = zip(cells.items(), list_bound(len(cells), bound), strict=True)
+        return {name: params_of_cells(part, own) for (name, part), own in parts}
+    check_instance("cell", bound, BoundCell, "bound by `cell.bind(params)`")
+    if not _are_equal(bound.cell, cells):
         raise InvalidValue(
-            f"each cell must match the module's cell, {want!r}, got {got!r}. "
-            "Construct the module with `cell.cell`."
+            f"each cell must match the module's cell, {unwrapped(cells)!r}, got "
+            f"{unwrapped(bound.cell)!r}. Construct the module with `cell.cell`."
         )
-    return cell.params
+    return bound.params
 
 
-def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two cells are equal except for wrappers and initializers."""
-    if type(one) is not type(other):
-        return one == other
-    if not hasattr(one, "cells"):
-        return one == other or _with_initializers(one, other) == other
-    if one.owners != other.owners or one.state_is_tuple != other.state_is_tuple:
-        return False
-    pairs = zip(one.cells, other.cells, strict=True)
-    return all(_are_equal(unwrapped(a), unwrapped(b)) for a, b in pairs)
+def list_bound(count: int, bound: BoundCells) -> Sequence[BoundCells]:
+    """A list of `count` cells; raises ValueError if there are fewer or more.
+
+    A list of one bound cell stands for the cell, because converters return a list for
+    each direction.
+    """
+    listed = bound if isinstance(bound, list | tuple) else [bound]
+    if len(listed) != count:
+        raise InvalidValue(f"there must be {count} cells, got {len(listed)}.")
+    return listed
 
 
-def _with_initializers(one: Any, other: Any) -> Any:
-    """A copy of `one` with the initializers of `other`, a cell of the same class."""
-    fields = dataclasses.fields(one) if dataclasses.is_dataclass(type(one)) else ()
-    names = [field.name for field in fields if field.name.endswith("initializer")]
-    changes = {name: getattr(other, name) for name in names}
-    return dataclasses.replace(one, **changes) if names else one
+def _are_equal(one: RNNCell, other: RNNCell) -> bool:
+    """Whether two cells differ at most in initializers and wrappers without parameters.
+
+    Initializers do not matter, because the parameters already exist.
+    """
+    one = unwrapped(one)
+    other = unwrapped(other)
+    if isinstance(one, MultiRNNCell) and isinstance(other, MultiRNNCell):
+        if one.owners != other.owners or one.state_is_tuple != other.state_is_tuple:
+            return False
+        return all(map(_are_equal, one.cells, other.cells))
+    if type(one) is type(other) and dataclasses.is_dataclass(one):
+        names = [field.name for field in dataclasses.fields(one)]
+        changes = {n: getattr(other, n) for n in names if n.endswith("initializer")}
+        one = dataclasses.replace(one, **changes) if changes else one
+    return one == other
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
@@ -158,43 +137,42 @@ def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
 
 
 def name_axes(
-    axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], PyTree]
-) -> PyTree:
-    """Boxes each parameter whose axes have names, together with these names.
+    axis_names: AxisNames | None,
+    params: Params,
+    box: Callable[[Array, tuple[str | None, ...]], PyTree],
+) -> Params:
+    """Boxes each parameter together with the names of its axes.
 
     Args:
         axis_names: Maps the last part of a parameter's name, such as "kernel", to a
             tuple with a name or None for each axis.
         params: Nested dicts of arrays.
-        box: `box(array, names)` returns Flax's object that holds both.
-
-    Returns:
-        The nest `params`, with `box(array, names)` for each leaf that has names.
+        box: `box(array, names)` returns Flax's object that holds both; `names` is empty
+            for a parameter without names.
 
     Raises:
         TypeError: If `axis_names` is not a dict.
         ValueError: If the number of names differs from the number of axes.
     """
-    if axis_names is None:
-        return params
+    known = {} if axis_names is None else axis_names
     what = "a dict of tuples such as {'bias': ('hidden',)}"
-    check_instance("axis_names", axis_names, Mapping, what)
+    check_instance("axis_names", known, Mapping, what)
 
     def boxed(name: str, leaf: Array) -> PyTree:
-        names = axis_names.get(last := _last(name))
+        names = known.get(last := _last(name))
         if names is None:
-            return leaf
+            return box(leaf, ())
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
             raise InvalidValue(
                 f"`axis_names[{last!r}]` must have a name or None for each axis of "
                 f"`{name}` ({describe(leaf)}), got {names}."
             )
-        return box(leaf, names)
+        return box(leaf, tuple(names))
 
     return map_named("params", boxed, params)
 
 
-def check_axis_names(axis_names: AxisNames | None, params: PyTree) -> None:
+def check_axis_names(axis_names: AxisNames | None, params: Params) -> None:
     """Raises ValueError if a key of `axis_names` is not the name of a parameter."""
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
@@ -207,7 +185,8 @@ def check_axis_names(axis_names: AxisNames | None, params: PyTree) -> None:
 
 def _last(name: str) -> str:
     # Names are paths such as "params['cell_0']['kernel']".
-    return name.split("'")[-2]
+    parts = name.split("'")
+    return parts[-2] if len(parts) > 1 else name
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
@@ -233,12 +212,6 @@ class HoldsCells:
     def _cells(self) -> Cells:
         """The cells, in the nest of their parameters."""
         raise NotImplementedError
-
-    def _init(self, key: Key, step: PyTree, dtype: DType) -> Params:
-        """Initial parameters of all cells; see `_init_part`."""
-        names = self._cells()
-        keys = zip(names, jax.random.split(key, len(names)), strict=True)
-        return {name: self._init_part(name, k, step, dtype) for name, k in keys}
 
     def _init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
         """Initial parameters of one entry of the nest, for one step of inputs.
@@ -269,7 +242,7 @@ class HoldsCells:
         """Whether a cell draws random numbers; None if a cell does not declare it."""
         return any_is_random(list_cells(self._cells()))
 
-    def _draw_key(self, deterministic: bool | None, rngs: Any = None) -> Key | None:
+    def _draw_key(self, deterministic: bool | None, rngs: Key | None) -> Key | None:
         """The key for one call, or None if the call is deterministic.
 
         Raises:
@@ -282,7 +255,7 @@ class HoldsCells:
             return None
         return self._next_key(rngs)
 
-    def _next_key(self, rngs: Any) -> Key | None:
+    def _next_key(self, rngs: Key | None) -> Key | None:
         """The next key of `rngs` or, if that is None, of the module's stream."""
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """Cells of jaxrnn for Flax's RNN, and checks of Flax's cells for `as_cell`."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import jax
@@ -11,20 +12,24 @@ from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .._cells.fields import as_floating
-from .batch_axes import BatchAxes, cast_integers
-from .cells import Cells, HoldsCell, in_dtype
+from .batch_axes import cast_integers, merge, split
+from .cells import Cells, HoldsCell, in_dtype, list_cells
 
 
-@dataclasses.dataclass(eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class StepModule(HoldsCell):
     """A cell of jaxrnn with the interface of Flax's cells.
 
     Flax's RNN gives its cells no random keys.
     """
 
-    _: dataclasses.KW_ONLY
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Always 1, because the inputs of one row at one step are a vector."""
+        return 1
 
     def _cells(self) -> Cells:
         cells = super()._cells()
@@ -45,18 +50,18 @@ class StepModule(HoldsCell):
             carry: The cell's state, each leaf `[*batch, ...]`.
             inputs: `[*batch, features]`.
         """
-        axes = BatchAxes(inputs.shape[:-1])
-        step = cast_integers(self.cell, self.dtype, axes.merge("inputs", inputs))
+        shape = inputs.shape[:-1]
+        step = cast_integers(self.cell, self.dtype, merge("inputs", inputs, shape))
         params = params_for(step)
         params, step = in_dtype(self._compute_dtype(), (params, step))
-        output, state = self.cell.apply(params, step, axes.merge("carry", carry))
-        return axes.split((state, output))
+        output, state = self.cell.apply(params, step, merge("carry", carry, shape))
+        return split((state, output), shape)
 
     def _zero_carry(self, input_shape: tuple[int, ...]) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
-        (cell,) = self._cells().values()
-        axes = BatchAxes(input_shape[:-1])
-        return axes.split(cell.zero_state(axes.rows, self._compute_dtype()))
+        (cell,) = list_cells(self._cells())
+        shape = input_shape[:-1]
+        return split(cell.zero_state(math.prod(shape), self._compute_dtype()), shape)
 
     def _compute_dtype(self) -> DType:
         name = "param_dtype" if self.dtype is None else "dtype"

@@ -5,9 +5,8 @@ driver, and from a class of its library, which holds parameters and random strea
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,32 +32,28 @@ from .._drivers.bidirectional import (
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_layers
 from ..memory import Strategy
-from .batch_axes import first_step, merge_inputs
+from .batch_axes import first_step, merge, merge_inputs, split
 from .cells import (
     BoundCells,
     Cells,
     HoldsCell,
     HoldsCells,
-    check_count,
     flag,
     in_dtype,
+    list_bound,
     list_cells,
     params_of_cells,
     under_scope,
 )
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 Merge: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 """`merge(outputs_fw, outputs_bw)` returns the outputs of a module."""
 
 
-@dataclasses.dataclass(eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class Recurrent(HoldsCells):
     """A module that runs its cells over sequences by a driver; see `RNN`."""
 
-    _: dataclasses.KW_ONLY
     time_major: bool = False
     return_carry: bool = False
     return_states: bool = False
@@ -79,7 +74,7 @@ class Recurrent(HoldsCells):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         return_states: bool | None = None,
-        rngs: Any = None,
+        rngs: Key | None = None,
     ) -> PyTree:
         """Runs the module over sequences.
 
@@ -129,40 +124,38 @@ class Recurrent(HoldsCells):
                 random numbers but the stream `rng_collection` is missing.
         """
         first, *_ = list_cells(self._cells())
-        inputs, lengths, axes = merge_inputs(
-            first, inputs, sequence_length, self.time_major, self.dtype
-        )
         start = 1 if self.time_major else 0
+        inputs, lengths, shape = merge_inputs(
+            first, inputs, sequence_length, start, self.dtype
+        )
         params = self._params(first_step(inputs, start))
         key = self._draw_key(deterministic, rngs)
         dtype = _compute_dtype(self.dtype, (inputs, params))
         outputs, state, *states = self._drive(
             self._bind(in_dtype(dtype, params), key),
             in_dtype(dtype, inputs),
-            in_dtype(dtype, axes.merge("initial_state", initial_state)),
+            in_dtype(dtype, merge("initial_state", initial_state, shape)),
             sequence_length=lengths,
             dtype=dtype,
-            resets=axes.merge("resets", resets, start),
-            reset_state=in_dtype(dtype, axes.merge("reset_state", reset_state)),
-            mask=axes.merge("mask", mask, start),
+            parallel_iterations=self.parallel_iterations,
+            swap_memory=self.swap_memory,
+            time_major=self.time_major,
+            resets=merge("resets", resets, shape, start),
+            reset_state=in_dtype(dtype, merge("reset_state", reset_state, shape)),
+            implementation=self._implementation(),
+            mask=merge("mask", mask, shape, start),
             return_states=flag("return_states", return_states, self.return_states),
-            **self._options(),
         )
-        outputs, states = axes.split((outputs, states), start)
-        state = axes.split(state)
+        outputs, states = split((outputs, states), shape, start)
+        state = split(state, shape)
         if states:
             return outputs, state, *states
         has_carry = flag("return_carry", return_carry, self.return_carry)
         return (state, outputs) if has_carry else outputs
 
-    def _options(self) -> dict[str, Any]:
-        """The driver's options that calls do not change."""
-        return {
-            "parallel_iterations": self.parallel_iterations,
-            "swap_memory": self.swap_memory,
-            "time_major": self.time_major,
-            "implementation": self.implementation,
-        }
+    def _implementation(self) -> str | None:
+        """The loop of this call; linen creates parameters with the default loop."""
+        return self.implementation
 
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
@@ -178,14 +171,6 @@ class Recurrent(HoldsCells):
         raise NotImplementedError
 
 
-def signed_as(method: Callable[P, R]) -> Callable[[Callable], Callable[P, R]]:
-    """Gives a method that passes all arguments on the signature of another method.
-
-    Type checkers would otherwise see the signature that Flax declares for all modules.
-    """
-    return cast(Any, functools.wraps(method))
-
-
 def _compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
     """The computation's dtype; by default the widest of inputs and parameters."""
     if dtype is not None:
@@ -195,11 +180,10 @@ def _compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
         return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
 
 
-@dataclasses.dataclass(eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class OneDirection(Recurrent, HoldsCell):
     """A module that runs `dynamic_rnn`, over reversed rows if `reverse` is True."""
 
-    _: dataclasses.KW_ONLY
     reverse: bool = False
     keep_order: bool = False
 
@@ -231,8 +215,7 @@ class TwoDirections(Recurrent):
 
     cell_fw: RNNCell
     cell_bw: RNNCell
-    _: dataclasses.KW_ONLY
-    merge: Merge = concatenate
+    merge: Merge = dataclasses.field(default=concatenate, kw_only=True)
 
     def _cells(self) -> Cells:
         fw = under_scope("cell_fw", self.cell_fw)
@@ -305,11 +288,9 @@ class Stack(Recurrent):
         return tuple(zip(*super()._bind(params, key), strict=True))
 
     def _params_of(self, *cells: BoundCells) -> Params:
-        check_count(2, cells)
-        for direction in cells:
-            check_count(len(self.cells_fw), direction)
-        layers = list(zip(*cells, strict=True))
-        return params_of_cells(self._cells(), layers)
+        count = len(self.cells_fw)
+        directions = [list_bound(count, cells) for cells in list_bound(2, cells)]
+        return params_of_cells(self._cells(), list(zip(*directions, strict=True)))
 
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any

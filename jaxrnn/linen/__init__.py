@@ -18,8 +18,8 @@ from ._cells import Cell as Cell, as_cell as as_cell
 from ._modules import (
     RNN as RNN,
     Bidirectional as Bidirectional,
+    RawRNN as RawRNN,
     StackBidirectional as StackBidirectional,
 )
-from ._raw_rnn import RawRNN as RawRNN
 
 _export(globals())

@@ -15,9 +15,11 @@ from .._cells.base import RNNCell
 from .._layers import flax_cells
 from .._layers.cells import in_dtype
 from .._layers.flax_cells import StepModule
+from ._modules import dataclass
 
 
-class Cell(nn.RNNCellBase, StepModule):
+@dataclass
+class Cell(StepModule, nn.RNNCellBase):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
@@ -47,11 +49,6 @@ class Cell(nn.RNNCellBase, StepModule):
             return self.param(scope, self.cell.init, step, self.param_dtype)
 
         return self._step(params_for, carry, inputs)
-
-    @property
-    def num_feature_axes(self) -> int:
-        """Always 1, because the inputs of one row at one step are a vector."""
-        return 1
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:

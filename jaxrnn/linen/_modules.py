@@ -1,22 +1,42 @@
-"""`dynamic_rnn` and its bidirectional variants as linen modules."""
+"""`dynamic_rnn`, its bidirectional variants and `raw_rnn` as linen modules."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from .._base.errors import InvalidValue
-from .._base.typing import DType, Key, Params, PyTree
+from .._base.arguments import check_functions
+from .._base.errors import InvalidValue, describe
+from .._base.typing import Array, DType, Key, Params, PyTree
+from .._drivers.raw_rnn import raw_rnn
 from .._layers import modules
 from .._layers.cells import (
     AxisNames,
     BoundCells,
+    HoldsCell,
     HoldsCells,
     check_axis_names,
     name_axes,
 )
+from .._tensor_array.tensor_array import TensorArray
+from ..memory import Strategy
+
+if TYPE_CHECKING:
+    # Linen makes dataclasses of its modules, which editors do not see: without this,
+    # they do not list the fields that modules share with nnx.
+    from dataclasses import dataclass
+else:
+
+    def dataclass(cls: type) -> type:
+        return cls
 
 
+def _partitioned(array: Array, names: tuple[str | None, ...]) -> PyTree:
+    return nn.LogicallyPartitioned(array, names) if names else array
+
+
+@dataclass
 class HoldsParams(nn.Module, HoldsCells, kw_only=True):
     """A linen module that holds the parameters of its cells."""
 
@@ -63,7 +83,7 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
 
         def init(key: Key, name: str) -> PyTree:
             params = self._init_part(name, key, step, self.param_dtype)
-            return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
+            return name_axes(self.axis_names, params, _partitioned)
 
         def get(name: str) -> PyTree:
             # `param` would trace `init` on each call to compare shapes. The cell also
@@ -87,22 +107,18 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
         return None
 
 
-class Recurrent(HoldsParams, modules.Recurrent):
+class Recurrent(modules.Recurrent, HoldsParams):
     """The base class of `RNN` and its bidirectional variants; see `RNN`."""
 
-    @nn.compact
-    @modules.signed_as(modules.Recurrent.__call__)
-    def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
-        return super().__call__(*args, **kwargs)
+    __call__ = nn.compact(modules.Recurrent.__call__)
 
     @nn.nowrap
-    def _options(self) -> dict[str, Any]:
-        options = super()._options()
-        if self.is_initializing():
-            options["implementation"] = None  # `init` must run on all devices.
-        return options
+    def _implementation(self) -> str | None:
+        # `init` must run on all devices.
+        return None if self.is_initializing() else self.implementation
 
 
+@dataclass
 class RNN(Recurrent, modules.OneDirection):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
@@ -139,6 +155,7 @@ class RNN(Recurrent, modules.OneDirection):
     """
 
 
+@dataclass
 class Bidirectional(Recurrent, modules.TwoDirections):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
@@ -152,6 +169,7 @@ class Bidirectional(Recurrent, modules.TwoDirections):
     """
 
 
+@dataclass
 class StackBidirectional(Recurrent, modules.Stack):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
@@ -163,3 +181,129 @@ class StackBidirectional(Recurrent, modules.Stack):
         cells_fw: The forward cells, one for each layer, lowest layer first.
         cells_bw: The backward cells, in the same order.
     """
+
+
+@dataclass
+class RawRNN(HoldsParams, HoldsCell):
+    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
+
+    A loop function may call other modules, such as an embedding or an output layer.
+    Construct such modules outside the loop function. Such modules must not change their
+    variables, and must not draw from random streams, because every step would get the
+    same numbers.
+
+    Attributes:
+        cell: The cell.
+        max_time: The bound on the number of steps; required under `jit`.
+        swap_memory: As in `jaxrnn.raw_rnn`.
+        param_dtype: As in `RNN`.
+        axis_names: As in `RNN`.
+        rng_collection: As in `RNN`.
+        deterministic: As in `RNN`.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
+        >>> class Decoder(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, state):
+        ...         embed = nn.Embed(10, 4)
+        ...         logits = nn.Dense(10)
+        ...         def loop_fn(time, output, cell_state, loop_state):
+        ...             if output is None:  # Before the first step.
+        ...                 ids = jnp.zeros(2, jnp.int32)
+        ...                 return jnp.zeros(2, bool), embed(ids), state, ids[0], None
+        ...             ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
+        ...             return ids == 1, embed(ids), cell_state, ids, None
+        ...         rnn = jaxrnn.linen.RawRNN(jaxrnn.GRUCell(8), max_time=6)
+        ...         emit_ta, _, _ = rnn(loop_fn)
+        ...         return emit_ta.stack()
+        >>> decoder, state = Decoder(), jnp.ones((2, 8), jnp.float32)
+        >>> variables = decoder.init(jax.random.key(0), state)
+        >>> decoder.apply(variables, state).shape
+        (6, 2)
+    """
+
+    max_time: int | None = None
+    swap_memory: bool | Strategy = False
+
+    @nn.compact
+    def __call__(
+        self, loop_fn: Callable, *, deterministic: bool | None = None
+    ) -> tuple[TensorArray, PyTree, PyTree]:
+        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
+
+        Args:
+            loop_fn: The loop function of `jaxrnn.raw_rnn`.
+            deterministic: Whether to run without random numbers; None to use the
+                attribute of the same name.
+
+        Raises:
+            TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
+            ValueError: If `loop_fn` constructs modules, or if a module that it calls
+                draws random numbers from a stream; also as in `jaxrnn.raw_rnn`.
+            flax.errors.InvalidRngError: If the cell draws random numbers but the stream
+                `rng_collection` is missing, as in `nn.Dropout`.
+        """
+        check_functions(loop_fn=loop_fn)
+        time = jnp.zeros((), jnp.int32)
+        _, step, state, _, loop_state = loop_fn(time, None, None, None)
+        params = self._params(step)
+        if self.is_initializing():
+            # The modules that `loop_fn` calls must create their parameters outside the
+            # compiled loop.
+            output, state = self._bind(params)(step, state)
+            loop_fn(time + 1, output, state, loop_state)
+            self._check_makes_no_modules()
+        else:
+            loop_fn = _without_draws(loop_fn, self)
+        cell = self._bind(params, self._draw_key(deterministic, None))
+        return raw_rnn(
+            cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
+        )
+
+    def _check_makes_no_modules(self) -> None:
+        """Raises ValueError if the loop function constructed modules."""
+        made = [name for name in self.variables["params"] if name not in self._cells()]
+        if made:
+            raise InvalidValue(
+                "`loop_fn` must not construct modules, but it constructed "
+                f"{', '.join(made)}. Construct them in the module that calls RawRNN."
+            )
+
+
+def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
+    """The loop function; raises ValueError if a module draws random numbers in it."""
+
+    def watched(time: Array, output: PyTree, *states: PyTree) -> tuple:
+        if output is None:  # This call runs once, before the loop.
+            return loop_fn(time, output, *states)
+        # The loop function may call `make_rng` of an enclosing module.
+        seen = [(outer, _count_draws(outer)) for outer in _with_parents(module)]
+
+        def watch(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+            seen.append((context.module, _count_draws(context.module)))
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(watch):
+            results = loop_fn(time, output, *states)
+        for each, count in seen:
+            if _count_draws(each) != count:
+                raise InvalidValue(
+                    "`loop_fn` must not draw random numbers from streams, but "
+                    f"{describe(each)} does. Keep a key in the loop state, and pass "
+                    "it: `nn.Dropout(rate)(x, rng=key)`."
+                )
+        return results
+
+    return watched
+
+
+def _count_draws(module: nn.Module) -> dict[str, int]:
+    """How often each stream of a module has been drawn from."""
+    return dict(getattr(module.scope, "rng_counters", {}))
+
+
+def _with_parents(module: Any) -> Iterator[nn.Module]:
+    while isinstance(module, nn.Module):
+        yield module
+        module = module.parent

@@ -22,7 +22,7 @@ from ._parameters import FieldsModule, Rngs, as_pure, draw_key, make_params
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Cell(FieldsModule, nnx.RNNCellBase, StepModule):
+class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
@@ -50,8 +50,7 @@ class Cell(FieldsModule, nnx.RNNCellBase, StepModule):
     """
 
     in_features: dataclasses.InitVar[int]
-    _: dataclasses.KW_ONLY
-    rngs: dataclasses.InitVar[nnx.Rngs]
+    rngs: dataclasses.InitVar[nnx.Rngs] = dataclasses.field(kw_only=True)
 
     def __post_init__(self, in_features: int, rngs: nnx.Rngs) -> None:
         self.params = make_params(self, in_features, rngs, self.param_dtype)
@@ -60,11 +59,6 @@ class Cell(FieldsModule, nnx.RNNCellBase, StepModule):
         """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
         (params,) = as_pure(self.params).values()
         return self._step(lambda step: params, carry, inputs)
-
-    @property
-    def num_feature_axes(self) -> int:
-        """Always 1, because the inputs of one row at one step are a vector."""
-        return 1
 
     def initialize_carry(
         self,

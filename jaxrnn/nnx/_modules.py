@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,20 +26,21 @@ from ._parameters import (
 )
 
 
-@dataclasses.dataclass(eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class HoldsParams(FieldsModule, HoldsCells):
-    """An nnx module that holds the parameters of its cells, and a random stream."""
+    """An nnx module that holds the parameters of its cells, and a random stream.
 
-    in_features: dataclasses.InitVar[int | PyTree]
-    _: dataclasses.KW_ONLY
+    Subclasses have the argument `in_features`, which follows their cells.
+    """
+
     rngs: dataclasses.InitVar[nnx.Rngs]
     param_dtype: DType = jnp.float32
     axis_names: dataclasses.InitVar[AxisNames | None] = None
     rng_collection: str = "dropout"
     deterministic: bool | None = False
 
-    def __post_init__(
-        self, in_features: int | PyTree, rngs: nnx.Rngs, axis_names: AxisNames | None
+    def __post_init__(  # pyright: ignore[reportGeneralTypeIssues]
+        self, rngs: nnx.Rngs, axis_names: AxisNames | None, in_features: int | PyTree
     ) -> None:
         stream = self.rng_collection
         self.params = make_params(self, in_features, rngs, self.param_dtype, axis_names)
@@ -101,16 +101,7 @@ class HoldsParams(FieldsModule, HoldsCells):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Recurrent(HoldsParams, modules.Recurrent):
-    """The base class of `RNN` and its bidirectional variants; see `RNN`."""
-
-    @modules.signed_as(modules.Recurrent.__call__)
-    def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
-        return super().__call__(*args, **kwargs)
-
-
-@dataclasses.dataclass(eq=False, repr=False)
-class RNN(Recurrent, modules.OneDirection):
+class RNN(modules.OneDirection, HoldsParams):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Args:
@@ -155,9 +146,11 @@ class RNN(Recurrent, modules.OneDirection):
         (2, 5, 8)
     """
 
+    in_features: dataclasses.InitVar[int | PyTree]
+
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Bidirectional(Recurrent, modules.TwoDirections):
+class Bidirectional(modules.TwoDirections, HoldsParams):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(state_fw, state_bw)`.
@@ -171,9 +164,11 @@ class Bidirectional(Recurrent, modules.TwoDirections):
         rngs: As in `RNN`, like all other options.
     """
 
+    in_features: dataclasses.InitVar[int | PyTree]
+
 
 @dataclasses.dataclass(eq=False, repr=False)
-class StackBidirectional(Recurrent, modules.Stack):
+class StackBidirectional(modules.Stack, HoldsParams):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
@@ -186,15 +181,11 @@ class StackBidirectional(Recurrent, modules.Stack):
         rngs: As in `RNN`, like all other options.
     """
 
-    def __post_init__(self, *args: Any) -> None:
-        super().__post_init__(*args)
-        # nnx hashes attributes that are not arrays.
-        self.cells_fw = tuple(self.cells_fw)
-        self.cells_bw = tuple(self.cells_bw)
+    in_features: dataclasses.InitVar[int | PyTree]
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class RawRNN(HoldsParams, HoldsCell):
+class RawRNN(HoldsCell, HoldsParams):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
     A loop function may call other modules, such as an embedding or an output layer, if
@@ -229,9 +220,9 @@ class RawRNN(HoldsParams, HoldsCell):
         (6, 2)
     """
 
-    _: dataclasses.KW_ONLY
-    max_time: int | None = None
-    swap_memory: bool | Strategy = False
+    in_features: dataclasses.InitVar[int | PyTree]
+    max_time: int | None = dataclasses.field(default=None, kw_only=True)
+    swap_memory: bool | Strategy = dataclasses.field(default=False, kw_only=True)
 
     def __call__(
         self,

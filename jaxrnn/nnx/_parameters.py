@@ -1,6 +1,5 @@
 """Parameters and random streams of nnx modules."""
 
-import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -14,7 +13,7 @@ from .._base.arguments import as_count, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.math import is_traced
 from .._base.trees import named_leaves
-from .._base.typing import ArrayLike, DType, Key, Params, PyTree
+from .._base.typing import Array, ArrayLike, DType, Key, Params, PyTree
 from .._cells.base import check_rnn_cell
 from .._cells.bound import BoundCell
 from .._layers.cells import AxisNames, HoldsCells, check_axis_names, name_axes
@@ -27,7 +26,7 @@ as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 class _Signature:
     """The signature of a class's constructor, which nnx's metaclass hides."""
 
-    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+    def __get__(self, instance: object | None, owner: type) -> inspect.Signature:
         if instance is not None:
             raise AttributeError  # `inspect` then reads the signature of `__call__`.
         signature = inspect.signature(functools.partial(owner.__init__, None))
@@ -37,8 +36,7 @@ class _Signature:
 
 def _without_initvar(parameter: inspect.Parameter) -> inspect.Parameter:
     kind = parameter.annotation
-    is_initvar = isinstance(kind, dataclasses.InitVar)
-    return parameter.replace(annotation=kind.type) if is_initvar else parameter
+    return parameter.replace(annotation=getattr(kind, "type", kind))
 
 
 class FieldsModule(nnx.Module):
@@ -47,10 +45,43 @@ class FieldsModule(nnx.Module):
     __signature__ = _Signature()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        for cell in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(value, list):  # nnx hashes attributes that are not arrays.
+            value = tuple(value)
+        for cell in value if isinstance(value, tuple) else [value]:
             if isinstance(cell, BoundCell):  # nnx would reject its arrays.
                 check_rnn_cell(name, cell)
         super().__setattr__(name, value)
+
+
+def make_params(
+    module: HoldsCells,
+    in_features: int | PyTree,
+    rngs: nnx.Rngs,
+    dtype: DType,
+    axis_names: AxisNames | None = None,
+) -> Params:
+    """The `nnx.Param`s of a module's cells.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `axis_names` does not match the parameters, or if a size is below
+            1.
+    """
+    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", "Create them: `nnx.Rngs(0)`.")
+    step = _as_step(in_features)
+    names = module._cells()
+    keys = jax.random.split(rngs.params(), len(names))
+    params = {
+        name: module._init_part(name, key, step, dtype)
+        for name, key in zip(names, keys, strict=True)
+    }
+    boxed = name_axes(axis_names, params, _as_param)
+    check_axis_names(axis_names, params)
+    return nnx.data(boxed)
+
+
+def _as_param(array: Array, names: tuple[str | None, ...]) -> nnx.Param:
+    return nnx.Param(array, out_sharding=names) if names else nnx.Param(array)
 
 
 def _as_step(in_features: int | PyTree) -> PyTree:
@@ -72,35 +103,6 @@ def _as_step(in_features: int | PyTree) -> PyTree:
     return in_features
 
 
-def make_params(
-    module: HoldsCells,
-    in_features: int | PyTree,
-    rngs: nnx.Rngs,
-    dtype: DType,
-    axis_names: AxisNames | None = None,
-) -> Params:
-    """The `nnx.Param`s of a module's cells.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If `axis_names` does not match the parameters, or if a size is below
-            1.
-    """
-    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", "Create them: `nnx.Rngs(0)`.")
-    params = module._init(rngs.params(), _as_step(in_features), dtype)
-    boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
-    check_axis_names(axis_names, params)
-    return nnx.data(jax.tree.map(_as_param, boxed, is_leaf=_is_variable))
-
-
-def _is_variable(leaf: object) -> bool:
-    return isinstance(leaf, nnx.Variable)
-
-
-def _as_param(leaf: Any) -> nnx.Variable:
-    return leaf if _is_variable(leaf) else nnx.Param(leaf)
-
-
 def check_same_shapes(own: Params, params: Params) -> None:
     """Raises ValueError unless `params` have the names and shapes of `own`."""
     known = dict(named_leaves("params", own))
@@ -115,7 +117,7 @@ def check_same_shapes(own: Params, params: Params) -> None:
             )
 
 
-def in_place_of(old: jax.Array, new: ArrayLike) -> jax.Array:
+def in_place_of(old: Array, new: ArrayLike) -> Array:
     """The new array, with the dtype and the sharding of the old array."""
     array = jnp.asarray(new).astype(old.dtype)
     if is_traced(old) or len(old.sharding.device_set) == 1:
