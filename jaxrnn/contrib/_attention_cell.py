@@ -70,11 +70,10 @@ class AttentionCellWrapper(extend.ParamsWrapper):
             rank == 1 for rank in jax.tree.leaves(extend.map_sizes(len, size))
         )
         is_leaf = jax.tree_util.all_leaves([size])
-        if not is_flat or not (self.state_is_tuple or is_leaf):
-            raise extend.InvalidValue(
-                "the state of `cell` must be one vector if `state_is_tuple` is False, "
-                f"and a nest of vectors if it is True, got state_size {size}."
-            )
+        fits = is_flat and (self.state_is_tuple or is_leaf)
+        what = "vectors" if self.state_is_tuple else "one vector"
+        must = f"be {what} if `state_is_tuple` is {self.state_is_tuple}"
+        extend.check_value(fits, "cell.state_size", must, size, f"It is {size}.")
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:

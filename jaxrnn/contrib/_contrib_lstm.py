@@ -184,11 +184,8 @@ def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> S
     Raises:
         ValueError: If there are fewer rows than shards.
     """
-    if shards > rows:
-        raise extend.InvalidValue(
-            f"the number of shards of `{name}` must not exceed "
-            f"its {rows} rows, got {shards}. Use fewer shards."
-        )
+    must = f"have a row for each of {shards} shards"
+    extend.check_value(shards <= rows, name, must, rows, "Use fewer shards.")
     kernel = cell.initializer or extend.glorot_uniform
     least, longer = divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]

@@ -71,10 +71,8 @@ class _ConvLSTM(extend.SpecsCell):
         lengths = {"input_shape": self.conv_ndims + 1, "kernel_shape": self.conv_ndims}
         for name, length in lengths.items():
             sizes = getattr(self, name)
-            if len(sizes) != length:
-                raise extend.InvalidValue(
-                    f"`{name}` must have {length} entries, got {sizes}."
-                )
+            must = f"have {length} entries"
+            extend.check_value(len(sizes) == length, name, must, len(sizes))
 
     @property
     def state_size(self) -> LSTMStateTuple:

@@ -220,11 +220,9 @@ class GRUBlockCellV2(AffineCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.num_units is None) == (self.cell_size is None):
-            raise extend.InvalidValue(
-                "exactly one of `num_units` and its old name `cell_size` must be "
-                f"given, got {self.num_units} and {self.cell_size}."
-            )
+        is_one = (self.num_units is None) != (self.cell_size is None)
+        must = "be given, unless its old name `cell_size` is"
+        extend.check_value(is_one, "num_units", must, self.num_units)
         if self.num_units is None:
             object.__setattr__(self, "num_units", self.cell_size)
             object.__setattr__(self, "cell_size", None)

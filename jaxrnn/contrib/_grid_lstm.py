@@ -107,18 +107,15 @@ class GridLSTM(extend.SpecsCell):
         blocks = self.num_frequency_blocks
         starts = self.start_freqindex_list or ()
         ends = self.end_freqindex_list or ()
-        if not blocks:
-            raise extend.InvalidValue(
-                "`num_frequency_blocks` must be a list with the number of windows in "
-                f"each block, got {blocks}."
-            )
-        counts = len(starts), len(ends)
-        if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
-            raise extend.InvalidValue(
-                "`end_freqindex_list` and `start_freqindex_list` must each have one "
-                f"entry per block ({len(blocks)}), got {ends} and {starts}. Omit both "
-                "lists only if a single block reads all inputs."
-            )
+        must = "be a nonempty list with the number of windows in each block"
+        extend.check_value(blocks, "num_frequency_blocks", must, blocks)
+        reads_all_inputs = len(blocks) == 1 and not starts and not ends
+        must = f"have an entry for each block ({len(blocks)})"
+        fix = "Omit both lists only if a single block reads all inputs."
+        lists = {"end_freqindex_list": ends, "start_freqindex_list": starts}
+        for name, given in lists.items():
+            fits = reads_all_inputs or len(given) == len(blocks)
+            extend.check_value(fits, name, must, len(given), fix)
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
 
@@ -135,11 +132,10 @@ class GridLSTM(extend.SpecsCell):
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
-        elif max(self.end_freqindex_list) > depth:
-            raise extend.InvalidValue(
-                f"`end_freqindex_list` must not exceed the depth of the inputs "
-                f"({depth}), got {self.end_freqindex_list}."
-            )
+            return
+        last = max(self.end_freqindex_list)
+        must = f"not exceed the depth of the inputs ({depth})"
+        extend.check_value(last <= depth, "end_freqindex_list", must, last)
 
     @property
     def state_tuple_type(self) -> type:

@@ -68,15 +68,13 @@ class GLSTMCell(ContribLSTM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_divides("`num_units`", self.num_units)
-        self._check_divides("`num_proj`", self.num_proj or 0)
+        self._check_divides("num_units", self.num_units)
+        self._check_divides("num_proj", self.num_proj or 0)
 
-    def _check_divides(self, what: str, size: int) -> None:
-        if size % self.number_of_groups:
-            raise extend.InvalidValue(
-                f"{what} must be divisible by `number_of_groups` "
-                f"({self.number_of_groups}), got {size}."
-            )
+    def _check_divides(self, name: str, size: int) -> None:
+        groups = self.number_of_groups
+        must = f"be divisible by `number_of_groups` ({groups})"
+        extend.check_value(size % groups == 0, name, must, size)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -102,7 +100,7 @@ class GLSTMCell(ContribLSTM):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        self._check_divides("the depth of `inputs`", depth)
+        self._check_divides("inputs.shape[-1]", depth)
         return super().param_specs(depth // self.number_of_groups)
 
     def stage_params(self, params: Params) -> Params:

@@ -18,9 +18,8 @@ in `jaxrnn` itself. This module adds what several cells have in common:
 * Drivers and decoders: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
-* Errors: `check_value` raises an `InvalidValue`, which is a ValueError, and
-  `check_type` raises a TypeError. The name of the function or class of this package
-  that the user called is put before their messages.
+* Errors: `check_value` raises a ValueError and `check_type` a TypeError. The name of
+  the function or class of this package that the user called is put before the message.
 """
 
 from .._base.arguments import (
@@ -32,7 +31,6 @@ from .._base.arguments import (
 )
 from .._base.boundary import export as _export
 from .._base.cell_keys import check_key as check_key
-from .._base.errors import InvalidValue as InvalidValue
 from .._base.inputs import as_arrays as as_arrays
 from .._base.lengths import as_lengths as as_lengths
 from .._base.math import (

@@ -513,7 +513,7 @@ def refusals():
         ),
         "two_memories": (
             ValueError,
-            r"each hold one entry per mechanism \(2\)",
+            r"hold one entry for each of 2 mechanisms",
             lambda: contrib.AttentionWrapper(
                 jaxrnn.GRUCell(H), [luong, luong]
             ).initial_state((memory,)),

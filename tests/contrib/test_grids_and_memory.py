@@ -81,13 +81,13 @@ def test_a_packed_sequence_starts_with_the_first_memory():
         (lambda: contrib.ConvLSTMCell(2, [3, 2], 1, [1, 1]), "`input_shape` must have"),
         (
             lambda: contrib.Conv1DLSTMCell(**CONV | {"kernel_shape": [1, 1]}),
-            r"got \(1, 1\).$",
+            r"`kernel_shape` must have 1 entries, got 2\.$",
         ),
         (lambda: contrib.TimeFreqLSTMCell(2), "`feature_size` must be given"),
         (lambda: contrib.GridLSTMCell(2, feature_size=1), "`frequency_skip` must be"),
         (
             lambda: contrib.GridLSTMCell(2, feature_size=1, frequency_skip=1),
-            "`num_frequency_blocks` must be a list",
+            "`num_frequency_blocks` must be a nonempty list",
         ),
         (
             lambda: contrib.GridLSTMCell(2, **GRID).init(KEY, jnp.ones((1, 4))),

@@ -108,7 +108,7 @@ def test_groups_must_divide_all_sizes():
         contrib.GLSTMCell(5, number_of_groups=2)
     with pytest.raises(ValueError, match="`num_proj` must be divisible"):
         contrib.GLSTMCell(4, num_proj=3, number_of_groups=2)
-    with pytest.raises(ValueError, match="the depth of `inputs` must be divisible"):
+    with pytest.raises(ValueError, match=r"`inputs.shape\[-1\]` must be divisible"):
         run(contrib.GLSTMCell(8, number_of_groups=4))
 
 
@@ -121,7 +121,7 @@ def test_a_wrong_parameter_is_named_though_its_size_is_no_depth():
 
 def test_more_shards_than_rows_are_refused():
     cell = contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9)
-    message = "number of shards of `W` must not exceed its 8 rows, got 9"
+    message = "`W` must have a row for each of 9 shards, got 8"
     with pytest.raises(ValueError, match=message):
         run(cell)
 
@@ -140,7 +140,7 @@ def test_block_cells_are_the_cells_of_the_core():
 
 @pytest.mark.parametrize("sizes", [{}, {"num_units": 4, "cell_size": 4}])
 def test_a_block_gru_has_one_size(sizes):
-    with pytest.raises(ValueError, match="exactly one of `num_units`"):
+    with pytest.raises(ValueError, match="`num_units` must be given, unless"):
         contrib.GRUBlockCellV2(**sizes)
 
 

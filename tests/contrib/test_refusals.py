@@ -75,7 +75,7 @@ REFUSALS = [
     (time_freq, "cell_clip", True, TypeError, "must be a number, got True"),
     (time_freq, "cell_clip", -1, ValueError, "must be in [0, inf], got -1.0"),
     (grid, "cell_clip", -1, ValueError, "must be in [0, inf], got -1.0"),
-    (grid, "end_freqindex_list", [3], ValueError, "and `start_freqindex_list` must"),
+    (grid, "end_freqindex_list", [3, 4], ValueError, "must have an entry for each"),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
     (grid, "start_freqindex_list", 3, TypeError, f"{NO_LIST} 3"),
     (grid, "start_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),

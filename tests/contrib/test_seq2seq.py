@@ -757,7 +757,7 @@ REFUSALS = [
     (lambda: loss(zeros[0], jnp.ones((2, 3))), ValueError, "sequence_loss: `targets` must be [batch, time], to fit `logits` [2, 3, 4], got int32[3]."),
     (lambda: loss(zeros, jnp.ones((2, 3, 4))), ValueError, "sequence_loss: `weights` must be [batch, time], to fit `logits` [2, 3, 4], got float64[2, 3, 4]."),
     (lambda: loss(jnp.ones((2, 3)), zeros), TypeError, "sequence_loss: `targets` must be integer, got float64[2, 3]."),
-    (lambda: loss(zeros, jnp.ones((2, 3)), sum_over_batch=True), ValueError, "sequence_loss: `average_across_batch` and `sum_over_batch` must not both be True"),
+    (lambda: loss(zeros, jnp.ones((2, 3)), sum_over_batch=True), ValueError, "sequence_loss: `sum_over_batch` must be False if `average_across_batch` is True"),
 ]  # fmt: skip
 
 

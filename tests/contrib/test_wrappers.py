@@ -212,7 +212,7 @@ REFUSALS = {
     ),
     "joined": (
         ValueError,
-        "the state of `cell` must be one vector if `state_is_tuple` is False",
+        "`cell.state_size` must be one vector if `state_is_tuple` is False",
         lambda: AttentionCellWrapper(LSTMCell(3), 2, state_is_tuple=False),
     ),
     "parts": (

@@ -71,11 +71,10 @@ def as_memories(
     """
     count = len(mechanisms)
     lengths = [None] * count if lengths is None else lengths
-    if len(memories) != count or len(lengths) != count:
-        raise extend.InvalidValue(
-            "`memory` and `memory_sequence_length` must each hold one entry per "
-            f"mechanism ({count}), got {len(memories)} and {len(lengths)}."
-        )
+    must = f"hold one entry for each of {count} mechanisms"
+    given = {"memory": memories, "memory_sequence_length": lengths}
+    for name, entries in given.items():
+        extend.check_value(len(entries) == count, name, must, len(entries))
     made: list[AttentionMemory] = []
     for i, mechanism in enumerate(mechanisms):
         name = f"memory[{i}]" if count > 1 else "memory"

@@ -62,9 +62,8 @@ class AttentionWrapperState(NamedTuple):
         """
         if unknown := fields.keys() - set(self._fields):
             known = ", ".join(self._fields)
-            raise extend.InvalidValue(
-                f"fields must be among {known}, got {', '.join(sorted(unknown))}."
-            )
+            wrong = ", ".join(sorted(unknown))
+            extend.check_value(False, "fields", f"be among {known}", wrong)
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -182,16 +182,15 @@ class AttentionWrapper(extend.ParamsWrapper):
             )
         )
 
-    def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """Unsupported, because a zero state would have no memory.
 
         Raises:
             ValueError: Always.
         """
-        raise extend.InvalidValue(
-            "`initial_state` must be given, because it holds the "
-            "memory, got None. Create it with `cell.initial_state(memory)`."
-        )
+        must = "be given, because it holds the memory"
+        fix = "Create it with `cell.initial_state(memory)`."
+        extend.check_value(False, "initial_state", must, None, fix)
 
     def initial_state(
         self,

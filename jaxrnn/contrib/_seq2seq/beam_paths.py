@@ -52,8 +52,8 @@ def _tiled(x: PyTree, width: int) -> PyTree:
         return beam.tile("t", x, width)
     if not x.element_shape:
         return x
-    if extend.concrete_or_none(x.size()) != 0:
-        raise extend.InvalidValue(f"`t` must hold only empty TensorArrays, got {x!r}.")
+    is_empty = extend.concrete_or_none(x.size()) == 0
+    extend.check_value(is_empty, "t", "hold only empty TensorArrays", x)
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 

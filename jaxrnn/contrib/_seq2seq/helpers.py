@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -102,12 +102,10 @@ class CustomHelper(Helper):
         Raises:
             ValueError: If `initialize` has not been called.
         """
-        if self._batch_size is None:
-            raise extend.InvalidValue(
-                "`batch_size` is unknown before `initialize` is called. "
-                "`dynamic_decode` calls `initialize` first."
-            )
-        return self._batch_size
+        rows: Any = self._batch_size
+        fix = "`initialize` sets it; `dynamic_decode` calls `initialize` first."
+        extend.check_value(rows is not None, "batch_size", "be known", rows, fix)
+        return rows
 
     sample_ids_shape = property(lambda self: self._sample_ids_shape)
     sample_ids_dtype = property(lambda self: self._sample_ids_dtype)

@@ -255,10 +255,9 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
 
 def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     name = "sequence_length"
-    lengths = extend.as_lengths(sequence_length, batch)
-    if lengths is None:
-        fix = f"To run all steps, pass `np.full({batch}, {time})`."
-        raise extend.InvalidValue(f"`{name}` must be integers [batch], got None. {fix}")
+    lengths: Any = extend.as_lengths(sequence_length, batch)
+    fix = f"To run all steps, pass `np.full({batch}, {time})`."
+    extend.check_value(lengths is not None, name, "be integers [batch]", None, fix)
     known = extend.concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     must = f"not exceed the {time} steps of the inputs"

@@ -174,11 +174,10 @@ def sequence_loss(
     logits, targets, weights = _checked(logits, targets, weights)
     average = _as_axes("average_across", average_across_batch, average_across_timesteps)
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
-    if both := set(average) & set(total):
-        noun = "batch" if 0 in both else "timesteps"
-        raise extend.InvalidValue(
-            f"`average_across_{noun}` and `sum_over_{noun}` must not both be True."
-        )
+    both = set(average) & set(total)
+    noun = "batch" if 0 in both else "timesteps"
+    must = f"be False if `average_across_{noun}` is True"
+    extend.check_value(not both, f"sum_over_{noun}", must, True)
     with jax.named_scope(name or "sequence_loss"):
         zero = jnp.zeros((), logits.dtype)
         unused = weights == 0
