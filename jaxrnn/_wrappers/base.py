@@ -17,15 +17,15 @@ from .._cells.params import Specs, make_params
 from .._cells.step_checks import check_params
 
 
-def vector_size(size: Size, name: str = "cell") -> int:
-    """The size of a vector output; error messages refer to the cell as `name`.
+def vector_size(size: Size, name: str = "cell", must: str = "output one vector") -> int:
+    """The size of a vector; error messages say that the cell `name` must have one.
 
     Raises:
-        ValueError: If the output is a nest or has several axes.
+        ValueError: If the size describes a nest or an array with several axes.
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise InvalidValue(f"`{name}` must output one vector, got {size}.")
+        raise InvalidValue(f"`{name}` must {must}, got {size}.")
     return shapes[0][0]
 
 
@@ -63,9 +63,13 @@ class WrapperCell(RNNCell):
         """The zero state of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)
 
+    def split_params(self, params: Params) -> tuple[Params, Params]:
+        """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
+        return {}, params
+
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the state of the wrapped cell; see `RNNCell.start`."""
-        return self.cell.start(params, state)
+        return self.cell.start(self.split_params(params)[1], state)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of the wrapped cell; see `RNNCell.init`."""
@@ -158,7 +162,3 @@ class ParamsWrapper(OwnParams, WrapperCell):
     in `apply`. The parameters of the wrapped cell are stored under the cell's scope,
     e.g. `gru_cell`.
     """
-
-    def start(self, params: Params, state: PyTree) -> PyTree:
-        """Prepares the state of the wrapped cell; see `RNNCell.start`."""
-        return self.cell.start(self.split_params(params)[1], state)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
-from .._base.errors import InvalidType, InvalidValue, error_note
+from .._base.errors import InvalidType, InvalidValue
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
@@ -25,8 +25,7 @@ _VISITOR = "dropout_state_filter_visitor"
 
 
 def _check_size(name: str, size: Size) -> Size:
-    with error_note(f"Raised by `{name}`."):
-        size_shapes(size, name)
+    size_shapes(size, name)
     return size
 
 

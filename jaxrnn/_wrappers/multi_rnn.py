@@ -2,8 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,16 @@ from .._base.errors import (
     describe,
     error_note,
 )
-from .._base.trees import output_of, rows_and_dtype, size_shapes
+from .._base.trees import output_of, rows_and_dtype
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
 from .._cells.step_checks import check_no_carry
 from .._loops.steps import Run, Steps
+from .base import vector_size
 
 
-def _check_cells(name: str, value: Any) -> tuple[RNNCell, ...]:
+def _check_cells(name: str, value: Sequence[RNNCell]) -> tuple[RNNCell, ...]:
     check_instance(name, value, tuple | list, "a list or tuple")
     if not value:
         raise InvalidValue(f"`{name}` must hold at least one cell, got none.")
@@ -61,12 +62,8 @@ class MultiRNNCell(RNNCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for i, cell in enumerate(self.cells):
-            if not self.state_is_tuple and not _is_vector(cell.state_size):
-                raise InvalidValue(
-                    "`state_is_tuple=False` needs vector states, got "
-                    f"`cells[{i}]` with state_size {cell.state_size}."
-                )
+        if not self.state_is_tuple:
+            self._widths()
         ids = [id(cell) for cell in self.cells]
         fields.set_field(self, "owners", tuple(map(ids.index, ids)))
 
@@ -198,8 +195,12 @@ class MultiRNNCell(RNNCell):
         return f"{note} It is the same object as `cells[{self.owners[i]}]`."
 
     def _widths(self) -> list[int]:
-        """The sizes of the cells' states, each of which is one vector."""
-        return [size_shapes(cell.state_size)[0][0] for cell in self.cells]
+        """The sizes of the cells' states; raises ValueError unless all are vectors."""
+        must = "have one vector as its state, because `state_is_tuple` is False"
+        return [
+            vector_size(cell.state_size, f"cells[{i}]", must)
+            for i, cell in enumerate(self.cells)
+        ]
 
     def _split(self, state: PyTree) -> tuple[PyTree, ...]:
         if not self.state_is_tuple:
@@ -219,7 +220,7 @@ class MultiRNNCell(RNNCell):
             )
         return tuple(state)
 
-    def _check_params(self, params: Any) -> None:
+    def _check_params(self, params: Params) -> None:
         names = sorted({self._name(i) for i in range(len(self.cells))})
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if names != got:
@@ -234,8 +235,3 @@ def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:
     rows, dtype = rows_and_dtype(params, inputs)
     state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
     jax.eval_shape(cell.apply, params, inputs, state)
-
-
-def _is_vector(size: Size) -> bool:
-    shapes = size_shapes(size)
-    return jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_entries
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import InvalidValue, describe
 from .._base.math import widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import TensorShape, serializable
@@ -58,10 +57,6 @@ class PastInputsBase(WrapperCell):
             taps: The last `width` inputs, oldest first, each `[batch, depth]`.
         """
 
-    def split_params(self, params: Params) -> tuple[Params, Params]:
-        """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
-        return {}, params
-
     def checked_params(
         self, params: Params, array: Array, key: Key | None
     ) -> tuple[Params, Params]:
@@ -84,22 +79,17 @@ class PastInputsBase(WrapperCell):
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the wrapped cell's part of the state; see `RNNCell.start`."""
         past, cell_state = state
-        inner = self.split_params(params)[1]
-        return PastInputsState(past, self.cell.start(inner, cell_state))
+        return PastInputsState(past, super().start(params, cell_state))
 
-    def checked_inputs(self, inputs: Any) -> Any:
+    def checked_inputs(self, inputs: Shaped | PyTree) -> Any:
         """Checks and returns one step of inputs, `[batch, depth]`.
 
         Raises:
             ValueError: If the inputs are not floating-point, or not `[batch, depth]`.
         """
-        inputs = check_step_inputs(inputs)
-        if inputs.shape[1] != self.depth:
-            raise InvalidValue(
-                f"`inputs` must be [batch, {self.depth}] to fit `depth`, got "
-                f"{describe(inputs)}. Create the wrapper with depth={inputs.shape[1]}."
-            )
-        return inputs
+        fix = "Create the wrapper with the depth of its inputs."
+        size = (self.depth,)
+        return check_step_inputs(inputs, size=size, why="to fit `depth`", fix=fix)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec, Sharding
 
-from .._base.arguments import check_instance
+from .._base.arguments import check_instance, check_shape
 from .._base.errors import InvalidValue, describe
-from .._base.trees import check_structure, map_named, with_structure
+from .._base.trees import check_structure, named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
 from .._loops.steps import DeclinedError, Run
@@ -67,20 +67,16 @@ class ResidualWrapper(WrapperCell):
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
     what = "`inputs`, to which the output is added,"
     check_structure(what, output, inputs, strict=False)
-    leaves = iter(jax.tree.leaves(output))
-
-    def add(name: str, x: Array) -> Array:
-        y = next(leaves)
-        if jnp.shape(x) != jnp.shape(y):
-            raise InvalidValue(
-                f"`{name}` must have the shape of the output "
-                f"({describe(y)}), got {describe(x)}. Use a `residual_fn`."
-            )
-        return x + y
-
-    return with_structure(output, map_named("inputs", add, inputs))
+    sums: list[Array] = []
+    named = named_leaves("inputs", inputs)
+    for (name, x), y in zip(named, jax.tree.leaves(output), strict=True):
+        must = f"have the shape of the output ({describe(y)})"
+        check_shape(name, x, jnp.shape(y), must, "Use a `residual_fn`.")
+        sums.append(x + y)
+    return with_structure(output, sums)
 
 
+# Type checkers see no type in `jax.Device`.
 def _check_device(name: str, value: Any) -> Any:
     kinds = str | jax.Device | Sharding | PartitionSpec
     what = "a jax.Device, its name, a Sharding or a PartitionSpec"
@@ -129,21 +125,20 @@ class DeviceWrapper(WrapperCell):
         inputs, state = self._place((inputs, state))
         return self._place(self.cell.apply(params, inputs, state, key))
 
-    def __getstate__(self) -> Any:
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
         rest, activations = super().__getstate__()
         if isinstance(self.device, jax.Device):  # Devices cannot be pickled.
             rest["device"] = {"name": f"{self.device.platform}:{self.device.id}"}
         return rest, activations
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, str]]) -> None:
         super().__setstate__(state)
         if isinstance(self.device, dict):
             fields.set_field(self, "device", _named(self.device["name"]))
 
     def _place(self, tree: PyTree) -> PyTree:
         device = self.device
-        if isinstance(device, str):
-            return jax.device_put(tree, _named(device))
+        device = _named(device) if isinstance(device, str) else device
         if not isinstance(device, PartitionSpec):
             return jax.device_put(tree, device)
 

@@ -307,7 +307,7 @@ REFUSALS = {
     "other_depth": (
         ValueError,
         r"`inputs` must be \[batch, 3\] to fit `depth`, got float32\[2, 5\]. Create "
-        "the wrapper with depth=5",
+        "the wrapper with the depth of its inputs",
         lambda: apply(np.ones((2, 5), np.float32)),
     ),
     "other_depth_at_first": (
