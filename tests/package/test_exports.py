@@ -1,6 +1,7 @@
 """The public names: complete, frozen, documented and cheap to import."""
 
 import inspect
+import itertools
 import json
 import pathlib
 import pickle
@@ -18,6 +19,7 @@ import jaxrnn
 import jaxrnn.contrib
 import jaxrnn.convert
 import jaxrnn.decode
+import jaxrnn.export
 import jaxrnn.extend
 import jaxrnn.initializers
 import jaxrnn.linen
@@ -207,6 +209,39 @@ def test_signature_is_tensorflows(name):
         for p in inspect.signature(PUBLIC[name]).parameters.values()
     ]
     assert ", ".join(got) == SIGNATURES[name]
+
+
+def calls_of(value):
+    """A public function or constructor, and the methods that this package adds."""
+    yield value
+    for cls in value.__mro__ if inspect.isclass(value) else ():
+        if cls.__module__.startswith("jaxrnn"):
+            for name, method in vars(cls).items():
+                is_public = not name.startswith("_") or name == "__call__"
+                if is_public and inspect.isfunction(method):
+                    yield method
+
+
+# An unbound cell explains itself whatever it is called with; the others replace fields.
+TAKE_ANY_NAME = {"RNNCell.__call__", "Run.replace", "Run.of_inner"}
+TAKE_ANY_NAME |= {"AttentionWrapperState.clone"}
+NO_CALLS = {"RNNCellLike", "UnboundCellLike", "DeclinedError", "InvalidType"}
+NO_CALLS |= {"InvalidValue", *jaxrnn.typing.__all__, "ActivationLike", "Unused"}
+
+
+@pytest.mark.parametrize(
+    "module", [*(m.__name__ for m in MODULES), "jaxrnn.export", *CONVERTERS]
+)
+def test_editors_complete_the_arguments(module):
+    """All are named: no call takes `**kwargs`."""
+    namespace = vars(sys.modules[module])
+    names = namespace.get("__all__", [])
+    values = [namespace[name] for name in names if name not in NO_CALLS]
+    code = [value for value in values if hasattr(value, "__qualname__")]
+    for call in itertools.chain(*map(calls_of, code)):
+        kinds = {p.kind for p in inspect.signature(call).parameters.values()}
+        takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+        assert not takes_any or call.__qualname__ in TAKE_ANY_NAME, call
 
 
 def test_a_star_brings_no_module_but_memory():
