@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from .._base.arguments import as_bool, check_instance
 from .._base.cell_keys import fold_in
@@ -134,6 +135,15 @@ def _are_equal(one: RNNCell, other: RNNCell) -> bool:
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
     """The nest with its floating-point arrays cast to `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)
+
+
+def compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
+    """The computation's dtype; by default the widest of inputs and parameters."""
+    if dtype is not None:
+        return as_floating("dtype", dtype)
+    floats = [x.dtype for x in jax.tree.leaves(arrays) if is_float(x)]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
 
 
 def name_axes(

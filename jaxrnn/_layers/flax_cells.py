@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_count, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.trees import TensorShape
-from .._base.typing import Array, DType, Params, PyTree, Size
+from .._base.typing import Array, DType, PyTree, Size
 from .._cells.fields import as_floating
 from .batch_axes import cast_integers, merge, split
 from .cells import Cells, HoldsCell, in_dtype, list_cells
@@ -40,19 +40,16 @@ class StepModule(HoldsCell):
             )
         return cells
 
-    def _step(
-        self, params_for: Callable[[Array], Params], carry: PyTree, inputs: Array
-    ) -> tuple[PyTree, PyTree]:
-        """`(carry, output)` of one step, each leaf `[*batch, ...]`, as in Flax.
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
+        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`.
 
         Args:
-            params_for: Returns the parameters for one step of inputs.
             carry: The cell's state, each leaf `[*batch, ...]`.
             inputs: `[*batch, features]`.
         """
         shape = inputs.shape[:-1]
         step = cast_integers(self.cell, self.dtype, merge("inputs", inputs, shape))
-        params = params_for(step)
+        (params,) = self._params(step).values()
         params, step = in_dtype(self._compute_dtype(), (params, step))
         output, state = self.cell.apply(params, step, merge("carry", carry, shape))
         return split((state, output), shape)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
 from .._base.arguments import (
     as_bool,
@@ -18,11 +17,9 @@ from .._base.arguments import (
     check_instance,
 )
 from .._base.errors import InvalidValue, describe
-from .._base.math import is_float
 from .._base.trees import output_of
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .._cells.fields import as_floating
 from .._drivers.bidirectional import (
     as_reversible,
     bidirectional_dynamic_rnn,
@@ -38,6 +35,7 @@ from .cells import (
     Cells,
     HoldsCell,
     HoldsCells,
+    compute_dtype,
     flag,
     in_dtype,
     list_bound,
@@ -130,7 +128,7 @@ class Recurrent(HoldsCells):
         )
         params = self._params(first_step(inputs, start))
         key = self._draw_key(deterministic, rngs)
-        dtype = _compute_dtype(self.dtype, (inputs, params))
+        dtype = compute_dtype(self.dtype, (inputs, params))
         outputs, state, *states = self._drive(
             self._bind(in_dtype(dtype, params), key),
             in_dtype(dtype, inputs),
@@ -169,15 +167,6 @@ class Recurrent(HoldsCells):
             **options: The other arguments of `dynamic_rnn`.
         """
         raise NotImplementedError
-
-
-def _compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
-    """The computation's dtype; by default the widest of inputs and parameters."""
-    if dtype is not None:
-        return as_floating("dtype", dtype)
-    floats = [x.dtype for x in jax.tree.leaves(arrays) if is_float(x)]
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -227,8 +216,8 @@ class TwoDirections(Recurrent):
         fix = "Pass `jnp.add` to sum them."
         check_instance("merge", self.merge, Callable, "a function of both outputs", fix)
         cell_fw, cell_bw = cells
-        state_fw, state_bw = _pair(state, "a pair (state_fw, state_bw)")
-        _check_no_reset_state(options.pop("reset_state"))
+        what = "a pair (state_fw, state_bw)"
+        state_fw, state_bw = _pair(what, state, options.pop("reset_state"))
         outputs, *states = bidirectional_dynamic_rnn(
             cell_fw,
             cell_bw,
@@ -240,21 +229,20 @@ class TwoDirections(Recurrent):
         return self.merge(*outputs), *states
 
 
-def _pair(state: PyTree, what: str) -> tuple[PyTree, PyTree]:
-    """The initial states of both directions; raises ValueError unless it is a pair."""
-    if state is None:
-        return None, None
-    check_entries("initial_state", state, 2, what)
-    state_fw, state_bw = state
-    return state_fw, state_bw
+def _pair(what: str, state: PyTree, reset_state: PyTree) -> tuple[PyTree, PyTree]:
+    """The initial states of both directions, or two Nones.
 
-
-def _check_no_reset_state(reset_state: PyTree) -> None:
+    Raises:
+        ValueError: If `state` is not a pair, or if there is a `reset_state`.
+    """
     if reset_state is not None:
         raise InvalidValue(
             "`reset_state` must be None for two directions, which are always reset to "
             f"zeros, got {describe(reset_state)}."
         )
+    pair = (None, None) if state is None else state
+    check_entries("initial_state", pair, 2, what)
+    return pair
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -297,8 +285,7 @@ class Stack(Recurrent):
     ) -> tuple[PyTree, ...]:
         count = len(self.cells_fw)
         what = f"(states_fw, states_bw), each with one state for each of {count} layers"
-        starts = _pair(state, what)
-        _check_no_reset_state(options.pop("reset_state"))
+        starts = _pair(what, state, options.pop("reset_state"))
 
         def run(*cells_and_inputs: Any, **of_layer: Any) -> tuple[PyTree, ...]:
             outputs, *states = bidirectional_dynamic_rnn(

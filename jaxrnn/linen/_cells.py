@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.boundary import class_at_boundary
 from .._base.cell_keys import run_key
-from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers import flax_cells
 from .._layers.cells import in_dtype
@@ -40,15 +40,12 @@ class Cell(StepModule, nn.RNNCellBase):
         (2, 5, 8)
     """
 
-    @nn.compact
-    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
-        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
+    __call__ = nn.compact(StepModule.__call__)
+
+    @nn.nowrap
+    def _params(self, step: PyTree = None) -> Params:
         (scope,) = self._cells()
-
-        def params_for(step: Array) -> Params:
-            return self.param(scope, self.cell.init, step, self.param_dtype)
-
-        return self._step(params_for, carry, inputs)
+        return {scope: self.param(scope, self.cell.init, step, self.param_dtype)}
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:

@@ -55,10 +55,8 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
     def __post_init__(self, in_features: int, rngs: nnx.Rngs) -> None:
         self.params = make_params(self, in_features, rngs, self.param_dtype)
 
-    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
-        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`."""
-        (params,) = as_pure(self.params).values()
-        return self._step(lambda step: params, carry, inputs)
+    def _params(self, step: PyTree = None) -> Params:
+        return as_pure(self.params)
 
     def initialize_carry(
         self,
@@ -140,11 +138,13 @@ def as_cell(
         return copy(carry, jnp.zeros(shape, jnp.float32))
 
     leaves, tree = jax.tree.flatten(streams)
-    are_keys = tuple(map(is_key, leaves))
     variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
-    are_broadcast = tuple(variable.tag in names for variable in variables)
+    sources = tuple(
+        ("run" if variable.tag in names else "step") if is_key(leaf) else "counter"
+        for variable, leaf in zip(variables, leaves, strict=True)
+    )
     state_size, output_size = flax_cells.sizes_of_cell(step, in_features)
-    cell = NnxCell(graph, tree, are_keys, are_broadcast, state_size, output_size)
+    cell = NnxCell(graph, tree, sources, state_size, output_size)
     return cell.bind(nnx.to_pure_dict(params))
 
 
@@ -153,10 +153,9 @@ def as_cell(
 class NnxCell(BoundOnlyCell):
     graph: Any
     streams: Any  # The structure of the module's random streams.
-    # For each leaf of the streams: whether the leaf is a key rather than a counter.
-    are_keys: tuple[bool, ...]
-    # For each stream: whether all steps draw the same random numbers.
-    are_broadcast: tuple[bool, ...]
+    # For each leaf of the streams: "counter", or whether its key belongs to a "step" or
+    # to the whole "run".
+    sources: tuple[str, ...]
     state_size: Size
     output_size: Size
 
@@ -169,11 +168,11 @@ class NnxCell(BoundOnlyCell):
             ValueError: If the module draws random numbers and `key` is None.
         """
         own_key = jax.random.key(0) if key is None else key
-        leaves: list[Array] = []
-        kinds = zip(self.are_keys, self.are_broadcast, strict=True)
-        for i, (has_key, is_broadcast) in enumerate(kinds):
-            source = run_key(own_key) if is_broadcast else own_key
-            leaves.append(jax.random.fold_in(source, i) if has_key else jnp.uint32(0))
+        keys = {"step": own_key, "run": run_key(own_key)}
+        leaves = [
+            jax.random.fold_in(keys[source], i) if source in keys else jnp.uint32(0)
+            for i, source in enumerate(self.sources)
+        ]
         streams = jax.tree.unflatten(self.streams, leaves)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)

@@ -10,8 +10,6 @@ import pathlib
 import pydoc
 import sys
 
-import jedi
-
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
@@ -28,6 +26,9 @@ OF_FLAX = {"self", "parent", "name"}
 
 
 def completed(call):
+    """The parameters that Jedi lists after the opening parenthesis of a call."""
+    import jedi  # No dependency of the tests, which import this file too.
+
     root = pathlib.Path(jaxrnn.__file__).parents[1]
     project = jedi.Project(root, environment_path=sys.executable)
     *lines, last = f"{IMPORTS}{call}(".splitlines()
