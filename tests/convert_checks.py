@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers import assert_same, differentiated, usual_promotion
 
 import jaxrnn
@@ -63,19 +62,3 @@ def hold_to(theirs, ours, weights, load, x=X):
     want = jax.tree.leaves(want)
     assert_near(jax.tree.leaves(got)[: len(want)], want)
     assert_near(own_slopes, slopes)
-
-
-def messages(values, types=()):
-    """A test that each call raises an error, a ValueError or a TypeError, as it says.
-
-    The arguments map regular expressions for messages to calls.
-    """
-    rows = [(ValueError, *row) for row in values.items()]
-    rows += [(TypeError, *row) for row in dict(types).items()]
-
-    @pytest.mark.parametrize(("error", "message", "call"), rows)
-    def test(error, message, call):
-        with pytest.raises(error, match=message):
-            call()
-
-    return test

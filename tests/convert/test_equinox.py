@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 from convert_checks import (
     DEPTH,
-    bound,
     hold_to,
-    messages,
     one_way,
     random_like,
     same_cell,
 )
 from helpers import assert_same, usual_promotion
 
-import jaxrnn
 from jaxrnn.convert import equinox
 
 eqx = pytest.importorskip("equinox")
@@ -98,50 +95,3 @@ def test_there_and_back_are_the_same_bits(case, modules):
         for name in got.keys() - wanted.keys():  # There it has no bias; here a zero.
             assert not got[name].any()
         same_cell(equinox.load(got), equinox.load(module))
-
-
-LSTM, GRU = jaxrnn.LSTMCell(4, forget_bias=0), jaxrnn.CudnnCompatibleGRUCell(4)
-
-
-# Refusals.
-
-SHAPES = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias": (12,), "bias_n": (4,)}
-ARRAYS = {name: np.ones(shape) for name, shape in SHAPES.items()}
-
-
-def changed(**arrays):
-    given = {k: v for k, v in (ARRAYS | arrays).items() if v is not None}
-    return lambda: equinox.load(given)
-
-
-VALUES = {
-    "`cells` must contain at least one layer, got none": equinox.load,
-    r"`cells\[0\].weight_hh` is missing. Found: weight_ih,": changed(weight_hh=None),
-    r"`cells\[0\]` must hold .*; missing: bias_n": changed(bias_n=None),
-    r"`cells\[0\]` must hold .*; unknown: weight_hr": changed(weight_hr=np.ones(2)),
-    "must hold weight_ih, weight_hh, bias; unknown: bias_n": changed(
-        weight_hh=np.ones((16, 4)), weight_ih=np.ones((16, 3)), bias=np.ones(16)
-    ),
-    r"`cells\[0\].weight_hh` must have 4 or 3 blocks of 5 units": changed(
-        weight_hh=np.ones((12, 5))
-    ),
-    r"weight_hh` must have 4 or 3 blocks .*, for LSTM or GRU, got .*\[4, 4\]": changed(
-        weight_hh=np.ones((4, 4))
-    ),
-    r"`cells\[0\].bias_n` must have shape \[4\], got float64\[12\]": changed(
-        bias_n=np.ones(12)
-    ),
-    "must be one of LSTMCell, CudnnCompatibleGRUCell, .* got a BasicRNNCell": lambda: (
-        equinox.save(bound(jaxrnn.BasicRNNCell(4)))
-    ),
-    "must be one of LSTMCell, CudnnCompatibleGRUCell, .* got a GRUCell": lambda: (
-        equinox.save(bound(jaxrnn.GRUCell(4)))
-    ),
-    "`cell` must have the activation tanh, as in Equinox, got relu": lambda: (
-        equinox.save(bound(jaxrnn.LSTMCell(4, activation="relu")))
-    ),
-}
-TYPES = {
-    r"`cells\[0\]` must be an LSTMCell or .* got 3": lambda: equinox.load(3),
-}
-test_messages = messages(VALUES, TYPES)

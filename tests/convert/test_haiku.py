@@ -9,7 +9,6 @@ from convert_checks import (
     X,
     bound,
     hold_to,
-    messages,
     one_way,
     random_like,
     same_cell,
@@ -86,15 +85,6 @@ def test_two_biases_become_one():
     want = {"w": first["w"], "b": first["b"] + second["b"]}
     assert_same(saved["vanilla_rnn/linear"], want)
     assert_same(saved["vanilla_rnn/linear_1"], {"w": second["w"], "b": np.zeros(4)})
-
-
-RNN, GRU = jaxrnn.BasicRNNCell(4, activation="relu"), jaxrnn.GRUCell(4)
-CELLS = {
-    "rnn": RNN,
-    "lstm": jaxrnn.LSTMCell(4),
-    "gru": GRU,
-    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(2) for _ in range(11)]),
-}
 
 
 def test_names_are_those_that_haiku_gives():
@@ -191,102 +181,3 @@ def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
     of_inputs = saved["conv1_dlstm/input_to_hidden"]["b"]
     np.testing.assert_array_equal(of_inputs, [0, 0, 2, 0])  # The blocks are i, g, f, o.
     assert not saved["conv1_dlstm/hidden_to_hidden"]["b"].any()
-
-
-# Refusals.
-
-CONVS = params_of_convs(1)
-PARAMS = {case: random_params(case) for case in ("lstm", "gru", "rnn", "mixed")}
-
-
-def changed(case, module, **weights):
-    params = PARAMS[case]
-    given = {k: v for k, v in weights.items() if v is not None}
-    return lambda: haiku.load(params | {module: given})
-
-
-ONE = np.ones((2, 2))
-VALUES = {
-    "`name` must be given unless .* Found: mlp/linear": lambda: haiku.load(
-        {"mlp/linear": {"w": ONE, "b": ONE}}
-    ),
-    "`name` must be given unless all cores are in one module and": lambda: haiku.load(
-        PARAMS["mixed"]
-    ),
-    r"`core` \(of a GRU\) or `core/linear` is missing. Found:": lambda: haiku.load(
-        PARAMS["lstm"], "core"
-    ),
-    "`gru` must hold w_i, w_h, b; missing: w_h": changed("gru", "gru", w_i=ONE, b=ONE),
-    "`lstm/linear` must hold w, b; unknown: scale": changed(
-        "lstm", "lstm/linear", **PARAMS["lstm"]["lstm/linear"], scale=ONE
-    ),
-    "`net/vanilla_rnn_1/linear_1` is missing. Found:": lambda: haiku.load(
-        {"net/vanilla_rnn_1/linear": {"w": np.ones((7, 16)), "b": np.ones(16)}}
-    ),
-    "`vanilla_rnn/linear_1` must hold w; unknown: scale": changed(
-        "rnn", "vanilla_rnn/linear_1", w=ONE, scale=ONE
-    ),
-    r"lstm/linear/w` must have shape \[depth \+ units, 4 \* .*\[7, 15\]": changed(
-        "lstm", "lstm/linear", w=np.ones((7, 15)), b=np.ones(15)
-    ),
-    r"`lstm/linear/w` must have shape .* for an LSTM, got float64\[3, 16\]": changed(
-        "lstm", "lstm/linear", w=np.ones((3, 16)), b=np.ones(16)
-    ),
-    r"`lstm/linear/b` must have shape \[16\], got float64\[8\]": changed(
-        "lstm", "lstm/linear", w=np.ones((7, 16)), b=np.ones(8)
-    ),
-    r"`vanilla_rnn/linear_1/w` must have shape \[4, 4\], got float64\[2, 2\]": changed(
-        "rnn", "vanilla_rnn/linear_1", w=ONE
-    ),
-    "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, whose": lambda: haiku.save(
-        bound(jaxrnn.CudnnCompatibleGRUCell(4))
-    ),
-    "`cell` must have the activation relu, as in Haiku, got tanh": lambda: haiku.save(
-        bound(jaxrnn.BasicRNNCell(4))
-    ),
-    "`cell` must have the activation tanh, as in Haiku, got relu": lambda: haiku.save(
-        bound(jaxrnn.GRUCell(4, "relu"))
-    ),
-    "`name` must hold 11 names, one for each layer, got core": lambda: haiku.save(
-        bound(CELLS["stack"]), "core"
-    ),
-    "`input_shape` must be the sizes of the grid's .* got None": lambda: haiku.load(
-        CONVS
-    ),
-    "`input_shape` must be omitted for cores without a grid": lambda: haiku.load(
-        PARAMS["lstm"], input_shape=(4,)
-    ),
-    r"`conv1_dlstm/input_to_hidden/w` must have shape \[any, any, any, any\]": lambda: (
-        haiku.load(CONVS, input_shape=(4, 1))
-    ),
-    r"`input_shape` must be the sizes of the grid's .* got \(\)": lambda: haiku.load(
-        CONVS, input_shape=()
-    ),
-    r"Conv1DLSTMCell: `input_shape\[0\]` must be": lambda: haiku.load(
-        CONVS, input_shape=[-1]
-    ),
-    "`conv1_dlstm/hidden_to_hidden` is missing. Found:": lambda: haiku.load(
-        {k: v for k, v in CONVS.items() if "1/hidden" not in k and "m/hid" not in k},
-        input_shape=(4,),
-    ),
-    "`cell.skip_connection` must be False, since Haiku": lambda: haiku.save(
-        conv(skip_connection=True)
-    ),
-}
-TYPES = {
-    "`params` must be a dict of weights, got 3": lambda: haiku.load(3),
-    r"`gru` must be a dict of weights, got float64\[2, 2\]": lambda: haiku.load(
-        {"gru": ONE}
-    ),
-    "`name` must be the name of a module or a list of names, got": lambda: haiku.load(
-        PARAMS["lstm"], []
-    ),
-    r"`cell.cells\[1\]` must be a convolutional LSTM like the other layers": lambda: (
-        haiku.save(
-            jaxrnn.MultiRNNCell([conv().cell, jaxrnn.LSTMCell(4)]).bind(
-                {"cell_0": conv().params, "cell_1": bound(jaxrnn.LSTMCell(4)).params}
-            )
-        )
-    ),
-}
-test_messages = messages(VALUES, TYPES)

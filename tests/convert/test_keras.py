@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import messages
 from helpers import bound, with_prefix
 
 import jaxrnn
-from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn import GRUCell
 from jaxrnn.convert import keras as convert
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "keras.npz")
@@ -133,15 +132,6 @@ def test_there_and_back(case):
     chex.assert_trees_all_equal(load(case, back), cells)
 
 
-OWN = {
-    "lstm": LSTMCell(4, forget_bias=0.0),
-    "gru_before": GRUCell(4),
-    "gru_after": AfterGRUCell(4),
-    "rnn_relu": BasicRNNCell(4, activation="relu"),
-    "layers": MultiRNNCell([LSTMCell(4, forget_bias=0.0), GRUCell(3), AfterGRUCell(2)]),
-}
-
-
 def test_both_directions_there_and_back():
     cells = tuple(
         (bound(AfterGRUCell(5), 3, seed=seed), bound(GRUCell(2), 10, seed=seed))
@@ -149,67 +139,3 @@ def test_both_directions_there_and_back():
     )
     again = load("both", save(cells))
     chex.assert_trees_all_equal(again, cells)
-
-
-# Refusals.
-
-[LSTM] = convert.save(bound(OWN["lstm"]))
-[GRU] = convert.save(bound(OWN["gru_before"]))
-[AFTER] = convert.save(bound(OWN["gru_after"]))
-ONE = (bound(OWN["lstm"]),)
-[BOTH] = convert.save((ONE, ONE), bidirectional=True)
-OTHER = np.ones((4, 4))
-
-
-def saving(cell):
-    return lambda: convert.save(bound(cell))
-
-
-VALUES = {
-    r"keras\.load: `layers` must contain at least one layer, got none": convert.load,
-    r"`layers\[1\]` must hold 2 or 3 weights per direction, got 9": lambda: (
-        convert.load(LSTM, LSTM * 3)
-    ),
-    r"`layers\[0\]\[1\]` must have 1 or 3 or 4 blocks .*float64\[4, 8\]": lambda: (
-        convert.load([LSTM[0], np.ones((4, 8))])
-    ),
-    r"`layers\[0\]\[0\]` must have shape \[any, 16\], got float64\[4, 4\]": lambda: (
-        convert.load([OTHER, *LSTM[1:]])
-    ),
-    r"`layers\[0\]\[2\]` must have shape \[16\], got float64\[32\]": lambda: (
-        convert.load([*LSTM[:2], np.ones(32)])
-    ),
-    r"`layers\[0\]\[2\]` must have shape \[2, 12\], got float64\[1, 12\]": lambda: (
-        convert.load([*GRU[:2], np.ones((1, 12))])
-    ),
-    "`layer 1` must have 4 inputs in each direction, the output size of": lambda: (
-        convert.load(LSTM, LSTM)
-    ),
-    r"`layers\[0\]\[5\]` must have shape \[16\], got float64\[4, 4\]": lambda: (
-        convert.load([*BOTH[:5], OTHER], bidirectional=True)
-    ),
-    r"`layers\[0\]` must have two directions of one kind, got LSTM, GRU": lambda: (
-        convert.load(LSTM + GRU, bidirectional=True)
-    ),
-    "`layer 0` must have 3 inputs in each direction, got 2": lambda: convert.load(
-        [*LSTM, np.ones((2, 16)), *LSTM[1:]], bidirectional=True
-    ),
-    r"`activation` must be one of .*, got 'tan'": lambda: convert.load(
-        LSTM, activation="tan"
-    ),
-    r"`cells_fw\[0\]` must have two directions of one kind, got LSTM": lambda: (
-        convert.save((ONE, [bound(GRUCell(4))]), bidirectional=True)
-    ),
-}
-TYPES = {
-    r"keras\.load: .*`reset_after` must be True or False, got 'no'": lambda: (
-        convert.load([np.ones((3, 9)), np.ones((3, 9))], reset_after="no")
-    ),
-    r"`layers\[0\]` must be a list .*, got object. Pass `layer.get_weights": lambda: (
-        convert.load(object())
-    ),
-    r"`layers\[0\]` must be a list of arrays, got float64\[3, 16\]": lambda: (
-        convert.load(*LSTM)
-    ),
-}
-test_messages = messages(VALUES, TYPES)

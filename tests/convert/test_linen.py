@@ -8,15 +8,12 @@ import pytest
 from convert_checks import (
     X,
     both_ways,
-    bound,
     hold_to,
-    messages,
     one_way,
     random_like,
 )
 from helpers import assert_same, usual_promotion
 
-import jaxrnn
 from jaxrnn.convert import linen
 
 nn = pytest.importorskip("flax.linen")
@@ -95,16 +92,6 @@ def test_there_and_back_are_the_same_bits(case):
     assert_same(write(case)(read(case, params)), params)
 
 
-CELLS = {
-    "rnn": jaxrnn.BasicRNNCell(4),
-    "lstm": jaxrnn.LSTMCell(4, forget_bias=0),
-    "gru": jaxrnn.CudnnCompatibleGRUCell(4),
-    "stack": jaxrnn.MultiRNNCell(
-        [jaxrnn.CudnnCompatibleGRUCell(2), jaxrnn.LSTMCell(4, forget_bias=0)]
-    ),
-}
-
-
 def test_what_init_gives_boxes_and_all():
     """Whole variables; parameters with names for a mesh's axes."""
     kernel = nn.with_partitioning(nn.initializers.zeros, (None, "model"))
@@ -116,45 +103,3 @@ def test_what_init_gives_boxes_and_all():
     assert isinstance(boxed, nn.Partitioned)
     got = linen.load(variables)
     np.testing.assert_array_equal(got.params["kernel"][:3], boxed.value)
-
-
-# Refusals.
-
-GRU = random_params("gru")["cell"]
-
-
-def changed(name, **weights):
-    return lambda: linen.load(GRU | {name: weights})
-
-
-VALUES = {
-    "`params` must be the parameters of an LSTMCell,": lambda: linen.load(
-        {"RNN_0": {"cell": GRU}, "out": GRU["in"]}
-    ),
-    "must hold .* missing: ii/kernel.* unknown: in/kernel, hn/kernel": lambda: (
-        linen.load({k: {"kernel": np.ones((2, 2))} for k in ("if", "hf", "in", "hn")})
-    ),
-    "`params` must hold ir/kernel, .*; missing: hn/kernel, hn/bias": lambda: linen.load(
-        {k: v for k, v in GRU.items() if k != "hn"}
-    ),
-    "unknown: hz/bias": changed("hz", kernel=GRU["hz"]["kernel"], bias=np.ones(4)),
-    r"`params/hz/kernel` must have shape \[4, 4\], got float64\[3, 4\]": changed(
-        "hz", kernel=np.ones((3, 4))
-    ),
-    "`layers_1` is missing. Found: layers_0, layers_2": lambda: linen.load(
-        {k: v for k, v in random_params("stack").items() if "1" not in k}
-    ),
-    "`params` must hold forward_rnn, backward_rnn; missing: backward_rnn": lambda: (
-        linen.load({"forward_rnn": GRU}, bidirectional=True)
-    ),
-    "`cell` must be one of LSTMCell, CudnnCompatibleGRUCell,": lambda: linen.save(
-        bound(jaxrnn.GRUCell(4))
-    ),
-}
-TYPES = {
-    "`params` must be a dict of weights, got 3": lambda: linen.load(3),
-    r"`params/cell` must be a dict of weights, got float64\[2\]": lambda: linen.load(
-        {"cell": np.ones(2)}
-    ),
-}
-test_messages = messages(VALUES, TYPES)

@@ -8,15 +8,12 @@ import pytest
 from convert_checks import (
     DEPTH,
     both_ways,
-    bound,
     hold_to,
-    messages,
     one_way,
     random_like,
 )
 from helpers import assert_same, usual_promotion
 
-import jaxrnn
 from jaxrnn.convert import nnx as converter
 
 nnx = pytest.importorskip("flax.nnx")
@@ -114,52 +111,3 @@ def test_there_and_back_are_the_same_bits(case, modules):
     state = nnx.state(modules[case], nnx.Param)
     assert_same(nnx.to_pure_dict(state), params)
     assert_same(write(case, read(case, state)), params)  # The boxes are opened.
-
-
-# Refusals.
-
-GRU = {
-    "dense_i": {"kernel": np.ones((3, 12)), "bias": np.ones(12)},
-    "dense_h": {"kernel": np.ones((4, 12))},
-}
-
-
-def changed(name, **weights):
-    return lambda: converter.load(GRU | {name: weights})
-
-
-VALUES = {
-    "`params` must be the parameters of an LSTMCell, .* got kernel, bias": lambda: (
-        converter.load({"kernel": np.ones((2, 2)), "bias": np.ones(2)})
-    ),
-    "`params/dense_h/kernel` is missing. Found:": lambda: converter.load(
-        {"cell": GRU, "rngs": {"count": 1}, "dense_i": {}}
-    ),
-    "missing: dense_i/kernel": changed("dense_i", bias=np.ones(12)),
-    "missing: dense_h/bias; unknown: dense_i/bias": changed(
-        "dense_h", kernel=np.ones((3, 12))
-    ),
-    "unknown: dense_i/scale": changed("dense_i", **GRU["dense_i"], scale=np.ones(12)),
-    "`params` must hold ii/kernel.*; missing: if_/kernel, ig/kernel": lambda: (
-        converter.load({"ii": {"kernel": np.ones((2, 2))}})
-    ),
-    r"`params/dense_h/kernel` must have 4 or 3 or 1 blocks .*\[5, 12\]": changed(
-        "dense_h", kernel=np.ones((5, 12))
-    ),
-    r"`params/dense_i/kernel` must have shape \[any, 12\], got .*\[3, 8\]": changed(
-        "dense_i", kernel=np.ones((3, 8)), bias=np.ones(12)
-    ),
-    "`layers/1` is missing. Found: layers/0, layers/2": lambda: converter.load(
-        {"layers": {0: {"cell": GRU}, 2: {"cell": GRU}}}
-    ),
-    r"`cell.params\['candidate'\]\['hidden_projection'\]\['bias'\]` must": lambda: (
-        converter.save(bound(jaxrnn.CudnnCompatibleGRUCell(4)))
-    ),
-    "`cell` must be one of LSTMCell, CudnnCompatibleGRUCell,": lambda: converter.save(
-        bound(jaxrnn.GRUCell(4))
-    ),
-}
-TYPES = {
-    "`params` must be a dict of weights, got 3": lambda: converter.load(3),
-}
-test_messages = messages(VALUES, TYPES)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import messages
 from helpers import bound, with_prefix
 
 import jaxrnn
@@ -120,15 +119,6 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
     assert sorted(reader.read) == sorted(want)  # And nothing else.
 
 
-SHAPES = {
-    "basic_rnn_cell": jaxrnn.BasicRNNCell(4),
-    "basic_lstm_cell": jaxrnn.BasicLSTMCell(4, 0.5),
-    "lstm_cell": jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2, forget_bias=0.5),
-    "gru_cell": jaxrnn.GRUCell(4),
-    "cudnn_compatible_gru_cell": jaxrnn.CudnnCompatibleGRUCell(4),
-}
-
-
 def test_the_names_of_contrib():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
     shapes = {
@@ -160,97 +150,3 @@ def test_a_cell_at_two_places_is_saved_at_both():
     assert back.params.keys() == {"cell_0", "cell_1"}
     for params in back.params.values():
         chex.assert_trees_all_equal(params, stack.params["cell_0"])
-
-
-# Refusals.
-
-LSTM, STACK, BOTH = (VARIABLES[name] for name in ("scoped", "stack", "both_ways"))
-CELL, SLOT = "encoder/lstm/lstm_cell", "rnn/lstm_cell/kernel/Adam:0"
-
-
-def without(variables, *names):
-    return {k: v for k, v in variables.items() if k not in names}
-
-
-def changed(**more):
-    named = {f"{CELL}/{name.replace('__', '/')}": value for name, value in more.items()}
-    return lambda: tf1.load(LSTM | named, "encoder/lstm")
-
-
-GRU = bound(jaxrnn.GRUCell(3))
-VALUES = {
-    "`scope` must contain a variable, got 'rnn'. Found: beta1_power,": lambda: tf1.load(
-        LSTM
-    ),
-    "Found: rnn/lstm_cell/kernel.$": lambda: tf1.load(
-        dict.fromkeys(["rnn/lstm_cell/kernel", SLOT], 0), "decoder"
-    ),
-    "`encoder` must hold one of basic_rnn_cell, gru_cell,": lambda: tf1.load(
-        LSTM, "encoder"
-    ),
-    "`rnn` must hold one of basic_rnn_cell, gru_cell,": lambda: tf1.load(
-        {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
-    ),
-    "`bidirectional_rnn` must hold one direction, got bw, fw. Pass `bidi": lambda: (
-        tf1.load(BOTH, "bidirectional_rnn")
-    ),
-    "must hold one direction, got cell_0, cell_1. Pass `bidirectional": lambda: (
-        tf1.load(VARIABLES["stack_both_ways"], STACKED)
-    ),
-    "`rnn` must hold two directions, fw and bw, got multi_rnn_cell. Omit": lambda: (
-        tf1.load(STACK, "rnn", bidirectional=True)
-    ),
-    "`bw` is missing. Found: fw": lambda: tf1.load(
-        {k: v for k, v in BOTH.items() if "/bw/" not in k}, bidirectional=True
-    ),
-    f"`{CELL}/bias` is missing. Found: kernel": lambda: tf1.load(
-        without(LSTM, *(f"{CELL}/bias{slot}" for slot in ("", "/Adam", "/Adam_1"))),
-        "encoder/lstm",
-    ),
-    f"must hold the variables of `cell`; missing: {CELL}/w_i_diag": lambda: tf1.load(
-        {k: v for k, v in LSTM.items() if "w_i_diag" not in k}, "encoder/lstm"
-    ),
-    f"must hold the variables of `cell`; unknown: {CELL}/gamma": changed(
-        gamma=np.ones(3)
-    ),
-    "`cell_1` is missing. Found: cell_0, cell_2, cell_3": lambda: tf1.load(
-        {k: v for k, v in STACK.items() if "cell_1" not in k}
-    ),
-    "`rnn` must hold the variables of `cell`; unknown:": lambda: tf1.load(
-        STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
-    ),
-    rf"`{CELL}/kernel` must have shape \[4, 12\], got float64\[4, 8\]": changed(
-        kernel=np.ones((4, 8))
-    ),
-    rf"`{CELL}/bias` must have 4 blocks of equal size, got 13": changed(
-        bias=np.ones(13)
-    ),
-    rf"`{CELL}/kernel` must have .* and 2 rows for the state, got 1": changed(
-        kernel=np.ones((1, 12))
-    ),
-    rf"`{CELL}/projection/kernel` must have shape \[3, any\], got .*\[2, 2\]": changed(
-        projection__kernel=np.ones((2, 2))
-    ),
-    "`cell_clip` must be None, since there is no lstm_cell .*, got 1.0": lambda: (
-        tf1.load(VARIABLES["wrapped"], cell_clip=1.0)
-    ),
-    r"`cell` must hold params\['bias'\], params\['kernel'\]; missing:": lambda: (
-        tf1.save(jaxrnn.LSTMCell(3).bind({"bias": np.ones(12)}))
-    ),
-    r"`cell` must have forget_bias 1.0, the argument of `save`,": lambda: tf1.save(
-        bound(jaxrnn.LSTMCell(3, forget_bias=0))
-    ),
-    r"`cell.cells\[1\]` must have forget_bias 1.0": lambda: tf1.save(
-        bound(jaxrnn.MultiRNNCell([GRU.cell, jaxrnn.BasicLSTMCell(3, 0.5)]))
-    ),
-    r"`cell` must have activation tanh, the argument of `save`, got relu": lambda: (
-        tf1.save(bound(jaxrnn.GRUCell(3, activation="relu")))
-    ),
-    r"`cells_bw\[0\]` must have cell_clip None, .*, got 2.0": lambda: tf1.save(
-        (GRU, bound(jaxrnn.LSTMCell(3, cell_clip=2))), bidirectional=True
-    ),
-}
-TYPES = {
-    "`variables` must be a dict of weights, got 3": lambda: tf1.load(3),
-}
-test_messages = messages(VALUES, TYPES)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import messages
 from helpers import bound
 
 import jaxrnn
@@ -127,37 +126,3 @@ def test_cells_of_the_core_are_loaded_into_a_cell_as_well():
 
 UGRNN = contrib.UGRNNCell(3)
 SAVED = tf1.save(bound(UGRNN))
-VALUES = {
-    "must hold one of .*multi_rnn_cell, got ugrnn_cell": lambda: tf1.load(SAVED),
-    "`inputs` must be one step of the inputs of `cell`, .* got None": lambda: tf1.load(
-        SAVED, cell=UGRNN
-    ),
-    "`forget_bias` must be omitted with `cell`, got 0.5": lambda: tf1.load(
-        SAVED, cell=UGRNN, inputs=STEP, forget_bias=0.5
-    ),
-    "; missing: rnn/ugrnn_cell/kernel. Found: rnn/ugrnn_cell/bias. The scope": lambda: (
-        tf1.load({"rnn/ugrnn_cell/bias": np.ones(6)}, cell=UGRNN, inputs=STEP)
-    ),
-    "`rnn` must hold the variables of `cell`; unknown:": lambda: tf1.load(
-        SAVED | {"rnn/ugrnn_cell/x": 1}, cell=UGRNN, inputs=STEP
-    ),
-    "`rnn/ugrnn_cell` must hold the variables of `cell`; missing:": lambda: tf1.load(
-        SAVED, "rnn/ugrnn_cell", cell=UGRNN, inputs=STEP
-    ),
-    r"`rnn/ugrnn_cell/bias` must have shape \[6\], got float64\[5\]": lambda: tf1.load(
-        SAVED | {"rnn/ugrnn_cell/bias": np.ones(5)}, cell=UGRNN, inputs=STEP
-    ),
-    "`params` must hold `lstm_cell`": lambda: tf1.save(
-        HIGHWAY.bind({"carry_w": np.ones((3, 3))})
-    ),
-}
-TYPES = {
-    "`cell` must be an unbound cell, got None": lambda: tf1.load(SAVED, inputs=STEP),
-    "`cell` must be an unbound cell, got BoundCell": lambda: tf1.load(
-        SAVED, cell=bound(UGRNN), inputs=STEP
-    ),
-    r"`tf.train.load_checkpoint\(path\)` reads a checkpoint": lambda: tf1.load(
-        "model.ckpt", cell=UGRNN, inputs=STEP
-    ),
-}
-test_messages = messages(VALUES, TYPES)

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import messages
 from helpers import bound, with_prefix
 
 import jaxrnn
-from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn import BasicRNNCell, LSTMCell, MultiRNNCell
 from jaxrnn.convert import torch as convert
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "torch.npz")
@@ -172,21 +171,6 @@ def test_other_modules_of_a_model_are_passed_over():
     )
 
 
-# Refusals.
-
-LSTM = convert.save(bound(OWN["lstm"]))
-PROJECTED = convert.save(bound(OWN["lstm_projected"]))
-RNN = convert.save(bound(OWN["rnn"]))
-LAYERS = convert.save(bound(OWN["layers"]))
-ONE = (bound(OWN["lstm"]),)
-BOTH = convert.save((ONE, ONE), bidirectional=True)
-OTHER = np.ones((4, 4))
-
-
-def saving(cell, **options):
-    return lambda: convert.save(bound(cell), **options)
-
-
 def test_states_under_jit_and_in_a_module():
     h, c = (jnp.arange(24.0).reshape(4, 2, 3) + i for i in range(2))
     load = functools.partial(convert.load_state, bidirectional=True)
@@ -198,131 +182,3 @@ def test_states_under_jit_and_in_a_module():
     )
     one = convert.load_state(h[:1])
     chex.assert_trees_all_equal(convert.save_state(one), h[:1])
-
-
-VALUES = {
-    r"load_state: `state` must be h or .*, got \[float64\[4\]\]": lambda: (
-        convert.load_state(OTHER[0])
-    ),
-    r"`state` must be .*, got \[float64\[4, 4\], float64\[3, 4\]\]": lambda: (
-        convert.load_state((OTHER, OTHER[:3]))
-    ),
-    "load_state: `state` must have two entries for each layer, .* 3": lambda: (
-        convert.load_state(OTHER[:3], bidirectional=True)
-    ),
-    "`state` must have states of one kind and shape,": lambda: convert.save_state(
-        (OTHER[0], OTHER[0, :2])
-    ),
-    "`states_bw` must have the 4 layers of `states_fw`, got 3": lambda: (
-        convert.save_state((OTHER, OTHER[:3]), bidirectional=True)
-    ),
-    "`weight_ih_l0` is missing. Found: a.rnn.weight_ih_l0,": lambda: convert.load(
-        {f"{p}{k}": v for p in ("a.rnn.", "b.") for k, v in LSTM.items()}
-    ),
-    r"`a\.weight_ih_l0` is missing. Found: weight_ih_l0, ": lambda: convert.load(
-        LSTM, "a."
-    ),
-    r"`weight_hh_l1` is missing. Found: weight_ih_l0, ": lambda: convert.load(
-        {k: LAYERS[k] for k in LAYERS if k != "weight_hh_l1"}
-    ),
-    r"`bias_hh_l0` is missing": lambda: convert.load(
-        {k: LSTM[k] for k in LSTM if k != "bias_hh_l0"}
-    ),
-    r"`weight_hr_l1` is missing": lambda: convert.load(
-        PROJECTED | {k.replace("l0", "l1"): PROJECTED[k] for k in LSTM}
-    ),
-    "`state_dict` must hold weight_ih, .*, got 'weight_hh_l0_g'. Example": lambda: (
-        convert.load(LSTM | {"weight_hh_l0_g": OTHER})
-    ),
-    "`weight_ih_l0` is missing. Found: weight_ih_l1, weight_hh_l1,": lambda: (
-        convert.load({k: LAYERS[k] for k in LAYERS if k.endswith("_l1")})
-    ),
-    r"`weight_ih_l0` must have shape \[16, any\], got float64\[3, 16\]": lambda: (
-        convert.load(LSTM | {"weight_ih_l0": LSTM["weight_ih_l0"].T})
-    ),
-    r"`state_dict` must hold weight_ih, .*, got 'weight_ih'": lambda: convert.load(
-        {"weight_ih": OTHER, "weight_hh": OTHER}
-    ),
-    r"`weight_hh_l0` must have 1 or 3 or 4 blocks of 4 units, .*\[8, 4\]": lambda: (
-        convert.load(RNN | {"weight_hh_l0": np.ones((8, 4))})
-    ),
-    r"`weight_ih_l0` must have shape \[16, any\], got float64\[4, 4\]": lambda: (
-        convert.load(LSTM | {"weight_ih_l0": OTHER})
-    ),
-    "`layer 1` must have 4 inputs in each direction, .* below, got 3": lambda: (
-        convert.load(LAYERS | {"weight_ih_l1": np.ones((16, 3))})
-    ),
-    "`weight_hr_l0` must be omitted for RNN": lambda: convert.load(
-        RNN | {"weight_hr_l0": OTHER}
-    ),
-    "one module, got LSTM of 4 units with tanh, RNN of 4 units": lambda: convert.load(
-        LSTM | {k.replace("l0", "l1"): RNN[k] for k in RNN} | {"weight_ih_l1": OTHER}
-    ),
-    "`nonlinearity` must be tanh or relu for RNN, got 'sigmoid'": lambda: convert.load(
-        RNN, nonlinearity="sigmoid"
-    ),
-    "`nonlinearity` must be tanh for LSTM, got 'relu'": lambda: convert.load(
-        LSTM, nonlinearity="relu"
-    ),
-    "`cell` must be one of BasicRNNCell, CudnnCompatibleGRUCell,": saving(GRUCell(4)),
-    "`cell` must have the activation tanh, as in PyTorch, got relu": saving(
-        LSTMCell(4, activation="relu")
-    ),
-    "`cell` must have the activation tanh or relu, as in PyTorch,": saving(
-        BasicRNNCell(4, activation="softsign")
-    ),
-    r"`cell` must have `num_proj` below its 4 units, .*, got 4": saving(
-        LSTMCell(4, num_proj=4)
-    ),
-    "have layers of one kind, .* LSTM of 4 units with tanh, LSTM of 5": saving(
-        MultiRNNCell([LSTMCell(4), LSTMCell(5)])
-    ),
-    "got RNN of 4 units with relu, RNN of 4 units with tanh": saving(
-        MultiRNNCell([BasicRNNCell(4), BasicRNNCell(4, activation="relu")])
-    ),
-    "`cells_fw` must be a list of at least one cell, .* got tuple": lambda: (
-        convert.save(((), ()), bidirectional=True)
-    ),
-    "`cells_fw` must be a list of at least one cell, .* got LSTMCell": lambda: (
-        convert.save((ONE[0].cell, ONE[0].cell), bidirectional=True)
-    ),
-    "must have the same depth, got 1 and 2 cells": lambda: convert.save(
-        (ONE, ONE * 2), bidirectional=True
-    ),
-    r"`cell` must be the pair \(cells_fw, cells_bw\), .* got BoundCell": lambda: (
-        convert.save(ONE[0], bidirectional=True)
-    ),
-    r"`state` must be the pair \(states_fw, states_bw\)": lambda: convert.save_state(
-        OTHER, bidirectional=True
-    ),
-    r"`cells_bw\[0\]` must be one layer, got 3. Pass a separate cell": lambda: (
-        convert.save((ONE, [bound(OWN["layers"])]), bidirectional=True)
-    ),
-}
-TYPES = {
-    r"load_state: `state` must be h or \(h, c\), each \[layers, .*, got \[fl": lambda: (
-        convert.load_state((OTHER, OTHER, OTHER))
-    ),
-    r"`state\[0\]` must be an array or an LSTMStateTuple, got tuple": lambda: (
-        convert.save_state(((OTHER, OTHER), (OTHER, OTHER)))
-    ),
-    r"torch\.load: `state_dict` must be a dict .*, got list. Pass `module": lambda: (
-        convert.load([OTHER])
-    ),
-    r"`weight_hh_l0` must be an array, got list": lambda: convert.load(
-        RNN | {"weight_hh_l0": [1.0]}
-    ),
-    r"`weight_hh_l0` must be floating-point, got int64\[4, 4\]": lambda: convert.load(
-        RNN | {"weight_hh_l0": OTHER.astype(int)}
-    ),
-    r"`cell` must be a cell with its parameters, .*, got GRUCell": lambda: convert.save(
-        GRUCell(4)
-    ),
-    "`cell` must be a cell .* got tuple. Pass `bidirectional=True`": lambda: (
-        convert.save((ONE, ONE))
-    ),
-    "`bidirectional` must be True or False, got 'yes'": lambda: convert.load(
-        LSTM, bidirectional="yes"
-    ),
-}
-test_messages = messages(VALUES, TYPES)
