@@ -1,0 +1,108 @@
+"""Mutants are drawn by a seed, are valid Python, and are found again."""
+
+import ast
+import dataclasses
+import pathlib
+import shutil
+
+import mutants
+import mutations
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the sources."""
+    root = tmp_path_factory.mktemp("tree")
+    for folder in ("jaxrnn", "native/src"):
+        shutil.copytree(ROOT / folder, root / folder)
+    return root
+
+
+@pytest.fixture(scope="module")
+def drawn(tree):
+    return mutants.draw(tree, seed=3, count=60)
+
+
+def test_a_seed_decides(tree, drawn):
+    assert mutants.draw(tree, seed=3, count=60) == drawn
+    assert sum(mutant.room == "native" for mutant in drawn) == 6
+
+
+def test_a_mutant_is_applied_in_its_line_and_can_be_undone(tree, drawn):
+    for mutant in drawn:
+        file, old = mutants.apply(mutant, tree)
+        assert file == tree / mutant.file
+        new = file.read_text()
+        file.write_text(old)
+        lines = zip(old.splitlines(), new.splitlines(), strict=False)
+        changed = [number for number, (a, b) in enumerate(lines, 1) if a != b]
+        assert changed[0] >= mutant.line
+        assert new.splitlines()[mutant.line - 1].strip() == mutant.new
+        if file.suffix == ".py":
+            assert ast.dump(ast.parse(new)) != ast.dump(ast.parse(old))
+
+
+def test_a_line_is_found_in_another_file(tmp_path):
+    (tmp_path / "jaxrnn").mkdir()
+    mutant = mutants.Mutant("jaxrnn/a.py", 9, "A.f", "x = 1", "x = 2", "off by one")
+    with pytest.raises(LookupError):
+        mutants.apply(mutant, tmp_path)
+    elsewhere = tmp_path / "jaxrnn/b.py"
+    elsewhere.write_text("x = 1\n\n\ndef f():\n    x = 1\n")
+    assert mutants.apply(mutant, tmp_path)[0] == elsewhere
+    assert elsewhere.read_text() == "x = 1\n\n\ndef f():\n    x = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "broken"),
+    [
+        ("a < b", ["a <= b"]),
+        ("(a - 1) * b", ["a - 1", "b", "(a + 1) * b", "(a) * b", "(a - 2) * b"]),
+        ("a and b", ["a or b", "a"]),
+        ("jnp.where(m, a, b)", ["a", "b"]),
+        ("jnp.sum(x, axis=0)", ["jnp.sum(x, axis=1)", "jnp.sum(x, axis=1)"]),
+        ("not a", ["a"]),
+        ("f(a, b)", ["f(b, a)"]),
+        ("jnp.dot(x.T, w)", ["jnp.dot(w, x.T)", "jnp.dot(x, w)"]),
+        ("(1,) * n + x", ["(2,) * n + x"]),
+        ("-x if a else x", ["-x if not a else x", "x if a else x"]),
+    ],
+)
+def test_each_kind(tmp_path, code, broken):
+    file = tmp_path / "a.py"
+    file.write_text(f"def f():\n    return {code}\n")
+    found = [mutant.new for mutant in mutants._python_mutants(file, tmp_path)]
+    assert sorted(found) == sorted(f"return {one}" for one in broken)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ValueError(a - 1)",
+        "x: Callable[[a < b], c]",
+        "from a import b",
+        "'''A docstring: a < b.'''",
+        "x = f'{a - 1}'",
+        "__all__ = [a < b]",
+    ],
+)
+def test_no_kind(tmp_path, code):
+    file = tmp_path / "a.py"
+    file.write_text(f"{code}\n")
+    assert not list(mutants._python_mutants(file, tmp_path))
+
+
+def test_the_table_names_those_that_escaped():
+    caught = mutants.Mutant("jaxrnn/a.py", 1, "f", "x < 1", "x <= 1", "comparison")
+    escaped = dataclasses.replace(caught, file="native/src/b.h", line=7)
+    rows = [
+        {"mutant": dataclasses.asdict(caught), "result": "room", "by": "a test"},
+        {"mutant": dataclasses.asdict(escaped), "result": "escaped", "by": ""},
+    ]
+    table = mutations.table(rows)
+    assert "| a | 1 | 1 |" in table
+    assert "| native | 1 | 0 |" in table
+    assert table.endswith("native/src/b.h:7 f\n  - x < 1\n  + x <= 1")
