@@ -48,6 +48,12 @@ def rows_meet(params, inputs, state, key=None):
     return state, state
 
 
+def knows_its_row(params, inputs, state, key=None):
+    row = np.arange(len(inputs), dtype=inputs.dtype)[:, None]
+    state = state + params["w"][None] * inputs * row
+    return state, state
+
+
 def undefined_at_zero(params, inputs, state, key=None):
     state = jnp.tanh(params["w"][None] * jnp.log(jnp.abs(inputs)) + state)
     return state, state
@@ -168,6 +174,7 @@ BROKEN = {
     "no_resets": (NeverStartsAgain(2), "starts_again_at_resets"),
     "no_states": (LosesStates(2), "returns_all_states"),
     "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
+    "knows_its_row": (cell_of(knows_its_row), "keeps_rows_apart"),
 }
 
 
@@ -189,6 +196,7 @@ def test_a_good_cell_passes(dtype):
     "undefined_at_zero",
     "binds_another",
     "rows_meet",
+    "knows_its_row",
 )
 @pytest.mark.parametrize(("cell", "law"), BROKEN.values(), ids=BROKEN)
 def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
