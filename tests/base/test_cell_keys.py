@@ -7,6 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRUCell
+from jaxrnn._base.sharding import key_of_device
 
 X = np.ones((2, 4, 3), np.float32)
 F32 = jnp.float32
@@ -28,3 +29,16 @@ def test_keys_of_every_kind(impl):
     for key in (jax.random.key(0, impl=impl), jax.random.PRNGKey(0)):
         outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params, key), X, dtype=F32)
         assert np.isfinite(outputs).all()
+
+
+def test_keys_that_differ_between_devices_are_kept():
+    rows = jax.P("rows")
+    keys = jax.random.split(jax.random.key(0), 4)
+    of_device = lambda keys, x: key_of_device(keys[0], x)[None]
+    run = jax.shard_map(
+        of_device,
+        mesh=jax.sharding.Mesh(jax.devices(), "rows"),
+        in_specs=rows,
+        out_specs=rows,
+    )
+    assert (run(keys, X[:1, :, 0].T) == keys).all()
