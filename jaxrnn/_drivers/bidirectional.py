@@ -123,7 +123,7 @@ def as_reversible(
     resets: ArrayLike | None,
     time_major: bool,
 ) -> tuple[PyTree, dict[str, Array | None]]:
-    """Returns the inputs, and all else that `run_backward` reverses, as arrays."""
+    """Returns the inputs and the options that depend on their order, as arrays."""
     check_not_packed(inputs)
     inputs = as_sequences(inputs, time_major)
     axis = 0 if time_major else 1
@@ -148,8 +148,8 @@ def run_backward(
 ) -> tuple[PyTree, ...]:
     """Runs `dynamic_rnn` from the last valid step of each row to its first.
 
-    A mask is not converted to lengths, because a reversal by lengths would leave the
-    padding in place. `keep_order` puts the outputs into the order of the inputs;
+    A mask is reversed as it is: a reversal by its lengths would leave the padding in
+    place. `keep_order` puts the outputs into the order of the inputs;
     otherwise, the output of a row's last step comes first.
     """
 

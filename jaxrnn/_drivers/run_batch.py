@@ -115,7 +115,7 @@ def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     if batch.mask is not None:
         batch, valid = _move_valid_steps(cell, batch, batch.mask)
     cell, state, run = _prepare(cell, batch)
-    outputs, last = _run_in_segments(cell, state, run, batch)
+    outputs, last = _run_as_planned(cell, state, run, batch)
     states = None
     if batch.return_states:
         outputs, states = outputs
@@ -217,7 +217,7 @@ def _check_has_rows(state: PyTree) -> None:
             )
 
 
-def _run_in_segments(
+def _run_as_planned(
     cell: RNNCellLike, state: PyTree, run: Run, batch: Batch
 ) -> tuple[PyTree, PyTree]:
     """Runs the cell over all steps; returns `(outputs, state)`.

@@ -64,7 +64,8 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     def merged(name: str, leaf: ArrayLike | None) -> Array | None:
         if leaf is None:
             return None
-        array = as_array(name, leaf)
+        # Drivers clamp the lengths of NumPy arrays beyond int32, and read their masks.
+        array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array
         if array.shape[start:end] != shape:

@@ -100,7 +100,7 @@ def _is_local(arrays: PyTree) -> bool:
 
     XLA cannot divide a native loop over devices, and would gather the rows on each
     device. A program that is compiled for another platform uses XLA's loop instead
-    (`_base/operation.py`).
+    (`native/operation.py`).
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
     is_one_of_many = kinds == {AxisType.Manual}

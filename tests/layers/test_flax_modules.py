@@ -140,6 +140,9 @@ def test_reversed_as_in_flax(make, keep_order):
 def test_lengths_beyond_the_steps_are_all_of_them(make):
     module = make("RNN", GRUCell(UNITS), reverse=True)
     same(module(X, [1000, 0, 3]), module(X, [TIME, 0, 3]), rtol=0)
+    # int32 of 2**32 is 0; NumPy's lengths are clamped before they are narrowed.
+    beyond = np.array([2**32, 0, 3], np.int64)
+    same(module(X, beyond), module(X, [TIME, 0, 3]), rtol=0)
 
 
 @both
