@@ -1104,7 +1104,7 @@ REFUSED = {
     ),
     "variables_for_arrays": (
         TypeError,
-        "the parameters of `cell` must be arrays, got variables of",
+        "`cell.params` must hold arrays, got variables of nnx",
         lambda make: jaxrnn.convert.torch.save(
             LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"])
         ),
