@@ -20,9 +20,9 @@ import math
 
 import numpy as np
 
-from ._base.arguments import as_count, check_instance, check_one_of
+from ._base.arguments import as_count, check_instance, check_one_of, check_type
 from ._base.boundary import export as _export
-from ._base.errors import InvalidType, InvalidValue, describe
+from ._base.errors import InvalidType, InvalidValue
 from ._base.sharding import platform_of
 from ._base.typing import AxisSize, PyTree
 from ._loops.scans import RESIDUALS, STATE
@@ -135,11 +135,9 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
         _log.debug("%r: the number of steps is symbolic; saving everything", strategy)
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
-    if not isinstance(plan, CheckpointPlan):
-        raise InvalidType(
-            f"`plan` must return a `CheckpointPlan`, got {describe(plan)}. "
-            "`CheckpointPlan((64,))` has segments of 64 steps."
-        )
+    is_plan = isinstance(plan, CheckpointPlan)
+    fix = "`CheckpointPlan((64,))` has segments of 64 steps."
+    check_type(is_plan, "plan", "return a `CheckpointPlan`", plan, fix)
     return plan
 
 

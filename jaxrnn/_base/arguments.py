@@ -134,9 +134,8 @@ def check_first_axis(
     name: str, array: Any, count: int, what: str, fix: str = ""
 ) -> None:
     """Raises ValueError unless an array is `[count, ...]`; `what` names the entries."""
-    if array.shape[:1] != (count,):
-        must = f"be [{count}, ...], one entry for each {what}"
-        raise InvalidValue(_message(name, must, array, fix))
+    must = f"be [{count}, ...], one entry for each {what}"
+    check_value(array.shape[:1] == (count,), name, must, array, fix)
 
 
 def check_dtype_kind(
@@ -268,9 +267,8 @@ def as_count(
         number = operator.index(count)
     except TypeError:
         raise InvalidType(_message(name, "be an integer", count, fix)) from None
-    if not least <= number <= most:
-        must = f"be at least {least}" if number < least else f"be at most {most}"
-        raise InvalidValue(_message(name, must, number, fix))
+    check_value(number >= least, name, f"be at least {least}", number, fix)
+    check_value(number <= most, name, f"be at most {most}", number, fix)
     return number
 
 

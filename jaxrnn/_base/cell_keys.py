@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import InvalidType, InvalidValue, describe, is_array, is_key
+from .arguments import check_type, check_value
+from .errors import is_array, is_key
 from .jax_internals import define_prng_impl
 from .typing import Array, ArrayLike, Key
 
@@ -28,16 +29,11 @@ def check_key(key: Any) -> None:
         ValueError: If `key` is an array of keys.
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
-    if not (is_raw or is_key(key)):
-        raise InvalidType(
-            f"`key` must be a random key, got {describe(key)}. "
-            "Create one with `jax.random.key(0)`."
-        )
-    if key.ndim > is_raw:  # A raw uint32 key is a vector.
-        raise InvalidValue(
-            f"`key` must be one key, got {describe(key)}. Use jax.vmap to "
-            "run with each of the keys."
-        )
+    fix = "Create one with `jax.random.key(0)`."
+    check_type(is_raw or is_key(key), "key", "be a random key", key, fix)
+    is_one = key.ndim == is_raw  # A raw uint32 key is a vector.
+    fix = "Use jax.vmap to run with each of the keys."
+    check_value(is_one, "key", "be one key", key, fix)
 
 
 def check_key_or_none(key: object) -> None:

@@ -12,6 +12,8 @@ from .arguments import (
     check_rank,
     check_shape,
     check_time_major,
+    check_type,
+    check_value,
 )
 from .errors import (
     InvalidEntry,
@@ -74,17 +76,11 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
 
 def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) -> Array:
     array = as_array(name, leaf)
-    if array.ndim < 3:
-        fix = fix or _fix_of_rank(name, array, time_major)
-        raise InvalidValue(
-            f"`{name}` must have rank at least 3, {axes}, got "
-            f"{describe(leaf)} of rank {array.ndim}. {fix}".rstrip()
-        )
-    if any(isinstance(n, int) and n > INT32_MAX for n in array.shape):
-        raise InvalidValue(
-            f"`{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
-            f"got {describe(array)}. Run it in windows: `jaxrnn.windows`."
-        )
+    fix = fix or _fix_of_rank(name, array, time_major)
+    check_rank(name, array, 3, axes, fix=fix)
+    fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
+    must = f"have at most {INT32_MAX} steps and rows, {axes}"
+    check_value(fits, name, must, array, "Run it in windows: `jaxrnn.windows`.")
     return array
 
 
@@ -99,7 +95,7 @@ def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
     )
 
 
-def as_steps(inputs: PyTree) -> list[PyTree]:
+def as_steps(inputs: Any) -> list[PyTree]:
     """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
 
     If the first leaf has rank 1 (for example, integer ids), all leaves may have rank 1.
@@ -115,11 +111,9 @@ def as_steps(inputs: PyTree) -> list[PyTree]:
             "`list(jnp.swapaxes(x, 0, 1))` holds the steps of [batch, time, ...] and "
             "`list(x)` those of [time, batch, ...]; `dynamic_rnn` accepts the array."
         )
-    if not isinstance(inputs, list | tuple):
-        raise InvalidValue(
-            "`inputs` must be a list or tuple with one entry per step, got "
-            f"{describe(inputs)}. A step may be a nest."
-        )
+    must = "be a list or tuple with one entry per step"
+    is_list = isinstance(inputs, list | tuple)
+    check_value(is_list, "inputs", must, inputs, "A step may be a nest.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
     leaves = named_inputs(steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
@@ -136,9 +130,8 @@ def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> N
     """
     own = without_read_only(state)
     for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-        if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
-            text = f"`{name}` must {must}, got {describe(leaf)}. {fix}"
-            raise InvalidValue(text.rstrip())
+        fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
+        check_value(fits, name, must, leaf, fix)
 
 
 def check_same_size(
@@ -195,10 +188,9 @@ def as_array(name: str, leaf: Any) -> Array:
 def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
     """Raises TypeError unless all leaves have a shape and a dtype; None is no leaf."""
     for path, leaf in jax.tree.leaves_with_path(tree):
-        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            must = "must be an array or a `jax.ShapeDtypeStruct`"
-            text = f"`{leaf_name(name, path)}` {must}, got {describe(leaf)}. {fix}"
-            raise InvalidType(text.rstrip())
+        is_shaped = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        must = "be an array or a `jax.ShapeDtypeStruct`"
+        check_type(is_shaped, leaf_name(name, path), must, leaf, fix)
 
 
 def check_concrete(

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .arguments import check_shape, check_type
 from .errors import (
-    InvalidType,
     InvalidValue,
     check_not_masked,
-    describe,
     describe_leaves,
     is_array,
 )
@@ -69,16 +68,13 @@ def as_given_lengths(
 ) -> Array:
     """`as_lengths` for lengths that are not None."""
     lengths = as_integers(given, name)
-    if lengths.shape != (batch_size,):
-        fix = f"`np.full({batch_size}, n)` is n for every row."
-        if lengths.ndim == 1:
-            fix = "If the first axis of the inputs is time, pass `time_major=True`."
-        elif lengths.shape == (batch_size, 1):
-            fix = f"Pass `{name}[:, 0]`."
-        raise InvalidValue(
-            f"`{name}` must be a vector of length batch_size ({batch_size}), one entry "
-            f"per row, got {describe(lengths)}. {fix}"
-        )
+    must = f"be a vector of length batch_size ({batch_size}), one entry per row"
+    fix = f"`np.full({batch_size}, n)` is n for every row."
+    if lengths.shape == (batch_size, 1):
+        fix = f"Pass `{name}[:, 0]`."
+    elif lengths.ndim == 1:
+        fix = "If the first axis of the inputs is time, pass `time_major=True`."
+    check_shape(name, lengths, (batch_size,), must, fix)
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))
 
@@ -103,11 +99,9 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
     check_not_masked(name, lengths)
     if is_array(lengths):
         return lengths
-    if isinstance(lengths, str):
-        raise InvalidType(
-            f"`{name}` must hold integers, got {describe(lengths)}. Pass "
-            "one integer per row."
-        )
+    is_text = isinstance(lengths, str)
+    fix = "Pass one integer per row."
+    check_type(not is_text, name, "hold integers", lengths, fix)
     try:
         array = numpy_or_jax_array(lengths)
     except (ValueError, TypeError):
@@ -121,11 +115,9 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
 def as_integers(given: Lengths, name: str = "sequence_length") -> Array | np.ndarray:
     """`lengths_array` for integers; raises TypeError for other dtypes."""
     lengths = lengths_array(given, name)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        fix = _fix_of_dtype(lengths)
-        raise InvalidType(
-            f"`{name}` must hold integers, got {describe(lengths)}. {fix}"
-        )
+    fix = _fix_of_dtype(lengths)
+    is_integer = jnp.issubdtype(lengths.dtype, jnp.integer)
+    check_type(is_integer, name, "hold integers", lengths, fix)
     return lengths
 
 
@@ -145,8 +137,6 @@ def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
 def check_not_inputs(sequence_length: Any, call: str) -> None:
     """Raises TypeError for inputs as lengths, as after a carry in Flax's order."""
     array = sequence_length
-    if is_array(array) and array.ndim > 2 and is_float(array):
-        raise InvalidType(
-            f"`sequence_length` must hold integers, got {describe(array)}. Inputs come "
-            f"first: `{call}`."
-        )
+    is_inputs = is_array(array) and array.ndim > 2 and is_float(array)
+    fix = f"Inputs come first: `{call}`."
+    check_type(not is_inputs, "sequence_length", "hold integers", array, fix)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import check_given, check_rank
+from .._base.arguments import check_given, check_rank, check_type
 from .._base.errors import (
     InvalidType,
     InvalidValue,
@@ -55,11 +55,9 @@ def as_sources(
     def as_leaf(name: str, leaf: Any) -> Source:
         if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
             leaf = as_host_array(name, leaf)
-        if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
-            raise InvalidType(
-                f"`{name}` must be an array, got {describe(leaf)}. A list is a nest of "
-                "its elements; convert it with np.asarray."
-            )
+        has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
+        of_a_list = "A list is a nest of its elements; convert it with np.asarray."
+        check_type(has_all, name, "be an array", leaf, of_a_list)
         check_rank(name, leaf, 2, axes, fix=fix)
         return leaf
 
@@ -179,11 +177,9 @@ def from_list(inputs: PyTree) -> list[PyTree]:
             lengths.
     """
     # A named tuple is a nest, and therefore a single sequence.
-    if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
-        raise InvalidType(
-            f"`inputs` must be a list or tuple of sequences, got {describe(inputs)}. "
-            "Padded inputs need `sequence_length`."
-        )
+    is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
+    fix = "Padded inputs need `sequence_length`."
+    check_type(is_list, "inputs", "be a list or tuple of sequences", inputs, fix)
     if not inputs:
         named_inputs(inputs, "Pass an empty batch as padded inputs.")
     records = [as_sequence(f"inputs[{i}]", each) for i, each in enumerate(inputs)]

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, check_time_major
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.arguments import as_count, check_time_major, check_type, check_value
+from .._base.errors import InvalidType, describe
 from .._base.typing import PyTree
 from .host import Leaves, as_sequence, check_record
 from .packed_sequences import PackedSequences
@@ -65,11 +65,10 @@ class PackedBatches(Iterator[PackedSequences]):
         # The source may write its next record into the same buffer.
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
         most = self._shape.row_length
-        if len(leaves[0]) > most:
-            raise InvalidValue(
-                f"`{name}` must have at most `row_length` ({most}) steps, got "
-                f"{len(leaves[0])}. Make rows longer, or cut the record."
-            )
+        steps = len(leaves[0])
+        must = f"have at most `row_length` ({most}) steps"
+        fix = "Make rows longer, or cut the record."
+        check_value(steps <= most, name, must, steps, fix)
         self._waiting.append((state, leaves))
         return True
 
@@ -220,11 +219,12 @@ def _as_source(records: Any) -> Any:
         TypeError: If `records` is not iterable, or is a dict.
     """
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
-    if isinstance(records, Mapping) or not (can_index or isinstance(records, Iterable)):
-        raise InvalidType(
-            "`records` must be a sequence or an iterable of records, got "
-            f"{describe(records)}. Pass padded arrays to `pack_sequences`."
-        )
+    are_many = can_index or isinstance(records, Iterable)
+    fits = are_many and not isinstance(records, Mapping)
+    must = "be a sequence or an iterable of records"
+    check_type(
+        fits, "records", must, records, "Pass padded arrays to `pack_sequences`."
+    )
     iterator = iter(records)
     if can_index and not _has_state(iterator):
         return _Indexed(records)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import InvalidType, InvalidValue, describe, is_array
+from .._base.arguments import check_type
+from .._base.errors import InvalidValue, describe, is_array
 from .._base.inputs import as_array, check_concrete
 from .._base.math import is_traced
 from .._base.sharding import read_at
@@ -180,8 +181,9 @@ def check_whole(name: str, packed: PackedSequences) -> None:
 
 def check_not_packed(inputs: object) -> None:
     """Raises TypeError for `PackedSequences`."""
-    if isinstance(inputs, PackedSequences):
-        raise InvalidType(
-            f"`inputs` must be padded, got {describe(inputs)}. Use `packed_rnn`, or "
-            "pass `packed.unpack(packed.inputs)` and `packed.sequence_length`."
-        )
+    fix = (
+        "Use `packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
+        "`packed.sequence_length`."
+    )
+    is_padded = not isinstance(inputs, PackedSequences)
+    check_type(is_padded, "inputs", "be padded", inputs, fix)

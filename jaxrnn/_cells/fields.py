@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from .._base import arguments
 from .._base.arguments import check_function, check_one_of
-from .._base.errors import InvalidArgument, InvalidType, InvalidValue, describe, name_of
+from .._base.errors import InvalidArgument, InvalidType, describe, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import Activation, Array, DType, Initializer
@@ -192,8 +192,8 @@ def check_number(
             f"`{name}` must be a number, got {describe(value)}. "
             "Hyperparameters are static: create a cell for each value."
         ) from None
-    if not low <= number <= high:
-        raise InvalidValue(f"`{name}` must be in [{low}, {high}], got {number}.")
+    is_inside = low <= number <= high
+    arguments.check_value(is_inside, name, f"be in [{low}, {high}]", number)
     return number
 
 

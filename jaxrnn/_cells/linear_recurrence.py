@@ -6,8 +6,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import check_type
 from .._base.errors import (
-    InvalidType,
     InvalidValue,
     describe,
     describe_leaves,
@@ -165,11 +165,9 @@ def _fitted(x: PyTree, rows: int, state: Element) -> Element:
         )
 
     def fit(x: Array, h: Array) -> Array:
-        if jnp.iscomplexobj(x):
-            raise InvalidType(
-                f"`coefficients` must return real arrays, got {describe(x)}. For a "
-                "complex state, return each of a and b as a `ComplexState`."
-            )
+        fix = "For a complex state, return each of a and b as a `ComplexState`."
+        is_real = not jnp.iscomplexobj(x)
+        check_type(is_real, "coefficients", "return real arrays", x, fix)
         x = jnp.asarray(x, h.dtype)
         shape = (rows, *h.shape[1:])
         try:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from .._base.errors import InvalidValue
+from .._base.arguments import check_equal, check_value
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._loops.linear_recurrence import ComplexState
@@ -246,20 +246,15 @@ def bounded_sqrt(x: Array) -> Array:
 
 
 def _check_ring(cell: LRUCell | RGLRUCell) -> None:
-    if cell.min_radius > cell.max_radius:
-        raise InvalidValue(
-            f"`min_radius` must be at most `max_radius` ({cell.max_radius}), got "
-            f"{cell.min_radius}."
-        )
+    fits = cell.min_radius <= cell.max_radius
+    must = f"be at most `max_radius` ({cell.max_radius})"
+    check_value(fits, "min_radius", must, cell.min_radius)
 
 
 def _check_is_units(cell: LRUCell | RGLRUCell, depth: int) -> None:
-    if depth != cell.num_units:
-        raise InvalidValue(
-            f"`inputs` must have depth `num_units` ({cell.num_units}), got {depth}. "
-            "Project them to that size, e.g. with "
-            "`jaxrnn.contrib.InputProjectionWrapper`."
-        )
+    must = f"have depth `num_units` ({cell.num_units})"
+    fix = "Project them, e.g. with `jaxrnn.contrib.InputProjectionWrapper`."
+    check_equal("inputs", depth, cell.num_units, must, fix)
 
 
 def _draw_decays(

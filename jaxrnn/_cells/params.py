@@ -14,6 +14,7 @@ from .._base.arguments import (
     check_divides,
     check_functions,
     check_instance,
+    check_type,
 )
 from .._base.errors import (
     InvalidType,
@@ -147,11 +148,8 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
     def make(name: str, spec: ParamSpec) -> Array:
-        if not isinstance(spec, ParamSpec):
-            raise InvalidType(
-                f"`param_specs` must return `ParamSpec`s, got {describe(spec)} for "
-                f"`{name}`."
-            )
+        must = f"return a `ParamSpec` for `{name}`"
+        check_type(isinstance(spec, ParamSpec), "param_specs", must, spec)
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
         with error_note(
             f"Raised by the initializer of `{name}`, called with {called}."

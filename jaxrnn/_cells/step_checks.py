@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_shape, check_value
+from .._base.arguments import check_shape, check_type, check_value
 from .._base.errors import (
     InvalidEntry,
     InvalidType,
@@ -23,11 +23,9 @@ from .._base.typing import Array, DType, Params, PyTree, Size
 
 def check_no_carry(dtype: DType) -> None:
     """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
-    if dtype is not None and any(map(is_array, jax.tree.leaves(dtype))):
-        raise InvalidType(
-            f"`dtype` must name a dtype, got {describe(dtype)}. Call "
-            "`cell.init(key, inputs)`, without the carry that Flax's `init` takes."
-        )
+    is_carry = any(map(is_array, jax.tree.leaves(dtype)))
+    fix = "Call `cell.init(key, inputs)`, without the carry that Flax's `init` takes."
+    check_type(not is_carry, "dtype", "name a dtype", dtype, fix)
 
 
 def check_floating(name: str, dtype: DType) -> None:
@@ -132,11 +130,9 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         ValueError: If a name is missing or unknown, or a shape differs.
         TypeError: If `params` is not a dict of arrays, or a dtype differs.
     """
-    if not isinstance(params, Mapping) or jax.tree_util.all_leaves([params]):
-        raise InvalidType(
-            f"`params` must be a dict of arrays, got {describe(params)}. "
-            "`init` returns one; convert the contents of a file with `dict`."
-        )
+    is_dict = isinstance(params, Mapping) and not jax.tree_util.all_leaves([params])
+    fix = "`init` returns one; convert the contents of a file with `dict`."
+    check_type(is_dict, "params", "be a dict of arrays", params, fix)
     depth = inputs.shape[-1]
     specs = dict(named_leaves("params", param_specs(depth)))
     leaves = dict(
@@ -156,11 +152,10 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         must = f"have shape {spec.shape} for inputs of depth {depth}"
         fix = "`init` creates one of that shape, from inputs of the same depth."
         check_shape(name, leaves[name], spec.shape, must, fix)
-        if jax.dtypes.canonicalize_dtype(leaves[name].dtype) != inputs.dtype:
-            raise InvalidType(
-                f"`{name}` must have the dtype of the inputs ({inputs.dtype}), got "
-                f"{describe(leaves[name])}. Cast the inputs or the parameters."
-            )
+        dtype = jax.dtypes.canonicalize_dtype(leaves[name].dtype)
+        must = f"have the dtype of the inputs ({inputs.dtype})"
+        fix = "Cast the inputs or the parameters."
+        check_type(dtype == inputs.dtype, name, must, leaves[name], fix)
 
 
 def check_one_dtype(cell: object, inputs: Array, operand: Array) -> None:
@@ -191,22 +186,18 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
     for name, leaf in named_leaves("state", state):
         is_wider = leaf.dtype.itemsize > inputs.dtype.itemsize
         is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
-        if leaf.dtype != inputs.dtype and not (is_wider and is_real):
-            raise InvalidType(
-                f"`{name}` must have the dtype of the inputs "
-                f"({inputs.dtype}) or a wider one, got {describe(leaf)}. Create the "
-                "state with the dtype of the inputs (a driver's `dtype`)."
-            )
+        fits = leaf.dtype == inputs.dtype or (is_wider and is_real)
+        must = f"have the dtype of the inputs ({inputs.dtype}) or a wider one"
+        fix = "Create the state with the dtype of the inputs (a driver's `dtype`)."
+        check_type(fits, name, must, leaf, fix)
 
 
 def check_stages(stages: Any, kind: type) -> None:
     """Raises TypeError unless `stages` of a cell are a tuple of at least one stage."""
     is_tuple = isinstance(stages, tuple | list) and len(stages) > 0
-    if not (is_tuple and all(isinstance(stage, kind) for stage in stages)):
-        raise InvalidType(
-            "`stages` must be a property with a tuple of at least one Stage, got "
-            f"{describe(stages)}. A tuple of one is `(stage,)`."
-        )
+    are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
+    must = "be a property with a tuple of at least one Stage"
+    check_type(are_stages, "stages", must, stages, "A tuple of one is `(stage,)`.")
 
 
 def check_one_array_to_enter(state: PyTree) -> None:

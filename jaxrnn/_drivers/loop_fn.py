@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from .._base import arguments, errors, math, trees
 from .._base.errors import (
     InvalidEntry,
-    InvalidType,
     InvalidValue,
     describe,
     describe_structure,
@@ -92,31 +91,28 @@ def check_next_call(
     """
     finished, next_input, state, emit, next_loop_state = _five(returned)
     finished = _as_finished(finished)
-    if finished.shape not in (carry.finished.shape, ()):
-        raise InvalidValue(
-            "`finished` must be a scalar or have the shape from time 0, "
-            f"{list(carry.finished.shape)}, got {describe(finished)}. To return "
-            "[batch] later, return `jnp.zeros(batch, bool)` at time 0."
-        )
+    fits = finished.shape in (carry.finished.shape, ())
+    must = f"be a scalar or have the shape from time 0, {list(carry.finished.shape)}"
+    fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
+    arguments.check_value(fits, "finished", must, finished, fix)
     finished = jnp.broadcast_to(finished, carry.finished.shape)
     next_input = as_like("next_input", next_input, carry.next_input)
     state = as_like("next_cell_state", state, carry.state)
     emit = as_like("emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is None:
         return finished, next_input, state, emit, carry.loop_state
-    if carry.loop_state is None:
-        raise InvalidValue(
-            "`next_loop_state` must be None as at time 0, got "
-            f"{describe(next_loop_state)}. Return a loop state from time 0 on."
-        )
+    had_one = carry.loop_state is not None
+    must = "be None as at time 0"
+    fix = "Return a loop state from time 0 on."
+    arguments.check_value(had_one, "next_loop_state", must, next_loop_state, fix)
     loop_state = as_like("next_loop_state", next_loop_state, carry.loop_state)
     return finished, next_input, state, emit, loop_state
 
 
 def _five(returned: PyTree) -> PyTree:
     must = f"return ({', '.join(NAMES)})"
-    if not isinstance(returned, tuple | list):
-        raise InvalidType(f"`loop_fn` must {must}, got {describe(returned)}.")
+    is_tuple = isinstance(returned, tuple | list)
+    arguments.check_type(is_tuple, "loop_fn", must, returned)
     if len(returned) != len(NAMES):
         raise InvalidValue(f"`loop_fn` must {must}, got {len(returned)} values.")
     return returned
@@ -136,10 +132,9 @@ def _as_inputs(inputs: PyTree) -> PyTree:
 
 
 def _as_finished(finished: object) -> Array:
-    if isinstance(finished, tuple | list | dict) or finished is None:
-        raise InvalidValue(
-            f"`finished` must be one boolean array [batch], got {describe(finished)}."
-        )
+    is_one = finished is not None and not isinstance(finished, tuple | list | dict)
+    must = "be one boolean array [batch]"
+    arguments.check_value(is_one, "finished", must, finished)
     array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
     arguments.check_dtype_kind("finished", array, jnp.bool_, "of dtype bool", fix)
@@ -178,12 +173,10 @@ def _emit_types(
 
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-        if not shaped or errors.is_key(leaf):
-            arrays = "arrays without a batch axis that describe the emits of one row"
-            raise InvalidType(
-                f"`emit_output` must be None, or {arrays}, got {describe(leaf)}. "
-                "`jnp.zeros([], dtype)` describes one number per row."
-            )
+        fits = shaped and not errors.is_key(leaf)
+        arrays = "arrays without a batch axis that describe the emits of one row"
+        fix = "`jnp.zeros([], dtype)` describes one number per row."
+        arguments.check_type(fits, "emit_output", f"be None, or {arrays}", leaf, fix)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import arguments
-from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_arrays, as_step_booleans
 from .._base.math import concrete_or_none
 from .._base.trees import (
@@ -68,17 +67,12 @@ def check_mask(
     """
     if mask is None:
         return None
-    if lengths is not None:
-        raise InvalidValue(
-            "`mask` must be None where `sequence_length` is given, got "
-            f"{describe(mask)}. Omit `sequence_length`, and mask the steps past the "
-            "lengths."
-        )
-    if getattr(mask, "ndim", 0) == 3:
-        raise InvalidValue(
-            f"`mask` must have one bool for each row and step, got {describe(mask)}. "
-            "`mask.all(-1)` is true where all features of a step are known."
-        )
+    fix = "Omit `sequence_length`, and mask the steps past the lengths."
+    must = "be None where `sequence_length` is given"
+    arguments.check_value(lengths is None, "mask", must, mask, fix)
+    fix = "`mask.all(-1)` is true where all features of a step are known."
+    must = "have one bool for each row and step"
+    arguments.check_value(getattr(mask, "ndim", 0) != 3, "mask", must, mask, fix)
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
     return as_step_booleans("mask", mask, shape, axis, fix)
 
