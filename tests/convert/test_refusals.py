@@ -17,6 +17,7 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
+    RNNCell,
     convert,
 )
 from jaxrnn.contrib import Conv1DLSTMCell, HighwayWrapper, UGRNNCell
@@ -280,7 +281,7 @@ CHANGES = {
     ],
     "torch projected": [
         row(
-            {"weight_ih_l1": (16, 2), "weight_hh_l1": (16, 2)}, "`weight_hr_l1` is mis"
+            {"weight_ih_l1": (16, 2), "weight_hh_l1": (16, 2)}, "`weight_hr_l1` is ..."
         ),
     ],
     "torch layers": [
@@ -355,6 +356,10 @@ CELLS = {
 }
 
 
+def _last(inputs, state):
+    return state
+
+
 def call(function, message, *args, **options):
     return function, message, args, options
 
@@ -382,6 +387,11 @@ CALLS = [
         "core",
     ),
     call("haiku.save", "`cell.cells[1]` must be a convolutional LSTM like", _MIXED),
+    call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
+    call("equinox.as_cell", "`module` must be a cell of Equinox, got 3", 3, 3),
+    call("equinox.as_cell", "`module` must be ...the class RNNCell", RNNCell, 3),
+    call("equinox.as_cell", "accept (inputs, state), got parameters (x, /)", abs, 3),
+    call("equinox.as_cell", "`size` must be an int or a Tensor...got 2.5", _last, 2.5),
     call("keras.load", "`layers` must contain at least one layer, got none"),
     call("keras.load", "`layers[1]` must hold 2 or 3 ...got 9", _ARRAYS, _ARRAYS * 3),
     call("keras.load", "must be a list ..., got object. Pass `layer.get_", object()),
