@@ -146,6 +146,12 @@ class Recurrent(HoldsCells):
         )
         outputs, states = split((outputs, states), shape, start)
         state = split(state, shape)
+        return self._results(outputs, state, states, return_carry)
+
+    def _results(
+        self, outputs: PyTree, state: PyTree, states: list, return_carry: bool | None
+    ) -> PyTree:
+        """What the call and the module ask for; `states` is empty or has one entry."""
         if states:
             return outputs, state, *states
         has_carry = flag("return_carry", return_carry, self.return_carry)
