@@ -61,7 +61,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     """
     end = start + len(shape)
 
-    def merged(name: str, leaf: ArrayLike | None) -> Array | None:
+    def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
         # Drivers clamp the lengths of NumPy arrays beyond int32, and read their masks.
