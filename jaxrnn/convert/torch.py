@@ -209,7 +209,8 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
 
     Args:
         state: The state of a cell that `save` supports. For two directions,
-            `(states_fw, states_bw)`, each with one state per layer.
+            `(states_fw, states_bw)`, each with one state per layer; the state of a
+            single layer may replace a list of one.
         bidirectional: Whether `state` has two directions.
 
     Returns:
@@ -222,15 +223,19 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
             the number of layers.
     """
     if not as_bool("bidirectional", bidirectional):
-        is_one = isinstance(state, LSTMStateTuple)
-        several = isinstance(state, tuple | list) and not is_one
-        return _stacked_state(state if several else [state])
+        return _stacked_state(_of_layers(state))
     check_entries("state", state, 2, "the pair (states_fw, states_bw)")
-    states_fw, states_bw = state
+    states_fw, states_bw = map(_of_layers, state)
     must = f"have the {len(states_fw)} layers of `states_fw`"
     check_equal("states_bw", len(states_bw), len(states_fw), must)
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair])
+
+
+def _of_layers(state: PyTree) -> Any:
+    """The states of all layers, also where `state` is the state of one layer."""
+    is_one = isinstance(state, LSTMStateTuple)
+    return state if isinstance(state, tuple | list) and not is_one else [state]
 
 
 def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:

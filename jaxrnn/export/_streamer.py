@@ -10,6 +10,7 @@ import numpy as np
 from .._base.arguments import (
     as_count,
     as_dtype,
+    check_dtype,
     check_first_axis,
     check_is_cell,
     check_shape,
@@ -39,7 +40,8 @@ class Streamer:
     """Runs a cell on one frame per call and keeps its state between calls.
 
     Every call advances all rows. It runs outside of `jax.jit`, which cannot keep the
-    state: there, call the bound cell, `output, state = cell(frame, state)`. For rows
+    state: there, call the bound cell, `output, state = cell(frame, state)`. A stream
+    belongs to one thread, because a call overwrites the state in place. For rows
     without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
@@ -137,6 +139,7 @@ class Streamer:
 
         Raises:
             ValueError: If the structure or the shapes are not those of the state.
+            TypeError: If the dtypes are not those of the state.
         """
         state = self._zero if state is None else as_arrays("state", state)
         check_structure("`state`", self._zero, state, strict=True)
@@ -144,6 +147,8 @@ class Streamer:
         zeros = jax.tree.leaves(self._zero)
         for (name, leaf), zero in zip(named_leaves("state", state), zeros, strict=True):
             check_shape(name, leaf, zero.shape, fix=fix)
+            must = f"have the dtype of the stream, {zero.dtype}"
+            check_dtype(name, leaf, zero.dtype, must, "Cast it.")
         # Each step overwrites the previous state, so copy the user's arrays.
         self._state = jax.tree.map(jnp.copy, state)
 

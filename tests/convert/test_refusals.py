@@ -430,7 +430,10 @@ CALLS = [
     call("torch.load_state", "must have two entries for each ...3", ONE[:3], **TWO),
     call("torch.save_state", "must have states of one kind", (ONE[0], ONE[0, :2])),
     call(
-        "torch.save_state", "`states_bw` must have the 4 layers", (ONE, ONE[:3]), **TWO
+        "torch.save_state",
+        "`states_bw` must have the 1 layers",
+        (ONE, [ONE] * 2),
+        **TWO,
     ),
     call("torch.save_state", "be the pair (states_fw, states_bw)", ONE, **TWO),
     call("torch.save_state", "`state[0]` must be an array or an LSTM", ((ONE,), ONE)),

@@ -180,5 +180,8 @@ def test_states_under_jit_and_in_a_module():
     chex.assert_trees_all_equal(
         convert.save_state((fw, bw), bidirectional=True), (h, c)
     )
+    layer = convert.save_state(([fw[0]], [bw[0]]), bidirectional=True)
+    bare = convert.save_state((fw[0], bw[0]), bidirectional=True)
+    chex.assert_trees_all_equal(bare, layer, (h[:2], c[:2]))
     one = convert.load_state(h[:1])
     chex.assert_trees_all_equal(convert.save_state(one), h[:1])

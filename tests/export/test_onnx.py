@@ -236,7 +236,7 @@ REFUSALS = {
     ),
     "clip": (
         ValueError,
-        "`cell` must have no clips",
+        "`cell` must have .*got clips",
         own(LSTMCell(4, cell_clip=1.0)),
     ),
     "activation": (
@@ -246,7 +246,7 @@ REFUSALS = {
     ),
     "normalized": (
         ValueError,
-        "`cell` must have no layer normalization",
+        "`cell.layer_norm` must be False",
         own(CoupledInputForgetGateLSTMCell(4, layer_norm=True)),
     ),
     "residual": (
@@ -256,7 +256,7 @@ REFUSALS = {
     ),
     "kinds": (
         ValueError,
-        r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind",
+        r"`cells_bw\[0\]` must have the kind and size of `cells_fw\[0\]`",
         (LSTM, LAYERS["gru"]),
     ),
     "dtypes": (TypeError, r"one dtype \(.*\), got float32, float64", MIXED),

@@ -186,6 +186,11 @@ def test_a_stream_is_not_traced():
         ((np.zeros((1, 4), "f"),) * 2, TypeError, "^Streamer: `state` must have"),
         ([True], ValueError, "^Streamer: `state` must have the structure"),
         (LSTMStateTuple(*np.zeros((2, 3, UNITS), "f")), ValueError, "pass `resets`"),
+        (
+            LSTMStateTuple(np.zeros((1, UNITS), "f2"), np.zeros((1, 2), "f2")),
+            TypeError,
+            "must have the dtype of the stream, float32",
+        ),
     ],
 )
 def test_reset_refuses_other_states(state, error, message):
