@@ -93,6 +93,14 @@ def test_symbolic_sizes():
     np.testing.assert_array_equal(program.call(X, LENGTHS), want)
 
 
+def test_known_lengths_of_a_symbolic_number_of_steps():
+    (time,) = jax.export.symbolic_shape("time")
+    x = jax.ShapeDtypeStruct((4, time, 3), X.dtype)
+    run = jax.jit(lambda x: reverse_sequence(x, LENGTHS, 1))
+    want = reversed_rows(X, LENGTHS, 1, 0)
+    np.testing.assert_array_equal(jax.export.export(run)(x).call(X), want)
+
+
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_on_a_mesh(axis_type):
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(axis_type,))
