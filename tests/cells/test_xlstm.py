@@ -38,7 +38,7 @@ def set_chunks(monkeypatch, size):
         monkeypatch.setattr(MLSTMCell, "apply_sequence", steps_alone)
 
 
-@pytest.mark.fast("chunks-mlstm", "steps-slstm")
+@pytest.mark.fast("chunks-mlstm", "steps-mlstm", "steps-slstm")
 @pytest.mark.parametrize("case", CASES)
 def test_same_as_the_package(case, chunks):
     cell, make = CASES[case]

@@ -10,6 +10,7 @@ import pytest
 from decoders import (
     END,
     START,
+    UNITS,
     InNumPy,
     arguments,
     make_params,
@@ -69,6 +70,12 @@ def test_an_ensemble_has_the_mean_of_the_probabilities():
     )()
     np.testing.assert_allclose(score, want, atol=1e-12)
     assert greedy.ids.tolist() == [padded(m.greedy(6), 6) for m in models]
+
+
+def test_an_ensemble_projects_to_log_probabilities():
+    project = decode.ensemble([member("gru", make_params("gru", 3, 0))] * 2)["project"]
+    output = np.ones((2, UNITS))
+    np.testing.assert_allclose(jnp.exp(project([output] * 2)).sum(axis=1), 1)
 
 
 def test_wide_beams_of_an_ensemble_equal_enumeration():
