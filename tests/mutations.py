@@ -79,8 +79,9 @@ class Copy:
 
     def test(self, folders: list[str], limit: float) -> str:
         """The name of the first test that fails: empty if all pass."""
-        command = [sys.executable, *"-m pytest -x -q -n2 -p no:cacheprovider".split()]
-        succeeds, text = self.run([*command, *folders], limit)
+        command = [sys.executable, *"-m pytest -x -q -p no:cacheprovider".split()]
+        workers = "-n0" if folders else "-n2"  # A folder ends soon in one process.
+        succeeds, text = self.run([*command, workers, *folders], limit)
         if succeeds:
             return ""
         failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", text, re.MULTILINE)
