@@ -52,27 +52,7 @@ def _counts(least: int) -> Any:
 class GridLSTM(extend.SpecsCell):
     """The base class of both grid LSTMs, which declares their common fields.
 
-    Attributes:
-        use_peepholes: Whether the gates read c and d through diagonal kernels.
-        share_time_frequency_weights: Whether the LSTMs in time and in frequency share
-            their parameters.
-        cell_clip: The bound on the magnitude of c and d; None for no bound.
-        initializer: For kernels and peepholes; None for Glorot uniform.
-        num_unit_shards: The number of variables that store each kernel.
-        feature_size: `F`, the size of a window; required.
-        frequency_skip: The distance from one window to the next; required.
-        num_frequency_blocks: A list with the number of windows in each block; required.
-        start_freqindex_list: The index of the first input of each block; None for one
-            block of all inputs.
-        end_freqindex_list: The index after the last input of each block; None for one
-            block of all inputs.
-        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
-
-    Raises:
-        TypeError: If a field has the wrong type.
-        ValueError: If a required field is missing, the lists are inconsistent with each
-            other or with the windows, a number is out of range, or `dtype` is not
-            floating-point.
+    `GridLSTMCell` describes the fields and the errors of their checks.
     """
 
     num_units: int = fields.size()

@@ -108,8 +108,7 @@ class Streamer:
         """
         fix = "A stream keeps its state outside of jit; call the bound cell under jit."
         check_concrete("frame", frame, fix)
-        if resets is not None:
-            check_concrete("resets", resets, fix)
+        check_concrete("resets", resets, fix)
         frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
         for path, leaf in jax.tree.leaves_with_path(frame):
             check_first_axis(leaf_name("frame", path), leaf, self._rows, "row")
