@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import InvalidKind, InvalidType, InvalidValue, describe, is_array
-from .math import numpy_or_jax_array
+from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
 # On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
@@ -22,6 +22,7 @@ MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
 INT32_MAX = np.iinfo(np.int32).max
+_IS_STATIC = "It is static: under jit, close over it or name it in `static_argnames`."
 
 T = TypeVar("T")
 
@@ -49,6 +50,11 @@ def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") ->
     """
     check_type(isinstance(value, kinds), name, f"be {what}", value, fix)
     return value
+
+
+def check_string(name: str, value: str) -> str:
+    """Returns the value; raises TypeError unless it is a string."""
+    return check_instance(name, value, str, "a string")
 
 
 def check_function(name: str, value: T, what: str = "a function", fix: str = "") -> T:
@@ -266,6 +272,7 @@ def as_count(
             raise TypeError
         number = operator.index(count)
     except TypeError:
+        fix = _IS_STATIC if is_traced(count) else fix
         raise InvalidType(_message(name, "be an integer", count, fix)) from None
     check_value(number >= least, name, f"be at least {least}", number, fix)
     check_value(number <= most, name, f"be at most {most}", number, fix)
@@ -329,8 +336,7 @@ def as_bool(name: str, value: object, fix: str = "") -> bool:
 
 def check_time_major(time_major: object) -> None:
     """Raises TypeError unless `time_major` is a bool."""
-    fix = "It is static: under jit, close over it or name it in `static_argnames`."
-    as_bool("time_major", time_major, fix)
+    as_bool("time_major", time_major, _IS_STATIC)
 
 
 def as_scope(scope: Any, default: str) -> str:

@@ -178,8 +178,10 @@ _INSTEAD = {
     "reset_after": "`CudnnCompatibleGRUCell` resets after the product.",
     "param_dtype": "`cell.init(key, inputs, dtype)` has the dtype of the parameters.",
     "input_size input_dim in_features": "`init` reads the depth from the inputs.",
-    "num_layers": "`MultiRNNCell([cell, ...])` stacks several cells.",
-    "bidirectional": "Use `bidirectional_dynamic_rnn`.",
+    "num_layers": "`MultiRNNCell([cell, ...])` stacks several cells; converters find "
+    "the layers in the weights.",
+    "bidirectional": "Use `bidirectional_dynamic_rnn`; load the weights of each "
+    "direction with a call of its own.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "`DropoutWrapper` has `state_keep_prob=1 - rate`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",

@@ -19,6 +19,7 @@ from .errors import (
     InvalidEntry,
     InvalidType,
     InvalidValue,
+    Verbatim,
     check_not_masked,
     describe,
     describe_structure,
@@ -198,13 +199,13 @@ def check_concrete(
     tree: PyTree,
     fix: str = "Call this function outside of jit, grad and vmap, and pass in its "
     "results.",
+    why: str = "",
 ) -> None:
-    """Raises TypeError for a traced array."""
+    """Raises TypeError for a traced array; `why` says what needs its values."""
+    must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        if is_traced(leaf):
-            raise InvalidType(
-                f"`{full}` must be concrete, got traced {describe(leaf)}. {fix}"
-            )
+        got = Verbatim(f"traced {describe(leaf)}")
+        check_type(not is_traced(leaf), full, must, got, fix)
 
 
 def as_step_booleans(

@@ -67,7 +67,7 @@ def as_given_lengths(
     given: Lengths, batch_size: int, name: str = "sequence_length"
 ) -> Array:
     """`as_lengths` for lengths that are not None."""
-    lengths = as_integers(given, name)
+    lengths = as_integer_lengths(given, name)
     must = f"be a vector of length batch_size ({batch_size}), one entry per row"
     fix = f"`np.full({batch_size}, n)` is n for every row."
     if lengths.shape == (batch_size, 1):
@@ -112,7 +112,9 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
     return array if array.size else array.astype(np.int32)
 
 
-def as_integers(given: Lengths, name: str = "sequence_length") -> Array | np.ndarray:
+def as_integer_lengths(
+    given: Lengths, name: str = "sequence_length"
+) -> Array | np.ndarray:
     """`lengths_array` for integers; raises TypeError for other dtypes."""
     lengths = lengths_array(given, name)
     fix = _fix_of_dtype(lengths)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_divides, check_function
+from .._base.arguments import check_divides, check_function, check_string
 from .._base.errors import describe, describe_leaves, error_note, name_of
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
@@ -28,7 +28,7 @@ from .base import SpecsCell, scope_name
 from .fields import Hyperparameters
 from .params import ParamSpec, Specs, glorot_uniform, zeros
 from .step_checks import (
-    as_pair,
+    as_stage_result,
     check_new_state,
     check_one_array_to_enter,
     check_one_dtype,
@@ -81,7 +81,7 @@ class Stage(Hyperparameters):
     bias: Initializer | None = fields.checked(
         fields.optional(check_function), default=zeros
     )
-    path: str | None = fields.checked(fields.check_string, default=None)
+    path: str | None = fields.checked(check_string, default=None)
     takes_inputs: bool = fields.flag(True)
     blocks: int | None = fields.count(default=None)
 
@@ -328,13 +328,13 @@ class AffineCell(SpecsCell):
         zs = []
         elementwise = self.elementwise(params)
         with jax.named_scope(scope_name(self)):
-            operand, carry = as_pair("`enter`", self.enter(state))
+            operand, carry = as_stage_result("`enter`", self.enter(state))
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 z = product(k, stage, inputs, operand, dtype)
                 with error_note(_note(k, stage, z, carry, elementwise)):
                     result = stage.update(elementwise, z, carry)
-                operand, carry = as_pair(f"the update of stage {k}", result)
+                operand, carry = as_stage_result(f"the update of stage {k}", result)
                 zs.append(z)
             return operand, carry, zs
 
@@ -348,7 +348,7 @@ class AffineCell(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError unless inputs, operand and cell share one dtype."""
-        operand, _ = as_pair("`enter`", self.enter(state))
+        operand, _ = as_stage_result("`enter`", self.enter(state))
         check_one_dtype(self, inputs, operand)
 
     def _product(

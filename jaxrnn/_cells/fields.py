@@ -118,7 +118,7 @@ def initializer() -> Any:
 
 def name(default: str | None = None) -> Any:
     """The name of a step in profiles, or None."""
-    return checked(optional(check_string), default=default)
+    return checked(optional(arguments.check_string), default=default)
 
 
 def dtype() -> Any:
@@ -195,11 +195,6 @@ def check_number(
     is_inside = low <= number <= high
     arguments.check_value(is_inside, name, f"be in [{low}, {high}]", number)
     return number
-
-
-def check_string(name: str, value: Any) -> str:
-    """Returns the value; raises TypeError unless it is a string."""
-    return arguments.check_instance(name, value, str, "a string")
 
 
 def optional(check: Check) -> Check:

@@ -210,7 +210,7 @@ def check_one_array_to_enter(state: PyTree) -> None:
         )
 
 
-def as_pair(source: str, result: PyTree) -> tuple[PyTree, PyTree]:
+def as_stage_result(source: str, result: PyTree) -> tuple[PyTree, PyTree]:
     """Returns the result of `source`; raises ValueError if it is not a pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]

@@ -49,7 +49,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.Ellip
 _CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
 _CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
 _CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Functions and sentinel objects of these packages do not change.
+# Sentinel objects of these packages do not change.
 _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 
 
@@ -301,9 +301,6 @@ def _parts(value: Any) -> list | None:
         return [None if is_dict else data, *value.children()]
     if isinstance(value, tuple | frozenset):
         return list(value)
-    if getattr(value, "__module__", "").split(".")[0] in (*_FIXED, "jaxrnn"):
-        if isinstance(value, types.FunctionType):
-            return []
     if isinstance(value, types.FunctionType):
         cells = [c for c in value.__closure__ or () if c != types.CellType()]
         defaults = value.__defaults__, *(value.__kwdefaults__ or {}).values()

@@ -14,8 +14,15 @@ import numpy as np
 from jax.tree_util import keystr
 
 from .. import contrib
-from .._base.arguments import check_equal, check_given, check_instance, check_value
+from .._base.arguments import (
+    check_equal,
+    check_given,
+    check_instance,
+    check_string,
+    check_value,
+)
 from .._base.errors import Verbatim, error_note
+from .._base.inputs import check_concrete
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.fields import snake_case
@@ -27,9 +34,7 @@ from ._layer_weights import ActivationLike
 from ._weights import (
     Weights,
     as_mapping,
-    check_concrete,
     check_names,
-    check_string,
     listed,
     pick,
     reader,
@@ -197,7 +202,8 @@ def _check_shared(found: Weights, owners: Mapping[str, str]) -> None:
     pairs = {name: owner for name, owner in owners.items() if name != owner}
     for name, owner in pairs.items():
         why = "both layers of `cell` are the same object and need equal values"
-        check_concrete(name, [found[name], found[owner]], why)
+        for each in (name, owner):
+            check_concrete(each, found[each], why=why)
         is_equal = np.array_equal(found[name], found[owner])
         must = f"equal `{owner}`, since both layers of `cell` are the same object"
         fix = "Create a separate cell for each layer."

@@ -6,7 +6,6 @@ Weights are NumPy arrays. Only a traced weight stays a JAX array.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,9 +16,9 @@ from .._base.arguments import (
     check_type,
     check_value,
 )
-from .._base.errors import InvalidValue, Verbatim, describe
+from .._base.errors import InvalidValue, Verbatim
 from .._base.math import is_traced
-from .._base.typing import Params, PyTree
+from .._base.typing import Params
 
 Weight: TypeAlias = Any
 """A NumPy array, or a traced JAX array."""
@@ -93,14 +92,6 @@ def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> Non
     check_value(array.size, name, "not be empty", array)
 
 
-def check_concrete(name: str, tree: PyTree, why: str) -> None:
-    """Raises TypeError if an array is traced; `why` says what needs its values."""
-    fix = "Call this function outside of `jit` and `grad`."
-    for leaf in jax.tree.leaves(tree):
-        got = Verbatim(f"a traced {describe(leaf)}")
-        check_type(not is_traced(leaf), name, f"be concrete, since {why}", got, fix)
-
-
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:
     """Concatenates weights. The result is traced if a weight is."""
     numpy = jnp if any(map(is_traced, weights)) else np
@@ -139,11 +130,6 @@ def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
 def listed(names: Iterable[object]) -> Verbatim:
     """The names as a comma-separated list, for messages."""
     return Verbatim(", ".join(map(str, names)) or "nothing")
-
-
-def check_string(name: str, value: object) -> None:
-    """Raises TypeError unless `value` is a string."""
-    check_instance(name, value, str, "a string")
 
 
 def check_names(

@@ -22,6 +22,7 @@ from .. import contrib
 from .._base.arguments import (
     check_function,
     check_instance,
+    check_string,
     check_type,
     check_value,
 )
@@ -202,7 +203,7 @@ def _as_names(name: Any) -> list[str]:
     kinds = Sequence if names else ()
     check_instance("name", names, kinds, "the name of a module or a list of names")
     for each in names:
-        _weights.check_string("name", each)
+        check_string("name", each)
     return list(names)
 
 

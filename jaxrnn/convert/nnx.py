@@ -15,11 +15,12 @@ from typing import Any
 
 from .._base.arguments import check_value
 from .._base.boundary import export as _export
+from .._base.inputs import check_concrete
 from .._base.typing import Params
 from . import _flax
 from ._bound_cells import Cells, layers_of
 from ._layer_weights import ActivationLike, Kind, LayerWeights
-from ._weights import Weights, check_concrete
+from ._weights import Weights
 
 __all__ = ["load", "save"]
 
@@ -112,7 +113,7 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
     if layer.state_bias is not None:
         place = f"{name}.params['candidate']['hidden_projection']['bias']"
         why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
-        check_concrete(place, layer.state_bias, why)
+        check_concrete(place, layer.state_bias, why=why)
         must = "hold zeros, since nnx's GRUCell lacks this bias"
         fix = "Linen's GRUCell has it."
         check_value(not layer.state_bias.any(), place, must, layer.state_bias, fix)

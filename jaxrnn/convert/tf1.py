@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_one_of, check_value
+from .._base.arguments import as_bool, check_one_of, check_string, check_value
 from .._base.boundary import export as _export
 from .._base.errors import Verbatim, name_of
 from .._base.typing import PyTree, Shaped
@@ -55,7 +55,7 @@ from ._tf1_names import (
     save_from,
     variables_in,
 )
-from ._weights import Weights, check_string, listed, pick
+from ._weights import Weights, listed, pick
 
 __all__ = ["load", "save"]
 

@@ -23,6 +23,7 @@ from .._base.arguments import (
     check_equal,
     check_instance,
     check_one_of,
+    check_string,
     check_type,
     check_value,
 )
@@ -37,7 +38,6 @@ from ._weights import (
     Weights,
     as_mapping,
     check_directions,
-    check_string,
     from_tensor,
     listed,
     pick,

@@ -10,9 +10,10 @@ import numpy as np
 from .._base.arguments import as_bool, check_dtype, check_entries
 from .._base.boundary import import_optional, inside
 from .._base.errors import InvalidType, error_note
+from .._base.inputs import check_concrete
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
-from ..convert._weights import check_concrete, reader
+from ..convert._weights import reader
 from ..convert.onnx import save
 
 # The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
@@ -160,7 +161,7 @@ def read_dense(
         ValueError: If the shapes do not match.
     """
     check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
-    check_concrete("dense", dense, "a file stores its values")
+    check_concrete("dense", dense, why="a file stores its values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     check_dtype("dense.kernel", kernel, dtype, f"be {dtype}, like the parameters")

@@ -104,11 +104,12 @@ class Streamer:
             ValueError: If the shapes of the frame or the resets do not match the cell
                 or the batch size. The state then remains unchanged.
             TypeError: If the cell does not accept the dtype of the frame, if the resets
-                are not booleans, or if one of the two is traced.
+                are not booleans, or if an argument is traced.
         """
         fix = "A stream keeps its state outside of jit; call the bound cell under jit."
         check_concrete("frame", frame, fix)
         check_concrete("resets", resets, fix)
+        check_concrete("reset_state", reset_state, fix)
         frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
         for path, leaf in jax.tree.leaves_with_path(frame):
             check_first_axis(leaf_name("frame", path), leaf, self._rows, "row")

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._base.arguments import check_dtype, check_entries, check_time_major
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.inputs import check_concrete
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
@@ -18,7 +19,6 @@ from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
 from ..contrib import CoupledInputForgetGateLSTMCell
 from ..convert._bound_cells import as_bound, as_pairs, layer_of, single_cells
 from ..convert._layer_weights import Kind, LayerWeights, Library
-from ..convert._weights import check_concrete
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._functions import check_fixed_sizes
 from ._onnx import read_dense
@@ -245,7 +245,7 @@ def _read_direction(name: str, cell: Any) -> LayerWeights:
         raise InvalidType(
             f"`{name}` must be a {names} or a cell of jaxrnn.lite, got {cell!r}. {_FIX}"
         )
-    check_concrete(f"{name}.params", bound.params, "a file stores their values")
+    check_concrete(f"{name}.params", bound.params, why="a file stores their values")
     weights = layer_of(name, bound)
     check_dtype(name, weights.bias, np.float32, "have float32 parameters")
     LIBRARY.check(name, weights)

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 
+import jax
 import pytest
 
 import jaxrnn
@@ -60,6 +61,11 @@ class Bare(jaxrnn.GRUCell):
 def test_fields_need_the_decorator():
     with pytest.raises(TypeError, match=r"^Bare: `scale` .*Decorate `Bare` with `@fie"):
         Bare(3)
+
+
+def test_sizes_are_static():
+    with pytest.raises(TypeError, match=r"`num_units` must be an integer.*static"):
+        jax.jit(lambda n: jaxrnn.GRUCell(n).zero_state(2, "float32"))(3)
 
 
 def test_cells_of_ones_own():

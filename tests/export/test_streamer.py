@@ -178,6 +178,9 @@ def test_a_stream_is_not_traced():
         TypeError, match=r"^Streamer: `frame` must be concrete.*bound ce"
     ):
         jax.jit(stream)(np.ones((1, 3), "f"))
+    reset = lambda to: stream(np.ones((1, 3), "f"), resets=[True], reset_state=to)
+    with pytest.raises(TypeError, match=r"`reset_state.* must be concrete"):
+        jax.jit(reset)(stream.state)
 
 
 @pytest.mark.parametrize(
