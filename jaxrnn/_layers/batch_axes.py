@@ -4,14 +4,14 @@ A single batch axis is not reshaped, so sharded arrays keep their layout.
 """
 
 import math
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
 
 from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_array, named_inputs
-from .._base.lengths import as_integer_lengths, check_not_inputs
+from .._base.lengths import check_not_inputs, lengths_array
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree
 from .._cells.base import RNNCell
@@ -43,7 +43,7 @@ def merge_inputs(
     lengths = None
     if sequence_length is not None:
         check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
-        lengths = as_integer_lengths(sequence_length)
+        lengths = lengths_array(sequence_length)
     shape = _batch_shape(cell, inputs, lengths, start)
     inputs = merge("inputs", inputs, shape, start)
     return inputs, merge("sequence_length", lengths, shape), shape
@@ -102,7 +102,7 @@ def _batch_shape(
 ) -> Shape:
     """The batch axes: the axes of `lengths`, or all axes except time and features."""
     (name, first), *_ = named_inputs(inputs)
-    features = _feature_axes(cell)
+    features = getattr(cell, "feature_axes", None)
     if lengths is not None:
         count = lengths.ndim
     else:
@@ -120,20 +120,10 @@ def _batch_shape(
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
     """The inputs, with integers cast to a given `dtype` if the cell reads vectors."""
-    if dtype is None or _feature_axes(cell) != 1:
+    if dtype is None or getattr(cell, "feature_axes", None) != 1:
         return inputs
 
     def cast(x: Array) -> Array:
         return x.astype(dtype) if x.dtype.kind in "iub" else x
 
     return jax.tree.map(cast, inputs)
-
-
-def _feature_axes(cell: Any) -> int | None:
-    """The number of axes in one row of a cell's inputs; None if it is unknown."""
-    while not hasattr(cell, "feature_axes"):
-        inner = getattr(cell, "cells", None) or getattr(cell, "cell", None)
-        if not inner or getattr(cell, "owns_params", False):
-            return None
-        cell = inner[0] if isinstance(inner, tuple) else inner
-    return cell.feature_axes

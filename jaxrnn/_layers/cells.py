@@ -22,6 +22,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._cells.bound import BoundCell
 from .._cells.fields import as_floating
+from .._wrappers.base import unwrapped
 from .._wrappers.multi_rnn import MultiRNNCell
 
 Cells: TypeAlias = Mapping[str, "RNNCell | Cells"]
@@ -35,16 +36,6 @@ def under_scope(name: str, cell: RNNCell) -> Cells:
     """A nest of one cell; raises TypeError for an argument that is not a cell."""
     check_rnn_cell(name, cell)
     return {scope_name(unwrapped(cell)): cell}
-
-
-def unwrapped(cell: RNNCell) -> RNNCell:
-    """The cell inside wrappers that add neither parameters nor a scope."""
-    while not getattr(cell, "owns_params", False):
-        inner = getattr(cell, "cell", None)
-        if inner is None:
-            return cell
-        cell = inner
-    return cell
 
 
 def list_cells(cells: Cells | RNNCell) -> list[RNNCell]:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -49,6 +49,10 @@ class WrapperCell(RNNCell):
         """The sizes of the wrapped cell's state, without the batch axis."""
         return self.cell.state_size
 
+    feature_axes: ClassVar[Any] = property(
+        lambda self: getattr(self.cell, "feature_axes", None),
+        doc="The number of axes in one row of the inputs; None if it is unknown.",
+    )
     output_size = property(  # Subclasses may replace this property by a field.
         lambda self: self.cell.output_size,
         doc="The sizes of the wrapped cell's output, without the batch axis.",
@@ -76,14 +80,21 @@ class WrapperCell(RNNCell):
         return self.cell.init(key, inputs, dtype)
 
 
+def unwrapped(cell: RNNCell) -> RNNCell:
+    """The cell inside wrappers that add neither parameters nor a scope."""
+    while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
+        cell = cell.cell
+    return cell
+
+
 class OwnParams(RNNCell):
     """A wrapper that has parameters in addition to the parameters of `cell`.
 
     The parameters of `cell` are stored under its TensorFlow scope, e.g. `gru_cell`.
     """
 
-    owns_params = True
     cell: Any
+    feature_axes: ClassVar[Any] = None  # The inputs may differ from those of `cell`.
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> Specs:
@@ -91,14 +102,8 @@ class OwnParams(RNNCell):
 
     @property
     def cell_scope(self) -> str:
-        """The key of the wrapped cell's parameters, which is the TensorFlow scope.
-
-        A wrapper without parameters has no scope; the cell inside it provides the name.
-        """
-        cell: RNNCell = self.cell
-        while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
-            cell = cell.cell
-        return scope_name(cell)
+        """The key of the wrapped cell's parameters, which is the TensorFlow scope."""
+        return scope_name(unwrapped(self.cell))
 
     def init_params(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
         """Creates the wrapper's own parameters and those of the wrapped cell.

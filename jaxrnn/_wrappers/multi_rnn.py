@@ -80,6 +80,11 @@ class MultiRNNCell(RNNCell):
         return self.cells[-1].output_size
 
     @property
+    def feature_axes(self) -> int | None:
+        """The number of axes in one row of the inputs; None if it is unknown."""
+        return getattr(self.cells[0], "feature_axes", None)
+
+    @property
     def is_random(self) -> bool | None:
         """Whether one of the cells draws random numbers; see `RNNCell.is_random`."""
         return any_is_random(self.cells)

@@ -46,7 +46,7 @@ class PastInputsBase(WrapperCell):
     depth: int = fields.count()
     width: int = fields.count(default=2, least=2, fix=_FIX)
 
-    feature_axes = 1  # Modules treat all other axes as batch and time axes.
+    feature_axes = 1
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
@@ -232,6 +232,8 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     """
 
     width: int = fields.count(default=4, least=2, fix=_FIX)
+
+    feature_axes = 1
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel, with variance `0.01 / width`, and of the bias."""

@@ -228,7 +228,11 @@ class RawRNN(HoldsParams, HoldsCell):
 
     @nn.compact
     def __call__(
-        self, loop_fn: Callable, *, deterministic: bool | None = None
+        self,
+        loop_fn: Callable,
+        *,
+        deterministic: bool | None = None,
+        rngs: Key | None = None,
     ) -> tuple[TensorArray, PyTree, PyTree]:
         """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
 
@@ -236,6 +240,7 @@ class RawRNN(HoldsParams, HoldsCell):
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
             deterministic: Whether to run without random numbers; None to use the
                 attribute of the same name.
+            rngs: A key for random numbers, instead of the module's stream.
 
         Raises:
             TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
@@ -247,16 +252,15 @@ class RawRNN(HoldsParams, HoldsCell):
         check_functions(loop_fn=loop_fn)
         time = jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
-        params = self._params(step)
+        cell = self._bind(self._params(step), self._draw_key(deterministic, rngs))
         if self.is_initializing():
             # The modules that `loop_fn` calls must create their parameters outside the
             # compiled loop.
-            output, state = self._bind(params)(step, state)
+            output, state = cell(step, state)
             loop_fn(time + 1, output, state, loop_state)
             self._check_makes_no_modules()
         else:
             loop_fn = _without_draws(loop_fn, self)
-        cell = self._bind(params, self._draw_key(deterministic, None))
         return raw_rnn(
             cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
         )

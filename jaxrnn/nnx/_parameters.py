@@ -120,7 +120,7 @@ def check_same_shapes(own: Params, params: Params) -> None:
 def in_place_of(old: Array, new: ArrayLike) -> Array:
     """The new array, with the dtype and the sharding of the old array."""
     array = jnp.asarray(new).astype(old.dtype)
-    if is_traced(old) or len(old.sharding.device_set) == 1:
+    if is_traced(old) or not old.committed:
         return array
     return jax.device_put(array, old.sharding)
 
