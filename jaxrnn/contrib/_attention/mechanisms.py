@@ -134,12 +134,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
 @fields.dataclass
 class LuongScore(AttentionMechanism):
-    """A mechanism with multiplicative scores.
-
-    Attributes:
-        num_units: The size of keys and queries.
-        scale: Whether to multiply the scores by a learned scalar `attention_g`.
-    """
+    """A mechanism with multiplicative scores; see `LuongAttention`."""
 
     num_units: int = fields.count()
     memory_depth: int = fields.count(fix=_NO_MEMORY)
@@ -167,11 +162,7 @@ class LuongScore(AttentionMechanism):
 
 @fields.dataclass
 class BahdanauScore(AttentionMechanism):
-    """A mechanism with additive scores.
-
-    Attributes:
-        normalize: Whether to normalize v, the vector `attention_v`.
-    """
+    """A mechanism with additive scores; see `BahdanauAttention`."""
 
     num_units: int = fields.count()
     memory_depth: int = fields.count(fix=_NO_MEMORY)
@@ -209,12 +200,7 @@ class BahdanauScore(AttentionMechanism):
 class _SoftmaxMechanism(AttentionMechanism):
     """A mechanism whose alignments do not depend on earlier alignments.
 
-    Attributes:
-        probability_fn: `probability_fn(score) -> alignments`, both
-            `[batch, memory_time]`; None for softmax.
-        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
-            called once per run; None to use the keys unchanged and the memory as
-            values.
+    `LuongAttention` describes the fields.
     """
 
     probability_fn: Callable[[Array], Array] | None = fields.checked(

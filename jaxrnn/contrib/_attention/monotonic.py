@@ -22,19 +22,7 @@ def _as_mode(name: str, mode: str) -> str:
 class _MonotonicMechanism(AttentionMechanism):
     """A mechanism whose alignments depend on the scores and on earlier alignments.
 
-    Attributes:
-        sigmoid_noise: The standard deviation of the noise that is added to the scores.
-            Noise during training leads to alignments that are more certain. The random
-            key comes from `cell.bind(params, key)`.
-        sigmoid_noise_seed: Mechanisms with different seeds draw different noise from
-            the same key.
-        score_bias_init: The initial `attention_score_bias`.
-        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
-
-    Raises:
-        TypeError: If a field has the wrong type.
-        ValueError: If a size is less than 1, the noise is negative, the seed is not in
-            `[0, 2**32)`, or `mode` is unknown.
+    `BahdanauMonotonicAttention` describes the fields and the errors of their checks.
     """
 
     score_mask_value: float | None = fields.number(None)
