@@ -6,21 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxrnn import (
-    LSTMStateTuple,
-    RNNCell,
-    dynamic_rnn,
-    extend,
-    reverse_sequence,
-    static_rnn,
-)
+from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, extend, static_rnn
 from jaxrnn.extend import fields
-from jaxrnn.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
+from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
-from .._base.math import in_native_order
+from .._base import arguments, boundary, lengths
 from .._cells.fields import Hyperparameters
+from .._drivers.static_rnn import stacked, unstacked
+from .._loops import masking
 from ._core_cells import LSTMBlockCell
 
 
@@ -95,14 +89,16 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
         """Binds the cell to its parameters; call the bound cell on sequences.
 
         Raises:
-            TypeError: If `key` is not a random key.
+            TypeError: If `key` is not a random key, or a hyperparameter is not
+                hashable.
             ValueError: If `key` is an array of keys.
         """
-        if key is not None:
-            extend.check_key(key)
-        return BoundFusedCell(in_native_order(params), key, cell=self)
+        cell: Any = self
+        bound = boundary.inside(RNNCell.bind)(cell, params, key)
+        return BoundFusedCell(bound.params, bound.key, cell=self)
 
 
+@boundary.class_at_boundary
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
@@ -129,12 +125,12 @@ class BoundFusedCell:
             initial_state: The state before the first step; None for zeros of `dtype`.
             dtype: The dtype of the zero state and of the outputs.
             sequence_length: `[batch]`, integers; None for all steps.
-            scope: The name of the steps in profiles.
+            scope: The name of the steps in profiles; "fused_rnn" by default.
 
         Raises:
             TypeError, ValueError: See `dynamic_rnn`.
         """
-        with jax.named_scope(scope or "fused_rnn"):
+        with jax.named_scope(arguments.as_scope(scope, "fused_rnn")):
             return self.cell.apply(
                 self.params, inputs, initial_state, dtype, sequence_length, self.key
             )
@@ -167,7 +163,7 @@ class _OfSequences(FusedRNNCell):
         outputs, state = self._run(
             params, sequences, initial_state, dtype, sequence_length, key
         )
-        return (_steps(outputs) if is_list else outputs), state
+        return (unstacked(outputs, len(inputs)) if is_list else outputs), state
 
 
 class _OverSteps(_OfSequences):
@@ -193,8 +189,9 @@ class _OverSteps(_OfSequences):
         cell = self._step_cell.bind(params, key)
         if self.use_dynamic_rnn:
             return dynamic_rnn(cell, xs, n, state, dtype, time_major=True)
-        outputs, state = static_rnn(cell, _steps(xs), state, dtype, n)
-        return _stacked(outputs), state
+        steps = unstacked(xs, len(jax.tree.leaves(xs)[0]))
+        outputs, state = static_rnn(cell, steps, state, dtype, n)
+        return stacked(outputs), state
 
 
 @fields.dataclass
@@ -300,21 +297,11 @@ class TimeReversedFusedRNN(_OfSequences):
     def _run(
         self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
     ) -> tuple[PyTree, PyTree]:
-        time, rows = jax.tree.leaves(xs)[0].shape[:2]
-        lengths = extend.as_lengths(n, rows)
-        if lengths is not None:
-            lengths = jnp.minimum(lengths, time)
-        outputs, state = self.cell.apply(
-            params, _reversed(xs, lengths), state, dtype, lengths, key
-        )
-        return _reversed(outputs, lengths), state
-
-
-def _reversed(sequences: PyTree, lengths: Array | None) -> PyTree:
-    """Reverses the steps of each row; lengths of None stand for all steps."""
-    if lengths is None:
-        return jax.tree.map(lambda x: jnp.flip(x, 0), sequences)
-    return reverse_sequence(sequences, lengths, seq_axis=0, batch_axis=1)
+        time = jax.tree.leaves(xs)[0].shape[0]
+        n = lengths.lengths_for(n, xs, time, batch_axis=1)
+        xs = masking.reverse_sequence(xs, n, time_major=True)
+        outputs, state = self.cell.apply(params, xs, state, dtype, n, key)
+        return masking.reverse_sequence(outputs, n, time_major=True), state
 
 
 def _checked(sequences: PyTree) -> PyTree:
@@ -331,14 +318,4 @@ def _stacked(steps: list[PyTree]) -> PyTree:
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
     must = "hold at least one step, all of one shape and dtype"
     extend.check_value(len(kinds) == 1, "inputs", must, steps)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
-
-
-def _steps(sequences: PyTree) -> list[PyTree]:
-    """Splits a nest of arrays `[time, ...]` into one nest per step."""
-    leaves, structure = jax.tree.flatten(sequences)
-    # The gradient of a split is one concatenation; that of each `x[t]` is an array of
-    # all steps.
-    columns = [jnp.split(leaf, leaf.shape[0]) for leaf in leaves]
-    steps = zip(*columns, strict=True)
-    return [structure.unflatten([x[0] for x in step]) for step in steps]
+    return stacked(steps)

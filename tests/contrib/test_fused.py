@@ -1,5 +1,7 @@
 """Cells of whole sequences: lists of steps, keys, jit, and what they refuse."""
 
+import unittest.mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +100,8 @@ def test_refuses_what_is_no_cell():
         contrib.LSTMBlockFusedCell(3).init(jax.random.key(0), X[0])
     with pytest.raises(ValueError, match="dtype must be specified"):
         bound(X)
+    with pytest.raises(TypeError, match="BoundFusedCell: `scope` must be a string"):
+        bound(X, scope=3)
+    unhashable = jaxrnn.GRUCell(3, activation=unittest.mock.MagicMock(__hash__=None))
+    with pytest.raises(TypeError, match="hyperparameters must be hashable"):
+        contrib.FusedRNNCellAdaptor(unhashable).bind({})
