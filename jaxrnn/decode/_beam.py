@@ -290,14 +290,16 @@ def run_beams(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
         return _model.run(cell, loop, max_time)
 
 
+def is_shared(x: object) -> bool:
+    """Whether all rows of a state share this part: TensorArrays, read-only parts."""
+    return is_read_only(x) or is_tensor_array(x)
+
+
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
     """Applies `fn` to each leaf that has one row per beam.
 
     Scalars, TensorArrays and read-only parts remain unchanged.
     """
-
-    def is_shared(x: object) -> bool:
-        return is_read_only(x) or is_tensor_array(x)
 
     def of_rows(leaf: PyTree) -> PyTree:
         return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)

@@ -7,10 +7,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec, RNNCell, TensorArray, extend
+from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
-from ..._base.trees import check_structure, named_leaves, size_shapes
+from ..._base.trees import (
+    check_structure,
+    is_tensor_array,
+    named_leaves,
+    size_shapes,
+)
 from .mechanisms import AttentionMechanism
 from .memory import AttentionMemory
 
@@ -67,8 +72,8 @@ class AttentionWrapperState(NamedTuple):
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)
-            leaves = jax.tree.leaves(old, is_leaf=_is_tensor_array)
-            shapes = [None if _is_tensor_array(x) else jnp.shape(x) for x in leaves]
+            leaves = jax.tree.leaves(old, is_leaf=is_tensor_array)
+            shapes = [None if is_tensor_array(x) else jnp.shape(x) for x in leaves]
             _check_shapes(name, new, shapes)
         return self._replace(**fields)
 
@@ -77,14 +82,10 @@ def _check_shapes(
     name: str, tree: PyTree, shapes: list[tuple[int, ...] | None]
 ) -> None:
     """Raises ValueError unless leaves have the given shapes; None allows any shape."""
-    named = named_leaves(name, tree, _is_tensor_array)
+    named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
         fits = shape is None or jnp.shape(leaf) == shape
         extend.check_value(fits, full, f"have shape {shape}", leaf)
-
-
-def _is_tensor_array(x: object) -> bool:
-    return isinstance(x, TensorArray)
 
 
 def check_is_state(state: PyTree) -> None:
@@ -173,20 +174,18 @@ class BoundMechanism:
             self.params, self.grouped(query), self.keys, self.grouped(state)
         )
         valid = self.memory.valid
-        if valid is None:
-            score = score.reshape(state.shape)
-            alignments = mechanism.probabilities(score, state, self.key)
-            return alignments, mechanism.next_state(alignments, state)
-        masked = mechanism.score_mask_value
-        masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-        score = jnp.where(valid[:, None], score, masked)
-        # The weights of an empty memory are set to zero, because softmax would return
-        # NaN.
-        exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
-        score = jnp.where(exists, score, jnp.zeros_like(score)).reshape(state.shape)
+        if valid is not None:
+            masked = mechanism.score_mask_value
+            masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
+            # The scores of an empty memory are 0, because softmax would return NaN.
+            masked = jnp.where(valid[:, None, :1], masked, jnp.zeros_like(masked))
+            score = jnp.where(valid[:, None], score, masked)
+        score = score.reshape(state.shape)
         alignments = mechanism.probabilities(score, state, self.key)
-        exists = exists.reshape(state.shape)
-        alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
+        if valid is not None:
+            grouped = self.grouped(alignments)
+            alignments = jnp.where(valid[:, None, :1], grouped, jnp.zeros_like(grouped))
+            alignments = alignments.reshape(state.shape)
         return alignments, mechanism.next_state(alignments, state)
 
     def context(self, alignments: Array) -> Array:

@@ -7,7 +7,6 @@ from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
 from ...decode import _beam as beam
-from .decoders import is_shared
 from .vocabulary import as_ids
 
 
@@ -42,7 +41,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     return jax.tree.map(
         lambda x: _tiled(x, width),
         t,
-        is_leaf=lambda x: x is None or is_shared(x),
+        is_leaf=lambda x: x is None or beam.is_shared(x),
     )
 
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorArray, TensorShape, extend
+from jaxrnn import RNNCellLike, TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
 from ...decode import _beam as beam
 from . import vocabulary
 from .beam_paths import gather_tree, gather_tree_from_array
-from .decoders import CellDecoder, check_rows, first_float
+from .decoders import CellDecoder, check_rows_of_state, first_float
 
 
 class BeamSearchDecoderState(NamedTuple):
@@ -151,7 +151,7 @@ class BeamSearchDecoder(CellDecoder):
         rows = self.batch_size * self._beam_width
         must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
         fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
-        check_rows(self._initial_state, rows, must, fix)
+        check_rows_of_state(self._initial_state, rows, must, fix)
         self._dtype = vocabulary.score_dtype(first_float(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
@@ -233,7 +233,7 @@ class BeamSearchDecoder(CellDecoder):
             cell_state = jax.tree.map(
                 lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
                 final_state.cell_state,
-                is_leaf=lambda x: isinstance(x, TensorArray),
+                is_leaf=beam.is_shared,
             )
             final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state

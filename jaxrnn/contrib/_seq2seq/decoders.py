@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorArray, TensorShape, extend
+from jaxrnn import RNNCellLike, TensorShape, extend
 from jaxrnn.typing import Array, PyTree, Shaped
 
-from ..._base.arguments import check_is_cell
+from ..._base import arguments, cell_keys, trees
+from ..._base.inputs import check_rows_of_state as check_rows_of_state
 from .helpers import Helper, unchanged
 
 
@@ -94,7 +95,7 @@ class CellDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None,
     ) -> None:
-        check_is_cell("cell", cell)
+        arguments.check_is_cell("cell", cell)
         if output_layer is not None:
             extend.check_function("output_layer", output_layer)
         self._cell = cell
@@ -104,16 +105,12 @@ class CellDecoder(Decoder):
     def _start(self) -> PyTree:
         """The state that the cell starts from."""
         state = self._initial_state
-        parts = jax.tree.leaves(state, is_leaf=is_shared)
-        has_read_only = any(isinstance(part, extend.ReadOnly) for part in parts)
         cell: Any = self._cell
-        return cell.start(state) if has_read_only else state
+        return cell.start(state) if trees.has_read_only(state) else state
 
     def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         """Runs the cell for one step, with the keys of the step if it has any."""
-        at_step = getattr(self._cell, "at_step", None)
-        cell = self._cell if at_step is None else at_step(time)
-        return cell(inputs, state)
+        return cell_keys.cell_at_step(self._cell, time)(inputs, state)
 
 
 class BasicDecoder(CellDecoder):
@@ -190,7 +187,7 @@ class BasicDecoder(CellDecoder):
         finished, inputs = self._helper.initialize()
         rows = self.batch_size  # Some helpers know it only now.
         must = f"have {rows} rows like the helper's inputs or `start_tokens`"
-        check_rows(self._initial_state, rows, must)
+        check_rows_of_state(self._initial_state, rows, must)
         return finished, inputs, self._start()
 
     def step(
@@ -205,20 +202,6 @@ class BasicDecoder(CellDecoder):
         )
         emit = BasicDecoderOutput(outputs, sample_ids)
         return emit, next_state, next_inputs, finished
-
-
-def is_shared(x: object) -> bool:
-    """Whether all rows of a state share this part: TensorArrays, read-only parts."""
-    return isinstance(x, TensorArray | extend.ReadOnly)
-
-
-def check_rows(initial_state: PyTree, rows: int, must: str, fix: str = "") -> None:
-    """Raises ValueError if an array of an initial state does not have `rows` rows."""
-    leaves = jax.tree.leaves_with_path(initial_state, is_leaf=is_shared)
-    for path, leaf in leaves:
-        name = f"initial_state{jax.tree_util.keystr(path)}"
-        fits = is_shared(leaf) or leaf.shape[:1] in ((), (rows,))
-        extend.check_value(fits, name, must, leaf, fix)
 
 
 def first_float(state: PyTree) -> Shaped:

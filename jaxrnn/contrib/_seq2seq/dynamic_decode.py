@@ -5,12 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorArray, extend
+from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
-from ..._base.arguments import as_axis_size, as_scope, as_unroll
-from ..._base.sharding import as_divided_rows
-from ..._base.trees import with_read_only, without_read_only
+from ..._base import arguments, errors, sharding, trees
 from ..._drivers.loop_fn import Carry, as_like
 from ..._drivers.raw_rnn import Step, run_until_finished
 from ..._loops import masking
@@ -78,26 +76,26 @@ def dynamic_decode(
     """
     _check_decoder(decoder, impute_finished)
     extend.as_bool("output_time_major", output_time_major)
-    as_unroll(parallel_iterations)
+    arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = extend.concrete_or_none(maximum_iterations) is None
     steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
     end = _end(maximum_iterations, steps) if is_dynamic else steps
-    with jax.named_scope(as_scope(scope, "decoder")):
+    with jax.named_scope(arguments.as_scope(scope, "decoder")):
         first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
         emit_ta, last = run_until_finished(
             step=_step_of(decoder, impute_finished, emit_types, end, first.state),
-            carry=first._replace(state=without_read_only(first.state)),
+            carry=first._replace(state=trees.without_read_only(first.state)),
             emit_types=emit_types,
             max_time=steps,
             strategy=strategy,
             limit_name="max_time" if is_dynamic else "maximum_iterations",
         )
         lengths = last.loop_state
-        state = with_read_only(last.state, first.state)
+        state = trees.with_read_only(last.state, first.state)
         outputs = jax.tree.map(
-            lambda ta: ta.stack(), emit_ta, is_leaf=lambda x: isinstance(x, TensorArray)
+            lambda ta: ta.stack(), emit_ta, is_leaf=trees.is_tensor_array
         )
         outputs, state = decoder.finalize(outputs, state, lengths)
         if not output_time_major:
@@ -123,7 +121,7 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
     for name, bound in given.items():
         if bound is not None:
             fix = "The size of the outputs is static."
-            bounds.append(as_axis_size(name, bound, fix))
+            bounds.append(arguments.as_axis_size(name, bound, fix))
     if all(isinstance(bound, int) for bound in bounds):
         return min(bounds, default=None)
     return bounds[-1]  # Symbolic sizes cannot be compared, so the argument applies.
@@ -146,7 +144,7 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     extend.check_type(is_bool, "finished", "have dtype bool", finished, fix)
     inputs = extend.as_arrays("the first inputs", inputs)
     state = extend.as_arrays("the initial state", state)
-    finished, inputs, state = as_divided_rows(
+    finished, inputs, state = sharding.as_divided_rows(
         (finished, inputs, state), finished.shape[0]
     )
     lengths = jnp.zeros_like(finished, jnp.int32)
@@ -177,20 +175,17 @@ def _step_of(
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         finished, inputs, state, lengths = carry
-        state = with_read_only(state, first_state)
+        state = trees.with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
-        try:
+        with errors.error_note("Raised by `decoder.step(time, inputs, state)`."):
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
-        except Exception as error:
-            error.add_note("Raised by `decoder.step(time, inputs, state)`.")
-            raise
         emit = as_like("outputs", emit, emit_types, EMIT_FIX)
         next_state = as_like("next_state", next_state, state)
         next_inputs = as_like("next_inputs", next_inputs, inputs)
         over = as_like("finished", _of_rows(decoder, over), finished)
         lengths = jnp.where(finished, lengths, time + 1)
-        state = without_read_only(state)
-        next_state = without_read_only(next_state)
+        state = trees.without_read_only(state)
+        next_state = trees.without_read_only(next_state)
         if impute:
             emit = masking.zero_dead(~finished, emit)
             next_state = masking.advance(~finished, True, next_state, state)
