@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
-from ...decode import _beam as beam
-from .vocabulary import as_ids
+from ...decode import _beam as beam, _model
 
 
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
@@ -85,12 +84,14 @@ def gather_tree(
     Source: `tf.contrib.seq2seq.gather_tree`.
     """
     what = "integers [time, batch, beam]"
-    ids = as_ids("step_ids", step_ids, what, (None, None, None))
+    ids = _model.as_ids("step_ids", step_ids, what, (None, None, None))
     what = f"integers {list(ids.shape)} like `step_ids`"
-    parents = as_ids("parent_ids", parent_ids, what, ids.shape)
+    parents = _model.as_ids("parent_ids", parent_ids, what, ids.shape)
     what = f"integers [{ids.shape[1]}], one for each row"
-    lengths = as_ids("max_sequence_lengths", max_sequence_lengths, what, ids.shape[1:2])
-    token = as_ids("end_token", end_token, "an integer scalar", ())
+    lengths = _model.as_ids(
+        "max_sequence_lengths", max_sequence_lengths, what, ids.shape[1:2]
+    )
+    token = _model.as_ids("end_token", end_token, "an integer scalar", ())
     inside = _places(ids.shape)[0] < lengths[None, :, None]
     found = _along_paths(jnp.where(inside, ids, token), parents, inside)
     ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import RNNCellLike, TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
-from ...decode import _beam as beam
+from ...decode import _beam as beam, _model
 from . import vocabulary
 from .beam_paths import gather_tree, gather_tree_from_array
 from .decoders import CellDecoder, check_rows_of_state, first_float
@@ -135,10 +135,8 @@ class BeamSearchDecoder(CellDecoder):
         super().__init__(cell, initial_state, output_layer)
         self._beam_width = beam.as_width(beam_width)
         self._embedding_fn = vocabulary.as_embedding(embedding)
-        self._end_token = vocabulary.as_ids(
-            "end_token", end_token, "an integer scalar", ()
-        )
-        ids = vocabulary.as_start_ids("start_tokens", start_tokens)
+        self._end_token = _model.as_ids("end_token", end_token, "an integer scalar", ())
+        ids = _model.as_start_ids("start_tokens", start_tokens)
         shape = (len(ids), self._beam_width)
         self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
         name = "length_penalty_weight"
@@ -152,7 +150,7 @@ class BeamSearchDecoder(CellDecoder):
         must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
         fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
         check_rows_of_state(self._initial_state, rows, must, fix)
-        self._dtype = vocabulary.score_dtype(first_float(self._initial_state))
+        self._dtype = _model.score_dtype(first_float(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
     tracks_own_finished = property(lambda self: True)  # Each step reorders beams.
@@ -304,7 +302,7 @@ class BeamSearchDecoder(CellDecoder):
 
 
 def _as_weight(name: str, weight: ArrayLike) -> ArrayLike:
-    return vocabulary.as_number(name, weight, vocabulary.FINITE, "0 disables it.")
+    return _model.as_number(name, weight, _model.FINITE, "0 disables it.")
 
 
 def _mean(arrays: list[Array]) -> Array:

@@ -9,8 +9,7 @@ from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
 from ..._base import arguments, errors, sharding, trees
-from ..._drivers.loop_fn import Carry, as_like
-from ..._drivers.raw_rnn import Step, run_until_finished
+from ..._drivers import loop_fn, raw_rnn
 from ..._loops import masking
 from ...memory import Strategy, as_strategy
 from .decoders import Decoder
@@ -84,7 +83,7 @@ def dynamic_decode(
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
         first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
-        emit_ta, last = run_until_finished(
+        emit_ta, last = raw_rnn.run_until_finished(
             step=_step_of(decoder, impute_finished, emit_types, end, first.state),
             carry=first._replace(state=trees.without_read_only(first.state)),
             emit_types=emit_types,
@@ -136,7 +135,7 @@ def _end(maximum: Any, steps: Any) -> Array:
     return maximum if steps is None else jnp.minimum(maximum, steps)
 
 
-def _first_carry(decoder: Decoder, end: Any) -> Carry:
+def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
     fix = "Use a comparison, e.g. `time >= lengths`."
@@ -148,7 +147,7 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
         (finished, inputs, state), finished.shape[0]
     )
     lengths = jnp.zeros_like(finished, jnp.int32)
-    return Carry(_ended(finished, 0, end), inputs, state, lengths)
+    return loop_fn.Carry(_ended(finished, 0, end), inputs, state, lengths)
 
 
 def _emit_types(decoder: Decoder) -> PyTree:
@@ -167,22 +166,22 @@ def _emit_types(decoder: Decoder) -> PyTree:
 
 def _step_of(
     decoder: Decoder, impute: bool, emit_types: PyTree, end: Any, first_state: PyTree
-) -> Step:
+) -> raw_rnn.Step:
     """The function of one iteration, which runs `decoder.step` and updates `finished`.
 
     The read-only parts of the state come from `first_state`.
     """
 
-    def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
+    def step(time: Array, carry: loop_fn.Carry) -> tuple[loop_fn.Carry, PyTree]:
         finished, inputs, state, lengths = carry
         state = trees.with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
         with errors.error_note("Raised by `decoder.step(time, inputs, state)`."):
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
-        emit = as_like("outputs", emit, emit_types, EMIT_FIX)
-        next_state = as_like("next_state", next_state, state)
-        next_inputs = as_like("next_inputs", next_inputs, inputs)
-        over = as_like("finished", _of_rows(decoder, over), finished)
+        emit = loop_fn.as_like("outputs", emit, emit_types, EMIT_FIX)
+        next_state = loop_fn.as_like("next_state", next_state, state)
+        next_inputs = loop_fn.as_like("next_inputs", next_inputs, inputs)
+        over = loop_fn.as_like("finished", _of_rows(decoder, over), finished)
         lengths = jnp.where(finished, lengths, time + 1)
         state = trees.without_read_only(state)
         next_state = trees.without_read_only(next_state)
@@ -192,7 +191,7 @@ def _step_of(
         if not decoder.tracks_own_finished:
             over = finished | over
         finished = _ended(over, time + 1, end)
-        return Carry(finished, next_inputs, next_state, lengths), emit
+        return loop_fn.Carry(finished, next_inputs, next_state, lengths), emit
 
     return step
 

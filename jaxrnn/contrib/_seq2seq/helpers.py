@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrnn import TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, DType, Key, PyTree
 
+from ...decode import _model
 from . import vocabulary
 
 
@@ -220,8 +221,8 @@ class GreedyEmbeddingHelper(InferenceHelper):
         end_token: ArrayLike,
     ) -> None:
         self._embedding_fn = vocabulary.as_embedding(embedding)
-        ids = vocabulary.as_start_ids("start_tokens", start_tokens)
-        end = vocabulary.as_ids("end_token", end_token, "an integer scalar", ())
+        ids = _model.as_start_ids("start_tokens", start_tokens)
+        end = _model.as_ids("end_token", end_token, "an integer scalar", ())
         super().__init__(
             sample_fn=self._choose_ids,
             sample_shape=[],
@@ -267,10 +268,10 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        self._temperature = vocabulary.as_number(
+        self._temperature = _model.as_number(
             "softmax_temperature",
             1.0 if softmax_temperature is None else softmax_temperature,
-            vocabulary.POSITIVE,
+            _model.POSITIVE,
             "To feed the most likely id, use `GreedyEmbeddingHelper`.",
         )
         self._key = vocabulary.seeded(key, "seed", seed)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxrnn import Steps, extend
 from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
 
+from ..._base.inputs import check_same_size, named_inputs
+from ..._loops import masking
 from . import vocabulary
 from .helpers import CustomHelper, unchanged
 
@@ -165,7 +167,7 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The embedding of the ids; the given inputs where the id is -1."""
-        return _choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
+        return masking.choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
 
 
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
@@ -228,7 +230,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
-        return _choose(ids == 1, fed, given)
+        return masking.choose(ids == 1, fed, given)
 
 
 def _as_sequences(name: str, inputs: PyTree) -> PyTree:
@@ -239,17 +241,11 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
         TypeError: If a leaf is not an array.
     """
     inputs = extend.as_arrays(name, inputs)
-    leaves = jax.tree.leaves_with_path(inputs)
-    extend.check_value(leaves, name, "hold at least one array", inputs)
-    names = [name + jax.tree_util.keystr(path) for path, _ in leaves]
-    shape = leaves[0][1].shape[:2]
+    named = named_inputs(inputs, name=name)
     axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
-    for leaf_name, (_, leaf) in zip(names, leaves, strict=True):
-        extend.check_value(
-            leaf.ndim >= 2, leaf_name, f"have rank at least 2, {axes}", leaf
-        )
-        must = f"begin with the axes {list(shape)}, like `{names[0]}`"
-        extend.check_value(leaf.shape[:2] == shape, leaf_name, must, leaf)
+    for full, leaf in named:
+        extend.check_value(leaf.ndim >= 2, full, f"have rank at least 2, {axes}", leaf)
+    check_same_size(named, slice(2), "The first two axes", axes)
     return inputs
 
 
@@ -263,15 +259,6 @@ def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     must = f"not exceed the {time} steps of the inputs"
     extend.check_value(longest <= time, name, must, int(longest))
     return jnp.minimum(lengths, time)
-
-
-def _choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """Selects rows of `tree` where the mask is true, otherwise rows of `other`."""
-
-    def select(x: Array, y: Array) -> Array:
-        return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, y)
-
-    return jax.tree.map(select, tree, other)
 
 
 def _joined(tree: PyTree, other: PyTree) -> PyTree:

@@ -11,15 +11,7 @@ from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Key, PyTree
 
 from ..._base.sharding import key_of_device, read_at
-from ...decode._model import (
-    FINITE as FINITE,
-    POSITIVE as POSITIVE,
-    as_ids as as_ids,
-    as_number as as_number,
-    as_start_ids as as_start_ids,
-    score_dtype as score_dtype,
-)
-from ...decode._sampling import draw
+from ...decode import _model, _sampling
 
 Embedding = ArrayLike | Callable[[Array], PyTree]
 """A table `[vocab, ...]`, or a function of ids."""
@@ -89,8 +81,8 @@ def draw_ids(
     key: Key, logits: Array, time: Array, temperature: ArrayLike = 1.0
 ) -> Array:
     """Ids drawn with `fold_in(key, time)`, int32 `[batch]`."""
-    wide = logits.astype(score_dtype(logits))
-    return draw(key, temperature, None, None, wide, time)
+    wide = logits.astype(_model.score_dtype(logits))
+    return _sampling.draw(key, temperature, None, None, wide, time)
 
 
 def as_logits(
