@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import InvalidValue, describe, error_note
+from .._base.arguments import check_value
+from .._base.errors import error_note
 from .._base.inputs import as_arrays
 from .._base.trees import is_read_only, is_tensor_array, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
@@ -261,11 +262,9 @@ def tile(name: str, tree: PyTree, width: int) -> PyTree:
         ValueError: If a leaf is a TensorArray.
     """
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
-        if is_tensor_array(leaf):
-            raise InvalidValue(
-                f"`{leaf_name}` must be an array with rows to repeat, got "
-                f"{describe(leaf)}. Store its contents in arrays [batch, ...]."
-            )
+        must = "be an array with rows to repeat"
+        fix = "Store its contents in arrays [batch, ...]."
+        check_value(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
     return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
 
 

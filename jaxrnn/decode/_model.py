@@ -16,8 +16,18 @@ from .._base.arguments import (
     as_integers,
     check_instance,
     check_is_cell,
+    check_shape,
+    check_type,
+    check_value,
 )
-from .._base.errors import InvalidType, InvalidValue, describe, error_note, is_array
+from .._base.errors import (
+    InvalidType,
+    InvalidValue,
+    Verbatim,
+    describe,
+    error_note,
+    is_array,
+)
 from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.trees import check_structure, named_leaves, serializable, without_read_only
@@ -83,11 +93,9 @@ class Model:
         with error_note(f"Raised by `embed` for {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
-            if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
-                raise InvalidValue(
-                    f"`{name}` must be an array with one row for each "
-                    f"of {describe(ids)}, got {describe(leaf)}."
-                )
+            fits = is_array(leaf) and leaf.shape[:1] == (self.batch_size,)
+            must = f"be an array with one row for each of {describe(ids)}"
+            check_value(fits, name, must, leaf)
         return inputs
 
     def log_probs(self, output: PyTree, dtype: DType) -> Array:
@@ -101,16 +109,12 @@ class Model:
         with error_note("Raised by `project` for the cell's output."):
             logits = self.project(output)
         check_floating("`project(output)`", logits)
-        if logits.ndim != 2 or logits.shape[0] != self.batch_size:
-            raise InvalidValue(
-                "`project(output)` must be [batch, vocab] with "
-                f"{self.batch_size} rows, got {describe(logits)}."
-            )
-        if self.end_id >= logits.shape[1]:
-            raise InvalidValue(
-                f"`end_id` must be one of the {logits.shape[1]} ids "
-                f"for which `project` returns logits, got {self.end_id}."
-            )
+        fits = logits.ndim == 2 and logits.shape[0] == self.batch_size
+        must = f"be [batch, vocab] with {self.batch_size} rows"
+        check_value(fits, "project(output)", must, logits)
+        vocab = logits.shape[1]
+        must = f"be one of the {vocab} ids for which `project` returns logits"
+        check_value(self.end_id < vocab, "end_id", must, self.end_id)
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
@@ -181,12 +185,10 @@ def to_time(rows: Array, max_time: int) -> Array:
     Raises:
         ValueError: If there are more than `max_time` steps.
     """
-    missing = max_time - rows.shape[0]
-    if missing < 0:
-        raise InvalidValue(
-            "`max_time` must equal the `max_time` passed to `raw_rnn`, which "
-            f"ran {rows.shape[0]} steps, got {max_time}."
-        )
+    steps = rows.shape[0]
+    missing = max_time - steps
+    must = f"equal the `max_time` passed to `raw_rnn`, which ran {steps} steps"
+    check_value(missing >= 0, "max_time", must, max_time)
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 
@@ -260,16 +262,16 @@ def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike
         TypeError: If the value is not a real number.
         ValueError: If the value is not a scalar, or is outside the range.
     """
-    wanted = f"`{name}` must be {within.words}"
+    must = f"be {within.words}"
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
-    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
-        raise InvalidType(f"{wanted}, got {describe(value)}. {fix}")
-    if np.shape(value) != ():
-        raise InvalidValue(f"`{name}` must be a scalar, got {describe(value)}.")
+    is_real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating))
+    check_type(is_real, name, must, value, fix)
+    check_shape(name, value, (), "be a scalar")
     known = concrete_or_none(value)
-    if known is not None and not within.holds(float(known)):
-        raise InvalidValue(f"{wanted}, got {float(known):g}. {fix}")
+    if known is not None:
+        number = float(known)
+        check_value(within.holds(number), name, must, Verbatim(f"{number:g}"), fix)
     return value
 
 

@@ -128,10 +128,7 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
 
 def _end(maximum: Any, steps: Any) -> Array:
     """The traced step at which decoding ends."""
-    name = "maximum_iterations"
-    is_integer = jnp.issubdtype(maximum.dtype, jnp.integer)
-    extend.check_type(is_integer, name, "be an integer", maximum)
-    extend.check_value(maximum.shape == (), name, "be an integer", maximum)
+    maximum = arguments.as_integers("maximum_iterations", maximum, "an integer", ())
     return maximum if steps is None else jnp.minimum(maximum, steps)
 
 

@@ -171,6 +171,7 @@ class InferenceHelper(CustomHelper):
         extend.check_function("end_fn", end_fn)
         if next_inputs_fn is not None:
             extend.check_function("next_inputs_fn", next_inputs_fn)
+        make_inputs = next_inputs_fn or unchanged
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
 
@@ -183,11 +184,7 @@ class InferenceHelper(CustomHelper):
         def follow(
             time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
         ) -> tuple[Array, PyTree, PyTree]:
-            finished = end_fn(sample_ids)
-            inputs = (
-                sample_ids if next_inputs_fn is None else next_inputs_fn(sample_ids)
-            )
-            return finished, inputs, state
+            return end_fn(sample_ids), make_inputs(sample_ids), state
 
         super().__init__(initialize, sample, follow, sample_shape, sample_dtype)
         self._batch_size = rows
