@@ -264,10 +264,8 @@ class FusedRNNCellAdaptor(_OverSteps):
 
 
 def _check_fused(name: str, cell: Any) -> FusedRNNCell:
-    is_fused = isinstance(cell, FusedRNNCell)
     fix = "`FusedRNNCellAdaptor` wraps an RNNCell."
-    extend.check_type(is_fused, name, "be a FusedRNNCell", cell, fix)
-    return cell
+    return arguments.check_instance(name, cell, FusedRNNCell, "a FusedRNNCell", fix)
 
 
 @fields.dataclass

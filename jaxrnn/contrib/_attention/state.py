@@ -97,10 +97,6 @@ def check_is_state(state: PyTree) -> None:
     extend.check_type(has_memory, "state", must, state, fix)
 
 
-def _is_memory(x: object) -> bool:
-    return isinstance(x, AttentionMemory)
-
-
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
     """Checks that state and inputs have equal batch sizes and, optionally, dtypes.
 
@@ -117,8 +113,7 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     must = f"have {rows} rows like the inputs"
     extend.check_value(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row per group of beams"
-    for memory in jax.tree.leaves(state.memory, is_leaf=_is_memory):
-        array = memory.memory
+    for array in jax.tree.leaves(state.memory):
         extend.check_value(not rows % max(1, len(array)), "state.memory", must, array)
 
 

@@ -117,8 +117,7 @@ def gather_tree_from_array(
     shape = parent_ids.shape
     time = shape[0]
     # Under jit, the capacity of a TensorArray may differ from the number of steps.
-    missing = max(0, time - t.shape[0])
-    rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
+    rows = _model.to_time(t[:time], time)
     steps, own = _places(shape)
     inside = steps < max_sequence_lengths[None, :, None]
     places = _along_paths(parent_ids, parent_ids, inside)

@@ -140,9 +140,7 @@ class BasicDecoder(CellDecoder):
     ) -> None:
         super().__init__(cell, initial_state, output_layer)
         fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
-        extend.check_type(
-            isinstance(helper, Helper), "helper", "be a Helper", helper, fix
-        )
+        arguments.check_instance("helper", helper, Helper, "a Helper", fix)
         self._helper = helper
 
     batch_size = property(lambda self: self._helper.batch_size)

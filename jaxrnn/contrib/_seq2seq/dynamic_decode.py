@@ -104,9 +104,7 @@ def dynamic_decode(
 
 def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     fix = "For example, BasicDecoder decodes with a cell and a helper."
-    extend.check_type(
-        isinstance(decoder, Decoder), "decoder", "be a Decoder", decoder, fix
-    )
+    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
     impute = extend.as_bool("impute_finished", impute_finished)
     must = f"be False for a {type(decoder).__name__}, which reorders rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
@@ -136,8 +134,7 @@ def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
     fix = "Use a comparison, e.g. `time >= lengths`."
-    is_bool = finished.dtype == bool
-    extend.check_type(is_bool, "finished", "have dtype bool", finished, fix)
+    arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
     inputs = extend.as_arrays("the first inputs", inputs)
     state = extend.as_arrays("the initial state", state)
     finished, inputs, state = sharding.as_divided_rows(
