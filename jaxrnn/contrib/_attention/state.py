@@ -65,10 +65,9 @@ class AttentionWrapperState(NamedTuple):
             ValueError: If a field does not exist, or a structure or shape differs.
             TypeError: If a sequence has another type, e.g. a list instead of a tuple.
         """
-        if unknown := fields.keys() - set(self._fields):
-            known = ", ".join(self._fields)
-            wrong = ", ".join(sorted(unknown))
-            extend.check_value(False, "fields", f"be among {known}", wrong)
+        unknown = ", ".join(sorted(fields.keys() - set(self._fields)))
+        must = f"be among {', '.join(self._fields)}"
+        extend.check_value(not unknown, "fields", must, unknown)
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)

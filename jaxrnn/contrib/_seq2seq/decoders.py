@@ -13,7 +13,7 @@ from jaxrnn.typing import Array, PyTree, Shaped
 
 from ..._base import arguments, cell_keys, trees
 from ..._base.inputs import check_rows_of_state as check_rows_of_state
-from .helpers import Helper, unchanged
+from .helpers import Helper, as_function
 
 
 class Decoder(abc.ABC):
@@ -96,11 +96,9 @@ class CellDecoder(Decoder):
         output_layer: Callable[[PyTree], PyTree] | None,
     ) -> None:
         arguments.check_is_cell("cell", cell)
-        if output_layer is not None:
-            extend.check_function("output_layer", output_layer)
         self._cell = cell
         self._initial_state = extend.as_arrays("initial_state", initial_state)
-        self._output_layer = output_layer or unchanged
+        self._output_layer = as_function("output_layer", output_layer)
 
     def _start(self) -> PyTree:
         """The state that the cell starts from."""

@@ -169,9 +169,7 @@ class InferenceHelper(CustomHelper):
     ) -> None:
         extend.check_function("sample_fn", sample_fn)
         extend.check_function("end_fn", end_fn)
-        if next_inputs_fn is not None:
-            extend.check_function("next_inputs_fn", next_inputs_fn)
-        make_inputs = next_inputs_fn or unchanged
+        make_inputs = as_function("next_inputs_fn", next_inputs_fn)
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
 
@@ -281,6 +279,11 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         return vocabulary.draw_ids(self._key, logits, time, self._temperature)
 
 
+def as_function(name: str, function: Callable | None) -> Callable:
+    """Checks a function and returns it; None stands for the identity."""
+    return unchanged if function is None else extend.check_function(name, function)
+
+
 def unchanged(outputs: PyTree) -> PyTree:
-    """Returns the outputs, for a decoder without an output layer."""
+    """Returns the outputs."""
     return outputs

@@ -12,7 +12,7 @@ from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._base.inputs import check_same_size, named_inputs
 from ..._loops import masking
 from . import vocabulary
-from .helpers import CustomHelper, unchanged
+from .helpers import CustomHelper, as_function
 
 
 class TrainingHelper(CustomHelper):
@@ -211,9 +211,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         *,
         key: Key,
     ) -> None:
-        if next_inputs_fn is not None:
-            extend.check_function("next_inputs_fn", next_inputs_fn)
-        self._make_inputs = next_inputs_fn or unchanged
+        self._make_inputs = as_function("next_inputs_fn", next_inputs_fn)
         super().__init__(inputs, sequence_length, time_major, name)
         self._auxiliary: PyTree = None
         if auxiliary_inputs is not None:
