@@ -10,7 +10,7 @@ import numpy as np
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Key, PyTree
 
-from ..._base import arguments, sharding
+from ..._base.sharding import key_of_device, read_at
 from ...decode import _model, _sampling
 
 Embedding = ArrayLike | Callable[[Array], PyTree]
@@ -23,7 +23,7 @@ class Table(NamedTuple):
     rows: Array
 
     def __call__(self, ids: Array) -> Array:
-        return sharding.read_at(self.rows, ids, mode=None)
+        return read_at(self.rows, ids, mode=None)
 
 
 def as_embedding(embedding: Embedding) -> Callable[[Array], PyTree]:
@@ -73,7 +73,7 @@ def most_likely(logits: Array) -> Array:
 
 def uniform(key: Key, like: PyTree, rows: int, time: Array) -> Array:
     """Uniform numbers `[rows]`, drawn with `fold_in(key, time)`; sharded as `like`."""
-    key = jax.random.fold_in(sharding.key_of_device(key, like), time)
+    key = jax.random.fold_in(key_of_device(key, like), time)
     return jax.random.uniform(key, (rows,), jnp.float32)
 
 
@@ -197,8 +197,10 @@ def _checked(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Arr
     for name, array in (("targets", targets), ("weights", weights)):
         must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
         extend.check_value(array.shape == logits.shape[:2], name, must, array, CUT)
-    arguments.check_dtype_kind("logits", logits, jnp.floating, "floating")
-    arguments.check_dtype_kind("targets", targets, jnp.integer, "integer")
+    is_floating = jnp.issubdtype(logits.dtype, jnp.floating)
+    extend.check_type(is_floating, "logits", "be floating", logits)
+    is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
+    extend.check_type(is_integer, "targets", "be integer", targets)
     return logits, targets, weights
 
 
