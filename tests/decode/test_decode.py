@@ -4,10 +4,7 @@
 import functools
 import itertools
 import re
-import subprocess
-import sys
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +21,8 @@ from decoders import (
     make_params,
     padded,
     penalized,
-    teacher_forced,
 )
+from helpers import assert_near
 from jax.experimental import checkify
 
 import jaxrnn
@@ -57,9 +54,10 @@ def beam_runner(kind, max_time, width):
     return run
 
 
-@pytest.mark.fast("4-3-40-gru")
-@pytest.mark.parametrize("kind", CELLS)
-@pytest.mark.parametrize(("vocab", "max_time", "count"), [(3, 4, 31), (4, 3, 40)])
+@pytest.mark.fast("gru-*")
+@pytest.mark.parametrize(
+    ("kind", "vocab", "max_time", "count"), [("lstm", 3, 4, 31), ("gru", 4, 3, 40)]
+)
 def test_wide_beams_equal_enumeration(kind, vocab, max_time, count):
     run = jax.jit(beam_runner(kind, max_time, count + 2))
     for seed, penalty in itertools.product(range(3), [0.0, 1.5]):
@@ -90,10 +88,8 @@ def test_narrow_beams_equal_lists(kind, width):
     assert early > 2  # One example waited for the other.
 
 
-@pytest.mark.fast("lstm")
-@pytest.mark.parametrize("kind", CELLS)
-def test_greedy_equals_numpy_and_one_beam(kind):
-    max_time, seen = 6, set()
+def test_greedy_equals_numpy_and_one_beam():
+    kind, max_time, seen = "lstm", 6, set()
     greedy = jax.jit(lambda p: decode.greedy(**arguments(kind, p), max_time=max_time))
     one_beam = jax.jit(beam_runner(kind, max_time, 1))
     for seed in range(12):
@@ -111,83 +107,85 @@ def test_greedy_equals_numpy_and_one_beam(kind):
     assert {1, max_time} < seen
 
 
-def loops(kind, params, max_time):
-    """Each way of decoding: `(run to the end, loop function for one with raw_rnn)`."""
-    one, two = arguments(kind, params), arguments(kind, params, 2)
-    key = jax.random.key(0)
-    for make, run, given, more in [
-        (decode.greedy_loop, decode.greedy, one, {}),
-        (decode.sampling_loop, decode.sample, one, {"key": key, "top_p": 0.8}),
-        (decode.beam_loop, decode.beam_search, two, {"beam_width": 2}),
-    ]:
-        ended = functools.partial(run, **given, max_time=max_time, **more)
-        rest = {name: value for name, value in given.items() if name != "cell"}
-        yield ended, make(**rest, **more)
+LOOPS = {
+    "greedy": (decode.greedy_loop, {}),
+    "sample": (decode.sampling_loop, {"key": KEY, "top_p": 0.8}),
+    "beam_search": (decode.beam_loop, {"beam_width": 2}),
+}
+
+
+def arguments_of(name, params):
+    """The arguments of a decoder, without `max_time`."""
+    _, more = LOOPS[name]
+    return arguments("gru", params, more.get("beam_width", 1)) | more
 
 
 @pytest.mark.slow
-def test_loops_in_raw_rnn_stop_with_the_longest_row():
-    max_time, params = 20, make_params("gru", 4, 1)
-    cell = CELLS["gru"].bind(params["cell"])
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_in_raw_rnn_stop_with_the_longest_row(name):
+    max_time, given = 20, arguments_of(name, make_params("gru", 4, 1))
+    want = jax.jit(lambda: getattr(decode, name)(**given, max_time=max_time))()
+    steps = int(want.lengths.max())
+    assert 1 < steps < max_time
+    make_loop, _ = LOOPS[name]
+    loop = make_loop(**{n: value for n, value in given.items() if n != "cell"})
+    in_loop = lambda: jaxrnn.raw_rnn(given["cell"], loop, max_time=max_time)
     is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
-    for ended, loop in loops("gru", params, max_time):
-        in_loop = lambda: jaxrnn.raw_rnn(cell, loop, max_time=max_time)  # noqa: B023
-        compiled, want = jax.jit(lambda: (in_loop(), ended()))()  # noqa: B023
-        steps = int(want.lengths.max())
-        assert 1 < steps < max_time
-        for results in (in_loop(), compiled):
-            for emit_ta in jax.tree.leaves(results[0], is_leaf=is_array):
-                assert emit_ta.size() == steps
-            decoded = loop.decoded(results, max_time)
-            with pytest.raises(ValueError, match="`max_time` must equal the"):
-                loop.decoded(results, steps - 1)
-            for got, expected in zip(decoded, want, strict=True):
-                np.testing.assert_allclose(got, expected, atol=1e-12)
-                assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+    for results in (in_loop(), jax.jit(in_loop)()):
+        for emit_ta in jax.tree.leaves(results[0], is_leaf=is_array):
+            assert emit_ta.size() == steps
+        decoded = loop.decoded(results, max_time)
+        with pytest.raises(ValueError, match="`max_time` must equal the"):
+            loop.decoded(results, steps - 1)
+        assert_near(decoded, want, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_name_themselves(name):
+    given = arguments_of(name, make_params("gru", 4, 0)) | {"start_ids": [0.5, 1]}
+    given.pop("cell")
+    make_loop, _ = LOOPS[name]
+    message = f"decode.{make_loop.__name__}: `start_ids` must be"
+    with pytest.raises(TypeError, match=message):
+        make_loop(**given)
 
 
 @pytest.mark.slow
-def test_no_steps():
-    params = make_params("gru", 4, 0)
-    for ended, _ in loops("gru", params, 0):
-        ids, scores, lengths = ended()
-        assert ids.shape[-1] == 0
-        assert not lengths.any()
-        assert not scores[..., 0].any()
+@pytest.mark.parametrize("name", LOOPS)
+def test_no_steps(name):
+    given = arguments_of(name, make_params("gru", 4, 0))
+    ids, scores, lengths = getattr(decode, name)(**given, max_time=0)
+    assert ids.shape[-1] == 0
+    assert not lengths.any()
+    assert not scores[..., 0].any()
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam_search"])
 def test_no_rows(name):
-    params = make_params("gru", 4, 0, batch=0)
-    given = {**arguments("gru", params), "start_ids": START[:0]}
-    beams = {"beam_width": 3} if name == "beam_search" else {}
-    run = lambda: getattr(decode, name)(**given, **beams, max_time=5)
-    assert jax.jit(run)().ids.shape == ((0, 3, 5) if beams else (0, 5))
+    given = arguments_of(name, make_params("gru", 4, 0, batch=0))
+    given |= {"start_ids": START[:0], "max_time": 5}
+    decoded = jax.jit(lambda: getattr(decode, name)(**given))()
+    assert decoded.ids.shape == ((0, 2, 5) if name == "beam_search" else (0, 5))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["greedy", "beam_search"])
-def test_inside_of_shard_map(name):
-    """Each device decodes its rows, whichever of the arguments differ between them."""
+@pytest.mark.parametrize("start", [np.full(4, 2), np.full(1, 2)])
+def test_inside_of_shard_map(name, start):
+    """Each device decodes its rows; the start ids may be the same on all of them."""
     params = make_params("gru", 4, 0, batch=4)
-    beams = {"beam_width": 2} if name == "beam_search" else {}
 
     def run(state, start):
-        given = arguments("gru", {**params, "memory": 0.0, "state": state})
+        given = arguments_of(name, params | {"memory": 0.0, "state": state})
         given |= {"start_ids": start, "project": lambda h: h @ params["kernel"]}
-        return getattr(decode, name)(**given, **beams, max_time=5)
+        return getattr(decode, name)(**given, max_time=5)
 
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows, all_of_it = jax.P("d"), jax.P()
-    shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=rows)
-    want = run(params["state"], jnp.full(4, 2))
-    for got in (
-        jax.jit(shard(run, in_specs=rows))(params["state"], jnp.full(4, 2)),
-        jax.jit(shard(run, in_specs=(rows, all_of_it)))(
-            params["state"], jnp.full(1, 2)
-        ),
-    ):
-        chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-12)
+    rows = jax.P("d")
+    in_specs = rows, rows if len(start) == 4 else jax.P()
+    shard = jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=rows)
+    got = jax.jit(shard)(params["state"], start)
+    assert_near(got, run(params["state"], np.full(4, 2)), tolerance=1e-12)
 
 
 def test_beams_without_a_sequence_are_not_waited_for():
@@ -205,39 +203,6 @@ def test_a_cut_row_is_no_error_under_checkify():
     run = lambda: decode.greedy(**arguments("gru", params), max_time=1)
     error, _ = checkify.checkify(jax.jit(run), errors=checkify.user_checks)()
     assert error.get() is None
-
-
-# Derivatives.
-
-
-def check_gradient(kind, params, run):
-    """Of the first scores, weighted, by all that is read; lengths must differ."""
-    weights = jnp.array([1.0, -0.3])
-    decoded = jax.jit(run)(params)
-    first = lambda x: x if x.ndim < 2 else x[:, 0]
-    ids = decoded.ids if decoded.ids.ndim == 2 else decoded.ids[:, 0]
-    lengths = first(decoded.lengths)
-    assert len(set(lengths.tolist())) == 2
-
-    def loss(run):
-        return jax.jit(jax.grad(lambda p: jnp.vdot(weights, first(run(p)))))(params)
-
-    got = loss(lambda p: run(p).scores)
-    want = loss(lambda p: teacher_forced(kind, p, ids, lengths))
-    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-9)
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(want))
-
-
-@pytest.mark.slow
-def test_gradient_of_greedy_scores():
-    run = lambda p: decode.greedy(**arguments("lstm", p), max_time=5)
-    check_gradient("lstm", make_params("lstm", 4, 9), run)
-
-
-@pytest.mark.slow
-def test_gradient_of_beam_scores():
-    run = lambda p: beam_runner("gru", 5, 3)(p, 0.0)
-    check_gradient("gru", make_params("gru", 4, 2), run)
 
 
 @pytest.mark.slow
@@ -262,10 +227,8 @@ def test_gradients_are_finite_where_ids_are_impossible():
     assert got[1] != 0
 
 
-@pytest.mark.fast("bfloat16")
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_scores_are_summed_in_float32(dtype):
-    params = make_params("gru", 4, 5, dtype=dtype)
+def test_scores_are_summed_in_float32():
+    params = make_params("gru", 4, 5, dtype=jnp.bfloat16)
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
     run = lambda p: decode.greedy(**arguments("gru", p), max_time=5)
     ids, scores, lengths = jax.jit(run)(params)
@@ -275,7 +238,7 @@ def test_scores_are_summed_in_float32(dtype):
         InNumPy("gru", wide, row).score(ids[row, : lengths[row]].tolist())
         for row in range(2)
     ]
-    tolerance = TOLERANCE[str(jnp.dtype(dtype))]
+    tolerance = TOLERANCE["bfloat16"]
     np.testing.assert_allclose(scores, want, rtol=tolerance, atol=tolerance)
 
 
@@ -306,11 +269,6 @@ CELL_PARAMS = make_params("gru", 4, 0)["cell"]
 draw_compiled = jax.jit(draw, static_argnames="top_k")
 
 
-def softmax(logits):
-    e = np.exp(logits - np.max(logits))
-    return e / e.sum()
-
-
 def check_frequencies(ids, probs):
     """Pearson's statistic of single ids, of pairs in time and of pairs in rows."""
     ids = np.asarray(ids)
@@ -332,12 +290,8 @@ def check_frequencies(ids, probs):
         assert statistic < free + 5 * np.sqrt(2 * free) + 5
 
 
-@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
-def test_frequencies(temperature):
-    decoded = draw_compiled(KEY, temperature=temperature)
-    check_frequencies(decoded.ids, softmax(LOGITS / temperature))
-    # Scores are the model's, at any temperature.
-    log_probs = LOGITS - np.log(np.sum(np.exp(LOGITS)))
+def check_scores(decoded, logits):
+    log_probs = logits - np.log(np.sum(np.exp(logits)))
     want = log_probs[np.asarray(decoded.ids)].sum(axis=1)
     np.testing.assert_allclose(decoded.scores, want, atol=1e-12)
 
@@ -345,31 +299,25 @@ def test_frequencies(temperature):
 def test_logits_of_few_bits_lose_no_more():
     logits = LOGITS.astype(jnp.bfloat16)
     decoded = jax.jit(functools.partial(draw, logits=logits, rows=9))(KEY)
-    logits = logits.astype(np.float64)
-    log_probs = logits - np.log(np.sum(np.exp(logits)))
-    want = log_probs[np.asarray(decoded.ids)].sum(axis=1)
-    np.testing.assert_allclose(decoded.scores, want, atol=1e-12)
+    check_scores(decoded, logits.astype(np.float64))
 
 
 def kept_probs(temperature, top_k, top_p):
     """NumPy: the distribution that is drawn from."""
-    probs = softmax(LOGITS / temperature)
+    probs = np.exp(LOGITS / temperature)
     order = np.argsort(-probs, kind="stable")
     probs[order[top_k:]] = 0
     probs /= probs.sum()
-    kept, mass = [], 0.0
-    for i in order:
-        if mass < top_p:
-            kept.append(i)
-        mass += probs[i]
-    out = np.zeros_like(probs)
-    out[kept] = probs[kept]
-    return out / out.sum()
+    before = np.cumsum(probs[order]) - probs[order]
+    probs[order[before >= top_p]] = 0
+    return probs / probs.sum()
 
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p", "count"),
     [
+        (0.6, None, None, 5),
+        (2.5, None, None, 5),
         (1.0, 3, None, 3),
         (0.5, None, 0.7, 2),
         (2.0, None, 0.8, 4),
@@ -378,7 +326,7 @@ def kept_probs(temperature, top_k, top_p):
         (1.0, 1, None, 1),
     ],
 )
-def test_truncation(temperature, top_k, top_p, count):
+def test_frequencies(temperature, top_k, top_p, count):
     probs = kept_probs(temperature, top_k or 99, top_p or 2)
     assert np.count_nonzero(probs) == count
     # The scalars come traced, as numbers and as arrays.
@@ -386,50 +334,32 @@ def test_truncation(temperature, top_k, top_p, count):
     decoded = draw_compiled(KEY, temperature=temperature, top_k=top_k, top_p=top_p)
     assert set(np.unique(decoded.ids)) == set(np.flatnonzero(probs))
     check_frequencies(decoded.ids, probs)
+    check_scores(decoded, LOGITS)  # Scores are the model's, at any temperature.
 
 
-@jax.jit
-def draws_of_equals():
-    """Of four equal logits, the first two."""
-    cut = functools.partial(draw, KEY, np.zeros(4), max_time=1)
-    return cut(top_p=0.5), cut(top_k=2)  # Quarters are exact.
-
-
-def test_the_smallest_set_and_the_first_of_equals():
-    for ids, _, lengths in draws_of_equals():
-        assert set(np.unique(ids)) == {0, 1}
-        assert set(np.asarray(lengths)) == {1}
-
-
-@jax.jit
-def draws_from_all():
-    options = {}, {"top_k": 99}, {"top_k": 6, "top_p": 1.0}, {"top_p": 1}
-    few = functools.partial(draw, KEY, rows=5, temperature=0.7)
-    return [few(**o).ids for o in options]
+@pytest.mark.parametrize("options", [{"top_p": 0.5}, {"top_k": 2}])
+def test_the_smallest_set_and_the_first_of_equals(options):
+    """The first two of four equal logits; quarters are exact."""
+    cut = functools.partial(draw, KEY, np.zeros(4), max_time=1, **options)
+    ids, _, lengths = jax.jit(cut)()
+    assert set(np.unique(ids)) == {0, 1}
+    assert set(np.asarray(lengths)) == {1}
 
 
 def test_draws_are_those_of_the_keys_of_the_steps():
-    ids, *same = draws_from_all()
+    few = functools.partial(draw, KEY, rows=5, temperature=0.7)
+    ids, *same = jax.jit(
+        lambda: [
+            few(**options).ids
+            for options in ({}, {"top_k": 99}, {"top_k": 6, "top_p": 1.0}, {"top_p": 1})
+        ]
+    )()
     for t in range(TIME):
         key = jax.random.fold_in(KEY, t)
         want = jax.random.categorical(key, jnp.tile(jnp.asarray(LOGITS) / 0.7, (5, 1)))
         np.testing.assert_array_equal(ids[:, t], want)
     for others in same:
         np.testing.assert_array_equal(ids, others)
-
-
-@pytest.mark.slow
-def test_vmap_over_keys():
-    params = make_params("gru", 4, 3)
-    given = arguments("gru", params) | {"max_time": 4, "temperature": 4.0}
-    run = lambda key: decode.sample(**given, key=key)
-    keys = jax.random.split(jax.random.PRNGKey(0), 3)
-    batched = jax.vmap(run)(keys)
-    assert len({str(ids) for ids in batched.ids.tolist()}) > 1
-    one = jax.jit(run)
-    for i in range(3):
-        got = jax.tree.map(lambda leaf, i=i: leaf[i], batched)
-        chex.assert_trees_all_close(got, one(keys[i]), rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 0.0])  # 0 is not refused if traced.
@@ -449,16 +379,8 @@ def test_tile_beams():
     tiled = decode.tile_beams(tree, 2)
     assert tiled["a"].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
     assert tiled["count"].shape == ()
-
-
-@pytest.mark.slow
-def test_the_core_does_not_import_it():
-    program = "import sys, jaxrnn; print(any(m.startswith('jaxrnn.decode') for m in sys.modules))"
-    run = [sys.executable, "-c", program]
-    assert (
-        subprocess.run(run, capture_output=True, text=True, check=True).stdout
-        == "False\n"
-    )
+    with pytest.raises(ValueError, match="tile_beams: `beam_width` must be at"):
+        decode.tile_beams(tree, 0)
 
 
 def bad(value):
@@ -468,8 +390,6 @@ def bad(value):
 REFUSALS = [
     ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float32[2]."),
     ("greedy", {"start_ids": 3}, ValueError, "decode.greedy: `start_ids` must be integers [batch], got int64[]."),
-    ("greedy", {"start_ids": jax.random.split(KEY)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got key<fry>[2]."),
-    ("greedy", {"start_ids": [1.0]}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float64[1]."),
     ("greedy", {"start_ids": "ab"}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got 'ab'."),
     ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` int32[3], got float64[2, 4]."),
     ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "decode.greedy: `initial_state` (by `cell.state_size`) must have the structure *, got (*,)."),
@@ -485,7 +405,6 @@ REFUSALS = [
     ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. It must be an id in the vocabulary."),
     ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an integer, got 1.0. It must be an id in the vocabulary. It is static:"),
     ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an integer, got None. It limits the ids of a row. It is static:"),
-    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be at least 0, got -2. It limits the ids of a row."),
     ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. Create one with `jax.random.key(0)`."),
     ("sample", {"key": jax.random.split(KEY)}, ValueError, "decode.sample: `key` must be one key, got key<fry>[2]. Use jax.vmap"),
     ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. To choose the most likely id, use `greedy`."),
@@ -493,10 +412,8 @@ REFUSALS = [
     ("sample", {"temperature": np.inf}, ValueError, "decode.sample: `temperature` must be positive and finite, got inf."),
     ("sample", {"temperature": np.nan}, ValueError, "decode.sample: `temperature` must be positive and finite, got nan."),
     ("sample", {"temperature": np.ones(2)}, ValueError, "decode.sample: `temperature` must be a scalar, got float64[2]."),
-    ("sample", {"temperature": "hot"}, TypeError, "decode.sample: `temperature` must be positive and finite, got 'hot'."),
     ("sample", {"temperature": True}, TypeError, "decode.sample: `temperature` must be positive and finite, got True."),
     ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be at least 1, got 0. Pass None to draw from all ids."),
-    ("sample", {"top_k": 2.0}, TypeError, "decode.sample: `top_k` must be an integer, got 2.0. Pass None to draw from all ids. It is static:"),
     ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. Pass None to draw from all ids."),
     ("sample", {"top_p": 1.01}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 1.01."),
     ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be at least 1, got 0. A width of 1 is greedy decoding."),
@@ -510,27 +427,9 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("name", "changed", "error", "message"), REFUSALS)
 def test_refusals(name, changed, error, message):
-    given = arguments(
-        "gru", make_params("gru", 4, 0), 2 if name == "beam_search" else 1
-    )
-    given |= {"max_time": 3}
-    given |= {"sample": {"key": KEY}, "beam_search": {"beam_width": 2}}.get(name, {})
+    given = arguments_of(name, make_params("gru", 4, 0)) | {"max_time": 3}
     with pytest.raises(error, match=re.escape(message)):
         getattr(decode, name)(**given | changed)
-
-
-def test_loops_name_themselves():
-    for name in ("greedy_loop", "sampling_loop", "beam_loop"):
-        more = {"sampling_loop": (KEY,), "beam_loop": (2,)}.get(name, ())
-        with pytest.raises(TypeError, match=f"decode.{name}: `start_ids` must be"):
-            getattr(decode, name)(
-                bad(0), bad(0), np.zeros((2, 4)), [0.5, 1], END, *more
-            )
-    with pytest.raises(
-        ValueError,
-        match=re.escape("decode.tile_beams: `beam_width` must be at least 1"),
-    ):
-        decode.tile_beams(np.zeros(2), 0)
 
 
 def test_numbers_that_are_traced_but_must_be_known():

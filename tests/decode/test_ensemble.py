@@ -1,5 +1,6 @@
 """Ensembles: the mean of the probabilities of NumPy's models."""
 
+import functools
 import re
 
 import chex
@@ -57,19 +58,17 @@ class MeanInNumPy(InNumPy):
 def test_an_ensemble_has_the_mean_of_the_probabilities():
     together, by_kind = two()
     models = [MeanInNumPy(by_kind, row) for row in range(2)]
-    ids = np.array([[2, 0, END], [0, 0, 2]])
-    want = [
-        model.score(row)
-        for model, row in zip(models, [[2, 0, END], ids[1]], strict=True)
-    ]
-    greedy, score = jax.jit(
-        lambda: (
-            decode.greedy(**together, max_time=6),
-            decode.score(**together, ids=ids),
-        )
-    )()
-    np.testing.assert_allclose(score, want, atol=1e-12)
-    assert greedy.ids.tolist() == [padded(m.greedy(6), 6) for m in models]
+    sequences = [[2, 0, END], [0, 0, 2]]
+    want = [model.score(ids) for model, ids in zip(models, sequences, strict=True)]
+
+    @jax.jit
+    def run():
+        greedy = decode.greedy(**together, max_time=6)
+        return greedy.ids, decode.score(**together, ids=sequences)
+
+    ids, scores = run()
+    np.testing.assert_allclose(scores, want, atol=1e-12)
+    assert ids.tolist() == [padded(model.greedy(6), 6) for model in models]
 
 
 def test_an_ensemble_projects_to_log_probabilities():
@@ -78,37 +77,14 @@ def test_an_ensemble_projects_to_log_probabilities():
     np.testing.assert_allclose(jnp.exp(project([output] * 2)).sum(axis=1), 1)
 
 
-def test_wide_beams_of_an_ensemble_equal_enumeration():
-    together, by_kind = two(beams=31)
-    decoded = jax.jit(
-        lambda: decode.beam_search(**together, max_time=4, beam_width=31)
-    )()
-    for row in range(2):
-        model = MeanInNumPy(by_kind, row)
-        found = model.every_sequence(3, 4)
-        want = sorted(((model.score(ids), ids) for ids in found), reverse=True)
-        np.testing.assert_allclose(
-            decoded.scores[row], [s for s, _ in want], atol=1e-12
-        )
-        assert decoded.ids[row].tolist() == [padded(ids, 4) for _, ids in want]
-    np.testing.assert_allclose(jnp.exp(decoded.scores).sum(axis=1), 1, rtol=1e-12)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_an_ensemble_of_equals_is_the_model(count):
+def test_an_ensemble_of_equals_is_the_model():
     params = make_params("gru", 4, 5)
-    together = decode.ensemble([member("gru", params)] * count) | SHARED
-    draw = {"max_time": 5, "key": jax.random.key(0)}
-
-    @jax.jit
-    def run():
-        samples = [
-            decode.sample(**g, **draw) for g in (together, arguments("gru", params))
-        ]
-        return samples
-
-    got, want = run()
-    chex.assert_trees_all_close(got, want, rtol=1e-12)
+    models = [arguments("gru", params)]
+    models += [decode.ensemble([member("gru", params)] * n) | SHARED for n in (1, 2)]
+    draw = functools.partial(decode.sample, max_time=5, key=jax.random.key(0))
+    want, *same = jax.jit(lambda: [draw(**model) for model in models])()
+    for got in same:
+        chex.assert_trees_all_close(got, want, rtol=1e-12)
 
 
 def attending(seed):
@@ -142,80 +118,73 @@ def test_an_ensemble_of_cells_that_attend():
     np.testing.assert_allclose(first, want[:, 0], rtol=1e-6)
 
 
-def test_gradients_are_finite_where_an_id_is_impossible():
+@pytest.mark.fast("2")
+@pytest.mark.parametrize("masked", [1, 2])
+def test_gradients_are_finite_where_an_id_is_impossible(masked):
     params = make_params("gru", 3, 0)
     ids = jnp.array([[0, 0, END], [0, END, END]])
 
-    def loss(params, masked):
+    def loss(params):
         models = [member("gru", params) for _ in range(2)]
         for model in models[:masked]:
             project = model["project"]
             model["project"] = lambda x, p=project: p(x).at[:, 2].set(-jnp.inf)
         return decode.score(**decode.ensemble(models), **SHARED, ids=ids).sum()
 
-    for masked in (1, 2):
-        gradient = jax.jit(jax.grad(loss), static_argnums=1)(params, masked)
-        chex.assert_tree_all_finite(gradient)
-        assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    gradient = jax.jit(jax.grad(loss))(params)
+    chex.assert_tree_all_finite(gradient)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
 def test_members_of_few_bits_are_averaged_in_float32():
-    dtypes = jnp.bfloat16, jnp.float32
-    params = [make_params("gru", 4, 5, dtype=dtype) for dtype in dtypes]
-    together = decode.ensemble([member("gru", p) for p in params]) | SHARED
-    score = jax.jit(
-        lambda: decode.score(**together, ids=jnp.array([[0, END], [2, END]]))
-    )()
+    narrow, wide = (make_params("gru", 4, 5, dtype=d) for d in ("bfloat16", "float32"))
+    together = decode.ensemble([member("gru", p) for p in (narrow, wide)]) | SHARED
+    ids = jnp.array([[0, END], [2, END]])
+    score = jax.jit(lambda: decode.score(**together, ids=ids))()
     assert score.dtype == jnp.float32
-    wide = {"gru": jax.tree.map(lambda x: x.astype(jnp.float64), params[1])}
-    want = [MeanInNumPy(wide, row).score([2 * row, END]) for row in range(2)]
+    want = [InNumPy("gru", wide, row).score([2 * row, END]) for row in range(2)]
     np.testing.assert_allclose(score, want, rtol=0.1)
 
 
 # Refusals.
 
+
 MODEL = {"cell": None, "embed": abs, "project": abs, "initial_state": np.zeros((2, 4))}
+REAL = member("gru", make_params("gru", 4, 0))
+REFUSED = [
+    ({}, TypeError, "`models` must be a list of dicts, got dict."),
+    ([], ValueError, "`models` must hold at least one model, got none."),
+    ([3], TypeError, "`models[0]` must be a dict, got 3. Pass its arguments as"),
+    ([{}], ValueError, "`initial_state`, got nothing."),
+    ([MODEL | {"end_id": 0}], ValueError, "'end_id'. Pass other arguments, e.g. `st"),
+    ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
+    (
+        [REAL, REAL | {"embed": 3}],
+        TypeError,
+        "`models[1]['embed']` must be a function, got 3.",
+    ),
+    (
+        [REAL, REAL | {"initial_state": None}],
+        ValueError,
+        "`models[1]['initial_state']` must be an array: None",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("models", "error", "message"),
-    [
-        ({}, TypeError, "`models` must be a list of dicts, got dict."),
-        ([], ValueError, "`models` must hold at least one model, got none."),
-        (
-            [3],
-            TypeError,
-            "`models[0]` must be a dict, got 3. Pass its arguments as",
-        ),
-        ([{}], ValueError, "`initial_state`, got nothing."),
-        (
-            [MODEL | {"end_id": 0}],
-            ValueError,
-            "'end_id'. Pass other arguments, e.g. `start_ids`, to the decoder",
-        ),
-        ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
-    ],
-)
+@pytest.mark.parametrize(("models", "error", "message"), REFUSED)
 def test_refused_ensembles(models, error, message):
     with pytest.raises(error, match=re.escape(message)):
         decode.ensemble(models)
 
 
-def test_refused_parts_of_models():
-    model = member("gru", make_params("gru", 4, 0))
-    for part, value, message in [
-        ("embed", 3, "`models[1]['embed']` must be a function, got 3."),
-        ("initial_state", None, "`models[1]['initial_state']` must be an array: None"),
-    ]:
-        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
-            decode.ensemble([model, model | {part: value}])
-    for logits, message in [
-        (
-            np.zeros((2, 5)),
-            "must be [2, 4] to match `models[0]`, got float64[2, 5].",
-        ),
-        (np.zeros((2, 4), int), "floating-point [batch, vocab], got int64[2, 4]."),
-    ]:
-        other = model | {"project": lambda _, logits=logits: jnp.asarray(logits)}
-        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
-            decode.greedy(**decode.ensemble([model, other]), **SHARED, max_time=2)
+@pytest.mark.parametrize(
+    ("logits", "error", "message"),
+    [
+        (np.zeros((2, 5)), ValueError, "must be [2, 4] to match `models[0]`, got floa"),
+        (np.zeros((2, 4), int), TypeError, "floating-point [batch, vocab], got int64["),
+    ],
+)
+def test_refused_logits(logits, error, message):
+    other = REAL | {"project": lambda _: jnp.asarray(logits)}
+    with pytest.raises(error, match=re.escape(message)):
+        decode.greedy(**decode.ensemble([REAL, other]), **SHARED, max_time=2)
