@@ -1,10 +1,13 @@
 """Stacks, residual connections, devices: sharing, layouts, placement."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from helpers import assert_near, differentiated
+from jax.sharding import NamedSharding
 
 import jaxrnn
 from jaxrnn import (
@@ -22,8 +25,11 @@ X = np.random.default_rng(0).normal(size=(4, 5, 3))
 F64 = jnp.float64
 
 
-def run(cell, params, **kwargs):
-    return jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=F64, **kwargs)
+near = functools.partial(assert_near, tolerance=1e-12)
+
+
+def run(cell, params, x=X, lengths=None):
+    return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=F64)
 
 
 def test_the_same_object_twice_shares_its_parameters():
@@ -74,18 +80,13 @@ def test_parameters_of_another_dtype_than_the_inputs():
 
 
 def test_a_stack_is_its_cells_one_after_the_other():
-    stack = MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])
+    first, second = LSTMCell(4, num_proj=2), GRUCell(3)
+    stack = MultiRNNCell([first, second])
     params = stack.init(KEY, X[:, 0])
     outputs, states = run(stack, params)
-    below, lower = jaxrnn.dynamic_rnn(
-        stack.cells[0].bind(params["cell_0"]), X, dtype=F64
-    )
-    above, upper = jaxrnn.dynamic_rnn(
-        stack.cells[1].bind(params["cell_1"]), below, dtype=F64
-    )
-    np.testing.assert_allclose(outputs, above, rtol=1e-12)
-    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12)
-    jax.tree.map(close, states, (lower, upper))
+    below, lower = run(first, params["cell_0"])
+    above, upper = run(second, params["cell_1"], below)
+    near((outputs, states), (above, (lower, upper)))
 
 
 def test_a_joined_state_is_that_of_the_tuple_side_by_side():
@@ -113,29 +114,15 @@ def test_a_stack_on_integers():
     assert outputs.shape == (2, 2, 3)
 
 
-def test_residual_adds_the_inputs():
-    inner = GRUCell(3)
-    params = inner.init(KEY, X[:, 0])
-    outputs, state = run(ResidualWrapper(inner), params)
-    plain, plain_state = run(inner, params)
-    np.testing.assert_allclose(outputs, plain + X, rtol=1e-12)
-    np.testing.assert_array_equal(state, plain_state)
-
-
-def test_residual_adds_nothing_in_padding():
+def test_residual_adds_the_inputs_but_nothing_in_padding():
     """The sum skips finished rows, even if the padding holds NaN."""
     inner, lengths = GRUCell(3), np.array([5, 0, 2, 3])
     alive = (np.arange(5) < lengths[:, None])[..., None]
     params = inner.init(KEY, X[:, 0])
-
-    @jax.jit
-    def both(x):
-        of = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=F64)
-        return of(ResidualWrapper(inner)), of(inner)
-
-    (outputs, state), (plain, plain_state) = both(np.where(alive, X, np.nan))
-    np.testing.assert_allclose(outputs, np.where(alive, plain + X, 0), rtol=1e-12)
-    np.testing.assert_array_equal(state, plain_state)
+    x = np.where(alive, X, np.nan)
+    outputs, state = run(ResidualWrapper(inner), params, x, lengths)
+    plain, plain_state = run(inner, params, x, lengths)
+    near((outputs, state), (np.where(alive, plain + X, 0), plain_state))
 
 
 def test_wrappers_show_what_they_wrap():
@@ -146,36 +133,28 @@ def test_wrappers_show_what_they_wrap():
     assert "LSTMCell(num_units=3" in repr(wrapper)
 
 
-def placements():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    return mesh, {
-        "name": ("/device:CPU:0", None),
-        "device": (jax.devices()[0], None),
-        "sharding": (NamedSharding(mesh, PartitionSpec("data")), mesh),
-        "spec": (PartitionSpec("data"), mesh),
-    }
+MESH = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+PLACES = {
+    "name": "/device:CPU:0",
+    "device": jax.devices()[0],
+    "sharding": NamedSharding(MESH, jax.P("data")),
+    "spec": jax.P("data"),
+}
 
 
-@pytest.mark.parametrize("kind", ["name", "device", "sharding", "spec"])
+@pytest.mark.fast("name", "spec")
+@pytest.mark.parametrize("kind", PLACES)
 def test_placement_changes_no_value(kind):
-    mesh, table = placements()
-    device, over = table[kind]
     cell = LSTMCell(4)
     params = cell.init(KEY, X[:, 0])
-    wrapped = DeviceWrapper(cell, device)
-
-    def loss(params, cell):
-        outputs, _ = run(cell, params)
-        return outputs.sum()
-
-    want = jax.value_and_grad(loss)(params, cell)
-    with jax.set_mesh(mesh):
-        got = jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, wrapped)
-        if over is not None:
-            outputs, _ = jax.jit(lambda p: run(wrapped, p))(params)
-            assert len(outputs.sharding.device_set) == 4
-    close = lambda g, w: np.testing.assert_allclose(np.asarray(g), w, rtol=1e-10)
-    jax.tree.map(close, got, want)
+    wrapped = DeviceWrapper(cell, PLACES[kind])
+    want = differentiated(lambda params: run(cell, params), params)
+    with jax.set_mesh(MESH):
+        got = differentiated(lambda params: run(wrapped, params), params)
+    if kind in ("sharding", "spec"):
+        (outputs, _), _ = got
+        assert len(outputs.sharding.device_set) == 4
+    near(got, want)
 
 
 def test_placement_of_the_zero_state():
