@@ -1,6 +1,5 @@
 """Ensembles: the mean of the probabilities of NumPy's models."""
 
-import functools
 import re
 
 import chex
@@ -75,16 +74,6 @@ def test_an_ensemble_projects_to_log_probabilities():
     project = decode.ensemble([member("gru", make_params("gru", 3, 0))] * 2)["project"]
     output = np.ones((2, UNITS))
     np.testing.assert_allclose(jnp.exp(project([output] * 2)).sum(axis=1), 1)
-
-
-def test_an_ensemble_of_equals_is_the_model():
-    params = make_params("gru", 4, 5)
-    models = [arguments("gru", params)]
-    models += [decode.ensemble([member("gru", params)] * n) | SHARED for n in (1, 2)]
-    draw = functools.partial(decode.sample, max_time=5, key=jax.random.key(0))
-    want, *same = jax.jit(lambda: [draw(**model) for model in models])()
-    for got in same:
-        chex.assert_trees_all_close(got, want, rtol=1e-12)
 
 
 def attending(seed):

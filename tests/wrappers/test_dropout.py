@@ -48,20 +48,28 @@ def assert_mean(values, mean):
     assert abs(values.mean() - mean) < 5 * (mean * (1 - mean) / values.size) ** 0.5
 
 
-@pytest.mark.fast("per_row-0-0.25", "DropoutWrapper-1-0.9")
+@pytest.mark.fast("shared-0-0.25", "per_row-0-0.25", "per_step-1-0.9")
 @pytest.mark.parametrize("keep", [0.25, 0.9])
 @pytest.mark.parametrize("where", [0, 1])
-@pytest.mark.parametrize("make", [DropoutWrapper, per_row])
-def test_rate_and_scale(make, where, keep):
-    """Of inputs and outputs; rows are independent, and steps or all the same."""
-    probabilities = np.where(np.arange(3) == where, keep, 1.0)
-    outputs = np.asarray(through(make(plain(), *probabilities.tolist()))[0])
-    if make is per_row:
+@pytest.mark.parametrize("masks", ["per_step", "per_row", "shared"])
+def test_rate_and_scale(masks, where, keep):
+    """Of inputs and outputs; a mask serves all steps of a row, or all rows too."""
+    probabilities = [keep, 1.0, 1.0] if where == 0 else [1.0, keep, 1.0]
+    options = [] if masks == "per_step" else [True, 50, F32]
+    cell = DropoutWrapper(
+        plain(), *probabilities, *options, mask_per_row=masks == "per_row"
+    )
+    outputs = np.asarray(through(cell)[0])
+    if masks == "shared":
+        assert (outputs == outputs[:1, :1]).all()
+        outputs = outputs[:1, :1]
+    elif masks == "per_row":
         assert (outputs == outputs[:, :1]).all()
         outputs = outputs[:, :1]
     np.testing.assert_allclose(np.unique(outputs), [0, 1 / keep], rtol=1e-6)
     assert_mean(outputs > 0, keep)
-    assert_mean(outputs[::2] == outputs[1::2], keep**2 + (1 - keep) ** 2)
+    if masks != "shared":
+        assert_mean(outputs[::2] == outputs[1::2], keep**2 + (1 - keep) ** 2)
 
 
 def test_every_row_step_and_entry_is_drawn_afresh():
@@ -69,16 +77,6 @@ def test_every_row_step_and_entry_is_drawn_afresh():
     for axis in range(3):
         first, second = kept.take(0, axis), kept.take(1, axis)
         assert 0.2 < (first == second).mean() < 0.8
-
-
-def test_variational_masks_serve_all_rows_and_steps():
-    cell = DropoutWrapper(plain(), 0.5, 1, 1, True, 50, F32)
-    outputs, other = (
-        np.asarray(through(cell, key=jax.random.key(seed))[0]) for seed in (7, 8)
-    )
-    assert (outputs == outputs[:1, :1]).all()
-    assert 0.2 < (outputs[0, 0] > 0).mean() < 0.8
-    assert (other[0, 0] != outputs[0, 0]).any()
 
 
 def test_rates_of_input_state_and_output_are_independent():

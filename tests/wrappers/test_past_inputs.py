@@ -49,18 +49,10 @@ class Echo(jaxrnn.RNNCell):
         return (outputs, states), state
 
 
-def golden():
-    """The arrays of recurrentgemma's convolution, and its parameters in a wrapper."""
-    arrays = with_prefix("conv1d/", dict(np.load(GOLDEN)))
-    named = lambda prefix: {
-        "kernel": arrays[f"{prefix}/w"],
-        "bias": arrays[f"{prefix}/b"],
-    }
-    return TemporalConvWrapper(Echo(DEPTH), DEPTH), arrays, named
-
-
 def test_convolves_as_recurrentgemma():
-    cell, arrays, named = golden()
+    arrays = with_prefix("conv1d/", dict(np.load(GOLDEN)))
+    cell = TemporalConvWrapper(Echo(DEPTH), DEPTH)
+    named = lambda name: {"kernel": arrays[f"{name}/w"], "bias": arrays[f"{name}/b"]}
 
     def run(params, x):
         bound = cell.bind(params | {"echo": {}})
@@ -76,19 +68,6 @@ def test_convolves_as_recurrentgemma():
     output, state = cell.apply(params, arrays["next_x"][:, 0], state)
     want = arrays["next_outputs"][:, 0], arrays["next_cache"]
     near((output, state.past_inputs), want)
-
-
-@pytest.mark.slow
-def test_convolves_packs_as_recurrentgemma():
-    cell, arrays, named = golden()
-    sequences = np.zeros((4, 3, DEPTH))  # Of 2 and 3 steps, two in each row.
-    sequences[::2, :2], sequences[1::2] = arrays["x"][:, :2], arrays["x"][:, 2:]
-    lengths = [2, 3, 2, 3]
-    packed = jaxrnn.pack_sequences(sequences, lengths, row_length=5)
-    bound = cell.bind(named("params") | {"echo": {}})
-    outputs = packed.unpack(jaxrnn.packed_rnn(bound, packed, dtype=F64)[0])
-    rows = [np.concatenate([outputs[i, :2], outputs[i + 1]]) for i in (0, 2)]
-    near(np.stack(rows), arrays["packed_outputs"])
 
 
 def test_initial_values_are_those_of_recurrentgemma():
