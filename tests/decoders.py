@@ -22,10 +22,9 @@ def make_params(kind, vocab, seed, batch=2, dtype=np.float64):
     draw = lambda *shape: jnp.asarray(2 * rng.normal(size=shape), dtype)
     cell = CELLS[kind]
     shapes = jax.eval_shape(lambda: cell.init(KEY, jnp.zeros((1, DEPTH))))
-    state = jax.tree.map(lambda n: draw(batch, n), cell.state_size)
     return {
+        "state": jax.tree.map(lambda n: draw(batch, n), cell.state_size),
         "cell": jax.tree.map(lambda x: draw(*x.shape) / 2, shapes),
-        "state": state,
         "table": draw(vocab, DEPTH),
         "kernel": draw(UNITS, vocab),
         "memory": draw(batch, vocab),

@@ -150,22 +150,18 @@ def test_loops_name_themselves(name):
         make_loop(**given)
 
 
-@pytest.mark.slow
+@pytest.mark.fast("0-5-greedy", "0-5-beam_search")
 @pytest.mark.parametrize("name", LOOPS)
-def test_no_steps(name):
-    given = arguments_of(name, make_params("gru", 4, 0))
-    ids, scores, lengths = getattr(decode, name)(**given, max_time=0)
-    assert ids.shape[-1] == 0
+@pytest.mark.parametrize(("rows", "max_time"), [(0, 5), (2, 0)])
+def test_no_rows_and_no_steps(name, rows, max_time):
+    given = arguments_of(name, make_params("gru", 4, 0, batch=rows))
+    given |= {"start_ids": START[:rows], "max_time": max_time}
+    ids, scores, lengths = jax.jit(lambda: getattr(decode, name)(**given))()
+    shape = (rows, 2) if name == "beam_search" else (rows,)
+    assert ids.shape == (*shape, max_time)
+    assert scores.shape == lengths.shape == shape
     assert not lengths.any()
-    assert not scores[..., 0].any()
-
-
-@pytest.mark.parametrize("name", ["greedy", "beam_search"])
-def test_no_rows(name):
-    given = arguments_of(name, make_params("gru", 4, 0, batch=0))
-    given |= {"start_ids": START[:0], "max_time": 5}
-    decoded = jax.jit(lambda: getattr(decode, name)(**given))()
-    assert decoded.ids.shape == ((0, 2, 5) if name == "beam_search" else (0, 5))
+    assert not scores[..., :1].any()
 
 
 @pytest.mark.slow

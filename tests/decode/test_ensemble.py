@@ -138,42 +138,38 @@ def test_members_of_few_bits_are_averaged_in_float32():
 # Refusals.
 
 
-MODEL = {"cell": None, "embed": abs, "project": abs, "initial_state": np.zeros((2, 4))}
 REAL = member("gru", make_params("gru", 4, 0))
-REFUSED = [
-    ({}, TypeError, "`models` must be a list of dicts, got dict."),
-    ([], ValueError, "`models` must hold at least one model, got none."),
-    ([3], TypeError, "`models[0]` must be a dict, got 3. Pass its arguments as"),
-    ([{}], ValueError, "`initial_state`, got nothing."),
-    ([MODEL | {"end_id": 0}], ValueError, "'end_id'. Pass other arguments, e.g. `st"),
-    ([MODEL], TypeError, "`models[0]['cell']` must be an RNNCell, got None"),
-    (
-        [REAL, REAL | {"embed": 3}],
-        TypeError,
-        "`models[1]['embed']` must be a function, got 3.",
-    ),
-    (
-        [REAL, REAL | {"initial_state": None}],
-        ValueError,
-        "`models[1]['initial_state']` must be an array: None",
-    ),
-]
 
 
-@pytest.mark.parametrize(("models", "error", "message"), REFUSED)
-def test_refused_ensembles(models, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        decode.ensemble(models)
+def refused(error, message):
+    return pytest.raises(error, match=re.escape(message))
 
 
-@pytest.mark.parametrize(
-    ("logits", "error", "message"),
-    [
-        (np.zeros((2, 5)), ValueError, "must be [2, 4] to match `models[0]`, got floa"),
-        (np.zeros((2, 4), int), TypeError, "floating-point [batch, vocab], got int64["),
-    ],
-)
-def test_refused_logits(logits, error, message):
-    other = REAL | {"project": lambda _: jnp.asarray(logits)}
-    with pytest.raises(error, match=re.escape(message)):
+def test_refused_models():
+    with refused(TypeError, "`models` must be a list of dicts, got dict."):
+        decode.ensemble({})
+    with refused(ValueError, "`models` must hold at least one model, got none."):
+        decode.ensemble([])
+    with refused(TypeError, "`models[0]` must be a dict, got 3. Pass its arguments as"):
+        decode.ensemble([3])
+    with refused(ValueError, "`initial_state`, got nothing."):
+        decode.ensemble([{}])
+    with refused(ValueError, "'end_id'. Pass other arguments, e.g. `start_ids`, to"):
+        decode.ensemble([REAL | {"end_id": 0}])
+    with refused(TypeError, "`models[0]['cell']` must be an RNNCell, got None"):
+        decode.ensemble([REAL | {"cell": None}])
+    with refused(TypeError, "`models[1]['embed']` must be a function, got 3."):
+        decode.ensemble([REAL, REAL | {"embed": 3}])
+    with refused(ValueError, "`models[1]['initial_state']` must be an array: None"):
+        decode.ensemble([REAL, REAL | {"initial_state": None}])
+
+
+def test_refused_logits():
+    def run(logits):
+        other = REAL | {"project": lambda _: jnp.asarray(logits)}
         decode.greedy(**decode.ensemble([REAL, other]), **SHARED, max_time=2)
+
+    with refused(ValueError, "must be [2, 4] to match `models[0]`, got float64[2, 5]."):
+        run(np.zeros((2, 5)))
+    with refused(TypeError, "floating-point [batch, vocab], got int64[2, 4]."):
+        run(np.zeros((2, 4), int))

@@ -1,8 +1,6 @@
 """Dropout: what is dropped, how often, and from which keys."""
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,8 @@ from jaxrnn import (
     TensorArray,
     TensorShape,
 )
+from jaxrnn.testing import _oracle
+from jaxrnn.testing._oracle import Setup
 
 KEY = jax.random.key(7)
 F32 = jnp.float32
@@ -161,47 +161,26 @@ def test_a_state_mask_per_row_is_keras_recurrent_dropout():
         np.testing.assert_allclose(outputs[:, t], want, 1e-5, 1e-5)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Drawing(jaxrnn.RNNCell):
+def drawing(cell, derive):
     """A user's wrapper, which draws before the cell inside does."""
 
-    cell: jaxrnn.RNNCell
-    derive: Callable[[jax.Array], Any] = jax.random.split
-
-    state_size = property(lambda self: self.cell.state_size)
-    output_size = property(lambda self: self.cell.output_size)
-
-    def init(self, key, inputs, dtype=None):
-        return self.cell.init(key, inputs, dtype)
-
-    def apply(self, params, inputs, state, key=None):
-        own, inner = self.derive(key)
+    def step(params, inputs, state, key=None):
+        own, inner = derive(key)
         inputs = inputs + jax.random.uniform(own, inputs.shape, inputs.dtype)
-        return self.cell.apply(params, inputs, state, inner)
+        return cell.apply(params, inputs, state, inner)
+
+    return FunctionCell(step, cell.state_size, cell.output_size)
 
 
 def fold_twice(key):
     return jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
 
 
-def by_raw_rnn(cell, x):
-    rows, time, _ = x.shape
-
-    def feed(t, output, state, loop_state):
-        state = cell.zero_state(rows, x.dtype) if output is None else state
-        inputs = x[:, jnp.minimum(t, time - 1)]
-        return t >= jnp.full(rows, time), inputs, state, output, None
-
-    emit_ta, _, _ = jaxrnn.raw_rnn(cell, feed, max_time=time)
-    return jnp.swapaxes(emit_ta.stack(), 0, 1)
-
-
 DRIVERS = {
-    "dynamic": lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=F32)[0],
-    "segments": lambda cell, x: jaxrnn.dynamic_rnn(
-        cell, x, dtype=F32, swap_memory=jaxrnn.memory.Recompute(4)
-    )[0],
-    "raw": by_raw_rnn,
+    "dynamic": Setup.run,
+    "segments": functools.partial(Setup.run, swap_memory=jaxrnn.memory.Recompute(2)),
+    "static": _oracle.static,
+    "raw": _oracle.raw,
 }
 
 
@@ -210,8 +189,11 @@ DRIVERS = {
 @pytest.mark.parametrize("derive", [jax.random.split, fold_twice])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_variational_masks_hold_within_a_users_wrapper(driver, derive, make_key):
-    cell = Drawing(variational(0.5), derive).bind({}, make_key(3))
-    outputs = np.asarray(jax.jit(DRIVERS[driver])(cell, X[:3]))
+    cell = drawing(variational(0.5), derive)
+    xs, state = jnp.asarray(X[:3, : _oracle.TIME]), jnp.zeros((3, 50), F32)
+    setup = Setup(cell, {}, xs, jnp.full(3, _oracle.TIME), state, F32, make_key(3))
+    run = lambda: DRIVERS[driver](setup, {}, xs, state, setup.lengths)[0]
+    outputs = np.asarray(jax.jit(run)())
     kept = outputs != 0
     assert (kept == kept[:1, :1]).all()
     assert 0.2 < kept[0, 0].mean() < 0.8
