@@ -124,22 +124,16 @@ class Noisy(nnx.RNNCellBase):
 def test_a_cell_of_nnx_draws_from_the_key_that_is_bound():
     module = Noisy(nnx.Rngs(0))
     noisy = jaxrnn.nnx.as_cell(module, np.int64(DEPTH))
-    same_step = jnp.broadcast_to(X[:, :1], X.shape)
-    run = jax.jit(lambda cell: jaxrnn.dynamic_rnn(cell, same_step, dtype=X.dtype)[0])
+    run = jax.jit(lambda cell: jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype)[0])
     with pytest.raises(ValueError, match="the module draws random numbers, but no key"):
         run(noisy)
-    keyed = lambda seed: noisy.cell.bind(noisy.params, jax.random.key(seed))
-    once, again, other = run(keyed(1)), run(keyed(1)), run(keyed(2))
-    same(once, again, rtol=0)
-    masks = np.asarray(once == 0)
+    outputs = run(noisy.cell.bind(noisy.params, jax.random.key(1)))
+    masks = np.asarray(outputs == 0)
     assert 0.2 < masks.mean() < 0.8
-    assert (masks != np.asarray(other == 0)).any()
     assert (masks[:, 1:] != masks[:, :-1]).any()
     module.eval()
     quiet = jaxrnn.nnx.as_cell(module, DEPTH)
-    plain = jaxrnn.nnx.as_cell(module.gru, DEPTH)
-    same(run(quiet), run(plain))
-    same(once, jnp.where(masks, 0, 2 * run(quiet)))
+    same(outputs, jnp.where(masks, 0, 2 * run(quiet)))
 
 
 class Summing(nn.RNNCellBase):
@@ -178,22 +172,21 @@ def test_streams_of_any_name_and_those_that_all_steps_share(library, broadcast):
     else:
         bound = jaxrnn.nnx.as_cell(SummingNnx(), DEPTH, broadcast)
         cell, params = bound.cell, bound.params
-    run = lambda seed: jaxrnn.dynamic_rnn(
-        MultiRNNCell([cell]).bind({"cell_0": params}, jax.random.key(seed)),
-        X,
-        dtype=X.dtype,
-    )[0]
-    outputs = np.asarray(run(0))
-    same(run(0), outputs, rtol=0)
-    assert (run(1) != outputs).all()
+
+    @jax.jit
+    def run(key):
+        bound = MultiRNNCell([cell]).bind({"cell_0": params}, key)
+        return jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)[0]
+
+    outputs, other = (np.asarray(run(jax.random.key(seed))) for seed in (0, 1))
+    assert (other != outputs).all()
     assert (outputs[1:] != outputs[:-1]).all()
     assert (outputs[:, 1:] == outputs[:, :-1]).all() == bool(broadcast)
 
 
 def test_a_stream_of_linen_of_another_name():
-    rnn = jaxrnn.linen.RNN(
-        jaxrnn.linen.as_cell(Summing(), DEPTH), rng_collection="lstm"
-    )
+    cell = jaxrnn.linen.as_cell(Summing(), DEPTH)
+    rnn = jaxrnn.linen.RNN(cell, rng_collection="lstm")
     variables = rnn.init(jax.random.key(0), X)
     run = lambda seed: rnn.apply(variables, X, rngs={"lstm": jax.random.key(seed)})
     assert (run(0) != run(1)).all()
@@ -227,15 +220,6 @@ def test_integers_are_cast_to_the_dtype_of_a_cell():
     same(outputs, rnn.apply(variables, ids.astype(X.dtype)))
     cell = jaxrnn.nnx.Cell(GRUCell(UNITS), DEPTH, dtype=X.dtype, rngs=nnx.Rngs(0))
     same(nnx.RNN(cell)(ids), nnx.RNN(cell)(ids.astype(X.dtype)))
-
-
-def test_trained_parameters_go_back_to_nnx():
-    module = nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))
-    cell = jaxrnn.nnx.as_cell(module, DEPTH)
-    nnx.update(module, jax.tree.map(lambda leaf: 2 * leaf, cell.params))
-    carry = jnp.zeros((ROWS, UNITS))
-    twice = jax.tree.map(lambda leaf: 2 * leaf, cell.params)
-    same(module(carry, X[:, 0])[1], cell.cell.bind(twice)(X[:, 0], carry)[0])
 
 
 STACK = MultiRNNCell([GRUCell(3), LSTMCell(UNITS)])

@@ -30,13 +30,18 @@ def identity(params, inputs, state, key=None):
     return inputs, state
 
 
-def through(wrapper, x=X, key=KEY, **kwargs):
-    state = kwargs.pop("state", None)
-    return jaxrnn.dynamic_rnn(wrapper.bind({}, key), x, None, state, F32, **kwargs)
+def through(wrapper, x=X, key=KEY, state=None):
+    return jaxrnn.dynamic_rnn(wrapper.bind({}, key), x, None, state, F32)
 
 
-def plain(size=50):
-    return FunctionCell(identity, size, size)
+def plain():
+    return FunctionCell(identity, 50, 50)
+
+
+def variational(keep):
+    """Variational dropout of the output."""
+    options = {"variational_recurrent": True, "dtype": F32}
+    return DropoutWrapper(plain(), output_keep_prob=keep, **options)
 
 
 def per_row(cell, *keep_probs):
@@ -100,12 +105,6 @@ def test_zero_keeps_nothing_one_is_the_cell_and_so_is_no_key():
     np.testing.assert_array_equal(through(DropoutWrapper(plain(), 1.0))[0], X)
     without, _ = through(DropoutWrapper(plain(), 0.1, 0.1), key=None)
     np.testing.assert_array_equal(without, X)
-
-
-def variational(keep, cell=None):
-    """Variational dropout of the output."""
-    options = {"variational_recurrent": True, "dtype": F32}
-    return DropoutWrapper(cell or plain(), output_keep_prob=keep, **options)
 
 
 def draws(params, inputs, state, key=None):
@@ -222,7 +221,7 @@ def test_a_mask_of_the_run_is_that_of_no_step():
     stack = MultiRNNCell([inner, DropoutWrapper(plain(), output_keep_prob=0.5)])
     params = stack.init(KEY, X[:, 0])
     run = lambda key: jaxrnn.dynamic_rnn(stack.bind(params, key), X[:1], dtype=F32)[0]
-    kept = np.stack([run(key) > 0 for key in jax.random.split(KEY, 8)])
+    kept = np.asarray(jax.vmap(run)(jax.random.split(KEY, 8)) > 0)
     rates = np.mean(kept, axis=(0, 1, 3))  # Of each step.
     np.testing.assert_allclose(rates, 0.25, atol=0.12)
 
@@ -278,17 +277,16 @@ def test_the_filter_walks_the_state(name):
     assert dropped(visitor) == want
 
 
-INTEGERS = DropoutWrapper(FunctionCell(identity, TensorShape([]), 50), 1, 1, 0.5)
-
-
 def test_wrong_answers_and_states():
     with pytest.raises(TypeError, match="a bool or a structure of bools, got 1"):
         dropped(lambda state: 1)
     for answer in ((True,), {"a": 1, "b": 0}):
         with pytest.raises(ValueError, match="one bool for each of 2 children"):
             dropped(lambda state, answer=answer: answer)
+    count = FunctionCell(identity, TensorShape([]), 50)
+    dropping = DropoutWrapper(count, state_keep_prob=0.5)
     with pytest.raises(TypeError, match="floating-point for dropout, got int32"):
-        through(INTEGERS, state=jnp.zeros(64, jnp.int32))
+        through(dropping, state=jnp.zeros(64, jnp.int32))
     message = r"`input_size` must match the inputs \(\[\(50,\)\]\), got"
     with pytest.raises(ValueError, match=message):
         through(DropoutWrapper(plain(), 0.5, 1, 1, True, 3, F32))
