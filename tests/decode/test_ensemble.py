@@ -73,7 +73,8 @@ def test_an_ensemble_has_the_mean_of_the_probabilities():
 def test_an_ensemble_projects_to_log_probabilities():
     project = decode.ensemble([member("gru", make_params("gru", 3, 0))] * 2)["project"]
     output = np.ones((2, UNITS))
-    np.testing.assert_allclose(jnp.exp(project([output] * 2)).sum(axis=1), 1)
+    log_probs = jax.jit(project)([output] * 2)
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1)
 
 
 def attending(seed):
@@ -99,12 +100,10 @@ def test_an_ensemble_of_cells_that_attend():
     @jax.jit
     def run():
         beams = decode.beam_search(**together, max_time=4, beam_width=3)
-        first = decode.score(**together, ids=beams.ids[:, 0])
-        return beams.scores, decode.score(**together, ids=beams.ids), first
+        return beams.scores, decode.score(**together, ids=beams.ids)
 
-    want, got, first = run()
+    want, got = run()
     np.testing.assert_allclose(got, want, rtol=1e-6)
-    np.testing.assert_allclose(first, want[:, 0], rtol=1e-6)
 
 
 @pytest.mark.fast("2")

@@ -75,8 +75,7 @@ def test_what_follows_the_end_has_no_effect():
 
 
 @pytest.mark.parametrize(
-    ("convert", "x64"),
-    [(list, True), (list, False), (np.array, False), (jnp.asarray, True)],
+    ("convert", "x64"), [(list, False), (np.array, False), (jnp.asarray, True)]
 )
 def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
     """2**32 is not the id 0, which it would be after a cast to int32."""
