@@ -309,6 +309,7 @@ def kept_probs(temperature, top_k, top_p):
     return probs / probs.sum()
 
 
+@pytest.mark.fast("2.5-*", "1.0-3-*", "2.0-*", "1.0-4-*", "1.0-1-*")
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p", "count"),
     [

@@ -192,7 +192,7 @@ def test_a_stream_of_linen_of_another_name():
     assert (run(0) != run(1)).all()
 
 
-@pytest.mark.fast("shape1")
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, ROWS, TIME, DEPTH), (TIME, DEPTH)])
 def test_any_number_of_batch_axes_of_a_cell_of_linen(shape):
     x, module = draw(*shape), nn.OptimizedLSTMCell(UNITS)
@@ -213,13 +213,17 @@ def test_another_first_state(rngs):
     assert not jnp.any(cell.initialize_carry((2, DEPTH)).c)
 
 
-def test_integers_are_cast_to_the_dtype_of_a_cell():
-    ids = jnp.ones((ROWS, TIME, DEPTH), jnp.int32)
-    rnn = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS), dtype=X.dtype))
-    outputs, variables = rnn.init_with_output(jax.random.key(0), ids)
-    same(outputs, rnn.apply(variables, ids.astype(X.dtype)))
-    cell = jaxrnn.nnx.Cell(GRUCell(UNITS), DEPTH, dtype=X.dtype, rngs=nnx.Rngs(0))
-    same(nnx.RNN(cell)(ids), nnx.RNN(cell)(ids.astype(X.dtype)))
+@pytest.mark.fast("nnx")
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_integers_are_cast_to_the_dtype_of_a_cell(library):
+    ids, cell = jnp.ones((ROWS, TIME, DEPTH), jnp.int32), GRUCell(UNITS)
+    if library == "linen":
+        module = nn.RNN(jaxrnn.linen.Cell(cell, dtype=X.dtype))
+        rnn = functools.partial(module.apply, module.init(jax.random.key(0), ids))
+    else:
+        rngs = nnx.Rngs(0)
+        rnn = nnx.RNN(jaxrnn.nnx.Cell(cell, DEPTH, dtype=X.dtype, rngs=rngs))
+    same(rnn(ids), rnn(ids.astype(X.dtype)))
 
 
 STACK = MultiRNNCell([GRUCell(3), LSTMCell(UNITS)])
@@ -320,17 +324,21 @@ def test_a_decoder_with_modules(library):
     assert_near(differentiated(run, params), want, tolerance=1e-5)
 
 
-def test_noise_in_a_decoder():
-    cell, state = DropoutWrapper(GRUCell(UNITS), 0.5), draw(ROWS, UNITS)
-    decoder = NnxDecoder(cell, nnx.Rngs(0))
+def test_noise_in_a_decoder_of_nnx():
+    decoder = NnxDecoder(DropoutWrapper(GRUCell(UNITS), 0.5), nnx.Rngs(0))
+    state = draw(ROWS, UNITS)
     assert not jnp.allclose(decoder(state)[0], decoder(state)[0])
     decoder.eval()
     same(decoder(state), decoder(state))
-    of_linen = LinenDecoder(cell)
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables = of_linen.init(keys, state)
-    run = lambda k: of_linen.apply(variables, state, rngs={"dropout": k})[0]
-    assert not jnp.allclose(run(jax.random.key(0)), run(jax.random.key(1)))
+
+
+@pytest.mark.slow
+def test_noise_in_a_decoder_of_linen():
+    decoder = LinenDecoder(DropoutWrapper(GRUCell(UNITS), 0.5))
+    state, keys = draw(ROWS, UNITS), jax.random.split(jax.random.key(1))
+    variables = decoder.init({"params": keys[0], "dropout": keys[1]}, state)
+    one, other = (decoder.apply(variables, state, rngs={"dropout": k}) for k in keys)
+    assert not jnp.allclose(one[0], other[0])
 
 
 class MakesItsOwn(nn.Module):

@@ -138,7 +138,7 @@ def run_driver(kind, cells, states=None):
     return tuple(state), outputs
 
 
-@pytest.mark.fast("lstm-InNnx", "two_ways-InLinen", "layers-InNnx")
+@pytest.mark.fast("lstm-InLinen", "two_ways-InNnx", "layers-InNnx")
 @both
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_their_drivers(make, name):
@@ -153,6 +153,7 @@ def test_modules_are_their_drivers(make, name):
     same(again, run(state)[1])
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_options_are_those_of_the_driver(make):
     x, cell = jnp.swapaxes(X, 0, 1), LSTMCell(UNITS)
@@ -225,6 +226,7 @@ def init_scale(key, inputs, dtype):
     return {"scale": jnp.ones((1, 1), dtype)}
 
 
+@pytest.mark.fast("InLinen")
 @both
 def test_nests_of_inputs(make):
     cell = FunctionCell(add_up, TensorShape([DEPTH]), TensorShape([DEPTH]), init_scale)
@@ -257,6 +259,7 @@ def counts(params, inputs, state, key=None):
     return state, state
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_integers_are_cast_to_an_explicit_dtype(make):
     ids = jnp.asarray(np.arange(ROWS * TIME * DEPTH).reshape(X.shape), jnp.int32)
@@ -560,6 +563,7 @@ def test_modules_take_cells_with_weights(name):
         assert [bound.cell for bound in cells] == jax.tree.leaves(own)
 
 
+@pytest.mark.fast("InLinen")
 @both
 def test_parameters_may_be_lists_and_tuples(make):
     rnn = make("RNN", OF_LIST)
