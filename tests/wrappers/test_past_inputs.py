@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, with_prefix
+from helpers import assert_near, differentiated, drawn, with_prefix
 
 import jaxrnn
 import jaxrnn.linen
@@ -95,11 +95,11 @@ CELLS = {
 
 def data(cell, rows, time):
     rng = np.random.default_rng(0)
-    draw = lambda shape: jnp.asarray(rng.normal(size=shape) * 0.7)
+    draw = lambda shape: jax.device_put(rng.normal(size=shape) * 0.7)
     x = draw((rows, time, DEPTH))
-    params = cell.init(KEY, x[:, 0])
-    state = cell.zero_state(rows, F64)
-    return *jax.tree.map(lambda leaf: draw(leaf.shape), (params, state)), x
+    state = jax.eval_shape(lambda: cell.zero_state(rows, F64))
+    state = jax.tree.map(lambda leaf: draw(leaf.shape), state)
+    return drawn(cell, x[:, 0]), state, x
 
 
 def step_by_step(cell):
@@ -184,7 +184,7 @@ def test_the_wrapped_cell_may_read_a_memory():
     memory = attention.initial_state(np.ones((2, 5, 2)), [5, 2])
     past = jnp.zeros((2, 3, DEPTH))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, DEPTH)))
-    params = cell.init(KEY, x[:, 0])
+    params = drawn(cell, x[:, 0])
     state = PastInputsState(past, memory)
     outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, F64)
     conv = TemporalConvWrapper(Echo(DEPTH), DEPTH)

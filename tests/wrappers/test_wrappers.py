@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated
+from helpers import assert_near, differentiated, drawn
 from jax.sharding import NamedSharding
 
 import jaxrnn
@@ -36,9 +36,9 @@ def test_the_same_object_twice_shares_its_parameters():
     cell = GRUCell(3)
     shared, apart = MultiRNNCell([cell, cell]), MultiRNNCell([cell, GRUCell(3)])
     assert shared != apart
-    assert list(shared.init(KEY, X[:, 0])) == ["cell_0"]
-    assert list(apart.init(KEY, X[:, 0])) == ["cell_0", "cell_1"]
-    params = shared.init(KEY, X[:, 0])["cell_0"]
+    assert list(drawn(shared, X[:, 0])) == ["cell_0"]
+    assert list(drawn(apart, X[:, 0])) == ["cell_0", "cell_1"]
+    params = drawn(shared, X[:, 0])["cell_0"]
     outputs, _ = run(shared, {"cell_0": params})
     same, _ = run(apart, {"cell_0": params, "cell_1": params})
     np.testing.assert_array_equal(outputs, same)
@@ -63,7 +63,7 @@ def test_sharing_does_not_hide_an_error_of_a_cell():
 
 def test_an_error_says_which_layer_and_which_direction():
     stack = MultiRNNCell([GRUCell(2), GRUCell(3)])
-    params = stack.init(KEY, X[:, 0])
+    params = drawn(stack, X[:, 0])
     good = stack.bind(params)
     bad = stack.bind({"cell_0": params["cell_0"], "cell_1": params["cell_0"]})
     with pytest.raises(ValueError, match="must have shape") as caught:
@@ -82,7 +82,7 @@ def test_parameters_of_another_dtype_than_the_inputs():
 def test_a_stack_is_its_cells_one_after_the_other():
     first, second = LSTMCell(4, num_proj=2), GRUCell(3)
     stack = MultiRNNCell([first, second])
-    params = stack.init(KEY, X[:, 0])
+    params = drawn(stack, X[:, 0])
     outputs, states = run(stack, params)
     below, lower = run(first, params["cell_0"])
     above, upper = run(second, params["cell_1"], below)
@@ -92,7 +92,7 @@ def test_a_stack_is_its_cells_one_after_the_other():
 def test_a_joined_state_is_that_of_the_tuple_side_by_side():
     cells = [GRUCell(2), GRUCell(3)]
     tuples, joined = MultiRNNCell(cells), MultiRNNCell(cells, state_is_tuple=False)
-    params = tuples.init(KEY, X[:, 0])
+    params = drawn(tuples, X[:, 0])
     assert joined.state_size == 5
     (want, states), (got, state) = run(tuples, params), run(joined, params)
     np.testing.assert_array_equal(got, want)
@@ -118,7 +118,7 @@ def test_residual_adds_the_inputs_but_nothing_in_padding():
     """The sum skips finished rows, even if the padding holds NaN."""
     inner, lengths = GRUCell(3), np.array([5, 0, 2, 3])
     alive = (np.arange(5) < lengths[:, None])[..., None]
-    params = inner.init(KEY, X[:, 0])
+    params = drawn(inner, X[:, 0])
     x = np.where(alive, X, np.nan)
     outputs, state = run(ResidualWrapper(inner), params, x, lengths)
     plain, plain_state = run(inner, params, x, lengths)
@@ -146,7 +146,7 @@ PLACES = {
 @pytest.mark.parametrize("kind", PLACES)
 def test_placement_changes_no_value(kind):
     cell = LSTMCell(4)
-    params = cell.init(KEY, X[:, 0])
+    params = drawn(cell, X[:, 0])
     wrapped = DeviceWrapper(cell, PLACES[kind])
     want = differentiated(lambda params: run(cell, params), params)
     with jax.set_mesh(MESH):
