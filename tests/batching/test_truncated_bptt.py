@@ -72,8 +72,8 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@pytest.mark.fast("2")
-@pytest.mark.parametrize("reach", [1, 2, 4])
+@pytest.mark.fast("3")
+@pytest.mark.parametrize("reach", [1, 3])
 def test_gradients_while_the_parameters_change(reach):
     traced = []
     bptt = truncated_bptt(loss, reach=reach)

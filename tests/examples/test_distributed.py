@@ -1,13 +1,20 @@
-"""The distributed example, in small: equal on all layouts, also after a kill."""
+"""Training on several devices, in small: equal on all layouts, also after a kill."""
 
+import dataclasses
+import functools
 import json
 import shutil
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
-from distributed import compare, datasets, kill, packs, train
+from distributed import compare, datasets, kill, packs, pipelined_rnn, train
+
+from benchmarks.compilers.hlo import collectives
+from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, dynamic_rnn
 
 pytestmark = pytest.mark.slow
 SMALL = {"steps": 6, "units": 4, "batch_size": 8, "data": "recall", "save_every": 2}
@@ -124,3 +131,76 @@ def test_the_rows_must_be_divisible_by_the_devices(users_settings, tmp_path):
     flags = ["--batch-size", "6", "--folder", str(tmp_path)]
     with pytest.raises(SystemExit, match="4 devices cannot divide 6 rows"):
         tyro.cli(train.main, args=flags)
+
+
+# A pipeline of stages equals the same stack on one device, and exchanges only chunks.
+
+LSTM, GRU = LSTMCell(4, use_peepholes=True), GRUCell(4)
+# Cell, layers, stages, parts of the rows, steps per chunk. A sequence has 11 steps.
+RUNS = {
+    "part of a chunk": (LSTM, 4, 4, 1, 3),
+    "two layers each": (GRU, 4, 2, 1, 5),
+    "rows": (LSTM, 4, 2, 2, 4),
+    "one chunk": (GRU, 4, 4, 1, 20),
+    "one stage": (LSTM, 2, 1, 4, 1),
+}
+
+
+def on_one_device(cell, layers, params, inputs, lengths, state):
+    """The same stack by `MultiRNNCell`, which names its layers `cell_0`, `cell_1`..."""
+    layer = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
+    stack = MultiRNNCell([dataclasses.replace(cell) for _ in range(layers)])
+    bound = stack.bind({f"cell_{i}": layer(params, i) for i in range(layers)})
+    state = tuple(layer(state, i) for i in range(layers))
+    outputs, state = dynamic_rnn(bound, inputs, lengths, state, time_major=True)
+    return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *state)
+
+
+def pipeline(cell, stages, parts, chunk, data):
+    """The function, and its arguments on a mesh."""
+    mesh = jax.make_mesh((stages, parts), ("stage", "data"))
+    run = functools.partial(pipelined_rnn.pipelined_rnn, cell, mesh=mesh, chunk=chunk)
+    return run, pipelined_rnn.place(mesh, *data)
+
+
+def compiled(run, arguments):
+    gradient = jax.jit(functools.partial(pipelined_rnn.differentiate, run))
+    return gradient.lower(*arguments).compile()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_pipeline_has_the_values_and_gradients_of_the_stack(name):
+    cell, layers, stages, parts, chunk = RUNS[name]
+    *data, zeros = pipelined_rnn.make_data(cell, layers, time=11, dtype=jnp.float64)
+    rng = np.random.default_rng(1)
+    data.append(jax.tree.map(lambda s: rng.normal(size=s.shape), zeros))
+    run, arguments = pipeline(cell, stages, parts, chunk, data)
+    got = pipelined_rnn.differentiate(run, *arguments)
+    one = functools.partial(on_one_device, cell, layers)
+    expected = pipelined_rnn.differentiate(one, *data)
+    chex.assert_trees_all_close(got, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_collectives(parts):
+    """A tick sends one message per pass; gradients are summed once, after the loop."""
+    data = pipelined_rnn.make_data(LSTM, 4, time=11, dtype=jnp.float64)
+    program = compiled(*pipeline(LSTM, 2, parts, 2, data))
+    inside, outside = collectives(program.as_text())
+    assert inside == ["collective-permute"] * 2
+    assert set(outside) == {"all-reduce"}
+
+
+def test_memory():
+    """A stage saves the arrays of its own layers, and one copy of their parameters."""
+    cell = LSTMCell(64)
+    data = pipelined_rnn.make_data(cell, 4, time=256, rows=4)
+    one = functools.partial(pipelined_rnn.run_layers, cell)
+    memory = lambda *call: compiled(*call).memory_analysis().temp_size_in_bytes
+    assert memory(*pipeline(cell, 4, 1, 8, data)) < 0.4 * memory(one, data)
+
+
+def test_pipelined_rnn_prints_the_differences(users_settings, capsys):
+    for difference in pipelined_rnn.main():
+        assert 0 < difference < 1e-6
+    assert "stages: 2, devices in each: 2, differ" in capsys.readouterr().out

@@ -42,6 +42,7 @@ def test_the_dictionary(words):
     assert set("".join(words)) == set(data.LETTERS)
 
 
+@pytest.mark.slow
 def test_no_word_is_in_two_parts(words):
     train, dev, test = data.split(words)
     assert (len(train), len(dev), len(test)) == (110_256, 2_670, 12_000)

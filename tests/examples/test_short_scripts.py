@@ -1,33 +1,48 @@
-"""The examples of `raw_rnn`, in small: they do what they claim."""
+"""The short scripts, in small: the nets learn, and the pages print what they claim."""
+
+import re
 
 import attention
 import decoder
-import jax
+import draw_lengths
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quickstart
 import raw_rnn_by_hand
+from seq2seq import dates
 
-pytestmark = pytest.mark.slow
-
-KINDS = ("teacher forcing", "scheduled sampling")
+pytestmark = pytest.mark.usefixtures("users_settings")
 
 
-def test_the_page_is_dynamic_rnn(capsys):
+def test_quickstart(capsys):
+    quickstart.main(steps=100)
+    printed = capsys.readouterr().out
+    first, last = map(float, re.findall(r"accuracy ([\d.]+)%", printed))
+    assert first < 60
+    assert last > 90
+
+
+@pytest.mark.slow
+def test_draw_lengths(tmp_path, capsys):
+    draw_lengths.main(tmp_path / "lengths.png")
+    assert "lengths.png" in capsys.readouterr().out
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_raw_rnn_by_hand_is_dynamic_rnn(capsys):
     found = raw_rnn_by_hand.main()
     assert len(found) == 4  # Results and gradients, for two kinds of padding.
     assert max(found) < 1e-6
     assert found[:2] == found[2:]  # The padding has no effect.
     assert capsys.readouterr().out.count("9 steps") == 2
+    a, b = {"x": jnp.zeros(3)}, {"x": jnp.asarray([0.0, 0.5, jnp.nan])}
+    assert np.isnan(raw_rnn_by_hand.largest_difference(a, b))
 
 
-def test_a_difference_would_be_found():
-    a, b = {"x": jnp.zeros(3)}, {"x": jnp.asarray([0.0, 0.5, 0.0])}
-    assert raw_rnn_by_hand.largest_difference(a, b) == 0.5
-    assert np.isnan(raw_rnn_by_hand.largest_difference(a, {"x": b["x"] * jnp.nan}))
-
-
-def test_attention(tmp_path, users_settings, capsys):
+@pytest.mark.slow
+def test_attention(tmp_path, capsys):
     picture = tmp_path / "attention.png"
     found = attention.main(steps=30, output=picture)
     assert found["losses"][-1] < 0.9 * found["losses"][0]
@@ -41,15 +56,7 @@ def test_attention(tmp_path, users_settings, capsys):
     assert "2000 held-out days are right" in capsys.readouterr().out
 
 
-def test_padding_of_the_input_is_never_read(users_settings):
-    _, test, _ = attention.split_dates(20)
-    params = attention.init(jax.random.key(0))
-    padding = np.arange(attention.LONGEST) >= test.lengths[:, None]
-    other = test._replace(written=np.where(padding, 5, test.written))
-    for a, b in zip(*(attention.answer(params, x) for x in (test, other)), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
+@pytest.mark.slow
 def test_dates_are_held_out():
     train, test, drawn = attention.split_dates(2000)
     days = [{attention.to_text(row) for row in x.iso} for x in (train, test)]
@@ -60,50 +67,42 @@ def test_dates_are_held_out():
     assert texts[:2] == ["Friday, 20 November 2026", "the 3rd of March 1987"]
 
 
-def test_decoder(users_settings, capsys):
+@pytest.mark.slow
+def test_decoder(capsys):
     compiled = decoder.update._cache_size()
     found = decoder.main(steps=60, seeds=1)
     assert decoder.update._cache_size() == compiled + 1  # For both kinds.
-    for kind in KINDS:
-        [losses] = found[kind]["losses"]
+    kinds = found["teacher forcing"], found["scheduled sampling"]
+    for kind in kinds:
+        [losses] = kind["losses"]
         assert losses[-1] < 0.8 * losses[0]
-        assert np.shape(found[kind]["accuracies"]) == (1, len(decoder.SEARCHES))
-        for ids in found[kind]["written"]:
+        assert np.shape(kind["accuracies"]) == (1, len(decoder.SEARCHES))
+        for ids in kind["written"]:
             ended = np.cumsum(ids == decoder.END, axis=1) > 0
             assert np.all(ids[ended] == decoder.END)  # Nothing after the end.
             assert np.mean(ended[:, -1]) > 0.5
-    forced, scheduled = (found[kind]["losses"][0] for kind in KINDS)
+    forced, scheduled = (kind["losses"][0] for kind in kinds)
     assert forced[0] == scheduled[0]  # There are no samples yet.
     assert forced[1:] != scheduled[1:]
     assert "The last nets, greedy search:" in capsys.readouterr().out
 
 
-def test_losses_are_zeros_past_the_stop_token(users_settings):
-    batch, _ = decoder.split_pairs(20)
-    params = decoder.init(jax.random.key(0))
-    forced, sampled = (
-        decoder.compute_losses(params, jax.random.key(1), batch, np.float32(share))
-        for share in (0, 1)
-    )
-    lengths = np.sum(batch.numerals != decoder.END, axis=1) + 1
-    for losses in (forced, sampled):
-        taken = np.arange(len(losses))[:, None] < lengths
-        np.testing.assert_array_equal(losses != 0, taken)
-    np.testing.assert_allclose(forced[0], sampled[0])  # The first inputs are equal,
-    assert np.mean(forced[1] != sampled[1]) > 0.5  # the next are not.
-
-
-@pytest.mark.parametrize(
-    ("number", "numeral"),
-    [(1, "I"), (4, "IV"), (1994, "MCMXCIV"), (3888, "MMMDCCCLXXXVIII")],
-)
-def test_roman_numerals(number, numeral):
-    assert decoder.roman(number) == numeral
-
-
-def test_integers_are_held_out():
+@pytest.mark.slow
+def test_numbers_and_numerals_of_the_decoder():
+    numerals = {1: "I", 4: "IV", 1994: "MCMXCIV", 3888: "MMMDCCCLXXXVIII"}
+    assert {number: decoder.roman(number) for number in numerals} == numerals
     train, test = decoder.split_pairs(300)
     digits = [{tuple(row) for row in x.digits} for x in (train, test)]
     assert [len(x) for x in digits] == [300, 3699]
     assert not digits[0] & digits[1]
     assert decoder.to_text(test.numerals[0]) == "MMMDCCCXX"
+
+
+@pytest.mark.slow
+def test_seq2seq(capsys):
+    found = dates.main(steps=60)
+    assert found["losses"][-1] < 0.8 * found["losses"][0]
+    assert 0 <= found["greedily"] <= found["by_beams"] + 0.05
+    printed = capsys.readouterr().out
+    assert "Of 2000 held-out days, " in printed
+    assert printed.count("\n  ") == 4 * dates.BEAMS

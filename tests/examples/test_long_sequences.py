@@ -1,0 +1,185 @@
+"""Examples of long sequences, in small: long memory, slow digits, delayed rewards."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import long_memory
+import numpy as np
+import pytest
+import tyro
+from helpers import assert_near
+from long_range import digits
+from rl import recall, time_update
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Runs `main` with flags and a file for its figure, which it must write."""
+
+    def run(main, flags):
+        picture = tmp_path / "figure.png"
+        result = tyro.cli(main, args=[*flags.split(), "--figure", str(picture)])
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        return result
+
+    return run
+
+
+FLAGS = "--steps 60 --updates 40 --batch 8 --units 8"
+
+
+def test_long_memory_learns(draw, monkeypatch, capsys):
+    monkeypatch.setattr(long_memory, "LENGTHS", ())
+    compared = {"keep": "tab:red", "recompute": "tab:blue"}
+    monkeypatch.setattr(long_memory, "COMPARED", compared)
+    found = draw(long_memory.main, FLAGS)
+    losses = found["losses"]
+    assert len(losses) == 40
+    assert losses[-10:].mean() < 0.8 * losses[:10].mean()
+    assert "always guessing 1: 0.1667" in capsys.readouterr().out
+    assert found["needed"]["keep"] > found["needed"]["recompute"]
+
+
+def test_the_gradient_is_that_of_keeping_everything():
+    config = long_memory.Config(steps=60, batch=8, units=8)
+    params, _ = long_memory.start(config)
+    batch = long_memory.batch_of(config, 3)
+    want, *others = (
+        jax.jit(jax.grad(long_memory.compute_loss), static_argnums=1)(
+            params, dataclasses.replace(config, strategy=name), *batch
+        )
+        for name in ("keep", "nested", "offload")
+    )
+    assert np.linalg.norm(want["cell"]["candidate"]["kernel"]) > 1e-3
+    for got in others:
+        assert_near(got, want, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("steps", [2, 61])
+def test_the_sum_is_that_of_the_two_marked_numbers(steps):
+    drawn = long_memory.adding_problem(jax.random.key(0), 5000, steps)
+    inputs, sums = jax.device_get(drawn)
+    marked = inputs[..., 1] == 1
+    half = steps // 2
+    assert np.all(marked[:half].sum(0) == 1) & np.all(marked[half:].sum(0) == 1)
+    np.testing.assert_allclose(sums, (inputs[..., 0] * inputs[..., 1]).sum(0), 1e-6)
+    guess = np.mean((sums - 1) ** 2)
+    assert guess == pytest.approx(long_memory.CONSTANT_GUESS, rel=0.1)
+
+
+def test_keeping_is_refused_before_it_runs(monkeypatch):
+    monkeypatch.delattr(long_memory, "fit")
+    flags = f"{FLAGS} --strategy keep --limit-gb 1e-5".split()
+    wanted = r"keep would need \d+ kB for 60 steps, but --limit-gb allows 10 kB\."
+    with pytest.raises(SystemExit, match=wanted):
+        tyro.cli(long_memory.main, args=flags)
+
+
+def test_sizes_have_the_unit_that_fits():
+    sizes = [long_memory.format_bytes(n) for n in (12, 3_400, 25e6, 1.44e9)]
+    assert sizes == ["12 B", "3.4 kB", "25 MB", "1.44 GB"]
+
+
+def test_long_range_learns(draw, capsys):
+    found = draw(digits.main, "--hold 1 --updates 60 --units 32")
+    assert found["updates"]["LRU"] == 60
+    lru, lstm = found["curves"]["LRU"], found["curves"]["LSTM"]
+    assert lru[-1, 1] > 0.4 > lru[0, 1]
+    assert lstm[-1, 0] >= lru[-1, 0]
+    assert len(lru) == digits.POINTS + 1
+    assert "LRU: 60 updates in" in capsys.readouterr().out
+
+
+def test_each_pixel_comes_for_as_many_steps():
+    data, test = digits.load()
+    assert data.pixels.shape == (1297, 64)
+    assert sorted(set(test.labels)) == list(range(10))
+    inputs = digits.as_sequences(digits.Config(hold=3), test.pixels[:2])
+    want = np.repeat(test.pixels[:2].T, 3, axis=0)[..., None]
+    np.testing.assert_array_equal(inputs, want)
+
+
+@pytest.mark.parametrize("hold", [1, 128])
+def test_the_states_forget_within_the_sequence(hold):
+    cell = digits.make_cell(digits.Config(hold=hold), "LRU")
+    inputs = jax.ShapeDtypeStruct((1, 64), np.float32)
+    params = cell.init(jax.random.key(0), inputs)
+    pixels = 1 / (np.exp(params["nu_log"]) * hold)
+    assert 2.9 < pixels.min() < pixels.max() < 110
+    assert np.exp(params["theta_log"]).max() * hold * 8 <= 2.01 * 2 * np.pi
+
+
+def test_recall_learns(draw, capsys):
+    recalled = draw(recall.main, "--longest-delay 8 --updates 40")
+    assert recalled[:3].mean() < 0.4
+    assert recalled[-5:].mean() > 0.8
+    assert "40 updates in" in capsys.readouterr().out
+
+
+SMALL = recall.Config(rows=8, steps=24, units=16, shortest_delay=1, longest_delay=6)
+
+
+@pytest.fixture
+def rollout():
+    """Parameters that are not near zero, and two parts, each with the state before."""
+    params = recall.init(SMALL, jax.random.key(0))
+    params["head"] = jax.tree.map(lambda p: 50 * p, params["head"])
+    env = recall.begin(SMALL, jax.random.key(1))
+    state, parts = SMALL.cell.zero_state(SMALL.rows, jnp.float32), []
+    collect = jax.jit(recall.collect, static_argnums=0)
+    for n in range(2):
+        before, key = state, jax.random.key(2 + n)
+        part, env, state = collect(SMALL, params, env, state, key)
+        parts.append((before, part))
+    return params, parts
+
+
+def test_what_is_trained_is_what_acted(rollout):
+    params, parts = rollout
+    for before, part in parts:
+        assert part.first[1:].sum() > SMALL.rows
+        args = SMALL, params, part.observation, part.first, before
+        logits, values = recall.unroll(*args)
+        found = recall.log_prob_of(logits, part.action), values
+        assert_near(found, (part.log_prob, part.value), tolerance=1e-5)
+
+
+def test_an_episode_is_a_cue_a_delay_and_a_question(rollout):
+    _, ((_, part), (_, last)) = rollout
+    part = jax.tree.map(lambda a, b: np.concatenate([a, b]), part, last)
+    for row in range(SMALL.rows):
+        starts = np.flatnonzero(part.first[:, row])
+        ends = np.flatnonzero(part.done[:, row])
+        delays = ends - starts[: len(ends)]
+        assert delays.min() >= SMALL.shortest_delay
+        assert delays.max() <= SMALL.longest_delay
+        np.testing.assert_array_equal(starts[1:], ends[: len(starts) - 1] + 1)
+    shows = part.observation[..., :-1].any(-1)
+    np.testing.assert_array_equal(shows, part.first)
+    right = part.done & (part.action == part.cue)
+    np.testing.assert_array_equal(part.reward, right)
+
+
+def test_no_advantage_crosses_the_end_of_an_episode(rollout):
+    """By its recursion, backward; `done` cuts it."""
+    _, ((_, part), _) = rollout
+    after, want = np.full(SMALL.rows, 0.3), np.zeros((SMALL.steps, SMALL.rows))
+    found, total = recall.advantages(part, jnp.float32(after)), 0.0
+    for t in reversed(range(SMALL.steps)):
+        goes_on = recall.DISCOUNT * (1 - part.done[t])
+        delta = part.reward[t] + goes_on * after - part.value[t]
+        want[t] = total = delta + goes_on * recall.TRACE * total
+        after = part.value[t]
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_all_ways_to_unroll_are_timed(capsys):
+    """And the two of the same cell have the same gradient."""
+    times = time_update.main(SMALL, rounds=2)
+    assert [len(each) for each in times.values()] == [2, 2, 2]
+    assert capsys.readouterr().out.count(" ms\n") == 3
+    (gradient, params), (of_scan, _), _ = time_update.make_losses(SMALL).values()
+    assert_near(gradient(params), of_scan(params), tolerance=1e-5)
