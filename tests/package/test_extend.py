@@ -1,6 +1,5 @@
 """A cell and a wrapper of a user, from the parts that `jaxrnn.extend` offers."""
 
-import inspect
 import re
 
 import jax
@@ -109,12 +108,3 @@ def test_inputs_of_a_step_have_the_given_size(size):
     axes = "rank 2" if size is None else f"be {['batch', *size]}".replace("'", "")
     with pytest.raises(ValueError, match=re.escape(axes)):
         extend.check_step_inputs(x[..., None], size=size)
-
-
-@pytest.mark.parametrize("module", [extend, fields])
-def test_every_name_has_a_docstring(module):
-    for name in module.__all__:
-        value = getattr(module, name)
-        if getattr(value, "__module__", "").startswith("jaxrnn"):
-            assert value.__module__ == module.__name__
-            assert inspect.getdoc(value), name
