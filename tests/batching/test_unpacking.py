@@ -173,18 +173,13 @@ def test_stacked_packs_are_read_by_vmap_and_by_scan():
 @pytest.mark.slow
 def test_sizes_that_are_symbolic_are_not_checked():
     cell = bound(jaxrnn.LSTMCell(3), depth=2, dtype="float32")
-    run = lambda packed: jaxrnn.packed_rnn(cell, packed, dtype=jnp.float32)[1]
-    r, t, s = jax.export.symbolic_shape("r, t, s")
-    sizes = {"inputs": (r, t, 2), "starts": (r, t), "lengths": (r,)}
-    sizes |= {name: (s,) for name in ("row", "offset", "sequence_length")}
-    unchecked = {"rows": None, "sequences": None}
-    first = PACKS[0]
-    types = {
-        name: jax.ShapeDtypeStruct(shape, getattr(first, name).dtype)
-        for name, shape in sizes.items()
-    }
-    symbolic = dataclasses.replace(first, **types, **unchecked)
-    program = jax.export.export(jax.jit(run))(symbolic)
+    run = jax.jit(lambda packed: jaxrnn.packed_rnn(cell, packed, dtype=jnp.float32)[1])
+    unchecked = lambda p: dataclasses.replace(p, rows=None, sequences=None)
+    rows = {"inputs": "r, t, 2", "starts": "r, t", "lengths": "r"}
+    of_sequences = dict.fromkeys(("row", "offset", "sequence_length"), "s")
+    first = unchecked(PACKS[0])
+    shapes = dataclasses.replace(first, **rows, **of_sequences)
+    program = jax.export.export(run)(jax.export.symbolic_args_specs(first, shapes))
     for packed in PACKS[1], concat_packed(PACKS):
-        got = program.call(dataclasses.replace(packed, **unchecked))
+        got = program.call(unchecked(packed))
         close(got, run(packed), np.dtype("float32"))

@@ -255,20 +255,6 @@ def test_saved_results_give_the_saved_tables():
     assert set(lines) <= set(saved)
 
 
-def test_a_reader_inverts_a_layout_with_flipped_signs_and_constants():
-    rng = np.random.default_rng(0)
-    draw = lambda: {"kernel": rng.normal(size=(5, 8)), "bias": rng.normal(size=8)}
-    layers = [draw(), draw()]
-
-    def to_params(layers):
-        turned = [[layer["kernel"].T, -layer["bias"]] for layer in layers]
-        return [{"w": arrays, "b": np.ones(3)} for arrays in turned]
-
-    read = layouts.reader(to_params, layers)
-    for layer, again in zip(layers, read(to_params(layers)), strict=True):
-        np.testing.assert_equal(again, layer)
-
-
 def test_a_reader_of_gates_adds_the_forget_bias_as_the_peer_does():
     weights = {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}
 

@@ -101,20 +101,16 @@ def test_packs_do_not_depend_on_the_number_of_processes(recall):
     )
 
 
-def test_windows_are_the_records(recall):
+def test_windows_are_the_records_and_labels_the_marked_symbols(recall):
     windows = datasets.Windows(4, first_row=0).flat_map(recall.test)
     frames = np.concatenate([window.frames for window in windows], axis=1)
     np.testing.assert_array_equal(frames, recall.test.frames)
-    lengths = sum(window.lengths for window in windows)
-    np.testing.assert_array_equal(lengths, recall.test.lengths)
+    np.testing.assert_array_equal(sum(w.lengths for w in windows), recall.test.lengths)
     assert [window.is_first.all() for window in windows] == [True, False, False, False]
-
-
-def test_a_label_is_the_marked_symbol(recall):
-    for frames, length, label in zip(*recall.test, strict=True):
-        [marked] = np.flatnonzero(frames[:, -1])
-        assert marked < length
-        assert frames[marked, label] == 1
+    rows, marked = np.nonzero(frames[..., -1])
+    np.testing.assert_array_equal(rows, np.arange(len(frames)))  # One in each row.
+    assert np.all(marked < recall.test.lengths)
+    assert np.all(frames[rows, marked, recall.test.labels] == 1)
 
 
 def test_dropout_depends_on_the_number_of_the_row(users_settings):

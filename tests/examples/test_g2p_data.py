@@ -52,13 +52,6 @@ def test_no_word_is_in_two_parts(words):
     assert data.split(dict(sorted(words.items(), reverse=True)))[2] == test
 
 
-def test_ids_and_back():
-    pronunciation = ("K", "AE", "T")
-    assert data.to_phonemes([*data.to_ids(pronunciation), 5, 0]) == pronunciation
-    assert data.to_phonemes([5, 6]) == (data.PHONEMES[4], data.PHONEMES[5])
-    assert data.spell("a'z") == [1, 27, 26]
-
-
 @pytest.fixture(scope="module")
 def training(words):
     some = dict(list(words.items())[:3000])

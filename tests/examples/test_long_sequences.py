@@ -78,11 +78,6 @@ def test_keeping_is_refused_before_it_runs(monkeypatch):
         tyro.cli(long_memory.main, args=flags)
 
 
-def test_sizes_have_the_unit_that_fits():
-    sizes = [long_memory.format_bytes(n) for n in (12, 3_400, 25e6, 1.44e9)]
-    assert sizes == ["12 B", "3.4 kB", "25 MB", "1.44 GB"]
-
-
 def test_long_range_learns(draw, capsys):
     found = draw(digits.main, "--hold 1 --updates 60 --units 32")
     assert found["updates"]["LRU"] == 60

@@ -75,13 +75,6 @@ def test_the_data_are_those_of_the_paper():
     assert (test.lengths.min(), test.lengths.max()) == (7, 29)
 
 
-def test_batches_go_through_all_utterances_once_an_epoch():
-    batches = japanese_vowels_data.batches(23, 5, epochs=2, seed=0)
-    assert [rows.shape for rows in batches] == [(5,)] * 8
-    for epoch in (batches[:4], batches[4:]):
-        assert len(np.unique(epoch)) == 20
-
-
 @pytest.mark.parametrize("example", [flax_linen, flax_nnx])
 def test_a_net_in_flax_learns(example, monkeypatch, capsys):
     traced, loss = [], example.cross_entropy
