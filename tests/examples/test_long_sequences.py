@@ -145,13 +145,11 @@ def test_what_is_trained_is_what_acted(rollout):
 def test_an_episode_is_a_cue_a_delay_and_a_question(rollout):
     _, ((_, part), (_, last)) = rollout
     part = jax.tree.map(lambda a, b: np.concatenate([a, b]), part, last)
-    for row in range(SMALL.rows):
-        starts = np.flatnonzero(part.first[:, row])
-        ends = np.flatnonzero(part.done[:, row])
-        delays = ends - starts[: len(ends)]
-        assert delays.min() >= SMALL.shortest_delay
-        assert delays.max() <= SMALL.longest_delay
-        np.testing.assert_array_equal(starts[1:], ends[: len(starts) - 1] + 1)
+    np.testing.assert_array_equal(part.first[1:], part.done[:-1])
+    starts = map(np.flatnonzero, part.first.T)
+    delays = np.concatenate([np.diff(steps) - 1 for steps in starts])
+    assert delays.min() >= SMALL.shortest_delay
+    assert delays.max() <= SMALL.longest_delay
     shows = part.observation[..., :-1].any(-1)
     np.testing.assert_array_equal(shows, part.first)
     right = part.done & (part.action == part.cue)
