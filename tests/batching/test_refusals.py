@@ -67,6 +67,7 @@ def returns(result):
     return lambda params, state, window: jax.tree.map(jnp.asarray, result)
 
 
+CARRY, CHANGED = truncated_bptt(good).init(VECTOR, ()), LSTM._replace(h=ONE)
 TYPE_ERRORS = {
     # The arrays of packs
     r"`inputs` must be concrete, got traced int64\[6\]": traced(lambda n: pack(n, N)),
@@ -83,10 +84,8 @@ TYPE_ERRORS = {
     "^pack_sequences: `time_major` must be True": lambda: pack(X, N, time_major=1),
     # Batches of a pipeline
     r"`records\[0\]` must be an array, got 'a'": lambda: next(batches("abc", 2, 6)),
-    "be a sequence or an iterable of records, got dict": lambda: batches(
-        {"a": 3}, 2, 6
-    ),
-    "must be a sequence or an iterable of records, got 3": lambda: batches(3, 2, 6),
+    "a sequence or an iterable of records, got dict": lambda: batches({"a": 3}, 2, 6),
+    "a sequence or an iterable of records, got 3": lambda: batches(3, 2, 6),
     "^packed_batches: `time_major` must": lambda: batches([], 1, 6, time_major=1),
     "to be resumable, `records` must be a sequence, or have .* got generator": (
         lambda: batches((x for x in [RECORD]), 2, 6).get_state()
@@ -102,9 +101,7 @@ TYPE_ERRORS = {
     # Windows
     "`size` must be an integer, got None. It is the number": lambda: windows(X, None),
     "^windows: `inputs` .* outside of jit, grad and vmap": traced(cut, X),
-    r"`inputs\.inputs` must be concrete, got traced float32\[4, 6, 2": traced(
-        cut, PACK
-    ),
+    r"`inputs\.inputs` must be concrete, got traced float32\[4": traced(cut, PACK),
     r"without a mask.* `inputs\.filled\(0\)`": lambda: windows(np.ma.ones((2, 4)), 2),
     r"`inputs\['a'\]\[0\]` must be an array, got 1": lambda: windows({"a": [1]}, 2),
     # Backpropagation
@@ -113,9 +110,7 @@ TYPE_ERRORS = {
     "`has_aux` must be True or False, got 'yes'": bptt(good, has_aux="yes"),
     r"`state\.h` must be an array, got object": bptt(good, LSTM._replace(h=object())),
     r"`window\['x'\]` must be an array, got 'x'": bptt(good, window={"x": "x"}),
-    r"`params` must be floating-point to have a gradient": bptt(
-        good, params=np.int8(1)
-    ),
+    "`params` must be floating-point to have a": bptt(good, params=np.int8(1)),
     "`carry` must be what `init` or the previous call returned,": (
         lambda: truncated_bptt(good).value_and_grad(1.0, VECTOR, VECTOR)
     ),
@@ -130,9 +125,7 @@ VALUE_ERRORS = {
     "`inputs` must be an array, got None": lambda: pack(None, N),
     r"^pack_sequences: .*at least one array, got \[\]": lambda: pack([]),
     r"must hold at least one array, got \{\}": lambda: pack({}, N),
-    r"`inputs\[0\]` must hold at least one array \[length,": lambda: pack(
-        [[1, 2], [3]]
-    ),
+    r"`inputs\[0\]` .* at least one array \[length,": lambda: pack([[1, 2], [3]]),
     r"\[batch, time, ...\], got float64\[6\]. Leave out `seq": lambda: pack(VECTOR, N),
     r"\[time, batch, ...\], got": lambda: pack(VECTOR, N, time_major=True),
     r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], "
@@ -186,19 +179,15 @@ VALUE_ERRORS = {
     r"`fresh_state` must have the dtype .* got float32\[2, 4\]. It must match `row": (
         lambda: PART.start_from(ROW, NEW.astype("f4"))
     ),
-    r"`states` must be \[3, ...\], one entry for each part": lambda: PART.row_state(
-        NEW
-    ),
+    r"`states` must be \[3, .* each part, got": lambda: PART.row_state(NEW),
     # Backpropagation
     "`reach` must be at least 1, got 0": bptt(good, reach=0),
     r"`new_state` .* LSTMStateTuple\(c=\*, h=\*\)": bptt(returns((ONE, VECTOR)), LSTM),
-    r"`new_state\.h` must be float64\[6\], got float64\[\]": bptt(
-        returns((ONE, LSTM._replace(h=ONE))), LSTM
-    ),
+    r"`new_state\.h` must be float64\[6\]": bptt(returns((ONE, CHANGED)), LSTM),
     r"`window` must be float64\[6\]": bptt(good, window=VECTOR[1:], reach=2),
-    r"`carry` must hold 2 windows for reach=3, got 0": lambda: truncated_bptt(
-        good, reach=3
-    ).value_and_grad(1.0, truncated_bptt(good).init(VECTOR, VECTOR), VECTOR),
+    "`carry` must hold 2 windows for reach=3, got 0": (
+        lambda: truncated_bptt(good, reach=3).value_and_grad(1.0, CARRY, VECTOR)
+    ),
 }
 
 
