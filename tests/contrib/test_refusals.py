@@ -1,143 +1,232 @@
-"""Arguments that contrib's cells refuse, by name; empty batches and divided rows."""
+"""What contrib's cells and wrappers refuse, by the name of the argument."""
 
 import math
 import re
+import unittest.mock
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
-from jaxrnn import contrib
+from jaxrnn import GRUCell, contrib
 
 KEY = jax.random.key(0)
 ARRAY = np.array([1, 2])
-WINDOWS = {"feature_size": 3, "frequency_skip": 2}
+GRU = GRUCell(3)
+X = jnp.ones((4, 3), jnp.float32)
+NESTED = jaxrnn.FunctionCell(lambda *args, key=None: None, (2, 3), (2, 3))
 
 
 class AClass:
     """Called, it makes an object; it is no function of arrays."""
 
 
-def phased(**fields):
-    return contrib.PhasedLSTMCell(2, **fields)
-
-
-def conv(**fields):
-    shapes = {"input_shape": [3, 2], "kernel_shape": [2]}
-    return contrib.Conv1DLSTMCell(output_channels=2, **shapes | fields)
-
-
-def grid(**fields):
-    blocks = {"num_frequency_blocks": [1]}
-    return contrib.GridLSTMCell(2, **WINDOWS | blocks | fields)
-
-
-def both_ways(**fields):
-    blocks = {"num_frequency_blocks": [1]}
-    return contrib.BidirectionalGridLSTMCell(2, **WINDOWS | blocks | fields)
-
-
-def time_freq(**fields):
-    return contrib.TimeFreqLSTMCell(2, **WINDOWS, **fields)
-
-
-def intersection(**fields):
-    return contrib.IntersectionRNNCell(2, **fields)
-
-
-def project_inputs(**fields):
-    return contrib.InputProjectionWrapper(jaxrnn.GRUCell(2), 2, **fields)
-
-
-def project_outputs(**fields):
-    return contrib.OutputProjectionWrapper(jaxrnn.GRUCell(2), 2, **fields)
-
+WINDOWS = {"feature_size": 3, "frequency_skip": 2}
+BLOCKS = WINDOWS | {"num_frequency_blocks": [1]}
+attention_cell = partial(contrib.AttentionCellWrapper, GRU)
+block_gru = partial(contrib.GRUBlockCellV2)
+both_ways = partial(contrib.BidirectionalGridLSTMCell, 2, **BLOCKS)
+cfn = partial(contrib.CFNCell)
+conv = partial(
+    contrib.Conv1DLSTMCell, output_channels=2, input_shape=[3, 2], kernel_shape=[2]
+)
+conv_of_old = partial(contrib.ConvLSTMCell, 2, output_channels=1, kernel_shape=[1, 1])
+embedding = partial(contrib.EmbeddingWrapper, GRU, embedding_size=2)
+glstm = partial(contrib.GLSTMCell, number_of_groups=2, num_units=4)
+grid = partial(contrib.GridLSTMCell, 2, **BLOCKS)
+highway = partial(contrib.HighwayWrapper)
+intersection = partial(contrib.IntersectionRNNCell, 2)
+layer_norm = partial(contrib.LayerNormBasicLSTMCell, 4)
+ntm = partial(
+    contrib.NTMCell,
+    GRU,
+    memory_size=4,
+    memory_vector_dim=2,
+    read_head_num=1,
+    write_head_num=1,
+    output_dim=2,
+)
+phased = partial(contrib.PhasedLSTMCell, 2)
+project_inputs = partial(contrib.InputProjectionWrapper, GRU, num_proj=2)
+project_outputs = partial(contrib.OutputProjectionWrapper, output_size=2, cell=GRU)
+time_freq = partial(contrib.TimeFreqLSTMCell, 2, **WINDOWS)
+ugrnn = partial(contrib.UGRNNCell, 2)
 
 NO_LIST = "must be a list with an entry for each block, got"
 
 # The cell, its argument, the value, the error and what follows the argument's name.
-REFUSALS = [
+FIELDS = [
     (phased, "ratio_on", 0.0, ValueError, "must be positive and finite, got 0.0"),
     (phased, "ratio_on", 1.5, ValueError, "must be in [0, 1], got 1.5"),
+    (phased, "leak", 2.0, ValueError, "must be in [0, 1]"),
     (phased, "period_init_min", 0, ValueError, "must be positive and finite, got 0.0"),
-    (phased, "period_init_min", math.inf, ValueError, "must be positive and finite"),
     (phased, "period_init_max", math.inf, ValueError, "must be positive and finite"),
     (phased, "period_init_min", 2000, ValueError, "must not exceed `period_init_max`"),
     (conv, "kernel_shape", [0], ValueError, "must be at least 1, got 0"),
+    (conv, "kernel_shape", [1, 1], ValueError, "must have 1 entries, got 2."),
     (conv, "kernel_shape", 3, TypeError, "must be a list of integers, got 3"),
-    (conv, "kernel_shape", None, TypeError, "must be a list of integers, got None"),
     (conv, "input_shape", [3, 1.5], TypeError, "must be an integer, got 1.5"),
-    (conv, "input_shape", [3, None], TypeError, "must be an integer, got None"),
     (conv, "input_shape", [-3, 2], ValueError, "must be at least 0, got -3"),
+    (conv_of_old, "input_shape", [3, 2], ValueError, "must have"),
     (time_freq, "cell_clip", True, TypeError, "must be a number, got True"),
     (time_freq, "cell_clip", -1, ValueError, "must be in [0, inf], got -1.0"),
+    (time_freq, "feature_size", None, ValueError, "must be given"),
     (grid, "cell_clip", -1, ValueError, "must be in [0, inf], got -1.0"),
+    (grid, "frequency_skip", None, ValueError, "must be"),
     (grid, "end_freqindex_list", [3, 4], ValueError, "must have an entry for each"),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
     (grid, "start_freqindex_list", 3, TypeError, f"{NO_LIST} 3"),
-    (grid, "start_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
+    (grid, "num_frequency_blocks", None, ValueError, "must be a nonempty list"),
     (grid, "num_frequency_blocks", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
     (grid, "num_frequency_blocks", True, TypeError, f"{NO_LIST} True"),
     (both_ways, "num_frequency_blocks", 1.0, TypeError, f"{NO_LIST} 1.0"),
     (both_ways, "backward_slice_offset", 1.5, TypeError, "must be an integer, got 1.5"),
-    (both_ways, "backward_slice_offset", "x", TypeError, "must be an integer, got 'x'"),
-    (both_ways, "backward_slice_offset", math.nan, TypeError, "must be an integer"),
     (intersection, "y_activation", "x", ValueError, "must be one of elu"),
-    (intersection, "y_activation", 3, TypeError, "must be None, a name or a function"),
-    (intersection, "initializer", AClass, TypeError, "must be a function"),
     (intersection, "y_activation", AClass, TypeError, "must be None, a name or"),
+    (intersection, "initializer", AClass, TypeError, "must be a function"),
+    (intersection, "num_in_proj", 1.5, TypeError, "must be an"),
+    (intersection, "forget_bias", "1", TypeError, "must be a number"),
+    (cfn, "units", -1, ValueError, "must be at least 0"),
+    (ugrnn, "initializer", "glorot", TypeError, "must be a function"),
+    (layer_norm, "dropout_keep_prob", 0, ValueError, "must be in (0, 1]"),
+    (layer_norm, "dropout_keep_prob", 1.5, ValueError, "must be in (0, 1]"),
+    (glstm, "num_units", 5, ValueError, "must be divisible"),
+    (glstm, "num_proj", 3, ValueError, "must be divisible"),
+    (block_gru, "num_units", None, ValueError, "must be given, unless"),
+    (ntm, "output_dim", None, ValueError, "must be given"),
+    (ntm, "memory_size", 2, ValueError, "must be at least 3"),
+    (highway, "cell", 3, TypeError, "must be an RNNCell"),
     (project_inputs, "activation", 0, TypeError, "must be None, a name or a function"),
-    (project_inputs, "activation", ARRAY, TypeError, "must be None, a name or"),
-    (project_outputs, "activation", {}, TypeError, "must be None, a name or"),
+    (project_inputs, "num_proj", 0, ValueError, "must be at least 1, got 0"),
     (project_outputs, "activation", "", ValueError, "must be one of elu"),
+    (project_outputs, "output_size", 0, ValueError, "must be at least 1, got 0"),
+    (project_outputs, "cell", NESTED, ValueError, "must output one vector, got (2, 3)"),
+    (embedding, "embedding_classes", 0, ValueError, "must be at least 1"),
+    (attention_cell, "attn_length", 0, ValueError, "must be at least 1"),
 ]
 
 
-@pytest.mark.parametrize(("make", "name", "value", "error", "words"), REFUSALS)
-def test_refusal(make, name, value, error, words):
+@pytest.mark.parametrize(("make", "name", "value", "error", "words"), FIELDS)
+def test_refuses_a_field(make, name, value, error, words):
     message = rf": `{name}(\[\d\])?` {re.escape(words)}"
     with pytest.raises(error, match=message):
         make(**{name: value})
 
 
-def test_lists_of_a_grid_are_hashable():
-    cell = grid(start_freqindex_list=[], end_freqindex_list=[])
-    assert isinstance(hash(cell), int)
+def step(cell, params=None, state=None):
+    params = cell.init(KEY, X) if params is None else params
+    state = cell.zero_state(4, X.dtype) if state is None else state
+    return cell.apply(params, X, state)
 
 
-def test_a_phased_lstm_may_have_no_units():
-    inputs = jnp.ones((2, 1)), jnp.ones((2, 3))
-    cell = contrib.PhasedLSTMCell(0)
-    state = cell.zero_state(2, inputs[1].dtype)
-    output, _ = cell.apply(cell.init(KEY, inputs), inputs, state)
-    assert output.shape == (2, 0)
+def with_a_wrong_bias():
+    cell = contrib.GLSTMCell(6, number_of_groups=3)
+    return step(cell, cell.init(KEY, X) | {"bias_f": jnp.zeros(5)})
 
 
-@pytest.mark.parametrize("state_is_tuple", [True, False])
-def test_attention_over_an_empty_batch(state_is_tuple):
-    inner = jaxrnn.GRUCell(2)
-    cell = contrib.AttentionCellWrapper(inner, 3, state_is_tuple=state_is_tuple)
-    x = jnp.ones((0, 4, 3))
-    bound = cell.bind(cell.init(KEY, x[:, 0]))
-    outputs, state = jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype)
-    assert outputs.shape == (0, 4, 2)
-    want = cell.zero_state(0, x.dtype)
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, want)
+HIGHWAY, NTM = contrib.HighwayWrapper(GRU), ntm()
+WIDE, WIDE_GRID = jnp.ones((1, 4)), grid(num_frequency_blocks=[2])
+FUSED = contrib.FusedRNNCellAdaptor(GRU)
+UNHASHABLE = contrib.FusedRNNCellAdaptor(
+    GRUCell(3, activation=unittest.mock.MagicMock(__hash__=None))
+)
+IDS = embedding(embedding_classes=2)
+VALUES = {
+    r"`inputs` must be \[batch, 2\] like the cell's output, got": (
+        lambda: step(contrib.HighwayWrapper(GRUCell(2)))
+    ),
+    "must hold `gru_cell`, the parameters of the wrapped cell, got carry_w": (
+        lambda: step(HIGHWAY, {"carry_w": 1})
+    ),
+    "`params` must hold .*; missing: .*carry_b": (
+        lambda: step(HIGHWAY, {"gru_cell": {}, "carry_w": np.ones(3)})
+    ),
+    r"must be \[batch, 1\] or \[batch\], got int64\[4, 2\]": (
+        lambda: IDS.init(KEY, np.ones((4, 2), int))
+    ),
+    "`cell.state_size` must be one vector if `state_is_tuple` is False": (
+        lambda: contrib.AttentionCellWrapper(
+            jaxrnn.LSTMCell(3), 2, state_is_tuple=False
+        )
+    ),
+    r"`state` must be \(cell state, context, memory\), got tuple": (
+        lambda: step(attention_cell(2), state=(1, 2))
+    ),
+    r"`state\[1\]` must have shape \(4, 6\)": (
+        lambda: step(attention_cell(2), state=(X, X, X))
+    ),
+    r"must have depth `num_units` \(2\), got 3. Pass `num_in_proj=2`": (
+        lambda: step(intersection())
+    ),
+    "`inputs` must have depth": lambda: step(intersection(num_in_proj=0)),
+    r"IntersectionRNNCell: `state` must have shape \(4, 2\)": (
+        lambda: step(intersection(num_in_proj=2), state=X)
+    ),
+    r"`num_frequency_blocks\[0\]` must be 1": lambda: WIDE_GRID.init(KEY, WIDE),
+    r"`num_windows` must be 3 \(the number of windows in inputs of depth 4\)": (
+        lambda: contrib.TimeFreqLSTMCell(2, feature_size=2).init(KEY, WIDE)
+    ),
+    "`inputs` must be a pair": lambda: phased().init(KEY, WIDE),
+    r"`inputs.shape\[-1\]` must be divisible": lambda: step(glstm()),
+    r"bias_f'\]` must have shape \(6,\)": with_a_wrong_bias,
+    "`W` must have a row for each of 9 shards, got 5": (
+        lambda: step(contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9))
+    ),
+    "`num_units` must be given, unless": lambda: block_gru(4, cell_size=4),
+    "LSTMBlockFusedCell: `inputs` must hold all": (
+        lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)
+    ),
+    "dtype must be specified": lambda: FUSED.bind({})(X[None]),
+}
+TYPES = {
+    "HighwayWrapper: `params` must be a dict of arrays, got 3": (
+        lambda: step(HIGHWAY, 3)
+    ),
+    r"`inputs` must be an array of integers, got float32\[4, 3\]": (
+        lambda: IDS.init(KEY, X)
+    ),
+    "IntersectionRNNCell: `inputs`, `state` and the cell must share one dtype": (
+        lambda: step(intersection(num_in_proj=2), state=np.ones((4, 2), "float16"))
+    ),
+    "`state` must be an NTMControllerState": (
+        lambda: step(NTM, state=GRU.zero_state(4, X.dtype))
+    ),
+    "`cell` must be an RNNCell": lambda: contrib.FusedRNNCellAdaptor(FUSED),
+    "`cell` must be a FusedRNNCell": lambda: contrib.TimeReversedFusedRNN(GRU),
+    "runs whole sequences: call": (
+        lambda: jaxrnn.dynamic_rnn(FUSED.bind({}), X[None], dtype=X.dtype)
+    ),
+    "BoundFusedCell: `scope` must be a string": (
+        lambda: FUSED.bind({})(X[None], scope=3)
+    ),
+    "hyperparameters must be hashable": lambda: UNHASHABLE.bind({}),
+    "^LSTMBlockCell: `state` must be a tuple": (
+        lambda: contrib.LSTMBlockFusedCell(3).bind({})(X[None], 3.0)
+    ),
+}
+NAMES = {
+    "It is `jaxrnn": "MultiRNNCell",
+    "in this module itself": "seq2seq",
+    "legacy_seq2seq": "rnn_decoder",
+}
 
 
-@pytest.mark.slow
-def test_windows_of_rows_that_are_divided():
-    cell = contrib.TimeFreqLSTMCell(2, num_windows=2, **WINDOWS)
-    x = jax.random.normal(KEY, (4, 3, 5))
-    params = cell.init(KEY, x[:, 0])
-    run = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0]
-    gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(run(p, x) ** 2)))
-    want = run(params, x), gradient(params, x)
-    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
-    rows = jax.device_put(x, NamedSharding(mesh, P("rows")))
-    with jax.set_mesh(mesh):
-        got = jax.jit(run)(params, rows), gradient(params, rows)
-    jax.tree.map(np.testing.assert_allclose, got, want)
+@pytest.mark.parametrize("message", VALUES)
+def test_refuses_a_value(message):
+    with pytest.raises(ValueError, match=message):
+        VALUES[message]()
+
+
+@pytest.mark.parametrize("message", TYPES)
+def test_refuses_a_type(message):
+    with pytest.raises(TypeError, match=message):
+        TYPES[message]()
+
+
+@pytest.mark.parametrize("message", NAMES)
+def test_names_of_the_core_are_pointed_to(message):
+    with pytest.raises(AttributeError, match=message):
+        getattr(contrib, NAMES[message])

@@ -1,0 +1,233 @@
+"""What the laws of cells and the goldens do not tell of contrib's cells."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import drawn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import LSTMStateTuple, contrib
+from jaxrnn.testing import _laws, make_setup
+
+KEY = jax.random.key(0)
+STEP = jax.ShapeDtypeStruct((4, 300), jnp.float32)
+X = jax.random.normal(KEY, (2, 5, 6))
+GRID = {"feature_size": 3, "frequency_skip": 2, "num_frequency_blocks": [2]}
+CONV = {"input_shape": [3, 2], "output_channels": 2, "kernel_shape": [2]}
+
+
+def run(cell, params, x=X, key=None, **options):
+    return jaxrnn.dynamic_rnn(cell.bind(params, key), x, dtype=x.dtype, **options)
+
+
+# Initial values, and cells as values.
+
+
+def init(cell):
+    return cell.init(KEY, STEP)
+
+
+def test_initial_values_are_those_of_contrib():
+    indy = init(contrib.IndyGRUCell(200))
+    np.testing.assert_array_equal(indy["gates"]["bias"], 1)
+    np.testing.assert_array_equal(indy["candidate"]["bias"], 0)
+    for cell in (contrib.MinimalRNNCell(2), contrib.CFNCell(2)):
+        np.testing.assert_array_equal(init(cell)["bias"], 1)
+    for cell in (contrib.SRUCell(2), contrib.UGRNNCell(2), contrib.IndyLSTMCell(2)):
+        np.testing.assert_array_equal(init(cell)["bias"], 0)
+    weights = indy["gates"]["kernel_u"]
+    assert -1 <= weights.min() < -0.9 < 0.9 < weights.max() <= 1
+
+
+def test_initializers_are_taken():
+    twos, threes = (jax.nn.initializers.constant(value) for value in (2, 3))
+    both = {"kernel_initializer": twos, "bias_initializer": threes}
+    for make in (contrib.IndyLSTMCell, contrib.MinimalRNNCell, contrib.CFNCell):
+        params = init(make(2, **both))
+        kernel = params.get("kernel_w", params.get("kernel"))
+        np.testing.assert_array_equal(kernel, 2)
+        np.testing.assert_array_equal(params["bias"], 3)
+    gru = init(contrib.IndyGRUCell(2, **both))
+    for part, kernel in (("gates", "kernel_w"), ("candidate", "kernel")):
+        np.testing.assert_array_equal(gru[part][kernel], 2)
+        np.testing.assert_array_equal(gru[part]["bias"], 3)
+    np.testing.assert_array_equal(init(contrib.UGRNNCell(2, twos))["kernel"], 2)
+    # The projection has the size of the state, whatever `num_in_proj` is.
+    projected = init(contrib.IntersectionRNNCell(2, 7, twos))["in_projection"]
+    np.testing.assert_array_equal(projected["kernel"], np.full((300, 2), 2))
+
+
+def test_equal_arguments_make_equal_cells():
+    assert contrib.CFNCell(2, None) == contrib.CFNCell(2, "linear")
+    assert contrib.SRUCell(2, None) == contrib.SRUCell(2, "tanh")
+    assert contrib.LSTMBlockCell(4, cell_clip=-1) == contrib.LSTMBlockCell(4)
+    assert contrib.GRUBlockCellV2(cell_size=4) == contrib.GRUBlockCellV2(4)
+    lists = {"start_freqindex_list": [], "end_freqindex_list": []}
+    assert isinstance(hash(contrib.GridLSTMCell(2, **GRID, **lists)), int)
+
+
+def test_states_of_equal_grids_are_of_one_class_and_survive_pickling():
+    first, second = (contrib.GridLSTMCell(2, **GRID) for _ in range(2))
+    state = first.zero_state(1, np.float32)
+    assert isinstance(state, second.state_tuple_type)
+    again = pickle.loads(pickle.dumps(first.state_size))
+    assert again == first.state_size
+    assert isinstance(again, first.state_tuple_type)
+
+
+# LSTMs.
+
+
+def test_dropout_draws_from_the_key():
+    fields = {"dropout_keep_prob": 0.7}
+    plain = contrib.LayerNormBasicLSTMCell(50)
+    cell = contrib.LayerNormBasicLSTMCell(50, **fields)
+    seeded = contrib.LayerNormBasicLSTMCell(50, **fields, dropout_prob_seed=1)
+    params, key = drawn(cell, X[:, 0]), jax.random.key(2)
+    outputs = lambda cell, key=None: run(cell, params, key=key)[0]
+    quiet, dropped = outputs(cell), outputs(cell, key)
+    np.testing.assert_array_equal(quiet, outputs(plain))
+    np.testing.assert_array_equal(quiet, outputs(plain, key))
+    np.testing.assert_array_equal(dropped, outputs(cell, key))
+    assert not np.allclose(dropped, quiet)
+    assert not np.allclose(dropped, outputs(seeded, key))
+
+
+@pytest.mark.slow
+def test_dropout_scales_what_it_keeps():
+    cell = contrib.LayerNormBasicLSTMCell(
+        1000, layer_norm=False, dropout_keep_prob=0.7, forget_bias=0.0
+    )
+    params = drawn(cell, X[:, 0])
+    state = cell.zero_state(2, X.dtype)
+    _, (quiet, _) = cell.apply(params, X[:, 0], state)
+    _, (c, _) = cell.apply(params, X[:, 0], state, jax.random.key(3))
+    kept = np.asarray(c != 0)
+    assert 0.65 < kept.mean() < 0.75
+    np.testing.assert_allclose(c[kept] * 0.7, quiet[kept], 1e-12)
+
+
+def test_groups_do_not_see_each_other():
+    cell = contrib.GLSTMCell(4, number_of_groups=2)
+    params = drawn(cell, X[:, 0])
+    first = jax.grad(lambda x: jnp.sum(run(cell, params, x)[0][..., :2]))(X)
+    assert np.all(first[..., :3] != 0)
+    assert not first[..., 3:].any()
+    # What is not finite stays in its group, too.
+    params["group1"] = {"kernel": jnp.full_like(params["group1"]["kernel"], jnp.nan)}
+    assert np.isfinite(run(cell, params)[0][..., :2]).all()
+
+
+def test_groups_of_whole_sequences_start_again_at_resets():
+    # In float32 groups run by the native loops, where they were built.
+    cell = contrib.GLSTMCell(4, number_of_groups=2)
+    step = jax.ShapeDtypeStruct((4, 6), jnp.float32)
+    _laws.starts_again_at_resets(make_setup(cell, step))
+
+
+def test_an_independent_lstm_is_no_plain_one():
+    cell, x = contrib.IndyLSTMCell(3), jnp.ones((2, 4, 5), jnp.float32)
+    params = cell.init(KEY, x[:, 0])
+    for name, reason in (("cudnn", "not IndyLSTMCell"), ("native", "it supports")):
+        with pytest.raises(ValueError, match=reason):
+            run(cell, params, x, implementation=name)
+
+
+def test_the_memory_of_an_independent_lstm_may_be_wider():
+    cell, half = contrib.IndyLSTMCell(3), jnp.bfloat16
+    x, zeros = jnp.ones((2, 4, 5), half), jnp.zeros((2, 3), jnp.float32)
+    wide = LSTMStateTuple(zeros, zeros.astype(half))
+    outputs, state = run(cell, cell.init(KEY, x[:, 0]), x, initial_state=wide)
+    assert outputs.dtype == state.h.dtype == half
+    assert state.c.dtype == jnp.float32
+
+
+@pytest.mark.slow
+def test_a_fixed_ratio_has_no_gradient():
+    inputs = jnp.full((2, 1), 0.3), jnp.ones((2, 3))
+
+    def slope(trainable):
+        cell = contrib.PhasedLSTMCell(4, ratio_on=0.9, trainable_ratio_on=trainable)
+        params = cell.init(KEY, inputs)
+        state = cell.zero_state(2, inputs[1].dtype)
+        loss = lambda p: jnp.sum(cell.apply(p, inputs, state)[0] ** 2)
+        return jnp.any(jax.grad(loss)(params)["ratio_on"] != 0)
+
+    assert slope(True)
+    assert not slope(False)
+
+
+# Grids, windows, memories and empty shapes.
+
+
+def test_a_skip_connection_widens_the_output_but_not_the_state():
+    x = jax.random.normal(KEY, (2, 4, 3, 2))
+    plain = contrib.Conv1DLSTMCell(**CONV, skip_connection=False)
+    skip = contrib.Conv1DLSTMCell(**CONV, skip_connection=True)
+    params = plain.init(KEY, x[:, 0])
+    want, want_state = run(plain, params, x)
+    got, state = run(skip, params, x)
+    np.testing.assert_array_equal(got, jnp.concatenate([want, x], -1))
+    np.testing.assert_array_equal(state.h, want_state.h)
+
+
+def test_each_block_reads_its_own_states_in_one_array():
+    lists = {"start_freqindex_list": [0, 1], "end_freqindex_list": [3, 4]}
+    fields = GRID | lists | {"num_frequency_blocks": [1, 1]}
+    nested = contrib.GridLSTMCell(2, **fields, state_is_tuple=True)
+    joined = contrib.GridLSTMCell(2, **fields, state_is_tuple=False)
+    x, flat = X[:, 0, :5], jax.random.normal(KEY, (2, 8))
+    params = nested.init(KEY, x)
+    state = nested.state_tuple_type(*jnp.split(flat, 4, axis=-1))
+    want, _ = nested.apply(params, x, state)
+    np.testing.assert_array_equal(joined.apply(params, x, flat)[0], want)
+
+
+@pytest.mark.slow
+def test_windows_of_rows_that_are_divided():
+    cell = contrib.TimeFreqLSTMCell(2, feature_size=3, frequency_skip=2, num_windows=2)
+    x = jax.random.normal(KEY, (4, 3, 5))
+    params = cell.init(KEY, x[:, 0])
+    outputs = lambda p, x: run(cell, p, x)[0]
+    gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(outputs(p, x) ** 2)))
+    want = outputs(params, x), gradient(params, x)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
+    rows = jax.device_put(x, NamedSharding(mesh, P("rows")))
+    with jax.set_mesh(mesh):
+        got = jax.jit(outputs)(params, rows), gradient(params, rows)
+    jax.tree.map(np.testing.assert_allclose, got, want)
+
+
+@pytest.mark.slow
+def test_a_packed_sequence_starts_with_the_first_memory():
+    cell = contrib.NTMCell(jaxrnn.GRUCell(3), 4, 2, 1, 1, output_dim=2)
+    x, lengths = X[:, :3, :2], jnp.array([3, 2])
+    params = cell.init(KEY, x[:, 0])
+    want, _ = run(cell, params, x, sequence_length=lengths)
+    packed = jaxrnn.pack_sequences(x, lengths, row_length=5)
+    outputs, _ = jaxrnn.packed_rnn(cell.bind(params), packed, dtype=x.dtype)
+    np.testing.assert_allclose(packed.unpack(outputs), want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_phased_lstm_may_have_no_units():
+    inputs = jnp.ones((2, 1)), jnp.ones((2, 3))
+    cell = contrib.PhasedLSTMCell(0)
+    state = cell.zero_state(2, inputs[1].dtype)
+    output, _ = cell.apply(cell.init(KEY, inputs), inputs, state)
+    assert output.shape == (2, 0)
+
+
+@pytest.mark.fast("False")
+@pytest.mark.parametrize("state_is_tuple", [True, False])
+def test_attention_over_an_empty_batch(state_is_tuple):
+    inner = jaxrnn.GRUCell(2)
+    cell = contrib.AttentionCellWrapper(inner, 3, state_is_tuple=state_is_tuple)
+    x = jnp.ones((0, 4, 3))
+    outputs, state = run(cell, cell.init(KEY, x[:, 0]), x)
+    assert outputs.shape == (0, 4, 2)
+    want = cell.zero_state(0, x.dtype)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, want)
