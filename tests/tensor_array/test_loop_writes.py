@@ -43,6 +43,10 @@ def run(params, write, start, steps=STEPS, max_time=STEPS):
     return jaxrnn.raw_rnn(bound, loop_fn, max_time=max_time)[2]
 
 
+def as_it_is(t, output, ta):
+    return ta.write(t, output)
+
+
 def at_twice(t, output, ta):
     return ta.write(2 * t, output).write(2 * t + 1, -output)
 
@@ -67,11 +71,6 @@ def reads_in_a_try(t, output, ta):
     return ta.write(t, output + 2 * last)
 
 
-def of_no_size(t, output, arrays):
-    rows, empty = arrays
-    return rows.write(t, output), empty.write(t, output[:0])
-
-
 def replaces(t, output, ta):
     return ta.unstack(jnp.stack([output] * STEPS))
 
@@ -85,77 +84,86 @@ def sums_of_the_last(outputs):
 
 
 doubled = lambda h: jnp.stack([h, -h], 1).reshape(-1, ROWS, UNITS)
-zero_at = lambda *rows: lambda h: h.at[np.array(rows)].set(0)
 
 # The write at each step, the array at the start, and the rows that result.
 WRITES = {
-    "each_step": (lambda t, h, ta: ta.write(t, h), array(), lambda h: h),
+    "each_step": (as_it_is, array(), lambda h: h),
     "backward": (lambda t, h, ta: ta.write(4 - t, h), array(), lambda h: h[::-1]),
-    "may_grow": (
-        lambda t, h, ta: ta.write(t, h),
-        array(0, dynamic_size=True),
-        lambda h: h,
-    ),
+    "may_grow": (as_it_is, array(0, dynamic_size=True), lambda h: h),
     "twice_a_step": (at_twice, array(2 * STEPS), doubled),
     "scatter": (in_a_scatter, array(2 * STEPS), doubled),
-    "past_the_end": (lambda t, h, ta: ta.write(t + 2, h), array(), None),
-    "one_slot": (lambda t, h, ta: ta.write(1 + t % 2, h), array(), None),
+    "past_the_end": (
+        lambda t, h, ta: ta.write(t + 2, h),
+        array(),
+        lambda h: jnp.concatenate([jnp.zeros_like(h[:2]), h[:3]]),
+    ),
+    "one_slot": (
+        lambda t, h, ta: ta.write(1 + t % 2, h),
+        array(),
+        lambda h: jnp.zeros_like(h).at[1].set(h[4]).at[2].set(h[3]),
+    ),
     "before_the_loop": (
         lambda t, h, ta: ta.write(t + 1, h),
         array(STEPS + 1).write(0, jnp.asarray(FIRST)),
         lambda h: jnp.concatenate([FIRST[None], h]),
     ),
-    "smaller_than_the_loop": (lambda t, h, ta: ta.write(t % 2, h), array(2), None),
-    "under_cond": (when_odd, array(), zero_at(0, 2, 4)),
+    "smaller_than_the_loop": (
+        lambda t, h, ta: ta.write(t % 2, h),
+        array(2),
+        lambda h: jnp.stack([h[4], h[3]]),
+    ),
+    "under_cond": (when_odd, array(), lambda h: h.at[::2].set(0)),
     "read": (reads_the_last, array(), sums_of_the_last),
     "read_in_a_try": (reads_in_a_try, array(), sums_of_the_last),
     "replaced": (replaces, array(), lambda h: jnp.stack([h[-1]] * STEPS)),
     "kept": (lambda t, h, ta: ta, array(), jnp.zeros_like),
 }
-EXPECTED = {
-    "past_the_end": lambda h: jnp.concatenate([jnp.zeros_like(h[:2]), h[:3]]),
-    "smaller_than_the_loop": lambda h: jnp.stack([h[4], h[3]]),
-    "one_slot": lambda h: jnp.zeros_like(h).at[1].set(h[4]).at[2].set(h[3]),
-}
+SLOW = "backward", "may_grow", "twice_a_step", "smaller_than_the_loop"
 
 
+@pytest.mark.fast(*(name for name in WRITES if name not in SLOW))
 @pytest.mark.parametrize("name", WRITES)
 def test_values_and_gradients_are_those_of_writes_in_the_loop(name):
     write, start, expected = WRITES[name]
-    expected = expected or EXPECTED[name]
     weights = np.sin(np.arange(2.0 * STEPS * ROWS * UNITS)).reshape(-1, ROWS, UNITS)
     loss = lambda rows: jnp.sum(jnp.sin(rows) * weights[: len(rows)])
-    by_loop = lambda params: loss(run(params, write, start).stack())
-    by_hand = lambda params: loss(expected(outputs_of(params)))
-    value, gradient = jax.jit(jax.value_and_grad(by_loop))(PARAMS)
-    want, want_gradient = jax.jit(jax.value_and_grad(by_hand))(PARAMS)
+
+    def both(params):
+        by_loop = lambda params: loss(run(params, write, start).stack())
+        by_hand = lambda params: loss(expected(outputs_of(params)))
+        return jax.value_and_grad(by_loop)(params), jax.value_and_grad(by_hand)(params)
+
+    (value, gradient), (want, want_gradient) = jax.jit(both)(PARAMS)
     np.testing.assert_allclose(value, want, rtol=1e-12)
     kernel, want_kernel = gradient["kernel"], want_gradient["kernel"]
     np.testing.assert_allclose(kernel, want_kernel, rtol=1e-10, atol=1e-12)
 
 
 def test_steps_that_are_not_taken_write_nothing():
-    run_to = jax.jit(lambda n: run(PARAMS, WRITES["each_step"][0], array(), steps=n))
+    run_to = jax.jit(lambda n: run(PARAMS, as_it_is, array(), steps=n))
     rows = run_to(3).stack()
     np.testing.assert_allclose(rows[:3], outputs_of(PARAMS, steps=3), rtol=1e-12)
     assert not rows[3:].any()
 
 
-def test_one_array_in_two_places():
+def test_several_arrays_one_of_them_twice_one_read_and_one_without_entries():
     def write(t, output, arrays):
-        first = arrays[0].write(t, output)
-        return first, first
+        once = arrays["once"].write(t, output)
+        return {
+            "once": once,
+            "again": once,
+            "read": reads_the_last(t, output, arrays["read"]),
+            "empty": arrays["empty"].write(t, output[:0]),
+        }
 
-    arrays = jax.jit(lambda: run(PARAMS, write, (array(), array())))()
-    for each in arrays:
-        np.testing.assert_allclose(each.stack(), outputs_of(PARAMS), rtol=1e-12)
-
-
-def test_elements_without_entries():
-    empty = jaxrnn.TensorArray(jnp.float64, STEPS, element_shape=(0, UNITS))
-    arrays = jax.jit(lambda: run(PARAMS, of_no_size, (array(), empty)))()
-    np.testing.assert_allclose(arrays[0].stack(), outputs_of(PARAMS), rtol=1e-12)
-    assert arrays[1].stack().shape == (STEPS, 0, UNITS)
+    start = dict.fromkeys(["once", "again", "read"], array())
+    start["empty"] = jaxrnn.TensorArray(jnp.float64, STEPS, element_shape=(0, UNITS))
+    found = jax.jit(lambda: run(PARAMS, write, start))()
+    outputs = outputs_of(PARAMS)
+    want = {"once": outputs, "again": outputs, "read": sums_of_the_last(outputs)}
+    for name, rows in want.items():
+        np.testing.assert_allclose(found[name].stack(), rows, rtol=1e-12)
+    assert found["empty"].stack().shape == (STEPS, 0, UNITS)
 
 
 def test_the_writes_of_all_steps_need_at_most_twice_the_memory_of_an_array():
@@ -168,21 +176,6 @@ def test_the_writes_of_all_steps_need_at_most_twice_the_memory_of_an_array():
         return loop.lower().compile().memory_analysis().temp_size_in_bytes
 
     assert needed(64) < 3 * needed(32)
-
-
-def test_two_arrays_of_which_one_is_read():
-    def write(t, output, arrays):
-        written, read = arrays["written"], arrays["read"]
-        return {
-            "written": written.write(t, output),
-            "read": reads_the_last(t, output, read),
-        }
-
-    both = jax.jit(lambda: run(PARAMS, write, {"written": array(), "read": array()}))()
-    outputs = outputs_of(PARAMS)
-    np.testing.assert_allclose(both["written"].stack(), outputs, rtol=1e-12)
-    want = sums_of_the_last(outputs)
-    np.testing.assert_allclose(both["read"].stack(), want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("place", ["read", "written", "carried"])
