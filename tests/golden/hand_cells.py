@@ -42,39 +42,33 @@ def _pairs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
 
 
 def _grid(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     new = 0.5 * state + jnp.sin(inputs)
     return jnp.transpose(new, (0, 2, 1)), new
 
 
 def _deep(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     new = jnp.tanh(state + jnp.sum(inputs, axis=(2, 3)))
     return jnp.sum(inputs, axis=3) * new[:, :, None], new
 
 
 def _counter(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     count, value = state
     new = 0.5 * value + inputs
     return new * count, (count + 1, new)
 
 
 def _int_counter(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     count, value = state
     new = 0.5 * value + inputs * count.astype(value.dtype)
     return new, (count + 1, new)
 
 
 def _row_sum(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     new = 0.5 * state + jnp.sum(inputs, axis=1)
     return new * new, new
 
 
 def _mixed(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     count = state["n"] + jnp.asarray([[1, 2]], jnp.int32)
     scale = 0.1 * count[:, :1].astype(inputs.dtype)
     new = jnp.tanh(state["s"] + inputs * scale)
@@ -82,18 +76,15 @@ def _mixed(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
 
 
 def _silent(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return (), 0.5 * state + inputs
 
 
 def _dict_outputs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     new = jnp.tanh(0.5 * state + inputs)
     return {"y": new, "z": (new * inputs)[:, :, None]}, new
 
 
 def _list_state(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     first, second = state
     new = [jnp.tanh(first + inputs), second * 0.5 + first]
     return new[1] * inputs, new
@@ -105,32 +96,26 @@ def _lookup(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
 
 
 def _other_structure(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return inputs, (state, state)
 
 
 def _other_dtype(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return inputs, state.astype(jnp.float64)
 
 
 def _other_shape(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return inputs, jnp.concatenate([state, state], axis=1)
 
 
 def _output_dtype(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return inputs.astype(jnp.float64), state
 
 
 def _extra_output(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return (inputs, inputs), state
 
 
 def _copy(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     return inputs, state
 
 
@@ -176,12 +161,10 @@ class ProtocolCell:
 
     def bind(self, params: Params, key: Any = None) -> "ProtocolCell":
         """Itself, so that tests treat all cells alike."""
-        del params, key
         return self
 
     def init(self, key: Any, inputs: Any, dtype: Any = None) -> Params:
         """No parameters."""
-        del key, inputs, dtype
         return {}
 
 
@@ -194,7 +177,6 @@ def make(spec: dict[str, Any]) -> Any:
         return ProtocolCell(step, state_size, output_size)
 
     def call(params, inputs, state, key=None):
-        del key
         return step(params, inputs, state)
 
     return jaxrnn.FunctionCell(call, state_size, output_size)

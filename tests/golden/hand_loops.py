@@ -20,12 +20,10 @@ At = types.SimpleNamespace
 
 
 def _plus_one(params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params, inputs
     return state + 1, state + 1
 
 
 def _recorder(params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
-    del params
     writes, value, count = state
     value_now = jnp.tanh(inputs + 0.5 * value)
     writes = writes.write(count, value + value)
@@ -353,7 +351,6 @@ def _arguments(case: Case, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_way(case: Case, cell: Any, given: Any, start: Any, max_time: Any) -> Any:
-    del max_time
     arguments = _arguments(case, given)
     if start is not None:
         arguments["initial_state"] = _state(case, cell, start)
@@ -376,7 +373,6 @@ class _Saver:
 
 
 def _saving(case: Case, cell: Any, given: Any, start: Any, max_time: Any) -> Any:
-    del max_time
     arguments = given | _options(case)
     names = [name for _, name in trees.leaves(arguments["state_name"])]
     states = [leaf for _, leaf in trees.leaves(start)]
@@ -387,7 +383,6 @@ def _saving(case: Case, cell: Any, given: Any, start: Any, max_time: Any) -> Any
 
 
 def _two_ways(case: Case, cells: Any, given: Any, start: Any, max_time: Any) -> Any:
-    del max_time
     arguments = _arguments(case, given)
     if start is not None:
         arguments |= {f"initial_state_{way}": start[way] for way in ("fw", "bw")}
@@ -397,7 +392,6 @@ def _two_ways(case: Case, cells: Any, given: Any, start: Any, max_time: Any) -> 
 
 
 def _stack(case: Case, cells: Any, given: Any, start: Any, max_time: Any) -> Any:
-    del max_time
     layers, arguments = sorted(cells), _arguments(case, given)
     for way in ("fw", "bw"):
         named = {f"cells_{way}": [cells[layer][way] for layer in layers]}
@@ -417,7 +411,6 @@ def _value(argument: Any, given: dict[str, Any]) -> Any:
 
 
 def _tensor_array(case: Case, cells: Any, given: Any, start: Any, limit: Any) -> Any:
-    del cells, start, limit
     options = {"dtype": jnp.dtype(case["dtype"])} | _options(case)
     known = {"ta": jaxrnn.TensorArray(**options)}
     for target, source, method, *arguments in case["script"]:

@@ -3,7 +3,7 @@
 Strict promotion and x64 must be on, as in the test suite.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -83,7 +83,8 @@ def arguments(case: Case) -> dict[str, Any]:
 
     `jnp.asarray` would compile a copy for each shape.
     """
-    names = [key for key in case["structures"] if key not in _PARTS]
+    results = (*_PARTS, "results")
+    names = [key for key in case["structures"] if key not in results]
     return {name: jax.tree.map(jax.device_put, golden(case, name)) for name in names}
 
 
@@ -106,13 +107,14 @@ def call(case: Case, given: dict[str, Any], sequence_length: Any) -> dict[str, A
     }
     cell, inputs = build(case["cell"]), given["inputs"]
     if case["function"] == "bidirectional_dynamic_rnn":
-        cells = (
+        states = {k: v for k, v in given.items() if k.startswith("initial_state")}
+        outputs, state = jaxrnn.bidirectional_dynamic_rnn(
             cell.bind(given["params_fw"]),
             build(case["cell_bw"]).bind(given["params_bw"]),
+            inputs,
+            **states,
+            **options,
         )
-        states = {k: v for k, v in given.items() if k.startswith("initial_state")}
-        run = jaxrnn.bidirectional_dynamic_rnn
-        outputs, state = run(*cells, inputs, **states, **options)
         return {"outputs": outputs, "state": state}
     bound, state = cell.bind(given["params"]), given.get("initial_state")
     if case["function"] == "cell":
@@ -135,9 +137,32 @@ def floats(tree: Any) -> dict[str, Any]:
     return {path: leaf for path, leaf in trees.leaves(tree) if _is_float(leaf)}
 
 
+def differentiated(
+    call: Callable[[Any], Any], given: Any, cotangents: dict[str, Any]
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The results of `call(given)`, and the gradients by path.
+
+    A buffer that is larger than its cotangent gets ones beyond, which have no effect.
+    """
+
+    def differentiable(sources):
+        full = trees.map_leaves(lambda path, leaf: sources.get(path, leaf), given)
+        results = call(full)
+        return floats(results), results
+
+    def fitting(path, value):
+        cotangent = jnp.asarray(cotangents[path])
+        more = value.shape[0] - cotangent.shape[0] if value.ndim else 0
+        spare = jnp.ones((max(more, 0), *value.shape[1:]), value.dtype)
+        return jnp.concatenate([cotangent, spare]) if more > 0 else cotangent
+
+    values, pull, results = jax.vjp(differentiable, floats(given), has_aux=True)
+    (grads,) = pull({path: fitting(path, value) for path, value in values.items()})
+    return results, grads
+
+
 def run(case: Case) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """The results of a case, and the gradients by path, both from one compilation."""
-    given, sequence_length = arguments(case), lengths(case)
     cotangents = {
         f"/{part}{path}": array
         for part in _PARTS
@@ -145,17 +170,11 @@ def run(case: Case) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     }
 
     @jax.jit
-    def both(sources, given, cotangents, sequence_length):
-        def differentiable(sources):
-            full = trees.map_leaves(lambda p, leaf: sources.get(p, leaf), given)
-            results = call(case, full, sequence_length)
-            return floats(results), results
+    def both(given, cotangents, sequence_length):
+        run_case = lambda full: call(case, full, sequence_length)
+        return differentiated(run_case, given, cotangents)
 
-        _, pull, results = jax.vjp(differentiable, sources, has_aux=True)
-        (grads,) = pull(cotangents)
-        return results, grads
-
-    return both(floats(given), given, cotangents, sequence_length)
+    return both(arguments(case), cotangents, lengths(case))
 
 
 def pairs(case: Case) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:

@@ -15,19 +15,7 @@ from . import hand_loops, replay, store, trees
 
 # Steps that the buffers of raw_rnn hold under jit, beyond those that it takes.
 SPARE = 3
-_QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 Case = store.Case
-
-
-def arguments(case: Case) -> dict[str, Any]:
-    """What the call is given: parameters, arguments and states, as arrays of JAX."""
-    names = [name for name in case["structures"] if name != "results"]
-    return {
-        name: jax.tree.map(jax.device_put, replay.golden(case, name)) for name in names
-    }
 
 
 def steps(case: Case) -> int | None:
@@ -56,48 +44,19 @@ def call(case: Case, given: dict[str, Any], max_time: int | None) -> dict[str, A
     return hand_loops.run(case, bound, given["given"], given.get("start"), max_time)
 
 
-def _pull(case: Case, given: Any, cotangents: Any, max_time: Any) -> tuple[Any, Any]:
-    """The results, and the gradients by path."""
-
-    def differentiable(sources):
-        full = trees.map_leaves(lambda path, leaf: sources.get(path, leaf), given)
-        results = call(case, full, max_time)
-        return replay.floats(results), results
-
-    values, pull, results = jax.vjp(differentiable, replay.floats(given), has_aux=True)
-    (grads,) = pull({path: _like(cotangents[path], x) for path, x in values.items()})
-    return results, grads
-
-
-def _like(cotangent: Any, value: Any) -> Any:
-    """The cotangent of a stack with a larger buffer: ones there, of no effect."""
-    more = value.shape[0] - cotangent.shape[0] if value.ndim else 0
-    if more <= 0:
-        return cotangent
-    return jnp.concatenate([cotangent, jnp.ones((more, *value.shape[1:]), value.dtype)])
-
-
-def _quickly(fn: Any, *arguments: Any) -> Any:
-    """What a compiled `fn` returns: compiled in no time, whatever it then costs."""
-    lowered = jax.jit(fn).lower(*arguments)
-    try:
-        return lowered.compile(compiler_options=_QUICK)(*arguments)
-    except jax.errors.JaxRuntimeError:  # This XLA has no such option.
-        return lowered.compile()(*arguments)
-
-
 def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     """The results of a case under jit, and the gradients by path.
 
     Without jit there are no gradients.
     """
-    given, count = arguments(case), steps(case)
+    given, count = replay.arguments(case), steps(case)
     if not jit:
         return jax.tree.map(np.asarray, call(case, given, None)), None
-    cotangents = store.below(case, "w_results")
-    limit = None if count is None else count + spare
-    pull = functools.partial(_pull, case, max_time=limit)
-    return jax.tree.map(np.asarray, _quickly(pull, given, cotangents))
+    run_case = functools.partial(
+        call, case, max_time=None if count is None else count + spare
+    )
+    both = jax.jit(functools.partial(replay.differentiated, run_case))
+    return jax.tree.map(np.asarray, both(given, store.below(case, "w_results")))
 
 
 def _trimmed(tree: Any) -> Any:

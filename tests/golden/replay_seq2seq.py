@@ -3,6 +3,7 @@
 Strict promotion and x64 must be on, as in the test suite.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxrnn import contrib
 
-from . import replay, replay_loops, store, trees
+from . import replay, replay_loops, store
 
 KEY = jax.random.key(3)
 END, VOCAB, DEPTH, UNITS = 1, 6, 3, 4
@@ -141,11 +142,9 @@ def _custom(given: dict[str, Any]) -> tuple[Any, Any, Any]:
     start, table = given["start"], given["table"]
 
     def sample(time, outputs, state):
-        del state
         return (jnp.argmax(outputs, -1).astype(jnp.int32) + time) % VOCAB
 
     def next_inputs(time, outputs, state, sample_ids):
-        del outputs
         half = jax.tree.map(lambda x: x / 2, state)
         return start < time + 2, table[sample_ids], half
 
@@ -184,33 +183,21 @@ def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     Under jit there are outputs for the steps that TensorFlow took, and room for
     `spare` more.
     """
-    named, count = replay_loops.arguments(case), steps(case)
+    named, count = replay.arguments(case), steps(case)
     if not jit:
         return jax.tree.map(np.asarray, call(case, named, None)), None
-    goldens = store.below(case, "w_results")
-    cotangents = {path: jnp.asarray(array) for path, array in goldens.items()}
-
-    def results(sources):
-        full = trees.map_leaves(lambda path, leaf: sources.get(path, leaf), named)
-        bounded = case["options"].get("maximum_iterations", count + spare)
-        found = call(case, full, bounded)
-        if "outputs" in found:
-            found["outputs"] = jax.tree.map(
-                lambda x: _first(case, x, count), found["outputs"]
-            )
-        return replay.floats(found), found
-
-    @jax.jit
-    def pull(sources):
-        values, pull_back, found = jax.vjp(results, sources, has_aux=True)
-        return found, pull_back({path: cotangents[path] for path in values})[0]
-
-    return jax.tree.map(np.asarray, pull(replay.floats(named)))
-
-
-def _first(case: Case, x: jax.Array, count: int) -> jax.Array:
+    bound = case["options"].get("maximum_iterations", count + spare)
     major = case["options"].get("output_time_major")
-    return x[:count] if major else x[:, :count]
+
+    def results(named):
+        found = call(case, named, bound)
+        first = lambda x: x[:count] if major else x[:, :count]
+        if "outputs" in found:
+            found["outputs"] = jax.tree.map(first, found["outputs"])
+        return found
+
+    both = jax.jit(functools.partial(replay.differentiated, results))
+    return jax.tree.map(np.asarray, both(named, store.below(case, "w_results")))
 
 
 def pairs(
