@@ -131,7 +131,7 @@ def test_groups_of_whole_sequences_start_again_at_resets():
 
 def test_an_independent_lstm_is_no_plain_one():
     cell, x = contrib.IndyLSTMCell(3), jnp.ones((2, 4, 5), jnp.float32)
-    params = cell.init(KEY, x[:, 0])
+    params = drawn(cell, x[:, 0])
     for name, reason in (("cudnn", "not IndyLSTMCell"), ("native", "it supports")):
         with pytest.raises(ValueError, match=reason):
             run(cell, params, x, implementation=name)
@@ -141,7 +141,7 @@ def test_the_memory_of_an_independent_lstm_may_be_wider():
     cell, half = contrib.IndyLSTMCell(3), jnp.bfloat16
     x, zeros = jnp.ones((2, 4, 5), half), jnp.zeros((2, 3), jnp.float32)
     wide = LSTMStateTuple(zeros, zeros.astype(half))
-    outputs, state = run(cell, cell.init(KEY, x[:, 0]), x, initial_state=wide)
+    outputs, state = run(cell, drawn(cell, x[:, 0]), x, initial_state=wide)
     assert outputs.dtype == state.h.dtype == half
     assert state.c.dtype == jnp.float32
 
@@ -152,7 +152,7 @@ def test_a_fixed_ratio_has_no_gradient():
 
     def slope(trainable):
         cell = contrib.PhasedLSTMCell(4, ratio_on=0.9, trainable_ratio_on=trainable)
-        params = cell.init(KEY, inputs)
+        params = drawn(cell, inputs)
         state = cell.zero_state(2, inputs[1].dtype)
         loss = lambda p: jnp.sum(cell.apply(p, inputs, state)[0] ** 2)
         return jnp.any(jax.grad(loss)(params)["ratio_on"] != 0)
@@ -168,7 +168,7 @@ def test_a_skip_connection_widens_the_output_but_not_the_state():
     x = jax.random.normal(KEY, (2, 4, 3, 2))
     plain = contrib.Conv1DLSTMCell(**CONV, skip_connection=False)
     skip = contrib.Conv1DLSTMCell(**CONV, skip_connection=True)
-    params = plain.init(KEY, x[:, 0])
+    params = drawn(plain, x[:, 0])
     want, want_state = run(plain, params, x)
     got, state = run(skip, params, x)
     np.testing.assert_array_equal(got, jnp.concatenate([want, x], -1))
@@ -181,7 +181,7 @@ def test_each_block_reads_its_own_states_in_one_array():
     nested = contrib.GridLSTMCell(2, **fields, state_is_tuple=True)
     joined = contrib.GridLSTMCell(2, **fields, state_is_tuple=False)
     x, flat = X[:, 0, :5], jax.random.normal(KEY, (2, 8))
-    params = nested.init(KEY, x)
+    params = drawn(nested, x)
     state = nested.state_tuple_type(*jnp.split(flat, 4, axis=-1))
     want, _ = nested.apply(params, x, state)
     np.testing.assert_array_equal(joined.apply(params, x, flat)[0], want)
@@ -191,7 +191,7 @@ def test_each_block_reads_its_own_states_in_one_array():
 def test_windows_of_rows_that_are_divided():
     cell = contrib.TimeFreqLSTMCell(2, feature_size=3, frequency_skip=2, num_windows=2)
     x = jax.random.normal(KEY, (4, 3, 5))
-    params = cell.init(KEY, x[:, 0])
+    params = drawn(cell, x[:, 0])
     outputs = lambda p, x: run(cell, p, x)[0]
     gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(outputs(p, x) ** 2)))
     want = outputs(params, x), gradient(params, x)
@@ -206,7 +206,7 @@ def test_windows_of_rows_that_are_divided():
 def test_a_packed_sequence_starts_with_the_first_memory():
     cell = contrib.NTMCell(jaxrnn.GRUCell(3), 4, 2, 1, 1, output_dim=2)
     x, lengths = X[:, :3, :2], jnp.array([3, 2])
-    params = cell.init(KEY, x[:, 0])
+    params = drawn(cell, x[:, 0])
     want, _ = run(cell, params, x, sequence_length=lengths)
     packed = jaxrnn.pack_sequences(x, lengths, row_length=5)
     outputs, _ = jaxrnn.packed_rnn(cell.bind(params), packed, dtype=x.dtype)
@@ -217,7 +217,7 @@ def test_a_phased_lstm_may_have_no_units():
     inputs = jnp.ones((2, 1)), jnp.ones((2, 3))
     cell = contrib.PhasedLSTMCell(0)
     state = cell.zero_state(2, inputs[1].dtype)
-    output, _ = cell.apply(cell.init(KEY, inputs), inputs, state)
+    output, _ = cell.apply(drawn(cell, inputs), inputs, state)
     assert output.shape == (2, 0)
 
 
@@ -227,7 +227,7 @@ def test_attention_over_an_empty_batch(state_is_tuple):
     inner = jaxrnn.GRUCell(2)
     cell = contrib.AttentionCellWrapper(inner, 3, state_is_tuple=state_is_tuple)
     x = jnp.ones((0, 4, 3))
-    outputs, state = run(cell, cell.init(KEY, x[:, 0]), x)
+    outputs, state = run(cell, drawn(cell, x[:, 0]), x)
     assert outputs.shape == (0, 4, 2)
     want = cell.zero_state(0, x.dtype)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, want)

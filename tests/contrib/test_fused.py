@@ -50,18 +50,6 @@ def test_a_pair_is_an_lstms_state(lengths):
     assert_same(got, bound(X, jaxrnn.LSTMStateTuple(c, h), sequence_length=lengths))
 
 
-@pytest.mark.slow
-def test_reversed_is_the_backward_direction():
-    cell = FUSED["reversed"]
-    bound = cell.bind(drawn(cell, X))
-    one_way = DYNAMIC.cell.bind(bound.params)
-    (_, wanted), (_, state) = jaxrnn.bidirectional_dynamic_rnn(
-        one_way, one_way, X, LENGTHS, dtype=X.dtype, time_major=True
-    )
-    got = bound(X, dtype=X.dtype, sequence_length=LENGTHS)
-    assert_same(got, (wanted, state))
-
-
 def test_the_key_reaches_the_cell():
     wrapped = jaxrnn.DropoutWrapper(jaxrnn.GRUCell(3), output_keep_prob=0.5)
     cell = contrib.FusedRNNCellAdaptor(wrapped, use_dynamic_rnn=True)

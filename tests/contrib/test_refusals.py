@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import GRUCell, contrib
@@ -117,14 +118,14 @@ def test_refuses_a_field(make, name, value, error, words):
 
 
 def step(cell, params=None, state=None):
-    params = cell.init(KEY, X) if params is None else params
+    params = drawn(cell, X) if params is None else params
     state = cell.zero_state(4, X.dtype) if state is None else state
     return cell.apply(params, X, state)
 
 
 def with_a_wrong_bias():
     cell = contrib.GLSTMCell(6, number_of_groups=3)
-    return step(cell, cell.init(KEY, X) | {"bias_f": jnp.zeros(5)})
+    return step(cell, drawn(cell, X) | {"bias_f": jnp.zeros(5)})
 
 
 HIGHWAY, NTM = contrib.HighwayWrapper(GRU), ntm()

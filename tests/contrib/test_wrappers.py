@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated
+from helpers import assert_near, differentiated, drawn
 
 import jaxrnn
 from jaxrnn import DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, ResidualWrapper
@@ -48,7 +48,7 @@ def test_the_wrapped_cells_parameters_are_under_its_scope(scope):
 
 def test_ids_may_lack_their_axis_and_those_that_are_unknown_are_nan():
     cell = EmbeddingWrapper(GRUCell(2), 5, 3)
-    bound = cell.bind(cell.init(KEY, IDS))
+    bound = cell.bind(drawn(cell, IDS))
     state = cell.zero_state(3, jnp.float32)
     for wrong in (5, 2**32, -(2**32)):
         ids = jnp.asarray([0, -1, wrong])
@@ -59,14 +59,14 @@ def test_ids_may_lack_their_axis_and_those_that_are_unknown_are_nan():
 
 def test_the_type_of_ids_may_be_smaller_than_their_number():
     cell = EmbeddingWrapper(GRUCell(2), 300, 3)
-    bound = cell.bind(cell.init(KEY, IDS))
+    bound = cell.bind(drawn(cell, IDS))
     output, _ = bound(jnp.asarray([0, 255], jnp.uint8), cell.zero_state(2, jnp.float32))
     assert jnp.isfinite(output).all()
 
 
 def test_ids_of_padding_do_not_matter():
     cell = EmbeddingWrapper(LSTMCell(2), 5, 3)
-    params = cell.init(KEY, IDS, F64)
+    params = drawn(cell, IDS, F64)
     ids = jnp.asarray([[[1], [2], [3]], [[4], [-1], [9]]])
 
     def run(params, ids=ids):
@@ -96,7 +96,7 @@ def test_packs_give_what_padded_rows_give(name):
     x = jnp.asarray(rng.normal(size=(5, 6, DEPTH)))
     if name == "embedding":
         x = jnp.asarray(rng.integers(0, 5, (5, 6, 1)))
-    params = cell.init(KEY, x[:, 0], F64)
+    params = drawn(cell, x[:, 0], F64)
     packed = jaxrnn.pack_sequences(x, lengths)
     zeros = cell.zero_state(5, F64)
 
@@ -114,7 +114,7 @@ def test_packs_give_what_padded_rows_give(name):
 def test_declines_where_the_wrapped_cell_does():
     cell = InputProjectionWrapper(AttentionCellWrapper(GRUCell(2), 2), 4)
     x = jnp.ones((2, 3, DEPTH))
-    bound = cell.bind(cell.init(KEY, x[:, 0]))
+    bound = cell.bind(drawn(cell, x[:, 0]))
     with pytest.raises(ValueError, match="AttentionCellWrapper has no `apply_seq"):
         jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype, implementation="cudnn")
     outputs, _ = jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype)
