@@ -12,14 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from jax.experimental import checkify
 
-from jaxrnn import (
-    FunctionCell,
-    TensorArray,
-    TensorShape,
-    dynamic_rnn,
-    raw_rnn,
-    static_rnn,
-)
+import jaxrnn
+from jaxrnn import FunctionCell, TensorArray, TensorShape, dynamic_rnn, static_rnn
 from jaxrnn._base.errors import describe_structure
 
 F32, I32 = jnp.float32, jnp.int32
@@ -77,10 +71,8 @@ def test_attributes():
     ta = array(3, element_shape=[2, 5])
     assert (ta.dtype, ta.dynamic_size) == (F32, False)
     assert ta.element_shape == TensorShape([2, 5])
-    assert (array().element_shape, array(dynamic_size=True).dynamic_size) == (
-        None,
-        True,
-    )
+    assert array().element_shape is None
+    assert array(dynamic_size=True).dynamic_size
     assert (ta.size().dtype, ta.size()) == (np.int32, 3)
     assert list(range(5))[array(2).size()] == 2
     assert ta.identity() is ta
@@ -120,20 +112,6 @@ def test_split_takes_elements_of_several_lengths():
     assert jax.grad(loss)(rows(6)).tolist() == weights.tolist()
 
 
-def test_reads_and_writes_are_transposes_in_loops():
-    def loss(x):
-        ta = array(4, element_shape=()).unstack(x)
-
-        def step(carry, t):
-            return carry.write(t, ta.read(3 - t) ** 2), ()
-
-        out, _ = jax.lax.scan(step, array(4, element_shape=()), jnp.arange(4))
-        return (out.stack() * jnp.arange(4.0, dtype=F32)).sum()
-
-    # d/dx[i] of (3 - i) x[i]^2.
-    assert jax.jit(jax.grad(loss))(rows(4)).tolist() == [6, 8, 6, 0]
-
-
 def test_goes_through_cond_vmap_and_jit():
     def run(flag, x):
         ta = array(2).write(0, x)
@@ -150,8 +128,11 @@ def test_goes_through_cond_vmap_and_jit():
 
 
 def test_grows_outside_of_jit_and_reports_a_traced_size_inside():
-    ta = array(0, dynamic_size=True).write(6, ones(2))
-    assert (ta.size(), ta.stack().shape) == (7, (7, 2))
+    ta = array(0, dynamic_size=True).write(6, ones(2)).write(2, ones(2, times=3.0))
+    assert ta.size() == 7
+    np.testing.assert_array_equal(
+        ta.stack(), np.repeat([0, 0, 3, 0, 0, 0, 1], 2).reshape(7, 2)
+    )
     roomy = array(5, dynamic_size=True, element_shape=())
 
     def run(i):
@@ -351,7 +332,7 @@ def test_goes_on_growing_in_the_state_of_a_loop(jit):
             return jnp.full(2, time >= 5), x[0], jnp.zeros((2, 1), F32), (), ta
 
         echo = FunctionCell(lambda p, x, s, key=None: (x, s), 1, 1, lambda *_: {})
-        return raw_rnn(echo.bind({}), loop_fn, max_time=5)[2]
+        return jaxrnn.raw_rnn(echo.bind({}), loop_fn, max_time=5)[2]
 
     x = rows(9, 2, 1)
     ta = (jax.jit(loop) if jit else loop)(x)

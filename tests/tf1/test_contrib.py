@@ -13,6 +13,9 @@ CASES = [case for name in FAMILIES for case in store.recorded("contrib", name)["
 # results differ from its float64 results by 2e-6.
 SLACK = {"coupled_lstm": 3, "layer_norm_lstm": 3}
 
+# Options that no other fast test has.
+OPTIONS = "glstm_relu-*-f64", "lstm_block_peep-ragged-f32", "lstm_block_clip-whole-f32"
+
 
 def first_of_each_class(cases):
     """The first case of each cell class, except for two that compile slowly."""
@@ -23,7 +26,7 @@ def first_of_each_class(cases):
     return [name for kind, name in names.items() if kind not in long]
 
 
-@pytest.mark.fast(*first_of_each_class(CASES))
+@pytest.mark.fast(*first_of_each_class(CASES), *OPTIONS)
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_same_as_contrib(case):
     # Where jaxrnn deliberately differs, only the gradients differ.
