@@ -127,6 +127,12 @@ def test_goes_through_cond_vmap_and_jit():
         batch.stack()
 
 
+def test_an_old_handle_may_be_written_to_again():
+    old = array()
+    first, second = old.write(0, 1.0), old.write(0, 2.0)
+    assert (first.read(0), second.read(0)) == (1, 2)
+
+
 def test_grows_outside_of_jit_and_reports_a_traced_size_inside():
     ta = array(0, dynamic_size=True).write(6, ones(2)).write(2, ones(2, times=3.0))
     assert ta.size() == 7
