@@ -86,8 +86,11 @@ STATE = draw(BATCH, UNITS, seed=4)
 LENGTHS = np.array([5, 2, 3])
 START = np.array([2, 0, 5])
 BIAS = np.where(np.arange(VOCAB) == END, 2.5, 0.0)
-BOUND = bound(CELL, DEPTH, seed=5)
-PARAMS = BOUND.params
+PARAMS = jax.tree.map(
+    lambda x: draw(*x.shape, seed=5),
+    jax.eval_shape(lambda: CELL.init(KEY, INPUTS[:, 0])),
+)
+BOUND = CELL.bind(PARAMS)
 GREEDY = contrib.GreedyEmbeddingHelper(TABLE, START, END)
 TRAINING = contrib.TrainingHelper(INPUTS, LENGTHS)
 
@@ -206,14 +209,23 @@ def scheduled(probability, **options):
     )
 
 
-def test_samples_are_those_of_decode():
-    decoder = basic(sampling(softmax_temperature=1.5, key=KEY))
-    outputs, _, _ = contrib.dynamic_decode(decoder, maximum_iterations=TIME)
-    want = decode.sample(
-        BOUND, TABLE.__getitem__, project, STATE, START, END, TIME, KEY, temperature=1.5
-    )
+SEARCHES = {
+    "greedy": (GREEDY, decode.greedy),
+    "sample": (
+        sampling(softmax_temperature=1.5, key=KEY),
+        functools.partial(decode.sample, key=KEY, temperature=1.5),
+    ),
+}
+
+
+@pytest.mark.parametrize(("helper", "search"), SEARCHES.values(), ids=SEARCHES)
+def test_ids_are_those_of_decode(helper, search):
+    outputs, _, lengths = contrib.dynamic_decode(basic(helper), maximum_iterations=9)
+    want = search(BOUND, TABLE.__getitem__, project, STATE, START, END, 9)
+    np.testing.assert_array_equal(lengths, want.lengths)
+    assert 1 < len(set(lengths.tolist()))
     ids = want.ids[:, : outputs.sample_id.shape[1]]
-    inside = np.arange(ids.shape[1]) < np.asarray(want.lengths)[:, None]
+    inside = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
     np.testing.assert_array_equal(outputs.sample_id[inside], ids[inside])
 
 
