@@ -468,7 +468,7 @@ def test_beams_of_an_empty_batch():
     assert state.cell_state.alignment_history.shape[1:] == (0, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.fast("0.4")
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 def test_arrays_in_the_state_hold_the_steps_of_the_final_beams(weight):
     width = 3
