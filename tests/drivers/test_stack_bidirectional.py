@@ -4,80 +4,55 @@
 import re
 import warnings
 
-import chex
 import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_near, differentiated
 
 from jaxrnn import (
-    BasicRNNCell,
+    DropoutWrapper,
     FunctionCell,
     GRUCell,
     LSTMCell,
     bidirectional_dynamic_rnn,
+    init_stack_bidirectional,
     stack_bidirectional_dynamic_rnn,
     stack_bidirectional_rnn,
     static_bidirectional_rnn,
 )
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
-from jaxrnn.testing._oracle import StepByStep, close, weighted_sum
+from jaxrnn.testing._oracle import StepByStep, close
 
 F64 = jnp.dtype("float64")
 TIME, BATCH, DEPTH = 3, 4, 2
 LENGTHS = np.array([2, 0, 9, -1])
-
-
-def data():
-    return np.random.default_rng(0).normal(size=(TIME, BATCH, DEPTH))
+X = np.random.default_rng(0).normal(size=(TIME, BATCH, DEPTH))
+STEPS = list(X)
 
 
 def bound(cell, depth=DEPTH, seed=0):
     return helpers.bound(cell, depth, seed=seed, scale=0.5)
 
 
-def with_gradients(run, *args):
-    """The results, and the gradients of their weighted sum by all arguments."""
+def test_static_equals_dynamic_with_nan_in_the_padding():
+    alive = (np.arange(TIME)[:, None] < LENGTHS)[..., None]
 
-    def loss(args):
-        results = run(*args)
-        return weighted_sum(results), results
-
-    gradients, results = jax.jit(jax.grad(loss, has_aux=True))(args)
-    return results, jax.tree.leaves(gradients)
-
-
-@pytest.mark.fast("lengths1")
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_static_equals_dynamic(lengths):
     def static(fw, bw, x):
-        outputs, *states = static_bidirectional_rnn(
-            fw, bw, list(x), None, None, F64, lengths
-        )
-        return jnp.stack(outputs), states
+        steps = list(jnp.where(alive, x, jnp.nan))
+        made = static_bidirectional_rnn(fw, bw, steps, None, None, F64, LENGTHS)
+        return jnp.stack(made[0]), made[1:]
 
     def dynamic(fw, bw, x):
         outputs, states = bidirectional_dynamic_rnn(
-            fw, bw, x, lengths, dtype=F64, time_major=True
+            fw, bw, x, LENGTHS, dtype=F64, time_major=True
         )
-        return jnp.concatenate(outputs, -1), list(states)
+        return jnp.concatenate(outputs, -1), states
 
-    args = bound(LSTMCell(3)), bound(GRUCell(2), seed=1), jnp.asarray(data())
-    close(with_gradients(static, *args), with_gradients(dynamic, *args), F64)
-
-
-def test_padding_leaves_no_trace():
-    x, cell = data(), bound(GRUCell(2))
-    x[2, 0], x[:, 1], x[:, 3] = 0, 0, 0
-
-    def run(cell, x):
-        return static_bidirectional_rnn(cell, cell, x, None, None, F64, LENGTHS)
-
-    want = with_gradients(run, cell, [jnp.asarray(step) for step in x])
-    x[2, 0], x[:, 1], x[:, 3] = np.nan, np.nan, np.inf
-    got = with_gradients(run, cell, [jnp.asarray(step) for step in x])
-    chex.assert_trees_all_equal(got, want)
+    args = bound(LSTMCell(3)), bound(GRUCell(2), seed=1), jnp.asarray(X)
+    want = differentiated(dynamic, *args)
+    assert_near(differentiated(static, *args), want, tolerance=1e-9)
 
 
 def summing(params, inputs, state, key=None):
@@ -108,69 +83,50 @@ def test_steps_of_other_depths_without_lengths():
 # Layers
 
 
-def running_sums(x, lengths):
-    """In NumPy, the sums from the left and from the right of each row, concatenated."""
-    out = np.zeros((*x.shape[:2], 2 * x.shape[2]))
-    for b, n in enumerate(np.clip(lengths, 0, len(x))):
-        row = x[:n, b]
-        out[:n, b] = np.concatenate(
-            [np.cumsum(row, 0), np.cumsum(row[::-1], 0)[::-1]], axis=1
-        )
-    return out
-
-
 def adding(size):
     step = lambda p, x, s, key=None: (s + x, s + x)
     return FunctionCell(step, size, size).bind({})
 
 
-@pytest.mark.fast("lengths1-list", "None-tuple")
-@pytest.mark.parametrize("kind", [list, tuple])
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def running_sums(x, lengths):
+    """In NumPy, the sums from the left and from the right of each row, concatenated."""
+    out = np.zeros((*x.shape[:2], 2 * x.shape[2]))
+    for b, n in enumerate(np.clip(lengths, 0, len(x))):
+        row = x[:n, b]
+        both = np.cumsum(row, 0), np.cumsum(row[::-1], 0)[::-1]
+        out[:n, b] = np.concatenate(both, axis=1)
+    return out
+
+
+@pytest.mark.parametrize(("kind", "lengths"), [(list, LENGTHS), (tuple, None)])
 def test_layers_read_both_directions(kind, lengths):
-    x, cells = data(), kind([adding(DEPTH), adding(2 * DEPTH)])
+    cells = kind([adding(DEPTH), adding(2 * DEPTH)])
     counts = np.full(BATCH, TIME) if lengths is None else lengths
-    first = running_sums(x, counts)
-    want = running_sums(first, counts)
-    totals = x_sum, first_sum = [
-        sum(np.where((t < counts)[:, None], layer[t], 0) for t in range(TIME))
-        for layer in (x, first)
-    ]
-    outputs, fw, bw = stack_bidirectional_rnn(
-        cells, cells, list(x), None, None, F64, lengths
-    )
-    close(jnp.stack(outputs), want, F64)
-    close((fw, bw), ((x_sum, first_sum), tuple(totals)), F64)
-    for time_major in (True, False):
-        turn = (lambda a: a) if time_major else lambda a: np.swapaxes(a, 0, 1)
-        outputs, fw, bw = stack_bidirectional_dynamic_rnn(
-            cells, cells, turn(x), None, None, F64, lengths, 2, time_major
-        )
-        close(turn(outputs), want, F64)
-        close((fw, bw), ((x_sum, first_sum), tuple(totals)), F64)
+    alive = (np.arange(TIME)[:, None] < counts)[..., None]
+    first = running_sums(X, counts)
+    totals = tuple(np.where(alive, layer, 0).sum(0) for layer in (X, first))
+    want = running_sums(first, counts), totals, totals
+    options = {"dtype": F64, "sequence_length": lengths}
+    outputs, *states = stack_bidirectional_rnn(cells, cells, STEPS, **options)
+    close((jnp.stack(outputs), *states), want, F64)
+    run = stack_bidirectional_dynamic_rnn
+    close(run(cells, cells, X, time_major=True, **options), want, F64)
+    outputs, *states = run(cells, cells, np.swapaxes(X, 0, 1), **options)
+    close((np.swapaxes(outputs, 0, 1), *states), want, F64)
 
 
-@pytest.mark.slow
-def test_gradients_of_layers():
-    x = jnp.asarray(data())
-    fw = [bound(GRUCell(2)), bound(BasicRNNCell(2), 5, 1)]
-    bw = [bound(BasicRNNCell(3), seed=2), bound(GRUCell(1), 5, 3)]
-    start = [jnp.ones((BATCH, 2)), None]
-
-    def static(fw, bw, x):
-        outputs, *states = stack_bidirectional_rnn(
-            fw, bw, list(x), start, None, F64, LENGTHS
-        )
-        return jnp.stack(outputs), states
-
-    def dynamic(fw, bw, x):
-        outputs, *states = stack_bidirectional_dynamic_rnn(
-            fw, bw, x, start, None, F64, LENGTHS, time_major=True, swap_memory=True
-        )
-        return outputs, states
-
-    args = fw, bw, x
-    close(with_gradients(static, *args), with_gradients(dynamic, *args), F64)
+def test_all_layers_have_the_mask_and_the_resets():
+    rng = np.random.default_rng(1)
+    options = {"mask": rng.random((TIME, BATCH)) < 0.7, "time_major": True}
+    options |= {"resets": rng.random((TIME, BATCH)) < 0.5, "dtype": F64}
+    cells = [adding(DEPTH), adding(2 * DEPTH)]
+    x, states = X, []
+    for cell in cells:
+        outputs, last = bidirectional_dynamic_rnn(cell, cell, x, **options)
+        x = jnp.concatenate(outputs, axis=-1)
+        states.append(last)
+    want = x, *zip(*states, strict=True)
+    close(stack_bidirectional_dynamic_rnn(cells, cells, X, **options), want, F64)
 
 
 def test_warns_once():
@@ -182,11 +138,37 @@ def test_warns_once():
     assert [w.filename for w in caught] == [__file__]
 
 
-X = data()
+# Parameters for layers
+
+KEY = jax.random.key(0)
+
+
+def test_each_layer_reads_both_outputs_of_the_one_below():
+    cells_fw = [LSTMCell(5, num_proj=2), DropoutWrapper(GRUCell(7), 0.9)]
+    cells_bw = [GRUCell(6), LSTMCell(8)]
+    step = jax.ShapeDtypeStruct((4, 3), jnp.bfloat16)
+    init = lambda key: init_stack_bidirectional(cells_fw, cells_bw, key, step)
+    fw, bw = jax.eval_shape(init, KEY)
+    # The first rows of a kernel belong to the inputs, the others to the state.
+    assert fw[0]["kernel"].shape == (3 + 2, 4 * 5)
+    assert fw[1]["gates"]["kernel"].shape == (2 + 6 + 7, 2 * 7)
+    assert bw[1]["kernel"].shape == (2 + 6 + 8, 4 * 8)
+    assert {x.dtype for x in jax.tree.leaves((fw, bw))} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_no_two_cells_start_alike():
+    cells = [GRUCell(3)] * 2
+    fw, bw = init_stack_bidirectional(cells, cells, KEY, np.ones((4, 6)))
+    kernels = [tuple(p["gates"]["kernel"].ravel().tolist()) for p in fw + bw]
+    assert len(set(kernels)) == 4
+
+
+# Errors
+
 GRU = bound(GRUCell(2))
 WIDE = bound(GRUCell(2), 4)
 NEST = FunctionCell(summing, DEPTH, {"sum": DEPTH, "twice": [DEPTH]}).bind({})
-STEPS = list(X)
+ONE = [GRUCell(3)]
 
 REFUSALS = {
     "cell_fw": (TypeError, "static_bidirectional_rnn: `cell_fw` must be an RNNCell",
@@ -211,7 +193,12 @@ REFUSALS = {
                     lambda: stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
     "states_count": (ValueError, "`initial_states_bw` must be a list of 1 states, one for each layer, got list",
                      lambda: stack_bidirectional_rnn([GRU], [GRU], STEPS, None, [None, None], F64)),
-    "layer_dtype": (ValueError, "dtype must be specified", lambda: stack_bidirectional_dynamic_rnn([GRU], [GRU], X)),
+    "init_no_cells": (ValueError, "`cells_fw` must be a list of at least one cell",
+                      lambda: init_stack_bidirectional([], [], KEY, X[0])),
+    "init_key": (TypeError, "`key` must be a random key", lambda: init_stack_bidirectional(ONE, ONE, 0, X[0])),
+    "init_function": (TypeError, r"`cells_bw\[0\]` must be an unbound cell, such as `jaxrnn.LSTMCell",
+                      lambda: init_stack_bidirectional(ONE, [lambda x, s: x], KEY, X[0])),
+    "init_class": (TypeError, r"`cells_fw\[0\]` must be an unb", lambda: init_stack_bidirectional([GRUCell], ONE, KEY, X[0])),
 }  # fmt: skip
 
 
@@ -223,9 +210,8 @@ def test_refusal(error, words, call):
 
 def test_an_error_names_its_layer():
     narrow = [GRU, bound(GRUCell(2), 3)]
-    with pytest.raises(
-        ValueError, match=r"must have shape .* for inputs of depth"
-    ) as caught:
+    words = "must have shape .* for inputs of depth"
+    with pytest.raises(ValueError, match=words) as caught:
         stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "Raised by layer cell_1" in notes
