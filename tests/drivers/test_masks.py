@@ -71,9 +71,10 @@ def test_both_directions():
     first = jax.tree.map(np.ones_like, fw.zero_state(BATCH, "float64"))
     states = {"initial_state_fw": first, "initial_state_bw": first}
     got = jaxrnn.bidirectional_dynamic_rnn(fw, bw, X, **options, **states, **STATES)
-    # Read backward, a segment begins at its last step.
-    ends = np.pad(RESETS[:, 1:], ((0, 0), (0, 1)))
     flip = lambda x: x[:, ::-1]
+    # Read backward, a segment begins at its last step, and the first from the state.
+    counted = RESETS & flip(flip(MASK).cumsum(1) > 0)
+    ends = np.pad(counted[:, 1:], ((0, 0), (0, 1)))
     flipped = {"mask": flip(MASK), "resets": flip(ends)}
     run = functools.partial(jaxrnn.dynamic_rnn, initial_state=first, **STATES)
     output, state, states = run(bw, flip(X), **flipped)
