@@ -22,6 +22,7 @@ def plus_one(params, inputs, state, key=None):
 
 COUNTER = FunctionCell(plus_one, 1, 1, lambda *_: {}).bind({})
 ZERO = jnp.zeros((ROWS, 1))
+KEY = jax.random.key(5)
 # Outside of jit; and under jit, with a bound.
 in_both = pytest.mark.parametrize("max_time", [None, 7], ids=["python", "compiled"])
 
@@ -257,51 +258,37 @@ def test_checkify_finds_rows_that_max_time_cut_off():
 
 def test_random_cells_draw_at_step_t_what_dynamic_rnn_draws():
     draw = lambda params, inputs, state, key: (jax.random.normal(key, (ROWS, 1)),) * 2
-    cell = FunctionCell(draw, 1, 1).bind({}, jax.random.key(5))
+    cell = FunctionCell(draw, 1, 1).bind({}, KEY)
     x, lengths = np.zeros((ROWS, 3, 1)), jnp.array([1, 2, 3], I32)
     want, _ = jaxrnn.dynamic_rnn(cell, x, lengths, dtype=F64)
     emit_ta, *_ = run(until(1, 2, 3), 3, cell)
     np.testing.assert_array_equal(np.swapaxes(emit_ta.stack(), 0, 1), want)
 
 
-def feed_back(params, start, ends, max_time):
-    """A decoder that reads its own output and carries floats, integers and a key."""
-    cell = GRUCell(2)
-
-    def loop_fn(time, output, state, loop_state):
-        if output is None:
-            kept = TensorArray(F64, 9, element_shape=(ROWS,))
-            loop_state = kept, jnp.zeros(ROWS), jnp.int32(0), jax.random.key(1)
-            return time >= ends, start, start * 0.5, jnp.zeros(()), loop_state
-        kept, total, count, key = loop_state
-        key, now = jax.random.split(key)
-        output = output + 0.1 * jax.random.normal(now, output.shape)
-        kept = kept.write(time - 1, output[:, 0])
-        loop_state = kept, total + output[:, 1] ** 2, count + 1, key
-        return time >= ends, output * 2, state, output.prod(-1), loop_state
-
-    ta, state, (kept, total, _, _) = raw_rnn(
-        cell.bind(params), loop_fn, max_time=max_time
-    )
-    rows = ta.stack()
-    return (rows**2).sum() + state.sum() + (kept.stack() ** 2).sum() + total.sum()
-
-
 @pytest.mark.slow
 def test_vmap_gives_the_runs_one_by_one():
-    start = np.random.default_rng(0).normal(size=(ROWS, 2))
-    params = drawn(GRUCell(2), start)
-    both_ends = np.array([[2, 5, 4], [2, 2, 1]], I32)
+    """Runs and gradients of a decoder that reads its own outputs, with a key."""
+    cell, first = GRUCell(2), np.random.default_rng(0).normal(size=(ROWS, 2))
 
-    def slope(scale, ends):
-        loss = lambda p: feed_back(p, start * scale, ends, max_time=8)
-        return jax.value_and_grad(loss)(params)
+    def loss(params, scale, ends):
+        def loop_fn(time, output, state, loop_state):
+            if output is None:
+                loop_state = TensorArray(F64, 9, element_shape=(ROWS,)), KEY
+                return time >= ends, first * scale, first, jnp.zeros(()), loop_state
+            kept, key = loop_state
+            key, now = jax.random.split(key)
+            output += 0.1 * jax.random.normal(now, output.shape)
+            loop_state = kept.write(time - 1, output[:, 0]), key
+            return time >= ends, output * 2, state, output.prod(-1), loop_state
 
-    scales = jnp.array([1.0, 0.3])
-    got = jax.jit(jax.vmap(slope))(scales, both_ends)
-    want = list(map(slope, scales, both_ends))
-    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *want)
-    assert_near(got, stacked, tolerance=1e-10)
+        ta, state, (kept, _) = raw_rnn(cell.bind(params), loop_fn, max_time=8)
+        return (ta.stack() ** 2).sum() + state.sum() + (kept.stack() ** 2).sum()
+
+    slope = functools.partial(jax.value_and_grad(loss), drawn(cell, first))
+    scales, ends = jnp.array([1.0, 0.3]), np.array([[2, 5, 4], [2, 2, 1]], I32)
+    got = jax.jit(jax.vmap(slope))(scales, ends)
+    want = jax.tree.map(lambda *each: jnp.stack(each), *map(slope, scales, ends))
+    assert_near(got, want, tolerance=1e-10)
 
 
 def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
