@@ -79,10 +79,6 @@ def tangent_of_gradient(run):
     return lambda *args: jax.jvp(gradient(run), args, args)
 
 
-def gradient_of_tangent(run):
-    return jax.grad(lambda *args: tangent(run)(*args)[1], (0, 1, 2))
-
-
 def many(run):
     scaled = lambda c: lambda k, x, s: gradient(run)(k * c, x, s * c)
     return lambda *args: jax.vmap(lambda c: scaled(c)(*args))(jnp.arange(3.0))
@@ -102,10 +98,8 @@ close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
         gradient,
         gradient_of_gradient,
         tangent_of_gradient,
-        gradient_of_tangent,
         many,
         rematerialized,
-        lambda run: jax.hessian(functools.partial(loss, run), 2),
     ],
 )
 def test_equals_the_scan_in_every_mode(mode):

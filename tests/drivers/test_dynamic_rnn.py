@@ -173,9 +173,6 @@ TAKERS = {
     "dynamic_rnn": lambda cell, x, n, state: jaxrnn.dynamic_rnn(
         cell, x, n, state, resets=x[..., 0] > 0.5, reset_state=state
     ),
-    "static_rnn": lambda cell, x, n, state: jaxrnn.static_rnn(
-        cell, list(x.swapaxes(0, 1)), state, sequence_length=n
-    ),
     "packed_rnn": lambda cell, x, n, state: jaxrnn.packed_rnn(
         cell, jaxrnn.pack_sequences(x, n), state
     ),

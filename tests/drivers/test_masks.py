@@ -1,4 +1,4 @@
-"""Masks with gaps: what the law `leaves_out_gaps` does not say."""
+"""Masks with gaps, and the states of all steps, beyond the laws of both."""
 
 import functools
 
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, eqns
+from helpers import bound, differentiated, eqns
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import unrolled_states
+from jaxrnn.testing._oracle import StepByStep, unrolled_states
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -21,7 +21,7 @@ MASK[0], MASK[1] = False, True
 RESETS = np.random.default_rng(3).random((BATCH, TIME)) < 0.5
 CELL = jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2)
 STATES = {"dtype": "float64", "return_states": True}
-close = chex.assert_trees_all_close
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -48,7 +48,7 @@ def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step(time_major
     zeros = CELL.zero_state(BATCH, jnp.float64)
     args = setup, setup.params, X, setup.state, None, MASK, moved, zeros
     got = turn(outputs), state, jax.tree.map(turn, states)
-    close(got, unrolled_states(*args), rtol=1e-9, atol=1e-9)
+    close(got, unrolled_states(*args))
 
 
 def test_a_known_mask_without_gaps_is_lengths():
@@ -61,7 +61,7 @@ def test_a_known_mask_without_gaps_is_lengths():
     want = run(sequence_length=lengths)
     chex.assert_trees_all_equal(run(mask=jnp.asarray(mask)), want)
     traced = jax.jit(lambda mask: run(mask=mask))(mask)
-    close(traced, want, rtol=1e-9, atol=1e-9)
+    close(traced, want)
 
 
 def test_both_directions():
@@ -91,8 +91,8 @@ def test_both_directions_of_a_known_mask_without_gaps():
         cell, cell, X, lengths, first, first, mask=mask, resets=RESETS, **STATES
     )
     got = run(None, mask)
-    close(got, jax.jit(functools.partial(run, None))(mask), rtol=1e-9, atol=1e-9)
-    close(got[:2], run(mask.sum(1), None)[:2], rtol=1e-9, atol=1e-9)
+    close(got, jax.jit(functools.partial(run, None))(mask))
+    close(got[:2], run(mask.sum(1), None)[:2])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_vmap_and_little_memory():
     masks = np.stack([MASK, MASK[::-1]])
     got = jax.vmap(lambda mask: run(mask, swap_memory=True))(masks)
     want = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(run, masks))
-    close(got, want, rtol=1e-9, atol=1e-9)
+    close(got, want)
 
 
 @pytest.mark.parametrize("shape", [(0, TIME), (BATCH, 0)])
@@ -165,7 +165,7 @@ def test_keys_in_the_state():
 def test_a_list_of_traced_rows():
     run = lambda mask: jaxrnn.dynamic_rnn(bound(CELL), X, mask=mask, dtype="float64")
     got = jax.jit(lambda rows: run(list(rows)))(list(MASK))
-    close(got, run(MASK), rtol=1e-9, atol=1e-9)
+    close(got, run(MASK))
 
 
 def test_read_only_parts_need_no_rows():
@@ -180,3 +180,54 @@ def test_read_only_parts_need_no_rows():
     _, (total, memory) = run(cell, X, mask=MASK, initial_state=state, dtype="float64")
     np.testing.assert_allclose(total[:, 0], 2 * np.where(MASK, X[..., 0], 0).sum(1))
     assert memory.value == 2
+
+
+# The states of all steps
+
+LENGTHS = np.array([6, 0, 3, 1, 7], np.int32)
+ALIVE = (np.arange(TIME) < LENGTHS[:, None])[..., None]
+
+
+def test_states_of_time_major_steps_in_little_memory():
+    """Past the lengths, where rows keep their states, inputs are NaN."""
+    setup = make_setup(jaxrnn.MinGRUCell(3), X[:, 0], jnp.float64)
+    swapped = lambda x: jnp.swapaxes(x, 0, 1)
+    options = {"time_major": True, "swap_memory": True, "return_states": True}
+
+    def run(params, x, state):
+        x = swapped(jnp.where(ALIVE, x, jnp.nan))
+        outputs, state, states = setup.run(params, x, state, LENGTHS, **options)
+        return swapped(outputs), state, swapped(states)
+
+    loop = lambda *args: unrolled_states(setup, *args, LENGTHS)
+    args = setup.params, X, setup.state
+    want = differentiated(loop, *args)
+    close(differentiated(run, *args), want)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep], ids=["loop", "steps"])
+def test_states_of_lists_of_steps(wrap, lengths):
+    setup, steps = make_setup(CELL, X[:, 0], jnp.float64), list(np.swapaxes(X, 0, 1))
+    options = {"sequence_length": lengths, "return_states": True}
+    run = jaxrnn.static_rnn
+    outputs, last, states = run(wrap(setup.bind()), steps, setup.state, **options)
+    assert isinstance(states, list)
+    stacked = lambda steps: jax.tree.map(lambda *s: jnp.stack(s, 1), *steps)
+    want = unrolled_states(setup, setup.params, X, setup.state, lengths)
+    close((stacked(outputs), last, stacked(states)), want)
+
+
+def test_states_of_packed_sequences():
+    cell, packed = bound(CELL), jaxrnn.pack_sequences(X, LENGTHS)
+    outputs, last, states = jaxrnn.packed_rnn(cell, packed, **STATES)
+    want = jaxrnn.dynamic_rnn(cell, X, LENGTHS, **STATES)
+    only = lambda tree: jax.tree.map(lambda s: jnp.where(ALIVE, s, 0), tree)
+    got = packed.unpack(outputs), last, only(packed.unpack(states))
+    close(got, (*want[:2], only(want[2])))
+
+
+def test_states_have_the_dtype_of_the_state():
+    cell, x = bound(CELL, dtype="bfloat16"), X.astype(jnp.bfloat16)
+    _, _, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype, return_states=True)
+    assert (states.c.dtype, states.c.shape) == (jnp.bfloat16, (BATCH, TIME, 4))

@@ -85,15 +85,12 @@ def test_any_resets_and_lengths(name, resets, lengths):
     close(*both(name)(lengths, resets))
 
 
-STRATEGIES = {
-    "recompute": memory.Recompute(4),
-    "nested": memory.Nested(2),
-    "offload": memory.Offload(memory.Recompute(2)),
-}
-
-
-@pytest.mark.fast("gru-recompute")
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.fast("gru-Recompute")
+@pytest.mark.parametrize(
+    "strategy",
+    [memory.Recompute(4), memory.Nested(2), memory.Offload(memory.Recompute(2))],
+    ids=lambda strategy: type(strategy).__name__,
+)
 @pytest.mark.parametrize("name", ["gru", "linear", "function"])
 def test_memory_strategies(name, strategy):
     cell = bound(CELLS[name])
@@ -106,7 +103,7 @@ def test_memory_strategies(name, strategy):
 
         return differentiated(of_arrays, cell, X, states(cell, 1), states(cell, 2))
 
-    close(run(STRATEGIES[strategy]), run(False))
+    close(run(strategy), run(False))
 
 
 def test_a_carried_state_is_not_what_rows_are_reset_to():
