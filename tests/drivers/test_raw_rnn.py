@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, drawn
+from helpers import drawn
 from jax.experimental import checkify
 
 import jaxrnn
@@ -22,7 +22,6 @@ def plus_one(params, inputs, state, key=None):
 
 COUNTER = FunctionCell(plus_one, 1, 1, lambda *_: {}).bind({})
 ZERO = jnp.zeros((ROWS, 1))
-KEY = jax.random.key(5)
 # Outside of jit; and under jit, with a bound.
 in_both = pytest.mark.parametrize("max_time", [None, 7], ids=["python", "compiled"])
 
@@ -240,37 +239,11 @@ def test_checkify_finds_rows_that_max_time_cut_off():
 
 def test_random_cells_draw_at_step_t_what_dynamic_rnn_draws():
     draw = lambda params, inputs, state, key: (jax.random.normal(key, (ROWS, 1)),) * 2
-    cell = FunctionCell(draw, 1, 1).bind({}, KEY)
+    cell = FunctionCell(draw, 1, 1).bind({}, jax.random.key(5))
     x, lengths = np.zeros((ROWS, 3, 1)), jnp.array([1, 2, 3], I32)
     want, _ = jaxrnn.dynamic_rnn(cell, x, lengths, dtype=F64)
     emit_ta, *_ = run(until(1, 2, 3), 3, cell)
     np.testing.assert_array_equal(np.swapaxes(emit_ta.stack(), 0, 1), want)
-
-
-@pytest.mark.slow
-def test_vmap_gives_the_runs_one_by_one():
-    """Runs and gradients of a decoder that reads its own outputs, with a key."""
-    cell, first = GRUCell(2), np.random.default_rng(0).normal(size=(ROWS, 2))
-
-    def loss(params, scale, ends):
-        def loop_fn(time, output, state, loop_state):
-            if output is None:
-                loop_state = TensorArray(F64, 9, element_shape=(ROWS,)), KEY
-                return time >= ends, first * scale, first, jnp.zeros(()), loop_state
-            kept, key = loop_state
-            key, now = jax.random.split(key)
-            output += 0.1 * jax.random.normal(now, output.shape)
-            loop_state = kept.write(time - 1, output[:, 0]), key
-            return time >= ends, output * 2, state, output.prod(-1), loop_state
-
-        ta, state, (kept, _) = raw_rnn(cell.bind(params), loop_fn, max_time=8)
-        return (ta.stack() ** 2).sum() + state.sum() + (kept.stack() ** 2).sum()
-
-    slope = functools.partial(jax.value_and_grad(loss), drawn(cell, first))
-    scales, ends = jnp.array([1.0, 0.3]), np.array([[2, 5, 4], [2, 2, 1]], I32)
-    got = jax.jit(jax.vmap(slope))(scales, ends)
-    want = jax.tree.map(lambda *each: jnp.stack(each), *map(slope, scales, ends))
-    assert_near(got, want, tolerance=1e-10)
 
 
 def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
