@@ -1,49 +1,37 @@
 """Covering designs: few cases in which every two levels occur together."""
 
-import functools
 import itertools
 
 import numpy as np
 
 
-@functools.cache
-def covering(counts, is_allowed):
+def covering(factors, is_allowed):
     """Cases that contain every two levels that are allowed together.
 
-    Each case is the best of a few random ones.
+    Each case is the best of many random ones.
 
     Args:
-        counts: `(name, count)` of each factor: its name, and the number of its levels.
+        factors: The list of levels of each factor, by name.
         is_allowed: Whether a dict with the levels of some factors is allowed.
 
     Returns:
         A list of dicts with the level of each factor.
     """
-    levels = [[(name, i) for i in range(count)] for name, count in counts]
+    rng, cases = np.random.default_rng(0), []
+    levels = [[(name, level) for level in factors[name]] for name in factors]
     both = itertools.combinations(levels, 2)
-    pairs = [pair for a, b in both for pair in itertools.product(a, b)]
-    missing = {frozenset(pair): None for pair in pairs if is_allowed(dict(pair))}
-    factors, rng, cases = dict(counts), np.random.default_rng(0), []
+    pairs = {pair for a, b in both for pair in itertools.product(a, b)}
+    missing = {pair for pair in pairs if is_allowed(dict(pair))}
     while missing:
-        first = dict(next(iter(missing)))
-        tries = [_drawn(first, factors, is_allowed, missing, rng) for _ in range(6)]
-        case = max(tries, key=lambda case: len(_pairs(case) & missing.keys()))
-        missing = {pair: None for pair in missing if pair not in _pairs(case)}
-        cases.append(case)
+        tries = [{n: rng.choice(factors[n]).item() for n in factors} for _ in range(60)]
+        found = [pairs_of(case) & missing for case in tries if is_allowed(case)]
+        allowed = [case for case in tries if is_allowed(case)]
+        best = max(range(len(found)), key=lambda i: len(found[i]), default=None)
+        if best is not None and found[best]:
+            cases.append(allowed[best])
+            missing -= found[best]
     return cases
 
 
-def _drawn(case, counts, is_allowed, missing, rng):
-    """A case that begins with some levels, and adds the most missing pairs."""
-    case = dict(case)
-    for name in rng.permutation([name for name in counts if name not in case]).tolist():
-        allowed = [i for i in range(counts[name]) if is_allowed(case | {name: i})]
-        gain = lambda i, name=name: sum(
-            frozenset([(name, i), other]) in missing for other in case.items()
-        )
-        case[name] = max(rng.permutation(allowed).tolist(), key=gain)
-    return case
-
-
-def _pairs(case):
-    return {frozenset(pair) for pair in itertools.combinations(case.items(), 2)}
+def pairs_of(case):
+    return set(itertools.combinations(case.items(), 2))

@@ -4,13 +4,12 @@ The sizes give the backward loop several chunks of steps.
 """
 
 import contextlib
-from itertools import cycle
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec as P
 
 from benchmarks.collectives import (
     BATCH,
@@ -24,6 +23,7 @@ from benchmarks.collectives import (
     types_of,
 )
 from benchmarks.compilers.hlo import collectives
+from jaxrnn.testing._oracle import close
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(BATCH, TIME, DEPTH))
@@ -31,20 +31,39 @@ LENGTHS = RNG.integers(0, TIME + 1, BATCH).astype(np.int32)
 # Their programs have no collectives in loops, on any mesh.
 ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]
 AXES = ["auto", "explicit", "shard_map"]
+# The layouts of parameters: whole, divided by rows, divided by columns.
+LAYOUTS = [
+    *itertools.product(["data"], AXES),
+    *itertools.product(["FSDP", "tensor"], AXES[:2]),
+]
 
 
-@pytest.mark.fast("auto-LSTM, GRU", "shard_map-LSTM, peepholes, projection")
+def found(layout, axes, driver, cell):
+    return collectives(compiled(jax.devices(), layout, axes, driver, cell))
+
+
+@pytest.mark.fast(
+    "LSTM, peepholes, projection-data-shard_map",
+    "LSTM, GRU-data-auto",
+    "GRU-FSDP-auto",
+    "LSTM-tensor-explicit",
+)
+@pytest.mark.parametrize(("layout", "axes"), LAYOUTS)
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("axes", AXES)
-def test_data_parallel_sums_gradients_once(axes, cell):
-    inside, outside = found("data", axes, "dynamic_rnn", cell)
+def test_no_collective_in_a_loop(cell, layout, axes):
+    inside, outside = found(layout, axes, "dynamic_rnn", cell)
     assert inside == []
-    # The compiler may combine sums: one for the loss, and at most one for each leaf.
-    most = 1 + len(
-        jax.tree.leaves(types_of(CELLS[cell], mesh_of("data", axes), "data"))
-    )
-    assert set(outside) == {"all-reduce"}
-    assert len(outside) <= most
+    types, _, _ = types_of(CELLS[cell], make_mesh(jax.devices(), layout, axes), layout)
+    params = jax.tree.leaves(types)
+    if layout == "data":
+        # The compiler may combine sums: the loss, and at most one for each leaf.
+        assert set(outside) == {"all-reduce"}
+        assert len(outside) <= 1 + len(params)
+    elif layout == "FSDP":
+        kernels = [leaf for leaf in params if leaf.ndim == 2]
+        assert outside.count("all-gather") == len(kernels)
+    else:
+        assert "all-gather" in outside
 
 
 @pytest.mark.fast("shard_map-raw_rnn", "auto-static_rnn")
@@ -61,21 +80,10 @@ def test_data_parallel_by_driver(axes, driver):
         assert set(inside + outside) == {"all-reduce"}
 
 
-@pytest.mark.fast("auto-GRU")
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("axes", ["auto", "explicit"])
-def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
-    inside, outside = found("FSDP", axes, "dynamic_rnn", cell)
-    assert inside == []
-    types, _, _ = types_of(CELLS[cell], mesh_of("FSDP", axes), "FSDP")
-    kernels = [leaf for leaf in jax.tree.leaves(types) if leaf.ndim == 2]
-    assert outside.count("all-gather") == len(kernels)
-
-
 @pytest.mark.parametrize("told", ["context", "inputs"])
 def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
     """`in_shardings` shards the parameters. The mesh is set, or the inputs have it."""
-    cell, mesh = CELLS["LSTM"], mesh_of("FSDP", "auto")
+    cell, mesh = CELLS["LSTM"], make_mesh(jax.devices(), "FSDP", "auto")
     types = types_of(cell, mesh, "FSDP")
     shardings = jax.tree.map(lambda x: x.sharding, types)
     bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), types)
@@ -90,78 +98,23 @@ def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
     assert outside.count("all-gather") == 1
 
 
-@pytest.mark.fast("explicit-LSTM")
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("axes", ["auto", "explicit"])
-def test_kernels_divided_by_columns_are_gathered_before_the_loop(axes, cell):
-    inside, outside = found("tensor", axes, "dynamic_rnn", cell)
-    assert inside == []
-    assert "all-gather" in outside
+# Every layout with every cell, and every driver on one kind of mesh.
+VALUES = [(*layout, "dynamic_rnn", cell) for layout in LAYOUTS for cell in CELLS]
+
+VALUES += [
+    ("data", axes, name, "LSTM") for axes, name in zip(AXES * 3, DRIVERS, strict=False)
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layout", ["data", "FSDP", "tensor"])
-@pytest.mark.parametrize("axes", ["auto", "explicit"])
-def test_values_and_gradients(axes, layout, cell):
-    want = on_one_device(cell)
-    mesh = mesh_of(layout, axes)
-    params, x, lengths = types_of(CELLS[cell], mesh, layout, jnp.float64)
+@pytest.mark.parametrize(("layout", "axes", "driver", "cell"), VALUES)
+def test_values_and_gradients(layout, axes, driver, cell):
+    cell, mesh = CELLS[cell], make_mesh(jax.devices(), layout, axes)
+    given = cell.init(jax.random.key(0), X[:, 0]), X, LENGTHS
+    want = gradient_of(DRIVERS[driver], cell, mesh, "auto")(*given)
     put = lambda value, like: jax.device_put(value, like.sharding)
-    values = jax.tree.map(put, (params_of(cell), X, LENGTHS), (params, x, lengths))
+    types = types_of(cell, mesh, layout, jnp.float64)
     with jax.set_mesh(mesh):
-        run = gradient_of(DRIVERS["dynamic_rnn"], CELLS[cell], mesh, axes)
-        got = run(*values)
-    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-12)
-    jax.tree.map(close, got, want)
-
-
-# Test each driver on one kind of mesh, and the first driver on all.
-TRAINED = {(axes, "dynamic_rnn") for axes in AXES} | set(
-    zip(cycle(AXES), DRIVERS, strict=False)
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("axes", "driver"), sorted(TRAINED))
-def test_a_hundred_steps_of_training(axes, driver):
-    x, lengths = X[:16], LENGTHS[:16]
-    want = trained("auto", driver, x, lengths, lambda tree, spec: tree)
-    mesh = mesh_of("data", axes)
-    put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
-    got = trained(axes, driver, x, lengths, put)
-    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
-    jax.tree.map(close, got, want)
-
-
-def trained(axes, driver, x, lengths, put):
-    """The losses and the final parameters of gradient descent."""
-    mesh = mesh_of("data", axes)
-    params, losses = put(params_of("LSTM"), P()), []
-    update = jax.jit(lambda p, g: jax.tree.map(lambda p, g: p - 0.01 * g, p, g))
-    with jax.set_mesh(mesh):
-        run = gradient_of(DRIVERS[driver], CELLS["LSTM"], mesh, axes)
-        x, lengths = put((x, lengths), P("data"))
-        for _ in range(100):
-            loss, gradient = run(params, x, lengths)
-            params = update(params, gradient)
-            losses.append(loss.item())
-    return losses, params
-
-
-def found(layout, axes, driver, cell):
-    return collectives(compiled(jax.devices(), layout, axes, driver, cell))
-
-
-def mesh_of(layout, axes):
-    return make_mesh(jax.devices(), layout, axes)
-
-
-def params_of(cell):
-    return CELLS[cell].init(jax.random.key(0), X[:, 0])
-
-
-def on_one_device(cell):
-    mesh = make_mesh(jax.devices(), "data", "auto")
-    run = gradient_of(DRIVERS["dynamic_rnn"], CELLS[cell], mesh, "auto")
-    return run(params_of(cell), X, LENGTHS)
+        run = gradient_of(DRIVERS[driver], cell, mesh, axes)
+        got = run(*jax.tree.map(put, given, types))
+    close(got, want, "float64")

@@ -1,12 +1,12 @@
-"""Batch-sharded inputs: values, layouts, and no collective in the loop."""
+"""What the sweep over meshes leaves out: `shard_map`, divided parameters, keys, packs.
 
-import contextlib
+`tests/meshes` runs every driver on explicit and automatic meshes.
+"""
+
 import dataclasses
 import functools
-import re
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +15,7 @@ from helpers import drawn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
+from benchmarks.compilers.hlo import collectives
 from jaxrnn import (
     AffineCell,
     DropoutWrapper,
@@ -24,11 +25,15 @@ from jaxrnn import (
     MultiRNNCell,
     Stage,
 )
+from jaxrnn.testing import _oracle
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 6, 3))
 LENGTHS = np.array([6, 0, 3, 1, 2, 6, 5, 4], np.int32)
 KEY = jax.random.key(3)
+F64 = np.dtype("float64")
+close = functools.partial(_oracle.close, dtype=F64)
+AXIS_TYPES = [AxisType.Auto, AxisType.Explicit]
 
 
 def count_rows(params, inputs, state, key=None):
@@ -51,13 +56,11 @@ CELLS = {
 }
 
 
-def forward(cell, params, x, lengths, state=None, key=KEY):
+def forward(cell, params, x, lengths, key=KEY):
     bound = cell.bind(params, key)
-    fw, fw_state = jaxrnn.dynamic_rnn(bound, x, lengths, state, jnp.float64)
-    (_, bw), _ = jaxrnn.bidirectional_dynamic_rnn(
-        bound, bound, x, lengths, state, state, jnp.float64
-    )
-    return fw + bw, fw_state
+    fw, state = jaxrnn.dynamic_rnn(bound, x, lengths, dtype=F64)
+    (_, bw), _ = jaxrnn.bidirectional_dynamic_rnn(bound, bound, x, lengths, dtype=F64)
+    return fw + bw, state
 
 
 def loss(params, x, lengths, cell):
@@ -66,160 +69,80 @@ def loss(params, x, lengths, cell):
 
 
 def params_of(cell):
-    return drawn(cell, X[:, 0], jnp.float64)
+    return drawn(cell, X[:, 0], F64)
 
 
-close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-11)
-ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in CELLS)]
+def make_mesh(axis_type=AxisType.Explicit):
+    return jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
 
 
-@pytest.mark.fast("*Auto-function-sharded", "*Explicit-lstm-sharded")
-@pytest.mark.parametrize(("name", "lengths"), ON_A_MESH)
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-def test_on_a_mesh(name, axis_type, lengths):
-    cell = CELLS[name]
-    params = params_of(cell)
-    n = None if lengths == "none" else LENGTHS
-    want, want_gradient = on_one_device(name, n is None)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
-    rows, copies = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    with jax.set_mesh(mesh):
-        x = jax.device_put(X, rows)
-        if n is not None:
-            n = jax.device_put(n, rows if lengths == "sharded" else copies)
-        run = jax.jit(forward, static_argnums=0)
-        outputs, state = run(cell, params, x, n)
-        close((outputs, state), want)
-        gradient = jax.jit(jax.grad(loss, (0, 1)), static_argnums=3)
-        close(gradient(params, x, n, cell), want_gradient)
-        assert outputs.sharding.spec[0] == "data"
+def put(tree, mesh, *spec):
+    return jax.device_put(tree, NamedSharding(mesh, P(*spec)))
 
 
-@functools.cache
-def on_one_device(name, is_whole):
-    """The expected results and gradients for every layout of the lengths."""
-    cell, n = CELLS[name], None if is_whole else LENGTHS
-    params = params_of(cell)
-    both = lambda *args: (forward(cell, *args), jax.grad(loss, (0, 1))(*args, cell))
-    return jax.jit(both)(params, X, n)
-
-
-COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
-
-
-@pytest.mark.fast("stack-*Auto")
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("axis_type", AXIS_TYPES)
 @pytest.mark.parametrize("name", ["stack", "dropout"])
-def test_collectives_on_a_mesh(name, axis_type):
-    cell = CELLS[name]
-    params = params_of(cell)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
-    rows = NamedSharding(mesh, P("data"))
+def test_runs_without_gradients_exchange_nothing(name, axis_type):
+    """Loops of so few steps do not end early, so devices need not agree on an end."""
+    cell, mesh = CELLS[name], make_mesh(axis_type)
     with jax.set_mesh(mesh):
-        x, n = jax.device_put(X, rows), jax.device_put(LENGTHS, rows)
+        x, n = put((X, LENGTHS), mesh, "data")
         run = jax.jit(forward, static_argnums=0)
-        program = run.lower(cell, params, x, n).compile().as_text()
-        # Loops of so few steps do not end early, so devices need not agree on an end.
-        assert not re.findall(COLLECTIVE, program)
-        gradient = jax.jit(jax.grad(loss), static_argnums=3)
-        program = gradient.lower(params, x, n, cell).compile().as_text()
-    # The devices exchange only the sum of the parameters' gradients. For cells that run
-    # step by step, XLA's CPU compiler leaves this sum in the loop.
-    assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
-    if name == "stack":
-        assert not any(re.search(COLLECTIVE, body) for body in while_bodies(program))
+        program = run.lower(cell, params_of(cell), x, n).compile().as_text()
+    assert collectives(program) == ([], [])
 
 
-@pytest.mark.slow
-def test_collectives_inside_of_shard_map():
-    cell = CELLS["stack"]
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    gradient = jax.shard_map(
-        lambda p, x, n: jax.grad(loss)(p, x, n, cell),
-        mesh=mesh,
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=P(),
-    )
-    params = params_of(cell)
-    lowered = jax.jit(gradient).lower(params, X, LENGTHS)
-    program = lowered.compile().as_text()
-    assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
-    for body in while_bodies(program):
-        assert not re.search(COLLECTIVE, body)
-    close(
-        jax.jit(gradient)(params, X, LENGTHS), jax.grad(loss)(params, X, LENGTHS, cell)
-    )
+# Inside of `shard_map`.
 
 
-def while_bodies(program):
-    """The texts of computations that run in loops."""
-    names = re.findall(r"body=%?([\w.\-]+)", program)
-    assert names
-    blocks = re.split(r"\n(?=%|ENTRY)", program)
-    found = [
-        b for b in blocks if any(re.match(rf"%?{re.escape(n)} ", b) for n in names)
-    ]
-    assert len(found) == len(set(names))
-    return found
+def by_device(run, mesh, specs, **options):
+    """`run` on the shards of its arguments, compiled."""
+    options = {"in_specs": specs, "out_specs": P("data"), **options}
+    return jax.jit(jax.shard_map(run, mesh=mesh, **options))
+
+
+def parts(x):
+    return np.split(np.asarray(x), 4)
 
 
 @pytest.mark.fast("lstm-True")
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_inside_of_shard_map(cell, check_vma):
-    params = params_of(cell)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    run = jax.shard_map(
-        lambda p, x, n: forward(cell, p, x, n)[0],
-        mesh=mesh,
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=P("data"),
-        check_vma=check_vma,
-    )
-    got = jax.jit(run)(params, X, LENGTHS)
+    params, mesh = params_of(cell), make_mesh(AxisType.Auto)
+    run = lambda p, x, n, key=KEY: forward(cell, p, x, n, key)[0]
+    specs = P(), P("data"), P("data")
+    got = by_device(run, mesh, specs, check_vma=check_vma)(params, X, LENGTHS)
     # Types list the axes over which rows vary only with `check_vma`.
     keys = [jax.random.fold_in(KEY, i) if check_vma else KEY for i in range(4)]
-    shards = [
-        forward(cell, params, *(v[2 * i : 2 * i + 2] for v in (X, LENGTHS)), key=key)[0]
-        for i, key in enumerate(keys)
-    ]
-    close(got, jnp.concatenate(shards))
+    each = zip(parts(X), parts(LENGTHS), keys, strict=True)
+    close(got, jnp.concatenate([run(params, *shard) for shard in each]))
+
+
+def test_a_mesh_that_is_manual_in_part():
+    cell = CELLS["stack"]
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    run = lambda p, x, n: forward(cell, p, x, n)[0]
+    manual = by_device(run, mesh, (P(), P("data"), P("data")), axis_names={"data"})
+    given = params_of(cell), X, LENGTHS
+    close(manual(*given), run(*given))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_an_ensemble_over_devices(check_vma):
+    """Only the parameters vary over the devices."""
     cell = CELLS["stack"]
-    members = [cell.init(jax.random.key(i), X[:, 0], jnp.float64) for i in range(4)]
-    params = jax.tree.map(lambda *p: jnp.stack(p), *members)
-    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,))
+    members = [drawn(cell, X[:, 0], F64, seed=seed) for seed in range(4)]
+    stacked = jax.tree.map(lambda *p: jnp.stack(p), *members)
 
     def one(params, x):
         params = jax.tree.map(lambda p: p[0], params)
         return forward(cell, params, x, LENGTHS)[0][None]
 
-    run = jax.shard_map(
-        one,
-        mesh=mesh,
-        in_specs=(P("model"), P()),
-        out_specs=P("model"),
-        check_vma=check_vma,
-    )
+    mesh, specs = make_mesh(AxisType.Auto), (P("data"), P())
     want = jnp.stack([forward(cell, p, X, LENGTHS)[0] for p in members])
-    close(jax.jit(run)(params, X), want)
-
-
-def test_a_replicated_initial_state_takes_over_the_rows():
-    cell = CELLS["function"]
-    state = (np.zeros(8, np.int32), np.zeros((8, 3)))
-    want = forward(cell, params_of(cell), X, LENGTHS, state)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
-        x = jax.device_put(X, NamedSharding(mesh, P("data")))
-        got = jax.jit(forward, static_argnums=0)(
-            cell, params_of(cell), x, LENGTHS, state
-        )
-    close(got, want)
+    close(by_device(one, mesh, specs, check_vma=check_vma)(stacked, X), want)
 
 
 def add_both(params, inputs, state, key=None):
@@ -230,40 +153,30 @@ def add_both(params, inputs, state, key=None):
 
 @pytest.mark.parametrize("varying", ["a", "b", "lengths"])
 def test_whichever_input_varies(varying):
-    cell = FunctionCell(add_both, 3, 3)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    specs = {name: P() for name in ("a", "b", "lengths")} | {varying: P("data")}
-    inputs = {name: X[:2] if specs[name] == P() else X for name in ("a", "b")}
-    lengths = LENGTHS[:2] if varying != "lengths" else LENGTHS
+    cell = FunctionCell(add_both, 3, 3).bind({})
+    given = {"a": X[:2], "b": X[:2], "lengths": LENGTHS[:2]}
+    whole = {"a": X, "b": X, "lengths": LENGTHS}[varying]
 
-    def one(a, b, lengths):
-        inputs = {"a": a, "b": b}
-        return jaxrnn.dynamic_rnn(cell.bind({}), inputs, lengths, dtype=jnp.float64)[0]
+    def one(given):
+        inputs = {"a": given["a"], "b": given["b"]}
+        return jaxrnn.dynamic_rnn(cell, inputs, given["lengths"], dtype=F64)[0]
 
-    run = jax.shard_map(
-        one, mesh=mesh, in_specs=tuple(specs.values()), out_specs=P("data")
-    )
-    got = jax.jit(run)(inputs["a"], inputs["b"], lengths)
-    pick = lambda x, i: x[2 * i : 2 * i + 2] if len(x) == 8 else x
-    want = [
-        one(pick(inputs["a"], i), pick(inputs["b"], i), pick(lengths, i))
-        for i in range(4)
-    ]
-    close(got, jnp.concatenate(want))
+    specs = dict.fromkeys(given, P()) | {varying: P("data")}
+    run = by_device(one, make_mesh(AxisType.Auto), (specs,))
+    want = [one(given | {varying: part}) for part in parts(whole)]
+    close(run(given | {varying: whole}), jnp.concatenate(want))
 
 
-def test_a_mesh_that_is_manual_in_part():
-    cell = CELLS["stack"]
-    params = params_of(cell)
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    run = jax.shard_map(
-        lambda p, x, n: forward(cell, p, x, n)[0],
-        mesh=mesh,
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=P("data"),
-        axis_names={"data"},
-    )
-    close(jax.jit(run)(params, X, LENGTHS), forward(cell, params, X, LENGTHS)[0])
+def test_another_draw_on_each_device():
+    cell, mesh = DropoutWrapper(LSTMCell(5), output_keep_prob=0.5), make_mesh()
+    bound = cell.bind(params_of(cell), KEY)
+    run = lambda x: jaxrnn.dynamic_rnn(bound, x, dtype=F64)[0]
+    ones = put(np.ones((8, 6, 3)), mesh, "data")
+    outputs = jax.jit(jax.shard_map(run, mesh=mesh, out_specs=P("data")))(ones)
+    assert len({(part == 0).tobytes() for part in parts(outputs)}) == 4
+
+
+# Explicit meshes.
 
 
 def carry_keys(params, inputs, state, key=None):
@@ -273,53 +186,49 @@ def carry_keys(params, inputs, state, key=None):
 
 def test_keys_in_the_state_take_over_the_rows():
     cell = FunctionCell(carry_keys, (3, jaxrnn.TensorShape([])), 3).bind({})
-    state = (np.zeros((8, 3)), jax.random.split(KEY, 8))
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    state, mesh = (np.zeros((8, 3)), jax.random.split(KEY, 8)), make_mesh()
     with jax.set_mesh(mesh):
-        x = jax.device_put(X, NamedSharding(mesh, P("data")))
-        run = lambda x, s: jaxrnn.dynamic_rnn(cell, x, LENGTHS, s, jnp.float64)
-        _, (_, keys) = jax.jit(run)(x, state)
-    np.testing.assert_array_equal(
-        jax.random.key_data(keys), jax.random.key_data(state[1])
-    )
+        run = lambda x, s: jaxrnn.dynamic_rnn(cell, x, LENGTHS, s, F64)
+        _, (_, keys) = jax.jit(run)(put(X, mesh, "data"), state)
+    data = map(jax.random.key_data, (keys, state[1]))
+    np.testing.assert_array_equal(*data)
 
 
-def collect(cell, params, x, lengths):
-    """`raw_rnn` over time-major `x`, with a total over unfinished rows."""
-    inputs_ta = jaxrnn.TensorArray(x.dtype, x.shape[0]).unstack(x)
-
-    def loop_fn(time, output, state, total):
-        if output is None:
-            zero = cell.zero_state(x.shape[1], x.dtype)
-            return time >= lengths, x[0], zero, None, jnp.zeros(())
-        alive = jnp.where((time <= lengths)[:, None], output, 0.0)
-        read = inputs_ta.read(time)
-        return time >= lengths, read, state, output, total + alive.sum()
-
-    emit_ta, state, total = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=7)
-    return (emit_ta.stack() ** 2).sum() + jax.tree.leaves(state)[0].sum() + total
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "function"])
+@pytest.mark.parametrize("placed", ["params", "x"])
+def test_arrays_that_are_not_on_the_explicit_mesh(placed, name):
+    cell, mesh = CELLS[name], make_mesh()
+    given = {"params": params_of(cell), "x": X}
+    run = jax.jit(jax.grad(lambda given: loss(**given, lengths=LENGTHS, cell=cell)))
+    spec = ["data"] if placed == "x" else []
+    close(run(given | {placed: put(given[placed], mesh, *spec)}), run(given))
 
 
-@pytest.mark.fast("auto")
-@pytest.mark.parametrize("kind", ["auto", "explicit", "manual"])
-def test_raw_rnn_with_rows_over_devices(kind):
-    """In `shard_map`, each device ends its loop when its own rows are finished."""
-    cell, x = CELLS["lstm"], jnp.swapaxes(X, 0, 1)
-    params = params_of(cell)
-    run = lambda *args: collect(cell, *args)
-    want = jax.jit(jax.value_and_grad(run, (0, 1)))(params, x, LENGTHS)
-    axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(axis_type,))
-    specs = P(), P(None, "d"), P("d")
-    if kind == "manual":
-        local = lambda *args: jax.lax.psum(collect(cell, *args), "d")
-        run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
-    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
-        args = [
-            jax.device_put(value, NamedSharding(mesh, spec))
-            for value, spec in zip((params, x, LENGTHS), specs, strict=True)
-        ]
-        close(jax.jit(jax.value_and_grad(run, (0, 1)))(*args), want)
+@pytest.mark.slow
+@pytest.mark.parametrize("lengths", [None, np.array([[6, 1], [0, 3], [2, 2], [5, 4]])])
+def test_vmap_over_an_axis_that_is_divided(lengths):
+    cell, mesh = CELLS["stack"], make_mesh()
+    params, x = params_of(cell), X.reshape(4, 2, 6, 3)
+
+    def total(params, x, lengths):
+        each = jax.vmap(lambda x, n: loss(params, x, n, cell))
+        return each(x, lengths).sum()
+
+    gradient = jax.jit(jax.value_and_grad(total, (0, 1)))
+    want = gradient(params, x, lengths)
+    close(gradient(params, *put((x, lengths), mesh, "data")), want)
+
+
+@pytest.mark.parametrize("mask", [None, X[..., 0] > 0])
+def test_inputs_that_are_divided_along_time_are_refused(mask):
+    x, cell = put(X, jax.make_mesh((2,), ("data",)), None, "data"), GRUCell(5)
+    message = r"`inputs` must not be divided along time.*'data'"
+    with pytest.raises(ValueError, match=message):
+        jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype, mask=mask)
+
+
+# Parameters that are divided.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -363,8 +272,6 @@ UNDIVIDED = {
     "one_state": LSTMCell(6, state_is_tuple=False),
     "dropout": DropoutWrapper(GRUCell(8), 0.5),
 }
-
-
 SPECS = {"columns": P(None, "model"), "rows": P("model"), "fsdp": P("data")}
 
 
@@ -375,108 +282,94 @@ def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
     """Cells whose units cannot be sharded gather whole kernels on each device."""
     mesh = jax.make_mesh((2, 2), ("data", "model"))
     x = X[..., :2]  # Kernels need an even number of rows.
-    params = drawn(cell, x[:, 0], jnp.float64)
+    params = drawn(cell, x[:, 0], F64)
     run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
     want = run(params, x, LENGTHS, cell)
-    put = lambda leaf: jax.device_put(
-        leaf, NamedSharding(mesh, spec if leaf.ndim == 2 else P())
-    )
-    rows = NamedSharding(mesh, P("data"))
-    got = run(jax.tree.map(put, params), *jax.device_put((x, LENGTHS), rows), cell)
+    divide = lambda p: put(p, mesh, *(spec if p.ndim == 2 else P()))
+    got = run(jax.tree.map(divide, params), *put((x, LENGTHS), mesh, "data"), cell)
     close(got, want)
-
-
-def test_another_draw_on_each_device():
-    cell = DropoutWrapper(LSTMCell(5), output_keep_prob=0.5)
-    mesh = jax.make_mesh((4,), ("data",))
-    params, ones = params_of(cell), np.ones((8, 6, 3))
-
-    def dropped(key):
-        run = lambda x: jaxrnn.dynamic_rnn(cell.bind(params, key), x, dtype=x.dtype)[0]
-        x = jax.device_put(ones, NamedSharding(mesh, P("data")))
-        y = jax.jit(jax.shard_map(run, mesh=mesh, out_specs=P("data")))(x)
-        return np.asarray(y == 0).reshape(4, -1)
-
-    masks = dropped(KEY)
-    assert len({mask.tobytes() for mask in masks}) == 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["lstm", "function"])
-@pytest.mark.parametrize("placed", ["params", "x"])
-def test_arrays_that_are_not_on_the_explicit_mesh(placed, name):
-    cell = CELLS[name]
-    mesh = jax.make_mesh((4,), ("data",))
-    params, x = params_of(cell), X
-    if placed == "x":
-        x = jax.device_put(x, NamedSharding(mesh, P("data")))
-    else:
-        params = jax.device_put(params, NamedSharding(mesh, P()))
-    run = jax.jit(jax.grad(loss, (0, 1)), static_argnums=3)
-    close(run(params, x, LENGTHS, cell), on_one_device(name, False)[1])
-
-
-@pytest.mark.slow
-def test_vmap_over_an_axis_that_is_divided():
-    cell, mesh = GRUCell(5), jax.make_mesh((4,), ("data",))
-    params, x = params_of(cell), np.stack([X, X + 1, X - 1, 2 * X])
-
-    def total(params, x):
-        each = jax.vmap(lambda params, x: loss(params, x, None, cell), (None, 0))
-        return each(params, x).sum()
-
-    want = jax.grad(total)(params, x)
-    rows = jax.device_put(x, NamedSharding(mesh, P("data")))
-    close(jax.jit(jax.grad(total))(params, rows), want)
-
-
-@pytest.mark.parametrize("mask", [None, X[..., 0] > 0])
-def test_inputs_that_are_divided_along_time_are_refused(mask):
-    mesh = jax.make_mesh((2,), ("data",))
-    x = jax.device_put(X, NamedSharding(mesh, P(None, "data")))
-    cell = GRUCell(5)
-    with pytest.raises(
-        ValueError, match=r"`inputs` must not be divided along time.*'data'"
-    ):
-        jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype, mask=mask)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("swap_memory", [False, True])
 def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
     """Run windows of time one after the other."""
-    cell, mesh = (
-        MultiRNNCell([LSTMCell(4), GRUCell(4)]),
-        jax.make_mesh((2, 2), ("data", "model")),
-    )
-    params = params_of(cell)
+    cell = MultiRNNCell([LSTMCell(4), GRUCell(4)])
+    mesh, params = jax.make_mesh((2, 2), ("data", "model")), params_of(cell)
 
-    def windows(params, x, lengths):
-        run = functools.partial(
-            jaxrnn.dynamic_rnn, cell.bind(params), swap_memory=swap_memory
-        )
-        first, state = run(x[:, :3], jnp.minimum(lengths, 3), dtype=x.dtype)
-        second, _ = run(x[:, 3:], jnp.maximum(lengths - 3, 0), state)
+    def windows(params, x):
+        run = jaxrnn.dynamic_rnn
+        run = functools.partial(run, cell.bind(params), swap_memory=swap_memory)
+        first, state = run(x[:, :3], np.minimum(LENGTHS, 3), dtype=F64)
+        second, _ = run(x[:, 3:], np.maximum(LENGTHS - 3, 0), state)
         return jnp.sum(first**2) + jnp.sum(second**3)
 
-    want = jax.grad(windows)(params, X, LENGTHS)
-    put = lambda leaf, *spec: jax.device_put(leaf, NamedSharding(mesh, P(*spec)))
-    divided = jax.tree.map(lambda p: put(p, *[None] * (p.ndim - 1), "model"), params)
-    close(jax.jit(jax.grad(windows))(divided, put(X, "data"), LENGTHS), want)
+    divide = lambda p: put(p, mesh, *[None] * (p.ndim - 1), "model")
+    divided = jax.tree.map(divide, params), put(X, mesh, "data")
+    close(jax.jit(jax.grad(windows))(*divided), jax.grad(windows)(params, X))
 
 
-@pytest.mark.slow
-def test_initial_states_of_packs_whose_rows_are_divided():
-    cell, mesh = LSTMCell(4), jax.make_mesh((2,), ("data",))
-    params, packed = params_of(cell), jaxrnn.pack_sequences(X, LENGTHS, rows=6)
-    state = jax.tree.map(lambda s: s + 0.5, cell.zero_state(8, X.dtype))
+# A pack on each device. With these sizes, the backward pass runs several chunks.
 
-    def total(state, packed):
-        outputs, last = jaxrnn.packed_rnn(cell.bind(params), packed, state)
-        return jnp.sum(outputs**2) + jnp.sum(last.h)
+PACKED_CELLS = {
+    "lstm": LSTMCell(5, num_proj=3),
+    "stack": CELLS["stack"],
+    "function": FunctionCell(
+        lambda params, x, state, key=None: (state, jnp.tanh(state + x * params["w"])),
+        3,
+        3,
+        init_scale,
+    ),
+}
 
-    want = jax.grad(total)(state, packed)
-    rows = jax.device_put(packed.inputs, NamedSharding(mesh, P("data")))
+
+@functools.cache
+def stacked():
+    records = [RNG.normal(size=(n, 3)) for n in RNG.integers(0, 64, 2400)]
+    batches = jaxrnn.packed_batches(records, 150, 64)
+    return jaxrnn.stack_packed([next(batches) for _ in range(4)])
+
+
+def loss_of_pack(cell, params, packed):
+    outputs, state = jaxrnn.packed_rnn(cell.bind(params), packed, dtype=F64)
+    is_used = jnp.asarray(packed.sequence_length) > 0
+    last = jax.tree.leaves(state)[-1]
+    of_sequences = jnp.sum(last**2, where=is_used[:, None])
+    return jnp.sum(packed.unpack(outputs) ** 3) + of_sequences
+
+
+@pytest.mark.fast("lstm-shard_map")
+@pytest.mark.parametrize("kind", [*AXIS_TYPES, "shard_map"])
+@pytest.mark.parametrize("name", PACKED_CELLS)
+def test_a_pack_for_each_device(name, kind):
+    cell = PACKED_CELLS[name]
+    params, of_one = params_of(cell), functools.partial(loss_of_pack, cell)
+    mesh = make_mesh(AxisType.Auto if kind == "shard_map" else kind)
+    total = lambda params, stack: jnp.sum(jax.vmap(of_one, (None, 0))(params, stack))
+    gradient = jax.value_and_grad(total)
+    if kind == "shard_map":
+        first = lambda stack: jax.tree.map(lambda leaf: leaf[0], stack)
+        local = lambda params, stack: jax.lax.psum(of_one(params, first(stack)), "data")
+        specs = {"in_specs": (P(), P("data")), "out_specs": P()}
+        gradient = jax.shard_map(jax.value_and_grad(local), mesh=mesh, **specs)
     with jax.set_mesh(mesh):
-        divided = dataclasses.replace(packed, inputs=rows)
-        close(jax.jit(jax.grad(total))(state, divided), want)
+        given = put(params, mesh), put(stacked(), mesh, "data")
+        compiled = jax.jit(gradient).lower(*given).compile()
+        got = compiled(*given)
+    # The sum over packs, run one after the other.
+    one_by_one = jax.jit(jax.value_and_grad(of_one))
+    packs = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked()) for i in range(4)]
+    results = [one_by_one(params, packed) for packed in packs]
+    close(got, jax.tree.map(lambda *leaves: sum(leaves), *results))
+    # Devices exchange only sums; with the fast path, none in a loop.
+    inside, outside = collectives(compiled.as_text())
+    assert set(inside + outside) == {"all-reduce"}
+    assert name == "function" or inside == []
+
+
+def test_the_parts_of_processes_are_put_together():
+    rows = NamedSharding(make_mesh(AxisType.Auto), P("data"))
+    from_local = functools.partial(jax.make_array_from_process_local_data, rows)
+    stack = jax.tree.map(from_local, stacked())
+    assert repr(stack) == repr(stacked())
+    assert all(leaf.sharding == rows for leaf in jax.tree.leaves(stack))

@@ -1,0 +1,78 @@
+"""A function on a mesh of two devices, which must give the results of one device."""
+
+import contextlib
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+from jaxrnn.testing._oracle import split_floats, weighted_sum
+
+BATCH, DEPTH, UNITS = 4, 3, 2
+F64 = np.dtype("float64")
+TYPES = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
+# Arrays without rows. The first axis of all others is the rows, and is divided.
+WHOLE = {"params", "table", "kernel"}
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def drawn_like(tree, seed=0):
+    """A tree of random numbers with the shapes of a tree."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape) / 2, tree)
+
+
+def state_of(cell, seed=1, rows=BATCH):
+    return drawn_like(jax.eval_shape(lambda: cell.zero_state(rows, F64)), seed)
+
+
+def with_gradients(run, arrays):
+    """The results of `run(**arrays)`, and the gradients of a weighted sum of them."""
+    floats, rebuild = split_floats(arrays)
+
+    def loss(floats):
+        results = run(**rebuild(floats))
+        return weighted_sum(results), results
+
+    return jax.grad(loss, has_aux=True)(floats)
+
+
+def on_one_device(run, arrays):
+    return jax.device_get(jax.jit(with_gradients, static_argnums=0)(run, arrays))
+
+
+def on_mesh(run, arrays, kind, told="context", layouts=None):
+    """The same on a mesh.
+
+    Args:
+        run: The function of the arrays.
+        arrays: Nests of arrays by name.
+        kind: A key of `TYPES`.
+        told: How `run` knows the mesh: "context", with or ("eagerly") without `jit`;
+            or "arrays", in which `jit` sees it.
+        layouts: "divided", "whole" or "host", for the names that `WHOLE` does not tell.
+
+    Returns:
+        Arrays on the mesh.
+    """
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(TYPES[kind],))
+    layouts = {name: "divided" for name in arrays} | (layouts or {})
+    layouts |= dict.fromkeys(WHOLE, "whole")
+
+    whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    shardings = {"divided": divided, "whole": whole}
+
+    def put(nest, layout):
+        if layout == "host":
+            return nest
+        place = lambda x: shardings[layout] if np.ndim(x) else whole
+        return jax.device_put(nest, jax.tree.map(place, nest))
+
+    placed = {name: put(nest, layouts[name]) for name, nest in arrays.items()}
+    compiled = jax.jit(with_gradients, static_argnums=0)
+    set_mesh = contextlib.nullcontext() if told == "arrays" else jax.set_mesh(mesh)
+    with set_mesh:
+        return (with_gradients if told == "eagerly" else compiled)(run, placed)

@@ -1,0 +1,294 @@
+"""Every driver on explicit and automatic meshes equals one device.
+
+Every two values of arguments that are allowed together occur in a case.
+"""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mesh
+import numpy as np
+import pytest
+from covering import covering
+from helpers import drawn
+from mesh import BATCH, DEPTH, F64, UNITS, draw, state_of
+
+import jaxrnn
+from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, lite
+from jaxrnn.testing._oracle import close
+
+
+def count(params, inputs, state, key=None):
+    """A step with a counter for each row, which runs step by step."""
+    counts, total = state
+    # JAX 0.12 cannot transpose a product of divided rows in a scan.
+    product = jnp.sum(inputs[..., None] * params["w"][None], axis=1)
+    total = jnp.tanh(total + product)
+    return total, (counts + 1.0, total)
+
+
+def init_count(key, inputs, dtype):
+    return {"w": jnp.ones((inputs.shape[-1], UNITS), dtype)}
+
+
+CELLS = {
+    "affine": LSTMCell(UNITS),
+    "scanned": jaxrnn.FunctionCell(count, (TensorShape([]), UNITS), UNITS, init_count),
+    "linear": jaxrnn.MinGRUCell(UNITS),
+    "basic": BasicRNNCell(UNITS),
+    "lite_lstm": lite.TFLiteLSTMCell(UNITS),
+    "lite_basic": lite.TfLiteRNNCell(UNITS),
+}
+SECOND = BasicRNNCell(UNITS)
+PACK = jaxrnn.pack_sequences(draw(BATCH, 5, DEPTH), [5, 1, 3, 0], rows=2)
+PACKED_ARRAYS = "inputs", "starts", "lengths", "row", "offset", "sequence_length"
+
+
+def params_of(cell, depth=DEPTH):
+    return drawn(cell, jax.ShapeDtypeStruct((BATCH, depth), F64), F64)
+
+
+def values(cell, time):
+    """The values of arguments, one of each, except for the default."""
+    pair = lambda seed: [state_of(cell, seed), state_of(SECOND, seed)]
+    random = lambda seed: np.random.default_rng(seed).random(size=(BATCH, time))
+    return {
+        "initial_state": state_of(cell),
+        "initial_state_bw": state_of(SECOND, 2),
+        "initial_state_fw": state_of(cell),
+        "initial_states_bw": pair(3),
+        "initial_states_fw": pair(1),
+        "implementation": "xla",
+        "mask": random(1) < 0.6,
+        "parallel_iterations": 2,
+        "reset_state": state_of(cell, 4),
+        "resets": random(2) < 0.3,
+        "return_states": True,
+        "sequence_length": np.array([time, 0, 2, 1], np.int32),
+        "swap_memory": jaxrnn.memory.Nested(2),
+        "time_major": True,
+    }
+
+
+VALUES = values(CELLS["basic"], 3).keys()
+# What every case passes, and names in profiles.
+GIVEN = {
+    *("cell", "cell_fw", "cell_bw", "cells_fw", "cells_bw", "inputs", "packed"),
+    *("loop_fn", "max_time", "state_saver", "state_name", "dtype", "scope"),
+}
+
+
+def one_direction(driver, cells, inputs, **options):
+    return driver(cells[0], inputs, dtype=F64, **options)
+
+
+def two_directions(driver, cells, inputs, **options):
+    return driver(cells[0], cells[1], inputs, dtype=F64, **options)
+
+
+def two_layers(driver, cells, inputs, **options):
+    layers = [cells[0], cells[2]]
+    return driver(layers, layers, inputs, dtype=F64, **options)
+
+
+def over_list(run):
+    """A runner with a list of steps as inputs."""
+    return lambda driver, cells, inputs, **options: run(
+        driver, cells, list(inputs.swapaxes(0, 1)), **options
+    )
+
+
+def in_lite(driver, cells, inputs, **options):
+    return driver(cells[0], inputs.swapaxes(0, 1), dtype=F64, **options)
+
+
+def saved(driver, cells, inputs, states, **options):
+    saver = jaxrnn.StateSaver(states)
+    inputs = list(inputs.swapaxes(0, 1))
+    return driver(cells[0], inputs, saver, ("c", "h"), **options), saver.states
+
+
+def over_array(driver, cells, inputs, lengths, **options):
+    """A loop over an array, with a total over unfinished rows."""
+    time = inputs.shape[1]
+    steps = jaxrnn.TensorArray(F64, time).unstack(inputs.swapaxes(0, 1))
+
+    def loop_fn(t, output, state, total):
+        if output is None:
+            zeros = cells[0].zero_state(BATCH, F64)
+            return t >= lengths, steps.read(t), zeros, None, jnp.zeros((), F64)
+        total += jnp.sum(jnp.where((t <= lengths)[:, None], output, 0.0))
+        read = steps.read(jnp.minimum(t, time - 1))
+        return t >= lengths, read, state, output, total
+
+    emit_ta, state, total = driver(cells[0], loop_fn, max_time=time, **options)
+    return emit_ta.stack(), state, total
+
+
+def packed(driver, cells, pack, time_major=False, **options):
+    if time_major:
+        pack = pack | {n: pack[n].swapaxes(0, 1) for n in ("inputs", "starts")}
+    packed = dataclasses.replace(PACK, time_major=time_major, **pack)
+    outputs, *rest = driver(cells[0], packed, dtype=F64, **options)
+    return packed.unpack(outputs), outputs, rest
+
+
+@dataclasses.dataclass(frozen=True)
+class Driver:
+    """A driver, and the factors of its cases.
+
+    Attributes:
+        function: The driver.
+        run: `run(function, cells, **arrays, **arguments)` returns the results.
+        cells: Names of cells.
+        times: Numbers of steps.
+        arrays: The names of the arrays that every case passes.
+        left_out: Arguments without values.
+        layouts: Where the arrays other than parameters and inputs are.
+        told: How the driver knows the mesh.
+    """
+
+    function: Callable
+    run: Callable
+    cells: list
+    times: tuple = (5,)
+    arrays: tuple = ("inputs",)
+    left_out: tuple = ()
+    layouts: tuple = ("divided", "host")
+    told: tuple = ("arrays", "context")
+
+    @property
+    def parameters(self):
+        names = {*inspect.signature(self.function).parameters}
+        return names | {"time_major"} if self.run is packed else names
+
+    @functools.cached_property
+    def cases(self):
+        arguments = (self.parameters & VALUES) - {*self.left_out}
+        factors = {name: [False, True] for name in sorted(arguments)}
+        factors |= {"cell": self.cells, "time": self.times}
+        factors |= {"layout": self.layouts, "told": self.told}
+        return covering(factors, is_allowed)
+
+
+def is_allowed(case):
+    if case.get("mask") and case.get("sequence_length"):
+        return False
+    return case.get("resets", True) or not case.get("reset_state")
+
+
+EVERYWHERE = {
+    "layouts": ("divided", "whole", "host"),
+    "told": ("arrays", "context", "eagerly"),
+}
+LISTS = {"cells": ["basic"], "times": (3,), "told": ("context",)}
+TWO = ["basic", "scanned"]
+DRIVERS = {
+    "dynamic": Driver(
+        jaxrnn.dynamic_rnn,
+        one_direction,
+        ["affine", "scanned", "linear"],
+        (5, 9),
+        **EVERYWHERE,
+    ),
+    "lite": Driver(
+        lite.dynamic_rnn,
+        in_lite,
+        ["lite_lstm", "lite_basic"],
+        left_out=("time_major",),
+    ),
+    "bidirectional": Driver(
+        jaxrnn.bidirectional_dynamic_rnn, two_directions, TWO, (5, 9)
+    ),
+    "stack": Driver(jaxrnn.stack_bidirectional_dynamic_rnn, two_layers, TWO),
+    "static": Driver(jaxrnn.static_rnn, over_list(one_direction), **LISTS),
+    "static_bidirectional": Driver(
+        jaxrnn.static_bidirectional_rnn, over_list(two_directions), **LISTS
+    ),
+    "static_stack": Driver(
+        jaxrnn.stack_bidirectional_rnn, over_list(two_layers), **LISTS
+    ),
+    "state_saving": Driver(
+        jaxrnn.static_state_saving_rnn,
+        saved,
+        **LISTS | {"cells": ["affine"], "arrays": ("inputs", "states")},
+    ),
+    "raw": Driver(jaxrnn.raw_rnn, over_array, TWO, arrays=("inputs", "lengths")),
+    "packed": Driver(
+        jaxrnn.packed_rnn, packed, TWO, arrays=("pack",), told=EVERYWHERE["told"]
+    ),
+}
+CASES = {
+    f"{name}-{i}": (driver, case)
+    for name, driver in DRIVERS.items()
+    for i, case in enumerate(driver.cases)
+}
+
+
+@functools.cache
+def prepared(name):
+    """The function of a case, its arrays, and the results on one device."""
+    driver, case = CASES[name]
+    cell, time = CELLS[case["cell"]], case["time"]
+    given = {
+        "inputs": draw(BATCH, time, DEPTH),
+        "states": {n: draw(BATCH, UNITS) for n in "ch"},
+        "lengths": np.array([time, 0, 2, 1], np.int32),
+        "pack": {n: getattr(PACK, n) for n in PACKED_ARRAYS},
+    }
+    passed = {n: v for n, v in values(cell, time).items() if case.get(n)}
+    is_static = lambda v: isinstance(v, bool | int | str | jaxrnn.memory.Strategy)
+    static = {n: v for n, v in passed.items() if is_static(v)}
+    arrays = {n: v for n, v in passed.items() if n not in static}
+    arrays |= {n: given[n] for n in driver.arrays}
+    params = params_of(cell), params_of(SECOND), params_of(SECOND, 2 * UNITS)
+
+    def run(params, **arrays):
+        cells = [c.bind(p) for c, p in zip((cell, SECOND, SECOND), params, strict=True)]
+        if case.get("time_major"):
+            steps = arrays.keys() & {"inputs", "mask", "resets"}
+            arrays |= {n: arrays[n].swapaxes(0, 1) for n in steps}
+        return driver.run(driver.function, cells, **arrays, **static)
+
+    arrays["params"] = params
+    return run, arrays, mesh.on_one_device(run, arrays)
+
+
+@pytest.mark.fast("explicit-dynamic-2", "auto-dynamic-0", "explicit-packed-2")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", mesh.TYPES)
+def test_equals_one_device(kind, name):
+    run, arrays, want = prepared(name)
+    _, case = CASES[name]
+    beside = arrays.keys() - {"params", "inputs", "pack"}
+    layouts = dict.fromkeys(beside, case["layout"])
+    try:
+        got = mesh.on_mesh(run, arrays, kind, case["told"], layouts)
+        close(got, want, F64)
+    except Exception as error:
+        error.add_note(str(case))
+        raise
+    if name.startswith("dynamic") and case["told"] != "eagerly":
+        outputs = got[1][0]
+        assert outputs.sharding.spec[int(case["time_major"])] == "data"
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_every_argument_has_a_value(name):
+    driver = DRIVERS[name]
+    assert driver.parameters - VALUES - GIVEN == set()
+
+
+def test_every_two_values_that_are_allowed_together_are_in_a_case():
+    cases = DRIVERS["dynamic"].cases
+    assert all(map(is_allowed, cases))
+    for a, b in itertools.combinations(cases[0], 2):
+        found = {(case[a], case[b]) for case in cases}
+        levels = [{case[name] for case in cases} for name in (a, b)]
+        for pair in itertools.product(*levels):
+            assert (pair in found) == is_allowed(dict(zip((a, b), pair, strict=True)))

@@ -1,0 +1,488 @@
+"""Modules, cells, decoders and losses on meshes equal one device.
+
+A row is a function, and its arrays by name; `mesh.WHOLE` has the names of arrays that
+are not divided.
+"""
+
+import inspect
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import mesh
+import numpy as np
+import pytest
+from cases import CASES
+from flax import nnx
+from helpers import bound, drawn, usual_promotion
+from mesh import BATCH, DEPTH, F64, UNITS, draw, drawn_like, state_of
+
+import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn import BasicRNNCell, contrib, decode
+from jaxrnn.convert import equinox, haiku
+from jaxrnn.testing._oracle import close
+
+CELL = BasicRNNCell(UNITS)
+VOCABULARY, STEPS, BEAMS = 5, 4, 3
+SEQUENCES = draw(BATCH, STEPS, DEPTH)
+LENGTHS = np.array([4, 0, 3, 2], np.int32)
+START = np.array([2, 0, 3, 4], np.int32)
+IDS = np.arange(BATCH * STEPS).reshape(BATCH, STEPS) % VOCABULARY
+MASK, RESETS = draw(BATCH, STEPS) < 0.3, draw(BATCH, STEPS, seed=1) > 0.5
+KEY = jax.random.key(0)
+
+
+# Decoders of a language model.
+
+MODEL = {
+    "params": bound(CELL, DEPTH).params,
+    "table": 2 * draw(VOCABULARY, DEPTH),
+    "kernel": 2 * draw(UNITS, VOCABULARY),
+    "initial_state": state_of(CELL),
+}
+
+
+def model(params, table, kernel, initial_state):
+    # A product, because a lookup on an explicit mesh must state how it is divided.
+    embed = lambda ids: jax.nn.one_hot(ids, VOCABULARY, dtype=table.dtype) @ table
+    return {
+        "cell": CELL.bind(params),
+        "embed": embed,
+        "project": lambda output: output @ kernel,
+        "initial_state": initial_state,
+    }
+
+
+def of_model(arrays):
+    """`(the model, the other arrays)`."""
+    return model(*map(arrays.pop, MODEL)), arrays
+
+
+def decoded(decoder, others=None, **options):
+    def run(**arrays):
+        parts, arrays = of_model(arrays)
+        return decoder(**parts, **arrays, end_id=1, **options)
+
+    return run, MODEL | (others or {"start_ids": START})
+
+
+def looped(make_loop, **options):
+    """A decoder's loop function in `raw_rnn`."""
+    is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
+
+    def run(start_ids, **arrays):
+        parts, _ = of_model(arrays)
+        cell = parts.pop("cell")
+        loop_fn = make_loop(**parts, start_ids=start_ids, end_id=1, **options)
+        emit_ta, _, loop_state = jaxrnn.raw_rnn(cell, loop_fn, max_time=STEPS)
+        stacked = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_array)
+        return stacked, loop_state
+
+    return run, MODEL | {"start_ids": START}
+
+
+def together(**arguments):
+    names = "cell", "embed", "project", "initial_state"
+    one = {name: arguments.pop(name) for name in names}
+    other = one | {"project": lambda output: -one["project"](output)}
+    return decode.greedy(**decode.ensemble([one, other]), **arguments)
+
+
+def helped(helper, others=None, options=(), **static):
+    """`dynamic_decode` of a `BasicDecoder` with a helper."""
+
+    def run(params, kernel, initial_state, **arrays):
+        made = helper(**arrays, **static)
+        project = lambda outputs: outputs @ kernel
+        cell = CELL.bind(params)
+        decoder = contrib.BasicDecoder(cell, made, initial_state, project)
+        return contrib.dynamic_decode(decoder, max_time=STEPS, **dict(options))
+
+    names = "params", "kernel", "initial_state"
+    return run, {name: MODEL[name] for name in names} | others
+
+
+def beams(params, table, kernel, initial_state, start_tokens):
+    tiled = contrib.tile_batch(initial_state, BEAMS)
+    project = lambda output: output @ kernel
+    decoder = contrib.BeamSearchDecoder(
+        *(CELL.bind(params), table, start_tokens, 1, tiled, BEAMS, project),
+        length_penalty_weight=0.6,
+    )
+    return contrib.dynamic_decode(decoder, max_time=STEPS)
+
+
+FED = {"inputs": SEQUENCES, "sequence_length": LENGTHS}
+IMPUTED = {"impute_finished": True, "output_time_major": True, "swap_memory": True}
+DECODERS = {
+    "greedy": decoded(decode.greedy, max_time=STEPS),
+    "sample": decoded(
+        *(decode.sample, None),
+        **{"max_time": STEPS, "key": KEY, "temperature": 0.7, "top_k": 3, "top_p": 0.8},
+    ),
+    "beam_search": decoded(
+        decode.beam_search, max_time=STEPS, beam_width=BEAMS, length_penalty=0.6
+    ),
+    "score": decoded(decode.score, {"start_ids": START, "ids": IDS}),
+    "greedy_loop": looped(decode.greedy_loop),
+    "sampling_loop": looped(decode.sampling_loop, key=KEY),
+    "beam_loop": looped(decode.beam_loop, beam_width=BEAMS),
+    "ensemble": decoded(together, max_time=STEPS),
+    "TrainingHelper": helped(contrib.TrainingHelper, FED),
+    "TrainingHelper-imputed": helped(contrib.TrainingHelper, FED, IMPUTED),
+    "ScheduledEmbeddingTrainingHelper": helped(
+        lambda table, **given: contrib.ScheduledEmbeddingTrainingHelper(
+            embedding=table, sampling_probability=0.5, key=KEY, **given
+        ),
+        FED | {"table": MODEL["table"]},
+    ),
+    "ScheduledOutputTrainingHelper": helped(
+        contrib.ScheduledOutputTrainingHelper,
+        FED,
+        sampling_probability=0.5,
+        key=KEY,
+        next_inputs_fn=lambda outputs: outputs[:, :DEPTH],
+    ),
+    "GreedyEmbeddingHelper": helped(
+        lambda table, start: contrib.GreedyEmbeddingHelper(table, start, 1),
+        {"table": MODEL["table"], "start": START},
+    ),
+    "SampleEmbeddingHelper": helped(
+        lambda table, start: contrib.SampleEmbeddingHelper(table, start, 1, key=KEY),
+        {"table": MODEL["table"], "start": START},
+    ),
+    "InferenceHelper": helped(
+        contrib.InferenceHelper,
+        {"start_inputs": draw(BATCH, DEPTH)},
+        sample_fn=lambda outputs: outputs,
+        sample_shape=[VOCABULARY],
+        sample_dtype=F64,
+        end_fn=lambda sample: sample[:, 0] > 2.0,
+        next_inputs_fn=lambda sample: sample[:, :DEPTH],
+    ),
+    "BeamSearchDecoder": (beams, MODEL | {"start_tokens": START}),
+}
+
+
+# Modules of Flax, and cells of other libraries.
+
+
+def in_linen(name, cells, first, **options):
+    """The call of a module, and its parameters."""
+    module = getattr(jaxrnn.linen, name)(*cells, param_dtype=F64, **options)
+    shapes = jax.eval_shape(lambda: module.init(KEY, *first))["params"]
+    call = lambda params, *args, **given: module.apply(
+        {"params": params}, *args, **given
+    )
+    return call, drawn_like(shapes)
+
+
+def in_nnx(name, cells, first, **options):
+    cls, rngs = getattr(jaxrnn.nnx, name), {"rngs": nnx.Rngs(0), "param_dtype": F64}
+    module = nnx.eval_shape(lambda: cls(*cells, DEPTH, **rngs, **options))
+    graph, shapes, others = nnx.split(module, nnx.Param, ...)
+    call = lambda params, *args, **given: nnx.merge(graph, params, others)(
+        *args, **given
+    )
+    return call, drawn_like(shapes)
+
+
+def with_lengths(library, name):
+    cells, state, _ = LAYERS[name]
+    call, params = library(name, cells, [SEQUENCES], return_carry=True)
+    arrays = {"inputs": SEQUENCES, "sequence_length": LENGTHS, "initial_state": state}
+    return call, {"params": params} | arrays
+
+
+def with_gaps(library, name):
+    cells, _, options = LAYERS[name]
+    options = options | {"time_major": True, "return_states": True}
+    swapped = lambda x: jnp.swapaxes(x, 0, 1)
+    call, params = library(name, cells, [swapped(SEQUENCES)], **options)
+
+    def run(params, **arrays):
+        return call(params, **jax.tree.map(swapped, arrays))
+
+    arrays = {"inputs": SEQUENCES, "mask": MASK, "resets": RESETS}
+    return run, {"params": params} | arrays
+
+
+def raw_module(library):
+    def loop_fn_of(inputs, lengths):
+        def loop_fn(t, output, state, total):
+            state = CELL.zero_state(BATCH, F64) if output is None else state
+            read = inputs[:, jnp.minimum(t, STEPS - 1)]
+            return t >= lengths, read, state, output, None
+
+        return loop_fn
+
+    first = loop_fn_of(SEQUENCES, LENGTHS)
+    call, params = library("RawRNN", [CELL], [first], max_time=STEPS)
+
+    def run(params, inputs, lengths):
+        emit_ta, state, _ = call(params, loop_fn_of(inputs, lengths))
+        return emit_ta.stack(), state
+
+    return run, {"params": params, "inputs": SEQUENCES, "lengths": LENGTHS}
+
+
+def one_step(library):
+    arrays = {"carry": state_of(CELL), "inputs": SEQUENCES[:, 0]}
+    call, params = library("Cell", [CELL], arrays.values())
+    return call, {"params": params} | arrays
+
+
+def imported(make):
+    """A cell of another library in `dynamic_rnn`."""
+    with usual_promotion():
+        made = make()
+        step = SEQUENCES[:, 0]
+        shapes = getattr(made, "params", None)
+        shapes = shapes or jax.eval_shape(lambda: made.init(KEY, step))
+
+    def run(params, inputs, **arrays):
+        with usual_promotion():
+            cell = getattr(made, "cell", made).bind(params)
+            return jaxrnn.dynamic_rnn(cell, inputs, dtype=F64, **arrays)
+
+    arrays = {"inputs": SEQUENCES, "mask": MASK, "resets": RESETS}
+    return run, {"params": drawn_like(shapes)} | arrays
+
+
+def of_haiku():
+    hk = pytest.importorskip("haiku")
+    return haiku.as_cell(hk.transform(lambda x, state: hk.GRU(2)(x, state)), 2, 2)
+
+
+def of_equinox():
+    eqx = pytest.importorskip("equinox")
+    return equinox.as_cell(eqx.nn.GRUCell(DEPTH, 2, key=KEY), 2)
+
+
+def of_linen():
+    return jaxrnn.linen.as_cell(nn.GRUCell(2, param_dtype=F64), DEPTH)
+
+
+def of_nnx():
+    module = nnx.GRUCell(DEPTH, 2, param_dtype=F64, rngs=nnx.Rngs(0))
+    return jaxrnn.nnx.as_cell(module, DEPTH)
+
+
+DEEP = [[CELL, CELL], [CELL, CELL]]
+DEEP_STATE = tuple([state_of(CELL, i), state_of(CELL, i + 1)] for i in (1, 3))
+# The cells, an initial state, and further options.
+LAYERS = {
+    "RNN": ([CELL], state_of(CELL), {"reverse": True, "keep_order": True}),
+    "Bidirectional": ([CELL, CELL], (state_of(CELL, 1), state_of(CELL, 2)), {}),
+    "StackBidirectional": (DEEP, DEEP_STATE, {}),
+}
+MODULES = {}
+for library in (in_linen, in_nnx):
+    title = library.__name__
+    MODULES[f"{title}-Cell"] = partial(one_step, library)
+    MODULES[f"{title}-RawRNN"] = partial(raw_module, library)
+    for name in LAYERS:
+        MODULES[f"{title}-{name}-lengths"] = partial(with_lengths, library, name)
+        MODULES[f"{title}-{name}-gaps"] = partial(with_gaps, library, name)
+for make in (of_haiku, of_equinox, of_linen, of_nnx):
+    MODULES[make.__name__] = partial(imported, make)
+
+
+# Functions of arrays, and cells of `contrib`.
+
+
+def of_windows(params, inputs):
+    """`truncated_bptt` over three windows of two steps, in a scan."""
+    bptt = jaxrnn.truncated_bptt(loss_of_window, reach=2, has_aux=True)
+    windows = jnp.stack(jnp.split(inputs, 3, axis=1)), jnp.array([[2, 2, 1, 0]] * 3)
+    # The carry must be divided already. A sum is divided like its terms.
+    zeros = 0.0 * inputs.sum((1, 2))[:, None]
+    first = jax.tree.map(lambda window: window[0], windows)
+    carry = bptt.init(CELL.zero_state(BATCH, F64) + zeros, first)
+
+    def step(carry, window):
+        *result, carry = bptt.value_and_grad(params, carry, window)
+        return carry, result
+
+    carry, results = jax.lax.scan(step, carry, windows)
+    return results, carry.state
+
+
+def loss_of_window(params, state, window):
+    outputs, state = jaxrnn.dynamic_rnn(CELL.bind(params), *window, state)
+    value = jnp.sum(outputs**2)
+    return value, (state, 2 * value)
+
+
+def cross_entropy(labels, logits):
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return -jnp.sum(jax.nn.log_softmax(logits) * one_hot, axis=-1)
+
+
+def sequence_loss(**options):
+    weights = MASK.astype(F64)
+    arrays = {"logits": draw(BATCH, STEPS, 5), "targets": IDS, "weights": weights}
+    run = lambda **arrays: contrib.sequence_loss(**arrays, **options)
+    return run, arrays
+
+
+def fused(cell):
+    """A cell of `contrib` that runs all steps."""
+    step = jax.ShapeDtypeStruct((STEPS, BATCH, DEPTH), F64)
+    state = jaxrnn.LSTMStateTuple(draw(BATCH, UNITS), draw(BATCH, UNITS, seed=1))
+
+    def run(params, inputs, state, lengths):
+        steps = inputs.swapaxes(0, 1)
+        return cell.bind(params)(steps, state, F64, lengths)
+
+    arrays = {"inputs": SEQUENCES, "state": state, "lengths": LENGTHS}
+    return run, {"params": drawn(cell, step)} | arrays
+
+
+def attended(mechanism):
+    cell = contrib.AttentionWrapper(CELL, mechanism(UNITS, DEPTH), 2)
+
+    def run(params, inputs, memory, lengths):
+        state = cell.initial_state(memory, lengths)
+        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state)
+
+    arrays = {"inputs": SEQUENCES, "memory": draw(BATCH, STEPS, DEPTH, seed=1)}
+    lengths = np.array([4, 1, 3, 2])
+    params = bound(cell, DEPTH).params
+    return run, {"params": params, "lengths": lengths} | arrays
+
+
+def monotonic(mode):
+    arrays = {
+        "p_choose_i": np.abs(draw(BATCH, 5)) % 1,
+        "previous_attention": np.eye(BATCH, 5),
+    }
+    return lambda **arrays: contrib.monotonic_attention(**arrays, mode=mode), arrays
+
+
+def gather_tree(step_ids, parent_ids, max_sequence_lengths, scores):
+    ids = (x.swapaxes(0, 1) for x in (step_ids, parent_ids))
+    return contrib.gather_tree(*ids, max_sequence_lengths, 1), scores
+
+
+PATHS = {
+    "step_ids": np.arange(48).reshape(4, 4, 3) % 5,
+    "parent_ids": np.arange(48).reshape(4, 4, 3) % 3,
+    "max_sequence_lengths": np.array([4, 1, 3, 2]),
+    "scores": draw(BATCH),  # For the gradients, which need a number.
+}
+SUMS = {"average_across_timesteps": False, "average_across_batch": False}
+FUNCTIONS = {
+    "truncated_bptt": (
+        of_windows,
+        {"params": MODEL["params"], "inputs": draw(BATCH, 6, DEPTH)},
+    ),
+    "reverse_sequence": (
+        lambda x, lengths: jaxrnn.reverse_sequence(x, lengths, 1, 0),
+        {"x": SEQUENCES, "lengths": LENGTHS},
+    ),
+    "tile_beams": (
+        lambda tree: decode.tile_beams(tree, BEAMS),
+        {"tree": state_of(CELL)},
+    ),
+    "tile_batch": (lambda t: contrib.tile_batch(t, BEAMS), {"t": state_of(CELL)}),
+    "hardmax": (lambda x: (contrib.hardmax(x), x), {"x": draw(BATCH, 5)}),
+    "gather_tree": (gather_tree, PATHS),
+    "sequence_loss": sequence_loss(),
+    "sequence_loss-all": sequence_loss(**SUMS, softmax_loss_function=cross_entropy),
+    "sequence_loss-sum": sequence_loss(
+        **SUMS, sum_over_timesteps=True, sum_over_batch=True
+    ),
+    **{mode: monotonic(mode) for mode in ("recursive", "parallel", "hard")},
+}
+FUSED = [
+    contrib.LSTMBlockFusedCell(UNITS),
+    contrib.FusedRNNCellAdaptor(jaxrnn.LSTMCell(UNITS), use_dynamic_rnn=True),
+    contrib.TimeReversedFusedRNN(contrib.LSTMBlockFusedCell(UNITS)),
+]
+ATTENTIONS = [
+    contrib.BahdanauAttention,
+    contrib.LuongAttention,
+    contrib.BahdanauMonotonicAttention,
+    contrib.LuongMonotonicAttention,
+]
+# A pair, or a function that makes it when its test runs.
+ROWS = {
+    **DECODERS,
+    **FUNCTIONS,
+    **MODULES,
+    **{type(cell).__name__: partial(fused, cell) for cell in FUSED},
+    **{mechanism.__name__: partial(attended, mechanism) for mechanism in ATTENTIONS},
+}
+
+
+@pytest.mark.fast(
+    "explicit-context-GreedyEmbeddingHelper",
+    "explicit-context-in_nnx-RNN-gaps",
+    "explicit-context-BeamSearchDecoder",
+)
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("explicit", "context"), ("explicit", "arrays"), ("auto", "arrays")],
+)
+def test_equals_one_device(kind, told, name):
+    row = ROWS[name]
+    run, arrays = row() if callable(row) else row
+    close(mesh.on_mesh(run, arrays, kind, told), mesh.on_one_device(run, arrays), F64)
+
+
+# One row of each class of cells, except for those that run a loop which cells share. A
+# lookup in the user's step must say how it is divided.
+SHARED = jaxrnn.AffineCell | jaxrnn.LinearRecurrenceCell
+ONE_OF_EACH = {
+    type(case.cell): name
+    for name, case in reversed(CASES.items())
+    if name != "function_integers" and not isinstance(case.cell, SHARED)
+}.values()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_cells(name):
+    case = CASES[name]
+    positive = lambda x: 0.5 + np.abs(draw(BATCH, STEPS, *x.shape[1:]))
+    inputs = jax.tree.map(lambda x: positive(x).astype(x.dtype), case.inputs)
+    zeros = jax.eval_shape(lambda: case.cell.zero_state(BATCH, np.float32))
+    state = jax.tree.map(lambda x: draw(*x.shape).astype(x.dtype), zeros)
+    if case.state is not None:
+        is_wide = lambda x: np.asarray(x).dtype == F64
+        cast = lambda x: np.float32(x) if is_wide(x) else np.asarray(x)
+        state = jax.tree.map(cast, case.state)
+
+    def run(params, inputs, state, lengths):
+        cell = case.cell.bind(params, case.key)
+        return jaxrnn.dynamic_rnn(cell, inputs, lengths, state, np.float32)
+
+    arrays = {
+        "params": drawn(case.cell, case.inputs, np.float32),
+        "inputs": inputs,
+        "state": state,
+        "lengths": LENGTHS,
+    }
+    want = mesh.on_one_device(run, arrays)
+    close(mesh.on_mesh(run, arrays, "explicit"), want, "float32")
+
+
+# What runs on the host, takes only shapes, or runs in other rows.
+WITHOUT_ROW = {
+    *("concat_packed", "pack_sequences", "packed_batches", "stack_packed", "windows"),
+    *("init_stack_bidirectional", "memory_plan", "native_status", "dynamic_decode"),
+    "monotonic_attention",
+}
+
+
+@pytest.mark.parametrize("module", [jaxrnn, contrib, decode])
+def test_every_public_function_has_a_row(module):
+    """The drivers, `*_rnn`, have their own page."""
+    functions = {n for n in module.__all__ if inspect.isfunction(getattr(module, n))}
+    others = {name for name in functions if not name.endswith("_rnn")}
+    assert others - ROWS.keys() - WITHOUT_ROW == set()
