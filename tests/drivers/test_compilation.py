@@ -1,5 +1,6 @@
-"""Each shape compiles once, and programs do not grow with the number of steps."""
+"""Programs: equal cells share one, and it does not grow with the number of steps."""
 
+import functools
 import re
 
 import jax
@@ -9,86 +10,62 @@ import pytest
 from helpers import assert_near, differentiated, drawn
 
 import jaxrnn
-from jaxrnn import FunctionCell, GRUCell, LSTMCell
+from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn._drivers.run_batch import _compiled_run, is_shareable
 
 X = np.ones((4, 5, 3), np.float32)
 
 
-class Traces:
-    """A cell that counts how often its step is traced."""
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, params, inputs, state, key=None):
-        self.count += 1
-        return inputs * params["w"], state + inputs
+def compiled(caplog, call):
+    """The messages of JAX about the programs that a call compiles."""
+    caplog.clear()
+    with jax.log_compiles():
+        jax.block_until_ready(call())
+    return [text for text in caplog.messages if "XLA compilation" in text]
 
 
-def test_eager_calls_trace_once(caplog):
-    def step(params, inputs, state, key=None):
-        return inputs * params["w"], state + inputs
+def outputs_of(bound, lengths=None, **options):
+    return jaxrnn.dynamic_rnn(bound, X, lengths, dtype=jnp.float32, **options)[0]
 
-    cell, traced = FunctionCell(step, 3, 3), []
-    for i in range(3):
-        caplog.clear()
-        with jax.log_compiles():
-            params = {"w": jnp.float32(i)}
-            jaxrnn.dynamic_rnn(cell.bind(params), X, [i, 1, 2, 3], dtype=jnp.float32)
-        traced.append([m for m in caplog.messages if "jit(_run)" in m])
-    assert traced[0]
-    assert not traced[1]
-    assert not traced[2]
+
+@pytest.mark.parametrize("strategy", [False, jaxrnn.memory.Recompute(3)], ids=str)
+def test_a_second_eager_gradient_compiles_nothing(strategy, caplog):
+    cell = LSTMCell(4)
+    options = {"swap_memory": strategy}
+    loss = lambda params, n: outputs_of(cell.bind(params), n, **options).sum()
+    of_lengths = lambda *n: jax.grad(loss)(drawn(cell, X[:, 0]), jnp.asarray(n))
+    assert compiled(caplog, lambda: of_lengths(5, 0, 3, 1))
+    assert not compiled(caplog, lambda: of_lengths(1, 2, 3, 4))
 
 
 def test_equal_cells_share_a_compilation():
     traced = []
 
     @jax.jit
-    def run(cell, x, lengths):
+    def run(cell, lengths):
         traced.append(cell)
-        return jaxrnn.dynamic_rnn(cell, x, lengths, dtype=jnp.float32)[0]
+        return outputs_of(cell, lengths)
 
     params = drawn(GRUCell(4), X[:, 0])
     for lengths in ([5, 0, 3, 1], [1, 1, 1, 1]):
-        run(GRUCell(4).bind(params), X, jnp.asarray(lengths))
+        run(GRUCell(4).bind(params), jnp.asarray(lengths))
     assert len(traced) == 1
-    run(GRUCell(4, activation="relu").bind(params), X, jnp.asarray([1] * 4))
+    run(GRUCell(4, activation="relu").bind(params), jnp.asarray([1] * 4))
     assert len(traced) == 2
 
 
-def test_gradient_steps_trace_once():
-    step = Traces()
-    cell = FunctionCell(step, 3, 3)
+def test_a_second_eager_call_compiles_nothing_although_sizes_are_mutable(caplog):
+    def step(params, inputs, state, key=None):
+        return inputs * state["a"][0], state
 
-    def loss(bound, lengths):
-        outputs, state = jaxrnn.dynamic_rnn(bound, X, lengths, dtype=jnp.float32)
-        return outputs.sum() + state.sum()
-
-    bound = cell.bind({"w": jnp.float32(1)})
-    update = jax.jit(lambda b, n: jax.tree.map(jnp.subtract, b, jax.grad(loss)(b, n)))
-    bound = update(bound, jnp.asarray([5, 0, 3, 1]))
-    traces = step.count
-    update(bound, jnp.asarray([1, 2, 3, 4]))
-    assert step.count == traces
-
-
-def test_a_second_eager_gradient_compiles_nothing(caplog):
-    cell = LSTMCell(4)
-    params = drawn(cell, X[:, 0])
-
-    def loss(params, lengths):
-        bound = cell.bind(params)
-        return jaxrnn.dynamic_rnn(bound, X, lengths, dtype=jnp.float32)[0].sum()
-
-    compiled = []
-    for lengths in ([5, 0, 3, 1], [1, 2, 3, 4]):
-        caplog.clear()
-        with jax.log_compiles():
-            jax.block_until_ready(jax.grad(loss)(params, jnp.asarray(lengths)))
-        compiled.append([m for m in caplog.messages if "XLA compilation" in m])
-    assert compiled[0]
-    assert not compiled[1]
+    size = {"a": [3]}
+    cell, same = (FunctionCell(step, size, 3) for _ in range(2))
+    size["a"][0] = 4  # The cell keeps the original sizes.
+    assert cell == same
+    assert cell.state_size == {"a": [3]}
+    assert compiled(caplog, lambda: outputs_of(cell.bind({}), [0, 1, 2, 3]))
+    with jax.no_tracing():
+        outputs_of(same.bind({}), [1, 1, 2, 3])
 
 
 def test_programs_do_not_grow_with_time():
@@ -137,37 +114,101 @@ def test_the_precision_of_products_reaches_all_of_them(precision, name):
     assert all(exact in product for product in found)
 
 
+# Mutable objects that stay equal must not share one compilation across calls.
+
+
+class Scaled:
+    """A mutable callable object, and a mutable object with a method."""
+
+    def __init__(self):
+        self.scale = 2.0
+
+    def __call__(self, params, inputs, state, key=None):
+        return inputs * self.scale, state
+
+    def step(self, params, inputs, state, key=None):
+        return self(params, inputs, state)
+
+
+def scaled_by(holder, params, inputs, state, key=None):
+    return inputs * holder.scale, state
+
+
+def around(values):
+    def step(params, inputs, state, key=None):
+        return inputs + values, state
+
+    return step
+
+
+def in_list(holder):
+    values = [holder]
+    return lambda params, inputs, state, key=None: values[0](params, inputs, state)
+
+
+def plain(params, inputs, state, key=None):
+    return inputs * 2, state
+
+
+CHANGING = {
+    "object": lambda holder: holder,
+    "method": lambda holder: holder.step,
+    "partial": lambda holder: functools.partial(scaled_by, holder),
+    "closure": lambda holder: lambda p, x, s, key=None: holder(p, x, s),
+    "list": in_list,
+}
+
+
+@pytest.mark.parametrize("step_of", CHANGING.values(), ids=CHANGING)
+def test_an_attribute_that_changes_is_read_in_every_call(step_of):
+    holder = Scaled()
+    bound = FunctionCell(step_of(holder), 3, 3).bind({})
+    assert outputs_of(bound)[0, -1, 0] == 2.0
+    holder.scale = 3.0
+    assert outputs_of(bound)[0, -1, 0] == 3.0
+
+
+def test_constants_functions_and_cells_of_them_are_shared():
+    for cell in (
+        BasicRNNCell(3),
+        BasicRNNCell(3, activation=jax.nn.relu),
+        LSTMCell(3, name="a", dtype=jnp.float32),
+        MultiRNNCell([BasicRNNCell(3)] * 2),
+        FunctionCell(plain, 3, jaxrnn.TensorShape([3])),
+        FunctionCell(functools.partial(plain), 3, 3),
+        FunctionCell(lambda p, x, s, key=None: (x, s), 3, 3),
+    ):
+        assert is_shareable(cell.bind({}))
+    # A closure may hold an array, whoever made it.
+    for module in (__name__, "jaxrnn", "jax"):
+        step = around(np.ones(1))
+        step.__module__ = module
+        assert not is_shareable(FunctionCell(step, 3, 3).bind({}))
+    assert not is_shareable(FunctionCell(Scaled(), 3, 3).bind({}))
+
+
 def test_a_cell_that_closes_over_arrays_is_not_kept():
     """The cell is not cached: its traced arrays would outlive their trace."""
-
-    def around(memory):
-        def step(params, inputs, state, key=None):
-            return inputs + memory[None], state
-
-        return FunctionCell(step, 3, 3)
-
-    kept = jaxrnn._drivers.run_batch._compiled_run._cache_size()
+    kept = _compiled_run._cache_size()
 
     def total(memory):
-        bound = around(memory).bind({})
-        return jaxrnn.dynamic_rnn(bound, X, dtype=jnp.float32)[0].sum()
+        cell = FunctionCell(around(memory[None]), 3, 3)
+        return outputs_of(cell.bind({})).sum()
 
     with jax.checking_leaks():
         assert jax.jit(jax.grad(total))(jnp.ones(3, jnp.float32)).tolist() == [20] * 3
     assert total(jnp.ones(3, jnp.float32)) == 2 * X.size
-    assert jaxrnn._drivers.run_batch._compiled_run._cache_size() == kept
+    assert _compiled_run._cache_size() == kept
 
 
 def test_a_run_and_its_gradients_are_exported_for_all_platforms():
-    cell = jaxrnn.MultiRNNCell([LSTMCell(3, use_peepholes=True), GRUCell(3)])
+    cell = MultiRNNCell([LSTMCell(3, use_peepholes=True), GRUCell(3)])
     params = drawn(cell, X[:, 0])
     state = cell.zero_state(4, jnp.float32)
     lengths = jnp.asarray([5, 0, 3, 9], jnp.int32)
 
     def step(params, x, state, lengths):
-        run = lambda params, x, state: jaxrnn.dynamic_rnn(
-            cell.bind(params), x, lengths, state
-        )
+        run = lambda p, x, s: jaxrnn.dynamic_rnn(cell.bind(p), x, lengths, s)
         return differentiated(run, params, x, state)
 
     given = params, jnp.asarray(X), state, lengths

@@ -181,8 +181,9 @@ def in_linen(name, cells, first, **options):
 
 
 def in_nnx(name, cells, first, **options):
-    cls, rngs = getattr(jaxrnn.nnx, name), {"rngs": nnx.Rngs(0), "param_dtype": F64}
-    module = nnx.eval_shape(lambda: cls(*cells, DEPTH, **rngs, **options))
+    cls = getattr(jaxrnn.nnx, name)
+    given = lambda: {"rngs": nnx.Rngs(0), "param_dtype": F64, **options}
+    module = nnx.eval_shape(lambda: cls(*cells, DEPTH, **given()))
     graph, shapes, others = nnx.split(module, nnx.Param, ...)
     call = lambda params, *args, **given: nnx.merge(graph, params, others)(
         *args, **given
@@ -347,7 +348,7 @@ def attended(mechanism):
 
     def run(params, inputs, memory, lengths):
         state = cell.initial_state(memory, lengths)
-        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state)
+        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state, F64)
 
     arrays = {"inputs": SEQUENCES, "memory": draw(BATCH, STEPS, DEPTH, seed=1)}
     lengths = np.array([4, 1, 3, 2])
