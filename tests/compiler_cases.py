@@ -23,7 +23,6 @@ HERE = [
     for kind in KINDS
     if on_cpu and importlib.util.find_spec(MODULES.get(kind, "libtpu"))
 ]
-devices = functools.cache(absent_devices)
 
 
 if not HERE:  # Skip the module that imports this one.
@@ -31,9 +30,14 @@ if not HERE:  # Skip the module that imports this one.
     pytest.skip(reason, allow_module_level=True)
 
 
-def skipped_without(kind):
-    """The marks for a test on a kind of device."""
-    return () if kind in HERE else pytest.mark.skip("its compiler is not installed")
+def devices(kind, count=1):
+    """Absent devices; the test is skipped if their compiler is not installed."""
+    if kind not in HERE:
+        pytest.skip("its compiler is not installed")
+    return cached(kind, count)
+
+
+cached = functools.cache(absent_devices)
 
 
 def single(kind):

@@ -4,10 +4,8 @@ The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/driv
 tests CPUs, and these tests cover the others. `benchmarks/collectives.py` has the sizes.
 """
 
-import itertools
-
 import pytest
-from compiler_cases import devices, skipped_without
+from compiler_cases import devices
 
 from benchmarks.collectives import DRIVERS, compiled
 from benchmarks.compilers.hlo import collectives
@@ -24,16 +22,6 @@ LAYOUTS = [
 ]
 FOUR = [("v5e", 4), ("h100", 4)]
 SIZES = [("v5e", 1), ("v5e", 16), ("h100", 1), ("h100", 8)]
-
-
-def on(sizes, *rows):
-    """Each row of the table on each number of devices of a kind."""
-    cases = []
-    for (kind, count), row in itertools.product(sizes, rows):
-        name = "-".join(map(str, (kind, count, *row)))
-        marks = skipped_without(kind)
-        cases.append(pytest.param(kind, count, *row, marks=marks, id=name))
-    return cases
 
 
 LSTM = [(*layout, "dynamic_rnn", "LSTM") for layout in LAYOUTS]
@@ -53,10 +41,12 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "layout", "axes", "driver", "cell"),
-    [*on(FOUR, *LSTM, *OTHERS), *on(SIZES, *LSTM[2:5])],
-)
+ON_FOUR = [(*size, *row) for size in FOUR for row in LSTM + OTHERS]
+ON_SIZES = [(*size, *row) for size in SIZES for row in LSTM[2:5]]
+NAMES = "kind", "count", "layout", "axes", "driver", "cell"
+
+
+@pytest.mark.parametrize(NAMES, ON_FOUR + ON_SIZES)
 def test_no_collective_in_a_loop(kind, count, layout, axes, driver, cell):
     inside, outside = found(kind, count, layout, axes, driver, cell)
     assert inside == []
@@ -64,29 +54,18 @@ def test_no_collective_in_a_loop(kind, count, layout, axes, driver, cell):
     assert ("all-reduce" in outside) == (count > 1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "layout", "axes", "driver", "cell"),
-    on(
-        FOUR,
-        ("FSDP", "auto", "swap_memory", "LSTM"),
-        ("FSDP", "explicit", "swap_memory", "LSTM"),
-    ),
-)
-def test_segments_sum_their_gradients(kind, count, layout, axes, driver, cell):
-    inside, outside = found(kind, count, layout, axes, driver, cell)
+@pytest.mark.parametrize("axes", ["auto", "explicit"])
+@pytest.mark.parametrize(("kind", "count"), FOUR)
+def test_segments_sum_their_gradients(kind, count, axes):
+    inside, outside = found(kind, count, "FSDP", axes, "swap_memory", "LSTM")
     assert set(inside) <= {"all-reduce", "reduce-scatter"}
     assert "all-gather" in outside
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "layout", "axes", "driver", "cell"),
-    on(
-        [("v5e", 1), ("h100", 1)],
-        *(("data", "auto", driver, "LSTM") for driver in DRIVERS),
-    ),
-)
-def test_drivers_on_one_device(kind, count, layout, axes, driver, cell):
-    assert found(kind, count, layout, axes, driver, cell) == ([], [])
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("kind", ["v5e", "h100"])
+def test_drivers_on_one_device(kind, driver):
+    assert found(kind, 1, "data", "auto", driver, "LSTM") == ([], [])
 
 
 def found(kind, count, *row):

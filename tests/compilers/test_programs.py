@@ -1,7 +1,8 @@
-"""Every driver compiles for TPUs and GPUs, with its gradients.
+"""Every cell and driver compiles for TPUs and GPUs, with its gradients.
 
 `test_collectives.py` tests the drivers of `benchmarks/collectives.py`: `dynamic_rnn`,
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
+CI skips the slow tests here: further settings, and other cells on GPUs.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler_cases import devices, single, skipped_without
+from cases import BATCH, CASES
+from compiler_cases import devices, single
 from distributed import pipelined_rnn
 from helpers import bound
 from jax.sharding import Mesh, NamedSharding
@@ -20,7 +22,7 @@ import jaxrnn
 from benchmarks.compilers.program import on_mesh, read
 from jaxrnn import GRUCell, LSTMCell, contrib, decode, lite
 
-ROWS, TIME, SIZE = 4, 20, 8
+ROWS, TIME, SIZE = BATCH, 20, 8  # More steps than one chunk.
 F32 = np.float32
 X = jax.ShapeDtypeStruct((ROWS, TIME, SIZE), F32)
 LENGTHS = [TIME, 0, 3, 11]
@@ -90,6 +92,63 @@ def sampled(x):
     return decode.sample(CELL, embed, lambda y: y, state, start, 1, 12, key).scores
 
 
+# Compiling for a GPU takes twice as long as for a TPU, so test each kind of loop once.
+ON_GPUS = (
+    "lstm_projection",
+    "gru_cudnn",
+    "mlstm",
+    "slstm",
+    "rg_lru",
+    "multi",
+    "dropout",
+    "conv2d",
+    "attention",
+    "function_nested",
+)
+
+
+# One setting for each cell.
+ON_TPUS = {type(case.cell): name for name, case in reversed(CASES.items())}.values()
+
+
+@pytest.mark.fast(
+    *(f"v5e-{name}" for name in ON_TPUS),
+    *(f"h100-{name}" for name in ON_GPUS),
+    "v5p-lstm",
+    "v6e-lstm",
+)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ["v5e", "h100", "v5p", "v6e"])
+def test_cells_compile(kind, name):
+    case = CASES[name]
+    types = on_mesh(types_of(case), single(kind))
+
+    def run(params, xs, lengths, state):
+        bound = case.cell.bind(params, case.key)
+        return jaxrnn.dynamic_rnn(bound, xs, lengths, state, dtype=F32)
+
+    def both(*args):
+        return run(*args), jax.grad(lambda *args: total(run(*args)))(*args)
+
+    assert read(jax.jit(both).lower(*types)).launches > TIME
+
+
+def types_of(case):
+    """The types of `(params, xs, lengths, state)`, in float32."""
+    init = lambda: case.cell.init(jax.random.key(0), case.inputs, F32)
+    steps = lambda x: jax.ShapeDtypeStruct((ROWS, TIME, *x.shape[1:]), x.dtype)
+    lengths = jax.ShapeDtypeStruct((ROWS,), np.int32)
+    state = jax.tree.map(narrow, case.state)
+    return jax.eval_shape(init), jax.tree.map(steps, case.inputs), lengths, state
+
+
+def narrow(x):
+    is_float = np.issubdtype(x.dtype, np.floating)
+    return jax.ShapeDtypeStruct(x.shape, F32 if is_float else x.dtype)
+
+
+# Drivers.
+
 DRIVERS = [
     resets,
     stack,
@@ -101,25 +160,22 @@ DRIVERS = [
     attention,
     sampled,
 ]
-KINDS = [
-    pytest.param(kind, marks=skipped_without(kind), id=kind) for kind in ("v5e", "h100")
-]
 
 
 @pytest.mark.parametrize("run", DRIVERS, ids=lambda run: run.__name__)
-@pytest.mark.parametrize("kind", KINDS)
-def test_compiles(kind, run):
-    assert read(lowered(run, kind)).temporary >= 0
+@pytest.mark.parametrize("kind", ["v5e", "h100"])
+def test_drivers_compile(kind, run):
+    assert read(lowered(run, on_mesh(X, single(kind)))).temporary >= 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["v5e", "h100"])
 def test_true_stores_states_on_the_host(kind):
     """`swap_memory=True` stores states on the host if the target is not a CPU."""
     x = jax.ShapeDtypeStruct((ROWS, 400, SIZE), F32)
 
     def host_memory(swap_memory):
         run = lambda x: jaxrnn.dynamic_rnn(CELL, x, dtype=F32, swap_memory=swap_memory)
-        return read(lowered(run, kind, x)).host
+        return read(lowered(run, on_mesh(x, single(kind)))).host
 
     states = 20 * 2 * ROWS * SIZE * 4  # c and h before each of 20 segments.
     assert host_memory(False) == 0
@@ -127,7 +183,7 @@ def test_true_stores_states_on_the_host(kind):
     assert host_memory(jaxrnn.memory.Recompute()) == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["v5e", "h100"])
 def test_a_pipeline_sends_a_chunk_at_a_time(kind):
     cell = LSTMCell(SIZE)
     mesh = Mesh(np.reshape(devices(kind, 4), (2, 2)), ("stage", "data"))
@@ -138,14 +194,16 @@ def test_a_pipeline_sends_a_chunk_at_a_time(kind):
     assert {c.kind for c in program.in_loops} == {"collective-permute"}
 
 
-def lowered(run, kind, x=X):
-    """The results of `run` and the gradient of their sum."""
+def lowered(run, x):
+    """The results of `run`, and the gradient of their sum."""
 
     def loss(x):
         results = run(x)
-        leaves = jax.tree.leaves(results)
-        floats = [y for y in leaves if np.issubdtype(y.dtype, np.floating)]
-        return sum(jnp.sum(jnp.sin(y)) for y in floats), results
+        return total(results, jnp.sin), results
 
-    gradient = jax.jit(jax.grad(loss, has_aux=True))
-    return gradient.lower(on_mesh(x, single(kind)))
+    return jax.jit(jax.grad(loss, has_aux=True)).lower(x)
+
+
+def total(tree, of=lambda x: x):
+    leaves = jax.tree.leaves(tree)
+    return sum(of(x).sum() for x in leaves if np.issubdtype(x.dtype, np.floating))
