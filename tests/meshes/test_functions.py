@@ -1,4 +1,4 @@
-"""Modules, cells, decoders and losses on meshes equal one device.
+"""Decoders, losses, modules of Flax and cells on meshes equal one device.
 
 A row is a function, and its arrays by name; `mesh.WHOLE` has the names of arrays that
 are not divided.
@@ -54,17 +54,12 @@ def model(params, table, kernel, initial_state):
     }
 
 
-def of_model(arrays):
-    """`(the model, the other arrays)`."""
-    return model(*map(arrays.pop, MODEL)), arrays
-
-
 def decoded(decoder, others=None, **options):
-    def run(**arrays):
-        parts, arrays = of_model(arrays)
+    def run(params, table, kernel, initial_state, **arrays):
+        parts = model(params, table, kernel, initial_state)
         return decoder(**parts, **arrays, end_id=1, **options)
 
-    return run, MODEL | (others or {"start_ids": START})
+    return run, MODEL | {"start_ids": START} | (others or {})
 
 
 def looped(make_loop, **options):
@@ -72,7 +67,7 @@ def looped(make_loop, **options):
     is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
 
     def run(start_ids, **arrays):
-        parts, _ = of_model(arrays)
+        parts = model(**arrays)
         cell = parts.pop("cell")
         loop_fn = make_loop(**parts, start_ids=start_ids, end_id=1, **options)
         emit_ta, _, loop_state = jaxrnn.raw_rnn(cell, loop_fn, max_time=STEPS)
@@ -89,7 +84,7 @@ def together(**arguments):
     return decode.greedy(**decode.ensemble([one, other]), **arguments)
 
 
-def helped(helper, others=None, options=(), **static):
+def helped(helper, others, options=None, **static):
     """`dynamic_decode` of a `BasicDecoder` with a helper."""
 
     def run(params, kernel, initial_state, **arrays):
@@ -97,7 +92,7 @@ def helped(helper, others=None, options=(), **static):
         project = lambda outputs: outputs @ kernel
         cell = CELL.bind(params)
         decoder = contrib.BasicDecoder(cell, made, initial_state, project)
-        return contrib.dynamic_decode(decoder, max_time=STEPS, **dict(options))
+        return contrib.dynamic_decode(decoder, max_time=STEPS, **(options or {}))
 
     names = "params", "kernel", "initial_state"
     return run, {name: MODEL[name] for name in names} | others
@@ -105,9 +100,14 @@ def helped(helper, others=None, options=(), **static):
 
 def beams(params, table, kernel, initial_state, start_tokens):
     tiled = contrib.tile_batch(initial_state, BEAMS)
-    project = lambda output: output @ kernel
     decoder = contrib.BeamSearchDecoder(
-        *(CELL.bind(params), table, start_tokens, 1, tiled, BEAMS, project),
+        CELL.bind(params),
+        embedding=table,
+        start_tokens=start_tokens,
+        end_token=1,
+        initial_state=tiled,
+        beam_width=BEAMS,
+        output_layer=lambda output: output @ kernel,
         length_penalty_weight=0.6,
     )
     return contrib.dynamic_decode(decoder, max_time=STEPS)
@@ -118,13 +118,17 @@ IMPUTED = {"impute_finished": True, "output_time_major": True, "swap_memory": Tr
 DECODERS = {
     "greedy": decoded(decode.greedy, max_time=STEPS),
     "sample": decoded(
-        *(decode.sample, None),
-        **{"max_time": STEPS, "key": KEY, "temperature": 0.7, "top_k": 3, "top_p": 0.8},
+        decode.sample,
+        max_time=STEPS,
+        key=KEY,
+        temperature=0.7,
+        top_k=3,
+        top_p=0.8,
     ),
     "beam_search": decoded(
         decode.beam_search, max_time=STEPS, beam_width=BEAMS, length_penalty=0.6
     ),
-    "score": decoded(decode.score, {"start_ids": START, "ids": IDS}),
+    "score": decoded(decode.score, {"ids": IDS}),
     "greedy_loop": looped(decode.greedy_loop),
     "sampling_loop": looped(decode.sampling_loop, key=KEY),
     "beam_loop": looped(decode.beam_loop, beam_width=BEAMS),
@@ -355,12 +359,11 @@ def test_cells(name):
     close(mesh.on_mesh(run, arrays, "explicit"), want, "float32")
 
 
-# What runs on the host, takes only shapes, or runs in other rows.
-WITHOUT_ROW = {
-    *("concat_packed", "pack_sequences", "packed_batches", "stack_packed", "windows"),
-    *("init_stack_bidirectional", "memory_plan", "native_status", "dynamic_decode"),
-    *("monotonic_attention", "gather_tree"),
-}
+ON_HOST = {"concat_packed", "pack_sequences", "packed_batches", "stack_packed"}
+WITHOUT_ARRAYS = {"init_stack_bidirectional", "memory_plan", "native_status", "windows"}
+IN_OTHER_ROWS = {"dynamic_decode", "gather_tree"}
+PLAIN = {"monotonic_attention"}  # Element-wise operations.
+WITHOUT_ROW = ON_HOST | WITHOUT_ARRAYS | IN_OTHER_ROWS | PLAIN
 
 
 @pytest.mark.parametrize("module", [jaxrnn, contrib, decode])
