@@ -213,7 +213,7 @@ def raw_module(library):
 
         return loop_fn
 
-    first = loop_fn_of(SEQUENCES, LENGTHS)
+    first = loop_fn_of(jnp.asarray(SEQUENCES), LENGTHS)
     call, params = library("RawRNN", [CELL], [first], max_time=STEPS)
 
     def run(params, inputs, lengths):
@@ -338,9 +338,10 @@ def test_cells(name):
     case = CASES[name]
     positive = lambda x: 0.5 + np.abs(draw(BATCH, STEPS, *x.shape[1:]))
     inputs = jax.tree.map(lambda x: positive(x).astype(x.dtype), case.inputs)
-    zeros = jax.eval_shape(lambda: case.cell.zero_state(BATCH, np.float32))
-    state = jax.tree.map(lambda x: draw(*x.shape).astype(x.dtype), zeros)
-    if case.state is not None:
+    if case.state is None:
+        zeros = jax.eval_shape(lambda: case.cell.zero_state(BATCH, np.float32))
+        state = jax.tree.map(lambda x: draw(*x.shape).astype(x.dtype), zeros)
+    else:
         is_wide = lambda x: np.asarray(x).dtype == F64
         cast = lambda x: np.float32(x) if is_wide(x) else np.asarray(x)
         state = jax.tree.map(cast, case.state)
