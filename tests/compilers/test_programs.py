@@ -1,4 +1,4 @@
-"""Every cell and driver compiles for TPUs and GPUs, with its gradients.
+"""Every cell and loop compiles for TPUs and GPUs, with its gradients.
 
 `test_collectives.py` tests the drivers of `benchmarks/collectives.py`: `dynamic_rnn`,
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 
 import jaxrnn
 from benchmarks.compilers.program import on_mesh, read
-from jaxrnn import GRUCell, LSTMCell, contrib, decode, lite
+from jaxrnn import LSTMCell, contrib, decode, lite
 
 ROWS, TIME, SIZE = BATCH, 20, 8  # More steps than one chunk.
 F32 = np.float32
@@ -29,18 +29,9 @@ LENGTHS = [TIME, 0, 3, 11]
 CELL = bound(LSTMCell(SIZE), SIZE, F32)
 
 
-def steps_of(x):
-    return list(jnp.swapaxes(x[:, :4], 0, 1))
-
-
 def resets(x):
     starts = x[..., 0] > 1
     return jaxrnn.dynamic_rnn(CELL, x, dtype=F32, resets=starts)
-
-
-def stack(x):
-    cells = [bound(GRUCell(SIZE), SIZE, F32)], [CELL]
-    return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=F32)
 
 
 def packed(x):
@@ -48,16 +39,6 @@ def packed(x):
     pack = dataclasses.replace(pack, inputs=pack.inputs * x[:1, :1])
     outputs, state = jaxrnn.packed_rnn(CELL, pack, dtype=F32)
     return pack.unpack(outputs), state
-
-
-def saving(x):
-    zeros = np.zeros((ROWS, SIZE), F32)
-    saver = jaxrnn.StateSaver({"c": zeros, "h": zeros})
-    return jaxrnn.static_state_saving_rnn(CELL, steps_of(x), saver, ("c", "h"))
-
-
-def both_ways(x):
-    return jaxrnn.static_bidirectional_rnn(CELL, CELL, steps_of(x), dtype=F32)
 
 
 def tensor_array(x):
@@ -151,10 +132,7 @@ def narrow(x):
 
 DRIVERS = [
     resets,
-    stack,
     packed,
-    saving,
-    both_ways,
     tensor_array,
     lite_loop,
     attention,

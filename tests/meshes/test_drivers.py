@@ -20,6 +20,7 @@ from mesh import BATCH, DEPTH, F64, UNITS, draw, state_of
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, lite
+from jaxrnn.memory import Keep, Nested, Offload, Strategy
 from jaxrnn.testing._oracle import close
 
 
@@ -70,7 +71,7 @@ def values(cell, time):
         "resets": random(2) < 0.3,
         "return_states": True,
         "sequence_length": np.array([time, 0, 2, 1], np.int32),
-        "swap_memory": jaxrnn.memory.Nested(2),
+        "swap_memory": Nested(2) if time > 5 else Offload(Keep(), 2),
         "time_major": True,
     }
 
@@ -240,7 +241,7 @@ def prepared(name):
         "pack": {n: getattr(PACK, n) for n in PACKED_ARRAYS},
     }
     passed = {n: v for n, v in values(cell, time).items() if case.get(n)}
-    is_static = lambda v: isinstance(v, bool | int | str | jaxrnn.memory.Strategy)
+    is_static = lambda v: isinstance(v, bool | int | str | Strategy)
     static = {n: v for n, v in passed.items() if is_static(v)}
     arrays = {n: v for n, v in passed.items() if n not in static}
     arrays |= {n: given[n] for n in driver.arrays}

@@ -204,31 +204,6 @@ def with_gaps(library, name):
     return run, {"params": params} | arrays
 
 
-def raw_module(library):
-    def loop_fn_of(inputs, lengths):
-        def loop_fn(t, output, state, total):
-            state = CELL.zero_state(BATCH, F64) if output is None else state
-            read = inputs[:, jnp.minimum(t, STEPS - 1)]
-            return t >= lengths, read, state, output, None
-
-        return loop_fn
-
-    first = loop_fn_of(jnp.asarray(SEQUENCES), LENGTHS)
-    call, params = library("RawRNN", [CELL], [first], max_time=STEPS)
-
-    def run(params, inputs, lengths):
-        emit_ta, state, _ = call(params, loop_fn_of(inputs, lengths))
-        return emit_ta.stack(), state
-
-    return run, {"params": params, "inputs": SEQUENCES, "lengths": LENGTHS}
-
-
-def one_step(library):
-    arrays = {"carry": state_of(CELL), "inputs": SEQUENCES[:, 0]}
-    call, params = library("Cell", [CELL], arrays.values())
-    return call, {"params": params} | arrays
-
-
 DEEP = [[CELL, CELL], [CELL, CELL]]
 DEEP_STATE = tuple([state_of(CELL, i), state_of(CELL, i + 1)] for i in (1, 3))
 # The cells, an initial state, and further options.
@@ -240,8 +215,6 @@ LAYERS = {
 MODULES = {}
 for library in (in_linen, in_nnx):
     title = library.__name__
-    MODULES[f"{title}-Cell"] = partial(one_step, library)
-    MODULES[f"{title}-RawRNN"] = partial(raw_module, library)
     for name in LAYERS:
         MODULES[f"{title}-{name}-lengths"] = partial(with_lengths, library, name)
         MODULES[f"{title}-{name}-gaps"] = partial(with_gaps, library, name)
