@@ -164,7 +164,8 @@ def test_rows_over_devices():
     """The sweep over meshes has strategies outside of `shard_map`."""
     cell, params, x, _ = make("stack", 8, 6)
     lengths = jnp.asarray([6, 0, 3, 1, 2, 6, 5, 4])
-    mesh, rows = jax.make_mesh((4,), ("data",)), P("data")
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    rows = P("data")
 
     def total(strategy, params, x, lengths):
         return jnp.sum(run(cell, params, x, None, lengths, strategy)[0] ** 2)
