@@ -1,8 +1,11 @@
-"""Variables of TensorFlow's v1 cells give the cells that TensorFlow ran.
+"""Names of TensorFlow's variables, of cells alone, wrapped, stacked and of users.
 
-The golden, and how to make it anew: `golden/generate/make_convert_tf1.py`.
+The names are those of real graphs, in `golden/convert/tf1_*.json`. How to record them
+anew: `golden/generate/make_convert_{names,attention,contrib}.py`.
 """
 
+import dataclasses
+import json
 import pathlib
 
 import chex
@@ -10,88 +13,252 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, with_prefix
+from cases import CASES
+from helpers import assert_same, bound, drawn
 
 import jaxrnn
+from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, ResidualWrapper, contrib
 from jaxrnn.convert import tf1
-from jaxrnn.testing._oracle import weighted_sum
 
-FILE = pathlib.Path(__file__).parents[1] / "golden" / "convert" / "tf1.npz"
-RTOL, ATOL = 1e-12, 1e-13
-STACKED = "stack_bidirectional_rnn"
-# The scope of each case, and what TensorFlow's cells were given besides.
-CASES = {
-    "stack": ("rnn", {"cell_clip": 0.4, "proj_clip": 0.2}),
-    "scoped": ("encoder/lstm", {"forget_bias": 0.25, "activation": "relu"}),
-    "wrapped": ("rnn", {}),
-    "both_ways": ("bidirectional_rnn", {}),
-    "stack_both_ways": (STACKED, {}),
+from ..golden import replay, store
+
+HERE = pathlib.Path(__file__).parents[1] / "golden" / "convert"
+STEP = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+
+
+def graphs(kind):
+    """For each graph the shapes, or places in the parameters, of its variables."""
+    return json.loads((HERE / f"tf1_{kind}.json").read_text())
+
+
+class PreNet(jaxrnn.RNNCell):
+    """A dense layer before a cell, which has the scope of its class or its name."""
+
+    def __init__(self, cell, name=None):
+        self.cell, self.name = cell, name
+
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
+
+    def init(self, key, inputs, dtype=None):
+        hidden = jax.ShapeDtypeStruct((*inputs.shape[:-1], 2), inputs.dtype)
+        kernel = jnp.ones((inputs.shape[-1], 2), dtype or inputs.dtype)
+        return {"prenet": kernel, "cell": self.cell.init(key, hidden, dtype)}
+
+    def zero_state(self, batch_size, dtype):
+        return self.cell.zero_state(batch_size, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        raise NotImplementedError
+
+
+class Renamed(PreNet):
+    """One whose parameters are not under the name of the attribute that it holds."""
+
+    def init(self, key, inputs, dtype=None):
+        params = super().init(key, inputs, dtype)
+        return {"prenet": params["prenet"], "inner": params["cell"]}
+
+
+class _Hidden(PreNet):
+    """TensorFlow puts "private" before the name."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gated(jaxrnn.RNNCell):
+    """Two cells of one kind, the second of which TensorFlow numbers."""
+
+    first: jaxrnn.RNNCell
+    second: jaxrnn.RNNCell
+
+    state_size = output_size = property(lambda self: (4, 4))
+
+    def init(self, key, inputs, dtype=None):
+        init = lambda cell: cell.init(key, inputs, dtype)
+        return {"first": init(self.first), "second": init(self.second)}
+
+    def apply(self, params, inputs, state, key=None):
+        raise NotImplementedError
+
+
+def attention(cell, depth, size, make=contrib.LuongAttention, **options):
+    return contrib.AttentionWrapper(cell, make(4, memory_depth=depth, **options), size)
+
+
+LUONG = attention(LSTMCell(4), 6, 5, scale=True)
+MECHANISMS = [
+    contrib.BahdanauAttention(4, memory_depth=depth, normalize=True) for depth in (6, 2)
+]
+LAYERS = [attention(GRUCell(4), depth, 5) for depth in (6, 2)]
+BASIC = jaxrnn.BasicLSTMCell(3)
+# The cell of each graph, its scope, and the scope of the mechanisms.
+GRAPHS = {
+    "named": (LSTMCell(4, name="enc"), "rnn", ""),
+    "named_in_a_stack": (
+        MultiRNNCell([GRUCell(4, name="low"), GRUCell(4)]),
+        "rnn",
+        "",
+    ),
+    "residual": (ResidualWrapper(BASIC), "rnn", ""),
+    "residual_in_a_stack": (
+        MultiRNNCell([BASIC, ResidualWrapper(jaxrnn.BasicLSTMCell(3))]),
+        "rnn",
+        "",
+    ),
+    "users": (PreNet(LSTMCell(4)), "rnn", ""),
+    "users_named": (PreNet(PreNet(GRUCell(4), "inner"), "outer"), "rnn", ""),
+    "users_of_a_stack": (
+        PreNet(MultiRNNCell([GRUCell(4), PreNet(GRUCell(4))])),
+        "rnn",
+        "",
+    ),
+    "two_of_a_kind": (Gated(GRUCell(4), GRUCell(4, name="gru_cell_1")), "rnn", ""),
+    "decoder": (LUONG, "decoder", ""),
+    "scoped": (LUONG, "model/decoding/decoder", "model/decoding"),
+    "several": (contrib.AttentionWrapper(GRUCell(4), MECHANISMS, [5, 3]), "rnn", ""),
+    "stacked": (MultiRNNCell(LAYERS), "rnn", ""),
 }
-ONE_WAY = [name for name in CASES if "both" not in name]
+# Of users and of attention, numbered so that each variable differs.
+VARIABLES = {
+    graph: {full: np.full(shape, i, "f") for i, (full, shape) in enumerate(own.items())}
+    for graph, own in (graphs("names") | graphs("attention")).items()
+}
 
 
-GOLDEN = dict(np.load(FILE))
-VARIABLES = {name: with_prefix(f"{name}/variables/", GOLDEN) for name in CASES}
+def there_and_back(variables, cell, scope="rnn", inputs=STEP, memory="", **options):
+    """Assert that `load` and `save` are the inverse of each other."""
+    where = {"memory_scope": memory} if memory else {}
+    loaded = tf1.load(variables, scope, cell=cell, inputs=inputs, **where)
+    assert loaded.cell == cell
+    saved = tf1.save(loaded, scope, **where, **options)
+    # The `output_layer` of a decoder is not the cell's.
+    assert_same(saved, {k: x for k, x in variables.items() if "/dense/" not in k})
+    return loaded.params
 
 
-def load(case):
-    scope, options = CASES[case]
-    both = case not in ONE_WAY
-    return tf1.load(VARIABLES[case], scope, bidirectional=both, **options)
+@pytest.mark.parametrize("graph", VARIABLES)
+def test_graphs(graph):
+    there_and_back(VARIABLES[graph], *GRAPHS[graph][:2], memory=GRAPHS[graph][2])
 
 
-def save(cells, case):
-    scope, options = CASES[case]
-    if isinstance(cells, tuple):
-        return tf1.save(cells, scope, bidirectional=True, **options)
-    return tf1.save(cells, scope, **options)
+# Cells of contrib: the golden of each setting holds its parameters.
+PLACES = graphs("contrib")
+RECORDED = {
+    f"{case['family']}/{case['name']}": case
+    for path in sorted((store.HERE / "contrib").glob("*.json"))
+    for case in store.recorded("contrib", path.stem)["cases"]
+}
 
 
-def run(case, cells, x):
-    if case in ONE_WAY:
-        return jaxrnn.dynamic_rnn(cells, x, dtype=x.dtype)
-    if case == "both_ways":
-        (fw,), (bw,) = cells
-        return jaxrnn.bidirectional_dynamic_rnn(fw, bw, x, dtype=x.dtype)
-    made = jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=x.dtype)
-    outputs, *states = made
-    return outputs, tuple(zip(*states, strict=True))
+def test_each_setting_of_a_cell_has_its_names():
+    settings = {json.dumps(case["cell"]) for case in RECORDED.values()}
+    assert settings == {json.dumps(RECORDED[name]["cell"]) for name in PLACES}
 
 
-def assert_near(got, want):
-    np.testing.assert_allclose(got, want, RTOL, ATOL)
+@pytest.mark.parametrize("name", PLACES)
+def test_graphs_of_contrib(name):
+    case, places = RECORDED[name], PLACES[name]
+    params, inputs = (replay.golden(case, key) for key in ("params", "inputs"))
+    if case["function"] not in ("cell", "fused"):  # Inputs of a whole sequence.
+        inputs = jax.tree.map(lambda x: x[0] if case["time_major"] else x[:, 0], inputs)
+    named = dict(jax.tree_util.tree_leaves_with_path(params))
+    by_place = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in named.items()
+    }
+    variables = {full: by_place[place] for full, place in places.items()}
+    scope = "rnn" if all(full.startswith("rnn/") for full in places) else ""
+    cell = replay.build(case["cell"])
+    assert_same(there_and_back(variables, cell, scope, inputs), params)
 
 
-@pytest.mark.fast("scoped", "stack_both_ways")
-@pytest.mark.parametrize("case", CASES)
-def test_same_as_tensorflow(case):
-    def loss(cells, x):
-        results = run(case, cells, x)
-        # Leaf by leaf, as make_convert_tf1.py weighs them.
-        return sum(map(weighted_sum, jax.tree.leaves(results))), results
-
-    golden = with_prefix(f"{case}/", GOLDEN)
-    x = jnp.asarray(golden["inputs"])
-    by_all = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-    (slopes, slope), results = by_all(load(case), x)
-    for key, tree in zip(("outputs", "states"), results, strict=True):
-        for i, leaf in enumerate(jax.tree.leaves(tree)):
-            assert_near(leaf, golden[f"{key}/{i}"])
-    want = with_prefix("gradients/", golden)
-    assert_near(slope, want.pop("inputs"))
-    got = save(slopes, case)
-    assert got.keys() == want.keys()
-    for name, array in want.items():
-        assert_near(got[name], array)
+@pytest.mark.parametrize("name", CASES)
+def test_each_cell_there_and_back(name):
+    case = CASES[name]
+    hyper = ("forget_bias", "activation", "cell_clip", "proj_clip")
+    options = {k: getattr(case.cell, k) for k in hyper if hasattr(case.cell, k)}
+    params = drawn(case.cell, case.inputs)
+    saved = tf1.save(case.cell.bind(params), **options)
+    loaded = there_and_back(saved, case.cell, inputs=case.inputs, **options)
+    chex.assert_trees_all_equal(loaded, params)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_there_and_back_are_the_same_bits(case):
-    variables, cells = VARIABLES[case], load(case)
-    saved = save(cells, case)
-    assert saved.keys() == {k for k in variables if "Adam" not in k and "beta" not in k}
-    for name, array in saved.items():
-        np.testing.assert_array_equal(array, variables[name], strict=True)
+HIGHWAY = contrib.HighwayWrapper(LSTMCell(3))
+NESTED = {
+    "input_projection_wrapper/": contrib.InputProjectionWrapper(HIGHWAY, 3),
+    "output_projection_wrapper/multi_rnn_cell/cell_0/": contrib.OutputProjectionWrapper(
+        MultiRNNCell([HIGHWAY]), 2
+    ),
+    "": ResidualWrapper(HIGHWAY),
+}
+
+
+@pytest.mark.parametrize("place", NESTED)
+def test_wrappers_within_one_another(place):
+    saved = tf1.save(bound(NESTED[place]), "a/rnn")
+    some = {f"a/rnn/{place}{name}" for name in ("carry_w", "lstm_cell/bias")}
+    assert some <= saved.keys()
+    there_and_back(saved, NESTED[place], "a/rnn")
+
+
+def test_layers_that_differ_are_saved_as_they_are_loaded():
+    """No argument of `load` gives both of them, so it is given the cell."""
+    stack = MultiRNNCell([LSTMCell(4, forget_bias=0.0), LSTMCell(4, forget_bias=0.5)])
+    there_and_back(tf1.save(bound(stack)), stack)
+
+
+@pytest.mark.parametrize("memory", ["", "model"])
+def test_attention_inside_a_users_wrapper(memory):
+    cell = PreNet(attention(GRUCell(4), 6, 5))
+    saved = tf1.save(bound(cell), "decoder", memory_scope=memory)
+    inner = "decoder/pre_net/attention_wrapper"
+    wanted = {"decoder/pre_net/prenet", f"{inner}/attention_layer/kernel"}
+    wanted |= {f"{memory}/memory_layer/kernel".removeprefix("/")}
+    found = {name for name in saved if "gru_cell" not in name}
+    assert found == wanted
+    assert all(name.startswith(f"{inner}/gru_cell/") for name in saved.keys() - found)
+    there_and_back(saved, cell, "decoder", memory=memory)
+
+
+@pytest.mark.parametrize("cell", [Renamed(attention(GRUCell(4), 6, 5)), GRUCell(4)])
+def test_a_memory_scope_without_attention_in_sight(cell):
+    message = "`memory_scope` must be omitted for a cell without an"
+    with pytest.raises(ValueError, match=message):
+        tf1.save(bound(cell), memory_scope="model")
+    with pytest.raises(ValueError, match=message):
+        tf1.load({}, cell=cell, inputs=STEP, memory_scope="model")
+
+
+@pytest.mark.parametrize(
+    ("graph", "scope", "missing", "message"),
+    [
+        ("scoped", "model/decoding/decoder", None, "contain a memory_layer, got ''"),
+        ("several", "rnn", "memory_layer_1/kernel", "; missing: memory_layer_1/kernel"),
+    ],
+)
+def test_missing_memory_layers(graph, scope, missing, message):
+    given = {name: x for name, x in VARIABLES[graph].items() if name != missing}
+    with pytest.raises(ValueError, match=message):
+        tf1.load(given, scope, cell=GRAPHS[graph][0], inputs=STEP)
+
+
+def test_what_lies_beside_the_cell_is_ignored():
+    """Also beside a cell without its own scope, and slots of a memory layer."""
+    slots = {"memory_layer/kernel/Adam": np.ones(1), "memory_layer_1/kernel": 1}
+    for cell, scope, variables, beside in (
+        (contrib.UGRNNCell(3), "rnn", None, {"rnn/dense/kernel": 1}),
+        (HIGHWAY, "rnnlm", None, {"rnnlm/output_w": 1}),
+        (LUONG, "decoder", VARIABLES["decoder"], slots),
+    ):
+        variables = variables or tf1.save(bound(cell), scope)
+        loaded = [
+            tf1.load(given, scope, cell=cell, inputs=STEP)
+            for given in (variables, variables | beside)
+        ]
+        assert_same(*loaded)
+
+
+# Scopes and names that `load` reads without the cell.
 
 
 class Reader:
@@ -109,44 +276,57 @@ class Reader:
 
 
 def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
-    want = tf1.save(load("wrapped"))
-    reader = Reader(VARIABLES["wrapped"])
-    numbered = {f"{name}:0": array for name, array in VARIABLES["wrapped"].items()}
-    for variables in (reader, numbered):
-        got = tf1.save(tf1.load(variables))
-        assert got.keys() == want.keys()
-        chex.assert_trees_all_equal(got, want)
-    assert sorted(reader.read) == sorted(want)  # And nothing else.
+    cell = bound(GRUCell(3))
+    saved = tf1.save(cell)
+    more = {f"{name}/Adam": array for name, array in saved.items()}
+    reader = Reader(saved | more | {"beta1_power": np.ones(())})
+    assert_same(tf1.load(reader), cell)
+    assert sorted(reader.read) == sorted(saved)  # And nothing else.
+    numbered = {f"{name}:0": array for name, array in reader.arrays.items()}
+    assert_same(tf1.load(numbered), cell)
 
 
-def test_the_names_of_contrib():
+def test_the_names_of_cudnn():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
-    shapes = {
-        "gates/kernel": (7, 8),
-        "gates/bias": (8,),
-        "candidate/input_projection/kernel": (3, 4),
-        "candidate/input_projection/bias": (4,),
-        "candidate/hidden_projection/kernel": (4, 4),
-        "candidate/hidden_projection/bias": (4,),
-    }
-    arrays = {
-        f"rnn/cudnn_compatible_gru_cell/{k}": np.ones(v) for k, v in shapes.items()
-    }
-    assert tf1.load(arrays).cell == jaxrnn.CudnnCompatibleGRUCell(4)
+    after = bound(jaxrnn.CudnnCompatibleGRUCell(4))
+    assert all("/cudnn_compatible_gru_cell/" in name for name in tf1.save(after))
     name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
     arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
-    kind = "cudnn_compatible_lstm_cell"
-    want = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(4, forget_bias=0, name=kind)])
+    lstm = LSTMCell(4, forget_bias=0, name="cudnn_compatible_lstm_cell")
     back = tf1.load(arrays, "a/rnn")
-    assert back.cell == want
+    assert back.cell == MultiRNNCell([lstm])
     assert tf1.save(back, "a/rnn").keys() == arrays.keys()
 
 
-def test_a_cell_at_two_places_is_saved_at_both():
-    cell = jaxrnn.GRUCell(3)
-    stack = bound(jaxrnn.MultiRNNCell([cell, cell]))
-    saved = tf1.save(stack)
-    back = tf1.load(saved)
-    assert back.params.keys() == {"cell_0", "cell_1"}
-    for params in back.params.values():
-        chex.assert_trees_all_equal(params, stack.params["cell_0"])
+def test_a_cell_at_two_places():
+    """It is saved at both, as if two cells had the same parameters."""
+    shared = MultiRNNCell([ResidualWrapper(GRUCell(3, "relu"))] * 2)
+    saved = tf1.save(bound(shared))
+    back = tf1.load(saved, activation="relu")
+    for params in (back.params["cell_0"], back.params["cell_1"]):
+        assert_same(params, bound(shared).params["cell_0"])
+    load = lambda given: tf1.load(given, cell=shared, inputs=STEP)
+    first = {name: array for name, array in saved.items() if "/cell_0/" in name}
+    for given in (saved, first):  # TensorFlow itself stores the first copy alone.
+        assert_same(load(given), bound(shared))
+    other = {name.replace("cell_0", "cell_1"): 2 * x for name, x in first.items()}
+    with pytest.raises(ValueError, match=r"cell_1.* must equal .*cell_0.* same object"):
+        load(first | other)
+
+
+def test_the_second_stack_in_a_scope_is_numbered():
+    stack = bound(MultiRNNCell([GRUCell(4), GRUCell(3)]))
+    saved = tf1.save(stack).items()
+    renamed = {name.replace("rnn_cell", "rnn_cell_1"): array for name, array in saved}
+    assert_same(tf1.load(renamed), stack)
+
+
+def test_a_private_class():
+    names = tf1.save(bound(_Hidden(GRUCell(2))))
+    assert {name.split("/")[1] for name in names} == {"private__hidden"}
+
+
+def test_two_cells_of_one_scope_need_names():
+    match = "`cell` must have one variable of each name, got two `rnn/.*gru_cell"
+    with pytest.raises(ValueError, match=match):
+        tf1.save(bound(Gated(GRUCell(4), GRUCell(4))))
