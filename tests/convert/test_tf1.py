@@ -288,8 +288,10 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
 
 def test_the_names_of_cudnn():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
-    after = bound(jaxrnn.CudnnCompatibleGRUCell(4))
-    assert all("/cudnn_compatible_gru_cell/" in name for name in tf1.save(after))
+    gru = "rnn/cudnn_compatible_gru_cell"
+    places = "gates", "candidate/input_projection", "candidate/hidden_projection"
+    names = {f"{gru}/{place}/{key}" for place in places for key in ("kernel", "bias")}
+    assert tf1.save(bound(jaxrnn.CudnnCompatibleGRUCell(4))).keys() == names
     name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
     arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
     lstm = LSTMCell(4, forget_bias=0, name="cudnn_compatible_lstm_cell")

@@ -1,0 +1,360 @@
+"""Weights of libraries for JAX give the cells that those libraries run.
+
+The gradients are with respect to the weights in the layout of the library. Final states
+do not depend on the converters.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same, bound, differentiated, usual_promotion
+
+import jaxrnn
+from jaxrnn import GRUCell, LSTMCell, contrib, convert
+
+hk = pytest.importorskip("haiku")
+eqx = pytest.importorskip("equinox")
+nn = pytest.importorskip("flax.linen")
+nnx = pytest.importorskip("flax.nnx")
+
+DEPTH = 3
+RNGS = nnx.Rngs(0)
+
+
+def random_like(shapes, dtype=np.float64):
+    """Random numbers for each leaf, so no bias is zero."""
+    draw = np.random.default_rng(0).normal
+    return jax.tree.map(lambda s: (0.7 * draw(size=s.shape)).astype(dtype), shapes)
+
+
+def inputs(*shape):
+    return random_like(jax.ShapeDtypeStruct(shape, np.float64))
+
+
+X = inputs(2, 4, DEPTH)
+
+
+class Peer(NamedTuple):
+    """A model of another library.
+
+    Attributes:
+        theirs: The outputs of its function of weights and inputs.
+        weights: The random weights.
+        load: Makes a bound cell of the weights, or the cells of both directions.
+        save: The inverse of `load`.
+        other: The same weights as the library also stores them, or None.
+        x: The inputs.
+    """
+
+    theirs: Callable
+    weights: Any
+    load: Callable
+    save: Callable
+    other: Any = None
+    x: Any = X
+
+
+def haiku(*make, names=None, x=X, **options):
+    def run(x):
+        core = hk.DeepRNN([each() for each in make])
+        zeros = core.initial_state(len(x))
+        zeros = jax.tree.map(lambda s: s.astype(x.dtype), zeros)
+        return hk.dynamic_unroll(core, x, zeros, time_major=False)[0]
+
+    functions = hk.without_apply_rng(hk.transform(run))
+    return Peer(
+        functions.apply,
+        random_like(jax.eval_shape(functions.init, jax.random.key(0), x)),
+        lambda params: convert.haiku.load(params, names, **options),
+        lambda cell: convert.haiku.save(cell, names),
+        x=x,
+    )
+
+
+GRIDS = {1: (4,), 2: (4, 3), 3: (3, 2, 4)}
+WINDOWS = {1: 3, 2: (2, 3), 3: (1, 2, 3)}  # An even size has uneven padding.
+
+
+def haiku_conv(axes):
+    """Two stacked convolutional LSTMs."""
+    make = getattr(hk, f"Conv{axes}DLSTM")
+    cores = [functools.partial(make, GRIDS[axes], n, WINDOWS[axes]) for n in (2, 3)]
+    x = inputs(2, 2, *GRIDS[axes], 1)
+    return haiku(*cores, x=x, input_shape=GRIDS[axes])
+
+
+def equinox(*kinds):
+    """Each kind is a class of cells, the sizes, and whether it has a bias."""
+    options = {"dtype": np.float64, "key": jax.random.key(0)}
+    # Of a module only the arrays are leaves.
+    modules = [random_like(getattr(eqx.nn, n)(*a, **options)) for n, *a in kinds]
+    names = ("weight_ih", "weight_hh", "bias", "bias_n")
+    arrays_of = lambda cell: {
+        name: np.asarray(getattr(cell, name))
+        for name in names
+        if getattr(cell, name, None) is not None
+    }
+
+    def put(cell, arrays):
+        """As the docstring of `save` describes it."""
+        get = lambda cell: [getattr(cell, name) for name in arrays]
+        return eqx.tree_at(get, cell, list(arrays.values()))
+
+    def run_one(cell, row):
+        """The outputs of one sequence, `[time, depth]`."""
+        is_lstm = isinstance(cell, eqx.nn.LSTMCell)
+        zeros = jnp.zeros(cell.hidden_size, row.dtype)
+
+        def step(state, x):
+            state = cell(x, state)
+            return state, state[0] if is_lstm else state
+
+        return jax.lax.scan(step, (zeros, zeros) if is_lstm else zeros, row)[1]
+
+    def theirs(weights, x):
+        for cell, own in zip(modules, weights, strict=True):
+            x = jax.vmap(functools.partial(run_one, put(cell, own)))(x)
+        return x
+
+    def save(cell):
+        saved = convert.equinox.save(cell)
+        return saved if len(kinds) > 1 else [saved]
+
+    weights = list(map(arrays_of, modules))
+    return Peer(theirs, weights, convert.equinox.load, save, modules)
+
+
+def flax_options(case, is_cell):
+    """The arguments of `load`, and what puts the weights of a cell into its module."""
+    options = {"bidirectional": True} if case == "both" else {}
+    options |= {"activation": "relu"} if case == "simple_relu" else {}
+    return options, (lambda tree: {"cell": tree}) if is_cell else (lambda tree: tree)
+
+
+def linen(case):
+    def module(kind, units, **options):
+        return nn.RNN(getattr(nn, kind)(units, param_dtype=np.float64, **options))
+
+    def two(*kinds):
+        return nn.Bidirectional(*(module(k, 2 + i) for i, k in enumerate(kinds)))
+
+    kinds = "SimpleCell", "LSTMCell", "GRUCell"
+    build = {
+        "lstm": lambda: module("LSTMCell", 4),
+        "optimized": lambda: module("OptimizedLSTMCell", 4),
+        "gru": lambda: module("GRUCell", 4),
+        "simple_relu": lambda: module("SimpleCell", 4, activation_fn=nn.relu),
+        "stack": lambda: nn.Sequential([module(k, 2) for k in kinds]),
+        "both": lambda: nn.Sequential(
+            [two("GRUCell", "OptimizedLSTMCell"), two("SimpleCell", "SimpleCell")]
+        ),
+    }
+    model = build[case]()
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X)
+    params = random_like(shapes["params"])
+    options, wrap = flax_options(case, isinstance(model, nn.RNN))
+    return Peer(
+        lambda params, x: model.apply({"params": params}, x),
+        params,
+        lambda params: convert.linen.load(params, **options),
+        lambda cells: wrap(convert.linen.save(cells, bidirectional=case == "both")),
+        {"params": params},
+    )
+
+
+def nnx_of(case):
+    def module(kind, depth, units, **options):
+        options |= dict.fromkeys(("dtype", "param_dtype"), np.float64)
+        inits = "kernel_init", "recurrent_kernel_init"  # The usual ones are slow.
+        options |= dict.fromkeys(inits, nnx.initializers.zeros)
+        return nnx.RNN(
+            getattr(nnx, kind)(depth, units, rngs=RNGS, **options), rngs=RNGS
+        )
+
+    def two(depth, fw, bw):
+        return nnx.Bidirectional(module(fw, depth, 2), module(bw, depth, 3), rngs=RNGS)
+
+    build = {
+        "lstm": lambda: module("LSTMCell", DEPTH, 4),
+        "simple_relu": lambda: module("SimpleCell", DEPTH, 4, activation_fn=nnx.relu),
+        "stack": lambda: nnx.Sequential(
+            module("GRUCell", DEPTH, 3),
+            module("OptimizedLSTMCell", 3, 4),
+            module("SimpleCell", 4, 2),
+        ),
+        "both": lambda: nnx.Sequential(
+            two(DEPTH, "GRUCell", "OptimizedLSTMCell"),
+            two(5, "SimpleCell", "SimpleCell"),
+        ),
+    }
+    model = build[case]()
+    graph, state, rest = nnx.split(model, nnx.Param, ...)
+    params = random_like(nnx.to_pure_dict(state))
+    options, wrap = flax_options(case, isinstance(model, nnx.RNN))
+
+    def filled(params):
+        own, others = jax.tree.map(lambda leaf: leaf, (state, rest))
+        nnx.replace_by_pure_dict(own, params)
+        return own, others
+
+    to = {"optimized": case in ("stack", "both"), "bidirectional": case == "both"}
+    return Peer(
+        lambda params, x: nnx.merge(graph, *filled(params))(x),
+        params,
+        lambda params: convert.nnx.load(params, **options),
+        lambda cells: wrap(convert.nnx.save(cells, **to)),
+        filled(params)[0],  # The boxes are opened.
+    )
+
+
+VANILLA = lambda: hk.VanillaRNN(4)
+MIXED = [lambda: hk.GRU(2), lambda: hk.LSTM(4), lambda: hk.GRU(3, name="top")]
+LSTM, GRU = ("LSTMCell", DEPTH, 4), ("GRUCell", DEPTH, 4)
+MAKE = {
+    "haiku-lstm": lambda: haiku(lambda: hk.LSTM(4)),
+    "haiku-gru": lambda: haiku(lambda: hk.GRU(4)),
+    "haiku-rnn": lambda: haiku(VANILLA),
+    "haiku-rnn_one_bias": lambda: haiku(lambda: hk.VanillaRNN(4, double_bias=False)),
+    "haiku-stack": lambda: haiku(lambda: hk.LSTM(2), lambda: hk.LSTM(3)),
+    "haiku-mixed": lambda: haiku(*MIXED, names=["gru", "lstm", "top"]),
+    "haiku-conv_1": lambda: haiku_conv(1),
+    "haiku-conv_2": lambda: haiku_conv(2),
+    "haiku-conv_3": lambda: haiku_conv(3),
+    "equinox-lstm": lambda: equinox(LSTM),
+    "equinox-gru": lambda: equinox(GRU),
+    "equinox-lstm_no_bias": lambda: equinox((*LSTM, False)),
+    "equinox-gru_no_bias": lambda: equinox((*GRU, False)),
+    "equinox-stack": lambda: equinox(("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)),
+    "linen-lstm": lambda: linen("lstm"),
+    "linen-optimized": lambda: linen("optimized"),
+    "linen-gru": lambda: linen("gru"),
+    "linen-simple_relu": lambda: linen("simple_relu"),
+    "linen-stack": lambda: linen("stack"),
+    "linen-both": lambda: linen("both"),
+    "nnx-lstm": lambda: nnx_of("lstm"),
+    "nnx-simple_relu": lambda: nnx_of("simple_relu"),
+    "nnx-stack": lambda: nnx_of("stack"),
+    "nnx-both": lambda: nnx_of("both"),
+}
+# Kinds and options that other rows have too.
+NOT_RUN = {"haiku-lstm", "haiku-gru", "equinox-gru", "equinox-lstm_no_bias"}
+NOT_RUN |= {"linen-optimized", "linen-gru"}
+
+
+@functools.cache
+def peer(case):
+    with usual_promotion():
+        return MAKE[case]()
+
+
+FAST = "haiku-mixed", "haiku-conv_1", "equinox-lstm", "linen-both", "nnx-lstm"
+
+
+@pytest.mark.fast(*FAST, "nnx-simple_relu")
+@pytest.mark.parametrize("case", [case for case in MAKE if case not in NOT_RUN])
+def test_outputs_and_gradients(case):
+    theirs, weights, load, *_, x = peer(case)
+
+    def ours(weights, x):
+        cells = load(weights)
+        if isinstance(cells, tuple):
+            run = jaxrnn.stack_bidirectional_dynamic_rnn
+            return run(*cells, x, dtype=x.dtype)[0]
+        return jaxrnn.dynamic_rnn(cells, x, dtype=x.dtype)[0]
+
+    given = jax.tree.map(jnp.asarray, (weights, x))
+    with usual_promotion():
+        want = differentiated(theirs, *given)
+    got = differentiated(ours, *given)
+    chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", MAKE)
+def test_there_and_back(case):
+    """The same bits, except that two biases become one; a missing bias is of zeros."""
+    _, weights, load, save, other, _ = peer(case)
+    cells = load(weights)
+    saved = save(cells)
+    assert_same(load(saved), cells)
+    if other is not None:
+        assert_same(load(other), cells)
+    leaves = lambda tree: {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    got, want = leaves(saved), leaves(weights)
+    if case == "haiku-rnn":
+        first, second = (
+            f"['vanilla_rnn/{name}']['b']" for name in ("linear", "linear_1")
+        )
+        want |= {first: want[first] + want[second], second: np.zeros(4)}
+    missing = dict.fromkeys(got.keys() - want.keys(), 0)
+    for name, array in (want | missing).items():
+        if "conv" not in case or name.endswith("['w']"):
+            np.testing.assert_array_equal(got[name], array)
+
+
+# Haiku.
+
+
+def test_names_are_those_that_haiku_gives():
+    """Also when kinds are mixed, and within a module."""
+
+    class Net(hk.Module):
+        def __call__(self, x):
+            cores = hk.LSTM(2), hk.GRU(2), hk.LSTM(2), hk.VanillaRNN(2), hk.GRU(2)
+            core = hk.DeepRNN(cores)
+            return hk.dynamic_unroll(core, x, core.initial_state(len(x)), False)
+
+    with usual_promotion():
+        init = hk.transform(lambda x: Net()(x)).init
+        shapes = jax.eval_shape(init, jax.random.key(0), np.ones((2, 4, 3), "f"))
+    layers = LSTMCell(2), GRUCell(2), LSTMCell(2), jaxrnn.BasicRNNCell(2, "relu")
+    ours = jaxrnn.MultiRNNCell([*layers, GRUCell(2)])
+    assert {f"net/{k}" for k in convert.haiku.save(bound(ours))} == shapes.keys()
+    got = convert.haiku.load(random_like(shapes), ["net/lstm_1", "net/vanilla_rnn"])
+    assert got.cell == jaxrnn.MultiRNNCell(layers[2:])
+
+
+@pytest.mark.parametrize("axes", GRIDS)
+def test_any_convolutional_lstm_and_names(axes):
+    """Only the class of these cells differs; the weights are of bfloat16."""
+    own = peer(f"haiku-conv_{axes}")
+    weights = jax.tree.map(lambda array: array.astype(jnp.bfloat16), own.weights)
+    cell = own.load(weights)
+    twins = [
+        contrib.ConvLSTMCell(
+            axes, each.input_shape, each.output_channels, each.kernel_shape
+        )
+        for each in cell.cell.cells
+    ]
+    names = ["net/~/low", "net/~/high"]
+    saved = convert.haiku.save(jaxrnn.MultiRNNCell(twins).bind(cell.params), names)
+    again = convert.haiku.load(saved, names, input_shape=GRIDS[axes])
+    assert_same(again, cell)
+
+
+def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
+    cell = contrib.ConvLSTMCell(1, [4, 2], 1, [2], use_bias=False, forget_bias=3.0)
+    saved = convert.haiku.save(cell.bind(random_like(cell.param_specs(2))))
+    of_inputs = saved["conv1_dlstm/input_to_hidden"]["b"]
+    np.testing.assert_array_equal(of_inputs, [0, 0, 2, 0])  # The blocks are i, g, f, o.
+    assert not saved["conv1_dlstm/hidden_to_hidden"]["b"].any()
+
+
+def test_parameters_of_flax_with_names_for_the_axes_of_a_mesh():
+    kernel = nn.with_partitioning(nn.initializers.zeros, (None, "model"))
+    cell = nn.RNN(nn.SimpleCell(4, kernel_init=kernel))
+    with usual_promotion():
+        x = np.ones((2, 4, 3), np.float32)
+        variables = random_like(jax.eval_shape(cell.init, jax.random.key(0), x))
+    boxed = variables["params"]["cell"]["i"]["kernel"]
+    assert isinstance(boxed, nn.Partitioned)
+    got = convert.linen.load(variables)
+    np.testing.assert_array_equal(got.params["kernel"][:3], boxed.value)
