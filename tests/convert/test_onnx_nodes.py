@@ -5,9 +5,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import bound
+from helpers import assert_same, bound
 
 import jaxrnn
+from jaxrnn import LSTMCell
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
 from jaxrnn.convert import onnx as convert
 
@@ -41,15 +42,13 @@ def model_of(nodes, tensors, **options):
 def recurrent(kind, arrays, name="", output="y", prefix="", **attributes):
     inputs = [prefix + k if k in arrays else "x" * (k == "x") for k in NAMES]
     inputs = inputs if kind == "LSTM" else inputs[:4]
-    return helper.make_node(
-        kind, inputs, [output], name, hidden_size=UNITS, **attributes
-    )
+    attributes["hidden_size"] = UNITS
+    return helper.make_node(kind, inputs, [output], name, **attributes)
 
 
 def simple(kind, scale=0.7, **attributes):
-    arrays = weights(
-        kind, 1 + (attributes.get("direction") == "bidirectional"), 0, scale
-    )
+    directions = 1 + ("direction" in attributes)
+    arrays = weights(kind, directions, 0, scale)
     tensors = [from_array(array, name) for name, array in arrays.items()]
     return model_of([recurrent(kind, arrays, **attributes)], tensors)
 
@@ -60,16 +59,17 @@ def run(model):
     return session.run(None, {"x": X})
 
 
-def outputs_of(nodes, both):
-    if both:
-        cells = convert.load(nodes, bidirectional=True)
-        options = {"dtype": X.dtype, "time_major": True}
+def driver(cells):
+    options = {"dtype": X.dtype, "time_major": True}
+    if isinstance(cells, tuple):
         return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, X, **options)[0]
-    return jaxrnn.dynamic_rnn(convert.load(nodes), X, dtype=X.dtype, time_major=True)[0]
+    return jaxrnn.dynamic_rnn(cells, X, **options)[0]
 
 
 LOWER = {"activations": ["sigmoid", "TANH", "tanh"]}
 ELU = {"activations": ["Sigmoid", "elu", "Elu"]}
+HARD = {"activations": ["HardSigmoid"]}
+HARD |= {"activation_alpha": [0.2], "activation_beta": [0.5]}
 BOTH = {"direction": "bidirectional"}
 LARGEST = float(np.finfo(np.float32).max)
 TAKEN = {
@@ -81,14 +81,7 @@ TAKEN = {
     "alpha": ("LSTM", ELU | {"activation_alpha": [1.0]}),
     "alphas_that_nothing_reads": ("LSTM", LOWER | {"activation_alpha": [9.0, 9.0]}),
     "alphas_past_the_last": ("LSTM", ELU | {"activation_alpha": [1.0, 1.0, 9.0]}),
-    "alpha_and_beta": (
-        "RNN",
-        {
-            "activations": ["HardSigmoid"],
-            "activation_alpha": [0.2],
-            "activation_beta": [0.5],
-        },
-    ),
+    "alpha_and_beta": ("RNN", HARD),
     "clip_of_relu": ("RNN", {"activations": ["Relu"], "clip": LARGEST}),
     "coupled": ("LSTM", {"input_forget": 1}),
     "coupled_elu": ("LSTM", ELU | {"input_forget": 1}),
@@ -101,7 +94,7 @@ def test_what_onnxruntime_takes(name):
     kind, attributes = TAKEN[name]
     model = simple(kind, **attributes)
     [want] = run(model)
-    got = outputs_of(convert.nodes(model), both="direction" in attributes)
+    got = driver(convert.load(convert.nodes(model), bidirectional="both" in name))
     want = np.moveaxis(want, 1, 2).reshape(TIME, BATCH, -1)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
 
@@ -109,30 +102,11 @@ def test_what_onnxruntime_takes(name):
 @pytest.mark.parametrize("kind", GATES)
 def test_a_clip_without_effect(kind):
     """The inputs of the activations exceed the clip, as a smaller clip shows."""
-    [free], [clipped], [small] = (
-        run(simple(kind, 80.0, **clip)) for clip in ({}, {"clip": 104.0}, {"clip": 2.0})
-    )
+    models = [simple(kind, 80.0, **clip) for clip in ({}, {"clip": 104.0})]
+    [free], [clipped], [small] = map(run, [*models, simple(kind, 80.0, clip=2.0)])
     np.testing.assert_array_equal(clipped, free)
     assert not np.array_equal(small, free)
-    [node], [without] = (
-        convert.nodes(simple(kind, 80.0, **clip)) for clip in ({"clip": 104.0}, {})
-    )
-    got, want = convert.load(node), convert.load(without)
-    assert got.cell == want.cell
-    jax.tree.map(np.testing.assert_array_equal, got.params, want.params)
-
-
-def test_coupled_gates_become_the_cell_of_contrib_and_back():
-    [node] = convert.nodes(simple("LSTM", input_forget=1))
-    cell = convert.load(node)
-    assert cell.cell == CoupledInputForgetGateLSTMCell(
-        UNITS, use_peepholes=True, forget_bias=0.0
-    )
-    [back] = convert.save(cell)
-    assert back["input_forget"] == 1
-    again = convert.load(back)
-    assert again.cell == cell.cell
-    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+    assert_same(*[convert.load(convert.nodes(model)) for model in models])
 
 
 def test_shards_and_a_forget_bias_of_coupled_gates():
@@ -149,32 +123,28 @@ def test_shards_and_a_forget_bias_of_coupled_gates():
 def test_a_direction_with_coupled_gates_beside_one_without():
     """The blocks of a coupled layer are those of an LSTM that computes the same."""
     coupled = bound(CoupledInputForgetGateLSTMCell(4), dtype="float32")
-    plain = bound(jaxrnn.LSTMCell(4), dtype="float32")
+    plain = bound(LSTMCell(4), dtype="float32")
     [node] = convert.save((coupled, plain), bidirectional=True)
     assert "input_forget" not in node
-    fw, _ = convert.load(node, bidirectional=True)
-    got, want = (
-        jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype, time_major=True)[0]
-        for cell in (fw[0], coupled)
-    )
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+    (fw,), _ = convert.load(node, bidirectional=True)
+    np.testing.assert_allclose(driver(fw), driver(coupled), rtol=0, atol=1e-6)
 
 
-def test_a_backward_node_by_reverse_sequence():
-    arrays, lengths = weights("GRU"), np.array([5, 2], np.int32)
-    node = recurrent("GRU", arrays, direction="reverse")
-    node.input.append("lengths")
-    tensors = {**arrays, "lengths": lengths}
-    model = model_of([node], [from_array(a, name) for name, a in tensors.items()])
-    [want], [found] = run(model), convert.nodes(model)
-    with pytest.raises(ValueError, match="`reverse_sequence`"):
-        convert.load(found)
-    cell = convert.load(found | {"direction": "forward"})
-    flip = lambda x: jaxrnn.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
-    outputs, _ = jaxrnn.dynamic_rnn(
-        cell, flip(X), lengths, dtype=X.dtype, time_major=True
-    )
-    np.testing.assert_allclose(flip(outputs), want[:, 0], rtol=0, atol=2e-6)
+def test_peepholes_of_one_direction_alone():
+    peeping = LSTMCell(4, use_peepholes=True)
+    [node] = convert.save((bound(peeping), bound(LSTMCell(4))), bidirectional=True)
+    np.testing.assert_array_equal(node["P"][1], 0)
+    assert node["P"][0].all()
+
+
+def test_attributes_that_say_nothing_are_taken():
+    """Also as bytes, which protocol buffers have."""
+    cell = bound(LSTMCell(4, forget_bias=0))
+    [node] = convert.save(cell)
+    more = {"clip": None, "input_forget": 0, "layout": 1, "P": None}
+    more |= {"direction": b"forward", "op_type": b"LSTM", "activation_alpha": []}
+    more["activations"] = [name.encode() for name in node["activations"]]
+    assert_same(convert.load(node | more), cell)
 
 
 # Where the weights are.
@@ -246,12 +216,8 @@ def test_files_bytes_and_weights_in_another_file(tmp_path):
 
 
 def test_nodes_of_branches_read_the_weights_around_them():
-    branch = helper.make_graph(
-        [recurrent("GRU", ARRAYS, "inner")],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("y", FLOAT, [None] * 4)],
-    )
+    y = helper.make_tensor_value_info("y", FLOAT, [None] * 4)
+    branch = helper.make_graph([recurrent("GRU", ARRAYS, "inner")], "b", [], [y])
     given = {"then_branch": branch, "else_branch": branch}
     choice = helper.make_node("If", ["x"], ["z"], **given)
     tensors = [from_array(array, name) for name, array in ARRAYS.items()]
@@ -296,34 +262,26 @@ def test_by_name_of_node_or_scope(names, picked):
 LIST = r"'/encoder/LSTM' \(LSTM\), .*'/decoder/GRU' \(GRU\), 'y3' \(GRU\)\."
 TENSOR = from_array(ARRAYS["W"], "W")
 ADDED = helper.make_node("Add", ["W", "W"], ["R"])
-REFUSALS = {
-    "unknown": (ValueError, f"got 'enc'. Found: {LIST}", lambda: (several(), "enc")),
-    "none": (
-        ValueError,
-        "must have an LSTM, GRU or RNN node, got Add",
-        lambda: (model_of([ADDED], [TENSOR]),),
-    ),
-    "empty": (ValueError, "RNN node, got nothing", lambda: (b"",)),
-    "computed": (
-        ValueError,
-        r"`a\['R'\]` must be constant, got 'R', made by Add\. Fold",
-        lambda: (model_of([ADDED, recurrent("GRU", ARRAYS, "a")], [TENSOR]),),
-    ),
-    "given": (
-        ValueError,
-        r"`a\['R'\]` must be constant, got 'R', an input of the model",
-        lambda: (model_of([recurrent("GRU", ARRAYS, "a")], [TENSOR]),),
-    ),
-    "no_onnx": (ValueError, "`model` must be an ONNX file", lambda: (b"nonsense",)),
-    "no_model": (TypeError, "`model` must be a path, .*, got 5", lambda: (5,)),
-}
+NODE = recurrent("GRU", ARRAYS, "a")
+WRONG = r"`a\['R'\]` must be constant, got 'R', "
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    kind, message, arguments = REFUSALS[name]
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        (f"got 'enc'. Found: {LIST}", (several(), "enc")),
+        ("must have an LSTM, GRU or RNN node, got Add", (model_of([ADDED], [TENSOR]),)),
+        ("RNN node, got nothing", (b"",)),
+        (rf"{WRONG}made by Add\. Fold", (model_of([ADDED, NODE], [TENSOR]),)),
+        (f"{WRONG}an input of the model", (model_of([NODE], [TENSOR]),)),
+        ("`model` must be an ONNX file", (b"nonsense",)),
+        ("`model` must be a path, .*, got 5", (5,)),
+    ],
+)
+def test_refuses(message, arguments):
+    kind = TypeError if arguments == (5,) else ValueError
     with pytest.raises(kind, match=rf"^convert\.onnx\.nodes: .*{message}"):
-        convert.nodes(*arguments())
+        convert.nodes(*arguments)
 
 
 def test_says_what_to_install(monkeypatch):
