@@ -1,7 +1,5 @@
 """Streams of frames and of chunks, against the drivers over whole sequences."""
 
-import logging
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -29,13 +27,9 @@ def sequence(batch, time, seed=1):
 
 
 CELLS = {
-    "rnn": jaxrnn.BasicRNNCell(UNITS),
-    "lstm": LSTMCell(UNITS, use_peepholes=True, num_proj=2, cell_clip=1.0),
-    "gru": GRUCell(UNITS),
-    "gru_after": jaxrnn.CudnnCompatibleGRUCell(UNITS),
-    "stack": MultiRNNCell([LSTMCell(5), GRUCell(UNITS)]),
-    "residual": jaxrnn.ResidualWrapper(GRUCell(DEPTH)),
-    "dropout": jaxrnn.DropoutWrapper(GRUCell(UNITS), 0.5, 0.5, 0.5),
+    "lstm": own(LSTMCell(UNITS, use_peepholes=True, num_proj=2, cell_clip=1.0)),
+    "stack": own(MultiRNNCell([LSTMCell(5), GRUCell(UNITS)])),
+    "dropout": own(jaxrnn.DropoutWrapper(GRUCell(UNITS), 0.5, 0.5, 0.5)),
 }
 
 
@@ -44,7 +38,7 @@ CELLS = {
 @pytest.mark.parametrize("name", CELLS)
 def test_as_the_whole_sequence(name, batch):
     """The user's buffer may be reused, and outputs outlive the states."""
-    cell, x = own(CELLS[name]), sequence(batch, 40)
+    cell, x = CELLS[name], sequence(batch, 40)
     stream, buffer, outputs = Streamer(cell, batch), np.empty((batch, DEPTH), "f"), []
     for frame in np.swapaxes(x, 0, 1):
         buffer[:] = frame
@@ -55,7 +49,7 @@ def test_as_the_whole_sequence(name, batch):
 
 
 def test_states_can_be_kept_and_restored():
-    cell, x = own(CELLS["stack"]), sequence(1, 6)
+    cell, x = CELLS["stack"], sequence(1, 6)
     stream = Streamer(cell)
     zeros = stream.state
     [stream(x[:, t]) for t in range(3)]
@@ -70,7 +64,7 @@ def test_states_can_be_kept_and_restored():
 
 def test_rows_are_reset_as_by_dynamic_rnn():
     """To zeros, then to a state; the user's buffer may be reused."""
-    cell, x = own(CELLS["stack"]), sequence(3, 8)
+    cell, x = CELLS["stack"], sequence(3, 8)
     resets = np.random.default_rng(2).random((3, 8)) < 0.3
     state = jax.tree.map(jnp.ones_like, Streamer(cell, 3).state)
     for options in ({}, {"reset_state": state}):
@@ -81,48 +75,37 @@ def test_rows_are_reset_as_by_dynamic_rnn():
             buffer[:] = True
         want = jaxrnn.dynamic_rnn(cell, x, dtype=F32, resets=resets, **options)
         assert_near((jnp.stack(outputs, 1), stream.state), want, tolerance=1e-6)
-    with pytest.raises(TypeError, match=r"^Streamer: `resets` must be booleans"):
-        stream(x[:, 0], resets=np.ones(3))
-    assert_near(stream.state, want[1], tolerance=1e-6)
 
 
-class Compilations(logging.Handler):
-    """What JAX compiles."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def emit(self, record):
-        message = record.getMessage()
-        if message.startswith("Compiling"):
-            self.found.append(message)
+def programs(caplog):
+    """What JAX compiled since the last call."""
+    found = [each for each in caplog.messages if each.startswith("Compiling")]
+    caplog.clear()
+    return found
 
 
-@pytest.fixture
-def compilations():
-    handler, logger = Compilations(), logging.getLogger("jax")
-    logger.addHandler(handler)
-    propagate, logger.propagate = logger.propagate, False
-    with jax.log_compiles():
-        yield handler.found
-    logger.propagate = propagate
-    logger.removeHandler(handler)
-
-
-def test_compiles_once(compilations):
+@jax.log_compiles()
+def test_compiles_once(caplog):
     cell, x = own(LSTMCell(UNITS, forget_bias=0.25)), sequence(1, 50)
     first = Streamer(cell)
     first(x[:, 0])
-    assert any("_step" in each for each in compilations)
     second = Streamer(jax.tree.map(lambda p: 2 * p, cell))
-    compilations.clear()
+    assert any("_step" in each for each in programs(caplog))
     for t in range(50):
         first(x[:, t])
         second(x[:, t])
     first.reset()
     first(x[:, 0])
-    assert compilations == []
+    assert not programs(caplog)
+
+
+@jax.log_compiles()
+def test_chunks_compile_once(caplog):
+    stream, x = BidirectionalStreamer(*BOTH["two"], 7, 9), sequence(1, 7)
+    for repeats in (3, 5):
+        [stream(x) for _ in range(repeats)]
+        stream.flush(x[:, :2])  # Shapes of the rest are compiled here.
+        assert bool(programs(caplog)) == (repeats == 3)
 
 
 @pytest.mark.slow
@@ -146,60 +129,28 @@ def test_double_precision():
     assert_near(got, jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype), tolerance=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("frame", "message"),
-    [
-        (
-            np.ones((2, 3), "f"),
-            r"^Streamer: `frame` must be \[1, ...\], .* got float32\[2, 3\]",
-        ),
-        (
-            {"x": 0.0},
-            r"^Streamer: `frame\['x'\]` must be \[1, ...\], one entry for each row",
-        ),
-        (
-            np.ones((1, 4), "f"),
-            r"one step of `Streamer` with frame float32\[1, 4\] and",
-        ),
-    ],
-)
+STEP = np.ones((1, 3), "f")
+FRAMES = [
+    (
+        np.ones((2, 3), "f"),
+        r"^Streamer: `frame` must be \[1, ...\], .* float32\[2, 3\]",
+    ),
+    ({"x": 0.0}, r"^Streamer: `frame\['x'\]` must be \[1, ...\], one entry for each"),
+    (np.ones((1, 4), "f"), r"one step of `Streamer` with frame float32\[1, 4\] and"),
+]
+
+
+@pytest.mark.parametrize(("frame", "message"), FRAMES)
 def test_a_frame_that_does_not_fit_leaves_the_state(frame, message):
-    stream = Streamer(own(CELLS["lstm"]))
-    stream(np.ones((1, 3), "f"))
+    stream = Streamer(CELLS["lstm"])
+    stream(STEP)
     state = stream.state
     with pytest.raises(ValueError, match=message):
         stream(frame)
     assert_same(stream.state, state)
 
 
-def test_a_stream_is_not_traced():
-    stream = Streamer(own(CELLS["lstm"]))
-    with pytest.raises(
-        TypeError, match=r"^Streamer: `frame` must be concrete.*bound ce"
-    ):
-        jax.jit(stream)(np.ones((1, 3), "f"))
-    reset = lambda to: stream(np.ones((1, 3), "f"), resets=[True], reset_state=to)
-    with pytest.raises(TypeError, match=r"`reset_state.* must be concrete"):
-        jax.jit(reset)(stream.state)
-
-
-@pytest.mark.parametrize(
-    ("state", "error", "message"),
-    [
-        ((np.zeros((1, 4), "f"),) * 2, TypeError, "^Streamer: `state` must have"),
-        ([True], ValueError, "^Streamer: `state` must have the structure"),
-        (LSTMStateTuple(*np.zeros((2, 3, UNITS), "f")), ValueError, "pass `resets`"),
-        (
-            LSTMStateTuple(np.zeros((1, UNITS), "f2"), np.zeros((1, 2), "f2")),
-            TypeError,
-            "must have the dtype of the stream, float32",
-        ),
-    ],
-)
-def test_reset_refuses_other_states(state, error, message):
-    stream = Streamer(own(CELLS["lstm"]))
-    with pytest.raises(error, match=message):
-        stream.reset(state)
+# Both directions.
 
 
 # Both directions.
@@ -214,91 +165,54 @@ def layers(*cells):
 BOTH = {
     "lstm": layers(LSTMCell(UNITS)),
     "gru": layers(GRUCell(UNITS)),
-    "dropout": layers(CELLS["dropout"]),
     "two": layers(LSTMCell(UNITS), GRUCell(3)),
 }
 
 
-def whole(cells, x):
-    return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=F32)
-
-
-def streamed(stream, x, chunk):
-    """The parts that the calls and `flush` return, None included."""
-    full = x.shape[1] // chunk * chunk
-    parts = [stream(x[:, t : t + chunk]) for t in range(0, full, chunk)]
-    last = x[:, full:] if full < x.shape[1] else None
-    return parts, stream.flush(last)
-
-
-def joined(parts, rest):
-    return jnp.concatenate([y for y in (*parts, rest) if y is not None], axis=1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize(("time", "chunk"), [(11, 4), (12, 4), (3, 5), (6, 1)])
-def test_a_look_ahead_over_the_rest_gives_the_whole_run(time, chunk, name):
-    x = sequence(2, time)
-    stream = BidirectionalStreamer(*BOTH[name], chunk, time, batch_size=2)
-    for _ in range(2):  # The second sequence starts anew.
-        parts, rest = streamed(stream, x, chunk)
-        assert all(part is None for part in parts)
-        assert_near(rest, whole(BOTH[name], x)[0], tolerance=1e-6)
-
-
-@pytest.mark.fast("3")
-@pytest.mark.parametrize("lookahead", [0, 3, 4, 5])
-def test_a_bounded_look_ahead(lookahead):
-    """Each chunk equals a whole run over the steps up to its look-ahead's end."""
-    chunk, x = 4, sequence(2, 18)
-    cells = BOTH["gru"]
-    stream = BidirectionalStreamer(*cells, chunk, lookahead, batch_size=2)
-    parts, rest = streamed(stream, x, chunk)
-    delay = -(-lookahead // chunk)
-    assert [part is None for part in parts] == [i < delay for i in range(4)]
-    starts = range(0, 18, chunk)
-    want = [whole(cells, x[:, : t + chunk + lookahead])[0] for t in starts]
-    want = [w[:, t : t + chunk] for w, t in zip(want, starts, strict=True)]
-    got = joined(parts, rest)
-    assert_near(got, jnp.concatenate(want, axis=1), tolerance=1e-6)
-    forward, _ = jaxrnn.dynamic_rnn(cells[0][0], x, dtype=F32)
-    assert_near(got[..., :UNITS], forward, tolerance=1e-6)
-
-
-@pytest.mark.slow
-def test_two_layers_carry_what_they_computed():
-    """The second forward cell goes on from the state of the chunk before."""
-    cells, chunk, lookahead, x = BOTH["two"], 4, 2, sequence(1, 12)
-    states, want = [None, None], []
-    for t in range(0, 12, chunk):
-        xs, after = x[:, t : t + chunk + lookahead], []
-        for fw, bw, state in zip(*cells, states, strict=True):
-            now, final = jaxrnn.dynamic_rnn(fw, xs[:, :chunk], None, state, F32)
-            after.append(final)
-            later = [now]
+def expected(cells, x, chunk, lookahead):
+    """Forward cells go on from the chunk before; backward cells look ahead."""
+    states, outputs = [None] * len(cells[0]), []
+    for t in range(0, x.shape[1], chunk):
+        xs = x[:, t : t + chunk + lookahead]
+        for i, (fw, bw) in enumerate(zip(*cells, strict=True)):
+            run = lambda xs, state, fw=fw: jaxrnn.dynamic_rnn(fw, xs, None, state, F32)
+            now, states[i] = run(xs[:, :chunk], states[i])
             if xs.shape[1] > chunk:
-                later += [jaxrnn.dynamic_rnn(fw, xs[:, chunk:], None, final, F32)[0]]
+                later, _ = run(xs[:, chunk:], states[i])
+                now = jnp.concatenate([now, later], 1)
             back, _ = jaxrnn.dynamic_rnn(bw, jnp.flip(xs, 1), dtype=F32)
-            xs = jnp.concatenate(later, 1), jnp.flip(back, 1)
-            xs = jnp.concatenate(xs, 2)
-        states = after
-        want.append(xs[:, :chunk])
-    stream = BidirectionalStreamer(*cells, chunk, lookahead)
-    got = joined(*streamed(stream, x, chunk))
-    assert_near(got, jnp.concatenate(want, 1), tolerance=1e-6)
+            xs = jnp.concatenate([now, jnp.flip(back, 1)], 2)
+        outputs.append(xs[:, :chunk])
+    return jnp.concatenate(outputs, 1)
 
 
-def test_chunks_compile_once(compilations):
-    stream = BidirectionalStreamer(*BOTH["two"], 7, 9)
-    x = sequence(1, 7)
-    buffer = x.copy()
-    [stream(buffer) for _ in range(3)]
-    stream.flush(x[:, :2])  # Shapes of the rest are compiled here.
-    compilations.clear()
-    [stream(x) for _ in range(5)]
-    stream.flush(x[:, :2])
-    assert compilations == []
+@pytest.mark.fast("gru-18-4-3")
+@pytest.mark.parametrize(
+    ("name", "time", "chunk", "lookahead"),
+    [
+        *[("gru", 18, 4, lookahead) for lookahead in (0, 3, 4, 5)],
+        ("two", 12, 4, 2),
+        *[("lstm", 11, 4, 11), ("two", 12, 4, 12), ("gru", 3, 5, 3), ("gru", 6, 1, 6)],
+    ],
+)
+def test_chunks(name, time, chunk, lookahead):
+    """A look-ahead over the rest gives the outputs of the whole run."""
+    cells, x = BOTH[name], sequence(2, time)
+    want = expected(cells, x, chunk, lookahead)
+    if lookahead == time:
+        whole = jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=F32)
+        assert_near(whole[0], want, tolerance=1e-6)
+    stream = BidirectionalStreamer(*cells, chunk, lookahead, batch_size=2)
+    full = time // chunk * chunk
+    for _ in range(2):  # The second sequence starts anew.
+        parts = [stream(x[:, t : t + chunk]) for t in range(0, full, chunk)]
+        delay = -(-lookahead // chunk)
+        assert [part is None for part in parts] == [
+            i < delay for i in range(len(parts))
+        ]
+        parts.append(stream.flush(x[:, full:] if full < time else None))
+        got = jnp.concatenate([y for y in parts if y is not None], axis=1)
+        assert_near(got, want, tolerance=1e-6)
 
 
 def test_state_and_flush_of_nothing():
@@ -315,60 +229,39 @@ def test_state_and_flush_of_nothing():
 
 CELL = own(GRUCell(UNITS))
 KEYED = CELL.cell.bind(CELL.params, jax.random.key(0))
-REFUSALS = {
-    "unbound": (
-        TypeError,
-        "Streamer: `cell` must be a bound",
-        lambda: Streamer(GRUCell(4)),
+THREE = LSTMStateTuple(*np.zeros((2, 3, UNITS), "f"))
+HALVES = LSTMStateTuple(np.zeros((1, UNITS), "f2"), np.zeros((1, 2), "f2"))
+one = lambda: Streamer(CELLS["lstm"])
+both = BidirectionalStreamer
+four = lambda: both([CELL], [CELL], 4, 4)
+REFUSALS = [
+    (lambda: Streamer(GRUCell(4)), "^Streamer: `cell` must be a bound"),
+    (lambda: Streamer(KEYED), "^Streamer: `cell` must have no random"),
+    (lambda: Streamer(CELL, 0), "^Streamer: `batch_size` must be"),
+    (lambda: jax.jit(one())(STEP), "^Streamer: `frame` must be concrete.*bound ce"),
+    (lambda: one()(STEP, resets=np.ones(1)), "^Streamer: `resets` must be booleans"),
+    (lambda: one().reset((STEP, STEP)), "^Streamer: `state` must have"),
+    (lambda: one().reset([True]), "^Streamer: `state` must have the structure"),
+    (lambda: one().reset(THREE), "^Streamer: .*pass `resets`"),
+    (lambda: one().reset(HALVES), "must have the dtype of the stream, float32"),
+    (lambda: both([CELL], [KEYED], 4, 4), r"`cells_bw\[0\]` must have no random key"),
+    (
+        lambda: both(CELL, CELL, 4, 4),
+        "^BidirectionalStreamer: `cells_fw` must be a lis",
     ),
-    "key": (
-        ValueError,
-        "Streamer: `cell` must have no random",
-        lambda: Streamer(KEYED),
-    ),
-    "batch": (ValueError, "Streamer: `batch_size` must be", lambda: Streamer(CELL, 0)),
-    "keys": (
-        ValueError,
-        r"BidirectionalStreamer: `cells_bw\[0\]` must have no random key",
-        lambda: BidirectionalStreamer([CELL], [KEYED], 4, 4),
-    ),
-    "lists": (
-        ValueError,
-        "BidirectionalStreamer: `cells_fw` must be a list",
-        lambda: BidirectionalStreamer(CELL, CELL, 4, 4),
-    ),
-    "chunk": (
-        ValueError,
-        "`chunk` must be at least 1, got 0",
-        lambda: BidirectionalStreamer([CELL], [CELL], 0, 4),
-    ),
-    "lookahead": (
-        ValueError,
-        "`lookahead` must be at least 0, got -1",
-        lambda: BidirectionalStreamer([CELL], [CELL], 1, -1),
-    ),
-}
+    (lambda: both([CELL], [CELL], 0, 4), "`chunk` must be at least 1, got 0"),
+    (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
+    (lambda: four()(STEP), r"^Bidir.* must be \[1, 4, ...\], .* chunk to `flush`"),
+    (lambda: four()(np.ones((1, 3, 3), "f")), r"`chunk` must be \[1, 4, ...\], .*3, 3"),
+    (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
+    (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
+    (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` must be \[1, 1 to 4, ..."),
+    (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` must be \[1, 1 to 4, ..."),
+]
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    kind, message, call = REFUSALS[name]
-    with pytest.raises(kind, match=message):
+@pytest.mark.parametrize("row", range(len(REFUSALS)))
+def test_refuses(row):
+    call, message = REFUSALS[row]
+    with pytest.raises((TypeError, ValueError), match=message):
         call()
-
-
-@pytest.mark.parametrize(
-    ("shape", "call", "message"),
-    [
-        ((1, 3, 3), "__call__", r"`chunk` must be \[1, 4, ...\], .* chunk to `flush`"),
-        ((2, 4, 3), "__call__", r"got float32\[2, 4, 3\]"),
-        ((4, 3), "__call__", r"got float32\[4, 3\]"),
-        ({}, "__call__", r"`chunk` must hold at least one array, got {}"),
-        ((1, 5, 3), "flush", r"`last` must be \[1, 1 to 4, ...\], got"),
-        ((1, 0, 3), "flush", r"`last` must be \[1, 1 to 4, ...\], got"),
-    ],
-)
-def test_refuses_chunks(shape, call, message):
-    stream = BidirectionalStreamer([CELL], [CELL], 4, 4)
-    with pytest.raises(ValueError, match=f"BidirectionalStreamer: .*{message}"):
-        getattr(stream, call)(shape and np.ones(shape, np.float32))

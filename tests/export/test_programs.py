@@ -1,0 +1,260 @@
+"""Functions as StableHLO, which JAX runs without jaxrnn, and as files for LiteRT."""
+
+import subprocess
+import sys
+
+import chex
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import decode
+from jaxrnn.export import (
+    tflite_deviation,
+    to_stablehlo,
+    to_tflite,
+    to_tflite_operators,
+)
+
+F32 = jnp.float32
+UNITS, DEPTH = 4, 3
+
+
+def bound(cell, depth=DEPTH):
+    return helpers.bound(cell, depth, "float32", scale=0.5)
+
+
+def dynamic(cell):
+    cell = bound(cell)
+    return lambda x, n: jaxrnn.dynamic_rnn(cell, x, n, dtype=F32)
+
+
+def data(batch=3, time=5):
+    x = np.random.default_rng(0).normal(size=(batch, time, DEPTH))
+    return jnp.asarray(x, F32), jnp.asarray([time, 0, 2][:batch], jnp.int32)
+
+
+LSTM = bound(jaxrnn.LSTMCell(UNITS))
+GRUS = [bound(jaxrnn.GRUCell(UNITS)) for _ in range(2)]
+
+
+def raw(x, n):
+    """`dynamic_rnn` by `raw_rnn`, which also counts the steps."""
+    inputs_ta = jaxrnn.TensorArray(F32, size=x.shape[1]).unstack(jnp.swapaxes(x, 0, 1))
+
+    def loop_fn(t, output, state, count):
+        if output is None:
+            state, count = LSTM.zero_state(x.shape[0], F32), jnp.int32(0)
+        return t >= n, inputs_ta.read(t), state, output, count + 1
+
+    emit_ta, state, count = jaxrnn.raw_rnn(LSTM, loop_fn, max_time=x.shape[1])
+    return {"outputs": emit_ta.stack(), "state": state, "count": count}
+
+
+FUNCTIONS = {
+    "basic": dynamic(jaxrnn.BasicRNNCell(UNITS)),
+    "lstm": dynamic(jaxrnn.LSTMCell(UNITS)),
+    "lstm-projected": dynamic(jaxrnn.LSTMCell(UNITS, use_peepholes=True, num_proj=2)),
+    "gru": dynamic(jaxrnn.GRUCell(UNITS)),
+    "stack": dynamic(jaxrnn.MultiRNNCell([jaxrnn.GRUCell(UNITS), jaxrnn.LSTMCell(2)])),
+    "bidirectional": lambda x, n: jaxrnn.bidirectional_dynamic_rnn(
+        *GRUS, x, n, dtype=F32
+    ),
+    "raw_rnn": raw,
+}
+TABLE = jnp.asarray(np.random.default_rng(1).normal(size=(10, UNITS)), F32)
+START = jnp.array([[1.0] * UNITS, [-0.5] * UNITS], F32), jnp.array([1, 2], jnp.int32)
+
+
+def decoder(decode, **options):
+    cell = bound(jaxrnn.GRUCell(UNITS), UNITS)
+    return lambda state, start: decode(
+        cell=cell,
+        embed=lambda ids: TABLE[ids],
+        project=lambda output: output @ TABLE.T,
+        initial_state=state,
+        start_ids=start,
+        end_id=0,
+        max_time=6,
+        **options,
+    )
+
+
+DECODERS = {
+    "greedy": decoder(decode.greedy),
+    "beam": decoder(decode.beam_search, beam_width=3),
+    "sample": decoder(decode.sample, key=jax.random.key(3)),
+}
+
+
+def same(got, want):
+    chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(want), atol=5e-6)
+
+
+@pytest.mark.fast("lstm", "raw_rnn")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_any_batch_and_time(name):
+    b, t = jax.export.symbolic_shape("b, t")
+    x, n = ((b, t, DEPTH), F32), ((b,), jnp.int32)
+    symbolic = [jax.ShapeDtypeStruct(*each) for each in (x, n)]
+    program = jax.export.deserialize(to_stablehlo(FUNCTIONS[name], *symbolic))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    for shape in ((3, 5), (2, 7)):
+        same(program.call(*data(*shape)), jax.jit(FUNCTIONS[name])(*data(*shape)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_on_request(name):
+    file = to_stablehlo(FUNCTIONS[name], *data(), vjp_order=1)
+
+    def loss(f, x, n):
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(f(x, n)))
+
+    got = jax.grad(loss, 1)(jax.export.deserialize(file).call, *data())
+    same(got, jax.grad(loss, 1)(jax.jit(FUNCTIONS[name]), *data()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders(name):
+    program = jax.export.deserialize(to_stablehlo(DECODERS[name], *START))
+    same(program.call(*START), DECODERS[name](*START))
+
+
+def test_standard_containers_in_and_out():
+    step = lambda inputs, state: {"result": LSTM(inputs["x"], state)}
+    x, state = {"x": jnp.ones((1, DEPTH), F32)}, LSTM.zero_state(1, F32)
+    call = jax.export.deserialize(to_stablehlo(step, x, state)).call
+    got = call(x, tuple(state))
+    assert type(got) is dict
+    assert type(got["result"][1]) is tuple
+    same(got, step(x, state))
+
+
+@pytest.mark.slow
+def test_runs_where_jaxrnn_is_not_installed(tmp_path):
+    file = tmp_path / "model"
+    file.write_bytes(to_stablehlo(FUNCTIONS["lstm"], *data()))
+    program = (
+        "import sys; sys.modules['jaxrnn'] = None; import jax, jax.numpy as jnp;"
+        f"f = jax.export.deserialize(bytearray(open({str(file)!r}, 'rb').read()));"
+        "out, state = f.call(jnp.ones((3, 5, 3)), jnp.array([5, 0, 2], jnp.int32));"
+        "print(out.shape, type(state).__name__)"
+    )
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.stdout == "(3, 5, 4) tuple\n", done.stderr
+
+
+def test_our_types_are_serialized_by_jax_itself():
+    x = np.ones((3, 3, DEPTH), np.float32)
+    packed = jaxrnn.pack_sequences(x, np.array([2, 3, 1]))
+    f = lambda packed, state: (packed, jaxrnn.packed_rnn(LSTM, packed, state)[1])
+    arguments = packed, LSTM.zero_state(3, F32)
+    exported = jax.export.export(jax.jit(f))(*arguments)
+    program = jax.export.deserialize(exported.serialize())
+    got_packed, got_state = program.call(*arguments)
+    assert isinstance(got_packed, jaxrnn.PackedSequences)
+    assert (got_packed.time, got_packed.time_major) == (3, False)
+    assert isinstance(got_state, jaxrnn.LSTMStateTuple)
+    same(got_state, f(*arguments)[1])
+
+
+# LiteRT.
+
+
+@pytest.fixture
+def tensorflow():
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("tensorflow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_results_of_the_function(name, tensorflow):
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data()]
+    file = to_tflite(FUNCTIONS[name], *shapes)
+    assert tflite_deviation(file, FUNCTIONS[name], *data()) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+def test_decoders_in_litert(name, tensorflow):
+    # LiteRT fails to slice by int64, in which `jax.lax.scan` counts otherwise.
+    with jax.enable_x64(False):
+        file = to_tflite(DECODERS[name], *START)
+        assert tflite_deviation(file, DECODERS[name], *START) < 2e-6
+
+
+@pytest.mark.slow
+def test_random_numbers_are_missing(tensorflow):
+    with pytest.raises(ValueError, match="to_tflite: TensorFlow Lite lacks an operat"):
+        to_tflite(DECODERS["sample"], *START)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimize", "size"), [("float16", 0.6), ("int8", 0.45)])
+def test_smaller_files_lose_accuracy(optimize, size, tensorflow):
+    cell = bound(jaxrnn.LSTMCell(128), 64)
+    run = lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F32)
+    x = jax.random.normal(jax.random.key(0), (2, 20, 64), F32)
+    file, smaller = to_tflite(run, x), to_tflite(run, x, optimize=optimize)
+    assert len(smaller) < size * len(file)
+    assert tflite_deviation(file, run, x) < 1e-6
+    assert 1e-6 < tflite_deviation(smaller, run, x) < 0.02
+
+
+@pytest.mark.slow
+def test_leaves_have_numbers(tensorflow):
+    f = lambda nest, y: ([nest["b"] + i for i in range(11)], {"unused": y})
+    arguments = {"b": jnp.ones(2, F32), "a": jnp.zeros(3, jnp.int32)}, jnp.array([True])
+    assert tflite_deviation(to_tflite(f, *arguments), f, *arguments) == 0
+
+
+def test_the_deviation_from_the_function():
+    pytest.importorskip("ai_edge_litert")
+    x, _ = data()
+    file = to_tflite_operators(LSTM, x)
+    whole = lambda x: jaxrnn.dynamic_rnn(LSTM, x, dtype=F32)
+    outputs = lambda x: whole(x)[0]
+    assert tflite_deviation(file, outputs, x) < 1e-6
+    distant = tflite_deviation(file, lambda x: outputs(x).at[1, 2, 3].add(0.25), x)
+    assert abs(distant - 0.25) < 1e-6
+    wanted = r"float32\[3, 5, 4\]\), got float32\[3, 5, 4\], f"
+    with pytest.raises(ValueError, match=wanted):
+        tflite_deviation(file, whole, x)
+    with pytest.raises(ValueError, match=r"`arguments` must hold 1 arrays, got 2"):
+        tflite_deviation(file, outputs, x, x)
+
+
+TWO = jnp.ones(2)
+ANY = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b"), F32)
+REFUSALS = [
+    (to_stablehlo, (3, TWO), {}, "`f` must be a function, got 3"),
+    (to_stablehlo, (abs, 3), {}, r"`examples\[0\]` must be an array or a"),
+    (to_stablehlo, (abs, {"x": "a"}), {}, r"`examples\[0\]\['x'\]` must be"),
+    (to_stablehlo, (abs, TWO), {"vjp_order": -1}, "`vjp_order` must be at"),
+    (to_stablehlo, (abs, TWO), {"vjp_order": 1.5}, "`vjp_order` must be an"),
+    (to_tflite, (3, TWO), {}, "`f` must be a function"),
+    (to_tflite, (abs, 1.0), {}, r"`examples\[0\]` must be an array"),
+    (to_tflite, (abs, TWO), {"optimize": "int4"}, "`optimize` must be"),
+    (to_tflite, (abs, ANY), {}, "`examples` must have fixed sizes"),
+    (to_tflite, (abs, jnp.ones((2, 0))), {}, "`examples` must have fixed sizes"),
+]
+
+
+@pytest.mark.parametrize(("export", "arguments", "options", "message"), REFUSALS)
+def test_refusals_name_the_argument(export, arguments, options, message):
+    wanted = rf"{export.__name__}: {message}"
+    with pytest.raises((TypeError, ValueError), match=wanted):
+        export(*arguments, **options)
+
+
+def test_what_to_install_without_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ImportError, match="pip install tensorflow-cpu"):
+        to_tflite(abs, jnp.ones(2, F32))
