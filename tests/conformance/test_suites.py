@@ -1,0 +1,260 @@
+"""Suites of other projects: the packages hold the cases, `docs/conformance.md` counts.
+
+JAX: `jax.experimental.rnn.lstm_ref`, the reference of its cuDNN LSTM. Its lengths are
+at least 1: for a length of 0 it returns the state after the last step.
+
+ONNX: the node tests of the `onnx` package for LSTM, GRU and RNN, with their data.
+
+sequence-layers: its contract of a layer, for every exported cell that fits a layer. The
+layer is the adapter of the page "Use a cell as a sequence layer".
+"""
+
+import pathlib
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import run_page
+from cases import CASES
+from helpers import assert_near, differentiated, usual_promotion
+from jax.experimental import rnn
+
+import jaxrnn
+from jaxrnn.convert import onnx as convert
+
+pytestmark = pytest.mark.slow
+
+
+# JAX.
+
+ROWS, STEPS, DEPTH, UNITS = 4, 5, 3, 4
+LENGTHS = {"full": [5, 5, 5, 5], "ragged": [5, 2, 1, 4]}
+
+
+def reference(options, lengths, packed, x, h, c):
+    weights = rnn.unpack_lstm_weights(packed, **options)
+    return rnn.lstm_ref(x, h, c, *weights, lengths, dropout=0.0, **options)
+
+
+def ours(options, lengths, packed, x, h, c):
+    params = params_of(options, packed)
+    cells = [jaxrnn.LSTMCell(UNITS, forget_bias=0.0) for _ in params]
+    states = list(map(jaxrnn.LSTMStateTuple, c, h))
+    if options["bidirectional"]:
+        cells = [cell.bind(own) for cell, own in zip(cells, params, strict=True)]
+        y, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(
+            cells[::2], cells[1::2], x, states[::2], states[1::2], None, lengths
+        )
+        finals = [state for pair in zip(*finals, strict=True) for state in pair]
+    else:
+        own = {f"cell_{i}": each for i, each in enumerate(params)}
+        stack = jaxrnn.MultiRNNCell(cells).bind(own)
+        y, finals = jaxrnn.dynamic_rnn(stack, x, lengths, tuple(states))
+    return y, jnp.stack([s.h for s in finals]), jnp.stack([s.c for s in finals])
+
+
+def params_of(options, packed):
+    """Parameters per layer and direction: the gates i, f, g, o become i, g, f, o."""
+
+    def ordered(rows):
+        i, f, g, o = jnp.split(rows, 4)
+        return jnp.concatenate([i, g, f, o]).T
+
+    w_ih, w_hh, b_ih, b_hh = rnn.unpack_lstm_weights(packed, **options)
+    kernels = [jnp.concatenate([w_ih[k], w_hh[k]], axis=1) for k in w_ih]
+    return [
+        {"kernel": ordered(kernel), "bias": ordered(b_ih[k] + b_hh[k])}
+        for k, kernel in enumerate(kernels)
+    ]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_equals_lstm_ref(directions, layers, dtype, lengths):
+    """Outputs, final states, and gradients of packed weights, inputs and states."""
+    options = {
+        "input_size": DEPTH,
+        "hidden_size": UNITS,
+        "num_layers": layers,
+        "bidirectional": directions == 2,
+    }
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jax.device_put(rng.normal(size=shape).astype(dtype))
+    given = draw(rnn.get_num_params_in_lstm(**options)), draw(ROWS, STEPS, DEPTH)
+    given += tuple(draw(layers * directions, ROWS, UNITS) for _ in range(2))
+    n = jax.device_put(np.asarray(LENGTHS[lengths], np.int32))
+    with usual_promotion():
+        want = differentiated(lambda *args: reference(options, n, *args), *given)
+    got = differentiated(lambda *args: ours(options, n, *args), *given)
+    assert_near(got, want, tolerance=1e-5 if dtype == "float32" else 1e-12)
+
+
+# ONNX.
+
+KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN": "simple_rnn"}
+NODES = [
+    f"test_{name}_{case}"
+    for name in KINDS.values()
+    for case in ("batchwise", "bidirectional", "defaults", "reverse")
+]
+NODES += [f"test_{name}_with_initial_bias" for name in KINDS.values()]
+NODES += ["test_lstm_with_peepholes", "test_gru_seq_length", "test_rnn_seq_length"]
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """The test cases of ONNX's recurrent operators, by name."""
+    pytest.importorskip("onnx")
+    from onnx.backend.test.case import node
+
+    with warnings.catch_warnings():  # NumPy warns while it creates other cases.
+        warnings.simplefilter("ignore")
+        cases = node.collect_testcases()
+    recurrent = lambda case: case.model.graph.node[0].op_type in KINDS
+    return {case.name: case for case in cases if recurrent(case)}
+
+
+def test_all_cases_are_in_the_table(nodes):
+    assert sorted(nodes) == sorted(NODES)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_node(name, nodes):
+    case = nodes[name]
+    [proto], [(inputs, outputs)] = case.model.graph.node, case.data_sets
+    given = dict(zip(filter(None, proto.input), inputs, strict=True))
+    want = dict(zip(filter(None, proto.output), outputs, strict=True))
+    [node] = convert.nodes(with_weights(case.model, given))
+    got = run(node, given)
+    for key, array in want.items():
+        np.testing.assert_allclose(got[key], array, case.rtol, case.atol, err_msg=key)
+
+
+def with_weights(model, given):
+    """The model with the weights inside, as in a file, rather than as inputs."""
+    from onnx import ModelProto, numpy_helper
+
+    filled = ModelProto()
+    filled.CopyFrom(model)
+    weights = [numpy_helper.from_array(given[k], k) for k in "WRBP" if k in given]
+    filled.graph.initializer.extend(weights)
+    return filled
+
+
+def run(node, given):
+    """What the node computes: Y `[time, directions, batch, units]`, Y_h and Y_c."""
+    by_rows = node.get("layout") == 1  # Then the batch comes first everywhere.
+    x = given["X"].swapaxes(0, 1) if by_rows else given["X"]
+    lengths = given.get("sequence_lens", np.full(x.shape[1], len(x)))
+    options = {"dtype": x.dtype, "time_major": True}
+    initial, direction = initial_states(given), node.pop("direction", "forward")
+    if direction == "bidirectional":
+        (forward,), (backward,) = convert.load(node, bidirectional=True)
+        outputs, finals = jaxrnn.bidirectional_dynamic_rnn(
+            forward, backward, x, lengths, *initial, **options
+        )
+    else:
+        turn = lambda x: jaxrnn.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
+        reverse = turn if direction == "reverse" else lambda x: x
+        cell = convert.load(node)
+        y, final = jaxrnn.dynamic_rnn(cell, reverse(x), lengths, *initial, **options)
+        outputs, finals = [reverse(y)], [final]
+    of_finals = lambda name: jnp.stack([getattr(s, name, s) for s in finals])
+    made = {"Y": jnp.stack(outputs, 1), "Y_h": of_finals("h"), "Y_c": of_finals("c")}
+    if by_rows:
+        made = {key: jnp.moveaxis(array, -2, 0) for key, array in made.items()}
+    return made
+
+
+def initial_states(given):
+    """The initial state of each direction, or nothing."""
+    if "initial_c" in given:
+        return map(jaxrnn.LSTMStateTuple, given["initial_c"], given["initial_h"])
+    return given.get("initial_h", ())
+
+
+# sequence-layers.
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "recipes" / "sequence_layer.md"
+# A layer has one array of inputs and one of outputs, and starts from a zero state.
+INEXPRESSIBLE = {
+    "attention": "its state holds what an encoder returned",
+    "function_nested": "its inputs and outputs are nests",
+    "phased": "its inputs are a pair",
+    "phased_fixed": "its inputs are a pair",
+}
+FITTING = {name: case for name, case in CASES.items() if name not in INEXPRESSIBLE}
+LAYERS = {type(case.cell): name for name, case in reversed(FITTING.items())}
+
+
+@pytest.fixture(scope="module")
+def suite():
+    """sequence-layers' base class of tests, and its random sequences."""
+    pytest.importorskip("sequence_layers")
+    from sequence_layers.jax import test_utils
+
+    class Suite(test_utils.SequenceLayerTest):
+        random_sequence = staticmethod(test_utils.random_sequence)
+
+    return Suite()
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    """The class that the page's first block defines."""
+    namespace = {"__name__": __name__}
+    block = run_page.BLOCK.search(PAGE.read_text())
+    exec(compile(block["code"], PAGE, "exec"), namespace)
+    return namespace["CellLayer"]
+
+
+def verify(suite, adapter, cell, inputs, gaps):
+    """Check the contract on rows with lengths, or with gaps in their masks."""
+    suite.setUp()  # Seeds NumPy.
+    differentiable = jnp.issubdtype(inputs.dtype, jnp.floating)
+    with usual_promotion(), jax.enable_x64(False):
+        x = suite.random_sequence(
+            *(3, 4, *inputs.shape[1:]), dtype=inputs.dtype, random_mask=gaps, high=2
+        )
+        layer = suite.init_and_bind_layer(jax.random.key(0), adapter(cell), x)
+        suite.verify_contract(
+            layer,
+            x,
+            training=False,
+            rtol=1e-5,
+            atol=1e-5,
+            padding_invariance_pad_value=jnp.nan if differentiable else 1,
+            # The receptive field ignores the mask and comes from gradients of inputs.
+            test_receptive_field=differentiable and not gaps,
+        )
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["lengths", "gaps"])
+@pytest.mark.parametrize("name", LAYERS.values())
+def test_contract(name, gaps, suite, adapter):
+    case = CASES[name]
+    verify(suite, adapter, case.cell, case.inputs, gaps)
+
+
+def mixed(params, inputs, state, key=None):
+    state = state + inputs + inputs.sum(axis=0, keepdims=True)
+    return state, state
+
+
+def test_the_suite_finds_a_cell_that_mixes_rows(suite, adapter):
+    cell = jaxrnn.FunctionCell(mixed, 3, 3)
+    with pytest.raises(AssertionError):
+        verify(suite, adapter, cell, jax.ShapeDtypeStruct((3, 3), jnp.float32), False)
+
+
+def test_page(suite, fast_to_compile):
+    program = [sys.executable, run_page.__file__, PAGE]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
