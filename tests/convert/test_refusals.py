@@ -4,6 +4,7 @@
 library that passes its own path or sizes to the check.
 """
 
+import functools
 import re
 
 import jax
@@ -32,6 +33,9 @@ from jaxrnn.contrib import (
 FREE, AFTER, GRU = LSTMCell(4, forget_bias=0), CudnnCompatibleGRUCell(4), GRUCell(4)
 RNN, RELU = BasicRNNCell(4), BasicRNNCell(4, activation="relu")
 LAYERS = MultiRNNCell([LSTMCell(4, forget_bias=0) for _ in range(3)])
+FULL = LSTMCell(4, use_peepholes=True, num_proj=3)
+ELU, UGRNN = BasicRNNCell(4, activation="elu"), UGRNNCell(4)
+PROJECTED = LSTMCell(4, num_proj=2, forget_bias=0)
 THREE = MultiRNNCell([BasicRNNCell(4) for _ in range(3)])
 TWO = {"bidirectional": True}
 ONE, BIAS = np.ones((4, 4)), np.ones(16)
@@ -45,68 +49,38 @@ def conv(**options):
     return cell.bind({"kernel": np.ones((2, 3, 4)), "biases": np.ones(4)})
 
 
-def save(library, *cells, **options):
-    """The weights of a bound cell, or of one layer in two directions."""
-    if len(cells) == 2:
-        return library.save(cells, bidirectional=True, **options)
-    return library.save(cells[0], **options)
-
-
+@functools.cache
 def saved(name, *cells):
-    return save(getattr(convert, name), *map(bound, cells))
+    """The weights of a cell, or of one layer in two directions."""
+    cells = tuple(each if hasattr(each, "params") else bound(each) for each in cells)
+    save = getattr(convert, name).save
+    return save(cells, **TWO) if len(cells) == 2 else save(*cells)
 
 
-# By the name of a library and the cell whose weights are changed.
-WEIGHTS = {
-    "equinox": (AFTER,),
-    "equinox lstm": (FREE,),
-    "haiku": (LSTMCell(4),),
-    "haiku gru": (GRU,),
-    "haiku rnn": (RELU,),
-    "keras": (FREE,),
-    "keras gru": (GRU,),
-    "keras both": (FREE, FREE),
-    "linen": (AFTER,),
-    "linen stack": (THREE,),
-    "nnx": (FREE,),
-    "nnx rnn": (RNN,),
-    "onnx": (FREE,),
-    "onnx gru": (AFTER,),
-    "onnx rnn": (BasicRNNCell(4, activation="elu"),),
-    "onnx both": (FREE, FREE),
-    "tf1": (LSTMCell(4, use_peepholes=True, num_proj=3),),
-    "tf1 stack": (THREE,),
-    "tf1 ugrnn": (UGRNNCell(4),),
-    "torch": (FREE,),
-    "torch both": (FREE, FREE),
-    "torch rnn": (RNN,),
-    "torch projected": (LSTMCell(4, num_proj=2, forget_bias=0),),
-    "torch layers": (LAYERS,),
-}
 _PREFIXED = {f"a.rnn.{k}": v for k, v in saved("torch", FREE).items()}
 _SECOND = {k.replace("0", "1"): v for k, v in saved("torch", RNN).items()}
-_ELU = {"activations": ["Sigmoid", "elu", "elu"], "activation_alpha": [1.0, 2.0]}
+_ALPHAS = {"activations": ["Sigmoid", "elu", "elu"], "activation_alpha": [1.0, 2.0]}
 _HARD = {"activations": ["HardSigmoid"], "activation_beta": [0.4]}
 _CELL, _STACK = "rnn/lstm_cell", "rnn/multi_rnn_cell/cell"
-_UGRNN = {"cell": UGRNNCell(4), "inputs": np.ones((1, 3))}
+_UGRNN = {"cell": UGRNN, "inputs": np.ones((1, 3))}
 _SECOND_OF_THREE = [f"{_STACK}_1/basic_rnn_cell/{k}" for k in ("kernel", "bias")]
 _INTO_GRU = {"cell": GRU, "inputs": ONE}
 _GRU_BELOW = {3: (3, 12), 4: (4, 12), 5: (12,)}
 
-# A change of the weights, the error, and other arguments of `load`. In a change, a
-# tuple is the shape of an array of ones, and None removes a weight.
+# By a library and the cell whose weights are changed: the change, the error, and other
+# arguments of `load`. In a change, a tuple is the shape of an array of ones, and None
+# removes a weight.
 CHANGES = {
-    "equinox": [
+    ("equinox", (AFTER,)): [
         ({"weight_hh": None}, "`cells[0].weight_hh` is missing. Found: weight_ih,"),
         ({"bias_n": None}, "`cells[0]` must hold ...; missing: bias_n"),
-        ({"weight_hr": (2,)}, "`cells[0]` must hold ...; unknown: weight_hr"),
         ({"weight_hh": (12, 5)}, "weight_hh` must have 4 or 3 blocks of 5 units"),
         ({"bias_n": (12,)}, "`cells[0].bias_n` must have shape [4], got"),
     ],
-    "equinox lstm": [
+    ("equinox", (FREE,)): [
         ({"bias_n": (4,)}, "must hold weight_ih, weight_hh, bias; unknown: bias_n"),
     ],
-    "haiku": [
+    ("haiku", (LSTMCell(4),)): [
         ({}, "`a` (of a GRU) or `a/linear` is missing. Found:", {"name": "a"}),
         ({"lstm/linear/scale": ONE}, "`lstm/linear` must hold w, b; unknown: scale"),
         ({"lstm/linear/w": (7, 15), "lstm/linear/b": (15,)}, "[depth + units, 4 *"),
@@ -116,16 +90,16 @@ CHANGES = {
         ({}, "`name` must be the name of a module or a list of names", {"name": []}),
         ({"gru": {}}, "`name` must be given unless all cores are in one module"),
     ],
-    "haiku gru": [
+    ("haiku", (GRU,)): [
         ({"gru/w_h": None}, "`gru` must hold w_i, w_h, b; missing: w_h"),
         ({"gru": ONE}, "`gru` must be a dict of weights, got float64[4, 4]"),
     ],
-    "haiku rnn": [
+    ("haiku", (RELU,)): [
         ({"vanilla_rnn/linear_1": None}, "`vanilla_rnn/linear_1` is missing. Found"),
         ({"vanilla_rnn/linear_1": {"w": ONE, "x": ONE}}, "hold w; unknown: x"),
         ({"vanilla_rnn/linear_1/w": (2, 2)}, "linear_1/w` must have shape [4, 4]"),
     ],
-    "keras": [
+    ("keras", (FREE,)): [
         ({3: ONE, 4: ONE}, "`layers[0]` must hold 2 or 3 weights per direction"),
         ({1: (4, 8), 2: None}, "`layers[0][1]` must have 1 or 3 or 4 blocks ..."),
         ({0: (4, 4)}, "`layers[0][0]` must have shape [any, 16], got float64[4, 4]"),
@@ -134,36 +108,33 @@ CHANGES = {
         ({}, "`reset_after` must be True or False, got 3", {"reset_after": 3}),
         ({}, "must be False, since `layers[0]` has one direction", TWO),
     ],
-    "keras gru": [
+    ("keras", (GRU,)): [
         ({2: (1, 12)}, "`layers[0][2]` must have shape [2, 12], got float64[1, 12]"),
     ],
-    "keras both": [
-        ({5: ONE}, "`layers[0][5]` must have shape [16], got", TWO),
+    ("keras", (FREE, FREE)): [
         ({3: (2, 16)}, "`layer 0` must have 3 inputs in each direction, got", TWO),
         (_GRU_BELOW, "of one kind, got LSTM, GRU", TWO),
         ({}, "must be True, since `layers[0]` has two directions"),
     ],
-    "linen": [
+    ("linen", (AFTER,)): [
         ({"hn": None}, "`params` must hold ...; missing: hn/kernel, hn/bias"),
-        ({"hz/bias": (4,)}, "unknown: hz/bias"),
         ({"hz/kernel": (3, 4)}, "`params/hz/kernel` must have shape [4, 4], got"),
-        ({"cell": (2,)}, "`params` must hold ...unknown: cell"),
         ({}, "must be False, since `params` has one direction", TWO),
     ],
-    "linen stack": [
+    ("linen", (THREE,)): [
         ({"layers_1": None}, "`layers_1` is missing. Found: layers_0, layers_2"),
     ],
-    "nnx": [
+    ("nnx", (FREE,)): [
         ({"if_/kernel": None, "ii/kernel": None}, "missing: ii/kernel, if_/kernel"),
         ({"dense_i": {}}, "`params/dense_h/kernel` is missing. Found:"),
         ({}, "must be False, since `params` has one direction", TWO),
     ],
-    "nnx rnn": [
+    ("nnx", (RNN,)): [
         ({"dense_h/kernel": (3, 12)}, "missing: dense_h/bias; unknown: dense_i/bias"),
         ({"dense_h/kernel": (5, 12)}, "must have 4 or 3 or 1 blocks ...[5, 12]"),
         ({"dense_i/kernel": (3, 8)}, "`params/dense_i/kernel` must have shape [any, 4"),
     ],
-    "onnx": [
+    ("onnx", (FREE,)): [
         ({"W": None}, "`nodes[0]['W']` is missing. Found: op_type, R, B"),
         ({"initial_h": ONE}, "must hold only op_type, ..., got initial_h"),
         ({"R": (1, 12, 4)}, "['R']` must have shape [1, 16, any], got float64[1,"),
@@ -176,7 +147,7 @@ CHANGES = {
         ({"hidden_size": 5}, "`nodes[0]['hidden_size']` must be 4 to match `R`, got"),
         ({"clip": 104.0}, "`nodes[0]['clip']` must be at least 745.1, so that it"),
         ({"input_forget": 2}, "`nodes[0]['input_forget']` must be 0 or 1, got 2"),
-        (_ELU, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
+        (_ALPHAS, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
         ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be like ['Sigmoid', 'T"),
         ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be like ['Sigmoid', 'Relu'"),
         ({"direction": ["forward"]}, "must be forward or bidirectional, got list"),
@@ -185,36 +156,30 @@ CHANGES = {
         ({"direction": "bidirectional"}, "['W']` must have 2 rows, as bidirectional"),
         ({}, "must be False, since `nodes[0]` has one direction", TWO),
     ],
-    "onnx gru": [
+    ("onnx", (AFTER,)): [
         ({"P": (1, 12)}, "`nodes[0]['P']` must be omitted for GRU"),
         ({"input_forget": 1}, "['input_forget']` must be 0 for GRU ..., got 1"),
-        ({"linear_before_reset": "no"}, "_reset']` must be 0 or 1, got 'no'"),
     ],
-    "onnx rnn": [
+    ("onnx", (ELU,)): [
         ({"clip": 9999.0, "activations": ["relu"]}, "1.798e+308, ...got 9999"),
         ({"clip": "3"}, "must be a number, got '3'"),
-        ({"activation_alpha": [0.0]}, "must be 1.0 for Elu, got 0.0"),
         (_HARD, "be 0.5 for H"),
         ({"activations": ["LeakyRelu"]}, "must be Elu or HardSigmoid or Relu"),
-        ({"activations": []}, "`nodes[0]['activations']` must have 1 names, got []"),
         ({"activations": "Tanh"}, "must be a list of names, got 'Tanh'"),
     ],
-    "onnx both": [
+    ("onnx", (FREE, FREE)): [
         ({"activations": ["Tanh"]}, "must have 6 names, got ['Tanh']", TWO),
         ({}, "must be True, since `nodes[0]` has two directions"),
     ],
-    "tf1": [
+    ("tf1", (FULL,)): [
         ({}, "`scope` must contain a variable, got 'a'. Found: ...", {"scope": "a"}),
-        ({}, "`` must hold one of basic_rnn_cell, ...got rnn", {"scope": ""}),
         ({"rnn/lstm_cell_1/bias": (16,)}, "`rnn` must hold one of basic_rnn_cell"),
         ({"rnn/fw/x": ONE}, "`rnn` must hold one direction, got fw, lstm_cell. Pass"),
         ({"rnn/cell_0/x": ONE}, "`rnn` must hold one direction, got cell_0, lstm"),
         ({}, "two directions, fw and bw, got lstm_cell", TWO | {"scope": "rnn"}),
         ({"rnn/fw/x": ONE}, "`bw` is missing. Found: ...", TWO | {"scope": "rnn"}),
         ({f"{_CELL}/bias": None}, f"`{_CELL}/bias` is missing. Found: kernel"),
-        ({f"{_CELL}/w_i_diag": None}, f"of `cell`; missing: {_CELL}/w_i_diag"),
         ({f"{_CELL}/gamma": (4,)}, f"of `cell`; unknown: {_CELL}/gamma. Found"),
-        ({f"{_CELL}/kernel": (6, 8)}, "kernel` must have shape [6, 16], got"),
         ({f"{_CELL}/bias": (13,)}, "bias` must have 4 blocks of equal size, got 13"),
         ({f"{_CELL}/kernel": (1, 16)}, "and 3 rows for the state, got 1"),
         ({f"{_CELL}/projection/kernel": (2, 2)}, "must have shape [4, any], got"),
@@ -223,42 +188,40 @@ CHANGES = {
         ({}, "`cell` must be an unbound cell, got None", {"inputs": ONE}),
         ({}, "be an unbound cell, got Bo", _INTO_GRU | {"cell": bound(GRU)}),
     ],
-    "tf1 stack": [
+    ("tf1", (THREE,)): [
         (dict.fromkeys(_SECOND_OF_THREE), "`cell_1` is missing. Found: cell_0, cell_2"),
         ({f"{_STACK}_0/glstm_cell/kernel": ONE}, "`rnn` must hold ...; unknown:"),
     ],
-    "tf1 ugrnn": [
+    ("tf1", (UGRNN,)): [
         ({}, "must hold one of ...multi_rnn_cell, got ugrnn_cell. For another cell"),
         ({"rnn/ugrnn_cell/kernel": None}, "; missing: ...The scope, the", _UGRNN),
-        ({"rnn/ugrnn_cell/x": ONE}, "of `cell`; unknown:", _UGRNN),
         ({"rnn/ugrnn_cell/bias": (5,)}, "bias` must have shape [8], got", _UGRNN),
     ],
-    "torch": [
+    ("torch", (FREE,)): [
         ({"weight_ih_l0": None, **_PREFIXED}, "`weight_ih_l0` is missing. Found:"),
         ({}, "`a.weight_ih_l0` is missing. ...`prefix`", {"prefix": "a."}),
         ({}, "`prefix` must be a string, got 3", {"prefix": 3}),
         ({"bias_hh_l0": None}, "`bias_hh_l0` is missing"),
         ({"weight_hh_l0_g": ONE}, "must hold weight_ih, ..., got 'weight_hh_l0_g'"),
-        ({"weight_ih": ONE}, "`state_dict` must hold weight_ih, ...'weight_ih'"),
         ({"weight_ih_l0": (3, 16)}, "`weight_ih_l0` must have shape [16, any], got"),
         ({}, "must be tanh for LSTM, got 'r", {"nonlinearity": "relu"}),
         ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of 4 units with tanh, RNN of"),
         ({}, "`bidirectional` must be True or False", {"bidirectional": "yes"}),
         ({}, "must be False, since `state_dict` has one direction", TWO),
     ],
-    "torch both": [({}, "must be True, since `state_dict` has two directions")],
-    "torch rnn": [
+    ("torch", (FREE, FREE)): [
+        ({}, "must be True, since `state_dict` has two directions")
+    ],
+    ("torch", (RNN,)): [
         ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of 4 units, ..."),
         ({"weight_hr_l0": ONE}, "`weight_hr_l0` must be omitted for RNN"),
-        ({}, "tanh or relu for RNN, got 'sigmoid'", {"nonlinearity": "sigmoid"}),
         ({"weight_hh_l0": [1.0]}, "`weight_hh_l0` must be an array, got list"),
         ({"weight_hh_l0": ONE.astype(int)}, "must be floating-point, got int64[4, 4]"),
     ],
-    "torch projected": [
+    ("torch", (PROJECTED,)): [
         ({"weight_ih_l1": (16, 2), "weight_hh_l1": (16, 2)}, "`weight_hr_l1` is ..."),
     ],
-    "torch layers": [
-        ({"weight_hh_l1": None}, "`weight_hh_l1` is missing. Found: weight_ih_l0, "),
+    ("torch", (LAYERS,)): [
         ({"weight_ih_l1": (16, 3)}, "`layer 1` must have 4 inputs in each direction"),
     ],
 }
@@ -276,7 +239,6 @@ _PAIR = MultiRNNCell([FREE, LSTMCell(4)])
 _FREE = bound(FREE).params
 _MIXED = MultiRNNCell([conv().cell, FREE])
 _MIXED = _MIXED.bind({"cell_0": conv().params, "cell_1": _FREE})
-_RELU_LAYERS = MultiRNNCell([BasicRNNCell(4), BasicRNNCell(4, activation="relu")])
 _PROJECTED = MultiRNNCell([FREE, LSTMCell(4, num_proj=2)])
 _COUPLED, _PEEPING = CoupledInputForgetGateLSTMCell(4), LSTMCell(4, use_peepholes=True)
 _BASE = "equinox haiku keras linen nnx".split()
@@ -303,7 +265,6 @@ CELLS = [
     (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got a Basic"),
     (["equinox"], LSTMCell(4, activation="relu"), "activation tanh, as in Equinox"),
     (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, whose"),
-    (["haiku"], RNN, "`cell` must have the activation relu, as in Haiku, got tanh"),
     (["haiku"], GRUCell(4, "relu"), "have the activation tanh, as in Haiku, got relu"),
     (["haiku"], conv(skip_connection=True), "`cell.skip_connection` must be False"),
     (["haiku"], _MIXED, "`cell.cells[1]` must be a convolutional LSTM like"),
@@ -312,7 +273,6 @@ CELLS = [
     (["nnx"], AFTER, "['hidden_projection']['bias']` must hold zeros"),
     (["onnx"], GRUCell(4, activation="linear"), "activation elu or hard_sigmoid or"),
     (["onnx"], (FREE, GRU), "`cells_bw[0]` must have the kind and size of `cells_fw"),
-    (["onnx"], (FREE, LSTMCell(5)), "got LSTM of 4 units, LSTM of 5 units"),
     (["tf1"], FREE, "`cell` must have forget_bias 1.0, the argument of `save`, got 0"),
     (["tf1"], MultiRNNCell([GRU, BasicLSTMCell(4, 0.5)]), "cells[1]` must have forg"),
     (["tf1"], GRUCell(4, "relu"), "have activation tanh, the argument of `save`"),
@@ -323,7 +283,6 @@ CELLS = [
     (["torch"], BasicRNNCell(4, "softsign"), "activation tanh or relu, as in PyTorch,"),
     (["torch"], LSTMCell(4, num_proj=4), "`num_proj` below its 4 units, ..., got 4"),
     (["torch"], MultiRNNCell([FREE, LSTMCell(5)]), "of 4 units with tanh, LSTM of 5"),
-    (["torch"], _RELU_LAYERS, "got RNN of 4 units with relu, RNN of 4 units with tanh"),
     (["torch"], (FREE, LAYERS), "`cells_bw[0]` must be one layer, got 3. Pass"),
 ]
 
@@ -350,7 +309,6 @@ CALLS = [
     call("haiku.load", "must be given ...Found: mlp/linear", {"mlp/linear": {}}),
     call("haiku.load", "_1/linear_1` is missing", {"a/vanilla_rnn_1/linear": _CONV}),
     call("haiku.load", "`input_shape` must be the sizes of the ...got None", _CONVS),
-    call("haiku.load", "must be ...got ()", _CONVS, input_shape=()),
     call("haiku.load", "shape [any, any, any, any]", _CONVS, input_shape=(4, 1)),
     call("haiku.load", "`input_shape[0]` must be", _CONVS, input_shape=[-1]),
     call("haiku.load", "be the name of a module or a list ..., got 3", _CONVS, 3),
@@ -363,16 +321,13 @@ CALLS = [
     call("keras.load", "`layers` must contain at least one layer, got none"),
     call("keras.load", "`layers[1]` must hold 2 or 3 ...got 9", _ARRAYS, _ARRAYS * 3),
     call("keras.load", "must be a list ..., got object. Pass `layer.get_", object()),
-    call("keras.load", "must be a list of arrays, got float64[3, 16]", *_ARRAYS),
     call("linen.load", "`params` must be a dict of weights, got 3", 3),
     call("linen.load", "`params/cell` must be a dict of weights", {"cell": ONE}),
     call("linen.load", "must be the parameters of an LSTMCell", {"a": {"hi": _GATES}}),
     call("linen.load", "missing: ii/kernel...unknown: in/kernel, hn/kernel", _NEAR),
     call("linen.load", "missing: backward_rnn", {"forward_rnn": {}}, **TWO),
-    call("nnx.load", "must be the parameters ...got kernel, bias", _GATES),
     call("nnx.load", "`layers/1` is missing. Found: ...", {"layers": {0: {}, 2: {}}}),
     call("onnx.load", "must be a dict ..., got float64...`convert.onnx.no", ONE, ONE),
-    call("tf1.load", "`variables` must be a dict of weights, got 3", 3),
     call("tf1.load", "`tf.train.load_checkpoint(path)` reads a check", "model.ckpt"),
     call("tf1.load", "`cell_clip` must be ...1.0", saved("tf1", GRU), cell_clip=1.0),
     call("tf1.load", "Found: a/k.", {"a/k/Adam:0": 0, "a/k": 0}, "b"),
@@ -381,7 +336,6 @@ CALLS = [
     call("torch.load", "must be a dict ..., got list. Pass `module", [ONE]),
     call("torch.save", "must be a cell with its parameters, ..., got GRUCell", GRU),
     call("torch.save", "got tuple. Pass `bidirectional=True`", _SIDE * 2),
-    call("torch.save", "`cells_fw` must be a list of ...got tuple", ((), ()), **TWO),
     call("torch.save", "must have the same depth, got 1", (_SIDE, _SIDE * 2), **TWO),
     call("torch.save", "be the pair (cells_fw, cells_bw), ...Bou", _SIDE[0], **TWO),
     call("torch.save", "`prefix` must be a string, got 3", _SIDE[0], 3),
@@ -401,7 +355,7 @@ CALLS += [call(f"{n}.load", "1", {1: ONE}) for n in ALL if n != "keras"]
 def pattern(name, function, message):
     text = ".*".join(map(re.escape, message.split("...")))
     # The constructor of a cell or a wrapper may refuse an option.
-    return rf"^(convert\.{name.split()[0]}\.{function}|[A-Z]\w+): .*{text}"
+    return rf"^(convert\.{name}\.{function}|[A-Z]\w+): .*{text}"
 
 
 def changed(weights, change):
@@ -423,24 +377,15 @@ def changed(weights, change):
     return made
 
 
-@pytest.fixture(scope="module")
-def weights():
-    return {
-        name: convert.tf1.save(bound(*cells))
-        if name.startswith("tf1")
-        else saved(name.split()[0], *cells)
-        for name, cells in WEIGHTS.items()
-    }
-
-
 @pytest.mark.parametrize(
-    ("name", "row"), [(name, row) for name, rows in CHANGES.items() for row in rows]
+    ("name", "cells", "row"),
+    [(*key, row) for key, rows in CHANGES.items() for row in rows],
 )
-def test_changed_weights(name, row, weights):
+def test_changed_weights(name, cells, row):
     change, message, *options = row
-    load = getattr(convert, name.split()[0]).load
+    weights = changed(saved(name, *cells), change)
     with pytest.raises((TypeError, ValueError), match=pattern(name, "load", message)):
-        load(changed(weights[name], change), **dict(*options))
+        getattr(convert, name).load(weights, **dict(*options))
 
 
 @pytest.mark.parametrize(
@@ -449,9 +394,8 @@ def test_changed_weights(name, row, weights):
 )
 def test_cells_without_an_equivalent(name, cell, message):
     cells = cell if isinstance(cell, tuple) else (cell,)
-    cells = [each if hasattr(each, "params") else bound(each) for each in cells]
     with pytest.raises((TypeError, ValueError), match=pattern(name, "save", message)):
-        save(getattr(convert, name), *cells)
+        saved(name, *cells)
 
 
 @pytest.mark.parametrize(("function", "message", "args", "options"), CALLS)
