@@ -24,7 +24,6 @@ nn = pytest.importorskip("flax.linen")
 nnx = pytest.importorskip("flax.nnx")
 
 DEPTH = 3
-RNGS = nnx.Rngs(0)
 
 
 def random_like(shapes, dtype=np.float64):
@@ -130,35 +129,39 @@ def equinox(*kinds):
     return Peer(theirs, weights, convert.equinox.load, save, modules)
 
 
-def flax_options(case, is_cell):
-    """The arguments of `load`, and what puts the weights of a cell into its module."""
-    options = {"bidirectional": True} if case == "both" else {}
-    options |= {"activation": "relu"} if case == "simple_relu" else {}
-    return options, (lambda tree: {"cell": tree}) if is_cell else (lambda tree: tree)
+# Of each layer the class, or the classes of both directions.
+FLAX = {
+    "lstm": ["LSTMCell"],
+    "simple_relu": ["SimpleCell"],
+    "stack": ["GRUCell", "OptimizedLSTMCell", "SimpleCell"],
+    "both": [("GRUCell", "OptimizedLSTMCell"), ("SimpleCell", "SimpleCell")],
+    "mixed": ["LSTMCell", "GRUCell"],
+}
+
+
+def flax(case, make_layer, make_two, sequential):
+    """A module, the options of `load`, and where the module has a cell's weights."""
+    options, layers, depth = {}, [], DEPTH
+    for kinds in FLAX[case]:
+        if isinstance(kinds, tuple):
+            options = {"bidirectional": True}
+            both = [make_layer(k, depth, 2 + i) for i, k in enumerate(kinds)]
+            layers, depth = [*layers, make_two(*both)], 5
+        else:
+            relu = {"activation_fn": jax.nn.relu} if "relu" in case else {}
+            layers, depth = [*layers, make_layer(kinds, depth, 4, **relu)], 4
+    options |= {"activation": "relu"} if "relu" in case else {}
+    if len(layers) == 1:
+        return layers[0], options, lambda tree: {"cell": tree}
+    return sequential(layers), options, lambda tree: tree
 
 
 def linen(case):
-    def module(kind, units, **options):
+    def layer(kind, depth, units, **options):
         return nn.RNN(getattr(nn, kind)(units, param_dtype=np.float64, **options))
 
-    def two(*kinds):
-        return nn.Bidirectional(*(module(k, 2 + i) for i, k in enumerate(kinds)))
-
-    kinds = "SimpleCell", "LSTMCell", "GRUCell"
-    build = {
-        "lstm": lambda: module("LSTMCell", 4),
-        "optimized": lambda: module("OptimizedLSTMCell", 4),
-        "gru": lambda: module("GRUCell", 4),
-        "simple_relu": lambda: module("SimpleCell", 4, activation_fn=nn.relu),
-        "stack": lambda: nn.Sequential([module(k, 2) for k in kinds]),
-        "both": lambda: nn.Sequential(
-            [two("GRUCell", "OptimizedLSTMCell"), two("SimpleCell", "SimpleCell")]
-        ),
-    }
-    model = build[case]()
-    shapes = jax.eval_shape(model.init, jax.random.key(0), X)
-    params = random_like(shapes["params"])
-    options, wrap = flax_options(case, isinstance(model, nn.RNN))
+    model, options, wrap = flax(case, layer, nn.Bidirectional, nn.Sequential)
+    params = random_like(jax.eval_shape(model.init, jax.random.key(0), X)["params"])
     return Peer(
         lambda params, x: model.apply({"params": params}, x),
         params,
@@ -168,35 +171,22 @@ def linen(case):
     )
 
 
-def nnx_of(case):
-    def module(kind, depth, units, **options):
+def of_nnx(case):
+    rngs = nnx.Rngs(0)
+
+    def layer(kind, depth, units, **options):
         options |= dict.fromkeys(("dtype", "param_dtype"), np.float64)
         inits = "kernel_init", "recurrent_kernel_init"  # The usual ones are slow.
         options |= dict.fromkeys(inits, nnx.initializers.zeros)
         return nnx.RNN(
-            getattr(nnx, kind)(depth, units, rngs=RNGS, **options), rngs=RNGS
+            getattr(nnx, kind)(depth, units, rngs=rngs, **options), rngs=rngs
         )
 
-    def two(depth, fw, bw):
-        return nnx.Bidirectional(module(fw, depth, 2), module(bw, depth, 3), rngs=RNGS)
-
-    build = {
-        "lstm": lambda: module("LSTMCell", DEPTH, 4),
-        "simple_relu": lambda: module("SimpleCell", DEPTH, 4, activation_fn=nnx.relu),
-        "stack": lambda: nnx.Sequential(
-            module("GRUCell", DEPTH, 3),
-            module("OptimizedLSTMCell", 3, 4),
-            module("SimpleCell", 4, 2),
-        ),
-        "both": lambda: nnx.Sequential(
-            two(DEPTH, "GRUCell", "OptimizedLSTMCell"),
-            two(5, "SimpleCell", "SimpleCell"),
-        ),
-    }
-    model = build[case]()
+    two = functools.partial(nnx.Bidirectional, rngs=rngs)
+    sequential = lambda layers: nnx.Sequential(*layers)
+    model, options, wrap = flax(case, layer, two, sequential)
     graph, state, rest = nnx.split(model, nnx.Param, ...)
     params = random_like(nnx.to_pure_dict(state))
-    options, wrap = flax_options(case, isinstance(model, nnx.RNN))
 
     def filled(params):
         own, others = jax.tree.map(lambda leaf: leaf, (state, rest))
@@ -231,20 +221,12 @@ MAKE = {
     "equinox-lstm_no_bias": lambda: equinox((*LSTM, False)),
     "equinox-gru_no_bias": lambda: equinox((*GRU, False)),
     "equinox-stack": lambda: equinox(("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)),
-    "linen-lstm": lambda: linen("lstm"),
-    "linen-optimized": lambda: linen("optimized"),
-    "linen-gru": lambda: linen("gru"),
-    "linen-simple_relu": lambda: linen("simple_relu"),
-    "linen-stack": lambda: linen("stack"),
-    "linen-both": lambda: linen("both"),
-    "nnx-lstm": lambda: nnx_of("lstm"),
-    "nnx-simple_relu": lambda: nnx_of("simple_relu"),
-    "nnx-stack": lambda: nnx_of("stack"),
-    "nnx-both": lambda: nnx_of("both"),
 }
+MAKE |= {f"linen-{case}": functools.partial(linen, case) for case in FLAX}
+MAKE |= {f"nnx-{case}": functools.partial(of_nnx, case) for case in FLAX}
 # Kinds and options that other rows have too.
 NOT_RUN = {"haiku-lstm", "haiku-gru", "equinox-gru", "equinox-lstm_no_bias"}
-NOT_RUN |= {"linen-optimized", "linen-gru"}
+NOT_RUN |= {"linen-mixed", "nnx-mixed"}
 
 
 @functools.cache

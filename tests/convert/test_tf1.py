@@ -90,33 +90,25 @@ MECHANISMS = [
     contrib.BahdanauAttention(4, memory_depth=depth, normalize=True) for depth in (6, 2)
 ]
 LAYERS = [attention(GRUCell(4), depth, 5) for depth in (6, 2)]
-BASIC = jaxrnn.BasicLSTMCell(3)
-# The cell of each graph, its scope, and the scope of the mechanisms.
-GRAPHS = {
-    "named": (LSTMCell(4, name="enc"), "rnn", ""),
-    "named_in_a_stack": (
-        MultiRNNCell([GRUCell(4, name="low"), GRUCell(4)]),
-        "rnn",
-        "",
-    ),
-    "residual": (ResidualWrapper(BASIC), "rnn", ""),
-    "residual_in_a_stack": (
-        MultiRNNCell([BASIC, ResidualWrapper(jaxrnn.BasicLSTMCell(3))]),
-        "rnn",
-        "",
-    ),
-    "users": (PreNet(LSTMCell(4)), "rnn", ""),
-    "users_named": (PreNet(PreNet(GRUCell(4), "inner"), "outer"), "rnn", ""),
-    "users_of_a_stack": (
-        PreNet(MultiRNNCell([GRUCell(4), PreNet(GRUCell(4))])),
-        "rnn",
-        "",
-    ),
-    "two_of_a_kind": (Gated(GRUCell(4), GRUCell(4, name="gru_cell_1")), "rnn", ""),
-    "decoder": (LUONG, "decoder", ""),
-    "scoped": (LUONG, "model/decoding/decoder", "model/decoding"),
-    "several": (contrib.AttentionWrapper(GRUCell(4), MECHANISMS, [5, 3]), "rnn", ""),
-    "stacked": (MultiRNNCell(LAYERS), "rnn", ""),
+BASIC, RESIDUAL = jaxrnn.BasicLSTMCell(3), ResidualWrapper(jaxrnn.BasicLSTMCell(3))
+CELLS = {
+    "named": LSTMCell(4, name="enc"),
+    "named_in_a_stack": MultiRNNCell([GRUCell(4, name="low"), GRUCell(4)]),
+    "residual": RESIDUAL,
+    "residual_in_a_stack": MultiRNNCell([BASIC, RESIDUAL]),
+    "users": PreNet(LSTMCell(4)),
+    "users_named": PreNet(PreNet(GRUCell(4), "inner"), "outer"),
+    "users_of_a_stack": PreNet(MultiRNNCell([GRUCell(4), PreNet(GRUCell(4))])),
+    "two_of_a_kind": Gated(GRUCell(4), GRUCell(4, name="gru_cell_1")),
+    "decoder": LUONG,
+    "scoped": LUONG,
+    "several": contrib.AttentionWrapper(GRUCell(4), MECHANISMS, [5, 3]),
+    "stacked": MultiRNNCell(LAYERS),
+}
+# Of the cell and of its mechanisms, where these are not "rnn" and none.
+SCOPES = {
+    "decoder": ("decoder", ""),
+    "scoped": ("model/decoding/decoder", "model/decoding"),
 }
 # Of users and of attention, numbered so that each variable differs.
 VARIABLES = {
@@ -138,7 +130,8 @@ def there_and_back(variables, cell, scope="rnn", inputs=STEP, memory="", **optio
 
 @pytest.mark.parametrize("graph", VARIABLES)
 def test_graphs(graph):
-    there_and_back(VARIABLES[graph], *GRAPHS[graph][:2], memory=GRAPHS[graph][2])
+    scope, memory = SCOPES.get(graph, ("rnn", ""))
+    there_and_back(VARIABLES[graph], CELLS[graph], scope, memory=memory)
 
 
 # Cells of contrib: the golden of each setting holds its parameters.
@@ -239,7 +232,7 @@ def test_a_memory_scope_without_attention_in_sight(cell):
 def test_missing_memory_layers(graph, scope, missing, message):
     given = {name: x for name, x in VARIABLES[graph].items() if name != missing}
     with pytest.raises(ValueError, match=message):
-        tf1.load(given, scope, cell=GRAPHS[graph][0], inputs=STEP)
+        tf1.load(given, scope, cell=CELLS[graph], inputs=STEP)
 
 
 def test_what_lies_beside_the_cell_is_ignored():

@@ -130,19 +130,6 @@ def test_initial_states(name):
     close(made.run(None, none)[1:], jax.tree.leaves(states))
 
 
-def test_in_parts():
-    """Final states fed as initial ones."""
-    cell = LAYERS["stack"]
-    made = session(to_onnx(cell, lengths=False, initial_state=True))
-    names = [value.name for value in made.get_inputs()[1:]]
-    states, parts = jax.tree.leaves(cell.zero_state(BATCH, jnp.float32)), []
-    for part in np.split(X, 3, axis=1):
-        feeds = dict(zip(names, map(np.asarray, states), strict=True))
-        outputs, *states = made.run(None, {"inputs": part, **feeds})
-        parts.append(outputs)
-    close([np.concatenate(parts, 1), *states], driver(cell, X))
-
-
 @pytest.mark.fast("gru")
 @pytest.mark.parametrize("name", ["gru", "both_layers"])
 def test_time_major(name):
@@ -176,12 +163,11 @@ def test_names_shapes_and_versions():
             sizes = value.type.tensor_type.shape.dim
             yield value.name, [size.dim_param or size.dim_value for size in sizes]
 
+    units = {"0_c": 4, "0_h": 4, "1_h": 5, "2_c": 2, "2_h": 2}
     states = [
-        (f"state_{way}_{name}", ["batch", units])
+        (f"state_{way}_{name}", ["batch", size])
         for way in ("fw", "bw")
-        for name, units in zip(
-            "0_c 0_h 1_h 2_c 2_h".split(), (4, 4, 5, 2, 2), strict=True
-        )
+        for name, size in units.items()
     ]
     inputs = [("inputs", ["batch", "time", DEPTH]), ("sequence_length", ["batch"])]
     inputs += [(f"initial_{name}", shape) for name, shape in states]
@@ -194,10 +180,13 @@ def test_names_shapes_and_versions():
 def test_other_dtypes_are_those_of_the_file():
     """onnxruntime has LSTMs in float32 alone; ONNX's own evaluator has all."""
     cell, x = bound(LSTMCell(4)), X.astype(np.float64)
-    file = to_onnx(cell, lengths=False)
+    file = to_onnx(cell, lengths=False, initial_state=True)
     onnx.checker.check_model(file, full_check=True)
     evaluator = reference.ReferenceEvaluator(onnx.load_from_string(file))
-    close(evaluator.run(None, {"inputs": x}), driver(cell, x), 1e-12)
+    c, h = np.random.default_rng(6).normal(size=(2, BATCH, 4))
+    feeds = {"inputs": x, "initial_state_0_c": c, "initial_state_0_h": h}
+    want = driver(cell, x, states=jaxrnn.LSTMStateTuple(c, h))
+    close(evaluator.run(None, feeds), want, 1e-12)
 
 
 LSTM = LAYERS["lstm"]

@@ -1,6 +1,5 @@
 """Fused operators of TensorFlow Lite, which LiteRT runs, against the drivers."""
 
-import subprocess
 import sys
 
 import helpers
@@ -217,17 +216,3 @@ def test_a_file_of_coupled_gates_has_no_input_gate():
         shapes = [tuple(each["shape"]) for each in interpreter.get_tensor_details()]
         constants.append(shapes.count((UNITS, DEPTH)))
     assert constants == [4, 3]
-
-
-def test_runs_where_jax_is_not_installed(tmp_path):
-    cell, x = CELLS["stack"], data()
-    np.save(tmp_path / "inputs.npy", x)
-    (tmp_path / "model.tflite").write_bytes(to_tflite_operators(cell, x))
-    program = (
-        "import sys; sys.modules['jax'] = sys.modules['jaxrnn'] = None;"
-        "import numpy as np; from ai_edge_litert.interpreter import Interpreter;"
-        "run = Interpreter('model.tflite').get_signature_runner();"
-        "np.save('outputs.npy', run(inputs=np.load('inputs.npy'))['outputs'])"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-    same(np.load(tmp_path / "outputs.npy"), expected(cell, x))
