@@ -199,9 +199,12 @@ def run(case, golden, cells, x):
     return outputs, by_layer
 
 
-FAST = ["lstm_no_bias", "lstm_projected_both", "gru", "rnn_relu_both"]
-FAST = [f"torch-{name}" for name in FAST]
-FAST += ["keras-lstm_softsign", "keras-*_both", "tf1-scoped", "tf1-stack_both_ways"]
+FAST = [
+    *[f"torch-{n}" for n in ("lstm_no_bias", "lstm_projected_both", "gru")],
+    *[f"keras-{n}" for n in ("lstm_softsign", "lstm_both", "gru_*_both")],
+    *[f"onnx-{n}" for n in ("lstm_both", "lstm_softsign", "gru", "gru_after_both")],
+    *("torch-rnn_relu_both", "onnx-rnn_relu", "tf1-scoped", "tf1-stack_both_ways"),
+]
 
 
 def close(got, want, rtol, atol):
@@ -209,7 +212,7 @@ def close(got, want, rtol, atol):
         np.testing.assert_allclose(g, w, rtol, atol)
 
 
-@pytest.mark.fast(*FAST, "onnx-*")
+@pytest.mark.fast(*FAST)
 @pytest.mark.parametrize("case", NAMES)
 def test_results_and_gradients(case):
     """Outputs, final states, and gradients with respect to inputs and weights."""
