@@ -13,6 +13,7 @@ import jaxrnn
 from jaxrnn.convert import torch
 
 GRU = jaxrnn.CudnnCompatibleGRUCell(4)
+PROJECTED = jaxrnn.LSTMCell(4, num_proj=2, forget_bias=0)
 
 
 class Tensor:
@@ -40,7 +41,7 @@ class Tensor:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensors(dtype):
-    cell = bound(GRU, dtype=dtype)
+    cell = bound(PROJECTED, dtype=dtype)
     weights = torch.save(cell)
     assert all(array.flags.writeable for array in weights.values())
     assert_same(torch.load({k: Tensor(v, dtype) for k, v in weights.items()}), cell)
