@@ -313,6 +313,7 @@ CALLS = [
     call("haiku.load", "`input_shape[0]` must be", _CONVS, input_shape=[-1]),
     call("haiku.load", "be the name of a module or a list ..., got 3", _CONVS, 3),
     call("haiku.save", "`name` must hold 3 names, one for ...got a", _THREE_GRUS, "a"),
+    call("haiku.save", "be the name of a module or a list ..., got 3", bound(GRU), 3),
     call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
     call("equinox.as_cell", "`module` must be a cell of Equinox, got 3", 3, 3),
     call("equinox.as_cell", "`module` must be ...the class RNNCell", RNNCell, 3),
