@@ -1,33 +1,29 @@
 """Implementations selected by name, and the cells that they decline."""
 
 import dataclasses
+import re
 
 import cases
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
+from jaxrnn._loops import cudnn
 from jaxrnn._loops.library_cells import native_kind
 
-F32 = jnp.dtype(jnp.float32)
+F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
+BOTH = "native", "cudnn"
 # Cells that no implementation can run, with the reason in the message.
 DECLINED = {
     "residual_fn": "`residual_fn` is a function of one step",
     "dropout": "DropoutWrapper drops the state at every step",
-    "dropout_filter": "DropoutWrapper drops the state at every step",
-    "dropout_variational": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no `apply_sequence`",
     "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a dropout mask",
-    **dict.fromkeys(
-        ("attention_cell", "attention_joined"), "Wrapper has no `apply_sequence`"
-    ),
-    **dict.fromkeys(
-        ("grid", "grid_bidirectional", "grid_joined"), "has no `apply_sequence`"
-    ),
+    "attention_cell": "Wrapper has no `apply_sequence`",
+    "grid": "has no `apply_sequence`",
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(
         ("lru", "min_gru", "mlstm", "rg_lru"), "no matrix product uses the state"
@@ -35,106 +31,26 @@ DECLINED = {
 }
 
 
-def run(cell, implementation, dtype=F32, inputs=None, key=None):
-    x = jnp.ones((2, 3, 2), dtype) if inputs is None else inputs
-    step = jax.tree.map(lambda leaf: leaf[:, 0], x)
-    params = drawn(cell, step)
-    return jaxrnn.dynamic_rnn(
-        cell.bind(params, key), x, dtype=dtype, implementation=implementation
-    )
+def run(cell, implementation, dtype=F32, depth=2, key=None, **kwargs):
+    x = jnp.ones((2, 3, depth), dtype)
+    bound = cell.bind(drawn(cell, x[:, 0]), key)
+    kwargs = {"dtype": dtype, "implementation": implementation} | kwargs
+    return jaxrnn.dynamic_rnn(bound, x, **kwargs)
 
 
-@pytest.mark.fast("device", "dropout", "dropout_filter", "residual_fn", "grid", "lru")
+@pytest.mark.fast("device", "dropout", "residual_fn", "grid", "lru")
 @pytest.mark.parametrize("name", DECLINED)
 def test_cells_that_decline_say_why(name):
     case = cases.CASES[name]
     depth = jax.tree.leaves(case.inputs)[0].shape[-1]
-    x = jnp.ones((2, 3, depth), F32)
-    for implementation in ("native", "cudnn"):
+    for implementation in BOTH:
         message = f"`implementation` '{implementation}' cannot run.*{DECLINED[name]}"
-        message = f"^dynamic_rnn: {message}"
-        with pytest.raises(ValueError, match=message):
-            run(case.cell, implementation, inputs=x, key=case.key)
+        with pytest.raises(ValueError, match=f"^dynamic_rnn: {message}"):
+            run(case.cell, implementation, depth=depth, key=case.key)
 
 
-def keep(params, inputs, state, key=None):
-    return state, state
-
-
-REFUSED = {
-    "unknown": (
-        ValueError,
-        r"dynamic_rnn: `implementation` must be None or one of xla, native, cudnn, got "
-        r"'triton'\.",
-        lambda: run(LSTMCell(3), "triton"),
-    ),
-    "of_another_kind": (
-        TypeError,
-        "must be None or one of xla, native, cudnn, got 3",
-        lambda: run(LSTMCell(3), 3),
-    ),
-    "no_affine_cell": (
-        ValueError,
-        "FunctionCell has no `apply_sequence`. Leave it out for XLA's loop",
-        lambda: run(jaxrnn.FunctionCell(keep, 2, 2), "native"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals(name):
-    error, message, call = REFUSED[name]
-    with pytest.raises(error, match=message):
-        call()
-
-
-@pytest.mark.parametrize("name", ["xla", None])
-def test_xlas_loop_runs_what_libraries_do_not(name):
-    assert run(LSTMCell(3), name, np.dtype("float64"))[0].dtype == np.float64
-
-
-@pytest.mark.parametrize("name", ["xla", "native", "cudnn", None])
-@pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
-@pytest.mark.parametrize("cell", [LSTMCell(3), jaxrnn.MinGRUCell(3)])
-def test_any_name_runs_no_rows_and_no_steps(cell, shape, name):
-    """There is nothing to run, so no implementation needs to support the cell."""
-    bound = cell.bind(drawn(cell, jnp.ones((1, 2), F32)))
-    outputs, state = jaxrnn.dynamic_rnn(
-        bound, jnp.ones(shape, F32), dtype=F32, implementation=name
-    )
-    assert outputs.shape == (*shape[:2], 3)
-    assert jax.tree.leaves(state)[0].shape == (shape[0], 3)
-
-
-# Cells that libraries also implement.
-
-
-def test_cells_of_the_native_loops():
-    for cell, kind in (
-        (BasicLSTMCell(3), "lstm"),
-        (LSTMCell(3, activation="tanh"), "lstm"),
-        (contrib.LSTMBlockCell(3), "lstm"),
-        (GRUCell(3), "gru"),
-        (contrib.GRUBlockCellV2(3), "gru"),
-        (BasicRNNCell(3), "rnn"),
-        (LSTMCell(3, use_peepholes=True), "peephole_lstm"),
-        (contrib.LSTMBlockCell(3, use_peephole=True), "peephole_lstm"),
-        (LSTMCell(3, cell_clip=1), "peephole_lstm"),
-        (LSTMCell(3, num_proj=2), "projected_lstm"),
-        (jaxrnn.CudnnCompatibleGRUCell(3), "cudnn_gru"),
-        (contrib.LayerNormBasicLSTMCell(3), "normed_lstm"),
-        (contrib.LayerNormLSTMCell(3), "lstm"),
-        (BasicRNNCell(3, activation="relu"), "rnn"),
-    ):
-        assert native_kind(cell) == kind
-    others = (
-        GRUCell(3, activation="elu"),
-        contrib.IndyLSTMCell(3),
-        contrib.UGRNNCell(3),
-    )
-    for cell in others:
-        with pytest.raises(jaxrnn.DeclinedError):
-            native_kind(cell)
+class Derived(LSTMCell):
+    """A subclass of `LSTMCell`, whose functions may differ."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -144,9 +60,6 @@ class Scaled(LSTMCell):
     scale: float = 1.0
     library_kind = "lstm"
 
-    def _gates(self, params, z, state):
-        return super()._gates(params, self.scale * z, state)
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ScaledGRU(GRUCell):
@@ -154,39 +67,123 @@ class ScaledGRU(GRUCell):
     library_kind = "gru"
 
 
-@pytest.mark.parametrize("of", [Scaled, ScaledGRU])
-def test_a_field_that_no_loop_knows_must_have_its_default(of):
-    assert native_kind(of(3)) == of.library_kind
-    message = "cannot run .* only the default of the field `scale`, got 2.0. Leave"
-    with pytest.raises(ValueError, match=message):
-        run(of(3, scale=2.0), "native")
-    if of is Scaled:
-        with pytest.raises(ValueError, match=message):
-            run(of(3, scale=2.0), "cudnn")
+def retanh(x):
+    return jnp.tanh(x)
+
+
+def with_a_wide_memory(name):
+    state = jaxrnn.LSTMStateTuple(jnp.zeros((2, 3), F32), jnp.zeros((2, 3), BF16))
+    return run(LSTMCell(3), name, BF16, initial_state=state)
+
+
+def of_shape(shape):
+    cell = LSTMCell(3)
+    bound, x = cell.bind(drawn(cell, jnp.ones((1, 2), F32))), shape
+    call = lambda x, name: jaxrnn.dynamic_rnn(bound, x, dtype=F32, implementation=name)
+    x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), F32)
+    return lambda name: jax.eval_shape(lambda x: call(x, name), x)
+
+
+def of(cell, dtype=F32):
+    return lambda name: run(cell, name, dtype)
+
+
+NATIVE = "it supports only LSTMs, GRUs and basic RNNs"
+CUDNN = "it supports only plain LSTMs with tanh"
+WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
+NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
+SCALED = "it supports only the default of the field `scale`, got 2.0"
+REFUSED = [
+    (of(LSTMCell(3), "float64"), BOTH, "it supports only float32, got float64"),
+    (with_a_wide_memory, BOTH, "it supports only float32, got bfloat16, float32"),
+    (of(LSTMCell(0)), BOTH, "there are no steps, no rows, no inputs, or no units"),
+    (of_shape("b, 3, 2"), BOTH, "the number of rows is symbolic"),
+    (of_shape("2, t, 2"), BOTH, "the number of steps is symbolic"),
+    (of(Scaled(3, scale=2.0)), BOTH, SCALED),
+    (of(ScaledGRU(3, scale=2.0)), ["native"], SCALED),
+    (of(Derived(3)), ["native"], f"{NATIVE}, not Derived"),
+    (of(contrib.UGRNNCell(3)), ["native"], f"{NATIVE}, not UGRNNCell"),
+    (of(GRUCell(3, activation="softsign")), ["native"], f"{WITH_TANH}soft_sign"),
+    (of(BasicLSTMCell(3, activation=retanh)), ["native"], f"{WITH_TANH}retanh"),
+    (of(NORMED), ["native"], "an LSTM with layer normalization and peepholes"),
+    (of(Derived(3)), ["cudnn"], f"{CUDNN}, not Derived"),
+    (of(GRUCell(3)), ["cudnn"], f"{CUDNN}, not GRUCell"),
+    (
+        of(LSTMCell(3, activation="relu")),
+        ["cudnn"],
+        f"{CUDNN}, but this cell uses relu",
+    ),
+    (of(LSTMCell(3, True)), ["cudnn"], f"{CUDNN}, but this one has peepholes"),
+    (of(LSTMCell(3, cell_clip=1)), ["cudnn"], "but this one has a `cell_clip`"),
+    (of(LSTMCell(3, num_proj=2)), ["cudnn"], "but this one has a projection"),
+    (of_shape("1, 65536, 2"), ["cudnn"], "it supports at most 65535 steps, got 65536"),
+    (of_shape("1, 65535, 2"), ["cudnn"], "finds no NVIDIA GPU here"),
+]
+
+
+@pytest.mark.parametrize(("call", "names", "reason"), REFUSED)
+def test_refusals(call, names, reason, monkeypatch):
+    monkeypatch.setattr(cudnn, "why_not_here", lambda: "finds no NVIDIA GPU here")
+    reason = re.escape(reason) + r".*\. Leave it out for XLA's loop"
+    for name in names:
+        message = f"`implementation` '{name}' cannot run this cell on these sequences"
+        with pytest.raises(ValueError, match=f"{message}: .*{reason}"):
+            call(name)
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="This machine has a GPU.")
+def test_without_a_gpu():
+    assert "finds no NVIDIA GPU here" in cudnn.why_not_here()
+
+
+@pytest.mark.parametrize(("name", "error"), [("triton", ValueError), (3, TypeError)])
+def test_unknown_names(name, error):
+    known = "`implementation` must be None or one of xla, native, cudnn"
+    with pytest.raises(error, match=rf"^dynamic_rnn: {known}, got {name!r}\."):
+        run(LSTMCell(3), name)
+
+
+@pytest.mark.parametrize("name", ["xla", "native", "cudnn", None])
+@pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
+def test_any_name_runs_no_rows_and_no_steps(shape, name):
+    """There is nothing to run, so no implementation needs to support the cell."""
+    for cell in (LSTMCell(3), jaxrnn.MinGRUCell(3)):
+        bound = cell.bind(drawn(cell, jnp.ones((1, 2), F32)))
+        outputs, state = jaxrnn.dynamic_rnn(
+            bound, jnp.ones(shape, F32), dtype=F32, implementation=name
+        )
+        assert outputs.shape == (*shape[:2], 3)
+        assert jax.tree.leaves(state)[0].shape == (shape[0], 3)
 
 
 @pytest.mark.parametrize(
-    "of",
+    ("kind", "cells"),
     [
-        LSTMCell,
-        BasicLSTMCell,
-        GRUCell,
-        BasicRNNCell,
-        contrib.LSTMBlockCell,
-        contrib.GRUBlockCellV2,
+        ("lstm", [BasicLSTMCell(3), LSTMCell(3, activation="tanh"), Scaled(3)]),
+        ("lstm", [contrib.LSTMBlockCell(3), contrib.LayerNormLSTMCell(3)]),
+        ("gru", [GRUCell(3), contrib.GRUBlockCellV2(3), ScaledGRU(3)]),
+        ("rnn", [BasicRNNCell(3), BasicRNNCell(3, activation="relu")]),
+        ("peephole_lstm", [LSTMCell(3, True), LSTMCell(3, cell_clip=1)]),
+        ("peephole_lstm", [contrib.LSTMBlockCell(3, use_peephole=True)]),
+        ("projected_lstm", [LSTMCell(3, num_proj=2)]),
+        ("cudnn_gru", [jaxrnn.CudnnCompatibleGRUCell(3)]),
+        ("normed_lstm", [contrib.LayerNormBasicLSTMCell(3)]),
     ],
-    ids=lambda of: of.__name__,
 )
+def test_cells_of_the_native_loops(kind, cells):
+    assert [native_kind(cell) for cell in cells] == [kind] * len(cells)
+
+
+LIBRARY_CELLS = [LSTMCell, BasicLSTMCell, GRUCell, BasicRNNCell]
+LIBRARY_CELLS += [contrib.LSTMBlockCell, contrib.GRUBlockCellV2]
+
+
+@pytest.mark.parametrize("of", LIBRARY_CELLS)
 def test_a_subclass_is_no_plain_cell(of):
     """A subclass may override the computation."""
 
     class Derived(of):
-        def enter(self, state):
-            operand, carry = super().enter(state)
-            return 0.5 * operand, carry
+        pass
 
-    cell = Derived(3)
-    with pytest.raises(ValueError, match="cannot run this cell"):
-        run(cell, "native")
-    got, want = run(cell, None)[0], run(of(3), None)[0]
-    assert not np.allclose(got, want)
+    with pytest.raises(jaxrnn.DeclinedError, match="not Derived"):
+        native_kind(Derived(3))
