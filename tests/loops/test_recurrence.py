@@ -1,4 +1,7 @@
-"""Each form of linear recurrences, against NumPy and a scan."""
+"""Each form of linear recurrences, against a scan.
+
+`tests/cells/test_linear_cells.py` and others compare the cells with NumPy.
+"""
 
 import functools
 
@@ -12,7 +15,6 @@ from jaxrnn._loops import linear_recurrence as recurrence
 from jaxrnn._loops.linear_recurrence import by_loop, by_tree, plus, run_steps, times
 
 FORMS = {"loop": by_loop, "tree": by_tree}
-KINDS = ("real", "complex")
 BATCH, UNITS = 2, 3
 
 
@@ -42,37 +44,11 @@ def time_first(tree):
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
-def as_complex(x):
-    if isinstance(x, ComplexState):
-        return np.asarray(x.real) + 1j * np.asarray(x.imag)
-    return np.asarray(x)
-
-
-@pytest.mark.fast(
-    "loop-real-7-restarted",
-    "loop-complex-7-one",
-    "tree-complex-16-restarted",
-    "tree-real-7-one",
-)
-@pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
-@pytest.mark.parametrize("time", [1, 7, 16])
-@pytest.mark.parametrize("kind", KINDS)
-def test_equals_a_loop_of_numpy(kind, time, restarted):
-    a, x, h, resets = data(kind, time, restarted)
-    of_rows = *time_first((a, x)), h, time_first(resets)
-    hs, last = recurrence.linear_recurrence(*of_rows)
-    hs = time_first(hs)
-    a, x, want = (as_complex(v) for v in (a, x, h))
-    for t in range(time):
-        before = want if resets is None else np.where(resets[:, t, None], 0, want)
-        want = a[:, t] * before + x[:, t]
-        np.testing.assert_allclose(as_complex(hs)[:, t], want, rtol=1e-12)
-    np.testing.assert_allclose(as_complex(last), want, rtol=1e-12)
-
-
-def scanned(resets, a, x, h):
+def scanned(a, x, h, resets):
     """The recurrence as a scan, time-major."""
+    resets = (
+        jnp.zeros(jax.tree.leaves(x)[0].shape[:2], bool) if resets is None else resets
+    )
 
     def step(h, at):
         a, x, reset = at
@@ -84,34 +60,39 @@ def scanned(resets, a, x, h):
     return hs, last
 
 
-@pytest.mark.fast("tree-real")
+@pytest.mark.fast("tree-16-restarted-complex", "loop-7-one-real", "tree-7-one-real")
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("kind", KINDS)
-def test_derivatives_of_both_orders(kind):
+@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
+@pytest.mark.parametrize("time", [1, 7, 16])
+def test_values_and_derivatives_of_both_orders(kind, time, restarted):
     """The test is time-major; its loss weights all numbers differently."""
-    a, x, h, resets = data(kind, 11, restarted=True)
-    args, resets = (*time_first((a, x)), h), jnp.asarray(resets).T
-    ours = lambda *args: recurrence.linear_recurrence(*args, resets)
-    plain = functools.partial(scanned, resets)
+    a, x, h, resets = data(kind, time, restarted)
+    args, resets = (*time_first((a, x)), h), time_first(resets)
     direction = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), args)
 
     def loss(run, args):
-        leaves = jax.tree.leaves(run(*args))
-        return sum(jnp.sum(jnp.sin(leaf * (i + 1))) for i, leaf in enumerate(leaves))
+        made = run(*args, resets)
+        leaves = jax.tree.leaves(made)
+        return sum(jnp.sum(jnp.sin(y * (i + 1))) for i, y in enumerate(leaves)), made
 
     def slope(run, args):
-        return jax.jvp(lambda args: loss(run, args), (args,), (direction,))[1]
+        of = lambda args: loss(run, args)[0]
+        return jax.jvp(of, (args,), (direction,))[1]
 
     @jax.jit
     def derivatives(args):
-        each = lambda of: [
-            jax.grad(functools.partial(of, f))(args) for f in (ours, plain)
+        return [
+            (
+                jax.grad(functools.partial(loss, run), has_aux=True)(args),
+                jax.grad(functools.partial(slope, run))(args),
+            )
+            for run in (recurrence.linear_recurrence, scanned)
         ]
-        return list(zip(each(loss), each(slope), strict=True))
 
-    jax.tree.map(
-        lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12), *derivatives(args)
-    )
+    got, want = derivatives(args)
+    near = lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12)
+    jax.tree.map(near, got, want)
 
 
 @pytest.mark.fast("tree")
@@ -152,8 +133,9 @@ def test_many_steps_of_strong_decay_are_finite():
 
 @pytest.mark.parametrize("shape", [(70, 0, 3), (70, 2, 0)], ids=["rows", "units"])
 def test_a_tree_of_nothing(shape):
-    a = jnp.ones(shape)
-    hs, last = by_tree((a, None), a, a[0])
+    a = jax.ShapeDtypeStruct(shape, jnp.float64)
+    h = jax.ShapeDtypeStruct(shape[1:], jnp.float64)
+    hs, last = jax.eval_shape(lambda a, h: by_tree((a, None), a, h), a, h)
     assert (hs.shape, last.shape) == (shape, shape[1:])
 
 
