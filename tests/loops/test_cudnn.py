@@ -68,11 +68,10 @@ class Reference:
 
     def backward(self, ct_y, ct_h, ct_c, *rest, **static):
         *given, y, reserve, lengths = rest
-        x = given[0]
-        self.backwards.append(x.shape)
+        self.backwards.append(given[0].shape)
         assert static == STATIC
         (again, *_), pull_back = jax.vjp(lambda *v: reference(*v, lengths), *given)
-        steps = jnp.arange(x.shape[1], dtype=jnp.int32)
+        steps = jnp.arange(TIME, dtype=jnp.int32)
         after = (steps[None, :] >= lengths[:, None])[..., None]
         is_quiet = jnp.all(jnp.where(after, ct_y, 0) == 0)
         same = jnp.all(packed((*given, lengths)) == reserve)
