@@ -2,7 +2,7 @@
 
 import functools
 import logging
-import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated, eqns
+from helpers import differentiated
 from native_cases import (
     CELLS,
     F32,
@@ -49,10 +49,6 @@ def unread(monkeypatch):
     jax.clear_caches()
 
 
-def keep(inputs, output):
-    return output + 0 * inputs
-
-
 def by_default(name):
     return functools.partial(run, CELLS[name], None)
 
@@ -84,20 +80,11 @@ def test_several_devices_without_a_mesh_have_xlas_loop():
     assert not calls(by_default("rnn"), *data(CELLS["rnn"]))
 
 
-def test_cells_that_it_cannot_run(alone):
-    """Other layers of the stack run natively; recurrences and scans do not change."""
+def test_other_layers_of_a_stack_run_natively(alone):
     cell = jaxrnn.MultiRNNCell([CELLS["gru"], jaxrnn.GRUCell(4, activation="elu")])
     given = data(cell)
     assert len(calls(functools.partial(run, cell, None), *given)) == 1
     assert_near(everything(cell, None, *given), everything(cell, "xla", *given))
-    for cell in (jaxrnn.MinGRUCell(4), jaxrnn.ResidualWrapper(CELLS["rnn"], keep)):
-        given = data(cell)
-        programs = [
-            jax.make_jaxpr(functools.partial(run, cell, name))(*given)
-            for name in (None, "xla")
-        ]
-        names = [[e.primitive.name for e in eqns(p.jaxpr)] for p in programs]
-        assert names[0] == names[1]
 
 
 CHOSEN = {
@@ -115,23 +102,45 @@ def test_what_is_chosen(name, alone):
     assert bool(calls(program, *data(cell, dtype=dtype))) == (name == "native")
 
 
-def test_without_the_library(alone, unread, tmp_path):
-    unread(tmp_path / "libjaxrnn_native.so")
-    cell = CELLS["gru"]
-    given = data(cell)
-    assert not calls(functools.partial(run, cell, None), *given)
-    with pytest.raises(ValueError, match=r"cannot run .*: .* was not built: "):
-        run(cell, "native", *given)
+def not_built(path, monkeypatch):
+    return "the library of native loops was not built: "
 
 
-def test_a_file_that_is_no_library_is_said_once(alone, unread, tmp_path, caplog):
+def no_library(path, monkeypatch):
+    path.write_text("not a library")
+    return "the library of native loops cannot be loaded: "
+
+
+def no_symbol(path, monkeypatch):
+    path.symlink_to(LIBRARY)
+    monkeypatch.setattr(library, "_CALLS", ("sideward",))
+    return "the native loops do not fit this JAX: .*JaxrnnNativeSideward"
+
+
+def later_jax(path, monkeypatch):
+    path.symlink_to(LIBRARY)
+    monkeypatch.setattr(jax_internals, "MISSING", "cannot import name 'lower_fun'")
+    return "the native loops do not fit this JAX: cannot import name 'lower_fun'"
+
+
+LIBRARY = library.LIBRARY
+UNUSABLE = not_built, no_library, no_symbol, later_jax
+
+
+@pytest.mark.parametrize("broken", UNUSABLE, ids=lambda broken: broken.__name__)
+def test_an_unusable_library(broken, alone, unread, tmp_path, monkeypatch, caplog):
+    """XLA's loops run, and the reason is logged once."""
     caplog.set_level(logging.INFO, "jaxrnn")
-    unread(tmp_path / "libjaxrnn_native.so").write_text("not a library")
+    path = unread(tmp_path / "libjaxrnn_native.so")
+    reason = broken(path, monkeypatch)
     for name in ("gru", "lstm"):
         assert not calls(by_default(name), *data(CELLS[name]))
+    with pytest.raises(ValueError, match=f"cannot run .*: {reason}"):
+        run(CELLS["gru"], "native", *data(CELLS["gru"]))
     (message,) = caplog.messages
-    assert message.startswith("XLA's loops run: the library of native loops cannot be")
-    assert jaxrnn.native_status().startswith("XLA's loops: the library of native loops")
+    assert re.match(f"XLA's loops run: {reason}", message)
+    if broken is not no_symbol:  # The status registers nothing.
+        assert re.match(f"XLA's loops: {reason}", jaxrnn.native_status())
 
 
 def test_a_question_registers_nothing(unread, monkeypatch):
@@ -147,76 +156,25 @@ def test_a_question_registers_nothing(unread, monkeypatch):
     assert len(registered) == 4
 
 
-def test_a_target_that_the_cpu_lacks():
-    program = "import jaxrnn; print(jaxrnn.native_status())"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={
-            **os.environ,
-            "JAXRNN_NATIVE_TARGET": "mmx",
-            "PYTHONPATH": ":".join(sys.path),
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    reason = "JAXRNN_NATIVE_TARGET must be one that this CPU has ("
-    assert done.stdout.startswith(f"XLA's loops: {reason}")
-
-
-def test_a_library_that_does_not_fit_is_not_used(alone, monkeypatch):
-    reason = "the native loops do not fit this JAX: no symbol"
-    monkeypatch.setattr(library, "register", lambda: reason)
-    cell = CELLS["gru"]
-    given = data(cell)
-    assert not calls(by_default("gru"), *given)
-    with pytest.raises(ValueError, match=reason):
-        run(cell, "native", *given)
-
-
-def test_a_jax_that_has_no_place_for_it(alone, unread, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, "jaxrnn")
-    reason = "cannot import name 'lower_fun'"
-    monkeypatch.setattr(jax_internals, "MISSING", reason)
-    unread(library.LIBRARY)
-    for name in ("gru", "lstm"):
-        assert not calls(by_default(name), *data(CELLS[name]))
-    with pytest.raises(ValueError, match=f"do not fit this JAX: {reason}"):
-        run(CELLS["gru"], "native", *data(CELLS["gru"]))
-    (message,) = caplog.messages
-    assert reason in message
-    assert message.startswith("XLA's loops run: ")
-
-
-LATER_JAX = """
-import logging, jax, jax.numpy as jnp
-from jax.interpreters import mlir
-
-del mlir.lower_fun
-logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-import jaxrnn
-
-x = jnp.ones((16, 20, 4))
-for cell in jaxrnn.LSTMCell(8), jaxrnn.GRUCell(8):
-    params = cell.init(jax.random.key(0), x[:, 0])
-    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
-    program = jax.jit(jax.grad(of)).lower(params)
-    assert "jaxrnn_native" not in program.as_text()
-    program.compile()(params)
-"""
-
-
-def test_a_process_with_a_later_jax(fast_to_compile):
-    done = subprocess.run(
-        [sys.executable, "-c", LATER_JAX],
-        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said = [line for line in done.stderr.splitlines() if line.startswith("jaxrnn:")]
-    assert len(said) == 1
-    assert "cannot import name 'lower_fun'" in said[0]
+@pytest.mark.fast("a_target_that_the_cpu_lacks")
+@pytest.mark.parametrize(
+    ("program", "target", "reason"),
+    [
+        ("", "mmx", "JAXRNN_NATIVE_TARGET must be one that this CPU has ("),
+        (
+            "from jax.interpreters import mlir; del mlir.lower_fun",
+            "",
+            "the native loops do not fit this JAX: cannot import name 'lower_fun'",
+        ),
+    ],
+    ids=["a_target_that_the_cpu_lacks", "a_later_jax"],
+)
+def test_a_process(program, target, reason, monkeypatch):
+    monkeypatch.setenv("JAXRNN_NATIVE_TARGET", target)
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    program += "\nimport jaxrnn; print(jaxrnn.native_status())"
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said.startswith(f"XLA's loops: {reason}")
 
 
 # Packed sequences, which have no argument `implementation`.
@@ -298,15 +256,6 @@ def test_an_exported_program_has_no_call(alone, what, platforms):
     assert "jaxrnn_native" not in program.mlir_module()
     if "cpu" in platforms:
         assert_near(program.call(*given), what(cell, "xla", *given))
-
-
-def test_an_exported_program_has_the_loops_of_one_without_the_package(alone):
-    cell = CELLS["lstm"]
-    given = *data(cell, 16), jnp.arange(16, dtype=jnp.int32)
-    steps = [functools.partial(everything, cell, name) for name in (None, "xla")]
-    texts = [exported(step, given).mlir_module() for step in steps]
-    loops = [text.count("stablehlo.while") for text in texts]
-    assert loops[0] == loops[1] > 1
 
 
 def test_an_exported_program_has_the_precision_of_the_call(alone):
