@@ -1,6 +1,7 @@
 """The boundary: public names on errors, and hints for unknown arguments."""
 
 import dataclasses
+import functools
 import inspect
 import pickle
 
@@ -11,28 +12,34 @@ from helpers import bound
 
 import jaxrnn
 from jaxrnn import contrib, convert, decode, export, initializers, lite, memory, testing
+from jaxrnn.extend import fields
 
 X = np.ones((4, 5, 3), np.float32)
 GRU = bound(jaxrnn.GRUCell(2), dtype="float32")
 MODULES = [jaxrnn, contrib, decode, export, initializers, lite, memory, testing]
 MODULES += [getattr(convert, name) for name in convert.__all__]
+dynamic = functools.partial(jaxrnn.dynamic_rnn, GRU, X)
+raw = functools.partial(jaxrnn.raw_rnn, GRU, lambda *args: None)
+DEPTH = "The depth of the inputs is not an argument"
 HINTS = {
     "renamed": (
-        lambda: jaxrnn.dynamic_rnn(GRU, X, lengths=None),
+        lambda: dynamic(lengths=None),
         "^dynamic_rnn: `lengths` is not an argument. It is `sequence_length` here.$",
     ),
-    "renamed_state": (
-        lambda: jaxrnn.dynamic_rnn(GRU, X, hx=None),
-        "It is `initial_state` here",
-    ),
+    "renamed_state": (lambda: dynamic(hx=None), "It is `initial_state` here"),
     "elsewhere": (
-        lambda: jaxrnn.dynamic_rnn(GRU, X, batch_first=True),
+        lambda: dynamic(batch_first=True),
         r"Inputs are `\[batch, time, \.\.\.\]` unless `time_major` is",
     ),
+    "backwards": (
+        lambda: dynamic(go_backwards=True),
+        "`reverse_sequence` reverses inputs and outputs",
+    ),
     "no_lengths": (
-        lambda: jaxrnn.raw_rnn(GRU, lambda *args: None, seq_lengths=None),
+        lambda: raw(seq_lengths=None),
         "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`",
     ),
+    "limit": (lambda: raw(maximum_iterations=3), "It is `max_time` here"),
     "no_lengths_of_a_pack": (
         lambda: jaxrnn.packed_rnn(GRU, None, sequence_length=None),
         "^packed_rnn: .*`pack_sequences` stores lengths in a pack",
@@ -45,25 +52,22 @@ HINTS = {
         lambda: jaxrnn.LSTMCell(2, use_peephole=True),
         "^LSTMCell: `use_peephole` is not an argument. Did you mean `use_peepholes`?",
     ),
-    "backwards": (
-        lambda: jaxrnn.dynamic_rnn(GRU, X, go_backwards=True),
-        "`reverse_sequence` reverses inputs and outputs",
-    ),
-    "limit": (
-        lambda: jaxrnn.raw_rnn(GRU, lambda *args: None, maximum_iterations=3),
-        "It is `max_time` here",
-    ),
     "constructor": (
         lambda: jaxrnn.LSTMCell(hidden_size=2),
         "^LSTMCell: `hidden_size` is not an argument. It is `num_units` here.$",
     ),
-    "constructor_of_units": (
-        lambda: contrib.CFNCell(features=2),
-        "It is `units` here",
-    ),
+    "constructor_of_units": (lambda: contrib.CFNCell(features=2), "It is `units` here"),
     "keras": (
         lambda: jaxrnn.GRUCell(2, kernel_init=None),
         "`kernel_init` is not an argument. It is `kernel_initializer` here",
+    ),
+    "depth_first": (
+        lambda: jaxrnn.LSTMCell(3, 16),
+        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: use `LSTMCell\(16\)` for 16",
+    ),
+    "depth_first_of_units": (
+        lambda: contrib.CFNCell(3, 16),
+        rf"`activation` .* got 16\. {DEPTH}: use `CFNCell\(16\)` for 16 units",
     ),
     "one_state_for_two": (
         lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),
@@ -76,10 +80,6 @@ HINTS = {
     "module": (
         lambda: decode.greedy(GRU, None),
         "^decode.greedy: missing .* 'project'",
-    ),
-    "check": (
-        lambda: jaxrnn.dynamic_rnn(GRU, X[0], dtype=jnp.float32),
-        r"^dynamic_rnn: `inputs` must have rank at least 3",
     ),
 }
 
@@ -140,31 +140,43 @@ def test_public_functions_keep_names_signatures_and_pickles():
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaled(jaxrnn.GRUCell):
-    """A subclass with one more field."""
+    """A subclass with one more field, and a check after the inherited ones."""
 
     scale: float = 1.0
 
+    def __post_init__(self):
+        super().__post_init__()
+        assert self.num_units < 5
+
+
+class Plain(jaxrnn.LSTMCell):
+    """A subclass that is not a dataclass."""
+
+
+class Loose(jaxrnn.LSTMCell):
+    """A custom constructor that accepts any name."""
+
+    def __init__(self, **sizes):
+        super().__init__(sizes["hidden_size"])
+
+
+class Bare(jaxrnn.GRUCell):
+    """A subclass with a field, but without the decorator."""
+
+    scale: float = fields.number(1.0)
+
 
 def test_constructors_of_users_cells():
-    assert str(inspect.signature(Scaled)).endswith("scale: float = 1.0) -> None")
+    of = lambda cell: str(inspect.signature(cell))
+    assert of(Plain) == of(jaxrnn.LSTMCell)
+    assert of(Scaled).endswith("scale: float = 1.0) -> None")
+    assert of(Loose) == "(**sizes)"
+    assert Loose(hidden_size=3).num_units == 3
     assert Scaled(4, scale=2.0) == dataclasses.replace(Scaled(4), scale=2.0)
+    assert Scaled(3, "relu").activation is jaxrnn.GRUCell(3, "relu").activation
+    with pytest.raises(AssertionError):
+        Scaled(5)
     with pytest.raises(ValueError, match=r"^Scaled: `num_units` must be at least 0"):
         Scaled(-1)
-
-
-def test_the_hint_of_raw_rnn_resets_rows():
-    """It has the same outputs as `dynamic_rnn` with the same resets."""
-    resets = np.random.default_rng(0).random((4, 5)) < 0.4
-    x = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
-
-    def loop_fn(time, output, cell_state, loop_state):
-        if output is None:
-            cell_state = GRU.zero_state(4, jnp.float32)
-        t = np.minimum(time, 4)
-        state = jnp.where(resets[:, t, None], 0, cell_state)
-        return time >= 5, x[:, t], state, output, None
-
-    emit_ta, _, _ = jaxrnn.raw_rnn(GRU, loop_fn)
-    want, _ = jaxrnn.dynamic_rnn(GRU, x, dtype=jnp.float32, resets=resets)
-    got = jnp.swapaxes(emit_ta.stack(), 0, 1)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(TypeError, match=r"^Bare: `scale` .*Decorate `Bare` with `@fie"):
+        Bare(3)

@@ -1,11 +1,13 @@
-"""Arithmetic shared by cells, where libraries differ."""
+"""Arithmetic where libraries differ, integers of all types, and TensorFlow's shapes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrnn import TensorShape
 from jaxrnn._base import math as _math
+from jaxrnn._base.lengths import as_lengths
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,30 @@ def test_only_big_endian_arrays_are_copied():
     got = _math.in_native_order(tree | {"d": np.arange(3, dtype=">i2")})
     assert all(got[name] is tree[name] for name in tree)
     np.testing.assert_array_equal(got["d"], np.arange(3, dtype=np.int16), strict=True)
+
+
+def test_shapes_are_compared_as_those_of_tensorflow():
+    assert TensorShape(1) == TensorShape([1]) == (1,)
+    assert TensorShape([1, 2]) == [1, 2]
+    assert (1, 2) == TensorShape([1, 2]) != (1, 3)
+    assert TensorShape([1, 2]) not in ("ab", 5.5, None)
+    assert hash(TensorShape([1, 2])) == hash((1, 2))
+    assert TensorShape([1, 2]).ndims == 2
+
+
+BEYOND_INT32 = [2**32 + 1, -(2**40), 3, 1]
+LENGTHS = {
+    "list": [5, 0, 3, 1],
+    "tuple": (5, -1, 3, 1),
+    "list_of_arrays": [jnp.int32(5), 0, 3, 1],
+    "uint8": np.array([5, 0, 3, 1], np.uint8),
+    "int64": np.array(BEYOND_INT32, np.int64),
+    "jax_int64": jnp.asarray(BEYOND_INT32, jnp.int64),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_lengths_of_every_kind(name):
+    got = as_lengths(LENGTHS[name], 4)
+    longest = 2**31 - 1 if "int64" in name else 5
+    np.testing.assert_array_equal(got, np.int32([longest, 0, 3, 1]), strict=True)
