@@ -8,26 +8,23 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from jax.nn.initializers import constant, normal, orthogonal, zeros
+from jax.nn.initializers import constant, normal, ones, orthogonal, zeros
 
-import jaxrnn
-import jaxrnn.linen
-import jaxrnn.nnx
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, initializers
-from jaxrnn._cells.params import glorot_uniform
+from jaxrnn.initializers import by_gate, by_part, chrono
 
 DEPTH, UNITS = 3, 8
-BY_PART = initializers.by_part(constant(2.0), initializers.by_gate(orthogonal()))
+BY_PART = by_part(constant(2.0), by_gate(orthogonal()))
 
 
 def params_of(cell, depth=DEPTH, dtype=jnp.float32, seed=0):
     return cell.init(jax.random.key(seed), jax.ShapeDtypeStruct((2, depth), dtype))
 
 
-def assert_orthogonal(block, atol=1e-5):
-    block = np.asarray(block, np.float64)
-    np.testing.assert_allclose(block.T @ block, np.eye(block.shape[1]), atol=atol)
+def assert_orthogonal(*blocks, atol=1e-5):
+    for block in blocks:
+        block = np.asarray(block, np.float64)
+        np.testing.assert_allclose(block.T @ block, np.eye(block.shape[1]), atol=atol)
 
 
 def gates(kernel, blocks):
@@ -35,87 +32,77 @@ def gates(kernel, blocks):
 
 
 def test_glorot_uniform_fills_its_range():
-    cell = jaxrnn.LSTMCell(64, use_peepholes=True)
+    cell = LSTMCell(64, use_peepholes=True)
     params = cell.init(jax.random.key(0), jnp.zeros((1, 36)))
     for name, limit in (("kernel", (6 / 356) ** 0.5), ("w_f_diag", (6 / 128) ** 0.5)):
         assert 0.9 * limit < abs(params[name]).max() <= limit
         np.testing.assert_allclose(params[name].std(), limit / 3**0.5, rtol=0.25)
     assert not params["bias"].any()
     assert not np.array_equal(params["w_f_diag"], params["w_i_diag"])
-    gru = jaxrnn.GRUCell(3).init(jax.random.key(0), jnp.zeros((1, 2)))
+    gru = GRUCell(3).init(jax.random.key(0), jnp.zeros((1, 2)))
     assert (gru["gates"]["bias"] == 1).all()
     assert not gru["candidate"]["bias"].any()
 
 
 def test_every_gate_of_the_state_is_orthogonal():
-    kernel = params_of(LSTMCell(UNITS, initializer=BY_PART))["kernel"]
-    np.testing.assert_array_equal(kernel[:DEPTH], 2)
-    blocks = gates(kernel[DEPTH:], 4)
-    for i, block in enumerate(blocks):
-        assert_orthogonal(block)
-        assert all((block != other).any() for other in blocks[:i])
-    params = params_of(GRUCell(UNITS, kernel_initializer=BY_PART))
-    for name, count in (("gates", 2), ("candidate", 1)):
-        for block in gates(params[name]["kernel"][DEPTH:], count):
-            assert_orthogonal(block)
-        np.testing.assert_array_equal(params[name]["kernel"][:DEPTH], 2)
-    np.testing.assert_array_equal(params["gates"]["bias"], 1)  # TensorFlow's default.
+    params = params_of(LSTMCell(UNITS, True, initializer=BY_PART, num_proj=4))
+    assert params["kernel"].shape == (DEPTH + 4, 4 * UNITS)
+    np.testing.assert_array_equal(params["kernel"][:DEPTH], 2)
+    blocks = [block.T for block in gates(params["kernel"][DEPTH:], 4)]
+    assert_orthogonal(*blocks, params["projection"]["kernel"])
+    assert len({block.tobytes() for block in blocks}) == 4
+    assert 0 < np.abs(params["w_f_diag"]).max() <= np.sqrt(6 / (2 * UNITS))
 
 
 def test_products_of_the_inputs_or_of_the_state_alone():
     params = params_of(CudnnCompatibleGRUCell(UNITS, kernel_initializer=BY_PART))
-    candidate = params["candidate"]
+    kernel, candidate = params["gates"]["kernel"], params["candidate"]
+    np.testing.assert_array_equal(kernel[:DEPTH], 2)
     np.testing.assert_array_equal(candidate["input_projection"]["kernel"], 2)
-    assert_orthogonal(candidate["hidden_projection"]["kernel"])
+    reset, update = gates(kernel[DEPTH:], 2)
+    assert_orthogonal(reset, update, candidate["hidden_projection"]["kernel"])
+    assert (reset != update).any()
+    np.testing.assert_array_equal(params["gates"]["bias"], 1)  # TensorFlow's default.
 
 
-def test_a_projection_and_peepholes():
-    cell = LSTMCell(UNITS, True, initializer=BY_PART, num_proj=4)
-    params = params_of(cell)
-    assert_orthogonal(params["projection"]["kernel"])
-    assert params["kernel"].shape == (DEPTH + 4, 4 * UNITS)
-    bound = np.sqrt(6 / (2 * UNITS))
-    assert 0 < np.abs(params["w_f_diag"]).max() <= bound
+@pytest.mark.parametrize("units", [UNITS, 0])
+@pytest.mark.parametrize("depth", [0, DEPTH])
+def test_empty_parts(units, depth):
+    kernel = params_of(LSTMCell(units, initializer=BY_PART), depth)["kernel"]
+    assert kernel.shape == (depth + units, 4 * units)
 
 
-@pytest.mark.parametrize("cell", [LSTMCell(UNITS), LSTMCell(0)])
-def test_empty_parts(cell):
-    cell = LSTMCell(cell.num_units, initializer=BY_PART)
-    for depth in (0, DEPTH):
-        kernel = params_of(cell, depth)["kernel"]
-        assert kernel.shape == (depth + cell.num_units, 4 * cell.num_units)
-
-
-def test_gates_of_a_bias():
-    by_gate = initializers.by_gate(normal())
-    bias = params_of(GRUCell(UNITS, bias_initializer=by_gate))["gates"]["bias"]
+def test_biases():
+    cell = GRUCell(UNITS, bias_initializer=by_gate(normal()))
+    bias = params_of(cell)["gates"]["bias"]
     assert (bias[:UNITS] != bias[UNITS:]).all()
+    # A bias initializer of the cell comes first.
+    kernel = initializers.lecun_orthogonal()
+    cell = GRUCell(UNITS, kernel_initializer=kernel, bias_initializer=constant(3.0))
+    np.testing.assert_array_equal(params_of(cell)["gates"]["bias"], 3)
 
 
 def test_unit_forget_bias():
+    """The run equals one with `forget_bias=1`."""
     unit = initializers.unit_forget_bias()
-    by_part = initializers.by_part(zeros, zeros, bias=unit)
-    bias = params_of(LSTMCell(UNITS, forget_bias=0, initializer=by_part))["bias"]
+    initializer = by_part(normal(), normal(), bias=unit)
+    stored = LSTMCell(UNITS, forget_bias=0, initializer=initializer)
+    params, x = params_of(stored), np.ones((2, DEPTH), np.float32)
+    bias = params["bias"]
     np.testing.assert_array_equal(bias, np.repeat([0, 0, 1, 0], UNITS))
+    state = stored.zero_state(2, jnp.float32)._replace(c=jnp.ones((2, UNITS)))
+    got, _ = stored.apply(params, x, state)
+    want, _ = LSTMCell(UNITS).apply(params | {"bias": 0 * bias}, x, state)
+    np.testing.assert_allclose(got, want, atol=1e-6)
     params = params_of(GRUCell(UNITS, bias_initializer=unit))
     assert not params["gates"]["bias"].any()
-    # The run must equal one with `forget_bias=1`.
-    stored = LSTMCell(UNITS, forget_bias=0)
-    kernel = glorot_uniform(jax.random.key(0), (DEPTH + UNITS, 4 * UNITS), jnp.float32)
-    x = jax.random.normal(jax.random.key(1), (2, 4, DEPTH), jnp.float32)
-    run = lambda cell, bias: jaxrnn.dynamic_rnn(
-        cell.bind({"kernel": kernel, "bias": bias}), x, dtype=jnp.float32
-    )[0]
-    np.testing.assert_allclose(
-        run(stored, bias), run(LSTMCell(UNITS), jnp.zeros_like(bias)), atol=1e-6
-    )
 
 
 @pytest.mark.slow
 def test_chrono_is_in_its_range_and_uniform_in_time():
     time, units = 50, 4096
-    by_part = initializers.by_part(zeros, zeros, bias=initializers.chrono(time))
-    bias = params_of(LSTMCell(units, forget_bias=0, initializer=by_part))["bias"]
+    initializer = by_part(zeros, zeros, bias=chrono(time))
+    bias = params_of(LSTMCell(units, forget_bias=0, initializer=initializer))["bias"]
     i, j, f, o = np.split(np.asarray(bias, np.float64), 4)
     np.testing.assert_array_equal(i, -f)
     np.testing.assert_array_equal([j, o], 0)
@@ -125,7 +112,7 @@ def test_chrono_is_in_its_range_and_uniform_in_time():
     # The mean and the variance of a uniform distribution.
     assert abs(times.mean() - time / 2) < 5 * (time - 2) / np.sqrt(12 * units)
     assert abs(times.var() / ((time - 2) ** 2 / 12) - 1) < 0.1
-    gru = params_of(GRUCell(units, bias_initializer=initializers.chrono(time)))
+    gru = params_of(GRUCell(units, bias_initializer=chrono(time)))
     reset, update = np.split(gru["gates"]["bias"], 2)
     assert not reset.any()
     assert (update >= 0).all()
@@ -156,19 +143,12 @@ def test_draws_of_flax():
     assert not any(bias.any() for bias in biases)
 
 
-def test_a_bias_initializer_of_the_cell_comes_first():
-    kernel = initializers.lecun_orthogonal()
-    cell = GRUCell(4, kernel_initializer=kernel, bias_initializer=constant(3.0))
-    np.testing.assert_array_equal(params_of(cell)["gates"]["bias"], 3)
-
-
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])
 def test_dtypes(dtype):
     cell = LSTMCell(UNITS, initializer=initializers.lecun_orthogonal())
     kernel = params_of(cell, dtype=dtype)["kernel"]
     assert kernel.dtype == dtype
-    for block in gates(kernel[DEPTH:], 4):
-        assert_orthogonal(block, atol=float(8 * jnp.finfo(dtype).eps))
+    assert_orthogonal(*gates(kernel[DEPTH:], 4), atol=float(8 * jnp.finfo(dtype).eps))
 
 
 def test_a_symbolic_depth():
@@ -186,109 +166,78 @@ def test_a_symbolic_depth():
 def test_cells_are_values():
     make = lambda: LSTMCell(UNITS, initializer=initializers.lecun_orthogonal())
     assert make() == make() != LSTMCell(UNITS)
-    again = pickle.loads(pickle.dumps(make()))
-    assert again == make()
-    chrono = GRUCell(UNITS, bias_initializer=initializers.chrono(9))
-    assert chrono != GRUCell(UNITS, bias_initializer=initializers.chrono(10))
+    assert pickle.loads(pickle.dumps(make())) == make()
+    of = lambda time: GRUCell(UNITS, bias_initializer=chrono(time))
+    assert of(9) == of(9) != of(10)
 
 
-def test_cells_in_modules():
-    cell = LSTMCell(UNITS, initializer=initializers.lecun_orthogonal())
-    x = jnp.ones((2, 4, DEPTH), jnp.float32)
-    params = jaxrnn.linen.RNN(cell).init(jax.random.key(0), x)["params"]["lstm_cell"]
-    rnn = jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(0))
-    for kernel in (params["kernel"], rnn.get_cells().params["kernel"]):
-        for block in gates(kernel[DEPTH:], 4):
-            assert_orthogonal(block)
+def lstm(initializer, depth=DEPTH):
+    return params_of(LSTMCell(UNITS, initializer=initializer), depth)
 
 
-REFUSALS = {
-    "part": (
-        TypeError,
-        "`inputs` must be a function, got 3",
-        lambda: initializers.by_part(3, zeros),
-    ),
-    "bias": (
-        TypeError,
-        "`bias` must be a function, got 3",
-        lambda: initializers.by_part(zeros, zeros, 3),
-    ),
-    "gate": (
-        TypeError,
-        "`initializer` must be a function, got 'x'",
-        lambda: initializers.by_gate("x"),
-    ),
-    "chrono": (
-        ValueError,
-        r"chrono: `max_time` must be in \[2, inf\], got 1",
-        lambda: initializers.chrono(1),
-    ),
-    "chrono_kind": (
-        TypeError,
-        "chrono: `max_time` must be a number, got 'x'",
-        lambda: initializers.chrono("x"),
-    ),
-    "no_gates": (
+def init(initializer, *shape):
+    return initializer(jax.random.key(0), shape, jnp.float32)
+
+
+UNIT = initializers.unit_forget_bias()
+REFUSALS = [
+    (lambda: by_part(3, zeros), TypeError, "`inputs` must be a function, got 3"),
+    (lambda: by_part(zeros, zeros, 3), TypeError, "`bias` must be a function, got 3"),
+    (lambda: by_gate("x"), TypeError, "by_gate: `initializer` must be a function"),
+    (lambda: chrono(1), ValueError, r"chrono: `max_time` must be in \[2, inf\], got 1"),
+    (lambda: chrono("x"), TypeError, "chrono: `max_time` must be a number, got 'x'"),
+    (
+        lambda: init(by_gate(zeros), 3, 4),
         ValueError,
         r"the number of gates must be known, got a parameter of shape \(3, 4\)",
-        lambda: initializers.by_gate(zeros)(jax.random.key(0), (3, 4), jnp.float32),
     ),
-    "no_parts": (
+    (
+        lambda: init(BY_PART, 3, 4),
         ValueError,
         r"a kernel must have `input_rows`.* got a kernel of shape \(3, 4\)",
-        lambda: BY_PART(jax.random.key(0), (3, 4), jnp.float32),
     ),
-    "no_bias": (
+    (
+        lambda: init(chrono(5), 4),
         ValueError,
         r"1, 2 or 4 blocks, got None in a bias of shape \(4,\)",
-        lambda: initializers.chrono(5)(jax.random.key(0), (4,), jnp.float32),
     ),
-    "chrono_of_a_kernel": (
+    (
+        lambda: lstm(chrono(5)),
         ValueError,
         r"a bias must be a vector, .* \(11, 32\).*by_part",
-        lambda: params_of(LSTMCell(UNITS, initializer=initializers.chrono(5))),
     ),
-    "forget_bias_of_a_kernel": (
-        ValueError,  # The kernel has 4 + 8 rows, which divide into four.
+    # The kernel has 4 + 8 rows, which divide into four.
+    (
+        lambda: lstm(UNIT, depth=4),
+        ValueError,
         r"a bias must be a vector, .* \(12, 32\).*by_part",
-        lambda: params_of(
-            LSTMCell(UNITS, initializer=initializers.unit_forget_bias()), depth=4
-        ),
     ),
-}
+]
 
 
-@pytest.mark.parametrize(("error", "words", "call"), REFUSALS.values(), ids=REFUSALS)
-def test_refusal(error, words, call):
+@pytest.mark.parametrize(("call", "error", "words"), REFUSALS)
+def test_refusal(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
 
 @pytest.mark.parametrize(
-    "initializer",
-    [initializers.lecun_orthogonal, initializers.by_gate(orthogonal)],
-    ids=["ours", "of_gates"],
+    "uncalled", [initializers.lecun_orthogonal, by_gate(orthogonal)]
 )
-def test_an_error_names_the_parameter_of_an_uncalled_initializer(initializer):
+def test_an_error_names_the_parameter_of_an_uncalled_initializer(uncalled):
     with pytest.raises(TypeError) as caught:
-        params_of(LSTMCell(UNITS, initializer=initializer))
+        lstm(uncalled)
     (note,) = caught.value.__notes__
     assert "the initializer of `params['kernel']`, called with (key, (11, 32)," in note
 
 
 def test_a_function_is_suggested_to_be_called_only_where_one_was_made():
-    three = lambda key, shape, dtype: jnp.ones(3, dtype)
     with pytest.raises(TypeError) as caught:
-        params_of(LSTMCell(UNITS, initializer=three))
+        lstm(lambda key, shape, dtype: jnp.ones(3, dtype))
     assert str(caught.value).endswith("must return an array (11, 32), got float32[3].")
 
 
 def test_a_repr_names_functions_of_this_module():
-    chosen = initializers.by_part(
-        jax.nn.initializers.zeros, initializers.by_gate(jax.nn.initializers.ones)
-    )
-    assert repr(chosen) == "by_part(zeros, by_gate(ones), None)"
-    assert repr(initializers.chrono(9)) == "chrono(9.0)"
-    assert repr(initializers.unit_forget_bias()) == "unit_forget_bias()"
-    with pytest.raises(TypeError, match="by_gate: `initializer` must be a function"):
-        initializers.by_gate(3)
+    assert repr(by_part(zeros, by_gate(ones))) == "by_part(zeros, by_gate(ones), None)"
+    assert repr(chrono(9)) == "chrono(9.0)"
+    assert repr(UNIT) == "unit_forget_bias()"
