@@ -104,7 +104,7 @@ CELLS = st.one_of(
     st.integers(0, 2**31),
 )
 @hypothesis.settings(
-    max_examples=10,  # Each example compiles separate programs.
+    max_examples=6,  # Each example compiles separate programs.
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 def test_random_settings_against_xlas_loop(runs, cell, lengths, time, depth, seed):
