@@ -272,7 +272,8 @@ def as_count(
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        fix = _IS_STATIC if is_traced(count) else fix
+        if is_traced(count) and "static" not in fix:
+            fix = _IS_STATIC
         raise InvalidType(_message(name, "be an integer", count, fix)) from None
     check_value(number >= least, name, f"be at least {least}", number, fix)
     check_value(number <= most, name, f"be at most {most}", number, fix)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_array, named_inputs
-from .._base.lengths import check_not_inputs, lengths_array
+from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree
 from .._cells.base import RNNCell
@@ -43,7 +43,7 @@ def merge_inputs(
     lengths = None
     if sequence_length is not None:
         check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
-        lengths = lengths_array(sequence_length)
+        lengths = as_integer_lengths(sequence_length)
     shape = _batch_shape(cell, inputs, lengths, start)
     inputs = merge("inputs", inputs, shape, start)
     return inputs, merge("sequence_length", lengths, shape), shape

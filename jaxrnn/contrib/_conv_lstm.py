@@ -34,7 +34,22 @@ def _as_sizes(name: str, value: Any, least: int, fix: str = "") -> tuple[int, ..
 class _ConvLSTM(extend.SpecsCell):
     """The base class of the convolutional LSTM cells, with keyword-only fields.
 
-    `ConvLSTMCell` describes the fields and the errors of their checks.
+    Attributes:
+        conv_ndims: The number of axes of the grid, 1, 2 or 3.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
     """
 
     _: dataclasses.KW_ONLY
@@ -215,12 +230,23 @@ class ConvLSTMCell(_ConvLSTM):
 class Conv1DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over one axis, with `input_shape=(width, channels)`.
 
-    `conv_ndims` is always 1 and is not an argument. All other fields are described in
-    `ConvLSTMCell`; only `name` may be passed by position.
+    Attributes:
+        conv_ndims: The number of axes of the grid, always 1; not an argument.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
-        TypeError: As in `ConvLSTMCell`.
-        ValueError: As in `ConvLSTMCell`.
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv1DLSTMCell`.
     """
@@ -233,12 +259,23 @@ class Conv1DLSTMCell(_ConvLSTM):
 class Conv2DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over images, with `input_shape=(height, width, channels)`.
 
-    `conv_ndims` is always 2 and is not an argument. All other fields are described in
-    `ConvLSTMCell`; only `name` may be passed by position.
+    Attributes:
+        conv_ndims: The number of axes of the grid, always 2; not an argument.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
-        TypeError: As in `ConvLSTMCell`.
-        ValueError: As in `ConvLSTMCell`.
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv2DLSTMCell`.
     """
@@ -251,12 +288,23 @@ class Conv2DLSTMCell(_ConvLSTM):
 class Conv3DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over volumes; `input_shape=(depth, height, width, channels)`.
 
-    `conv_ndims` is always 3 and is not an argument. All other fields are described in
-    `ConvLSTMCell`; only `name` may be passed by position.
+    Attributes:
+        conv_ndims: The number of axes of the grid, always 3; not an argument.
+        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
+        output_channels: `C`.
+        kernel_shape: The shape of the kernel's window, with one entry per axis.
+        use_bias: Whether to add `biases`.
+        skip_connection: Whether the output is h concatenated with the inputs.
+        forget_bias: Added to f at each step; not stored in the biases.
+        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
+            is always Glorot uniform, and the biases are zeros.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
-        TypeError: As in `ConvLSTMCell`.
-        ValueError: As in `ConvLSTMCell`.
+        TypeError: If a field has the wrong type.
+        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
+            `dtype` is not floating-point.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv3DLSTMCell`.
     """

@@ -266,17 +266,35 @@ class BidirectionalGridLSTMCell(GridLSTM):
 
     contrib ignores `initializer`; here, `initializer` draws the kernels and peepholes.
 
-    All fields except `backward_slice_offset` are described in `GridLSTMCell`. There is
-    no `state_is_tuple`.
-
     Attributes:
+        num_units: `H`, at least 0.
+        use_peepholes: Whether the gates read c and d through diagonal kernels.
+        share_time_frequency_weights: Whether the LSTMs in time and in frequency share
+            their parameters.
+        cell_clip: The bound on the magnitude of c and d; None for no bound.
+        initializer: For kernels and peepholes; None for Glorot uniform.
+        num_unit_shards: The number of variables that store each kernel.
+        forget_bias: Added to f at each step; not stored in the bias.
+        feature_size: `F`, the size of a window; required.
+        frequency_skip: The distance from one window to the next; required.
+        num_frequency_blocks: A list with the number of windows in each block; required.
+        start_freqindex_list: The index of the first input of each block; None for one
+            block of all inputs.
+        end_freqindex_list: The index after the last input of each block; None for one
+            block of all inputs.
+        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
         backward_slice_offset: The number of inputs by which the windows of `bwd` are
             shifted up. A negative number shifts the windows down. Windows read zeros
             beyond the inputs.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
-        TypeError: As in `GridLSTMCell`.
-        ValueError: As in `GridLSTMCell`.
+        TypeError: If a field has the wrong type.
+        ValueError: If a required field is missing, the lists are inconsistent with each
+            other or with the windows, a number is out of range, or `dtype` is not
+            floating-point.
 
     Source: Sainath and Li, Interspeech 2016;
     `tf.contrib.rnn.BidirectionalGridLSTMCell`.
