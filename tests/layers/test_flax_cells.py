@@ -341,6 +341,21 @@ def test_noise_in_a_decoder_of_linen():
     assert not jnp.allclose(one[0], other[0])
 
 
+def test_a_cell_of_linen_draws_while_a_loop_is_initialized():
+    rnn = jaxrnn.linen.RawRNN(jaxrnn.linen.as_cell(Summing(), DEPTH), max_time=2)
+    start = jnp.zeros((ROWS, DEPTH))
+
+    def loop_fn(time, output, state, loop_state):
+        finished = jnp.broadcast_to(time >= 2, ROWS)
+        if output is None:
+            return finished, start, start, start[0], None
+        return finished, start, state, output, None
+
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    (_, state, _), _ = rnn.init_with_output(keys, loop_fn)
+    assert state.all()
+
+
 class MakesItsOwn(nn.Module):
     @nn.compact
     def __call__(self, state):

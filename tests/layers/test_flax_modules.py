@@ -579,6 +579,13 @@ def test_weights_are_kept_in_the_dtype_of_the_module():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 
+def test_weights_stay_on_the_device_of_the_module():
+    rnn, device = in_nnx("RNN", GRU, DEPTH), jax.devices()[1]
+    nnx.update(rnn, jax.device_put(nnx.state(rnn), device))
+    rnn.set_cells(jax.tree.map(np.asarray, bound(GRU)))
+    assert {leaf.device for leaf in jax.tree.leaves(rnn.get_cells())} == {device}
+
+
 def test_what_orbax_restores(tmp_path):
     graph, state = nnx.split(in_nnx("RNN", LSTM, DEPTH))
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
