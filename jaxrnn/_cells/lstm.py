@@ -1,5 +1,6 @@
 """The basic LSTM, and the LSTM with peepholes, clips and a projection."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import jax
@@ -39,6 +40,34 @@ class LSTMStateTuple(NamedTuple):
         return self.c.dtype
 
 
+def as_lstm_state(state: PyTree, units: int) -> LSTMStateTuple:
+    """The state as a tuple, from a tuple or from one array `[c, h]`."""
+    if not isinstance(state, tuple | list):
+        state = jnp.split(state, [units], axis=-1)
+    return LSTMStateTuple(*state)
+
+
+def new_lstm_state(c: Array, h: Array, is_tuple: bool) -> PyTree:
+    """The state as a tuple, or as one array `[c, h]`."""
+    return LSTMStateTuple(c, h) if is_tuple else jnp.concatenate([c, h], axis=-1)
+
+
+def projection(
+    update: Callable[..., Updated], units: int, size: int, kernel: Initializer
+) -> Stage:
+    """The stage that projects `units` numbers to `size`, without a bias."""
+    return Stage(
+        update,
+        rows=units,
+        columns=size,
+        kernel=kernel,
+        bias=None,
+        path="projection",
+        takes_inputs=False,
+        blocks=1,
+    )
+
+
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     """`z + params[name] * c`, or z if `params` has no such peephole."""
     if name not in params:
@@ -46,76 +75,9 @@ def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
-class ProjectedLSTM(AffineCell):
-    """The base class of LSTMs: the state, and the projection that some of them have.
-
-    Attributes:
-        num_units: The size of c.
-        num_proj: The size of h after the projection; None for no projection.
-        proj_clip: The bound on the magnitude of h after the projection, or None.
-        state_is_tuple: False for a state that holds `[c, h]` in one array.
-    """
-
-    num_units: int
-    # The values of cells that do not have these fields.
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    state_is_tuple: bool = True
-
-    @property
-    def state_size(self) -> Size:
-        """The sizes of c and h; their sum for one array `[c, h]`."""
-        sizes = LSTMStateTuple(self.num_units, self.output_size)
-        return sizes if self.state_is_tuple else sum(sizes)
-
-    @property
-    def output_size(self) -> int:
-        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
-        return self.num_units if self.num_proj is None else self.num_proj
-
-    def with_projection(self, gates: Stage, kernel: Initializer) -> tuple[Stage, ...]:
-        """The stage of the gates, then the projection stage if there is one."""
-        if self.num_proj is None:
-            return (gates,)
-        project = Stage(
-            self._project,
-            rows=self.num_units,
-            columns=self.num_proj,
-            kernel=kernel,
-            bias=None,
-            path="projection",
-            takes_inputs=False,
-            blocks=1,
-        )
-        return gates, project
-
-    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """Returns h as the operand and the state as the carry."""
-        if not isinstance(state, tuple | list):
-            state = jnp.split(state, [self.num_units], axis=-1)
-        state = LSTMStateTuple(*state)
-        return state.h, state
-
-    def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> Updated:
-        """The result of the gates' update; m becomes h' if there is no projection."""
-        m = m.astype(state.h.dtype)
-        if self.num_proj is None:
-            return self.leave(c, m)
-        return m, LSTMStateTuple(c, state.h)
-
-    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The output and the new state of a step, from the new c and h."""
-        is_tuple = self.state_is_tuple
-        return h, LSTMStateTuple(c, h) if is_tuple else jnp.concatenate([c, h], axis=-1)
-
-    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
-        h = clip_symmetric(z, self.proj_clip)
-        return self.leave(carry.c, h.astype(carry.h.dtype))
-
-
 @final
 @fields.dataclass
-class BasicLSTMCell(ProjectedLSTM):
+class BasicLSTMCell(AffineCell):
     """A long short-term memory (LSTM) without peepholes, clips or projection.
 
         i, j, f, o = split([x, h] kernel + bias)
@@ -155,16 +117,37 @@ class BasicLSTMCell(ProjectedLSTM):
     library_kind = "lstm"
 
     @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        size = self.num_units
+        return LSTMStateTuple(size, size) if self.state_is_tuple else 2 * size
+
+    @property
+    def output_size(self) -> int:
+        """The size of h."""
+        return self.num_units
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product for all four blocks."""
         n = self.num_units
         return (Stage(self._update, rows=n, columns=4 * n, blocks=4),)
 
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """Returns h as the operand and the state as the carry."""
+        state = as_lstm_state(state, self.num_units)
+        return state.h, state
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """The output and the new state of a step, from the new c and h."""
+        return h, new_lstm_state(c, h, self.state_is_tuple)
+
     def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
-        return self.emit(c, self.activation(c) * jax.nn.sigmoid(o), state)
+        h = self.activation(c) * jax.nn.sigmoid(o)
+        return self.leave(c, h.astype(state.h.dtype))
 
 
 def _as_clip(name: str, value: Any) -> float:
@@ -173,7 +156,7 @@ def _as_clip(name: str, value: Any) -> float:
 
 
 @fields.dataclass
-class LSTMCell(ProjectedLSTM):
+class LSTMCell(AffineCell):
     """A long short-term memory (LSTM) with optional peepholes, clips and projection.
 
         i, j, f, o = split([x, h] kernel + bias)
@@ -235,6 +218,17 @@ class LSTMCell(ProjectedLSTM):
     library_kind = "lstm"
 
     @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        sizes = LSTMStateTuple(self.num_units, self.output_size)
+        return sizes if self.state_is_tuple else sum(sizes)
+
+    @property
+    def output_size(self) -> int:
+        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
+        return self.num_units if self.num_proj is None else self.num_proj
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: one product for all four blocks, then any projection."""
         kernel = self.initializer or glorot_uniform
@@ -246,7 +240,10 @@ class LSTMCell(ProjectedLSTM):
             bias=bias_initializer(kernel, zeros),
             blocks=4,
         )
-        return self.with_projection(gates, kernel)
+        if self.num_proj is None:
+            return (gates,)
+        project = projection(self._project, self.num_units, self.num_proj, kernel)
+        return gates, project
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """Specs of the peepholes; empty without peepholes."""
@@ -254,6 +251,15 @@ class LSTMCell(ProjectedLSTM):
             return {}
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """Returns h as the operand and the state as the carry."""
+        state = as_lstm_state(state, self.num_units)
+        return state.h, state
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """The output and the new state of a step, from the new c and h."""
+        return h, new_lstm_state(c, h, self.state_is_tuple)
 
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
@@ -264,4 +270,11 @@ class LSTMCell(ProjectedLSTM):
         c = clip_symmetric(c, self.cell_clip)
         # The output gate reads the new c after clipping.
         o = add_peephole(params, "w_o_diag", o, c)
-        return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)
+        m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
+        if self.num_proj is None:
+            return self.leave(c, m)
+        return m, LSTMStateTuple(c, state.h)
+
+    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
+        h = clip_symmetric(z, self.proj_clip)
+        return self.leave(carry.c, h.astype(carry.h.dtype))

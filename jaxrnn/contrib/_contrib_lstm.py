@@ -8,30 +8,78 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage, extend
-from jaxrnn.typing import Activation, Array, Initializer, Params, PyTree, Specs
+from jaxrnn import AffineCell, LSTMCell, LSTMStateTuple, ParamSpec, Stage, extend
+from jaxrnn.typing import Activation, Array, Initializer, Params, PyTree, Size, Specs
 
 from .._base.math import clip_symmetric as clip_symmetric
-from .._cells.lstm import ProjectedLSTM, add_peephole as add_peephole
+from .._cells.lstm import (
+    add_peephole as add_peephole,
+    as_lstm_state,
+    new_lstm_state,
+    projection,
+)
 
 NO_PROJECTION = "Omit it for no projection."
 
 
-class ContribLSTM(ProjectedLSTM):
-    """The base class of contrib's LSTMs."""
+class ContribLSTM(AffineCell):
+    """The base class of contrib's LSTMs, with an optional projection.
 
+    Attributes:
+        num_proj: The size of the projected output, positive; None for no projection.
+    """
+
+    num_units: int
     activation: Activation
     # The values of cells that do not have these fields.
+    num_proj: int | None = None
     cell_clip: float | None = None
+    proj_clip: float | None = None
     initializer: Initializer | None = None
+    state_is_tuple: bool = True
     kernel_initializer: Any = property(
         lambda self: self.initializer or extend.glorot_uniform
     )
 
-    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+    @property
+    def output_size(self) -> int:
+        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
+        return self.num_units if self.num_proj is None else self.num_proj
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        sizes = LSTMStateTuple(self.num_units, self.output_size)
+        return sizes if self.state_is_tuple else sum(sizes)
+
+    def with_projection(self, gates: Stage) -> tuple[Stage, ...]:
+        """The stage of the gates, then the projection stage if there is one."""
+        if self.num_proj is None:
+            return (gates,)
+        kernel = self.kernel_initializer
+        return gates, projection(self._project, self.num_units, self.num_proj, kernel)
+
+    def enter(self, state: PyTree) -> tuple[Array, PyTree]:
         """Returns h, or its first 0 columns, as the operand; the state as the carry."""
-        h, state = super().enter(state)
-        return (h if self.stages[0].rows else h[:, :0]), state
+        state = as_lstm_state(state, self.num_units)
+        return (state.h if self.stages[0].rows else state.h[:, :0]), state
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """The output and the new state of a step, from the new c and h."""
+        return h, new_lstm_state(c, h, self.state_is_tuple)
+
+    def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
+        """The result of the gates' update; m becomes h' if there is no projection."""
+        m = m.astype(state.h.dtype)
+        if self.num_proj is None:
+            return self.leave(c, m)
+        return m, LSTMStateTuple(c, state.h)
+
+    def _project(
+        self, params: Params, z: Array, carry: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        h = clip_symmetric(z, self.proj_clip)
+        return self.leave(carry.c, h.astype(carry.h.dtype))
 
 
 class LayerNormedLSTM(ContribLSTM):
@@ -68,7 +116,7 @@ class LayerNormedLSTM(ContribLSTM):
             kernel=self.kernel_initializer,
             blocks=count,
         )
-        return self.with_projection(gates, self.kernel_initializer)
+        return self.with_projection(gates)
 
     def elementwise_specs(self) -> Specs:
         """Specs of the peepholes, and of each normalization's `gamma` and `beta`."""

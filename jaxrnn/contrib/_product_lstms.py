@@ -92,7 +92,7 @@ class GLSTMCell(ContribLSTM):
             )
             for g in range(groups)
         )
-        return *first, *self.with_projection(last, self.kernel_initializer)
+        return *first, *self.with_projection(last)
 
     def elementwise_specs(self) -> Specs:
         """Specs of the bias of each block."""
@@ -218,7 +218,7 @@ class NASCell(ContribLSTM):
             path="state",
             takes_inputs=False,
         )
-        return inputs, *self.with_projection(gates, self.kernel_initializer)
+        return inputs, *self.with_projection(gates)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
