@@ -42,20 +42,6 @@ MIXED = {
 }
 
 
-def half_run(cell, c_dtype, x=X):
-    """Parameters, inputs and h in bfloat16, and c in the given dtype."""
-    params = cell.init(jax.random.key(0), x[:, 0].astype(jnp.bfloat16))
-    zeros = cell.zero_state(4, jnp.bfloat16)
-    state = LSTMStateTuple(zeros.c.astype(c_dtype), zeros.h)
-
-    def run(params, x):
-        return jaxrnn.dynamic_rnn(
-            cell.bind(params), x, [30, 7, 0, 1], state, jnp.bfloat16
-        )
-
-    return run, params, x.astype(jnp.bfloat16)
-
-
 @pytest.mark.fast("projection")
 @pytest.mark.parametrize("cell", MIXED.values(), ids=MIXED)
 def test_memory_in_float32_under_bfloat16(cell):

@@ -139,9 +139,6 @@ def test_a_frame_that_does_not_fit_leaves_the_state(frame, message):
 # Both directions.
 
 
-# Both directions.
-
-
 def layers(*cells):
     depths = [DEPTH, *(2 * cell.output_size for cell in cells)]
     pairs = list(zip(cells, depths[:-1], strict=True))
