@@ -128,14 +128,19 @@ FEW_LAWS = CHEAP | {
     _laws.runs_a_subclass,
     _laws.ignores_padding,
 }
-# For wrappers: inputs, states and keys must reach the right inner cells.
-IN_PARTS = CHEAP | {
-    _laws.inits_from_shapes,
-    _laws.runs_as_a_loop,
-    _laws.runs_unrolled,
-    _laws.keeps_rows_apart,
-    _laws.resumes,
-}
+# Laws of loops and derivatives, for which the fast run needs one cell, a cheap one.
+IN_ANY_CELL = frozenset(
+    {
+        _laws.runs_backwards_as_a_loop,
+        _laws.runs_in_raw_rnn,
+        _laws.runs_unrolled,
+        _laws.runs_in_little_memory,
+        _laws.maps_over_an_axis,
+        _laws.differentiates_twice,
+        _laws.compiles_to_the_same,
+        _laws.returns_all_states,
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +169,7 @@ class Case:
 
 
 CASES = {
-    "basic_rnn": Case(BasicRNNCell(4)),
+    "basic_rnn": Case(BasicRNNCell(4), laws=EVERY_LAW, fast=CHEAP | IN_ANY_CELL),
     "basic_rnn_relu": Case(BasicRNNCell(4, activation="relu")),
     "basic_lstm": Case(BasicLSTMCell(4, forget_bias=0.5)),
     "basic_lstm_joined": Case(BasicLSTMCell(4, state_is_tuple=False)),
@@ -173,7 +178,7 @@ CASES = {
     "lstm_projection": Case(
         LSTMCell(4, use_peepholes=True, num_proj=2, proj_clip=0.3, forget_bias=0.0),
         laws=EVERY_LAW,
-        fast=EVERY_LAW,
+        fast=EVERY_LAW - IN_ANY_CELL,
     ),
     "lstm_joined": Case(
         LSTMCell(4, num_proj=3, activation="softsign", state_is_tuple=False)
@@ -192,7 +197,7 @@ CASES = {
     "multi": Case(
         MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)]),
         laws=EVERY_LAW,
-        fast=IN_PARTS - {_laws.runs_unrolled},
+        fast=CHEAP | {_laws.inits_from_shapes, _laws.runs_as_a_loop},
     ),
     "multi_joined": Case(
         MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
@@ -209,7 +214,6 @@ CASES = {
     "temporal_conv": Case(
         TemporalConvWrapper(GRUCell(4), DEPTH),
         laws=EVERY_LAW,
-        fast=CHEAP | {_laws.starts_again_at_resets},
     ),
     "dropout": Case(
         DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8),
@@ -397,7 +401,7 @@ CASES = {
         {"picture": step(2, 2), "vector": step(5)},
         state=NESTED_STATE,
         laws=EVERY_LAW,
-        fast=IN_PARTS | {_laws.runs_in_raw_rnn, _laws.maps_over_an_axis},
+        fast=CHEAP | {_laws.inits_from_shapes, _laws.runs_as_a_loop},
     ),
     "function_integers": Case(
         FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)

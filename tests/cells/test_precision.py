@@ -22,7 +22,7 @@ from jaxrnn import (
 X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 
 
-@pytest.mark.fast("bfloat16-gru")
+@pytest.mark.fast("bfloat16-basic_rnn")
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru", "dropout"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_laws_in_low_precision(name, dtype):
