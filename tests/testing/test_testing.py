@@ -80,18 +80,6 @@ def no_forward_mode(params, inputs, state, key=None):
     return state, state
 
 
-class Counting:
-    """A step that is not pure: it has a memory."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, params, inputs, state, key=None):
-        self.calls += 1
-        state = state + params["w"][None] * inputs * self.calls
-        return state, state
-
-
 def noise_without_a_key(params, inputs, state, key=None):
     noise = np.random.default_rng().normal(size=inputs.shape).astype(inputs.dtype)
     state = state + params["w"][None] * noise
@@ -158,7 +146,6 @@ BROKEN = {
     "output_size": (cell_of(wrong_output_size), "has_its_sizes"),
     "state_dtype": (cell_of(wrong_state_dtype), "has_its_sizes"),
     "one_result": (cell_of(one_result), "has_its_sizes"),
-    "counting": (cell_of(Counting()), "keeps_rows_apart"),
     "hidden_noise": (cell_of(noise_without_a_key), "(keeps_rows_apart|runs_as_a_loop)"),
     "undefined_at_zero": (cell_of(undefined_at_zero), "runs_as_a_loop"),
     "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
