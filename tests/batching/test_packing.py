@@ -219,16 +219,6 @@ def test_arrays_are_copied_and_new_in_each_batch():
     assert firsts == [[0, 1], [2, 3], [4, 5]]
 
 
-class Indexable:
-    """Records with a length and indices, and nothing else."""
-
-    def __len__(self):
-        return len(RECORDS)
-
-    def __getitem__(self, i):
-        return RECORDS[i]
-
-
 def grain_map():
     """Shuffled anew in each epoch, one of two processes' part; threads read ahead."""
     dataset = grain.MapDataset.source(RECORDS).seed(3).shuffle()[0::2]
@@ -251,7 +241,6 @@ def grain_loader():
 
 
 SOURCES = {
-    "indexable": Indexable,
     "grain_map": grain_map,
     "grain_iterator": grain_iterator,
     "grain_loader": grain_loader,
@@ -262,7 +251,7 @@ def batches_of(source):
     return packed_batches(SOURCES[source](), 2, 6, sequences=5)
 
 
-@pytest.mark.fast("indexable", "grain_iterator")
+@pytest.mark.fast("grain_map", "grain_iterator")
 @pytest.mark.parametrize("source", SOURCES)
 def test_resumes_at_every_batch(source):
     batches, states, all_batches = batches_of(source), [], []

@@ -134,6 +134,7 @@ def test_draws_of_flax():
     assert not any(bias.any() for bias in biases)
 
 
+@pytest.mark.fast("bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])
 def test_dtypes(dtype):
     cell = LSTMCell(UNITS, initializer=initializers.lecun_orthogonal())
