@@ -145,7 +145,7 @@ def test_a_dense_layer_on_each_step(name, batch):
 
 
 X = data()
-GRU, RESIDUAL = jaxrnn.GRUCell(DEPTH), jaxrnn.ResidualWrapper(BASIC(DEPTH))
+GRU = jaxrnn.GRUCell(DEPTH)
 NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
 DOUBLE = helpers.bound(LSTM(UNITS))
 ANY = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 2, 3), F32)
@@ -155,7 +155,6 @@ DENSE = {"dense": X[0]}, {"dense": (X[0], X[0, 0])}, {"dense": (X[0, :2], X[0])}
 REFUSALS = [
     (bound(GRU), X, {}, r"`cells` must be .* GRUCell.* `to_tflite`"),
     (bound(MULTI([BASIC(DEPTH), GRU])), X, {}, r"`cells.cells\[1\]` must be"),
-    (bound(RESIDUAL), X, {}, "ResidualWrapper"),
     (GRU, X, {}, "`cell` must be a bound cell"),
     (DOUBLE, X, {}, "float32"),
     ((bound(GRU), bound(GRU)), X, {}, r"`cells_fw\[0\]` must be"),
