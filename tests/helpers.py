@@ -70,6 +70,14 @@ def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):
     return cell.bind(drawn(cell, step, step.dtype, seed, scale))
 
 
+def outputs_of(cells, x, **options):
+    """The outputs of a cell, or of the layers `(cells_fw, cells_bw)`."""
+    if isinstance(cells, tuple):
+        run = jaxrnn.stack_bidirectional_dynamic_rnn
+        return run(*cells, x, dtype=x.dtype, **options)[0]
+    return jaxrnn.dynamic_rnn(cells, x, dtype=x.dtype, **options)[0]
+
+
 def with_prefix(prefix, arrays):
     """The arrays whose names start with `prefix`, with the prefix removed."""
     return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}

@@ -5,9 +5,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same, bound
+from helpers import assert_same, bound, outputs_of
 
-import jaxrnn
 from jaxrnn import LSTMCell
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
 from jaxrnn.convert import onnx as convert
@@ -59,13 +58,6 @@ def run(model):
     return session.run(None, {"x": X})
 
 
-def driver(cells):
-    options = {"dtype": X.dtype, "time_major": True}
-    if isinstance(cells, tuple):
-        return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, X, **options)[0]
-    return jaxrnn.dynamic_rnn(cells, X, **options)[0]
-
-
 LOWER = {"activations": ["sigmoid", "TANH", "tanh"]}
 ELU = {"activations": ["Sigmoid", "elu", "Elu"]}
 HARD = {"activations": ["HardSigmoid"]}
@@ -94,7 +86,8 @@ def test_what_onnxruntime_takes(name):
     kind, attributes = TAKEN[name]
     model = simple(kind, **attributes)
     [want] = run(model)
-    got = driver(convert.load(convert.nodes(model), bidirectional="both" in name))
+    cells = convert.load(convert.nodes(model), bidirectional="both" in name)
+    got = outputs_of(cells, X, time_major=True)
     want = np.moveaxis(want, 1, 2).reshape(TIME, BATCH, -1)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
 
@@ -127,7 +120,8 @@ def test_a_direction_with_coupled_gates_beside_one_without():
     [node] = convert.save((coupled, plain), bidirectional=True)
     assert "input_forget" not in node
     (fw,), _ = convert.load(node, bidirectional=True)
-    np.testing.assert_allclose(driver(fw), driver(coupled), rtol=0, atol=1e-6)
+    got, want = (outputs_of(cell, X, time_major=True) for cell in (fw, coupled))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
 
 
 def test_peepholes_of_one_direction_alone():

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, bound, differentiated, usual_promotion
+from helpers import assert_same, bound, differentiated, outputs_of, usual_promotion
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, contrib, convert
@@ -243,17 +243,10 @@ FAST = "haiku-mixed", "haiku-conv_1", "equinox-lstm", "linen-both", "nnx-lstm"
 def test_outputs_and_gradients(case):
     theirs, weights, load, *_, x = peer(case)
 
-    def ours(weights, x):
-        cells = load(weights)
-        if isinstance(cells, tuple):
-            run = jaxrnn.stack_bidirectional_dynamic_rnn
-            return run(*cells, x, dtype=x.dtype)[0]
-        return jaxrnn.dynamic_rnn(cells, x, dtype=x.dtype)[0]
-
     given = jax.tree.map(jnp.asarray, (weights, x))
     with usual_promotion():
         want = differentiated(theirs, *given)
-    got = differentiated(ours, *given)
+    got = differentiated(lambda weights, x: outputs_of(load(weights), x), *given)
     chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-12)
 
 
