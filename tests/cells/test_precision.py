@@ -14,7 +14,6 @@ from jaxrnn import (
     LRUCell,
     LSTMCell,
     LSTMStateTuple,
-    MultiRNNCell,
     RGLRUCell,
     testing,
 )
@@ -67,18 +66,6 @@ def test_memory_in_float32_under_bfloat16(cell):
     assert not np.isin(state.c[0], state.c[0].astype(half)).all()
     error = lambda outputs: np.abs(outputs.astype(np.float64) - truth).mean()
     assert error(outputs) < error(narrow)
-
-
-def test_memory_in_float32_within_a_stack():
-    stack = MultiRNNCell([LSTMCell(4), LSTMCell(3)])
-    half = X.astype(jnp.bfloat16)
-    params = stack.init(jax.random.key(0), half[:, 0])
-    zeros = stack.zero_state(4, jnp.bfloat16)
-    state = tuple(LSTMStateTuple(s.c.astype(jnp.float32), s.h) for s in zeros)
-    _, final = jaxrnn.dynamic_rnn(stack.bind(params), half, None, state, jnp.bfloat16)
-    assert [(s.c.dtype, s.h.dtype) for s in final] == [
-        (s.c.dtype, s.h.dtype) for s in state
-    ]
 
 
 def test_the_cells_dtype_is_that_of_its_parameters():

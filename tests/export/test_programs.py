@@ -240,7 +240,6 @@ REFUSALS = [
     (to_stablehlo, (abs, {"x": "a"}), {}, r"`examples\[0\]\['x'\]` must be"),
     (to_stablehlo, (abs, TWO), {"vjp_order": -1}, "`vjp_order` must be at"),
     (to_stablehlo, (abs, TWO), {"vjp_order": 1.5}, "`vjp_order` must be an"),
-    (to_tflite, (3, TWO), {}, "`f` must be a function"),
     (to_tflite, (abs, 1.0), {}, r"`examples\[0\]` must be an array"),
     (to_tflite, (abs, TWO), {"optimize": "int4"}, "`optimize` must be"),
     (to_tflite, (abs, ANY), {}, "`examples` must have fixed sizes"),

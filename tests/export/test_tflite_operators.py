@@ -66,11 +66,9 @@ CELLS = {
 
 
 def expected(cells, x, time_major=False):
-    options = {"dtype": F32, "time_major": time_major}
-    if not isinstance(cells, tuple):
-        return jaxrnn.dynamic_rnn(cells, x, **options)[0]
-    cells = [each if isinstance(each, list) else [each] for each in cells]
-    return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, **options)[0]
+    if isinstance(cells, tuple):
+        cells = tuple(each if isinstance(each, list) else [each] for each in cells)
+    return helpers.outputs_of(cells, x, time_major=time_major)
 
 
 def load(file):
