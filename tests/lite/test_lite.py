@@ -115,15 +115,6 @@ def test_parameters_are_tensorflow_lites():
     assert list(cell.param_specs(100)) == names
 
 
-def test_parameters_of_the_basic_cell():
-    params = lite.TfLiteRNNCell(5).init(jax.random.key(0), X[0], jnp.float32)
-    assert {name: (str(p.dtype), p.shape) for name, p in params.items()} == {
-        "input_weights": ("float32", (5, 2)),
-        "recurrent_weights": ("float32", (5, 5)),
-        "bias": ("float32", (5,)),
-    }
-
-
 def test_the_initializer_fills_all_but_biases():
     cell = lite.TFLiteLSTMCell(
         2, True, initializer=jax.nn.initializers.ones, num_proj=1
