@@ -206,18 +206,6 @@ def test_each_run_computes_the_keys_from_its_own_parameters():
     np.testing.assert_array_equal(got, want)
 
 
-def test_windows_are_scanned_and_buffers_donated():
-    windows = draw(6, B, 2, I)
-
-    def window(state, x):
-        return over_time(CELL.bind(PARAMS), state, x)[::-1]
-
-    want = window(STATE, jnp.concatenate(list(windows), axis=1))[1]
-    run = jax.jit(lambda s: jax.lax.scan(window, s, windows), donate_argnums=0)
-    _, got = run(CELL.initial_state(MEMORY, LENGTHS))
-    np.testing.assert_allclose(np.concatenate(got, axis=1), want, 1e-5, 1e-6)
-
-
 def test_beams_share_the_memory_of_their_example():
     """The goldens of seq2seq hold what such beams find."""
     tiled = jaxrnn.decode.tile_beams(STATE, 3)

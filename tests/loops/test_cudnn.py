@@ -252,27 +252,6 @@ def test_precision_is_that_of_the_call(sized, named, is_tf32):
     assert there.params == back.params == STATIC | {"cudnn_allow_tf32": is_tf32}
 
 
-def test_weights_are_in_cudnns_layout():
-    """Compare the gates by their names in both libraries' documentation."""
-    cell = BasicLSTMCell(UNITS, forget_bias=0.25)
-    params, *_ = data(cell)
-    flat = cudnn.flat_weights(cell, params, DEPTH)
-    assert flat.shape == (rnn.get_num_params_in_lstm(*SIZES),)
-    (w_ih,), (w_hh,), (b_ih,), (b_hh,) = (
-        found.values() for found in rnn.unpack_lstm_weights(flat, *SIZES)
-    )
-    kernel, bias = np.asarray(params["kernel"]), np.asarray(params["bias"])
-    for block, name in enumerate("ifgo"):  # cuDNN's g is TensorFlow's j.
-        here = slice(block * UNITS, (block + 1) * UNITS)
-        column = "ijfo".index(name.replace("g", "j")) * UNITS
-        there = slice(column, column + UNITS)
-        np.testing.assert_array_equal(w_ih[here], kernel[:DEPTH, there].T)
-        np.testing.assert_array_equal(w_hh[here], kernel[DEPTH:, there].T)
-        added = np.float32(0.25 if name == "f" else 0)
-        np.testing.assert_array_equal(b_ih[here], bias[there] + added)
-        np.testing.assert_array_equal(b_hh[here], np.zeros(UNITS))
-
-
 def test_parameters_are_made_without_a_gpu():
     rnn = jaxrnn.linen.RNN(LSTMCell(UNITS), implementation="cudnn")
     x = jnp.ones((2, TIME, DEPTH), F32)

@@ -119,14 +119,6 @@ def test_mapped():
     np.testing.assert_array_equal(program.call(xs), 3 * xs + 1)
 
 
-def test_an_export_of_documented_jax_would_have_the_native_call():
-    """If this fails, `lax.platform_dependent` may replace the operation."""
-    call = jax.ffi.ffi_call("jaxrnn_native", jax.ShapeDtypeStruct(X.shape, X.dtype))
-    step = lambda x: jax.lax.platform_dependent(x, cpu=call, default=jnp.sin)
-    with pytest.raises(ValueError, match="no compatibility guarantees"):
-        exported(step, "cpu")
-
-
 # Derivatives.
 
 

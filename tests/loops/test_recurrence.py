@@ -60,7 +60,7 @@ def scanned(a, x, h, resets):
     return hs, last
 
 
-@pytest.mark.fast("tree-16-restarted-complex", "loop-7-one-real", "tree-7-one-real")
+@pytest.mark.fast("tree-16-restarted-complex", "loop-7-one-real")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", ["real", "complex"])
 @pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])

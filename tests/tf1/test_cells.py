@@ -7,7 +7,6 @@ import builtins
 import collections
 import contextlib
 
-import numpy as np
 import pytest
 
 from ..golden import replay, store
@@ -38,7 +37,7 @@ def refusal(case):
     return pytest.raises(getattr(builtins, wanted), match=words)
 
 
-@pytest.mark.fast(*one_in(18, CASES))
+@pytest.mark.fast(*one_in(30, CASES))
 @pytest.mark.parametrize("case", CASES, ids=names(CASES))
 def test_same_as_tensorflow(case):
     replay.check(case)
@@ -53,14 +52,3 @@ def test_refuses_as_tensorflow(error):
     cells = replay.bound_cells(error)
     with refusal(error):
         replay.attempt(error, cells)
-
-
-@pytest.mark.parametrize(
-    ("clip", "leaf"), [("lstm_clip", "c"), ("lstm_proj_clip", "h")]
-)
-def test_clips_are_hit(clip, leaf):
-    case = next(case for case in CASES if case["name"] == f"{clip}-ragged-f64")
-    bound = case["cell"]["kwargs"][{"c": "cell_clip", "h": "proj_clip"}[leaf]]
-    values = np.abs(getattr(replay.golden(case, "state"), leaf))
-    assert (values == bound).any()
-    assert (values < bound).any()
