@@ -75,10 +75,6 @@ def _mixed(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
     return new, {"n": count, "s": new}
 
 
-def _silent(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return (), 0.5 * state + inputs
-
-
 def _dict_outputs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
     new = jnp.tanh(0.5 * state + inputs)
     return {"y": new, "z": (new * inputs)[:, :, None]}, new
@@ -95,30 +91,6 @@ def _lookup(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
     return new, new
 
 
-def _other_structure(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return inputs, (state, state)
-
-
-def _other_dtype(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return inputs, state.astype(jnp.float64)
-
-
-def _other_shape(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return inputs, jnp.concatenate([state, state], axis=1)
-
-
-def _output_dtype(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return inputs.astype(jnp.float64), state
-
-
-def _extra_output(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return (inputs, inputs), state
-
-
-def _copy(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return inputs, state
-
-
 _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "dict_inputs": _dict_inputs,
     "pairs": _pairs,
@@ -128,16 +100,16 @@ _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "int_counter": _int_counter,
     "row_sum": _row_sum,
     "mixed": _mixed,
-    "silent": _silent,
     "dict_outputs": _dict_outputs,
     "list_state": _list_state,
     "lookup": _lookup,
-    "other_structure": _other_structure,
-    "other_dtype": _other_dtype,
-    "other_shape": _other_shape,
-    "output_dtype": _output_dtype,
-    "extra_output": _extra_output,
-    "copy": _copy,
+    "silent": lambda _, inputs, state: ((), 0.5 * state + inputs),
+    "other_structure": lambda _, inputs, state: (inputs, (state, state)),
+    "other_dtype": lambda _, inputs, state: (inputs, state.astype(jnp.float64)),
+    "other_shape": lambda _, inputs, state: (inputs, jnp.tile(state, (1, 2))),
+    "output_dtype": lambda _, inputs, state: (inputs.astype(jnp.float64), state),
+    "extra_output": lambda _, inputs, state: ((inputs, inputs), state),
+    "copy": lambda _, inputs, state: (inputs, state),
 }
 
 

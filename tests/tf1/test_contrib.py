@@ -14,7 +14,12 @@ CASES = [case for name in FAMILIES for case in store.recorded("contrib", name)["
 SLACK = {"coupled_lstm": 3, "layer_norm_lstm": 3}
 
 # Options that no other fast test has.
-OPTIONS = "glstm_relu-*-f64", "lstm_block_peep-ragged-f32", "lstm_block_clip-whole-f32"
+OPTIONS = (
+    "glstm_relu-*-f64",
+    "grid_concat-whole-f32",
+    "lstm_block_peep-ragged-f32",
+    "lstm_block_clip-whole-f32",
+)
 
 
 def first_of_each_class(cases):
