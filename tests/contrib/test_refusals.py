@@ -215,16 +215,14 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("message", VALUES)
-def test_refuses_a_value(message):
-    with pytest.raises(ValueError, match=message):
-        VALUES[message]()
+CALLS = [(ValueError, *row) for row in VALUES.items()]
+CALLS += [(TypeError, *row) for row in TYPES.items()]
 
 
-@pytest.mark.parametrize("message", TYPES)
-def test_refuses_a_type(message):
-    with pytest.raises(TypeError, match=message):
-        TYPES[message]()
+@pytest.mark.parametrize(("error", "message", "call"), CALLS)
+def test_refuses_a_call(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
 
 
 @pytest.mark.parametrize("message", NAMES)

@@ -53,21 +53,13 @@ ARRAYS = (
 )
 
 
-@pytest.mark.fast(*one_in(30, run_in("jit")), *ARRAYS)
+@pytest.mark.fast(*one_in(30, run_in("jit")), "loop-growing", *ARRAYS)
 @pytest.mark.parametrize(
     ("case", "spare"),
     list(zip(run_in("jit"), SPARES, strict=True)),
     ids=names(run_in("jit")),
 )
 def test_same_as_tensorflow_under_jit(case, spare):
-    compare(case, jit=True, spare=spare)
-
-
-@pytest.mark.fast("3-loop-growing")
-@pytest.mark.parametrize("name", ["all_finished", "decoder-until_end", "loop-growing"])
-@pytest.mark.parametrize("spare", [0, replay_loops.SPARE])
-def test_larger_buffers_change_nothing(name, spare):
-    case = next(case for case in CASES if case["name"].startswith(name))
     compare(case, jit=True, spare=spare)
 
 
