@@ -284,13 +284,19 @@ def is_shareable(cell: object) -> bool:
     Immutable parts are constants, functions that close over immutable values, and
     frozen dataclasses and tuples of immutable parts.
     """
-    return _is_fixed(jax.tree.structure(cell))
+    return _is_fixed(jax.tree.structure(cell), within=())
 
 
-def _is_fixed(value: object) -> bool:
+def _is_fixed(value: object, within: tuple[types.FunctionType, ...]) -> bool:
+    """Whether a value never changes; `within` are the functions that close over it."""
     if isinstance(value, _CONSTANTS):
         return True
-    return all(map(_is_fixed, parts)) if (parts := _parts(value)) is not None else False
+    if isinstance(value, types.FunctionType):
+        if value in within:  # It calls itself.
+            return True
+        within = (*within, value)
+    parts = _parts(value)
+    return parts is not None and all(_is_fixed(part, within) for part in parts)
 
 
 def _parts(value: Any) -> list | None:

@@ -168,6 +168,13 @@ def test_an_attribute_that_changes_is_read_in_every_call(step_of):
     assert outputs_of(bound)[0, -1, 0] == 3.0
 
 
+def calling_itself():
+    def step(params, inputs, state, key=None):
+        return (inputs, state) if key is None else step(params, inputs, state)
+
+    return step
+
+
 def test_constants_functions_and_cells_of_them_are_shared():
     for cell in (
         BasicRNNCell(3),
@@ -177,6 +184,7 @@ def test_constants_functions_and_cells_of_them_are_shared():
         FunctionCell(plain, 3, jaxrnn.TensorShape([3])),
         FunctionCell(functools.partial(plain), 3, 3),
         FunctionCell(lambda p, x, s, key=None: (x, s), 3, 3),
+        FunctionCell(calling_itself(), 3, 3),
     ):
         assert is_shareable(cell.bind({}))
     # A closure may hold an array, whoever made it.
