@@ -19,7 +19,6 @@ from .errors import (
     InvalidEntry,
     InvalidType,
     InvalidValue,
-    Verbatim,
     check_not_masked,
     describe,
     describe_structure,
@@ -204,8 +203,10 @@ def check_concrete(
     """Raises TypeError for a traced array; `why` says what needs its values."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        got = Verbatim(f"traced {describe(leaf)}")
-        check_type(not is_traced(leaf), full, must, got, fix)
+        if is_traced(leaf):  # A stream checks each frame: it describes no valid one.
+            raise InvalidType(
+                f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"
+            )
 
 
 def as_step_booleans(
