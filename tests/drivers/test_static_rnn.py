@@ -11,17 +11,7 @@ import pytest
 from helpers import drawn
 
 import jaxrnn
-from jaxrnn import (
-    FunctionCell,
-    GRUCell,
-    LSTMCell,
-    LSTMStateTuple,
-    MultiRNNCell,
-    StateSaver,
-    TensorShape,
-    static_rnn,
-    static_state_saving_rnn,
-)
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, static_rnn, static_state_saving_rnn
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
 from jaxrnn.testing._oracle import StepByStep, close
 
@@ -29,16 +19,22 @@ F32, F64 = jnp.dtype("float32"), jnp.dtype("float64")
 X = [np.ones((4, 3), np.float32)] * 2
 ZEROS = np.zeros((4, 2), np.float32)
 GRU, LSTM = (helpers.bound(cell(2), 3, F32) for cell in (GRUCell, LSTMCell))
-SAVER = StateSaver({"c": ZEROS, "h": ZEROS})
+SAVER = jaxrnn.StateSaver({"c": ZEROS, "h": ZEROS})
 
 
-def test_equal_steps_are_compiled_once():
-    cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
+START = jaxrnn.LSTMStateTuple(np.zeros((2, 3)), np.zeros((2, 3))), np.zeros((2, 2))
+
+
+@pytest.mark.parametrize(
+    "options", [{"dtype": F64, "sequence_length": [3, 0]}, {"initial_state": START}]
+)
+def test_equal_steps_are_compiled_once(options):
+    cell = jaxrnn.MultiRNNCell([LSTMCell(3), GRUCell(2)])
     params = drawn(cell, np.ones((2, 4)))
 
     def loss(params, steps):
         bound = cell.bind(params)
-        outputs, state = static_rnn(bound, steps, None, F64, [3, 0])
+        outputs, state = static_rnn(bound, steps, **options)
         return sum(jnp.sum(o**2) for o in outputs) + jnp.sum(state[1])
 
     def products(count):
@@ -49,12 +45,14 @@ def test_equal_steps_are_compiled_once():
 
 
 def counting(params, inputs, state, key=None):
-    """A running sum for each row, and a scalar count of steps."""
-    total, count = state
-    return total + inputs, (total + inputs, count + 1)
+    """Sums for each row, the number of steps, and an array of the sums of all rows."""
+    total, count, array = state
+    total = total + inputs
+    return total, (total, count + 1, array.write(count, total))
 
 
-COUNTER = FunctionCell(counting, (1, TensorShape([])), 1).bind({})
+SCALAR = jaxrnn.TensorShape([])
+COUNTER = FunctionCell(counting, (1, SCALAR, SCALAR), 1).bind({})
 
 
 @pytest.mark.parametrize(
@@ -70,36 +68,20 @@ COUNTER = FunctionCell(counting, (1, TensorShape([])), 1).bind({})
 @pytest.mark.parametrize("traced", [False, True])
 def test_the_three_kinds_of_step(lengths, steps, totals, traced):
     x = np.array([[[1.0], [10]], [[2.0], [20]], [[3.0], [30]], [[4.0], [40]]])
-    start = np.zeros((2, 1)), np.int32(0)
-    run = lambda n: static_rnn(COUNTER, list(x), start, F64, n)
-    outputs, (total, count) = (jax.jit(run) if traced else run)(np.asarray(lengths))
-    assert (total[:, 0].tolist(), int(count)) == (totals, steps)
-    alive = np.arange(4)[:, None] < np.asarray(lengths)[None, :]
-    want = np.where(alive[..., None], np.cumsum(x, axis=0), 0)
-    np.testing.assert_array_equal(np.stack(outputs), want)
-
-
-def writing(params, inputs, state, key=None):
-    """A step that writes its sums to an array shared by all rows."""
-    total, count, array = state
-    total = total + inputs
-    return total, (total, count + 1, array.write(count, total))
-
-
-def test_a_tensor_array_in_the_state_keeps_writes_of_masked_rows():
-    x = np.arange(1.0, 9).reshape(4, 2, 1)
-    cell = FunctionCell(writing, (1, TensorShape([]), TensorShape([])), 1).bind({})
     array = jaxrnn.TensorArray(F64, size=4, element_shape=(2, 1))
     start = np.zeros((2, 1)), np.int32(0), array
-    _, (total, count, array) = jax.jit(
-        lambda n: static_rnn(cell, list(x), start, F64, n)
-    )(np.array([3, 1]))
-    assert (total[:, 0].tolist(), int(count)) == ([1 + 3 + 5, 2], 3)
-    # Row 1 repeats its first input, so it writes finite values; they are unspecified.
+    run = lambda n: static_rnn(COUNTER, list(x), start, F64, n)
+    outputs, state = (jax.jit(run) if traced else run)(np.asarray(lengths))
+    total, count, array = state
+    assert (total[:, 0].tolist(), int(count)) == (totals, steps)
+    alive = (np.arange(4)[:, None] < np.asarray(lengths))[..., None]
+    want = np.where(alive, np.cumsum(x, axis=0), 0)
+    np.testing.assert_array_equal(np.stack(outputs), want)
+    # Finished rows repeat their first input, so they write finite, unspecified values.
     written = array.stack()
-    assert written[:, 0, 0].tolist() == [1, 4, 9, 0]
+    np.testing.assert_array_equal(np.where(alive, written, 0), want)
     assert np.isfinite(written).all()
-    assert not written[3].any()
+    assert not written[steps:].any()
 
 
 def growing(params, inputs, state, key=None):
@@ -119,7 +101,7 @@ def test_without_lengths_the_state_may_change():
 def test_a_plain_tuple_comes_back_as_the_cell_returns_it():
     outputs, state = static_rnn(LSTM, tuple(X), (ZEROS, ZEROS))
     assert isinstance(outputs, list)
-    assert isinstance(state, LSTMStateTuple)
+    assert isinstance(state, jaxrnn.LSTMStateTuple)
 
 
 def pooled(params, inputs, state, key=None):
@@ -153,7 +135,7 @@ def test_warns_of_many_steps_once_and_where_it_was_called():
     static_rnn(loop, steps, dtype=F64)
     cell = StepByStep(loop)
     static_rnn(cell, steps[1:], dtype=F64)
-    saver = StateSaver({"s": np.zeros((1, 1))})
+    saver = jaxrnn.StateSaver({"s": np.zeros((1, 1))})
     for call in (
         lambda: static_rnn(cell, steps, dtype=F64),
         lambda: static_state_saving_rnn(cell, steps, saver, "s"),
@@ -183,13 +165,13 @@ class Recorder:
 
 def test_leaves_are_got_in_order_then_saved_in_order():
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
-    cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
+    cell = jaxrnn.MultiRNNCell([LSTMCell(3), GRUCell(2)])
     bound = cell.bind(drawn(cell, x[0]))
     zeros = np.zeros((4, 3))
     for names in (("b", "a", "z"), (("b", "a"), "z")):
         saver = Recorder(a=zeros, b=zeros + 1, z=zeros[:, :2])
         outputs, state = static_state_saving_rnn(bound, list(x), saver, names)
-        start = (LSTMStateTuple(zeros + 1, zeros), zeros[:, :2])
+        start = (jaxrnn.LSTMStateTuple(zeros + 1, zeros), zeros[:, :2])
         close((outputs, state), static_rnn(bound, list(x), start), F64)
         close((saver.states["b"], saver.states["a"]), tuple(state[0]), F64)
         order = [(call, n) for call in ("state", "save") for n in ("b", "a", "z")]
@@ -198,7 +180,7 @@ def test_leaves_are_got_in_order_then_saved_in_order():
 
 def test_the_dict_given_stays_as_it_is():
     given = {"s": np.zeros((2, 1))}
-    saver = StateSaver(given)
+    saver = jaxrnn.StateSaver(given)
     cell = FunctionCell(pooled, 1, 1).bind({"w": np.ones(())})
     static_state_saving_rnn(cell, [np.ones((2, 1))], saver, "s")
     assert not given["s"].any()
@@ -228,13 +210,15 @@ REFUSALS = [
     (TypeError, "`scope` must be a string", lambda: static_rnn(GRU, X, dtype=F32, scope=3)),
     (TypeError, "`cell` must keep the dtypes of its state",
      lambda: static_rnn(FunctionCell(lambda p, x, s, key=None: (x, s.astype(F64)), 3, 3).bind({}), X, None, F32, [1] * 4)),
+    (TypeError, "`output` of `cell` must have dtype float32, got float16",
+     lambda: static_rnn(FunctionCell(lambda p, x, s, key=None: (x.astype("float16"), s), 3, 3).bind({}), X, None, F32, [1] * 4)),
     (TypeError, "static_state_saving_rnn: `cell` must be an RNNCell",
      lambda: static_state_saving_rnn(3, X, SAVER, "c")),
     (TypeError, "`state_saver` must be an object with .* `save_state`, got dict. Pass a `jaxrnn.StateSaver`",
      lambda: static_state_saving_rnn(GRU, X, {}, "c")),
-    (TypeError, "StateSaver: `states` must be a dict", lambda: StateSaver(ZEROS)),
+    (TypeError, "StateSaver: `states` must be a dict", lambda: jaxrnn.StateSaver(ZEROS)),
     (TypeError, "StateSaver: `states` must be a dict of arrays, got a nest",
-     lambda: StateSaver({"s": [1.0, 2.0]})),
+     lambda: jaxrnn.StateSaver({"s": [1.0, 2.0]})),
     (TypeError, "StateSaver: `value` must be an array, got 'q'", lambda: SAVER.save_state("c", "q")),
     (ValueError, r"must have the shape of state 'c', float32\[4, 2\], got float32\[4, 3\]",
      lambda: SAVER.save_state("c", np.ones((4, 3), np.float32))),
