@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, drawn
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
@@ -36,22 +36,6 @@ def test_a_second_eager_gradient_compiles_nothing(strategy, caplog):
     of_lengths = lambda *n: jax.grad(loss)(drawn(cell, X[:, 0]), jnp.asarray(n))
     assert compiled(caplog, lambda: of_lengths(5, 0, 3, 1))
     assert not compiled(caplog, lambda: of_lengths(1, 2, 3, 4))
-
-
-def test_equal_cells_share_a_compilation():
-    traced = []
-
-    @jax.jit
-    def run(cell, lengths):
-        traced.append(cell)
-        return outputs_of(cell, lengths)
-
-    params = drawn(GRUCell(4), X[:, 0])
-    for lengths in ([5, 0, 3, 1], [1, 1, 1, 1]):
-        run(GRUCell(4).bind(params), jnp.asarray(lengths))
-    assert len(traced) == 1
-    run(GRUCell(4, activation="relu").bind(params), jnp.asarray([1] * 4))
-    assert len(traced) == 2
 
 
 def test_a_second_eager_call_compiles_nothing_although_sizes_are_mutable(caplog):
@@ -130,10 +114,6 @@ class Scaled:
         return self(params, inputs, state)
 
 
-def scaled_by(holder, params, inputs, state, key=None):
-    return inputs * holder.scale, state
-
-
 def around(values):
     def step(params, inputs, state, key=None):
         return inputs + values, state
@@ -153,7 +133,7 @@ def plain(params, inputs, state, key=None):
 CHANGING = {
     "object": lambda holder: holder,
     "method": lambda holder: holder.step,
-    "partial": lambda holder: functools.partial(scaled_by, holder),
+    "partial": lambda holder: functools.partial(Scaled.step, holder),
     "closure": lambda holder: lambda p, x, s, key=None: holder(p, x, s),
     "list": in_list,
 }
@@ -207,18 +187,3 @@ def test_a_cell_that_closes_over_arrays_is_not_kept():
         assert jax.jit(jax.grad(total))(jnp.ones(3, jnp.float32)).tolist() == [20] * 3
     assert total(jnp.ones(3, jnp.float32)) == 2 * X.size
     assert _compiled_run._cache_size() == kept
-
-
-def test_a_run_and_its_gradients_are_exported_for_all_platforms():
-    cell = MultiRNNCell([LSTMCell(3, use_peepholes=True), GRUCell(3)])
-    params = drawn(cell, X[:, 0])
-    state = cell.zero_state(4, jnp.float32)
-    lengths = jnp.asarray([5, 0, 3, 9], jnp.int32)
-
-    def step(params, x, state, lengths):
-        run = lambda p, x, s: jaxrnn.dynamic_rnn(cell.bind(p), x, lengths, s)
-        return differentiated(run, params, x, state)
-
-    given = params, jnp.asarray(X), state, lengths
-    made = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(*given)
-    assert_near(made.call(*given), step(*given), tolerance=1e-6)

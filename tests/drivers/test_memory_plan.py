@@ -70,14 +70,25 @@ def test_offloading_what_is_kept_runs_some_cells_again(cell, share):
 
 
 def test_inputs_may_be_a_nest():
-    """A cell that the driver scans, with two arrays and integers as inputs."""
-    step = lambda params, x, h, key=None: (h, h + x["a"] * params + x["n"])
+    """Shapes are float32 arrays; a cell that the driver scans reads integers too."""
+
+    def step(params, x, h, key=None):
+        floats, integers = x["b"]
+        return h, h + x["a"] * params + floats + integers
+
     cell = FunctionCell(step, 2, 2, lambda key, inputs, dtype: jnp.ones((), dtype))
-    x = {"a": jnp.ones((3, 50, 2)), "n": jnp.ones((3, 50, 2), jnp.int16)}
+    integers = jnp.ones((3, 50, 2), jnp.int16)
+    shapes = {"a": tuple(np.array([3, 50, 2])), "b": [[3, 50, 2], integers]}
+    struct = jax.ShapeDtypeStruct((3, 50, 2), jnp.float32)
+    structs = {"a": struct, "b": [struct, integers]}
     with jax.numpy_dtype_promotion("standard"):
-        keep, again = jaxrnn.memory_plan(cell, x, [False, Recompute()]).rows
-    # For each of three rows, a step has one multiplication and two additions.
-    assert again.extra_flops >= 50 * 3 * 2 * 3
+        plan, same = (
+            jaxrnn.memory_plan(cell, x, [False, Recompute()]) for x in (shapes, structs)
+        )
+    assert plan == same
+    keep, again = plan.rows
+    # For each of three rows, a step has one multiplication and three additions.
+    assert again.extra_flops >= 50 * 3 * 2 * 4
     assert again.saved.device < keep.peak.device
 
 
@@ -207,9 +218,7 @@ REFUSED_SHAPES = [
     (ValueError, f"{SIZE} at least 1, got 0", np.ones((2, 0, 4))),
     (TypeError, f"{SIZE} an integer, got 3.0", (2, 3.0, 4)),
     (TypeError, f"{SIZE} .*, got True. Every size is", (1, True, 3)),
-    (ValueError, f"{SIZE} .*, got -2. Every size is", (1, -2, 3)),
     (ValueError, f"{SIZE} .*, got 0. Every size is", (1, 0, 3)),
-    (ValueError, rf"{SIZE} .*, got {2**31}. Every size is", (1, 2**31, 3)),
     (ValueError, rf"{SIZE} .*, got {10**30}. Every size is", (1, 10**30, 3)),
     (ValueError, TOO_LARGE, (10**8, 10**8, 1)),
     pytest.param(ValueError, TOO_LARGE, (10**9,) * 3, marks=pytest.mark.slow),
@@ -228,18 +237,3 @@ def test_refused_cells_and_strategies():
         jaxrnn.memory_plan(3, (1, 2, 3))
     with pytest.raises(TypeError, match=r"memory_plan: `strategies\[0\]` must be"):
         jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])
-
-
-def read_first(params, inputs, state, key=None):
-    return inputs["a"], state + inputs["a"] * jnp.sum(inputs["b"][0], -1, keepdims=True)
-
-
-def test_a_nest_of_shapes():
-    """Shapes in a nest are the same as structs, also with NumPy's integers."""
-    cell = jaxrnn.FunctionCell(read_first, 4, 4)
-    x = np.zeros((2, 3, 1), np.float32)
-    shapes = {"a": tuple(np.array([2, 3, 4])), "b": [[2, 3, 5], x]}
-    struct = lambda *sizes: jax.ShapeDtypeStruct((2, 3, *sizes), jnp.float32)
-    structs = {"a": struct(4), "b": [struct(5), x]}
-    plan = jaxrnn.memory_plan(cell, shapes, [False])
-    assert plan == jaxrnn.memory_plan(cell, structs, [False])

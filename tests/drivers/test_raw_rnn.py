@@ -172,28 +172,28 @@ def test_the_loop_state_is_never_masked_and_none_keeps_it(max_time):
     assert loop_state.tolist() == [1, 1]
 
 
+def collecting(grows, shape=None):
+    """A loop function that collects the outputs in a TensorArray."""
+
+    def collect(time, output, old):
+        if output is None:
+            return TensorArray(F64, 0 if grows else 3, grows, element_shape=shape)
+        return old.write(time - 1, output[:, 0])
+
+    return until(1, 2, 3, loop_state=collect)
+
+
 @in_both
 @pytest.mark.parametrize(("grows", "shape"), [(False, None), (True, None), (True, [3])])
 def test_arrays_in_the_loop_state_collect(grows, shape, max_time):
-    def collect(time, output, old):
-        if output is None:
-            size = 0 if grows else 3
-            return TensorArray(F64, size, grows, element_shape=shape)
-        return old.write(time - 1, output[:, 0])
-
-    *_, ta = run(until(1, 2, 3, loop_state=collect), max_time)
+    *_, ta = run(collecting(grows, shape), max_time)
     assert ta.size() == 3
     assert ta.stack().tolist() == [[1, 1, 1], [2, 2, 2], [2, 3, 3]]
 
 
 def test_stacked_under_jit_come_all_rows_that_there_is_room_for():
     def stacked():
-        grows = lambda time, output, old: (
-            TensorArray(F64, 0, True)
-            if output is None
-            else old.write(time - 1, output[:, 0])
-        )
-        emit_ta, _, ta = raw_rnn(COUNTER, until(1, 2, 3, loop_state=grows), max_time=5)
+        emit_ta, _, ta = raw_rnn(COUNTER, collecting(grows=True), max_time=5)
         return emit_ta.stack()[..., 0], emit_ta.size(), ta.stack(), ta.size()
 
     emits, size, kept, kept_size = jax.jit(stacked)()
@@ -292,10 +292,8 @@ def returning(first, later):
 # The position of a result, a value, and what is said of it.
 FIRST_REFUSALS = [
     (0, jnp.zeros(2, bool), ValueError, "a scalar or have one entry for each of the 3"),
-    (0, jnp.zeros(1, bool), ValueError, "`finished` must be a scalar"),
     (0, jnp.zeros(ROWS, int), TypeError, "`finished` must be of dtype bool, got int64"),
     (0, "no", TypeError, "`finished` must be an array, got 'no'"),
-    (0, np.array([None] * ROWS), TypeError, "`finished` must be an array, got obj"),
     (0, [False] * ROWS, ValueError, "`finished` must be one boolean array"),
     (1, None, ValueError, "`next_input` must hold at least one array"),
     (1, jnp.float64(0), IndexError, "`next_input` must have rank at least 1"),
@@ -305,7 +303,6 @@ FIRST_REFUSALS = [
     (2, None, ValueError, r"must be an initial state, got None. .*zero_state\(3, d"),
     (2, (None,), ValueError, r"`next_cell_state\[0\]` must be an array: None values"),
     (3, 1.0, TypeError, "`emit_output` must be None, or arrays without a batch axis"),
-    (3, TensorShape([1]), TypeError, "`emit_output` must be None"),
     (3, {"a": ZERO[0], "b": None}, TypeError, "`emit_output` must be .* got None"),
     (3, TensorArray(F64, 1), TypeError, "`emit_output` must be None, .* TensorArray"),
     (3, jax.random.key(0), TypeError, r"`emit_output` must be None, .* key<fry>\[\]"),
@@ -314,13 +311,9 @@ FIRST_REFUSALS = [
 LATER_REFUSALS = [
     (0, jnp.zeros((ROWS, 1), bool), ValueError, "a scalar or have the shape from"),
     (0, jnp.zeros(ROWS), TypeError, "`finished` must be of dtype bool"),
-    (1, ZERO[:2], ValueError, r"`next_input` must have shape \(3, 1\)"),
-    (1, ZERO.astype("float32"), TypeError, "`next_input` must have dtype float64"),
     (1, (ZERO,), ValueError, "`next_input` must have the structure"),
-    (2, jnp.zeros((ROWS, 2)), ValueError, "`next_cell_state` must have shape"),
     (2, ZERO.astype(int), TypeError, "`next_cell_state` must have dtype float64"),
     (3, None, ValueError, "`emit_output` .* structure .* as at time 0, got None"),
-    (3, jnp.zeros((ROWS, 2)), ValueError, r"`emit_output` .* shape \(3, 1\) .* return"),
     (3, ZERO.astype("float32"), TypeError, "`emit_output` must have dtype float64"),
     (3, [ZERO], ValueError, "`emit_output` must have the structure"),
     (4, ZERO, ValueError, "`next_loop_state` must be None as at time 0"),
@@ -328,11 +321,9 @@ LATER_REFUSALS = [
 # A loop state after a pair of arrays at time 0.
 KIND_REFUSALS = [
     ([ZERO, ZERO], TypeError, "`next_loop_state` must have the structure"),
-    ((ZERO,), ValueError, "`next_loop_state` must have the structure"),
     ((ZERO, ZERO[0]), ValueError, r"`next_loop_state\[1\]` must have shape"),
     ((ZERO, ZERO > 0), TypeError, r"`next_loop_state\[1\]` must have dtype"),
     ((ZERO, None), ValueError, r"`next_loop_state"),
-    ((ZERO, TensorArray(F64, 2)), ValueError, r"`next_loop_state\[1\]` must be"),
 ]
 RESULTS = [({place: value}, {}, *rest) for place, value, *rest in FIRST_REFUSALS]
 RESULTS += [({}, {place: value}, *rest) for place, value, *rest in LATER_REFUSALS]
@@ -357,7 +348,6 @@ REFUSALS = [
     ({"loop_fn": lambda *_: (1, 2)}, ValueError, r"return \(fin.*\), got 2 values"),
     ({"loop_fn": lambda *_: 5}, TypeError, "must return .*, got 5"),
     ({"parallel_iterations": 1.5}, TypeError, "`parallel_iterations` must be an int"),
-    ({"parallel_iterations": -1}, TypeError, "`parallel_iterations` must be at least"),
     ({"swap_memory": 3}, TypeError, "`swap_memory` must be"),
     ({"scope": 3}, TypeError, "`scope` must be a string"),
     ({"max_time": 2.5}, TypeError, "`max_time` must be an integer"),

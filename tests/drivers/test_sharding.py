@@ -16,15 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from benchmarks.compilers.hlo import collectives
-from jaxrnn import (
-    AffineCell,
-    DropoutWrapper,
-    FunctionCell,
-    GRUCell,
-    LSTMCell,
-    MultiRNNCell,
-    Stage,
-)
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.testing import _oracle
 
 RNG = np.random.default_rng(0)
@@ -232,7 +224,7 @@ def test_inputs_that_are_divided_along_time_are_refused(mask):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class OneProduct(AffineCell):
+class OneProduct(jaxrnn.AffineCell):
     """A cell whose update may read other units or their number."""
 
     num_units: int
@@ -241,7 +233,9 @@ class OneProduct(AffineCell):
     @property
     def stages(self):
         n, init = self.num_units, jax.nn.initializers.glorot_normal()
-        return (Stage(self.update, n, n, init, jax.nn.initializers.ones, blocks=1),)
+        return (
+            jaxrnn.Stage(self.update, n, n, init, jax.nn.initializers.ones, blocks=1),
+        )
 
     state_size = output_size = property(lambda self: self.num_units)
 

@@ -1,0 +1,326 @@
+"""Rows in reverse, both directions over a list of steps, and bidirectional layers."""
+# ruff: noqa: E501 (One error for each line of a table.)
+
+import functools
+import re
+import warnings
+
+import helpers
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_near, differentiated
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import (
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    bidirectional_dynamic_rnn,
+    reverse_sequence,
+)
+from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
+from jaxrnn.testing._oracle import StepByStep, close
+
+F64 = jnp.dtype("float64")
+TIME, BATCH, DEPTH = 3, 4, 2
+LENGTHS = np.array([2, 0, 9, -1])
+X = np.random.default_rng(0).normal(size=(TIME, BATCH, DEPTH))
+STEPS = list(X)
+
+
+def bound(cell, depth=DEPTH, seed=0):
+    return helpers.bound(cell, depth, seed=seed, scale=0.5)
+
+
+def test_static_equals_dynamic_with_nan_in_the_padding():
+    alive = (np.arange(TIME)[:, None] < LENGTHS)[..., None]
+
+    def static(fw, bw, x):
+        steps = list(jnp.where(alive, x, jnp.nan))
+        made = jaxrnn.static_bidirectional_rnn(fw, bw, steps, None, None, F64, LENGTHS)
+        return jnp.stack(made[0]), made[1:]
+
+    def dynamic(fw, bw, x):
+        outputs, states = bidirectional_dynamic_rnn(
+            fw, bw, x, LENGTHS, dtype=F64, time_major=True
+        )
+        return jnp.concatenate(outputs, -1), states
+
+    args = bound(LSTMCell(3)), bound(GRUCell(2), seed=1), jnp.asarray(X)
+    want = differentiated(dynamic, *args)
+    assert_near(differentiated(static, *args), want, tolerance=1e-9)
+
+
+def summing(params, inputs, state, key=None):
+    """A running sum, with nested outputs."""
+    state = state + inputs
+    return {"sum": state, "twice": [state * 2]}, state
+
+
+def test_nested_outputs_are_joined_leaf_by_leaf():
+    cell = FunctionCell(summing, 1, {"sum": 1, "twice": [1]}).bind({})
+    steps = [np.array([[1.0]]), np.array([[2.0]]), np.array([[4.0]])]
+    outputs, fw, bw = jaxrnn.static_bidirectional_rnn(
+        cell, cell, steps, dtype=F64, sequence_length=[2]
+    )
+    assert [o["sum"][0].tolist() for o in outputs] == [[1, 3], [3, 2], [0, 0]]
+    assert [o["twice"][0][0].tolist() for o in outputs] == [[2, 6], [6, 4], [0, 0]]
+    assert (fw.tolist(), bw.tolist()) == ([[3]], [[3]])
+
+
+def test_steps_of_other_depths_without_lengths():
+    pooled = lambda p, x, s, key=None: (s + x.sum(), s + x.sum())
+    cell = FunctionCell(pooled, 1, 1).bind({})
+    steps = [np.ones((1, 1)), np.ones((1, 3))]
+    outputs, *_ = jaxrnn.static_bidirectional_rnn(cell, cell, steps, dtype=F64)
+    assert [o[0].tolist() for o in outputs] == [[1, 4], [4, 3]]
+
+
+# Layers
+
+
+def adding(size):
+    step = lambda p, x, s, key=None: (s + x, s + x)
+    return FunctionCell(step, size, size).bind({})
+
+
+RNG = np.random.default_rng(1)
+GAPS = {
+    "mask": RNG.random((TIME, BATCH)) < 0.7,
+    "resets": RNG.random((TIME, BATCH)) < 0.5,
+}
+LAYERS = [adding(DEPTH), adding(2 * DEPTH)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(list, {"sequence_length": LENGTHS}), (tuple, {}), (list, GAPS)],
+    ids=["lengths", "whole", "gaps"],
+)
+def test_a_layer_reads_both_directions_of_the_one_below(kind, options):
+    given, x, states = {"dtype": F64, "time_major": True, **options}, X, []
+    for cell in LAYERS:
+        outputs, last = bidirectional_dynamic_rnn(cell, cell, x, **given)
+        x = jnp.concatenate(outputs, axis=-1)
+        states.append(last)
+    want = x, *zip(*states, strict=True)
+    cells, run = kind(LAYERS), jaxrnn.stack_bidirectional_dynamic_rnn
+    close(run(cells, cells, X, **given), want, F64)
+    if options is not GAPS:
+        run = jaxrnn.stack_bidirectional_rnn
+        outputs, *states = run(cells, cells, STEPS, dtype=F64, **options)
+        close((jnp.stack(outputs), *states), want, F64)
+
+
+def test_warns_once():
+    cell, wide = StepByStep(adding(1)), StepByStep(adding(2))
+    steps = [np.ones((1, 1))] * UNREASONABLE_STEPS
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # As in a program.
+        jaxrnn.stack_bidirectional_rnn([cell, wide], [cell, wide], steps, dtype=F64)
+    assert [w.filename for w in caught] == [__file__]
+
+
+# Parameters for layers
+
+KEY = jax.random.key(0)
+
+
+def test_each_layer_reads_both_outputs_of_the_one_below():
+    cells_fw = [LSTMCell(5, num_proj=2), jaxrnn.DropoutWrapper(GRUCell(7), 0.9)]
+    cells_bw = [GRUCell(6), LSTMCell(8)]
+    step = jax.ShapeDtypeStruct((4, 3), jnp.bfloat16)
+    init = lambda key: jaxrnn.init_stack_bidirectional(cells_fw, cells_bw, key, step)
+    fw, bw = jax.eval_shape(init, KEY)
+    # The first rows of a kernel belong to the inputs, the others to the state.
+    assert fw[0]["kernel"].shape == (3 + 2, 4 * 5)
+    assert fw[1]["gates"]["kernel"].shape == (2 + 6 + 7, 2 * 7)
+    assert bw[1]["kernel"].shape == (2 + 6 + 8, 4 * 8)
+    assert {x.dtype for x in jax.tree.leaves((fw, bw))} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_no_two_cells_start_alike():
+    cells = [GRUCell(3)] * 2
+    fw, bw = jaxrnn.init_stack_bidirectional(cells, cells, KEY, np.ones((4, 6)))
+    kernels = [tuple(p["gates"]["kernel"].ravel().tolist()) for p in fw + bw]
+    assert len(set(kernels)) == 4
+
+
+# Errors
+
+GRU = bound(GRUCell(2))
+WIDE = bound(GRUCell(2), 4)
+NEST = FunctionCell(summing, DEPTH, {"sum": DEPTH, "twice": [DEPTH]}).bind({})
+ONE = [GRUCell(3)]
+
+REFUSALS = [
+    (TypeError, "static_bidirectional_rnn: `cell_fw` must be an RNNCell",
+     lambda: jaxrnn.static_bidirectional_rnn(3, GRU, STEPS, dtype=F64)),
+    (TypeError, "`cell_bw` must be a bound cell, got the unbound .*Bind it to its parameters",
+     lambda: jaxrnn.static_bidirectional_rnn(GRU, GRUCell(2), STEPS, dtype=F64)),
+    (ValueError, "dtype must be specified if there is no `initial_state`",
+     lambda: jaxrnn.static_bidirectional_rnn(GRU, GRU, STEPS, np.zeros((BATCH, 2)))),
+    (ValueError, "(?i)shape",
+     lambda: jaxrnn.static_bidirectional_rnn(adding(DEPTH), adding(DEPTH), [X[0], X[0][:, :1]], None, None, F64, [1] * 4)),
+    (ValueError, "the output of `cell_bw` must have the structure",
+     lambda: jaxrnn.static_bidirectional_rnn(NEST, adding(DEPTH), STEPS, dtype=F64)),
+    (ValueError, "stack_bidirectional_rnn: `cells_fw` must be a list of at least one cell",
+     lambda: jaxrnn.stack_bidirectional_rnn([], [GRU], STEPS, dtype=F64)),
+    (ValueError, "`cells_bw` must be a list of at least one cell, one for each layer, got BoundCell",
+     lambda: jaxrnn.stack_bidirectional_rnn([GRU], GRU, STEPS, dtype=F64)),
+    (ValueError, "must have the same depth, got 2 and 1 cells",
+     lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU], X, dtype=F64)),
+    (TypeError, r"stack_bidirectional_dynamic_rnn: `cells_bw\[1\]` must be an RNNCell",
+     lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU, 3], X, dtype=F64)),
+    (ValueError, r"`initial_states_fw` must be a list of 1 states.*got float64\[4, 2\]",
+     lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
+    (TypeError, "`key` must be a random key", lambda: jaxrnn.init_stack_bidirectional(ONE, ONE, 0, X[0])),
+    (TypeError, r"`cells_bw\[0\]` must be an unbound cell, such as `jaxrnn.LSTMCell",
+     lambda: jaxrnn.init_stack_bidirectional(ONE, [lambda x, s: x], KEY, X[0])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "words", "call"), REFUSALS)
+def test_refusal(error, words, call):
+    with pytest.raises(error, match=re.compile(words, re.DOTALL)):
+        call()
+
+
+def test_an_error_names_its_layer():
+    narrow = [GRU, bound(GRUCell(2), 3)]
+    words = "must have shape .* for inputs of depth"
+    with pytest.raises(ValueError, match=words) as caught:
+        jaxrnn.stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
+    notes = "".join(caught.value.__notes__)
+    assert "Raised by layer cell_1" in notes
+    assert "In this message, `cell` is `cell_fw`" in notes
+
+
+# `reverse_sequence`, against a NumPy loop and what TensorFlow 2.21 accepts
+
+COUNTS = np.array([5, 0, 3, 1], np.int32)
+ROWS = np.random.default_rng(0).normal(size=(4, 5, 3))
+
+
+def reversed_rows(x, lengths, seq_axis, batch_axis):
+    """`tf.reverse_sequence`, entry by entry."""
+    made = x.copy()
+    for row, length in enumerate(lengths):
+        for t in range(length):
+            at, source = [slice(None)] * x.ndim, [slice(None)] * x.ndim
+            at[batch_axis] = source[batch_axis] = row
+            at[seq_axis], source[seq_axis] = t, length - 1 - t
+            made[tuple(at)] = x[tuple(source)]
+    return made
+
+
+AXES = [(1, 0), (0, 1), (2, 0), (1, 2), (2, 1), (3, 1), (0, 3)]
+
+
+@pytest.mark.parametrize("axes", AXES, ids=str)
+def test_any_two_axes(axes):
+    x = np.random.default_rng(1).normal(size=(5, 5, 5, 5))
+    lengths = np.array([5, 0, 3, 1, 2])
+    want = reversed_rows(x, lengths, *axes)
+    np.testing.assert_array_equal(reverse_sequence(x, lengths, *axes), want)
+
+
+def test_traced_lengths_are_clamped_as_in_drivers():
+    """The gradient is the reversed cotangent: the reversal is its own transpose."""
+
+    @jax.jit
+    def run(x, lengths):
+        return jax.vjp(lambda x: reverse_sequence(x, lengths, 1), x)[1](ROWS)[0]
+
+    got = run(jnp.zeros(ROWS.shape), np.array([9, -2, 3, 1]))
+    np.testing.assert_array_equal(got, reversed_rows(ROWS, COUNTS, 1, 0))
+
+
+def test_vmap_over_lengths():
+    lengths = np.stack([COUNTS, COUNTS[::-1]])
+    run = jax.vmap(functools.partial(reverse_sequence, seq_axis=1), (None, 0))
+    want = np.stack([reversed_rows(ROWS, each, 1, 0) for each in lengths])
+    np.testing.assert_array_equal(run(ROWS, lengths), want)
+
+
+def test_a_nest_is_reversed_leaf_by_leaf_and_keeps_dtypes():
+    nest = {"ids": ROWS[..., 0] > 0, "x": [ROWS.astype(np.float32)]}
+    got = reverse_sequence(nest, list(COUNTS), 1)
+    want = jax.tree.map(lambda x: reversed_rows(x, COUNTS, 1, 0), nest)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(g, w, strict=True)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_symbolic_number_of_steps(known):
+    batch, time = jax.export.symbolic_shape("batch, time")
+    x = jax.ShapeDtypeStruct((4 if known else batch, time, 3), ROWS.dtype)
+    given = () if known else (COUNTS,)
+    run = jax.jit(lambda x, lengths=COUNTS: reverse_sequence(x, lengths, 1))
+    types = [jax.ShapeDtypeStruct((batch,), n.dtype) for n in given]
+    program = jax.export.export(run)(x, *types)
+    want = reversed_rows(ROWS, COUNTS, 1, 0)
+    np.testing.assert_array_equal(program.call(ROWS, *given), want)
+
+
+def test_rows_after_time_on_a_mesh():
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(ROWS.T, NamedSharding(mesh, P(None, None, "rows")))
+        got = jax.jit(lambda x: reverse_sequence(x, COUNTS, 1, 2))(x)
+    np.testing.assert_array_equal(got.T, reversed_rows(ROWS, COUNTS, 1, 0))
+    assert got.sharding.spec[2] == "rows"
+
+
+# TensorFlow refuses these too, except NumPy's floats as lengths and 1.0 as an axis.
+ARGUMENTS = {
+    "above": (ValueError, "between 0 and .* 5, got 6", ([6, 0, 0, 0], 1)),
+    "negative": (ValueError, "between 0 and .* 5, got -1", ([1, -1, 0, 0], 1)),
+    "count_of_axis": (ValueError, "length for each of 3 rows", ([1, 1], 1, 2)),
+    "scalar": (ValueError, r"length for each of 4 rows, got int\d+\[\]", (3, 1)),
+    "none": (ValueError, "`seq_lengths` must be given.*jnp.flip", (None, 1)),
+    "floats": (TypeError, "must hold integers", (COUNTS.astype(float), 1)),
+    "no_axis": (TypeError, "`seq_axis` must be an integer, got None", (COUNTS,)),
+    "float_axis": (TypeError, "`seq_axis` must be an integer", (COUNTS, 1.0)),
+    "axis_from_the_end": (ValueError, "`seq_axis` must be at least 0", (COUNTS, -1)),
+    "rows_from_the_end": (ValueError, "`batch_axis` must be at", (COUNTS, 1, -1)),
+    "same": (ValueError, "differ from `batch_axis`, got 0 for both", (COUNTS, 0)),
+    "rank": (ValueError, "rank at least 4, .* 3 .time.", (COUNTS, 3)),
+    "rank_of_rows": (ValueError, "rank at least 4, .* 3 .rows.", (COUNTS, 1, 3)),
+    "name": (TypeError, "`name` must be a string", (COUNTS, 1, 0, 5)),
+}
+
+
+NESTS = {
+    "steps": (ValueError, r"number of steps must be .* axis 1", (ROWS, ROWS[:, :4])),
+    "rows": (ValueError, r"number of rows must be .* along axis 0", (ROWS, ROWS[:3])),
+    "empty": (ValueError, "at least one array", ()),
+    "nothing": (ValueError, r"`input\[1\]` must be an array", [ROWS, None]),
+    "text": (TypeError, r"`input\['a'\]` must be an array", {"a": "x"}),
+}
+REVERSALS = [
+    (kind, message, (ROWS, *given)) for kind, message, given in ARGUMENTS.values()
+]
+REVERSALS += [
+    (kind, message, (nest, COUNTS, 1)) for kind, message, nest in NESTS.values()
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "given"), REVERSALS, ids=[*ARGUMENTS, *NESTS]
+)
+def test_reverse_sequence_refuses(kind, message, given):
+    with pytest.raises(kind, match=f"^reverse_sequence: .*{message}"):
+        reverse_sequence(*given)
+
+
+def test_refuses_steps_that_a_mesh_divides():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(ROWS[:, :4], NamedSharding(mesh, P(None, "d")))
+        with pytest.raises(ValueError, match=r"not be divided along axis 1.*@d"):
+            reverse_sequence(x, [1, 1, 1, 1], 1)
