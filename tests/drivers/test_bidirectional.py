@@ -15,13 +15,7 @@ from helpers import assert_near, differentiated
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
-from jaxrnn import (
-    FunctionCell,
-    GRUCell,
-    LSTMCell,
-    bidirectional_dynamic_rnn,
-    reverse_sequence,
-)
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, reverse_sequence
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
 from jaxrnn.testing._oracle import StepByStep, close
 
@@ -45,7 +39,7 @@ def test_static_equals_dynamic_with_nan_in_the_padding():
         return jnp.stack(made[0]), made[1:]
 
     def dynamic(fw, bw, x):
-        outputs, states = bidirectional_dynamic_rnn(
+        outputs, states = jaxrnn.bidirectional_dynamic_rnn(
             fw, bw, x, LENGTHS, dtype=F64, time_major=True
         )
         return jnp.concatenate(outputs, -1), states
@@ -104,7 +98,7 @@ LAYERS = [adding(DEPTH), adding(2 * DEPTH)]
 def test_a_layer_reads_both_directions_of_the_one_below(kind, options):
     given, x, states = {"dtype": F64, "time_major": True, **options}, X, []
     for cell in LAYERS:
-        outputs, last = bidirectional_dynamic_rnn(cell, cell, x, **given)
+        outputs, last = jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, **given)
         x = jnp.concatenate(outputs, axis=-1)
         states.append(last)
     want = x, *zip(*states, strict=True)
@@ -277,42 +271,30 @@ def test_rows_after_time_on_a_mesh():
 
 
 # TensorFlow refuses these too, except NumPy's floats as lengths and 1.0 as an axis.
-ARGUMENTS = {
-    "above": (ValueError, "between 0 and .* 5, got 6", ([6, 0, 0, 0], 1)),
-    "negative": (ValueError, "between 0 and .* 5, got -1", ([1, -1, 0, 0], 1)),
-    "count_of_axis": (ValueError, "length for each of 3 rows", ([1, 1], 1, 2)),
-    "scalar": (ValueError, r"length for each of 4 rows, got int\d+\[\]", (3, 1)),
-    "none": (ValueError, "`seq_lengths` must be given.*jnp.flip", (None, 1)),
-    "floats": (TypeError, "must hold integers", (COUNTS.astype(float), 1)),
-    "no_axis": (TypeError, "`seq_axis` must be an integer, got None", (COUNTS,)),
-    "float_axis": (TypeError, "`seq_axis` must be an integer", (COUNTS, 1.0)),
-    "axis_from_the_end": (ValueError, "`seq_axis` must be at least 0", (COUNTS, -1)),
-    "rows_from_the_end": (ValueError, "`batch_axis` must be at", (COUNTS, 1, -1)),
-    "same": (ValueError, "differ from `batch_axis`, got 0 for both", (COUNTS, 0)),
-    "rank": (ValueError, "rank at least 4, .* 3 .time.", (COUNTS, 3)),
-    "rank_of_rows": (ValueError, "rank at least 4, .* 3 .rows.", (COUNTS, 1, 3)),
-    "name": (TypeError, "`name` must be a string", (COUNTS, 1, 0, 5)),
-}
-
-
-NESTS = {
-    "steps": (ValueError, r"number of steps must be .* axis 1", (ROWS, ROWS[:, :4])),
-    "rows": (ValueError, r"number of rows must be .* along axis 0", (ROWS, ROWS[:3])),
-    "empty": (ValueError, "at least one array", ()),
-    "nothing": (ValueError, r"`input\[1\]` must be an array", [ROWS, None]),
-    "text": (TypeError, r"`input\['a'\]` must be an array", {"a": "x"}),
-}
 REVERSALS = [
-    (kind, message, (ROWS, *given)) for kind, message, given in ARGUMENTS.values()
-]
-REVERSALS += [
-    (kind, message, (nest, COUNTS, 1)) for kind, message, nest in NESTS.values()
+    (ValueError, "between 0 and .* 5, got 6", (ROWS, [6, 0, 0, 0], 1)),
+    (ValueError, "between 0 and .* 5, got -1", (ROWS, [1, -1, 0, 0], 1)),
+    (ValueError, "length for each of 3 rows", (ROWS, [1, 1], 1, 2)),
+    (ValueError, r"length for each of 4 rows, got int\d+\[\]", (ROWS, 3, 1)),
+    (ValueError, "`seq_lengths` must be given.*jnp.flip", (ROWS, None, 1)),
+    (TypeError, "must hold integers", (ROWS, COUNTS.astype(float), 1)),
+    (TypeError, "`seq_axis` must be an integer, got None", (ROWS, COUNTS)),
+    (TypeError, "`seq_axis` must be an integer", (ROWS, COUNTS, 1.0)),
+    (ValueError, "`seq_axis` must be at least 0", (ROWS, COUNTS, -1)),
+    (ValueError, "`batch_axis` must be at", (ROWS, COUNTS, 1, -1)),
+    (ValueError, "differ from `batch_axis`, got 0 for both", (ROWS, COUNTS, 0)),
+    (ValueError, "rank at least 4, .* 3 .time.", (ROWS, COUNTS, 3)),
+    (ValueError, "rank at least 4, .* 3 .rows.", (ROWS, COUNTS, 1, 3)),
+    (TypeError, "`name` must be a string", (ROWS, COUNTS, 1, 0, 5)),
+    (ValueError, "of steps must be .* axis 1", ((ROWS, ROWS[:, :4]), COUNTS, 1)),
+    (ValueError, "of rows must be .* along axis 0", ((ROWS, ROWS[:3]), COUNTS, 1)),
+    (ValueError, "at least one array", ((), COUNTS, 1)),
+    (ValueError, r"`input\[1\]` must be an array", ([ROWS, None], COUNTS, 1)),
+    (TypeError, r"`input\['a'\]` must be an array", ({"a": "x"}, COUNTS, 1)),
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "message", "given"), REVERSALS, ids=[*ARGUMENTS, *NESTS]
-)
+@pytest.mark.parametrize(("kind", "message", "given"), REVERSALS)
 def test_reverse_sequence_refuses(kind, message, given):
     with pytest.raises(kind, match=f"^reverse_sequence: .*{message}"):
         reverse_sequence(*given)

@@ -10,6 +10,7 @@ import pytest
 from cases import CASES
 
 import jaxrnn
+from jaxrnn.testing._oracle import StepByStep
 
 TIME, ROWS, DEPTH, UNITS = 2000, 2, 3, 4
 LIMIT = 0.02
@@ -56,27 +57,14 @@ def data():
     return params, draw(ROWS, TIME, DEPTH)
 
 
-class Plain:
-    """A cell that is not a pytree: it captures its arrays."""
-
-    state_size = output_size = UNITS
-
-    def __init__(self, params):
-        self.params = params
-
-    def zero_state(self, batch_size, dtype):
-        return jnp.zeros((batch_size, UNITS), dtype)
-
-    def __call__(self, inputs, state):
-        return step(self.params, inputs, state)
-
-
 def by_dynamic_rnn(params, x, **options):
     return jaxrnn.dynamic_rnn(CELL.bind(params), x, dtype=x.dtype, **options)[0]
 
 
 def by_protocol(params, x):
-    return jaxrnn.dynamic_rnn(Plain(params), x, dtype=x.dtype)[0]
+    """The cell is no pytree: it captures its arrays."""
+    cell = StepByStep(CELL.bind(params))
+    return jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)[0]
 
 
 def by_raw_rnn(params, x):

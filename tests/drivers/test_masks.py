@@ -18,6 +18,8 @@ BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
 MASK = np.random.default_rng(1).random((BATCH, TIME)) < 0.6
 MASK[0], MASK[1] = False, True
+LENGTHS = np.array([0, 7, 3, 1, 2], np.int32)
+NO_GAPS = np.arange(TIME) < LENGTHS[:, None]
 RESETS = np.random.default_rng(3).random((BATCH, TIME)) < 0.5
 CELL = jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2)
 STATES = {"dtype": "float64", "return_states": True}
@@ -52,19 +54,15 @@ def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step(time_major
 
 
 def test_a_known_mask_without_gaps_is_lengths():
-    cell, lengths = bound(CELL), np.array([0, 7, 3, 1, 2])
-    mask = np.arange(TIME) < lengths[:, None]
+    cell = bound(CELL)
     run = lambda **given: jaxrnn.dynamic_rnn(cell, X, dtype="float64", **given)
     program = lambda **given: str(jax.make_jaxpr(lambda: run(**given))())
-    of_lengths = program(sequence_length=lengths)
-    assert program(mask=mask) == of_lengths != program(mask=MASK)
-    want = run(sequence_length=lengths)
-    chex.assert_trees_all_equal(run(mask=jnp.asarray(mask)), want)
-    traced = jax.jit(lambda mask: run(mask=mask))(mask)
+    of_lengths = program(sequence_length=LENGTHS)
+    assert program(mask=NO_GAPS) == of_lengths != program(mask=MASK)
+    want = run(sequence_length=LENGTHS)
+    chex.assert_trees_all_equal(run(mask=jnp.asarray(NO_GAPS)), want)
+    traced = jax.jit(lambda mask: run(mask=mask))(NO_GAPS)
     close(traced, want)
-
-
-NO_GAPS = np.arange(TIME) < np.array([[0], [7], [3], [1], [2]])
 
 
 @pytest.mark.parametrize("mask", [MASK, NO_GAPS], ids=["gaps", "no gaps"])
@@ -89,6 +87,9 @@ def test_both_directions(mask, traced):
     backward = flip(output), state, jax.tree.map(flip, states)
     forward = run(fw, X, **options)
     close(got, tuple(zip(forward, backward, strict=True)))
+    if mask is NO_GAPS:
+        of_lengths = both({"sequence_length": LENGTHS, "resets": RESETS})
+        close(of_lengths[:2], got[:2])
 
 
 def test_backward_states_past_the_lengths():
@@ -171,9 +172,6 @@ def test_read_only_parts_need_no_rows():
 
 # The states of all steps
 
-LENGTHS = np.array([6, 0, 3, 1, 7], np.int32)
-ALIVE = (np.arange(TIME) < LENGTHS[:, None])[..., None]
-
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep], ids=["loop", "steps"])
@@ -192,7 +190,9 @@ def test_states_of_packed_sequences():
     cell, packed = bound(CELL), jaxrnn.pack_sequences(X, LENGTHS)
     outputs, last, states = jaxrnn.packed_rnn(cell, packed, **STATES)
     want = jaxrnn.dynamic_rnn(cell, X, LENGTHS, **STATES)
-    only = lambda tree: jax.tree.map(lambda s: jnp.where(ALIVE, s, 0), tree)
+    only = lambda tree: jax.tree.map(
+        lambda s: jnp.where(NO_GAPS[..., None], s, 0), tree
+    )
     got = packed.unpack(outputs), last, only(packed.unpack(states))
     close(got, (*want[:2], only(want[2])))
 

@@ -165,18 +165,15 @@ def test_an_unknown_device():
         absent_devices("v5e", 257)
 
 
-NOT_INSTALLED = {  # JAX's error without a compiler, and the package that has it.
-    "v5e": (RuntimeError("JAX TPU support not installed"), "jax[tpu]"),
-    "h100": (
-        NotImplementedError("topology not implemented for cuda"),
-        "jax[cuda12-local]",
-    ),
-}
+# JAX's error without a compiler, and the package that has it.
+NOT_INSTALLED = [
+    ("v5e", RuntimeError, "jax[tpu]"),
+    ("h100", NotImplementedError, "jax[cuda12-local]"),
+]
 
 
-@pytest.mark.parametrize("kind", NOT_INSTALLED)
-def test_a_device_whose_compiler_is_not_installed(kind, monkeypatch):
-    error, package = NOT_INSTALLED[kind]
+@pytest.mark.parametrize(("kind", "error", "package"), NOT_INSTALLED)
+def test_a_device_whose_compiler_is_not_installed(kind, error, package, monkeypatch):
     message = (
         f"memory_plan: `device` {kind!r} needs a compiler that JAX cannot find. "
         f"Install it with `pip install '{package}'`."
