@@ -265,7 +265,7 @@ def test_rows_after_time_on_a_mesh():
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         x = jax.device_put(ROWS.T, NamedSharding(mesh, P(None, None, "rows")))
-        got = jax.jit(lambda x: reverse_sequence(x, COUNTS, 1, 2))(x)
+        got = jax.jit(lambda x, n: reverse_sequence(x, n, 1, 2))(x, COUNTS)
     np.testing.assert_array_equal(got.T, reversed_rows(ROWS, COUNTS, 1, 0))
     assert got.sharding.spec[2] == "rows"
 

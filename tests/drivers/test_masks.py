@@ -71,10 +71,9 @@ def test_both_directions(mask, traced):
     """The backward direction equals a forward run over reversed rows."""
     fw, bw = bound(CELL), bound(CELL, seed=1)
     first = jax.tree.map(np.ones_like, fw.zero_state(BATCH, "float64"))
-    states = {"initial_state_fw": first, "initial_state_bw": first}
     options = {"mask": mask, "resets": RESETS}
     both = lambda options: jaxrnn.bidirectional_dynamic_rnn(
-        fw, bw, X, **options, **states, **STATES
+        fw, bw, X, None, first, first, **options, **STATES
     )
     got = (jax.jit(both) if traced else both)(options)
     flip = lambda x: x[:, ::-1]
@@ -88,8 +87,10 @@ def test_both_directions(mask, traced):
     forward = run(fw, X, **options)
     close(got, tuple(zip(forward, backward, strict=True)))
     if mask is NO_GAPS:
-        of_lengths = both({"sequence_length": LENGTHS, "resets": RESETS})
-        close(of_lengths[:2], got[:2])
+        of_lengths = jaxrnn.bidirectional_dynamic_rnn(
+            fw, bw, X, LENGTHS, first, first, "float64", resets=RESETS
+        )
+        close(of_lengths, got[:2])
 
 
 def test_backward_states_past_the_lengths():
