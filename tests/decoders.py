@@ -1,37 +1,33 @@
-"""A small model for decoders, and a NumPy reference that runs it step by step."""
+"""A small model for decoders, and a loop that runs one of its rows step by step."""
 
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reference
+from helpers import drawn
 
-import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, decode
 
 END = 1
-KEY = jax.random.key(7)
+START = np.array([2, 0])
 UNITS, DEPTH = 4, 3
 CELLS = {"lstm": LSTMCell(UNITS), "gru": GRUCell(UNITS)}
+STEPS = {kind: jax.jit(cell.apply) for kind, cell in CELLS.items()}
 
 
 def make_params(kind, vocab, seed, batch=2, dtype=np.float64):
     """The arrays of a model; `memory` is one bias for each row."""
     rng = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(2 * rng.normal(size=shape), dtype)
-    cell = CELLS[kind]
-    shapes = jax.eval_shape(lambda: cell.init(KEY, jnp.zeros((1, DEPTH))))
+    step = jax.ShapeDtypeStruct((1, DEPTH), dtype)
     return {
-        "state": jax.tree.map(lambda n: draw(batch, n), cell.state_size),
-        "cell": jax.tree.map(lambda x: draw(*x.shape) / 2, shapes),
+        "state": jax.tree.map(lambda n: draw(batch, n), CELLS[kind].state_size),
+        "cell": drawn(CELLS[kind], step, step.dtype, seed, scale=1.0),
         "table": draw(vocab, DEPTH),
         "kernel": draw(UNITS, vocab),
         "memory": draw(batch, vocab),
     }
-
-
-START = np.array([2, 0])
 
 
 def arguments(kind, params, beams=1):
@@ -47,20 +43,22 @@ def arguments(kind, params, beams=1):
     }
 
 
-class InNumPy:
-    """One row of a model, run step by step."""
+class OneRow:
+    """One row of a model, whose loop and choice of ids are Python and NumPy."""
 
     def __init__(self, kind, params, row):
-        self.step = getattr(reference, kind)
-        self.p, self.row = jax.tree.map(np.asarray, params), row
+        self.step, self.row = STEPS[kind], row
+        self.params = jax.tree.map(np.asarray, params)
 
     def start(self):
-        state = jax.tree.map(lambda leaf: leaf[self.row], self.p["state"])
+        rows = slice(self.row, self.row + 1)
+        state = jax.tree.map(lambda leaf: leaf[rows], self.params["state"])
         return int(START[self.row]), state
 
     def log_probs(self, last, state):
-        out, state = self.step(self.p["cell"], self.p["table"][last], state)
-        logits = out @ self.p["kernel"] + self.p["memory"][self.row]
+        p = self.params
+        output, state = self.step(p["cell"], p["table"][[last]], state)
+        logits = np.asarray(output[0]) @ p["kernel"] + p["memory"][self.row]
         return logits - np.log(np.sum(np.exp(logits))), state
 
     def score(self, ids):
@@ -71,22 +69,8 @@ class InNumPy:
             total, last = total + log_probs[i], i
         return total
 
-    def greedy(self, max_time):
-        ids, (last, state) = [], self.start()
-        while len(ids) < max_time and END not in ids:
-            log_probs, state = self.log_probs(last, state)
-            last = int(np.argmax(log_probs))
-            ids.append(last)
-        return ids
-
-    def every_sequence(self, vocab, max_time):
-        found = set()
-        for ids in itertools.product(range(vocab), repeat=max_time):
-            found.add(ids[: ids.index(END) + 1] if END in ids else ids)
-        return found
-
-    def beams(self, width, max_time, penalty):
-        """`[(score, ids)]`, from beam search with lists."""
+    def beams(self, width, max_time, penalty=0.0):
+        """`[(score, ids)]`, from beam search with lists; a width of 1 is greedy."""
         rank = lambda beam: -penalized(beam[0], len(beam[1]), penalty)
         last, state = self.start()
         live = [(0.0, (), state)]
@@ -101,23 +85,15 @@ class InNumPy:
         return [(-rank(b), b[1]) for b in live]
 
 
+def every_sequence(vocab, max_time):
+    """All sequences of ids, up to the end id if there is one."""
+    every = itertools.product(range(vocab), repeat=max_time)
+    return {ids[: ids.index(END) + 1] if END in ids else ids for ids in every}
+
+
 def penalized(log_prob, length, penalty):
     return log_prob / ((5 + length) / 6) ** penalty
 
 
 def padded(ids, max_time):
     return list(ids) + [END] * (max_time - len(ids))
-
-
-def teacher_forced(kind, params, ids, lengths):
-    """The scores of given ids `[batch, time]`, from `dynamic_rnn`."""
-    fed = jnp.concatenate([jnp.asarray(START, ids.dtype)[:, None], ids[:, :-1]], axis=1)
-    cell = CELLS[kind].bind(params["cell"])
-    outputs, _ = jaxrnn.dynamic_rnn(
-        cell, params["table"][fed], lengths, params["state"]
-    )
-    logits = jnp.einsum("bth,hv->btv", outputs, params["kernel"])
-    log_probs = jax.nn.log_softmax(logits + params["memory"][:, None])
-    taken = jnp.take_along_axis(log_probs, ids[..., None], 2)[..., 0]
-    inside = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
-    return jnp.sum(jnp.where(inside, taken, 0), axis=1)

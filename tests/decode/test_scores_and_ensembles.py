@@ -1,0 +1,286 @@
+"""Scores of given sequences and of what was found; ensembles of models."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoders import (
+    END,
+    START,
+    UNITS,
+    OneRow,
+    arguments,
+    every_sequence,
+    make_params,
+    padded,
+)
+from helpers import assert_near, differentiated
+
+import jaxrnn
+from jaxrnn import contrib, decode
+
+
+def test_scores_equal_a_loop_and_sum_to_one():
+    """Of all sequences of three ids, in a padded batch."""
+    params = make_params("lstm", 3, 1)
+    models = [OneRow("lstm", params, row) for row in range(2)]
+    found = every_sequence(3, 4)
+    want = [[model.score(ids) for ids in found] for model in models]
+    every = jnp.asarray([[padded(ids, 4) for ids in found]] * 2)
+    run = lambda p: decode.score(**arguments("lstm", p, len(found)), ids=every)
+    got = jax.jit(run)(params)
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    np.testing.assert_allclose(jnp.exp(got).sum(axis=1), 1, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_scores_and_gradients_of_what_was_found():
+    params = make_params("gru", 4, 2)
+
+    def find(params):
+        greedy = decode.greedy(**arguments("gru", params), max_time=5)
+        given = arguments("gru", params, 3)
+        return greedy, decode.beam_search(**given, max_time=5, beam_width=3)
+
+    def scores_found(params):
+        greedy, beams = find(params)
+        return greedy.scores, beams.scores
+
+    greedy, beams = jax.jit(find)(params)
+    for lengths in (greedy.lengths, beams.lengths[:, 0]):
+        assert len(set(lengths.tolist())) == 2
+
+    def scores(params):
+        of_beams = decode.score(**arguments("gru", params, 3), ids=beams.ids)
+        return decode.score(**arguments("gru", params), ids=greedy.ids), of_beams
+
+    got = differentiated(scores_found, params)
+    assert_near(got, differentiated(scores, params), tolerance=1e-9)
+
+
+def test_the_gradient_is_that_of_a_teacher_forced_loss():
+    params = make_params("lstm", 4, 9)
+    ids, lengths = jnp.array([[3, END, 0, 2], [2, 0, 3, 2]]), [2, 4]
+
+    def of_driver(params):
+        fed = jnp.concatenate([jnp.asarray(START)[:, None], ids[:, :-1]], axis=1)
+        cell, x = arguments("lstm", params)["cell"], params["table"][fed]
+        outputs, _ = jaxrnn.dynamic_rnn(cell, x, lengths, params["state"])
+        logits = jnp.einsum("bth,hv->btv", outputs, params["kernel"])
+        log_probs = jax.nn.log_softmax(logits + params["memory"][:, None])
+        taken = jnp.take_along_axis(log_probs, ids[..., None], 2)[..., 0]
+        return jnp.stack([taken[0, :2].sum(), taken[1].sum()])
+
+    run = lambda params: decode.score(**arguments("lstm", params), ids=ids)
+    got, want = differentiated(run, params), differentiated(of_driver, params)
+    assert_near(got, want, tolerance=1e-9)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(got[1]))
+
+
+def test_what_follows_the_end_has_no_effect():
+    params = make_params("lstm", 4, 2)
+    ids = np.array([[3, END, 0, 2], [2, 0, 3, END]])
+    parts = enumerate(([3, END], [2, 0, 3, END]))
+    want = [OneRow("lstm", params, row).score(part) for row, part in parts]
+    score = jax.jit(lambda ids: decode.score(**arguments("lstm", params), ids=ids))
+    for padding in (0, -1, 99):
+        ids[0, 2:] = padding
+        np.testing.assert_allclose(score(ids), want, atol=1e-12)
+    for wrong in (-1, 4):
+        ids[0, 0] = wrong
+        assert np.isnan(score(ids)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("convert", "x64"), [(list, False), (np.array, False), (jnp.asarray, True)]
+)
+def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
+    """2**32 is not the id 0, which it would be after a cast to int32."""
+    given = arguments("gru", make_params("gru", 4, 0, dtype=np.float32))
+    with jax.enable_x64(x64):
+        scores = decode.score(**given, ids=convert([[2, 2**32], [2, -(2**32)]]))
+        inside = decode.score(**given, ids=convert([[2, 0]] * 2))
+    assert np.isnan(scores).all()
+    assert np.isfinite(inside).all()
+
+
+@pytest.mark.parametrize("wrong", [2**31, 2**32 + 1, -(2**31) - 1])
+@pytest.mark.parametrize("convert", [list, np.array, jnp.asarray])
+def test_start_ids_beyond_int32(convert, wrong):
+    given = arguments("gru", make_params("gru", 4, 0)) | {"max_time": 2}
+    message = f"that fit int32, got {wrong}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        decode.greedy(**given | {"start_ids": convert([1, wrong])})
+
+
+def test_traced_start_ids_beyond_int32_do_not_wrap():
+    @jax.jit
+    def start(ids):
+        loop = decode.greedy_loop(abs, abs, jnp.zeros((2, 3)), ids, 0)
+        return loop.model.start_ids
+
+    assert start(jnp.array([1, 2**32 + 1])).tolist() == [1, 2**31 - 1]
+
+
+def test_no_steps():
+    given = arguments("gru", make_params("gru", 4, 0))
+    assert decode.score(**given, ids=np.zeros((2, 0), int)).tolist() == [0, 0]
+    assert decode.score(**given, ids=np.zeros((2, 1, 0), int)).tolist() == [[0], [0]]
+
+
+def test_cells_that_run_on_beams_are_told_of_the_rows():
+    given = arguments("gru", make_params("gru", 4, 0))
+    given |= {"project": lambda _: jnp.zeros((2, 4)), "ids": np.zeros((2, 3, 2), int)}
+    with pytest.raises(ValueError, match="with 6 rows") as caught:
+        decode.score(**given)
+    assert "tile_beams" in "".join(caught.value.__notes__)
+
+
+# Ensembles: the mean of the probabilities of their models.
+
+SHARED = {"start_ids": START, "end_id": END}
+
+
+def member(kind, params):
+    given = arguments(kind, params)
+    return {name: given[name] for name in given.keys() - SHARED.keys()}
+
+
+class OneRowOfBoth(OneRow):
+    """One row of several models."""
+
+    def __init__(self, by_kind, row):
+        self.models = [OneRow(kind, p, row) for kind, p in by_kind.items()]
+
+    def start(self):
+        return int(self.models[0].start()[0]), [m.start()[1] for m in self.models]
+
+    def log_probs(self, last, state):
+        pairs = zip(self.models, state, strict=True)
+        log_probs, states = zip(*(m.log_probs(last, s) for m, s in pairs), strict=True)
+        return np.log(np.mean(np.exp(log_probs), axis=0)), states
+
+
+def test_an_ensemble_has_the_mean_of_the_probabilities():
+    by_kind = {kind: make_params(kind, 3, 1) for kind in ("lstm", "gru")}
+    members = [member(kind, params) for kind, params in by_kind.items()]
+    together = decode.ensemble(members) | SHARED
+    models = [OneRowOfBoth(by_kind, row) for row in range(2)]
+    sequences = [[2, 0, END], [0, 0, 2]]
+    want = [model.score(ids) for model, ids in zip(models, sequences, strict=True)]
+
+    @jax.jit
+    def run():
+        greedy = decode.greedy(**together, max_time=6)
+        return greedy.ids, decode.score(**together, ids=sequences)
+
+    ids, scores = run()
+    np.testing.assert_allclose(scores, want, atol=1e-12)
+    assert ids.tolist() == [padded(model.beams(1, 6)[0][1], 6) for model in models]
+
+
+def test_an_ensemble_projects_to_log_probabilities():
+    project = decode.ensemble([member("gru", make_params("gru", 3, 0))] * 2)["project"]
+    output = np.ones((2, UNITS))
+    log_probs = jax.jit(project)([output] * 2)
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1)
+
+
+def attending(seed):
+    """A model whose state holds a memory."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    cell = contrib.AttentionWrapper(
+        jaxrnn.GRUCell(4), contrib.LuongAttention(4, memory_depth=3), 4
+    )
+    table = jax.random.normal(keys[0], (5, 4))
+    memory = jax.random.normal(keys[1], (2, 6, 3))
+    return {
+        "cell": cell.bind(cell.init(keys[2], table[:2])),
+        "embed": lambda ids: table[ids],
+        "project": lambda output: 3 * output @ table.T,
+        "initial_state": cell.initial_state(memory, jnp.array([6, 2])),
+    }
+
+
+def test_an_ensemble_of_cells_that_attend():
+    """Beams share the memories, and the scores of the beams are those found."""
+    together = decode.ensemble([attending(0), attending(1)]) | SHARED
+
+    @jax.jit
+    def run():
+        beams = decode.beam_search(**together, max_time=4, beam_width=3)
+        return beams.scores, decode.score(**together, ids=beams.ids)
+
+    want, got = run()
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.fast("2")
+@pytest.mark.parametrize("masked", [1, 2])
+def test_gradients_are_finite_where_an_id_is_impossible(masked):
+    params = make_params("gru", 3, 0)
+    ids = jnp.array([[0, 0, END], [0, END, END]])
+
+    def loss(params):
+        models = [member("gru", params) for _ in range(2)]
+        for model in models[:masked]:
+            project = model["project"]
+            model["project"] = lambda x, p=project: p(x).at[:, 2].set(-jnp.inf)
+        return decode.score(**decode.ensemble(models), **SHARED, ids=ids).sum()
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    chex.assert_tree_all_finite(gradient)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_members_of_few_bits_are_averaged_in_float32():
+    narrow, wide = (make_params("gru", 4, 5, dtype=d) for d in ("bfloat16", "float32"))
+    together = decode.ensemble([member("gru", p) for p in (narrow, wide)]) | SHARED
+    ids = jnp.array([[0, END], [2, END]])
+    score = jax.jit(lambda: decode.score(**together, ids=ids))()
+    assert score.dtype == jnp.float32
+    want = [OneRow("gru", wide, row).score([2 * row, END]) for row in range(2)]
+    np.testing.assert_allclose(score, want, rtol=0.1)
+
+
+# Refusals.
+
+
+REAL = member("gru", make_params("gru", 4, 0))
+
+
+def refused(error, message):
+    return pytest.raises(error, match=re.escape(message))
+
+
+def test_refused_models():
+    with refused(TypeError, "`models` must be a list of dicts, got dict."):
+        decode.ensemble({})
+    with refused(ValueError, "`models` must hold at least one model, got none."):
+        decode.ensemble([])
+    with refused(TypeError, "`models[0]` must be a dict, got 3. Pass its arguments as"):
+        decode.ensemble([3])
+    with refused(ValueError, "`initial_state`, got nothing."):
+        decode.ensemble([{}])
+    with refused(ValueError, "'end_id'. Pass other arguments, e.g. `start_ids`, to"):
+        decode.ensemble([REAL | {"end_id": 0}])
+    with refused(TypeError, "`models[0]['cell']` must be an RNNCell, got None"):
+        decode.ensemble([REAL | {"cell": None}])
+    with refused(TypeError, "`models[1]['embed']` must be a function, got 3."):
+        decode.ensemble([REAL, REAL | {"embed": 3}])
+    with refused(ValueError, "`models[1]['initial_state']` must be an array: None"):
+        decode.ensemble([REAL, REAL | {"initial_state": None}])
+
+
+def test_refused_logits():
+    def run(logits):
+        other = REAL | {"project": lambda _: jnp.asarray(logits)}
+        decode.greedy(**decode.ensemble([REAL, other]), **SHARED, max_time=2)
+
+    with refused(ValueError, "must be [2, 4] to match `models[0]`, got float64[2, 5]."):
+        run(np.zeros((2, 5)))
+    with refused(TypeError, "floating-point [batch, vocab], got int64[2, 4]."):
+        run(np.zeros((2, 4), int))
