@@ -11,7 +11,6 @@ import jaxrnn
 from jaxrnn import (
     DropoutWrapper,
     FunctionCell,
-    LSTMCell,
     LSTMStateTuple,
     MultiRNNCell,
     TensorArray,
@@ -23,6 +22,7 @@ from jaxrnn.testing._oracle import Setup
 KEY = jax.random.key(7)
 F32 = jnp.float32
 X = np.ones((64, 6, 50), np.float32)
+VARIATIONAL = {"variational_recurrent": True, "input_size": 50, "dtype": F32}
 
 
 def identity(params, inputs, state, key=None):
@@ -30,22 +30,23 @@ def identity(params, inputs, state, key=None):
     return inputs, state
 
 
+def delayed(params, inputs, state, key=None):
+    """Outputs the inputs of the step before, which its state holds."""
+    return state, inputs
+
+
 def through(wrapper, x=X, key=KEY, state=None):
     return jaxrnn.dynamic_rnn(wrapper.bind({}, key), x, None, state, F32)
 
 
-def plain():
-    return FunctionCell(identity, 50, 50)
+def plain(step=identity):
+    return FunctionCell(step, 50, 50)
 
 
-def variational(keep):
+def variational(keep, **options):
     """Variational dropout of the output."""
-    options = {"variational_recurrent": True, "dtype": F32}
+    options |= {"variational_recurrent": True, "dtype": F32}
     return DropoutWrapper(plain(), output_keep_prob=keep, **options)
-
-
-def per_row(cell, *keep_probs):
-    return DropoutWrapper(cell, *keep_probs, True, 50, F32, mask_per_row=True)
 
 
 def assert_mean(values, mean):
@@ -53,35 +54,37 @@ def assert_mean(values, mean):
     assert abs(values.mean() - mean) < 5 * (mean * (1 - mean) / values.size) ** 0.5
 
 
-@pytest.mark.fast("shared-0-0.25", "per_row-0-0.25", "per_step-1-0.9")
+# Options, and the axes [rows, steps, entries] along which masks differ.
+MASKS = {
+    "per_step": ({}, [0, 1, 2]),
+    "per_row": (VARIATIONAL | {"mask_per_row": True}, [0, 2]),
+    "shared": (VARIATIONAL, [2]),
+}
+
+
+@pytest.mark.fast("shared-input-0.25", "per_row-*-0.25", "per_step-output-0.9")
 @pytest.mark.parametrize("keep", [0.25, 0.9])
-@pytest.mark.parametrize("where", [0, 1])
-@pytest.mark.parametrize("masks", ["per_step", "per_row", "shared"])
+@pytest.mark.parametrize("where", ["input", "output", "state"])
+@pytest.mark.parametrize("masks", MASKS)
 def test_rate_and_scale(masks, where, keep):
-    """Of inputs and outputs; a mask serves all steps of a row, or all rows too."""
-    probabilities = [keep, 1.0, 1.0] if where == 0 else [1.0, keep, 1.0]
-    options = [] if masks == "per_step" else [True, 50, F32]
-    cell = DropoutWrapper(
-        plain(), *probabilities, *options, mask_per_row=masks == "per_row"
-    )
+    """With masks per row, dropout of the state is Keras's recurrent dropout."""
+    options, fresh = MASKS[masks]
+    inner = plain(delayed if where == "state" else identity)
+    cell = DropoutWrapper(inner, **{f"{where}_keep_prob": keep}, **options)
     outputs = np.asarray(through(cell)[0])
-    if masks == "shared":
-        assert (outputs == outputs[:1, :1]).all()
-        outputs = outputs[:1, :1]
-    elif masks == "per_row":
-        assert (outputs == outputs[:, :1]).all()
-        outputs = outputs[:, :1]
+    if where == "state":
+        assert not outputs[:, 0].any()  # The zero state.
+        outputs = outputs[:, 1:]
+    for axis in {0, 1, 2}.difference(fresh):
+        first = outputs.take([0], axis)
+        assert (outputs == first).all()
+        outputs = first
     np.testing.assert_allclose(np.unique(outputs), [0, 1 / keep], rtol=1e-6)
     assert_mean(outputs > 0, keep)
-    if masks != "shared":
-        assert_mean(outputs[::2] == outputs[1::2], keep**2 + (1 - keep) ** 2)
-
-
-def test_every_row_step_and_entry_is_drawn_afresh():
-    kept = np.asarray(through(DropoutWrapper(plain(), 0.5))[0]) > 0
-    for axis in range(3):
-        first, second = kept.take(0, axis), kept.take(1, axis)
-        assert 0.2 < (first == second).mean() < 0.8
+    for axis in fresh:
+        pairs = outputs.shape[axis] // 2
+        even, odd = (outputs.take(2 * np.arange(pairs) + i, axis) for i in range(2))
+        assert_mean(even == odd, keep**2 + (1 - keep) ** 2)
 
 
 def test_rates_of_input_state_and_output_are_independent():
@@ -93,18 +96,19 @@ def test_rates_of_input_state_and_output_are_independent():
     assert_mean((outputs[:, 0] > 0) & (final > 0), 0.125)
 
 
-def test_the_output_is_taken_before_the_state_is_dropped():
-    outputs, state = through(DropoutWrapper(plain(), state_keep_prob=0.0), X[:, :1])
-    assert not state.any()
-    np.testing.assert_array_equal(outputs, X[:, :1])
-
-
 def test_zero_keeps_nothing_one_is_the_cell_and_so_is_no_key():
     assert not through(DropoutWrapper(plain(), 1.0, 0.0))[0].any()
     assert not through(variational(0.0))[0].any()
     np.testing.assert_array_equal(through(DropoutWrapper(plain(), 1.0))[0], X)
     without, _ = through(DropoutWrapper(plain(), 0.1, 0.1), key=None)
     np.testing.assert_array_equal(without, X)
+
+
+def test_the_output_is_taken_before_the_state_is_dropped():
+    same = lambda params, inputs, state, key=None: (inputs, inputs)
+    outputs, state = through(DropoutWrapper(plain(same), state_keep_prob=0.0))
+    assert not state.any()
+    np.testing.assert_array_equal(outputs, X)
 
 
 def draws(params, inputs, state, key=None):
@@ -120,17 +124,25 @@ def test_a_cell_of_ones_own_draws_from_the_key_of_the_step():
         np.testing.assert_array_equal(outputs[:, t], want)
 
 
-@pytest.mark.parametrize("where", ["stack", "wrapper"])
-def test_wrappers_draw_apart(where):
+HALF = DropoutWrapper(plain(), output_keep_prob=0.5)
+APART = {
+    "stack": MultiRNNCell([HALF, HALF]),
+    "wrapper": DropoutWrapper(HALF, output_keep_prob=0.5),
+    # A mask of the run is that of no step.
+    "run": MultiRNNCell(
+        [MultiRNNCell([plain(), variational(0.5, mask_per_row=True)]), HALF]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_wrappers_draw_apart(name):
     """Equal masks would leave half of the entries, independent ones a quarter."""
-    inner = DropoutWrapper(plain(), 0.5)
-    if where == "stack":
-        stack = MultiRNNCell([inner, DropoutWrapper(plain(), 0.5)])
-        bound = stack.bind({"cell_0": {}, "cell_1": {}}, KEY)
-    else:
-        bound = DropoutWrapper(inner, 0.5).bind({}, KEY)
-    outputs, _ = jaxrnn.dynamic_rnn(bound, X, dtype=F32)
-    assert_mean(outputs > 0, 0.25)
+    cell = APART[name]
+    params = cell.init(KEY, X[:, 0])
+    outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params, KEY), X, dtype=F32)
+    for t in range(6):
+        assert_mean(outputs[:, t] > 0, 0.25)
 
 
 def test_seeds_tell_wrappers_apart():
@@ -138,26 +150,6 @@ def test_seeds_tell_wrappers_apart():
     again = through(DropoutWrapper(plain(), 0.5, seed=1))[0]
     np.testing.assert_array_equal(one, again)
     assert 0.4 < (one == other).mean() < 0.6
-
-
-def test_a_state_mask_per_row_is_keras_recurrent_dropout():
-    """h is masked where the next step reads it; padding changes nothing."""
-    ones = jnp.ones((64, 50), F32)
-    _, mask = through(per_row(plain(), 1.0, 1.0, 0.75), X[:, :1], state=ones)
-    cell = per_row(jaxrnn.BasicRNNCell(50), 1.0, 1.0, 0.75)
-    rng = np.random.default_rng(0)
-    kernel = rng.normal(scale=0.2, size=(53, 50)).astype(np.float32)
-    params = {"kernel": kernel, "bias": np.zeros(50, np.float32)}
-    lengths, x = np.arange(64) % 7, rng.normal(size=(64, 6, 3)).astype(np.float32)
-    past = np.arange(6) >= lengths[:, None]
-    outputs, _ = jaxrnn.dynamic_rnn(
-        cell.bind(params, KEY), np.where(past[..., None], np.nan, x), lengths, dtype=F32
-    )
-    h = np.zeros((64, 50), np.float32)
-    for t in range(6):
-        h = np.tanh(x[:, t] @ kernel[:3] + (h * mask) @ kernel[3:])
-        want = np.where(past[:, t, None], 0, h)
-        np.testing.assert_allclose(outputs[:, t], want, 1e-5, 1e-5)
 
 
 def drawing(cell, derive):
@@ -215,37 +207,20 @@ def test_keys_of_steps_are_keys_of_jax(impl):
         np.testing.assert_array_equal(draw(got), draw(want))
 
 
-def test_a_mask_of_the_run_is_that_of_no_step():
-    """A variational layer deep in a stack, and a plain one above it."""
-    inner = MultiRNNCell([plain(), variational(0.5)])
-    stack = MultiRNNCell([inner, DropoutWrapper(plain(), output_keep_prob=0.5)])
-    params = stack.init(KEY, X[:, 0])
-    run = lambda key: jaxrnn.dynamic_rnn(stack.bind(params, key), X[:1], dtype=F32)[0]
-    kept = np.asarray(jax.vmap(run)(jax.random.split(KEY, 8)) > 0)
-    rates = np.mean(kept, axis=(0, 1, 3))  # Of each step.
-    np.testing.assert_allclose(rates, 0.25, atol=0.12)
-
-
-def test_the_memory_of_an_lstm_is_never_dropped():
-    state = LSTMStateTuple(jnp.ones((64, 50), F32), jnp.ones((64, 50), F32))
-    cell = DropoutWrapper(
-        FunctionCell(identity, LSTMCell(50).state_size, 50), state_keep_prob=0.5
-    )
-    _, final = through(cell, X[:, :1], state=state)
-    assert (final.c == 1).all()
-    np.testing.assert_allclose(np.unique(final.h), [0, 2])
-
-
 NEST = {"a": (2, 3), "b": 4}
 
 
-def dropped(visitor):
-    """Which of the leaves a[0], a[1], b are dropped at a rate that drops all."""
+def dropped(visitor, size=NEST):
+    """Which of the leaves, by default a[0], a[1], b, a rate that drops all drops."""
     options = {"state_keep_prob": 0.0, "dropout_state_filter_visitor": visitor}
-    cell = DropoutWrapper(FunctionCell(identity, NEST, 50), **options)
-    state = jax.tree.map(lambda n: jnp.ones((64, n), F32), NEST)
+    cell = DropoutWrapper(FunctionCell(identity, size, 50), **options)
+    state = jax.tree.map(lambda n: jnp.ones((64, n), F32), size)
     _, final = through(cell, X[:, :1], state=state)
     return [not leaf.any() for leaf in jax.tree.leaves(final)]
+
+
+def test_the_memory_of_an_lstm_is_never_dropped():
+    assert dropped(None, LSTMStateTuple(3, 3)) == [False, True]
 
 
 def at(kind, answer):
@@ -302,14 +277,12 @@ def test_streams_are_numbered_as_tensorflows_seeds(salt, index, want):
 
 def test_a_tensor_array_in_the_state_is_never_dropped():
     def step(params, inputs, state, key=None):
-        count, rows, ta = state
-        return rows, (count, rows, ta.write(0, rows))
+        return inputs, (inputs, state[1].write(0, inputs))
 
-    size = TensorShape([])
-    cell = FunctionCell(step, (size, 50, size), 50, lambda *_: {})
+    cell = FunctionCell(step, (50, TensorShape([])), 50)
     ones = jnp.ones((4, 50))
-    state = jnp.ones(4), ones, TensorArray(ones.dtype, 2, element_shape=ones.shape)
-    dropping = DropoutWrapper(cell, state_keep_prob=0.5)
-    _, (_, rows, ta) = dropping.apply({}, ones, state, jax.random.key(0))
-    assert set(np.unique(rows)) == {0.0, 2.0}
+    state = ones, TensorArray(ones.dtype, 2, element_shape=ones.shape)
+    dropping = DropoutWrapper(cell, state_keep_prob=0.0)
+    _, (rows, ta) = dropping.apply({}, ones, state, KEY)
+    assert not rows.any()
     np.testing.assert_array_equal(ta.read(0), ones)
