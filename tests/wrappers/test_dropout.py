@@ -62,7 +62,9 @@ MASKS = {
 }
 
 
-@pytest.mark.fast("shared-input-0.25", "per_row-*-0.25", "per_step-output-0.9")
+@pytest.mark.fast(
+    "shared-input-0.25", "per_row-output-0.25", "per_*-state-0.25", "per_step-input-0.9"
+)
 @pytest.mark.parametrize("keep", [0.25, 0.9])
 @pytest.mark.parametrize("where", ["input", "output", "state"])
 @pytest.mark.parametrize("masks", MASKS)
@@ -87,13 +89,13 @@ def test_rate_and_scale(masks, where, keep):
         assert_mean(even == odd, keep**2 + (1 - keep) ** 2)
 
 
-def test_rates_of_input_state_and_output_are_independent():
-    wrapper = DropoutWrapper(plain(), 0.5, 0.5, 0.5)
-    state = jnp.ones((64, 50), F32)
-    outputs, final = through(wrapper, X[:, :1], state=state)
+def test_rates_of_input_output_and_leaves_of_the_state_are_independent():
+    wrapper = DropoutWrapper(FunctionCell(identity, (50, 50), 50), 0.5, 0.5, 0.5)
+    ones = jnp.ones((64, 50), F32)
+    outputs, final = through(wrapper, X[:, :1], state=(ones, ones))
     np.testing.assert_allclose(np.unique(outputs), [0, 4], rtol=1e-6)
     np.testing.assert_allclose(np.unique(final), [0, 2], rtol=1e-6)
-    assert_mean((outputs[:, 0] > 0) & (final > 0), 0.125)
+    assert_mean((outputs[:, 0] > 0) & (final[0] > 0) & (final[1] > 0), 1 / 16)
 
 
 def test_zero_keeps_nothing_one_is_the_cell_and_so_is_no_key():
