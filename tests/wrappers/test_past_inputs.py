@@ -22,6 +22,7 @@ from jaxrnn import (
     TemporalConvWrapper,
     contrib,
 )
+from jaxrnn.testing._oracle import Setup, unrolled
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "recurrentgemma.npz"
 KEY, F64, DEPTH = jax.random.key(0), jnp.float64, 3
@@ -42,11 +43,7 @@ class Echo(jaxrnn.RNNCell):
         return inputs, state
 
     def apply_sequence(self, params, run):
-        state, outputs = run.state, run.steps.zero_dead(run.inputs)
-        if run.steps.restarts is None:
-            return outputs, state
-        states = jnp.zeros((*outputs.shape[:2], 1), outputs.dtype)
-        return (outputs, states), state
+        return run.steps.zero_dead(run.inputs), run.state
 
 
 def test_convolves_as_recurrentgemma():
@@ -182,16 +179,17 @@ def test_the_wrapped_cell_may_read_a_memory():
     attention = contrib.AttentionWrapper(GRUCell(4), contrib.LuongAttention(4, 2), 4)
     cell = TemporalConvWrapper(attention, DEPTH)
     memory = attention.initial_state(np.ones((2, 5, 2)), [5, 2])
-    past = jnp.zeros((2, 3, DEPTH))
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, DEPTH)))
-    params = drawn(cell, x[:, 0])
-    state = PastInputsState(past, memory)
-    outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, F64)
-    conv = TemporalConvWrapper(Echo(DEPTH), DEPTH)
-    own = {name: params[name] for name in ("kernel", "bias")} | {"echo": {}}
-    seen, _ = jaxrnn.dynamic_rnn(conv.bind(own), x, dtype=F64)
-    bound = attention.bind(params["attention_wrapper"])
-    near(outputs, jaxrnn.dynamic_rnn(bound, seen, None, memory, F64)[0])
+    x = np.random.default_rng(0).normal(size=(2, 3, DEPTH))
+    params, state = (
+        drawn(cell, x[:, 0]),
+        PastInputsState(jnp.ones((2, 3, DEPTH)), memory),
+    )
+    setup = Setup(cell, params, x, None, state, F64)
+    got, want = (
+        jax.jit(functools.partial(run, setup))(params, x, state, None)
+        for run in (Setup.run, unrolled)
+    )
+    near(got, want)
 
 
 def test_declines_where_the_wrapped_cell_does():
