@@ -101,10 +101,11 @@ def eqns(jaxpr):
                     yield from eqns(inner)
 
 
-def step_loss(strategy, time, units=256, rows=8, cell=None):
+def step_loss(strategy, time, units=256, rows=8, cell=None, time_major=True):
     """A loss on the last state, and the types of its arguments."""
     cell = cell or jaxrnn.LSTMCell(units, dtype=jnp.float32)
-    x = jax.ShapeDtypeStruct((time, rows, units), jnp.float32)
+    axes = (time, rows) if time_major else (rows, time)
+    x = jax.ShapeDtypeStruct((*axes, units), jnp.float32)
     step = jax.ShapeDtypeStruct((rows, units), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(lambda key: cell.init(key, step), key)
@@ -114,7 +115,7 @@ def step_loss(strategy, time, units=256, rows=8, cell=None):
             cell.bind(params),
             x,
             dtype=jnp.float32,
-            time_major=True,
+            time_major=time_major,
             swap_memory=strategy,
         )
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state))

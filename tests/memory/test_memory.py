@@ -12,25 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import MIB, drawn, step_loss, temporary_mib
-from jax.sharding import (
-    AbstractDevice,
-    AbstractMesh,
-    AxisType,
-    NamedSharding,
-    PartitionSpec as P,
-)
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 
 import jaxrnn
-from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn.memory import (
-    CheckpointPlan,
-    Keep,
-    Nested,
-    Offload,
-    Recompute,
-    Strategy,
-    resolve,
-)
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell, memory
+from jaxrnn.memory import CheckpointPlan, Keep, Nested, Offload, Recompute, Strategy
 from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = np.dtype("float64")
@@ -126,6 +112,15 @@ def test_results_are_those_of_keep(name, strategy):
     chex.assert_trees_all_close(both(strategy), both(False), rtol=1e-13, atol=1e-16)
 
 
+def over_devices(f):
+    """The sum of `f` over four devices, each with rows of its own."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    local = lambda p, x: jax.lax.psum(f(p, x), "data")
+    specs = {"in_specs": (jax.P(), jax.P("data")), "out_specs": jax.P()}
+    total = jax.shard_map(local, mesh=mesh, **specs)
+    return lambda p, x: total(p, jnp.concatenate([x + i for i in range(4)]))
+
+
 # Second derivatives are compiled only for an affine cell and for a scanned one.
 MODES = {
     "eager": lambda f: jax.grad(f),
@@ -133,6 +128,7 @@ MODES = {
         lambda p, x: jax.vmap(jax.grad(f, 1), (None, 0))(p, jnp.stack([x, x + 1]))
     ),
     "checkpoint": lambda f: jax.grad(jax.checkpoint(f)),
+    "shard_map": lambda f: jax.grad(over_devices(f), (0, 1)),
     "forward": lambda f: lambda p, x: jax.jvp(f, (p, x), (p, jnp.cos(x))),
     "forward of backward": lambda f: (
         lambda p, x: jax.jvp(jax.grad(f), (p, x), (p, jnp.cos(x)))
@@ -157,24 +153,6 @@ def test_every_mode_of_differentiation(name, mode, strategy, request):
     compiled = (lambda f: f) if mode == "eager" else jax.jit
     got, want = (compiled(MODES[mode](one(s)))(params, x) for s in (strategy, False))
     close(got, want, F64)
-
-
-@pytest.mark.slow
-def test_rows_over_devices():
-    """The sweep over meshes has strategies outside of `shard_map`."""
-    cell, params, x, _ = make("stack", 8, 6)
-    lengths = jnp.asarray([6, 0, 3, 1, 2, 6, 5, 4])
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    rows = P("data")
-
-    def total(strategy, params, x, lengths):
-        return jnp.sum(run(cell, params, x, None, lengths, strategy)[0] ** 2)
-
-    local = lambda *args: jax.lax.psum(total(Offload(Keep(), 4), *args), "data")
-    specs = {"in_specs": (P(), rows, rows), "out_specs": P()}
-    sharded = jax.jit(jax.grad(jax.shard_map(local, mesh=mesh, **specs), (0, 1)))
-    want = jax.grad(total, (1, 2))(False, params, x, lengths)
-    close(sharded(params, x, lengths), want, F64)
 
 
 def test_segments_of_the_square_root_take_a_twentieth():
@@ -202,17 +180,8 @@ def test_inputs_are_not_copied_if_segments_do_not_divide_time(strategy):
 
 
 def test_inputs_are_not_copied_to_be_transposed():
-    cell, time = LSTMCell(256), 10_000
-    x = jax.ShapeDtypeStruct((8, time, 256), jnp.float32)
-    params = jax.eval_shape(cell.init, jax.random.key(0), x.update(shape=(8, 256)))
-
-    def loss(params, x):
-        run = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype, swap_memory=True)
-        return jnp.sum(run[1].h)
-
-    compiled = jax.jit(jax.grad(loss)).lower(params, x).compile()
-    temporary = compiled.memory_analysis().temp_size_in_bytes
-    assert temporary < 4 * x.size / 2
+    inputs = 8 * 256 * 10_000 * 4 / MIB
+    assert temporary_mib(True, 10_000, time_major=False) < inputs / 2
 
 
 PLACES = {
@@ -270,10 +239,11 @@ def test_on_a_cpu_true_is_recompute():
     # Nothing is moved, as a CPU has one memory.
     text = traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "annotate_device_placement" not in text
-    assert resolve(True, "cpu") == Recompute()
-    assert resolve(True, "tpu") == resolve(True, "gpu") == Offload(Recompute())
-    assert resolve(True) == Recompute()
-    assert resolve(False) == Keep()
+    assert memory.resolve(True, "cpu") == Recompute()
+    for platform in ("tpu", "gpu"):
+        assert memory.resolve(True, platform) == Offload(Recompute())
+    assert memory.resolve(True) == Recompute()
+    assert memory.resolve(False) == Keep()
 
 
 @pytest.mark.skipif(
@@ -286,9 +256,9 @@ def test_a_mesh_tells_the_platform():
     for kind in AxisType.Auto, AxisType.Explicit:
         mesh = AbstractMesh((1,), ("data",), (kind,), abstract_device=tpu)
         with jax.sharding.use_abstract_mesh(mesh):
-            assert resolve(True) == Offload()
-            assert resolve(True, "cpu") == Recompute()
-        whole = NamedSharding(mesh, P())
+            assert memory.resolve(True) == Offload()
+            assert memory.resolve(True, "cpu") == Recompute()
+        whole = NamedSharding(mesh, jax.P())
         loss, *types = step_loss(True, 100, 8, 2)
         put = lambda x, s=whole: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
         traced = jax.jit(jax.grad(loss)).trace(*jax.tree.map(put, types))
@@ -403,11 +373,11 @@ REFUSALS = {
     "residuals": (ValueError, "CheckpointPlan: `save_residuals` must be used with `on_host=True`, got on_host=False", lambda: CheckpointPlan((4,), save_residuals=True)),
     "chunks_above": (ValueError, "Offload: `chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
-    "class": (TypeError, r"got the class Recompute. .* create one, such as `Recompute\(\)`", lambda: resolve(Recompute)),
-    "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
-    "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: resolve(True, "banana")),
+    "class": (TypeError, r"got the class Recompute. .* create one, such as `Recompute\(\)`", lambda: memory.resolve(Recompute)),
+    "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: memory.resolve("host")),
+    "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: memory.resolve(True, "banana")),
     "no_steps": (ValueError, "Recompute: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),
-    "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(resolve)(True)),
+    "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(memory.resolve)(True)),
 }  # fmt: skip
 
 
