@@ -13,13 +13,11 @@ import mesh
 import numpy as np
 import pytest
 from cases import CASES
-from flax import nnx
 from helpers import bound, drawn
 from mesh import BATCH, DEPTH, F64, UNITS, draw, drawn_like, state_of
 
 import jaxrnn
 import jaxrnn.linen
-import jaxrnn.nnx
 from jaxrnn import BasicRNNCell, contrib, decode
 from jaxrnn.testing._oracle import close
 
@@ -60,21 +58,6 @@ def decoded(decoder, others=None, **options):
         return decoder(**parts, **arrays, end_id=1, **options)
 
     return run, MODEL | {"start_ids": START} | (others or {})
-
-
-def looped(make_loop, **options):
-    """A decoder's loop function in `raw_rnn`."""
-    is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
-
-    def run(start_ids, **arrays):
-        parts = model(**arrays)
-        cell = parts.pop("cell")
-        loop_fn = make_loop(**parts, start_ids=start_ids, end_id=1, **options)
-        emit_ta, _, loop_state = jaxrnn.raw_rnn(cell, loop_fn, max_time=STEPS)
-        stacked = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_array)
-        return stacked, loop_state
-
-    return run, MODEL | {"start_ids": START}
 
 
 def together(**arguments):
@@ -129,9 +112,6 @@ DECODERS = {
         decode.beam_search, max_time=STEPS, beam_width=BEAMS, length_penalty=0.6
     ),
     "score": decoded(decode.score, {"ids": IDS}),
-    "greedy_loop": looped(decode.greedy_loop),
-    "sampling_loop": looped(decode.sampling_loop, key=KEY),
-    "beam_loop": looped(decode.beam_loop, beam_width=BEAMS),
     "ensemble": decoded(together, max_time=STEPS),
     "TrainingHelper": helped(contrib.TrainingHelper, FED),
     "TrainingHelper-imputed": helped(contrib.TrainingHelper, FED, IMPUTED),
@@ -160,49 +140,7 @@ DECODERS = {
 }
 
 
-# Modules of Flax.
-
-
-def in_linen(name, cells, first, **options):
-    """The call of a module, and its parameters."""
-    module = getattr(jaxrnn.linen, name)(*cells, param_dtype=F64, **options)
-    shapes = jax.eval_shape(lambda: module.init(KEY, *first))["params"]
-    call = lambda params, *args, **given: module.apply(
-        {"params": params}, *args, **given
-    )
-    return call, drawn_like(shapes)
-
-
-def in_nnx(name, cells, first, **options):
-    cls = getattr(jaxrnn.nnx, name)
-    given = lambda: {"rngs": nnx.Rngs(0), "param_dtype": F64, **options}
-    module = nnx.eval_shape(lambda: cls(*cells, DEPTH, **given()))
-    graph, shapes, others = nnx.split(module, nnx.Param, ...)
-    call = lambda params, *args, **given: nnx.merge(graph, params, others)(
-        *args, **given
-    )
-    return call, drawn_like(shapes)
-
-
-def with_lengths(library, name):
-    cells, state, _ = LAYERS[name]
-    call, params = library(name, cells, [SEQUENCES], return_carry=True)
-    arrays = {"inputs": SEQUENCES, "sequence_length": LENGTHS, "initial_state": state}
-    return call, {"params": params} | arrays
-
-
-def with_gaps(library, name):
-    cells, _, options = LAYERS[name]
-    options = options | {"time_major": True, "return_states": True}
-    swapped = lambda x: jnp.swapaxes(x, 0, 1)
-    call, params = library(name, cells, [swapped(SEQUENCES)], **options)
-
-    def run(params, **arrays):
-        return call(params, **jax.tree.map(swapped, arrays))
-
-    arrays = {"inputs": SEQUENCES, "mask": MASK, "resets": RESETS}
-    return run, {"params": params} | arrays
-
+# Modules of linen. Those of nnx run the same code.
 
 DEEP = [[CELL, CELL], [CELL, CELL]]
 DEEP_STATE = tuple([state_of(CELL, i), state_of(CELL, i + 1)] for i in (1, 3))
@@ -212,12 +150,35 @@ LAYERS = {
     "Bidirectional": ([CELL, CELL], (state_of(CELL, 1), state_of(CELL, 2)), {}),
     "StackBidirectional": (DEEP, DEEP_STATE, {}),
 }
-MODULES = {}
-for library in (in_linen, in_nnx):
-    title = library.__name__
-    for name in LAYERS:
-        MODULES[f"{title}-{name}-lengths"] = partial(with_lengths, library, name)
-        MODULES[f"{title}-{name}-gaps"] = partial(with_gaps, library, name)
+
+
+def applied(module, inputs):
+    """A function that applies a module, and parameters of the module."""
+    variables = drawn_like(jax.eval_shape(lambda: module.init(KEY, inputs)))
+    return lambda params, **arrays: module.apply(params, **arrays), variables
+
+
+def with_lengths(name):
+    cells, state, _ = LAYERS[name]
+    module = getattr(jaxrnn.linen, name)(*cells, param_dtype=F64, return_carry=True)
+    run, params = applied(module, SEQUENCES)
+    arrays = {"inputs": SEQUENCES, "sequence_length": LENGTHS, "initial_state": state}
+    return run, {"params": params} | arrays
+
+
+def with_gaps(name):
+    cells, _, options = LAYERS[name]
+    options = options | {"param_dtype": F64, "time_major": True, "return_states": True}
+    swapped = lambda x: jnp.swapaxes(x, 0, 1)
+    module = getattr(jaxrnn.linen, name)(*cells, **options)
+    apply, params = applied(module, swapped(SEQUENCES))
+    run = lambda params, **arrays: apply(params, **jax.tree.map(swapped, arrays))
+    arrays = {"inputs": SEQUENCES, "mask": MASK, "resets": RESETS}
+    return run, {"params": params} | arrays
+
+
+MODULES = {f"{name}-lengths": partial(with_lengths, name) for name in LAYERS}
+MODULES |= {f"{name}-gaps": partial(with_gaps, name) for name in LAYERS}
 
 
 # Functions of arrays, and cells that have their own loop.
@@ -281,7 +242,7 @@ ROWS = DECODERS | FUNCTIONS | MODULES
 
 @pytest.mark.fast(
     "explicit-context-GreedyEmbeddingHelper",
-    "explicit-context-in_nnx-RNN-gaps",
+    "explicit-context-RNN-gaps",
     "explicit-context-BeamSearchDecoder",
 )
 @pytest.mark.parametrize("name", ROWS)
@@ -335,7 +296,8 @@ def test_cells(name):
 
 ON_HOST = {"concat_packed", "pack_sequences", "packed_batches", "stack_packed"}
 WITHOUT_ARRAYS = {"init_stack_bidirectional", "memory_plan", "native_status", "windows"}
-IN_OTHER_ROWS = {"dynamic_decode", "gather_tree"}
+LOOPS = {"beam_loop", "greedy_loop", "sampling_loop"}
+IN_OTHER_ROWS = LOOPS | {"dynamic_decode", "gather_tree"}
 PLAIN = {"monotonic_attention"}  # Element-wise operations.
 WITHOUT_ROW = ON_HOST | WITHOUT_ARRAYS | IN_OTHER_ROWS | PLAIN
 
