@@ -96,16 +96,6 @@ def test_a_cell_of_linen_made_within_a_module():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.slow
-def test_a_convolutional_cell_of_linen():
-    module, x = nn.ConvLSTMCell(2, (3, 3)), draw(ROWS, TIME, 4, 5, 1)
-    cell = jaxrnn.linen.as_cell(module, (4, 5, 1))
-    params = cell.init(jax.random.key(0), x[:, 0])
-    outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
-    rnn = nn.RNN(module, return_carry=True)
-    same((state, outputs), rnn.apply({"params": {"cell": params}}, x))
-
-
 class Noisy(nnx.RNNCellBase):
     """A cell of nnx that draws random numbers from its own stream."""
 
@@ -193,10 +183,18 @@ def test_a_stream_of_linen_of_another_name():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(2, ROWS, TIME, DEPTH), (TIME, DEPTH)])
-def test_any_number_of_batch_axes_of_a_cell_of_linen(shape):
-    x, module = draw(*shape), nn.OptimizedLSTMCell(UNITS)
-    rnn = jaxrnn.linen.RNN(jaxrnn.linen.as_cell(module), return_carry=True)
+@pytest.mark.parametrize(
+    ("module", "features", "batch"),
+    [
+        (nn.OptimizedLSTMCell(UNITS), (DEPTH,), (2, ROWS)),
+        (nn.OptimizedLSTMCell(UNITS), (DEPTH,), ()),
+        (nn.ConvLSTMCell(2, (3, 3)), (4, 5, 1), (ROWS,)),
+    ],
+)
+def test_any_axes_of_rows_and_features(module, features, batch):
+    x = draw(*batch, TIME, *features)
+    cell = jaxrnn.linen.as_cell(module, features)
+    rnn = jaxrnn.linen.RNN(cell, return_carry=True)
     got, variables = rnn.init_with_output(jax.random.key(0), x)
     (params,) = variables["params"].values()
     theirs = nn.RNN(module, return_carry=True)
@@ -251,21 +249,17 @@ def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(library, cell):
     same(outputs[0], jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)[0])
 
 
-# `raw_rnn` as a module: a decoder that is fed its own choice.
+# `raw_rnn` as a module: a decoder that is fed its own output.
 
-VOCABULARY, STEPS = 7, 6
+STATE = draw(ROWS, UNITS)
 
 
-def choose(embed, logits, state):
+def feeding(feed, state=STATE):
+    """A loop function whose inputs are `feed` of the output."""
+
     def loop_fn(time, output, cell_state, loop_state):
-        if output is None:
-            ids, cell_state = jnp.zeros(ROWS, jnp.int32), state
-            emit, finished = jnp.zeros(VOCABULARY, state.dtype), jnp.zeros(ROWS, bool)
-        else:
-            emit = logits(output)
-            ids = jnp.argmax(emit, -1).astype(jnp.int32)
-            finished = ids == 1
-        return finished | (time >= STEPS), embed(ids), cell_state, emit, None
+        cell_state = state if output is None else cell_state
+        return time >= LENGTHS, feed(cell_state), cell_state, output, None
 
     return loop_fn
 
@@ -274,98 +268,69 @@ class LinenDecoder(nn.Module):
     cell: jaxrnn.RNNCell
 
     @nn.compact
-    def __call__(self, state):
-        embed = nn.Embed(VOCABULARY, DEPTH, name="embed")
-        logits = nn.Dense(VOCABULARY, name="logits")
-        rnn = jaxrnn.linen.RawRNN(self.cell, max_time=STEPS, name="rnn")
-        emit_ta, state, _ = rnn(choose(embed, logits, state))
+    def __call__(self):
+        feed = nn.Dense(DEPTH, name="feed")
+        rnn = jaxrnn.linen.RawRNN(self.cell, max_time=TIME, name="rnn")
+        emit_ta, state, _ = rnn(feeding(feed))
         return emit_ta.stack(), state
 
 
 class NnxDecoder(nnx.Module):
     def __init__(self, cell, rngs):
-        self.embed = nnx.Embed(VOCABULARY, DEPTH, rngs=rngs)
-        self.logits = nnx.Linear(UNITS, VOCABULARY, rngs=rngs)
-        self.rnn = jaxrnn.nnx.RawRNN(cell, DEPTH, max_time=STEPS, rngs=rngs)
+        self.feed = nnx.Linear(UNITS, DEPTH, rngs=rngs)
+        self.rnn = jaxrnn.nnx.RawRNN(cell, DEPTH, max_time=TIME, rngs=rngs)
 
-    def __call__(self, state):
-        emit_ta, state, _ = self.rnn(choose(self.embed, self.logits, state))
+    def __call__(self):
+        emit_ta, state, _ = self.rnn(feeding(self.feed))
         return emit_ta.stack(), state
-
-
-def plain(cell, params, state):
-    """The decoder without modules."""
-    embed, logits, rnn = (params[name] for name in ("embed", "logits", "rnn"))
-    loop_fn = choose(
-        lambda ids: embed["embedding"][ids],
-        lambda x: x @ logits["kernel"] + logits["bias"],
-        state,
-    )
-    bound = cell.bind(rnn.get("params", rnn)["gru_cell"])
-    emit_ta, state, _ = jaxrnn.raw_rnn(bound, loop_fn, max_time=STEPS)
-    return emit_ta.stack(), state
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_a_decoder_with_modules(library):
-    cell, state = GRUCell(UNITS), draw(ROWS, UNITS)
+    cell = GRUCell(UNITS)
     if library == "linen":
         decoder = LinenDecoder(cell)
-        out, variables = decoder.init_with_output(jax.random.key(0), state)
-        params = variables["params"]
-        same(out, plain(cell, params, state))
-        run = lambda params: decoder.apply({"params": params}, state)
+        params = decoder.init(jax.random.key(0))["params"]
+        run = lambda params: decoder.apply({"params": params})
     else:
         graph, params, rest = nnx.split(NnxDecoder(cell, nnx.Rngs(0)), nnx.Param, ...)
         params = nnx.to_pure_dict(params)
-        run = lambda params: nnx.merge(graph, nnx.State(params), rest)(state)
-    want = differentiated(lambda params: plain(cell, params, state), params)
+        run = lambda params: nnx.merge(graph, nnx.State(params), rest)()
+
+    def plain(params):
+        feed, rnn = params["feed"], params["rnn"]
+        loop_fn = feeding(lambda h: h @ feed["kernel"] + feed["bias"])
+        bound = cell.bind(rnn.get("params", rnn)["gru_cell"])
+        emit_ta, state, _ = jaxrnn.raw_rnn(bound, loop_fn, max_time=TIME)
+        return emit_ta.stack(), state
+
+    want = differentiated(plain, params)
     assert_near(differentiated(run, params), want, tolerance=1e-5)
 
 
 def test_noise_in_a_decoder_of_nnx():
     decoder = NnxDecoder(DropoutWrapper(GRUCell(UNITS), 0.5), nnx.Rngs(0))
-    state = draw(ROWS, UNITS)
-    assert not jnp.allclose(decoder(state)[0], decoder(state)[0])
+    assert not jnp.allclose(decoder()[0], decoder()[0])
     decoder.eval()
-    same(decoder(state), decoder(state))
+    same(decoder(), decoder())
 
 
 @pytest.mark.slow
 def test_noise_in_a_decoder_of_linen():
     decoder = LinenDecoder(DropoutWrapper(GRUCell(UNITS), 0.5))
-    state, keys = draw(ROWS, UNITS), jax.random.split(jax.random.key(1))
-    variables = decoder.init({"params": keys[0], "dropout": keys[1]}, state)
-    one, other = (decoder.apply(variables, state, rngs={"dropout": k}) for k in keys)
+    keys = jax.random.split(jax.random.key(1))
+    variables = decoder.init({"params": keys[0], "dropout": keys[1]})
+    one, other = (decoder.apply(variables, rngs={"dropout": k}) for k in keys)
     assert not jnp.allclose(one[0], other[0])
 
 
 def test_a_cell_of_linen_draws_while_a_loop_is_initialized():
-    rnn = jaxrnn.linen.RawRNN(jaxrnn.linen.as_cell(Summing(), DEPTH), max_time=2)
-    start = jnp.zeros((ROWS, DEPTH))
-
-    def loop_fn(time, output, state, loop_state):
-        finished = jnp.broadcast_to(time >= 2, ROWS)
-        if output is None:
-            return finished, start, start, start[0], None
-        return finished, start, state, output, None
-
+    rnn = jaxrnn.linen.RawRNN(jaxrnn.linen.as_cell(Summing(), DEPTH), max_time=TIME)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    loop_fn = feeding(lambda state: state, jnp.zeros((ROWS, DEPTH)))
     (_, state, _), _ = rnn.init_with_output(keys, loop_fn)
     assert state.all()
-
-
-class MakesItsOwn(nn.Module):
-    @nn.compact
-    def __call__(self, state):
-        def loop_fn(time, output, cell_state, loop_state):
-            cell_state = state if output is None else cell_state
-            emit = nn.Dense(2)(cell_state)
-            emit = emit[0] if output is None else emit
-            return time >= jnp.full(ROWS, 2), X[:, 0], cell_state, emit, None
-
-        return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=2)(loop_fn)[1]
 
 
 class Draws(nn.Module):
@@ -374,20 +339,22 @@ class Draws(nn.Module):
     how: str
 
     @nn.compact
-    def __call__(self, state):
+    def __call__(self):
         dropout = nn.Dropout(0.5, deterministic=False)
-        ones = jnp.ones_like(state)
+        ones = jnp.ones_like(STATE)
 
         def loop_fn(time, output, cell_state, key):
             finished = time >= jnp.full(ROWS, 3)
             if output is None:
                 key = self.make_rng("dropout") if self.how == "key" else None
-                return finished, X[:, 0], state, state[0], key
+                return finished, X[:, 0], STATE, STATE[0], key
             if self.how == "key":
                 key, part = jax.random.split(key)
                 emit = dropout(ones, rng=part)
             elif self.how == "module":
                 emit = dropout(ones)
+            elif self.how == "its own module":
+                emit = nn.Dense(UNITS)(output)
             else:
                 emit = jax.random.normal(self.make_rng("dropout"), ones.shape, X.dtype)
             return finished, X[:, 0], cell_state, emit, key
@@ -397,22 +364,27 @@ class Draws(nn.Module):
 
 def drawn_by(how, wrap=jax.jit):
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    state = draw(ROWS, UNITS)
-    variables = Draws(how).init(keys, state)
-    return wrap(Draws(how).apply)(variables, state, rngs=keys)
+    variables = Draws(how).init(keys)
+    return wrap(Draws(how).apply)(variables, rngs=keys)
 
 
-def test_noise_from_streams_would_be_the_same_at_all_steps():
+def test_keys_of_a_loop_differ_from_step_to_step():
     masks = drawn_by("key")
     assert jnp.any(masks[1:] != masks[:-1])
-    refused = "RawRNN: `loop_fn` must not draw random numbers from streams, but "
-    for how, name in (("module", "Dropout d"), ("itself", "Draws d")):
-        for wrap in (jax.jit, lambda run: run):
-            with pytest.raises(ValueError, match=refused + name):
-                drawn_by(how, wrap)
 
 
-def test_modules_made_in_a_loop():
-    message = "RawRNN: `loop_fn` must not construct modules, but it constructed Dense_0"
+STREAMS = "draw random numbers from streams, but "
+CHANGES = {
+    "module": STREAMS + "Dropout d",
+    "itself": STREAMS + "Draws d",
+    "its own module": "construct modules, but it constructed Dense_0",
+}
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, lambda run: run])
+@pytest.mark.parametrize("how", CHANGES)
+def test_what_a_loop_must_not_do(how, wrap):
+    """It would draw the same numbers at all steps."""
+    message = "RawRNN: `loop_fn` must not " + CHANGES[how]
     with pytest.raises(ValueError, match=message):
-        MakesItsOwn().init(jax.random.key(0), draw(ROWS, UNITS))
+        drawn_by(how, wrap)

@@ -26,7 +26,7 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
-    TensorShape,
+    contrib,
 )
 
 ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
@@ -122,20 +122,31 @@ def cells_in(kind, nest):
     ]
 
 
-def run_driver(kind, cells, states=None):
-    """`(state, outputs)` of the driver of a module."""
+def bound_as_in(module, kind, nest):
+    """The cells of a module with its parameters, as the arguments of its driver."""
+    bound = jax.tree.map(lambda cell, own: cell.bind(own), nest, module.params)
+    return cells_in(kind, bound)
+
+
+def run_driver(kind, cells, x, states=None, **options):
+    """`(outputs, state)` of a module's drivers, and with `return_states` all states."""
+    options["dtype"] = x.dtype
     if kind == "RNN":
-        outputs, state = jaxrnn.dynamic_rnn(*cells, X, LENGTHS, states, X.dtype)
-        return state, outputs
-    given = {"sequence_length": LENGTHS, "dtype": X.dtype}
-    first = states or (None, None)
+        return jaxrnn.dynamic_rnn(*cells, x, initial_state=states, **options)
+    layers, starts = [cells], [states or (None, None)]
+    if kind == "StackBidirectional":
+        layers = list(zip(*cells, strict=True))
+        starts = starts * len(layers) if states is None else zip(*states, strict=True)
+    results = []
+    for (fw, bw), (start_fw, start_bw) in zip(layers, starts, strict=True):
+        options |= {"initial_state_fw": start_fw, "initial_state_bw": start_bw}
+        outputs, *states = jaxrnn.bidirectional_dynamic_rnn(fw, bw, x, **options)
+        x = jnp.concatenate(outputs, -1)
+        results.append(states)
     if kind == "Bidirectional":
-        given |= {"initial_state_fw": first[0], "initial_state_bw": first[1]}
-        outputs, state = jaxrnn.bidirectional_dynamic_rnn(*cells, X, **given)
-        return state, jnp.concatenate(outputs, -1)
-    run = jaxrnn.stack_bidirectional_dynamic_rnn
-    outputs, *state = run(*cells, X, *first, **given)
-    return tuple(state), outputs
+        return x, *states
+    of_layers = zip(*results, strict=True)
+    return x, *(tuple(zip(*pairs, strict=True)) for pairs in of_layers)
 
 
 @pytest.mark.fast("lstm-InLinen", "two_ways-InNnx", "layers-InNnx")
@@ -144,13 +155,42 @@ def run_driver(kind, cells, states=None):
 def test_modules_are_their_drivers(make, name):
     kind, nest = MODULES[name]
     module = make(kind, *cells_in(kind, nest))
-    bound = jax.tree.map(lambda cell, own: cell.bind(own), nest, module.params)
-    run = functools.partial(run_driver, kind, cells_in(kind, bound))
+    cells = bound_as_in(module, kind, nest)
+    run = functools.partial(run_driver, kind, cells, X, sequence_length=LENGTHS)
     state, outputs = module(X, LENGTHS, return_carry=True, deterministic=True)
-    same((state, outputs), run())
+    same((outputs, state), run())
     # A state goes in as it came out.
     again = module(X, LENGTHS, initial_state=state, deterministic=True)
-    same(again, run(state)[1])
+    same(again, run(states=state)[0])
+
+
+@pytest.mark.fast("lstm-InNnx", "two_ways-InLinen", "layers-InLinen")
+@both
+@pytest.mark.parametrize("name", ["lstm", "two_ways", "layers"])
+def test_masks_resets_and_states_of_all_steps(make, name):
+    """Several batch axes; a reversed run enters a segment at its last step."""
+    kind, nest = MODULES[name]
+    module = make(kind, *cells_in(kind, nest), return_states=True)
+    rng, x = np.random.default_rng(1), draw(2, 2, TIME, DEPTH)
+    mask = rng.permuted(np.tile(np.arange(TIME) < 3, (2, 2, 1)), axis=-1)
+    options = {"mask": mask, "resets": mask & (rng.random(mask.shape) < 0.4)}
+    cells = bound_as_in(module, kind, nest)
+    if kind == "RNN":
+        state = jax.tree.map(lambda n: draw(2, 2, n), cells[0].state_size)
+        options["reset_state"] = state
+    join = lambda tree: jax.tree.map(lambda y: y.reshape(4, *y.shape[2:]), tree)
+    want = run_driver(kind, cells, join(x), return_states=True, **join(options))
+    same(join(module(x, **options)), want)
+    outputs = jax.eval_shape(lambda: module(x, return_states=False))
+    assert outputs.shape == (2, 2, *want[0].shape[1:])
+    nothing = module(x[..., :0, :], resets=mask[..., :0])
+    assert nothing[0].shape == (2, 2, 0, *want[0].shape[2:])
+    if kind == "Bidirectional":
+        backward = make("RNN", GRUCell(3), reverse=True, keep_order=True)
+        options |= {"return_states": True, "params": module.params["bw"]}
+        outputs, state, states = want
+        got = join(backward(x, **options))
+        same(got, (outputs[..., UNITS:], state[1], states[1]))
 
 
 @pytest.mark.fast("InNnx")
@@ -217,24 +257,14 @@ def test_any_number_of_batch_axes(make):
     same(got, jnp.moveaxis(want, 2, 0))
 
 
-def add_up(params, inputs, state, key=None):
-    state = state + params["scale"] * (inputs["a"] + inputs["b"][:, 0])
-    return state, state
-
-
-def init_scale(key, inputs, dtype):
-    return {"scale": jnp.ones((1, 1), dtype)}
-
-
 @pytest.mark.fast("InLinen")
 @both
 def test_nests_of_inputs(make):
-    cell = FunctionCell(add_up, TensorShape([DEPTH]), TensorShape([DEPTH]), init_scale)
-    inputs = {"a": X, "b": draw(ROWS, TIME, 1, DEPTH)}
-    got = make("RNN", cell, inputs=inputs)(inputs, LENGTHS)
-    want = jnp.cumsum(inputs["a"] + inputs["b"][:, :, 0], 1)
-    alive = jnp.arange(TIME)[None] < LENGTHS[:, None]
-    same(got, jnp.where(alive[..., None], want, 0))
+    cell, inputs = contrib.PhasedLSTMCell(UNITS), (jnp.cumsum(X[..., :1] ** 2, 1), X)
+    rnn = make("RNN", cell, inputs=inputs)
+    bound = cell.bind(*rnn.params.values())
+    want, _ = jaxrnn.dynamic_rnn(bound, inputs, LENGTHS, dtype=X.dtype)
+    same(rnn(inputs, LENGTHS), want)
 
 
 @pytest.mark.fast("InLinen")
@@ -269,50 +299,6 @@ def test_integers_are_cast_to_an_explicit_dtype(make):
         make("RNN", LSTMCell(UNITS))(ids)
     rnn = make("RNN", FunctionCell(counts, 1, 1), dtype=X.dtype, inputs=ids)
     assert rnn(ids).dtype == X.dtype
-
-
-@pytest.mark.fast("InLinen")
-@both
-def test_masks_resets_and_states_of_all_steps(make):
-    """Several batch axes; a reversed run enters a segment at its last step."""
-    rng, x, state = np.random.default_rng(1), draw(2, 2, TIME, DEPTH), draw(2, 2, UNITS)
-    mask = rng.permuted(np.tile(np.arange(TIME) < 3, (2, 2, 1)), axis=-1)
-    resets = mask & (rng.random((2, 2, TIME)) < 0.4)
-    options = {"mask": mask, "resets": resets, "return_states": True}
-    join = lambda tree: jax.tree.map(lambda y: y.reshape(4, *y.shape[2:]), tree)
-    rows, mask, resets = join((x, mask, resets))
-    rnn = make("RNN", GRUCell(UNITS))
-    want = jaxrnn.dynamic_rnn(
-        GRUCell(UNITS).bind(rnn.params["gru_cell"]),
-        rows,
-        dtype=x.dtype,
-        mask=mask,
-        resets=resets,
-        reset_state=join(state),
-        return_states=True,
-    )
-    same(join(rnn(x, reset_state=state, **options)), want)
-    always = make("RNN", GRUCell(UNITS), return_states=True)
-    assert len(jax.eval_shape(always, x)) == 3
-    outputs = jax.eval_shape(lambda: always(x, return_states=False))
-    assert outputs.shape == (2, 2, TIME, UNITS)
-
-    two = make("Bidirectional", GRUCell(UNITS), LSTMCell(UNITS))
-    outputs, last, states = join(two(x, **options))
-    backward = make("RNN", LSTMCell(UNITS), reverse=True, keep_order=True)
-    got = join(backward(x, params=two.params["bw"], **options))
-    same(got, (outputs[..., UNITS:], last[1], states[1]))
-    with pytest.raises(ValueError, match="`reset_state` must be None for two"):
-        two(x, reset_state=(state, state), **options)
-    nothing = two(x[..., :0, :], resets=options["resets"][..., :0])
-    assert nothing.shape == (2, 2, 0, 2 * UNITS)
-
-    stack = make("StackBidirectional", *[[GRUCell(UNITS), GRUCell(UNITS)]] * 2)
-    top, last, states = join(stack(x, **options))
-    at_steps = lambda tree: jax.tree.map(lambda y: y[mask].reshape(4, 3, -1), tree)
-    kept = {"resets": resets[mask].reshape(4, 3), "return_states": True}
-    want = stack(at_steps(rows), **kept)
-    same((at_steps(top), last, at_steps(states)), want)
 
 
 # Random numbers.

@@ -184,6 +184,8 @@ def test_arguments_of_a_call():
         jaxrnn.linen.RNN(GRU).init(KEY, X, dones=X[..., 0] > 0)
     with refused(TypeError, "RNN: `rngs` must be nnx.Rngs, a stream or a key, got 3"):
         make("RNN", NOISY)(X, rngs=3)
+    with refused(ValueError, "`reset_state` must be None for two directions"):
+        make("Bidirectional", GRU, GRU)(X, reset_state=(ONES, ONES))
     with refused(TypeError, "RawRNN: `loop_fn` must be a function, got"):
         jaxrnn.linen.RawRNN(GRU).init(KEY, None)
 
