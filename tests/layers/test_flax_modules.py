@@ -164,9 +164,9 @@ def test_modules_are_their_drivers(make, name):
     same(again, run(states=state)[0])
 
 
-@pytest.mark.fast("lstm-InNnx", "two_ways-InLinen", "layers-InLinen")
+@pytest.mark.fast("gru-InNnx", "two_ways-InLinen", "layers-InLinen")
 @both
-@pytest.mark.parametrize("name", ["lstm", "two_ways", "layers"])
+@pytest.mark.parametrize("name", ["gru", "two_ways", "layers"])
 def test_masks_resets_and_states_of_all_steps(make, name):
     """Several batch axes; a reversed run enters a segment at its last step."""
     kind, nest = MODULES[name]
