@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.math import cast_like, dot, widened, widest_dtype
-from .._base.sharding import as_varying_as, broadcast_first, zeros_like
+from .._base.sharding import broadcast_first, zeros_like
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking
@@ -322,7 +322,6 @@ def _push_state(
         return d_new_state, outputs
 
     d_state = _dense(primals.state, tangents.state)
-    d_state = as_varying_as((primals, _perturbed(tangents)), d_state)
     scanned = saved, d_zs, restarts, steps.alive_steps()
     d_state, d_outputs = ragged_scan(
         step, d_state, scanned, steps.longest, save_inputs_only=True
