@@ -193,6 +193,9 @@ def test_a_stack_shares_nothing_of_it():
     want, _ = over_time(upper, zeros, attention)
     got, _ = over_time(stack.bind(params), (STATE, zeros))
     np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+    started, _ = stack.bind(params).start((STATE, zeros))
+    want = CELL.bind(params["cell_0"]).start(STATE)
+    np.testing.assert_array_equal(started.memory.value.keys, want.memory.value.keys)
 
 
 def test_each_run_computes_the_keys_from_its_own_parameters():

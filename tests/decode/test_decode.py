@@ -240,6 +240,18 @@ def draw(key, logits=LOGITS, rows=9, max_time=3, **options):
     )
 
 
+def test_keys_may_be_mapped():
+    given = arguments("gru", make_params("gru", 4, 1))
+    options = {"temperature": 3.0, "max_time": 8}
+    sample = lambda key: decode.sample(**given, **options, key=key)
+    keys = jax.random.split(KEY, 4)
+    mapped, one = jax.jit(jax.vmap(sample))(keys), jax.jit(sample)
+    assert len({*map(int, mapped.lengths.max(1))}) > 1  # Some keys' loops end earlier.
+    for i, key in enumerate(keys):
+        got = jax.tree.map(lambda x, i=i: x[i], mapped)
+        assert_near(got, one(key), tolerance=1e-12)
+
+
 def check_scores(decoded, logits):
     log_probs = logits - np.log(np.sum(np.exp(logits)))
     want = log_probs[np.asarray(decoded.ids)].sum(axis=1)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import drawn, normalized
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
@@ -118,3 +119,24 @@ def test_a_leaf_made_of_all_rows_sees_padding_as_zeros():
         unit = np.zeros(x.shape)
         unit[index] = 1
         np.testing.assert_allclose(got[index], step(unit), atol=1e-9)
+
+
+MASK = np.array([[True, False, True, True], [False, True, False, True]])
+
+
+def test_a_mask_may_be_divided_over_another_axis_of_the_mesh():
+    def run(x, mask):
+        bound, options = GRU.bind(PARAMS), {"dtype": F64, "return_states": True}
+        return jaxrnn.dynamic_rnn(bound, x, mask=mask, **options)
+
+    explicit = (jax.sharding.AxisType.Explicit,) * 2
+    mesh = jax.make_mesh((2, 2), ("rows", "other"), axis_types=explicit)
+    put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+    got = run(put(X, "rows"), put(MASK, "other"))
+    chex.assert_trees_all_close(got, run(X, MASK))
+
+
+def test_a_mask_is_checked_before_it_is_reversed():
+    module = jaxrnn.linen.RNN(GRU, reverse=True)
+    with pytest.raises(ValueError, match=r"`mask` must be \[batch, time\]"):
+        module.init(jax.random.key(0), X, mask=MASK[0])

@@ -296,7 +296,7 @@ def test_workers(method, fast_to_compile, tmp_path, monkeypatch):
 # Masks with gaps, and the states of all steps.
 
 
-@pytest.mark.fast("projected-False")
+@pytest.mark.fast("projected-False", "rnn-True")
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn", "projected"])
 def test_masks_and_states_of_all_steps(name, with_lengths):

@@ -22,7 +22,7 @@ from native_cases import (
 )
 
 import jaxrnn
-from jaxrnn import GRUCell, LSTMCell, contrib
+from jaxrnn import GRUCell, LSTMCell, contrib, memory
 from jaxrnn.testing._oracle import weighted_sum
 
 pytestmark = needs_library
@@ -279,11 +279,22 @@ def test_no_nets_and_no_batches():
     assert pull(outputs)[0].shape == (0, *x.shape)
 
 
-def test_a_strategy_of_memory_goes_with_it():
+@pytest.mark.fast("Offload*")
+@pytest.mark.parametrize(
+    ("strategy", "backward"),
+    [
+        (True, [False, False, True]),
+        (memory.Recompute(4), [False, False, False, True, False, True]),
+        (memory.Offload(memory.Keep(), 3), [False, True]),
+    ],
+    ids=lambda value: str(value).split("(")[0],
+)
+def test_strategies_of_memory_go_with_it(strategy, backward):
     cell = CELLS["gru"]
     given = data(cell)
-    got = everything(cell, "native", *given, swap_memory=jaxrnn.memory.Recompute(4))
-    assert_near(got, everything(cell, "xla", *given))
+    of = functools.partial(everything, cell, "native", swap_memory=strategy)
+    assert_near(of(*given), everything(cell, "xla", *given))
+    assert [call.backward for call in calls(of, *given)] == backward
 
 
 def test_threads_that_call_at_once():
