@@ -3,21 +3,22 @@
     python tests/mutations.py --seed 57 --list mutants.json --results mutants.jsonl
 
 draws lines of `jaxrnn/` and `native/src`, breaks each in one way in a copy of the
-working tree, and runs the fast tests there: first those of the folders that belong to
-the line's room, then all. A mutant is caught if it does not build, or if a test fails
-or never ends. The list is stored, and read if the file exists, so that the same mutants
-can be tried on a later version: each is found by its function and its text. A run with
-results in its file goes on after them.
+working tree, and runs the fast tests there, first those of the folders that belong to
+the line's room. A mutant is caught if it does not build, or if a test fails or never
+ends. The list is stored, and read if the file exists, so that the same mutants can be
+tried on a later version: each is found by its text. A run with results in its file goes
+on after them.
 """
 
 import argparse
+import ast
 import collections
-import concurrent.futures
+import copy
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -25,10 +26,32 @@ import subprocess
 import sys
 import tempfile
 import time
-
-import mutants
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
+PAIRS = [
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.Is, ast.IsNot),
+    (ast.In, ast.NotIn),
+    (ast.Add, ast.Sub),
+    (ast.And, ast.Or),
+]
+OPPOSITES = dict(PAIRS) | {second: first for first, second in PAIRS}
+# For lines of C++: the kind, what to look for, and what to write instead.
+CPP_RULES = [
+    ("comparison", r"(?<= )<(?= )", "<="),
+    ("comparison", r"(?<= )(<|>)=(?= )", r"\1"),
+    ("comparison", r"(?<= )==(?= )", "!="),
+    ("sign", r"(?<=[\w\])] )\+(?= )", "-"),
+    ("sign", r"(?<=[\w\])] )-(?= )", "+"),
+    ("off by one", r" [-+] 1\b", ""),
+    ("off by one", r"(?<= = )0(?=[;,)])", "1"),
+    ("term", r"(?<=[\w\])]) [+*] [\w.]+(?=[;,)])", ""),
+    ("condition", r"\bif \((?!constexpr)(.*)\)(?= \{$|$)", r"if (!(\1))"),
+    ("condition", r"&&", "||"),
+]
 # The folders of tests that run first. Another room has a folder of its name, or none.
 FOLDERS = {
     "__init__": ["package"],
@@ -42,82 +65,221 @@ FOLDERS = {
     "typing": ["package"],
 }
 IGNORED = (".git", ".venv", "__pycache__", "build", "_build", ".*_cache")
-NO_TESTS = 5  # The exit status of pytest if a folder has only slow tests.
 BUILD = "native/build/mutations"
 
 
-class Copy:
-    """A copy of the working tree, whose tests run with limits of time."""
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A broken line.
 
-    def __init__(self, folder: str):
-        self.root = pathlib.Path(folder) / "copy"
-        shutil.copytree(ROOT, self.root, ignore=shutil.ignore_patterns(*IGNORED))
-        self.environment = os.environ | {"PYTHONPATH": str(self.root)}
-        place = "import jaxrnn; print(jaxrnn.__file__)"
-        found = self.run([sys.executable, "-c", place], 60)[1]
-        if str(self.root) not in found:
-            raise SystemExit(f"The copy would not be tested, but {found}")
+    Attributes:
+        file: The path from the root of the checkout.
+        line: The number of the line when the mutant was drawn.
+        old: The text of the line, without its indent.
+        new: The text that replaces it.
+        kind: How the line is broken.
+    """
 
-    def run(self, command: list[str], limit: float) -> tuple[bool, str]:
-        """Whether a command succeeds in time, and what it prints."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            text = process.communicate(timeout=limit)[0]
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return False, "FAILED (no end)"
-        return process.returncode in (0, NO_TESTS), text
+    file: str
+    line: int
+    old: str
+    new: str
+    kind: str
 
-    def test(self, folders: list[str], limit: float) -> str:
-        """The name of the first test that fails: empty if all pass."""
-        command = [sys.executable, *"-m pytest -x -q -p no:cacheprovider".split()]
-        workers = "-n0" if folders else "-n2"  # A folder ends soon in one process.
-        succeeds, text = self.run([*command, workers, *folders], limit)
-        if succeeds:
-            return ""
-        failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", text, re.MULTILINE)
-        return failed[0] if failed else text[-300:]
+    @property
+    def room(self) -> str:
+        top, name, *_ = pathlib.Path(self.file).parts
+        return top if top == "native" else name.removesuffix(".py")
 
-    def build(self, limit: float) -> str:
-        """What fails when the native loops are built and their C++ tests run."""
-        make = ["cmake", "-S", "native", "-B", BUILD, "-DSKBUILD_STATE=editable"]
-        make += ["-DJAXRNN_NATIVE_TESTS=ON", f"-DPython_EXECUTABLE={sys.executable}"]
-        for command in (
-            make,
-            ["cmake", "--build", BUILD, "--parallel", "2"],
-            ["ctest", "--test-dir", BUILD, "--stop-on-failure"],
-        ):
-            succeeds, text = self.run(command, limit)
-            if not succeeds:
-                failed = re.search(r"error: .*|\d+ - \w+ \(.*\)|FAILED.*", text)
-                return f"{command[0]}: {failed.group() if failed else text[-300:]}"
-        return ""
 
-    def catch(self, mutant: mutants.Mutant, stage: str, limit: float) -> str:
-        """What a mutant breaks in a stage of the tests: empty if nothing."""
-        file, text = mutants.apply(mutant, self.root)
-        # Python would take a file of the same size and second for unchanged.
-        cached = pathlib.Path(importlib.util.cache_from_source(str(file)))
-        cached.unlink(missing_ok=True)
-        try:
-            if stage == "native":
-                return self.build(limit)
-            names = FOLDERS.get(mutant.room, [mutant.room.removeprefix("_")])
-            folders = [f"tests/{name}" for name in names] if stage == "room" else []
-            exist = all((self.root / folder).is_dir() for folder in folders)
-            return self.test(folders, limit) if exist else ""
-        finally:
-            file.write_text(text)
-            cached.unlink(missing_ok=True)
+def draw(root: pathlib.Path, seed: int, count: int) -> list[Mutant]:
+    """Draw mutants of different lines: nine of ten are Python, all kinds as likely."""
+    chance = random.Random(seed)
+    python, cpp = [], []
+    for file in sorted((root / "jaxrnn").rglob("*.py")):
+        python += python_mutants(file, root)
+    for file in sorted((root / "native/src").glob("*")):
+        cpp += cpp_mutants(file, root)
+    drawn: dict[tuple, Mutant] = {}
+    while len(drawn) < count:
+        found = python if len(drawn) < count - count // 10 else cpp
+        kind = chance.choice(sorted({mutant.kind for mutant in found}))
+        mutant = chance.choice([one for one in found if one.kind == kind])
+        drawn.setdefault((mutant.file, mutant.line), mutant)
+    return list(drawn.values())
+
+
+def python_mutants(file: pathlib.Path, root: pathlib.Path) -> Iterator[Mutant]:
+    """All mutants of a file, of lines that occur only once."""
+    text = file.read_text()
+    lines = [line.strip() for line in text.splitlines()]
+    for node in _expressions(ast.parse(text)):
+        line = text.splitlines()[node.lineno - 1]
+        if node.lineno != node.end_lineno or lines.count(line.strip()) > 1:
+            continue
+        first = line.encode()[: node.col_offset].decode()
+        last = line.encode()[node.end_col_offset :].decode()
+        for kind, new in _breaks(node):
+            changed = f"{first}({ast.unparse(new)}){last}".strip()
+            name = str(file.relative_to(root))
+            yield Mutant(name, node.lineno, line.strip(), changed, kind)
+
+
+def _expressions(node: ast.AST) -> Iterator[ast.expr]:
+    """The expressions of a tree, except in messages."""
+    if isinstance(node, (ast.Raise, ast.JoinedStr)):
+        return
+    if isinstance(node, ast.expr):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _expressions(child)
+
+
+def _breaks(node: ast.expr) -> list[tuple[str, ast.expr]]:
+    """The ways to break an expression: their kinds, and what replaces it."""
+    match node:
+        case ast.Compare(ops=[op]) if type(op) in OPPOSITES:
+            return [("comparison", _with(node, ops=[OPPOSITES[type(op)]()]))]
+        case ast.BinOp(op=ast.Add() | ast.Sub()) if not _joins(node):
+            opposite = _with(node, op=OPPOSITES[type(node.op)]())
+            return [("sign", opposite), ("term", node.left)]
+        case ast.BinOp(op=ast.Mult()) if not _joins(node):
+            return [("term", node.left), ("term", node.right)]
+        case ast.BinOp(op=ast.BitAnd()):
+            return [("mask", node.left), ("mask", node.right)]
+        case ast.UnaryOp(op=ast.USub()):
+            return [("sign", node.operand)]
+        case ast.UnaryOp(op=ast.Not()):
+            return [("condition", node.operand)]
+        case ast.BoolOp(values=[first, *_]):
+            opposite = _with(node, op=OPPOSITES[type(node.op)]())
+            return [("condition", opposite), ("condition", first)]
+        case ast.IfExp():
+            return [("condition", _with(node, test=ast.UnaryOp(ast.Not(), node.test)))]
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
+            return [("off by one", ast.Constant(value + 1))]
+        case ast.Attribute(value=inner, attr="T" | "mT"):
+            return [("axis", inner)]
+        case ast.Call(func=ast.Attribute(value=of, attr=name), args=arguments):
+            is_method = ast.unparse(of) not in ("jnp", "np", "lax")
+            if name in ("where", "select") and len(arguments) == 3:
+                return [("mask", arguments[1]), ("mask", arguments[2])]
+            if name in ("swapaxes", "moveaxis", "transpose"):
+                return [("axis", of if is_method else arguments[0])]
+    return []
+
+
+def _joins(node: ast.expr) -> bool:
+    """Whether an operator joins sequences: the other operators would only crash."""
+    if isinstance(node, ast.BinOp):
+        return _joins(node.left) or _joins(node.right)
+    return isinstance(node, (ast.Tuple, ast.List, ast.ListComp, ast.JoinedStr)) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def _with(node: ast.expr, **changes: object) -> ast.expr:
+    new = copy.copy(node)
+    vars(new).update(changes)
+    return new
+
+
+def cpp_mutants(file: pathlib.Path, root: pathlib.Path) -> Iterator[Mutant]:
+    """All mutants of a file, of lines that occur only once."""
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    for number, line in enumerate(lines, 1):
+        old = line.split("//")[0].strip()
+        is_declaration = re.match(r"#|static_assert|template|\(", old)
+        for kind, pattern, replacement in CPP_RULES:
+            new = re.sub(pattern, replacement, old, count=1)
+            if new != old and not is_declaration and lines.count(line) == 1:
+                yield Mutant(str(file.relative_to(root)), number, line, new, kind)
+
+
+def apply(mutant: Mutant, root: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """Break the line, and return its file and the text of the file before.
+
+    If the file does not have the line, the only other file that has it is taken.
+
+    Raises:
+        LookupError: If the line is gone.
+    """
+    home = root / mutant.file
+    others = (root / mutant.file.split("/")[0]).rglob("*" + home.suffix)
+    texts = {file: file.read_text() for file in others}
+    places = collections.defaultdict(list)
+    for file, text in texts.items():
+        for number, line in enumerate(text.splitlines()):
+            if line.strip() == mutant.old:
+                places[file].append(number)
+    file = home if home in places or len(places) != 1 else next(iter(places))
+    if file not in places:
+        raise LookupError(mutant)
+    nearest = min(places[file], key=lambda number: abs(number + 1 - mutant.line))
+    lines = texts[file].splitlines(keepends=True)
+    lines[nearest] = lines[nearest].replace(mutant.old, mutant.new)
+    file.write_text("".join(lines))
+    return file, texts[file]
+
+
+def run(command: list[str], root: pathlib.Path, limit: float) -> tuple[bool, str]:
+    """Whether a command succeeds in time, and what it prints."""
+    # Without files of bytecode: those of a mutant would seem to be up to date if it has
+    # the size and the second of the file before.
+    own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=os.environ | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        text = process.communicate(timeout=limit)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return False, "FAILED (no end)"
+    return process.returncode == 0, text
+
+
+def failure(root: pathlib.Path, room: str, limit: float) -> str:
+    """What fails first when the tests run: empty if nothing."""
+    make = ["cmake", "-S", "native", "-B", BUILD, "-DSKBUILD_STATE=editable"]
+    make += ["-DJAXRNN_NATIVE_TESTS=ON", f"-DPython_EXECUTABLE={sys.executable}"]
+    build = [
+        make,
+        ["cmake", "--build", BUILD, "--parallel", "2"],
+        ["ctest", "--test-dir", BUILD, "--stop-on-failure"],
+    ]
+    names = FOLDERS.get(room, [room.removeprefix("_")])
+    first = [f"tests/{name}" for name in names if (root / "tests" / name).is_dir()]
+    tests = [sys.executable, *"-m pytest -x -q -n2 -p no:cacheprovider".split()]
+    for command in [*build * (room == "native"), [*tests, *first, "tests"]]:
+        succeeds, text = run(command, root, limit)
+        if not succeeds:
+            pattern = r"error: .*|\d+ - \w+ \(.*\)|(?:FAILED|ERROR) .*"
+            found = re.findall(pattern, text)
+            return found[-1] if found else text[-300:]
+    return ""
+
+
+def attempt(mutant: Mutant, root: pathlib.Path, limit: float) -> dict:
+    """The result of a mutant, and what it breaks."""
+    start = time.monotonic()
+    try:
+        file, text = apply(mutant, root)
+    except LookupError:
+        result, by = "gone", ""
+    else:
+        by = failure(root, mutant.room, limit)
+        result = "caught" if by else "escaped"
+        file.write_text(text)
+    seconds = time.monotonic() - start
+    print(f"{seconds:.0f} s, {mutant.file}:{mutant.line}: {result} {by}", flush=True)
+    return {"mutant": dataclasses.asdict(mutant), "result": result, "by": by}
 
 
 def table(rows: list[dict]) -> str:
@@ -125,64 +287,19 @@ def table(rows: list[dict]) -> str:
     tried, caught = collections.Counter(), collections.Counter()
     escaped = []
     for row in rows:
-        mutant = mutants.Mutant(**row["mutant"])
+        mutant = Mutant(**row["mutant"])
         tried[mutant.room] += 1
-        if row["result"] not in ("escaped", "gone"):
-            caught[mutant.room] += 1
-            continue
-        where = f"{mutant.file}:{mutant.line} {mutant.function}"
-        escaped.append(f"\n{row['result']} ({mutant.kind}): {where}")
-        escaped += [f"  - {mutant.old}", f"  + {mutant.new}"]
+        caught[mutant.room] += row["result"] == "caught"
+        if row["result"] != "caught":
+            escaped.append(f"\n{row['result']} ({mutant.kind}): {mutant.file}")
+            escaped += [f"  - {mutant.old}", f"  + {mutant.new}"]
     lines = ["| room | mutants | caught |", "|---|--:|--:|"]
     lines += [f"| {room} | {tried[room]} | {caught[room]} |" for room in sorted(tried)]
     lines.append(f"| all | {tried.total()} | {caught.total()} |")
     return "\n".join(lines + escaped)
 
 
-def work(share: list[mutants.Mutant], options: argparse.Namespace) -> None:
-    """Try mutants in a copy, and store the result of each that is caught or escapes.
-
-    The stages that take long come last, for the mutants that are left. A library with a
-    mutant stays in the copy, so native mutants come after all others.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Copy(folder)
-        native = [mutant for mutant in share if mutant.room == "native"]
-        left = [mutant for mutant in share if mutant.room != "native"]
-        for stage in ("room", "all"):
-            left = [m for m in left if not attempt(tree, m, (stage,), options)]
-        for mutant in native:
-            attempt(tree, mutant, ("native", "room", "all"), options)
-
-
-def attempt(
-    tree: Copy,
-    mutant: mutants.Mutant,
-    stages: tuple[str, ...],
-    options: argparse.Namespace,
-) -> bool:
-    """Whether the result of a mutant is known after some stages. Stores the result."""
-    start = time.monotonic()
-    result, by = "", ""
-    try:
-        for stage in stages:
-            by = tree.catch(mutant, stage, options.limit)
-            if by or stage == "all":
-                result = stage if by else "escaped"
-                break
-    except LookupError:
-        result = "gone"
-    place = f"{mutant.file}:{mutant.line} ({mutant.kind})"
-    seconds = time.monotonic() - start
-    print(f"{seconds:.0f} s, {place}: {result or 'passes'} {by}", flush=True)
-    if result:
-        row = {"mutant": dataclasses.asdict(mutant), "result": result, "by": by}
-        with options.results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-    return bool(result)
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Draw or read the list, try each mutant, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
@@ -191,27 +308,34 @@ def main(arguments: list[str] | None = None) -> None:
     add("--list", type=pathlib.Path, required=True)
     add("--results", type=pathlib.Path, required=True)
     add("--limit", type=float, default=1200, help="seconds for one run of tests")
-    add("--workers", type=int, default=1, help="mutants that are tried at once")
-    options = parser.parse_args(arguments)
-    if options.list.exists():
-        rows = json.loads(options.list.read_text())
-        chosen = [mutants.Mutant(**row) for row in rows]
-    else:
-        chosen = mutants.draw(ROOT, options.seed, options.count)
-        rows = [dataclasses.asdict(mutant) for mutant in chosen]
-        options.list.write_text(json.dumps(rows, indent=1) + "\n")
-    if not options.results.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            if failed := Copy(folder).test([], options.limit):
+    options = parser.parse_args()
+    if not options.list.exists():
+        drawn = [
+            dataclasses.asdict(one) for one in draw(ROOT, options.seed, options.count)
+        ]
+        options.list.write_text(json.dumps(drawn, indent=1) + "\n")
+    chosen = [Mutant(**row) for row in json.loads(options.list.read_text())]
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder) / "copy"
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*IGNORED))
+        place = "import jaxrnn; print(jaxrnn.__file__)"
+        found = run([sys.executable, "-c", place], root, 60)[1]
+        if str(root) not in found:
+            raise SystemExit(f"The copy would not be tested, but {found}")
+        if not options.results.exists():
+            if failed := failure(root, "", options.limit):
                 raise SystemExit(f"The tests fail without a mutant: {failed}")
-        options.results.touch()
-    rows = [json.loads(line) for line in options.results.open()]
-    done = [mutants.Mutant(**row["mutant"]) for row in rows]
-    left = [mutant for mutant in chosen if mutant not in done]
-    shares = [left[start :: options.workers] for start in range(options.workers)]
-    with concurrent.futures.ThreadPoolExecutor(options.workers) as threads:
-        list(threads.map(lambda share: work(share, options), shares))
-    print(table([json.loads(line) for line in options.results.open()]))
+            options.results.touch()
+        rows = [json.loads(line) for line in options.results.open()]
+        done = [Mutant(**row["mutant"]) for row in rows]
+        # A library with a mutant stays in the copy, so native mutants come last.
+        left = [mutant for mutant in chosen if mutant not in done]
+        for mutant in sorted(left, key=lambda mutant: mutant.room == "native"):
+            row = attempt(mutant, root, options.limit)
+            with options.results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            rows.append(row)
+    print(table(rows))
 
 
 if __name__ == "__main__":
