@@ -1,4 +1,4 @@
-"""Cells, data and runs for the tests of the native loops."""
+"""Cells, data and runs for the tests of the native loops and of cuDNN's."""
 
 import dataclasses
 import functools
@@ -21,6 +21,7 @@ from jaxrnn import (
     contrib,
 )
 from jaxrnn._loops.native import library
+from jaxrnn.testing._oracle import weighted_sum
 
 needs_library = pytest.mark.skipif(
     not library.LIBRARY.exists(), reason="the native loops were not built"
@@ -30,6 +31,7 @@ F32 = jnp.dtype(jnp.float32)
 TIME, DEPTH = 6, 3
 # Zero steps, one step, some, all, and more than all.
 LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
+LENGTHS_OF_8 = jnp.asarray([0, 1, 2, 3, 4, 5, 6, 9], jnp.int32)
 CELLS = {
     "lstm": LSTMCell(4, forget_bias=0.3),
     "joined": BasicLSTMCell(5, state_is_tuple=False),
@@ -75,6 +77,45 @@ def everything(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
     return differentiated(
         lambda *given: run(cell, name, *given, lengths, **kwargs), params, x, state
     )
+
+
+def with_bad_padding(x, state):
+    """Put NaN in the padding, and in the state of the row without steps."""
+    dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
+    none = np.asarray(LENGTHS)[:, None] == 0
+    bad = lambda s: jnp.where(none, jnp.nan, s)
+    return jnp.where(dead[..., None], jnp.nan, x), jax.tree.map(bad, state)
+
+
+def check_padding(cell, name, time_major=False, tolerance=2e-5):
+    """Padding has no effect: the results are those of XLA's loop without NaN."""
+    params, x, state = data(cell)
+    bad_x, bad_state = with_bad_padding(x, state)
+    swap = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
+    options = {"time_major": time_major}
+    got = everything(cell, name, params, swap(bad_x), bad_state, **options)
+    want = everything(cell, "xla", params, swap(x), state, **options)
+    (outputs, last), (c_params, c_x, c_state) = got
+    near = functools.partial(assert_near, tolerance=tolerance)
+    near((outputs, c_params, c_x), (want[0][0], *want[1][:2]))
+    tail = lambda tree: jax.tree.map(lambda s: s[1:], tree)
+    near(tail((last, c_state)), tail((want[0][1], want[1][2])))
+    for leaf in jax.tree.leaves(last):
+        assert jnp.all(jnp.isnan(leaf[0]))
+
+
+def over_devices(cell, name, lengths=LENGTHS_OF_8, kind="Auto"):
+    """A loss of rows on four devices and its gradient, and parameters."""
+    params, x, state = data(cell, 8)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType[kind],))
+    given = jax.device_put((x, state, lengths), jax.NamedSharding(mesh, jax.P("rows")))
+
+    def total(params, *rows):
+        return jax.lax.psum(weighted_sum(run(cell, name, params, *rows)), "rows")
+
+    specs = jax.P(), *[jax.P("rows")] * 3
+    summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=jax.P())
+    return jax.value_and_grad(lambda params: summed(params, *given)), params
 
 
 def of_packed(cell, time_major):

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import helpers
 import jax
 import jax.numpy as jnp
-import numpy as np
+import native_cases
 import pytest
-from helpers import differentiated, drawn, eqns, usual_promotion
+from helpers import eqns, usual_promotion
 from jax.experimental import rnn
+from native_cases import DEPTH, F32, LENGTHS, TIME, data, everything, run
 
 import jaxrnn
 import jaxrnn.linen
@@ -22,11 +23,7 @@ from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
 assert_near = functools.partial(helpers.assert_near, tolerance=1e-5)
-F32 = jnp.dtype(jnp.float32)
-UNITS, DEPTH, TIME = 4, 3, 6
-# Zero steps, one step, some, all, and more than all.
-LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
-DEAD = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
+UNITS = 4
 SIZES = DEPTH, UNITS, 1, False
 # The documented arguments of JAX's primitives.
 STATIC = {
@@ -125,26 +122,6 @@ CELLS = {
 }
 
 
-def data(cell, batch=5):
-    """Random `(params, x, state)`."""
-    rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7, F32)
-    x = draw(batch, TIME, DEPTH)
-    state = jax.tree.map(lambda s: draw(*s.shape), cell.zero_state(batch, F32))
-    return drawn(cell, x[:, 0]), x, state
-
-
-def run(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
-    return jaxrnn.dynamic_rnn(
-        cell.bind(params), x, lengths, state, implementation=implementation, **kwargs
-    )
-
-
-def everything(cell, name, *given, **kwargs):
-    """The outputs, the final state, and gradients by parameters, inputs and state."""
-    return differentiated(lambda *given: run(cell, name, *given, **kwargs), *given)
-
-
 @pytest.mark.fast("basic-False")
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("name", CELLS)
@@ -159,18 +136,7 @@ def test_values_and_gradients_are_those_of_the_loop(stand_in, name, time_major):
 
 
 def test_padding_has_no_effect(stand_in):
-    cell = CELLS["lstm"]
-    params, x, state = data(cell)
-    bad_x = jnp.where(DEAD[..., None], np.nan, x)
-    none = (LENGTHS == 0)[:, None]
-    bad_state = jax.tree.map(lambda s: jnp.where(none, np.inf, s), state)
-    clean = everything(cell, "xla", params, x, state)
-    (outputs, last), gradients = everything(cell, "cudnn", params, bad_x, bad_state)
-    assert_near((outputs, gradients[:2]), (clean[0][0], clean[1][:2]))
-    tails = lambda *trees: jax.tree.map(lambda s: s[1:], trees)
-    assert_near(tails(last, gradients[2]), tails(clean[0][1], clean[1][2]))
-    for leaf in last:
-        np.testing.assert_array_equal(leaf[0], np.full(UNITS, np.inf, np.float32))
+    native_cases.check_padding(CELLS["lstm"], "cudnn", tolerance=1e-5)
 
 
 @pytest.mark.slow
@@ -184,19 +150,7 @@ def test_mapped_gradients(stand_in):
     assert stand_in.forwards
 
 
-def over_devices(name):
-    """A loss of rows on four devices and its gradient, and parameters."""
-    cell = CELLS["lstm"]
-    params, x, state = data(cell, 8)
-    lengths = jnp.asarray([0, 1, 2, 3, 4, 5, 6, 9], jnp.int32)
-    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
-
-    def total(params, *rows):
-        return jax.lax.psum(weighted_sum(run(cell, name, params, *rows)), "rows")
-
-    specs = jax.P(), jax.P("rows"), jax.P("rows"), jax.P("rows")
-    summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=jax.P())
-    return jax.value_and_grad(lambda params: summed(params, x, state, lengths)), params
+over_devices = functools.partial(native_cases.over_devices, CELLS["lstm"])
 
 
 @pytest.mark.slow

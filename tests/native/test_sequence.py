@@ -12,13 +12,17 @@ from native_cases import (
     CELLS,
     F32,
     LENGTHS,
+    LENGTHS_OF_8,
     TIME,
     assert_near,
     calls,
+    check_padding,
     data,
     everything,
     needs_library,
+    over_devices,
     run,
+    with_bad_padding,
 )
 
 import jaxrnn
@@ -30,31 +34,11 @@ pytestmark = needs_library
 # Values and gradients.
 
 
-def with_bad_padding(x, state):
-    """Put NaN in the padding, and in the state of the row without steps."""
-    dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
-    none = np.asarray(LENGTHS)[:, None] == 0
-    bad = lambda s: jnp.where(none, jnp.nan, s)
-    return jnp.where(dead[..., None], jnp.nan, x), jax.tree.map(bad, state)
-
-
 @pytest.mark.fast("True-joined")
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_ragged_rows_with_bad_padding(name, time_major):
-    cell = CELLS[name]
-    params, x, state = data(cell)
-    bad_x, bad_state = with_bad_padding(x, state)
-    swap = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
-    options = {"time_major": time_major}
-    got = everything(cell, "native", params, swap(bad_x), bad_state, **options)
-    want = everything(cell, "xla", params, swap(x), state, **options)
-    (outputs, last), (c_params, c_x, c_state) = got
-    assert_near((outputs, c_params, c_x), (want[0][0], *want[1][:2]))
-    tail = lambda tree: jax.tree.map(lambda s: s[1:], tree)
-    assert_near(tail((last, c_state)), tail((want[0][1], want[1][2])))
-    for leaf in jax.tree.leaves(last):
-        assert jnp.all(jnp.isnan(leaf[0]))
+    check_padding(CELLS[name], "native", time_major)
 
 
 RELU_CELLS = {
@@ -315,25 +299,6 @@ def test_threads_that_call_at_once():
 # Devices.
 
 
-LENGTHS_OF_8 = jnp.arange(8, dtype=jnp.int32) % 7
-
-
-def over_devices(name, lengths, kind):
-    """A loss of rows on four devices, and its gradient."""
-    cell = CELLS["lstm"]
-    params, x, state = data(cell, 8)
-    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType[kind],))
-    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
-    given = jax.device_put((x, state, lengths), jax.NamedSharding(mesh, rows))
-
-    def total(params, *rows):
-        return jax.lax.psum(weighted_sum(run(cell, name, params, *rows)), "rows")
-
-    specs = whole, rows, rows, rows
-    summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=whole)
-    return jax.value_and_grad(lambda params: summed(params, *given)), params
-
-
 SHARES = {
     "ragged": (None, LENGTHS_OF_8, "Auto"),
     "whole": (None, None, "Auto"),
@@ -345,8 +310,8 @@ SHARES = {
 @pytest.mark.fast("ragged", "explicit")
 @pytest.mark.parametrize(("name", "lengths", "kind"), SHARES.values(), ids=SHARES)
 def test_a_share_of_the_rows_is_a_call_by_default(name, lengths, kind):
-    step, params = over_devices(name, lengths, kind)
-    of_xla, _ = over_devices("xla", lengths, kind)
+    step, params = over_devices(CELLS["lstm"], name, lengths, kind)
+    of_xla, _ = over_devices(CELLS["lstm"], "xla", lengths, kind)
     assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
     assert [c.shape[:3] for c in calls(step, params)] == 2 * [(1, 2, TIME)]
     assert not calls(of_xla, params)
