@@ -289,9 +289,3 @@ def test_a_bad_record_leaves_the_open_batch_as_it_is():
     x = dataclasses.replace(packed, inputs=packed.inputs["x"])
     held = [RECORDS[i]["x"] for i in (0, 1, 2, 4, 5)]
     check_layout(x, [*held, np.zeros((0, 2))])
-
-
-def test_no_records_give_no_batches():
-    batches = packed_batches([], 2, 6)
-    assert batches.get_state() == {"records": 0, "number": 0}
-    assert list(batches) == []

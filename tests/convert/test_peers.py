@@ -135,7 +135,6 @@ FLAX = {
     "simple_relu": ["SimpleCell"],
     "stack": ["GRUCell", "OptimizedLSTMCell", "SimpleCell"],
     "both": [("GRUCell", "OptimizedLSTMCell"), ("SimpleCell", "SimpleCell")],
-    "mixed": ["LSTMCell", "GRUCell"],
 }
 
 
@@ -205,10 +204,7 @@ def of_nnx(case):
 
 VANILLA = lambda: hk.VanillaRNN(4)
 MIXED = [lambda: hk.GRU(2), lambda: hk.LSTM(4), lambda: hk.GRU(3, name="top")]
-LSTM, GRU = ("LSTMCell", DEPTH, 4), ("GRUCell", DEPTH, 4)
 MAKE = {
-    "haiku-lstm": lambda: haiku(lambda: hk.LSTM(4)),
-    "haiku-gru": lambda: haiku(lambda: hk.GRU(4)),
     "haiku-rnn": lambda: haiku(VANILLA),
     "haiku-rnn_one_bias": lambda: haiku(lambda: hk.VanillaRNN(4, double_bias=False)),
     "haiku-stack": lambda: haiku(lambda: hk.LSTM(2), lambda: hk.LSTM(3)),
@@ -216,17 +212,13 @@ MAKE = {
     "haiku-conv_1": lambda: haiku_conv(1),
     "haiku-conv_2": lambda: haiku_conv(2),
     "haiku-conv_3": lambda: haiku_conv(3),
-    "equinox-lstm": lambda: equinox(LSTM),
-    "equinox-gru": lambda: equinox(GRU),
-    "equinox-lstm_no_bias": lambda: equinox((*LSTM, False)),
-    "equinox-gru_no_bias": lambda: equinox((*GRU, False)),
+    "equinox-lstm": lambda: equinox(("LSTMCell", DEPTH, 4)),
+    "equinox-lstm_no_bias": lambda: equinox(("LSTMCell", DEPTH, 4, False)),
+    "equinox-gru_no_bias": lambda: equinox(("GRUCell", DEPTH, 4, False)),
     "equinox-stack": lambda: equinox(("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)),
 }
 MAKE |= {f"linen-{case}": functools.partial(linen, case) for case in FLAX}
 MAKE |= {f"nnx-{case}": functools.partial(of_nnx, case) for case in FLAX}
-# Kinds and options that other rows have too.
-NOT_RUN = {"haiku-lstm", "haiku-gru", "equinox-gru", "equinox-lstm_no_bias"}
-NOT_RUN |= {"linen-mixed", "nnx-mixed"}
 
 
 @functools.cache
@@ -239,7 +231,7 @@ FAST = "haiku-mixed", "haiku-conv_1", "equinox-lstm", "linen-both", "nnx-lstm"
 
 
 @pytest.mark.fast(*FAST, "nnx-simple_relu")
-@pytest.mark.parametrize("case", [case for case in MAKE if case not in NOT_RUN])
+@pytest.mark.parametrize("case", MAKE)
 def test_outputs_and_gradients(case):
     theirs, weights, load, *_, x = peer(case)
 

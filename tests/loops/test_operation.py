@@ -83,11 +83,6 @@ def test_scalars_of_python():
     np.testing.assert_array_equal(jax.jit(step)(X), 2 * X)
 
 
-def test_exported():
-    for platforms in (("cpu",), ("cpu", "tpu")):
-        np.testing.assert_array_equal(exported(run, *platforms).call(X), 3 * X + 1)
-
-
 def lowered(fn, *platforms):
     return jax.jit(fn).trace(X).lower(lowering_platforms=platforms)
 
