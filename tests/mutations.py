@@ -3,7 +3,7 @@
     python tests/mutations.py --seed 57 --list mutants.json --results mutants.jsonl
 
 draws lines of `jaxrnn/` and `native/src`, breaks each in one way in a copy of the
-working tree, and runs the fast tests there, first those of the folders that belong to
+working tree, and runs the fast tests there, first those of the folder that belongs to
 the line's room. A mutant is caught if it does not build, or if a test fails or never
 ends. The list is stored, and read if the file exists, so that the same mutants can be
 tried on a later version: each is found by its text. A run with results in its file goes
@@ -53,17 +53,7 @@ CPP_RULES = [
     ("condition", r"&&", "||"),
 ]
 # The folders of tests that run first. Another room has a folder of its name, or none.
-FOLDERS = {
-    "__init__": ["package"],
-    "_base": ["base", "package"],
-    "_layers": ["layers"],
-    "extend": ["package"],
-    "initializers": ["cells"],
-    "linen": ["layers"],
-    "native": ["native"],
-    "nnx": ["layers"],
-    "typing": ["package"],
-}
+FOLDERS = {"initializers": "cells", "linen": "layers", "nnx": "layers"}
 IGNORED = (".git", ".venv", "__pycache__", "build", "_build", ".*_cache")
 BUILD = "native/build/mutations"
 NO_TESTS = 5  # The exit status of pytest if a folder has only slow tests.
@@ -255,10 +245,9 @@ def failure(root: pathlib.Path, room: str, limit: float) -> str:
         ["cmake", "--build", BUILD, "--parallel", "2"],
         ["ctest", "--test-dir", BUILD, "--stop-on-failure"],
     ]
-    names = FOLDERS.get(room, [room.removeprefix("_")])
-    first = [f"tests/{name}" for name in names if (root / "tests" / name).is_dir()]
+    folder = "tests/" + FOLDERS.get(room, room.removeprefix("_"))
     tests = [sys.executable, *"-m pytest -x -q -p no:cacheprovider".split()]
-    in_room = [[*tests, "-n0", *first]] if first else []
+    in_room = [[*tests, "-n0", folder]] if (root / folder).is_dir() else []
     native = build if room == "native" else []
     for command in [*native, *in_room, [*tests, "-n2"]]:
         succeeds, text = run(command, root, limit)
