@@ -100,42 +100,28 @@ def pytest_collection_finish(session):
     gc.set_threshold(20_000, 20, 20)
 
 
-class Programs:
-    """Count the programs that JAX compiles."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self)
-
-    def __call__(self, event, duration, **kwargs):
-        self.count += event.endswith("backend_compile_duration")
+COMPILED = []  # The programs since JAX's caches were cleared.
 
 
-PROGRAMS = Programs()
+def note_program(event, duration, **kwargs):
+    if event.endswith("backend_compile_duration"):
+        COMPILED.append(event)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forget_programs():
-    """Clear JAX's caches after a module if there are many programs.
-
-    Modules share the programs of small operations. But lowering gets slower as the
-    cache grows: five times slower with 3000 programs, which also take 4 GB.
-    """
-    yield
-    forget_more_than(500)
+jax.monitoring.register_event_duration_secs_listener(note_program)
 
 
 @pytest.fixture(autouse=True)
-def forget_programs_of_large_modules():
-    """Clear the caches after a test too: one module has the slow laws of all cells."""
+def forget_programs():
+    """Clear JAX's caches after a test if there are many programs.
+
+    Tests share the programs of small operations. But lowering gets slower as the cache
+    grows: five times slower with 3000 programs, which also take 4 GB.
+    """
     yield
-    forget_more_than(1200)
-
-
-def forget_more_than(limit):
-    if PROGRAMS.count > limit:
+    if len(COMPILED) > 700:
         jax.clear_caches()
-        PROGRAMS.count = 0
+        COMPILED.clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated, eqns
+from helpers import differentiated, drawn, eqns
 
 import jaxrnn
 from jaxrnn import (
@@ -61,9 +61,8 @@ def draw(like, seed=0):
 def data(cell, batch=5, dtype=F32, time=TIME, depth=DEPTH):
     """Random `(params, x, state)`."""
     x = draw(jax.ShapeDtypeStruct((batch, time, depth), dtype), 1)
-    step = jax.ShapeDtypeStruct((batch, depth), dtype)
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
-    return draw(params), x, draw(cell.zero_state(batch, dtype), 2)
+    params = drawn(cell, jax.ShapeDtypeStruct((batch, depth), dtype), scale=0.7)
+    return params, x, draw(cell.zero_state(batch, dtype), 2)
 
 
 def run(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
