@@ -96,6 +96,10 @@ from ._cells.affine import AffineCell as AffineCell, Stage as Stage
 from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
+from ._cells.delta_net import (
+    DeltaNetCell as DeltaNetCell,
+    GatedDeltaNetCell as GatedDeltaNetCell,
+)
 from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gated_linear import (
     MinGRUCell as MinGRUCell,

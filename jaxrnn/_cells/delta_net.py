@@ -1,0 +1,323 @@
+"""Cells that write with the delta rule: DeltaNet and Gated DeltaNet."""
+
+import abc
+import math
+from typing import Any, ClassVar, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import ones
+
+from .._base.math import affine
+from .._base.trees import TensorShape
+from .._base.typing import Array, DType, Initializer, Key, Params
+from .._loops.matrix_memory import Chunk, Weights, read, unit_lower_inverse
+from . import fields
+from .matrix_memory import MatrixMemoryCell
+from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
+
+# A smaller factor than exp(-87) would be 0 in float32. An infinite logarithm would give
+# NaN in the differences of a chunk.
+_LEAST_LOG = -87.0
+
+
+class DeltaValues(NamedTuple):
+    """What a step reads and writes.
+
+    `q` and `k` are `[batch, heads, key]`, `v` is `[batch, heads, value]`; `log_a` and
+    `b` are `[batch, heads]`. In a chunk, an axis of steps follows the axis of heads.
+    """
+
+    q: Any
+    k: Any
+    v: Any
+    log_a: Any
+    b: Any
+
+
+@fields.dataclass
+class DeltaRuleCell(MatrixMemoryCell):
+    """The recurrence that `DeltaNetCell` and `GatedDeltaNetCell` share.
+
+    For each head, with a matrix S [key, value], k of length 1, and vectors as rows:
+
+        S'     = a S + b outer(k, v - a k S)
+        h      = q S'
+
+    So the value that S holds at k moves towards v by the share b.
+    """
+
+    idle: ClassVar = DeltaValues(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
+    output_size = property(lambda self: self.num_units)
+
+    num_units: int = fields.size()
+    num_heads: int = fields.count(default=1)
+    key_size: int | None = fields.count(default=None)
+    activation: fields.ActivationLike = fields.activation(none=jax.nn.silu)
+    allow_neg_eigval: bool = fields.flag(False)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+    chunk_size: int = fields.count(default=64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key_size is None:
+            fields.set_field(self, "key_size", max(1, head_size(self)))
+        head_size(self)  # Raises if the heads do not divide the units.
+
+    @property
+    def state_size(self) -> TensorShape:
+        """The sizes of S, `[num_heads, key_size, num_units / num_heads]`."""
+        return TensorShape([self.num_heads, self.key_size, head_size(self)])
+
+    @property
+    @abc.abstractmethod
+    def _sizes(self) -> list[int]:
+        """The columns of the kernel's blocks, beginning with q, k, v and b."""
+
+    def param_specs(self, depth: int) -> Specs:
+        """Specs of `kernel`, `bias` and `norm_scale`."""
+        columns = sum(self._sizes)
+        kernel = self.kernel_initializer or self._kernel
+        bias = self.bias_initializer or self._bias
+        return {
+            "kernel": ParamSpec((depth, columns), kernel, depth),
+            "bias": ParamSpec((columns,), bias),
+            "norm_scale": ParamSpec((head_size(self),), ones),
+        }
+
+    def _blocks(
+        self, params: Params, inputs: Array, dtype: DType
+    ) -> tuple[Array, Array, Array, Array, list[Array]]:
+        """q, k, v and b of a step, and the other blocks, `[batch, size]`."""
+        z = affine(params, [inputs], dtype)
+        q, k, v, b, *rest = jnp.split(z, np.cumsum(self._sizes)[:-1], axis=-1)
+        by_head = lambda x: x.reshape(x.shape[0], self.num_heads, -1)
+        q, k, v = (self.activation(by_head(x)) for x in (q, k, v))
+        b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
+        return _unit(q), _unit(k), v, b, rest
+
+    def update(self, values: DeltaValues, state: Array) -> tuple[Array, Array]:
+        """One step; see `MatrixMemoryCell.update`."""
+        q, k, v, log_a, b = values
+        state = jnp.exp(log_a)[..., None, None] * state
+        u = b[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
+        state = state + k[..., :, None] * u[..., None, :]
+        return jnp.einsum("bnk,bnkv->bnv", q, state), state
+
+    def attend(self, chunk: Chunk) -> tuple[Array, Array]:
+        """All steps of a chunk; see `MatrixMemoryCell.attend`.
+
+        What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote:
+
+            u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
+                = b_t (v_t - keep_t k_t S)
+
+        So the u of all steps solve one triangular system.
+
+        Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
+        """
+        q, k, v, log_a, b = chunk.values
+        log_keep = chunk.sums(log_a)
+        weights = Weights(jnp.exp(log_keep), chunk.pairs(log_keep, -log_keep))
+        keep = weights.keep[..., None]
+        old_at = lambda x: chunk.start(lambda state: read(x, state))
+        between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * weights.pairs, -1)
+        inverse = unit_lower_inverse(b[..., None] * between)
+        wanted = b[..., None] * (v - keep * old_at(k))
+        u = jnp.einsum("bnts,bnsv->bntv", inverse, wanted)
+        scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
+        h = keep * old_at(q) + jnp.einsum("bnts,bnsv->bntv", scores, u)
+        return h, chunk.memory(lambda state: state, weights, k, u)
+
+    def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        keys = jax.random.split(key, len(self._sizes))
+        blocks = [
+            glorot_uniform(key, (shape[0], size), dtype)
+            for key, size in zip(keys, self._sizes, strict=True)
+        ]
+        return jnp.concatenate(blocks, axis=-1)
+
+    def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        return zeros(key, shape, dtype)
+
+    def _normalized(self, params: Params, h: Array) -> Array:
+        """`h` divided by its root mean square in each head, times `norm_scale`."""
+        mean = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
+        scale = params["norm_scale"].astype(h.dtype)
+        h = h * jax.lax.rsqrt(mean + 1e-5) * scale
+        return h.reshape(h.shape[0], self.num_units)
+
+
+@final
+@fields.dataclass
+class DeltaNetCell(DeltaRuleCell):
+    """A linear attention that corrects what its memory holds (DeltaNet).
+
+    For each head, with vectors as rows:
+
+        q, k, v, b = split(x kernel + bias)
+        q, k   = unit(activation(q)), unit(activation(k))
+        v, b   = activation(v), sigmoid(b)
+        S'     = S + b outer(k, v - k S)
+        output = rms_norm(q S')
+
+    `unit` divides by the length, so that S' holds `(1 - b) k S + b v` at k: the old
+    value moves towards v by the share b, and what S holds at other, orthogonal keys
+    stays.
+
+    A step multiplies S by `I - b outer(k, k)`. With `allow_neg_eigval`, b is doubled,
+    so the eigenvalue `1 - b` is in (-1, 1) instead of (0, 1): S can change its sign at
+    a step, as counting modulo 2 requires.
+
+    Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
+    `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
+    `kernel` `[I, 2NK + H + N]` and `bias` `[2NK + H + N]`, blocks q, k, v, ordered by
+    head, and b; `norm_scale` `[V]`.
+
+    The paper's layer has short convolutions of q, k and v, which a
+    `TemporalConvWrapper` of this cell replaces by one of the inputs, and a product with
+    the outputs.
+
+    Attributes:
+        num_units: `H`, the size of the output: `N` heads, each with the size of v.
+        num_heads: `N`.
+        key_size: `K`, the size of q and k in each head; None for `V`.
+        activation: For q, k and v; None for SiLU, the name of a Keras activation, or a
+            function.
+        allow_neg_eigval: Whether b is in (0, 2) instead of (0, 1).
+        kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
+            for each block.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+        chunk_size: The largest number of steps of a chunk; it does not change results.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, `num_heads` does not divide
+            `num_units`, or `dtype` is not floating-point.
+
+    Source: arXiv:2406.06484, sections 2.2 and 3.3; `allow_neg_eigval`:
+    arXiv:2411.12537, and the package `flash-linear-attention`, which names it.
+    """
+
+    @property
+    def _sizes(self) -> list[int]:
+        keys = self.num_heads * self.key_size
+        return [keys, keys, self.num_units, self.num_heads]
+
+    def project(
+        self, params: Params, inputs: Array, dtype: DType
+    ) -> tuple[None, DeltaValues]:
+        """The values of a step; see `MatrixMemoryCell.project`."""
+        q, k, v, b, _ = self._blocks(params, inputs, dtype)
+        return None, DeltaValues(q, k, v, jnp.zeros_like(b), b)
+
+    def output(self, params: Params, h: Array, rest: None) -> Array:
+        """The normalized `h`."""
+        return self._normalized(params, h)
+
+
+@final
+@fields.dataclass
+class GatedDeltaNetCell(DeltaRuleCell):
+    """A `DeltaNetCell` whose memory decays, with an output gate (Gated DeltaNet).
+
+    For each head, with vectors as rows:
+
+        q, k, v, b, a, g = split(x kernel + bias)
+        q, k   = unit(activation(q)), unit(activation(k))
+        v, b   = activation(v), sigmoid(b)
+        a      = exp(-exp(a_log) softplus(a))
+        S'     = a S + b outer(k, v - a k S)
+        output = rms_norm(q S') * silu(g)
+
+    `unit` divides by the length. A decay below exp(-87), which is 0 in float32, is
+    exp(-87). With `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
+
+    Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
+    `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
+    `kernel` `[I, 2NK + 2H + 2N]` and `bias` `[2NK + 2H + 2N]`, blocks q, k, v, b, a, g,
+    ordered by head; `a_log` `[N]`; `norm_scale` `[V]`.
+
+    The paper's layer has short convolutions of q, k and v, which a
+    `TemporalConvWrapper` of this cell replaces by one of the inputs, and a product with
+    the outputs.
+
+    Attributes:
+        num_units: `H`, the size of the output: `N` heads, each with the size of v.
+        num_heads: `N`.
+        key_size: `K`, the size of q and k in each head; None for `V`.
+        activation: For q, k and v; None for SiLU, the name of a Keras activation, or a
+            function.
+        allow_neg_eigval: Whether b is in (0, 2) instead of (0, 1).
+        kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
+            for each block.
+        bias_initializer: For the bias; None for zeros, and for values in a such that
+            `softplus(a)` is log-uniform in [0.001, 0.1].
+        name: The name of the step in profiles; by default the name of the class.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
+        chunk_size: The largest number of steps of a chunk; it does not change results.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, `num_heads` does not divide
+            `num_units`, or `dtype` is not floating-point.
+
+    Source: arXiv:2412.06464, equation 10 and section 3.4; the decay and its initial
+    values (`exp(a_log)` is uniform in [1, 16]): Mamba-2, arXiv:2405.21060.
+    """
+
+    @property
+    def _sizes(self) -> list[int]:
+        keys = self.num_heads * self.key_size
+        heads = self.num_heads
+        return [keys, keys, self.num_units, heads, heads, self.num_units]
+
+    def param_specs(self, depth: int) -> Specs:
+        """Specs of `kernel`, `bias`, `norm_scale` and `a_log`."""
+        a_log = ParamSpec((self.num_heads,), draw_a_log)
+        return {**super().param_specs(depth), "a_log": a_log}
+
+    def project(
+        self, params: Params, inputs: Array, dtype: DType
+    ) -> tuple[Array, DeltaValues]:
+        """The gate g and the values of a step; see `MatrixMemoryCell.project`."""
+        q, k, v, b, (a, g) = self._blocks(params, inputs, dtype)
+        log_a = log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
+        return g, DeltaValues(q, k, v, log_a, b)
+
+    def output(self, params: Params, h: Array, rest: Array) -> Array:
+        """The normalized `h`, times its gate."""
+        return self._normalized(params, h) * jax.nn.silu(rest)
+
+    def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        start = sum(self._sizes[:4])
+        decay = draw_time_steps(key, (self.num_heads,), dtype)
+        return jnp.zeros(shape, dtype).at[start : start + self.num_heads].set(decay)
+
+
+def _unit(x: Array) -> Array:
+    """`x` divided by its length, with a finite derivative at 0."""
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+def log_decay(a_log: Array, time_step: Array) -> Array:
+    """`-exp(a_log) * time_step`, at least -87; `[batch, heads]`."""
+    return jnp.maximum(-jnp.exp(a_log)[None, :] * time_step, _LEAST_LOG)
+
+
+def draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Draws logarithms of uniform numbers in [1, 16]."""
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
+
+
+def draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Draws inverses of softplus of numbers that are log-uniform in [0.001, 0.1]."""
+    low, high = math.log(0.001), math.log(0.1)
+    steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
+    return steps + jnp.log(-jnp.expm1(-steps))

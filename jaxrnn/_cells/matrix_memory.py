@@ -1,0 +1,91 @@
+"""`MatrixMemoryCell`: cells whose state is a matrix for each head."""
+
+import abc
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+
+from .._base.math import cast_like
+from .._base.typing import Array, DType, Params, PyTree
+from .._loops.matrix_memory import Chunk, arithmetic_dtype, memory_sequence
+from .._loops.steps import Run
+from . import fields
+from .base import SpecsCell, scope_name
+from .linear_recurrence import for_many_steps
+
+
+@fields.dataclass
+class MatrixMemoryCell(SpecsCell):
+    """A cell that writes values at keys into a matrix, and reads them with queries.
+
+    What a step reads and writes depends only on its inputs, so whole sequences are run
+    in chunks of steps: with attention within a chunk, and with the matrix between
+    chunks. A subclass defines one step, `update`, and the same for a chunk, `attend`.
+
+    Arithmetic is done in at least float32. The state may be wider than the inputs; use
+    a float32 state for bfloat16 inputs.
+    """
+
+    idle: ClassVar[Any]  # Values of a step that forgets and writes nothing: scalars.
+
+    if TYPE_CHECKING:  # Subclasses define a field.
+        chunk_size: int = 64
+
+    @abc.abstractmethod
+    def project(
+        self, params: Params, inputs: Array, dtype: DType
+    ) -> tuple[PyTree, PyTree]:
+        """What depends only on the inputs of a step, `[batch, depth]`.
+
+        Args:
+            params: The parameters.
+            inputs: One step of inputs.
+            dtype: The dtype of the results.
+
+        Returns:
+            `(rest, values)`: what `output` needs, leaves `[batch, ...]`; and what the
+            step reads and writes, leaves `[batch, heads, ...]`.
+        """
+
+    @abc.abstractmethod
+    def update(self, values: Any, state: Any) -> tuple[Array, PyTree]:
+        """One step: what it reads, `[batch, heads, size]`, and the new state."""
+
+    @abc.abstractmethod
+    def attend(self, chunk: Chunk) -> tuple[Array, PyTree]:
+        """All steps of a chunk: what they read, and the states.
+
+        Returns:
+            `(h, states)`: `[batch, heads, steps, size]`; and the states after the steps
+            of `chunk.after`, leaves `[batch, heads, steps, ...]`.
+        """
+
+    @abc.abstractmethod
+    def output(self, params: Params, h: Array, rest: PyTree) -> Array:
+        """The output of one step, `[batch, units]`."""
+
+    def stored(self, state: PyTree, like: PyTree) -> PyTree:
+        """The state, cast to the dtypes of `like`."""
+        return cast_like(like, state)
+
+    def step(
+        self, params: Params, inputs: Array, state: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """Runs one step with checked arguments; see `SpecsCell.step`."""
+        dtype = arithmetic_dtype(inputs, state)
+        rest, values = self.project(params, inputs, dtype)
+        wide_state = jax.tree.map(lambda x: x.astype(dtype), state)
+        h, new_state = self.update(values, wide_state)
+        output = self.output(params, h, rest)
+        return output.astype(inputs.dtype), self.stored(new_state, state)
+
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps in chunks; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the "native" or "cudnn" implementation is requested, or
+                the number of steps is symbolic.
+        """
+        params, run = for_many_steps(self, params, run)
+        with jax.named_scope(scope_name(self)):
+            return memory_sequence(self, params, run)
