@@ -13,6 +13,7 @@ from .._loops import masking
 from .._loops.steps import Restarts, read_rows
 from ..memory import Strategy, as_strategy, plan_of
 from .first_step import zero_state
+from .masks_and_resets import Resets
 from .run_batch import Batch, run_batch
 
 
@@ -86,20 +87,27 @@ def packed_rnn(
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
-    # The loop reads these states at any step, so they must be whole on each device and
-    # device-varying before the loop starts; see `as_varying_as`.
-    state = sharding.whole_on_explicit_mesh(state, inputs)
-    state = sharding.as_varying_as(inputs, state)
     axis = 0 if packed.time_major else 1
-    restarts = Restarts(jnp.asarray(packed.starts), state)
+    starts = jnp.asarray(packed.starts)
+    first = resets = restarts = None
+    if initial_state is None:  # Then all sequences start from one state, as resets do.
+        resets = Resets(jnp.swapaxes(starts >= 0, 1, axis), None)
+    else:
+        # The loop reads these states at any step, so they must be whole on each device
+        # and device-varying before the loop starts; see `as_varying_as`.
+        state = sharding.whole_on_explicit_mesh(state, inputs)
+        state = sharding.as_varying_as(inputs, state)
+        restarts = Restarts(starts, state)
+        first = _states_of_rows(restarts, axis)
     batch = Batch(
         inputs=inputs,
         lengths=jnp.asarray(packed.lengths),
-        state=_states_of_rows(restarts, axis),
+        state=first,
+        resets=resets,
         restarts=restarts,
         dtype=dtype,
         axis=axis,
-        plan=plan_of(strategy, restarts.state_numbers.shape[axis]),
+        plan=plan_of(strategy, starts.shape[axis]),
         return_states=True,
     )
     with jax.named_scope(arguments.as_scope(scope, "rnn")):
