@@ -12,7 +12,7 @@ from jax.nn.initializers import ones
 from .._base.math import affine
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .._loops.matrix_memory import Chunk, Weights, read, unit_lower_inverse
+from .._loops.matrix_memory import Chunk, Weights, unit_lower_inverse
 from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
@@ -124,14 +124,14 @@ class DeltaRuleCell(MatrixMemoryCell):
         log_keep = chunk.sums(log_a)
         weights = Weights(jnp.exp(log_keep), chunk.pairs(log_keep, -log_keep))
         keep = weights.keep[..., None]
-        old_at = lambda x: chunk.start(lambda state: read(x, state))
+        whole = lambda state: state
         between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * weights.pairs, -1)
         inverse = unit_lower_inverse(b[..., None] * between)
-        wanted = b[..., None] * (v - keep * old_at(k))
+        wanted = b[..., None] * (v - keep * chunk.read(k, whole))
         u = jnp.einsum("bnts,bnsv->bntv", inverse, wanted)
         scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
-        h = keep * old_at(q) + jnp.einsum("bnts,bnsv->bntv", scores, u)
-        return h, chunk.memory(lambda state: state, weights, k, u)
+        h = keep * chunk.read(q, whole) + jnp.einsum("bnts,bnsv->bntv", scores, u)
+        return h, chunk.memory(whole, weights, k, u)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         keys = jax.random.split(key, len(self._sizes))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.math import affine, cast_like
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._loops.matrix_memory import Chunk, Weights, read
+from .._loops.matrix_memory import Chunk, Weights
 from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
@@ -184,8 +184,8 @@ class MLSTMCell(MatrixMemoryCell):
         weights = Weights(jnp.exp(m - a), chunk.pairs(-a, added))
         scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
         normalizer = lambda state: state.n[..., None]
-        old_values = chunk.start(lambda state: read(q, state.c))
-        old_dot = chunk.start(lambda state: read(q, normalizer(state)))[..., 0]
+        old_values = chunk.read(q, lambda state: state.c)
+        old_dot = chunk.read(q, normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
         values = values + weights.keep[..., None] * old_values
         dot = weights.keep * old_dot + jnp.sum(scores, axis=-1)

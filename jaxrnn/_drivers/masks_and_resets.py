@@ -110,15 +110,24 @@ class Resets(NamedTuple):
         state, zeros = with_capacity_for((self.state, zeros), time)
         return self._replace(state=as_reset_state(state, zeros, like))
 
-    def as_restarts(self, lengths: Array | None, axis: int) -> Restarts:
-        """Converts resets within the rows' lengths to restarts."""
+    def as_restarts(
+        self, lengths: Array | None, axis: int, are_zeros: bool
+    ) -> Restarts:
+        """Converts resets within the rows' lengths to restarts.
+
+        Args:
+            lengths: The length of each row; None if all steps are valid.
+            axis: The time axis of the inputs, 0 or 1.
+            are_zeros: Whether the state is known to be zeros.
+        """
         where = self.where
         batch_size, time = where.shape
         if lengths is not None:
             where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
         rows = jnp.arange(batch_size, dtype=jnp.int32)[:, None]
         numbers = jnp.swapaxes(jnp.where(where, rows, jnp.int32(-1)), 1, axis)
-        return Restarts(numbers, without_read_only(self.state), are_resets=True)
+        state = without_read_only(self.state)
+        return Restarts(numbers, state, are_resets=True, are_zeros=are_zeros)
 
 
 def as_resets(

@@ -40,7 +40,7 @@ from .._loops.scans import Apply, closed_over, segmented_run, summed_in_float32
 from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
-from .first_step import call_start, probe, zero_state
+from .first_step import call_start, probe, starts_from_zeros, zero_state
 from .masks_and_resets import Resets
 
 _SAVE_EVERYTHING = CheckpointPlan()
@@ -172,7 +172,10 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     first_inputs = masking.first_inputs(inputs, axis)
     if state is None:
         state = with_capacity_for(zero_state(cell, shape[1 - axis], batch.dtype), time)
+    resets_to_zeros = False
     if resets is not None:
+        known = resets.state is None and not has_read_only(state)
+        resets_to_zeros = known and starts_from_zeros(cell, batch.dtype)
         resets = resets.with_state_like(cell, state, time, batch.dtype)
     cell, lengths, (state, resets) = lay_out(
         cell, first_inputs, lengths, (state, resets)
@@ -188,7 +191,7 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
         lengths = jnp.minimum(lengths, axis_size(time))
     restarts = batch.restarts
     if resets is not None and time != 0:  # If a run has no steps, it has no resets.
-        restarts = resets.as_restarts(lengths, axis)
+        restarts = resets.as_restarts(lengths, axis, resets_to_zeros)
     steps = Steps(
         lengths=lengths,
         longest=longest,

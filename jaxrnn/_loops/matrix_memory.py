@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from .._base.math import at_least_float32, cast_like, expand_rows, widest_dtype
+from .._base.math import at_least_float32, expand_rows, widest_dtype
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking
 from .scans import run_in_segments, summed_in_float32
@@ -70,7 +70,8 @@ class Chunk:
         reads: Bool `[rows, 1, t, s]`, true where s <= t is in the segment of t; rows is
             1 if there are no restarts.
         restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
-            which the segment of each step starts. None if there are no restarts.
+            which the segment of each step starts. None if there are no restarts, or if
+            the restart states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true where a segment starts from `state`.
             None if there are no restarts.
         returns_states: Whether `attend` returns the states after all steps.
@@ -87,24 +88,52 @@ class Chunk:
         """`of(state)` for the state from which each step's segment starts.
 
         Args:
-            of: A function of a state with leaves `[batch, heads, n, ...]`, where n is 1
-                or the number of steps. It returns an array with the same first axes, in
-                which n may also have become the number of steps.
+            of: Selects a leaf of a state.
         """
         carried = of(self.state)
-        if self.restart_states is None:
+        if self.is_carried is None:
             return carried
+        mask = expand_rows(self.is_carried, carried)
+        none = self.restart_states is None
+        return jnp.where(mask, carried, 0.0 if none else of(self.restart_states))
+
+    def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
+        """`q S`, `[batch, heads, steps, value]`, for the S where a segment starts.
+
+        Args:
+            q: `[batch, heads, steps, key]`.
+            of: Selects the matrix of a state, `[batch, heads, n, key, value]`.
+        """
+        carried = of(self.state)[:, :, 0]
+        mask = None if self.is_carried is None else self.is_carried[..., None]
+        if self.restart_states is None:
+            old = jnp.einsum("bhtk,bhkv->bhtv", q, carried)
+            return old if mask is None else jnp.where(mask, old, 0.0)
         restarted = of(self.restart_states)
-        return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
+        if restarted.shape[2] > 1:
+            old = jnp.einsum("bhtk,bhkv->bhtv", q, carried)
+            return jnp.where(mask, old, jnp.einsum("bhtk,bhtkv->bhtv", q, restarted))
+        # One product with both matrices is faster than two products.
+        both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
+        old, new = jnp.split(jnp.einsum("bhtk,bhkv->bhtv", q, both), 2, axis=-1)
+        return jnp.where(mask, old, new)
 
     def sums(self, x: Array) -> Array:
         """Sums of `x` `[batch, heads, steps]` from a segment's first step to step t."""
-        x = x[:, :, None, :]
-        return jnp.sum(jnp.where(self.reads, x, jnp.zeros_like(x)), axis=-1)
+        if self.is_carried is None:
+            return jnp.cumsum(x, axis=-1)
+        return jnp.sum(self._read(x, 0.0), axis=-2)
 
     def maxima(self, x: Array) -> Array:
         """Maxima of `x`, as in `sums`."""
-        return jnp.max(jnp.where(self.reads, x[:, :, None, :], -jnp.inf), axis=-1)
+        if self.is_carried is None:
+            return jax.lax.cummax(x, axis=x.ndim - 1)
+        return jnp.max(self._read(x, -jnp.inf), axis=-2)
+
+    def _read(self, x: Array, otherwise: float) -> Array:
+        """`x_s` where t reads s, `[batch, heads, s, t]`."""
+        # CPUs reduce the last but one axis faster than the last.
+        return jnp.where(self.reads.mT, x[..., None], otherwise)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
         """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0."""
@@ -134,28 +163,16 @@ class Chunk:
 
     def _started(self, of: Callable[[Any], Array]) -> Array:
         """`start(of)` at the steps of `after`, for leaves that may have one step."""
-        if self.restart_states is None or self.returns_states:
+        if self.is_carried is None or self.returns_states:
             return self.start(of)
         last = lambda tree: jax.tree.map(lambda x: x[:, :, -1:], tree)
+        restart_states = last(self.restart_states)
         of_last = dataclasses.replace(
             self,
-            restart_states=last(self.restart_states),
-            is_carried=self.is_carried[:, :, -1:],
+            restart_states=restart_states,
+            is_carried=last(self.is_carried),
         )
         return of_last.start(of)
-
-
-def read(q: Array, memory: Array) -> Array:
-    """`q S`, `[batch, heads, steps, value]`.
-
-    Args:
-        q: `[batch, heads, steps, key]`.
-        memory: One matrix for all steps or one for each, `[batch, heads, 1 or steps,
-            key, value]`.
-    """
-    if memory.shape[2] == 1:
-        return jnp.einsum("bhtk,bhkv->bhtv", q, memory[:, :, 0])
-    return jnp.einsum("bhtk,bhtkv->bhtv", q, memory)
 
 
 def memory_sequence(
@@ -170,6 +187,25 @@ def memory_sequence(
             state. If `steps.returns_states` is true, the outputs are pairs `(output,
             new_state)`.
     """
+    if run.steps.restarts is None:
+        return _run_chunks(cell, params, run)
+    axis = run.steps.axis
+    run, spoiled = _finite(run)
+    outputs, last = _run_chunks(cell, params, run)
+    spoil = lambda tree, where: jax.tree.map(
+        lambda x: jnp.where(expand_rows(where, x), jnp.nan, x), tree
+    )
+    ends = jax.lax.index_in_dim(spoiled, -1, axis, keepdims=False)
+    alive = run.steps.alive_steps()
+    if alive is not None:
+        spoiled &= alive
+    return spoil(outputs, spoiled), spoil(last, ends)
+
+
+def _run_chunks(
+    cell: MemoryCellLike, params: Params, run: Run
+) -> tuple[PyTree, PyTree]:
+    """Runs all steps; NaN before a restart may reach later steps."""
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_of_chunk = summed_in_float32(params)
 
@@ -180,7 +216,7 @@ def memory_sequence(
         alive = steps.alive_steps()
         if alive is not None:
             values = masking.choose(alive, values, cell.idle)
-        h, states = _attend(cell, _chunk(_by_head(values, steps), state, steps))
+        h, states = cell.attend(_chunk(_by_head(values, steps), state, steps))
         h = jnp.moveaxis(h, 2, steps.axis)
         finish = lambda h, rest: cell.output(params, h, rest).astype(inputs.dtype)
         outputs = steps.zero_dead(at_each_step(finish, h, rest))
@@ -190,9 +226,11 @@ def memory_sequence(
         states = jax.tree.map(lambda x: jnp.moveaxis(x, 2, steps.axis), states)
         return (outputs, cell.stored(states, run.state)), last
 
-    state = jax.tree.map(lambda x: x.astype(dtype), run.state)
+    widen = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+    steps = run.steps.with_restart_states(widen(run.steps.restart_states))
+    state = widen(run.state)
     size = steps_in_chunk(run.steps.time, cell.chunk_size)
-    outputs, last = run_in_segments(size, run_chunk, run.inputs, state, run.steps)
+    outputs, last = run_in_segments(size, run_chunk, run.inputs, state, steps)
     return outputs, cell.stored(last, run.state)
 
 
@@ -223,80 +261,82 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> Chunk:
     segments = jnp.cumsum(numbers >= 0, axis=1)
     is_carried = (segments == 0)[:, None, :]
     same = segments[:, None, :, None] == segments[:, None, None, :]
-    restart_states, is_read = _restart_states(
-        steps.restarts, numbers, is_carried, state
-    )
     return dataclasses.replace(
         chunk,
-        # A state that no step reads may be NaN, which a derivative would multiply by 0.
-        state=masking.zero_dead(is_carried[:, 0, 0], state),
         reads=causal & same,
-        restart_states=masking.zero_dead(is_read, restart_states),
+        restart_states=_restart_states(steps.restarts, numbers),
         is_carried=is_carried,
     )
 
 
-def _restart_states(
-    restarts: Restarts, numbers: Array, is_carried: Array, like: PyTree
-) -> tuple[PyTree, Array]:
-    """The restart states of the steps' segments, and where they are read.
+def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
+    """The restart states of the steps' segments, `[batch, heads, 1 or steps, ...]`.
 
     Args:
         restarts: The restarts.
         numbers: Their `state_numbers`, `[batch, steps]`.
-        is_carried: As in `Chunk`.
-        like: The state of the chunk, whose dtypes the results have.
     """
+    if restarts.are_zeros:
+        return None
     if restarts.are_resets:  # A row has one restart state for all steps.
-        states = jax.tree.map(lambda x: x[:, :, None], restarts.states)
-        is_read = ~is_carried[:, :, -1:]
-    else:
-        ts = jnp.arange(numbers.shape[1], dtype=jnp.int32)
-        latest = jax.lax.cummax(jnp.where(numbers < 0, 0, ts), axis=1)
-        of_segments = jnp.take_along_axis(numbers, latest, axis=1)
-        states = read_rows(restarts.states, of_segments)
-        states = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), states)
-        is_read = ~is_carried
-    return cast_like(like, states), is_read
+        return jax.tree.map(lambda x: x[:, :, None], restarts.states)
+    states = read_rows(restarts.states, latest(numbers, numbers >= 0, axis=1))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), states)
 
 
-def _attend(cell: MemoryCellLike, chunk: Chunk) -> tuple[Array, PyTree]:
-    """Calls `cell.attend`; NaN and infinity do not leave their segments.
+def latest(values: Array, where: Array, axis: int) -> Array:
+    """The value at the latest step that is true in `where`; at none, that of step 0."""
+    ts = jax.lax.broadcasted_iota(jnp.int32, where.shape, axis)
+    steps = jax.lax.cummax(jnp.where(where, ts, 0), axis=axis)
+    return jnp.take_along_axis(values, steps, axis=axis)
 
-    The products of a chunk multiply the values of other segments by 0.
+
+def _finite(run: Run) -> tuple[Run, Array]:
+    """The run with zeros instead of NaN and infinity, and the steps that read those.
+
+    The products of a chunk multiply what other segments write by 0, and 0 * NaN is NaN.
+
+    Returns:
+        `(run, spoiled)`: bool `[batch, time]`, in the axis order of the inputs, true
+        from a step with such inputs, or from the start with such a state, to the end of
+        the segment.
     """
-    if chunk.restart_states is None:
-        return cell.attend(chunk)
-    values, bad = _finite(chunk.values)
-    state, bad_state = _finite(chunk.state)
-    restart_states, bad_restart = _finite(chunk.restart_states)
-    h, states = cell.attend(
-        dataclasses.replace(
-            chunk, values=values, state=state, restart_states=restart_states
-        )
+    steps = run.steps
+    restarts = steps.restarts
+    bad_inputs = _bad(run.inputs, axes=2)
+    alive = steps.alive_steps()
+    if alive is not None:
+        bad_inputs &= alive
+    bad_state = _bad(run.state, axes=1)
+    bad_restarts = _bad(restarts.states, axes=1)
+    restarting = restarts.state_numbers >= 0
+    after_restart = jax.lax.cummax(restarting.astype(jnp.int32), axis=steps.axis) > 0
+    ts = jax.lax.broadcasted_iota(jnp.int32, restarting.shape, steps.axis)
+    begins = latest(ts, restarting, steps.axis)
+    last_bad = jax.lax.cummax(jnp.where(bad_inputs, ts, -1), axis=steps.axis)
+    numbers = latest(restarts.state_numbers, restarting, steps.axis)
+    starts_bad = jnp.where(
+        after_restart,
+        read_rows(bad_restarts, numbers),
+        jnp.expand_dims(bad_state, steps.axis),
     )
-    spoiled = jnp.where(chunk.is_carried, bad_state, bad_restart)
-    spoiled |= jnp.any(chunk.reads & bad[:, :, None, :], axis=-1)
+    finite = run.replace(
+        inputs=masking.zero_dead(~bad_inputs, run.inputs),
+        state=masking.zero_dead(~bad_state, run.state),
+        steps=steps.with_restart_states(
+            masking.zero_dead(~bad_restarts, restarts.states)
+        ),
+    )
+    return finite, (last_bad >= begins) | starts_bad
 
-    def spoil(x: Array, spoiled: Array) -> Array:
-        return jnp.where(expand_rows(spoiled, x), jnp.nan, x)
 
-    after = chunk.after(spoiled)
-    return spoil(h, spoiled), jax.tree.map(lambda x: spoil(x, after), states)
-
-
-def _finite(tree: PyTree) -> tuple[PyTree, Array]:
-    """The tree with zeros where steps are not finite, and these, `[batch, heads, n]`.
-
-    A gate, which is a scalar for each step, may be the logarithm of 0.
-    """
-
-    def is_bad(x: Array) -> Array:
-        size = x if x.ndim == 3 else jnp.abs(x)
-        return jnp.any(~(size < jnp.inf), axis=tuple(range(3, x.ndim)))
-
-    bad = functools.reduce(jnp.logical_or, map(is_bad, jax.tree.leaves(tree)))
-    return masking.zero_dead(~bad, tree), bad
+def _bad(tree: PyTree, axes: int) -> Array:
+    """Where a leaf holds NaN or infinity; the first `axes` axes of the leaves."""
+    bad = [
+        jnp.any(~jnp.isfinite(x), axis=tuple(range(axes, x.ndim)))
+        for x in jax.tree.leaves(tree)
+    ]
+    return functools.reduce(jnp.logical_or, bad)
 
 
 def unit_lower_inverse(a: Array) -> Array:

@@ -38,11 +38,13 @@ class Restarts:
             if the states are passed separately, as arguments to differentiate.
         are_resets: Whether all restarts are resets, so that states do not need to be
             read by index. Otherwise, all restarts are first steps.
+        are_zeros: Whether the states are known to be zeros.
     """
 
     state_numbers: Any
     states: Any
     are_resets: bool = dataclasses.field(default=False, metadata={"static": True})
+    are_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def restart(self, numbers: Array, state: PyTree) -> PyTree:
         """Replaces the state by the restart state in each row that restarts.
