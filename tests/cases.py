@@ -18,9 +18,11 @@ from jaxrnn import (
     BasicLSTMCell,
     BasicRNNCell,
     CudnnCompatibleGRUCell,
+    DeltaNetCell,
     DeviceWrapper,
     DropoutWrapper,
     FunctionCell,
+    GatedDeltaNetCell,
     GRUCell,
     LRUCell,
     LSTMCell,
@@ -186,7 +188,13 @@ CASES = {
     "gru": Case(GRUCell(4)),
     "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid)),
     "gru_cudnn": Case(CudnnCompatibleGRUCell(4), laws=EVERY_LAW),
-    "mlstm": Case(MLSTMCell(4, 2), laws=EVERY_LAW),
+    # The chunks of the laws' sequences, which have few steps, are not full.
+    "mlstm": Case(MLSTMCell(4, 2, chunk_size=2), laws=EVERY_LAW),
+    "delta_net": Case(DeltaNetCell(4, 2, chunk_size=2), laws=FEW_LAWS),
+    "gated_delta_net": Case(
+        GatedDeltaNetCell(4, 2, key_size=3, allow_neg_eigval=True, chunk_size=2),
+        laws=EVERY_LAW,
+    ),
     "slstm": Case(
         SLSTMCell(4, 2),
         state=SLSTMState(*np.random.default_rng(0).uniform(0.5, 1, (4, BATCH, 4))),

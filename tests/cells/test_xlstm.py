@@ -11,27 +11,24 @@ import pytest
 from helpers import assert_near, bound, differentiated, drawn, with_prefix
 
 import jaxrnn
-from jaxrnn import MLSTMCell, MLSTMState, SLSTMCell, SLSTMState, testing
-from jaxrnn._cells import mlstm
+from jaxrnn import MLSTMCell, MLSTMState, SLSTMCell, SLSTMState
 from jaxrnn.testing._oracle import weighted_sum
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "xlstm.npz")
-MLSTM, SLSTM = MLSTMCell(6, 2), SLSTMCell(6, 2)
+MLSTM, SLSTM = MLSTMCell(6, 2, chunk_size=4), SLSTMCell(6, 2)
 
 
-@pytest.fixture(params=[0, 4], ids=["steps", "chunks"])
+@pytest.fixture(params=["steps", "chunks"])
 def chunks(request, monkeypatch):
     """Single steps, and chunks of 4, the last of which is not full."""
-    set_chunks(monkeypatch, request.param)
+    if request.param == "steps":
+        run_steps(monkeypatch)
 
 
-def set_chunks(monkeypatch, size):
-    # Programs are cached by cell and shapes.
-    jax.clear_caches()
-    monkeypatch.setattr(mlstm, "chunk_size", lambda time: size)
-    if not size:  # Then the driver scans the cell.
-        steps_alone = jaxrnn.RNNCell.apply_sequence
-        monkeypatch.setattr(MLSTMCell, "apply_sequence", steps_alone)
+def run_steps(monkeypatch):
+    jax.clear_caches()  # Programs are cached by cell and shapes.
+    steps_alone = jaxrnn.RNNCell.apply_sequence
+    monkeypatch.setattr(MLSTMCell, "apply_sequence", steps_alone)
 
 
 @pytest.mark.fast("chunks-mlstm", "steps-mlstm", "steps-slstm")
@@ -80,25 +77,9 @@ def test_the_biases_start_as_in_the_package():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "law",
-    [
-        testing.runs_as_a_loop,
-        testing.ignores_padding,
-        testing.maps_over_an_axis,
-        testing.differentiates_twice,
-    ],
-)
-def test_chunks_keep_the_laws(law, monkeypatch):
-    set_chunks(monkeypatch, 2)  # The sequence has an odd number of steps.
-    step = jax.ShapeDtypeStruct((4, 3), jnp.float64)
-    law(testing.make_setup(MLSTMCell(4, 2), step, jnp.float64))
-
-
-@pytest.mark.slow
 def test_all_gates_give_finite_results_in_float32(chunks):
     """Gates from closed to values far beyond the range of exp."""
-    cell, x = MLSTMCell(2), jnp.linspace(-50, 50, 10, dtype=jnp.float32)
+    cell, x = MLSTMCell(2, chunk_size=4), jnp.linspace(-50, 50, 10, dtype=jnp.float32)
     params = cell.init(jax.random.key(0), x[:, None])
     params["kernel"] = params["kernel"].at[:, -2:].set(1)
 
@@ -134,17 +115,17 @@ def test_shut_forget_gates(gate, place, monkeypatch):
     run = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
     got, gradients = differentiated(run, params, jnp.asarray(x[None], jnp.float32))
     chex.assert_tree_all_finite(gradients)
-    set_chunks(monkeypatch, 0)
+    run_steps(monkeypatch)
     want = run(jax.tree.map(lambda p: p.astype(np.float64), params), x[None])
     np.testing.assert_allclose(got, want, atol=5e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cell", "size"), [(MLSTMCell(8, 2), 0), (MLSTMCell(8, 2), 4), (SLSTMCell(8, 2), 0)]
+    "cell",
+    [MLSTMCell(8, 2, chunk_size=1), MLSTMCell(8, 2, chunk_size=4), SLSTMCell(8, 2)],
 )
-def test_half_precision_loses_little_with_a_state_of_float32(cell, size, monkeypatch):
-    set_chunks(monkeypatch, size)
+def test_half_precision_loses_little_with_a_state_of_float32(cell):
     exact = bound(cell)
     x = np.random.default_rng(1).normal(size=(2, 64, 3))
     half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), (exact, x))
@@ -156,15 +137,6 @@ def test_half_precision_loses_little_with_a_state_of_float32(cell, size, monkeyp
     got, final = jaxrnn.dynamic_rnn(*half, initial_state=state, dtype=jnp.bfloat16)
     assert (got.dtype, final.c.dtype) == (jnp.bfloat16, jnp.float32)
     np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=0.01, atol=0.02)
-
-
-def test_packed_sequences_run_step_by_step(caplog):
-    cell = bound(MLSTMCell(4, 2))
-    rng = np.random.default_rng(0)
-    packed = jaxrnn.pack_sequences(rng.normal(size=(3, 4, 3)), [3, 2, 4])
-    with caplog.at_level("DEBUG", "jaxrnn"):
-        jax.eval_shape(lambda: jaxrnn.packed_rnn(cell, packed, dtype=jnp.float64))
-    assert "rows restart within a chunk" in caplog.text
 
 
 @pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])
