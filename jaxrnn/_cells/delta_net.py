@@ -147,7 +147,7 @@ class DeltaRuleCell(MatrixMemoryCell):
     def _normalized(self, params: Params, h: Array) -> Array:
         """`h` divided by its root mean square in each head, times `norm_scale`."""
         mean = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
-        scale = params["norm_scale"].astype(h.dtype)
+        scale = params["norm_scale"].astype(h.dtype)[None, None, :]
         h = h * jax.lax.rsqrt(mean + 1e-5) * scale
         return h.reshape(h.shape[0], self.num_units)
 

@@ -354,7 +354,7 @@ def unit_lower_inverse(a: Array) -> Array:
     edges = [(0, 0)] * (a.ndim - 2) + [(0, whole - size)] * 2
     a = jnp.pad(a, edges)
     batch = a.shape[:-2]
-    inverses = jnp.ones((*batch, whole, 1, 1), a.dtype)
+    inverses = jnp.ones_like(a[..., :1, None])
     block = 1
     while block < whole:
         pairs = inverses.reshape(*batch, -1, 2, block, block)
