@@ -2,7 +2,7 @@
 
 import abc
 import math
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.nn.initializers import ones
 from .._base.math import affine
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .._loops.matrix_memory import Chunk, Weights, unit_lower_inverse
+from .._loops.matrix_memory import Chunk, Weights
 from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
@@ -48,9 +48,6 @@ class DeltaRuleCell(MatrixMemoryCell):
     So the value that S holds at k moves towards v by the share b.
     """
 
-    idle: ClassVar = DeltaValues(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
-    output_size = property(lambda self: self.num_units)
-
     num_units: int = fields.size()
     num_heads: int = fields.count(default=1)
     key_size: int | None = fields.count(default=None)
@@ -62,6 +59,9 @@ class DeltaRuleCell(MatrixMemoryCell):
     dtype: DType | None = fields.dtype()
     chunk_size: int = fields.count(default=64)
 
+    idle = DeltaValues(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
+    output_size = property(lambda self: self.num_units)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.key_size is None:
@@ -69,9 +69,14 @@ class DeltaRuleCell(MatrixMemoryCell):
         head_size(self)  # Raises if the heads do not divide the units.
 
     @property
+    def _keys(self) -> int:
+        """The number of columns of all keys."""
+        return self.num_heads * (self.key_size or 0)
+
+    @property
     def state_size(self) -> TensorShape:
         """The sizes of S, `[num_heads, key_size, num_units / num_heads]`."""
-        return TensorShape([self.num_heads, self.key_size, head_size(self)])
+        return TensorShape([self.num_heads, self.key_size or 0, head_size(self)])
 
     @property
     @abc.abstractmethod
@@ -95,8 +100,9 @@ class DeltaRuleCell(MatrixMemoryCell):
         """q, k, v and b of a step, and the other blocks, `[batch, size]`."""
         z = affine(params, [inputs], dtype)
         q, k, v, b, *rest = jnp.split(z, np.cumsum(self._sizes)[:-1], axis=-1)
-        by_head = lambda x: x.reshape(x.shape[0], self.num_heads, -1)
-        q, k, v = (self.activation(by_head(x)) for x in (q, k, v))
+        rows = inputs.shape[0]
+        vectors = (x.reshape(rows, self.num_heads, -1) for x in (q, k, v))
+        q, k, v = map(self.activation, vectors)
         b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
         return _unit(q), _unit(k), v, b, rest
 
@@ -124,14 +130,13 @@ class DeltaRuleCell(MatrixMemoryCell):
         log_keep = chunk.sums(log_a)
         weights = Weights(jnp.exp(log_keep), chunk.pairs(log_keep, -log_keep))
         keep = weights.keep[..., None]
-        whole = lambda state: state
         between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * weights.pairs, -1)
-        inverse = unit_lower_inverse(b[..., None] * between)
-        wanted = b[..., None] * (v - keep * chunk.read(k, whole))
+        inverse = _unit_lower_inverse(b[..., None] * between)
+        wanted = b[..., None] * (v - keep * chunk.read(k, _matrix))
         u = jnp.einsum("bnts,bnsv->bntv", inverse, wanted)
         scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
-        h = keep * chunk.read(q, whole) + jnp.einsum("bnts,bnsv->bntv", scores, u)
-        return h, chunk.memory(whole, weights, k, u)
+        h = keep * chunk.read(q, _matrix) + jnp.einsum("bnts,bnsv->bntv", scores, u)
+        return h, chunk.memory(_matrix, weights, k, u)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         keys = jax.random.split(key, len(self._sizes))
@@ -207,8 +212,7 @@ class DeltaNetCell(DeltaRuleCell):
 
     @property
     def _sizes(self) -> list[int]:
-        keys = self.num_heads * self.key_size
-        return [keys, keys, self.num_units, self.num_heads]
+        return [self._keys, self._keys, self.num_units, self.num_heads]
 
     def project(
         self, params: Params, inputs: Array, dtype: DType
@@ -274,9 +278,9 @@ class GatedDeltaNetCell(DeltaRuleCell):
 
     @property
     def _sizes(self) -> list[int]:
-        keys = self.num_heads * self.key_size
         heads = self.num_heads
-        return [keys, keys, self.num_units, heads, heads, self.num_units]
+        units = self.num_units
+        return [self._keys, self._keys, units, heads, heads, units]
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias`, `norm_scale` and `a_log`."""
@@ -301,6 +305,11 @@ class GatedDeltaNetCell(DeltaRuleCell):
         return jnp.zeros(shape, dtype).at[start : start + self.num_heads].set(decay)
 
 
+def _matrix(state: Array) -> Array:
+    """The matrix of a state, which is the state itself."""
+    return state
+
+
 def _unit(x: Array) -> Array:
     """`x` divided by its length, with a finite derivative at 0."""
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
@@ -321,3 +330,41 @@ def draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     low, high = math.log(0.001), math.log(0.1)
     steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
     return steps + jnp.log(-jnp.expm1(-steps))
+
+
+def _unit_lower_inverse(a: Array) -> Array:
+    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
+
+    The inverse of a block of two halves follows from those of its halves:
+
+        [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
+
+    Each round joins all pairs of blocks on the diagonal, which begin with size 1. These
+    are products alone, in batches, unlike `jax.scipy.linalg.solve_triangular`.
+    """
+    size = a.shape[-1]
+    whole = 1 << (size - 1).bit_length()  # The next power of two.
+    edges = [(0, 0)] * (a.ndim - 2) + [(0, whole - size)] * 2
+    a = jnp.pad(a, edges)
+    batch = a.shape[:-2]
+    inverses = jnp.ones_like(a[..., :1, None])
+    block = 1
+    while block < whole:
+        pairs = inverses.reshape(*batch, -1, 2, block, block)
+        first = pairs[..., 0, :, :]
+        second = pairs[..., 1, :, :]
+        count = whole // (2 * block)
+        tiles = a.reshape(*batch, count, 2, block, count, 2, block)
+        below = jnp.diagonal(tiles[..., 1, :, :, 0, :], axis1=-4, axis2=-2)
+        below = jnp.moveaxis(below, -1, -3)
+        corner = -_product(_product(second, below), first)
+        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        bottom = jnp.concatenate([corner, second], axis=-1)
+        inverses = jnp.concatenate([top, bottom], axis=-2)
+        block *= 2
+    return inverses[..., 0, :size, :size]
+
+
+def _product(a: Array, b: Array) -> Array:
+    # Errors of a narrower product would grow with each round.
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

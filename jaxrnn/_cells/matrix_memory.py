@@ -1,7 +1,7 @@
 """`MatrixMemoryCell`: cells whose state is a matrix for each head."""
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -26,10 +26,10 @@ class MatrixMemoryCell(SpecsCell):
     a float32 state for bfloat16 inputs.
     """
 
-    idle: ClassVar[Any]  # Values of a step that forgets and writes nothing: scalars.
-
-    if TYPE_CHECKING:  # Subclasses define a field.
-        chunk_size: int = 64
+    if TYPE_CHECKING:  # A subclass defines these as a field and an attribute.
+        chunk_size = property(lambda self: 64)
+        # The values of a step that forgets and writes nothing: scalars.
+        idle = property(lambda self: None)
 
     @abc.abstractmethod
     def project(

@@ -1,7 +1,7 @@
 """The LSTM with a matrix memory (mLSTM), part of the xLSTM."""
 
 import math
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ class MLSTMCell(MatrixMemoryCell):
     dtype: DType | None = fields.dtype()
     chunk_size: int = fields.count(default=64)
 
-    idle: ClassVar = MLSTMValues(q=0.0, k=0.0, v=0.0, i=-math.inf, log_f=0.0)
+    idle = MLSTMValues(q=0.0, k=0.0, v=0.0, i=-math.inf, log_f=0.0)
     output_size = property(lambda self: self.num_units)
 
     @property
@@ -183,15 +183,14 @@ class MLSTMCell(MatrixMemoryCell):
         a = jnp.maximum(m, chunk.maxima(added))
         weights = Weights(jnp.exp(m - a), chunk.pairs(-a, added))
         scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
-        normalizer = lambda state: state.n[..., None]
-        old_values = chunk.read(q, lambda state: state.c)
-        old_dot = chunk.read(q, normalizer)[..., 0]
+        old_values = chunk.read(q, _memory)
+        old_dot = chunk.read(q, _normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
         values = values + weights.keep[..., None] * old_values
         dot = weights.keep * old_dot + jnp.sum(scores, axis=-1)
         m = forgotten + a
-        c = chunk.memory(lambda state: state.c, weights, k, v)
-        n = chunk.memory(normalizer, weights, k, jnp.ones_like(v[..., :1]))
+        c = chunk.memory(_memory, weights, k, v)
+        n = chunk.memory(_normalizer, weights, k, jnp.ones_like(v[..., :1]))
         state = MLSTMState(c, n[..., 0], chunk.after(m))
         return _normalized(values, dot, m), state
 
@@ -223,6 +222,15 @@ class MLSTMCell(MatrixMemoryCell):
         i = jax.random.normal(key, (heads,), dtype) * 0.1
         f = jnp.linspace(3, 6, heads, dtype=dtype)
         return jnp.concatenate([zeros(key, (4 * self.num_units,), dtype), i, f])
+
+
+def _memory(state: MLSTMState) -> Array:
+    return state.c
+
+
+def _normalizer(state: MLSTMState) -> Array:
+    """N as a matrix with a single value, for what a step writes is k times 1."""
+    return state.n[..., None]
 
 
 def _normalized(values: Array, dot: Array, m: Array) -> Array:

@@ -1,5 +1,7 @@
 """`packed_rnn`: runs a cell over sequences that are stored end to end in rows."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,7 @@ from .._base import arguments, sharding, trees
 from .._base.errors import InvalidValue
 from .._base.inputs import as_arrays, output_dtype
 from .._base.trees import has_read_only
-from .._base.typing import DType, PyTree, RNNCellLike
+from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
@@ -89,27 +91,19 @@ def packed_rnn(
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
     axis = 0 if packed.time_major else 1
     starts = jnp.asarray(packed.starts)
-    first = resets = restarts = None
-    if initial_state is None:  # Then all sequences start from one state, as resets do.
-        resets = Resets(jnp.swapaxes(starts >= 0, 1, axis), None)
-    else:
-        # The loop reads these states at any step, so they must be whole on each device
-        # and device-varying before the loop starts; see `as_varying_as`.
-        state = sharding.whole_on_explicit_mesh(state, inputs)
-        state = sharding.as_varying_as(inputs, state)
-        restarts = Restarts(starts, state)
-        first = _states_of_rows(restarts, axis)
     batch = Batch(
         inputs=inputs,
         lengths=jnp.asarray(packed.lengths),
-        state=first,
-        resets=resets,
-        restarts=restarts,
+        state=None,
+        # From zero states, the first steps of sequences are resets.
+        resets=Resets(jnp.swapaxes(starts >= 0, 1, axis), None),
         dtype=dtype,
         axis=axis,
         plan=plan_of(strategy, starts.shape[axis]),
         return_states=True,
     )
+    if initial_state is not None:
+        batch = _started_from(batch, starts, state)
     with jax.named_scope(arguments.as_scope(scope, "rnn")):
         outputs, _, states = run_batch(cell, batch)
     has_steps = jnp.asarray(packed.sequence_length) > 0
@@ -143,7 +137,18 @@ def _states_of_sequences(
     return state, dtype
 
 
-def _states_of_rows(restarts: Restarts, axis: int) -> PyTree:
-    """Returns the state before each row's first step; zeros for empty rows."""
-    which = jax.lax.index_in_dim(restarts.state_numbers, 0, axis, keepdims=False)
-    return masking.zero_dead(which >= 0, read_rows(restarts.states, which))
+def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
+    """The batch, in which each sequence starts from a state of its own.
+
+    Args:
+        batch: Packed sequences.
+        starts: `packed.starts`.
+        state: The states of all sequences, each leaf `[sequences, ...]`.
+    """
+    # The loop reads these states at any step, so they must be whole on each device and
+    # device-varying before the loop starts; see `as_varying_as`.
+    state = sharding.whole_on_explicit_mesh(state, batch.inputs)
+    restarts = Restarts(starts, sharding.as_varying_as(batch.inputs, state))
+    of_rows = jax.lax.index_in_dim(starts, 0, batch.axis, keepdims=False)
+    first = masking.zero_dead(of_rows >= 0, read_rows(restarts.states, of_rows))
+    return dataclasses.replace(batch, state=first, resets=None, restarts=restarts)

@@ -172,10 +172,8 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     first_inputs = masking.first_inputs(inputs, axis)
     if state is None:
         state = with_capacity_for(zero_state(cell, shape[1 - axis], batch.dtype), time)
-    resets_to_zeros = False
+    resets_to_zeros = _resets_to_zeros(cell, resets, state, batch.dtype)
     if resets is not None:
-        known = resets.state is None and not has_read_only(state)
-        resets_to_zeros = known and starts_from_zeros(cell, batch.dtype)
         resets = resets.with_state_like(cell, state, time, batch.dtype)
     cell, lengths, (state, resets) = lay_out(
         cell, first_inputs, lengths, (state, resets)
@@ -202,6 +200,14 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     )
     run = Run(inputs, carried, steps, implementation=batch.implementation)
     return cell, state, run
+
+
+def _resets_to_zeros(
+    cell: RNNCellLike, resets: Resets | None, state: PyTree, dtype: DType
+) -> bool:
+    """Whether all states of resets are known to be zeros."""
+    given = resets is None or resets.state is not None or has_read_only(state)
+    return not given and starts_from_zeros(cell, dtype)
 
 
 def _check_has_rows(state: PyTree) -> None:

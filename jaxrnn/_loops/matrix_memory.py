@@ -37,8 +37,10 @@ from .steps import Restarts, Run, Steps, at_each_step, read_rows
 class MemoryCellLike(Protocol):
     """What the loop needs of a `MatrixMemoryCell`, which describes the names."""
 
-    chunk_size: int
-    idle: PyTree
+    @property
+    def chunk_size(self) -> int: ...
+    @property
+    def idle(self) -> PyTree: ...
 
     def project(
         self, params: Params, inputs: Array, dtype: DType
@@ -93,9 +95,8 @@ class Chunk:
         carried = of(self.state)
         if self.is_carried is None:
             return carried
-        mask = expand_rows(self.is_carried, carried)
-        none = self.restart_states is None
-        return jnp.where(mask, carried, 0.0 if none else of(self.restart_states))
+        restarted = 0.0 if self.restart_states is None else of(self.restart_states)
+        return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
 
     def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
         """`q S`, `[batch, heads, steps, value]`, for the S where a segment starts.
@@ -105,17 +106,19 @@ class Chunk:
             of: Selects the matrix of a state, `[batch, heads, n, key, value]`.
         """
         carried = of(self.state)[:, :, 0]
-        mask = None if self.is_carried is None else self.is_carried[..., None]
+        product = "bhtk,bhkv->bhtv"
+        if self.is_carried is None:
+            return jnp.einsum(product, q, carried)
+        mask = self.is_carried[..., None]
         if self.restart_states is None:
-            old = jnp.einsum("bhtk,bhkv->bhtv", q, carried)
-            return old if mask is None else jnp.where(mask, old, 0.0)
+            return jnp.where(mask, jnp.einsum(product, q, carried), 0.0)
         restarted = of(self.restart_states)
         if restarted.shape[2] > 1:
-            old = jnp.einsum("bhtk,bhkv->bhtv", q, carried)
-            return jnp.where(mask, old, jnp.einsum("bhtk,bhtkv->bhtv", q, restarted))
+            new = jnp.einsum("bhtk,bhtkv->bhtv", q, restarted)
+            return jnp.where(mask, jnp.einsum(product, q, carried), new)
         # One product with both matrices is faster than two products.
         both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
-        old, new = jnp.split(jnp.einsum("bhtk,bhkv->bhtv", q, both), 2, axis=-1)
+        old, new = jnp.split(jnp.einsum(product, q, both), 2, axis=-1)
         return jnp.where(mask, old, new)
 
     def sums(self, x: Array) -> Array:
@@ -155,24 +158,21 @@ class Chunk:
             k: The keys.
             u: The written values.
         """
+        chunk = self if self.returns_states else self._at_last_step()
         pairs = self.after(weights.pairs)
         keys = pairs[..., None] * k[:, :, None, :, :]
         written = jnp.einsum("bhtsk,bhsv->bhtkv", keys, u)
-        kept = self.after(weights.keep)[..., None, None] * self._started(of)
-        return kept + written
+        return self.after(weights.keep)[..., None, None] * chunk.start(of) + written
 
-    def _started(self, of: Callable[[Any], Array]) -> Array:
-        """`start(of)` at the steps of `after`, for leaves that may have one step."""
-        if self.is_carried is None or self.returns_states:
-            return self.start(of)
-        last = lambda tree: jax.tree.map(lambda x: x[:, :, -1:], tree)
-        restart_states = last(self.restart_states)
-        of_last = dataclasses.replace(
-            self,
-            restart_states=restart_states,
-            is_carried=last(self.is_carried),
+    def _at_last_step(self) -> "Chunk":
+        """The chunk in which `start` returns only the last step."""
+        last = jax.tree.map(
+            lambda x: x[:, :, -1:], (self.restart_states, self.is_carried)
         )
-        return of_last.start(of)
+        restart_states, is_carried = last
+        return dataclasses.replace(
+            self, restart_states=restart_states, is_carried=is_carried
+        )
 
 
 def memory_sequence(
@@ -189,48 +189,46 @@ def memory_sequence(
     """
     if run.steps.restarts is None:
         return _run_chunks(cell, params, run)
-    axis = run.steps.axis
-    run, spoiled = _finite(run)
+    run, spoiled = _without_nan(run, run.steps.restarts)
     outputs, last = _run_chunks(cell, params, run)
-    spoil = lambda tree, where: jax.tree.map(
-        lambda x: jnp.where(expand_rows(where, x), jnp.nan, x), tree
-    )
-    ends = jax.lax.index_in_dim(spoiled, -1, axis, keepdims=False)
-    alive = run.steps.alive_steps()
-    if alive is not None:
-        spoiled &= alive
-    return spoil(outputs, spoiled), spoil(last, ends)
+    ends = jax.lax.index_in_dim(spoiled, -1, run.steps.axis, keepdims=False)
+    return _with_nan(run.steps.zero_dead(spoiled), outputs), _with_nan(ends, last)
 
 
 def _run_chunks(
     cell: MemoryCellLike, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
-    """Runs all steps; NaN before a restart may reach later steps."""
+    """`memory_sequence`, but NaN before a restart may reach later steps."""
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_of_chunk = summed_in_float32(params)
 
     def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_of_chunk()
-        project = lambda x: cell.project(params, x, dtype)
-        rest, values = at_each_step(project, steps.fill_dead(inputs))
+        rest, values = at_each_step(
+            lambda x: cell.project(params, x, dtype), steps.fill_dead(inputs)
+        )
         alive = steps.alive_steps()
         if alive is not None:
             values = masking.choose(alive, values, cell.idle)
-        h, states = cell.attend(_chunk(_by_head(values, steps), state, steps))
-        h = jnp.moveaxis(h, 2, steps.axis)
-        finish = lambda h, rest: cell.output(params, h, rest).astype(inputs.dtype)
-        outputs = steps.zero_dead(at_each_step(finish, h, rest))
+        values = _move_axis(values, steps.axis, 2)
+        h, states = cell.attend(_chunk(values, state, steps))
+        outputs = at_each_step(
+            lambda h, rest: cell.output(params, h, rest).astype(inputs.dtype),
+            _move_axis(h, 2, steps.axis),
+            rest,
+        )
+        outputs = steps.zero_dead(outputs)
         last = jax.tree.map(lambda x: x[:, :, -1], states)
         if not steps.returns_states:
             return outputs, last
-        states = jax.tree.map(lambda x: jnp.moveaxis(x, 2, steps.axis), states)
-        return (outputs, cell.stored(states, run.state)), last
+        states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
+        return (outputs, states), last
 
-    widen = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
-    steps = run.steps.with_restart_states(widen(run.steps.restart_states))
-    state = widen(run.state)
+    steps = run.steps.with_restart_states(_cast(run.steps.restart_states, dtype))
     size = steps_in_chunk(run.steps.time, cell.chunk_size)
-    outputs, last = run_in_segments(size, run_chunk, run.inputs, state, steps)
+    outputs, last = run_in_segments(
+        size, run_chunk, run.inputs, _cast(run.state, dtype), steps
+    )
     return outputs, cell.stored(last, run.state)
 
 
@@ -244,9 +242,12 @@ def steps_in_chunk(time: int, most: int) -> int:
     return -(-time // -(-time // most))
 
 
-def _by_head(values: PyTree, steps: Steps) -> PyTree:
-    """Moves the axis of steps behind the axes of rows and heads."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x, steps.axis, 2), values)
+def _cast(tree: PyTree, dtype: DType) -> PyTree:
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
+def _move_axis(tree: PyTree, source: int, place: int) -> PyTree:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
 
 
 def _chunk(values: PyTree, state: PyTree, steps: Steps) -> Chunk:
@@ -280,19 +281,19 @@ def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
         return None
     if restarts.are_resets:  # A row has one restart state for all steps.
         return jax.tree.map(lambda x: x[:, :, None], restarts.states)
-    states = read_rows(restarts.states, latest(numbers, numbers >= 0, axis=1))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), states)
+    of_segments = _latest(numbers, where=numbers >= 0, axis=1)
+    return _move_axis(read_rows(restarts.states, of_segments), 1, 2)
 
 
-def latest(values: Array, where: Array, axis: int) -> Array:
+def _latest(values: Array, where: Array, axis: int) -> Array:
     """The value at the latest step that is true in `where`; at none, that of step 0."""
     ts = jax.lax.broadcasted_iota(jnp.int32, where.shape, axis)
     steps = jax.lax.cummax(jnp.where(where, ts, 0), axis=axis)
     return jnp.take_along_axis(values, steps, axis=axis)
 
 
-def _finite(run: Run) -> tuple[Run, Array]:
-    """The run with zeros instead of NaN and infinity, and the steps that read those.
+def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, Array]:
+    """A run with zeros instead of NaN and infinity, and the steps that read those.
 
     The products of a chunk multiply what other segments write by 0, and 0 * NaN is NaN.
 
@@ -302,76 +303,43 @@ def _finite(run: Run) -> tuple[Run, Array]:
         the segment.
     """
     steps = run.steps
-    restarts = steps.restarts
-    bad_inputs = _bad(run.inputs, axes=2)
-    alive = steps.alive_steps()
-    if alive is not None:
-        bad_inputs &= alive
-    bad_state = _bad(run.state, axes=1)
-    bad_restarts = _bad(restarts.states, axes=1)
-    restarting = restarts.state_numbers >= 0
-    after_restart = jax.lax.cummax(restarting.astype(jnp.int32), axis=steps.axis) > 0
-    ts = jax.lax.broadcasted_iota(jnp.int32, restarting.shape, steps.axis)
-    begins = latest(ts, restarting, steps.axis)
-    last_bad = jax.lax.cummax(jnp.where(bad_inputs, ts, -1), axis=steps.axis)
-    numbers = latest(restarts.state_numbers, restarting, steps.axis)
-    starts_bad = jnp.where(
-        after_restart,
-        read_rows(bad_restarts, numbers),
-        jnp.expand_dims(bad_state, steps.axis),
+    axis = steps.axis
+    spoils = steps.zero_dead(~_all(jnp.isfinite, run.inputs, axes=2))
+    state_is_finite = _all(_is_state, run.state, axes=1)
+    restarts_are_finite = _all(_is_state, restarts.states, axes=1)
+    is_restart = restarts.state_numbers >= 0
+    ts = jax.lax.broadcasted_iota(jnp.int32, is_restart.shape, axis)
+    number = _latest(restarts.state_numbers, where=is_restart, axis=axis)
+    starts_finite = jnp.where(
+        number < 0,  # No restart yet.
+        jnp.expand_dims(state_is_finite, axis),
+        read_rows(restarts_are_finite, number),
     )
+    begins = _latest(ts, where=is_restart, axis=axis)
+    latest_spoil = jax.lax.cummax(jnp.where(spoils, ts, -1), axis=axis)
+    restart_states = masking.zero_dead(restarts_are_finite, restarts.states)
     finite = run.replace(
-        inputs=masking.zero_dead(~bad_inputs, run.inputs),
-        state=masking.zero_dead(~bad_state, run.state),
-        steps=steps.with_restart_states(
-            masking.zero_dead(~bad_restarts, restarts.states)
-        ),
+        inputs=masking.zero_dead(~spoils, run.inputs),
+        state=masking.zero_dead(state_is_finite, run.state),
+        steps=steps.with_restart_states(restart_states),
     )
-    return finite, (last_bad >= begins) | starts_bad
+    return finite, ~starts_finite | (latest_spoil >= begins)
 
 
-def _bad(tree: PyTree, axes: int) -> Array:
-    """Where a leaf holds NaN or infinity; the first `axes` axes of the leaves."""
-    bad = [
-        jnp.any(~jnp.isfinite(x), axis=tuple(range(axes, x.ndim)))
+def _is_state(x: Array) -> Array:
+    """Whether a number is neither NaN nor infinity; a scale may be the log of 0."""
+    return x < jnp.inf
+
+
+def _all(holds: Callable[[Array], Array], tree: PyTree, axes: int) -> Array:
+    """Whether `holds` is true for all leaves, at each index of their first axes."""
+    each = [
+        jnp.all(holds(x), axis=tuple(range(axes, x.ndim)))
         for x in jax.tree.leaves(tree)
     ]
-    return functools.reduce(jnp.logical_or, bad)
+    return functools.reduce(jnp.logical_and, each)
 
 
-def unit_lower_inverse(a: Array) -> Array:
-    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
-
-    The inverse of a block of two halves follows from those of its halves:
-
-        [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
-
-    Each round joins all pairs of blocks on the diagonal, which begin with size 1. These
-    are products alone, in batches, unlike `jax.scipy.linalg.solve_triangular`.
-    """
-    size = a.shape[-1]
-    whole = 1 << (size - 1).bit_length()  # The next power of two.
-    edges = [(0, 0)] * (a.ndim - 2) + [(0, whole - size)] * 2
-    a = jnp.pad(a, edges)
-    batch = a.shape[:-2]
-    inverses = jnp.ones_like(a[..., :1, None])
-    block = 1
-    while block < whole:
-        pairs = inverses.reshape(*batch, -1, 2, block, block)
-        first = pairs[..., 0, :, :]
-        second = pairs[..., 1, :, :]
-        count = whole // (2 * block)
-        tiles = a.reshape(*batch, count, 2, block, count, 2, block)
-        below = jnp.diagonal(tiles[..., 1, :, :, 0, :], axis1=-4, axis2=-2)
-        below = jnp.moveaxis(below, -1, -3)
-        corner = -_product(_product(second, below), first)
-        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
-        bottom = jnp.concatenate([corner, second], axis=-1)
-        inverses = jnp.concatenate([top, bottom], axis=-2)
-        block *= 2
-    return inverses[..., 0, :size, :size]
-
-
-def _product(a: Array, b: Array) -> Array:
-    # Errors of a narrower product would grow with each round.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+def _with_nan(spoiled: Array, tree: PyTree) -> PyTree:
+    """Replaces values by NaN where steps or rows are spoiled."""
+    return masking.choose(~spoiled, tree, jax.tree.map(lambda x: jnp.nan, tree))
