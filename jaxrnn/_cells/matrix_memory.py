@@ -1,7 +1,7 @@
 """`MatrixMemoryCell`: cells whose state is a matrix for each head."""
 
 import abc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
@@ -26,10 +26,15 @@ class MatrixMemoryCell(SpecsCell):
     a float32 state for bfloat16 inputs.
     """
 
-    if TYPE_CHECKING:  # A subclass defines these as a field and an attribute.
-        chunk_size = property(lambda self: 64)
-        # The values of a step that forgets and writes nothing: scalars.
-        idle = property(lambda self: None)
+    @property
+    @abc.abstractmethod
+    def chunk_size(self) -> int:
+        """The largest number of steps of a chunk."""
+
+    @property
+    @abc.abstractmethod
+    def idle(self) -> Any:
+        """The values of a step that forgets and writes nothing, as scalars."""
 
     @abc.abstractmethod
     def project(
