@@ -57,9 +57,7 @@ class DeltaRuleCell(MatrixMemoryCell):
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
-    chunk_size: int = fields.count(default=64)
 
-    idle = DeltaValues(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
     output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
@@ -105,6 +103,10 @@ class DeltaRuleCell(MatrixMemoryCell):
         q, k, v = map(self.activation, vectors)
         b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
         return _unit(q), _unit(k), v, b, rest
+
+    def idle(self) -> DeltaValues:
+        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
+        return DeltaValues(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
 
     def update(self, values: DeltaValues, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixMemoryCell.update`."""

@@ -1,6 +1,7 @@
 """`MatrixMemoryCell`: cells whose state is a matrix for each head."""
 
 import abc
+import dataclasses
 from typing import Any
 
 import jax
@@ -26,12 +27,9 @@ class MatrixMemoryCell(SpecsCell):
     a float32 state for bfloat16 inputs.
     """
 
-    @property
-    @abc.abstractmethod
-    def chunk_size(self) -> int:
-        """The largest number of steps of a chunk."""
+    _: dataclasses.KW_ONLY
+    chunk_size: int = fields.count(default=64)
 
-    @property
     @abc.abstractmethod
     def idle(self) -> Any:
         """The values of a step that forgets and writes nothing, as scalars."""

@@ -107,9 +107,7 @@ class MLSTMCell(MatrixMemoryCell):
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
-    chunk_size: int = fields.count(default=64)
 
-    idle = MLSTMValues(q=0.0, k=0.0, v=0.0, i=-math.inf, log_f=0.0)
     output_size = property(lambda self: self.num_units)
 
     @property
@@ -151,6 +149,10 @@ class MLSTMCell(MatrixMemoryCell):
         k = k / math.sqrt(max(1, head_size(self)))
         log_f = jax.nn.log_sigmoid(jnp.maximum(f, _SHUT))
         return jax.nn.sigmoid(o), MLSTMValues(q, k, v, i, log_f)
+
+    def idle(self) -> MLSTMValues:
+        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
+        return MLSTMValues(q=0.0, k=0.0, v=0.0, i=-math.inf, log_f=0.0)
 
     def update(
         self, values: MLSTMValues, state: MLSTMState

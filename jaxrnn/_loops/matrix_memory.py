@@ -39,8 +39,7 @@ class MemoryCellLike(Protocol):
 
     @property
     def chunk_size(self) -> int: ...
-    @property
-    def idle(self) -> PyTree: ...
+    def idle(self) -> Any: ...
 
     def project(
         self, params: Params, inputs: Array, dtype: DType
@@ -209,7 +208,7 @@ def _run_chunks(
         )
         alive = steps.alive_steps()
         if alive is not None:
-            values = masking.choose(alive, values, cell.idle)
+            values = masking.choose(alive, values, cell.idle())
         values = _move_axis(values, steps.axis, 2)
         h, states = cell.attend(_chunk(values, state, steps))
         outputs = at_each_step(
