@@ -55,7 +55,8 @@ Cells:
 * `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
   `CudnnCompatibleGRUCell`.
 * Cells that compute many steps in parallel: `MinGRUCell`, `MinLSTMCell`, `QRNNCell`,
-  `LRUCell`, `RGLRUCell` and `MLSTMCell` (`MLSTMState`).
+  `LRUCell`, `RGLRUCell`, `MLSTMCell` (`MLSTMState`), `DeltaNetCell` and
+  `GatedDeltaNetCell`.
 * xLSTM's other cell, which runs step by step: `SLSTMCell` (`SLSTMState`).
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).

@@ -46,7 +46,8 @@ def guide_of(module: str, cell: type) -> str:
     if module == "jaxrnn.contrib":
         return "/guide/contrib"
     past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
-    parallel = (jaxrnn.LinearRecurrenceCell, jaxrnn.MLSTMCell, *past_inputs)
+    memories = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
+    parallel = (jaxrnn.LinearRecurrenceCell, *memories, *past_inputs)
     return "/guide/recurrences" if issubclass(cell, parallel) else "/guide/cells"
 
 

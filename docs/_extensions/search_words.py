@@ -55,7 +55,21 @@ WORDS = {
         "all-cells": ["layer normalization"],
         "embeddings": ["embedding"],
     },
-    "guide/recurrences": {"the-cells": ["sLSTM", "mLSTM", "xLSTM"]},
+    "guide/recurrences": {
+        "the-cells": [
+            "sLSTM",
+            "mLSTM",
+            "xLSTM",
+            "DeltaNet",
+            "delta net",
+            "gated delta net",
+            "Gated DeltaNet",
+            "delta rule",
+            "linear attention",
+        ],
+        "choose-a-cell": ["state tracking", "parity"],
+        "negative-eigenvalues": ["negative eigenvalues", "allow_neg_eigval"],
+    },
     "guide/speed": {"the-first-call": ["compile time"]},
     "guide/long_sequences": {
         "memory-strategies": ["memory", "swap_memory", "checkpointing"],

@@ -48,7 +48,8 @@ def packed_rnn(
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             because the last state of each sequence is read from them.
         return_states: Whether to also return the state after every step. The driver
-            computes these states even if they are not returned.
+            computes these states even if they are not returned; under `jit`, only if
+            `state` is used.
 
     Returns:
         `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,
