@@ -14,6 +14,7 @@ SCRIPTS = (
     "flax_nnx",
     "japanese_vowels",
     "long_memory",
+    "mnist_1d",
 )
 
 

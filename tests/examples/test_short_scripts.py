@@ -6,6 +6,7 @@ import attention
 import decoder
 import draw_lengths
 import jax.numpy as jnp
+import mnist_1d
 import numpy as np
 import pytest
 import quickstart
@@ -99,3 +100,25 @@ def test_seq2seq(capsys):
     printed = capsys.readouterr().out
     assert "Of 2000 held-out days, " in printed
     assert printed.count("\n  ") == 4 * dates.BEAMS
+
+
+@pytest.mark.slow
+def test_digits_are_classified(tmp_path, capsys):
+    config = mnist_1d.Config(units=32, epochs=3, learning_rate=0.01)
+    picture = tmp_path / "digits.png"
+    accuracies = mnist_1d.main(config, seeds=2, figure=picture)
+    assert min(accuracies) > 0.3  # One guess in ten is right by chance.
+    assert accuracies[0] != accuracies[1]
+    assert f"mean  {np.mean(accuracies):8.2%}" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_validation_leaves_out_the_test_set():
+    (digits, labels), (test, _) = mnist_1d.load(validate=False)
+    parts, part_labels = zip(*mnist_1d.load(validate=True), strict=True)
+    assert [len(part) for part in parts] == [3200, 800]
+    rows = {row.tobytes(): label for row, label in zip(digits, labels, strict=True)}
+    found = np.concatenate(parts), np.concatenate(part_labels)
+    assert rows == {row.tobytes(): label for row, label in zip(*found, strict=True)}
+    assert not rows.keys() & {row.tobytes() for row in test}
