@@ -38,11 +38,11 @@ class Config:
 
     units: Count = 48
     """The size of each cell."""
-    epochs: Count = 40
+    epochs: Count = 30
     """Passes over the training set."""
     batch_size: Count = 100
     """Digits per training step."""
-    learning_rate: Positive = 5e-3
+    learning_rate: Positive = 0.01
     """Adam's initial learning rate."""
 
     @property
