@@ -104,7 +104,7 @@ def test_seq2seq(capsys):
 
 @pytest.mark.slow
 def test_digits_are_classified(tmp_path, capsys):
-    config = mnist_1d.Config(units=32, epochs=3, learning_rate=0.01)
+    config = mnist_1d.Config(units=32, epochs=2)
     picture = tmp_path / "digits.png"
     accuracies = mnist_1d.main(config, seeds=2, figure=picture)
     assert min(accuracies) > 0.3  # One guess in ten is right by chance.
