@@ -17,8 +17,8 @@ from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
 
-# A smaller factor than exp(-87) would be 0 in float32. An infinite logarithm would give
-# NaN in the differences of a chunk.
+# float32 has no much smaller factor than exp(-87). A chunk subtracts sums of
+# logarithms, and the difference of two infinite sums is NaN.
 _LEAST_LOG = -87.0
 
 
@@ -45,7 +45,7 @@ class DeltaRuleCell(MatrixMemoryCell):
         S'     = a S + b outer(k, v - a k S)
         h      = q S'
 
-    So the value that S holds at k moves towards v by the share b.
+    So the decayed value that S holds at k moves towards v by the fraction b.
     """
 
     num_units: int = fields.size()
@@ -95,7 +95,7 @@ class DeltaRuleCell(MatrixMemoryCell):
     def _blocks(
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[Array, Array, Array, Array, list[Array]]:
-        """q, k, v and b of a step, and the other blocks, `[batch, size]`."""
+        """q, k and v `[batch, heads, size]`, b, and a list of the other blocks."""
         z = affine(params, [inputs], dtype)
         q, k, v, b, *rest = jnp.split(z, np.cumsum(self._sizes)[:-1], axis=-1)
         rows = inputs.shape[0]
@@ -173,35 +173,36 @@ class DeltaNetCell(DeltaRuleCell):
         output = rms_norm(q S')
 
     `unit` divides by the length, so that S' holds `(1 - b) k S + b v` at k: the old
-    value moves towards v by the share b, and what S holds at other, orthogonal keys
-    stays.
+    value moves towards v by the fraction b. Values at keys that are orthogonal to k do
+    not change.
 
     A step multiplies S by `I - b outer(k, k)`. With `allow_neg_eigval`, b is doubled,
-    so the eigenvalue `1 - b` is in (-1, 1) instead of (0, 1): S can change its sign at
-    a step, as counting modulo 2 requires.
+    so the eigenvalue `1 - b` is in (-1, 1) instead of (0, 1): a step can change the
+    sign of what S holds at k, as parity requires.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
     `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
     `kernel` `[I, 2NK + H + N]` and `bias` `[2NK + H + N]`, blocks q, k, v, ordered by
     head, and b; `norm_scale` `[V]`.
 
-    The paper's layer has short convolutions of q, k and v, which a
-    `TemporalConvWrapper` of this cell replaces by one of the inputs, and a product with
-    the outputs.
+    The paper's layer has no biases here, convolves q, k and v over a few steps, and
+    multiplies the output by a kernel. To convolve the inputs instead, wrap the cell in
+    a `TemporalConvWrapper`.
 
     Attributes:
         num_units: `H`, the size of the output: `N` heads, each with the size of v.
         num_heads: `N`.
         key_size: `K`, the size of q and k in each head; None for `V`.
-        activation: For q, k and v; None for SiLU, the name of a Keras activation, or a
-            function.
+        activation: The activation of q, k and v: None for SiLU, the name of a Keras
+            activation, or a function.
         allow_neg_eigval: Whether b is in (0, 2) instead of (0, 1).
         kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
             for each block.
         bias_initializer: For the bias; None for zeros.
         name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any dtype.
-        chunk_size: The largest number of steps of a chunk; it does not change results.
+        chunk_size: The largest number of steps of a chunk. It affects results only by
+            rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -209,7 +210,8 @@ class DeltaNetCell(DeltaRuleCell):
             `num_units`, or `dtype` is not floating-point.
 
     Source: arXiv:2406.06484, sections 2.2 and 3.3; `allow_neg_eigval`:
-    arXiv:2411.12537, and the package `flash-linear-attention`, which names it.
+    arXiv:2411.12537, and the option of this name in the package
+    `flash-linear-attention`.
     """
 
     @property
@@ -242,32 +244,33 @@ class GatedDeltaNetCell(DeltaRuleCell):
         S'     = a S + b outer(k, v - a k S)
         output = rms_norm(q S') * silu(g)
 
-    `unit` divides by the length. A decay below exp(-87), which is 0 in float32, is
-    exp(-87). With `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
+    `unit` divides by the length. The decay is at least exp(-87). With
+    `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
     `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
     `kernel` `[I, 2NK + 2H + 2N]` and `bias` `[2NK + 2H + 2N]`, blocks q, k, v, b, a, g,
     ordered by head; `a_log` `[N]`; `norm_scale` `[V]`.
 
-    The paper's layer has short convolutions of q, k and v, which a
-    `TemporalConvWrapper` of this cell replaces by one of the inputs, and a product with
-    the outputs.
+    The paper's layer has no biases here, convolves q, k and v over a few steps, and
+    multiplies the output by a kernel. To convolve the inputs instead, wrap the cell in
+    a `TemporalConvWrapper`.
 
     Attributes:
         num_units: `H`, the size of the output: `N` heads, each with the size of v.
         num_heads: `N`.
         key_size: `K`, the size of q and k in each head; None for `V`.
-        activation: For q, k and v; None for SiLU, the name of a Keras activation, or a
-            function.
+        activation: The activation of q, k and v: None for SiLU, the name of a Keras
+            activation, or a function.
         allow_neg_eigval: Whether b is in (0, 2) instead of (0, 1).
         kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
             for each block.
-        bias_initializer: For the bias; None for zeros, and for values in a such that
-            `softplus(a)` is log-uniform in [0.001, 0.1].
+        bias_initializer: For the bias; None for zeros, except in the block a, where
+            `softplus` of the bias is log-uniform in [0.001, 0.1].
         name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any dtype.
-        chunk_size: The largest number of steps of a chunk; it does not change results.
+        chunk_size: The largest number of steps of a chunk. It affects results only by
+            rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -337,12 +340,13 @@ def draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 def _unit_lower_inverse(a: Array) -> Array:
     """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
 
-    The inverse of a block of two halves follows from those of its halves:
+    If a block has inverses P^-1 and Q^-1 of its halves, its own inverse is
 
         [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
 
-    Each round joins all pairs of blocks on the diagonal, which begin with size 1. These
-    are products alone, in batches, unlike `jax.scipy.linalg.solve_triangular`.
+    Each round joins all pairs of blocks on the diagonal, which have size 1 at first.
+    `jax.scipy.linalg.solve_triangular` is not used, because in a scan it was seen to
+    hang on a CPU with two threads (JAX 0.10.2).
     """
     size = a.shape[-1]
     whole = 1 << (size - 1).bit_length()  # The next power of two.
@@ -368,5 +372,5 @@ def _unit_lower_inverse(a: Array) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    # Errors of a narrower product would grow with each round.
+    # The errors of products of lower precision would grow with each round.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -20,8 +20,9 @@ class MatrixMemoryCell(SpecsCell):
     """A cell that writes values at keys into a matrix, and reads them with queries.
 
     What a step reads and writes depends only on its inputs, so whole sequences are run
-    in chunks of steps: with attention within a chunk, and with the matrix between
-    chunks. A subclass defines one step, `update`, and the same for a chunk, `attend`.
+    in chunks of steps: attention connects the steps of a chunk, and only the state
+    passes from chunk to chunk. A subclass defines one step, `update`, and the same
+    computation for all steps of a chunk, `attend`.
 
     Arithmetic is done in at least float32. The state may be wider than the inputs; use
     a float32 state for bfloat16 inputs.
@@ -32,17 +33,20 @@ class MatrixMemoryCell(SpecsCell):
 
     @abc.abstractmethod
     def idle(self) -> Any:
-        """The values of a step that forgets and writes nothing, as scalars."""
+        """The values of a finished row: with them, a step leaves the state as it is.
+
+        The leaves are scalars.
+        """
 
     @abc.abstractmethod
     def project(
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[PyTree, PyTree]:
-        """What depends only on the inputs of a step, `[batch, depth]`.
+        """Computes what depends only on the inputs of a step.
 
         Args:
             params: The parameters.
-            inputs: One step of inputs.
+            inputs: One step of inputs, `[batch, depth]`.
             dtype: The dtype of the results.
 
         Returns:
@@ -59,8 +63,9 @@ class MatrixMemoryCell(SpecsCell):
         """All steps of a chunk: what they read, and the states.
 
         Returns:
-            `(h, states)`: `[batch, heads, steps, size]`; and the states after the steps
-            of `chunk.after`, leaves `[batch, heads, steps, ...]`.
+            `(h, states)`: h is `[batch, heads, steps, size]`. The states have leaves
+            `[batch, heads, n, ...]`: those after all steps if `chunk.returns_states`,
+            otherwise only the last (n = 1).
         """
 
     @abc.abstractmethod

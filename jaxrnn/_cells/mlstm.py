@@ -87,7 +87,8 @@ class MLSTMCell(MatrixMemoryCell):
             for each of the blocks q, k, v and o, and zeros in i and f.
         bias_initializer: For the bias; None for zeros in q, k, v and o, draws from
             `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
-        chunk_size: The largest number of steps of a chunk; results do not depend on it.
+        chunk_size: The largest number of steps of a chunk. It affects results only by
+            rounding.
         name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any dtype.
 

@@ -1,6 +1,6 @@
 """Runs whole sequences of cells whose state is a matrix, chunk by chunk.
 
-A step writes a value u at a key k, and reads with a query q:
+A step writes a value u at a key k, and reads with a query q. With vectors as rows,
 
     S_t = a_t S_{t-1} + outer(k_t, u_t)        S: [key, value]
     o_t = q_t S_t
@@ -8,15 +8,16 @@ A step writes a value u at a key k, and reads with a query q:
 In a chunk, the steps of a row form *segments*: each restart begins one. Step t's
 segment starts from a state S, which is the state before the chunk or a restart state.
 If `keep_t` is the product of the a's from the segment's first step to step t, and
-`pairs_ts` the product of those after step s up to step t,
+`pairs_ts` the product of the a's from step s + 1 to step t,
 
     S_t = keep_t S + sum over s of pairs_ts outer(k_s, u_s)
-    o_t = keep_t q_t S + sum over s of pairs_ts (q_t k_s) u_s
+    o_t = keep_t q_t S + sum over s of pairs_ts dot(q_t, k_s) u_s
 
 where s <= t is in the segment of t. So o_t is the sum of a product with S and of an
 attention from step t over the steps of its segment.
 
-Derivatives save only the inputs and the states before chunks, and run each chunk again.
+The backward pass saves only the inputs and the states before chunks, and computes each
+chunk again.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ class MemoryCellLike(Protocol):
 
 
 class Weights(NamedTuple):
-    """The factors `keep` and `pairs` of the module's docstring.
+    """The factors `keep` and `pairs` of the module's docstring, scaled as the state is.
 
     `keep` is `[batch, heads, steps]`; `pairs` is `[batch, heads, t, s]`, with zeros
     where s > t or where s and t belong to different segments.
@@ -65,16 +66,15 @@ class Chunk:
     """What the steps of a chunk read and write, and the states they start from.
 
     Attributes:
-        values: What `project` returns for each step, leaves `[batch, heads, steps,
-            ...]`.
+        values: The `values` of `project`, leaves `[batch, heads, steps, ...]`.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`.
-        reads: Bool `[rows, 1, t, s]`, true where s <= t is in the segment of t; rows is
-            1 if there are no restarts.
+        reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
+            s <= t, in one segment. There is one row if there are no restarts.
         restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
             which the segment of each step starts. None if there are no restarts, or if
             the restart states are zeros.
-        is_carried: Bool `[batch, 1, steps]`, true where a segment starts from `state`.
-            None if there are no restarts.
+        is_carried: Bool `[batch, 1, steps]`, true at steps whose segment starts from
+            `state`. None if there are no restarts.
         returns_states: Whether `attend` returns the states after all steps.
     """
 
@@ -98,7 +98,7 @@ class Chunk:
         return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
 
     def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
-        """`q S`, `[batch, heads, steps, value]`, for the S where a segment starts.
+        """`q S`, `[batch, heads, steps, value]`, for the S that a segment starts from.
 
         Args:
             q: `[batch, heads, steps, key]`.
@@ -121,20 +121,20 @@ class Chunk:
         return jnp.where(mask, old, new)
 
     def sums(self, x: Array) -> Array:
-        """Sums of `x` `[batch, heads, steps]` from a segment's first step to step t."""
+        """Cumulative sums of `x`, `[batch, heads, steps]`, within each segment."""
         if self.is_carried is None:
             return jnp.cumsum(x, axis=-1)
         return jnp.sum(self._read(x, 0.0), axis=-2)
 
     def maxima(self, x: Array) -> Array:
-        """Maxima of `x`, as in `sums`."""
+        """Cumulative maxima of `x`, `[batch, heads, steps]`, within each segment."""
         if self.is_carried is None:
             return jax.lax.cummax(x, axis=x.ndim - 1)
         return jnp.max(self._read(x, -jnp.inf), axis=-2)
 
     def _read(self, x: Array, otherwise: float) -> Array:
         """`x_s` where t reads s, `[batch, heads, s, t]`."""
-        # CPUs reduce the last but one axis faster than the last.
+        # CPUs reduce the second-to-last axis faster than the last.
         return jnp.where(self.reads.mT, x[..., None], otherwise)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
@@ -143,13 +143,13 @@ class Chunk:
         return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
 
     def after(self, x: Array) -> Array:
-        """The steps of `x`, on axis 2, after which states are returned."""
+        """The steps of `x` whose states `attend` returns; steps are axis 2."""
         return x if self.returns_states else x[:, :, -1:]
 
     def memory(
         self, of: Callable[[Any], Array], weights: Weights, k: Array, u: Array
     ) -> Array:
-        """The matrices after the steps of `after`, `[batch, heads, steps, key, value]`.
+        """The matrices that `attend` returns, `[batch, heads, steps, key, value]`.
 
         Args:
             of: Selects the matrix of a state, `[batch, heads, n, key, value]`.
@@ -177,7 +177,7 @@ class Chunk:
 def memory_sequence(
     cell: MemoryCellLike, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of `cell` over all steps, equal to a scan of `cell.apply`.
+    """`(outputs, state)` of `cell` over all steps, as from a scan of `cell.apply`.
 
     Args:
         cell: A `MatrixMemoryCell`.
@@ -237,7 +237,12 @@ def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
 
 
 def steps_in_chunk(time: int, most: int) -> int:
-    """The steps of a chunk, at most `most`; all chunks but the last are of one size."""
+    """The number of steps of all chunks but the last, at most `most`.
+
+    For an mLSTM with heads of size 64 and 128, 1 and 8 rows and up to 8192 steps on two
+    CPU cores, training times with chunks of 32 to 128 steps differed by little more
+    than noise. Longer chunks were slower, with larger rounding errors.
+    """
     return -(-time // -(-time // most))
 
 
@@ -285,7 +290,7 @@ def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
 
 
 def _latest(values: Array, where: Array, axis: int) -> Array:
-    """The value at the latest step that is true in `where`; at none, that of step 0."""
+    """For each step, the value at the latest step in `where`, or else at step 0."""
     ts = jax.lax.broadcasted_iota(jnp.int32, where.shape, axis)
     steps = jax.lax.cummax(jnp.where(where, ts, 0), axis=axis)
     return jnp.take_along_axis(values, steps, axis=axis)
@@ -297,9 +302,9 @@ def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, Array]:
     The products of a chunk multiply what other segments write by 0, and 0 * NaN is NaN.
 
     Returns:
-        `(run, spoiled)`: bool `[batch, time]`, in the axis order of the inputs, true
-        from a step with such inputs, or from the start with such a state, to the end of
-        the segment.
+        `(run, spoiled)`: spoiled is bool `[batch, time]`, in the axis order of the
+        inputs. It is true from a step whose inputs are not finite, or from the start of
+        a segment whose state is not finite, to the end of the segment.
     """
     steps = run.steps
     axis = steps.axis
