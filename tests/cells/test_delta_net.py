@@ -126,7 +126,7 @@ def test_nan_stays_where_no_later_step_reads_it(size):
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_value_changes_its_sign_only_if_b_may_be_2(factor):
-    """With b = 2 and v = 0, the memory counts steps modulo 2; with b = 1, it forgets."""
+    """With v = 0, b = 2 makes the memory count steps modulo 2; b = 1 clears it."""
     cell = DeltaNetCell(1, key_size=1, allow_neg_eigval=factor == 2, activation="relu")
     # Columns q, k, v and b: q and k are 1, v is 0, and the sigmoid of b is 1.
     params = {
@@ -156,12 +156,12 @@ def test_half_precision_loses_little_with_a_state_of_float32():
 def test_a_short_convolution_of_the_inputs():
     cell = GatedDeltaNetCell(UNITS, HEADS, KEY, chunk_size=4)
     wrapped = bound(jaxrnn.TemporalConvWrapper(cell, DEPTH, 4))
-    params = wrapped.params
+    params = jax.tree.map(np.asarray, wrapped.params)
     padded = np.concatenate([np.zeros_like(XS[:, :3]), XS], axis=1)
     taps = [params["kernel"][j] * padded[:, j : j + TIME] for j in range(4)]
-    convolved = np.asarray(sum(taps) + params["bias"])
-    want = run(cell.bind(params["gated_delta_net_cell"]), convolved)
-    assert_near(run(wrapped, XS)[0], want[0], tolerance=1e-13)
+    inner = cell.bind(params["gated_delta_net_cell"])
+    want, _ = run(inner, sum(taps) + params["bias"])
+    assert_near(run(wrapped, XS)[0], want, tolerance=1e-13)
 
 
 @pytest.mark.parametrize("make", [GatedDeltaNetCell, DeltaNetCell])
