@@ -116,10 +116,12 @@ def test_nan_stays_where_no_later_step_reads_it(size):
     resets = np.zeros((BATCH, TIME), bool)
     resets[[0, 2], [6, 0]] = True
     bad, bad_state = XS.copy(), STATE.copy()
-    bad[0, 2] = bad[1] = bad[2, 7:] = bad[3, 1:] = bad_state[2] = np.nan
+    bad[0, 2] = bad[1] = bad[2, 5:] = bad[3, 1:] = bad_state[2] = np.nan
     both = jax.jit(lambda x, s: run(cell, x, LENGTHS, s, resets=resets))
     (got, got_last), (want, last) = both(bad, bad_state), both(XS, STATE)
-    want = want.at[0, 2:6].set(np.nan)
+    # Row 0 is reset at step 6; row 2 ends after step 6, with zeros beyond.
+    want = want.at[0, 2:6].set(np.nan).at[2, 5:7].set(np.nan)
+    last = last.at[2].set(np.nan)
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(got_last, last, rtol=1e-12, atol=1e-14)
 
