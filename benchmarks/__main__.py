@@ -4,6 +4,7 @@
     python -m benchmarks versions --old CHECKOUT   # against another jaxrnn checkout
     python -m benchmarks memory                    # memory strategies (swap_memory)
     python -m benchmarks compilation               # time to compile
+    python -m benchmarks recurrences               # recurrences that run in parallel
 
 `benchmarks/README.md` explains the method.
 """
@@ -85,6 +86,13 @@ COMMANDS = {
         {"compile": 3, "eager": 3},
         [report.COMPILE],
         [report.EAGER],
+    ),
+    "recurrences": Command(
+        cases.RECURRENCES,
+        peers.RECURRENCES,
+        {"time": 9},
+        [report.TIME],
+        report.MEMORIES[:1],
     ),
 }
 

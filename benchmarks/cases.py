@@ -8,6 +8,9 @@ from collections.abc import Iterable
 # Results count as equal up to this deviation, relative to an array's norm.
 TOLERANCE = 1e-3
 LSTMS = "lstm", "peephole", "glstm"  # Cells with a state (c, h).
+LINEAR = "mingru", "lru", "rglru"
+MATRICES = "mlstm", "deltanet", "gated_deltanet"
+HEADS = 4  # The heads of a cell in `MATRICES`.
 # Adam divides by the gradient's magnitude, which amplifies rounding errors.
 STEP_TOLERANCE = 1e-2
 
@@ -18,8 +21,9 @@ class Case:
 
     Attributes:
         cell: "lstm", "peephole", "gru", "gru_after" (which resets after the product),
-            "rnn", "mgu" (a custom cell) or "lstm2" (two layers). Only jaxrnn runs
-            "mingru", "rglru" (linear recurrences) and "glstm" (an LSTM in 4 groups).
+            "rnn", "mgu" (a custom cell) or "lstm2" (two layers). Only jaxrnn has
+            "glstm" (an LSTM in 4 groups), linear recurrences (`LINEAR`) and cells whose
+            state is a matrix (`MATRICES`).
         batch: The number of rows, B.
         time: The number of steps, T.
         depth: The size of the inputs, D.
@@ -69,9 +73,24 @@ class Case:
         return (self.depth, self.units) if self.cell == "lstm2" else (self.depth,)
 
     @property
+    def state_sizes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays in a row of a layer's state, by name."""
+        if self.cell in MATRICES:
+            head = self.units // HEADS
+            matrix = (HEADS, head, head)
+            if self.cell == "mlstm":
+                return {"c": matrix, "n": (HEADS, head), "m": (HEADS,)}
+            return {"h": matrix}
+        if self.cell == "lru":
+            names = ("real", "imag")
+        else:
+            names = ("c", "h") if self.layer_cell in LSTMS else ("h",)
+        return dict.fromkeys(names, (self.units,))
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         """The names of the arrays in a layer's state."""
-        return ("c", "h") if self.layer_cell in LSTMS else ("h",)
+        return tuple(self.state_sizes)
 
 
 def select(cases: list[Case], only: str | None) -> list[Case]:
@@ -231,5 +250,35 @@ COMPILATION: Presets = {
         *_cases("gru_after", 16, 50, 32, 64, lengths=BOTH, modes=TRAIN),
         *_cases("lstm2", 16, 50, 32, 64, lengths=BOTH, modes=TRAIN),
         *_cases("lstm", 64, 200, 128, 256, lengths=BOTH, modes=TRAIN),
+    ],
+}
+
+_LONG = 1024, 4096, 16_384, 65_536  # For the growth of the memory.
+
+RECURRENCES: Presets = {
+    "smoke": [
+        *(
+            case
+            for cell in MATRICES
+            for case in _cases(cell, 2, 128, 4, 8, modes=TRAIN)
+        ),
+        *_cases("lru", 2, 128, 8, 8, modes=TRAIN),
+    ],
+    "quick": [case for cell in MATRICES for case in _cases(cell, 8, 1024, 256, 256)],
+    "full": [
+        *(case for cell in MATRICES for case in _cases(cell, 8, 1024, 256, 256)),
+        *(case for cell in MATRICES for case in _cases(cell, 1, 8192, 256, 256)),
+        *(
+            case
+            for cell in MATRICES
+            for time in _LONG
+            for case in _cases(cell, 1, time, 256, 256, modes=TRAIN)
+        ),
+        *(
+            case
+            for cell in LINEAR
+            for batch in (1, 8)
+            for case in _cases(cell, batch, 8192, 256, 256)
+        ),
     ],
 }

@@ -19,7 +19,7 @@ class Data:
         inputs: `[B, T, D]`.
         lengths: `[B]`, int32, each in 1..T; or None.
         state: The initial state: one dict per layer, with `c` and `h` or only `h`,
-            each `[B, H]`.
+            each `[B, H]`; other arrays for some recurrences.
         output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
             of `outputs * output_cotangents` and `final_state * state_cotangents`. If
             the loss does not read the outputs, T is 0 here to save memory.
@@ -85,7 +85,10 @@ def _weights(rng: np.random.Generator, case: Case, depth: int) -> dict[str, np.n
 
 def _state(rng: np.random.Generator, case: Case) -> Layers:
     return [
-        {name: _normal(rng, case.batch, case.units) for name in case.state_names}
+        {
+            name: _normal(rng, case.batch, *size)
+            for name, size in case.state_sizes.items()
+        }
         for _ in case.layer_depths
     ]
 

@@ -65,3 +65,12 @@ MEMORY = [
     _NNX,
     _HAIKU,
 ]
+RECURRENCES = [
+    OURS,
+    Contestant("resets", "jaxrnn", "resets"),
+    Contestant("lengths", "jaxrnn", "lengths"),
+    Contestant("Recompute()", "jaxrnn", "Recompute()"),
+    Contestant("chunked", "recurrences", "chunked"),
+    Contestant("scan", "recurrences", "scan"),
+    Contestant("associative", "recurrences", "associative"),
+]

@@ -14,7 +14,7 @@ from jaxrnn.contrib import GLSTMCell
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
-from ..cases import Case
+from ..cases import HEADS, Case
 from ..data import Data
 from ..layouts import Layers
 from . import _jax
@@ -38,22 +38,31 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
 }
 
-# Cells that no other peer has. So they draw their own parameters.
+# Cells that no other library has. So they draw their own parameters.
 OWN = {
     "mingru": jaxrnn.MinGRUCell,
+    "lru": jaxrnn.LRUCell,
     "rglru": jaxrnn.RGLRUCell,
     "glstm": functools.partial(GLSTMCell, number_of_groups=4),
+    "mlstm": functools.partial(jaxrnn.MLSTMCell, num_heads=HEADS),
+    "deltanet": functools.partial(jaxrnn.DeltaNetCell, num_heads=HEADS),
+    "gated_deltanet": functools.partial(jaxrnn.GatedDeltaNetCell, num_heads=HEADS),
 }
+STATES = {"mlstm": jaxrnn.MLSTMState, "lru": jaxrnn.ComplexState}
+RESETS = 0.01  # The share of the steps at which a row is reset.
 
 
 def build(case: Case, data: Data) -> Built:
     """The case's driver, called as a user would call it."""
     if case.run == "packed":
         net = _packed(case, data)
+    elif case.run in ("resets", "lengths"):
+        net = _interrupted(case, data)
+        return _jax.build(case, data, {"": net}, equation=case.run)
     elif case.run == "raw_rnn":
-        net = _net(case, data, functools.partial(_raw, _make_cell(case)))
+        net = make_net(case, data, functools.partial(_raw, make_cell(case)))
     else:
-        net = _net(case, data, functools.partial(_dynamic, case, _make_cell(case)))
+        net = make_net(case, data, functools.partial(_dynamic, case, make_cell(case)))
     return _jax.build(case, data, {"": net})
 
 
@@ -93,7 +102,7 @@ def _packed(case: Case, data: Data) -> _jax.Net:
         raise LeftOutError("packing needs lengths")
     if len(data.weights) > 1:
         raise LeftOutError("packing is written for one layer")
-    cell, lengths = _make_cell(case), data.lengths
+    cell, lengths = make_cell(case), data.lengths
     packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
     cotangents = padded_cotangents = data.output_cotangents
     if padded_cotangents.shape[1]:
@@ -103,7 +112,7 @@ def _packed(case: Case, data: Data) -> _jax.Net:
         packed = dataclasses.replace(packed, inputs=inputs)
         return jaxrnn.packed_rnn(cell.bind(params), packed, state)
 
-    padded = _net(case, data, run)
+    padded = make_net(case, data, run)
     return dataclasses.replace(
         padded,
         inputs=packed.inputs,
@@ -113,7 +122,25 @@ def _packed(case: Case, data: Data) -> _jax.Net:
     )
 
 
-def _net(case: Case, data: Data, run: Run) -> _jax.Net:
+def _interrupted(case: Case, data: Data) -> _jax.Net:
+    """Resets to zeros, or random lengths, in a case that has neither."""
+    if data.lengths is not None:
+        raise LeftOutError("the case has lengths")
+    rng, cell = np.random.default_rng(1), make_cell(case)
+    if case.run == "resets":
+        given = {"resets": rng.random((case.time, case.batch)) < RESETS}
+    else:
+        lengths = rng.integers(1, case.time + 1, case.batch, np.int32)
+        given = {"sequence_length": lengths}
+
+    def run(params, inputs, state, given):
+        options = {"initial_state": state, "time_major": True}
+        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **given, **options)
+
+    return dataclasses.replace(make_net(case, data, run), lengths=given)
+
+
+def make_net(case: Case, data: Data, run: Run) -> _jax.Net:
     """A network with a single cell of one or two layers; time-major.
 
     `run(params, inputs, state, lengths)` returns the cell's outputs and final state.
@@ -131,7 +158,7 @@ def _net(case: Case, data: Data, run: Run) -> _jax.Net:
     return _jax.make_net(data, apply, to_params, _layer_state(case), read_params=read)
 
 
-def _make_cell(case: Case) -> jaxrnn.RNNCell:
+def make_cell(case: Case) -> jaxrnn.RNNCell:
     """The cell of a case."""
     units = case.units
     match case.cell:
@@ -172,13 +199,14 @@ def _layer_state(case: Case) -> tuple[Any, Any]:
     """Functions that build and read a layer's state."""
     if case.state_names == ("h",):
         return _jax.carry("h")
-    return lambda state: jaxrnn.LSTMStateTuple(**state), lambda state: state._asdict()
+    kind = STATES.get(case.cell, jaxrnn.LSTMStateTuple)
+    return lambda state: kind(**state), lambda state: state._asdict()
 
 
 def _drawn(case: Case) -> PyTree:
     """The random parameters of a cell in `OWN`."""
     row = jnp.zeros((case.batch, case.depth), jnp.float32)
-    return _make_cell(case).init(jax.random.key(0), row)
+    return make_cell(case).init(jax.random.key(0), row)
 
 
 def _by_path(params: PyTree) -> Layers:
