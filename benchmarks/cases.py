@@ -253,32 +253,20 @@ COMPILATION: Presets = {
     ],
 }
 
-_LONG = 1024, 4096, 16_384, 65_536  # For the growth of the memory.
-
 RECURRENCES: Presets = {
     "smoke": [
-        *(
-            case
-            for cell in MATRICES
-            for case in _cases(cell, 2, 128, 4, 8, modes=TRAIN)
-        ),
-        *_cases("lru", 2, 128, 8, 8, modes=TRAIN),
+        *_cases("mlstm", 2, 128, 4, 8, modes=["forward"]),
+        *_cases("gated_deltanet", 2, 128, 4, 8, modes=TRAIN),
+        *_cases("lru", 2, 8, 8, 8, modes=TRAIN),
     ],
     "quick": [case for cell in MATRICES for case in _cases(cell, 8, 1024, 256, 256)],
-    "full": [
-        *(case for cell in MATRICES for case in _cases(cell, 8, 1024, 256, 256)),
-        *(case for cell in MATRICES for case in _cases(cell, 1, 8192, 256, 256)),
-        *(
-            case
-            for cell in MATRICES
-            for time in _LONG
-            for case in _cases(cell, 1, time, 256, 256, modes=TRAIN)
-        ),
-        *(
-            case
-            for cell in LINEAR
-            for batch in (1, 8)
-            for case in _cases(cell, batch, 8192, 256, 256)
-        ),
-    ],
+    "full": [],
 }
+for _cell in MATRICES:
+    RECURRENCES["full"] += _cases(_cell, 8, 1024, 256, 256)
+    RECURRENCES["full"] += _cases(_cell, 1, 8192, 256, 256, modes=["forward"])
+    for _time in (1024, 4096, 16_384, 65_536):
+        RECURRENCES["full"] += _cases(_cell, 1, _time, 256, 256, modes=TRAIN)
+for _cell in LINEAR:
+    for _batch in (1, 8):
+        RECURRENCES["full"] += _cases(_cell, _batch, 8192, 256, 256)
