@@ -1,5 +1,6 @@
 """The programs of jaxrnn and of peers to compare."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 
 import jaxrnn
 from jaxrnn._loops.linear_recurrence import plus, times
+
+from ..peers import chunks
 
 Fn = Callable[..., Any]
 
@@ -62,6 +65,8 @@ CELLS = {
     "LSTM": (jaxrnn.LSTMCell, nn.OptimizedLSTMCell),
     "GRU": (jaxrnn.CudnnCompatibleGRUCell, nn.GRUCell),
 }
+MATRICES = Sizes(8, 1024, 512, 512, time_major=True)
+MATRIX_CELLS = [jaxrnn.MLSTMCell, jaxrnn.GatedDeltaNetCell]
 LINEAR_CELLS = [jaxrnn.MinGRUCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell]
 
 
@@ -89,18 +94,36 @@ def recurrences() -> Iterator[Row]:
             yield Row(f"{kind.__name__}, gradient", sizes, *nets, (sizes.inputs,))
 
 
+def matrix_memories() -> Iterator[Row]:
+    """Gradients of cells whose state is a matrix, against plain chunks of steps."""
+    sizes = MATRICES
+    for kind in MATRIX_CELLS:
+        cell = kind(sizes.units, num_heads=4)
+        peer = functools.partial(_in_chunks, cell)
+        for resets in (False, True):
+            ours, params = _jaxrnn(cell, sizes, "resets")
+            mask = jax.ShapeDtypeStruct(sizes.inputs.shape[:2], bool)
+            types = sizes.inputs, *(mask,) * resets
+            name = f"{kind.__name__}, {'resets, ' * resets}gradient"
+            nets = [(gradient(fn), params) for fn in (ours, peer)]
+            yield Row(name, sizes, *nets, types)
+
+
 def gradient(fn: Fn) -> Fn:
     """Gradients of the sum of squared outputs by parameters and inputs."""
     loss = lambda *args: jnp.sum(fn(*args)[0] ** 2)
     return jax.grad(loss, (0, 1))
 
 
-def _jaxrnn(cell: Any, sizes: Sizes) -> tuple[Fn, Any]:
-    def run(params: Any, xs: Any, lengths: Any = None) -> tuple:
+def _jaxrnn(
+    cell: Any, sizes: Sizes, argument: str = "sequence_length"
+) -> tuple[Fn, Any]:
+    """`argument` names what follows the inputs, which may be left out."""
+
+    def run(params: Any, xs: Any, given: Any = None) -> tuple:
         options = {"time_major": sizes.time_major, "implementation": "xla"}
-        return jaxrnn.dynamic_rnn(
-            cell.bind(params), xs, lengths, dtype=xs.dtype, **options
-        )
+        options |= {"dtype": xs.dtype, argument: given}
+        return jaxrnn.dynamic_rnn(cell.bind(params), xs, **options)
 
     step = jax.ShapeDtypeStruct((sizes.batch, sizes.depth), jnp.float32)
     return run, jax.eval_shape(lambda x: cell.init(jax.random.key(0), x), step)
@@ -114,6 +137,12 @@ def _linen(cell: nn.RNNCellBase, sizes: Sizes) -> tuple[Fn, Any]:
 
     init = lambda xs: rnn.init(jax.random.key(0), xs)
     return run, jax.eval_shape(init, sizes.inputs)
+
+
+def _in_chunks(cell: Any, params: Any, xs: Any, resets: Any = None) -> tuple:
+    """Plain chunks of steps, always without resets."""
+    del resets
+    return chunks.run(cell, params, xs, cell.zero_state(xs.shape[1], xs.dtype))
 
 
 def _by_tree(cell: Any) -> Fn:

@@ -86,6 +86,20 @@ def test_the_memory_of_strategies_and_of_loops_by_hand(run):
 
 
 @pytest.mark.slow
+def test_recurrences_and_the_same_by_hand(run):
+    result, table = run("recurrences", "--peers", "resets,chunked,scan,associative")
+    by_hand = {"mlstm": "chunked", "gated_deltanet": "chunked", "lru": "associative"}
+    assert [row["case"]["cell"] for row in result["cases"]] == list(by_hand)
+    for row in result["cases"]:
+        ran = {n: peer for n, peer in row["peers"].items() if "variant" in peer}
+        assert list(ran) == ["jaxrnn", "resets", by_hand[row["case"]["cell"]], "scan"]
+        assert ran.pop("resets")["equation"] == "resets"
+        for name in ran:
+            assert ran[name]["agreement"]["same"], name
+    assert "| case | jaxrnn, ms | resets | chunked | scan | associative |" in table
+
+
+@pytest.mark.slow
 def test_a_program_that_needs_too_much_memory_is_compiled_only(run):
     only = ["--peers", "Recompute()", "--limit", "0.00002"]
     result, table = run("memory", *only)
@@ -129,8 +143,8 @@ def test_wrong_arguments_name_what_there_is(arguments, message, capsys):
 
 
 def test_names_of_cases_are_different():
-    for presets in (cases.RACE, cases.VERSIONS, cases.MEMORY, cases.COMPILATION):
-        for preset in presets.values():
+    for one in command.COMMANDS.values():
+        for preset in one.presets.values():
             names = [case.name for case in preset]
             assert len(set(names)) == len(names)
 
