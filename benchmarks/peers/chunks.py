@@ -4,6 +4,7 @@ As a user would write it for one cell, for whole chunks and without lengths or r
 Derivatives save the state before each chunk, and run each chunk again.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -107,6 +108,9 @@ def _unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True) + 1e-6)
 
 
+_precise = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
 def _inverse(a: jax.Array) -> jax.Array:
     """The inverse of `1 + a` for a strictly lower triangular `a`, by halves."""
     size = a.shape[-1]
@@ -115,6 +119,7 @@ def _inverse(a: jax.Array) -> jax.Array:
     half = size // 2
     halves = [a[..., :half, :half], a[..., half:, half:]]
     top, bottom = _inverse(jnp.stack(halves))
-    corner = -bottom @ a[..., half:, :half] @ top
+    # Narrower products would add their errors in each round.
+    corner = _precise(_precise(-bottom, a[..., half:, :half]), top)
     zeros = jnp.zeros_like(corner)
     return jnp.block([[top, zeros], [corner, bottom]])
