@@ -94,8 +94,9 @@ TASKS = {
 """The new state `table[state, symbol]` of each task's automaton."""
 
 
-def draw(key, table, sequences, steps):
+def draw(key, task, sequences, steps):
     """Random symbols and the states after them, each `[steps, sequences]`."""
+    table = jnp.asarray(TASKS[task])
     symbols = jax.random.randint(key, (steps, sequences), 0, table.shape[1])
 
     def move(state, symbol):
@@ -109,9 +110,9 @@ def draw(key, table, sequences, steps):
 # The network
 
 
-def init(config, cell, table, key):
+def init(config, cell, task, key):
     """Initial parameters for the symbols and states of a task."""
-    states, symbols = table.shape
+    states, symbols = TASKS[task].shape
     units = config.units
     one_step = jax.ShapeDtypeStruct((1, units), jnp.float32)
     embed_key, head_key, *keys = jax.random.split(key, 2 + config.layers)
@@ -165,13 +166,12 @@ def make_optimizer(config):
 def train_and_test(config, cell_name, task, key):
     """Trains one network; returns losses `[updates]` and accuracies `[test_steps]`."""
     cell = CELLS[cell_name](config.units)
-    table = jnp.asarray(TASKS[task])
     optimizer = make_optimizer(config)
     init_key, train_key, test_key = jax.random.split(key, 3)
 
     def compute_loss(params, key):
         data_key, noise_key = jax.random.split(key)
-        symbols, states = draw(data_key, table, config.batch, config.steps)
+        symbols, states = draw(data_key, task, config.batch, config.steps)
         logits = compute_logits(params, cell, symbols, config.noise, noise_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, states)
         return jnp.mean(losses)
@@ -182,12 +182,12 @@ def train_and_test(config, cell_name, task, key):
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), loss
 
-    params = init(config, cell, table, init_key)
+    params = init(config, cell, task, init_key)
     keys = jax.random.split(train_key, config.updates)
     training = params, optimizer.init(params)
     (params, _), losses = jax.lax.scan(update, training, keys)
 
-    symbols, states = draw(test_key, table, TEST_SEQUENCES, config.test_steps)
+    symbols, states = draw(test_key, task, TEST_SEQUENCES, config.test_steps)
     guesses = jnp.argmax(compute_logits(params, cell, symbols), axis=-1)
     return losses, jnp.mean(guesses == states, axis=1)
 
@@ -204,7 +204,7 @@ def compare(config, cells, tasks, jobs):
     pairs = list(itertools.product(cells, tasks))
     found = {}
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(pairs)) as bar:
-        for pair, (losses, accuracies) in zip(pairs, pool.map(run, pairs)):
+        for pair, (losses, accuracies) in zip(pairs, pool.map(run, pairs), strict=True):
             found[pair] = accuracies
             last = losses[:, -20:].mean()
             text = f"{pair[0]}, {pair[1]}: loss {last:.3f}, accuracies at step "
@@ -235,7 +235,7 @@ def draw_curves(path, config, cells, tasks, found):
     figure = Figure(figsize=(3 * len(tasks) + 1, 3.2), dpi=150, layout="constrained")
     row = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     steps = np.arange(1, config.test_steps + 1)
-    for axes, task in zip(row, tasks):
+    for axes, task in zip(row, tasks, strict=True):
         for cell in cells:
             axes.plot(steps, found[cell, task].mean(axis=0), label=cell, linewidth=1.2)
         axes.axvline(config.steps, color="0.6", linestyle="--", linewidth=1)

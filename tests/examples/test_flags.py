@@ -15,6 +15,7 @@ SCRIPTS = (
     "japanese_vowels",
     "long_memory",
     "mnist_1d",
+    "state_tracking",
 )
 
 

@@ -5,12 +5,15 @@ import re
 import attention
 import decoder
 import draw_lengths
+import jax
 import jax.numpy as jnp
 import mnist_1d
 import numpy as np
 import pytest
 import quickstart
 import raw_rnn_by_hand
+import state_tracking
+import tyro
 from seq2seq import dates
 
 pytestmark = pytest.mark.usefixtures("users_settings")
@@ -122,3 +125,39 @@ def test_validation_leaves_out_the_test_set():
     found = np.concatenate(parts), np.concatenate(part_labels)
     assert rows == {row.tobytes(): label for row, label in zip(*found, strict=True)}
     assert not rows.keys() & {row.tobytes() for row in test}
+
+
+def test_each_label_of_state_tracking_is_the_state():
+    """By sums for the numbers, and by products of matrices for the permutations."""
+    drawn = {
+        task: jax.device_get(state_tracking.draw(jax.random.key(3), task, 7, 30))
+        for task in state_tracking.TASKS
+    }
+    symbols, states = drawn["parity"]
+    np.testing.assert_array_equal(states, symbols.cumsum(0) % 2)
+    symbols, states = drawn["cycle"]
+    moves = np.array([0, 1, -1])[symbols]
+    np.testing.assert_array_equal(states, moves.cumsum(0) % 5)
+    matrices = np.array([np.eye(3)[list(order)] for order in state_tracking.ORDERS])
+    swaps = matrices[[np.trace(matrix) >= 1 for matrix in matrices]]
+    for task, of_symbol in ("swaps", swaps), ("S3", matrices):
+        symbols, states = drawn[task]
+        assert set(symbols.flat) == set(range(len(of_symbol)))
+        product = np.eye(3)
+        for symbol, state in zip(symbols, states, strict=True):
+            product = of_symbol[symbol] @ product
+            np.testing.assert_array_equal(matrices[state], product)
+
+
+@pytest.mark.slow
+def test_state_tracking(tmp_path, capsys):
+    picture = tmp_path / "curves.png"
+    flags = "--tasks parity --cells minGRU DeltaNet± --seeds 1 --updates 200 --units 16"
+    args = [*flags.split(), "--steps", "20", "--test-steps", "40"]
+    found = tyro.cli(state_tracking.main, args=[*args, "--figure", str(picture)])
+    accuracies = {cell: found[cell, "parity"][0] for cell, _ in found}
+    assert accuracies["DeltaNet±"][-1] > 0.9
+    assert accuracies["minGRU"][-1] < 0.7
+    assert accuracies["minGRU"][0] == 1  # The first step needs no memory.
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Accuracy at step 40" in capsys.readouterr().out
