@@ -152,10 +152,12 @@ def test_each_label_of_state_tracking_is_the_state():
 @pytest.mark.slow
 def test_state_tracking(tmp_path, capsys):
     picture = tmp_path / "curves.png"
-    flags = "--tasks parity --cells minGRU DeltaNet± --seeds 1 --updates 200 --units 16"
+    flags = (
+        "--tasks parity --networks minGRU DeltaNet± --seeds 1 --updates 200 --units 16"
+    )
     args = [*flags.split(), "--steps", "20", "--test-steps", "40"]
     found = tyro.cli(state_tracking.main, args=[*args, "--figure", str(picture)])
-    accuracies = {cell: found[cell, "parity"][0] for cell, _ in found}
+    accuracies = {name: found[name, "parity"][0] for name, _ in found}
     assert accuracies["DeltaNet±"][-1] > 0.9
     assert accuracies["minGRU"][-1] < 0.7
     assert accuracies["minGRU"][0] == 1  # The first step needs no memory.
