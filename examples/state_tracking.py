@@ -151,12 +151,20 @@ def init(cell, layers, key):
     """Initial parameters of a network with layers of the same cell."""
     units = cell.output_size
     one_step = jax.ShapeDtypeStruct((1, units), jnp.float32)
+    matrix = jax.nn.initializers.lecun_normal()
+
+    def init_layer(key):
+        cell_key, up_key, down_key = jax.random.split(key, 3)
+        up = matrix(up_key, (units, 2 * units))
+        down = matrix(down_key, (2 * units, units))
+        return {"up": up, "down": down, "cell": cell.init(cell_key, one_step)}
+
     embed_key, head_key, *keys = jax.random.split(key, 2 + layers)
     return {
         # The last row is the start symbol.
         "embedding": jax.random.normal(embed_key, (SYMBOLS + 1, units)),
-        "layers": [cell.init(key, one_step) for key in keys],
-        "head": jax.random.normal(head_key, (units, STATES)) / units**0.5,
+        "layers": [init_layer(key) for key in keys],
+        "head": matrix(head_key, (units, STATES)),
     }
 
 
@@ -170,10 +178,9 @@ def compute_logits(params, cell, symbols, noise=0.0, key=None):
     start = jnp.full_like(symbols[:1], SYMBOLS)
     x = params["embedding"][jnp.concatenate([start, symbols])]
     for n, layer in enumerate(params["layers"]):
-        inputs = rms_norm(x)
-        y, _ = jaxrnn.dynamic_rnn(
-            cell.bind(layer), inputs, dtype=x.dtype, time_major=True
-        )
+        x += jax.nn.gelu(rms_norm(x) @ layer["up"]) @ layer["down"]
+        bound, inputs = cell.bind(layer["cell"]), rms_norm(x)
+        y, _ = jaxrnn.dynamic_rnn(bound, inputs, dtype=x.dtype, time_major=True)
         if key is not None:
             y += noise * jax.random.normal(jax.random.fold_in(key, n), y.shape)
         x += y
