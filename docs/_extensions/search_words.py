@@ -139,6 +139,7 @@ WORDS = {
         "": ["out of memory", "OOM", "HBM", "RESOURCE_EXHAUSTED", "TPU memory"]
     },
     "tutorials/letters_to_sounds": {"": ["pronunciation", "g2p"]},
+    "tutorials/state_tracking": {"": ["state tracking", "parity", "formal languages"]},
 }
 
 
