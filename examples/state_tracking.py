@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -227,29 +226,22 @@ def train_and_test(config, network, automaton, key):
     return losses, jnp.mean(guesses == states, axis=1)
 
 
-def compare(config, networks, tasks, jobs):
+def compare(config, networks, tasks):
     """Accuracies `[tasks, seeds, test_steps]` of each network."""
     automata = jax.tree.map(lambda *a: np.stack(a), *map(make_automaton, tasks))
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
-
-    def run(name):
+    running, found = {}, {}
+    for name in tqdm(networks, "compiling"):
         train = functools.partial(train_and_test, config, NETWORKS[name])
         of_seeds = jax.vmap(train, in_axes=(None, 0))
         of_tasks = jax.vmap(of_seeds, in_axes=(0, None))
-        return jax.device_get(jax.jit(of_tasks)(automata, keys))
-
-    found = {}
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(networks)) as bar:
-        for name, (losses, accuracies) in zip(
-            networks, pool.map(run, networks), strict=True
-        ):
-            found[name] = accuracies
-            last = losses[..., -20:].mean(axis=(1, 2))
-            each = [
-                f"{task} {loss:.3f}" for task, loss in zip(tasks, last, strict=True)
-            ]
-            bar.write(f"{name}: final losses: {', '.join(each)}")
-            bar.update()
+        # The call returns at once: the program runs while the next one is compiled.
+        running[name] = jax.jit(of_tasks)(automata, keys)
+    for name in tqdm(networks, "training"):
+        losses, found[name] = jax.device_get(running[name])
+        last = losses[..., -20:].mean(axis=(1, 2))
+        each = [f"{task} {loss:.3f}" for task, loss in zip(tasks, last, strict=True)]
+        tqdm.write(f"{name}: final losses: {', '.join(each)}")
     return found
 
 
@@ -289,7 +281,6 @@ def main(
     config: Config,
     networks: tuple[NetworkName, ...] = tuple(NETWORKS),
     tasks: tuple[TaskName, ...] = tuple(TASKS),
-    jobs: Count = 2,
     figure: Picture = Path("state_tracking.png"),
 ):
     """Trains and tests networks on tasks; returns their accuracies.
@@ -298,10 +289,9 @@ def main(
         config: The networks and their training.
         networks: The networks to compare.
         tasks: The tasks.
-        jobs: The number of networks that are trained at the same time.
         figure: The file for the picture.
     """
-    found = compare(config, networks, tasks, jobs)
+    found = compare(config, networks, tasks)
     print_table(config, tasks, found)
     draw_curves(figure, config, tasks, found)
     print(f"Wrote {figure}.")

@@ -129,10 +129,11 @@ def test_validation_leaves_out_the_test_set():
 
 def test_each_label_of_state_tracking_is_the_state():
     """By sums for the numbers, and by products of matrices for the permutations."""
-    drawn = {
-        task: jax.device_get(state_tracking.draw(jax.random.key(3), task, 7, 30))
-        for task in state_tracking.TASKS
-    }
+    draw = jax.jit(state_tracking.draw, static_argnums=(2, 3))
+    drawn = {}
+    for task in state_tracking.TASKS:
+        automaton = state_tracking.make_automaton(task)
+        drawn[task] = jax.device_get(draw(jax.random.key(3), automaton, 7, 30))
     symbols, states = drawn["parity"]
     np.testing.assert_array_equal(states, symbols.cumsum(0) % 2)
     symbols, states = drawn["cycle"]
@@ -152,14 +153,12 @@ def test_each_label_of_state_tracking_is_the_state():
 @pytest.mark.slow
 def test_state_tracking(tmp_path, capsys):
     picture = tmp_path / "curves.png"
-    flags = (
-        "--tasks parity --networks minGRU DeltaNet± --seeds 1 --updates 200 --units 16"
-    )
+    flags = "--tasks parity --networks minGRU DeltaNet-neg --seeds 1 --updates 250"
     args = [*flags.split(), "--steps", "20", "--test-steps", "40"]
     found = tyro.cli(state_tracking.main, args=[*args, "--figure", str(picture)])
-    accuracies = {name: found[name, "parity"][0] for name, _ in found}
-    assert accuracies["DeltaNet±"][-1] > 0.9
-    assert accuracies["minGRU"][-1] < 0.7
-    assert accuracies["minGRU"][0] == 1  # The first step needs no memory.
+    [[guesses]], [[tracks]] = found["minGRU"], found["DeltaNet-neg"]
+    assert guesses[0] == 1  # The first label needs no memory.
+    assert guesses[-1] < 0.6
+    assert tracks[-1] > 0.9
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "Accuracy at step 40" in capsys.readouterr().out
