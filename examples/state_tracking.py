@@ -15,7 +15,6 @@ On two cores, the first command takes about XX minutes.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,35 +29,6 @@ from tqdm import tqdm
 
 import jaxrnn
 
-TEST_SEQUENCES = 512
-HEADS = 4
-# The memories are small, 8 by 8 for each head: single steps are faster than chunks.
-slstm = functools.partial(jaxrnn.SLSTMCell, num_heads=HEADS)
-mlstm = functools.partial(jaxrnn.MLSTMCell, num_heads=HEADS, chunk_size=1)
-delta_net = functools.partial(jaxrnn.DeltaNetCell, num_heads=HEADS, chunk_size=1)
-delta_net_neg = functools.partial(delta_net, allow_neg_eigval=True)
-
-
-class Network(NamedTuple):
-    """The cells of a network, made from the number of units, and how it is trained."""
-
-    make_cell: Callable[[int], jaxrnn.RNNCell]
-    layers: int = 1
-    noise: float = 0.5
-    """The standard deviation of the noise added to the cells' outputs in training."""
-
-
-NETWORKS = {
-    # Noise delays or prevents the learning of the nonlinear recurrences.
-    "LSTM": Network(jaxrnn.LSTMCell, noise=0),
-    "sLSTM": Network(slstm, noise=0),
-    "mLSTM": Network(mlstm),
-    "minGRU": Network(jaxrnn.MinGRUCell),
-    "LRU": Network(jaxrnn.LRUCell),
-    "DeltaNet": Network(delta_net),
-    "DeltaNet-neg": Network(delta_net_neg),
-    "DeltaNet-neg-2": Network(delta_net_neg, layers=2),
-}
 NetworkName = Literal[
     "LSTM",
     "sLSTM",
@@ -70,14 +40,39 @@ NetworkName = Literal[
     "DeltaNet-neg-2",
 ]
 TaskName = Literal["parity", "cycle", "swaps", "S3"]
+TEST_SEQUENCES = 512
+UNITS, HEADS = 32, 4
+
+
+class Network(NamedTuple):
+    """The cell of each layer, and how the network is trained."""
+
+    cell: jaxrnn.RNNCell
+    layers: int = 1
+    noise: float = 0.5
+    """The standard deviation of the noise added to the cells' outputs in training."""
+
+
+# The memories are small, 8 by 8 for each head: single steps are faster than chunks.
+delta_net = jaxrnn.DeltaNetCell(UNITS, HEADS, chunk_size=1)
+negative = dataclasses.replace(delta_net, allow_neg_eigval=True)
+NETWORKS: dict[NetworkName, Network] = {
+    # Noise delays or prevents the learning of the nonlinear recurrences.
+    "LSTM": Network(jaxrnn.LSTMCell(UNITS), noise=0),
+    "sLSTM": Network(jaxrnn.SLSTMCell(UNITS, HEADS), noise=0),
+    "mLSTM": Network(jaxrnn.MLSTMCell(UNITS, HEADS, chunk_size=1)),
+    "minGRU": Network(jaxrnn.MinGRUCell(UNITS)),
+    "LRU": Network(jaxrnn.LRUCell(UNITS)),
+    "DeltaNet": Network(delta_net),
+    "DeltaNet-neg": Network(negative),
+    "DeltaNet-neg-2": Network(negative, layers=2),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The networks and their training; each field is a flag."""
 
-    units: Count = 32
-    """The size of each cell, a multiple of 4."""
     steps: Count = 40
     """The length of the sequences in training."""
     test_steps: Count = 256
@@ -105,7 +100,7 @@ def permutation_table(moves):
 
 ORDERS = list(itertools.permutations(range(3)))
 SWAPS = [move for move in ORDERS if any(np.equal(move, range(3)))]  # And the identity.
-TASKS = {
+TASKS: dict[TaskName, list[list[int]]] = {
     "parity": [[0, 1], [1, 0]],
     "cycle": [[n, (n + 1) % 5, (n - 1) % 5] for n in range(5)],
     "swaps": permutation_table(SWAPS),
@@ -146,24 +141,23 @@ def draw(key, automaton, sequences, steps):
 # The network
 
 
-def init(cell, layers, key):
-    """Initial parameters of a network with layers of the same cell."""
-    units = cell.output_size
-    one_step = jax.ShapeDtypeStruct((1, units), jnp.float32)
+def init(network, key):
+    """Initial parameters of a network."""
+    one_step = jax.ShapeDtypeStruct((1, UNITS), jnp.float32)
     matrix = jax.nn.initializers.lecun_normal()
 
     def init_layer(key):
         cell_key, up_key, down_key = jax.random.split(key, 3)
-        up = matrix(up_key, (units, 2 * units))
-        down = matrix(down_key, (2 * units, units))
-        return {"up": up, "down": down, "cell": cell.init(cell_key, one_step)}
+        up = matrix(up_key, (UNITS, 2 * UNITS))
+        down = matrix(down_key, (2 * UNITS, UNITS))
+        return {"up": up, "down": down, "cell": network.cell.init(cell_key, one_step)}
 
-    embed_key, head_key, *keys = jax.random.split(key, 2 + layers)
+    embed_key, head_key, *keys = jax.random.split(key, 2 + network.layers)
     return {
         # The last row is the start symbol.
-        "embedding": jax.random.normal(embed_key, (SYMBOLS + 1, units)),
+        "embedding": jax.random.normal(embed_key, (SYMBOLS + 1, UNITS)),
         "layers": [init_layer(key) for key in keys],
-        "head": matrix(head_key, (units, STATES)),
+        "head": matrix(head_key, (UNITS, STATES)),
     }
 
 
@@ -172,16 +166,16 @@ def rms_norm(x):
     return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)
 
 
-def compute_logits(params, cell, symbols, noise=0.0, key=None):
+def compute_logits(network, params, symbols, key=None):
     """Logits `[steps, sequences, states]`; with noise if there is a key."""
     start = jnp.full_like(symbols[:1], SYMBOLS)
     x = params["embedding"][jnp.concatenate([start, symbols])]
     for n, layer in enumerate(params["layers"]):
         x += jax.nn.gelu(rms_norm(x) @ layer["up"]) @ layer["down"]
-        bound, inputs = cell.bind(layer["cell"]), rms_norm(x)
+        bound, inputs = network.cell.bind(layer["cell"]), rms_norm(x)
         y, _ = jaxrnn.dynamic_rnn(bound, inputs, dtype=x.dtype, time_major=True)
         if key is not None:
-            y += noise * jax.random.normal(jax.random.fold_in(key, n), y.shape)
+            y += network.noise * jax.random.normal(jax.random.fold_in(key, n), y.shape)
         x += y
     return rms_norm(x[1:]) @ params["head"]
 
@@ -200,14 +194,13 @@ def make_optimizer(config):
 
 def train_and_test(config, network, automaton, key):
     """Trains one network; returns losses `[updates]` and accuracies `[test_steps]`."""
-    cell = network.make_cell(config.units)
     optimizer = make_optimizer(config)
     init_key, train_key, test_key = jax.random.split(key, 3)
 
     def compute_loss(params, key):
         data_key, noise_key = jax.random.split(key)
         symbols, states = draw(data_key, automaton, config.batch, config.steps)
-        logits = compute_logits(params, cell, symbols, network.noise, noise_key)
+        logits = compute_logits(network, params, symbols, noise_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, states)
         return jnp.mean(losses)
 
@@ -217,12 +210,12 @@ def train_and_test(config, network, automaton, key):
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), loss
 
-    params = init(cell, network.layers, init_key)
+    params = init(network, init_key)
     keys = jax.random.split(train_key, config.updates)
     (params, _), losses = jax.lax.scan(update, (params, optimizer.init(params)), keys)
 
     symbols, states = draw(test_key, automaton, TEST_SEQUENCES, config.test_steps)
-    guesses = jnp.argmax(compute_logits(params, cell, symbols), axis=-1)
+    guesses = jnp.argmax(compute_logits(network, params, symbols), axis=-1)
     return losses, jnp.mean(guesses == states, axis=1)
 
 
