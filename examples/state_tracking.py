@@ -9,7 +9,7 @@ others guess. All tasks and seeds of a cell train at the same time, by `jax.vmap
     python examples/state_tracking.py                      # writes state_tracking.png
     python examples/state_tracking.py --tasks parity --networks LSTM LRU
 
-On two cores, the first command takes about XX minutes.
+The first command needs about 13 minutes of processor time, on one or two cores.
 """
 
 import dataclasses
