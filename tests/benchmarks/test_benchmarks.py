@@ -92,7 +92,8 @@ def test_recurrences_and_the_same_by_hand(run):
     assert [row["case"]["cell"] for row in result["cases"]] == list(by_hand)
     for row in result["cases"]:
         ran = {n: peer for n, peer in row["peers"].items() if "variant" in peer}
-        assert list(ran) == ["jaxrnn", "resets", by_hand[row["case"]["cell"]], "scan"]
+        by_cell = by_hand[row["case"]["cell"]]
+        assert ran.keys() == {"jaxrnn", "resets", "scan", by_cell}
         assert ran.pop("resets")["equation"] == "resets"
         for name in ran:
             assert ran[name]["agreement"]["same"], name
