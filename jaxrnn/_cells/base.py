@@ -205,6 +205,18 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         return trees.map_sizes(zeros, self.state_size)
 
+    @property
+    def starts_from_zeros(self) -> bool:
+        """Whether the zero state is known to be zeros, for which some loops are faster.
+
+        If a class overrides `zero_state` or `get_initial_state`, it may not be.
+        """
+        cls = type(self)
+        return (
+            cls.zero_state is RNNCell.zero_state
+            and cls.get_initial_state is RNNCell.get_initial_state
+        )
+
     def get_initial_state(
         self,
         inputs: PyTree = None,

@@ -103,6 +103,11 @@ class BoundCell:
         """
         return self.cell.zero_state(batch_size, dtype)
 
+    @property
+    def starts_from_zeros(self) -> bool:
+        """See `RNNCell.starts_from_zeros`."""
+        return self.cell.starts_from_zeros
+
     def get_initial_state(
         self,
         inputs: PyTree = None,

@@ -1,6 +1,7 @@
 """Cells that write with the delta rule: DeltaNet and Gated DeltaNet."""
 
 import abc
+import dataclasses
 import math
 from typing import Any, NamedTuple, final
 
@@ -25,7 +26,8 @@ _LEAST_LOG = -87.0
 class DeltaValues(NamedTuple):
     """What a step reads and writes.
 
-    `q` and `k` are `[batch, heads, key]`, `v` is `[batch, heads, value]`; `log_a` and
+    q, k and v are not activated yet: `q` and `k` are `[batch, heads, key]`, `v` is
+    `[batch, heads, value]`; `log_a` and
     `b` are `[batch, heads]`. In a chunk, an axis of steps follows the axis of heads.
     """
 
@@ -57,6 +59,8 @@ class DeltaRuleCell(MatrixMemoryCell):
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
+    _: dataclasses.KW_ONLY
+    chunk_size: int = fields.count(default=32)
 
     output_size = property(lambda self: self.num_units)
 
@@ -99,10 +103,11 @@ class DeltaRuleCell(MatrixMemoryCell):
         z = affine(params, [inputs], dtype)
         q, k, v, b, *rest = jnp.split(z, np.cumsum(self._sizes)[:-1], axis=-1)
         rows = inputs.shape[0]
-        vectors = (x.reshape(rows, self.num_heads, -1) for x in (q, k, v))
-        q, k, v = map(self.activation, vectors)
+        heads = self.num_heads
+        q, k = (x.reshape(rows, heads, self.key_size) for x in (q, k))
+        v = v.reshape(rows, heads, head_size(self))
         b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
-        return _unit(q), _unit(k), v, b, rest
+        return q, k, v, b, rest
 
     def idle(self) -> DeltaValues:
         """The values of a step without effect; see `MatrixMemoryCell.idle`."""
@@ -110,7 +115,9 @@ class DeltaRuleCell(MatrixMemoryCell):
 
     def update(self, values: DeltaValues, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixMemoryCell.update`."""
-        q, k, v, log_a, b = values
+        q, k, v = self._activated(values)
+        log_a = values.log_a
+        b = values.b
         state = jnp.exp(log_a)[..., None, None] * state
         u = b[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
         state = state + k[..., :, None] * u[..., None, :]
@@ -128,17 +135,24 @@ class DeltaRuleCell(MatrixMemoryCell):
 
         Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
         """
-        q, k, v, log_a, b = chunk.values
-        log_keep = chunk.sums(log_a)
+        q, k, v = self._activated(chunk.values)
+        b = chunk.values.b
+        log_keep = chunk.sums(chunk.values.log_a)
         weights = Weights(jnp.exp(log_keep), chunk.pairs(log_keep, -log_keep))
         keep = weights.keep[..., None]
         between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * weights.pairs, -1)
-        inverse = _unit_lower_inverse(b[..., None] * between)
         wanted = b[..., None] * (v - keep * chunk.read(k, _matrix))
-        u = jnp.einsum("bnts,bnsv->bntv", inverse, wanted)
+        u = _solve(b[..., None] * between, wanted)
         scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
         h = keep * chunk.read(q, _matrix) + jnp.einsum("bnts,bnsv->bntv", scores, u)
         return h, chunk.memory(_matrix, weights, k, u)
+
+    def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
+        """q, k and v after the activation; q and k have length 1."""
+        # In `project`, before the heads are moved to the front, this would be slower.
+        q = _unit(self.activation(values.q))
+        k = _unit(self.activation(values.k))
+        return q, k, self.activation(values.v)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         keys = jax.random.split(key, len(self._sizes))
@@ -337,38 +351,46 @@ def draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return steps + jnp.log(-jnp.expm1(-steps))
 
 
-def _unit_lower_inverse(a: Array) -> Array:
-    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
+@jax.custom_jvp
+def _solve(a: Array, rhs: Array) -> Array:
+    """Solves `u + a u = rhs` for u; a `[..., n, n]` is strictly lower triangular.
 
-    If a block has inverses P^-1 and Q^-1 of its halves, its own inverse is
-
-        [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
-
-    Each round joins all pairs of blocks on the diagonal, which have size 1 at first.
     `jax.scipy.linalg.solve_triangular` is not used, because in a scan it was seen to
     hang on a CPU with two threads (JAX 0.10.2).
     """
+    return _product(_unit_lower_inverse(a), rhs)
+
+
+@_solve.defjvp
+def _solve_tangents(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    a, rhs = primals
+    d_a, d_rhs = tangents
+    u = _solve(a, rhs)
+    return u, _solve(a, d_rhs - _product(d_a, u))
+
+
+def _unit_lower_inverse(a: Array) -> Array:
+    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
+
+    With inverses of the halves on the diagonal, which are computed together,
+
+        [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
+    """
     size = a.shape[-1]
-    whole = 1 << (size - 1).bit_length()  # The next power of two.
-    edges = [(0, 0)] * (a.ndim - 2) + [(0, whole - size)] * 2
-    a = jnp.pad(a, edges)
-    batch = a.shape[:-2]
-    inverses = jnp.ones_like(a[..., :1, None])
-    block = 1
-    while block < whole:
-        pairs = inverses.reshape(*batch, -1, 2, block, block)
-        first = pairs[..., 0, :, :]
-        second = pairs[..., 1, :, :]
-        count = whole // (2 * block)
-        tiles = a.reshape(*batch, count, 2, block, count, 2, block)
-        below = jnp.diagonal(tiles[..., 1, :, :, 0, :], axis1=-4, axis2=-2)
-        below = jnp.moveaxis(below, -1, -3)
-        corner = -_product(_product(second, below), first)
-        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
-        bottom = jnp.concatenate([corner, second], axis=-1)
-        inverses = jnp.concatenate([top, bottom], axis=-2)
-        block *= 2
-    return inverses[..., 0, :size, :size]
+    if size == 1:
+        return jnp.ones_like(a)
+    if size % 2:
+        edges = [(0, 0)] * (a.ndim - 2) + [(0, 1), (0, 1)]
+        return _unit_lower_inverse(jnp.pad(a, edges))[..., :size, :size]
+    half = size // 2
+    halves = jnp.stack([a[..., :half, :half], a[..., half:, half:]], axis=-3)
+    inverses = _unit_lower_inverse(halves)
+    first = inverses[..., 0, :, :]
+    second = inverses[..., 1, :, :]
+    corner = -_product(_product(second, a[..., half:, :half]), first)
+    top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+    bottom = jnp.concatenate([corner, second], axis=-1)
+    return jnp.concatenate([top, bottom], axis=-2)
 
 
 def _product(a: Array, b: Array) -> Array:

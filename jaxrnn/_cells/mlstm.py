@@ -193,7 +193,7 @@ class MLSTMCell(MatrixMemoryCell):
         dot = weights.keep * old_dot + jnp.sum(scores, axis=-1)
         m = forgotten + a
         c = chunk.memory(_memory, weights, k, v)
-        n = chunk.memory(_normalizer, weights, k, jnp.ones_like(v[..., :1]))
+        n = chunk.memory(_normalizer, weights, k, jnp.ones_like(log_f)[..., None])
         state = MLSTMState(c, n[..., 0], chunk.after(m))
         return _normalized(values, dot, m), state
 

@@ -16,7 +16,6 @@ from .._base.errors import (
     error_note,
 )
 from .._base.inputs import as_arrays, check_rows_of_state
-from .._base.math import concrete_or_none
 from .._base.trees import check_structure, has_read_only, named_leaves, size_shapes
 from .._base.typing import DType, PyTree, RNNCellLike, Size
 from .._tensor_array.carried import with_known_shapes
@@ -29,17 +28,6 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
     else:
         state = cell.zero_state(batch_size, dtype)
     return as_arrays("the cell's zero state", state)
-
-
-def starts_from_zeros(cell: Any, dtype: DType) -> bool:
-    """Whether the cell's zero state is known to be zeros, which makes loops faster.
-
-    A zero state may depend on parameters, whose values are not known.
-    """
-    with jax.ensure_compile_time_eval():
-        leaves = jax.tree.leaves(zero_state(cell, 2, dtype))
-        known = [concrete_or_none(leaf) for leaf in leaves]
-    return all(leaf is not None and not leaf.any() for leaf in known)
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:

@@ -103,7 +103,7 @@ def packed_rnn(
         plan=plan_of(strategy, starts.shape[axis]),
         return_states=True,
     )
-    if initial_state is not None:
+    if initial_state is not None or not getattr(cell, "starts_from_zeros", False):
         batch = _started_from(batch, starts, state)
     with jax.named_scope(arguments.as_scope(scope, "rnn")):
         outputs, _, states = run_batch(cell, batch)

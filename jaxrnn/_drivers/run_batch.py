@@ -40,7 +40,7 @@ from .._loops.scans import Apply, closed_over, segmented_run, summed_in_float32
 from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
-from .first_step import call_start, probe, starts_from_zeros, zero_state
+from .first_step import call_start, probe, zero_state
 from .masks_and_resets import Resets
 
 _SAVE_EVERYTHING = CheckpointPlan()
@@ -172,8 +172,9 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     first_inputs = masking.first_inputs(inputs, axis)
     if state is None:
         state = with_capacity_for(zero_state(cell, shape[1 - axis], batch.dtype), time)
-    resets_to_zeros = _resets_to_zeros(cell, resets, state, batch.dtype)
+    are_zeros = False
     if resets is not None:
+        are_zeros = resets.state is None and getattr(cell, "starts_from_zeros", False)
         resets = resets.with_state_like(cell, state, time, batch.dtype)
     cell, lengths, (state, resets) = lay_out(
         cell, first_inputs, lengths, (state, resets)
@@ -189,7 +190,7 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
         lengths = jnp.minimum(lengths, axis_size(time))
     restarts = batch.restarts
     if resets is not None and time != 0:  # If a run has no steps, it has no resets.
-        restarts = resets.as_restarts(lengths, axis, resets_to_zeros)
+        restarts = resets.as_restarts(lengths, axis, are_zeros)
     steps = Steps(
         lengths=lengths,
         longest=longest,
@@ -200,14 +201,6 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     )
     run = Run(inputs, carried, steps, implementation=batch.implementation)
     return cell, state, run
-
-
-def _resets_to_zeros(
-    cell: RNNCellLike, resets: Resets | None, state: PyTree, dtype: DType
-) -> bool:
-    """Whether all states of resets are known to be zeros."""
-    given = resets is None or resets.state is not None or has_read_only(state)
-    return not given and starts_from_zeros(cell, dtype)
 
 
 def _check_has_rows(state: PyTree) -> None:

@@ -124,18 +124,17 @@ class Chunk:
         """Cumulative sums of `x`, `[batch, heads, steps]`, within each segment."""
         if self.is_carried is None:
             return jnp.cumsum(x, axis=-1)
-        return jnp.sum(self._read(x, 0.0), axis=-2)
+        reads = self.reads[:, 0].astype(x.dtype)
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.einsum("bts,bhs->bht", reads, x, precision=highest)
 
     def maxima(self, x: Array) -> Array:
         """Cumulative maxima of `x`, `[batch, heads, steps]`, within each segment."""
         if self.is_carried is None:
             return jax.lax.cummax(x, axis=x.ndim - 1)
-        return jnp.max(self._read(x, -jnp.inf), axis=-2)
-
-    def _read(self, x: Array, otherwise: float) -> Array:
-        """`x_s` where t reads s, `[batch, heads, s, t]`."""
         # CPUs reduce the second-to-last axis faster than the last.
-        return jnp.where(self.reads.mT, x[..., None], otherwise)
+        read = jnp.where(self.reads.mT, x[..., None], -jnp.inf)
+        return jnp.max(read, axis=-2)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
         """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0."""
@@ -187,21 +186,25 @@ def memory_sequence(
             new_state)`.
     """
     if run.steps.restarts is None:
-        return _run_chunks(cell, params, run)
-    run, spoiled = _without_nan(run, run.steps.restarts)
-    outputs, last = _run_chunks(cell, params, run)
-    ends = jax.lax.index_in_dim(spoiled, -1, run.steps.axis, keepdims=False)
-    return _with_nan(run.steps.zero_dead(spoiled), outputs), _with_nan(ends, last)
+        return _run_chunks(cell, params, run, None)
+    run, nonfinite = _without_nan(run, run.steps.restarts)
+    outputs, last = _run_chunks(cell, params, run, nonfinite)
+    axis = run.steps.axis
+    ends = jax.lax.index_in_dim(nonfinite.results, -1, axis, keepdims=False)
+    return outputs, _with_nan(ends, last)
 
 
 def _run_chunks(
-    cell: MemoryCellLike, params: Params, run: Run
+    cell: MemoryCellLike, params: Params, run: Run, nonfinite: "_Nonfinite | None"
 ) -> tuple[PyTree, PyTree]:
-    """`memory_sequence`, but NaN before a restart may reach later steps."""
+    """`memory_sequence` with a finite state and finite restart states."""
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_of_chunk = summed_in_float32(params)
 
-    def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+    def run_chunk(xs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+        inputs, nonfinite = xs
+        if nonfinite is not None:
+            inputs = masking.zero_dead(~nonfinite.inputs, inputs)
         params = params_of_chunk()
         rest, values = at_each_step(
             lambda x: cell.project(params, x, dtype), steps.fill_dead(inputs)
@@ -216,17 +219,19 @@ def _run_chunks(
             _move_axis(h, 2, steps.axis),
             rest,
         )
-        outputs = steps.zero_dead(outputs)
         last = jax.tree.map(lambda x: x[:, :, -1], states)
-        if not steps.returns_states:
-            return outputs, last
-        states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
-        return (outputs, states), last
+        results = outputs
+        if steps.returns_states:
+            states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
+            results = outputs, states
+        if nonfinite is not None:
+            results = _with_nan(nonfinite.results, results)
+        return steps.map_outputs(steps.zero_dead, results), last
 
     steps = run.steps.with_restart_states(_cast(run.steps.restart_states, dtype))
     size = steps_in_chunk(run.steps.time, cell.chunk_size)
     outputs, last = run_in_segments(
-        size, run_chunk, run.inputs, _cast(run.state, dtype), steps
+        size, run_chunk, (run.inputs, nonfinite), _cast(run.state, dtype), steps
     )
     return outputs, cell.stored(last, run.state)
 
@@ -296,15 +301,21 @@ def _latest(values: Array, where: Array, axis: int) -> Array:
     return jnp.take_along_axis(values, steps, axis=axis)
 
 
-def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, Array]:
-    """A run with zeros instead of NaN and infinity, and the steps that read those.
+class _Nonfinite(NamedTuple):
+    """Which steps are not finite; bools `[batch, time]` in the axis order of inputs.
+
+    `results` is true from a step whose inputs are not finite, or from the start of a
+    segment whose state is not finite, to the end of the segment.
+    """
+
+    inputs: Array
+    results: Array
+
+
+def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
+    """A run with zeros instead of states with NaN or infinity, and what these reach.
 
     The products of a chunk multiply what other segments write by 0, and 0 * NaN is NaN.
-
-    Returns:
-        `(run, spoiled)`: spoiled is bool `[batch, time]`, in the axis order of the
-        inputs. It is true from a step whose inputs are not finite, or from the start of
-        a segment whose state is not finite, to the end of the segment.
     """
     steps = run.steps
     axis = steps.axis
@@ -323,16 +334,15 @@ def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, Array]:
     latest_spoil = jax.lax.cummax(jnp.where(spoils, ts, -1), axis=axis)
     restart_states = masking.zero_dead(restarts_are_finite, restarts.states)
     finite = run.replace(
-        inputs=masking.zero_dead(~spoils, run.inputs),
         state=masking.zero_dead(state_is_finite, run.state),
         steps=steps.with_restart_states(restart_states),
     )
-    return finite, ~starts_finite | (latest_spoil >= begins)
+    return finite, _Nonfinite(spoils, ~starts_finite | (latest_spoil >= begins))
 
 
 def _is_state(x: Array) -> Array:
-    """Whether a number is neither NaN nor infinity; a scale may be the log of 0."""
-    return x < jnp.inf
+    """Whether numbers are finite; the scale of a head may be the logarithm of 0."""
+    return x < jnp.inf if x.ndim == 2 else jnp.isfinite(x)
 
 
 def _all(holds: Callable[[Array], Array], tree: PyTree, axes: int) -> Array:

@@ -95,6 +95,11 @@ class MultiRNNCell(RNNCell):
             return super().zero_state(batch_size, dtype)
         return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
 
+    @property
+    def starts_from_zeros(self) -> bool:
+        """Whether all cells do; see `RNNCell.starts_from_zeros`."""
+        return all(cell.starts_from_zeros for cell in self.cells)
+
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of all cells, `{"cell_0": ..., "cell_1": ...}`.
 
