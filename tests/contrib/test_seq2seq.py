@@ -7,7 +7,6 @@
 import functools
 import inspect
 import re
-from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -354,54 +353,21 @@ def test_narrow_dtypes():
 # States of any kind.
 
 
-class Attending(NamedTuple):
-    """The state of a cell with something like attention."""
-
-    hidden: Any
-    count: Any
-    history: Any
-    alignments: Any
+ATTENTION = contrib.AttentionWrapper(
+    CELL, contrib.LuongAttention(UNITS, 4), UNITS, alignment_history=True
+)
+ATTENDING = bound(ATTENTION, DEPTH, scale=0.5)
+MEMORY = draw(BATCH, 4, 4, seed=6)
 
 
-class AttendingCell:
-    """A cell whose state has a scalar, a TensorArray and alignments."""
-
-    places = 4
-    output_size = UNITS
-    state_size = Attending(UNITS, jaxrnn.TensorShape([]), 0, places)
-
-    def zero_state(self, batch_size, dtype):
-        history = jaxrnn.TensorArray(dtype, 0, dynamic_size=True)
-        hidden = jnp.zeros((batch_size, UNITS), dtype)
-        alignments = jnp.zeros((batch_size, self.places), dtype)
-        return Attending(hidden, jnp.int32(0), history, alignments)
-
-    def __call__(self, inputs, state):
-        hidden, _ = BOUND(inputs, state.hidden)
-        alignments = jax.nn.softmax(hidden[:, : self.places] * 4, axis=-1)
-        history = state.history.write(state.count, hidden)
-        return hidden, Attending(hidden, state.count + 1, history, alignments)
-
-
-def attending_beams(width, **options):
-    cell = AttendingCell()
-    state = cell.zero_state(width * BATCH, jnp.float64)
-    return contrib.BeamSearchDecoder(
-        cell, TABLE, START, END, state, width, project, **options
-    )
-
-
-def attended_beams(memory, lengths=None, **options):
+def attended_beams(memory, lengths=None, width=2, **options):
     """A run over a memory `[batch, time, 4]`, with alignments of all steps."""
-    cell = contrib.AttentionWrapper(
-        CELL, contrib.LuongAttention(UNITS, 4), UNITS, alignment_history=True
-    )
-    state = contrib.tile_batch(cell.initial_state(memory, lengths), 2)
+    state = contrib.tile_batch(ATTENTION.initial_state(memory, lengths), width)
     start = START[: len(memory)]
     decoder = contrib.BeamSearchDecoder(
-        bound(cell, DEPTH, scale=0.5), TABLE, start, END, state, 2, project, **options
+        ATTENDING, TABLE, start, END, state, width, project, **options
     )
-    return contrib.dynamic_decode(decoder, maximum_iterations=4)
+    return contrib.dynamic_decode(decoder, maximum_iterations=5)
 
 
 @pytest.mark.slow
@@ -416,50 +382,49 @@ def test_beams_over_a_memory_without_steps():
 
 def test_beams_of_an_empty_batch():
     outputs, state, lengths = jax.jit(attended_beams)(np.zeros((0, 3, 4)))
-    assert (outputs.predicted_ids.shape, lengths.shape) == ((0, 4, 2), (0, 2))
+    assert (outputs.predicted_ids.shape, lengths.shape) == ((0, 5, 2), (0, 2))
     assert state.cell_state.alignment_history.shape[1:] == (0, 3)
+
+
+def attended(x, memory):
+    """Outputs, and alignments `[batch, time, memory_time]`, of `dynamic_rnn`."""
+    state = ATTENTION.initial_state(memory)
+    outputs, state = jaxrnn.dynamic_rnn(ATTENDING, x, None, state, x.dtype)
+    return outputs, jnp.swapaxes(state.alignment_history.stack(), 0, 1)
 
 
 def test_arrays_in_the_state_hold_the_steps_of_the_final_beams():
     width = 3
-
-    @jax.jit
-    def run():
-        decoder = attending_beams(width, coverage_penalty_weight=0.4)
-        return contrib.dynamic_decode(decoder, maximum_iterations=5)
-
-    found, state, _ = run()
+    run = functools.partial(attended_beams, width=width, coverage_penalty_weight=0.4)
+    found, state, _ = jax.jit(run)(MEMORY)
     assert state.accumulated_attention_probs.shape == (BATCH, width, 4)
-    assert state.cell_state.count == 5
+    assert state.cell_state.time == 5
     # The cell over the ids of each beam: it reads one that it has not yet chosen.
     ids = np.moveaxis(found.predicted_ids, 2, 1).reshape(BATCH * width, -1)
     read = np.concatenate([np.repeat(START, width)[:, None], ids], axis=1)[:, :-1]
-    want, _ = jaxrnn.dynamic_rnn(BOUND, TABLE[read], dtype=TABLE.dtype)
-    history = np.swapaxes(state.cell_state.history, 0, 1)
+    _, want = attended(TABLE[read], jnp.repeat(MEMORY, width, axis=0))
+    history = np.swapaxes(state.cell_state.alignment_history, 0, 1)
     taken = np.logical_and.accumulate(read != END, axis=1)
     np.testing.assert_allclose(history[taken], want[taken], rtol=1e-9)
 
 
 @pytest.mark.slow
 def test_arrays_in_the_state_stay_if_not_reordered():
-    decoder = attending_beams(2, reorder_tensor_arrays=False)
-    _, state, _ = contrib.dynamic_decode(decoder, maximum_iterations=3)
-    assert isinstance(state.cell_state.history, jaxrnn.TensorArray)
+    _, state, _ = attended_beams(MEMORY, reorder_tensor_arrays=False)
+    assert isinstance(state.cell_state.alignment_history, jaxrnn.TensorArray)
 
 
 @pytest.mark.parametrize("impute", [False, True])
 def test_states_with_scalars_and_arrays(impute):
-    cell = AttendingCell()
-    state = cell.zero_state(BATCH, jnp.float64)
-    decoder = basic(TRAINING, cell, state)
+    decoder = basic(TRAINING, ATTENDING, ATTENTION.initial_state(MEMORY))
     run = lambda: contrib.dynamic_decode(decoder, impute_finished=impute)
     outputs, final, _ = jax.jit(run)()
-    want, _ = jaxrnn.dynamic_rnn(BOUND, INPUTS, dtype=INPUTS.dtype)
+    want, alignments = attended(INPUTS, MEMORY)
     alive = np.arange(TIME) < LENGTHS[:, None]
     np.testing.assert_allclose(outputs.rnn_output[alive], project(want)[alive], 1e-9)
-    assert final.count == TIME
-    history = np.swapaxes(final.history.stack(), 0, 1)
-    np.testing.assert_allclose(history[alive], want[alive], 1e-9)
+    assert final.time == TIME
+    history = np.swapaxes(final.alignment_history.stack(), 0, 1)
+    np.testing.assert_allclose(history[alive], alignments[alive], 1e-9)
 
 
 # The loss.
