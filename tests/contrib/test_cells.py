@@ -162,17 +162,6 @@ def test_a_skip_connection_widens_the_output_but_not_the_state():
     np.testing.assert_array_equal(state.h, want_state.h)
 
 
-@pytest.mark.slow
-def test_a_packed_sequence_starts_with_the_first_memory():
-    cell = contrib.NTMCell(jaxrnn.GRUCell(3), 4, 2, 1, 1, output_dim=2)
-    x, lengths = X[:, :3, :2], jnp.array([3, 2])
-    params = drawn(cell, x[:, 0])
-    want, _ = run(cell, params, x, sequence_length=lengths)
-    packed = jaxrnn.pack_sequences(x, lengths, row_length=5)
-    outputs, _ = jaxrnn.packed_rnn(cell.bind(params), packed, dtype=x.dtype)
-    np.testing.assert_allclose(packed.unpack(outputs), want, rtol=1e-5, atol=1e-6)
-
-
 def test_a_phased_lstm_may_have_no_units():
     inputs = jnp.ones((2, 1)), jnp.ones((2, 3))
     cell = contrib.PhasedLSTMCell(0)

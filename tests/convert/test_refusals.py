@@ -13,14 +13,12 @@ import pytest
 from helpers import bound
 
 from jaxrnn import (
-    BasicLSTMCell,
     BasicRNNCell,
     CudnnCompatibleGRUCell,
     GRUCell,
     LSTMCell,
     MultiRNNCell,
     ResidualWrapper,
-    RNNCell,
     convert,
 )
 from jaxrnn.contrib import (
@@ -57,7 +55,6 @@ def saved(name, *cells):
     return save(cells, **TWO) if len(cells) == 2 else save(*cells)
 
 
-_PREFIXED = {f"a.rnn.{k}": v for k, v in saved("torch", FREE).items()}
 _SECOND = {k.replace("0", "1"): v for k, v in saved("torch", RNN).items()}
 _ALPHAS = {"activations": ["Sigmoid", "elu", "elu"], "activation_alpha": [1.0, 2.0]}
 _HARD = {"activations": ["HardSigmoid"], "activation_beta": [0.4]}
@@ -76,9 +73,6 @@ CHANGES = {
         ({"bias_n": None}, "`cells[0]` must hold ...; missing: bias_n"),
         ({"weight_hh": (12, 5)}, "weight_hh` must have 4 or 3 blocks of 5 units"),
         ({"bias_n": (12,)}, "`cells[0].bias_n` must have shape [4], got"),
-    ],
-    ("equinox", (FREE,)): [
-        ({"bias_n": (4,)}, "must hold weight_ih, weight_hh, bias; unknown: bias_n"),
     ],
     ("haiku", (LSTMCell(4),)): [
         ({}, "`a` (of a GRU) or `a/linear` is missing. Found:", {"name": "a"}),
@@ -107,9 +101,6 @@ CHANGES = {
         ({}, "`activation` must be one of ..., got 'tan'", {"activation": "tan"}),
         ({}, "`reset_after` must be True or False, got 3", {"reset_after": 3}),
         ({}, "must be False, since `layers[0]` has one direction", TWO),
-    ],
-    ("keras", (GRU,)): [
-        ({2: (1, 12)}, "`layers[0][2]` must have shape [2, 12], got float64[1, 12]"),
     ],
     ("keras", (FREE, FREE)): [
         ({3: (2, 16)}, "`layer 0` must have 3 inputs in each direction, got", TWO),
@@ -152,7 +143,6 @@ CHANGES = {
         ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be like ['Sigmoid', 'Relu'"),
         ({"direction": ["forward"]}, "must be forward or bidirectional, got list"),
         ({"direction": "reverse"}, "got 'reverse'. Load ...`reverse_sequence`"),
-        ({"direction": "sideways"}, "must be forward or ..., got 'sideways'"),
         ({"direction": "bidirectional"}, "['W']` must have 2 rows, as bidirectional"),
         ({}, "must be False, since `nodes[0]` has one direction", TWO),
     ],
@@ -169,7 +159,6 @@ CHANGES = {
     ],
     ("onnx", (FREE, FREE)): [
         ({"activations": ["Tanh"]}, "must have 6 names, got ['Tanh']", TWO),
-        ({}, "must be True, since `nodes[0]` has two directions"),
     ],
     ("tf1", (FULL,)): [
         ({}, "`scope` must contain a variable, got 'a'. Found: ...", {"scope": "a"}),
@@ -186,11 +175,9 @@ CHANGES = {
         ({}, "be omitted with `cell`", _INTO_GRU | {"forget_bias": 0}),
         ({}, "`inputs` must be one step of the inputs ...None", {"cell": GRU}),
         ({}, "`cell` must be an unbound cell, got None", {"inputs": ONE}),
-        ({}, "be an unbound cell, got Bo", _INTO_GRU | {"cell": bound(GRU)}),
     ],
     ("tf1", (THREE,)): [
         (dict.fromkeys(_SECOND_OF_THREE), "`cell_1` is missing. Found: cell_0, cell_2"),
-        ({f"{_STACK}_0/glstm_cell/kernel": ONE}, "`rnn` must hold ...; unknown:"),
     ],
     ("tf1", (UGRNN,)): [
         ({}, "must hold one of ...multi_rnn_cell, got ugrnn_cell. For another cell"),
@@ -198,7 +185,6 @@ CHANGES = {
         ({"rnn/ugrnn_cell/bias": (5,)}, "bias` must have shape [8], got", _UGRNN),
     ],
     ("torch", (FREE,)): [
-        ({"weight_ih_l0": None, **_PREFIXED}, "`weight_ih_l0` is missing. Found:"),
         ({}, "`a.weight_ih_l0` is missing. ...`prefix`", {"prefix": "a."}),
         ({}, "`prefix` must be a string, got 3", {"prefix": 3}),
         ({"bias_hh_l0": None}, "`bias_hh_l0` is missing"),
@@ -208,9 +194,6 @@ CHANGES = {
         ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of 4 units with tanh, RNN of"),
         ({}, "`bidirectional` must be True or False", {"bidirectional": "yes"}),
         ({}, "must be False, since `state_dict` has one direction", TWO),
-    ],
-    ("torch", (FREE, FREE)): [
-        ({}, "must be True, since `state_dict` has two directions")
     ],
     ("torch", (RNN,)): [
         ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of 4 units, ..."),
@@ -274,7 +257,6 @@ CELLS = [
     (["onnx"], GRUCell(4, activation="linear"), "activation elu or hard_sigmoid or"),
     (["onnx"], (FREE, GRU), "`cells_bw[0]` must have the kind and size of `cells_fw"),
     (["tf1"], FREE, "`cell` must have forget_bias 1.0, the argument of `save`, got 0"),
-    (["tf1"], MultiRNNCell([GRU, BasicLSTMCell(4, 0.5)]), "cells[1]` must have forg"),
     (["tf1"], GRUCell(4, "relu"), "have activation tanh, the argument of `save`"),
     (["tf1"], (GRU, LSTMCell(3, cell_clip=2)), "cells_bw[0]` must have cell_clip"),
     (["tf1"], LSTMCell(3).bind({"bias": BIAS[:12]}), "params['kernel']; missing:"),
@@ -298,40 +280,31 @@ def _last(inputs, state):
 _GATES = {"kernel": ONE, "bias": np.ones(4)}
 _CONV = {"w": np.ones((2, 1, 4)), "b": np.ones(4)}
 _CONVS = {f"conv1_dlstm/{k}_to_hidden": _CONV for k in ("input", "hidden")}
-_ARRAYS = saved("keras", FREE)[0]
 _THREE_GRUS = bound(MultiRNNCell([GRUCell(4) for _ in range(3)]))
 _SIDE = (bound(FREE),)
-_NEAR = {k: {"kernel": ONE} for k in ("if", "hf", "in", "hn")}
 CALLS = [
     call("equinox.load", "`cells` must contain at least one layer, got none"),
     call("equinox.load", "`cells[0]` must be an LSTMCell or ... got 3", 3),
     call("haiku.load", "`params` must be a dict of weights, got 3", 3),
-    call("haiku.load", "must be given ...Found: mlp/linear", {"mlp/linear": {}}),
-    call("haiku.load", "_1/linear_1` is missing", {"a/vanilla_rnn_1/linear": _CONV}),
     call("haiku.load", "`input_shape` must be the sizes of the ...got None", _CONVS),
     call("haiku.load", "shape [any, any, any, any]", _CONVS, input_shape=(4, 1)),
     call("haiku.load", "`input_shape[0]` must be", _CONVS, input_shape=[-1]),
-    call("haiku.load", "be the name of a module or a list ..., got 3", _CONVS, 3),
     call("haiku.save", "`name` must hold 3 names, one for ...got a", _THREE_GRUS, "a"),
     call("haiku.save", "be the name of a module or a list ..., got 3", bound(GRU), 3),
     call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
     call("equinox.as_cell", "`module` must be a cell of Equinox, got 3", 3, 3),
-    call("equinox.as_cell", "`module` must be ...the class RNNCell", RNNCell, 3),
     call("equinox.as_cell", "accept (inputs, state), got parameters (x, /)", abs, 3),
     call("equinox.as_cell", "`size` must be an int or a Tensor...got 2.5", _last, 2.5),
     call("keras.load", "`layers` must contain at least one layer, got none"),
-    call("keras.load", "`layers[1]` must hold 2 or 3 ...got 9", _ARRAYS, _ARRAYS * 3),
     call("keras.load", "must be a list ..., got object. Pass `layer.get_", object()),
     call("linen.load", "`params` must be a dict of weights, got 3", 3),
     call("linen.load", "`params/cell` must be a dict of weights", {"cell": ONE}),
     call("linen.load", "must be the parameters of an LSTMCell", {"a": {"hi": _GATES}}),
-    call("linen.load", "missing: ii/kernel...unknown: in/kernel, hn/kernel", _NEAR),
     call("linen.load", "missing: backward_rnn", {"forward_rnn": {}}, **TWO),
     call("nnx.load", "`layers/1` is missing. Found: ...", {"layers": {0: {}, 2: {}}}),
     call("onnx.load", "must be a dict ..., got float64...`convert.onnx.no", ONE, ONE),
     call("tf1.load", "`tf.train.load_checkpoint(path)` reads a check", "model.ckpt"),
     call("tf1.load", "`cell_clip` must be ...1.0", saved("tf1", GRU), cell_clip=1.0),
-    call("tf1.load", "Found: a/k.", {"a/k/Adam:0": 0, "a/k": 0}, "b"),
     call("tf1.load", "`scope` must be a string, got 3", {"a/k": 0}, 3),
     call("tf1.save", "`scope` must be a string, got 3", bound(GRU), 3),
     call("torch.load", "must be a dict ..., got list. Pass `module", [ONE]),

@@ -199,7 +199,6 @@ NORMALIZED = CoupledInputForgetGateLSTMCell(4, layer_norm=True)
 CELLS = [
     (GRUCell(4), "`cell` must be a cell with its .*got GRUCell"),
     ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple. Stack"),
-    ([LSTM, LSTM], "`cell` must be a cell with its parameters"),
     ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
     (own(WIDE), "`cell` must have no projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),

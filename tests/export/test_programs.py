@@ -236,7 +236,6 @@ TWO = jnp.ones(2)
 ANY = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b"), F32)
 REFUSALS = [
     (to_stablehlo, (3, TWO), {}, "`f` must be a function, got 3"),
-    (to_stablehlo, (abs, 3), {}, r"`examples\[0\]` must be an array or a"),
     (to_stablehlo, (abs, {"x": "a"}), {}, r"`examples\[0\]\['x'\]` must be"),
     (to_stablehlo, (abs, TWO), {"vjp_order": -1}, "`vjp_order` must be at"),
     (to_stablehlo, (abs, TWO), {"vjp_order": 1.5}, "`vjp_order` must be an"),
