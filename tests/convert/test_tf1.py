@@ -177,21 +177,6 @@ def test_each_cell_there_and_back(name):
 
 
 HIGHWAY = contrib.HighwayWrapper(LSTMCell(3))
-NESTED = {
-    "input_projection_wrapper/": contrib.InputProjectionWrapper(HIGHWAY, 3),
-    "output_projection_wrapper/multi_rnn_cell/cell_0/": contrib.OutputProjectionWrapper(
-        MultiRNNCell([HIGHWAY]), 2
-    ),
-    "": ResidualWrapper(HIGHWAY),
-}
-
-
-@pytest.mark.parametrize("place", NESTED)
-def test_wrappers_within_one_another(place):
-    saved = tf1.save(bound(NESTED[place]), "a/rnn")
-    some = {f"a/rnn/{place}{name}" for name in ("carry_w", "lstm_cell/bias")}
-    assert some <= saved.keys()
-    there_and_back(saved, NESTED[place], "a/rnn")
 
 
 def test_layers_that_differ_are_saved_as_they_are_loaded():

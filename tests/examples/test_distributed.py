@@ -76,18 +76,6 @@ def test_it_continues_from_the_last_checkpoint(
     assert losses_of(tmp_path) == losses
 
 
-def test_the_batch_of_all_processes_does_not_depend_on_their_number(recall):
-    whole = datasets.batches(recall, 8, 0, process=0, processes=1)
-    parts = [datasets.batches(recall, 8, 0, process=i, processes=4) for i in range(4)]
-    for _ in range(6):
-        got = datasets.Batch(*map(np.concatenate, zip(*map(next, parts), strict=True)))
-        for a, b in zip(got, next(whole), strict=True):
-            np.testing.assert_array_equal(a, b)
-    other = datasets.batches(recall, 8, 0, process=0, processes=1)
-    other.set_state(parts[3].get_state())  # It counts batches, of any process.
-    np.testing.assert_array_equal(next(other).frames, next(whole).frames)
-
-
 def test_packs_do_not_depend_on_the_number_of_processes(recall):
     records = datasets.shuffled(recall, 0)
     whole, *parts = (packs.Packs(records, 2, 64, *x) for x in [(0, 1), (0, 2), (1, 2)])

@@ -57,19 +57,6 @@ def test_a_bad_value(script, flag, wanted, capsys, tmp_path, monkeypatch):
     assert f"Error parsing {flag.split()[0]}: {wanted}" in printed
 
 
-@pytest.mark.parametrize(
-    ("script", "flag", "choices"),
-    [
-        ("japanese_vowels", "--cell", "BasicLSTMCell BasicRNNCell GRUCell LSTMCell"),
-        ("long_memory", "--strategy", "keep recompute nested offload"),
-    ],
-)
-def test_a_wrong_choice_names_the_right_ones(script, flag, choices, capsys):
-    printed = refusal_of(script, f"{flag} LSTM", capsys)
-    assert f"invalid choice 'LSTM' for argument '{flag}'" in printed
-    assert all(name in printed for name in choices.split())
-
-
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_explains_every_flag(script, capsys):
     module = importlib.import_module(script)

@@ -316,15 +316,6 @@ def test_noise_in_a_decoder_of_nnx():
     same(decoder(), decoder())
 
 
-@pytest.mark.slow
-def test_noise_in_a_decoder_of_linen():
-    decoder = LinenDecoder(DropoutWrapper(GRUCell(UNITS), 0.5))
-    keys = jax.random.split(jax.random.key(1))
-    variables = decoder.init({"params": keys[0], "dropout": keys[1]})
-    one, other = (decoder.apply(variables, rngs={"dropout": k}) for k in keys)
-    assert not jnp.allclose(one[0], other[0])
-
-
 def test_a_cell_of_linen_draws_while_a_loop_is_initialized():
     rnn = jaxrnn.linen.RawRNN(jaxrnn.linen.as_cell(Summing(), DEPTH), max_time=TIME)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}

@@ -193,18 +193,6 @@ def test_masks_resets_and_states_of_all_steps(make, name):
         same(got, (outputs[..., UNITS:], state[1], states[1]))
 
 
-@pytest.mark.fast("InNnx")
-@both
-def test_options_are_those_of_the_driver(make):
-    x, cell = jnp.swapaxes(X, 0, 1), LSTMCell(UNITS)
-    options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
-    rnn = make("RNN", cell, inputs=x, return_carry=True, **options)
-    bound = cell.bind(rnn.params["lstm_cell"])
-    want = jaxrnn.dynamic_rnn(bound, x, LENGTHS, dtype=x.dtype, **options)
-    state, outputs = rnn(x, LENGTHS)
-    same((outputs, state), want)
-
-
 def test_outputs_are_merged_and_either_state_may_be_left_out():
     rnn = InNnx("Bidirectional", GRUCell(3), GRUCell(3), merge=jnp.add)
     (fw, bw), _ = jaxrnn.bidirectional_dynamic_rnn(
@@ -251,7 +239,8 @@ def test_any_number_of_batch_axes(make):
     one = jax.tree.map(lambda leaf: leaf[0, 0], jax.vmap(rnn)(x))
     same(rnn(x[0, 0]), one)
     same(rnn(x[0, 0], 2), jax.tree.map(lambda a: a[0], rnn(x[0, :1], [2])))
-    time_first = make("RNN", GRUCell(UNITS), inputs=x[0], time_major=True)
+    options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
+    time_first = make("RNN", GRUCell(UNITS), inputs=x[0], **options)
     got = time_first(jnp.moveaxis(x, 2, 0), lengths)
     want = make("RNN", GRUCell(UNITS))(x, lengths, params=time_first.params)
     same(got, jnp.moveaxis(want, 2, 0))
@@ -515,14 +504,12 @@ OF_LIST = FunctionCell(of_list, UNITS, UNITS, init_list)
 # Modules, and cells with weights that they take: without their dropout, with other
 # initializers, and in the lists of a converter.
 GIVEN = {
-    "dropout": ("RNN", [DropoutWrapper(LSTM, 0.5)], [bound(LSTM)]),
-    "dropout_within": (
+    "dropout": (
         "RNN",
         [MultiRNNCell([DropoutWrapper(LSTM, 0.5), DropoutWrapper(GRU, 0.5)])],
         [bound(MultiRNNCell([LSTM, GRU]))],
     ),
-    "initializer": ("RNN", [OTHER_INIT], [bound(LSTM)]),
-    "initializer_within": (
+    "initializer": (
         "RNN",
         [MultiRNNCell([OTHER_INIT])],
         [bound(MultiRNNCell([LSTM]))],
@@ -558,18 +545,12 @@ def test_parameters_may_be_lists_and_tuples(make):
     same(rnn(X, LENGTHS), want)
 
 
-def test_weights_are_kept_in_the_dtype_of_the_module():
-    rnn = in_nnx("RNN", GRU, DEPTH, param_dtype=jnp.bfloat16)
-    rnn.set_cells(bound(GRU))
-    leaves = jax.tree.leaves(nnx.state(rnn.params))
-    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
-
-
-def test_weights_stay_on_the_device_of_the_module():
-    rnn, device = in_nnx("RNN", GRU, DEPTH), jax.devices()[1]
+def test_weights_are_kept_in_the_dtype_and_on_the_device_of_the_module():
+    rnn, device = in_nnx("RNN", GRU, DEPTH, param_dtype="bfloat16"), jax.devices()[1]
     nnx.update(rnn, jax.device_put(nnx.state(rnn), device))
     rnn.set_cells(jax.tree.map(np.asarray, bound(GRU)))
-    assert {leaf.device for leaf in jax.tree.leaves(rnn.get_cells())} == {device}
+    leaves = jax.tree.leaves(rnn.get_cells())
+    assert {(leaf.dtype, leaf.device) for leaf in leaves} == {(jnp.bfloat16, device)}
 
 
 def test_what_orbax_restores(tmp_path):

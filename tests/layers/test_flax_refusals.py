@@ -50,46 +50,48 @@ def refused(error, message):
     return pytest.raises(error, match=match)
 
 
+wrong_type = functools.partial(refused, TypeError)
+wrong_value = functools.partial(refused, ValueError)
+
+
 def test_cells_of_modules():
-    with refused(TypeError, "`cell` must be an RNNCell, ..., got the class"):
+    with wrong_type("`cell` must be an RNNCell, ..., got the class"):
         rnn(GRUCell)
     bound = "RNN: `cell` must be ... got BoundCell. Pass `cell.cell`; parameters belong"
-    with refused(TypeError, bound):
+    with wrong_type(bound):
         make("RNN", GRU.bind({}))
-    with refused(TypeError, bound):
+    with wrong_type(bound):
         init(jaxrnn.linen.RNN(GRU.bind({})))
-    with refused(TypeError, "`cell_bw` must be an RNNCell, such as ..., got"):
+    with wrong_type("`cell_bw` must be an RNNCell, such as ..., got"):
         make("Bidirectional", GRU, nn.GRUCell(3))
-    with refused(ValueError, "`cells_fw` and `cells_bw` must have the same depth"):
+    with wrong_value("`cells_fw` and `cells_bw` must have the same depth"):
         make("StackBidirectional", [GRU], [GRU, GRU])
     cell = jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), 2).cell
-    with refused(ValueError, "already has its parameters, ... Run it with `jaxrnn.dyn"):
+    with wrong_value("already has its parameters, ... Run it with `jaxrnn.dyn"):
         make("RNN", cell)
 
 
 def test_noise_in_the_rnn_of_flax():
     noisy = "`cell` must not draw random numbers, because Flax's RNN gives it no keys, "
     noisy += "got DropoutWrapper... Use the RNN of jaxrnn"
-    with refused(ValueError, noisy):
+    with wrong_value(noisy):
         init(nn.RNN(jaxrnn.linen.Cell(NOISY)))
-    with refused(ValueError, noisy):
+    with wrong_value(noisy):
         make("Cell", NOISY)
 
 
 def test_options():
-    with refused(TypeError, "RNN: `num_layers` is not an argument"):
+    with wrong_type("RNN: `num_layers` is not an argument"):
         make("RNN", GRU, num_layers=2)
-    with refused(TypeError, "RNN: `foo` is not an argument"):
+    with wrong_type("RNN: `foo` is not an argument"):
         jaxrnn.linen.RNN(GRU, foo=2)
-    with refused(TypeError, "`merge` must be a function of both outputs, got 'sum'"):
+    with wrong_type("`merge` must be a function of both outputs, got 'sum'"):
         make("Bidirectional", GRU, GRU, merge="sum")(X)
-    with refused(TypeError, "RNN: `dtype` must name a dtype, got 'zz'"):
+    with wrong_type("RNN: `dtype` must name a dtype, got 'zz'"):
         make("RNN", GRU, dtype="zz")(X)
-    with refused(ValueError, "floating point, got `param_dtype` of int32"):
+    with wrong_value("floating point, got `param_dtype` of int32"):
         make("RNN", GRU, param_dtype=jnp.int32)
-    with refused(
-        TypeError, "RNN: `rng_collection` must be the name of a stream, got 3"
-    ):
+    with wrong_type("RNN: `rng_collection` must be the name of a stream, got 3"):
         init(jaxrnn.linen.RNN(GRU, rng_collection=3))
 
 
@@ -100,100 +102,92 @@ OF_CALLS = ["return_carry", "return_states", "deterministic"]
 @pytest.mark.parametrize("name", FLAGS + OF_CALLS)
 def test_a_word_for_a_bool(name):
     message = f"RNN: `{name}` must be True or False, got 'no'"
-    with refused(TypeError, message):
+    with wrong_type(message):
         make("RNN", GRU, **{name: "no"})(X)
     if name in OF_CALLS:
-        with refused(TypeError, message):
+        with wrong_type(message):
             rnn()(X, **{name: "no"})
 
 
 def test_names_of_axes():
-    with refused(TypeError, "`axis_names` must be a dict of ...('hidden',)}, got 3"):
+    with wrong_type("`axis_names` must be a dict of ...('hidden',)}, got 3"):
         make("RNN", GRU, axis_names=3)
-    with refused(ValueError, "`axis_names['bias']` must have a name or None for each"):
+    with wrong_value("`axis_names['bias']` must have a name or None for each"):
         make("RNN", GRU, axis_names={"bias": (None, "hidden")})
     unknown = "RNN: the keys of `axis_names` ..., got 'kernal'. Use bias, kernel"
-    with refused(ValueError, unknown):
+    with wrong_value(unknown):
         make("RNN", GRU, axis_names={"kernal": ("inputs", "hidden")})
-    with refused(ValueError, unknown):
+    with wrong_value(unknown):
         init(jaxrnn.linen.RNN(GRU, axis_names={"kernal": ("inputs", "hidden")}))
 
 
 def test_the_constructor_of_nnx():
-    with refused(TypeError, "RNN: ...missing 1 required positional ...'in_features'"):
+    with wrong_type("RNN: ...missing 1 required positional ...'in_features'"):
         jaxrnn.nnx.RNN(GRU)
-    with refused(TypeError, "missing 1 required keyword...'rngs'. Create them"):
+    with wrong_type("missing 1 required keyword...'rngs'. Create them"):
         jaxrnn.nnx.RNN(GRU, 2)
-    with refused(
-        TypeError, "`rngs` must be nnx.Rngs, got 0. Create them: `nnx.Rngs(0)"
-    ):
+    with wrong_type("`rngs` must be nnx.Rngs, got 0. Create them: `nnx.Rngs(0)"):
         jaxrnn.nnx.RNN(GRU, 2, rngs=0)
-    with refused(TypeError, "RNN: `in_features` must be an int, or one step of inputs"):
+    with wrong_type("RNN: `in_features` must be an int, or one step of inputs"):
         jaxrnn.nnx.RNN(GRU, "2", rngs=nnx.Rngs(0))
-    with refused(ValueError, "RNN: `in_features` must be at least 1, got 0"):
+    with wrong_value("RNN: `in_features` must be at least 1, got 0"):
         jaxrnn.nnx.RNN(GRU, np.int64(0), rngs=nnx.Rngs(0))
 
 
 def test_axes_of_inputs_lengths_and_states():
     axes = "`inputs` must be [*batch, time, ...] with {} batch axes, those of lengths"
-    with refused(ValueError, axes.format(3)):
+    with wrong_value(axes.format(3)):
         rnn()(X, jnp.ones((1, 1, 3), int))
-    with refused(ValueError, axes.format(1)):
+    with wrong_value(axes.format(1)):
         rnn()(X[..., 0], [5, 2, 1])
-    with refused(ValueError, "RNN: `inputs[0][0]` must ... list is a nest of its elem"):
+    with wrong_value("RNN: `inputs[0][0]` must ... list is a nest of its elem"):
         rnn()([[1.0]])
-    with refused(ValueError, "`sequence_length` must have the batch axes [1, 3], got"):
+    with wrong_value("`sequence_length` must have the batch axes [1, 3], got"):
         rnn()(X[None], [[1], [2], [3]])
-    with refused(
-        ValueError, "`initial_state` must have the batch axes [1, 3], got flo"
-    ):
+    with wrong_value("`initial_state` must have the batch axes [1, 3], got flo"):
         rnn()(X[None], initial_state=ONES[:, :1])
-    with refused(
-        ValueError, "`initial_state` must be a pair (state_fw, state_bw), got"
-    ):
+    with wrong_value("`initial_state` must be a pair (state_fw, state_bw), got"):
         make("Bidirectional", GRU, GRU)(X, initial_state=ONES[:, 0])
-    with refused(ValueError, "must be (states_fw, states_bw), each with one"):
+    with wrong_value("must be (states_fw, states_bw), each with one"):
         make("StackBidirectional", [GRU], [GRU])(X, initial_state=((ONES[:, 0],) * 2,))
 
 
 def test_arguments_of_a_call():
     integers = "RNN: `sequence_length` must hold integers, got "
     mask = integers + "bool[3, 5]. Pass a mask `[batch, time]` as `mask`, which"
-    with refused(TypeError, mask):
+    with wrong_type(mask):
         rnn()(X, X[..., 0] > 0)
     inputs = (
         integers + "float32[3, 5, 2]... `rnn(inputs, lengths, initial_state=state)`"
     )
-    with refused(TypeError, inputs):
+    with wrong_type(inputs):
         rnn()(ONES[:, 0], X)
-    with refused(
-        TypeError, "`seq_lengths` is not an argument. It is `sequence_length`"
-    ):
+    with wrong_type("`seq_lengths` is not an argument. It is `sequence_length`"):
         rnn()(X, seq_lengths=[1, 2, 3])
-    with refused(TypeError, "RNN: `dones` is not an argument"):
+    with wrong_type("RNN: `dones` is not an argument"):
         jaxrnn.linen.RNN(GRU).init(KEY, X, dones=X[..., 0] > 0)
-    with refused(TypeError, "RNN: `rngs` must be nnx.Rngs, a stream or a key, got 3"):
+    with wrong_type("RNN: `rngs` must be nnx.Rngs, a stream or a key, got 3"):
         make("RNN", NOISY)(X, rngs=3)
-    with refused(ValueError, "`reset_state` must be None for two directions"):
+    with wrong_value("`reset_state` must be None for two directions"):
         make("Bidirectional", GRU, GRU)(X, reset_state=(ONES, ONES))
-    with refused(TypeError, "RawRNN: `loop_fn` must be a function, got"):
+    with wrong_type("RawRNN: `loop_fn` must be a function, got"):
         jaxrnn.linen.RawRNN(GRU).init(KEY, None)
 
 
 def test_cells_with_weights():
     names = "`params['gru_cell']['candidate']['{}']` must match the module's"
-    with refused(ValueError, names.format("kernel")):
+    with wrong_value(names.format("kernel")):
         rnn().set_cells(GRU.bind(GRU.init(KEY, ONES[:, 0])))
-    with refused(ValueError, names.format("bias")):
+    with wrong_value(names.format("bias")):
         rnn().set_cells(GRU.bind({}))
-    with refused(ValueError, "cell must match the module's cell, GRUCell(num_units=3,"):
+    with wrong_value("cell must match the module's cell, GRUCell(num_units=3,"):
         rnn().set_cells(GRUCell(4).bind({}))
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
-    with refused(TypeError, "`cell` must be bound by `cell.bind(params)`, got GRUCell"):
+    with wrong_type("`cell` must be bound by `cell.bind(params)`, got GRUCell"):
         linen.variables_of(GRU)
-    with refused(ValueError, "there must be 2 cells, got 1"):
+    with wrong_value("there must be 2 cells, got 1"):
         two.variables_of(GRU.bind({}))
-    with refused(ValueError, "`variables` must have the params gru_cell of the module"):
+    with wrong_value("`variables` must have the params gru_cell of the module"):
         linen.cells_of({"params": {"foo": 1}})
 
 
@@ -201,13 +195,13 @@ def test_modules_and_variables_outside_of_flax():
     cell = LSTMCell(4)
     module = rnn(cell)
     bound = cell.bind(module.params["lstm_cell"])
-    with refused(TypeError, "`cell.params` must hold arrays, got variables of nnx"):
+    with wrong_type("`cell.params` must hold arrays, got variables of nnx"):
         jaxrnn.convert.torch.save(bound)
-    with refused(TypeError, "got an nnx variable. `nnx.as_pure` returns a dict"):
+    with wrong_type("got an nnx variable. `nnx.as_pure` returns a dict"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
-    with refused(TypeError, "got RNN. Pass its `get_cells()` or `cells_of(variables)`"):
+    with wrong_type("got RNN. Pass its `get_cells()` or `cells_of(variables)`"):
         jaxrnn.convert.torch.save(module)
-    with refused(TypeError, "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert"):
+    with wrong_type("`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert"):
         jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype)
 
 
@@ -223,17 +217,13 @@ class NoModule:
 def test_as_cell():
     linen = "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), with a"
     for module in (nn.Dense(3), NoCarry()):
-        with refused(TypeError, linen):
+        with wrong_type(linen):
             jaxrnn.linen.as_cell(module)
-    with refused(
-        TypeError, "`module` must be a cell of nnx, such as ..., got NoModule"
-    ):
+    with wrong_type("`module` must be a cell of nnx, such as ..., got NoModule"):
         jaxrnn.nnx.as_cell(NoModule(), 3)
-    with refused(
-        TypeError, "`in_features` must be an integer, got 2.0. It is the size"
-    ):
+    with wrong_type("`in_features` must be an integer, got 2.0. It is the size"):
         jaxrnn.linen.as_cell(nn.GRUCell(3), 2.0)
-    with refused(TypeError, "must be the name of a stream, or a list of names, got 3"):
+    with wrong_type("must be the name of a stream, or a list of names, got 3"):
         jaxrnn.linen.as_cell(nn.GRUCell(3), 1, 3)
 
 
