@@ -40,7 +40,6 @@ CELLS = {
     "full": bound(LSTM(UNITS, **FULL)),
     "no-projection-to-clip": bound(LSTM(UNITS, proj_clip=0.01)),
     "relu": bound(LSTM(UNITS, activation="relu")),
-    "coupled": bound(COUPLED(UNITS)),
     "coupled-full": bound(COUPLED(UNITS, **PARTS, forget_bias=0.3, num_unit_shards=2)),
     "coupled-relu": bound(COUPLED(UNITS, activation="relu")),
     "basic": bound(BASIC(UNITS)),
@@ -55,7 +54,6 @@ CELLS = {
     "both-full": both(LSTM(UNITS, **FULL)),
     "both-coupled": both(COUPLED(UNITS, **PARTS)),
     "one-coupled": (bound(COUPLED(UNITS, True)), bound(LSTM(UNITS))),
-    "both-basic": both(BASIC(UNITS)),
     "both-differ": (bound(LSTM(2, use_peepholes=True)), bound(LSTM(2, num_proj=2))),
     "both-sizes": (bound(BASIC(2)), bound(BASIC(5))),
     "both-stack": (

@@ -546,11 +546,12 @@ def test_parameters_may_be_lists_and_tuples(make):
 
 
 def test_weights_are_kept_in_the_dtype_and_on_the_device_of_the_module():
-    rnn, device = in_nnx("RNN", GRU, DEPTH, param_dtype="bfloat16"), jax.devices()[1]
+    half, device = jnp.dtype(jnp.bfloat16), jax.devices()[1]
+    rnn = in_nnx("RNN", GRU, DEPTH, param_dtype=half)
     nnx.update(rnn, jax.device_put(nnx.state(rnn), device))
     rnn.set_cells(jax.tree.map(np.asarray, bound(GRU)))
     leaves = jax.tree.leaves(rnn.get_cells())
-    assert {(leaf.dtype, leaf.device) for leaf in leaves} == {(jnp.bfloat16, device)}
+    assert {(leaf.dtype, leaf.device) for leaf in leaves} == {(half, device)}
 
 
 def test_what_orbax_restores(tmp_path):
