@@ -53,14 +53,6 @@ def test_other_modules_of_a_model_are_passed_over():
     assert_same(torch.load(weights | more, "a."), bound(GRU))
 
 
-def test_one_cell_at_two_places():
-    """Both layers have these weights."""
-    cell = jaxrnn.CudnnCompatibleGRUCell(3)
-    made = torch.save(bound(jaxrnn.MultiRNNCell([cell, cell])))
-    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        np.testing.assert_array_equal(made[f"{name}_l0"], made[f"{name}_l1"])
-
-
 def test_states_of_two_layers_in_two_directions_under_jit():
     h, c = (jnp.arange(24.0).reshape(4, 2, 3) + i for i in range(2))
     both = {"bidirectional": True}
