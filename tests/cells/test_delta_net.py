@@ -1,5 +1,6 @@
 """The delta rule's cells: against two packages, and a NumPy loop of the paper."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -178,3 +179,41 @@ def test_a_short_convolution_of_the_inputs():
 def test_refusals(make, fields, message):
     with pytest.raises(ValueError, match=f"{make.__name__}: {message}"):
         make(6, **fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FromOnes(jaxrnn.RNNCell):
+    """Hands whole sequences to a cell that would start from zeros."""
+
+    cell: jaxrnn.RNNCell
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
+
+    def init(self, key, inputs, dtype=None):
+        return self.cell.init(key, inputs, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        return self.cell.apply(params, inputs, state, key)
+
+    def apply_sequence(self, params, run):
+        return self.cell.apply_sequence(params, run)
+
+    def zero_state(self, batch_size, dtype):
+        return jax.tree.map(jnp.ones_like, super().zero_state(batch_size, dtype))
+
+
+def test_rows_restart_from_the_zero_state_of_a_cell_that_defines_it():
+    cell = bound(FromOnes(DeltaNetCell(UNITS, HEADS, KEY, chunk_size=4)))
+    ones = np.ones_like(STATE)
+    got = run(cell, XS, resets=RESETS)
+    want = run(cell, XS, initial_state=ones, resets=RESETS, reset_state=ones)
+    assert_near(got, want, tolerance=1e-13)
+    packed = jaxrnn.pack_sequences(XS, LENGTHS)
+    got = jaxrnn.packed_rnn(cell, packed, dtype=XS.dtype)
+    assert_near(got, jaxrnn.packed_rnn(cell, packed, ones), tolerance=1e-13)
+
+
+def test_sizes_of_zero():
+    for cell in (DeltaNetCell(0), jaxrnn.MLSTMCell(0)):
+        assert run(bound(cell), XS)[0].shape == (BATCH, TIME, 0)
+    assert run(bound(DeltaNetCell(4)), XS[:0])[0].shape == (0, TIME, 4)
