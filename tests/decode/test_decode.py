@@ -241,7 +241,7 @@ def draw(key, logits=LOGITS, rows=9, max_time=3, **options):
 
 
 def test_keys_may_be_mapped():
-    given = arguments("gru", make_params("gru", 4, 1))
+    given = arguments("gru", make_params("gru", 4, 0))
     options = {"temperature": 3.0, "max_time": 8}
     sample = lambda key: decode.sample(**given, **options, key=key)
     keys = jax.random.split(KEY, 4)
