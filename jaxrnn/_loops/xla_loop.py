@@ -177,7 +177,7 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
         ]
 
     if is_ahead:
-        xs = of_inputs(xs)
+        xs = of_inputs(steps.zero_dead(xs))
         steps = steps.map_stand_in_inputs(of_inputs)
 
     # Each step computes two products. With a single product
