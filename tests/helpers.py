@@ -128,3 +128,8 @@ def temporary_mib(strategy, time, **kwargs):
     loss, *types = step_loss(strategy, time, **kwargs)
     compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
     return compiled.memory_analysis().temp_size_in_bytes / MIB
+
+
+def scanned(cell):
+    """The same cell, but whole sequences run step by step."""
+    return jaxrnn.FunctionCell(cell.apply, cell.state_size, cell.output_size, cell.init)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, with_prefix
+from helpers import assert_near, bound, scanned, with_prefix
 
 import jaxrnn
 from jaxrnn import DeltaNetCell, GatedDeltaNetCell
@@ -22,11 +22,6 @@ STATE = RNG.normal(size=(BATCH, HEADS, KEY, UNITS // HEADS))
 START = RNG.normal(size=STATE.shape)
 LENGTHS = np.array([TIME, 0, 7, 1])
 RESETS = np.arange(TIME) % 3 == np.arange(BATCH)[:, None]
-
-
-def scanned(cell):
-    """The same cell, but whole sequences run step by step."""
-    return jaxrnn.FunctionCell(cell.apply, cell.state_size, cell.output_size, cell.init)
 
 
 def run(cell, xs, *args, **kwargs):

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, differentiated, drawn, with_prefix
+from helpers import (
+    assert_near,
+    bound,
+    differentiated,
+    drawn,
+    scanned,
+    with_prefix,
+)
 
 import jaxrnn
 from jaxrnn import MLSTMCell, MLSTMState, SLSTMCell, SLSTMState
@@ -18,23 +25,15 @@ FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "xlstm.npz")
 MLSTM, SLSTM = MLSTMCell(6, 2, chunk_size=4), SLSTMCell(6, 2)
 
 
-@pytest.fixture(params=["steps", "chunks"])
-def chunks(request, monkeypatch):
-    """Single steps, and chunks of 4, the last of which is not full."""
-    if request.param == "steps":
-        run_steps(monkeypatch)
-
-
-def run_steps(monkeypatch):
-    jax.clear_caches()  # Programs are cached by cell and shapes.
-    steps_alone = jaxrnn.RNNCell.apply_sequence
-    monkeypatch.setattr(MLSTMCell, "apply_sequence", steps_alone)
+FORMS = {"steps": scanned, "chunks": lambda cell: cell}
 
 
 @pytest.mark.fast("chunks-mlstm", "steps-mlstm", "steps-slstm")
 @pytest.mark.parametrize("case", ["mlstm", "mlstm_zero", "slstm", "slstm_zero"])
-def test_same_as_the_package(case, chunks):
+@pytest.mark.parametrize("form", FORMS)
+def test_same_as_the_package(case, form):
     cell, make = (MLSTM, MLSTMState) if case[0] == "m" else (SLSTM, SLSTMState)
+    cell = FORMS[form](cell)
     golden = with_prefix(f"{case}/", FILE)
     state = with_prefix("state/", golden).values()
 
@@ -77,9 +76,11 @@ def test_the_biases_start_as_in_the_package():
 
 
 @pytest.mark.slow
-def test_all_gates_give_finite_results_in_float32(chunks):
+@pytest.mark.parametrize("form", FORMS)
+def test_all_gates_give_finite_results_in_float32(form):
     """Gates from closed to values far beyond the range of exp."""
-    cell, x = MLSTMCell(2, chunk_size=4), jnp.linspace(-50, 50, 10, dtype=jnp.float32)
+    cell = FORMS[form](MLSTMCell(2, chunk_size=4))
+    x = jnp.linspace(-50, 50, 10, dtype=jnp.float32)
     params = cell.init(jax.random.key(0), x[:, None])
     params["kernel"] = params["kernel"].at[:, -2:].set(1)
 
@@ -105,25 +106,28 @@ EVERY_STEP, SOME_STEPS = ("bias", -1), ("kernel", (0, -1))
         *((gate, SOME_STEPS) for gate in (-100, -1e6, -1e38)),
     ],
 )
-def test_shut_forget_gates(gate, place, monkeypatch):
+def test_shut_forget_gates(gate, place):
     """Chunks have finite gradients, and almost what single steps give in float64."""
     x = np.random.default_rng(0).normal(size=(100, 3))
     x[:, 0] = np.arange(100) % 7 == 0
     cell, (name, index) = MLSTMCell(4), place
     params = drawn(cell, jax.ShapeDtypeStruct((1, 3), jnp.float32))
     params[name] = params[name].at[index].set(gate)
-    run = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+
+    def run(params, x, cell=cell):
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+
     got, gradients = differentiated(run, params, jnp.asarray(x[None], jnp.float32))
     chex.assert_tree_all_finite(gradients)
-    run_steps(monkeypatch)
-    want = run(jax.tree.map(lambda p: p.astype(np.float64), params), x[None])
+    exact = jax.tree.map(lambda p: p.astype(np.float64), params)
+    want = run(exact, x[None], scanned(cell))
     np.testing.assert_allclose(got, want, atol=5e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
-    [MLSTMCell(8, 2, chunk_size=1), MLSTMCell(8, 2, chunk_size=4), SLSTMCell(8, 2)],
+    [scanned(MLSTMCell(8, 2)), MLSTMCell(8, 2, chunk_size=4), SLSTMCell(8, 2)],
 )
 def test_half_precision_loses_little_with_a_state_of_float32(cell):
     exact = bound(cell)
