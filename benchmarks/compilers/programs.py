@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn._loops.linear_recurrence import plus, times
 
 from ..peers import chunks
+from ..peers.recurrences import in_order
 
 Fn = Callable[..., Any]
 
@@ -148,15 +148,11 @@ def _in_chunks(cell: Any, params: Any, xs: Any, resets: Any = None) -> tuple:
 def _by_tree(cell: Any) -> Fn:
     """A linear recurrence from a zero state, with all steps in parallel."""
 
-    def join(first: tuple, second: tuple) -> tuple:
-        (a, b), (a_after, b_after) = first, second
-        return times(a_after, a), plus(times(a_after, b), b_after)
-
     def run(params: Any, xs: Any) -> tuple:
         state = cell.zero_state(xs.shape[0], xs.dtype)
         of_step = lambda x: cell.wide_coefficients(params, x, state)
         a, b, rest = jax.vmap(of_step, in_axes=1)(xs)
-        _, states = jax.lax.associative_scan(join, (a, b))
+        _, states = jax.lax.associative_scan(in_order, (a, b))
         output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
         return jax.vmap(output, out_axes=1)(states, rest), None
 

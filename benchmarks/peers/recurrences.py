@@ -47,17 +47,18 @@ def associative(
     cell: Any, params: PyTree, inputs: jax.Array, state: PyTree
 ) -> tuple[jax.Array, PyTree]:
     """A linear recurrence with all steps in parallel, for inputs `[T, B, D]`."""
-
-    def join(first: tuple, second: tuple) -> tuple:
-        (a, b), (a_after, b_after) = first, second
-        return times(a_after, a), plus(times(a_after, b), b_after)
-
     of_step = lambda x: cell.wide_coefficients(params, x, state)
     a, b, rest = jax.vmap(of_step)(inputs)
-    products, sums = jax.lax.associative_scan(join, (a, b))
+    products, sums = jax.lax.associative_scan(in_order, (a, b))
     states = plus(times(products, state), sums)
     output = lambda h, rest: cell.narrow_output(params, h, rest, inputs.dtype)
     return jax.vmap(output)(states, rest), jax.tree.map(lambda x: x[-1], states)
+
+
+def in_order(first: tuple, second: tuple) -> tuple:
+    """The factor and the addend of two steps, of which one follows the other."""
+    (a, b), (a_after, b_after) = first, second
+    return times(a_after, a), plus(times(a_after, b), b_after)
 
 
 _RUNS = {

@@ -16,7 +16,7 @@ from .._base.typing import Array, DType, Initializer, Key, Params
 from .._loops.matrix_memory import Chunk, Weights
 from . import fields
 from .matrix_memory import MatrixMemoryCell
-from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
+from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 # float32 has no much smaller factor than exp(-87). A chunk subtracts sums of
 # logarithms, and the difference of two infinite sums is NaN.
@@ -27,8 +27,8 @@ class DeltaValues(NamedTuple):
     """What a step reads and writes.
 
     q, k and v are not activated yet: `q` and `k` are `[batch, heads, key]`, `v` is
-    `[batch, heads, value]`; `log_a` and
-    `b` are `[batch, heads]`. In a chunk, an axis of steps follows the axis of heads.
+    `[batch, heads, value]`; `log_a` and `b` are `[batch, heads]`. In a chunk, an axis
+    of steps follows the axis of heads.
     """
 
     q: Any
@@ -155,12 +155,7 @@ class DeltaRuleCell(MatrixMemoryCell):
         return q, k, self.activation(values.v)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        keys = jax.random.split(key, len(self._sizes))
-        blocks = [
-            glorot_uniform(key, (shape[0], size), dtype)
-            for key, size in zip(keys, self._sizes, strict=True)
-        ]
-        return jnp.concatenate(blocks, axis=-1)
+        return glorot_blocks(key, shape[0], self._sizes, dtype)
 
     def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return zeros(key, shape, dtype)
@@ -199,7 +194,7 @@ class DeltaNetCell(DeltaRuleCell):
     `kernel` `[I, 2NK + H + N]` and `bias` `[2NK + H + N]`, blocks q, k, v, ordered by
     head, and b; `norm_scale` `[V]`.
 
-    The paper's layer has no biases here, convolves q, k and v over a few steps, and
+    The paper's layer has no biases, convolves q, k and v over a few steps, and
     multiplies the output by a kernel. To convolve the inputs instead, wrap the cell in
     a `TemporalConvWrapper`.
 
@@ -266,9 +261,9 @@ class GatedDeltaNetCell(DeltaRuleCell):
     `kernel` `[I, 2NK + 2H + 2N]` and `bias` `[2NK + 2H + 2N]`, blocks q, k, v, b, a, g,
     ordered by head; `a_log` `[N]`; `norm_scale` `[V]`.
 
-    The paper's layer has no biases here, convolves q, k and v over a few steps, and
-    multiplies the output by a kernel. To convolve the inputs instead, wrap the cell in
-    a `TemporalConvWrapper`.
+    The paper's layer has a bias only in the block a, convolves q, k and v over a few
+    steps, and multiplies the output by a kernel. To convolve the inputs instead, wrap
+    the cell in a `TemporalConvWrapper`.
 
     Attributes:
         num_units: `H`, the size of the output: `N` heads, each with the size of v.
@@ -303,7 +298,7 @@ class GatedDeltaNetCell(DeltaRuleCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias`, `norm_scale` and `a_log`."""
-        a_log = ParamSpec((self.num_heads,), draw_a_log)
+        a_log = ParamSpec((self.num_heads,), _draw_a_log)
         return {**super().param_specs(depth), "a_log": a_log}
 
     def project(
@@ -311,7 +306,7 @@ class GatedDeltaNetCell(DeltaRuleCell):
     ) -> tuple[Array, DeltaValues]:
         """The gate g and the values of a step; see `MatrixMemoryCell.project`."""
         q, k, v, b, (a, g) = self._blocks(params, inputs, dtype)
-        log_a = log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
+        log_a = _log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
         return g, DeltaValues(q, k, v, log_a, b)
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
@@ -320,7 +315,7 @@ class GatedDeltaNetCell(DeltaRuleCell):
 
     def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         start = sum(self._sizes[:4])
-        decay = draw_time_steps(key, (self.num_heads,), dtype)
+        decay = _draw_time_steps(key, (self.num_heads,), dtype)
         return jnp.zeros(shape, dtype).at[start : start + self.num_heads].set(decay)
 
 
@@ -334,17 +329,17 @@ def _unit(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
 
 
-def log_decay(a_log: Array, time_step: Array) -> Array:
+def _log_decay(a_log: Array, time_step: Array) -> Array:
     """`-exp(a_log) * time_step`, at least -87; `[batch, heads]`."""
     return jnp.maximum(-jnp.exp(a_log)[None, :] * time_step, _LEAST_LOG)
 
 
-def draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+def _draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """Draws logarithms of uniform numbers in [1, 16]."""
     return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
 
 
-def draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+def _draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """Draws inverses of softplus of numbers that are log-uniform in [0.001, 0.1]."""
     low, high = math.log(0.001), math.log(0.1)
     steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))

@@ -8,7 +8,7 @@ import jax
 
 from .._base.math import cast_like
 from .._base.typing import Array, DType, Params, PyTree
-from .._loops.matrix_memory import Chunk, arithmetic_dtype, memory_sequence
+from .._loops.matrix_memory import Chunk, arithmetic_dtype, cast, memory_sequence
 from .._loops.steps import Run
 from . import fields
 from .base import SpecsCell, scope_name
@@ -82,8 +82,7 @@ class MatrixMemoryCell(SpecsCell):
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         dtype = arithmetic_dtype(inputs, state)
         rest, values = self.project(params, inputs, dtype)
-        wide_state = jax.tree.map(lambda x: x.astype(dtype), state)
-        h, new_state = self.update(values, wide_state)
+        h, new_state = self.update(values, cast(state, dtype))
         output = self.output(params, h, rest)
         return output.astype(inputs.dtype), self.stored(new_state, state)
 

@@ -12,7 +12,7 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._loops.matrix_memory import Chunk, Weights
 from . import fields
 from .matrix_memory import MatrixMemoryCell
-from .params import ParamSpec, Specs, glorot_uniform, head_size, zeros
+from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 
 @serializable
@@ -214,11 +214,9 @@ class MLSTMCell(MatrixMemoryCell):
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth = shape[0]
-        block = (depth, self.num_units)
-        keys = jax.random.split(key, 4)
-        blocks = [glorot_uniform(key, block, dtype) for key in keys]
+        blocks = glorot_blocks(key, depth, [self.num_units] * 4, dtype)
         gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
-        return jnp.concatenate([*blocks, gates], axis=-1)
+        return jnp.concatenate([blocks, gates], axis=-1)
 
     def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         heads = self.num_heads

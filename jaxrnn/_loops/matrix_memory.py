@@ -228,10 +228,10 @@ def _run_chunks(
             results = _with_nan(nonfinite.results, results)
         return steps.map_outputs(steps.zero_dead, results), last
 
-    steps = run.steps.with_restart_states(_cast(run.steps.restart_states, dtype))
+    steps = run.steps.with_restart_states(cast(run.steps.restart_states, dtype))
     size = steps_in_chunk(run.steps.time, cell.chunk_size)
     outputs, last = run_in_segments(
-        size, run_chunk, (run.inputs, nonfinite), _cast(run.state, dtype), steps
+        size, run_chunk, (run.inputs, nonfinite), cast(run.state, dtype), steps
     )
     return outputs, cell.stored(last, run.state)
 
@@ -251,7 +251,8 @@ def steps_in_chunk(time: int, most: int) -> int:
     return -(-time // -(-time // most))
 
 
-def _cast(tree: PyTree, dtype: DType) -> PyTree:
+def cast(tree: PyTree, dtype: DType) -> PyTree:
+    """Casts all leaves to `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
