@@ -18,9 +18,11 @@ namespace jaxrnn {
    target::RunWeights,                      \
    target::RunInputs}
 
+#ifdef JAXRNN_HAS_avx512
+JAXRNN_DECLARE(avx512)
+#endif
 #ifdef JAXRNN_HAS_avx2
 JAXRNN_DECLARE(avx2)
-JAXRNN_DECLARE(avx512)
 #endif
 #ifdef JAXRNN_HAS_baseline
 JAXRNN_DECLARE(baseline)
@@ -29,7 +31,7 @@ JAXRNN_DECLARE(baseline)
 // A target is supported if the CPU supports its compiler options in CMakeLists.txt.
 std::vector<Target> Targets() {
   std::vector<Target> targets;
-#ifdef JAXRNN_HAS_avx2
+#ifdef JAXRNN_HAS_avx512
   __builtin_cpu_init();
   bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
@@ -37,7 +39,9 @@ std::vector<Target> Targets() {
                     __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");
   targets.push_back(JAXRNN_TARGET_OF(avx512, has_avx512));
+#ifdef JAXRNN_HAS_avx2
   targets.push_back(JAXRNN_TARGET_OF(avx2, has_avx2));
+#endif
 #endif
 #ifdef JAXRNN_HAS_baseline
   targets.push_back(JAXRNN_TARGET_OF(baseline, true));

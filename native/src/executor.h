@@ -13,8 +13,8 @@ struct Executor {
   // The number of threads among which work may be divided, at least 1.
   virtual int64_t threads() const = 0;
 
-  // Runs `function` once, either before Schedule returns or later on another thread.
-  // `function` may start after the call that scheduled it has ended.
+  // Runs `function` at most once, either before Schedule returns or later on another
+  // thread. `function` may start after the call that scheduled it has ended.
   virtual void Schedule(std::function<void()> function) = 0;
 };
 

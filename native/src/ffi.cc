@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "helpers.h"
 #include "loops.h"
 
 namespace ffi = xla::ffi;
@@ -22,16 +23,20 @@ namespace {
 
 constexpr int64_t kUnknown = -1;
 
-class PoolExecutor final : public Executor {
+// Runs functions on this library's threads, as many as XLA's pool has.
+class HelpersExecutor final : public Executor {
  public:
-  explicit PoolExecutor(ffi::ThreadPool& pool) : pool_(pool) {}
-  int64_t threads() const override { return std::max<int64_t>(1, pool_.num_threads()); }
+  explicit HelpersExecutor(ffi::ThreadPool& pool)
+      : threads_(std::max<int64_t>(1, pool.num_threads())) {}
+  int64_t threads() const override { return threads_; }
   void Schedule(std::function<void()> function) override {
-    pool_.Schedule(std::move(function));
+    // Never destroyed, because its threads may run until the process ends.
+    static Helpers& helpers = *new Helpers;
+    helpers.Schedule(std::move(function), threads_ - 1);
   }
 
  private:
-  ffi::ThreadPool& pool_;
+  const int64_t threads_;
 };
 
 // An axis whose length is `times` times `size`. `size` is kUnknown until an array
@@ -287,7 +292,7 @@ ffi::Error RunLoop(Loop Target::* loop, const Entry& without_arrays, const Call&
                    const Find& find, ffi::ThreadPool& pool) {
   if (const std::string& error = Chosen().error; !error.empty())
     return ffi::Error(ffi::ErrorCode::kFailedPrecondition, error);
-  PoolExecutor executor(pool);
+  HelpersExecutor executor(pool);
   try {
     std::vector<Entry> entries(call.Entries(), without_arrays);
     for (size_t k = 0; k < entries.size(); k++)

@@ -11,20 +11,9 @@
 #include <vector>
 
 #include "executor.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "pause.h"
 
 namespace jaxrnn {
-
-inline void Pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // Runs function(worker, phase) once for each worker and phase. A phase begins when all
 // workers have finished the previous one.

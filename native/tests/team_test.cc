@@ -2,6 +2,8 @@
 // previous phase, and that every job runs once.
 #include "team.h"
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <new>
 #include <thread>
@@ -65,6 +67,39 @@ void TestCallsAtOnce(int64_t callers, int64_t pool) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Tests that a function finds the cores of the thread that scheduled it, and that a
+// thread that slept does not wake on the caller's core.
+void TestCores() {
+#if defined(__linux__)
+  constexpr int kTimes = 20;
+  cpu_set_t allowed;
+  sched_getaffinity(0, sizeof allowed, &allowed);
+  Helpers helpers;
+  int comparable = 0, same = 0;
+  for (int k = 0; k < kTimes; k++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int> core{-1};
+    const int before = sched_getcpu();
+    helpers.Schedule(
+        [&] {
+          cpu_set_t found;
+          sched_getaffinity(0, sizeof found, &found);
+          Check(CPU_EQUAL(&found, &allowed), "no core stays excluded");
+          core = sched_getcpu();
+        },
+        1);
+    const int after = sched_getcpu();
+    while (core < 0) std::this_thread::yield();
+    // The first function starts a thread. Later ones wake it.
+    if (k == 0 || before != after) continue;
+    comparable++;
+    same += core == before;
+  }
+  if (CPU_COUNT(&allowed) > 1)
+    Check(2 * same <= comparable, "a thread wakes on another core");
+#endif
+}
+
 // Tests a run that ends while the pool's only thread is busy.
 void TestBusyThread() {
   std::atomic<bool> ended{false};
@@ -87,6 +122,7 @@ int main() {
     LateExecutor late;
     TestRuns(late);
   }
+  TestCores();
   TestBusyThread();
   for (int64_t callers : {1, 4})
     for (int64_t pool : {1, 2, 3}) TestCallsAtOnce(callers, pool);
