@@ -7,6 +7,10 @@ import re
 import subprocess
 import sys
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import run_page
 
@@ -95,6 +99,27 @@ def test_the_readme_names_files_and_commands():
     for name in ("example", "test"):
         block = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", README, re.DOTALL)
         assert len(block.group(1).splitlines()) == 1
+
+
+def test_the_readme_shows_the_same_loop_before_and_after():
+    blocks, names = re.findall(r"```python\n(.*?)```", README, re.DOTALL), {}
+    exec("".join(blocks), names)
+    rng, lengths = np.random.default_rng(0), np.array([7, 5, 2, 0])
+    x, weights = (rng.normal(size=(4, 7, size)) for size in (8, 16))
+    x[np.arange(7) >= lengths[:, None]] = np.nan
+    resets = rng.random((4, 7)) < 0.4
+
+    def loss(params, x, run):
+        outputs, state = run(params, x, lengths, resets)
+        total = jnp.sum(outputs * weights) + jnp.sum(state.c**2) + jnp.sum(state.h**3)
+        return total, (outputs, state)
+
+    grad = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    with jax.numpy_rank_promotion("allow"):
+        want = grad(names["params"], x, names["before"])
+    got = grad(names["params"], x, names["after"])
+    chex.assert_trees_all_close(got, want, rtol=1e-9, atol=1e-12)
+    assert np.abs(got[0][0]["kernel"]).max() > 0.1
 
 
 def test_ci_takes_its_command_from_the_readme():

@@ -153,7 +153,8 @@ def test_a_name_that_nobody_has():
 
 def test_help_opens_with_the_example_of_the_readme():
     readme = (ROOT / "README.md").read_text()
-    code, output = re.findall(r"```\w+\n(.*?)```", readme, re.DOTALL)[:2]
+    example = re.search(r"```python\n(.*?)```\n```text\n(.*?)```", readme, re.DOTALL)
+    code, output = example.groups()
     examples = doctest.DocTestParser().get_examples(jaxrnn.__doc__)
     without_blanks = lambda text: re.sub("\n+", "\n", text)
     got = "".join(example.source for example in examples)
