@@ -23,7 +23,6 @@ WORDS = {
             "variable length",
         ],
         "padding-and-nan": ["padding", "NaN", "NaN gradient"],
-        "resets": ["reset state", "resets"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
         "the-backward-direction-alone": ["backward direction", "reverse sequence"],
         "the-state-of-every-step": [
@@ -35,6 +34,7 @@ WORDS = {
         ],
     },
     "guide/packing": {"": ["packing", "ragged"]},
+    "guide/resets": {"": ["reset state", "resets", "episode boundaries"]},
     "guide/cells": {
         "all-cells": ["LSTM", "GRU", "RNN"],
         "state": ["hidden state", "initial state"],
@@ -87,8 +87,10 @@ WORDS = {
         "onnx-models": ["load onnx", "read onnx"],
     },
     "guide/accelerators": {"": ["gpu", "tpu", "cudnn"]},
-    "guide/devices": {"": ["sharding", "data parallel"]},
-    "guide/one_to_256": {"": ["scaling", "256 chips"]},
+    "guide/devices": {
+        "": ["sharding", "data parallel"],
+        "from-one-chip-to-256": ["scaling", "256 chips"],
+    },
     "guide/export": {
         "": ["onnx", "tflite", "streaming"],
         "litert-any-function-float16-and-int8": ["int8", "quantization"],
