@@ -90,6 +90,17 @@ def as_restructured_text(*event: object) -> None:
     lines[:] = "\n".join(lines).split("\n")
 
 
+def link_files(app: object, page: str, source: list[str]) -> None:
+    """Make links to Markdown files outside of `docs/`, such as results, downloads."""
+    folder = (HERE / page).parent
+
+    def download(link: re.Match) -> str:
+        is_page = (folder / link[1]).resolve().is_relative_to(HERE)
+        return link[0] if is_page else f"](path:{link[1]})"
+
+    source[0] = re.sub(r"\]\((\.\.[\w./-]*\.md)\)", download, source[0])
+
+
 def skip_undocumented_call(
     app: object, what: str, name: str, value: object, skip: bool, options: object
 ) -> bool | None:
@@ -100,5 +111,6 @@ def skip_undocumented_call(
 def setup(app: object) -> None:
     """Connect the hooks."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=1)
+    app.connect("source-read", link_files)
     app.connect("viewcode-follow-imported", find_source)
     app.connect("autodoc-skip-member", skip_undocumented_call)
