@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import itertools
 import pathlib
 import re
 import sys
+import textwrap
 
 import jaxrnn
 
@@ -74,6 +76,17 @@ def find_source(app: object, module: str, name: str) -> str | None:
     return None
 
 
+def language_of(lines: list[str]) -> str:
+    """The language of the block that `lines` begin with: equations are text."""
+    is_inside = lambda line: line.startswith("    ") or not line
+    block = "\n".join(itertools.takewhile(is_inside, lines))
+    try:
+        ast.parse(textwrap.dedent(block))
+    except SyntaxError:
+        return "pycon" if ">>>" in block else "text"
+    return "python"
+
+
 def as_restructured_text(*event: object) -> None:
     """Convert two conventions of docstrings, which `help` shows, to reStructuredText.
 
@@ -85,7 +98,7 @@ def as_restructured_text(*event: object) -> None:
         lines[i] = re.sub(r"(`[^`]+`)(\w?)", quoted, line)
         is_block = line.startswith("    ") and before[:1].strip() and not lines[i - 1]
         if is_block:
-            lines[i - 1] = "\n::\n"
+            lines[i - 1] = f"\n.. code-block:: {language_of(lines[i:])}\n"
         before = line or before
     lines[:] = "\n".join(lines).split("\n")
 
