@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import itertools
 import pathlib
 import re
 import sys
+import textwrap
 
 import jaxrnn
 
@@ -74,6 +76,17 @@ def find_source(app: object, module: str, name: str) -> str | None:
     return None
 
 
+def language_of(lines: list[str]) -> str:
+    """The language of the block that `lines` begin with: equations are text."""
+    is_inside = lambda line: line.startswith("    ") or not line
+    block = "\n".join(itertools.takewhile(is_inside, lines))
+    try:
+        ast.parse(textwrap.dedent(block))
+    except SyntaxError:
+        return "pycon" if ">>>" in block else "text"
+    return "python"
+
+
 def as_restructured_text(*event: object) -> None:
     """Convert two conventions of docstrings, which `help` shows, to reStructuredText.
 
@@ -85,9 +98,20 @@ def as_restructured_text(*event: object) -> None:
         lines[i] = re.sub(r"(`[^`]+`)(\w?)", quoted, line)
         is_block = line.startswith("    ") and before[:1].strip() and not lines[i - 1]
         if is_block:
-            lines[i - 1] = "\n::\n"
+            lines[i - 1] = f"\n.. code-block:: {language_of(lines[i:])}\n"
         before = line or before
     lines[:] = "\n".join(lines).split("\n")
+
+
+def link_files(app: object, page: str, source: list[str]) -> None:
+    """Make links to Markdown files outside of `docs/`, such as results, downloads."""
+    folder = (HERE / page).parent
+
+    def download(link: re.Match) -> str:
+        is_page = (folder / link[1]).resolve().is_relative_to(HERE)
+        return link[0] if is_page else f"](path:{link[1]})"
+
+    source[0] = re.sub(r"\]\((\.\.[\w./-]*\.md)\)", download, source[0])
 
 
 def skip_undocumented_call(
@@ -100,5 +124,6 @@ def skip_undocumented_call(
 def setup(app: object) -> None:
     """Connect the hooks."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=1)
+    app.connect("source-read", link_files)
     app.connect("viewcode-follow-imported", find_source)
     app.connect("autodoc-skip-member", skip_undocumented_call)

@@ -10,7 +10,7 @@ WORDS = {
     "getting_started": {
         "stacks-dropout-and-keys": ["dropout", "stacked layers"],
         "both-directions": ["bidirectional"],
-        "run-it": ["hidden state", "last output"],
+        "run-it": ["hidden state", "last output", "many to one"],
         "train": ["gradient clipping"],
         "data": ["batch"],
     },
@@ -23,7 +23,6 @@ WORDS = {
             "variable length",
         ],
         "padding-and-nan": ["padding", "NaN", "NaN gradient"],
-        "resets": ["reset state", "resets"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
         "the-backward-direction-alone": ["backward direction", "reverse sequence"],
         "the-state-of-every-step": [
@@ -35,6 +34,7 @@ WORDS = {
         ],
     },
     "guide/packing": {"": ["packing", "ragged"]},
+    "guide/resets": {"": ["reset state", "resets", "reset episode"]},
     "guide/cells": {
         "all-cells": ["LSTM", "GRU", "RNN"],
         "state": ["hidden state", "initial state"],
@@ -68,9 +68,14 @@ WORDS = {
             "linear attention",
         ],
         "choose-a-cell": ["state tracking", "parity"],
+        "past-inputs-qrnn-griffin-short-convolutions": ["QRNN", "Griffin"],
+        "custom-linear-recurrences": ["custom recurrence", "linear recurrence"],
         "negative-eigenvalues": ["negative eigenvalues", "allow_neg_eigval"],
     },
-    "guide/speed": {"the-first-call": ["compile time"]},
+    "guide/speed": {
+        "the-first-call": ["compile time"],
+        "how-to-measure": ["benchmark", "benchmarks"],
+    },
     "guide/long_sequences": {
         "memory-strategies": ["memory", "swap_memory", "checkpointing"],
         "windows": [
@@ -87,8 +92,10 @@ WORDS = {
         "onnx-models": ["load onnx", "read onnx"],
     },
     "guide/accelerators": {"": ["gpu", "tpu", "cudnn"]},
-    "guide/devices": {"": ["sharding", "data parallel"]},
-    "guide/one_to_256": {"": ["scaling", "256 chips"]},
+    "guide/devices": {
+        "": ["sharding", "data parallel", "multi gpu", "multiple gpus"],
+        "from-one-chip-to-256": ["scaling", "256 chips"],
+    },
     "guide/export": {
         "": ["onnx", "tflite", "streaming"],
         "litert-any-function-float16-and-int8": ["int8", "quantization"],
@@ -138,6 +145,7 @@ WORDS = {
     "recipes/will_it_fit": {
         "": ["out of memory", "OOM", "HBM", "RESOURCE_EXHAUSTED", "TPU memory"]
     },
+    "internals": {"": ["architecture", "contributing"]},
     "tutorials/letters_to_sounds": {"": ["pronunciation", "g2p"]},
     "tutorials/state_tracking": {"": ["state tracking", "parity", "formal languages"]},
 }

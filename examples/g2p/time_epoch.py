@@ -7,7 +7,7 @@ alternate, so that other load on the machine affects both. Run it from the folde
     pip install -e '..[examples,flax]'
     python -m g2p.time_epoch
 
-README.md shows the results.
+docs/tutorials/letters_to_sounds.md shows the results.
 """
 
 import statistics

@@ -8,7 +8,7 @@ Run it from the folder `examples`:
     python -m g2p.train --quick
 
 The script writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` to a folder for
-each seed. README.md shows the results.
+each seed. docs/tutorials/letters_to_sounds.md shows the results.
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
 Task, data and training are the same as in `attention.py`. Here the decoder is built as
 in TensorFlow scripts, from `AttentionWrapper`, `BasicDecoder` and `BeamSearchDecoder`.
-README.md compares both scripts. Run it from the folder `examples`:
+docs/tutorials/port_a_seq2seq_script.md compares both scripts. Run it from the folder
+`examples`:
 
     pip install -e '..[examples]'
     python -m seq2seq.dates

@@ -62,7 +62,7 @@ def is_cell(alias):
 
 
 def test_files_that_pages_name_are_there():
-    for page in ("CONTRIBUTING.md", "docs/guide/how_it_works.md"):
+    for page in ("CONTRIBUTING.md", "docs/internals.md"):
         for name in re.findall(r"`([\w/]+/\w+\.py)`", (ROOT / page).read_text()):
             assert (ROOT / name).exists() or (PACKAGE / name).exists(), (page, name)
 
