@@ -51,7 +51,7 @@ WORDS = {
         "beam-search": ["beam search"],
         "training": ["seq2seq", "teacher forcing"],
     },
-    "guide/contrib": {
+    "coming_from/contrib": {
         "all-cells": ["layer normalization"],
         "embeddings": ["embedding"],
     },

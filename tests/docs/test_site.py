@@ -40,7 +40,7 @@ SEARCHES = {
     "sLSTM": "guide/recurrences",
     "gradient clipping": "getting_started",
     "save model": "guide/export",
-    "layer normalization": "guide/contrib",
+    "layer normalization": "coming_from/contrib",
     "batch first": "coming_from/pytorch",
     "compile time": "guide/speed",
     "topology": "recipes/plan_a_training_step",
@@ -101,7 +101,7 @@ def test_pages_of_cells_have_examples_that_run_and_name_a_guide(cells):
     assert {texts["guide"] for texts in cells.values()} == {
         "/guide/attention",
         "/guide/cells",
-        "/guide/contrib",
+        "/coming_from/contrib",
         "/guide/recurrences",
     }
     assert all((DOCS / f"{texts['guide'][1:]}.md").exists() for texts in cells.values())
