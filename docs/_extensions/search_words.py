@@ -100,7 +100,7 @@ WORDS = {
     },
     "coming_from/tensorflow1": {"graph-session-and-dtypes": ["float64"]},
     "coming_from/pytorch": {
-        "shapes-and-layouts": ["batch first"],
+        "names": ["batch first"],
         "bring-a-checkpoint-two-layers-two-directions-lengths": ["state_dict"],
     },
     "coming_from/equinox": {"": ["Equinox"]},
