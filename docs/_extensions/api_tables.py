@@ -37,7 +37,7 @@ def write_pages(app: object) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder) / "names.rst"
         source.write_text(text)
-        generate_autosummary_docs([source], app=app)
+        generate_autosummary_docs([str(source)], app=app)
 
 
 def link_pages(app: object, page: str, source: list[str]) -> None:
