@@ -42,8 +42,9 @@ def write_pages(app: object) -> None:
 
 def link_pages(app: object, page: str, source: list[str]) -> None:
     """Add the pages of the names in a module's tables to the site's navigation."""
-    if page.startswith("api/") and page != "api/index":
-        pages = "".join(f"generated/{name}\n" for name in ROW.findall(source[0]))
+    names = ROW.findall(source[0]) if page.startswith("api/") else []
+    if names and page != "api/index":
+        pages = "".join(f"generated/{name}\n" for name in names)
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}```\n"
 
 
