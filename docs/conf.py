@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
+    "api_tables",
     "search_words",
 ]
 exclude_patterns = ["_build"]

@@ -44,7 +44,7 @@ def guide_of(module: str, cell: type) -> str:
     if cell.__name__ == "AttentionWrapper":
         return "/guide/attention"
     if module == "jaxrnn.contrib":
-        return "/guide/contrib"
+        return "/coming_from/contrib"
     past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
     memories = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
     parallel = (jaxrnn.LinearRecurrenceCell, *memories, *past_inputs)

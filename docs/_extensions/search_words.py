@@ -51,7 +51,7 @@ WORDS = {
         "beam-search": ["beam search"],
         "training": ["seq2seq", "teacher forcing"],
     },
-    "guide/contrib": {
+    "coming_from/contrib": {
         "all-cells": ["layer normalization"],
         "embeddings": ["embedding"],
     },
@@ -107,7 +107,7 @@ WORDS = {
     },
     "coming_from/tensorflow1": {"graph-session-and-dtypes": ["float64"]},
     "coming_from/pytorch": {
-        "shapes-and-layouts": ["batch first"],
+        "names": ["batch first"],
         "bring-a-checkpoint-two-layers-two-directions-lengths": ["state_dict"],
     },
     "coming_from/equinox": {"": ["Equinox"]},

@@ -85,12 +85,16 @@ def test_every_public_name_has_a_page(name):
     module = importlib.import_module(f"jaxrnn.{name}".removesuffix("."))
     public = {n for n in module.__all__ if not inspect.ismodule(getattr(module, n))}
     page = ROOT / "docs" / "api" / f"{name.split('.')[0] or 'jaxrnn'}.md"
-    if "." in name:  # All converters are on one page.
-        _, text = page.read_text().split(f".. currentmodule:: jaxrnn.{name}\n")
-        text = text.split(".. currentmodule::")[0]
-    else:
+    row = rf"^\| \[`(\w+)`\]\(#{module.__name__}\.\1\) \|"
+    assert public == set(re.findall(row, page.read_text(), re.MULTILINE))
+
+
+def test_the_tables_of_names_have_the_current_docstrings(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
+    api_tables = importlib.import_module("api_tables")
+    for page in (ROOT / "docs" / "api").glob("*.md"):
         text = page.read_text()
-    assert public == set(re.findall(r"^   (\w+)$", text, re.MULTILINE))
+        assert text == api_tables.fill(text), "Run `docs/_extensions/api_tables.py`."
 
 
 def test_the_readme_names_files_and_commands():

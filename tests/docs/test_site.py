@@ -41,7 +41,7 @@ SEARCHES = {
     "sLSTM": "guide/recurrences",
     "gradient clipping": "getting_started",
     "save model": "guide/export",
-    "layer normalization": "guide/contrib",
+    "layer normalization": "coming_from/contrib",
     "batch first": "coming_from/pytorch",
     "compile time": "guide/speed",
     "multi gpu": "guide/devices",
@@ -106,7 +106,7 @@ def test_pages_of_cells_have_examples_that_run_and_name_a_guide(cells):
     assert {texts["guide"] for texts in cells.values()} == {
         "/guide/attention",
         "/guide/cells",
-        "/guide/contrib",
+        "/coming_from/contrib",
         "/guide/recurrences",
     }
     assert all((DOCS / f"{texts['guide'][1:]}.md").exists() for texts in cells.values())
