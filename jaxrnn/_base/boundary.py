@@ -158,41 +158,42 @@ _SAME_MEANING = (
 )
 # What to do instead, where no argument has the meaning.
 _INSTEAD = {
-    "sequence_length lengths seq_lengths": "`pack_sequences` stores lengths in a pack; "
-    "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`. A "
-    "`Streamer` advances all rows; rows without a frame have length 0 in "
-    "`dynamic_rnn`.",
-    "mask": "`dynamic_rnn` and its modules accept masks; the lengths of a mask without "
-    "gaps are `mask.sum(-1)`.",
+    "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths. For a "
+    "pack, pass them to `pack_sequences`; in `raw_rnn`, return "
+    "`time >= sequence_length` as `finished`.",
+    "mask": "`dynamic_rnn` and its modules accept masks. If all gaps are at the end, "
+    "`mask.sum(-1)` gives the lengths.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
     "params": "Bind them to the cell: `cell.bind(params)`.",
-    "key rng rngs": "Keys go to `cell.init(key, inputs)` and, for random numbers in "
-    "steps, to `cell.bind(params, key)`.",
-    "training train deterministic": "Nothing is dropped without a key.",
+    "key rng rngs": "Pass a key to `cell.init(key, inputs)`, or to "
+    "`cell.bind(params, key)` for random numbers in steps.",
+    "training train deterministic": "For training, pass a key to "
+    "`cell.bind(params, key)`; without a key, there is no dropout.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "All outputs are returned, and a driver also "
-    "returns the last state.",
-    "go_backwards reverse keep_order": "The constructor of `RNN`, a module, has "
-    "`reverse`; `reverse_sequence` reverses inputs and outputs.",
-    "bias use_bias": "A cell always has its bias; zeros act as none.",
-    "reset_after": "`CudnnCompatibleGRUCell` resets after the product.",
-    "param_dtype": "`cell.init(key, inputs, dtype)` has the dtype of the parameters.",
+    "return_sequences return_state": "The outputs of all steps and the last state are "
+    "always returned.",
+    "go_backwards reverse keep_order": "Use `reverse_sequence`, or pass `reverse` to "
+    "the module `RNN`.",
+    "bias use_bias": "The bias is always a parameter; set it to zeros for no bias.",
+    "reset_after": "Use `CudnnCompatibleGRUCell`, which resets after the product.",
+    "param_dtype": "Pass the dtype of the parameters to "
+    "`cell.init(key, inputs, dtype)`.",
     "input_size input_dim in_features": "`init` reads the depth from the inputs.",
-    "num_layers": "`MultiRNNCell([cell, ...])` stacks several cells; converters find "
-    "the layers in the weights.",
+    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`; converters find the "
+    "layers in the weights.",
     "bidirectional": "Use `bidirectional_dynamic_rnn`; load the weights of each "
-    "direction with a call of its own.",
+    "direction separately.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
-    "recurrent_dropout": "`DropoutWrapper` has `state_keep_prob=1 - rate`.",
+    "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
-    "memory memory_sequence_length initial_cell_state": "It is an argument of "
+    "memory memory_sequence_length initial_cell_state": "This is an argument of "
     "`AttentionWrapper.initial_state`.",
 }
 # Where a missing argument comes from.
 _MISSING = {
-    "params": "`cell.init(key, inputs)` creates them.",
-    "in_features": "It is the size of the inputs.",
-    "rngs": "Create them with `nnx.Rngs(0)`.",
+    "params": "Create parameters with `cell.init(key, inputs)`.",
+    "in_features": "Pass the size of the inputs.",
+    "rngs": "Pass random streams, such as `nnx.Rngs(0)`.",
 }
 
 
@@ -228,7 +229,7 @@ def _hint(name: str, known: Collection[str]) -> str:
     for names in map(str.split, _SAME_MEANING):
         ours = [n for n in names if n in known]
         if name in names and ours:
-            return f"It is `{ours[0]}` here."
+            return f"Use `{ours[0]}`."
     for names, fix in _INSTEAD.items():
         if name in names.split():
             return fix

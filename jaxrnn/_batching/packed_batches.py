@@ -67,7 +67,7 @@ class PackedBatches(Iterator[PackedSequences]):
         most = self._shape.row_length
         steps = len(leaves[0])
         must = f"have at most `row_length` ({most}) steps"
-        fix = "Make rows longer, or cut the record."
+        fix = "Increase `row_length`, or split the record."
         check_value(steps <= most, name, must, steps, fix)
         self._waiting.append((state, leaves))
         return True
@@ -207,7 +207,7 @@ class _Indexed(Iterator[PyTree]):
         return self._next
 
     def set_state(self, state: int) -> None:
-        fix = "Resume with the same records."
+        fix = "Pass the records that the state came from."
         count = len(self._records)
         self._next = as_count("state['records']", state, 0, fix, most=count)
 
@@ -223,7 +223,7 @@ def _as_source(records: Any) -> Any:
     fits = are_many and not isinstance(records, Mapping)
     must = "be a sequence or an iterable of records"
     check_type(
-        fits, "records", must, records, "Pass padded arrays to `pack_sequences`."
+        fits, "records", must, records, "Pack padded arrays with `pack_sequences`."
     )
     iterator = iter(records)
     if can_index and not _has_state(iterator):

@@ -81,7 +81,7 @@ class BoundCell:
         """
         is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
         if not is_scalar:
-            as_count("t", t, 0, "It is the index of a step.")
+            as_count("t", t, 0, "Pass the index of a step.")
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property

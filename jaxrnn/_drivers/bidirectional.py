@@ -173,7 +173,9 @@ def run_backward(
 
 def _direction(name: str) -> AbstractContextManager[None]:
     """Adds a note to errors of one direction, whose driver has only one cell."""
-    renamed = f"`cell` is `cell_{name}`, and `initial_state` is `initial_state_{name}`"
+    renamed = (
+        f"`cell` means `cell_{name}`; `initial_state` means `initial_state_{name}`"
+    )
     return error_note(f"In this message, {renamed}.")
 
 
@@ -256,7 +258,7 @@ def _reversed(steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
     """Reverses the order of the first `length` steps of each row."""
     if lengths is None:
         return steps[::-1]
-    with error_note("With lengths, all steps must have one structure and shape."):
+    with error_note("With lengths, all steps must have equal structures and shapes."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

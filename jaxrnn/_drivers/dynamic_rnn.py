@@ -145,7 +145,7 @@ def dynamic_rnn(
     initial_state = _checked_state(initial_state, shape[axis])
     batch = Batch(
         inputs=inputs,
-        lengths=as_lengths(sequence_length, shape[1 - axis]),
+        lengths=as_lengths(sequence_length, shape[1 - axis], time=shape[axis]),
         state=initial_state,
         mask=valid,
         resets=as_resets(resets, reset_state, shape, axis),

@@ -109,7 +109,7 @@ class MemoryPlan:
             for name, *sizes in zip(*columns, strict=True)
         ]
         sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
-        sizes = f"In addition: {sizes}, twice that if the loss reads them."
+        sizes = f"In addition: {sizes} (twice the outputs if the loss reads them)."
         last = f"Compiled for {self.device}; nothing was run."
         if self.device == "cpu":
             last = "On the CPU, host and device share one memory; peaks include both."
@@ -240,11 +240,10 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
         shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())
         if len(shape) < 3:
             raise InvalidValue(
-                f"`{name}` must be an array or a shape of rank at least 3, "
+                f"`{name}` must be an array or a shape with at least 3 axes, "
                 f"[batch, time, ...], got {leaf!r}."
             )
-        fix = "Every size is a positive integer."
-        sizes = [as_count(f"{name}[{i}]", n, fix=fix) for i, n in enumerate(shape)]
+        sizes = [as_count(f"{name}[{i}]", n, fix="") for i, n in enumerate(shape)]
         return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
 
     inputs = map_named("inputs_shape", as_struct, shapes, is_shape)
@@ -291,7 +290,7 @@ def _rows(
     largest = max(_bytes(args), *map(sum, saved))
     if largest > _MOST_BYTES:
         raise InvalidValue(
-            f"`inputs_shape` must need at most {_size(_MOST_BYTES)}, got a run of "
+            f"a run over `inputs_shape` must need at most {_size(_MOST_BYTES)}, got "
             f"{_size(largest)}."
         )
     forward_flops = _forward_flops(run, *types, axis)
@@ -299,7 +298,7 @@ def _rows(
     rows = []
     for i, (strategy, loss) in enumerate(zip(strategies, losses, strict=True)):
         gradient = jax.grad(loss)
-        with error_note(f"This is the program with {strategy!r}."):
+        with error_note(f"Raised while compiling with {strategy!r}."):
             program = jax.jit(gradient).lower(*args).compile()
         peak = peak_bytes(program.memory_analysis(), device.platform)
         # Each level of segments adds one forward pass, unless its residuals are saved.

@@ -126,9 +126,8 @@ def _states_of_sequences(
         state = as_arrays("initial_state", state)
         if has_read_only(state):
             raise InvalidValue(
-                "`initial_state` must not hold an attention memory, as a "
-                "packed row holds several sequences. Run the sequences with "
-                "`dynamic_rnn` and lengths."
+                "`initial_state` must not hold an attention memory, because a packed "
+                "row holds several sequences. Use `dynamic_rnn` with lengths."
             )
     dtype = output_dtype(state, dtype)
     if state is None:

@@ -213,9 +213,9 @@ def _check_has_rows(state: PyTree) -> None:
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(
                 "with `mask` or `return_states`, each leaf of the state must be an "
-                f"array [batch, ...], got {describe(leaf)} as `{name}`. Let the cell "
-                "return the value as an output. For a mask without gaps, "
-                "`sequence_length` supports such a leaf."
+                f"array [batch, ...], got {describe(leaf)} as `{name}`. Return this "
+                "value as an output of the cell. If all gaps of the mask are at the "
+                "end, pass `sequence_length` instead."
             )
 
 
@@ -242,9 +242,9 @@ def _run_as_planned(
 
     def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
         if not hasattr(cell, "apply_sequence"):
-            raise DeclinedError("it has no `apply_sequence`")
+            raise DeclinedError("the cell has no `apply_sequence`")
         if has_read_only(state):
-            raise DeclinedError("its state has read-only parts")
+            raise DeclinedError("the state of the cell has read-only parts")
         return cell_in_loop().apply_sequence(run)
 
     def run_segment(

@@ -228,8 +228,8 @@ def _warn_of_copies(count: int) -> None:
         level += 1
     warnings.warn(
         f"A program with {count} copies of the cell, one for each step, takes minutes "
-        "to compile. `dynamic_rnn` and the drivers with `dynamic` in their names give "
-        "the same values and compile one step, in a second.",
+        "to compile. `dynamic_rnn` and `bidirectional_dynamic_rnn` give the same "
+        "values and compile one step, in a second.",
         stacklevel=level,
     )
 

@@ -110,10 +110,10 @@ def _batch_shape(
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
         axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
-        of = "" if lengths is None else f", those of lengths {describe(lengths)}"
+        of = "" if lengths is None else f", like the lengths {describe(lengths)}"
         raise InvalidValue(
             f"`{name}` must be {axes} with {count} batch axes{of}, got "
-            f"{describe(first)}. A list is a nest of its elements, not an array."
+            f"{describe(first)}."
         )
     return first.shape[start : start + count]
 

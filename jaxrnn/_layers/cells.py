@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, check_instance
 from .._base.cell_keys import fold_in
 from .._base.errors import InvalidValue, describe
-from .._base.math import is_float
+from .._base.math import is_float, is_traced
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
@@ -87,8 +87,9 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
     check_instance("cell", bound, BoundCell, "bound by `cell.bind(params)`")
     if not _are_equal(bound.cell, cells):
         raise InvalidValue(
-            f"each cell must match the module's cell, {unwrapped(cells)!r}, got "
-            f"{unwrapped(bound.cell)!r}. Construct the module with `cell.cell`."
+            f"each cell must equal the module's cell, {unwrapped(cells)!r}, got "
+            f"{unwrapped(bound.cell)!r}. Construct the module with the `cell.cell` of "
+            "the bound cell."
         )
     return bound.params
 
@@ -101,7 +102,7 @@ def list_bound(count: int, bound: BoundCells) -> Sequence[BoundCells]:
     """
     listed = bound if isinstance(bound, list | tuple) else [bound]
     if len(listed) != count:
-        raise InvalidValue(f"there must be {count} cells, got {len(listed)}.")
+        raise InvalidValue(f"the number of cells must be {count}, got {len(listed)}.")
     return listed
 
 
@@ -197,7 +198,7 @@ def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
         TypeError: If the flag is not a bool.
     """
     value = of_module if of_call is None else of_call
-    fix = "It is static: under jit, close over it."
+    fix = "Under jit, close over the value." if is_traced(value) else ""
     return value is not None and as_bool(name, value, fix)
 
 

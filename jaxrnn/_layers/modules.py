@@ -219,7 +219,7 @@ class TwoDirections(Recurrent):
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
-        fix = "Pass `jnp.add` to sum them."
+        fix = "To add the outputs, pass `jnp.add`."
         check_instance("merge", self.merge, Callable, "a function of both outputs", fix)
         cell_fw, cell_bw = cells
         what = "a pair (state_fw, state_bw)"
@@ -243,7 +243,7 @@ def _pair(what: str, state: PyTree, reset_state: PyTree) -> tuple[PyTree, PyTree
     """
     if reset_state is not None:
         raise InvalidValue(
-            "`reset_state` must be None for two directions, which are always reset to "
+            "`reset_state` must be None for two directions, whose resets always set "
             f"zeros, got {describe(reset_state)}."
         )
     pair = (None, None) if state is None else state

@@ -185,7 +185,7 @@ _call.defvjp(_call_and_save, _pull_back)
 
 def _why_not(cell: Any, run: Run) -> str | None:
     """The reason why cuDNN cannot run the cell, or None."""
-    known = "it supports only plain LSTMs with tanh"
+    known = "cuDNN's loop supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
         return f"{known}, not {type(cell).__name__}"
     if reason := cell.library_cell.why_not_tanh():
@@ -198,11 +198,11 @@ def _why_not(cell: Any, run: Run) -> str | None:
         return reason
     steps = run.steps
     if steps.restarts is not None:
-        return "rows of several sequences restart within the loop"
+        return "cuDNN does not reset rows within the loop"
     if steps.returns_states:
-        return "it does not return the states of all steps"
+        return "cuDNN does not return the states of all steps"
     if steps.time > MOST_STEPS:
-        return f"it supports at most {MOST_STEPS} steps, got {steps.time}"
+        return f"cuDNN's loop supports at most {MOST_STEPS} steps, got {steps.time}"
     return why_not_here()
 
 

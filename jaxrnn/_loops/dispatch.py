@@ -69,10 +69,10 @@ def run_sequence(
             if run.implementation not in (None, "xla"):
                 raise InvalidValue(
                     f"`implementation` {run.implementation!r} cannot run this cell on "
-                    f"these sequences: {reason}. Leave it out for XLA's loop, which "
-                    "runs them."
+                    f"these sequences: {reason}. Omit `implementation` to use XLA's "
+                    "loop."
                 ) from None
-            _log.debug("the cell is run step by step: %s", reason)
+            _log.debug("running the cell step by step: %s", reason)
     return scan_steps(apply, run.inputs, run.state, run.steps, unroll)
 
 

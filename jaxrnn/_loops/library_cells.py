@@ -18,7 +18,7 @@ from .xla_loop import AffineCellLike
 def why_not_arrays(run: Run) -> str | None:
     """The reason why a call does not support the inputs and the state, or None."""
     if explicit_mesh_of((run.inputs, run.state)) is not None:
-        return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
+        return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
     arrays = [run.inputs, *jax.tree.leaves(run.state)]
@@ -26,7 +26,8 @@ def why_not_arrays(run: Run) -> str | None:
         return "there are no steps, no rows, no inputs, or no units"
     dtypes = {x.dtype for x in arrays}
     if dtypes != {jnp.dtype(jnp.float32)}:
-        return f"it supports only float32, got {', '.join(sorted(map(str, dtypes)))}"
+        names = ", ".join(sorted(map(str, dtypes)))
+        return f"only float32 is supported, got {names}"
     return None
 
 
@@ -64,7 +65,7 @@ def why_not_fields(cell: AffineCellLike) -> str | None:
             value = getattr(each, field.name)
             if field.name not in _KNOWN and value != field.default:
                 return (
-                    f"it supports only the default of the field `{field.name}`, got "
+                    f"only the default of the field `{field.name}` is supported, got "
                     f"{value!r}"
                 )
     return None
@@ -119,7 +120,7 @@ def native_kind(cell: AffineCellLike) -> str:
         DeclinedError: If the cell has no key. The error gives the reason.
     """
     kind = cell.declared_kind
-    known = "it supports only LSTMs, GRUs and basic RNNs"
+    known = "the native loops support only LSTMs, GRUs and basic RNNs"
     if kind is None:
         raise DeclinedError(f"{known}, not {type(cell).__name__}")
     if reason := why_not_fields(cell):
@@ -135,7 +136,9 @@ def native_kind(cell: AffineCellLike) -> str:
     if "layer normalization" not in has:
         return "projected_lstm" if "a projection" in has else "peephole_lstm"
     if len(has) > 1:
-        raise DeclinedError(f"it does not support an LSTM with {' and '.join(has)}")
+        raise DeclinedError(
+            f"the native loops do not support an LSTM with {' and '.join(has)}"
+        )
     return "normed_lstm"
 
 

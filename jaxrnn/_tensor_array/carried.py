@@ -173,8 +173,8 @@ class LoopWrites:
             writes = self._writes(after)
             if self.must_carry:
                 raise InvalidValue(
-                    "a step must use its TensorArrays in the same way each time that "
-                    "it is traced, but it reads an array that it did not read before."
+                    "a step must read the same TensorArrays in every trace, but this "
+                    "trace reads one more."
                 )
             return self.without(after), (y, writes)
 

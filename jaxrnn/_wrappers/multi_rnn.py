@@ -202,11 +202,11 @@ class MultiRNNCell(RNNCell):
         note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
         if self.owners[i] == i:
             return note
-        return f"{note} It is the same object as `cells[{self.owners[i]}]`."
+        return f"{note} This cell is the same object as `cells[{self.owners[i]}]`."
 
     def _widths(self) -> list[int]:
         """The sizes of the cells' states; raises ValueError unless all are vectors."""
-        must = "have one vector as its state, because `state_is_tuple` is False"
+        must = "have one vector as its state if `state_is_tuple` is False"
         return [
             vector_size(cell.state_size, f"cells[{i}]", must)
             for i, cell in enumerate(self.cells)
@@ -234,10 +234,11 @@ class MultiRNNCell(RNNCell):
         names = sorted({self._name(i) for i in range(len(self.cells))})
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if names != got:
-            raise InvalidValue(
-                f"`params` must hold {', '.join(names)}, got {got}. A cell that occurs "
-                "twice has one set of parameters."
-            )
+            fix = ""
+            if len(names) < len(self.cells):
+                fix = "A cell that occurs twice has one set of parameters."
+            text = f"`params` must hold {', '.join(names)}, got {got}. {fix}"
+            raise InvalidValue(text.rstrip())
 
 
 def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:

@@ -90,7 +90,7 @@ class Model:
         Raises:
             ValueError: If `embed` does not return one row for each id.
         """
-        with error_note(f"Raised by `embed` for {describe(ids)}."):
+        with error_note(f"Raised by `embed`, called with ids {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             fits = is_array(leaf) and leaf.shape[:1] == (self.batch_size,)
@@ -106,7 +106,7 @@ class Model:
             ValueError: If the array is not `[batch, vocab]`, or has no entry for
                 `end_id`.
         """
-        with error_note("Raised by `project` for the cell's output."):
+        with error_note("Raised by `project`, called with the cell's output."):
             logits = self.project(output)
         check_floating("`project(output)`", logits)
         fits = logits.ndim == 2 and logits.shape[0] == self.batch_size
@@ -237,7 +237,6 @@ def as_int(name: str, value: int, least: int, fix: str, most: int = INT32_MAX) -
         TypeError: If the value is not an integer, or is traced.
         ValueError: If the value is out of range.
     """
-    fix += " It is static: under jit, close over it or name it in `static_argnames`."
     return as_count(name, value, least, fix, most=most)
 
 
