@@ -164,14 +164,14 @@ _OF_FLAX = ("linen", "nnx")
 _LAZY = "contrib convert decode export extend initializers lite testing typing".split()
 _HERE = "All names are in `jaxrnn` itself: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _MODULES = (
-    "`dynamic_rnn` runs a cell such as `LSTMCell`; `jaxrnn.linen.RNN` and "
-    "`jaxrnn.nnx.RNN` are modules."
+    "Run a cell such as `LSTMCell` with `dynamic_rnn`, or use the modules of "
+    "`jaxrnn.linen` and `jaxrnn.nnx`."
 )
 _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
 _HINTS["pipelined_rnn"] = (
-    "It is an example: copy `examples/distributed/pipelined_rnn.py`, which the guide "
-    "`docs/guide/pipelines.md` explains."
+    "Copy the example `examples/distributed/pipelined_rnn.py`; see "
+    "`docs/guide/pipelines.md`."
 )
 
 if _typing.TYPE_CHECKING:  # For type checkers, which do not run `__getattr__`.

@@ -203,7 +203,7 @@ def dynamic_rnn(
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise InvalidValue(
             "`inputs` must be one array [time, batch, ...], got "
-            f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` accepts nests."
+            f"{describe_structure(inputs)}. For nests, use `jaxrnn.dynamic_rnn`."
         )
     return core_dynamic_rnn(
         cell,

@@ -190,7 +190,7 @@ class PhasedLSTMCell(extend.SpecsCell):
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
         extend.check_value(is_pair, "inputs", must, inputs)
         time, x = inputs
-        fix = "Add the last axis with `times[..., None]`."
+        fix = "To add the last axis, pass `times[..., None]`."
         time = extend.check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
         x = extend.check_step_inputs(x, "inputs[1]")
         must = f"have {x.shape[0]} rows like `inputs[1]`"

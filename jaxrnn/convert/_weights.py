@@ -107,7 +107,7 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
 def pick(weights: Mapping[Any, Any], key: object, name: str = "", fix: str = "") -> Any:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
-        text = f"`{name or key}` is missing. Found: {listed(weights)}. {fix}"
+        text = f"`{name or key}` must be given, got {listed(weights)}. {fix}"
         raise InvalidValue(text.rstrip())
     return weights[key]
 
@@ -159,5 +159,5 @@ def check_directions(name: str, found: int, bidirectional: object) -> None:
     """Raises unless `bidirectional` is the bool that fits the number of directions."""
     given = as_bool("bidirectional", bidirectional)
     has = "two directions" if found == 2 else "one direction"
-    must = f"be {found == 2}, since `{name}` has {has}"
+    must = f"be {found == 2}, because `{name}` has {has}"
     check_value(given == (found == 2), "bidirectional", must, given)

@@ -117,7 +117,7 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
-    fix = "Example: `eqx.nn.GRUCell(3, 8, key=key)`."
+    fix = "For example, pass `eqx.nn.GRUCell(3, 8, key=key)`."
     check_function("module", module, "a cell of Equinox", fix)
     check_takes("module", module, "inputs", "state")
     check_sizes(state_size)

@@ -206,7 +206,7 @@ def _as_node(name: str, given: object) -> Params:
         TypeError: If `node` is not a dict.
         ValueError: If an attribute is unknown.
     """
-    fix = "`convert.onnx.nodes(model)` reads a list of dicts from a model."
+    fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)
     node = {key: _onnx_nodes.as_text(value) for key, value in given.items()}
     operator = node.get("op_type", "LSTM")
@@ -221,7 +221,7 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     what = "forward or bidirectional"
-    fix = "Load 'reverse' as 'forward', and run it on inputs of `reverse_sequence`."
+    fix = "Load 'reverse' as 'forward', and reverse inputs with `reverse_sequence`."
     check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
     must = f"have {count} rows, as {direction}"
@@ -246,9 +246,7 @@ def _node(named: list[Named]) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
     sizes = {f"{layer.kind} of {layer.units} units" for layer in layers}
-    must = (
-        f"have the kind and size of `{names[0]}`, since one node runs both directions"
-    )
+    must = f"have the kind and size of `{names[0]}`, because one node runs both"
     check_value(len(sizes) == 1, names[-1], must, listed(sorted(sizes)))
     kind = layers[0].kind
     units = layers[0].units

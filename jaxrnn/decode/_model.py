@@ -71,7 +71,7 @@ class Model:
         what = "a function of the cell's output"
         check_instance("project", self.project, Callable, what)
         ids = as_start_ids("start_ids", self.start_ids)
-        end_id = as_int("end_id", self.end_id, 0, "It must be an id in the vocabulary.")
+        end_id = as_int("end_id", self.end_id, 0, "Pass an id of the vocabulary.")
         state = as_arrays("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
         check_rows_of_state(state, ids.shape[0], must)
@@ -113,7 +113,7 @@ class Model:
         must = f"be [batch, vocab] with {self.batch_size} rows"
         check_value(fits, "project(output)", must, logits)
         vocab = logits.shape[1]
-        must = f"be one of the {vocab} ids for which `project` returns logits"
+        must = f"be less than {vocab}, the number of logits from `project`"
         check_value(self.end_id < vocab, "end_id", must, self.end_id)
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
@@ -163,9 +163,9 @@ class Loop(abc.ABC):
 def run(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
     check_is_cell("cell", cell)
-    limit = as_int("max_time", max_time, 0, "It limits the ids of a row.")
+    limit = as_int("max_time", max_time, 0, "Pass the largest number of ids per row.")
     state = opaque(without_read_only(loop.model.initial_state))
-    what = "`initial_state` (by `cell.state_size`)"
+    what = "`initial_state` (see `cell.state_size`)"
     check_structure(what, cell.state_size, state, strict=True)
 
     def until_limit(

@@ -159,8 +159,8 @@ def to_tflite(
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow raises its own classes.
         raise InvalidValue(
-            "TensorFlow Lite lacks an operation that `f` uses, e.g. random numbers. "
-            f"`to_stablehlo` exports any function. {str(error)[:300]}"
+            "`f` must use only operations of TensorFlow Lite (not random numbers, for "
+            f"example). Use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
         ) from error
 
 
@@ -254,5 +254,5 @@ def check_fixed_sizes(name: str, examples: PyTree) -> None:
         if not all(isinstance(size, int) and size for size in leaf.shape):
             raise InvalidValue(
                 f"`{name}` must have fixed sizes above 0, got "
-                f"{describe(leaf)}. `to_stablehlo` supports any sizes."
+                f"{describe(leaf)}. For other sizes, use `to_stablehlo`."
             )

@@ -134,7 +134,7 @@ def _nodes(cell: BoundCell | tuple) -> list[Node]:
     is_bidirectional = isinstance(cell, tuple)
     if is_bidirectional:
         what = "a bound cell or the pair (cells_fw, cells_bw)"
-        fix = "Stack layers of one direction in a MultiRNNCell."
+        fix = "To stack layers of one direction, use `MultiRNNCell`."
         check_entries("cell", cell, 2, what, fix)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
         return inside(save)(cell, bidirectional=is_bidirectional)
@@ -146,7 +146,7 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise InvalidType(
             f"the parameters must share one dtype ({', '.join(_DTYPES)}), "
-            f"got {', '.join(sorted(map(str, dtypes)))}. Cast them with jax.tree.map."
+            f"got {', '.join(sorted(map(str, dtypes)))}. Cast the parameters."
         )
     return dtypes.pop()
 

@@ -73,7 +73,7 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
         names = self._cells()
         if not names.keys() <= set(params):
             got = ", ".join(map(str, params)) or "none"
-            must = f"have the params {', '.join(names)} of the module"
+            must = f"hold the module's params {', '.join(names)}"
             raise InvalidValue(f"`variables` must {must}, got {got}.")
         return self._bind(nn.meta.unbox(params))
 
@@ -270,8 +270,8 @@ class RawRNN(HoldsParams, HoldsCell):
         made = [name for name in self.variables["params"] if name not in self._cells()]
         if made:
             raise InvalidValue(
-                "`loop_fn` must not construct modules, but it constructed "
-                f"{', '.join(made)}. Construct them in the module that calls RawRNN."
+                f"`loop_fn` must not construct modules, got {', '.join(made)}. "
+                "Construct modules in the module that calls RawRNN."
             )
 
 
@@ -293,9 +293,9 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
         for each, count in seen:
             if _count_draws(each) != count:
                 raise InvalidValue(
-                    "`loop_fn` must not draw random numbers from streams, but "
-                    f"{describe(each)} does. Keep a key in the loop state, and pass "
-                    "it: `nn.Dropout(rate)(x, rng=key)`."
+                    "`loop_fn` must not draw random numbers from streams, got a draw "
+                    f"of {describe(each)}. Keep a key in the loop state, and pass the "
+                    "key: `nn.Dropout(rate)(x, rng=key)`."
                 )
         return results
 

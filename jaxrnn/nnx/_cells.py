@@ -179,8 +179,8 @@ class NnxCell(BoundOnlyCell):
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise InvalidValue(
-                "the module draws random numbers, but no key is bound. Call "
-                "`cell.cell.bind(cell.params, key)`, or `module.eval()` at first."
+                "a key must be bound, because the module draws random numbers, got "
+                "none. Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
             )
         return output, state
 

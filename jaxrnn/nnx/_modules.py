@@ -92,8 +92,8 @@ class HoldsParams(FieldsModule, HoldsCells):
         if rngs is not None:
             return draw_key(rngs, self.rng_collection)
         note = (
-            "Raised by the module's random stream. Pass `rngs=key`; or, if the cell "
-            "draws no random numbers, declare `is_random=False`."
+            "Raised by the module's random stream. Pass `rngs=key`. If the cell draws "
+            "no random numbers, declare `is_random=False`."
         )
         stream = vars(self)["rngs"]
         with error_note(note):

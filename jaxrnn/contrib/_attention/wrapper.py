@@ -108,7 +108,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         super().__post_init__()
         if isinstance(mechanisms, list):
             object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
-        must = "be an AttentionMechanism or several"
+        must = "be an AttentionMechanism or a list of AttentionMechanisms"
         for mechanism in self._mechanisms or [None]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
             extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
@@ -189,7 +189,7 @@ class AttentionWrapper(extend.ParamsWrapper):
             ValueError: Always.
         """
         must = "be given, because it holds the memory"
-        fix = "Create it with `cell.initial_state(memory)`."
+        fix = "Create a state with `cell.initial_state(memory)`."
         extend.check_value(False, "initial_state", must, None, fix)
 
     def initial_state(
