@@ -245,8 +245,8 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
         return as_dtype(dtype)
     if initial_state is None:
         raise InvalidValue(
-            "`dtype` must be given without an `initial_state`, got None. To start from "
-            "a zero state, pass its dtype, such as `dtype=jnp.float32`."
+            "`dtype` must be given if there is no `initial_state`, got None. For a "
+            "zero state of float32, pass `dtype=jnp.float32`."
         )
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:

@@ -64,11 +64,11 @@ def check_step_inputs(
         error = InvalidValue if is_nest else InvalidType
         raise error(
             f"`{name}` must be one array [{axes}], got {describe(inputs)}. "
-            "Pass one step of inputs as the first argument."
+            "Pass one step of inputs."
         )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
-    check_floating(name, inputs.dtype, "Cast the array; embed integer ids.")
+    check_floating(name, inputs.dtype, "Cast the array, or embed integer ids.")
     if size is None:
         fix = "Pass the inputs of one step."
         must = "have rank 2, [batch, depth]"
@@ -104,10 +104,11 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
             "`cell.zero_state`."
         )
     check_structure("`state`", size, state, strict=False)
-    fix = "The state must have as many rows as the inputs."
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
         _check_array(name, leaf)
         check_floating(name, leaf.dtype)
+        has_rows = leaf.shape[:1] == (batch,)
+        fix = "" if has_rows else f"Inputs and state must have {batch} rows each."
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
 

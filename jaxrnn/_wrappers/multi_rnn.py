@@ -232,8 +232,9 @@ class MultiRNNCell(RNNCell):
 
     def _check_params(self, params: Params) -> None:
         names = sorted({self._name(i) for i in range(len(self.cells))})
-        got = sorted(params) if isinstance(params, Mapping) else describe(params)
-        if names != got:
+        is_dict = isinstance(params, Mapping)
+        if not is_dict or names != sorted(params):
+            got = ", ".join(sorted(params)) if is_dict else describe(params)
             fix = ""
             if len(names) < len(self.cells):
                 fix = "A cell that occurs twice has one set of parameters."

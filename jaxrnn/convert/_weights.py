@@ -107,7 +107,7 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
 def pick(weights: Mapping[Any, Any], key: object, name: str = "", fix: str = "") -> Any:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
-        text = f"`{name or key}` must be given, got {listed(weights)}. {fix}"
+        text = f"`{name or key}` is missing. Found: {listed(weights)}. {fix}"
         raise InvalidValue(text.rstrip())
     return weights[key]
 

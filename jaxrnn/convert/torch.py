@@ -252,7 +252,7 @@ def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
         check_value(is_known, "state_dict", must, name, fix)
         if match:
             matches.append(match)
-    fix = "Pass the first part of the names as `prefix`, such as 'encoder.'."
+    fix = "If the names have a prefix, such as 'encoder.', pass `prefix`."
     pick(state_dict, f"{prefix}weight_ih_l0", fix=fix)
     return matches
 

@@ -179,8 +179,8 @@ class NnxCell(BoundOnlyCell):
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise InvalidValue(
-                "a key must be bound, because the module draws random numbers, got "
-                "none. Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
+                "a key must be bound if the module draws random numbers, got none. "
+                "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
             )
         return output, state
 
