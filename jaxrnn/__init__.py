@@ -1,4 +1,4 @@
-"""TensorFlow's RNN API for JAX: cells, and drivers that run them over time.
+"""TensorFlow's RNN API for JAX: cells, and functions that run them over time.
 
 Three sequences of at most five steps, in one padded batch:
 
@@ -26,14 +26,15 @@ these modules, which are loaded on first use:
 * `jaxrnn.memory`: strategies for `swap_memory`, which bound the memory of gradients.
 * `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
 * `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on streams.
-* `jaxrnn.extend`: what custom cells, wrappers and decoders have in common.
+* `jaxrnn.extend`: parts for custom cells, wrappers and decoders.
 * `jaxrnn.initializers`: initializers of kernels and biases by part and by gate.
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 * `jaxrnn.typing`: the types in signatures.
 
-Drivers of padded sequences accept the lengths of the rows (`sequence_length`) or a
-`mask`. Drivers return the state after every step with `return_states=True`:
+The functions that run cells are called drivers. Drivers of padded sequences accept the
+lengths of the rows (`sequence_length`) or a `mask`. With `return_states=True`, drivers
+also return the state after every step:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
   `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`). To run
@@ -48,7 +49,7 @@ Drivers of padded sequences accept the lengths of the rows (`sequence_length`) o
   `truncated_bptt` (`TruncatedBPTT`).
 
 `memory_plan` (`MemoryPlan`) compares the memory and cost of strategies before a run.
-`native_status` reports which loops run on a CPU.
+`native_status` tells whether the C++ loops for CPUs are available.
 
 Cells:
 

@@ -139,7 +139,7 @@ def lecun_orthogonal() -> Initializer:
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 
 
-# Functions of this module instead of JAX's closures, so that cells can be pickled and
+# Use functions of this module, not JAX's closures, so that cells can be pickled and
 # equal cells share compiled programs.
 def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.lecun_normal()(key, shape, dtype)

@@ -249,7 +249,7 @@ class Offload(Strategy):
     Otherwise, the second call of a jitted training step compiles again.
 
     Attributes:
-        of: The other strategy, `Recompute()` by default.
+        of: The strategy that selects the arrays, `Recompute()` by default.
         chunk: If `of` is `Keep()`, the number of steps whose residuals are copied at
             once; None (the default) for 64. `chunk` must be None if `of` has segments.
 
@@ -293,8 +293,8 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         swap_memory: False, True or a strategy, which is returned unchanged.
         platform: The platform of the program, "cpu", "gpu" or "tpu". None for the
             platform of the mesh in context or, without a mesh, of JAX's default
-            backend. Drivers also consider the mesh of their arrays. To compile for
-            another platform without a mesh, pass `Offload()` to the driver.
+            backend. `dynamic_rnn` also considers the mesh of its arrays. To compile for
+            another platform without a mesh, pass `swap_memory=Offload()`.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.

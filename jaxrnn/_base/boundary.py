@@ -1,12 +1,12 @@
 """The boundary of the package: public names on errors, and hints for unknown names.
 
 Inside the package, nothing knows which public function was called. Checks raise
-`InvalidValue` or `InvalidType`. At the boundary, a ValueError or TypeError that begins
-with the public name takes its place. Errors of users' functions, and errors that an
-inner boundary has already named, pass unchanged.
+`InvalidValue` or `InvalidType`. The boundary replaces such an error by a ValueError or
+TypeError that begins with the public name. Errors of users' functions, and errors that
+an inner boundary has already named, pass unchanged.
 
 The boundary is where a public module exports its names, with `export`. Functions of the
-package call each other inside of it; methods pass it whoever calls them. An unknown
+package call each other without passing the boundary; methods always pass it. An unknown
 argument, a name that a module lacks, and a package that is not installed get hints.
 """
 
@@ -49,7 +49,7 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
         home = getattr(value, "__module__", "")
         is_private = home.startswith("jaxrnn.") and "._" in home
         if home != module and not is_private:
-            continue  # Another public module has exported the name, or it is no code.
+            continue  # Not a function or class, or exported elsewhere.
         if inspect.isfunction(value):
             exported = at_boundary(value) if names_errors else value
             namespace[name] = exported
@@ -61,7 +61,7 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
 
 
 def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with its name on errors of checks, and hints for its arguments."""
+    """Adds the function's name to errors of checks, and hints for unknown arguments."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -133,7 +133,7 @@ def _name(function: Any, args: tuple) -> str:
     return f"{module}.{name}".removeprefix(".")
 
 
-# Names with one meaning, in any library; ours is the one that the function has.
+# Names that libraries use for one argument. The hint is the name that we use.
 _SAME_MEANING = (
     "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
     "num_units units hidden_size hidden_dim hidden_features features num_hidden",
@@ -156,7 +156,7 @@ _SAME_MEANING = (
     "resets reset done dones",
     "input inputs",
 )
-# What to do instead, where no argument has the meaning.
+# Hints for arguments without an equivalent.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths. For a "
     "pack, pass them to `pack_sequences`; in `raw_rnn`, return "
@@ -189,7 +189,7 @@ _INSTEAD = {
     "memory memory_sequence_length initial_cell_state": "This is an argument of "
     "`AttentionWrapper.initial_state`.",
 }
-# Where a missing argument comes from.
+# Hints for missing arguments.
 _MISSING = {
     "params": "Create parameters with `cell.init(key, inputs)`.",
     "in_features": "Pass the size of the inputs.",

@@ -202,7 +202,8 @@ def check_concrete(
     """Raises TypeError for a traced array; `why` says what needs its values."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        if is_traced(leaf):  # A stream checks each frame: it describes no valid one.
+        # Describe only invalid arrays, because a stream checks each frame.
+        if is_traced(leaf):
             raise InvalidType(
                 f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"
             )

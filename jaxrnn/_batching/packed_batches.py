@@ -25,15 +25,16 @@ class PackedBatches(Iterator[PackedSequences]):
         self._source = source
         self._shape = shape
         self._number = 0  # The number of records read so far.
-        self._first: tuple[str, PyTree] | None = None  # Its name, and the record.
-        # The records that are in no batch yet, each with the state before it was read.
+        # The name and value of the first record.
+        self._first: tuple[str, PyTree] | None = None
+        # Records that are not in a batch yet, each with the reader's state before it.
         self._waiting: list[tuple[State, Leaves]] = []
 
     def __next__(self) -> PackedSequences:
         placed: list[Placed] = []
         free = [self._shape.row_length] * self._shape.rows
-        # An error, for example because a record is too long, leaves the records before
-        # it in `_waiting`.
+        # After an error, such as a record that is too long, the earlier records are
+        # still in `_waiting`.
         while len(self._waiting) > len(placed) or self._read():
             _, record = self._waiting[len(placed)]
             length = len(record[0])

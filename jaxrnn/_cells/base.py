@@ -35,7 +35,8 @@ class RNNCell(Hyperparameters, abc.ABC):
     and `output_size` (fields or properties), `init` and `apply`. If a row has no step
     in a run or in a segment, the cell is evaluated on zeros for this row. The cell's
     results and derivatives must therefore be finite for zeros.
-    `jaxrnn.testing.check_cell` checks the laws that the drivers rely on.
+    `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
+    functions that run cells (the drivers) rely on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
@@ -210,7 +211,7 @@ class RNNCell(Hyperparameters, abc.ABC):
     def starts_from_zeros(self) -> bool:
         """Whether the zero state is known to be zeros, for which some loops are faster.
 
-        If a class overrides `zero_state` or `get_initial_state`, it may not be.
+        This is unknown if a class overrides `zero_state` or `get_initial_state`.
         """
         cls = type(self)
         return (
@@ -224,7 +225,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> PyTree:
-        """The zero state; batch size and dtype are passed, or taken from `inputs`.
+        """The zero state; `inputs` set the batch size and the dtype if not given.
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.

@@ -45,8 +45,8 @@ Unused: TypeAlias = Any
 """The value of an argument that has no effect."""
 
 
-# Type checkers read `default=` to find out whether a field has a default. The makers
-# below `function` always give one.
+# Type checkers read `default=` to find out whether a field has a default. The functions
+# below `function` always pass one.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
     """A field with a check, which accepts None unchecked if None is the default."""
     if default is None:

@@ -28,7 +28,7 @@ FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 
 
 class Carry(NamedTuple):
-    """The values that a step reads, and that the next step reads anew."""
+    """The values that each step reads and replaces."""
 
     finished: Array
     next_input: PyTree

@@ -38,8 +38,8 @@ def as_mask(
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
-    A mask without gaps is converted to lengths if its values are concrete, so that no
-    steps need to be moved. The arguments are as in `check_mask`.
+    A mask without gaps is converted to lengths if its values are known, because lengths
+    need no reordering of steps. The arguments are as in `check_mask`.
     """
     checked = check_mask(mask, lengths, shape, axis)
     if checked is None:

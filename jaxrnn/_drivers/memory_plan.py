@@ -58,7 +58,7 @@ class PlannedStrategy:
 
     Attributes:
         strategy: The strategy.
-        saved: Bytes that are saved between the forward and the backward pass.
+        saved: The bytes that the forward pass saves for the backward pass.
         peak: Bytes that the compiled program needs in addition to its arguments and
             results (the inputs, the parameters and the gradients of the parameters).
             These bytes include the saved bytes. On a CPU, where host and device share

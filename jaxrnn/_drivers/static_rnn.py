@@ -189,7 +189,7 @@ def _unrolled(
     states = []
     for t, inputs in enumerate(steps):
         masks = all_masks
-        if _types(inputs) != _types(steps[0]):  # Then the stand-in is zeros.
+        if _types(inputs) != _types(steps[0]):  # Finished rows then run on zeros.
             masks = all_masks.map_stand_in_inputs(
                 lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
             )
@@ -219,7 +219,7 @@ def _checked_state(
 
 
 def _warn_of_copies(count: int) -> None:
-    """Warns of a program with many copies of a cell, where the package was called."""
+    """Warns, at the line of the user's call, of many copies of a cell."""
     package = __name__.partition(".")[0]
     level = 1
     frame = inspect.currentframe()

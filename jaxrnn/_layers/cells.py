@@ -67,7 +67,7 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     """
     bound: list[BoundCells] = []
     for i, (name, part) in enumerate(cells.items()):
-        if isinstance(part, RNNCell):  # The only entry.
+        if isinstance(part, RNNCell):  # A nest with a cell has no other entry.
             return part.bind(params[name], key)
         bound.append(bind_cells(part, params[name], fold_in(key, i)))
     return tuple(bound)
@@ -97,7 +97,7 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
 def list_bound(count: int, bound: BoundCells) -> Sequence[BoundCells]:
     """A list of `count` cells; raises ValueError if there are fewer or more.
 
-    A list of one bound cell stands for the cell, because converters return a list for
+    A list of one bound cell may replace the cell, because converters return a list for
     each direction.
     """
     listed = bound if isinstance(bound, list | tuple) else [bound]
@@ -192,7 +192,7 @@ def _last(name: str) -> str:
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
-    """The flag of a call or, if that is None, of the module; None means False.
+    """The flag of a call or, if None, of the module; None means False.
 
     Raises:
         TypeError: If the flag is not a bool.

@@ -46,7 +46,7 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
     As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
-    For exact products in both passes, call the driver under
+    For exact products in both passes, call `dynamic_rnn` under
     `jax.default_matmul_precision("highest")`.
 
     Only first-order gradients are available, because cuDNN supports neither forward

@@ -1,8 +1,8 @@
 """Chooses the loop that runs a cell over whole sequences.
 
-A cell's `apply_sequence` runs all steps at once, or declines; the cell is then scanned.
-For an affine cell, `apply_sequence` chooses between XLA's loop, the native loop and
-cuDNN.
+A cell's `apply_sequence` runs all steps at once. If it raises `DeclinedError`, the cell
+is run step by step. For an affine cell, `apply_sequence` chooses between XLA's loop,
+the native loop and cuDNN.
 """
 
 import logging

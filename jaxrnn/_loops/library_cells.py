@@ -1,4 +1,4 @@
-"""Which cells and arrays the loops of libraries support: the native loops and cuDNN."""
+"""The cells and arrays that the native loops and cuDNN support."""
 
 import dataclasses
 import math
@@ -38,13 +38,13 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
 
 
-# The fields that the loops of libraries read, or that select a loop.
+# The fields that the native loops or cuDNN read, or that select a loop.
 _READ = (
     "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
     "num_proj proj_clip layer_norm"
 )
-# The fields that change no step: names, dtypes, initial values, TensorFlow's arguments
-# without a meaning, and dropout, with which a cell declines before it selects a loop.
+# The fields that change no step: names, dtypes, initial values, unused arguments of
+# TensorFlow, and dropout (a cell with dropout declines before it selects a loop).
 _NO_PART_OF_A_STEP = (
     "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
     "initializer kernel_initializer bias_initializer norm_gain norm_shift "
@@ -54,7 +54,7 @@ _KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
 
 
 def why_not_fields(cell: AffineCellLike) -> str | None:
-    """The reason why the loops of libraries may not fit the cell's fields, or None.
+    """The reason why the native loops and cuDNN cannot run the cell, or None.
 
     A loop cannot know a field that was added to a cell after the loop was written. Such
     a field must have its default value.

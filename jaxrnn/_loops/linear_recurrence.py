@@ -67,7 +67,7 @@ def one_like(a: Element) -> Element:
 
 
 class RecurrenceCellLike(Protocol):
-    """What the loop needs of a `LinearRecurrenceCell`, which describes the names."""
+    """The members of a `LinearRecurrenceCell` that the loop uses."""
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element

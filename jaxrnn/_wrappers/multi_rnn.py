@@ -97,7 +97,7 @@ class MultiRNNCell(RNNCell):
 
     @property
     def starts_from_zeros(self) -> bool:
-        """Whether all cells do; see `RNNCell.starts_from_zeros`."""
+        """Whether this holds for all cells; see `RNNCell.starts_from_zeros`."""
         return all(cell.starts_from_zeros for cell in self.cells)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:

@@ -1,7 +1,7 @@
 """Steps of other libraries as jaxrnn cells, for the functions `as_cell`.
 
-Drivers check what a step returns. These cells only say more about errors that the other
-library raises.
+The cells add notes to errors of the other library. `dynamic_rnn` checks the results of
+a step.
 """
 
 import dataclasses

@@ -19,7 +19,7 @@ Proto: TypeAlias = Any
 """A message of `onnx`, which this module imports only where it is used."""
 
 _OPERATORS = ("LSTM", "GRU", "RNN")
-# The operators' other inputs belong to a run: X, the lengths and the initial states.
+# The operators' other inputs (X, lengths, initial states) are no weights.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 # The activations that jaxrnn and ONNX share.
 ACTIVATIONS = {
@@ -37,7 +37,7 @@ _OWN_ACTIVATION = (
     "own `activation`."
 )
 _SPELLINGS = {name.lower(): name for name in ACTIVATIONS}
-# ONNX's defaults, which the functions of jaxrnn have.
+# ONNX's defaults, which are also the constants of jaxrnn's activations.
 _DEFAULTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},

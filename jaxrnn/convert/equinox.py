@@ -97,7 +97,7 @@ def save(cell: BoundCell) -> Any:
 
 
 def as_cell(module: PyTree, state_size: Size) -> BoundCell:
-    """Wraps an Equinox cell and its arrays as a bound cell, for any driver.
+    """Wraps an Equinox cell and its arrays as a bound cell.
 
     Args:
         module: A function `module(inputs, state) -> new_state` for a single row, with

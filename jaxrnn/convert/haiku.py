@@ -163,7 +163,7 @@ def save(
 
 
 def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
-    """Wraps a Haiku core as a jaxrnn cell, for any driver.
+    """Wraps a Haiku core as a jaxrnn cell.
 
     Args:
         transformed: The result of `hk.transform` for a function

@@ -59,8 +59,8 @@ _KNOWN = (
 def nodes(model: object, *names: str) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
-    Pass all nodes of one stack to `load`. The lengths and initial states of a node are
-    not part of its dict; pass them to the driver.
+    Pass all nodes of one stack to `load`. The dict of a node does not contain lengths
+    and initial states; pass these to `dynamic_rnn`.
 
     Args:
         model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. Only a
@@ -260,7 +260,7 @@ def _node(named: list[Named]) -> Params:
         "B": joined([joined(biases)[None] for _, _, *biases in arrays]),
     }
     if any(layer.peepholes is not None for layer in layers):
-        # A direction without peepholes gets zeros, since P covers both directions.
+        # A direction without peepholes gets zeros, because P covers both directions.
         none = [np.zeros(units, layers[0].bias.dtype)] * 3
         peepholes = [joined(layer.peepholes or none)[None] for layer in layers]
         node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)

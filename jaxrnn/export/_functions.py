@@ -36,7 +36,7 @@ def to_stablehlo(
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile. It may call any
-            driver, but `raw_rnn` and decoders need `max_time`.
+            function of jaxrnn, but `raw_rnn` and decoders need `max_time`.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
             Sizes from `jax.export.symbolic_shape` stand for any size.
         platforms: The platforms that can run the program.
@@ -100,8 +100,8 @@ def to_tflite(
 
     The file has one signature. Its inputs `input_0`, `input_1`, ... are the leaves of
     `examples`, in the order of `jax.tree.leaves`. Its outputs `output_0`, ... are the
-    leaves of the result. The file runs drivers as loops, including the decoders of
-    `decode`, and `raw_rnn` with `max_time`.
+    leaves of the result. In the file, `dynamic_rnn`, the decoders and `raw_rnn` with
+    `max_time` are loops.
 
     TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
     exported. For the same reason, call a cell's `init` outside of `f`. With

@@ -159,7 +159,7 @@ def _check_inputs(inputs: Any) -> None:
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
-    """Runs the driver's checks and returns the shape of its outputs."""
+    """Checks the arguments; returns the shape of the outputs."""
 
     def run(x: Array) -> PyTree:
         if not isinstance(cells, tuple):

@@ -173,9 +173,8 @@ class Bidirectional(Recurrent, modules.TwoDirections):
 class StackBidirectional(Recurrent, modules.Stack):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
-    pair holds one state for each layer, lowest layer first. For the other attributes,
-    see `RNN`.
+    The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
+    state for each layer, lowest layer first. For the other attributes, see `RNN`.
 
     Attributes:
         cells_fw: The forward cells, one for each layer, lowest layer first.
@@ -303,7 +302,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
 
 
 def _count_draws(module: nn.Module) -> dict[str, int]:
-    """How often each stream of a module has been drawn from."""
+    """The number of draws from each stream of a module."""
     return dict(getattr(module.scope, "rng_counters", {}))
 
 

@@ -94,11 +94,10 @@ def as_cell(
     in_features: int | tuple[int, ...],
     broadcast_rngs: str | Sequence[str] = (),
 ) -> BoundCell:
-    """Wraps an nnx cell, with its parameters, as a jaxrnn cell for any driver.
+    """Wraps an nnx cell, with its parameters, as a jaxrnn cell.
 
-    The state is nnx's carry. Drivers start from zeros by default. If the module has a
-    different initial carry, pass `initial_state=module.initialize_carry(...)` to the
-    driver.
+    The state is nnx's carry. `dynamic_rnn` starts from zeros by default. If the module
+    has a different initial carry, pass `initial_state=module.initialize_carry(...)`.
 
     Args:
         module: The cell: a callable module with `initialize_carry`.

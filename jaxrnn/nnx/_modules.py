@@ -171,8 +171,8 @@ class Bidirectional(modules.TwoDirections, HoldsParams):
 class StackBidirectional(modules.Stack, HoldsParams):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
-    pair holds one state for each layer, lowest layer first.
+    The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
+    state for each layer, lowest layer first.
 
     Args:
         cells_fw: The forward cells, one for each layer, lowest layer first.

@@ -95,7 +95,7 @@ def check_cell(
     key: Key | None = None,
     state: PyTree = None,
 ) -> None:
-    """Checks a cell against every law of `LAWS`, in ten to thirty seconds.
+    """Checks that a cell obeys each law of `LAWS`, in ten to thirty seconds.
 
     In a terminal, a line shows the law that is being checked. Elsewhere, the logger
     "jaxrnn" reports each law at level INFO.

@@ -25,7 +25,7 @@ _LAWS: list[Callable[[Setup], None]] = []
 
 
 def _law(check: Callable[[Setup], None]) -> Callable[[Setup], None]:
-    """Adds a function to `LAWS`; called with anything but a setup, it says so."""
+    """Adds a function to `LAWS`, with a check of the function's argument."""
 
     @functools.wraps(check)
     def law(setup: Setup) -> None:

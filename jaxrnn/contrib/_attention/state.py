@@ -36,7 +36,7 @@ class AttentionWrapperState(NamedTuple):
             are not collected.
         attention_state: The state of the mechanism, by default the alignments.
         memory: The memory, which also contains its keys once a run has started. The
-            memory is read-only, so drivers neither mask nor reorder it.
+            memory is read-only: it is neither masked nor reordered.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """

@@ -1,4 +1,4 @@
-"""Helpers: what a `BasicDecoder` samples from the outputs, and what it feeds next."""
+"""Helpers, which sample ids and choose the next inputs of a `BasicDecoder`."""
 
 import abc
 from collections.abc import Callable, Iterable
