@@ -158,9 +158,7 @@ _SAME_MEANING = (
 )
 # Hints for arguments without an equivalent.
 _INSTEAD = {
-    "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths. For a "
-    "pack, pass them to `pack_sequences`; in `raw_rnn`, return "
-    "`time >= sequence_length` as `finished`.",
+    "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
     "mask": "`dynamic_rnn` and its modules accept masks. If all gaps are at the end, "
     "`mask.sum(-1)` gives the lengths.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
@@ -188,6 +186,12 @@ _INSTEAD = {
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
     "memory memory_sequence_length initial_cell_state": "This is an argument of "
     "`AttentionWrapper.initial_state`.",
+}
+# What to do with lengths in functions that do not accept them.
+_LENGTHS = {
+    "packed_rnn": "Pass the lengths to `pack_sequences`.",
+    "raw_rnn": "Return `time >= sequence_length` as `finished`.",
+    "Streamer": "For rows without a frame, run `dynamic_rnn` with length 0.",
 }
 # Hints for missing arguments.
 _MISSING = {
@@ -221,18 +225,18 @@ def mismatch(
 def unknown_argument(label: str, name: str, known: Collection[str]) -> TypeError:
     """The error for an argument that is not among the known arguments."""
     return TypeError(
-        f"{label}: `{name}` is not an argument. {_hint(name, known)}".rstrip()
+        f"{label}: `{name}` is not an argument. {_hint(label, name, known)}".rstrip()
     )
 
 
-def _hint(name: str, known: Collection[str]) -> str:
+def _hint(label: str, name: str, known: Collection[str]) -> str:
     for names in map(str.split, _SAME_MEANING):
         ours = [n for n in names if n in known]
         if name in names and ours:
             return f"Use `{ours[0]}`."
     for names, fix in _INSTEAD.items():
         if name in names.split():
-            return fix
+            return _LENGTHS.get(label, fix) if "lengths" in names else fix
     close = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean `{close[0]}`?" if close else ""
 

@@ -367,9 +367,9 @@ class AffineCell(SpecsCell):
 
 def _note(k: int, stage: Stage, z: Array, carry: PyTree, elementwise: Params) -> str:
     """What an update received; if the update fails, `columns` is often wrong."""
-    names = f"{list(elementwise)}"
+    names = ", ".join(elementwise) or "none"
     return (
         f"Raised by the update of stage {k}, called with z {describe(z)} "
         f"({stage.columns} columns), the carry {describe_leaves(carry)} and the "
-        f"element-wise parameters {names}."
+        f"element-wise parameters: {names}."
     )

@@ -109,7 +109,7 @@ class MemoryPlan:
             for name, *sizes in zip(*columns, strict=True)
         ]
         sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
-        sizes = f"In addition: {sizes} (twice the outputs if the loss reads them)."
+        sizes = f"In addition: {sizes} (doubled if the loss reads them)."
         last = f"Compiled for {self.device}; nothing was run."
         if self.device == "cpu":
             last = "On the CPU, host and device share one memory; peaks include both."

@@ -111,9 +111,10 @@ def _batch_shape(
     if own < 1 if features is None else own != features:
         axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
         of = "" if lengths is None else f", like the lengths {describe(lengths)}"
+        fix = "Convert a list to an array." if isinstance(inputs, list) else ""
         raise InvalidValue(
             f"`{name}` must be {axes} with {count} batch axes{of}, got "
-            f"{describe(first)}."
+            f"{describe(first)}. {fix}".rstrip()
         )
     return first.shape[start : start + count]
 

@@ -193,7 +193,7 @@ def _why_not(cell: Any, run: Run) -> str | None:
     if reason := why_not_fields(cell):
         return reason
     if has := what_lstm_has(cell):
-        return f"{known}, but this one has {' and '.join(has)}"
+        return f"{known}, but this cell has {' and '.join(has)}"
     if reason := why_not_arrays(run):
         return reason
     steps = run.steps
