@@ -72,7 +72,7 @@ def run_sequence(
                     f"these sequences: {reason}. Omit `implementation` to use XLA's "
                     "loop."
                 ) from None
-            _log.debug("running the cell step by step: %s", reason)
+            _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, run.inputs, run.state, run.steps, unroll)
 
 

@@ -187,7 +187,7 @@ def test_cells_with_weights():
         linen.variables_of(GRU)
     with wrong_value("the number of cells must be 2, got 1"):
         two.variables_of(GRU.bind({}))
-    with wrong_value("`variables` must have the params gru_cell of the module"):
+    with wrong_value("`variables` must hold the module's params gru_cell"):
         linen.cells_of({"params": {"foo": 1}})
 
 
@@ -203,7 +203,7 @@ def test_modules_and_variables_outside_of_flax():
         "got RNN. For a module, pass `get_cells()` or `cells_of(variables)`"
     ):
         jaxrnn.convert.torch.save(module)
-    with wrong_type("`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert"):
+    with wrong_type("Convert a Flax cell with `as_cell`"):
         jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype)
 
 
