@@ -254,7 +254,7 @@ def import_optional(module: str, install: str = "") -> Any:
     except ImportError as error:
         raise MissingPackage(
             f"the package `{package}` is required, but cannot be imported: {error}. "
-            f"Install it with `pip install {install or package}`."
+            f"Run `pip install {install or package}`."
         ) from error
 
 

@@ -275,10 +275,10 @@ def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree
 class ReadOnly:
     """A part of a state that steps read but never change, such as an attention memory.
 
-    A driver keeps read-only parts outside its loop's carry. They are therefore neither
+    A run keeps read-only parts outside its loop's carry. They are therefore neither
     masked nor saved for each step, and beam search neither repeats nor reorders them. A
-    driver returns read-only parts as they were passed, regardless of what
-    `RNNCell.start` computes from them for the run.
+    run returns read-only parts as they were passed, regardless of what `RNNCell.start`
+    computes from them for the run.
     """
 
     value: PyTree

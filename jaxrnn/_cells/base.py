@@ -151,7 +151,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
-        """Binds the cell to its parameters; drivers require a bound cell.
+        """Binds the cell to its parameters, as `dynamic_rnn` requires.
 
         Args:
             params: Parameters as `init` returns them, or loaded from a checkpoint with

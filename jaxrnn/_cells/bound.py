@@ -73,7 +73,7 @@ class BoundCell:
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
-        """The cell with the random key that a driver would use at step `t`.
+        """The cell with the random key that `dynamic_rnn` uses at step `t`.
 
         Raises:
             TypeError: If `t` is neither an integer nor an integer scalar array.

@@ -155,9 +155,8 @@ def memory_plan(
             `[time, batch, depth]` if `time_major`; or a nest of shapes, arrays and
             `jax.ShapeDtypeStruct`s.
         strategies: A list of values of `swap_memory`.
-        dtype: The dtype of the zero state, and of inputs that are given as a shape.
-            None for the widest floating-point dtype of the inputs, or float32 if the
-            inputs have no floating-point dtype.
+        dtype: The dtype of the zero state, and of inputs that are given as a shape. If
+            None, the widest floating-point dtype of the inputs, else float32.
         time_major: Whether time is the first axis.
         device: The device to compile for, which does not need to be present: "v5e",
             "v6e", "v5p", "h100", or a compile-only device from

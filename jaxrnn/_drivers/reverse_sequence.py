@@ -39,7 +39,7 @@ def reverse_sequence(
             such arrays, each of which is reversed.
         seq_lengths: The length of each row, `[batch]`, integers. Lengths outside of
             `[0, time]` raise an error, as in TensorFlow, unless they are traced. Traced
-            lengths are clamped to `[0, time]`, as in drivers.
+            lengths are clamped to `[0, time]`, as in `dynamic_rnn`.
         seq_axis: The time axis; required. Negative axes are not allowed.
         batch_axis: The axis of the rows; None for 0.
         name: The name of the operation in profiles; "ReverseSequence" by default.

@@ -30,7 +30,7 @@ from .steps import Run, Steps, at_each_step
 
 @serializable
 class ComplexState(NamedTuple):
-    """Complex numbers as two real arrays, which drivers cast and mask as usual.
+    """Complex numbers as two real arrays, cast and masked like other leaves.
 
     Attributes:
         real: The real part.

@@ -46,7 +46,8 @@ class TensorArray(RowlessArray):
     `lax.scan` and `raw_rnn`. Inside a compiled loop, writes happen in place. The first
     write to an array of unknown element shape changes its structure, but a carry must
     keep its structure. For a custom loop or `lax.cond`, pass `element_shape`, or write
-    once before the loop. Drivers infer the element shape of a `TensorArray` in a state.
+    once before the loop. `dynamic_rnn` infers the element shape of a `TensorArray` in a
+    state.
 
     The following four mistakes raise an error if they can be detected: an index out of
     range, a second write to an index, a wrong shape or dtype, and a read of an element
@@ -59,10 +60,10 @@ class TensorArray(RowlessArray):
 
     An array with `dynamic_size` grows outside jit. Inside a compiled function, its
     capacity is fixed: the capacity is `size`, or more if more elements were written
-    earlier. If a state holds such an array, drivers give the array enough capacity for
-    one more write in each step. If a loop carries the state from one driver call to the
-    next, the capacity of the state's arrays must not change; create such arrays with
-    `size`, without `dynamic_size`.
+    earlier. If a state holds such an array, `dynamic_rnn` and similar functions give
+    the array enough capacity for one more write in each step. If a loop carries the
+    state from one call to the next, the capacity of the state's arrays must not change;
+    create such arrays with `size`, without `dynamic_size`.
 
     Elements that were never written read as zeros. For gradients, `stack` and
     `unstack`, `gather` and `scatter`, `read` and `write`, `split` and `concat` are

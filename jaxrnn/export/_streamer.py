@@ -39,10 +39,10 @@ from .._loops import masking
 class Streamer:
     """Runs a cell on one frame per call and keeps its state between calls.
 
-    Every call advances all rows. It runs outside of `jax.jit`, which cannot keep the
-    state: there, call the bound cell, `output, state = cell(frame, state)`. A stream
-    belongs to one thread, because a call overwrites the state in place. For rows
-    without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
+    Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
+    state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
+    A stream belongs to one thread, because a call overwrites the state in place. For
+    rows without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 

@@ -176,7 +176,7 @@ NOT_INSTALLED = [
 def test_a_device_whose_compiler_is_not_installed(kind, error, package, monkeypatch):
     message = (
         f"memory_plan: `device` {kind!r} needs a compiler that JAX cannot find. "
-        f"Install it with `pip install '{package}'`."
+        f"Run `pip install '{package}'`."
     )
 
     def fail(**kwargs):

@@ -110,7 +110,7 @@ def test_modules_are_loaded_when_they_are_touched():
     assert len(errors) == 3
     for error in errors:
         assert error.startswith("the package `flax` is required")
-        assert error.endswith("Install it with `pip install flax`.")
+        assert error.endswith("Run `pip install flax`.")
     assert without_flax == "set() True"
     assert with_flax == "RNN RNN True"
 
