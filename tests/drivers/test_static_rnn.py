@@ -231,7 +231,7 @@ REFUSALS = [
      lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "c"))),
     (TypeError, r"`state_name\[1\]` must be a string, got 1",
      lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", 1))),
-    (ValueError, r"the state that `cell` returns must have the structure \*",
+    (ValueError, r"the new state of `cell` must have the structure \*",
      lambda: static_state_saving_rnn(FunctionCell(lambda p, x, s, key=None: (x, (s, s)), 2, 3).bind({}), X[:1], SAVER, "c")),
 ]  # fmt: skip
 
