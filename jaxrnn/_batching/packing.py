@@ -209,8 +209,8 @@ def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     """Concatenates the rows of several packs into one pack, outside of jit.
 
-    The rows and sequences of the first pack come first, followed by those of the second
-    pack, and so on. The sequence and row numbers in `starts` and `row` are adjusted.
+    The rows and sequences stay in the order of the packs. The sequence and row numbers
+    in `starts` and `row` are adjusted.
 
     Args:
         packs: Packs with rows of the same length. The packs may have different numbers

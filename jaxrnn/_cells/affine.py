@@ -228,7 +228,7 @@ class AffineCell(SpecsCell):
 
     @property
     def library_cell(self) -> "AffineCell":
-        """The cell whose hyperparameters describe this cell to fast implementations."""
+        """The cell whose hyperparameters the native loops and cuDNN read."""
         return self
 
     @property

@@ -64,10 +64,10 @@ class PlannedStrategy:
             These bytes include the saved bytes. On a CPU, where host and device share
             one memory, all bytes count as device memory. On a TPU or GPU, the number is
             the compiler's `peak_memory_in_bytes` without the arguments and results, or
-            the size of all temporary arrays if that is less, as it is for strategies
-            that store arrays on the host. A TPU's compiler rejects programs for which
-            the sum of peak, arguments and results exceeds the memory of the device. A
-            TPU's fast memory may not be counted.
+            the size of all temporary arrays, whichever is less; the second is less for
+            strategies that store arrays on the host. A TPU's compiler rejects programs
+            for which the sum of peak, arguments and results exceeds the memory of the
+            device. A TPU's fast memory may not be counted.
         extra_flops: The number of floating-point operations in recomputed steps, as
             counted by XLA on JAX's default backend.
         extra_share: `extra_flops` divided by the number of operations in training

@@ -64,7 +64,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
-        # Drivers clamp the lengths of NumPy arrays beyond int32, and read their masks.
+        # NumPy arrays stay NumPy: their lengths are clamped, and their masks are read.
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array

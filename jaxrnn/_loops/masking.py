@@ -215,7 +215,7 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     def read(x: Array) -> Array:
-        # Indices from the caller's lengths or mask may be divided in another way.
+        # Indices from the caller's lengths or mask may have another sharding.
         rows = as_rows_of(x, sources, 1 - axis)
         return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
 

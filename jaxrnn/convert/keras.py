@@ -119,7 +119,7 @@ def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
 
 
 def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
-    """Raises an error unless `arrays` are those of a layer."""
+    """Raises an error unless `arrays` are the weights of a layer."""
     fix = "Pass `layer.get_weights()`."
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)

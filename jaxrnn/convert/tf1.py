@@ -93,8 +93,8 @@ def load(
             `cell_0`; for a stack from `tf.contrib.rnn`, the scope ends with
             "stack_bidirectional_rnn". None for "rnn", or for "bidirectional_rnn" if
             `bidirectional`.
-        bidirectional: Whether the scope is that of a `bidirectional_dynamic_rnn`, or of
-            several that are stacked.
+        bidirectional: Whether the scope belongs to one or several stacked
+            `bidirectional_dynamic_rnn`s.
         cell: The unbound cell to load. Required for cells of `jaxrnn.contrib` and for
             wrappers. If None, `load` infers the cell from the variables. `load` looks
             in `scope` for the name `cell.name`, or for TensorFlow's default name. For

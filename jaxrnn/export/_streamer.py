@@ -138,8 +138,8 @@ class Streamer:
                 `[batch, ...]`; None for zeros.
 
         Raises:
-            ValueError: If the structure or the shapes are not those of the state.
-            TypeError: If the dtypes are not those of the state.
+            ValueError: If the structure or a shape differs from the stream's state.
+            TypeError: If a dtype differs from the stream's state.
         """
         state = self._zero if state is None else as_arrays("state", state)
         check_structure("`state`", self._zero, state, strict=True)

@@ -107,8 +107,8 @@ def as_cell(
 
     Returns:
         A bound cell. Its `params` are a pure dict; after training,
-        `nnx.update(module, params)` writes them back to the module. If the module has
-        dropout, bind a key for it with `cell.cell.bind(cell.params, key)`.
+        `nnx.update(module, params)` writes them back to the module. For dropout, bind a
+        key with `cell.cell.bind(cell.params, key)`.
 
     Raises:
         TypeError: If `module` is not an nnx cell; if `in_features` is neither an int

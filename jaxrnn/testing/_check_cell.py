@@ -104,7 +104,7 @@ def check_cell(
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
             `jax.ShapeDtypeStruct`, with a batch size of at least 4. Only shapes and
-            dtypes are read. Floats are drawn from a normal distribution, so they may be
+            dtypes are read. Floats are drawn from a normal distribution and may be
             negative.
         dtype: The dtype of parameters, inputs and state.
         key: A random key, for cells that draw random numbers.
