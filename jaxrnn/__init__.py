@@ -1,4 +1,4 @@
-"""TensorFlow's RNN API for JAX: cells, and drivers that run them over time.
+"""TensorFlow's RNN API for JAX: cells, and functions that run them over time.
 
 Three sequences of at most five steps, in one padded batch:
 
@@ -21,14 +21,15 @@ these modules, which are loaded on first use:
 * `jaxrnn.memory`: strategies for `swap_memory`, which bound the memory of gradients.
 * `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
 * `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on streams.
-* `jaxrnn.extend`: what custom cells, wrappers and decoders have in common.
+* `jaxrnn.extend`: parts for custom cells, wrappers and decoders.
 * `jaxrnn.initializers`: initializers of kernels and biases by part and by gate.
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 * `jaxrnn.typing`: the types in signatures.
 
-Drivers of padded sequences accept the lengths of the rows (`sequence_length`) or a
-`mask`. Drivers return the state after every step with `return_states=True`:
+The functions that run cells are called drivers. Drivers of padded sequences accept the
+lengths of the rows (`sequence_length`) or a `mask`. With `return_states=True`, drivers
+also return the state after every step:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
   `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`). To run
@@ -43,7 +44,7 @@ Drivers of padded sequences accept the lengths of the rows (`sequence_length`) o
   `truncated_bptt` (`TruncatedBPTT`).
 
 `memory_plan` (`MemoryPlan`) compares the memory and cost of strategies before a run.
-`native_status` reports which loops run on a CPU.
+`native_status` tells whether the C++ loops for CPUs are available.
 
 Cells:
 
@@ -159,14 +160,14 @@ _OF_FLAX = ("linen", "nnx")
 _LAZY = "contrib convert decode export extend initializers lite testing typing".split()
 _HERE = "All names are in `jaxrnn` itself: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
 _MODULES = (
-    "`dynamic_rnn` runs a cell such as `LSTMCell`; `jaxrnn.linen.RNN` and "
-    "`jaxrnn.nnx.RNN` are modules."
+    "Run a cell such as `LSTMCell` with `dynamic_rnn`, or use the modules of "
+    "`jaxrnn.linen` and `jaxrnn.nnx`."
 )
 _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
 _HINTS["pipelined_rnn"] = (
-    "It is an example: copy `examples/distributed/pipelined_rnn.py`, which the guide "
-    "`docs/guide/pipelines.md` explains."
+    "Copy the example `examples/distributed/pipelined_rnn.py`; see "
+    "`docs/guide/pipelines.md`."
 )
 
 if _typing.TYPE_CHECKING:  # For type checkers, which do not run `__getattr__`.

@@ -139,7 +139,7 @@ def lecun_orthogonal() -> Initializer:
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 
 
-# Functions of this module instead of JAX's closures, so that cells can be pickled and
+# Use functions of this module, not JAX's closures, so that cells can be pickled and
 # equal cells share compiled programs.
 def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.lecun_normal()(key, shape, dtype)
@@ -163,7 +163,7 @@ class _ByPart(PartInitializer):
         if spec.input_rows is None:
             raise InvalidValue(
                 "a kernel must have `input_rows`, as in an AffineCell, got a kernel of "
-                f"shape {spec.shape}. Use a single initializer for all rows."
+                f"shape {spec.shape}. Use one initializer for all rows."
             )
         rows, columns = spec.shape
         keys = jax.random.split(key)
@@ -193,7 +193,7 @@ class _ByGate(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if spec.blocks is None:
             raise InvalidValue(
-                "the number of gates must be known, got a parameter of shape "
+                "a parameter must have `blocks`, the number of gates, got shape "
                 f"{spec.shape} without `blocks`. Pass `Stage(blocks=...)`."
             )
         shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)

@@ -1,4 +1,4 @@
-"""`tf.compat.v1.lite.experimental.nn`: the cells and the driver of TensorFlow Lite.
+"""`tf.compat.v1.lite.experimental.nn`: TensorFlow Lite's cells and `dynamic_rnn`.
 
 `dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same results as
 `dynamic_rnn`, `LSTMCell` and `BasicRNNCell` of `jaxrnn`. Only the layout of the
@@ -165,8 +165,7 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of one time-major array.
 
-    This driver is equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one
-    input array.
+    Equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one input array.
 
     Args:
         cell: A bound cell (`cell.bind(params)`) of this module or of `jaxrnn`, or any
@@ -203,7 +202,7 @@ def dynamic_rnn(
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise InvalidValue(
             "`inputs` must be one array [time, batch, ...], got "
-            f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` accepts nests."
+            f"{describe_structure(inputs)}. For nests, use `jaxrnn.dynamic_rnn`."
         )
     return core_dynamic_rnn(
         cell,

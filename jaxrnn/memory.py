@@ -49,7 +49,7 @@ STEPS_PER_COPY = 64
 
 # JAX calls the platform of GPUs "gpu", "cuda" or "rocm".
 _PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
-_STEPS = "It is the number of steps of a run."
+_STEPS = "Pass the number of steps of a run."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +79,16 @@ class CheckpointPlan:
     def __post_init__(self) -> None:
         if not isinstance(self.segments, tuple):
             raise InvalidType(
-                f"`segments` must be a tuple of ints, got {self.segments!r}. "
-                "`(64,)` stands for segments of 64 steps."
+                f"`segments` must be a tuple of ints, got {self.segments!r}. For "
+                "segments of 64 steps, pass `(64,)`."
             )
         for i, size in enumerate(self.segments):
-            fix = "It is the number of steps in a segment."
+            fix = "Pass the number of steps in a segment."
             as_count(f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
             raise InvalidValue(
-                "`save_residuals` must be used with `on_host=True`, got on_host=False. "
-                "To save residuals on the device, use `CheckpointPlan()`."
+                "`on_host` must be True with `save_residuals`, got False. To save "
+                "residuals on the device, use `CheckpointPlan()`."
             )
 
     @property
@@ -136,7 +136,7 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     is_plan = isinstance(plan, CheckpointPlan)
-    fix = "`CheckpointPlan((64,))` has segments of 64 steps."
+    fix = "For segments of 64 steps, return `CheckpointPlan((64,))`."
     check_type(is_plan, "plan", "return a `CheckpointPlan`", plan, fix)
     return plan
 
@@ -223,8 +223,7 @@ class Nested(Strategy):
     branches: int = 8
 
     def __post_init__(self) -> None:
-        fix = "A segment has at least two parts."
-        as_count("branches", self.branches, least=2, fix=fix)
+        as_count("branches", self.branches, least=2)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns one size for each level; each size is `branches` times the next."""
@@ -250,7 +249,7 @@ class Offload(Strategy):
     Otherwise, the second call of a jitted training step compiles again.
 
     Attributes:
-        of: The other strategy, `Recompute()` by default.
+        of: The strategy that selects the arrays, `Recompute()` by default.
         chunk: If `of` is `Keep()`, the number of steps whose residuals are copied at
             once; None (the default) for 64. `chunk` must be None if `of` has segments.
 
@@ -270,8 +269,8 @@ class Offload(Strategy):
             return
         as_count("chunk", self.chunk)
         if plan_of(self.of, 2**20).segments:  # Short runs may have no segments.
-            what = f"None for {self.of!r}, which has segments already"
-            fix = f"Write `Offload(Recompute({self.chunk}))`."
+            what = f"None for {self.of!r}, which already has segments"
+            fix = f"Use `Offload(Recompute({self.chunk}))`."
             check_one_of("chunk", self.chunk, (None,), what, fix)
 
     def plan(self, time: int) -> CheckpointPlan:
@@ -294,8 +293,8 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         swap_memory: False, True or a strategy, which is returned unchanged.
         platform: The platform of the program, "cpu", "gpu" or "tpu". None for the
             platform of the mesh in context or, without a mesh, of JAX's default
-            backend. Drivers also consider the mesh of their arrays. To compile for
-            another platform without a mesh, pass `Offload()` to the driver.
+            backend. `dynamic_rnn` also considers the mesh of its arrays. To compile for
+            another platform without a mesh, pass `swap_memory=Offload()`.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
@@ -307,7 +306,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         (Recompute(), Offload())
     """
     what = f"one of {', '.join(_PLATFORMS)}"
-    fix = "Pass None for JAX's default."
+    fix = "For JAX's default, pass None."
     check_one_of("platform", platform, (None, *_PLATFORMS), what, fix)
     return as_strategy("swap_memory", swap_memory, platform=platform)
 
@@ -334,7 +333,7 @@ def as_strategy(
         is_cpu = (platform or platform_of(arrays)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
-    fix = "Pass True for the default strategy, or create one, such as `Recompute()`."
+    fix = "For the default strategy, pass True."
     return check_instance(name, swap_memory, Strategy, what, fix)
 
 

@@ -1,11 +1,11 @@
 """Types in the signatures of this package, to annotate code that calls or extends it.
 
-`RNNCellLike` is the protocol of a cell that drivers run, `UnboundCellLike` of a cell
-that creates its parameters. `Params` are nested dicts of arrays, `Specs` nested dicts
-of `ParamSpec`s, `PyTree` any nest. `Size` is the size of a state or an output. `Shaped`
-is an array, or its shape and dtype. `Lengths` holds one integer for each row. `Key` is
-a random key, `DType` anything that names a dtype. `Initializer` and `Activation` are
-functions. `Array` and `ArrayLike` are JAX's.
+`RNNCellLike` is the protocol of a cell that `dynamic_rnn` runs, `UnboundCellLike` of a
+cell that creates its parameters. `Params` are nested dicts of arrays, `Specs` nested
+dicts of `ParamSpec`s, `PyTree` any nest. `Size` is the size of a state or an output.
+`Shaped` is an array, or its shape and dtype. `Lengths` holds one integer for each row.
+`Key` is a random key, `DType` anything that names a dtype. `Initializer` and
+`Activation` are functions. `Array` and `ArrayLike` are JAX's.
 """
 
 from ._base.typing import (

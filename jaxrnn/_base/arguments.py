@@ -22,7 +22,7 @@ MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
 INT32_MAX = np.iinfo(np.int32).max
-_IS_STATIC = "It is static: under jit, close over it or name it in `static_argnames`."
+STATIC = "Under jit, close over the value or name the argument in `static_argnames`."
 
 T = TypeVar("T")
 
@@ -155,12 +155,14 @@ def check_dtype_kind(
 def check_is_cell(name: str, cell: Any) -> None:
     """Raises TypeError if `cell` is not a cell; the error names missing attributes."""
     if isinstance(cell, type):
-        got = f"{describe(cell)}. Create one and bind it: `cell.bind(params)`."
-        raise InvalidType(f"`{name}` must be an RNNCell, got {got}")
-    if all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size")):
-        fix = f"Bind it to its parameters: `{name}.bind(params)`."
         raise InvalidType(
-            f"`{name}` must be a bound cell, got the unbound {cell!r}. {fix}"
+            f"`{name}` must be a bound cell, got {describe(cell)}. Create a cell, and "
+            "pass `cell.bind(params)`."
+        )
+    if all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size")):
+        raise InvalidType(
+            f"`{name}` must be a bound cell, got the unbound {cell!r}. Pass "
+            f"`{name}.bind(params)`."
         )
     sizes = "output_size", "state_size"
     missing = [f"`{name}`" for name in sizes if not _has(cell, name)]
@@ -171,9 +173,10 @@ def check_is_cell(name: str, cell: Any) -> None:
     if missing:
         # The repr of a cell is short; other reprs may be long.
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
+        if not isinstance(cell, list | tuple | Mapping | None):
+            got += f", which lacks {', '.join(missing)}"
         raise InvalidType(
-            f"`{name}` must be an RNNCell, got {got}, which lacks "
-            f"{', '.join(missing)}. {_fix_of_cell(name, cell)}"
+            f"`{name}` must be an RNNCell, got {got}. {_fix_of_cell(name, cell)}"
         )
 
 
@@ -188,14 +191,14 @@ def _has(cell: object, name: str) -> bool:
 def _fix_of_cell(name: str, cell: object) -> str:
     """What to do with an object that is not a cell."""
     if getattr(cell, "takes_sequences", False):
-        return "It runs whole sequences: call `cell.bind(params)(inputs, dtype=dtype)`."
+        return "Call this cell directly: `cell.bind(params)(inputs, dtype=dtype)`."
     if hasattr(cell, "initialize_carry"):
-        return "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert Flax cells."
+        return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):
         one = f"For one layer, pass `{name}[0]`."
-        return f"{one} Combine several cells with `MultiRNNCell`, and bind it."
+        return f"{one} For several layers, pass a bound `MultiRNNCell`."
     if isinstance(cell, Mapping):
-        return f"Bind parameters to the cell they belong to: `{name}.bind(params)`."
+        return "To pass parameters, bind them to their cell: `cell.bind(params)`."
     return "Pass a bound cell, or an object that implements the RNNCell protocol."
 
 
@@ -203,7 +206,7 @@ def check_is_unbound_cell(name: str, cell: object) -> None:
     """Raises TypeError unless `cell` can create its parameters."""
     kinds = () if isinstance(cell, type) else UnboundCellLike
     what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"
-    check_instance(name, cell, kinds, what, "Its `init` creates parameters.")
+    check_instance(name, cell, kinds, what)
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:
@@ -222,13 +225,13 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
         canonical = canonical.newbyteorder("=")
     except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
         raise InvalidType(
-            f"`{name}` must name a dtype, got {describe(dtype)}. Use e.g. jnp.float32."
+            f"`{name}` must be a dtype such as jnp.float32, got {describe(dtype)}."
         ) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
         warnings.warn(
-            f"`{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
-            "unless `jax_enable_x64` is set.",
+            f"`{name}` is {np.dtype(dtype)}, but JAX uses {canonical}, because "
+            "`jax_enable_x64` is not set.",
             stacklevel=3,
         )
     return canonical
@@ -258,7 +261,7 @@ def as_count(
     name: str,
     count: Any,
     least: int = 1,
-    fix: str = "Leave it out for the default.",
+    fix: str = "Omit the argument to use the default.",
     most: int = INT32_MAX,
 ) -> int:
     """Returns `count` as an int; `most` defaults to the largest size of an axis.
@@ -272,8 +275,8 @@ def as_count(
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        if is_traced(count) and "static" not in fix:
-            fix = _IS_STATIC
+        if is_traced(count) and "jit" not in fix:
+            fix = STATIC
         raise InvalidType(_message(name, "be an integer", count, fix)) from None
     check_value(number >= least, name, f"be at least {least}", number, fix)
     check_value(number <= most, name, f"be at most {most}", number, fix)
@@ -337,7 +340,7 @@ def as_bool(name: str, value: object, fix: str = "") -> bool:
 
 def check_time_major(time_major: object) -> None:
     """Raises TypeError unless `time_major` is a bool."""
-    as_bool("time_major", time_major, _IS_STATIC)
+    as_bool("time_major", time_major, STATIC if is_traced(time_major) else "")
 
 
 def as_scope(scope: Any, default: str) -> str:
@@ -354,9 +357,9 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
+            got = describe(cells) if cells else "none"
             raise InvalidValue(
-                f"`{name}` must be a list of at least one cell, one for each "
-                f"layer, got {describe(cells)}."
+                f"`{name}` must be a list of at least one cell, got {got}."
             )
     if len(cells_fw) != len(cells_bw):
         raise InvalidValue(

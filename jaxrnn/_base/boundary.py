@@ -1,12 +1,12 @@
 """The boundary of the package: public names on errors, and hints for unknown names.
 
 Inside the package, nothing knows which public function was called. Checks raise
-`InvalidValue` or `InvalidType`. At the boundary, a ValueError or TypeError that begins
-with the public name takes its place. Errors of users' functions, and errors that an
-inner boundary has already named, pass unchanged.
+`InvalidValue` or `InvalidType`. The boundary replaces such an error by a ValueError or
+TypeError that begins with the public name. Errors of users' functions, and errors that
+an inner boundary has already named, pass unchanged.
 
 The boundary is where a public module exports its names, with `export`. Functions of the
-package call each other inside of it; methods pass it whoever calls them. An unknown
+package call each other without passing the boundary; methods always pass it. An unknown
 argument, a name that a module lacks, and a package that is not installed get hints.
 """
 
@@ -49,7 +49,7 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
         home = getattr(value, "__module__", "")
         is_private = home.startswith("jaxrnn.") and "._" in home
         if home != module and not is_private:
-            continue  # Another public module has exported the name, or it is no code.
+            continue  # Not a function or class, or exported elsewhere.
         if inspect.isfunction(value):
             exported = at_boundary(value) if names_errors else value
             namespace[name] = exported
@@ -61,7 +61,7 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
 
 
 def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with its name on errors of checks, and hints for its arguments."""
+    """Adds the function's name to errors of checks, and hints for unknown arguments."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -133,7 +133,7 @@ def _name(function: Any, args: tuple) -> str:
     return f"{module}.{name}".removeprefix(".")
 
 
-# Names with one meaning, in any library; ours is the one that the function has.
+# Names that libraries use for one argument. The hint is the name that we use.
 _SAME_MEANING = (
     "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
     "num_units units hidden_size hidden_dim hidden_features features num_hidden",
@@ -156,43 +156,48 @@ _SAME_MEANING = (
     "resets reset done dones",
     "input inputs",
 )
-# What to do instead, where no argument has the meaning.
+# Hints for arguments without an equivalent.
 _INSTEAD = {
-    "sequence_length lengths seq_lengths": "`pack_sequences` stores lengths in a pack; "
-    "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`. A "
-    "`Streamer` advances all rows; rows without a frame have length 0 in "
-    "`dynamic_rnn`.",
-    "mask": "`dynamic_rnn` and its modules accept masks; the lengths of a mask without "
-    "gaps are `mask.sum(-1)`.",
+    "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
+    "mask": "`dynamic_rnn` and its modules accept masks. If all gaps are at the end, "
+    "`mask.sum(-1)` gives the lengths.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
     "params": "Bind them to the cell: `cell.bind(params)`.",
-    "key rng rngs": "Keys go to `cell.init(key, inputs)` and, for random numbers in "
-    "steps, to `cell.bind(params, key)`.",
-    "training train deterministic": "Nothing is dropped without a key.",
+    "key rng rngs": "Pass a key to `cell.init(key, inputs)`, or to "
+    "`cell.bind(params, key)` for random numbers in steps.",
+    "training train deterministic": "For training, pass a key to "
+    "`cell.bind(params, key)`; without a key, there is no dropout.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "All outputs are returned, and a driver also "
-    "returns the last state.",
-    "go_backwards reverse keep_order": "The constructor of `RNN`, a module, has "
-    "`reverse`; `reverse_sequence` reverses inputs and outputs.",
-    "bias use_bias": "A cell always has its bias; zeros act as none.",
-    "reset_after": "`CudnnCompatibleGRUCell` resets after the product.",
-    "param_dtype": "`cell.init(key, inputs, dtype)` has the dtype of the parameters.",
+    "return_sequences return_state": "The outputs of all steps and the last state are "
+    "always returned.",
+    "go_backwards reverse keep_order": "Use `reverse_sequence`, or pass `reverse` to "
+    "the module `RNN`.",
+    "bias use_bias": "The bias is always a parameter; set it to zeros for no bias.",
+    "reset_after": "Use `CudnnCompatibleGRUCell`, which resets after the product.",
+    "param_dtype": "Pass the dtype of the parameters to "
+    "`cell.init(key, inputs, dtype)`.",
     "input_size input_dim in_features": "`init` reads the depth from the inputs.",
-    "num_layers": "`MultiRNNCell([cell, ...])` stacks several cells; converters find "
-    "the layers in the weights.",
+    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`; converters find the "
+    "layers in the weights.",
     "bidirectional": "Use `bidirectional_dynamic_rnn`; load the weights of each "
-    "direction with a call of its own.",
+    "direction separately.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
-    "recurrent_dropout": "`DropoutWrapper` has `state_keep_prob=1 - rate`.",
+    "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
-    "memory memory_sequence_length initial_cell_state": "It is an argument of "
+    "memory memory_sequence_length initial_cell_state": "This is an argument of "
     "`AttentionWrapper.initial_state`.",
 }
-# Where a missing argument comes from.
+# What to do with lengths in functions that do not accept them.
+_LENGTHS = {
+    "packed_rnn": "Pass the lengths to `pack_sequences`.",
+    "raw_rnn": "Return `time >= sequence_length` as `finished`.",
+    "Streamer": "For rows without a frame, run `dynamic_rnn` with length 0.",
+}
+# Hints for missing arguments.
 _MISSING = {
-    "params": "`cell.init(key, inputs)` creates them.",
-    "in_features": "It is the size of the inputs.",
-    "rngs": "Create them with `nnx.Rngs(0)`.",
+    "params": "Create parameters with `cell.init(key, inputs)`.",
+    "in_features": "Pass the size of the inputs.",
+    "rngs": "Pass random streams, such as `nnx.Rngs(0)`.",
 }
 
 
@@ -220,18 +225,18 @@ def mismatch(
 def unknown_argument(label: str, name: str, known: Collection[str]) -> TypeError:
     """The error for an argument that is not among the known arguments."""
     return TypeError(
-        f"{label}: `{name}` is not an argument. {_hint(name, known)}".rstrip()
+        f"{label}: `{name}` is not an argument. {_hint(label, name, known)}".rstrip()
     )
 
 
-def _hint(name: str, known: Collection[str]) -> str:
+def _hint(label: str, name: str, known: Collection[str]) -> str:
     for names in map(str.split, _SAME_MEANING):
         ours = [n for n in names if n in known]
         if name in names and ours:
-            return f"It is `{ours[0]}` here."
+            return f"Use `{ours[0]}`."
     for names, fix in _INSTEAD.items():
         if name in names.split():
-            return fix
+            return _LENGTHS.get(label, fix) if "lengths" in names else fix
     close = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean `{close[0]}`?" if close else ""
 
@@ -249,7 +254,7 @@ def import_optional(module: str, install: str = "") -> Any:
     except ImportError as error:
         raise MissingPackage(
             f"the package `{package}` is required, but cannot be imported: {error}. "
-            f"Install it with `pip install {install or package}`."
+            f"Run `pip install {install or package}`."
         ) from error
 
 

@@ -29,10 +29,10 @@ def check_key(key: Any) -> None:
         ValueError: If `key` is an array of keys.
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
-    fix = "Create one with `jax.random.key(0)`."
+    fix = "Create a key with `jax.random.key(0)`."
     check_type(is_raw or is_key(key), "key", "be a random key", key, fix)
     is_one = key.ndim == is_raw  # A raw uint32 key is a vector.
-    fix = "Use jax.vmap to run with each of the keys."
+    fix = "To use several keys, apply `jax.vmap`."
     check_value(is_one, "key", "be one key", key, fix)
 
 

@@ -30,8 +30,8 @@ from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree
 
 _OF_A_LIST = (
-    "A list is a nest of its elements. Convert it to one array with jnp.asarray, or "
-    "pad it. For sequences of different lengths, use `pack_sequences`."
+    "Each element of a list is a separate input. Convert a list to one array with "
+    "`jnp.asarray`; for sequences of different lengths, use `pack_sequences`."
 )
 
 
@@ -80,7 +80,7 @@ def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) ->
     check_rank(name, array, 3, axes, fix=fix)
     fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
     must = f"have at most {INT32_MAX} steps and rows, {axes}"
-    check_value(fits, name, must, array, "Run it in windows: `jaxrnn.windows`.")
+    check_value(fits, name, must, array, "Divide the sequence with `jaxrnn.windows`.")
     return array
 
 
@@ -90,8 +90,8 @@ def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
         return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
     rows = ":, None" if time_major else "None"
     return (
-        f"For one sequence [time, depth], pass `{name}[{rows}]`. Without a depth axis, "
-        f"pass `{name}[..., None]`."
+        f"For one sequence [time, depth], pass `{name}[{rows}]`. For one number per "
+        f"step, pass `{name}[..., None]`."
     )
 
 
@@ -107,13 +107,13 @@ def as_steps(inputs: Any) -> list[PyTree]:
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
         raise InvalidType(
-            f"`inputs` must be a sequence, got {describe(inputs)}. For an array x, "
-            "`list(jnp.swapaxes(x, 0, 1))` holds the steps of [batch, time, ...] and "
-            "`list(x)` those of [time, batch, ...]; `dynamic_rnn` accepts the array."
+            "`inputs` must be a sequence with one entry per step, got "
+            f"{describe(inputs)}. Use `dynamic_rnn`, or split an array x "
+            "[batch, time, ...] with `list(jnp.swapaxes(x, 0, 1))`."
         )
     must = "be a list or tuple with one entry per step"
     is_list = isinstance(inputs, list | tuple)
-    check_value(is_list, "inputs", must, inputs, "A step may be a nest.")
+    check_value(is_list, "inputs", must, inputs, "Each entry may be a nest.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
     leaves = named_inputs(steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
@@ -175,7 +175,7 @@ def as_array(name: str, leaf: Any) -> Array:
         TypeError: If the leaf is neither an array nor a number.
     """
     if leaf is None:
-        raise InvalidValue(f"`{name}` must be an array: None values not supported.")
+        raise InvalidValue(f"`{name}` must be an array, got None.")
     check_not_masked(name, leaf)
     try:
         if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.
@@ -196,14 +196,14 @@ def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
 def check_concrete(
     name: str,
     tree: PyTree,
-    fix: str = "Call this function outside of jit, grad and vmap, and pass in its "
-    "results.",
+    fix: str = "Call this function outside jit, grad and vmap, and pass its result in.",
     why: str = "",
 ) -> None:
     """Raises TypeError for a traced array; `why` says what needs its values."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        if is_traced(leaf):  # A stream checks each frame: it describes no valid one.
+        # Describe only invalid arrays, because a stream checks each frame.
+        if is_traced(leaf):
             raise InvalidType(
                 f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"
             )
@@ -246,14 +246,14 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
         return as_dtype(dtype)
     if initial_state is None:
         raise InvalidValue(
-            "dtype must be specified if there is no `initial_state`. Pass "
-            "`dtype=jnp.float32` for a zero state of that dtype."
+            "`dtype` must be given if there is no `initial_state`, got None. For a "
+            "zero state of float32, pass `dtype=jnp.float32`."
         )
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
         raise InvalidValue(
-            "dtype must be specified if the leaves of `initial_state` do "
-            f"not share one, got {found or 'no leaves'}. Pass the dtype of the outputs."
+            "`dtype` must be given unless all arrays of `initial_state` have one "
+            f"dtype, got {found or 'no arrays'}. Pass the dtype of the outputs."
         )
     return named[0][1].dtype

@@ -18,9 +18,8 @@ from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
 
 OF_A_MASK = (
-    "Pass a mask `[batch, time]` as `mask`, which `dynamic_rnn`, "
-    "`bidirectional_dynamic_rnn` and the modules accept; the lengths of a mask without "
-    "gaps are `mask.sum(-1)`."
+    "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If all "
+    "gaps are at the end, `mask.sum(-1)` gives the lengths."
 )
 
 
@@ -40,19 +39,28 @@ def lengths_for(
         TypeError, ValueError: See `as_lengths`.
     """
     batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
-    lengths = as_lengths(sequence_length, batch_size)
+    lengths = as_lengths(sequence_length, batch_size, time=time)
     if lengths is None:
         return None
     return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
 
 
 def as_lengths(
-    sequence_length: Lengths | None, batch_size: int, name: str = "sequence_length"
+    sequence_length: Lengths | None,
+    batch_size: int,
+    name: str = "sequence_length",
+    time: int | None = None,
 ) -> Array | None:
     """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
 
-    Values beyond int32 are clamped; in TensorFlow, such values wrap around. `name` is
-    the argument's name in messages.
+    Values beyond int32 are clamped; in TensorFlow, such values wrap around.
+
+    Args:
+        sequence_length: The user's argument.
+        batch_size: The number of rows.
+        name: The argument's name in messages.
+        time: The number of steps; if there are as many lengths, the message suggests
+            `time_major`.
 
     Raises:
         TypeError: If the lengths are not integers; booleans are refused.
@@ -60,20 +68,25 @@ def as_lengths(
     """
     if sequence_length is None:
         return None
-    return as_given_lengths(sequence_length, batch_size, name)
+    return as_given_lengths(sequence_length, batch_size, name, time)
 
 
 def as_given_lengths(
-    given: Lengths, batch_size: int, name: str = "sequence_length"
+    given: Lengths,
+    batch_size: int,
+    name: str = "sequence_length",
+    time: int | None = None,
 ) -> Array:
     """`as_lengths` for lengths that are not None."""
     lengths = as_integer_lengths(given, name)
     must = f"be a vector of length batch_size ({batch_size}), one entry per row"
-    fix = f"`np.full({batch_size}, n)` is n for every row."
-    if lengths.shape == (batch_size, 1):
+    fix = ""
+    if lengths.ndim == 0:
+        fix = f"For rows of equal length n, pass `np.full({batch_size}, n)`."
+    elif lengths.shape == (batch_size, 1):
         fix = f"Pass `{name}[:, 0]`."
-    elif lengths.ndim == 1:
-        fix = "If the first axis of the inputs is time, pass `time_major=True`."
+    elif lengths.shape == (time,):
+        fix = f"The inputs have {time} steps: check `time_major`."
     check_shape(name, lengths, (batch_size,), must, fix)
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))
@@ -126,14 +139,14 @@ def as_integer_lengths(
 def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
     """The text that says what to do about lengths that are not integers."""
     if lengths.dtype == bool:
-        cast = "Cast it to jnp.int32, if you mean lengths of 0 and 1."
+        cast = "For lengths of 0 and 1, cast the array to jnp.int32."
         return cast if lengths.ndim < 2 else OF_A_MASK
-    if lengths.dtype == object or lengths.ndim != 1:
-        return (
-            "Pass one integer per row; pass a dtype as `dtype=`, and a state as "
-            "`initial_state=`."
-        )
-    return "Cast it to jnp.int32."
+    if lengths.ndim > 1:
+        return "Pass a state as `initial_state=`."
+    if lengths.dtype == object:
+        is_one = lengths.ndim == 0
+        return "Pass a dtype as `dtype=`." if is_one else "Pass one integer per row."
+    return "Cast the array to jnp.int32."
 
 
 def check_not_inputs(sequence_length: Any, call: str) -> None:

@@ -138,8 +138,7 @@ class TensorShape:
 
 
 def _dim(value: int) -> int:
-    fix = "Give every axis a size."
-    check_given("dims", value, fix, what="known")
+    check_given("dims", value, "", what="integers")
     return as_axis_size("dims", value)
 
 
@@ -163,11 +162,11 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         TypeError: If the leaf is neither an int nor a `TensorShape`.
     """
     fix = (
-        "Pass an int or a TensorShape. A tuple of sizes is a nest of vectors; "
-        "`TensorShape([5, 5])` is one array of rank 2."
+        "For a vector, pass an int; for an array with two axes, pass a TensorShape "
+        "such as `TensorShape([5, 5])`."
     )
     if leaf is None:
-        raise InvalidValue(f"`{name}` must be known, got None. {fix}")
+        raise InvalidValue(f"`{name}` must be an int or a TensorShape, got None. {fix}")
     try:
         return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
@@ -276,10 +275,10 @@ def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree
 class ReadOnly:
     """A part of a state that steps read but never change, such as an attention memory.
 
-    A driver keeps read-only parts outside its loop's carry. They are therefore neither
+    A run keeps read-only parts outside its loop's carry. They are therefore neither
     masked nor saved for each step, and beam search neither repeats nor reorders them. A
-    driver returns read-only parts as they were passed, regardless of what
-    `RNNCell.start` computes from them for the run.
+    run returns read-only parts as they were passed, regardless of what `RNNCell.start`
+    computes from them for the run.
     """
 
     value: PyTree

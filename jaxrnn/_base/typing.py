@@ -39,10 +39,10 @@ Initializer: TypeAlias = Callable[..., jax.Array]
 class RNNCellLike(Protocol):
     """The protocol of a cell; `get_initial_state` may replace `zero_state`.
 
-    If the object also has `at_step(t)`, a driver calls it with the step `t`, a traced
-    int32 scalar, and runs the returned cell. With this method, random numbers can
-    depend on time. If its states hold the memory of an `AttentionWrapper`, the object
-    needs `start(state)`, which is called once per run; see `RNNCell.start`.
+    If the object also has `at_step(t)`, `dynamic_rnn` calls it with the step `t`, a
+    traced int32 scalar, and runs the returned cell. With this method, random numbers
+    can depend on time. If its states hold the memory of an `AttentionWrapper`, the
+    object needs `start(state)`, which is called once per run; see `RNNCell.start`.
     """
 
     @property

@@ -56,7 +56,7 @@ def as_sources(
         if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
             leaf = as_host_array(name, leaf)
         has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
-        of_a_list = "A list is a nest of its elements; convert it with np.asarray."
+        of_a_list = "Convert a list to an array with `np.asarray`."
         check_type(has_all, name, "be an array", leaf, of_a_list)
         check_rank(name, leaf, 2, axes, fix=fix)
         return leaf
@@ -123,13 +123,14 @@ def check_like(
         strict: Whether sequence types must agree. If False, a list may replace a tuple.
     """
     check_structure(f"`{name}`", want, got, strict=strict, fix=fix)
-    what = "have the dtype and step shape of" if skip else "be"
     leaves = jax.tree.leaves_with_path(got)
     for (path, leaf), like in zip(leaves, jax.tree.leaves(want), strict=True):
         if (leaf.shape[skip:], leaf.dtype) != (like.shape[skip:], like.dtype):
             full = leaf_name(name, path)
+            sizes = ["..."] * bool(skip) + list(map(str, like.shape[skip:]))
             raise InvalidValue(
-                f"`{full}` must {what} {describe(like)}, got {describe(leaf)}. {fix}"
+                f"`{full}` must be {like.dtype}[{', '.join(sizes)}], got "
+                f"{describe(leaf)}. {fix}"
             )
 
 
@@ -142,7 +143,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
         TypeError: If a leaf is traced or not an array.
         ValueError: If there are no arrays, or if the arrays differ in length.
     """
-    fix = "Each entry must be one sequence; convert lists with np.asarray."
+    fix = "Each entry is one sequence; convert a list to an array with `np.asarray`."
     arrays = map_named(name, as_host_array, sequence)
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
     if not lengths:
@@ -163,7 +164,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
 
 def check_record(name: str, first: PyTree, first_name: str, record: PyTree) -> None:
     """Raises unless both sequences have the same structure, dtypes and step shapes."""
-    fix = f"It must match `{first_name}`."
+    fix = f"All sequences must match `{first_name}`."
     check_like(name, first, record, fix, skip=1, strict=False)
 
 
@@ -178,10 +179,10 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     """
     # A named tuple is a nest, and therefore a single sequence.
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
-    fix = "Padded inputs need `sequence_length`."
+    fix = "For padded inputs, pass `sequence_length`."
     check_type(is_list, "inputs", "be a list or tuple of sequences", inputs, fix)
     if not inputs:
-        named_inputs(inputs, "Pass an empty batch as padded inputs.")
+        named_inputs(inputs, "For an empty batch, pass padded inputs with no rows.")
     records = [as_sequence(f"inputs[{i}]", each) for i, each in enumerate(inputs)]
     for i, record in enumerate(records):
         check_record(f"inputs[{i}]", records[0], "inputs[0]", record)
@@ -198,7 +199,7 @@ def cut_padding(
         ValueError: If there are no arrays, if an array has fewer than two axes, or if
             the sizes of axes do not match.
     """
-    fix = "Leave out `sequence_length` for a list of sequences."
+    fix = "For a list of sequences, omit `sequence_length`."
     inputs, time, batch_size = as_sources(inputs, time_major, fix)
     if _are_sequences(inputs, sequence_length, batch_size):
         raise InvalidValue(

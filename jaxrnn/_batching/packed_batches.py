@@ -25,15 +25,16 @@ class PackedBatches(Iterator[PackedSequences]):
         self._source = source
         self._shape = shape
         self._number = 0  # The number of records read so far.
-        self._first: tuple[str, PyTree] | None = None  # Its name, and the record.
-        # The records that are in no batch yet, each with the state before it was read.
+        # The name and value of the first record.
+        self._first: tuple[str, PyTree] | None = None
+        # Records that are not in a batch yet, each with the reader's state before it.
         self._waiting: list[tuple[State, Leaves]] = []
 
     def __next__(self) -> PackedSequences:
         placed: list[Placed] = []
         free = [self._shape.row_length] * self._shape.rows
-        # An error, for example because a record is too long, leaves the records before
-        # it in `_waiting`.
+        # After an error, such as a record that is too long, the earlier records are
+        # still in `_waiting`.
         while len(self._waiting) > len(placed) or self._read():
             _, record = self._waiting[len(placed)]
             length = len(record[0])
@@ -67,7 +68,7 @@ class PackedBatches(Iterator[PackedSequences]):
         most = self._shape.row_length
         steps = len(leaves[0])
         must = f"have at most `row_length` ({most}) steps"
-        fix = "Make rows longer, or cut the record."
+        fix = "Increase `row_length`, or split the record."
         check_value(steps <= most, name, must, steps, fix)
         self._waiting.append((state, leaves))
         return True
@@ -207,7 +208,7 @@ class _Indexed(Iterator[PyTree]):
         return self._next
 
     def set_state(self, state: int) -> None:
-        fix = "Resume with the same records."
+        fix = "Pass the records that the state came from."
         count = len(self._records)
         self._next = as_count("state['records']", state, 0, fix, most=count)
 
@@ -223,7 +224,7 @@ def _as_source(records: Any) -> Any:
     fits = are_many and not isinstance(records, Mapping)
     must = "be a sequence or an iterable of records"
     check_type(
-        fits, "records", must, records, "Pass padded arrays to `pack_sequences`."
+        fits, "records", must, records, "Pack padded arrays with `pack_sequences`."
     )
     iterator = iter(records)
     if can_index and not _has_state(iterator):

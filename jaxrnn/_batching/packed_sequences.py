@@ -76,7 +76,7 @@ class PackedSequences:
         Raises:
             TypeError: If `lengths` are traced.
         """
-        check_concrete("lengths", self.lengths, "Under jit, sum them.")
+        check_concrete("lengths", self.lengths, "Under jit, use `lengths.sum()`.")
         lengths = np.asarray(self.lengths)
         return lengths.sum(dtype=np.int64).item() / self.starts.size
 
@@ -139,8 +139,8 @@ class PackedSequences:
             if leaf.shape[:2] != self.starts.shape:
                 raise InvalidValue(
                     f"`{name}` must be [{axes}, ...] like `starts` "
-                    f"({describe(self.starts)}), got {describe(leaf)}. Pass outputs of "
-                    "this pack."
+                    f"({describe(self.starts)}), got {describe(leaf)}. Pass outputs "
+                    "for this pack."
                 )
             return read_at(leaf, *index)  # The index is in bounds by construction.
 
@@ -164,7 +164,7 @@ def check_whole(name: str, packed: PackedSequences) -> None:
     if starts.ndim != 2:
         raise InvalidValue(
             f"`{name}` must be one pack, got a stack, with `starts` "
-            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`."
+            f"{describe(starts)}. Map over the packs: `jax.vmap(run)(packed)`."
         )
     if packed.rows is None or packed.sequences is None:
         return
@@ -174,7 +174,7 @@ def check_whole(name: str, packed: PackedSequences) -> None:
     if rows != {packed.rows} or sequences != {packed.sequences}:
         raise InvalidValue(
             f"`{name}` must be a whole pack of {packed.rows} rows with "
-            f"{packed.sequences} sequences, got {packed!r}. Join packs with "
+            f"{packed.sequences} sequences, got {packed!r}. To join packs, use "
             "`concat_packed`; for several devices, use `stack_packed`."
         )
 

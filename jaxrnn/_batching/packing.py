@@ -91,10 +91,10 @@ def pack_sequences(
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
     lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
-    fix = f"Cut the sequences of {longest} steps, or make rows longer."
+    fix = "Increase `row_length` to the longest sequence, or split that sequence."
     row_length = _fitting("row_length", row_length, longest, fix)
     placed, needed = _best_fit(lengths, row_length)
-    fix = f"Pack fewer sequences, or make rows longer than {row_length} steps."
+    fix = "Increase `rows` or `row_length`, or pack fewer sequences."
     rows = _fitting("rows", rows, max(needed, 1), fix)
     shape = PackShape(rows, row_length, len(sequences), bool(time_major))
     return pack(sequences, placed, like, shape, row_length if time is None else time)
@@ -209,8 +209,8 @@ def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     """Concatenates the rows of several packs into one pack, outside of jit.
 
-    The rows and sequences of the first pack come first, followed by those of the second
-    pack, and so on. The sequence and row numbers in `starts` and `row` are adjusted.
+    The rows and sequences stay in the order of the packs. The sequence and row numbers
+    in `starts` and `row` are adjusted.
 
     Args:
         packs: Packs with rows of the same length. The packs may have different numbers
@@ -323,7 +323,7 @@ def _as_packs(packs: object) -> list[PackedSequences]:
 
 def _check_alike(name: str, first: PackedSequences, pack: PackedSequences) -> None:
     """Raises ValueError if `pack` and `first` differ in more than their sizes."""
-    fix = "It must match `packs[0]`."
+    fix = "All packs must match `packs[0]`."
     for field in ("time_major", "row_length"):
         want = getattr(first, field)
         check_one_of(f"{name}.{field}", getattr(pack, field), (want,), str(want), fix)

@@ -155,14 +155,14 @@ class TruncatedBPTT:
 
     def _check(self, params: PyTree, carry: TruncatedCarry, window: PyTree) -> PyTree:
         """Raises the errors of `value_and_grad`; returns the types of the new state."""
-        what = "what `init` or the previous call returned"
+        what = "the result of `init` or of the previous call"
         check_instance("carry", carry, TruncatedCarry, what)
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
         must = f"hold {self.reach - 1} windows for reach={self.reach}"
-        check_equal("carry", count, self.reach - 1, must, "Create it with `init`.")
+        check_equal("carry", count, self.reach - 1, must, "Create a carry with `init`.")
         what = "floating-point to have a gradient"
-        fix = "Cast it, or let `loss` close over it."
+        fix = "Cast this leaf, or let `loss` close over the array."
         for name, leaf in named_leaves("params", params):
             if leaf is not None:
                 check_dtype_kind(name, as_array(name, leaf), jnp.inexact, what, fix)
@@ -170,11 +170,11 @@ class TruncatedBPTT:
             example = jax.eval_shape(
                 lambda: jax.tree.map(lambda x: x[0], carry.windows)
             )
-            fix = "It must match the example given to `init`; pad a shorter window."
+            fix = "Pad a shorter window to the size that `init` received."
             check_like("window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
-        fix = "`loss` must keep the structure, shapes and dtypes of `state`."
+        fix = "Return a state like the `state` that `loss` received."
         check_like("new_state", carry.state, new_state, fix)
         return new_state
 
@@ -241,7 +241,7 @@ def truncated_bptt(
     """
     if not callable(loss):
         raise InvalidType(f"`loss` must be callable, got {describe(loss)}.")
-    reach = as_count("reach", reach, fix="It is `k2 // k1`.")
+    reach = as_count("reach", reach, fix="For BPTT(k2; k1), pass `k2 // k1`.")
     return TruncatedBPTT(loss, reach, as_bool("has_aux", has_aux))
 
 

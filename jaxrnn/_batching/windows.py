@@ -143,8 +143,8 @@ class PackedWindow:
         new = as_arrays("fresh_state", fresh_state)
         for name, leaf in named_leaves("row_state", old):
             check_first_axis(name, leaf, self.rows, "row")
-        check_like("fresh_state", old, new, "It must match `row_state`.", skip=1)
-        fix = "One entry for all sequences is accepted too."
+        check_like("fresh_state", old, new, "Both states must match.", skip=1)
+        fix = "For one state for all sequences, pass [1, ...]."
         for name, leaf in named_leaves("fresh_state", new):
             if leaf.shape[:1] != (1,):
                 check_first_axis(name, leaf, self.new, "sequence that may start", fix)
@@ -222,7 +222,7 @@ def windows(
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
         Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
     """
-    size = as_count("size", size, fix="It is the number of steps of a window.")
+    size = as_count("size", size, fix="Pass the number of steps of a window.")
     check_time_major(time_major)
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:

@@ -228,7 +228,7 @@ class AffineCell(SpecsCell):
 
     @property
     def library_cell(self) -> "AffineCell":
-        """The cell whose hyperparameters describe this cell to fast implementations."""
+        """The cell whose hyperparameters the native loops and cuDNN read."""
         return self
 
     @property
@@ -367,9 +367,9 @@ class AffineCell(SpecsCell):
 
 def _note(k: int, stage: Stage, z: Array, carry: PyTree, elementwise: Params) -> str:
     """What an update received; if the update fails, `columns` is often wrong."""
-    names = ", ".join(elementwise) or "no parameter"
+    names = ", ".join(elementwise) or "none"
     return (
-        f"Stage {k} has {stage.columns} `columns`, so its update received z "
-        f"{describe(z)}, with the carry {describe_leaves(carry)} and {names} of "
-        "`elementwise_specs`."
+        f"Raised by the update of stage {k}, called with z {describe(z)} "
+        f"({stage.columns} columns), the carry {describe_leaves(carry)} and the "
+        f"element-wise parameters: {names}."
     )

@@ -1,6 +1,7 @@
 """`RNNCell`, the base class of cells, and `SpecsCell`, which checks steps."""
 
 import abc
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,7 +12,7 @@ from .._base import trees
 from .._base.arguments import as_axis_size, as_dtype, check_given, check_instance
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import InvalidType, InvalidValue, describe
-from .._base.math import in_native_order
+from .._base.math import in_native_order, is_traced
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
 from .._loops.steps import DeclinedError, Run
 from . import fields, step_checks
@@ -34,7 +35,8 @@ class RNNCell(Hyperparameters, abc.ABC):
     and `output_size` (fields or properties), `init` and `apply`. If a row has no step
     in a run or in a segment, the cell is evaluated on zeros for this row. The cell's
     results and derivatives must therefore be finite for zeros.
-    `jaxrnn.testing.check_cell` checks the laws that the drivers rely on.
+    `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
+    functions that run cells (the drivers) rely on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
@@ -149,7 +151,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
-        """Binds the cell to its parameters; drivers require a bound cell.
+        """Binds the cell to its parameters, as `dynamic_rnn` requires.
 
         Args:
             params: Parameters as `init` returns them, or loaded from a checkpoint with
@@ -178,9 +180,9 @@ class RNNCell(Hyperparameters, abc.ABC):
         def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
             name = type(self).__name__
             raise InvalidType(
-                "a cell must be bound before it is called, got an unbound "
-                f"{name}. Call `cell.bind(params)(inputs, state)`, or "
-                "`cell.apply(params, inputs, state)`. `cell.init` creates parameters."
+                f"a cell must be bound before it is called, got an unbound {name}. "
+                "Call `cell.bind(params)(inputs, state)` with the parameters from "
+                "`cell.init`."
             )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
@@ -209,7 +211,7 @@ class RNNCell(Hyperparameters, abc.ABC):
     def starts_from_zeros(self) -> bool:
         """Whether the zero state is known to be zeros, for which some loops are faster.
 
-        If a class overrides `zero_state` or `get_initial_state`, it may not be.
+        This is unknown if a class overrides `zero_state` or `get_initial_state`.
         """
         cls = type(self)
         return (
@@ -223,7 +225,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> PyTree:
-        """The zero state; batch size and dtype are passed, or taken from `inputs`.
+        """The zero state; `inputs` set the batch size and the dtype if not given.
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.
@@ -239,8 +241,8 @@ class RNNCell(Hyperparameters, abc.ABC):
             batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
         if batch_size is None or dtype is None:
             raise InvalidValue(
-                "`inputs`, or both `batch_size` and `dtype`, must "
-                f"be given, got batch_size={batch_size!r} and dtype={dtype!r}."
+                "`batch_size` and `dtype` must be given without `inputs`, got "
+                f"batch_size={batch_size!r} and dtype={dtype!r}."
             )
         return self.zero_state(batch_size, dtype)
 
@@ -370,13 +372,17 @@ def scope_name(cell: RNNCell) -> str:
 
 def check_rnn_cell(name: str, cell: Any) -> Any:
     """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
-    fix = "`FunctionCell` creates one from a function."
+    fix = ""
     if isinstance(cell, BoundCell):
-        fix = "Pass `cell.cell`; parameters belong to the outer cell, or to the module."
+        fix = "Pass the unbound `cell.cell`, and bind the outer cell."
+    elif isinstance(cell, type):
+        fix = f"Create a cell: `{cell.__name__}(...)`."
+    elif inspect.isroutine(cell):
+        fix = "Create a cell from the function with `FunctionCell`."
     elif isinstance(cell, list | tuple):
         fix = "Combine several cells with `MultiRNNCell`."
     elif hasattr(cell, "initialize_carry"):
-        fix = "Convert it with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
+        fix = "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     what = "an RNNCell, such as `jaxrnn.LSTMCell(8)`"
     return check_instance(name, cell, RNNCell, what, fix)
 
@@ -389,10 +395,10 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
 
 def _as_batch_size(batch_size: AxisSize) -> AxisSize:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
-    fix = "It is the number of rows of the inputs."
-    check_given("batch_size", batch_size, fix, what="known")
-    fix = "Shapes are static under jit: pass `x.shape[0]`, or use `static_argnames`."
-    return as_axis_size("batch_size", batch_size, fix)
+    fix = "Pass the number of rows of the inputs."
+    check_given("batch_size", batch_size, fix)
+    fix = "Under jit, pass a shape such as `x.shape[0]`, or use `static_argnames`."
+    return as_axis_size("batch_size", batch_size, fix if is_traced(batch_size) else "")
 
 
 def _from_inputs(
@@ -417,6 +423,6 @@ def _from_inputs(
 def _check_matches(argument: str, value: object, name: str, of_inputs: object) -> None:
     if value != of_inputs:
         raise InvalidValue(
-            f"`{argument}` must match `{name}` ({of_inputs}), got {value}. Omit the "
-            "argument."
+            f"`{argument}` must match `{name}` ({of_inputs}), got {value}. Omit "
+            f"`{argument}`."
         )

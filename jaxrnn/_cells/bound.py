@@ -73,7 +73,7 @@ class BoundCell:
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
-        """The cell with the random key that a driver would use at step `t`.
+        """The cell with the random key that `dynamic_rnn` uses at step `t`.
 
         Raises:
             TypeError: If `t` is neither an integer nor an integer scalar array.
@@ -81,7 +81,7 @@ class BoundCell:
         """
         is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
         if not is_scalar:
-            as_count("t", t, 0, "It is the index of a step.")
+            as_count("t", t, 0, "Pass the index of a step.")
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property

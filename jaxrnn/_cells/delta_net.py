@@ -18,7 +18,7 @@ from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
-# float32 has no much smaller factor than exp(-87). A chunk subtracts sums of
+# exp(-87) is about the smallest positive factor in float32. A chunk subtracts sums of
 # logarithms, and the difference of two infinite sums is NaN.
 _LEAST_LOG = -87.0
 
@@ -47,7 +47,7 @@ class DeltaRuleCell(MatrixMemoryCell):
         S'     = a S + b outer(k, v - a k S)
         h      = q S'
 
-    So the decayed value that S holds at k moves towards v by the fraction b.
+    The decayed value that S holds at k therefore moves towards v by the fraction b.
     """
 
     num_units: int = fields.size()
@@ -131,7 +131,7 @@ class DeltaRuleCell(MatrixMemoryCell):
             u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
                 = b_t (v_t - keep_t k_t S)
 
-        So the u of all steps solve one triangular system.
+        The u of all steps are therefore the solution of one triangular system.
 
         Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
         """
@@ -149,7 +149,7 @@ class DeltaRuleCell(MatrixMemoryCell):
 
     def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
         """q, k and v after the activation; q and k have length 1."""
-        # In `project`, before the heads are moved to the front, this would be slower.
+        # This would be slower in `project`, before the heads are moved to the front.
         q = _unit(self.activation(values.q))
         k = _unit(self.activation(values.k))
         return q, k, self.activation(values.v)

@@ -45,8 +45,8 @@ Unused: TypeAlias = Any
 """The value of an argument that has no effect."""
 
 
-# Type checkers read `default=` to find out whether a field has a default. The makers
-# below `function` always give one.
+# Type checkers read `default=` to find out whether a field has a default. The functions
+# below `function` always pass one.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
     """A field with a check, which accepts None unchecked if None is the default."""
     if default is None:
@@ -163,7 +163,7 @@ def check_fields(values: Any) -> None:
             is_ours = type(values).__module__.startswith("jaxrnn")
             if position == 1 and is_number and has_depth and is_ours:
                 # PyTorch and Equinox have the order `LSTMCell(depth, units)`.
-                fix = f"use `{type(values).__name__}({value})` for {value} units."
+                fix = f"for {value} units, use `{type(values).__name__}({value})`."
                 text = f"{error} The depth of the inputs is not an argument: {fix}"
                 error.args = (text,)
             raise
@@ -190,7 +190,7 @@ def check_number(
     except (TypeError, ValueError):
         raise InvalidType(
             f"`{name}` must be a number, got {describe(value)}. "
-            "Hyperparameters are static: create a cell for each value."
+            "Create a separate cell for each value."
         ) from None
     is_inside = low <= number <= high
     arguments.check_value(is_inside, name, f"be in [{low}, {high}]", number)
@@ -267,7 +267,7 @@ def resolve_activation(
         return jnp.tanh
     if isinstance(activation, str):
         what = f"one of {', '.join(ACTIVATIONS)}"
-        fix = "You can also pass a function."
+        fix = "For another activation, pass a function."
         check_one_of(name, activation, ACTIVATIONS, what, fix)
         return ACTIVATIONS[activation]
     return check_function(name, activation, "None, a name or a function")

@@ -33,8 +33,7 @@ def _check_accepts(name: str, fn: Callable, wanted: str, **keys: None) -> None:
         signature.bind(None, None, None, **keys)
     except TypeError as error:
         raise InvalidType(
-            f"`{name}` must accept {wanted}, got the signature {signature}: {error}. "
-            "Add every argument, even if it is unused."
+            f"`{name}` must accept {wanted}, got the signature {signature}: {error}."
         ) from None
 
 
@@ -130,6 +129,6 @@ class BoundOnlyCell(RNNCell):
             ValueError: Always.
         """
         raise InvalidValue(
-            "this cell already has its parameters, which `as_cell` bound. Run it with "
-            "`jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
+            "`as_cell` has already bound the parameters of this cell. Pass the result "
+            "of `as_cell` to `jaxrnn.dynamic_rnn`."
         )

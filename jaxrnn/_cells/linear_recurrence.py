@@ -165,7 +165,7 @@ def _fitted(x: PyTree, rows: int, state: Element) -> Element:
         )
 
     def fit(x: Array, h: Array) -> Array:
-        fix = "For a complex state, return each of a and b as a `ComplexState`."
+        fix = "For a complex state, return a and b as `ComplexState`s."
         is_real = not jnp.iscomplexobj(x)
         check_type(is_real, "coefficients", "return real arrays", x, fix)
         x = jnp.asarray(x, h.dtype)

@@ -253,7 +253,7 @@ def _check_ring(cell: LRUCell | RGLRUCell) -> None:
 
 def _check_is_units(cell: LRUCell | RGLRUCell, depth: int) -> None:
     must = f"have depth `num_units` ({cell.num_units})"
-    fix = "Project them, e.g. with `jaxrnn.contrib.InputProjectionWrapper`."
+    fix = "To project the inputs, use `jaxrnn.contrib.InputProjectionWrapper`."
     check_equal("inputs", depth, cell.num_units, must, fix)
 
 

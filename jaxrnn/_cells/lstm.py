@@ -34,7 +34,7 @@ class LSTMStateTuple(NamedTuple):
         """
         if self.c.dtype != self.h.dtype:
             raise InvalidType(
-                "`dtype` requires `c` and `h` of one dtype, got "
+                "`c` and `h` must have one dtype, got "
                 f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
             )
         return self.c.dtype

@@ -177,7 +177,7 @@ class MLSTMCell(MatrixMemoryCell):
 
             m_t = F_t + a_t,    a_t = max(m, max over s <= t of i_s - F_s)
 
-        where m is the one that the segment starts from. `F_t` cancels in all weights.
+        where m is the scale at the start of the segment. `F_t` cancels in all weights.
         """
         q, k, v, i, log_f = chunk.values
         forgotten = chunk.sums(log_f)
@@ -230,7 +230,7 @@ def _memory(state: MLSTMState) -> Array:
 
 
 def _normalizer(state: MLSTMState) -> Array:
-    """N as a matrix with a single value, for what a step writes is k times 1."""
+    """The normalizer as a matrix with one column: a step writes k times 1 into it."""
     return state.n[..., None]
 
 

@@ -39,8 +39,8 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InvalidValue(
-            f"the default initializer requires a floating-point dtype, got {dtype}. "
-            "Pass an initializer that supports it."
+            "parameters must be floating-point for the default initializer, got "
+            f"{dtype}. Pass an initializer for {dtype}."
         )
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
@@ -143,8 +143,7 @@ def head_size(cell: Any) -> int:
     """
     units = cell.num_units
     heads = cell.num_heads
-    fix = f"Choose a multiple of {heads} units."
-    check_divides("num_heads", heads, units, f"`num_units`, {units}", fix)
+    check_divides("num_heads", heads, units, f"`num_units` ({units})")
     return units // heads
 
 
@@ -166,7 +165,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
         ):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
-            fix = "Call functions of jax.nn.initializers first: `orthogonal()`."
+            fix = "Call the function to get an initializer: `orthogonal()`."
             raise InvalidType(
                 f"the initializer of `{name}` must return an array {spec.shape}, got "
                 f"{describe(leaf)}. {fix if callable(leaf) else ''}".rstrip()

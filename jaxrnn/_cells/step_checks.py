@@ -24,17 +24,15 @@ from .._base.typing import Array, DType, Params, PyTree, Size
 def check_no_carry(dtype: DType) -> None:
     """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
     is_carry = any(map(is_array, jax.tree.leaves(dtype)))
-    fix = "Call `cell.init(key, inputs)`, without the carry that Flax's `init` takes."
-    check_type(not is_carry, "dtype", "name a dtype", dtype, fix)
+    fix = "Call `cell.init(key, inputs)`; `init` needs no state."
+    check_type(not is_carry, "dtype", "be a dtype such as jnp.float32", dtype, fix)
 
 
-def check_floating(name: str, dtype: DType) -> None:
+def check_floating(name: str, dtype: DType, fix: str = "") -> None:
     """Raises ValueError for an integer or boolean dtype."""
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise InvalidValue(
-            f"only supports floating point, got `{name}` of {dtype}. Cast it, "
-            "or embed integer ids first."
-        )
+        text = f"`{name}` must be floating-point, got {dtype}. {fix}"
+        raise InvalidValue(text.rstrip())
 
 
 def check_step_inputs(
@@ -66,11 +64,11 @@ def check_step_inputs(
         error = InvalidValue if is_nest else InvalidType
         raise error(
             f"`{name}` must be one array [{axes}], got {describe(inputs)}. "
-            "Pass one step of inputs, before any state."
+            "Pass one step of inputs."
         )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
-    check_floating(name, inputs.dtype)
+    check_floating(name, inputs.dtype, "Cast the array, or embed integer ids.")
     if size is None:
         fix = "Pass the inputs of one step."
         must = "have rank 2, [batch, depth]"
@@ -102,13 +100,15 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
         got = f"{len(leaves)} arrays" if is_nest and wants_nest else describe(state)
         raise error(
-            f"`state` must be {wanted} {axes}, got {got}. `zero_state` creates one."
+            f"`state` must be {wanted} {axes}, got {got}. Create a state with "
+            "`cell.zero_state`."
         )
     check_structure("`state`", size, state, strict=False)
-    fix = "The batch size must match the inputs; nothing is broadcast."
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
         _check_array(name, leaf)
         check_floating(name, leaf.dtype)
+        has_rows = leaf.shape[:1] == (batch,)
+        fix = "" if has_rows else f"Inputs and state must have {batch} rows each."
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
 
@@ -117,7 +117,7 @@ def _check_array(name: str, leaf: object) -> None:
     if not is_array(leaf):
         got = f"{describe(leaf)}."
         if hasattr(leaf, "get_value"):
-            got = "an nnx variable. `nnx.as_pure` returns a dict of arrays."
+            got = "an nnx variable. Convert the variables with `nnx.as_pure`."
         raise InvalidType(f"`{name}` must be an array, got {got}")
 
 
@@ -131,7 +131,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         TypeError: If `params` is not a dict of arrays, or a dtype differs.
     """
     is_dict = isinstance(params, Mapping) and not jax.tree_util.all_leaves([params])
-    fix = "`init` returns one; convert the contents of a file with `dict`."
+    fix = "Pass the parameters that `cell.init` returned."
     check_type(is_dict, "params", "be a dict of arrays", params, fix)
     depth = inputs.shape[-1]
     specs = dict(named_leaves("params", param_specs(depth)))
@@ -150,7 +150,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         )
     for name, spec in specs.items():
         must = f"have shape {spec.shape} for inputs of depth {depth}"
-        fix = "`init` creates one of that shape, from inputs of the same depth."
+        fix = "Create the parameters with this cell, from inputs of this depth."
         check_shape(name, leaves[name], spec.shape, must, fix)
         dtype = jax.dtypes.canonicalize_dtype(leaves[name].dtype)
         must = f"have the dtype of the inputs ({inputs.dtype})"
@@ -169,11 +169,13 @@ def check_one_dtype(cell: object, inputs: Array, operand: Array) -> None:
     declared = getattr(cell, "dtype", None)
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
     if not inputs.dtype == operand.dtype == dtype:
+        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
+        if inputs.dtype == dtype:
+            fix = f"Create the state with `dtype=jnp.{dtype}`."
         raise InvalidType(
-            "`inputs`, `state` and the cell must share one dtype, got "
-            f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the inputs, or "
-            "create the state with their dtype (a driver's `dtype`). State that no "
-            "kernel multiplies, such as c of an LSTM, may be wider."
+            "`inputs`, `state` and the cell must share one dtype, got inputs "
+            f"{describe(inputs)}, state {describe(operand)} and a cell of {dtype}. "
+            f"{fix}"
         )
 
 
@@ -188,7 +190,7 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
         is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
         fits = leaf.dtype == inputs.dtype or (is_wider and is_real)
         must = f"have the dtype of the inputs ({inputs.dtype}) or a wider one"
-        fix = "Create the state with the dtype of the inputs (a driver's `dtype`)."
+        fix = f"Create the state with `dtype=jnp.{inputs.dtype}`."
         check_type(fits, name, must, leaf, fix)
 
 
@@ -196,8 +198,9 @@ def check_stages(stages: Any, kind: type) -> None:
     """Raises TypeError unless `stages` of a cell are a tuple of at least one stage."""
     is_tuple = isinstance(stages, tuple | list) and len(stages) > 0
     are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
-    must = "be a property with a tuple of at least one Stage"
-    check_type(are_stages, "stages", must, stages, "A tuple of one is `(stage,)`.")
+    must = "be a property that returns a tuple of one or more `Stage`s"
+    fix = "For one stage, return `(stage,)`."
+    check_type(are_stages, "stages", must, stages, fix)
 
 
 def check_one_array_to_enter(state: PyTree) -> None:
@@ -205,7 +208,7 @@ def check_one_array_to_enter(state: PyTree) -> None:
     if not jax.tree_util.all_leaves([state]):
         raise InvalidType(
             "`enter` must be defined for a state of several arrays, got "
-            f"{describe_structure(state)}. It returns the array that the first stage "
+            f"{describe_structure(state)}. Return the array that the first stage "
             "multiplies, and the carry for its update."
         )
 
@@ -235,8 +238,8 @@ def check_new_state(state: PyTree, new_state: PyTree, last: int, columns: int) -
     if _shapes(state) != _shapes(new_state):
         raise InvalidValue(
             f"the update of stage {last} must return a new state with shapes "
-            f"{describe_leaves(state)}, got {describe_leaves(new_state)}. The stage "
-            f"computes z with {columns} `columns`."
+            f"{describe_leaves(state)}, got {describe_leaves(new_state)}. Stage "
+            f"{last} computes z with {columns} columns."
         )
 
 

@@ -1,1 +1,1 @@
-"""The drivers, which run a cell over time, with the checks and loops they share."""
+"""The drivers (functions that run a cell over time), with their checks and loops."""

@@ -65,7 +65,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
         raise
     except RuntimeError as error:  # Also a NotImplementedError.
         raise MissingPackage(
-            f"`device` {kind!r} needs a compiler that JAX cannot find. Install it with "
+            f"`device` {kind!r} needs a compiler that JAX cannot find. Run "
             f"`pip install '{package}'`. On a machine without a GPU, also set "
             "JAX_PLATFORMS=cpu before JAX starts."
         ) from error

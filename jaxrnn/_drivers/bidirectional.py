@@ -79,11 +79,11 @@ def bidirectional_dynamic_rnn(
         `dynamic_rnn`. To concatenate the outputs, use
         `jnp.concatenate(outputs, axis=-1)`. With `return_states`, the result has a
         third pair, `(states_fw, states_bw)`, in the order of the inputs: step t of
-        `states_bw` is the backward state after `x[t]`. Past a row's length,
-        `states_bw` holds the final backward state. At a masked step, it holds the state
-        after the row's next valid step; after the last valid step, the initial backward
-        state. So a mask without gaps and the equal lengths give different `states_bw`
-        at padding.
+        `states_bw` is the backward state after `x[t]`. Past a row's length, `states_bw`
+        holds the final backward state. At a masked step, it holds the state after the
+        row's next valid step; after the last valid step, the initial backward state. At
+        padding, a mask without gaps therefore gives other `states_bw` than the equal
+        lengths.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.
@@ -148,9 +148,9 @@ def run_backward(
 ) -> tuple[PyTree, ...]:
     """Runs `dynamic_rnn` from the last valid step of each row to its first.
 
-    A mask is reversed as it is: a reversal by its lengths would leave the padding in
-    place. `keep_order` puts the outputs into the order of the inputs;
-    otherwise, the output of a row's last step comes first.
+    All steps of a mask are reversed, including the padding. `keep_order` puts the
+    outputs into the order of the inputs; otherwise, the output of a row's last step
+    comes first.
     """
 
     def reverse(tree: PyTree) -> PyTree:
@@ -172,8 +172,10 @@ def run_backward(
 
 
 def _direction(name: str) -> AbstractContextManager[None]:
-    """Adds a note to errors of one direction, whose driver has only one cell."""
-    renamed = f"`cell` is `cell_{name}`, and `initial_state` is `initial_state_{name}`"
+    """Adds a note with the public argument names to errors of one direction."""
+    renamed = (
+        f"`cell` means `cell_{name}`; `initial_state` means `initial_state_{name}`"
+    )
     return error_note(f"In this message, {renamed}.")
 
 
@@ -256,7 +258,7 @@ def _reversed(steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
     """Reverses the order of the first `length` steps of each row."""
     if lengths is None:
         return steps[::-1]
-    with error_note("With lengths, all steps must have one structure and shape."):
+    with error_note("With lengths, all steps must have equal structures and shapes."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

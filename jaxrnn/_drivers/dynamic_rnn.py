@@ -89,7 +89,7 @@ def dynamic_rnn(
         implementation: The loop that runs an `AffineCell`. "xla" is a loop compiled by
             XLA. "native" is the package's own C++ loop; it supports LSTMs, GRUs and
             basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
-            cuDNN's LSTM; it supports plain LSTMs in float32. The driver must then be
+            cuDNN's LSTM; it supports plain LSTMs in float32, in programs that are
             traced on a machine with an NVIDIA GPU. Default: "native" on a single CPU
             device or in a CPU `shard_map`, if built and supported; otherwise "xla". If
             there are no rows or no steps, the choice has no effect.
@@ -145,7 +145,7 @@ def dynamic_rnn(
     initial_state = _checked_state(initial_state, shape[axis])
     batch = Batch(
         inputs=inputs,
-        lengths=as_lengths(sequence_length, shape[1 - axis]),
+        lengths=as_lengths(sequence_length, shape[1 - axis], time=shape[axis]),
         state=initial_state,
         mask=valid,
         resets=as_resets(resets, reset_state, shape, axis),

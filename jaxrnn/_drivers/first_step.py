@@ -64,10 +64,10 @@ def probe(
     output, new_state = one_step(cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
     fix = (
-        "An initial state must have the structure of the cell's own state, such as "
-        "`LSTMStateTuple(c, h)`, and a cell must return the structure it receives."
+        "Pass an `initial_state` with the structure of `cell.zero_state`; the cell "
+        "must return a state with the structure that it receives."
     )
-    check_structure("the state that `cell` returns", state, new_state, strict, fix)
+    check_structure("the new state of `cell`", state, new_state, strict, fix)
     _check_state(state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
@@ -94,8 +94,8 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise InvalidValue(
-            "`cell` must return a pair (output, new_state); it returned "
-            f"{describe_structure(result)}, where * is an array. Return the arrays of "
+            "`cell` must return a pair (output, new_state), got "
+            f"{describe_structure(result)}, where * is an array. Return all arrays of "
             "the state as one nest: `return output, (c, h)`."
         )
     return result[0], result[1]

@@ -18,8 +18,8 @@ from .._base.typing import Array, PyTree, RNNCellLike
 from .._tensor_array.carried import is_like, is_opaque, opaque
 
 EMIT_FIX = (
-    "At time 0 it describes one row: return arrays without a batch axis, `()` to emit "
-    "nothing, or None for `cell.output_size` in the dtype of the first state leaf."
+    "At time 0, `emit_output` describes one row: return arrays without a batch axis, "
+    "`()` to emit nothing, or None to emit outputs of `cell.output_size`."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
@@ -28,7 +28,7 @@ FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 
 
 class Carry(NamedTuple):
-    """The values that a step reads, and that the next step reads anew."""
+    """The values that each step reads and replaces."""
 
     finished: Array
     next_input: PyTree
@@ -59,7 +59,7 @@ def check_first_call(cell: RNNCellLike, returned: PyTree) -> FirstCall:
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
-    fix = f"For example, return `cell.zero_state({batch_size}, dtype)` at time 0."
+    fix = f"At time 0, return a state, such as `cell.zero_state({batch_size}, dtype)`."
     arguments.check_given("next_cell_state", state, fix, "an initial state")
     state = as_arrays("next_cell_state", state)
     what = "the first `next_cell_state` (see `cell.state_size`)"
@@ -92,7 +92,7 @@ def check_next_call(
     finished, next_input, state, emit, next_loop_state = _five(returned)
     finished = _as_finished(finished)
     fits = finished.shape in (carry.finished.shape, ())
-    must = f"be a scalar or have the shape from time 0, {list(carry.finished.shape)}"
+    must = f"be a scalar or keep its shape from time 0, {list(carry.finished.shape)}"
     fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
     arguments.check_value(fits, "finished", must, finished, fix)
     finished = jnp.broadcast_to(finished, carry.finished.shape)
@@ -152,10 +152,12 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
         x for x in arrays if finished.shape != (x.shape[:1] if by_rows else x.shape)
     ]
     if wrong or not (by_rows or leaves):
-        rows = f"each of the {batch_size} rows of `next_input`, state and emits"
+        got = describe(finished)
+        if wrong:
+            got += f", with a state or emits {', '.join(map(describe, wrong))}"
         raise InvalidValue(
-            f"`finished` must be a scalar or have one entry for {rows}, got "
-            f"{', '.join(map(describe, (finished, *wrong)))}."
+            "`finished` must be a scalar or have one entry for each of the "
+            f"{batch_size} rows, got {got}."
         )
 
 
@@ -174,8 +176,8 @@ def _emit_types(
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
         fits = shaped and not errors.is_key(leaf)
-        arrays = "arrays without a batch axis that describe the emits of one row"
-        fix = "`jnp.zeros([], dtype)` describes one number per row."
+        arrays = "arrays without a batch axis, which describe one row"
+        fix = "To emit one number per row, return `jnp.zeros([], dtype)`."
         arguments.check_type(fits, "emit_output", f"be None, or {arrays}", leaf, fix)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
@@ -203,7 +205,7 @@ def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
             f"`{name}` must have the structure {describe_structure(like)} as "
             f"at time 0, got None. {fix}".rstrip()
         )
-    at_start = f"It must be as at time 0. {fix}".rstrip()
+    at_start = f"Return the same structure as at time 0. {fix}".rstrip()
     trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, at_start)
     wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
     pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
@@ -216,8 +218,8 @@ def _leaf_like(name: str, leaf: PyTree, like: PyTree, fix: str) -> PyTree:
     if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
         if not (trees.is_tensor_array(like) and is_like(like, leaf)):
             raise InvalidValue(
-                f"`{name}` must be {like!r} as at time 0, or result from "
-                f"writes to it, got {leaf!r}."
+                f"`{name}` must be {like!r} from time 0, or result from writes to "
+                f"that array, got {leaf!r}."
             )
         return leaf
     array = math.cast_if_weak(as_array(name, leaf), like.dtype)

@@ -38,8 +38,8 @@ def as_mask(
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
-    A mask without gaps is converted to lengths if its values are concrete, so that no
-    steps need to be moved. The arguments are as in `check_mask`.
+    A mask without gaps is converted to lengths if its values are known, because lengths
+    need no reordering of steps. The arguments are as in `check_mask`.
     """
     checked = check_mask(mask, lengths, shape, axis)
     if checked is None:
@@ -68,9 +68,9 @@ def check_mask(
     if mask is None:
         return None
     fix = "Omit `sequence_length`, and mask the steps past the lengths."
-    must = "be None where `sequence_length` is given"
+    must = "be None if `sequence_length` is given"
     arguments.check_value(lengths is None, "mask", must, mask, fix)
-    fix = "`mask.all(-1)` is true where all features of a step are known."
+    fix = "To require all features of a step, pass `mask.all(-1)`."
     must = "have one bool for each row and step"
     arguments.check_value(getattr(mask, "ndim", 0) != 3, "mask", must, mask, fix)
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
@@ -147,8 +147,8 @@ def as_resets(
     """
     resets = check_resets(resets, shape, axis)
     if reset_state is not None:
-        fix = "They mark where rows are reset."
-        arguments.check_given("resets", resets, fix, "given with a `reset_state`")
+        fix = "Pass booleans that are true where rows restart from `reset_state`."
+        arguments.check_given("resets", resets, fix, "given with `reset_state`")
         reset_state = as_arrays("reset_state", reset_state)
     if resets is None:
         return None
@@ -187,11 +187,11 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
     for (name, leaf), of_run in zip(named, leaves, strict=True):
         if not is_tensor_array(leaf):
             must = f"have the shape of the initial state, {of_run.shape}"
-            fix = "Repeat one state for all rows with `jnp.broadcast_to`."
+            fix = "To use one state for all rows, apply `jnp.broadcast_to`."
             arguments.check_shape(name, leaf, of_run.shape, must, fix)
             if is_given:
                 must = f"have the dtype of the initial state, {of_run.dtype}"
-                arguments.check_dtype(name, leaf, of_run.dtype, must, "Cast it.")
+                arguments.check_dtype(name, leaf, of_run.dtype, must)
             leaf = leaf.astype(of_run.dtype)
         checked.append(leaf)
     return structure.unflatten(checked)

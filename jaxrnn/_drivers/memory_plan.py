@@ -58,16 +58,16 @@ class PlannedStrategy:
 
     Attributes:
         strategy: The strategy.
-        saved: Bytes that are saved between the forward and the backward pass.
+        saved: The bytes that the forward pass saves for the backward pass.
         peak: Bytes that the compiled program needs in addition to its arguments and
             results (the inputs, the parameters and the gradients of the parameters).
             These bytes include the saved bytes. On a CPU, where host and device share
             one memory, all bytes count as device memory. On a TPU or GPU, the number is
             the compiler's `peak_memory_in_bytes` without the arguments and results, or
-            the size of all temporary arrays if that is less, as it is for strategies
-            that store arrays on the host. A TPU's compiler rejects programs for which
-            the sum of peak, arguments and results exceeds the memory of the device. A
-            TPU's fast memory may not be counted.
+            the size of all temporary arrays, whichever is less; the second is less for
+            strategies that store arrays on the host. A TPU's compiler rejects programs
+            for which the sum of peak, arguments and results exceeds the memory of the
+            device. A TPU's fast memory may not be counted.
         extra_flops: The number of floating-point operations in recomputed steps, as
             counted by XLA on JAX's default backend.
         extra_share: `extra_flops` divided by the number of operations in training
@@ -109,7 +109,7 @@ class MemoryPlan:
             for name, *sizes in zip(*columns, strict=True)
         ]
         sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
-        sizes = f"In addition: {sizes}, twice that if the loss reads them."
+        sizes = f"In addition: {sizes} (doubled if the loss reads them)."
         last = f"Compiled for {self.device}; nothing was run."
         if self.device == "cpu":
             last = "On the CPU, host and device share one memory; peaks include both."
@@ -155,9 +155,8 @@ def memory_plan(
             `[time, batch, depth]` if `time_major`; or a nest of shapes, arrays and
             `jax.ShapeDtypeStruct`s.
         strategies: A list of values of `swap_memory`.
-        dtype: The dtype of the zero state, and of inputs that are given as a shape.
-            None for the widest floating-point dtype of the inputs, or float32 if the
-            inputs have no floating-point dtype.
+        dtype: The dtype of the zero state, and of inputs that are given as a shape. If
+            None, the widest floating-point dtype of the inputs, else float32.
         time_major: Whether time is the first axis.
         device: The device to compile for, which does not need to be present: "v5e",
             "v6e", "v5p", "h100", or a compile-only device from
@@ -240,11 +239,10 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
         shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())
         if len(shape) < 3:
             raise InvalidValue(
-                f"`{name}` must be an array or a shape of rank at least 3, "
+                f"`{name}` must be an array or a shape with at least 3 axes, "
                 f"[batch, time, ...], got {leaf!r}."
             )
-        fix = "Every size is a positive integer."
-        sizes = [as_count(f"{name}[{i}]", n, fix=fix) for i, n in enumerate(shape)]
+        sizes = [as_count(f"{name}[{i}]", n, fix="") for i, n in enumerate(shape)]
         return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
 
     inputs = map_named("inputs_shape", as_struct, shapes, is_shape)
@@ -291,7 +289,7 @@ def _rows(
     largest = max(_bytes(args), *map(sum, saved))
     if largest > _MOST_BYTES:
         raise InvalidValue(
-            f"`inputs_shape` must need at most {_size(_MOST_BYTES)}, got a run of "
+            f"a run over `inputs_shape` must need at most {_size(_MOST_BYTES)}, got "
             f"{_size(largest)}."
         )
     forward_flops = _forward_flops(run, *types, axis)
@@ -299,7 +297,7 @@ def _rows(
     rows = []
     for i, (strategy, loss) in enumerate(zip(strategies, losses, strict=True)):
         gradient = jax.grad(loss)
-        with error_note(f"This is the program with {strategy!r}."):
+        with error_note(f"Raised while compiling with {strategy!r}."):
             program = jax.jit(gradient).lower(*args).compile()
         peak = peak_bytes(program.memory_analysis(), device.platform)
         # Each level of segments adds one forward pass, unless its residuals are saved.

@@ -47,9 +47,8 @@ def packed_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             because the last state of each sequence is read from them.
-        return_states: Whether to also return the state after every step. The driver
-            computes these states even if they are not returned; under `jit`, only if
-            `state` is used.
+        return_states: Whether to also return the state after every step. These states
+            are computed in any case; under `jit`, only if `state` is used.
 
     Returns:
         `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,
@@ -126,9 +125,8 @@ def _states_of_sequences(
         state = as_arrays("initial_state", state)
         if has_read_only(state):
             raise InvalidValue(
-                "`initial_state` must not hold an attention memory, as a "
-                "packed row holds several sequences. Run the sequences with "
-                "`dynamic_rnn` and lengths."
+                "`initial_state` must not hold an attention memory, because a packed "
+                "row holds several sequences. Use `dynamic_rnn` with lengths."
             )
     dtype = output_dtype(state, dtype)
     if state is None:
@@ -139,7 +137,7 @@ def _states_of_sequences(
 
 
 def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
-    """The batch, in which each sequence starts from a state of its own.
+    """The batch, with a separate initial state for each sequence.
 
     Args:
         batch: Packed sequences.

@@ -163,8 +163,7 @@ def raw_rnn(
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     if max_time is not None:
-        fix = "It must be static, because it is the size of buffers."
-        max_time = arguments.as_axis_size("max_time", max_time, fix)
+        max_time = arguments.as_axis_size("max_time", max_time)
     with jax.named_scope(arguments.as_scope(scope, "rnn")):
         time = jnp.zeros((), jnp.int32)
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
@@ -231,9 +230,9 @@ def _with_notes(fn: Callable, what: str) -> Callable:
                 return fn(*args)
             except jax.errors.JAXTypeError as error:
                 error.add_note(
-                    "Under jit and vmap, its arguments are traced. Select with "
-                    "jnp.where or lax.cond, index jnp arrays or TensorArrays, and use "
-                    "`if` only for `cell_output is None`."
+                    "Under jit and vmap, `time` and all arrays are traced. Select with "
+                    "`jnp.where` or `lax.cond`, and use `if` only for `cell_output is "
+                    "None`. Index JAX arrays or TensorArrays, not NumPy arrays."
                 )
                 raise
 
@@ -331,7 +330,7 @@ def _unbounded(step: Step, carry: Carry) -> Carry:
 
 def _check_emits_nothing(emit_types: PyTree, limit_name: str) -> None:
     if jax.tree.leaves(emit_types):
-        fix = "It limits the number of steps, and thus the size of the results."
+        fix = f"Pass {limit_name}, the largest number of steps, to size the results."
         check_given(limit_name, None, fix, "given under jit and vmap")
 
 

@@ -39,7 +39,7 @@ def reverse_sequence(
             such arrays, each of which is reversed.
         seq_lengths: The length of each row, `[batch]`, integers. Lengths outside of
             `[0, time]` raise an error, as in TensorFlow, unless they are traced. Traced
-            lengths are clamped to `[0, time]`, as in drivers.
+            lengths are clamped to `[0, time]`, as in `dynamic_rnn`.
         seq_axis: The time axis; required. Negative axes are not allowed.
         batch_axis: The axis of the rows; None for 0.
         name: The name of the operation in profiles; "ReverseSequence" by default.
@@ -67,7 +67,7 @@ def reverse_sequence(
     """
     check_not_packed(input)
     check_instance("name", name, str | None, "a string")
-    fix = "Inputs `[batch, time, ...]` have rows at 0, the default, and time at 1."
+    fix = "For inputs `[batch, time, ...]`, pass `seq_axis=1`."
     time = as_count("seq_axis", seq_axis, least=0, fix=fix)
     rows = 0 if batch_axis is None else as_count("batch_axis", batch_axis, 0, fix)
     if time == rows:
@@ -100,7 +100,7 @@ def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
         check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")
         if jax.typeof(array).sharding.spec[time] is not None:
             raise InvalidValue(
-                f"`{name}` must not be divided along axis {time}, its time, got "
+                f"`{name}` must not be divided along time (axis {time}), got "
                 f"{jax.typeof(array)}. Divide the rows with `jax.sharding.reshard`."
             )
     check_same_size(named, time, "The number of steps", f"along axis {time}")
@@ -121,6 +121,6 @@ def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
         if wrong.size:
             raise InvalidValue(
                 f"`seq_lengths` must be between 0 and the number of steps, {steps}, "
-                f"got {wrong[0]}. Clamp them: `np.clip(seq_lengths, 0, {steps})`."
+                f"got {wrong[0]}. Pass `np.clip(seq_lengths, 0, {steps})`."
             )
     return jnp.minimum(lengths, steps)

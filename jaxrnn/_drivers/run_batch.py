@@ -49,7 +49,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.Ellip
 _CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
 _CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
 _CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Sentinel objects of these packages do not change.
+# Objects of these packages without fields of their own do not change.
 _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 
 
@@ -206,16 +206,16 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
 def _check_has_rows(state: PyTree) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
-    Rows share such a leaf, so it has no value at a step of one row: with a mask, the
-    rows are at different steps at the same time.
+    All rows share such a leaf. With a mask, rows are at different steps at the same
+    time, so the leaf has no value at a step of one row.
     """
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(
                 "with `mask` or `return_states`, each leaf of the state must be an "
-                f"array [batch, ...], got {describe(leaf)} as `{name}`. Let the cell "
-                "return the value as an output. For a mask without gaps, "
-                "`sequence_length` supports such a leaf."
+                f"array [batch, ...], got {describe(leaf)} as `{name}`. Return this "
+                "value as an output of the cell. If all gaps of the mask are at the "
+                "end, pass `sequence_length` instead."
             )
 
 
@@ -227,7 +227,7 @@ def _run_as_planned(
     Args:
         cell: The cell, laid out over devices.
         state: The initial state, whose read-only parts every step reads.
-        run: All steps. The run does not have a stand-in for finished rows yet.
+        run: All steps, still without the values on which finished rows run.
         batch: The options.
     """
     cell_in_loop, step = _in_loop(cell, run, state)
@@ -242,9 +242,9 @@ def _run_as_planned(
 
     def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
         if not hasattr(cell, "apply_sequence"):
-            raise DeclinedError("it has no `apply_sequence`")
+            raise DeclinedError("the cell has no `apply_sequence`")
         if has_read_only(state):
-            raise DeclinedError("its state has read-only parts")
+            raise DeclinedError("the state of the cell has read-only parts")
         return cell_in_loop().apply_sequence(run)
 
     def run_segment(
@@ -294,7 +294,7 @@ def _is_fixed(value: object, within: tuple[types.FunctionType, ...]) -> bool:
     if isinstance(value, _CONSTANTS):
         return True
     if isinstance(value, types.FunctionType):
-        if value in within:  # It calls itself.
+        if value in within:  # A recursive function.
             return True
         within = (*within, value)
     parts = _parts(value)
@@ -305,7 +305,8 @@ def _parts(value: Any) -> list | None:
     """The values on which `value` depends; None if `value` itself may change."""
     if isinstance(value, jax.tree_util.PyTreeDef):
         kind, data = value.node_data() or (None, None)
-        is_dict = isinstance(kind, type) and issubclass(kind, dict)  # Data: its keys.
+        # The data of a dict are its keys.
+        is_dict = isinstance(kind, type) and issubclass(kind, dict)
         return [None if is_dict else data, *value.children()]
     if isinstance(value, tuple | frozenset):
         return list(value)
@@ -320,7 +321,8 @@ def _parts(value: Any) -> list | None:
         names |= set(getattr(value, "__dict__", ()))
         return [_field(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
-    wrapped = getattr(value, "__wrapped__", None)  # Set by `jax.jit`, for example.
+    # For example, `jax.jit` sets this attribute.
+    wrapped = getattr(value, "__wrapped__", None)
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
         return [] if wrapped is None else [wrapped]
     return None

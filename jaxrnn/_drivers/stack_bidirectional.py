@@ -194,7 +194,7 @@ def run_layers(
     """Checks the lists of both directions, and runs one layer after another.
 
     Args:
-        run: A driver of one layer, which returns `(outputs, state_fw, state_bw)`.
+        run: Runs one layer; returns `(outputs, state_fw, state_bw)`.
         xs: The inputs.
         cells: The forward cells and the backward cells.
         states: The initial states of these cells.

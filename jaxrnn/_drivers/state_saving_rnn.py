@@ -70,7 +70,7 @@ def static_state_saving_rnn(
     leaves = [as_arrays(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     outputs, state = static_rnn(cell, inputs, state, None, sequence_length, scope)
-    check_structure("the state that `cell` returns", size, state, strict=False)
+    check_structure("the new state of `cell`", size, state, strict=False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state

@@ -189,7 +189,7 @@ def _unrolled(
     states = []
     for t, inputs in enumerate(steps):
         masks = all_masks
-        if _types(inputs) != _types(steps[0]):  # Then the stand-in is zeros.
+        if _types(inputs) != _types(steps[0]):  # Finished rows then run on zeros.
             masks = all_masks.map_stand_in_inputs(
                 lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
             )
@@ -219,7 +219,7 @@ def _checked_state(
 
 
 def _warn_of_copies(count: int) -> None:
-    """Warns of a program with many copies of a cell, where the package was called."""
+    """Warns, at the line of the user's call, of many copies of a cell."""
     package = __name__.partition(".")[0]
     level = 1
     frame = inspect.currentframe()
@@ -228,8 +228,8 @@ def _warn_of_copies(count: int) -> None:
         level += 1
     warnings.warn(
         f"A program with {count} copies of the cell, one for each step, takes minutes "
-        "to compile. `dynamic_rnn` and the drivers with `dynamic` in their names give "
-        "the same values and compile one step, in a second.",
+        "to compile. `dynamic_rnn` and `bidirectional_dynamic_rnn` give the same "
+        "values and compile one step, in a second.",
         stacklevel=level,
     )
 

@@ -64,7 +64,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
-        # Drivers clamp the lengths of NumPy arrays beyond int32, and read their masks.
+        # NumPy arrays stay NumPy: their lengths are clamped, and their masks are read.
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array
@@ -110,10 +110,11 @@ def _batch_shape(
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
         axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
-        of = "" if lengths is None else f", those of lengths {describe(lengths)}"
+        of = "" if lengths is None else f", like the lengths {describe(lengths)}"
+        fix = "Convert a list to an array." if isinstance(inputs, list) else ""
         raise InvalidValue(
             f"`{name}` must be {axes} with {count} batch axes{of}, got "
-            f"{describe(first)}. A list is a nest of its elements, not an array."
+            f"{describe(first)}. {fix}".rstrip()
         )
     return first.shape[start : start + count]
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, check_instance
 from .._base.cell_keys import fold_in
 from .._base.errors import InvalidValue, describe
-from .._base.math import is_float
+from .._base.math import is_float, is_traced
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
@@ -67,7 +67,7 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     """
     bound: list[BoundCells] = []
     for i, (name, part) in enumerate(cells.items()):
-        if isinstance(part, RNNCell):  # The only entry.
+        if isinstance(part, RNNCell):  # A nest with a cell has no other entry.
             return part.bind(params[name], key)
         bound.append(bind_cells(part, params[name], fold_in(key, i)))
     return tuple(bound)
@@ -87,8 +87,9 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
     check_instance("cell", bound, BoundCell, "bound by `cell.bind(params)`")
     if not _are_equal(bound.cell, cells):
         raise InvalidValue(
-            f"each cell must match the module's cell, {unwrapped(cells)!r}, got "
-            f"{unwrapped(bound.cell)!r}. Construct the module with `cell.cell`."
+            f"each cell must equal the module's cell, {unwrapped(cells)!r}, got "
+            f"{unwrapped(bound.cell)!r}. Construct the module with the `cell.cell` of "
+            "the bound cell."
         )
     return bound.params
 
@@ -96,12 +97,12 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
 def list_bound(count: int, bound: BoundCells) -> Sequence[BoundCells]:
     """A list of `count` cells; raises ValueError if there are fewer or more.
 
-    A list of one bound cell stands for the cell, because converters return a list for
+    A list of one bound cell may replace the cell, because converters return a list for
     each direction.
     """
     listed = bound if isinstance(bound, list | tuple) else [bound]
     if len(listed) != count:
-        raise InvalidValue(f"there must be {count} cells, got {len(listed)}.")
+        raise InvalidValue(f"the number of cells must be {count}, got {len(listed)}.")
     return listed
 
 
@@ -191,13 +192,13 @@ def _last(name: str) -> str:
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
-    """The flag of a call or, if that is None, of the module; None means False.
+    """The flag of a call or, if None, of the module; None means False.
 
     Raises:
         TypeError: If the flag is not a bool.
     """
     value = of_module if of_call is None else of_call
-    fix = "It is static: under jit, close over it."
+    fix = "Under jit, close over the value." if is_traced(value) else ""
     return value is not None and as_bool(name, value, fix)
 
 

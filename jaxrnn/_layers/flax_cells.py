@@ -35,8 +35,8 @@ class StepModule(HoldsCell):
         cells = super()._cells()
         if self.cell.is_random:
             raise InvalidValue(
-                "`cell` must not draw random numbers, because Flax's RNN gives it no "
-                f"keys, got {self.cell!r}. Use the RNN of jaxrnn."
+                "`cell` must not draw random numbers, because Flax's RNN passes no "
+                f"keys, got {self.cell!r}. Use the `RNN` of jaxrnn."
             )
         return cells
 
@@ -116,10 +116,10 @@ def sizes_of_cell(
         TypeError: If `in_features` is neither an int nor a tuple of ints.
         ValueError: If a size is below 1.
     """
-    fix = "It is the size of the inputs, or their shape without the batch axis."
+    fix = "Pass the size of the inputs, or their shape without the batch axis."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("in_features", n, fix=fix) for n in sizes))
-    note = f"as_cell: in a step with inputs {list(shape)}, as set by `in_features`."
+    note = f"Raised by a step with inputs {list(shape)}, set by `in_features`."
     with error_note(note):
         state, output = jax.eval_shape(lambda: step(shape))
     return jax.tree.map(_size, state), jax.tree.map(_size, output)

@@ -1,7 +1,7 @@
-"""What the modules of linen and nnx share: options, cells and drivers.
+"""The options, cells and runs that the modules of linen and nnx share.
 
-A module of linen or nnx inherits from a class here, which holds its cells and runs its
-driver, and from a class of its library, which holds parameters and random streams.
+A module of linen or nnx inherits from a class here, which holds and runs its cells, and
+from a class of its library, which holds parameters and random streams.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ Merge: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class Recurrent(HoldsCells):
-    """A module that runs its cells over sequences by a driver; see `RNN`."""
+    """A module that runs its cells over sequences; see `RNN`."""
 
     time_major: bool = False
     return_carry: bool = False
@@ -151,20 +151,20 @@ class Recurrent(HoldsCells):
     def _results(
         self, outputs: PyTree, state: PyTree, states: list, return_carry: bool | None
     ) -> PyTree:
-        """What the call and the module ask for; `states` is empty or has one entry."""
+        """The results that were requested; `states` is empty or has one entry."""
         if states:
             return outputs, state, *states
         has_carry = flag("return_carry", return_carry, self.return_carry)
         return (state, outputs) if has_carry else outputs
 
     def _implementation(self) -> str | None:
-        """The loop of this call; linen creates parameters with the default loop."""
+        """The `implementation` of a call; linen creates parameters with the default."""
         return self.implementation
 
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
-        """Runs the driver, and returns `(outputs, state)`, with `states` if asked.
+        """Runs the cells; returns `(outputs, state)`, and `states` if requested.
 
         Args:
             cells: The bound cells, in the structure of the constructor's arguments.
@@ -219,7 +219,7 @@ class TwoDirections(Recurrent):
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
-        fix = "Pass `jnp.add` to sum them."
+        fix = "To add the outputs, pass `jnp.add`."
         check_instance("merge", self.merge, Callable, "a function of both outputs", fix)
         cell_fw, cell_bw = cells
         what = "a pair (state_fw, state_bw)"
@@ -243,7 +243,7 @@ def _pair(what: str, state: PyTree, reset_state: PyTree) -> tuple[PyTree, PyTree
     """
     if reset_state is not None:
         raise InvalidValue(
-            "`reset_state` must be None for two directions, which are always reset to "
+            "`reset_state` must be None for two directions, whose resets always set "
             f"zeros, got {describe(reset_state)}."
         )
     pair = (None, None) if state is None else state
@@ -300,6 +300,6 @@ class Stack(Recurrent):
             return concatenate(*outputs), *zip(*states, strict=True)
 
         outputs, fw, bw = run_layers(run, inputs, cells, starts, None)
-        # Of each layer: the final state and, if asked for, the states of all steps.
+        # For each layer: the final state and, if requested, the states of all steps.
         of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
         return outputs, *zip(*of_layers, strict=True)

@@ -3,11 +3,10 @@
 A driver passes a `Run`: inputs, an initial state, and `Steps`, which describe the time
 axis (`steps.py`). `dispatch.py` chooses the loop: the scan over single steps
 (`scans.py`), which is the reference, or a loop that runs whole sequences of one kind of
-cell. Words of this room:
+cell. Terms:
 
-* A *row* is one entry of the batch. At step t, a row is *alive* (the step is valid) if
-  `t < length`; otherwise the row is *finished*, or dead. A finished row outputs zeros
-  and keeps its state (`masking.py`).
+* A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
+  otherwise *alive*. A finished row outputs zeros and keeps its state (`masking.py`).
 * The *longest* length is the number of steps that TensorFlow's loop would run. Until
   then, the loop is *running*, and leaves of the state that all rows share advance.
 * A *stand-in* is a finite pair `(inputs, state)` on which the cell runs in finished

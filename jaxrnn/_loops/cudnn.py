@@ -46,7 +46,7 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
     As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
-    For exact products in both passes, call the driver under
+    For exact products in both passes, call `dynamic_rnn` under
     `jax.default_matmul_precision("highest")`.
 
     Only first-order gradients are available, because cuDNN supports neither forward
@@ -185,7 +185,7 @@ _call.defvjp(_call_and_save, _pull_back)
 
 def _why_not(cell: Any, run: Run) -> str | None:
     """The reason why cuDNN cannot run the cell, or None."""
-    known = "it supports only plain LSTMs with tanh"
+    known = "cuDNN's loop supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
         return f"{known}, not {type(cell).__name__}"
     if reason := cell.library_cell.why_not_tanh():
@@ -193,16 +193,16 @@ def _why_not(cell: Any, run: Run) -> str | None:
     if reason := why_not_fields(cell):
         return reason
     if has := what_lstm_has(cell):
-        return f"{known}, but this one has {' and '.join(has)}"
+        return f"{known}, but this cell has {' and '.join(has)}"
     if reason := why_not_arrays(run):
         return reason
     steps = run.steps
     if steps.restarts is not None:
-        return "rows of several sequences restart within the loop"
+        return "cuDNN does not reset rows within the loop"
     if steps.returns_states:
-        return "it does not return the states of all steps"
+        return "cuDNN does not return the states of all steps"
     if steps.time > MOST_STEPS:
-        return f"it supports at most {MOST_STEPS} steps, got {steps.time}"
+        return f"cuDNN's loop supports at most {MOST_STEPS} steps, got {steps.time}"
     return why_not_here()
 
 

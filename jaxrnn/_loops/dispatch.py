@@ -1,8 +1,8 @@
 """Chooses the loop that runs a cell over whole sequences.
 
-A cell's `apply_sequence` runs all steps at once, or declines; the cell is then scanned.
-For an affine cell, `apply_sequence` chooses between XLA's loop, the native loop and
-cuDNN.
+A cell's `apply_sequence` runs all steps at once. If it raises `DeclinedError`, the cell
+is run step by step. For an affine cell, `apply_sequence` chooses between XLA's loop,
+the native loop and cuDNN.
 """
 
 import logging
@@ -69,8 +69,8 @@ def run_sequence(
             if run.implementation not in (None, "xla"):
                 raise InvalidValue(
                     f"`implementation` {run.implementation!r} cannot run this cell on "
-                    f"these sequences: {reason}. Leave it out for XLA's loop, which "
-                    "runs them."
+                    f"these sequences: {reason}. Omit `implementation` to use XLA's "
+                    "loop."
                 ) from None
             _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, run.inputs, run.state, run.steps, unroll)

@@ -1,4 +1,4 @@
-"""Which cells and arrays the loops of libraries support: the native loops and cuDNN."""
+"""The cells and arrays that the native loops and cuDNN support."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from .xla_loop import AffineCellLike
 def why_not_arrays(run: Run) -> str | None:
     """The reason why a call does not support the inputs and the state, or None."""
     if explicit_mesh_of((run.inputs, run.state)) is not None:
-        return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
+        return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
     arrays = [run.inputs, *jax.tree.leaves(run.state)]
@@ -26,7 +26,8 @@ def why_not_arrays(run: Run) -> str | None:
         return "there are no steps, no rows, no inputs, or no units"
     dtypes = {x.dtype for x in arrays}
     if dtypes != {jnp.dtype(jnp.float32)}:
-        return f"it supports only float32, got {', '.join(sorted(map(str, dtypes)))}"
+        names = ", ".join(sorted(map(str, dtypes)))
+        return f"only float32 is supported, got {names}"
     return None
 
 
@@ -37,13 +38,13 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
 
 
-# The fields that the loops of libraries read, or that select a loop.
+# The fields that the native loops or cuDNN read, or that select a loop.
 _READ = (
     "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
     "num_proj proj_clip layer_norm"
 )
-# The fields that change no step: names, dtypes, initial values, TensorFlow's arguments
-# without a meaning, and dropout, with which a cell declines before it selects a loop.
+# The fields that change no step: names, dtypes, initial values, unused arguments of
+# TensorFlow, and dropout (a cell with dropout declines before it selects a loop).
 _NO_PART_OF_A_STEP = (
     "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
     "initializer kernel_initializer bias_initializer norm_gain norm_shift "
@@ -53,7 +54,7 @@ _KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
 
 
 def why_not_fields(cell: AffineCellLike) -> str | None:
-    """The reason why the loops of libraries may not fit the cell's fields, or None.
+    """The reason why the native loops and cuDNN cannot run the cell, or None.
 
     A loop cannot know a field that was added to a cell after the loop was written. Such
     a field must have its default value.
@@ -64,7 +65,7 @@ def why_not_fields(cell: AffineCellLike) -> str | None:
             value = getattr(each, field.name)
             if field.name not in _KNOWN and value != field.default:
                 return (
-                    f"it supports only the default of the field `{field.name}`, got "
+                    f"only the default of the field `{field.name}` is supported, got "
                     f"{value!r}"
                 )
     return None
@@ -119,7 +120,7 @@ def native_kind(cell: AffineCellLike) -> str:
         DeclinedError: If the cell has no key. The error gives the reason.
     """
     kind = cell.declared_kind
-    known = "it supports only LSTMs, GRUs and basic RNNs"
+    known = "the native loops support only LSTMs, GRUs and basic RNNs"
     if kind is None:
         raise DeclinedError(f"{known}, not {type(cell).__name__}")
     if reason := why_not_fields(cell):
@@ -135,7 +136,9 @@ def native_kind(cell: AffineCellLike) -> str:
     if "layer normalization" not in has:
         return "projected_lstm" if "a projection" in has else "peephole_lstm"
     if len(has) > 1:
-        raise DeclinedError(f"it does not support an LSTM with {' and '.join(has)}")
+        raise DeclinedError(
+            f"the native loops do not support an LSTM with {' and '.join(has)}"
+        )
     return "normed_lstm"
 
 

@@ -30,7 +30,7 @@ from .steps import Run, Steps, at_each_step
 
 @serializable
 class ComplexState(NamedTuple):
-    """Complex numbers as two real arrays, which drivers cast and mask as usual.
+    """Complex numbers as two real arrays, cast and masked like other leaves.
 
     Attributes:
         real: The real part.
@@ -67,7 +67,7 @@ def one_like(a: Element) -> Element:
 
 
 class RecurrenceCellLike(Protocol):
-    """What the loop needs of a `LinearRecurrenceCell`, which describes the names."""
+    """The members of a `LinearRecurrenceCell` that the loop uses."""
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element

@@ -1,11 +1,11 @@
-"""The meaning of sequence lengths and masks, defined once for every driver.
+"""The effect of sequence lengths and masks on a step, in one place.
 
-Row b is alive at step t if `t < length[b]`; otherwise, it is finished. A finished row
+Row b is finished at step t if `t >= length[b]`; otherwise, it is alive. A finished row
 outputs 0 and keeps its state. The cell still runs on the finished row, but the results
 are dropped. A select would keep NaN out of the values, but not out of the gradients,
-because 0 * NaN is NaN. In a finished row, the cell therefore runs on a stand-in: the
-inputs and state of the row's first step, which are finite if all values of the row are
-finite. For a row of length 0, the stand-in is zeros.
+because 0 * NaN is NaN. In a finished row, the cell therefore runs on other values (the
+stand-in): the inputs and state of the row's first step, which are finite if all values
+of the row are finite, or zeros if the row has length 0.
 
 All rows share the TensorArrays and scalar leaves of a state, which are never masked;
 `step_inputs` treats such states separately. In `raw_rnn`, the user's function reads the
@@ -115,7 +115,7 @@ def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyT
 
 
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
-    """Returns the state after a step: `new` in rows that are alive, otherwise `old`.
+    """Returns the state after a step: `old` in finished rows, otherwise `new`.
 
     Scalar leaves and TensorArrays are shared by all rows. These leaves advance while
     TensorFlow's loop would run, even if some rows are finished.
@@ -215,7 +215,7 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     def read(x: Array) -> Array:
-        # Indices from the caller's lengths or mask may be divided in another way.
+        # Indices from the caller's lengths or mask may have another sharding.
         rows = as_rows_of(x, sources, 1 - axis)
         return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
 

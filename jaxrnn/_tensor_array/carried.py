@@ -173,8 +173,8 @@ class LoopWrites:
             writes = self._writes(after)
             if self.must_carry:
                 raise InvalidValue(
-                    "a step must use its TensorArrays in the same way each time that "
-                    "it is traced, but it reads an array that it did not read before."
+                    "a step must read the same TensorArrays in every trace, but this "
+                    "trace reads one more."
                 )
             return self.without(after), (y, writes)
 
@@ -208,9 +208,9 @@ class LoopWrites:
             if isinstance(store, _Watched) and (store.arrays, store.position) == here:
                 writes[i] = list(store.writes)
                 continue
-            if i in self.stores:  # The step put another array into this place.
+            if i in self.stores:  # The step replaced the array.
                 self.must_carry.add(i)
-            jax.tree.leaves(leaf)  # Reads an array that the step put here.
+            jax.tree.leaves(leaf)  # Reads the array that replaced it.
         return writes
 
     def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:

@@ -30,8 +30,8 @@ def check_range(indices: Indices, length: Indices) -> None:
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
         raise InvalidEntry(
-            f"an index must be in [0, {known_length}), which `size` sets, got "
-            f"{outside.flat[0]}."
+            f"an index must be in [0, {known_length}), the range that `size` sets, "
+            f"got {outside.flat[0]}."
         )
 
 
@@ -45,10 +45,7 @@ def check_first_write(indices: Indices, written: Indices) -> None:
         checkify.debug_check(~jnp.any(written), "an index was written before")
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
-        raise InvalidValue(
-            f"each index must be written once, got {index} again. A write returns a "
-            "new array, and does not change the old array."
-        )
+        raise InvalidValue(f"each index must be written only once, got {index} again.")
 
 
 def as_value(value: ArrayLike, dtype: DType) -> Array:

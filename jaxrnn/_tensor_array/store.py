@@ -216,8 +216,8 @@ class Ragged:
         index = int(_need_known(index))
         if not self.written[index]:
             raise InvalidValue(
-                f"element {index} must be written before it is read. Pass "
-                "`element_shape` to read zeros."
+                f"element {index} must be written before a read. To read zeros "
+                "instead, pass `element_shape`."
             )
         return self.elements[index]
 
@@ -270,7 +270,7 @@ def _need_known(indices: Indices) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
         raise InvalidType(
-            "indices must be known if elements may differ in shape, got traced "
+            "indices must not be traced if elements may differ in shape, got traced "
             f"{describe(indices)}. Pass `element_shape` or `infer_shape=True`."
         )
     return known
@@ -291,7 +291,8 @@ def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError if the elements are scalars."""
     if not shape:
         raise InvalidValue(
-            "`concat` needs elements with at least one axis, got scalars. Use `stack`."
+            "elements must have at least one axis for `concat`, got scalars. Use "
+            "`stack`."
         )
 
 

@@ -22,7 +22,7 @@ from .._base.typing import Array, ArrayLike, DType
 from . import checks
 from .store import Indices, Ragged, Rows, Store, check_element
 
-_SIZE = "It is static: a Python integer, or a symbolic size of `jax.export`."
+_SIZE = "Pass a Python integer, or a symbolic size of `jax.export`."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,8 @@ class TensorArray(RowlessArray):
     `lax.scan` and `raw_rnn`. Inside a compiled loop, writes happen in place. The first
     write to an array of unknown element shape changes its structure, but a carry must
     keep its structure. For a custom loop or `lax.cond`, pass `element_shape`, or write
-    once before the loop. Drivers infer the element shape of a `TensorArray` in a state.
+    once before the loop. `dynamic_rnn` infers the element shape of a `TensorArray` in a
+    state.
 
     The following four mistakes raise an error if they can be detected: an index out of
     range, a second write to an index, a wrong shape or dtype, and a read of an element
@@ -59,10 +60,10 @@ class TensorArray(RowlessArray):
 
     An array with `dynamic_size` grows outside jit. Inside a compiled function, its
     capacity is fixed: the capacity is `size`, or more if more elements were written
-    earlier. If a state holds such an array, drivers give the array enough capacity for
-    one more write in each step. If a loop carries the state from one driver call to the
-    next, the capacity of the state's arrays must not change; create such arrays with
-    `size`, without `dynamic_size`.
+    earlier. If a state holds such an array, `dynamic_rnn` and similar functions give
+    the array enough capacity for one more write in each step. If a loop carries the
+    state from one call to the next, the capacity of the state's arrays must not change;
+    create such arrays with `size`, without `dynamic_size`.
 
     Elements that were never written read as zeros. For gradients, `stack` and
     `unstack`, `gather` and `scatter`, `read` and `write`, `split` and `concat` are
@@ -263,11 +264,11 @@ class TensorArray(RowlessArray):
         lengths = checks.as_indices("lengths", lengths, "integers [n]", None)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise InvalidType("`lengths` must be known at trace time, got traced.")
+            raise InvalidType("`lengths` must not be traced, got a traced array.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise InvalidValue(
-                f"`lengths` must add up to the rows of `value`, {describe(value)}, got "
-                f"{counts.tolist()}."
+                "the sum of `lengths` must be the number of rows of `value`, "
+                f"{describe(value)}, got {counts.tolist()}."
             )
         self._check_count("lengths", counts)
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
@@ -291,7 +292,8 @@ class TensorArray(RowlessArray):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "there are no gradient arrays. Use `jax.grad` on the function that writes."
+            "gradient arrays are unsupported. Apply `jax.grad` to the function that "
+            "writes."
         )
 
     def __repr__(self) -> str:
@@ -308,7 +310,7 @@ class TensorArray(RowlessArray):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Raises TypeError, because only `stack` returns an array."""
-        raise InvalidType(f"{self!r} is not an array. Call `.stack()`.")
+        raise InvalidType(f"{self!r} must be converted to an array: call `.stack()`.")
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
@@ -342,8 +344,8 @@ class TensorArray(RowlessArray):
     def _store_to_read(self) -> Store:
         if self._store is None:
             raise InvalidValue(
-                "the shape of the elements must be known, but nothing was written. "
-                "Read the array that a write returned, or pass `element_shape`."
+                "an element must be written before a read. Read the array that `write` "
+                "returned, or pass `element_shape` to read zeros."
             )
         return self._checked(self._store)
 
@@ -360,8 +362,8 @@ class TensorArray(RowlessArray):
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
             raise InvalidValue(
-                "`size` must be the capacity if an index is traced, got 0. Under jit, "
-                "an array cannot grow."
+                "`size` must be at least 1 for writes at traced indices, got 0. Under "
+                "jit, an array cannot grow."
             )
         store = self._checked(store)
         checks.check_range(indices, axis_size(store.capacity))
@@ -370,8 +372,10 @@ class TensorArray(RowlessArray):
 
     def _checked(self, store: Store) -> Store:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
-            got = f"a batch of arrays, {describe(store.buffer)}"
-            raise InvalidValue(f"the array must be one array, got {got}. Use jax.vmap.")
+            raise InvalidValue(
+                "a method must be called on one TensorArray, got a batch with elements "
+                f"{describe(store.buffer)}. Use `jax.vmap`."
+            )
         return store
 
     def _check_count(self, name: str, entries: Any) -> None:

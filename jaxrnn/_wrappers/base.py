@@ -94,7 +94,7 @@ class OwnParams(RNNCell):
     """
 
     cell: Any
-    feature_axes: ClassVar[Any] = None  # The inputs may differ from those of `cell`.
+    feature_axes: ClassVar[Any] = None  # Wrapper and cell may read different inputs.
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> Specs:
@@ -106,7 +106,7 @@ class OwnParams(RNNCell):
         return scope_name(unwrapped(self.cell))
 
     def init_params(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
-        """Creates the wrapper's own parameters and those of the wrapped cell.
+        """Creates the parameters of the wrapper and of the wrapped cell.
 
         Args:
             key: A random key.

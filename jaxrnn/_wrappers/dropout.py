@@ -95,9 +95,8 @@ class DropoutWrapper(WrapperCell):
             check_floating("dtype", self.dtype)
         elif self.mask_per_row:
             raise InvalidValue(
-                "`mask_per_row` must be False without "
-                "`variational_recurrent`, got True. Pass `variational_recurrent=True`: "
-                "otherwise each step of each row has its own mask."
+                "`mask_per_row` must be False without `variational_recurrent`, got "
+                "True. Each row already has its own mask at each step."
             )
         if self._has_input_mask:
             what = "given for variational input dropout"
@@ -213,7 +212,7 @@ class DropoutWrapper(WrapperCell):
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     what = "floating-point for dropout"
-    fix = f"Exclude it with `{_VISITOR}` or set keep_prob=1."
+    fix = f"Exclude `{name}` with `{_VISITOR}`, or keep all with a probability of 1."
     arguments.check_dtype_kind(name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
@@ -239,7 +238,7 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
         raise InvalidType(
-            f"`{_VISITOR}` must return a bool or a structure of bools, got {verdict!r}."
+            f"`{_VISITOR}` must return a bool or a nest of bools, got {verdict!r}."
         )
     else:
         marks = jax.tree.leaves(verdict)

@@ -97,7 +97,7 @@ class MultiRNNCell(RNNCell):
 
     @property
     def starts_from_zeros(self) -> bool:
-        """Whether all cells do; see `RNNCell.starts_from_zeros`."""
+        """Whether this holds for all cells; see `RNNCell.starts_from_zeros`."""
         return all(cell.starts_from_zeros for cell in self.cells)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -202,11 +202,11 @@ class MultiRNNCell(RNNCell):
         note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
         if self.owners[i] == i:
             return note
-        return f"{note} It is the same object as `cells[{self.owners[i]}]`."
+        return f"{note} This cell is the same object as `cells[{self.owners[i]}]`."
 
     def _widths(self) -> list[int]:
         """The sizes of the cells' states; raises ValueError unless all are vectors."""
-        must = "have one vector as its state, because `state_is_tuple` is False"
+        must = "have one vector as its state if `state_is_tuple` is False"
         return [
             vector_size(cell.state_size, f"cells[{i}]", must)
             for i, cell in enumerate(self.cells)
@@ -232,12 +232,14 @@ class MultiRNNCell(RNNCell):
 
     def _check_params(self, params: Params) -> None:
         names = sorted({self._name(i) for i in range(len(self.cells))})
-        got = sorted(params) if isinstance(params, Mapping) else describe(params)
-        if names != got:
-            raise InvalidValue(
-                f"`params` must hold {', '.join(names)}, got {got}. A cell that occurs "
-                "twice has one set of parameters."
-            )
+        is_dict = isinstance(params, Mapping)
+        if not is_dict or names != sorted(params):
+            got = ", ".join(sorted(params)) if is_dict else describe(params)
+            fix = ""
+            if len(names) < len(self.cells):
+                fix = "A cell that occurs twice has one set of parameters."
+            text = f"`params` must hold {', '.join(names)}, got {got}. {fix}"
+            raise InvalidValue(text.rstrip())
 
 
 def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:

@@ -22,7 +22,7 @@ from .._loops import masking
 from .._loops.steps import Run, Steps, at_each_step
 from .base import OwnParams, WrapperCell
 
-_FIX = "A cell without a wrapper receives one step of inputs."
+_FIX = "To use only the newest inputs, omit the wrapper."
 
 
 @serializable
@@ -87,7 +87,7 @@ class PastInputsBase(WrapperCell):
         Raises:
             ValueError: If the inputs are not floating-point, or not `[batch, depth]`.
         """
-        fix = "Create the wrapper with the depth of its inputs."
+        fix = "Create the wrapper with the depth of the inputs."
         size = (self.depth,)
         return check_step_inputs(inputs, size=size, why="to fit `depth`", fix=fix)
 
@@ -140,7 +140,7 @@ class PastInputsBase(WrapperCell):
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """Checks and returns the state; past inputs may be wider than the inputs."""
         what = "(past inputs, cell state)"
-        check_entries("state", state, 2, what, "`zero_state` creates one.")
+        check_entries("state", state, 2, what, "Create a state with `cell.zero_state`.")
         past, cell_state = state
         # The wrapped cell checks `cell_state`.
         size = self.state_size._replace(cell_state=())

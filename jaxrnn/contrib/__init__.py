@@ -140,16 +140,16 @@ for _state in (
     _register(_state, serialized_name=f"jaxrnn.{_state.__name__}")
 
 _CORE = "The core API is in `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
-_HERE = "All names are in this module itself."
-_LEGACY = "A few lines replace it; see `legacy_seq2seq` in the guide to contrib."
+_HERE = "All names are in `jaxrnn.contrib`."
+_LEGACY = "See `legacy_seq2seq` in the guide to contrib for a replacement."
 _HINTS = {
     "rnn": _HERE,
     "seq2seq": _HERE,
     "nn": _CORE,
     "rnn_cell": _CORE,
-    "CompiledWrapper": "`jax.jit` compiles any cell and any driver.",
-    "GRUBlockCell": "`GRUBlockCellV2` has the same equations.",
-    "LSTMBlockWrapper": "`FusedRNNCell` is the base class of fused cells.",
+    "CompiledWrapper": "Use `jax.jit`.",
+    "GRUBlockCell": "Use `GRUBlockCellV2`, which has the same equations.",
+    "LSTMBlockWrapper": "Use `FusedRNNCell`, the base class of fused cells.",
 }
 _HINTS |= dict.fromkeys(
     """
@@ -169,5 +169,5 @@ if not _typing.TYPE_CHECKING:
         """Raises an error that says where to find `name`, if it is in `tf.contrib`."""
         import jaxrnn
 
-        core = {name: f"It is `jaxrnn.{name}`." for name in jaxrnn.__all__}
+        core = {name: f"Use `jaxrnn.{name}`." for name in jaxrnn.__all__}
         raise _missing_name(__name__, name, core | _HINTS)

@@ -9,6 +9,8 @@ from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Size, Specs
 
+from .._base.errors import Verbatim
+
 
 @fields.dataclass
 class AttentionCellWrapper(extend.ParamsWrapper):
@@ -73,7 +75,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         fits = is_flat and (self.state_is_tuple or is_leaf)
         what = "vectors" if self.state_is_tuple else "one vector"
         must = f"be {what} if `state_is_tuple` is {self.state_is_tuple}"
-        extend.check_value(fits, "cell.state_size", must, size, f"It is {size}.")
+        extend.check_value(fits, "cell.state_size", must, Verbatim(size))
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:

@@ -19,7 +19,7 @@ from .._cells.lstm import (
     projection,
 )
 
-NO_PROJECTION = "Omit it for no projection."
+NO_PROJECTION = "For no projection, omit the argument."
 
 
 class ContribLSTM(AffineCell):
@@ -185,7 +185,7 @@ def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> S
         ValueError: If there are fewer rows than shards.
     """
     must = f"have a row for each of {shards} shards"
-    extend.check_value(shards <= rows, name, must, rows, "Use fewer shards.")
+    extend.check_value(shards <= rows, name, must, rows, "Choose fewer shards.")
     kernel = cell.initializer or extend.glorot_uniform
     least, longer = divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]

@@ -19,7 +19,7 @@ def _as_input_shape(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
-    fix = "Pass a list even for one axis: `kernel_shape=[3]`."
+    fix = "For one axis, pass a list such as `[3]`."
     return _as_sizes(name, value, 1, fix)
 
 

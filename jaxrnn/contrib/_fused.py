@@ -264,7 +264,7 @@ class FusedRNNCellAdaptor(_OverSteps):
 
 
 def _check_fused(name: str, cell: Any) -> FusedRNNCell:
-    fix = "`FusedRNNCellAdaptor` wraps an RNNCell."
+    fix = "Wrap an RNNCell in a `FusedRNNCellAdaptor`."
     return arguments.check_instance(name, cell, FusedRNNCell, "a FusedRNNCell", fix)
 
 

@@ -29,8 +29,7 @@ def required_count() -> Any:
     """A field for the size or the distance of windows, which has no usable default."""
 
     def check(name: str, value: Any) -> int:
-        fix = "Windows have `feature_size` inputs, `frequency_skip` inputs apart."
-        extend.check_value(value is not None, name, "be given", None, fix)
+        extend.check_value(value is not None, name, "be given", None)
         return extend.as_count(name, value)
 
     return dataclasses.field(default=None, metadata={"check": check})
@@ -41,7 +40,7 @@ def _counts(least: int) -> Any:
 
     def check(name: str, value: Any) -> tuple[int, ...]:
         must = "be a list with an entry for each block"
-        fix = "Pass a list even for one block, e.g. `[3]`."
+        fix = "For one block, pass a list such as `[3]`."
         extend.check_type(isinstance(value, list | tuple), name, must, value, fix)
         return tuple(extend.as_count(name, n, least, fix="") for n in value)
 
@@ -87,11 +86,11 @@ class GridLSTM(extend.SpecsCell):
         blocks = self.num_frequency_blocks
         starts = self.start_freqindex_list or ()
         ends = self.end_freqindex_list or ()
-        must = "be a nonempty list with the number of windows in each block"
+        must = "hold the number of windows of each block"
         extend.check_value(blocks, "num_frequency_blocks", must, blocks)
         reads_all_inputs = len(blocks) == 1 and not starts and not ends
         must = f"have an entry for each block ({len(blocks)})"
-        fix = "Omit both lists only if a single block reads all inputs."
+        fix = "If a single block reads all inputs, omit both lists."
         lists = {"end_freqindex_list": ends, "start_freqindex_list": starts}
         for name, given in lists.items():
             fits = reads_all_inputs or len(given) == len(blocks)

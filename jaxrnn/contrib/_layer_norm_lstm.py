@@ -173,7 +173,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     def __post_init__(self) -> None:
         super().__post_init__()
         kept = self.dropout_keep_prob
-        fix = "It is the probability of keeping an entry."
+        fix = "Pass the probability of keeping an entry."
         extend.check_value(
             0 < kept <= 1, "dropout_keep_prob", "be in (0, 1]", kept, fix
         )

@@ -148,7 +148,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
 
     num_units: int = fields.size()
     num_in_proj: int | None = fields.count(
-        default=None, least=0, fix="Pass None for no projection."
+        default=None, least=0, fix="For no projection, pass None."
     )
     initializer: Initializer | None = fields.initializer()
     forget_bias: float = fields.number(1.0)
@@ -175,7 +175,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
         if depth == size:
             return specs
         must = f"have depth `num_units` ({size})"
-        fix = f"Pass `num_in_proj={size}` to project them."
+        fix = f"To project the inputs, pass `num_in_proj={size}`."
         extend.check_value(self.num_in_proj, "inputs", must, depth, fix)
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}

@@ -170,7 +170,7 @@ class HighwayWrapper(MappedWrapper):
     def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks that the inputs have the size of the cell's output; returns them."""
         size = (extend.vector_size(self.cell.output_size),)
-        fix = "Project them with an `InputProjectionWrapper`."
+        fix = "To project the inputs, use an `InputProjectionWrapper`."
         return extend.check_step_inputs(
             inputs, "inputs", size, "like the cell's output", fix
         )
@@ -241,7 +241,7 @@ class EmbeddingWrapper(MappedWrapper):
         extend.check_type(are_ids, "inputs", "be an array of integers", inputs)
         fix = (
             "For ids [batch, time], pass `ids[:, 0]` to `init` and `ids[..., None]` to "
-            "drivers."
+            "`dynamic_rnn`."
         )
         fits = len(inputs.shape) == 1 or inputs.shape[1:] == (1,)
         extend.check_value(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)

@@ -119,7 +119,7 @@ class NTMCell(OwnParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fix = "Pass the depth of the inputs, which is the default in contrib."
+        fix = "Pass the depth of the inputs, which is TensorFlow's default."
         extend.check_value(
             self.output_dim is not None, "output_dim", "be given", None, fix
         )
@@ -282,7 +282,7 @@ class NTMCell(OwnParams):
 
     def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
         """Checks and returns the state; the controller checks its own part."""
-        fix = "`zero_state` creates one; set `controller_state` with `_replace`."
+        fix = "Create a state with `cell.zero_state`, and edit it with `_replace`."
         is_state = isinstance(state, tuple | list) and len(state) == 5
         extend.check_type(is_state, "state", "be an NTMControllerState", state, fix)
         state = NTMControllerState(*state)

@@ -177,7 +177,7 @@ class PhasedLSTMCell(extend.SpecsCell):
             ratio_on = jax.lax.stop_gradient(ratio_on)
         period = period.astype(wide)
         elapsed = time.astype(wide) - phase.astype(wide)
-        # As in contrib, the derivatives of a mod b are 1 for a and 0 for b.
+        # As in contrib, a mod b has derivative 1 with respect to a and 0 for b.
         rest = jax.lax.stop_gradient(jnp.mod(elapsed, period) - elapsed)
         phi = ((elapsed + rest) / period).astype(dtype)
         up = 2 * phi / ratio_on
@@ -190,7 +190,7 @@ class PhasedLSTMCell(extend.SpecsCell):
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
         extend.check_value(is_pair, "inputs", must, inputs)
         time, x = inputs
-        fix = "Add the last axis with `times[..., None]`."
+        fix = "To add the last axis, pass `times[..., None]`."
         time = extend.check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
         x = extend.check_step_inputs(x, "inputs[1]")
         must = f"have {x.shape[0]} rows like `inputs[1]`"

@@ -3,8 +3,8 @@
 Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, `tf1`,
 `torch`.
 
-* `load(weights)` returns a bound cell, ready for a driver. Several layers become a
-  bound `MultiRNNCell`.
+* `load(weights)` returns a bound cell, for `dynamic_rnn`. Several layers become a bound
+  `MultiRNNCell`.
 * `save(cell)` returns the weights of a bound cell in the layout of the other library.
 * With `bidirectional=True`, `load` returns the pair `(cells_fw, cells_bw)` for
   `stack_bidirectional_dynamic_rnn`, each with one cell per layer, and `save` takes this

@@ -1,7 +1,7 @@
 """Steps of other libraries as jaxrnn cells, for the functions `as_cell`.
 
-Drivers check what a step returns. These cells only say more about errors that the other
-library raises.
+The cells add notes to errors of the other library. `dynamic_rnn` checks the results of
+a step.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from .._cells.base import RNNCell
 from .._cells.function import BoundOnlyCell
 
 _NOTE = "`state_size` must have the structure and the sizes of the cell's state, e.g. "
-_OF_HAIKU = f"{_NOTE}`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)."
-_OF_EQUINOX = f"{_NOTE}(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell."
+_OF_HAIKU = f"{_NOTE}`hk.LSTMState(8, 8)` for an hk.LSTM(8) or 8 for an hk.GRU(8)."
+_OF_EQUINOX = f"{_NOTE}(8, 8) for the (h, c) of an LSTMCell or 8 for a GRUCell."
 
 
 @class_at_boundary

@@ -98,7 +98,7 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
         size = size or len(layer[0].input_kernel)
         must = f"have {size} inputs in each direction"
         if i and joins_directions:
-            must += ", the output size of the layer below"
+            must += " (the output size of the layer below)"
         for direction in layer:
             check_equal(f"layer {i}", len(direction.input_kernel), size, must)
         size = sum(len(each.state_kernel) for each in layer) * joins_directions
@@ -182,7 +182,7 @@ def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
         ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
             in length.
     """
-    check_entries("cell", cells, 2, "the pair (cells_fw, cells_bw), for two directions")
+    check_entries("cell", cells, 2, "a pair (cells_fw, cells_bw) for two directions")
     fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
@@ -198,14 +198,14 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     """
     fix = ""
     if hasattr(cell, "get_cells") or hasattr(cell, "cells_of"):
-        fix = "Pass its `get_cells()` or `cells_of(variables)`."
+        fix = "For a module, pass `get_cells()` or `cells_of(variables)`."
     elif isinstance(cell, list | tuple):
-        fix = "Pass `bidirectional=True` for (cells_fw, cells_bw)."
-    what = "a cell with its parameters, `cell.bind(params)`"
+        fix = "For a pair (cells_fw, cells_bw), pass `bidirectional=True`."
+    what = "a bound cell, such as `cell.bind(params)`"
     cell = check_instance(name, cell, BoundCell, what, fix)
     leaves = jax.tree.leaves(cell.params, is_leaf=_is_variable)
     got = Verbatim("variables of nnx")
-    fix = "Call the module's `get_cells()`."
+    fix = "Pass the cell that the module's `get_cells()` returns."
     check_type(
         not any(map(_is_variable, leaves)), f"{name}.params", "hold arrays", got, fix
     )
@@ -289,7 +289,7 @@ def _joined(params: Params) -> tuple[Weight, Weight, Weight | None]:
 
 
 def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
-    """The parameters of a cell with coupled gates, as those of an `LSTMCell`.
+    """Converts the parameters of a cell with coupled gates to an `LSTMCell`'s.
 
     The input gate is 1 minus the forget gate, and 1 - sigmoid(z) = sigmoid(-z), so the
     block of the input gate is the negative of the block of the forget gate. The forget
@@ -328,11 +328,15 @@ def read_params(name: str, bound: BoundCell) -> Params:
     first = ["params['kernel']"]
     if isinstance(cell, CoupledInputForgetGateLSTMCell):
         first = [f"params['W_{i}']" for i in range(cell.num_unit_shards)]
-        must = "be False, since this conversion supports no layer normalization"
+        must = "be False, because this conversion lacks layer normalization"
         check_value(not cell.layer_norm, f"{name}.layer_norm", must, True)
     else:
         must = f"be a {listed(kind.__name__ for kind in KINDS)} or a stack of these"
-        fix = "For a wrapper, convert its cell: `cell.cell.cell.bind(cell.params)`."
+        fix = ""
+        if hasattr(cell, "cell"):
+            fix = (
+                "To convert the wrapped cell, pass `cell.cell.cell.bind(cell.params)`."
+            )
         check_type(type(cell) in KINDS, name, must, cell, fix)
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
@@ -352,7 +356,7 @@ def input_depth(name: str, rows: int, outputs: int) -> int:
     Raises:
         ValueError: If the size is less than 1.
     """
-    must = f"have at least one row for the inputs and {outputs} rows for the state"
+    must = f"have more than {outputs} rows ({outputs} rows are for the state)"
     check_value(rows > outputs, name, must, rows)
     return rows - outputs
 

@@ -210,6 +210,6 @@ def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
         "be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell, "
         "or of an RNN, Bidirectional or Sequential of such cells"
     )
-    fix = "Pass only this part of a model."
+    fix = "From a larger model, pass only the part with these cells."
     check_value(shared[kind], name, must, listed(flat), fix)
     return kind

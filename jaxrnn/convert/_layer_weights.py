@@ -136,14 +136,12 @@ class Library:
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
         fitting = listed(CELLS[kind].__name__ for kind in self.orders)
-        must = f"be one of {fitting}, whose equations {self.name} has"
+        must = f"be one of {fitting}, which {self.name} supports"
         got = Verbatim(f"a {CELLS[layer.kind].__name__}")
-        fix = "Train one of these cells instead."
-        check_value(layer.kind in self.orders, name, must, got, fix)
+        check_value(layer.kind in self.orders, name, must, got)
         got = listed(each for each in layer.features if each in self.lacks)
         must = f"have no {listed(self.lacks)}, which {self.name} does not support"
-        fix = "Train a cell without it."
-        check_value(not set(layer.features) & set(self.lacks), name, must, got, fix)
+        check_value(not set(layer.features) & set(self.lacks), name, must, got)
         wanted = self.activations.get(layer.kind, (layer.activation_key,))
         must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
         got = Verbatim(layer.activation_name)

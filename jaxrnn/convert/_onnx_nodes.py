@@ -19,7 +19,7 @@ Proto: TypeAlias = Any
 """A message of `onnx`, which this module imports only where it is used."""
 
 _OPERATORS = ("LSTM", "GRU", "RNN")
-# The operators' other inputs belong to a run: X, the lengths and the initial states.
+# The operators' other inputs (X, lengths, initial states) are no weights.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 # The activations that jaxrnn and ONNX share.
 ACTIVATIONS = {
@@ -31,12 +31,13 @@ ACTIVATIONS = {
     "Softsign": "softsign",
     "Tanh": "tanh",
 }
-_FIX = "Write the step as a FunctionCell."
+_FIX = "Write the step as a `FunctionCell`."
 _OWN_ACTIVATION = (
-    "Remove it, and bind the parameters to the same cell with your own `activation`."
+    "Remove this attribute, and bind the loaded parameters to the same cell with your "
+    "own `activation`."
 )
 _SPELLINGS = {name.lower(): name for name in ACTIVATIONS}
-# ONNX's defaults, which the functions of jaxrnn have.
+# ONNX's defaults, which are also the constants of jaxrnn's activations.
 _DEFAULTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},
@@ -102,9 +103,7 @@ class Values:
             "an input of the model" if source is None else f"made by {source.op_type}"
         )
         got = Verbatim(f"{name!r}, {made}")
-        fix = (
-            "Fold constants: `SessionOptions.optimized_model_filepath` of onnxruntime."
-        )
+        fix = "Fold constants with onnxruntime (`optimized_model_filepath`)."
         check_value(is_constant and constants, place, "be constant", got, fix)
         return _as_array(place, constants[0])
 
@@ -262,8 +261,8 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
     # The sigmoid of a larger number rounds to 1, and of its negative to 0.
     flat = math.log(2) - math.log(float(info.smallest_subnormal))
     least = flat if set(activations) <= _SATURATING else float(info.max)
-    must = f"be at least {least:.4g}, so that it has no effect in {dtype}"
-    fix = f"No cell clips the inputs of activations. {_FIX}"
+    must = f"be at least {least:.4g}, a clip without effect in {dtype}"
+    fix = f"No cell clips the inputs of its activations. {_FIX}"
     check_value(clip >= least, name, must, clip, fix)
 
 

@@ -94,7 +94,7 @@ def variables_in(variables: Any, scope: str, start: str = "") -> Params:
         names = variables.get_variable_to_shape_map()
         get = variables.get_tensor
     else:
-        fix = "`tf.train.load_checkpoint(path)` reads a checkpoint."
+        fix = "Read a checkpoint with `tf.train.load_checkpoint(path)`."
         names = as_mapping("variables", variables, fix)
         get = names.__getitem__
     prefix = join(scope, "")
@@ -154,7 +154,7 @@ def load_into(
     _check_found(scope, found, wanted)
     _check_shared(found, {name: names[places[name]] for name in wanted})
     read = reader(found)
-    with error_note("A size of `cell` or `inputs` may differ from the script."):
+    with error_note("Check that the sizes of `cell` and `inputs` match the script."):
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     return cell.bind(tree.unflatten(arrays))
 
@@ -168,7 +168,7 @@ def _found(
     start = join(memory_scope, _MEMORY_LAYER)
     if not any(name.startswith(start) for name in places):
         return found
-    with error_note("`memory_scope` is where the script created the mechanism."):
+    with error_note("Pass the scope of the attention mechanism as `memory_scope`."):
         memory = variables_in(variables, memory_scope, _MEMORY_LAYER)
     return found | {join(memory_scope, name): value for name, value in memory.items()}
 
@@ -181,8 +181,8 @@ def _check_found(scope: str, found: Weights, wanted: Collection[str]) -> None:
     heads = {_head(name, scope) for name in wanted}
     own = [name for name in found if _head(name, scope) in heads]
     fix = (
-        f"Found: {listed(found)}. The scope, the class or `name` of a cell, or an "
-        "option, e.g. `use_bias`, may differ from the TensorFlow script."
+        f"Found: {listed(found)}. Check that the scope and the cell's class, `name` "
+        "and options (such as `use_bias`) match the TensorFlow script."
     )
     check_names(scope, own, wanted, "the variables of `cell`", fix)
 
@@ -201,11 +201,11 @@ def _check_shared(found: Weights, owners: Mapping[str, str]) -> None:
     """
     pairs = {name: owner for name, owner in owners.items() if name != owner}
     for name, owner in pairs.items():
-        why = "both layers of `cell` are the same object and need equal values"
+        why = "two layers of `cell` are the same object and need equal values"
         for each in (name, owner):
             check_concrete(each, found[each], why=why)
         is_equal = np.array_equal(found[name], found[owner])
-        must = f"equal `{owner}`, since both layers of `cell` are the same object"
+        must = f"equal `{owner}`, because two layers of `cell` are the same object"
         fix = "Create a separate cell for each layer."
         check_value(is_equal, name, must, found[name], fix)
 
@@ -237,8 +237,8 @@ def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Para
             number = f"_{layers}" if layers else ""
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
-        fix = "Give one cell a `name`, the numbered scope that TensorFlow gives to it."
-        must = "have one variable of each name"
+        fix = "Give one cell a `name`: its numbered scope in TensorFlow."
+        must = "have only one variable of each name"
         check_value(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
     must = "be omitted for a cell without an AttentionWrapper"
@@ -298,7 +298,7 @@ def guess_cell(scope: str, named: Weights, hyper: Hyper) -> tuple[RNNCell, int]:
     found = [match for match in map(_CELL.fullmatch, groups) if match]
     must = f"hold one of {listed(_CELLS)} and {_STACK}"
     got = listed(match[0] for match in found) if found else listed(groups)
-    fix = "For another cell, such as one of contrib, pass `cell` and `inputs`."
+    fix = "For another cell, pass `cell` and `inputs`."
     check_value(len(found) == 1, scope, must, got, fix)
     (match,) = found
     place = join(scope, match[0])

@@ -159,5 +159,5 @@ def check_directions(name: str, found: int, bidirectional: object) -> None:
     """Raises unless `bidirectional` is the bool that fits the number of directions."""
     given = as_bool("bidirectional", bidirectional)
     has = "two directions" if found == 2 else "one direction"
-    must = f"be {found == 2}, since `{name}` has {has}"
+    must = f"be {found == 2}, because `{name}` has {has}"
     check_value(given == (found == 2), "bidirectional", must, given)

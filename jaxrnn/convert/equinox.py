@@ -97,7 +97,7 @@ def save(cell: BoundCell) -> Any:
 
 
 def as_cell(module: PyTree, state_size: Size) -> BoundCell:
-    """Wraps an Equinox cell and its arrays as a bound cell, for any driver.
+    """Wraps an Equinox cell and its arrays as a bound cell.
 
     Args:
         module: A function `module(inputs, state) -> new_state` for a single row, with
@@ -117,7 +117,7 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
-    fix = "Example: `eqx.nn.GRUCell(3, 8, key=key)`."
+    fix = "For example, pass `eqx.nn.GRUCell(3, 8, key=key)`."
     check_function("module", module, "a cell of Equinox", fix)
     check_takes("module", module, "inputs", "state")
     check_sizes(state_size)

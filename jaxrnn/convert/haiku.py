@@ -163,7 +163,7 @@ def save(
 
 
 def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
-    """Wraps a Haiku core as a jaxrnn cell, for any driver.
+    """Wraps a Haiku core as a jaxrnn cell.
 
     Args:
         transformed: The result of `hk.transform` for a function
@@ -185,13 +185,13 @@ def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
         params = cell.init(key, x[:, 0])
     """
     what = "made by hk.transform"
-    fix = "Example: `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
+    fix = "For example, pass `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
     for name in ("init", "apply"):
         function = getattr(transformed, name, None)
         check_function(f"transformed.{name}", function, what, fix)
     has_state = after_params(transformed.apply)[:2] == ["state", "rng"]
-    got = Verbatim("one made by hk.transform_with_state")
-    keep = "Keep values that change in the cell's state."
+    got = Verbatim("the result of hk.transform_with_state")
+    keep = "Store values that change in the state of the core."
     check_type(not has_state, "transformed", f"be {what}", got, keep)
     check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     check_sizes(state_size, output_size)
@@ -212,8 +212,8 @@ def _found(params: Weights) -> list[str]:
     own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     must = (
-        "be given unless all cores are in one module and have default names of one "
-        "kind, e.g. lstm, lstm_1"
+        "be given unless all cores are in one module and have default names, such as "
+        "lstm and lstm_1"
     )
     is_one = len({match[1] for match in found.values()}) == 1
     check_value(is_one, "name", must, None, f"Found: {listed(found or params)}.")
@@ -295,10 +295,8 @@ def _saved(layer: LayerWeights) -> Core:
 
 def _load_convs(params: Weights, names: Sequence[str], grid: Any) -> BoundCell:
     fits = isinstance(grid, Sequence) and len(grid) in (1, 2, 3)
-    must = "be the sizes of the grid's 1, 2 or 3 axes, without channels"
-    check_value(
-        fits, "input_shape", must, Verbatim(repr(grid)), "The cores have a grid."
-    )
+    must = "hold the sizes of the 1, 2 or 3 axes of the cores' grid, without channels"
+    check_value(fits, "input_shape", must, Verbatim(repr(grid)))
     layers: list[BoundCell] = []
     for name in names:
         depth = layers[-1].cell.output_channels if layers else None
@@ -333,7 +331,7 @@ def _conv(
 def _saved_conv(name: str, bound: BoundCell) -> Core:
     cell = bound.cell
     check_instance(name, cell, _CONVS, "a convolutional LSTM like the other layers")
-    must = "be False, since Haiku has no skip connection"
+    must = "be False, because Haiku has no skip connection"
     check_value(not cell.skip_connection, f"{name}.skip_connection", must, True)
     depth = cell.input_shape[-1]
     specs = cell.param_specs(depth)

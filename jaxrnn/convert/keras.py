@@ -119,12 +119,12 @@ def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
 
 
 def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
-    """Raises an error unless `arrays` are those of a layer."""
+    """Raises an error unless `arrays` are the weights of a layer."""
     fix = "Pass `layer.get_weights()`."
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     must = "hold 2 or 3 weights per direction"
-    fix = "Pass the `get_weights()` of each layer, or of each cell in an `RNN`."
+    fix = "Pass `get_weights()` of each layer or, in an `RNN`, of each cell."
     check_value(count in (2, 3, 4, 6), name, must, count, fix)
     check_directions(name, 1 if count < 4 else 2, bidirectional)
 

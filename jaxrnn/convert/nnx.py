@@ -112,10 +112,10 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
         return _flax.arrays_of(layer, _flax.separate(Kind.LSTM, "if_"))
     if layer.state_bias is not None:
         place = f"{name}.params['candidate']['hidden_projection']['bias']"
-        why = "nnx's GRUCell lacks this bias and `save` must find only zeros in it"
+        why = "`save` must check that this bias, which nnx's GRUCell lacks, is zero"
         check_concrete(place, layer.state_bias, why=why)
-        must = "hold zeros, since nnx's GRUCell lacks this bias"
-        fix = "Linen's GRUCell has it."
+        must = "hold zeros, because nnx's GRUCell lacks this bias"
+        fix = "To keep this bias, use Linen's GRUCell."
         check_value(not layer.state_bias.any(), place, must, layer.state_bias, fix)
     return _flax.arrays_of(layer, _flax.dense(layer.kind))
 

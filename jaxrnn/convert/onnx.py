@@ -59,8 +59,8 @@ _KNOWN = (
 def nodes(model: object, *names: str) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
-    Pass all nodes of one stack to `load`. The lengths and initial states of a node are
-    not part of its dict; pass them to the driver.
+    Pass all nodes of one stack to `load`. The dict of a node does not contain lengths
+    and initial states; pass these to `dynamic_rnn`.
 
     Args:
         model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. Only a
@@ -206,7 +206,7 @@ def _as_node(name: str, given: object) -> Params:
         TypeError: If `node` is not a dict.
         ValueError: If an attribute is unknown.
     """
-    fix = "`convert.onnx.nodes(model)` reads a list of dicts from a model."
+    fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)
     node = {key: _onnx_nodes.as_text(value) for key, value in given.items()}
     operator = node.get("op_type", "LSTM")
@@ -221,7 +221,7 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     what = "forward or bidirectional"
-    fix = "Load 'reverse' as 'forward', and run it on inputs of `reverse_sequence`."
+    fix = "Load 'reverse' as 'forward', and reverse inputs with `reverse_sequence`."
     check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
     must = f"have {count} rows, as {direction}"
@@ -246,9 +246,7 @@ def _node(named: list[Named]) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
     sizes = {f"{layer.kind} of {layer.units} units" for layer in layers}
-    must = (
-        f"have the kind and size of `{names[0]}`, since one node runs both directions"
-    )
+    must = f"have the kind and size of `{names[0]}`, because one node runs both"
     check_value(len(sizes) == 1, names[-1], must, listed(sorted(sizes)))
     kind = layers[0].kind
     units = layers[0].units
@@ -262,7 +260,7 @@ def _node(named: list[Named]) -> Params:
         "B": joined([joined(biases)[None] for _, _, *biases in arrays]),
     }
     if any(layer.peepholes is not None for layer in layers):
-        # A direction without peepholes gets zeros, since P covers both directions.
+        # A direction without peepholes gets zeros, because P covers both directions.
         none = [np.zeros(units, layers[0].bias.dtype)] * 3
         peepholes = [joined(layer.peepholes or none)[None] for layer in layers]
         node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)

@@ -93,8 +93,8 @@ def load(
             `cell_0`; for a stack from `tf.contrib.rnn`, the scope ends with
             "stack_bidirectional_rnn". None for "rnn", or for "bidirectional_rnn" if
             `bidirectional`.
-        bidirectional: Whether the scope is that of a `bidirectional_dynamic_rnn`, or of
-            several that are stacked.
+        bidirectional: Whether the scope belongs to one or several stacked
+            `bidirectional_dynamic_rnn`s.
         cell: The unbound cell to load. Required for cells of `jaxrnn.contrib` and for
             wrappers. If None, `load` infers the cell from the variables. `load` looks
             in `scope` for the name `cell.name`, or for TensorFlow's default name. For
@@ -217,8 +217,8 @@ def _as_scope(scope: str | None, bidirectional: object) -> str:
 
 def _check_no_options(hyper: Hyper, bidirectional: bool) -> None:
     """Raises ValueError for an option that cannot be given together with a cell."""
-    must = "be omitted with `cell`"
-    fix = "Load each direction by its scope, e.g. 'bidirectional_rnn/fw'."
+    must = "be omitted if `cell` is given"
+    fix = "Load each direction from its scope, such as 'bidirectional_rnn/fw'."
     check_value(not bidirectional, "bidirectional", must, bidirectional, fix)
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
         check_value(value == default, name, must, value)
@@ -230,7 +230,7 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     if any(isinstance(each, LSTMCell) for each in cells):
         return
     for name in ("cell_clip", "proj_clip"):
-        what = "None, since there is no lstm_cell to clip"
+        what = "None, because there is no lstm_cell to clip"
         check_one_of(name, getattr(hyper, name), (None,), what)
 
 
@@ -320,8 +320,8 @@ def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
         }
         values = set(found.values())
         for own, got in found.items():
-            must = f"have {field} {name_of(want)}, the argument of `save`"
-            fix = "Pass the same to `save`, to `load` and to TensorFlow's cell."
+            must = f"have {field} {name_of(want)}, like the argument of `save`"
+            fix = f"Pass the same `{field}` to `save`, `load` and TensorFlow's cell."
             fits = len(values) > 1 or got == want
             check_value(fits, own, must, Verbatim(name_of(got)), fix)
 

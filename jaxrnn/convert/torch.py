@@ -198,7 +198,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     layers = _split_state(state)
     if not as_bool("bidirectional", bidirectional):
         return layers[0] if len(layers) == 1 else layers
-    must = "have two entries for each layer, forward and backward"
+    must = "have two entries for each layer, for both directions"
     fix = "Omit `bidirectional` for one direction."
     check_value(not len(layers) % 2, "state", must, len(layers), fix)
     return layers[::2], layers[1::2]
@@ -248,11 +248,11 @@ def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
         match = _NAME.fullmatch(own)
         is_known = match or not re.match(r"(weight|bias)_[^.]*$", own)
         must = "hold weight_ih, weight_hh, weight_hr, bias_ih and bias_hh of each layer"
-        fix = "Example: weight_ih_l0, weight_ih_l0_reverse."
+        fix = "For example, weight_ih_l0 or weight_ih_l0_reverse."
         check_value(is_known, "state_dict", must, name, fix)
         if match:
             matches.append(match)
-    fix = "`prefix` is what the names of the module's weights begin with."
+    fix = "If the names have a prefix, such as 'encoder.', pass `prefix`."
     pick(state_dict, f"{prefix}weight_ih_l0", fix=fix)
     return matches
 
@@ -279,7 +279,7 @@ def _layer(
     choices = _LIBRARY.activations[kind]
     what = f"{' or '.join(choices)} for {kind.family}"
     check_one_of("nonlinearity", nonlinearity, choices, what)
-    with error_note(f"The rows follow from `{name.format('weight_hh')}`."):
+    with error_note(f"`{name.format('weight_hh')}` determines the number of rows."):
         inputs = read(name.format("weight_ih"), rows, None)
     biases = [np.zeros(rows, state.dtype)] * 2
     if stored & {"bias_ih", "bias_hh"}:

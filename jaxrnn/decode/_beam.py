@@ -143,7 +143,7 @@ def beam_search(
 
 def _make_loop(model: Model, beam_width: int, length_penalty: ArrayLike) -> "BeamLoop":
     width = as_width(beam_width)
-    fix = "Pass 0 for no penalty."
+    fix = "For no penalty, pass 0."
     penalty = _model.as_number("length_penalty", length_penalty, _model.FINITE, fix)
     return BeamLoop(tile_model(model, width), width, penalty)
 
@@ -250,7 +250,7 @@ def as_width(beam_width: int, name: str = "beam_width") -> int:
         TypeError: If the number is not an int.
         ValueError: If the number is out of range.
     """
-    fix = "A width of 1 is greedy decoding."
+    fix = "For greedy decoding, pass 1."
     return _model.as_int(name, beam_width, 1, fix, most=MAX_WIDTH)
 
 
@@ -262,8 +262,8 @@ def tile(name: str, tree: PyTree, width: int) -> PyTree:
         ValueError: If a leaf is a TensorArray.
     """
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
-        must = "be an array with rows to repeat"
-        fix = "Store its contents in arrays [batch, ...]."
+        must = "be an array whose rows can be repeated"
+        fix = "Store the contents in arrays [batch, ...]."
         check_value(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
     return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
 
@@ -282,9 +282,9 @@ def tile_model(model: Model, width: int) -> Model:
 def run_beams(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
     """Calls `run` for a tiled model; adds a note about the row count to any error."""
     with error_note(
-        "The cell, `embed` and `project` run on batch * "
-        f"beam_width = {loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` "
-        "to memories that these functions close over."
+        f"The cell, `embed` and `project` run on {loop.model.batch_size} rows (batch * "
+        "beam_width). Apply `jaxrnn.decode.tile_beams` to memories that these "
+        "functions close over."
     ):
         return _model.run(cell, loop, max_time)
 

@@ -71,7 +71,7 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _check_model(name: str, model: Mapping[str, Any]) -> None:
-    fix = "Pass its arguments as `dict(cell=cell.bind(params), embed=..., ...)`."
+    fix = "For example, pass `dict(cell=cell.bind(params), embed=embed, ...)`."
     check_instance(name, model, Mapping, "a dict", fix)
     if set(model) != {"cell", "embed", "project", "initial_state"}:
         raise InvalidValue(
@@ -93,7 +93,7 @@ def _log_mean(logits: list[Array]) -> Array:
         if each.shape != shape:
             raise InvalidValue(
                 f"{what} must be {list(shape)} to match `models[0]`, got "
-                f"{describe(each)}. All models must have the same rows and ids."
+                f"{describe(each)}."
             )
     dtype = score_dtype(logits)
     wide = jnp.stack([each.astype(dtype) for each in logits])

@@ -71,7 +71,7 @@ class Model:
         what = "a function of the cell's output"
         check_instance("project", self.project, Callable, what)
         ids = as_start_ids("start_ids", self.start_ids)
-        end_id = as_int("end_id", self.end_id, 0, "It must be an id in the vocabulary.")
+        end_id = as_int("end_id", self.end_id, 0, "Pass an id of the vocabulary.")
         state = as_arrays("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` {describe(ids)}"
         check_rows_of_state(state, ids.shape[0], must)
@@ -90,7 +90,7 @@ class Model:
         Raises:
             ValueError: If `embed` does not return one row for each id.
         """
-        with error_note(f"Raised by `embed` for {describe(ids)}."):
+        with error_note(f"Raised by `embed`, called with ids {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             fits = is_array(leaf) and leaf.shape[:1] == (self.batch_size,)
@@ -106,14 +106,14 @@ class Model:
             ValueError: If the array is not `[batch, vocab]`, or has no entry for
                 `end_id`.
         """
-        with error_note("Raised by `project` for the cell's output."):
+        with error_note("Raised by `project`, called with the cell's output."):
             logits = self.project(output)
         check_floating("`project(output)`", logits)
         fits = logits.ndim == 2 and logits.shape[0] == self.batch_size
         must = f"be [batch, vocab] with {self.batch_size} rows"
         check_value(fits, "project(output)", must, logits)
         vocab = logits.shape[1]
-        must = f"be one of the {vocab} ids for which `project` returns logits"
+        must = f"be less than {vocab}, the number of logits from `project`"
         check_value(self.end_id < vocab, "end_id", must, self.end_id)
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
@@ -163,9 +163,9 @@ class Loop(abc.ABC):
 def run(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
     check_is_cell("cell", cell)
-    limit = as_int("max_time", max_time, 0, "It limits the ids of a row.")
+    limit = as_int("max_time", max_time, 0, "Pass the largest number of ids per row.")
     state = opaque(without_read_only(loop.model.initial_state))
-    what = "`initial_state` (by `cell.state_size`)"
+    what = "`initial_state` (see `cell.state_size`)"
     check_structure(what, cell.state_size, state, strict=True)
 
     def until_limit(
@@ -237,7 +237,6 @@ def as_int(name: str, value: int, least: int, fix: str, most: int = INT32_MAX) -
         TypeError: If the value is not an integer, or is traced.
         ValueError: If the value is out of range.
     """
-    fix += " It is static: under jit, close over it or name it in `static_argnames`."
     return as_count(name, value, least, fix, most=most)
 
 

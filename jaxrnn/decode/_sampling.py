@@ -124,7 +124,7 @@ def _make_loop(
     check_key(key)
     fix = "To choose the most likely id, use `greedy`."
     as_number("temperature", temperature, _model.POSITIVE, fix)
-    fix = "Pass None to draw from all ids."
+    fix = "To draw from all ids, pass None."
     if top_k is not None:
         top_k = as_int("top_k", top_k, 1, fix)
     if top_p is not None:

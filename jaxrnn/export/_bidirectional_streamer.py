@@ -156,7 +156,7 @@ class BidirectionalStreamer:
             if len(shape) < 3 or shape[0] != rows or not least <= shape[1] <= most:
                 raise InvalidValue(
                     f"`{full}` must be [{rows}, {wanted}, ...], got "
-                    f"{describe(leaf)}. Pass a shorter last chunk to `flush`."
+                    f"{describe(leaf)}. Pass a shorter last chunk only to `flush`."
                 )
         check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
         steps = named[0][1].shape[1]

@@ -36,7 +36,7 @@ def to_stablehlo(
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile. It may call any
-            driver, but `raw_rnn` and decoders need `max_time`.
+            function of jaxrnn, but `raw_rnn` and decoders need `max_time`.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
             Sizes from `jax.export.symbolic_shape` stand for any size.
         platforms: The platforms that can run the program.
@@ -100,8 +100,8 @@ def to_tflite(
 
     The file has one signature. Its inputs `input_0`, `input_1`, ... are the leaves of
     `examples`, in the order of `jax.tree.leaves`. Its outputs `output_0`, ... are the
-    leaves of the result. The file runs drivers as loops, including the decoders of
-    `decode`, and `raw_rnn` with `max_time`.
+    leaves of the result. In the file, `dynamic_rnn`, the decoders and `raw_rnn` with
+    `max_time` are loops.
 
     TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
     exported. For the same reason, call a cell's `init` outside of `f`. With
@@ -159,8 +159,8 @@ def to_tflite(
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow raises its own classes.
         raise InvalidValue(
-            "TensorFlow Lite lacks an operation that `f` uses, e.g. random numbers. "
-            f"`to_stablehlo` exports any function. {str(error)[:300]}"
+            "`f` must use only operations of TensorFlow Lite (not random numbers, for "
+            f"example). Use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
         ) from error
 
 
@@ -254,5 +254,5 @@ def check_fixed_sizes(name: str, examples: PyTree) -> None:
         if not all(isinstance(size, int) and size for size in leaf.shape):
             raise InvalidValue(
                 f"`{name}` must have fixed sizes above 0, got "
-                f"{describe(leaf)}. `to_stablehlo` supports any sizes."
+                f"{describe(leaf)}. For other sizes, use `to_stablehlo`."
             )

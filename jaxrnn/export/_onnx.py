@@ -49,7 +49,7 @@ def to_onnx(
     - the initial states (if `initial_state` is True), e.g. `initial_state_0_c`, one for
       each final state, in the order of the final states.
 
-    Its outputs are the results of the driver, in the order of `jax.tree.leaves`:
+    Its outputs are the results of `dynamic_rnn`, in the order of `jax.tree.leaves`:
 
     - `outputs`, `[batch, time, size]`, zeros past the length of a row;
     - the final states, each `[batch, units]`. For layer 0, these are `state_0_c` and
@@ -134,7 +134,7 @@ def _nodes(cell: BoundCell | tuple) -> list[Node]:
     is_bidirectional = isinstance(cell, tuple)
     if is_bidirectional:
         what = "a bound cell or the pair (cells_fw, cells_bw)"
-        fix = "Stack layers of one direction in a MultiRNNCell."
+        fix = "To stack layers of one direction, use `MultiRNNCell`."
         check_entries("cell", cell, 2, what, fix)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
         return inside(save)(cell, bidirectional=is_bidirectional)
@@ -146,7 +146,7 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise InvalidType(
             f"the parameters must share one dtype ({', '.join(_DTYPES)}), "
-            f"got {', '.join(sorted(map(str, dtypes)))}. Cast them with jax.tree.map."
+            f"got {', '.join(sorted(map(str, dtypes)))}. Cast the parameters."
         )
     return dtypes.pop()
 
@@ -245,7 +245,7 @@ def _clamped_lengths(graph: Graph, x: str) -> str:
 
 
 class State(NamedTuple):
-    """A state in the file: the h or c of one direction of one layer."""
+    """One state in the file: h or c, for one direction of one layer."""
 
     name: str
     layer: int
@@ -255,7 +255,7 @@ class State(NamedTuple):
 
 
 def _states(nodes: list[Node]) -> list[State]:
-    """All states, in the order in which the driver takes and returns them."""
+    """All states, in the order of `jax.tree.leaves` of a state."""
     both = nodes[0]["direction"] == "bidirectional"
     prefixes = ("state_fw", "state_bw") if both else ("state",)
     return [

@@ -39,10 +39,10 @@ from .._loops import masking
 class Streamer:
     """Runs a cell on one frame per call and keeps its state between calls.
 
-    Every call advances all rows. It runs outside of `jax.jit`, which cannot keep the
-    state: there, call the bound cell, `output, state = cell(frame, state)`. A stream
-    belongs to one thread, because a call overwrites the state in place. For rows
-    without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
+    Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
+    state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
+    A stream belongs to one thread, because a call overwrites the state in place. For
+    rows without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
@@ -106,7 +106,7 @@ class Streamer:
             TypeError: If the cell does not accept the dtype of the frame, if the resets
                 are not booleans, or if an argument is traced.
         """
-        fix = "A stream keeps its state outside of jit; call the bound cell under jit."
+        fix = "Under jit, call the bound cell instead of the stream."
         check_concrete("frame", frame, fix)
         check_concrete("resets", resets, fix)
         check_concrete("reset_state", reset_state, fix)
@@ -138,17 +138,17 @@ class Streamer:
                 `[batch, ...]`; None for zeros.
 
         Raises:
-            ValueError: If the structure or the shapes are not those of the state.
-            TypeError: If the dtypes are not those of the state.
+            ValueError: If the structure or a shape differs from the stream's state.
+            TypeError: If a dtype differs from the stream's state.
         """
         state = self._zero if state is None else as_arrays("state", state)
         check_structure("`state`", self._zero, state, strict=True)
-        fix = "To reset some rows, pass `resets` to the call."
+        fix = "To reset only some rows, pass `resets` with the next frame."
         zeros = jax.tree.leaves(self._zero)
         for (name, leaf), zero in zip(named_leaves("state", state), zeros, strict=True):
             check_shape(name, leaf, zero.shape, fix=fix)
             must = f"have the dtype of the stream, {zero.dtype}"
-            check_dtype(name, leaf, zero.dtype, must, "Cast it.")
+            check_dtype(name, leaf, zero.dtype, must)
         # Each step overwrites the previous state, so copy the user's arrays.
         self._state = jax.tree.map(jnp.copy, state)
 
@@ -178,11 +178,11 @@ def check_cell_of_stream(name: str, cell: Any) -> None:
     check_is_cell(name, cell)
     if getattr(cell, "key", None) is not None:
         raise InvalidValue(
-            f"`{name}` must have no random key, because a stream has no step number to "
-            "fold into it. Bind the cell without a key."
+            f"`{name}` must have no random key, because a stream has no step numbers. "
+            "Bind the cell without a key."
         )
     if not is_pytree_of_arrays(cell):
         raise InvalidType(
-            f"`{name}` must be a pytree of its parameters, like `cell.bind(params)`, "
-            f"got {describe(cell)}."
+            f"`{name}` must be a pytree of arrays, such as `cell.bind(params)`, got "
+            f"{describe(cell)}."
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._base.boundary import import_optional
 
-ABSENT = -1  # Stands in for an optional input that is omitted.
+ABSENT = -1  # Marks an optional input that is omitted.
 # The first version of each operator that supports all inputs and options used here.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
@@ -76,7 +76,7 @@ class Graph:
             self._codes[name] = self._new(
                 "OperatorCode",
                 builtinCode=code,
-                deprecatedBuiltinCode=min(code, 127),  # It is limited to one byte.
+                deprecatedBuiltinCode=min(code, 127),  # This older field has one byte.
                 version=_VERSIONS.get(name, 1),
             )
         return list(self._codes).index(name)

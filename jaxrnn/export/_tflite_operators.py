@@ -57,7 +57,7 @@ _OPERATORS = {
     ),
 }
 _CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
-_FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
+_FIX = "Use `to_tflite` or `to_stablehlo`, which need no such operator."
 
 
 def to_tflite_operators(
@@ -159,13 +159,13 @@ def _check_inputs(inputs: Any) -> None:
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
-    """Runs the driver's checks and returns the shape of its outputs."""
+    """Checks the arguments; returns the shape of the outputs."""
 
     def run(x: Array) -> PyTree:
         if not isinstance(cells, tuple):
             return dynamic_rnn(cells, x, dtype=x.dtype, time_major=time_major)
         what = "a cell or a pair of forward and backward cells"
-        fix = "Stack layers in a MultiRNNCell."
+        fix = "To stack layers, use `MultiRNNCell`."
         check_entries("cells", cells, 2, what, fix)
         pairs = as_pairs(cells)
         cells_fw = [fw for (_, fw), _ in pairs]
@@ -174,7 +174,7 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
             cells_fw, cells_bw, x, dtype=x.dtype, time_major=time_major
         )
 
-    with error_note("Raised by the driver that computes these outputs."):
+    with error_note("Raised while computing the shapes of the outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
 
 
@@ -202,8 +202,8 @@ def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
         fw, bw = (_read_direction(*each) for each in pair)
         if _shared(fw) != _shared(bw):
             raise InvalidValue(
-                f"`cells_bw[{i}]` must match `cells_fw[{i}]`, since one operator runs "
-                f"both, got {_shared(bw)} for {_shared(fw)}. {_FIX}"
+                f"`cells_bw[{i}]` must match `cells_fw[{i}]` in one operator, got "
+                f"{_shared(bw)} and {_shared(fw)}. {_FIX}"
             )
         pairs.append((fw, bw))
     return pairs
@@ -251,8 +251,8 @@ def _read_direction(name: str, cell: Any) -> LayerWeights:
     LIBRARY.check(name, weights)
     if 0 in _clips(weights).values():
         raise InvalidValue(
-            f"`{name}` must have clips above 0, since 0 means no clip in the operator, "
-            f"got {_clips(weights)}. {_FIX}"
+            f"`{name}` must have clips above 0 (0 means no clip in the operator), got "
+            f"{_clips(weights)}. {_FIX}"
         )
     return weights
 

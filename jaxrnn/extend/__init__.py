@@ -1,7 +1,7 @@
 """Parts for custom cells, wrappers and decoders; `jaxrnn.contrib` is built on them.
 
 The base classes `RNNCell`, `AffineCell`, `LinearRecurrenceCell` and `FunctionCell` are
-in `jaxrnn` itself. This module adds what several cells have in common:
+in `jaxrnn` itself. This module adds parts that several cells use:
 
 * Hyperparameters: `fields` declares the fields of a cell and their checks.
 * Cells: `SpecsCell` derives `init` and `apply` from `param_specs` and `step`.

@@ -3,7 +3,7 @@
 `RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `RawRNN` is
 `jaxrnn.raw_rnn` with a cell whose parameters belong to the module. `Cell` wraps a
 jaxrnn cell as a linen cell, for `nn.RNN`; `as_cell` wraps a linen cell as a jaxrnn
-cell, for any driver.
+cell.
 
 Parameters have TensorFlow's names: `rnn/lstm_cell/kernel` in a module named "rnn",
 `rnn/fw/lstm_cell/kernel` with two directions, `rnn/cell_0/fw/lstm_cell/kernel` with

@@ -59,11 +59,11 @@ def as_cell(
     in_features: int | tuple[int, ...] = 1,
     broadcast_rngs: str | Sequence[str] = (),
 ) -> RNNCell:
-    """Wraps a linen cell as a jaxrnn cell, for any driver.
+    """Wraps a linen cell as a jaxrnn cell.
 
-    The state is linen's carry, and the parameters are the module's parameters. Drivers
-    start from zeros by default. If the module has a different initial carry, pass
-    `initial_state=module.initialize_carry(...)` to the driver. All random streams are
+    The state is linen's carry, and the parameters are the module's parameters.
+    `dynamic_rnn` starts from zeros by default. If the module has a different initial
+    carry, pass `initial_state=module.initialize_carry(...)`. All random streams are
     derived from the bound key; `jaxrnn.linen.RNN` draws this key from the stream
     `rng_collection`.
 
@@ -105,7 +105,8 @@ def as_cell(
 
     try:
         axes = module.num_feature_axes
-    except (AttributeError, NotImplementedError):  # Flax's base class defines none.
+    # The base class of Flax's cells has no feature axes.
+    except (AttributeError, NotImplementedError):
         axes = None
     state_size, output_size = flax_cells.sizes_of_cell(step, in_features)
     return LinenCell(module, state_size, output_size, axes, streams)

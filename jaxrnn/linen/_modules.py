@@ -73,7 +73,7 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
         names = self._cells()
         if not names.keys() <= set(params):
             got = ", ".join(map(str, params)) or "none"
-            must = f"have the params {', '.join(names)} of the module"
+            must = f"hold the module's params {', '.join(names)}"
             raise InvalidValue(f"`variables` must {must}, got {got}.")
         return self._bind(nn.meta.unbox(params))
 
@@ -173,9 +173,8 @@ class Bidirectional(Recurrent, modules.TwoDirections):
 class StackBidirectional(Recurrent, modules.Stack):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
-    pair holds one state for each layer, lowest layer first. For the other attributes,
-    see `RNN`.
+    The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
+    state for each layer, lowest layer first. For the other attributes, see `RNN`.
 
     Attributes:
         cells_fw: The forward cells, one for each layer, lowest layer first.
@@ -270,8 +269,8 @@ class RawRNN(HoldsParams, HoldsCell):
         made = [name for name in self.variables["params"] if name not in self._cells()]
         if made:
             raise InvalidValue(
-                "`loop_fn` must not construct modules, but it constructed "
-                f"{', '.join(made)}. Construct them in the module that calls RawRNN."
+                f"`loop_fn` must not construct modules, got {', '.join(made)}. "
+                "Construct modules in the module that calls RawRNN."
             )
 
 
@@ -293,9 +292,9 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
         for each, count in seen:
             if _count_draws(each) != count:
                 raise InvalidValue(
-                    "`loop_fn` must not draw random numbers from streams, but "
-                    f"{describe(each)} does. Keep a key in the loop state, and pass "
-                    "it: `nn.Dropout(rate)(x, rng=key)`."
+                    "`loop_fn` must not draw random numbers from streams, got a draw "
+                    f"of {describe(each)}. Keep a key in the loop state, and pass the "
+                    "key: `nn.Dropout(rate)(x, rng=key)`."
                 )
         return results
 
@@ -303,7 +302,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
 
 
 def _count_draws(module: nn.Module) -> dict[str, int]:
-    """How often each stream of a module has been drawn from."""
+    """The number of draws from each stream of a module."""
     return dict(getattr(module.scope, "rng_counters", {}))
 
 

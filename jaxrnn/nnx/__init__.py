@@ -2,8 +2,7 @@
 
 `RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `RawRNN` is
 `jaxrnn.raw_rnn` with a cell whose parameters belong to the module. `Cell` wraps a
-jaxrnn cell as an nnx cell, for `nnx.RNN`; `as_cell` wraps an nnx cell as a jaxrnn cell,
-for any driver.
+jaxrnn cell as an nnx cell, for `nnx.RNN`; `as_cell` wraps an nnx cell as a jaxrnn cell.
 
 A call does not change the module, so modules work under all JAX transformations, as
 arguments or in closures. The only exception is a module whose cell draws random

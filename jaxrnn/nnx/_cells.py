@@ -94,11 +94,10 @@ def as_cell(
     in_features: int | tuple[int, ...],
     broadcast_rngs: str | Sequence[str] = (),
 ) -> BoundCell:
-    """Wraps an nnx cell, with its parameters, as a jaxrnn cell for any driver.
+    """Wraps an nnx cell, with its parameters, as a jaxrnn cell.
 
-    The state is nnx's carry. Drivers start from zeros by default. If the module has a
-    different initial carry, pass `initial_state=module.initialize_carry(...)` to the
-    driver.
+    The state is nnx's carry. `dynamic_rnn` starts from zeros by default. If the module
+    has a different initial carry, pass `initial_state=module.initialize_carry(...)`.
 
     Args:
         module: The cell: a callable module with `initialize_carry`.
@@ -108,8 +107,8 @@ def as_cell(
 
     Returns:
         A bound cell. Its `params` are a pure dict; after training,
-        `nnx.update(module, params)` writes them back to the module. If the module has
-        dropout, bind a key for it with `cell.cell.bind(cell.params, key)`.
+        `nnx.update(module, params)` writes them back to the module. For dropout, bind a
+        key with `cell.cell.bind(cell.params, key)`.
 
     Raises:
         TypeError: If `module` is not an nnx cell; if `in_features` is neither an int
@@ -179,8 +178,8 @@ class NnxCell(BoundOnlyCell):
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise InvalidValue(
-                "the module draws random numbers, but no key is bound. Call "
-                "`cell.cell.bind(cell.params, key)`, or `module.eval()` at first."
+                "a key must be bound if the module draws random numbers, got none. "
+                "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
             )
         return output, state
 

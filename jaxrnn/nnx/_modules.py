@@ -92,8 +92,8 @@ class HoldsParams(FieldsModule, HoldsCells):
         if rngs is not None:
             return draw_key(rngs, self.rng_collection)
         note = (
-            "Raised by the module's random stream. Pass `rngs=key`; or, if the cell "
-            "draws no random numbers, declare `is_random=False`."
+            "Raised by the module's random stream. Pass `rngs=key`. If the cell draws "
+            "no random numbers, declare `is_random=False`."
         )
         stream = vars(self)["rngs"]
         with error_note(note):
@@ -171,8 +171,8 @@ class Bidirectional(modules.TwoDirections, HoldsParams):
 class StackBidirectional(modules.Stack, HoldsParams):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a pair `(states_fw, states_bw)`, as in that driver. Each element of the
-    pair holds one state for each layer, lowest layer first.
+    The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
+    state for each layer, lowest layer first.
 
     Args:
         cells_fw: The forward cells, one for each layer, lowest layer first.

@@ -67,7 +67,9 @@ def make_params(
         ValueError: If `axis_names` does not match the parameters, or if a size is below
             1.
     """
-    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", "Create them: `nnx.Rngs(0)`.")
+    check_instance(
+        "rngs", rngs, nnx.Rngs, "nnx.Rngs", "For example, pass `nnx.Rngs(0)`."
+    )
     step = _as_step(in_features)
     names = module._cells()
     keys = jax.random.split(rngs.params(), len(names))
@@ -92,7 +94,7 @@ def _as_step(in_features: int | PyTree) -> PyTree:
         ValueError: If the size is below 1.
     """
     if isinstance(in_features, int | np.integer):
-        size = as_count("in_features", in_features, fix="It is the size of the inputs.")
+        size = as_count("in_features", in_features, fix="Pass the size of the inputs.")
         return jax.ShapeDtypeStruct((1, size), jnp.float32)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
@@ -113,7 +115,7 @@ def check_same_shapes(own: Params, params: Params) -> None:
         if old is None or new is None or old.shape != jnp.shape(new):
             raise InvalidValue(
                 f"`{name}` must match the module's parameter ({describe(old)}), got "
-                f"{describe(new)}. `in_features` must be the size of the cell's inputs."
+                f"{describe(new)}. Check that `in_features` is the size of the inputs."
             )
 
 

@@ -1,4 +1,4 @@
-"""`check_cell` and the laws that it checks: properties that the drivers rely on.
+"""`check_cell`, and the laws that it checks: the properties that a cell must have.
 
 >>> import jax, jax.numpy as jnp, jaxrnn
 >>> from jaxrnn.testing import check_cell

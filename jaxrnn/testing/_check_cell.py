@@ -16,6 +16,7 @@ from .._base.inputs import check_shaped
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
+from .._cells.bound import BoundCell
 from .._tensor_array.carried import opaque
 from ._laws import LAWS
 from ._oracle import TIME, Setup
@@ -69,13 +70,13 @@ def make_setup(
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
-    """Raises an error for an unsuitable state; otherwise, a law would blame the cell.
+    """Raises an error for an unsuitable state, for which a law would blame the cell.
 
     Raises:
         TypeError: If a leaf is not an array.
         ValueError: If structures or shapes differ. Leaves without axes are accepted.
     """
-    fix = "`cell.zero_state` creates one."
+    fix = "Pass a state like the result of `cell.zero_state`."
     trees.check_structure("`state`", cell.state_size, opaque(state), False, fix)
     named = trees.named_leaves("state", state, trees.is_tensor_array)
     sizes = trees.size_shapes(cell.state_size)
@@ -94,7 +95,7 @@ def check_cell(
     key: Key | None = None,
     state: PyTree = None,
 ) -> None:
-    """Checks a cell against every law of `LAWS`, in ten to thirty seconds.
+    """Checks that a cell obeys each law of `LAWS`, in ten to thirty seconds.
 
     In a terminal, a line shows the law that is being checked. Elsewhere, the logger
     "jaxrnn" reports each law at level INFO.
@@ -103,7 +104,7 @@ def check_cell(
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
             `jax.ShapeDtypeStruct`, with a batch size of at least 4. Only shapes and
-            dtypes are read. Floats are drawn from a normal distribution, so they may be
+            dtypes are read. Floats are drawn from a normal distribution and may be
             negative.
         dtype: The dtype of parameters, inputs and state.
         key: A random key, for cells that draw random numbers.
@@ -119,16 +120,18 @@ def check_cell(
         ValueError: If the batch has fewer than 4 rows, or `state` does not have the
             cell's sizes.
     """
-    fix = "Pass it unbound; `check_cell` creates the parameters."
-    if isinstance(cell, list | tuple):
-        fix = "Check them one by one, or as a `MultiRNNCell`."
-    check_instance("cell", cell, RNNCell, "an RNNCell", fix)
+    fix = ""
+    if isinstance(cell, BoundCell):
+        fix = "Pass the unbound `cell.cell`."
+    elif isinstance(cell, list | tuple):
+        fix = "Check each cell separately, or pass a `MultiRNNCell`."
+    check_instance("cell", cell, RNNCell, "an unbound RNNCell", fix)
     fix = "For example, pass `jax.ShapeDtypeStruct((4, 3), 'float32')`."
     check_shaped("inputs", inputs, fix)
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
         got = describe_leaves(inputs)
-        raise InvalidValue(f"`inputs` must have a batch of at least 4, got {got}.")
+        raise InvalidValue(f"`inputs` must have at least 4 rows, got {got}.")
     dtype = as_dtype(dtype)
     if key is not None:
         check_key(key)

@@ -25,11 +25,11 @@ _LAWS: list[Callable[[Setup], None]] = []
 
 
 def _law(check: Callable[[Setup], None]) -> Callable[[Setup], None]:
-    """Adds a function to `LAWS`; called with anything but a setup, it says so."""
+    """Adds a function to `LAWS`, with a check of the function's argument."""
 
     @functools.wraps(check)
     def law(setup: Setup) -> None:
-        fix = "`testing.make_setup(cell, inputs)` creates one."
+        fix = "Create a setup with `testing.make_setup(cell, inputs)`."
         check_instance("setup", setup, Setup, "a Setup", fix)
         check(setup)
 
@@ -41,8 +41,10 @@ def _law(check: Callable[[Setup], None]) -> Callable[[Setup], None]:
 def is_a_value(setup: Setup) -> None:
     """The cell is hashable and equals its copy, so equal cells are compiled once."""
     twin = copy.copy(setup.cell)
-    require(setup.cell == twin, "a copy is not equal")
-    require(hash(setup.cell) == hash(twin), "a copy has a different hash")
+    require(setup.cell == twin, "a copy of the cell must equal the cell")
+    require(
+        hash(setup.cell) == hash(twin), "a copy of the cell must have the same hash"
+    )
 
 
 @_law
@@ -53,7 +55,10 @@ def inits_from_shapes(setup: Setup) -> None:
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
     oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
     for leaf in jax.tree.leaves(params):
-        require(leaf.dtype == setup.dtype, f"a parameter has dtype {leaf.dtype}")
+        require(
+            leaf.dtype == setup.dtype,
+            f"parameters must be {setup.dtype}, got {leaf.dtype}",
+        )
 
 
 @_law
@@ -69,7 +74,7 @@ def has_its_sizes(setup: Setup) -> None:
         sizes = map_sizes(of_rows, setup.cell.state_size)
         oracle.same_types(zeros, sizes, "the zero state")
         is_zero = not any(jnp.any(x) for x in jax.tree.leaves(zeros))
-        require(is_zero, "the zero state is not zero")
+        require(is_zero, "the zero state must be zeros")
     step = oracle.at_steps(setup.xs, 0)
     result = jax.eval_shape(setup.bind(), step, setup.state)
     is_pair = isinstance(result, tuple) and len(result) == 2
@@ -251,7 +256,7 @@ def ignores_padding(setup: Setup) -> None:
 
     clean = run(0.0)
     finite = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
-    require(finite, "results are not finite on rows of zeros")
+    require(finite, "results must be finite for rows of zeros")
     oracle.equal(run(float("nan")), clean)
     oracle.equal(run(float("inf")), clean)
 

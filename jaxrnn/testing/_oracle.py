@@ -92,7 +92,7 @@ def raw(
 
 
 class StepByStep:
-    """A bound cell with only the RNNCell protocol, so drivers run single steps."""
+    """A bound cell with only the RNNCell protocol, which is run step by step."""
 
     def __init__(self, bound: BoundCell) -> None:
         self.bound = bound
@@ -174,7 +174,7 @@ def unrolled_states(
 def _select(
     alive: Array | np.ndarray, new: PyTree, old: PyTree, is_running: bool | Array = True
 ) -> PyTree:
-    """`new` in rows that are alive and, if `is_running`, in leaves without axes."""
+    """`new` in rows that are not finished and, if `is_running`, in scalar leaves."""
 
     def select(new: Array, old: Array) -> Array:
         if new.ndim == 0:

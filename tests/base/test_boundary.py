@@ -24,25 +24,25 @@ DEPTH = "The depth of the inputs is not an argument"
 HINTS = {
     "renamed": (
         lambda: dynamic(lengths=None),
-        "^dynamic_rnn: `lengths` is not an argument. It is `sequence_length` here.$",
+        "^dynamic_rnn: `lengths` is not an argument. Use `sequence_length`.$",
     ),
-    "renamed_state": (lambda: dynamic(hx=None), "It is `initial_state` here"),
+    "renamed_state": (lambda: dynamic(hx=None), "Use `initial_state`"),
     "elsewhere": (
         lambda: dynamic(batch_first=True),
         r"Inputs are `\[batch, time, \.\.\.\]` unless `time_major` is",
     ),
     "backwards": (
         lambda: dynamic(go_backwards=True),
-        "`reverse_sequence` reverses inputs and outputs",
+        "Use `reverse_sequence`, or pass `reverse` to the module",
     ),
     "no_lengths": (
         lambda: raw(seq_lengths=None),
-        "`loop_fn` of `raw_rnn` returns `finished`: `time >= sequence_length`",
+        "Return `time >= sequence_length` as `finished`",
     ),
-    "limit": (lambda: raw(maximum_iterations=3), "It is `max_time` here"),
+    "limit": (lambda: raw(maximum_iterations=3), "Use `max_time`"),
     "no_lengths_of_a_pack": (
         lambda: jaxrnn.packed_rnn(GRU, None, sequence_length=None),
-        "^packed_rnn: .*`pack_sequences` stores lengths in a pack",
+        "^packed_rnn: .*Pass the lengths to `pack_sequences`",
     ),
     "unknown": (
         lambda: jaxrnn.static_rnn(GRU, list(X), foo=0),
@@ -54,28 +54,28 @@ HINTS = {
     ),
     "constructor": (
         lambda: jaxrnn.LSTMCell(hidden_size=2),
-        "^LSTMCell: `hidden_size` is not an argument. It is `num_units` here.$",
+        "^LSTMCell: `hidden_size` is not an argument. Use `num_units`.$",
     ),
-    "constructor_of_units": (lambda: contrib.CFNCell(features=2), "It is `units` here"),
+    "constructor_of_units": (lambda: contrib.CFNCell(features=2), "Use `units`"),
     "keras": (
         lambda: jaxrnn.GRUCell(2, kernel_init=None),
-        "`kernel_init` is not an argument. It is `kernel_initializer` here",
+        "`kernel_init` is not an argument. Use `kernel_initializer`",
     ),
     "depth_first": (
         lambda: jaxrnn.LSTMCell(3, 16),
-        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: use `LSTMCell\(16\)` for 16",
+        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: for 16 units, use `LSTMCell",
     ),
     "depth_first_of_units": (
         lambda: contrib.CFNCell(3, 16),
-        rf"`activation` .* got 16\. {DEPTH}: use `CFNCell\(16\)` for 16 units",
+        rf"`activation` .* got 16\. {DEPTH}: for 16 units, use `CFNCell",
     ),
     "one_state_for_two": (
         lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),
-        "It is `initial_state_fw` here",
+        "Use `initial_state_fw`",
     ),
     "missing": (
         lambda: jaxrnn.GRUCell(2).bind(),
-        r"^GRUCell\.bind: missing .*'params'\. `cell\.init\(key, inputs\)` creates",
+        r"^GRUCell\.bind: missing .*'params'\. Create parameters with `cell\.init",
     ),
     "module": (
         lambda: decode.greedy(GRU, None),

@@ -73,7 +73,9 @@ TYPE_ERRORS = {
     r"`inputs` must be concrete, got traced int64\[6\]": traced(lambda n: pack(n, N)),
     "`sequence_length` must be concrete, got traced": traced(lambda n: pack(X, n)),
     r"`sequence_length\[0\]` must be concrete": traced(lambda n: pack(X, [n[0]] * 6)),
-    r"list or tuple .* got float32\[6, 6, 2\]. Padded inputs need": lambda: pack(X),
+    r"list or tuple .* got float32\[6, 6, 2\]. For padded inputs, pass": lambda: pack(
+        X
+    ),
     "list or tuple of sequences, got Pair": lambda: pack(Pair(X, X)),
     r"`inputs\[0\]` must be an array, got 'abc'": lambda: pack(["abc"]),
     "`inputs` must be an array, got object": lambda: pack(object(), N),
@@ -92,15 +94,15 @@ TYPE_ERRORS = {
     ),
     "to be resumable, `records` must be": lambda: batches(iter([]), 2, 6).set_state({}),
     "`state` must come from `get_state`, got 3": lambda: batches([], 2, 6).set_state(3),
-    r"`state\['records'\]` must be an integer, got dict. Resume with": resumed({}),
+    r"`state\['records'\]` must be an integer, got dict. Pass the records": resumed({}),
     # Several packs
     "`packs` must be a list of packs, got PackedSequences": lambda: concat_packed(PACK),
     "^stack_packed: `packs` must be a list of packs, got 3": lambda: stack_packed(3),
     r"`packs\[0\]` must be made by `pack_sequences` or": lambda: concat_packed([X]),
     r"`packs\[0\].* Call this function out": traced(concat_packed, [PACK]),
     # Windows
-    "`size` must be an integer, got None. It is the number": lambda: windows(X, None),
-    "^windows: `inputs` .* outside of jit, grad and vmap": traced(cut, X),
+    "`size` must be an integer, got None. Pass the number": lambda: windows(X, None),
+    "^windows: `inputs` .* outside jit, grad and vmap": traced(cut, X),
     r"`inputs\.inputs` must be concrete, got traced float32\[4": traced(cut, PACK),
     r"without a mask.* `inputs\.filled\(0\)`": lambda: windows(np.ma.ones((2, 4)), 2),
     r"`inputs\['a'\]\[0\]` must be an array, got 1": lambda: windows({"a": [1]}, 2),
@@ -111,7 +113,7 @@ TYPE_ERRORS = {
     r"`state\.h` must be an array, got object": bptt(good, LSTM._replace(h=object())),
     r"`window\['x'\]` must be an array, got 'x'": bptt(good, window={"x": "x"}),
     "`params` must be floating-point to have a": bptt(good, params=np.int8(1)),
-    "`carry` must be what `init` or the previous call returned,": (
+    "`carry` must be the result of `init` or of the previous call,": (
         lambda: truncated_bptt(good).value_and_grad(1.0, VECTOR, VECTOR)
     ),
     r"`loss` must be a function .* \(value, new_state\) .*got f": bptt(returns(ONE)),
@@ -126,47 +128,49 @@ VALUE_ERRORS = {
     r"^pack_sequences: .*at least one array, got \[\]": lambda: pack([]),
     r"must hold at least one array, got \{\}": lambda: pack({}, N),
     r"`inputs\[0\]` .* at least one array \[length,": lambda: pack([[1, 2], [3]]),
-    r"\[batch, time, ...\], got float64\[6\]. Leave out `seq": lambda: pack(VECTOR, N),
+    r"\[batch, time, ...\], got float64\[6\]. For a list of sequences, ": lambda: pack(
+        VECTOR, N
+    ),
     r"\[time, batch, ...\], got": lambda: pack(VECTOR, N, time_major=True),
     r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], "
-    r"`inputs\[1\]` is float32\[0, 2\]. Leave out `sequence_length` for a list": (
-        lambda: pack(LIST, N)
-    ),
+    r"`inputs\[1\]` is float32\[0, 2\]. For a list of": (lambda: pack(LIST, N)),
     "`sequence_length` must be None for a list of sequences, got 3": (
         lambda: pack([X[0]] * 3, [1, 2, 3])
     ),
     "^pack_sequences: .*vector of length batch_size": lambda: pack(X, N[1:]),
-    r"`inputs\[1\]` must have .* \[\*\], got \*. It must": lambda: pack([[X[0]], X[0]]),
+    r"`inputs\[1\]` must have .* \[\*\], got \*. All sequences must": lambda: pack(
+        [[X[0]], X[0]]
+    ),
     r"Length must be the same .* \[length, ...\]: ": lambda: pack([(X[0], X[0, :4])]),
-    r"`inputs\[2\]` must have the dtype and step shape of float32\[4,": (
+    r"`inputs\[2\]` must be float32\[..., 2\], got": (
         lambda: pack([*LIST[:2], X[0, :, 1:]])
     ),
     r"`inputs\[1\]` .* got int64\[6, 2\]": lambda: pack([X[0], X[1].astype(int)]),
-    "at least 6, got 5. Cut the sequences of 6": lambda: pack(X, N, row_length=5),
-    "at least 3, got 2. .* rows longer than 6 steps": lambda: pack(X, N, rows=2),
+    "at least 6, got 5. Increase `row_length`": lambda: pack(X, N, row_length=5),
+    "at least 3, got 2. Increase `rows`": lambda: pack(X, N, rows=2),
     # The arrays that are read by a pack
     r"`outputs\[0\]` must be \[rows, row_length, ...\]": lambda: PACK.unpack([X]),
-    "`outputs` must be an array: None": lambda: PACK.unpack(None),
+    "`outputs` must be an array, got None": lambda: PACK.unpack(None),
     r"`tree` must be \[.* like `starts` \(int32\[4, 6\]\)": lambda: PACK.at_ends(ONE),
     # Batches of a pipeline
-    r"`records\[1\]` must have at most `row_length` \(6\) steps, got 7. Make rows": (
+    r"`records\[1\]` must have at most `row_length` \(6\) steps, got 7. Increase": (
         batched(RECORD, np.ones((7, 2)))
     ),
-    r"`records\[1\]` .* dtype .* got float64\[3\]. It must match `records\[0\]`": (
+    r"`records\[1\]` must be int64\[...\], got float64\[3\]. All sequences must": (
         batched(np.ones(3, int), np.ones(3))
     ),
     "`rows` must be at least 1, got 0": lambda: batches([], 0, 6),
-    "1, got 0. Leave it out": lambda: batches([], 1, 6, sequences=0),
+    "1, got 0. Omit the argument": lambda: batches([], 1, 6, sequences=0),
     r"`state\['records'\]` must be at most 3, got 4": resumed(4),
     # Several packs
     "must hold at least one pack, got none": lambda: concat_packed([]),
-    r"`packs\[1\].row_length` must be 6, got 7. It must match": (
+    r"`packs\[1\].row_length` must be 6, got 7. All packs must match": (
         lambda: concat_packed([PACK, pack(LIST, row_length=7)])
     ),
-    r"`packs\[1\].time_major` must be False, got True. It must match": (
+    r"`packs\[1\].time_major` must be False, got True. All packs must match": (
         lambda: stack_packed([PACK, pack(LIST, rows=4, time_major=True)])
     ),
-    r"`packs\[1\].inputs` .*step shape of float32\[4, 6, 2\], got float32\[4, 6\]": (
+    r"`packs\[1\].inputs` must be float32\[..., 2\], got float32\[4, 6\]": (
         lambda: stack_packed([PACK, pack([x[:, 0] for x in LIST], rows=4)])
     ),
     "have as many rows and sequences": lambda: stack_packed([PACK, pack(LIST, rows=3)]),
@@ -175,8 +179,8 @@ VALUE_ERRORS = {
     "^windows: `sequence_length` must be a vector": lambda: windows(X, 2, [1]),
     "`sequence_length` .* must be omitted for a pack": lambda: windows(PACK, 2, N),
     r"`row_state` must be \[1, .* each row, got": lambda: PART.start_from(NEW, NEW),
-    r"`fresh_state` must be \[2, .*. One entry": lambda: PART.start_from(ROW, BOTH),
-    r"`fresh_state` must have the dtype .* got float32\[2, 4\]. It must match `row": (
+    r"`fresh_state` must be \[2, .*. For one state": lambda: PART.start_from(ROW, BOTH),
+    r"`fresh_state` must be float64\[..., 4\], got float32\[2, 4\]. Both states": (
         lambda: PART.start_from(ROW, NEW.astype("f4"))
     ),
     r"`states` must be \[3, .* each part, got": lambda: PART.row_state(NEW),
@@ -234,7 +238,7 @@ USES = {
 def test_only_whole_packs_are_used(use):
     whole = "must be a whole pack of 4 rows with 6 sequences, got PackedSequences"
     for packed, message in (
-        (JOINED, rf"{whole}\(12 sequences in 8 rows .* Join packs"),
+        (JOINED, rf"{whole}\(12 sequences in 8 rows .* To join packs"),
         (CUT, rf"{whole}\(2 sequences in 2 rows .* use `stack_packed`"),
         (FEWER_ROWS, rf"{whole}\(6 sequences in 2 rows"),
         (STACKED, r"one pack, got a stack, with `starts` int32\[2, 4, 6\]. Map"),

@@ -181,7 +181,7 @@ REFUSALS = [
     (
         lambda: init(by_gate(zeros), 3, 4),
         ValueError,
-        r"the number of gates must be known, got a parameter of shape \(3, 4\)",
+        r"must have `blocks`, the number of gates, got shape \(3, 4\)",
     ),
     (
         lambda: init(BY_PART, 3, 4),

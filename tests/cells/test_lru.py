@@ -174,7 +174,12 @@ def test_the_square_root_and_its_derivatives_are_finite():
         (LRUCell, {"max_radius": 1.1}, ValueError, "`max_radius` must be in .0, 1."),
         (LRUCell, {"max_radius": 0.5, "min_radius": 0.9}, ValueError, "at most `max_"),
         (LRUCell, {"max_phase": -1.0}, ValueError, "`max_phase` must be in"),
-        (RGLRUCell, {"num_heads": 3}, ValueError, "must divide `num_units`, 4, got 3"),
+        (
+            RGLRUCell,
+            {"num_heads": 3},
+            ValueError,
+            r"must divide `num_units` \(4\), got 3",
+        ),
         (RGLRUCell, {"num_heads": 0}, ValueError, "`num_heads` must be at least 1"),
         (RGLRUCell, {"max_radius": 2}, ValueError, "`max_radius` must be in"),
         (RGLRUCell, {"kernel_initializer": 1}, TypeError, "`kernel_initializer` must "),

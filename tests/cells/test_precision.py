@@ -75,7 +75,7 @@ def test_the_cells_dtype_is_that_of_its_parameters():
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {want}
 
 
-@pytest.mark.filterwarnings("ignore:`dtype` is float64, for which JAX uses float32")
+@pytest.mark.filterwarnings("ignore:`dtype` is float64, but JAX uses float32")
 def test_without_x64_float64_is_float32():
     with jax.enable_x64(False):
         cell = LSTMCell(4, dtype="float64")

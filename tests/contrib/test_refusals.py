@@ -73,7 +73,7 @@ FIELDS = [
     (grid, "frequency_skip", None, ValueError, "must be"),
     (grid, "end_freqindex_list", [3, 4], ValueError, "must have an entry for each"),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
-    (grid, "num_frequency_blocks", None, ValueError, "must be a nonempty list"),
+    (grid, "num_frequency_blocks", None, ValueError, "must hold the number of windows"),
     (both_ways, "num_frequency_blocks", 1.0, TypeError, f"{NO_LIST} 1.0"),
     (both_ways, "backward_slice_offset", 1.5, TypeError, "must be an integer, got 1.5"),
     (intersection, "y_activation", "x", ValueError, "must be one of elu"),
@@ -87,7 +87,13 @@ FIELDS = [
     (layer_norm, "dropout_keep_prob", 1.5, ValueError, "must be in (0, 1]"),
     (glstm, "num_units", 5, ValueError, "must be divisible"),
     (glstm, "num_proj", 3, ValueError, "must be divisible"),
-    (contrib.GRUBlockCellV2, "num_units", None, ValueError, "must be given, unless"),
+    (
+        contrib.GRUBlockCellV2,
+        "num_units",
+        None,
+        ValueError,
+        "must be given (or `cell_size`",
+    ),
     (ntm, "output_dim", None, ValueError, "must be given"),
     (ntm, "memory_size", 2, ValueError, "must be at least 3"),
     (contrib.HighwayWrapper, "cell", 3, TypeError, "must be an RNNCell"),
@@ -150,7 +156,7 @@ VALUES = {
     r"`state\[1\]` must have shape \(4, 6\)": (
         lambda: step(attention_cell(2), state=(X, X, X))
     ),
-    r"must have depth `num_units` \(2\), got 3. Pass `num_in_proj=2`": (
+    r"must have depth `num_units` \(2\), got 3. .*pass `num_in_proj=2`": (
         lambda: step(intersection())
     ),
     "`inputs` must have depth": lambda: step(intersection(num_in_proj=0)),
@@ -167,11 +173,13 @@ VALUES = {
     "`W` must have a row for each of 9 shards, got 5": (
         lambda: step(contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9))
     ),
-    "`num_units` must be given, unless": lambda: contrib.GRUBlockCellV2(4, cell_size=4),
+    r"`num_units` must be given \(or `cell_size`": lambda: contrib.GRUBlockCellV2(
+        4, cell_size=4
+    ),
     "LSTMBlockFusedCell: `inputs` must hold all": (
         lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)
     ),
-    "dtype must be specified": lambda: FUSED.bind({})(X[None]),
+    "`dtype` must be given": lambda: FUSED.bind({})(X[None]),
 }
 TYPES = {
     "HighwayWrapper: `params` must be a dict of arrays, got 3": (
@@ -188,7 +196,7 @@ TYPES = {
     ),
     "`cell` must be an RNNCell": lambda: contrib.FusedRNNCellAdaptor(FUSED),
     "`cell` must be a FusedRNNCell": lambda: contrib.TimeReversedFusedRNN(GRU),
-    "runs whole sequences: call": (
+    "Call this cell directly": (
         lambda: jaxrnn.dynamic_rnn(FUSED.bind({}), X[None], dtype=X.dtype)
     ),
     "BoundFusedCell: `scope` must be a string": (
@@ -200,8 +208,8 @@ TYPES = {
     ),
 }
 NAMES = {
-    "It is `jaxrnn": "MultiRNNCell",
-    "in this module itself": "seq2seq",
+    "Use `jaxrnn": "MultiRNNCell",
+    "All names are in `jaxrnn.contrib`": "seq2seq",
     "legacy_seq2seq": "rnn_decoder",
 }
 

@@ -110,13 +110,13 @@ def last(inputs, state):
 
 
 def test_functions_that_are_no_cores_and_a_second_init():
-    with pytest.raises(ValueError, match="already has its parameters, which `as_cell`"):
+    with pytest.raises(ValueError, match="`as_cell` has already bound the parameters"):
         equinox.as_cell(last, 3).cell.init(jax.random.key(0), X[:, 0])
     with pytest.raises(
         TypeError, match=r"init` must accept \(key, inputs, state\), got"
     ):
         haiku.as_cell(hk.transform(lambda x: x), 3, 3)
-    with pytest.raises(TypeError, match=r"got one made by hk.transform_w"):
+    with pytest.raises(TypeError, match=r"got the result of hk.transform_w"):
         haiku.as_cell(hk.transform_with_state(last), 3, 3)
 
 
@@ -156,5 +156,5 @@ def test_wrong_sizes_of_equinox(kind, size):
 
 def test_a_state_of_equinox_is_of_the_size_that_was_given():
     cell = equinox.as_cell(lambda inputs, state: (state, state), UNITS)
-    with pytest.raises(ValueError, match=r"the state that `cell` returns must have"):
+    with pytest.raises(ValueError, match=r"the new state of `cell` must have"):
         run(cell)

@@ -100,17 +100,17 @@ CHANGES = {
         ({2: (32,)}, "`layers[0][2]` must have shape [16], got float64[32]"),
         ({}, "`activation` must be one of ..., got 'tan'", {"activation": "tan"}),
         ({}, "`reset_after` must be True or False, got 3", {"reset_after": 3}),
-        ({}, "must be False, since `layers[0]` has one direction", TWO),
+        ({}, "must be False, because `layers[0]` has one direction", TWO),
     ],
     ("keras", (FREE, FREE)): [
         ({3: (2, 16)}, "`layer 0` must have 3 inputs in each direction, got", TWO),
         (_GRU_BELOW, "of one kind, got LSTM, GRU", TWO),
-        ({}, "must be True, since `layers[0]` has two directions"),
+        ({}, "must be True, because `layers[0]` has two directions"),
     ],
     ("linen", (AFTER,)): [
         ({"hn": None}, "`params` must hold ...; missing: hn/kernel, hn/bias"),
         ({"hz/kernel": (3, 4)}, "`params/hz/kernel` must have shape [4, 4], got"),
-        ({}, "must be False, since `params` has one direction", TWO),
+        ({}, "must be False, because `params` has one direction", TWO),
     ],
     ("linen", (THREE,)): [
         ({"layers_1": None}, "`layers_1` is missing. Found: layers_0, layers_2"),
@@ -118,7 +118,7 @@ CHANGES = {
     ("nnx", (FREE,)): [
         ({"if_/kernel": None, "ii/kernel": None}, "missing: ii/kernel, if_/kernel"),
         ({"dense_i": {}}, "`params/dense_h/kernel` is missing. Found:"),
-        ({}, "must be False, since `params` has one direction", TWO),
+        ({}, "must be False, because `params` has one direction", TWO),
     ],
     ("nnx", (RNN,)): [
         ({"dense_h/kernel": (3, 12)}, "missing: dense_h/bias; unknown: dense_i/bias"),
@@ -136,7 +136,10 @@ CHANGES = {
         ({"op_type": "GRU"}, "`nodes[0]['op_type']` must be LSTM to match `R` (fl"),
         ({"op_type": "Gemm"}, "must be LSTM, GRU or RNN, got 'Gemm'"),
         ({"hidden_size": 5}, "`nodes[0]['hidden_size']` must be 4 to match `R`, got"),
-        ({"clip": 104.0}, "`nodes[0]['clip']` must be at least 745.1, so that it"),
+        (
+            {"clip": 104.0},
+            "`nodes[0]['clip']` must be at least 745.1, a clip without effect",
+        ),
         ({"input_forget": 2}, "`nodes[0]['input_forget']` must be 0 or 1, got 2"),
         (_ALPHAS, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
         ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be like ['Sigmoid', 'T"),
@@ -144,7 +147,7 @@ CHANGES = {
         ({"direction": ["forward"]}, "must be forward or bidirectional, got list"),
         ({"direction": "reverse"}, "got 'reverse'. Load ...`reverse_sequence`"),
         ({"direction": "bidirectional"}, "['W']` must have 2 rows, as bidirectional"),
-        ({}, "must be False, since `nodes[0]` has one direction", TWO),
+        ({}, "must be False, because `nodes[0]` has one direction", TWO),
     ],
     ("onnx", (AFTER,)): [
         ({"P": (1, 12)}, "`nodes[0]['P']` must be omitted for GRU"),
@@ -170,9 +173,12 @@ CHANGES = {
         ({f"{_CELL}/bias": None}, f"`{_CELL}/bias` is missing. Found: kernel"),
         ({f"{_CELL}/gamma": (4,)}, f"of `cell`; unknown: {_CELL}/gamma. Found"),
         ({f"{_CELL}/bias": (13,)}, "bias` must have 4 blocks of equal size, got 13"),
-        ({f"{_CELL}/kernel": (1, 16)}, "and 3 rows for the state, got 1"),
+        (
+            {f"{_CELL}/kernel": (1, 16)},
+            "must have more than 3 rows (3 rows are for the state), got 1",
+        ),
         ({f"{_CELL}/projection/kernel": (2, 2)}, "must have shape [4, any], got"),
-        ({}, "be omitted with `cell`", _INTO_GRU | {"forget_bias": 0}),
+        ({}, "be omitted if `cell` is given", _INTO_GRU | {"forget_bias": 0}),
         ({}, "`inputs` must be one step of the inputs ...None", {"cell": GRU}),
         ({}, "`cell` must be an unbound cell, got None", {"inputs": ONE}),
     ],
@@ -181,7 +187,7 @@ CHANGES = {
     ],
     ("tf1", (UGRNN,)): [
         ({}, "must hold one of ...multi_rnn_cell, got ugrnn_cell. For another cell"),
-        ({"rnn/ugrnn_cell/kernel": None}, "; missing: ...The scope, the", _UGRNN),
+        ({"rnn/ugrnn_cell/kernel": None}, "; missing: ...Check that the scope", _UGRNN),
         ({"rnn/ugrnn_cell/bias": (5,)}, "bias` must have shape [8], got", _UGRNN),
     ],
     ("torch", (FREE,)): [
@@ -193,7 +199,7 @@ CHANGES = {
         ({}, "must be tanh for LSTM, got 'r", {"nonlinearity": "relu"}),
         ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of 4 units with tanh, RNN of"),
         ({}, "`bidirectional` must be True or False", {"bidirectional": "yes"}),
-        ({}, "must be False, since `state_dict` has one direction", TWO),
+        ({}, "must be False, because `state_dict` has one direction", TWO),
     ],
     ("torch", (RNN,)): [
         ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of 4 units, ..."),
@@ -225,7 +231,7 @@ _MIXED = _MIXED.bind({"cell_0": conv().params, "cell_1": _FREE})
 _PROJECTED = MultiRNNCell([FREE, LSTMCell(4, num_proj=2)])
 _COUPLED, _PEEPING = CoupledInputForgetGateLSTMCell(4), LSTMCell(4, use_peepholes=True)
 _BASE = "equinox haiku keras linen nnx".split()
-_ROWS = "must have at least one row for the inputs and 4 rows for the state, got 4"
+_ROWS = "must have more than 4 rows (4 rows are for the state), got 4"
 
 # The libraries, the cell that `save` gets, or a pair for two directions, and the error.
 CELLS = [
@@ -247,7 +253,7 @@ CELLS = [
     ([*_BASE, "torch"], _COUPLED, "does not support, got coupled gates."),
     (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got a Basic"),
     (["equinox"], LSTMCell(4, activation="relu"), "activation tanh, as in Equinox"),
-    (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, whose"),
+    (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, which"),
     (["haiku"], GRUCell(4, "relu"), "have the activation tanh, as in Haiku, got relu"),
     (["haiku"], conv(skip_connection=True), "`cell.skip_connection` must be False"),
     (["haiku"], _MIXED, "`cell.cells[1]` must be a convolutional LSTM like"),
@@ -256,8 +262,12 @@ CELLS = [
     (["nnx"], AFTER, "['hidden_projection']['bias']` must hold zeros"),
     (["onnx"], GRUCell(4, activation="linear"), "activation elu or hard_sigmoid or"),
     (["onnx"], (FREE, GRU), "`cells_bw[0]` must have the kind and size of `cells_fw"),
-    (["tf1"], FREE, "`cell` must have forget_bias 1.0, the argument of `save`, got 0"),
-    (["tf1"], GRUCell(4, "relu"), "have activation tanh, the argument of `save`"),
+    (
+        ["tf1"],
+        FREE,
+        "`cell` must have forget_bias 1.0, like the argument of `save`, got 0",
+    ),
+    (["tf1"], GRUCell(4, "relu"), "have activation tanh, like the argument of `save`"),
     (["tf1"], (GRU, LSTMCell(3, cell_clip=2)), "cells_bw[0]` must have cell_clip"),
     (["tf1"], LSTMCell(3).bind({"bias": BIAS[:12]}), "params['kernel']; missing:"),
     (["tf1"], HighwayWrapper(FREE).bind({"carry_w": ONE}), "must hold `lstm_cell`"),
@@ -286,7 +296,7 @@ CALLS = [
     call("equinox.load", "`cells` must contain at least one layer, got none"),
     call("equinox.load", "`cells[0]` must be an LSTMCell or ... got 3", 3),
     call("haiku.load", "`params` must be a dict of weights, got 3", 3),
-    call("haiku.load", "`input_shape` must be the sizes of the ...got None", _CONVS),
+    call("haiku.load", "`input_shape` must hold the sizes of the ...got None", _CONVS),
     call("haiku.load", "shape [any, any, any, any]", _CONVS, input_shape=(4, 1)),
     call("haiku.load", "`input_shape[0]` must be", _CONVS, input_shape=[-1]),
     call("haiku.save", "`name` must hold 3 names, one for ...got a", _THREE_GRUS, "a"),
@@ -303,15 +313,19 @@ CALLS = [
     call("linen.load", "missing: backward_rnn", {"forward_rnn": {}}, **TWO),
     call("nnx.load", "`layers/1` is missing. Found: ...", {"layers": {0: {}, 2: {}}}),
     call("onnx.load", "must be a dict ..., got float64...`convert.onnx.no", ONE, ONE),
-    call("tf1.load", "`tf.train.load_checkpoint(path)` reads a check", "model.ckpt"),
+    call(
+        "tf1.load",
+        "Read a checkpoint with `tf.train.load_checkpoint(path)`",
+        "model.ckpt",
+    ),
     call("tf1.load", "`cell_clip` must be ...1.0", saved("tf1", GRU), cell_clip=1.0),
     call("tf1.load", "`scope` must be a string, got 3", {"a/k": 0}, 3),
     call("tf1.save", "`scope` must be a string, got 3", bound(GRU), 3),
     call("torch.load", "must be a dict ..., got list. Pass `module", [ONE]),
-    call("torch.save", "must be a cell with its parameters, ..., got GRUCell", GRU),
-    call("torch.save", "got tuple. Pass `bidirectional=True`", _SIDE * 2),
+    call("torch.save", "must be a bound cell, ..., got GRUCell", GRU),
+    call("torch.save", "got tuple. For a pair", _SIDE * 2),
     call("torch.save", "must have the same depth, got 1", (_SIDE, _SIDE * 2), **TWO),
-    call("torch.save", "be the pair (cells_fw, cells_bw), ...Bou", _SIDE[0], **TWO),
+    call("torch.save", "be a pair (cells_fw, cells_bw) ...Bou", _SIDE[0], **TWO),
     call("torch.save", "`prefix` must be a string, got 3", _SIDE[0], 3),
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),
     call("torch.load_state", "[float64[4, 4], float64[3, 4]]", (ONE, ONE[:3])),
@@ -382,11 +396,11 @@ def test_wrong_arguments(function, message, args, options):
 def test_traced_weights_whose_values_are_needed():
     """A bias that nnx's GRU lacks must be zero; two copies of TensorFlow, equal."""
     save = lambda params: convert.nnx.save(AFTER.bind(params))
-    wanted = r"nnx\.save: .*\['bias'\]` must be concrete, since nnx's GRUCell lacks"
+    wanted = r"nnx\.save: .*\['bias'\]` must be concrete, since `save` must check"
     with pytest.raises(TypeError, match=wanted):
         jax.eval_shape(save, bound(AFTER).params)
     cell = bound(MultiRNNCell([AFTER, AFTER]), depth=4)
     load = lambda weights: convert.tf1.load(weights, cell=cell.cell, inputs=ONE)
-    wanted = r"tf1\.load: `rnn/.*` must be concrete, since both layers of `cell`"
+    wanted = r"tf1\.load: `rnn/.*` must be concrete, since two layers of `cell`"
     with pytest.raises(TypeError, match=wanted):
         jax.eval_shape(load, convert.tf1.save(cell))

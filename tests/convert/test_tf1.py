@@ -307,6 +307,6 @@ def test_a_private_class():
 
 
 def test_two_cells_of_one_scope_need_names():
-    match = "`cell` must have one variable of each name, got two `rnn/.*gru_cell"
+    match = "`cell` must have only one variable of each name, got two `rnn/.*gru_cell"
     with pytest.raises(ValueError, match=match):
         tf1.save(bound(Gated(GRUCell(4), GRUCell(4))))

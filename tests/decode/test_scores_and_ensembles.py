@@ -261,7 +261,9 @@ def test_refused_models():
         decode.ensemble({})
     with refused(ValueError, "`models` must hold at least one model, got none."):
         decode.ensemble([])
-    with refused(TypeError, "`models[0]` must be a dict, got 3. Pass its arguments as"):
+    with refused(
+        TypeError, "`models[0]` must be a dict, got 3. For example, pass `dict("
+    ):
         decode.ensemble([3])
     with refused(ValueError, "`initial_state`, got nothing."):
         decode.ensemble([{}])
@@ -271,7 +273,7 @@ def test_refused_models():
         decode.ensemble([REAL | {"cell": None}])
     with refused(TypeError, "`models[1]['embed']` must be a function, got 3."):
         decode.ensemble([REAL, REAL | {"embed": 3}])
-    with refused(ValueError, "`models[1]['initial_state']` must be an array: None"):
+    with refused(ValueError, "`models[1]['initial_state']` must be an array, got None"):
         decode.ensemble([REAL, REAL | {"initial_state": None}])
 
 

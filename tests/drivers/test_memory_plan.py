@@ -109,7 +109,7 @@ strategy     saved  saved on host     peak  peak on host  extra FLOPs
 ---------------------------------------------------------------------
 Offload()  3.0 KiB        2.0 KiB  1.0 MiB       5.0 MiB         none
 
-In addition: inputs 1.0 GiB; outputs 2.0 GiB, twice that if the loss reads them.
+In addition: inputs 1.0 GiB; outputs 2.0 GiB (doubled if the loss reads them).
 Compiled for TPU v5 lite; nothing was run."""
 
 
@@ -176,7 +176,7 @@ NOT_INSTALLED = [
 def test_a_device_whose_compiler_is_not_installed(kind, error, package, monkeypatch):
     message = (
         f"memory_plan: `device` {kind!r} needs a compiler that JAX cannot find. "
-        f"Install it with `pip install '{package}'`."
+        f"Run `pip install '{package}'`."
     )
 
     def fail(**kwargs):
@@ -204,7 +204,7 @@ def test_the_environment_of_libtpu_is_restored(monkeypatch):
     assert dict(os.environ) == before
 
 
-NO_SHAPE = "`inputs_shape` must be .* of rank at least 3,.* got"
+NO_SHAPE = "`inputs_shape` must be .* with at least 3 axes,.* got"
 SIZE = r"`inputs_shape\[1\]` must be"
 TOO_LARGE = "memory_plan: .* must .* at most 1.0 EiB"
 REFUSED_SHAPES = [
@@ -214,9 +214,9 @@ REFUSED_SHAPES = [
     (ValueError, "`inputs_shape` must hold a shape or array, got {}", {}),
     (ValueError, f"{SIZE} at least 1, got 0", np.ones((2, 0, 4))),
     (TypeError, f"{SIZE} an integer, got 3.0", (2, 3.0, 4)),
-    (TypeError, f"{SIZE} .*, got True. Every size is", (1, True, 3)),
-    (ValueError, f"{SIZE} .*, got 0. Every size is", (1, 0, 3)),
-    (ValueError, rf"{SIZE} .*, got {10**30}. Every size is", (1, 10**30, 3)),
+    (TypeError, f"{SIZE} .*, got True", (1, True, 3)),
+    (ValueError, f"{SIZE} .*, got 0", (1, 0, 3)),
+    (ValueError, rf"{SIZE} .*, got {10**30}", (1, 10**30, 3)),
     (ValueError, TOO_LARGE, (10**8, 10**8, 1)),
     pytest.param(ValueError, TOO_LARGE, (10**9,) * 3, marks=pytest.mark.slow),
 ]

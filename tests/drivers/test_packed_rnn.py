@@ -118,7 +118,7 @@ COUNT = np.zeros(()), np.zeros((9, 3))
 REFUSALS = [
     (TypeError, "pack_sequences", {"packed": np.ones((2, 3, 3))}),
     (TypeError, "`cell`", {"cell": GRUCell(3)}),
-    (ValueError, "dtype must be specified", {"initial_state": None}),
+    (ValueError, "`dtype` must be given", {"initial_state": None}),
     (ValueError, r"\[9, ...\], one entry for each", {"initial_state": np.ones((2, 3))}),
     (ValueError, "`state` must have shape", {"initial_state": np.ones((9, 2))}),
     # Scalar leaves of the state do not belong to a sequence.

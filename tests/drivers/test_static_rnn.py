@@ -194,7 +194,7 @@ def test_the_dict_given_stays_as_it_is():
 
 REFUSALS = [
     (TypeError, "static_rnn: `cell` must be an RNNCell, got 3", lambda: static_rnn(3, X, dtype=F32)),
-    (TypeError, r"`inputs` must be a sequence, got float32\[2, 4, 3\]. .*`list\(x\)`",
+    (TypeError, r"`inputs` must be a sequence .*, got float32\[2, 4, 3\]. Use `dynamic_rnn`",
      lambda: static_rnn(GRU, np.stack(X), dtype=F32)),
     (ValueError, "`inputs` must be a list or tuple with one entry per step, got dict",
      lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
@@ -204,7 +204,7 @@ REFUSALS = [
      lambda: static_rnn(GRU, [X[0], X[0][:, 0]], dtype=F32)),
     (ValueError, r"Batch size must be the same.*`inputs\[1\]` is float32\[3, 3\]",
      lambda: static_rnn(GRU, [X[0], X[0][1:]], dtype=F32)),
-    (ValueError, "static_rnn: dtype must be specified if there is no `initial_state`",
+    (ValueError, "static_rnn: `dtype` must be given if there is no `initial_state`",
      lambda: static_rnn(GRU, X)),
     (ValueError, r"must be a vector of length batch_size \(4\)", lambda: static_rnn(GRU, X, None, F32, 2)),
     (TypeError, "`scope` must be a string", lambda: static_rnn(GRU, X, dtype=F32, scope=3)),
@@ -231,7 +231,7 @@ REFUSALS = [
      lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "c"))),
     (TypeError, r"`state_name\[1\]` must be a string, got 1",
      lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", 1))),
-    (ValueError, r"the state that `cell` returns must have the structure \*",
+    (ValueError, r"the new state of `cell` must have the structure \*",
      lambda: static_state_saving_rnn(FunctionCell(lambda p, x, s, key=None: (x, (s, s)), 2, 3).bind({}), X[:1], SAVER, "c")),
 ]  # fmt: skip
 

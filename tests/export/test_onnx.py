@@ -197,8 +197,8 @@ WIDE = LSTMCell(4, num_proj=2)
 NORMALIZED = CoupledInputForgetGateLSTMCell(4, layer_norm=True)
 # `tests/convert/test_refusals.py` has more: the cells that ONNX lacks.
 CELLS = [
-    (GRUCell(4), "`cell` must be a cell with its .*got GRUCell"),
-    ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple. Stack"),
+    (GRUCell(4), "`cell` must be a bound cell, .*got GRUCell"),
+    ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple. To stack"),
     ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
     (own(WIDE), "`cell` must have no projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),

@@ -115,7 +115,9 @@ def test_a_cell_of_nnx_draws_from_the_key_that_is_bound():
     module = Noisy(nnx.Rngs(0))
     noisy = jaxrnn.nnx.as_cell(module, np.int64(DEPTH))
     run = jax.jit(lambda cell: jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype)[0])
-    with pytest.raises(ValueError, match="the module draws random numbers, but no key"):
+    with pytest.raises(
+        ValueError, match="a key must be bound if the module draws random"
+    ):
         run(noisy)
     outputs = run(noisy.cell.bind(noisy.params, jax.random.key(1)))
     masks = np.asarray(outputs == 0)
@@ -364,11 +366,11 @@ def test_keys_of_a_loop_differ_from_step_to_step():
     assert jnp.any(masks[1:] != masks[:-1])
 
 
-STREAMS = "draw random numbers from streams, but "
+STREAMS = "draw random numbers from streams, got a draw of "
 CHANGES = {
-    "module": STREAMS + "Dropout d",
-    "itself": STREAMS + "Draws d",
-    "its own module": "construct modules, but it constructed Dense_0",
+    "module": STREAMS + "Dropout",
+    "itself": STREAMS + "Draws",
+    "its own module": "construct modules, got Dense_0",
 }
 
 

@@ -57,7 +57,7 @@ wrong_value = functools.partial(refused, ValueError)
 def test_cells_of_modules():
     with wrong_type("`cell` must be an RNNCell, ..., got the class"):
         rnn(GRUCell)
-    bound = "RNN: `cell` must be ... got BoundCell. Pass `cell.cell`; parameters belong"
+    bound = "RNN: `cell` must be ... got BoundCell. Pass the unbound `cell.cell`"
     with wrong_type(bound):
         make("RNN", GRU.bind({}))
     with wrong_type(bound):
@@ -67,13 +67,13 @@ def test_cells_of_modules():
     with wrong_value("`cells_fw` and `cells_bw` must have the same depth"):
         make("StackBidirectional", [GRU], [GRU, GRU])
     cell = jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), 2).cell
-    with wrong_value("already has its parameters, ... Run it with `jaxrnn.dyn"):
+    with wrong_value("`as_cell` has already bound ... to `jaxrnn.dyn"):
         make("RNN", cell)
 
 
 def test_noise_in_the_rnn_of_flax():
-    noisy = "`cell` must not draw random numbers, because Flax's RNN gives it no keys, "
-    noisy += "got DropoutWrapper... Use the RNN of jaxrnn"
+    noisy = "`cell` must not draw random numbers, because Flax's RNN passes no keys, "
+    noisy += "got DropoutWrapper... Use the `RNN` of jaxrnn"
     with wrong_value(noisy):
         init(nn.RNN(jaxrnn.linen.Cell(NOISY)))
     with wrong_value(noisy):
@@ -87,9 +87,9 @@ def test_options():
         jaxrnn.linen.RNN(GRU, foo=2)
     with wrong_type("`merge` must be a function of both outputs, got 'sum'"):
         make("Bidirectional", GRU, GRU, merge="sum")(X)
-    with wrong_type("RNN: `dtype` must name a dtype, got 'zz'"):
+    with wrong_type("RNN: `dtype` must be a dtype such as jnp.float32, got 'zz'"):
         make("RNN", GRU, dtype="zz")(X)
-    with wrong_value("floating point, got `param_dtype` of int32"):
+    with wrong_value("`param_dtype` must be floating-point, got int32"):
         make("RNN", GRU, param_dtype=jnp.int32)
     with wrong_type("RNN: `rng_collection` must be the name of a stream, got 3"):
         init(jaxrnn.linen.RNN(GRU, rng_collection=3))
@@ -124,9 +124,9 @@ def test_names_of_axes():
 def test_the_constructor_of_nnx():
     with wrong_type("RNN: ...missing 1 required positional ...'in_features'"):
         jaxrnn.nnx.RNN(GRU)
-    with wrong_type("missing 1 required keyword...'rngs'. Create them"):
+    with wrong_type("missing 1 required keyword...'rngs'. Pass random streams"):
         jaxrnn.nnx.RNN(GRU, 2)
-    with wrong_type("`rngs` must be nnx.Rngs, got 0. Create them: `nnx.Rngs(0)"):
+    with wrong_type("`rngs` must be nnx.Rngs, got 0. For example, pass `nnx.Rngs(0)"):
         jaxrnn.nnx.RNN(GRU, 2, rngs=0)
     with wrong_type("RNN: `in_features` must be an int, or one step of inputs"):
         jaxrnn.nnx.RNN(GRU, "2", rngs=nnx.Rngs(0))
@@ -135,12 +135,12 @@ def test_the_constructor_of_nnx():
 
 
 def test_axes_of_inputs_lengths_and_states():
-    axes = "`inputs` must be [*batch, time, ...] with {} batch axes, those of lengths"
+    axes = "`inputs` must be [*batch, time, ...] with {} batch axes, like the lengths"
     with wrong_value(axes.format(3)):
         rnn()(X, jnp.ones((1, 1, 3), int))
     with wrong_value(axes.format(1)):
         rnn()(X[..., 0], [5, 2, 1])
-    with wrong_value("RNN: `inputs[0][0]` must ... list is a nest of its elem"):
+    with wrong_value("RNN: `inputs[0][0]` must ...Convert a list to an array"):
         rnn()([[1.0]])
     with wrong_value("`sequence_length` must have the batch axes [1, 3], got"):
         rnn()(X[None], [[1], [2], [3]])
@@ -154,7 +154,7 @@ def test_axes_of_inputs_lengths_and_states():
 
 def test_arguments_of_a_call():
     integers = "RNN: `sequence_length` must hold integers, got "
-    mask = integers + "bool[3, 5]. Pass a mask `[batch, time]` as `mask`, which"
+    mask = integers + "bool[3, 5]. Pass `mask` to"
     with wrong_type(mask):
         rnn()(X, X[..., 0] > 0)
     inputs = (
@@ -162,7 +162,7 @@ def test_arguments_of_a_call():
     )
     with wrong_type(inputs):
         rnn()(ONES[:, 0], X)
-    with wrong_type("`seq_lengths` is not an argument. It is `sequence_length`"):
+    with wrong_type("`seq_lengths` is not an argument. Use `sequence_length`"):
         rnn()(X, seq_lengths=[1, 2, 3])
     with wrong_type("RNN: `dones` is not an argument"):
         jaxrnn.linen.RNN(GRU).init(KEY, X, dones=X[..., 0] > 0)
@@ -180,14 +180,14 @@ def test_cells_with_weights():
         rnn().set_cells(GRU.bind(GRU.init(KEY, ONES[:, 0])))
     with wrong_value(names.format("bias")):
         rnn().set_cells(GRU.bind({}))
-    with wrong_value("cell must match the module's cell, GRUCell(num_units=3,"):
+    with wrong_value("cell must equal the module's cell, GRUCell(num_units=3,"):
         rnn().set_cells(GRUCell(4).bind({}))
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
     with wrong_type("`cell` must be bound by `cell.bind(params)`, got GRUCell"):
         linen.variables_of(GRU)
-    with wrong_value("there must be 2 cells, got 1"):
+    with wrong_value("the number of cells must be 2, got 1"):
         two.variables_of(GRU.bind({}))
-    with wrong_value("`variables` must have the params gru_cell of the module"):
+    with wrong_value("`variables` must hold the module's params gru_cell"):
         linen.cells_of({"params": {"foo": 1}})
 
 
@@ -197,11 +197,13 @@ def test_modules_and_variables_outside_of_flax():
     bound = cell.bind(module.params["lstm_cell"])
     with wrong_type("`cell.params` must hold arrays, got variables of nnx"):
         jaxrnn.convert.torch.save(bound)
-    with wrong_type("got an nnx variable. `nnx.as_pure` returns a dict"):
+    with wrong_type("got an nnx variable. Convert the variables"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
-    with wrong_type("got RNN. Pass its `get_cells()` or `cells_of(variables)`"):
+    with wrong_type(
+        "got RNN. For a module, pass `get_cells()` or `cells_of(variables)`"
+    ):
         jaxrnn.convert.torch.save(module)
-    with wrong_type("`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert"):
+    with wrong_type("Convert a Flax cell with `as_cell`"):
         jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype)
 
 
@@ -221,7 +223,7 @@ def test_as_cell():
             jaxrnn.linen.as_cell(module)
     with wrong_type("`module` must be a cell of nnx, such as ..., got NoModule"):
         jaxrnn.nnx.as_cell(NoModule(), 3)
-    with wrong_type("`in_features` must be an integer, got 2.0. It is the size"):
+    with wrong_type("`in_features` must be an integer, got 2.0. Pass the size"):
         jaxrnn.linen.as_cell(nn.GRUCell(3), 2.0)
     with wrong_type("must be the name of a stream, or a list of names, got 3"):
         jaxrnn.linen.as_cell(nn.GRUCell(3), 1, 3)
@@ -237,5 +239,5 @@ def test_as_cell():
 def test_other_features_than_the_module_has_are_noted(convert):
     with pytest.raises((TypeError, ValueError)) as caught:
         convert()
-    note = r"as_cell: in a step with inputs \[1, \d\], as set by `in_features`"
+    note = r"Raised by a step with inputs \[1, \d\], set by `in_features`"
     assert re.search(note, "\n".join(caught.value.__notes__))

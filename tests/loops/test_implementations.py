@@ -88,14 +88,14 @@ def of(cell, dtype=F32):
     return lambda name: run(cell, name, dtype)
 
 
-NATIVE = "it supports only LSTMs, GRUs and basic RNNs"
-CUDNN = "it supports only plain LSTMs with tanh"
+NATIVE = "the native loops support only LSTMs, GRUs and basic RNNs"
+CUDNN = "cuDNN's loop supports only plain LSTMs with tanh"
 WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
-SCALED = "it supports only the default of the field `scale`, got 2.0"
+SCALED = "only the default of the field `scale` is supported, got 2.0"
 REFUSED = [
-    (of(LSTMCell(3), "float64"), BOTH, "it supports only float32, got float64"),
-    (with_a_wide_memory, BOTH, "it supports only float32, got bfloat16, float32"),
+    (of(LSTMCell(3), "float64"), BOTH, "only float32 is supported, got float64"),
+    (with_a_wide_memory, BOTH, "only float32 is supported, got bfloat16, float32"),
     (of(LSTMCell(0)), BOTH, "there are no steps, no rows, no inputs, or no units"),
     (of_shape("b, 3, 2"), BOTH, "the number of rows is symbolic"),
     (of_shape("2, t, 2"), BOTH, "the number of steps is symbolic"),
@@ -114,10 +114,14 @@ REFUSED = [
         ["cudnn"],
         f"{CUDNN}, but this cell uses relu",
     ),
-    (of(LSTMCell(3, True)), ["cudnn"], f"{CUDNN}, but this one has peepholes"),
-    (of(LSTMCell(3, cell_clip=1)), ["cudnn"], "but this one has a `cell_clip`"),
-    (of(LSTMCell(3, num_proj=2)), ["cudnn"], "but this one has a projection"),
-    (of_shape("1, 65536, 2"), ["cudnn"], "it supports at most 65535 steps, got 65536"),
+    (of(LSTMCell(3, True)), ["cudnn"], f"{CUDNN}, but this cell has peepholes"),
+    (of(LSTMCell(3, cell_clip=1)), ["cudnn"], "but this cell has a `cell_clip`"),
+    (of(LSTMCell(3, num_proj=2)), ["cudnn"], "but this cell has a projection"),
+    (
+        of_shape("1, 65536, 2"),
+        ["cudnn"],
+        "cuDNN's loop supports at most 65535 steps, got 65536",
+    ),
     (of_shape("1, 65535, 2"), ["cudnn"], "finds no NVIDIA GPU here"),
 ]
 
@@ -125,7 +129,7 @@ REFUSED = [
 @pytest.mark.parametrize(("call", "names", "reason"), REFUSED)
 def test_refusals(call, names, reason, monkeypatch):
     monkeypatch.setattr(cudnn, "why_not_here", lambda: "finds no NVIDIA GPU here")
-    reason = re.escape(reason) + r".*\. Leave it out for XLA's loop"
+    reason = re.escape(reason) + r".*\. Omit `implementation` to use XLA's loop"
     for name in names:
         message = f"`implementation` '{name}' cannot run this cell on these sequences"
         with pytest.raises(ValueError, match=f"{message}: .*{reason}"):

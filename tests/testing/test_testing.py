@@ -202,9 +202,13 @@ def test_elsewhere_the_logger_reports_the_law(capsys, caplog):
 
 LSTM = jaxrnn.LSTMCell(2)
 REFUSED = {
-    "bound": ({"cell": LSTM.bind({})}, TypeError, "Pass it unbound"),
+    "bound": ({"cell": LSTM.bind({})}, TypeError, "Pass the unbound"),
     "class": ({"cell": jaxrnn.GRUCell}, TypeError, "got the class GRUCell"),
-    "list": ({"cell": [LSTM, LSTM]}, TypeError, "Check them one by one, or as a `M"),
+    "list": (
+        {"cell": [LSTM, LSTM]},
+        TypeError,
+        "Check each cell separately, or pass a `M",
+    ),
     "numbers_for_inputs": (
         {"inputs": (4, 3)},
         TypeError,
@@ -213,19 +217,23 @@ REFUSED = {
     "one_row": (
         {"inputs": jax.ShapeDtypeStruct((1, 3), jnp.float32)},
         ValueError,
-        "batch of at least 4, got",
+        "at least 4 rows, got",
     ),
-    "no_dtype": ({"dtype": "zz"}, TypeError, "`dtype` must name a dtype, got 'zz'"),
+    "no_dtype": (
+        {"dtype": "zz"},
+        TypeError,
+        "`dtype` must be a dtype such as jnp.float32, got 'zz'",
+    ),
     "no_key": ({"key": 3}, TypeError, "`key` must be a random key, got 3"),
     "one_array_for_two": (
         {"state": jnp.zeros((4, 2), jnp.float32)},
         ValueError,
-        r"`state` must have .* LSTMStateTuple\(c=\*, h=\*\), got \*\. `cell\.zero_s",
+        r"`state` must have .* LSTMStateTuple\(c=\*, h=\*\), got \*\. Pass a state",
     ),
     "numbers_for_a_state": (
         {"state": jaxrnn.LSTMStateTuple(3, 3)},
         TypeError,
-        r"`state\.c` must be an array, got 3\. `cell\.zero_state` creates one",
+        r"`state\.c` must be an array, got 3\. Pass a state like",
     ),
     "a_state_of_other_rows": (
         {"state": LSTM.zero_state(3, jnp.float32)},

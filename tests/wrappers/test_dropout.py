@@ -255,7 +255,7 @@ def test_the_filter_walks_the_state(name):
 
 
 def test_wrong_answers_and_states():
-    with pytest.raises(TypeError, match="a bool or a structure of bools, got 1"):
+    with pytest.raises(TypeError, match="a bool or a nest of bools, got 1"):
         dropped(lambda state: 1)
     for answer in ((True,), {"a": 1, "b": 0}):
         with pytest.raises(ValueError, match="one bool for each of 2 children"):

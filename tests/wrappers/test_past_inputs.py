@@ -226,10 +226,12 @@ def test_refuses():
         PastInputsWrapper(3, 2)
     with refused(ValueError, "`depth` must be at least 1, got 0"):
         PastInputsWrapper(cell, 0)
-    with refused(ValueError, "`width` must be at least 2, got 1. A cell without a wr"):
+    with refused(
+        ValueError, "`width` must be at least 2, got 1. To use only the newest"
+    ):
         TemporalConvWrapper(cell, 3, 1)
     depth = "`inputs` must be [batch, {}] to fit `depth`, got float32[2, {}]. Create "
-    with refused(ValueError, depth.format(3, 5) + "the wrapper with the depth of its"):
+    with refused(ValueError, depth.format(3, 5) + "the wrapper with the depth of the"):
         apply(np.ones((2, 5), np.float32))
     with refused(ValueError, depth.format(2, 3)):
         PastInputsWrapper(cell, 2).init(KEY, STEP)

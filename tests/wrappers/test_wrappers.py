@@ -44,7 +44,9 @@ def test_sharing_needs_equal_depths():
     message = "must have shape .* for inputs of depth 2"
     with pytest.raises(ValueError, match=message) as caught:
         MultiRNNCell([cell, cell]).init(KEY, X[:, 0])
-    assert "It is the same object as `cells[0]`" in "".join(caught.value.__notes__)
+    assert "This cell is the same object as `cells[0]`" in "".join(
+        caught.value.__notes__
+    )
 
 
 def test_sharing_does_not_hide_an_error_of_a_cell():
@@ -65,7 +67,7 @@ def test_an_error_says_which_layer_and_which_direction():
         jaxrnn.bidirectional_dynamic_rnn(good, bad, X, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "`cells[1]` with `params['cell_1']`" in notes
-    assert "In this message, `cell` is `cell_bw`" in notes
+    assert "In this message, `cell` means `cell_bw`" in notes
 
 
 def test_parameters_of_another_dtype_than_the_inputs():

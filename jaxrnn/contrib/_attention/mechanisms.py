@@ -17,7 +17,7 @@ from jaxrnn.typing import Array, DType, Key, Params, Specs
 from ..._cells.fields import Hyperparameters, snake_case
 from .memory import AttentionMemory
 
-_NO_MEMORY = "Pass the memory itself to `AttentionWrapper.initial_state`."
+_NO_MEMORY = "Pass the memory to `AttentionWrapper.initial_state`."
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):
@@ -147,7 +147,7 @@ class LuongScore(AttentionMechanism):
             ValueError: If queries and keys differ in size.
         """
         must = f"be the size of the cell's output ({query_depth})"
-        fix = "Bahdanau attention supports other sizes."
+        fix = "For other sizes, use `BahdanauAttention`."
         units = self.num_units
         extend.check_value(units == query_depth, "num_units", must, units, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}

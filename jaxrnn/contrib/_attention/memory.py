@@ -94,7 +94,7 @@ def _check_memory(name: str, memory: Array, mechanism: Any, like: Array) -> None
     depth = mechanism.memory_depth
     fits = memory.shape == (*like.shape[:1], *memory.shape[1:2], depth)
     must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
-    fix = "Pass batch-major encoder outputs; the last axis is `memory_depth`."
+    fix = "Pass encoder outputs [batch, time, depth], with `memory_depth` as depth."
     extend.check_value(fits, name, must, memory, fix)
     is_floating = jnp.issubdtype(memory.dtype, jnp.floating)
     extend.check_type(is_floating, name, "be floating-point", memory)

@@ -36,7 +36,7 @@ class AttentionWrapperState(NamedTuple):
             are not collected.
         attention_state: The state of the mechanism, by default the alignments.
         memory: The memory, which also contains its keys once a run has started. The
-            memory is read-only, so drivers neither mask nor reorder it.
+            memory is read-only: it is neither masked nor reordered.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """
@@ -92,7 +92,7 @@ def check_is_state(state: PyTree) -> None:
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
     must = "be an AttentionWrapperState with its memory"
-    fix = "`cell.initial_state(memory)` creates one."
+    fix = "Create a state with `cell.initial_state(memory)`."
     extend.check_type(has_memory, "state", must, state, fix)
 
 
@@ -111,7 +111,7 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     extend.check_type(fits, "inputs", must, inputs)
     must = f"have {rows} rows like the inputs"
     extend.check_value(len(attention) == rows, "state.attention", must, attention)
-    must = f"{must}, or one row per group of beams"
+    must = f"{must}, or one row for each group of beams"
     for array in jax.tree.leaves(state.memory):
         extend.check_value(not rows % max(1, len(array)), "state.memory", must, array)
 

@@ -31,8 +31,8 @@ class AttentionWrapper(extend.ParamsWrapper):
         state = cell.initial_state(memory, memory_sequence_length)
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)
 
-    Any driver, decoder or module can therefore run the cell. The keys of the memory are
-    computed once per run.
+    Every function, decoder or module that runs cells therefore supports this cell. The
+    keys of the memory are computed once per run.
 
     Shapes, for a cell with outputs of size `O`, memories `[batch, memory_time, M]`, and
     `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
@@ -108,7 +108,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         super().__post_init__()
         if isinstance(mechanisms, list):
             object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
-        must = "be an AttentionMechanism or several"
+        must = "be an AttentionMechanism or a list of AttentionMechanisms"
         for mechanism in self._mechanisms or [None]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
             extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
@@ -189,7 +189,7 @@ class AttentionWrapper(extend.ParamsWrapper):
             ValueError: Always.
         """
         must = "be given, because it holds the memory"
-        fix = "Create it with `cell.initial_state(memory)`."
+        fix = "Create a state with `cell.initial_state(memory)`."
         extend.check_value(False, "initial_state", must, None, fix)
 
     def initial_state(

@@ -148,7 +148,7 @@ class BeamSearchDecoder(CellDecoder):
         self._reorders = extend.as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
         rows = self.batch_size * self._beam_width
         must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
-        fix = "Apply `tile_batch` to the state, but not to `start_tokens`."
+        fix = "Apply `tile_batch` to the state."
         check_rows_of_state(self._initial_state, rows, must, fix)
         self._dtype = _model.score_dtype(first_float(self._initial_state))
 
@@ -247,7 +247,7 @@ class BeamSearchDecoder(CellDecoder):
         shape = getattr(logits, "shape", ())
         fits = len(shape) == 3 and shape[:2] == rows
         must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
-        fix = "Without an `output_layer`, the cell returns them."
+        fix = "Pass an `output_layer`, or a cell that outputs logits."
         extend.check_value(fits, "output_layer", must, logits, fix)
         vocabulary.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
@@ -275,7 +275,7 @@ class BeamSearchDecoder(CellDecoder):
         if isinstance(cell_state, tuple | list):
             parts += cell_state
         found = [part.alignments for part in parts if hasattr(part, "alignments")]
-        must = "be 0 for a cell without attention, whose state has no `alignments`"
+        must = "be 0 for a cell whose state has no `alignments`"
         weight = self._coverage_penalty
         extend.check_value(found, "coverage_penalty_weight", must, weight)
         means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
@@ -302,7 +302,7 @@ class BeamSearchDecoder(CellDecoder):
 
 
 def _as_weight(name: str, weight: ArrayLike) -> ArrayLike:
-    return _model.as_number(name, weight, _model.FINITE, "0 disables it.")
+    return _model.as_number(name, weight, _model.FINITE, "For no penalty, pass 0.")
 
 
 def _mean(arrays: list[Array]) -> Array:

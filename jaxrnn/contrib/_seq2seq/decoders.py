@@ -137,7 +137,7 @@ class BasicDecoder(CellDecoder):
         output_layer: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
         super().__init__(cell, initial_state, output_layer)
-        fix = "For example, use TrainingHelper or GreedyEmbeddingHelper."
+        fix = "For example, pass a `TrainingHelper` or a `GreedyEmbeddingHelper`."
         arguments.check_instance("helper", helper, Helper, "a Helper", fix)
         self._helper = helper
 
@@ -181,7 +181,7 @@ class BasicDecoder(CellDecoder):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns the helper's first inputs and the state that the cell starts from."""
         finished, inputs = self._helper.initialize()
-        rows = self.batch_size  # Some helpers know it only now.
+        rows = self.batch_size  # Some helpers know the batch size only now.
         must = f"have {rows} rows like the helper's inputs or `start_tokens`"
         check_rows_of_state(self._initial_state, rows, must)
         return finished, inputs, self._start()

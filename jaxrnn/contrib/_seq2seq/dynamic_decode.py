@@ -15,9 +15,9 @@ from ...memory import Strategy, as_strategy
 from .decoders import Decoder
 
 EMIT_FIX = (
-    "The decoder's `output_size` and `output_dtype` describe the outputs of a step. A "
-    "subclass of BasicDecoder overrides `_rnn_output_size`. The size of a vector is an "
-    "int, the size of an array is a TensorShape; a tuple is a nest."
+    "The decoder's `output_size` and `output_dtype` must describe the outputs of a "
+    "step: an int for a vector, a TensorShape for another array, a tuple for a nest. "
+    "In a subclass of BasicDecoder, override `_rnn_output_size`."
 )
 
 
@@ -103,7 +103,7 @@ def dynamic_decode(
 
 
 def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
-    fix = "For example, BasicDecoder decodes with a cell and a helper."
+    fix = "For example, pass a `BasicDecoder`."
     arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
     impute = extend.as_bool("impute_finished", impute_finished)
     must = f"be False for a {type(decoder).__name__}, which reorders rows"
@@ -117,8 +117,7 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
     bounds = [] if decoder.longest is None else [decoder.longest]
     for name, bound in given.items():
         if bound is not None:
-            fix = "The size of the outputs is static."
-            bounds.append(arguments.as_axis_size(name, bound, fix))
+            bounds.append(arguments.as_axis_size(name, bound))
     if all(isinstance(bound, int) for bound in bounds):
         return min(bounds, default=None)
     return bounds[-1]  # Symbolic sizes cannot be compared, so the argument applies.
@@ -133,7 +132,7 @@ def _end(maximum: Any, steps: Any) -> Array:
 def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
-    fix = "Use a comparison, e.g. `time >= lengths`."
+    fix = "Return a comparison, such as `time >= lengths`."
     arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
     inputs = extend.as_arrays("the first inputs", inputs)
     state = extend.as_arrays("the initial state", state)

@@ -1,4 +1,4 @@
-"""Helpers: what a `BasicDecoder` samples from the outputs, and what it feeds next."""
+"""Helpers, which sample ids and choose the next inputs of a `BasicDecoder`."""
 
 import abc
 from collections.abc import Callable, Iterable
@@ -104,8 +104,8 @@ class CustomHelper(Helper):
             ValueError: If `initialize` has not been called.
         """
         rows: Any = self._batch_size
-        fix = "`initialize` sets it; `dynamic_decode` calls `initialize` first."
-        extend.check_value(rows is not None, "batch_size", "be known", rows, fix)
+        fix = "Call `initialize` before reading `batch_size`."
+        extend.check_value(rows is not None, "batch_size", "be set", rows, fix)
         return rows
 
     sample_ids_shape = property(lambda self: self._sample_ids_shape)

@@ -46,7 +46,7 @@ def check_has_ids(embedding: Callable[[Array], PyTree], logits: Array) -> None:
         return
     count = logits.shape[-1]
     must = f"have a row for each of {count} logits"
-    fix = "Does the decoder need an `output_layer`?"
+    fix = "If the cell does not output logits, pass an `output_layer`."
     extend.check_value(
         count <= len(embedding.rows), "embedding", must, embedding.rows, fix
     )
@@ -62,7 +62,7 @@ def seeded(key: Key, name: str, seed: int | None) -> Key:
     extend.check_key(key)
     if seed is None:
         return key
-    fix = "Pass None to use the key itself."
+    fix = "To use `key` unchanged, pass None."
     return jax.random.fold_in(key, extend.as_count(name, seed, 0, fix, most=2**32 - 1))
 
 
@@ -104,8 +104,8 @@ def as_logits(
 
 
 CUT = (
-    "Outside jit, the outputs of `dynamic_decode` end with the longest row. Cut "
-    "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
+    "Outside jit, the outputs of `dynamic_decode` end with the longest row: truncate "
+    "`targets` and `weights` to `logits.shape[1]` steps."
 )
 
 
@@ -198,9 +198,9 @@ def _checked(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Arr
         must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
         extend.check_value(array.shape == logits.shape[:2], name, must, array, CUT)
     is_floating = jnp.issubdtype(logits.dtype, jnp.floating)
-    extend.check_type(is_floating, "logits", "be floating", logits)
+    extend.check_type(is_floating, "logits", "be floating-point", logits)
     is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
-    extend.check_type(is_integer, "targets", "be integer", targets)
+    extend.check_type(is_integer, "targets", "be integers", targets)
     return logits, targets, weights
 
 
