@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,10 +33,21 @@ class Process:
     """A process that answers one request at a time; see `worker.serve`.
 
     If it has died, the next request restarts it.
+
+    Args:
+        contestant: The arguments of the process.
+        limit: The seconds after which a request without an answer ends the process;
+            None to wait for it.
+        module: The module that the process runs.
     """
 
-    def __init__(self, contestant: Contestant) -> None:
-        self.contestant = contestant
+    def __init__(
+        self,
+        contestant: Contestant,
+        limit: float | None = None,
+        module: str = "benchmarks.worker",
+    ) -> None:
+        self.contestant, self.limit, self.module = contestant, limit, module
         self._start()
 
     def _start(self) -> None:
@@ -42,7 +55,7 @@ class Process:
         self._errors = tempfile.TemporaryFile("w+")
         arguments = [one.peer, one.run, str(one.checkout)]
         self._process = subprocess.Popen(
-            [one.python, "-m", "benchmarks.worker", *arguments],
+            [one.python, "-m", self.module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -56,13 +69,21 @@ class Process:
         """Call the worker's method `do`. If it fails, `failed` is the error message."""
         if self._process.stdin.closed:
             self._start()
+        start = time.monotonic()
+        timer = threading.Timer(self.limit or 0, self._process.kill)
+        if self.limit:
+            timer.start()
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""
+        timer.cancel()
         if answer:
             return json.loads(answer)
+        if self.limit and time.monotonic() - start >= self.limit:
+            self.close()
+            return {"failed": f"no answer in {self.limit:.0f} s"}
         self._errors.seek(0)
         last_words = "".join(self._errors.readlines()[-1:]).strip()
         self.close()
@@ -78,16 +99,18 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(contestants: list[Contestant]) -> Iterator[tuple[dict[str, Process], dict]]:
+def started(
+    contestants: list[Contestant], limit: float | None = None
+) -> Iterator[tuple[dict[str, Process], dict]]:
     """Start the processes; yield them, and each one's first answer, by name.
 
-    A contestant that cannot run has no process, and `missing` in its answer is the
+    `limit` is that of `Process`. A contestant that cannot run has no process, and `missing` in its answer is the
     reason. All processes end when the context exits.
     """
     with contextlib.ExitStack() as stack:
         processes = {}
         for contestant in contestants:  # Their imports run in parallel.
-            process = processes[contestant.name] = Process(contestant)
+            process = processes[contestant.name] = Process(contestant, limit)
             stack.callback(process.close)
         hellos = {name: process.ask("hello") for name, process in processes.items()}
         for name, hello in hellos.items():
