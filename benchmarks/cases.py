@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 # Results count as equal up to this deviation, relative to an array's norm.
 TOLERANCE = 1e-3
-HALF_TOLERANCE = 0.1  # In bfloat16, which rounds to 8 bits in each of many steps.
+# In bfloat16. A scan whose gradients are sums of 256 steps deviates by up to 0.06.
+HALF_TOLERANCE = 0.2
 LSTMS = "lstm", "peephole", "glstm"  # Cells with a state (c, h).
 LINEAR = "mingru", "lru", "rglru"
 MATRICES = "mlstm", "deltanet", "gated_deltanet"

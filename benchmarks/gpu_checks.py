@@ -165,7 +165,7 @@ CUDNN: dict[str, dict[str, Any]] = {
 
 
 def _cudnn(name: str) -> None:
-    """cuDNN's results and gradients are those of XLA's loop."""
+    """Compare cuDNN's results and gradients with those of XLA's loop."""
     from jaxrnn._loops import cudnn
     from jaxrnn.testing import _oracle as oracle
 

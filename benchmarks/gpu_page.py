@@ -10,28 +10,30 @@ Result = dict[str, Any]
 
 PARTS = ("times", "memory")
 CHECKS_NOTE = (
-    "`goldens` are results and gradients that TensorFlow recorded. `laws` are those of "
-    "`jaxrnn.testing.check_cell`, in float32. `cuDNN` compares the results and gradients "
-    'of `implementation="cudnn"` with those of XLA\'s loop. All products are exact '
-    '(`jax_default_matmul_precision="highest"`).'
+    "`goldens` compares results and gradients with those that TensorFlow computed. "
+    "`laws` are the laws of `jaxrnn.testing.check_cell`, in float32. `cuDNN` compares "
+    'results and gradients of `implementation="cudnn"` with those of XLA\'s loop. '
+    'Matrix products have the precision `jax_default_matmul_precision="highest"`.'
 )
 TIMES_NOTE = (
     "`jaxrnn` is `dynamic_rnn` with its default loop, `jaxrnn_cudnn` is `dynamic_rnn` "
     'with `implementation="cudnn"`, `jax_rnn` is `jax.experimental.rnn`, `scan` is a '
     "handwritten `lax.scan`, `linen` is Flax's `nn.RNN`, and `torch` is PyTorch's "
-    "`nn.LSTM` or `nn.GRU`. `gru_after` is a GRU with cuDNN's equations. Products have "
-    "the libraries' default precision, which is TF32 for float32 on recent NVIDIA GPUs. "
-    "In a round, the contestants run one after the other, each as often as fits in "
-    "60 ms after a warm-up call, and the median counts. Each call waits for its results."
+    "`nn.LSTM` or `nn.GRU`. `gru_after` is a GRU with cuDNN's equations. Matrix "
+    "products have the default precision of each library. For float32 on recent "
+    "NVIDIA GPUs, that is TF32. In each round, the contestants run one after the "
+    "other. A time is the median of the calls that fit in 60 ms after a warm-up call. "
+    "Each call waits until the device has finished."
 )
 AGREEMENT_NOTE = (
     "The variant that ran, and the largest relative deviation of its outputs or "
     "gradients from the reference."
 )
+TOO_LATE = "no time was left"
 MEMORY_NOTE = "Strategies of `swap_memory`. Each has its own process."
 NOT_A_GPU = (
-    "**This page is not from a GPU.** It shows a few checks and small cases on a CPU, to "
-    "test the command. Its numbers say nothing about speed."
+    "**This page is not from a GPU.** A few checks and small cases ran on another "
+    "device to test the command. The numbers say nothing about speed."
 )
 
 
@@ -133,10 +135,14 @@ def _outcome(check: Result) -> str:
     return "failed" if "failed" in answer else "passed"
 
 
+def _names(found: Result) -> list[str]:
+    return [one.name for one in found["contestants"]]
+
+
 def _times(found: Result | None) -> str:
     if not found or not found["cases"]:
         return ""
-    rows, names = found["cases"], found["names"]
+    rows, names = found["cases"], _names(found)
     return join(
         "## Time",
         TIMES_NOTE,
@@ -149,7 +155,7 @@ def _times(found: Result | None) -> str:
 def _memory(found: Result | None) -> str:
     if not found or not found["cases"]:
         return ""
-    rows, names = found["cases"], found["names"]
+    rows, names = found["cases"], _names(found)
     measures = [*report.MEMORIES, report.PEAK, report.TIME]
     tables = report.measure_tables(rows, names, measures)
     return join("## Memory", MEMORY_NOTE, *map(_below, tables))
@@ -165,12 +171,17 @@ def _not_run(result: Result) -> list[str]:
     reasons: Counter[str] = Counter()
     for check in result["checks"]:
         if _outcome(check) == "not run":
-            reason = check.get("answer", {}).get("left_out", "the time was over")
-            reasons[f"{_group(check)}: {reason}"] += 1
-    lines = [f"{reason} ({count} checks)" for reason, count in reasons.items()]
+            reason = check.get("answer", {}).get("left_out", TOO_LATE)
+            reasons[f"{_group(check)}, {{}} of the checks: {reason}"] += 1
+    lines = [reason.format(count) for reason, count in reasons.items()]
     for part in PARTS:
-        found = result.get(part, {"cases": [], "missing": {}, "cut": []})
-        outcomes = report.left_out(found).splitlines() if found["cases"] else []
-        lines += [line.removeprefix("- ") for line in outcomes]
-        lines += [f"{case}: the time was over" for case in found["cut"]]
+        found = result.get(part, {"cases": [], "todo": []})
+        if found["cases"]:
+            lines += _left_out(found)
+        lines += [f"{part}, {case.name}: {TOO_LATE}" for case in found["todo"]]
     return lines
+
+
+def _left_out(found: Result) -> list[str]:
+    """The contestants that did not support a case, by reason."""
+    return [line.removeprefix("- ") for line in report.left_out(found).splitlines()]

@@ -7,8 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .machine import CORES
@@ -36,15 +35,14 @@ class Process:
 
     Args:
         contestant: The arguments of the process.
-        limit: The seconds after which a request without an answer ends the process;
-            None to wait for it.
+        limit: Returns the seconds that a request may take. Then the process is ended.
         module: The module that the process runs.
     """
 
     def __init__(
         self,
         contestant: Contestant,
-        limit: float | None = None,
+        limit: Callable[[], float] | None = None,
         module: str = "benchmarks.worker",
     ) -> None:
         self.contestant, self.limit, self.module = contestant, limit, module
@@ -69,8 +67,8 @@ class Process:
         """Call the worker's method `do`. If it fails, `failed` is the error message."""
         if self._process.stdin.closed:
             self._start()
-        start = time.monotonic()
-        timer = threading.Timer(self.limit or 0, self._process.kill)
+        late = threading.Event()
+        timer = threading.Timer(self.limit() if self.limit else 0, self._end, [late])
         if self.limit:
             timer.start()
         try:
@@ -81,13 +79,17 @@ class Process:
         timer.cancel()
         if answer:
             return json.loads(answer)
-        if self.limit and time.monotonic() - start >= self.limit:
+        if late.is_set():
             self.close()
-            return {"failed": f"no answer in {self.limit:.0f} s"}
+            return {"failed": f"no answer in {timer.interval:.0f} s"}
         self._errors.seek(0)
         last_words = "".join(self._errors.readlines()[-1:]).strip()
         self.close()
         return {"failed": f"the process died: {last_words}"}
+
+    def _end(self, late: threading.Event) -> None:
+        late.set()
+        self._process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -100,12 +102,12 @@ class Process:
 
 @contextlib.contextmanager
 def started(
-    contestants: list[Contestant], limit: float | None = None
+    contestants: list[Contestant], limit: Callable[[], float] | None = None
 ) -> Iterator[tuple[dict[str, Process], dict]]:
     """Start the processes; yield them, and each one's first answer, by name.
 
-    `limit` is that of `Process`. A contestant that cannot run has no process, and `missing` in its answer is the
-    reason. All processes end when the context exits.
+    A contestant that cannot run has no process, and `missing` in its answer is the
+    reason. All processes end when the context exits. `limit` is that of `Process`.
     """
     with contextlib.ExitStack() as stack:
         processes = {}

@@ -9,6 +9,8 @@ import numpy as np
 from .cases import Case
 from .machine import BUSY
 
+NO_RESULT = "failed", "left_out", "missing"  # Their values are reasons.
+
 Result = dict[str, Any]
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -263,7 +265,7 @@ def left_out(result: Result) -> str:
     cases: dict[tuple[str, str], list[str]] = {}
     for row in result["cases"]:
         reasons = {
-            name: outcome.get("failed") or outcome.get("left_out")
+            name: next((outcome[key] for key in NO_RESULT if key in outcome), None)
             for name, outcome in row["peers"].items()
         }
         for name, reason in (result["missing"] | reasons).items():

@@ -81,9 +81,10 @@ def _dynamic(
     try:
         return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **arguments)
     except ValueError as error:
-        if case.run == "cudnn" and "cannot run this cell" in str(error):
-            raise LeftOutError(str(error)) from None
-        raise
+        _, is_declined, reason = str(error).partition("on these sequences: ")
+        if not is_declined:
+            raise
+        raise LeftOutError(reason.partition(". Leave it out")[0]) from None
 
 
 def _raw(

@@ -1,7 +1,7 @@
 """PyTorch: `nn.LSTM`, `nn.GRU`, `nn.RNN`, time-major.
 
-On the CPU, or on an NVIDIA GPU if `run` is "cuda". There, products are in TF32, which is
-PyTorch's default in cuDNN, as it is XLA's default.
+It runs on the CPU, or on an NVIDIA GPU if `run` is "cuda". In cuDNN, PyTorch computes
+float32 products in TF32 by default. So does XLA on a GPU.
 
 Lengths use packed sequences. Inputs and outputs are padded tensors, as for all peers.
 """
