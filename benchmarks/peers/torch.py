@@ -62,7 +62,14 @@ def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
             torch.cuda.synchronize()
         return results
 
-    return Variant(switched, functools.partial(results.read, case.mode, data, net))
+    return Variant(switched, functools.partial(_read, case, data, net))
+
+
+def _read(case: Case, data: Data, net: "Net", raw: Any) -> dict[str, np.ndarray]:
+    if case.mode != "forward":
+        loss, found = raw
+        raw = _array(loss), found
+    return results.read(case.mode, data, net, raw)
 
 
 class Net:
