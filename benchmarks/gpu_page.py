@@ -1,5 +1,6 @@
 """The page that `gpu.py` writes, and what failed."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -31,6 +32,7 @@ AGREEMENT_NOTE = (
 )
 TOO_LATE = "no time was left"
 MEMORY_NOTE = "Strategies of `swap_memory`. Each has its own process."
+MEMORY_TIME_NOTE = "Each other column is divided by the first."
 NOT_A_GPU = (
     "**This page is not from a GPU.** A few checks and small cases ran on another "
     "device to test the command. The numbers say nothing about speed."
@@ -64,7 +66,11 @@ def failures(result: Result) -> list[str]:
         if message := check.get("answer", {}).get("failed"):
             lines.append(f"{check['part']}, {check['name']}: {_one_line(message)}")
     for part in PARTS:
-        for row in result.get(part, {}).get("cases", []):
+        race = result.get(part, {"missing": {}, "cases": []})
+        for name, reason in race["missing"].items():
+            if not reason.startswith("No module named"):
+                lines.append(f"{name}: {_one_line(reason)}")
+        for row in race["cases"]:
             for name, outcome in row["peers"].items():
                 where = f"{name}, {row['name']}"
                 agreement = outcome.get("agreement", {"same": True})
@@ -156,7 +162,8 @@ def _memory(found: Result | None) -> str:
     if not found or not found["cases"]:
         return ""
     rows, names = found["cases"], _names(found)
-    measures = [*report.MEMORIES, report.PEAK, report.TIME]
+    time = dataclasses.replace(report.TIME, note=MEMORY_TIME_NOTE)
+    measures = [*report.MEMORIES, report.PEAK, time]
     tables = report.measure_tables(rows, names, measures)
     return join("## Memory", MEMORY_NOTE, *map(_below, tables))
 

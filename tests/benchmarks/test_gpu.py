@@ -80,6 +80,8 @@ def test_failures_are_on_the_page_and_the_rest_too():
         torch={"missing": "No module named 'torch'"},
     )
     name, late = (case.name for case in cases.GPU_TIMES["full"][:2])
+    missing = {"torch": "No module named 'torch'", "haiku": "no answer in 60 s"}
+    result["times"]["missing"] = missing
     result["errors"] = ["memory: RuntimeError: no"]
     result["checks"] = [
         {"part": "laws", "name": "GRUCell: resumes", "answer": {"failed": "\nno\n1"}},
@@ -91,11 +93,12 @@ def test_failures_are_on_the_page_and_the_rest_too():
     assert gpu_page.failures(result) == [
         "memory: RuntimeError: no",
         "laws, GRUCell: resumes: no 1",
+        "haiku: no answer in 60 s",
         f"scan, {name}: the results deviate by 5e-01 from jaxrnn",
         f"linen, {name}: out of memory",
     ]
     page = gpu_page.write(result)
-    assert "**4 failed, see below.**" in page
+    assert "**5 failed, see below.**" in page
     assert "not from a GPU" not in page
     assert cells(page, "laws, GRUCell") == ["1", "1", "-"]
     assert cells(page, "lstm B64 T256 D256 H512 dense") == [
