@@ -5,6 +5,7 @@
     python -m benchmarks memory                    # memory strategies (swap_memory)
     python -m benchmarks compilation               # time to compile
     python -m benchmarks recurrences               # recurrences that run in parallel
+    python -m benchmarks gpu                       # all that a GPU can show, in minutes
 
 `benchmarks/README.md` explains the method.
 """
@@ -14,15 +15,13 @@ import dataclasses
 import datetime
 import json
 import os
-import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from . import cases, peers, report
-from .machine import describe
+from . import cases, gpu, peers, report
+from .machine import commit, describe
 from .peers import Contestant
 from .process import started
 from .rounds import run_case
@@ -107,7 +106,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         _add_options(commands.add_parser(name), command, needs_old=name == "versions")
+    gpu.add_options(commands.add_parser("gpu", description=gpu.__doc__))
     options = parser.parse_args(arguments)
+    if options.command == "gpu":
+        return options
     try:
         command = COMMANDS[options.command]
         options.cases = cases.select(command.presets[options.preset], options.only)
@@ -181,6 +183,10 @@ def _contestants(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all cases, save the result after each, and print the tables."""
     options = parse(arguments)
+    if options.command == "gpu":
+        sys.exit(gpu.run(options))
+    from tqdm import tqdm  # `gpu` needs only JAX.
+
     if options.list:
         print("\n".join(case.name for case in options.cases))
         return
@@ -234,13 +240,7 @@ def _commits(options: argparse.Namespace) -> dict[str, str]:
     folders = {"jaxrnn": peers.ROOT}
     if options.old:
         folders[peers.OLD] = options.old
-    return {name: _commit(folder) for name, folder in folders.items()}
-
-
-def _commit(folder: Path) -> str:
-    git = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    return {name: commit(folder) for name, folder in folders.items()}
 
 
 def _write(result: Result, file: Path, command: Command) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 # Results count as equal up to this deviation, relative to an array's norm.
 TOLERANCE = 1e-3
+# In bfloat16. A scan whose gradients are sums of 256 steps deviates by up to 0.06.
+HALF_TOLERANCE = 0.2
 LSTMS = "lstm", "peephole", "glstm"  # Cells with a state (c, h).
 LINEAR = "mingru", "lru", "rglru"
 MATRICES = "mlstm", "deltanet", "gated_deltanet"
@@ -28,13 +30,15 @@ class Case:
         time: The number of steps, T.
         depth: The size of the inputs, D.
         units: The size of the state, H.
-        lengths: "dense" (no lengths), "uniform" (in 1..T), "short" (in 1..T/4) or
-            "one_long" (one row of T, the others in 1..T/8).
+        lengths: "dense" (no lengths), "uniform" (in 1..T), "short" (in 1..T/4),
+            "one_long" (one row of T, the others in 1..T/8) or "resets" (no lengths, but
+            rows whose state is reset to zeros at some steps).
         mode: "forward"; "train" (forward, and the gradients with respect to parameters,
             inputs and initial state); "final" (the parameter gradients of a loss on
             the final state); "step" (a training step with Adam).
         run: How the peer runs it, for example "xla" or "raw_rnn"; empty for its
             default.
+        dtype: The dtype of parameters, inputs and state.
     """
 
     cell: str
@@ -45,12 +49,14 @@ class Case:
     lengths: str = "dense"
     mode: str = "train"
     run: str = ""
+    dtype: str = "float32"
 
     @property
     def label(self) -> str:
         """The name of the case without its mode."""
         shape = f"B{self.batch} T{self.time} D{self.depth} H{self.units}"
-        return " ".join(filter(None, (self.cell, shape, self.lengths, self.run)))
+        dtype = self.dtype if self.dtype != "float32" else ""
+        return " ".join(filter(None, (self.cell, shape, self.lengths, self.run, dtype)))
 
     @property
     def name(self) -> str:
@@ -60,6 +66,8 @@ class Case:
     @property
     def tolerance(self) -> float:
         """Results count as equal up to this deviation."""
+        if self.dtype != "float32":
+            return HALF_TOLERANCE
         return STEP_TOLERANCE if self.mode == "step" else TOLERANCE
 
     @property
@@ -115,11 +123,11 @@ def _cases(
     lengths: Iterable[str] = ("dense",),
     modes: Iterable[str] = ("forward", "train"),
     runs: Iterable[str] = ("",),
+    dtypes: Iterable[str] = ("float32",),
 ) -> list[Case]:
-    """A case for each combination of lengths, mode and way to run."""
-    return [
-        Case(cell, *shape, *kind) for kind in itertools.product(lengths, modes, runs)
-    ]
+    """A case for each combination of lengths, mode, way to run and dtype."""
+    kinds = itertools.product(lengths, modes, runs, dtypes)
+    return [Case(cell, *shape, *kind) for kind in kinds]
 
 
 Presets = dict[str, list[Case]]
@@ -127,6 +135,7 @@ Presets = dict[str, list[Case]]
 TRAIN = ["train"]
 BOTH = ("dense", "uniform")
 RAGGED = ["uniform"]
+HALF = ["bfloat16"]
 ALL_LENGTHS = ("dense", "uniform", "short", "one_long")
 
 RACE: Presets = {
@@ -270,3 +279,25 @@ for _cell in MATRICES:
 for _cell in LINEAR:
     for _batch in (1, 8):
         RECURRENCES["full"] += _cases(_cell, _batch, 8192, 256, 256)
+
+# The most important first, because a deadline may cut the last ones.
+_GPU = "lstm", "gru_after"
+GPU_TIMES = {
+    "small": [
+        *_cases("lstm", 3, 8, 4, 5, modes=TRAIN),
+        *_cases("gru_after", 3, 8, 4, 5, lengths=RAGGED, modes=["forward"]),
+        *_cases("lstm", 3, 8, 4, 5, lengths=["resets"], modes=TRAIN, dtypes=HALF),
+    ],
+    "full": [
+        case
+        for dtype in ("float32", *HALF)
+        for lengths in ("dense", "uniform", "resets")
+        for cell in _GPU
+        for case in _cases(cell, 64, 256, 256, 512, lengths=[lengths], dtypes=[dtype])
+    ],
+}
+# The smallest first, because a device only reports the most memory so far.
+GPU_MEMORY = {
+    "small": MEMORY["smoke"],
+    "full": _cases("lstm", 32, 1000, 256, 512, modes=("final", "train")),
+}

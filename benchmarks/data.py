@@ -7,6 +7,8 @@ import numpy as np
 from .cases import Case
 from .layouts import BLOCKS, Layers
 
+RESETS = 0.01  # The share of the steps at which a row is reset.
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -18,6 +20,8 @@ class Data:
             adds at run time. Empty for linear recurrences.
         inputs: `[B, T, D]`.
         lengths: `[B]`, int32, each in 1..T; or None.
+        resets: Whether the state is reset to zeros before a step, bool `[B, T]`; or
+            None.
         state: The initial state: one dict per layer, with `c` and `h` or only `h`,
             each `[B, H]`; other arrays for some recurrences.
         output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
@@ -29,6 +33,7 @@ class Data:
     weights: Layers
     inputs: np.ndarray
     lengths: np.ndarray | None
+    resets: np.ndarray | None
     state: Layers
     output_cotangents: np.ndarray
     state_cotangents: Layers
@@ -54,6 +59,7 @@ def make_data(case: Case) -> Data:
         weights=[_weights(rng, case, depth) for depth in case.layer_depths],
         inputs=_normal(rng, case.batch, case.time, case.depth),
         lengths=lengths,
+        resets=random_resets(case) if case.lengths == "resets" else None,
         state=_state(rng, case),
         output_cotangents=cotangents,
         state_cotangents=_state(rng, case),
@@ -61,13 +67,18 @@ def make_data(case: Case) -> Data:
 
 
 def _lengths(rng: np.random.Generator, case: Case) -> np.ndarray | None:
-    if case.lengths == "dense":
+    if case.lengths in ("dense", "resets"):
         return None
     divisor = {"uniform": 1, "short": 4, "one_long": 8}[case.lengths]
     lengths = rng.integers(1, max(case.time // divisor, 1) + 1, case.batch)
     if case.lengths == "one_long":
         lengths[case.batch // 2] = case.time
     return lengths.astype(np.int32)
+
+
+def random_resets(case: Case) -> np.ndarray:
+    """Whether each row is reset at each step, `[B, T]`."""
+    return np.random.default_rng(1).random((case.time, case.batch)).T < RESETS
 
 
 def _weights(rng: np.random.Generator, case: Case, depth: int) -> dict[str, np.ndarray]:

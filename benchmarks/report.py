@@ -9,6 +9,8 @@ import numpy as np
 from .cases import Case
 from .machine import BUSY
 
+NO_RESULT = "failed", "left_out", "missing"  # Their values are reasons.
+
 Result = dict[str, Any]
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -69,6 +71,15 @@ MEMORY = Measure(
     2**-20,
     "By XLA's plan of the program, without arguments and results.",
 )
+PEAK = Measure(
+    "peak_bytes",
+    "Peak memory of the device",
+    "MiB",
+    2**-20,
+    "The most that the process held so far, with arguments, results and what the "
+    "compiler tried out.",
+    is_ratio=False,
+)
 MEMORIES = [
     dataclasses.replace(MEMORY, is_ratio=False),
     Measure(
@@ -124,18 +135,14 @@ def write_report(
     """
     rows = result["cases"]
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    tables = mode_tables(rows, names, by_mode)
-    for measure in measures:
-        table = grid([NAME, *_compared(measure, names, names[0])], rows)
-        tables.append(section(measure.title, measure.note, table))
-    agreement = grid([NAME, *((n, _cell(_agreement, n)) for n in names)], rows)
     return (
         join(
             f"# {result['name']}",
             conditions(result),
             NOTE,
-            *tables,
-            section("What ran, and the same numbers", AGREEMENT_NOTE, agreement),
+            *mode_tables(rows, names, by_mode),
+            *measure_tables(rows, names, measures),
+            agreement_table(rows, names),
             section("Left out", "", left_out(result)),
         )
         + "\n"
@@ -158,6 +165,28 @@ def mode_tables(
     return tables
 
 
+def measure_tables(
+    rows: Sequence[Row], names: Sequence[str], measures: Sequence[Measure]
+) -> list[str]:
+    """A table of all cases for each measure."""
+    return [
+        section(
+            measure.title,
+            measure.note,
+            grid([NAME, *_compared(measure, names, names[0])], rows),
+        )
+        for measure in measures
+    ]
+
+
+def agreement_table(
+    rows: Sequence[Row], names: Sequence[str], note: str = AGREEMENT_NOTE
+) -> str:
+    """What ran, and how far its results are from the reference's."""
+    table = grid([NAME, *((name, _cell(_agreement, name)) for name in names)], rows)
+    return section("What ran, and the same numbers", note, table)
+
+
 NAME: Column = ("case", lambda row: row["name"])
 
 
@@ -172,13 +201,13 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
     def own(row: Row, name: str) -> str:
         spread = Spread.of(values(row, name, measure.key))
         if spread is None:
-            return "failed" if "failed" in row["peers"].get(name, {}) else ""
+            return _why_empty(row["peers"].get(name, {}))
         return f"{spread.median * measure.scale:.3g}"
 
     def by_ours(row: Row, name: str) -> str:
         spread, result = ratio(row, name, ours, measure.key), row["peers"].get(name, {})
         if spread is None:
-            return "failed" if "failed" in result else ""
+            return _why_empty(result)
         if not measure.key.endswith("ms"):
             return str(spread)
         is_same = result["agreement"]["same"]
@@ -189,17 +218,27 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
     return [(f"{title}, {measure.unit}", _cell(own, ours)), *columns]
 
 
+def _why_empty(outcome: dict[str, Any]) -> str:
+    """What a cell without a number shows."""
+    return next((word for word in ("failed", "missing") if word in outcome), "")
+
+
 def conditions(result: Result) -> str:
     """The date, the amount of work, the machine, its load and the versions."""
-    busy = [share > BUSY for row in result["cases"] for share in row["busy"]]
     amount = listed(result["rounds"], ": ", ", ")
     return join(
         f"{result['date']}, commit {listed(result['commits'], ' ', ', ')}. "
-        f"{len(result['cases'])} cases; rounds of each: {amount}. Other programs kept "
-        f"the machine busy in {sum(busy)} of {len(busy)} rounds.",
+        f"{len(result['cases'])} cases; rounds of each: {amount}. "
+        f"{load(result['cases'])}",
         f"Machine: {listed(result['machine'], ': ', '; ')}.",
         f"Versions: {listed(result['versions'], ' ', ', ')}.",
     )
+
+
+def load(rows: Sequence[Row]) -> str:
+    """In how many rounds the machine had other work."""
+    busy = [share > BUSY for row in rows for share in row["busy"]]
+    return f"Other programs kept the machine busy in {sum(busy)} of {len(busy)} rounds."
 
 
 def listed(facts: dict[str, Any], colon: str, comma: str) -> str:
@@ -226,7 +265,7 @@ def left_out(result: Result) -> str:
     cases: dict[tuple[str, str], list[str]] = {}
     for row in result["cases"]:
         reasons = {
-            name: outcome.get("failed") or outcome.get("left_out")
+            name: next((outcome[key] for key in NO_RESULT if key in outcome), None)
             for name, outcome in row["peers"].items()
         }
         for name, reason in (result["missing"] | reasons).items():

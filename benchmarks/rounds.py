@@ -17,19 +17,27 @@ Result = dict[str, Any]
 
 
 def run_case(
-    case: Case, peers: Mapping[str, Process], rounds: Mapping[str, int], **prepare: Any
+    case: Case,
+    peers: Mapping[str, Process],
+    rounds: Mapping[str, int],
+    tolerance: float | None = None,
+    **prepare: Any,
 ) -> Result:
     """The result of a case: each peer's measurements in each round, and more.
 
-    `rounds` maps a measurement (a method of `Worker`) to its number of rounds;
-    `prepare` holds further arguments of `Worker.prepare`.
+    Args:
+        case: The case.
+        peers: The processes by name.
+        rounds: The number of rounds of each measurement (a method of `Worker`).
+        tolerance: Replaces the case's tolerance.
+        prepare: Further arguments of `Worker.prepare`.
     """
     fields = dataclasses.asdict(case)
     results = {
         name: peer.ask("prepare", case=fields, **prepare)
         for name, peer in peers.items()
     }
-    agree(results, case.tolerance)
+    agree(results, tolerance or case.tolerance)
     names = [name for name in peers if "variant" in results[name]]
     busy = []
     for do, number in rounds.items():

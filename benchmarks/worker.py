@@ -77,7 +77,10 @@ class Worker:
         case = Case(**case)
         case = dataclasses.replace(case, run=self.run or case.run)
         try:
-            built = self._load().build(case, make_data(case))
+            peer = self._load()
+            if case.lengths == "resets" and not getattr(peer, "HAS_RESETS", False):
+                raise LeftOutError(f"{self.peer} has no resets")
+            built = peer.build(case, make_data(case))
             names = list(built.variants)[: None if choose else 1]
             variants = {name: built.variants[name]() for name in names}
         except LeftOutError as reason:
@@ -127,6 +130,17 @@ class Worker:
         run = lambda: jax.block_until_ready(self.chosen.function(*self.chosen.args))
         run()
         return {"eager_ms": 1e3 * timed(run)[1]}
+
+    def peak(self) -> dict[str, float]:
+        """A round: the most bytes of the device that this process has used so far.
+
+        Empty for devices that do not report it.
+        """
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats() or {}
+        name = "peak_bytes_in_use"
+        return {"peak_bytes": stats[name]} if name in stats else {}
 
     def drop(self) -> dict[str, Any]:
         """Free the memory of the case."""

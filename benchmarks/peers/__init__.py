@@ -65,6 +65,10 @@ MEMORY = [
     _NNX,
     _HAIKU,
 ]
+_CUDNN = Contestant("jaxrnn_cudnn", "jaxrnn", "cudnn")
+_TORCH = Contestant("torch", "torch", "cuda")
+GPU = [OURS, _CUDNN, Contestant("jax_rnn", "jax_rnn"), _SCAN, _LINEN, _TORCH]
+GPU_MEMORY = [MEMORY[0], MEMORY[2], MEMORY[4]]
 RECURRENCES = [
     OURS,
     Contestant("resets", "jaxrnn", "resets"),

@@ -33,7 +33,7 @@ class Net:
         params: The parameters, a pytree.
         inputs: `[T, B, D]`, or the layout in which the peer is fastest.
         state: The initial state.
-        lengths: `[B]`, or None.
+        lengths: `[B]`, or None; if the case has resets, they are here, `[T, B]`.
         cotangents: The cotangents of the outputs and of the final state.
         read_params: Converts parameters, or their gradient, to TensorFlow's layout.
         read_sequences: Converts inputs or outputs to `[B, T, ...]`.
@@ -92,7 +92,7 @@ def make_net(
         params=wrap(to_params(data.weights)),
         inputs=order(data.inputs),
         state=states(data.state),
-        lengths=data.lengths,
+        lengths=data.lengths if data.resets is None else data.resets.T,
         cotangents=(order(data.output_cotangents), states(data.state_cotangents)),
         read_params=lambda params: read(unwrap(params)),
         read_sequences=order,
@@ -148,7 +148,7 @@ def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
     """The compiled program of a case, with its compile times and memory sizes."""
     _warm_up()
     function, args, carried = _program(case, net)
-    args = jax.device_put(args)
+    args = jax.device_put(_cast(case.dtype, args))
     jitted = jax.jit(function, donate_argnums=tuple(range(carried)))
     lowered, lower_s = timed(jitted.lower, *args)
     program, compile_s = timed(lowered.compile, compiler_options=dict(options))
@@ -228,4 +228,13 @@ def _read(case: Case, data: Data, net: Net, raw: PyTree) -> dict[str, np.ndarray
     if case.mode == "step":
         params, _, loss = raw
         raw = loss, params
-    return results.read(case.mode, data, net, raw)
+    return results.read(case.mode, data, net, _cast("float32", raw))
+
+
+def _cast(dtype: str, tree: PyTree) -> PyTree:
+    """The tree with its floating-point arrays in this dtype."""
+
+    def cast(x: Any) -> Any:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, tree)

@@ -15,7 +15,7 @@ from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
 from ..cases import HEADS, Case
-from ..data import Data
+from ..data import Data, random_resets
 from ..layouts import Layers
 from . import _jax
 from .scan import mgu_params, mgu_step
@@ -24,12 +24,14 @@ PyTree = Any
 Run = Callable[..., tuple[PyTree, PyTree]]
 
 USES = ("jax", "jaxlib")
+HAS_RESETS = True
 
 # Arguments of `dynamic_rnn` by `Case.run`, which may also be "raw_rnn" or "packed".
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "": {},
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
+    "cudnn": {"implementation": "cudnn"},
     "Keep()": {"swap_memory": Keep()},
     "Recompute(1)": {"swap_memory": Recompute(1)},
     "Recompute()": {"swap_memory": Recompute()},
@@ -49,16 +51,14 @@ OWN = {
     "gated_deltanet": functools.partial(jaxrnn.GatedDeltaNetCell, num_heads=HEADS),
 }
 STATES = {"mlstm": jaxrnn.MLSTMState, "lru": jaxrnn.ComplexState}
-RESETS = 0.01  # The share of the steps at which a row is reset.
 
 
 def build(case: Case, data: Data) -> Built:
     """The case's driver, called as a user would call it."""
+    if case.run in ("resets", "lengths"):
+        return dataclasses.replace(build(*_interrupted(case, data)), equation=case.run)
     if case.run == "packed":
         net = _packed(case, data)
-    elif case.run in ("resets", "lengths"):
-        net = _interrupted(case, data)
-        return _jax.build(case, data, {"": net}, equation=case.run)
     elif case.run == "raw_rnn":
         net = make_net(case, data, functools.partial(_raw, make_cell(case)))
     else:
@@ -76,8 +76,15 @@ def _dynamic(
 ) -> tuple[PyTree, PyTree]:
     if case.run == "native" and not jaxrnn.native_status().startswith("native"):
         raise LeftOutError(jaxrnn.native_status())
-    arguments = ARGUMENTS[case.run] | {"time_major": True}
-    return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state, **arguments)
+    arguments = ARGUMENTS[case.run] | {"initial_state": state, "time_major": True}
+    arguments["resets" if case.lengths == "resets" else "sequence_length"] = lengths
+    try:
+        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **arguments)
+    except ValueError as error:
+        _, is_declined, reason = str(error).partition("on these sequences: ")
+        if not is_declined:
+            raise
+        raise LeftOutError(reason.partition(". Leave it out")[0]) from None
 
 
 def _raw(
@@ -122,22 +129,16 @@ def _packed(case: Case, data: Data) -> _jax.Net:
     )
 
 
-def _interrupted(case: Case, data: Data) -> _jax.Net:
-    """Resets to zeros, or random lengths, in a case that has neither."""
-    if data.lengths is not None:
-        raise LeftOutError("the case has lengths")
-    rng, cell = np.random.default_rng(1), make_cell(case)
+def _interrupted(case: Case, data: Data) -> tuple[Case, Data]:
+    """A case without lengths and resets, and its data, with those that `run` names."""
+    if case.lengths != "dense":
+        raise LeftOutError("the case has lengths or resets")
     if case.run == "resets":
-        given = {"resets": rng.random((case.time, case.batch)) < RESETS}
-    else:
-        lengths = rng.integers(1, case.time + 1, case.batch, np.int32)
-        given = {"sequence_length": lengths}
-
-    def run(params, inputs, state, given):
-        options = {"initial_state": state, "time_major": True}
-        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **given, **options)
-
-    return dataclasses.replace(make_net(case, data, run), lengths=given)
+        case = dataclasses.replace(case, lengths="resets", run="")
+        return case, dataclasses.replace(data, resets=random_resets(case))
+    lengths = np.random.default_rng(1).integers(1, case.time + 1, case.batch, np.int32)
+    case = dataclasses.replace(case, lengths="uniform", run="")
+    return case, dataclasses.replace(data, lengths=lengths)
 
 
 def make_net(case: Case, data: Data, run: Run) -> _jax.Net:

@@ -1,7 +1,8 @@
 """A handwritten `lax.scan` with one product per step for all gates.
 
-With lengths, `where` keeps the state and zeroes the outputs of finished rows. If `run`
-is "each step" or "segments", `jax.checkpoint` wraps each step or each segment.
+With lengths, `where` keeps the state and zeroes the outputs of finished rows. With
+resets, it zeroes a row's state before a step. If `run` is "each step" or "segments",
+`jax.checkpoint` wraps each step or each segment.
 """
 
 import math
@@ -19,6 +20,7 @@ from ..layouts import side_by_side, to_gates
 from . import _jax
 
 USES = ("jax", "jaxlib", "optax")
+HAS_RESETS = True
 
 Tree = dict[str, Any]
 
@@ -57,7 +59,10 @@ def _layer(
     state: Tree,
     lengths: jax.Array | None,
 ) -> tuple[jax.Array, Tree]:
-    """The outputs `[T, B, H]` and the final state for inputs `[T, B, D]`."""
+    """The outputs `[T, B, H]` and the final state for inputs `[T, B, D]`.
+
+    Booleans `[T, B]` instead of lengths are resets.
+    """
 
     def dense(state, x):
         state = step(params, x, state)
@@ -70,8 +75,15 @@ def _layer(
         state = {name: jnp.where(alive, new[name], state[name]) for name in state}
         return state, jnp.where(alive, new["h"], 0)
 
+    def resetting(state, rx):
+        reset, x = rx
+        state = jax.tree.map(lambda s: jnp.where(reset[:, None], 0, s), state)
+        return dense(state, x)
+
     if lengths is None:
         state, outputs = scan(dense, state, inputs)
+    elif lengths.dtype == bool:
+        state, outputs = scan(resetting, state, (lengths, inputs))
     else:
         state, outputs = scan(masked, state, (jnp.arange(inputs.shape[0]), inputs))
     return outputs, state

@@ -1,4 +1,7 @@
-"""PyTorch on the CPU: `nn.LSTM`, `nn.GRU`, `nn.RNN`, time-major.
+"""PyTorch: `nn.LSTM`, `nn.GRU`, `nn.RNN`, time-major.
+
+It runs on the CPU, or on an NVIDIA GPU if `run` is "cuda". In cuDNN, PyTorch computes
+float32 products in TF32 by default. So does XLA on a GPU.
 
 Lengths use packed sequences. Inputs and outputs are padded tensors, as for all peers.
 """
@@ -36,9 +39,14 @@ def build(case: Case, data: Data) -> Built:
     # As XLA and TensorFlow do, use all cores and flush denormal numbers.
     torch.set_num_threads(int(os.environ["BENCHMARK_CORES"]))
     torch.set_flush_denormal(True)
+    choices = {"oneDNN": True, "no oneDNN": False}
+    if case.run == "cuda":
+        if not torch.cuda.is_available():
+            raise LeftOutError("this PyTorch finds no NVIDIA GPU")
+        choices = {"cuDNN": True}
     variants = {
         name: functools.partial(_variant, case, data, with_onednn)
-        for name, with_onednn in (("oneDNN", True), ("no oneDNN", False))
+        for name, with_onednn in choices.items()
     }
     return Built(variants, RESET_AFTER if case.cell == "gru" else "")
 
@@ -49,9 +57,19 @@ def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
 
     def switched():
         torch.backends.mkldnn.set_flags(with_onednn)
-        return run()
+        results = run()
+        if case.run == "cuda":
+            torch.cuda.synchronize()
+        return results
 
-    return Variant(switched, functools.partial(results.read, case.mode, data, net))
+    return Variant(switched, functools.partial(_read, case, data, net))
+
+
+def _read(case: Case, data: Data, net: "Net", raw: Any) -> dict[str, np.ndarray]:
+    if case.mode != "forward":
+        loss, found = raw
+        raw = _array(loss), found
+    return results.read(case.mode, data, net, raw)
 
 
 class Net:
@@ -60,7 +78,8 @@ class Net:
     def __init__(self, case: Case, data: Data):
         self.case, self.data = case, data
         kind, self.order = LAYERS[case.layer_cell]
-        self.module = kind(case.depth, case.units, len(case.layer_depths))
+        self.type = {"dtype": getattr(torch, case.dtype), "device": case.run or "cpu"}
+        self.module = kind(case.depth, case.units, len(case.layer_depths), **self.type)
         self.module.load_state_dict(
             {name: torch.tensor(x) for name, x in self._to_params(data.weights).items()}
         )
@@ -89,12 +108,13 @@ class Net:
     def _stack(self, state: Layers) -> tuple[torch.Tensor, ...]:
         """`(h, c)` or `(h,)`, each `[layers, B, H]`."""
         return tuple(
-            torch.tensor(np.stack([layer[name] for layer in state]))
+            torch.tensor(np.stack([layer[name] for layer in state]), **self.type)
             for name in reversed(self.case.state_names)
         )
 
     def _sequences(self, sequences: np.ndarray) -> torch.Tensor:
-        return torch.tensor(np.ascontiguousarray(np.swapaxes(sequences, 0, 1)))
+        sequences = np.ascontiguousarray(np.swapaxes(sequences, 0, 1))
+        return torch.tensor(sequences, **self.type)
 
     def __call__(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """The outputs `[T, B, H]` and the arrays of the state."""
@@ -133,7 +153,7 @@ class Net:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().numpy()
+    return tensor.detach().float().cpu().numpy()
 
 
 def _make_run(net: Net, mode: str) -> Callable[[], Any]:

@@ -1,0 +1,240 @@
+"""Checks that jaxrnn computes the right numbers on this machine's device.
+
+`gpu.py` starts processes of this module, and each answers its requests. They run with
+the options of the test suite and exact products. A check that fails raises an error.
+"""
+
+import functools
+import importlib.metadata
+import itertools
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .built import LeftOutError
+from .peers import ROOT
+from .worker import CheckoutFinder, serve
+
+Names = dict[str, list[str]]
+
+BATCH, TIME, DEPTH, UNITS = 8, 40, 24, 48
+LENGTHS = np.array([0, 1, 7, 20, 39, 40, 40, 60], np.int32)  # All steps, and more.
+SMALL = {
+    "cuDNN": ["lengths and padding"],
+    "laws": ["LSTMCell: runs_as_a_loop", "LSTMCell: ignores_padding"],
+    "goldens": ["basic_lstm-ragged-f64", "gru-ragged-f64", "basic_rnn-padding_nan-0"],
+}
+PACKAGES = re.compile(r"jax|jaxlib|jax-cuda.*|nvidia-cu(dnn|blas).*|flax|torch")
+
+
+class Checker:
+    """Answers the requests of `gpu.py`."""
+
+    def hello(self) -> dict[str, Any]:
+        """The device and the versions."""
+        device = jax.local_devices()[0]
+        stats = device.memory_stats() or {}
+        memory = stats.get("bytes_limit")
+        facts = {
+            "device": device.device_kind,
+            "memory that JAX may use": memory and f"{memory / 2**30:.1f} GiB",
+            "nvidia-smi": _nvidia_smi(),
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+        }
+        return {
+            "platform": jax.default_backend(),
+            "facts": {name: fact for name, fact in facts.items() if fact},
+            "versions": _versions(),
+        }
+
+    def names(self, small: bool) -> Names:
+        """The names of the checks by part; a few of each if `small`."""
+        if small:
+            return SMALL
+        return {
+            "cuDNN": list(CUDNN),
+            "laws": [f"{cell}: {law}" for cell in _cells() for law in _laws()],
+            "goldens": list(_goldens()),
+        }
+
+    def check(self, part: str, name: str) -> dict[str, Any]:
+        """Run one check. The answer is empty if it passes."""
+        try:
+            {"goldens": _golden, "laws": _law, "cuDNN": _cudnn}[part](name)
+        except LeftOutError as reason:
+            return {"left_out": str(reason)}
+        return {}
+
+
+def _versions() -> dict[str, str]:
+    """The versions of jaxrnn and of the installed packages that matter."""
+    import jaxrnn
+
+    found = {"jaxrnn": jaxrnn.__version__}
+    for one in importlib.metadata.distributions():
+        name = (one.metadata["Name"] or "").lower()
+        if PACKAGES.fullmatch(name):
+            found[name] = one.version
+    return dict(sorted(found.items()))
+
+
+def _nvidia_smi() -> str | None:
+    """The name, driver, memory, power limit and clock of each GPU; None without one."""
+    asked = "--query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm"
+    try:
+        call = ["nvidia-smi", asked, "--format=csv,noheader"]
+        found = subprocess.run(call, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return "; ".join(found.stdout.split("\n")).strip("; ") or None
+
+
+@functools.cache
+def _goldens() -> dict[str, Any]:
+    """The recorded cases by name: the first of each family, then the second."""
+    from golden import store
+
+    families: dict[str, list[Any]] = {}
+    for case in store.recorded("tf1")["cases"]:
+        families.setdefault(case["family"], []).append(case)
+    turns = itertools.chain(*itertools.zip_longest(*families.values()))
+    return {case["name"]: case for case in turns if case}
+
+
+def _golden(name: str) -> None:
+    from golden import replay
+
+    replay.check(_goldens()[name])
+
+
+@functools.cache
+def _laws() -> dict[str, Any]:
+    from jaxrnn import testing
+
+    return {law.__name__: law for law in testing.LAWS}
+
+
+@functools.cache
+def _cells() -> dict[str, Any]:
+    """The common cells, the most common first."""
+    import jaxrnn
+
+    return {
+        "LSTMCell": jaxrnn.LSTMCell(4),
+        "GRUCell": jaxrnn.GRUCell(4),
+        "CudnnCompatibleGRUCell": jaxrnn.CudnnCompatibleGRUCell(4),
+        "LSTMCell with peepholes and projection": jaxrnn.LSTMCell(
+            5, use_peepholes=True, num_proj=3
+        ),
+        "BasicRNNCell": jaxrnn.BasicRNNCell(4),
+        "MultiRNNCell": jaxrnn.MultiRNNCell(
+            [jaxrnn.LSTMCell(4), jaxrnn.GRUCell(3)], state_is_tuple=True
+        ),
+        "MinGRUCell": jaxrnn.MinGRUCell(4),
+        "MLSTMCell": jaxrnn.MLSTMCell(4, 2),
+    }
+
+
+@functools.cache
+def _setup(cell: str) -> Any:
+    from jaxrnn import testing
+
+    return testing.make_setup(_cells()[cell], jax.ShapeDtypeStruct((4, 3), jnp.float32))
+
+
+def _law(name: str) -> None:
+    cell, law = name.split(": ")
+    _laws()[law](_setup(cell))
+
+
+# Arguments of `_differentiated`.
+CUDNN: dict[str, dict[str, Any]] = {
+    "lengths and padding": {"has_lengths": True},
+    "no lengths": {},
+    "time-major": {"has_lengths": True, "time_major": True},
+    "forget bias": {"forget_bias": 0.3},
+    "recomputed": {"has_lengths": True, "swap_memory": True},
+    "mapped": {"has_lengths": True, "is_mapped": True},
+}
+
+
+def _cudnn(name: str) -> None:
+    """Compare cuDNN's results and gradients with those of XLA's loop."""
+    from jaxrnn._loops import cudnn
+    from jaxrnn.testing import _oracle as oracle
+
+    if reason := cudnn.why_not_here():
+        raise LeftOutError(reason)
+    want = _differentiated("xla", **CUDNN[name])
+    for leaf in jax.tree.leaves(want):
+        oracle.require(jnp.all(jnp.isfinite(leaf)), "XLA's loop is not finite")
+    oracle.close(_differentiated("cudnn", **CUDNN[name]), want, jnp.float32)
+
+
+def _differentiated(
+    implementation: str,
+    forget_bias: float = 1.0,
+    has_lengths: bool = False,
+    is_mapped: bool = False,
+    **options: Any,
+) -> Any:
+    """Results, and gradients with respect to parameters, inputs and initial state.
+
+    Args:
+        implementation: That of `dynamic_rnn`.
+        forget_bias: That of the cell.
+        has_lengths: Whether rows have lengths, and NaN as padding.
+        is_mapped: Whether two copies of everything are mapped by `vmap`.
+        options: Further arguments of `dynamic_rnn`.
+    """
+    import jaxrnn
+    from jaxrnn.testing import _oracle as oracle
+
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: 0.5 * rng.standard_normal(shape, np.float32)
+    cell = jaxrnn.LSTMCell(UNITS, forget_bias=forget_bias)
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), draw(BATCH, DEPTH)))
+    params = jax.tree.map(lambda leaf: draw(*leaf.shape), shapes)
+    x, state = draw(BATCH, TIME, DEPTH), [draw(BATCH, UNITS) for _ in "ch"]
+    if has_lengths:
+        options["sequence_length"] = LENGTHS
+        x[np.arange(TIME) >= LENGTHS[:, None]] = np.nan
+    if options.get("time_major"):
+        x = np.swapaxes(x, 0, 1)
+    options["implementation"] = implementation
+
+    def loss(params, x, state):
+        start = jaxrnn.LSTMStateTuple(*state)
+        results = jaxrnn.dynamic_rnn(
+            cell.bind(params), x, initial_state=start, **options
+        )
+        return oracle.weighted_sum(results), results
+
+    gradient = jax.grad(loss, (0, 1, 2), has_aux=True)
+    given = params, x, state
+    if is_mapped:
+        gradient = jax.vmap(gradient)
+        given = jax.tree.map(lambda leaf: np.stack([leaf, -leaf]), given)
+    return jax.jit(gradient)(*given)
+
+
+def main() -> None:
+    """Set the options of the test suite, and answer requests."""
+    # Only `jaxrnn` comes from the checkout; `golden` needs no tests.
+    sys.meta_path.insert(0, CheckoutFinder(str(ROOT)))
+    sys.path.insert(0, str(ROOT / "tests"))
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    serve(Checker())
+
+
+if __name__ == "__main__":
+    main()

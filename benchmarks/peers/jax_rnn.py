@@ -1,0 +1,50 @@
+"""`jax.experimental.rnn`: cuDNN's LSTM on an NVIDIA GPU, batch-major."""
+
+import jax
+import numpy as np
+from jax.experimental import rnn
+
+from ..built import Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import Layers, side_by_side, to_gates
+from . import _jax
+
+USES = ("jax", "jaxlib")
+
+
+def build(case: Case, data: Data) -> Built:
+    """A net whose parameters are one array, as in cuDNN."""
+    if case.cell != "lstm" or case.dtype != "float32":
+        raise LeftOutError("jax.experimental.rnn has only an LSTM in float32")
+    if jax.default_backend() != "gpu":
+        raise LeftOutError("jax.experimental.rnn needs an NVIDIA GPU")
+    return _jax.build(case, data, {"": make_net(case, data)})
+
+
+def make_net(case: Case, data: Data) -> _jax.Net:
+    """The network. All rows have T steps if the case has no lengths."""
+    sizes = {"input_size": case.depth, "hidden_size": case.units}
+    sizes |= {"num_layers": 1, "dropout": 0.0, "bidirectional": False}
+
+    def layer(_, params, inputs, state, lengths):
+        if lengths is None:
+            lengths = np.full(case.batch, case.time, np.int32)
+        c, h = (array[None] for array in state)
+        y, h, c = rnn.lstm(inputs, h, c, params, lengths, **sizes)
+        return y, (c[0], h[0])
+
+    return _jax.make_net(
+        data,
+        _jax.by_layers(layer),
+        _to_params,
+        _jax.carry("c", "h"),
+        time_major=False,
+    )
+
+
+def _to_params(layers: Layers) -> list[np.ndarray]:
+    """The kernels of inputs and state and two biases, of which the second is zero."""
+    [weights] = layers
+    x, h, b = side_by_side(to_gates("lstm", weights, 1), "ifgo")
+    return [np.concatenate([x.T.ravel(), h.T.ravel(), b, np.zeros_like(b)])]
