@@ -103,24 +103,24 @@ def test_what_is_chosen(name, alone):
 
 
 def not_built(path, monkeypatch):
-    return "the library of native loops was not built: "
+    return "the native loops were not built"
 
 
 def no_library(path, monkeypatch):
     path.write_text("not a library")
-    return "the library of native loops cannot be loaded: "
+    return "the native loops cannot be loaded: "
 
 
 def no_symbol(path, monkeypatch):
     path.symlink_to(LIBRARY)
     monkeypatch.setattr(library, "_CALLS", ("sideward",))
-    return "the native loops do not fit this JAX: .*JaxrnnNativeSideward"
+    return "the native loops are incompatible with this JAX: .*JaxrnnNativeSideward"
 
 
 def later_jax(path, monkeypatch):
     path.symlink_to(LIBRARY)
     monkeypatch.setattr(jax_internals, "MISSING", "cannot import name 'lower_fun'")
-    return "the native loops do not fit this JAX: cannot import name 'lower_fun'"
+    return "the native loops are incompatible with this JAX: cannot import name 'lower_fun'"
 
 
 LIBRARY = library.LIBRARY

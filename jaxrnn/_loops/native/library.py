@@ -51,16 +51,18 @@ def why_not_loaded() -> str | None:
     """The reason why the library is unusable, or None; does not register calls."""
     if not LIBRARY.exists():
         return (
-            "the library of native loops was not built: installing the package from "
-            "its source needs a C++17 compiler"
+            "the native loops were not built. Install a C++17 compiler, then reinstall "
+            "the package"
         )
     try:
         if reason := _text("JaxrnnNativeError"):
             return reason
     except (AttributeError, OSError) as error:
-        return f"the library of native loops cannot be loaded: {error}"
+        return f"the native loops cannot be loaded: {error}"
     if jax_internals.MISSING is not None:
-        return f"the native loops do not fit this JAX: {jax_internals.MISSING}"
+        return (
+            f"the native loops are incompatible with this JAX: {jax_internals.MISSING}"
+        )
     return None
 
 
@@ -81,7 +83,7 @@ def register() -> str | None:
                 jax.ffi.register_ffi_target(target, capsule, platform="cpu")
             return None
         except (AttributeError, RuntimeError) as error:
-            reason = f"the native loops do not fit this JAX: {error}"
+            reason = f"the native loops are incompatible with this JAX: {error}"
     _log.info("XLA's loops run: %s.", reason)
     return reason
 

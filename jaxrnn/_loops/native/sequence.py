@@ -29,7 +29,7 @@ from .operation import run_beside_xla
 
 _REFUSAL = (
     "`implementation` 'native' runs only on CPUs in this process, but this program is "
-    "compiled for another platform or exported. Leave it out for XLA's loop there."
+    "compiled for another platform or exported. Omit `implementation` to use XLA's loop."
 )
 
 
