@@ -292,8 +292,7 @@ class TensorArray(RowlessArray):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "gradient arrays are unsupported. Apply `jax.grad` to the function that "
-            "writes."
+            "JAX needs no gradient arrays. Apply `jax.grad` to the function that writes."
         )
 
     def __repr__(self) -> str:

@@ -29,7 +29,8 @@ from .operation import run_beside_xla
 
 _REFUSAL = (
     "`implementation` 'native' runs only on CPUs in this process, but this program is "
-    "compiled for another platform or exported. Omit `implementation` to use XLA's loop."
+    "compiled for another platform or exported. Omit `implementation` to use XLA's "
+    "loop."
 )
 
 
