@@ -27,6 +27,22 @@ NOTE = (
     "the first contestant is faster, or needs less. * marks other equations, † other "
     "results, - skipped cases."
 )
+CALLS = {  # By the name of the results.
+    "calls_ms": (
+        "Single calls, back to back",
+        "The median of all calls; then this median and, in brackets, the 95th "
+        "percentile, both divided by the contestant's time in the tables above.",
+    ),
+    "pause_ms": (
+        "Single calls, each after 50 ms of idleness",
+        "A program that loads data or waits for requests calls like this. The numbers "
+        "are those of the table before.",
+    ),
+    "load_ms": (
+        "Single calls, back to back, while another program computes on one core",
+        "The numbers are those of the table before.",
+    ),
+}
 AGREEMENT_NOTE = (
     "The variant that raced (the fastest in a short trial), and the largest relative "
     "deviation of its outputs or gradients from the reference."
@@ -141,6 +157,7 @@ def write_report(
             conditions(result),
             NOTE,
             *mode_tables(rows, names, by_mode),
+            *call_tables(rows, names),
             *measure_tables(rows, names, measures),
             agreement_table(rows, names),
             section("Left out", "", left_out(result)),
@@ -179,6 +196,28 @@ def measure_tables(
     ]
 
 
+def call_tables(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """A table of single calls for each way to measure them, if there are several."""
+    tables: list[str] = []
+    if not any("pause_ms" in peer for row in rows for peer in row["peers"].values()):
+        return tables
+    for key, (title, note) in CALLS.items():
+        columns = [NAME, *((name, _cell(_calls, name, key)) for name in names)]
+        of_rows = [row for row in rows if any(key in p for p in row["peers"].values())]
+        tables.append(section(title, note, grid(columns, of_rows)))
+    return tables
+
+
+def _calls(row: Row, name: str, key: str) -> str:
+    """The calls of a contestant, beside its median back to back."""
+    result = row["peers"].get(name, {})
+    if key not in result:
+        return _why_empty(result)
+    usual = np.median(result["ms"])
+    middle, slow = np.percentile(np.concatenate(result[key]), (50, 95))
+    return f"{middle:.3g} ms, {middle / usual:.2f} ({slow / usual:.2f})"
+
+
 def agreement_table(
     rows: Sequence[Row], names: Sequence[str], note: str = AGREEMENT_NOTE
 ) -> str:
@@ -190,8 +229,8 @@ def agreement_table(
 NAME: Column = ("case", lambda row: row["name"])
 
 
-def _cell(cell: Callable[[Row, str], str], name: str) -> Callable[[Row], str]:
-    return lambda row: cell(row, name)
+def _cell(cell: Callable[..., str], *arguments: str) -> Callable[[Row], str]:
+    return lambda row: cell(row, *arguments)
 
 
 def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column]:

@@ -1,8 +1,11 @@
 """A race: in each round, all contestants time the same case in turn."""
 
+import contextlib
 import dataclasses
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .cases import Case
@@ -11,6 +14,7 @@ from .process import Process
 from .results import deviation
 
 PAUSE_S = 0.02  # OpenMP's threads spin for a while before they sleep.
+LOAD_S = 0.2  # The time until the scheduler has moved the threads.
 LOOK_S, LOOKS = 0.2, 10
 
 Result = dict[str, Any]
@@ -44,12 +48,25 @@ def run_case(
         for turn in range(number):
             busy.append(wait_for_quiet())
             first = turn % max(len(names), 1)
-            for name in [*names[first:], *names[:first]]:
-                _measure(peers[name], do, results[name])
-                time.sleep(PAUSE_S)
+            with one_core_taken() if do == "under_load" else contextlib.nullcontext():
+                for name in [*names[first:], *names[:first]]:
+                    _measure(peers[name], do, results[name])
+                    time.sleep(PAUSE_S)
     for name in names:
         peers[name].ask("drop")
     return {"name": case.name, "case": fields, "busy": busy, "peers": results}
+
+
+@contextlib.contextmanager
+def one_core_taken() -> Iterator[subprocess.Popen]:
+    """Let another process compute on one core."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(LOAD_S)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _measure(peer: Process, do: str, result: Result) -> None:

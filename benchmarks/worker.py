@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import math
 import os
+import statistics
 import sys
 import time
 import traceback
@@ -22,9 +23,10 @@ from .built import LeftOutError, Variant
 from .cases import Case
 from .data import make_data
 from .results import checksums
-from .timing import measure, timed
+from .timing import after_pauses, back_to_back, measure, timed
 
 ROUND_S = 0.06
+PAUSE_S, CALLS = 0.05, 5
 
 # A short trial finds the fastest variant.
 TURN_S, TURNS, FEW_TURNS = 0.03, 5, 2
@@ -100,9 +102,18 @@ class Worker:
             "facts": self.chosen.facts,
         }
 
-    def time(self) -> dict[str, float]:
-        """A round: the median milliseconds of a few calls."""
-        return {"ms": measure(self.chosen.run, ROUND_S)}
+    def time(self) -> dict[str, Any]:
+        """A round: the milliseconds of each of a few calls, and their median."""
+        times = back_to_back(self.chosen.run, ROUND_S)
+        return {"ms": statistics.median(times), "calls_ms": times}
+
+    def after_pause(self) -> dict[str, list[float]]:
+        """A round: the milliseconds of each of a few calls after a pause."""
+        return {"pause_ms": after_pauses(self.chosen.run, PAUSE_S, CALLS)}
+
+    def under_load(self) -> dict[str, list[float]]:
+        """A round: the milliseconds of each of a few calls while a core is taken."""
+        return {"load_ms": back_to_back(self.chosen.run, ROUND_S)}
 
     def compile(self) -> dict[str, float]:
         """A round: compile the program again, with all caches cleared.

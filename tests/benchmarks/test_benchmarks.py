@@ -45,6 +45,7 @@ def test_a_small_race(run):
             assert ran[name]["equation"] == "", name
             assert ran[name]["agreement"]["same"], name
             assert len(ran[name]["ms"]) == 1
+            assert len(ran[name]["pause_ms"][0]) == 5
     assert "same numbers: yes" in table
     assert "| case | jaxrnn, MiB | packed | scan | linen | nnx |" in table
     assert "- packed in 1 of 2 cases" in table
@@ -247,6 +248,22 @@ def test_ratios_of_made_up_times():
         "- haiku: Haiku does not support lengths",
     ):
         assert line in text
+
+
+def test_single_calls_are_compared_with_those_back_to_back():
+    calls = {"calls_ms": [[2.0, 2.0]], "pause_ms": [[3.0] * 50, [3.0] * 44 + [8.0] * 6]}
+    row = {"name": "case", "peers": {"jaxrnn": ran(2.0) | calls, "scan": ran(1.0)}}
+    back_to_back, pause, load = report.call_tables([row], ["jaxrnn", "scan"])
+    assert "| case | 2 ms, 1.00 (1.00) |" in back_to_back
+    assert "| case | 3 ms, 1.50 (4.00) |" in pause
+    assert load == ""
+    assert report.call_tables([{"name": "a", "peers": {"b": ran(1.0)}}], ["b"]) == []
+
+
+def test_a_core_is_taken_only_during_the_round():
+    with rounds.one_core_taken() as program:
+        assert program.poll() is None
+    assert program.poll() is not None
 
 
 def test_a_reason_names_its_cases_unless_they_are_all():
