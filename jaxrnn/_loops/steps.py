@@ -86,7 +86,8 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of valid steps of each row; None if all
-            steps are valid.
+            steps are valid. Inside of a loop, they may be wide; see
+            `with_wide_lengths`.
         longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
             For a whole run, this number is the maximum length, at least 1; for a
             segment, it may be 0. None if there are no lengths.
@@ -131,6 +132,21 @@ class Steps:
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
+
+    def with_wide_lengths(self, leaves: list[Array]) -> "Steps":
+        """Returns the steps of a loop over `leaves`, with lengths `[batch, size]`.
+
+        The size is the largest size of the leaves `[batch, size]`, and each length is
+        repeated. On a TPU, a comparison of `[batch]` is an operation of its own that
+        costs as much as an element-wise update. A comparison of whole arrays is fused
+        with the selects. The barrier keeps XLA from moving the copies into the loop.
+        """
+        if self.lengths is None:
+            return self
+        size = max(leaf.shape[1] for leaf in leaves)
+        lengths = jnp.expand_dims(self.lengths, 1)
+        lengths = jnp.broadcast_to(lengths, (*self.lengths.shape, size))
+        return dataclasses.replace(self, lengths=jax.lax.optimization_barrier(lengths))
 
     def without_stand_in(self) -> "Steps":
         """Returns a copy of the steps for a run that is not differentiated."""

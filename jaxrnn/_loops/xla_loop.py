@@ -140,6 +140,7 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
+    steps = steps.with_wide_lengths(jax.tree.leaves(primals.state))
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
     # for free, but an element of an array costs as much as an element-wise operation.
