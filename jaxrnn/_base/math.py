@@ -41,7 +41,12 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
 
 
 def expand_rows(mask: Array, leaf: Array) -> Array:
-    """Appends axes of size 1 to the mask `[batch]`, up to the rank of `leaf`."""
+    """Appends axes of size 1 to the mask `[batch]`, up to the rank of `leaf`.
+
+    A mask `[batch, size]` repeats one bool in each row.
+    """
+    if mask.ndim == leaf.ndim == 2 and mask.shape[1] != leaf.shape[1]:
+        return mask[:, :1]
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 

@@ -86,7 +86,7 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of valid steps of each row; None if all
-            steps are valid.
+            steps are valid. `with_wide_lengths` makes them `[batch, size]`.
         longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
             For a whole run, this number is the maximum length, at least 1; for a
             segment, it may be 0. None if there are no lengths.
@@ -131,6 +131,19 @@ class Steps:
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
+
+    def with_wide_lengths(self, size: int) -> "Steps":
+        """Returns the steps of a loop with lengths `[batch, size]`, copies in each row.
+
+        On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise
+        update of the state, but a comparison of lengths as wide as the state is fused
+        with the selects. The barrier keeps XLA from undoing the copies.
+        """
+        if self.lengths is None:
+            return self
+        lengths = jnp.expand_dims(self.lengths, 1)
+        lengths = jnp.broadcast_to(lengths, (*self.lengths.shape, size))
+        return dataclasses.replace(self, lengths=jax.lax.optimization_barrier(lengths))
 
     def without_stand_in(self) -> "Steps":
         """Returns a copy of the steps for a run that is not differentiated."""

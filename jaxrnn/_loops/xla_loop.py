@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.math import cast_like, dot, widened, widest_dtype
-from .._base.sharding import broadcast_first, zeros_like
+from .._base.sharding import broadcast_first, platform_of, zeros_like
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking
@@ -140,6 +140,9 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
+    if platform_of((xs, primals.state)) == "tpu":
+        sizes = [leaf.shape[1] for leaf in jax.tree.leaves(primals.state)]
+        steps = steps.with_wide_lengths(max([1, *sizes]))
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
     # for free, but an element of an array costs as much as an element-wise operation.
