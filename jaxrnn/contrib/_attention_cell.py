@@ -9,8 +9,6 @@ from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Size, Specs
 
-from .._base.errors import Verbatim
-
 
 @fields.dataclass
 class AttentionCellWrapper(extend.ParamsWrapper):
@@ -75,7 +73,8 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         fits = is_flat and (self.state_is_tuple or is_leaf)
         what = "vectors" if self.state_is_tuple else "one vector"
         must = f"be {what} if `state_is_tuple` is {self.state_is_tuple}"
-        extend.check_value(fits, "cell.state_size", must, Verbatim(size))
+        fix = f"The state size is {size}."
+        extend.check_value(fits, "cell.state_size", must, size, fix)
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
