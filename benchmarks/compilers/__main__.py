@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--target", choices=KINDS, default="v5e")
     parser.add_argument("--only", metavar="REGEX", default="", help="select by name")
+    help = "save the texts of jaxrnn's compiled programs"
+    parser.add_argument("--texts", type=pathlib.Path, metavar="FOLDER", help=help)
     options = parser.parse_args(arguments)
     (device,) = absent_devices(options.target)
     text = "\n\n".join(head(options.target))
@@ -76,7 +78,11 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [*loops(), *recurrences(), *matrix_memories()]
     rows = [row for row in rows if re.search(options.only, f"{row.name} {row.sizes}")]
     for row in tqdm(rows):
-        text += "\n" + line(row, *measure(device, row))
+        ours, peer = measure(device, row)
+        text += "\n" + line(row, ours, peer)
+        if options.texts:
+            options.texts.mkdir(parents=True, exist_ok=True)
+            (options.texts / f"{row.name} {row.sizes}.txt").write_text(ours.text)
     print(text)
     if not options.only:
         file.write_text(text + "\n")

@@ -66,7 +66,7 @@ CELLS = {
     "GRU": (jaxrnn.CudnnCompatibleGRUCell, nn.GRUCell),
 }
 MATRICES = Sizes(8, 1024, 512, 512, time_major=True)
-MATRIX_CELLS = [jaxrnn.MLSTMCell, jaxrnn.GatedDeltaNetCell]
+MATRIX_CELLS = [jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell]
 LINEAR_CELLS = [jaxrnn.MinGRUCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell]
 
 
