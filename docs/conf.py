@@ -28,7 +28,7 @@ extensions = [
     "api_tables",
     "search_words",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "README.md"]
 templates_path = ["_templates"]
 
 # Docstrings have Google's sections. Text in single backquotes is code, and a link if it

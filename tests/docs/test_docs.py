@@ -97,6 +97,14 @@ def test_the_tables_of_names_have_the_current_docstrings(monkeypatch):
         assert text == api_tables.fill(text), "Run `docs/_extensions/api_tables.py`."
 
 
+def test_every_page_is_in_the_list_of_pages():
+    docs = ROOT / "docs"
+    names = [path.relative_to(docs).as_posix() for path in docs.rglob("*.md")]
+    pages = {name for name in names if not name.startswith("_")}
+    listed = set(re.findall(r"\]\(([\w/]+\.md)\)", (docs / "README.md").read_text()))
+    assert pages - listed == {"README.md"}
+
+
 def test_the_readme_names_files_and_commands():
     for name in re.findall(r"\]\(([\w./]+)\)", README):
         assert (ROOT / name).exists(), name
