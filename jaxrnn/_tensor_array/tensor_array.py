@@ -292,7 +292,7 @@ class TensorArray(RowlessArray):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "JAX needs no gradient arrays. Differentiate the function that writes."
+            "JAX needs no gradient arrays. Apply `jax.grad` to the whole function."
         )
 
     def __repr__(self) -> str:

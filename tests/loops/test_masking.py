@@ -151,7 +151,7 @@ def test_wide_lengths_mask_as_lengths_do():
         {size: np.full((3, size), value) for size in (0, 1, 3, 5)}
         for value in (1.0, 2.0, np.nan)
     )
-    for t in range(2):
+    for t in map(jnp.int32, range(2)):
         want = steps.mask_step(t, old, new, output)
         got = steps.with_wide_lengths(3).mask_step(t, old, new, output)
         chex.assert_trees_all_equal(got, want)
