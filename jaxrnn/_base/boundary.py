@@ -156,7 +156,7 @@ _SAME_MEANING = (
     "resets reset done dones",
     "input inputs",
 )
-# Hints for arguments without an equivalent.
+# Hints for arguments that the called function has under no name.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
     "mask": "`dynamic_rnn` and its modules accept masks. If all gaps are at the end, "

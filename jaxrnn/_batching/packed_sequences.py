@@ -66,7 +66,7 @@ class PackedSequences:
 
     @property
     def row_length(self) -> int:
-        """The number of steps in a row."""
+        """The size of the time axis, unused steps included."""
         return self.starts.shape[0 if self.time_major else 1]
 
     @property

@@ -228,8 +228,8 @@ class RGLRUCell(LinearRecurrenceCell):
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
             for name in ("w", "b")
         )
-        # Heads come first, because in other orders XLA's CPU backend cannot multiply
-        # 16-bit arrays with a 32-bit result.
+        # Put heads first: in other orders, XLA's CPU backend has no product of 16-bit
+        # arrays that returns 32 bits.
         blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
         z = jax.nn.sigmoid(z + b.astype(dtype)[None])

@@ -247,6 +247,6 @@ def _normalized(values: Array, dot: Array, m: Array) -> Array:
     """
     # A larger exponent would overflow float32; the quotient is 0 in either case.
     least = jnp.exp(-jnp.maximum(m, -80.0))
-    # The package `xlstm` also adds 1e-6. Both terms may be 0, because `least` may
-    # underflow.
+    # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
+    # underflow to 0.
     return values / (jnp.maximum(jnp.abs(dot), least) + 1e-6)[..., None]

@@ -119,7 +119,7 @@ def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     states = None
     if batch.return_states:
         outputs, states = outputs
-    # If there are no lengths, a cell that declares a tuple may return a list.
+    # Without lengths, a cell may return a list although its `output_size` is a tuple.
     outputs = trees.with_structure(cell.output_size, outputs)
     if valid is not None:
         outputs = valid.to_places(outputs, batch.axis)

@@ -158,7 +158,8 @@ def _with_restarts(
         return b, None
     restarting = steps.restarts.state_numbers >= 0
     before = widened(steps.restarts.states_at_steps(steps.axis))
-    # Otherwise, at a step without a restart, 0 * inf could put NaN in the gradient.
+    # Zero the states at steps without a restart, where 0 * inf could put NaN in the
+    # gradient.
     before = masking.zero_dead(restarting, before)
     return plus(b, times(a, before)), restarting
 

@@ -102,7 +102,7 @@ class Chunk:
 
         Args:
             q: `[batch, heads, steps, key]`.
-            of: Selects the matrix of a state, `[batch, heads, n, key, value]`.
+            of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
         """
         carried = of(self.state)[:, :, 0]
         product = "bhtk,bhkv->bhtv"

@@ -357,8 +357,8 @@ def steps_to_run(lengths: Array, time: int) -> Array:
 def batch_maximum(x: Array) -> Array:
     """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
 
-    If the end of a loop were mapped, every step would have to select between the old
-    and the new carry, including its buffers.
+    If each mapped entry had its own number of steps, every step would have to select
+    between the old and the new carry, buffers included.
     """
     return x
 

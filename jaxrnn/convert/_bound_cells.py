@@ -341,7 +341,8 @@ def read_params(name: str, bound: BoundCell) -> Params:
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
-    wanted = _named(cell.param_specs(len(first)))  # Only names and columns matter here.
+    # The depth of the inputs is not known yet, and changes no name and no columns.
+    wanted = _named(cell.param_specs(len(first)))
     check_names(name, given, wanted)
     read = reader(given, f"{name}.")
     rows = sum(len(read(key, None, wanted[key].shape[1])) for key in first)
