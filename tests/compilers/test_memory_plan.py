@@ -59,7 +59,7 @@ def test_a_program_that_does_not_fit():
     refused = r"^RESOURCE_EXHAUSTED: Ran out of memory .* exceeds available HBM"
     with pytest.raises(jax.errors.JaxRuntimeError, match=refused) as caught:
         plan_for(device, [Keep()], (20_000, 64, 1024))
-    assert "This is the program with Keep()." in caught.value.__notes__
+    assert "Raised while compiling with Keep()." in caught.value.__notes__
     # The memory grows in proportion to the rows, except for that of the parameters.
     needed = re.search(r"temporaries \(([\d.]+)G\)", str(caught.value))
     plan = plan_for(device, [Keep()], (20_000, 16, 1024))
