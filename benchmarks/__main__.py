@@ -60,7 +60,7 @@ COMMANDS = {
     "race": Command(
         cases.RACE,
         peers.RACE,
-        {"time": 9, "after_pause": 4, "under_load": 3},
+        {"time": 9, "after_pause": 3, "under_load": 3},
         [report.TIME],
         [report.MEMORY, report.COMPILE_ONCE],
         choose=True,

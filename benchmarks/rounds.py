@@ -16,6 +16,13 @@ from .results import deviation
 PAUSE_S = 0.02  # OpenMP's threads spin for a while before they sleep.
 LOAD_S = 0.2  # The time until the scheduler has moved the threads.
 LOOK_S, LOOKS = 0.2, 10
+# It ends by itself if its parent is gone.
+LOAD = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    sum(range(10_000))
+"""
 
 Result = dict[str, Any]
 
@@ -60,7 +67,7 @@ def run_case(
 @contextlib.contextmanager
 def one_core_taken() -> Iterator[subprocess.Popen]:
     """Let another process compute on one core."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    process = subprocess.Popen([sys.executable, "-c", LOAD])
     try:
         time.sleep(LOAD_S)
         yield process

@@ -25,7 +25,11 @@ def back_to_back(run: Callable[[], Any], seconds: float) -> list[float]:
 
 
 def after_pauses(run: Callable[[], Any], pause: float, calls: int) -> list[float]:
-    """The milliseconds of each call, for calls after a pause of so many seconds."""
+    """The milliseconds of each call, for calls after a pause of so many seconds.
+
+    Before the first call, other processes have filled the caches, so it does not count.
+    """
+    run()
     times = []
     for _ in range(calls):
         time.sleep(pause)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import cases, layouts, peers, process, report, rounds
+from benchmarks import cases, layouts, peers, process, report, rounds, timing
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -264,6 +264,28 @@ def test_a_core_is_taken_only_during_the_round():
     with rounds.one_core_taken() as program:
         assert program.poll() is None
     assert program.poll() is not None
+
+
+def test_the_program_that_takes_a_core_ends_with_its_parent():
+    parent = (
+        "import os\nfrom benchmarks import rounds\n"
+        "with rounds.one_core_taken(): os._exit(7)"
+    )
+    call = [sys.executable, "-c", parent]
+    # The program inherits stderr, so this returns only when the program has ended too.
+    done = subprocess.run(call, stderr=subprocess.PIPE, timeout=60, cwd=ROOT)
+    assert done.returncode == 7
+
+
+def test_each_call_after_a_pause_is_timed_without_it_and_without_the_first(monkeypatch):
+    now = [0.0]
+    wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "sleep", wait)
+    calls = iter([0.5, 0.003, 0.004])
+    times = timing.after_pauses(lambda: wait(next(calls)), pause=0.05, calls=2)
+    np.testing.assert_allclose(times, [3, 4])
+    assert now[0] == pytest.approx(0.607)
 
 
 def test_a_reason_names_its_cases_unless_they_are_all():
