@@ -83,10 +83,8 @@ def failures(result: Result) -> list[str]:
 
 
 def _one_line(message: str) -> str:
-    """A message without line breaks, cut at 300 characters."""
-    if "RESOURCE_EXHAUSTED" in message:
-        return "out of memory"
-    return " ".join(message.split())[:300]
+    """A message without line breaks."""
+    return report.shortened(" ".join(message.split()))
 
 
 def _listed(lines: list[str]) -> str:

@@ -26,7 +26,7 @@ from .results import checksums
 from .timing import after_pauses, back_to_back, measure, timed
 
 ROUND_S = 0.06
-PAUSE_S, CALLS = 0.05, 5
+IDLE_S, CALLS = 0.05, 5
 
 # A short trial finds the fastest variant.
 TURN_S, TURNS, FEW_TURNS = 0.03, 5, 2
@@ -109,7 +109,7 @@ class Worker:
 
     def after_pause(self) -> dict[str, list[float]]:
         """A round: the milliseconds of each of a few calls after a pause."""
-        return {"pause_ms": after_pauses(self.chosen.run, PAUSE_S, CALLS)}
+        return {"pause_ms": after_pauses(self.chosen.run, IDLE_S, CALLS)}
 
     def under_load(self) -> dict[str, list[float]]:
         """A round: the milliseconds of each of a few calls while a core is taken."""

@@ -84,7 +84,7 @@ def _dynamic(
         _, is_declined, reason = str(error).partition("on these sequences: ")
         if not is_declined:
             raise
-        raise LeftOutError(reason.partition(". Leave it out")[0]) from None
+        raise LeftOutError(reason.partition(". ")[0]) from None
 
 
 def _raw(

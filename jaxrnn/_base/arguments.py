@@ -328,19 +328,20 @@ def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
     return as_count(name, size, least=0, fix=fix)
 
 
-def as_bool(name: str, value: object, fix: str = "") -> bool:
+def as_bool(name: str, value: object) -> bool:
     """Returns `value` as a Python bool.
 
     Raises:
         TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
             traced arrays are rejected.
     """
+    fix = STATIC if is_traced(value) else ""
     return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
 
 
 def check_time_major(time_major: object) -> None:
     """Raises TypeError unless `time_major` is a bool."""
-    as_bool("time_major", time_major, STATIC if is_traced(time_major) else "")
+    as_bool("time_major", time_major)
 
 
 def as_scope(scope: Any, default: str) -> str:

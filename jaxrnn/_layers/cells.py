@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, check_instance
 from .._base.cell_keys import fold_in
 from .._base.errors import InvalidValue, describe
-from .._base.math import is_float, is_traced
+from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
@@ -198,8 +198,7 @@ def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
         TypeError: If the flag is not a bool.
     """
     value = of_module if of_call is None else of_call
-    fix = "Under jit, close over the value." if is_traced(value) else ""
-    return value is not None and as_bool(name, value, fix)
+    return value is not None and as_bool(name, value)
 
 
 class HoldsCells:

@@ -112,8 +112,7 @@ class Helpers {
 
   std::mutex mutex_;
   std::deque<std::function<void()>> functions_;
-  std::atomic<size_t> count_{
-      0};  // The size of `functions_`, to be read while unlocked.
+  std::atomic<size_t> count_{0};  // The size of `functions_`, read while unlocked.
   std::vector<Sleeper*> sleeping_;
   size_t lingering_ = 0;
   std::vector<std::thread> threads_;
