@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(monkeypatch, users_flags, tmp_path):
+def run(monkeypatch, fast_to_compile, tmp_path):
     """A command with its smallest cases; the contestants have processes, as always."""
     monkeypatch.setattr(rounds, "LOOKS", 1)  # Beside other tests it is never quiet.
 
@@ -112,7 +112,7 @@ def test_a_program_that_needs_too_much_memory_is_compiled_only(run):
 
 
 @pytest.mark.slow
-def test_as_a_user_starts_it_and_goes_on(tmp_path, users_flags):
+def test_as_a_user_starts_it_and_goes_on(tmp_path, fast_to_compile):
     only = ["--only", "^mgu", "--peers", "scan", "--rounds", "1"]
     start = ["-m", "benchmarks", "race", "--preset", "smoke", "--out", str(tmp_path)]
     texts = []
