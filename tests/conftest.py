@@ -13,7 +13,9 @@ A test without the mark is fast.
 
 Compilation takes most of the time, about 50 ms for the smallest program. So tests draw
 data with NumPy, put them on the device with `jax.device_put` (`jnp.asarray` compiles a
-copy for each shape), and compile both sides of a comparison as one program.
+copy for each shape), and compile both sides of a comparison as one program. JAX keeps
+compiled programs in `.pytest_cache`, also for other workers and later runs, which take
+two thirds of the time; `--cache-clear` deletes them.
 """
 
 import collections
@@ -46,6 +48,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci")
+
+
+def pytest_configure(config):
+    """Keep the programs, unless pytest runs without its cache."""
+    if hasattr(config, "cache"):
+        folder = config.cache.mkdir("programs")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_report_header(config):

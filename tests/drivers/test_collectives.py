@@ -4,6 +4,7 @@ The sizes give the backward loop several chunks of steps.
 """
 
 import contextlib
+import functools
 import itertools
 
 import jax
@@ -106,12 +107,19 @@ VALUES += [
 ]
 
 
+@functools.cache
+def on_one_device(driver, cell):
+    """The arguments, the loss and the gradient."""
+    cell = CELLS[cell]
+    given = cell.init(jax.random.key(0), X[:, 0]), X, LENGTHS
+    return given, gradient_of(DRIVERS[driver], cell, None, "auto")(*given)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "axes", "driver", "cell"), VALUES)
 def test_values_and_gradients(layout, axes, driver, cell):
+    given, want = on_one_device(driver, cell)
     cell, mesh = CELLS[cell], make_mesh(jax.devices(), layout, axes)
-    given = cell.init(jax.random.key(0), X[:, 0]), X, LENGTHS
-    want = gradient_of(DRIVERS[driver], cell, mesh, "auto")(*given)
     put = lambda value, like: jax.device_put(value, like.sharding)
     types = types_of(cell, mesh, layout, jnp.float64)
     with jax.set_mesh(mesh):
