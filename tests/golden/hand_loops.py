@@ -1,6 +1,6 @@
 """The drivers and loop functions of the loops' goldens in JAX.
 
-The counterpart in TensorFlow is `tf1_loops.py`, written for itself.
+TensorFlow ran others, written for it: `README.md` says where they are.
 """
 
 import types

@@ -1,6 +1,6 @@
 """raw_rnn, TensorArray and the unrolled drivers have TensorFlow's results.
 
-`golden/generate/make_tf1_loops.py` records the goldens.
+`golden/README.md` says how the goldens were recorded.
 """
 
 import numpy as np
