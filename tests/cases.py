@@ -172,9 +172,9 @@ class Case:
 
 CASES = {
     "basic_rnn": Case(BasicRNNCell(4), laws=EVERY_LAW, fast=CHEAP | IN_ANY_CELL),
-    "basic_rnn_relu": Case(BasicRNNCell(4, activation="relu")),
+    "basic_rnn_relu": Case(BasicRNNCell(4, activation="relu"), laws=FEW_LAWS),
     "basic_lstm": Case(BasicLSTMCell(4, forget_bias=0.5)),
-    "basic_lstm_joined": Case(BasicLSTMCell(4, state_is_tuple=False)),
+    "basic_lstm_joined": Case(BasicLSTMCell(4, state_is_tuple=False), laws=FEW_LAWS),
     "lstm": Case(LSTMCell(4)),
     "lstm_peepholes_clip": Case(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
     "lstm_projection": Case(
@@ -183,10 +183,11 @@ CASES = {
         fast=EVERY_LAW - IN_ANY_CELL,
     ),
     "lstm_joined": Case(
-        LSTMCell(4, num_proj=3, activation="softsign", state_is_tuple=False)
+        LSTMCell(4, num_proj=3, activation="softsign", state_is_tuple=False),
+        laws=FEW_LAWS,
     ),
     "gru": Case(GRUCell(4)),
-    "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid)),
+    "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid), laws=FEW_LAWS),
     "gru_cudnn": Case(CudnnCompatibleGRUCell(4), laws=EVERY_LAW),
     # The chunks of the laws' sequences, which have few steps, are not full.
     "mlstm": Case(MLSTMCell(4, 2, chunk_size=2), laws=EVERY_LAW),
@@ -208,11 +209,12 @@ CASES = {
         fast=CHEAP | {_laws.inits_from_shapes, _laws.runs_as_a_loop},
     ),
     "multi_joined": Case(
-        MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
+        MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False),
+        laws=FEW_LAWS,
     ),
     "multi_shared": Case(MultiRNNCell([GRUCell(DEPTH)] * 2)),
     "residual": Case(ResidualWrapper(GRUCell(DEPTH))),
-    "residual_fn": Case(ResidualWrapper(LSTMCell(DEPTH), softened)),
+    "residual_fn": Case(ResidualWrapper(LSTMCell(DEPTH), softened), laws=FEW_LAWS),
     "device": Case(DeviceWrapper(LSTMCell(4), "/cpu:0")),
     "past_inputs": Case(PastInputsWrapper(GRUCell(4), DEPTH), laws=FEW_LAWS),
     "min_gru": Case(jaxrnn.MinGRUCell(4), laws=EVERY_LAW),
@@ -247,7 +249,7 @@ CASES = {
         seed=3,
         laws=FEW_LAWS,
     ),
-    "dropout_off": Case(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
+    "dropout_off": Case(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5), laws=FEW_LAWS),
     "deep": Case(
         MultiRNNCell(
             [
@@ -271,6 +273,7 @@ CASES = {
     "layer_norm_basic_lstm_dropout": Case(
         contrib.LayerNormBasicLSTMCell(4, layer_norm=False, dropout_keep_prob=0.6),
         seed=5,
+        laws=FEW_LAWS,
     ),
     "layer_norm_lstm": Case(
         contrib.LayerNormLSTMCell(4, True, 0.5, num_proj=2, layer_norm=True),

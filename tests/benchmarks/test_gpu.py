@@ -20,7 +20,7 @@ def cells(page, first):
 
 
 @pytest.mark.slow
-def test_small(monkeypatch, users_flags, tmp_path):
+def test_small(monkeypatch, fast_to_compile, tmp_path):
     monkeypatch.setattr(rounds, "LOOKS", 1)  # Other tests keep the machine busy.
     with pytest.raises(SystemExit) as end:
         command.main(["gpu", "--small", "--out", str(tmp_path / "page.md")])

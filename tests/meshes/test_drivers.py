@@ -1,6 +1,7 @@
 """Every driver on explicit and automatic meshes equals one device.
 
-Every two values of arguments that are allowed together occur in a case.
+The kind of mesh and the arguments are factors. Every two of their values that are
+allowed together occur in a case.
 """
 
 import dataclasses
@@ -172,6 +173,7 @@ class Driver:
         factors = {name: [False, True] for name in sorted(arguments)}
         factors |= {"cell": self.cells, "time": self.times}
         factors |= {"layout": self.layouts, "told": self.told}
+        factors |= {"kind": list(mesh.TYPES)}
         return covering(factors)
 
 
@@ -275,16 +277,15 @@ def prepared(name):
     return run, arrays, mesh.on_one_device(run, arrays)
 
 
-@pytest.mark.fast("explicit-dynamic-13", "auto-dynamic-7", "explicit-packed-2")
+@pytest.mark.fast("dynamic-3", "dynamic-12", "packed-2")
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", mesh.TYPES)
-def test_equals_one_device(kind, name):
+def test_equals_one_device(name):
     run, arrays, want = prepared(name)
     _, case = CASES[name]
     beside = arrays.keys() - {"params", "inputs", "pack"}
     layouts = dict.fromkeys(beside, case["layout"])
     try:
-        got = mesh.on_mesh(run, arrays, kind, case["told"], layouts)
+        got = mesh.on_mesh(run, arrays, case["kind"], case["told"], layouts)
         close(got, want, F64)
     except Exception as error:
         error.add_note(str(case))
