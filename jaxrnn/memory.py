@@ -244,9 +244,10 @@ class Offload(Strategy):
     affine cells at every step, and recomputes nothing; other cells are recomputed,
     segment by segment. On the CPU, host and device share one memory.
 
-    JAX returns the results of a program with offloading committed to their device.
-    Commit the parameters in advance, with `jax.device_put(params, jax.devices()[0])`.
-    Otherwise, the second call of a jitted training step compiles again.
+    If a program offloads arrays, JAX commits its results to their device. Before the
+    first training step, commit the parameters too, with
+    `jax.device_put(params, jax.devices()[0])`. Otherwise, the second call of the jitted
+    step compiles again.
 
     Attributes:
         of: The strategy that selects the arrays, `Recompute()` by default.

@@ -117,7 +117,7 @@ def class_at_boundary(cls: C) -> C:
 
 
 def _once(function: Callable[P, R]) -> Callable[P, R]:
-    """The function at the boundary, where it may already be."""
+    """Puts the function at the boundary, unless it is already there."""
     is_there = hasattr(function, "is_at_boundary")
     return function if is_there else at_boundary(function)
 
