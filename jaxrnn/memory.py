@@ -143,7 +143,7 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
-    """Keeps everything that the backward pass reads on the device, as `False` does.
+    """Saves everything that the backward pass reads, on the device, as `False` does.
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves

@@ -18,7 +18,12 @@ from .._cells.step_checks import check_params
 
 
 def vector_size(size: Size, name: str = "cell", must: str = "output one vector") -> int:
-    """The size of a vector; error messages say that the cell `name` must have one.
+    """The size of the vector that `size` describes.
+
+    Args:
+        size: The size of a state or of an output.
+        name: The name of the cell, for messages.
+        must: What the cell must do, for messages.
 
     Raises:
         ValueError: If the size describes a nest or an array with several axes.

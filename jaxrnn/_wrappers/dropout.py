@@ -67,7 +67,8 @@ class DropoutWrapper(WrapperCell):
     Raises:
         ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits,
             variational dropout lacks `dtype` or `input_size` or has a `dtype` that is
-            not floating-point, or `mask_per_row` is given for other dropout.
+            not floating-point, or `mask_per_row` is True without
+            `variational_recurrent`.
         TypeError: If `cell` is not an RNNCell, or another field has the wrong type.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.

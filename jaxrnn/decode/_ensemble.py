@@ -41,7 +41,7 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         TypeError: If `models` is not a list or tuple of dicts, or an entry has the
             wrong type.
-        ValueError: If `models` is empty, or a dict does not have exactly the entries
+        ValueError: If `models` is empty, or a dict does not have exactly the keys
             `cell`, `embed`, `project` and `initial_state`; in the loop, if the models'
             logits differ in shape.
     """
@@ -80,8 +80,8 @@ def _check_model(name: str, model: Mapping[str, Any]) -> None:
         raise InvalidValue(f"`{name}` must have {what}, got {got}. Add {missing}.")
     if extra := ", ".join(repr(key) for key in model if key not in keys):
         raise InvalidValue(
-            f"`{name}` must have only {what}, got also {extra}. Pass arguments of the "
-            "decoder to the decoder."
+            f"`{name}` must have only {what}, got also {extra}. Pass arguments such "
+            "as `start_ids` to the decoder."
         )
     check_is_cell(f"{name}['cell']", model["cell"])
     for part in ("embed", "project"):
