@@ -244,8 +244,8 @@ class Offload(Strategy):
     affine cells at every step, and recomputes nothing; other cells are recomputed,
     segment by segment. On the CPU, host and device share one memory.
 
-    If a program offloads arrays, JAX commits its results to their device. Before the
-    first training step, commit the parameters too, with
+    If a program offloads arrays, JAX commits the program's results to a device. Before
+    the first training step, commit the parameters too, with
     `jax.device_put(params, jax.devices()[0])`. Otherwise, the second call of the jitted
     step compiles again.
 

@@ -173,7 +173,7 @@ class LoopWrites:
             if self.must_carry:
                 raise InvalidValue(
                     "a step must read the same TensorArrays in every trace, got a "
-                    "trace that reads another one. Read it in every trace."
+                    "trace that reads one more. Read this array in every trace."
                 )
             return self.without(after), (y, writes)
 
