@@ -418,7 +418,10 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
     x, key = jnp.asarray(X), jax.random.key(0)
     with jax.enable_x64(False):
         for wide in (jnp.float64, np.float64, "float64", np.dtype("float64")):
-            with pytest.warns(UserWarning, match="`dtype` is float64, but JAX"):
+            with pytest.warns(
+                UserWarning,
+                match="`dtype` is float64, but JAX uses float32. Pass float32, or",
+            ):
                 dynamic_rnn(GRU, x, dtype=wide)
         dynamic_rnn(GRU, x, dtype=float)
         GRUCell(2).init(key, X[:, 0].astype(np.float64))
