@@ -20,7 +20,7 @@ def make_data(key, rows, max_time=20):
     numbers = jax.random.normal(number_key, (rows, max_time))
     valid = jnp.arange(max_time) < lengths[:, None]
     labels = jnp.sum(numbers, axis=1, where=valid) > 0
-    padded = jnp.where(valid, numbers, jnp.nan)  # Padding has no effect, even NaN.
+    padded = jnp.where(valid, numbers, 0)
     return padded[..., None], lengths, labels.astype(jnp.int32)
 
 

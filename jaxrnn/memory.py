@@ -143,7 +143,7 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
-    """Keeps everything that the backward pass reads on the device, as `False` does.
+    """Saves everything that the backward pass reads, on the device, as `False` does.
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
@@ -244,9 +244,10 @@ class Offload(Strategy):
     affine cells at every step, and recomputes nothing; other cells are recomputed,
     segment by segment. On the CPU, host and device share one memory.
 
-    JAX returns the results of a program with offloading committed to their device.
-    Commit the parameters in advance, with `jax.device_put(params, jax.devices()[0])`.
-    Otherwise, the second call of a jitted training step compiles again.
+    If a program offloads arrays, JAX commits the program's results to a device. Before
+    the first training step, commit the parameters too, with
+    `jax.device_put(params, jax.devices()[0])`. Otherwise, the second call of the jitted
+    step compiles again.
 
     Attributes:
         of: The strategy that selects the arrays, `Recompute()` by default.

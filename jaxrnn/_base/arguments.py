@@ -230,8 +230,8 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
         warnings.warn(
-            f"`{name}` is {np.dtype(dtype)}, but JAX uses {canonical}, because "
-            "`jax_enable_x64` is not set.",
+            f"`{name}` is {np.dtype(dtype)}, but JAX uses {canonical}. Pass "
+            f"{canonical}, or set `jax_enable_x64`.",
             stacklevel=3,
         )
     return canonical

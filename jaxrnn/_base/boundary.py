@@ -117,13 +117,13 @@ def class_at_boundary(cls: C) -> C:
 
 
 def _once(function: Callable[P, R]) -> Callable[P, R]:
-    """The function at the boundary, where it may already be."""
+    """Puts the function at the boundary, unless it is already there."""
     is_there = hasattr(function, "is_at_boundary")
     return function if is_there else at_boundary(function)
 
 
 def _name(function: Any, args: tuple) -> str:
-    """`decode.greedy_loop` for a function, `LSTMCell` for a method."""
+    """The public name: `decode.greedy_loop`, or `LSTMCell` for a method."""
     owner, _, name = function.__qualname__.rpartition(".")
     if owner:
         cls = type(args[0]) if args else object
@@ -133,7 +133,8 @@ def _name(function: Any, args: tuple) -> str:
     return f"{module}.{name}".removeprefix(".")
 
 
-# Names that libraries use for one argument. The hint is the name that we use.
+# Each string lists names of one argument, in jaxrnn and in other libraries. The hint is
+# the name that the called function uses.
 _SAME_MEANING = (
     "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
     "num_units units hidden_size hidden_dim hidden_features features num_hidden",
@@ -156,7 +157,7 @@ _SAME_MEANING = (
     "resets reset done dones",
     "input inputs",
 )
-# Hints for arguments that the called function has under no name.
+# Hints for arguments that the called function does not have under any name.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
     "mask": "`dynamic_rnn` and its modules accept masks. If all gaps are at the end, "

@@ -1,7 +1,7 @@
 """Descriptions of values for error messages, and the errors of checks.
 
 A message reads `<argument> must be <this>, got <that>. <Fix>.` The boundary puts the
-public name before it.
+public name before the message.
 """
 
 import contextlib

@@ -186,7 +186,7 @@ def as_array(name: str, leaf: Any) -> Array:
 
 
 def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
-    """Raises TypeError unless all leaves have a shape and a dtype; None is no leaf."""
+    """Raises TypeError unless all leaves, except None, have a shape and a dtype."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         is_shaped = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
         must = "be an array or a `jax.ShapeDtypeStruct`"
@@ -199,7 +199,7 @@ def check_concrete(
     fix: str = "Call this function outside jit, grad and vmap, and pass its result in.",
     why: str = "",
 ) -> None:
-    """Raises TypeError for a traced array; `why` says what needs its values."""
+    """Raises TypeError for a traced array; `why` says why values are needed."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
         # Describe only invalid arrays, because a stream checks each frame.

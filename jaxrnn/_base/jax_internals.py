@@ -14,8 +14,8 @@ from jax.core import eval_jaxpr as eval_jaxpr
 from jax.extend.random import define_prng_impl as define_prng_impl
 
 # The native loops use an operation that has one program for CPUs, another for other
-# platforms, and a custom transpose. If JAX lacks one of the
-# names below, XLA's program runs instead.
+# platforms, and a custom transpose. If JAX lacks one of the names below, XLA's program
+# runs instead.
 MISSING: str | None = None
 try:
     from jax.extend.core import Primitive as Primitive

@@ -150,7 +150,7 @@ def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
 
 
 def check_not_inputs(sequence_length: Any, call: str) -> None:
-    """Raises TypeError for inputs as lengths, as after a carry in Flax's order."""
+    """Raises TypeError for inputs in place of lengths, as in `rnn(carry, inputs)`."""
     array = sequence_length
     is_inputs = is_array(array) and array.ndim > 2 and is_float(array)
     fix = f"Inputs come first: `{call}`."

@@ -166,8 +166,8 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
 
     Parameters are equal on all devices and become varying where they are combined with
     the inputs. If parameters become varying inside a loop, the backward pass sums their
-    gradient over the devices at every step. If they become varying before the loop, it
-    sums their gradient only once.
+    gradient over the devices at every step. If parameters become varying before the
+    loop, their gradient is summed only once.
     """
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves(xs)))
 

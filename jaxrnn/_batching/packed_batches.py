@@ -27,7 +27,8 @@ class PackedBatches(Iterator[PackedSequences]):
         self._number = 0  # The number of records read so far.
         # The name and value of the first record.
         self._first: tuple[str, PyTree] | None = None
-        # Records that are not in a batch yet, each with the reader's state before it.
+        # Records that are not in a batch yet, each with the state of the reader before
+        # the reader read the record.
         self._waiting: list[tuple[State, Leaves]] = []
 
     def __next__(self) -> PackedSequences:

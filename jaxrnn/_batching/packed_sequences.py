@@ -94,7 +94,7 @@ class PackedSequences:
             `time_major`), zeros past the end of each sequence.
 
         Raises:
-            ValueError: If a leaf differs from `starts` in its first two axes; if the
+            ValueError: If the first two axes of a leaf do not match `starts`, or if the
                 object is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """
@@ -122,7 +122,7 @@ class PackedSequences:
             replace.
 
         Raises:
-            ValueError: If a leaf differs from `starts` in its first two axes; if the
+            ValueError: If the first two axes of a leaf do not match `starts`, or if the
                 object is a stack, a part of a pack, or several packs.
             TypeError: If a leaf is not an array.
         """

@@ -1,6 +1,6 @@
 """`pack_sequences` packs sequences end to end in rows, with little padding.
 
-`concat_packed` and `stack_packed` join packs. All of them run on the host, in NumPy,
+`concat_packed` and `stack_packed` join packs. All three run on the host, in NumPy,
 because shapes depend on the lengths.
 """
 

@@ -85,8 +85,8 @@ class TruncatedBPTT:
         Args:
             params: The parameters, in the form that `loss` accepts.
             carry: The carry from `init`, or from the call for the previous window.
-            window: The next window. With a `reach` above 1 it must have the structure,
-                shapes and dtypes of the example given to `init`.
+            window: The next window. With a `reach` above 1, the window must have the
+                structure, shapes and dtypes of the example given to `init`.
 
         Returns:
             `(value, gradient, carry)`, or `((value, aux), gradient, carry)` if
@@ -188,12 +188,12 @@ def truncated_bptt(
     next, and the gradient flows back through the last `reach` windows. With windows of
     k1 steps, a gradient over k2 = reach * k1 steps is computed every k1 steps.
 
-    Each call returns the loss of its newest window. It reruns the previous `reach - 1`
-    windows, or all of them if there are fewer, with the current parameters, from the
-    state that the previous call stored. With fixed parameters, the states are the same
-    as in one run over the whole sequence. Under `jit`, a call costs as much as `reach`
-    windows of which only one has a loss. All calls share one compilation, including
-    calls in `lax.scan` over stacked windows and under `vmap`.
+    Each call returns the loss of its newest window. The call starts from the state that
+    the previous call stored, and reruns the previous `reach - 1` windows, or all if
+    there are fewer, with the current parameters. With fixed parameters, the states are
+    the same as in one run over the whole sequence. Under `jit`, a call costs as much as
+    `reach` windows of which only one has a loss. All calls share one compilation,
+    including calls in `lax.scan` over stacked windows and under `vmap`.
 
     Call `init` again for a new epoch. A carry is a pytree; to checkpoint it, save its
     leaves and restore them into the structure that `init` returns. To learn an initial

@@ -32,7 +32,7 @@ class LazyWindows(Sequence[AnyWindow]):
     """A sequence of windows, each of which is computed on access and not stored."""
 
     def __init__(self, window_at: Callable[[int], AnyWindow], starts: range) -> None:
-        """`window_at` must support pickling: a partial call of a module's function."""
+        """`window_at` must support pickling, e.g. a partial of a module's function."""
         self._window_at = window_at
         self._starts = starts
 
@@ -45,7 +45,7 @@ class LazyWindows(Sequence[AnyWindow]):
         return self._window_at(self._starts[i])
 
     def __iter__(self) -> Iterator[AnyWindow]:
-        # The method of `Sequence` would end at an IndexError of the data.
+        # `Sequence.__iter__` would take an IndexError of the data for the end.
         return map(self._window_at, self._starts)
 
     def __repr__(self) -> str:

@@ -112,7 +112,7 @@ class Stage(Hyperparameters):
         """The product's parameters, with the kernel split into two parts.
 
         Returns:
-            `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`;
+            `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`.
             The keys `inputs` and `bias` are present only if the stage reads the inputs
             or has a bias, respectively. The `state` part multiplies the operand.
         """
@@ -285,7 +285,7 @@ class AffineCell(SpecsCell):
         """
         params = self.stage_params(params)
         if self._closes_over_traced_arrays(params, run):
-            raise DeclinedError("its functions close over traced arrays")
+            raise DeclinedError("a function of the cell closes over traced arrays")
         if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
         return run_affine(self, params, run)
@@ -366,7 +366,7 @@ class AffineCell(SpecsCell):
 
 
 def _note(k: int, stage: Stage, z: Array, carry: PyTree, elementwise: Params) -> str:
-    """What an update received; if the update fails, `columns` is often wrong."""
+    """What an update received. If an update fails, `columns` is often wrong."""
     names = ", ".join(elementwise) or "none"
     return (
         f"Raised by the update of stage {k}, called with z {describe(z)} "

@@ -95,11 +95,11 @@ class RNNCell(Hyperparameters, abc.ABC):
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the initial state for the first step; the default changes nothing.
 
-        A driver calls this method once per run if the state has read-only parts. For
-        example, an attention wrapper computes the keys of its memory in this method.
-        Later steps keep the structure of the result. A driver returns read-only parts
-        exactly as the caller passed them, so the final state of a run can start another
-        run with other parameters.
+        A driver, such as `dynamic_rnn`, calls this method once per run if the state has
+        read-only parts. For example, an attention wrapper computes the keys of its
+        memory in this method. Later steps keep the structure of the result. A driver
+        returns read-only parts exactly as the caller passed them, so the final state of
+        a run can start another run with other parameters.
 
         Args:
             params: Parameters as `init` returns them.
@@ -129,10 +129,10 @@ class RNNCell(Hyperparameters, abc.ABC):
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps at once; results and gradients match a scan of `apply`.
 
-        A driver calls this method first. If the method raises `DeclinedError`, as it
-        does in the base class, the driver falls back to scanning `apply`. Override this
-        method if the cell can run a sequence faster than the scan. A subclass that
-        overrides only `apply` is always scanned.
+        A driver, such as `dynamic_rnn`, calls this method first. If the method raises
+        `DeclinedError`, as in the base class, the driver falls back to scanning
+        `apply`. Override this method if the cell can run a sequence faster than the
+        scan. A subclass that overrides only `apply` is always scanned.
 
         Args:
             params: Parameters as `init` returns them.
@@ -197,7 +197,7 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Raises:
             TypeError: If `batch_size` is not an integer.
-            ValueError: If it is None or negative.
+            ValueError: If `batch_size` is None or negative.
         """
         rows = _as_batch_size(batch_size)
         dtype = as_dtype(dtype)

@@ -198,7 +198,7 @@ def check_number(
 
 
 def optional(check: Check) -> Check:
-    """The check, which also accepts None."""
+    """Returns `check`, extended to accept None."""
 
     def check_unless_none(name: str, value: Any) -> Any:
         return None if value is None else check(name, value)

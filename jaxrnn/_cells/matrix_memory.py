@@ -56,16 +56,21 @@ class MatrixMemoryCell(SpecsCell):
 
     @abc.abstractmethod
     def update(self, values: Any, state: Any) -> tuple[Array, PyTree]:
-        """One step: what it reads, `[batch, heads, size]`, and the new state."""
+        """Runs one step.
+
+        Returns:
+            `(h, state)`: what the step reads, `[batch, heads, size]`, and the new
+            state.
+        """
 
     @abc.abstractmethod
     def attend(self, chunk: Chunk) -> tuple[Array, PyTree]:
-        """All steps of a chunk: what they read, and the states.
+        """Runs all steps of a chunk.
 
         Returns:
-            `(h, states)`: h is `[batch, heads, steps, size]`. The states have leaves
-            `[batch, heads, n, ...]`: those after all steps if `chunk.returns_states`,
-            otherwise only the last (n = 1).
+            `(h, states)`: what the steps read, `[batch, heads, steps, size]`, and
+            states with leaves `[batch, heads, n, ...]`. If `chunk.returns_states`,
+            these are the states after all steps, otherwise only the last state (n = 1).
         """
 
     @abc.abstractmethod

@@ -143,11 +143,10 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
     missing = [name for name in specs if name not in leaves]
     unknown = [name for name in leaves if name not in specs]
     if missing or unknown:
-        raise InvalidValue(
-            f"`params` must hold {', '.join(specs)}; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unknown: {', '.join(unknown) or 'none'}."
-        )
+        text = f"`params` must hold {', '.join(specs)}"
+        text += f"; missing: {', '.join(missing)}" if missing else ""
+        text += f"; unknown: {', '.join(unknown)}" if unknown else ""
+        raise InvalidValue(f"{text}. {fix}")
     for name, spec in specs.items():
         must = f"have shape {spec.shape} for inputs of depth {depth}"
         fix = "Create the parameters with this cell, from inputs of this depth."

@@ -171,14 +171,15 @@ class _Loop:
         return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
 
     def _takes_step(self, position: Position) -> Array:
-        """Whether the loop takes the step at this position, or has ended."""
+        """Whether the loop takes a step at this position; False once it has ended."""
         t, carry = position
         return (t < self.max_steps) & self.is_running(t, carry)
 
     def _counts(self) -> list:
-        """The number of segments, then of parts of each segment; the last are steps.
+        """The number of segments, of parts of each segment, and so on, down to steps.
 
-        Segments have equal sizes, so that few steps run after the maximum number.
+        The last entry is the number of steps in each innermost part. Segments have
+        equal sizes, so that few steps run after the maximum number.
         """
         counts = []
         steps = self.max_steps
@@ -201,7 +202,7 @@ class _Loop:
             body: A function that takes one or more steps.
             count: The number of calls.
             steps: The number of steps in all calls.
-            on_host: Whether the position before the segment is saved in host memory.
+            on_host: Whether the carry before the segment is saved in host memory.
         """
 
         def run(position: Position) -> tuple[Position, PyTree]:

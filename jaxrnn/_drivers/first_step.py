@@ -63,10 +63,9 @@ def probe(
     """
     output, new_state = one_step(cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
-    fix = (
-        "Pass an `initial_state` with the structure of `cell.zero_state`; the cell "
-        "must return a state with the structure that it receives."
-    )
+    fix = "Return the new state in the structure of the old state."
+    if jax.tree.structure(cell.state_size) == jax.tree.structure(new_state):
+        fix = "Pass an `initial_state` with the structure of `cell.zero_state`."
     check_structure("the new state of `cell`", state, new_state, strict, fix)
     _check_state(state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
@@ -92,11 +91,14 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
     Raises:
         ValueError: If the result is not a pair.
     """
-    if not isinstance(result, tuple | list) or len(result) != 2:
+    is_sequence = isinstance(result, tuple | list)
+    if not is_sequence or len(result) != 2:
+        fix = "Return the new state too."
+        if is_sequence and len(result) > 2:
+            fix = "Return all arrays of the state as one nest: `return output, (c, h)`."
         raise InvalidValue(
             "`cell` must return a pair (output, new_state), got "
-            f"{describe_structure(result)}, where * is an array. Return all arrays of "
-            "the state as one nest: `return output, (c, h)`."
+            f"{describe_structure(result)}, where * is an array. {fix}"
         )
     return result[0], result[1]
 

@@ -252,7 +252,7 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
 
 
 def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
-    """The cell, bound to the types of new parameters if it has no parameters."""
+    """Binds an unbound cell to the types of new parameters; keeps a bound cell."""
     if hasattr(cell, "params"):
         return cell
     check_is_unbound_cell("cell", cell)

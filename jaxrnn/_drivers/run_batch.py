@@ -182,8 +182,11 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     state = call_start(cell, state)
     state = probe(cell, first_inputs, state, batch.dtype, strict=lengths is not None)
     carried = without_read_only(state)
-    if batch.has_mask or batch.return_states:
-        _check_has_rows(carried)
+    if batch.has_mask:
+        fix = "If all gaps of the mask are at the end, pass `sequence_length` instead."
+        _check_has_rows("mask", carried, fix)
+    if batch.return_states:
+        _check_has_rows("return_states", carried)
     longest = None
     if lengths is not None:
         longest = steps_to_run(lengths, time)
@@ -203,19 +206,23 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     return cell, state, run
 
 
-def _check_has_rows(state: PyTree) -> None:
+def _check_has_rows(option: str, state: PyTree, fix: str = "") -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
     All rows share such a leaf. With a mask, rows are at different steps at the same
     time, so the leaf has no value at a step of one row.
+
+    Args:
+        option: The argument that requires a batch axis, for the message.
+        state: The state.
+        fix: What else to do, for the message.
     """
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(
-                "with `mask` or `return_states`, each leaf of the state must be an "
-                f"array [batch, ...], got {describe(leaf)} as `{name}`. Return this "
-                "value as an output of the cell. If all gaps of the mask are at the "
-                "end, pass `sequence_length` instead."
+                f"with `{option}`, `{name}` must be an array [batch, ...], got "
+                f"{describe(leaf)}. Return this value as an output of the cell. "
+                f"{fix}".rstrip()
             )
 
 
@@ -227,7 +234,7 @@ def _run_as_planned(
     Args:
         cell: The cell, laid out over devices.
         state: The initial state, whose read-only parts every step reads.
-        run: All steps, still without the values on which finished rows run.
+        run: All steps. `run.steps` has no stand-in yet; see `Steps.with_stand_in`.
         batch: The options.
     """
     cell_in_loop, step = _in_loop(cell, run, state)

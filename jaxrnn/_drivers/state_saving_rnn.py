@@ -32,8 +32,9 @@ def static_state_saving_rnn(
 ) -> tuple[list[PyTree], PyTree]:
     """Runs `static_rnn` from a state in `state_saver`, and saves the final state.
 
-    Use it to run a long sequence window by window. Gradients flow through all windows;
-    to stop them between windows, apply `jax.lax.stop_gradient` to the saved states.
+    Use this function to run a long sequence window by window. Gradients flow through
+    all windows; to stop them between windows, apply `jax.lax.stop_gradient` to the
+    saved states.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.

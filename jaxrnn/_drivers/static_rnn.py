@@ -189,7 +189,8 @@ def _unrolled(
     states = []
     for t, inputs in enumerate(steps):
         masks = all_masks
-        if _types(inputs) != _types(steps[0]):  # Finished rows then run on zeros.
+        if _types(inputs) != _types(steps[0]):
+            # The first step's inputs do not fit, so finished rows run on zeros.
             masks = all_masks.map_stand_in_inputs(
                 lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
             )
@@ -228,8 +229,8 @@ def _warn_of_copies(count: int) -> None:
         level += 1
     warnings.warn(
         f"A program with {count} copies of the cell, one for each step, takes minutes "
-        "to compile. `dynamic_rnn` and `bidirectional_dynamic_rnn` give the same "
-        "values and compile one step, in a second.",
+        "to compile. Use `dynamic_rnn` or `bidirectional_dynamic_rnn`, which return "
+        "the same values, and compile one step in a second.",
         stacklevel=level,
     )
 

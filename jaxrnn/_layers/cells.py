@@ -167,7 +167,7 @@ def name_axes(
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
             raise InvalidValue(
                 f"`axis_names[{last!r}]` must have a name or None for each axis of "
-                f"`{name}` ({describe(leaf)}), got {names}."
+                f"`{name}` ({describe(leaf)}), got {names!r}."
             )
         return box(leaf, tuple(names))
 

@@ -89,7 +89,7 @@ def check_no_variables(others: Collection[str]) -> None:
     if others:
         raise InvalidValue(
             "`module` must have no variables other than parameters, got "
-            f"{sorted(others)}. Keep values that change from step to step in the state."
+            f"{sorted(others)}. Keep values that change from step to step in the carry."
         )
 
 

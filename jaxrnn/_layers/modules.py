@@ -158,7 +158,7 @@ class Recurrent(HoldsCells):
         return (state, outputs) if has_carry else outputs
 
     def _implementation(self) -> str | None:
-        """The `implementation` of a call; linen creates parameters with the default."""
+        """The `implementation` of a call; in linen, not used to create parameters."""
         return self.implementation
 
     def _drive(

@@ -143,7 +143,7 @@ def _run_block(
 
 
 def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
-    """The coefficients. They are 1 and 0 in finished rows, which keep their state."""
+    """Sets `a` to 1 and `b` to 0 in finished rows, so that they keep their state."""
     alive = steps.alive_steps()
     if alive is None:
         return a, b

@@ -1,11 +1,10 @@
 """TensorArrays in the carry of a loop, whose structure and shapes must not change.
 
-`LoopWrites` takes the arrays that a loop writes but does not read out of the carry, and
-fills them after the loop. A written array in the carry makes the gradient quadratic in
-the number of steps, because XLA's CPU compiler copies the cotangent of the array at
-every step of the backward pass. Instead, each step returns what it writes, and one
-scatter after the loop fills the array. To find out which arrays a step reads, the step
-is traced once more.
+A loop may write some arrays but never read them. `LoopWrites` removes these arrays from
+the carry. In the carry, they would make the gradient quadratic in the number of steps,
+because XLA's CPU compiler copies the cotangent of such an array at every step of the
+backward pass. Instead, each step returns what it writes, and one scatter after the loop
+fills the array. To find out which arrays a step reads, the step is traced once more.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ from .tensor_array import TensorArray
 Step: TypeAlias = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 """`step(t, carry) -> (carry, y)`."""
 Writes: TypeAlias = dict[int, list[tuple[Array, Array]]]
-"""By position of the array: pairs of indices `[n]` and values `[n, ...]`."""
+"""Maps the position of an array to pairs of indices `[n]` and values `[n, ...]`."""
 
 
 def is_opaque(value: object) -> bool:
@@ -173,8 +172,8 @@ class LoopWrites:
             writes = self._writes(after)
             if self.must_carry:
                 raise InvalidValue(
-                    "a step must read the same TensorArrays in every trace, but this "
-                    "trace reads one more."
+                    "a step must read the same TensorArrays in every trace, got a "
+                    "trace that reads one more. Read this array in every trace."
                 )
             return self.without(after), (y, writes)
 
@@ -210,7 +209,7 @@ class LoopWrites:
                 continue
             if i in self.stores:  # The step replaced the array.
                 self.must_carry.add(i)
-            jax.tree.leaves(leaf)  # Reads the array that replaced it.
+            jax.tree.leaves(leaf)  # Reads the new array.
         return writes
 
     def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:

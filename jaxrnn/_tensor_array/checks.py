@@ -36,9 +36,13 @@ def check_range(indices: Indices, length: Indices) -> None:
 
 
 def check_first_write(indices: Indices, written: Indices) -> None:
-    """Raises ValueError if a known index was `written` before.
+    """Raises ValueError if a known index was written before.
 
     Traced indices raise errors only under `checkify`.
+
+    Args:
+        indices: The indices to write.
+        written: Bool, whether each index was written before.
     """
     known = concrete_or_none(written)
     if known is None:

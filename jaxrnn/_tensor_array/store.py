@@ -118,7 +118,7 @@ class Rows:
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """Extends to `capacity` rows or more; doubles them at least, to grow rarely."""
+        """Extends to at least `capacity` rows, and at least doubles, to grow rarely."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 

@@ -264,7 +264,10 @@ class TensorArray(RowlessArray):
         lengths = checks.as_indices("lengths", lengths, "integers [n]", None)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise InvalidType("`lengths` must not be traced, got a traced array.")
+            raise InvalidType(
+                "`lengths` must not be traced, got a traced array. Pass Python "
+                "integers, which determine the shapes of the elements."
+            )
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise InvalidValue(
                 "the sum of `lengths` must be the number of rows of `value`, "

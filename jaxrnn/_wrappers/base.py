@@ -18,7 +18,12 @@ from .._cells.step_checks import check_params
 
 
 def vector_size(size: Size, name: str = "cell", must: str = "output one vector") -> int:
-    """The size of a vector; error messages say that the cell `name` must have one.
+    """The size of the vector that `size` describes.
+
+    Args:
+        size: The size of a state or of an output.
+        name: The name of the cell, for messages.
+        must: What the cell must do, for messages.
 
     Raises:
         ValueError: If the size describes a nest or an array with several axes.
@@ -134,12 +139,13 @@ class OwnParams(RNNCell):
             ValueError: If `params` lacks the parameters of the wrapped cell.
         """
         scope = self.cell_scope
-        what = "a dict of arrays"
-        check_instance("params", params, Mapping, what, "`init` returns one.")
+        fix = "Pass the dict that `init` returned."
+        check_instance("params", params, Mapping, "a dict of arrays", fix)
         if scope not in params:
             raise InvalidValue(
-                f"`params` must hold `{scope}`, the parameters of the wrapped "
-                f"cell, got {', '.join(params) or 'nothing'}."
+                f"`params` must have the key {scope!r}, which holds the parameters of "
+                f"the wrapped cell, got {', '.join(map(repr, params)) or 'no keys'}. "
+                f"{fix}"
             )
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 

@@ -67,7 +67,8 @@ class DropoutWrapper(WrapperCell):
     Raises:
         ValueError: If a probability is outside [0, 1], `seed` exceeds 64 bits,
             variational dropout lacks `dtype` or `input_size` or has a `dtype` that is
-            not floating-point, or `mask_per_row` is given for other dropout.
+            not floating-point, or `mask_per_row` is True without
+            `variational_recurrent`.
         TypeError: If `cell` is not an RNNCell, or another field has the wrong type.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
@@ -192,7 +193,8 @@ class DropoutWrapper(WrapperCell):
                 return leaf
             leaf_key = jax.random.fold_in(key, self._stream(salt, index))
             shape = (1, *leaf.shape[1:]) if is_shared and leaf.ndim else leaf.shape
-            return _dropout(name, leaf, keep_prob, leaf_key, shape)
+            _check_can_drop(salt, name, leaf)
+            return _dropout(leaf, keep_prob, leaf_key, shape)
 
         return map_named(salt, drop_leaf, tree)
 
@@ -210,10 +212,22 @@ class DropoutWrapper(WrapperCell):
             )
 
 
-def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
+def _check_can_drop(salt: str, name: str, leaf: Array) -> None:
+    """Raises TypeError unless a leaf of the input, state or output is floating-point.
+
+    Args:
+        salt: "input", "state" or "output".
+        name: The name of the leaf.
+        leaf: The leaf.
+    """
+    fix = f"Set `{salt}_keep_prob` to 1."
+    if salt == "state":
+        fix = f"Exclude the leaf with `{_VISITOR}`."
     what = "floating-point for dropout"
-    fix = f"Exclude `{name}` with `{_VISITOR}`, or keep all with a probability of 1."
-    arguments.check_dtype_kind(name, x, jnp.inexact, what, fix)
+    arguments.check_dtype_kind(name, leaf, jnp.inexact, what, fix)
+
+
+def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     if keep_prob == 0:
         return jnp.zeros_like(x)
     mask = jax.random.bernoulli(key, keep_prob, shape)
@@ -237,14 +251,14 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
             return jax.tree.map(lambda _: bool(verdict), state)
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
-        raise InvalidType(
-            f"`{_VISITOR}` must return a bool or a nest of bools, got {verdict!r}."
-        )
+        what = "a bool for a leaf" if is_leaf else "a bool or a nest of bools"
+        raise InvalidType(f"`{_VISITOR}` must return {what}, got {verdict!r}.")
     else:
         marks = jax.tree.leaves(verdict)
-    if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
+    are_bools = all(isinstance(mark, bool | np.bool_) for mark in marks)
+    if len(marks) != len(children) or not are_bools:
         raise InvalidValue(
-            f"`{_VISITOR}` must return one bool for each of "
+            f"`{_VISITOR}` must return a bool, or one bool for each of "
             f"{len(children)} children, got {verdict!r}."
         )
     selected = [

@@ -235,11 +235,11 @@ class MultiRNNCell(RNNCell):
         is_dict = isinstance(params, Mapping)
         if not is_dict or names != sorted(params):
             got = ", ".join(sorted(params)) if is_dict else describe(params)
-            fix = ""
+            fix = "Pass the dict that `init` returned."
             if len(names) < len(self.cells):
                 fix = "A cell that occurs twice has one set of parameters."
-            text = f"`params` must hold {', '.join(names)}, got {got}. {fix}"
-            raise InvalidValue(text.rstrip())
+            text = f"`params` must hold {', '.join(names)}, got {got or 'no keys'}."
+            raise InvalidValue(f"{text} {fix}")
 
 
 def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:

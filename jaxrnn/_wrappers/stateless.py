@@ -66,12 +66,13 @@ class ResidualWrapper(WrapperCell):
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
     what = "`inputs` (added to the output)"
-    check_structure(what, output, inputs, strict=False)
+    fix = "Pass a `residual_fn` that adds both."
+    check_structure(what, output, inputs, strict=False, fix=fix)
     sums: list[Array] = []
     named = named_leaves("inputs", inputs)
     for (name, x), y in zip(named, jax.tree.leaves(output), strict=True):
         must = f"have the shape of the output ({describe(y)})"
-        check_shape(name, x, jnp.shape(y), must, "Pass a `residual_fn` that adds both.")
+        check_shape(name, x, jnp.shape(y), must, fix)
         sums.append(x + y)
     return with_structure(output, sums)
 

@@ -60,7 +60,10 @@ class ContribLSTM(AffineCell):
         return gates, projection(self._project, self.num_units, self.num_proj, kernel)
 
     def enter(self, state: PyTree) -> tuple[Array, PyTree]:
-        """Returns h, or its first 0 columns, as the operand; the state as the carry."""
+        """Returns h as the operand and the state as the carry.
+
+        If no product uses h, the operand has no columns.
+        """
         state = as_lstm_state(state, self.num_units)
         return (state.h if self.stages[0].rows else state.h[:, :0]), state
 

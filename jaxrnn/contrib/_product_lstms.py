@@ -35,7 +35,7 @@ class GLSTMCell(ContribLSTM):
     Attributes:
         num_units: `H`, at least 0.
         initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
-            it for the projection.
+            the initializer for the projection.
         num_proj: The size of the projected output, positive; None for no projection.
         number_of_groups: `G`.
         forget_bias: Added to f at each step; not stored in the bias.

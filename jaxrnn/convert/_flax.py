@@ -199,7 +199,7 @@ def _unboxed(value: Any) -> Any:
 
 
 def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
-    """The kind of cell whose names the weights share, in the separate layout."""
+    """The kind of cell that shares most names with the weights (separate layout)."""
     shared = {
         kind: len(flat.keys() & set(separate(kind, input_to_f).all))
         for kind in LIBRARY.orders

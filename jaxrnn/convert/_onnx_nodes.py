@@ -16,10 +16,10 @@ from ._layer_weights import Kind
 from ._weights import Weights, listed
 
 Proto: TypeAlias = Any
-"""A message of `onnx`, which this module imports only where it is used."""
+"""A protocol buffer of `onnx`, a package that is imported only where it is used."""
 
 _OPERATORS = ("LSTM", "GRU", "RNN")
-# The operators' other inputs (X, lengths, initial states) are no weights.
+# The operators' other inputs (X, lengths, initial states) are not weights.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 # The activations that jaxrnn and ONNX share.
 ACTIVATIONS = {
@@ -42,7 +42,7 @@ _DEFAULTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},
 }
-# These are constant for large inputs of either sign.
+# Activations that are constant for large inputs of either sign.
 _SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 

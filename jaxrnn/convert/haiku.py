@@ -92,7 +92,7 @@ def load(
             the same module.
         input_shape: The `input_shape` of convolutional LSTMs, i.e. the sizes of the
             grid's axes, without channels. Required for these cores, whose weights do
-            not store it; all of them must have the same `input_shape`.
+            not include the sizes. All cores must have the same `input_shape`.
 
     Returns:
         A bound `LSTMCell`, `GRUCell`, `BasicRNNCell` with relu, or `Conv1DLSTMCell`,

@@ -117,7 +117,7 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
-            a node runs only backward, or `bidirectional` does not fit it; if the node
+            a node runs only backward, or `bidirectional` does not fit the node; if it
             has a feature that jaxrnn does not support: gates with an activation other
             than the sigmoid, values of `activation_alpha` or `activation_beta` other
             than ONNX's defaults, or a `clip` that has an effect. If all activations are

@@ -122,11 +122,12 @@ def load(
             floating-point array, `cell` is not an unbound cell, or `inputs` is given
             without `cell`.
         ValueError: If the scope contains no cell or several cells, or `bidirectional`
-            does not fit it; if a weight is missing, unknown, or has the wrong shape; if
-            a clip is given, but the scope contains no `LSTMCell`; if `cell` is given
-            without `inputs`, or together with a hyperparameter or `bidirectional`; if
-            two layers of `cell` are the same object, but the variables of the layers
-            differ; if `memory_scope` is given and `cell` has no attention.
+            does not fit the scope; if a weight is missing, unknown, or has the wrong
+            shape; if a clip is given, but the scope contains no `LSTMCell`; if `cell`
+            is given without `inputs`, or together with a hyperparameter or
+            `bidirectional`; if two layers of `cell` are the same object, but the
+            variables of the layers differ; if `memory_scope` is given and `cell` has no
+            attention.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.tf1
@@ -302,8 +303,8 @@ def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
     """Raises ValueError for a hyperparameter that `load` would not restore.
 
     If `load` requires the argument `cell`, which holds the hyperparameters, this
-    function raises no error. `load` also requires it for a stack whose cells differ in
-    a hyperparameter.
+    function raises no error. `load` also requires `cell` for a stack whose cells differ
+    in a hyperparameter.
     """
     cells = single_cells(name, bound)
     if not all(is_guessed(each.cell) for _, each in cells):

@@ -41,7 +41,7 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         TypeError: If `models` is not a list or tuple of dicts, or an entry has the
             wrong type.
-        ValueError: If `models` is empty, or a dict does not have exactly the entries
+        ValueError: If `models` is empty, or a dict does not have exactly the keys
             `cell`, `embed`, `project` and `initial_state`; in the loop, if the models'
             logits differ in shape.
     """
@@ -73,11 +73,15 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _check_model(name: str, model: Mapping[str, Any]) -> None:
     fix = "For example, pass `dict(cell=cell.bind(params), embed=embed, ...)`."
     check_instance(name, model, Mapping, "a dict", fix)
-    if set(model) != {"cell", "embed", "project", "initial_state"}:
+    keys = ("cell", "embed", "project", "initial_state")
+    what = "the keys 'cell', 'embed', 'project' and 'initial_state'"
+    if missing := ", ".join(repr(key) for key in keys if key not in model):
+        got = ", ".join(map(repr, model)) or "none"
+        raise InvalidValue(f"`{name}` must have {what}, got {got}. Add {missing}.")
+    if extra := ", ".join(repr(key) for key in model if key not in keys):
         raise InvalidValue(
-            f"`{name}` must hold `cell`, `embed`, `project` and `initial_state`, got "
-            f"{', '.join(map(repr, model)) or 'nothing'}. Pass other arguments, e.g. "
-            "`start_ids`, to the decoder."
+            f"`{name}` must have only {what}, got also {extra}. Pass arguments such "
+            "as `start_ids` to the decoder."
         )
     check_is_cell(f"{name}['cell']", model["cell"])
     for part in ("embed", "project"):

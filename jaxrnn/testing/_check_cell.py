@@ -95,10 +95,11 @@ def check_cell(
     key: Key | None = None,
     state: PyTree = None,
 ) -> None:
-    """Checks that a cell obeys each law of `LAWS`, in ten to thirty seconds.
+    """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
 
-    In a terminal, a line shows the law that is being checked. Elsewhere, the logger
-    "jaxrnn" reports each law at level INFO.
+    `LAWS` lists the laws. The check takes ten to thirty seconds. In a terminal, a line
+    shows the law that is being checked. Elsewhere, the logger "jaxrnn" reports each law
+    at level INFO.
 
     Args:
         cell: The cell under test.

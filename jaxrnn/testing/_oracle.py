@@ -186,7 +186,7 @@ def _select(
 
 
 def _stacked(steps: list[PyTree]) -> PyTree:
-    """Stacks the results of steps, time along the second axis if there is a first."""
+    """Stacks the results of steps along the second axis; scalars, along the first."""
     return jax.tree.map(
         lambda *leaves: jnp.stack(leaves, min(1, leaves[0].ndim)), *steps
     )

@@ -270,7 +270,11 @@ CELLS = [
     (["tf1"], GRUCell(4, "relu"), "have activation tanh, like the argument of `save`"),
     (["tf1"], (GRU, LSTMCell(3, cell_clip=2)), "cells_bw[0]` must have cell_clip"),
     (["tf1"], LSTMCell(3).bind({"bias": BIAS[:12]}), "params['kernel']; missing:"),
-    (["tf1"], HighwayWrapper(FREE).bind({"carry_w": ONE}), "must hold `lstm_cell`"),
+    (
+        ["tf1"],
+        HighwayWrapper(FREE).bind({"carry_w": ONE}),
+        "must have the key 'lstm_cell'",
+    ),
     (["torch"], GRU, "`cell` must be one of BasicRNNCell, CudnnCompatibleGRUCell,"),
     (["torch"], BasicRNNCell(4, "softsign"), "activation tanh or relu, as in PyTorch,"),
     (["torch"], LSTMCell(4, num_proj=4), "`num_proj` below its 4 units, ..., got 4"),

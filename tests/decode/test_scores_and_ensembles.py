@@ -265,9 +265,11 @@ def test_refused_models():
         TypeError, "`models[0]` must be a dict, got 3. For example, pass `dict("
     ):
         decode.ensemble([3])
-    with refused(ValueError, "`initial_state`, got nothing."):
+    with refused(ValueError, "'initial_state', got none. Add 'cell', 'embed', 'pro"):
         decode.ensemble([{}])
-    with refused(ValueError, "'end_id'. Pass other arguments, e.g. `start_ids`, to"):
+    with refused(ValueError, "got 'cell'. Add 'embed', 'project', 'initial_state'."):
+        decode.ensemble([{"cell": REAL["cell"]}])
+    with refused(ValueError, "got also 'end_id'. Pass arguments such as `start_ids"):
         decode.ensemble([REAL | {"end_id": 0}])
     with refused(TypeError, "`models[0]['cell']` must be an RNNCell, got None"):
         decode.ensemble([REAL | {"cell": None}])

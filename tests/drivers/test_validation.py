@@ -171,7 +171,7 @@ DRIVER = [
     (IndexError, "`state` must be a tuple of 2 states.* got 1 entries", {"cell": STACK, "initial_state": (ZEROS,)}),
     (ValueError, r"got LSTMState\(hidden=\*, cell=\*\)", {"cell": LSTM, "initial_state": HaikuState(ZEROS, ZEROS)}),
     (TypeError, "must share one dtype", {"initial_state": ZEROS.astype(np.float64)}),
-    (ValueError, r"must have the structure \*, got \(\*, \*\). Pass an `initial_state` with the structure",
+    (ValueError, r"must have the structure \*, got \(\*, \*\). Return the new state in the structure of",
      {"cell": stepping(lambda s: (s, s)), "initial_state": X[:, 0]}),
     (ValueError, r"keep the shapes of its state, got `state` float32\[4, 3\] before and float32\[4, 1\]",
      {"cell": stepping(lambda s: s[:, :1])}),
@@ -185,7 +185,7 @@ DRIVER = [
      {"cell": putting_out(lambda x: (x, x))}),
     (TypeError, r"must have the structure \(\*, \*\), got \[\*, \*\]",
      {"cell": putting_out(lambda x: [x, x], (3, 3)), "sequence_length": [1] * 4}),
-    (ValueError, r"must return a pair \(output, new_state\), got",
+    (ValueError, r"must return a pair \(output, new_state\), got \*, .* Return the new state too",
      {"cell": FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({})}),
     (ValueError, r"must return a pair \(output, new_state\), got \(\*, \*, \*\), .* Return all arrays of the state as one nest",
      {"cell": FunctionCell(lambda p, x, s, key=None: (x, s, s), 3, 3).bind({})}),
@@ -203,11 +203,11 @@ DRIVER = [
     (TypeError, r"`mask` must be booleans.*`mask > 0`", {"mask": MASK.astype("f")}),
     (TypeError, "pass lengths as `sequence_length`", {"mask": np.array([3] * 4)}),
     (ValueError, r"pass `mask\.all\(-1\)`", {"mask": X > 0}),
-    (ValueError, r"with `mask` .* got float32\[\] as `state\[1\]`. .* `sequence_length`",
+    (ValueError, r"with `mask`, `state\[1\]` must .* got float32\[\]. .* `sequence_length` instead.",
      {"cell": PAIR, "mask": MASK, "initial_state": (X[:, 0], np.float32(0))}),
-    (ValueError, r"with `mask` .* got TensorArray.* as `state\[1\]`",
+    (ValueError, r"with `mask`, `state\[1\]` must .* got TensorArray",
      {"cell": PAIR, "mask": MASK, "initial_state": (X[:, 0], jaxrnn.TensorArray(F32, 1))}),
-    (ValueError, r"`return_states`, each leaf .* got .* `state\[1\]`",
+    (ValueError, r"with `return_states`, `state\[1\]` must .* an output of the cell.(\n|$)",
      {"cell": PAIR, "return_states": True, "initial_state": (X[:, 0], np.float32(0))}),
     (TypeError, "`return_states` must be True or False", {"return_states": 1}),
     (TypeError, "`resets` must be booleans, got int64", {"resets": MASK.astype(int)}),
@@ -418,7 +418,10 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
     x, key = jnp.asarray(X), jax.random.key(0)
     with jax.enable_x64(False):
         for wide in (jnp.float64, np.float64, "float64", np.dtype("float64")):
-            with pytest.warns(UserWarning, match="`dtype` is float64, but JAX"):
+            with pytest.warns(
+                UserWarning,
+                match="`dtype` is float64, but JAX uses float32. Pass float32, or",
+            ):
                 dynamic_rnn(GRU, x, dtype=wide)
         dynamic_rnn(GRU, x, dtype=float)
         GRUCell(2).init(key, X[:, 0].astype(np.float64))

@@ -27,6 +27,18 @@ def test_quickstart(capsys):
     assert last > 90
 
 
+def test_padding_of_the_quickstart_has_no_effect():
+    inputs, lengths, labels = quickstart.make_data(jax.random.key(0), 8)
+    is_padding = jnp.arange(inputs.shape[1]) >= lengths[:, None]
+    assert is_padding.any()
+    with_nan = jnp.where(is_padding[..., None], jnp.nan, inputs)
+    cell_params = quickstart.CELL.init(jax.random.key(1), inputs[:, 0])
+    params = {"cell": cell_params, "head": jnp.eye(16, 2)}
+    gradient = jax.grad(quickstart.compute_loss, has_aux=True)
+    want, got = (gradient(params, x, lengths, labels) for x in (inputs, with_nan))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 @pytest.mark.slow
 def test_draw_lengths(tmp_path, capsys):
     draw_lengths.main(tmp_path / "lengths.png")

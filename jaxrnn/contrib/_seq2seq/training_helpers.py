@@ -119,8 +119,8 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
             ids `[batch]`. The function is called with id 0 for rows that do not use its
             result.
         sampling_probability: The probability of feeding the embedding of a drawn id, a
-            number or `[batch]`; may be traced. TensorFlow fails if it is an array
-            `[batch]`.
+            number or `[batch]`; may be traced. In TensorFlow, an array `[batch]` raises
+            an error.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different ids from the same key.
         scheduling_seed: Helpers with different scheduling seeds choose different rows
@@ -180,7 +180,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
         sequence_length: See `TrainingHelper`.
         sampling_probability: The probability of feeding outputs, a number or `[batch]`;
-            may be traced. TensorFlow fails if it is an array `[batch]`.
+            may be traced. In TensorFlow, an array `[batch]` raises an error.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different numbers from the same key.
         next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`; None to feed the
