@@ -18,8 +18,9 @@ from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
-# exp(-87) is about the smallest positive factor in float32. A chunk subtracts sums of
-# logarithms, and the difference of two infinite sums is NaN.
+# exp(-87) is about the smallest normal float32. A smaller decay could round to 0, whose
+# logarithm is infinite. A chunk subtracts sums of logarithms, and the difference of two
+# infinite sums is NaN.
 _LEAST_LOG = -87.0
 
 
@@ -42,7 +43,7 @@ class DeltaValues(NamedTuple):
 class DeltaRuleCell(MatrixMemoryCell):
     """The recurrence that `DeltaNetCell` and `GatedDeltaNetCell` share.
 
-    For each head, with a matrix S [key, value], k of length 1, and vectors as rows:
+    For each head, with a matrix S [key, value], k of norm 1, and vectors as rows:
 
         S'     = a S + b outer(k, v - a k S)
         h      = q S'
@@ -148,7 +149,7 @@ class DeltaRuleCell(MatrixMemoryCell):
         return h, chunk.memory(_matrix, weights, k, u)
 
     def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
-        """q, k and v after the activation; q and k have length 1."""
+        """q, k and v after the activation; q and k have norm 1."""
         # This would be slower in `project`, before the heads are moved to the front.
         q = _unit(self.activation(values.q))
         k = _unit(self.activation(values.k))
@@ -181,9 +182,9 @@ class DeltaNetCell(DeltaRuleCell):
         S'     = S + b outer(k, v - k S)
         output = rms_norm(q S')
 
-    `unit` divides by the length, so that S' holds `(1 - b) k S + b v` at k: the old
-    value moves towards v by the fraction b. Values at keys that are orthogonal to k do
-    not change.
+    `unit` divides a vector by its norm, so that S' holds `(1 - b) k S + b v` at k: the
+    old value moves towards v by the fraction b. Values at keys that are orthogonal to k
+    do not change.
 
     A step multiplies S by `I - b outer(k, k)`. With `allow_neg_eigval`, b is doubled,
     so the eigenvalue `1 - b` is in (-1, 1) instead of (0, 1): a step can change the
@@ -253,7 +254,7 @@ class GatedDeltaNetCell(DeltaRuleCell):
         S'     = a S + b outer(k, v - a k S)
         output = rms_norm(q S') * silu(g)
 
-    `unit` divides by the length. The decay is at least exp(-87). With
+    `unit` divides a vector by its norm. The decay is at least exp(-87). With
     `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
@@ -325,7 +326,7 @@ def _matrix(state: Array) -> Array:
 
 
 def _unit(x: Array) -> Array:
-    """`x` divided by its length, with a finite derivative at 0."""
+    """`x` divided by its norm, with a finite derivative at 0."""
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
 
 

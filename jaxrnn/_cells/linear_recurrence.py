@@ -160,8 +160,8 @@ def _fitted(x: PyTree, rows: int, state: Element) -> Element:
     like = widened(state)
     if jax.tree.structure(x) != jax.tree.structure(like):
         raise InvalidValue(
-            "`coefficients` must return a and b with the structure of the state, "
-            f"{describe_leaves(state)}, got {describe(x)}."
+            "`coefficients` must return a and b, each with the structure of the state, "
+            f"{describe_leaves(state)}, got {describe(x)} as one of them."
         )
 
     def fit(x: Array, h: Array) -> Array:

@@ -249,7 +249,10 @@ def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
         ValueError: If the structures differ, or if sizes along other axes differ.
     """
     check_structure("the output of `cell_bw`", fw, bw, strict=False)
-    with error_note(f"Raised while concatenating outputs along axis {axis}."):
+    note = (
+        f"Raised while concatenating the outputs of both directions along axis {axis}."
+    )
+    with error_note(note):
         bw = with_structure(fw, bw)
         return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), fw, bw)
 

@@ -328,7 +328,7 @@ def _parts(value: Any) -> list | None:
         names |= set(getattr(value, "__dict__", ()))
         return [_field(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
-    # For example, `jax.jit` sets this attribute.
+    # A wrapper, such as a result of `jax.jit`, depends on the function that it wraps.
     wrapped = getattr(value, "__wrapped__", None)
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
         return [] if wrapped is None else [wrapped]

@@ -71,7 +71,8 @@ def static_state_saving_rnn(
     leaves = [as_arrays(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     outputs, state = static_rnn(cell, inputs, state, None, sequence_length, scope)
-    check_structure("the new state of `cell`", size, state, strict=False)
+    fix = "Return a state with the structure of `cell.state_size`."
+    check_structure("the new state of `cell`", size, state, strict=False, fix=fix)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state
@@ -125,7 +126,7 @@ class StateSaver:
             KeyError: If there is no state with this name.
         """
         if name not in self.states:
-            known = ", ".join(map(str, self.states))
+            known = ", ".join(map(repr, self.states)) or "no names"
             raise KeyError(f"`name` must be one of {known}, got {describe(name)}.")
         return self.states[name]
 

@@ -74,9 +74,9 @@ def step_inputs(
     if is_of_rows(state):
         return choose(alive, (inputs, state), stand_in)
     # A scalar leaf or a TensorArray may depend on all rows, including finished rows,
-    # and changes until the loop ends. Until then, finished rows therefore get zero
-    # inputs and keep their states. After the loop has ended, the steps repeat the first
-    # step, and their results are dropped.
+    # and changes until the loop ends. So until then, the cell runs on zero inputs and
+    # the real states of finished rows, as in TensorFlow. After the loop has ended, the
+    # steps repeat the first step, and their results are dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
@@ -225,8 +225,8 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
 class ValidSteps(NamedTuple):
     """The positions of the valid steps of a mask, which may have gaps.
 
-    A run over only the valid steps, moved to the front of each row, is a run with
-    lengths, which every loop supports. No loop computes a masked step. Below, *the run*
+    The valid steps are moved to the front of each row, so that lengths describe them:
+    every loop supports lengths, and no loop computes a masked step. Below, *the run*
     consists of the moved steps; *the row* is the sequence that the user passed.
 
     Attributes:

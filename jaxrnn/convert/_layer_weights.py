@@ -147,8 +147,8 @@ class Library:
         got = Verbatim(layer.activation_name)
         check_value(layer.activation_key in wanted, name, must, got)
 
-    def kind_of(self, name: str, got: Weight, gates: int, units: int) -> Kind:
-        """The kind of a layer whose kernel has `gates` columns for `units` units.
+    def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
+        """The kind of a layer with `units` units whose kernel has `columns` columns.
 
         Of two kinds of GRU, this is the one that `orders` lists last.
 
@@ -159,9 +159,9 @@ class Library:
         numbers = " or ".join(map(str, kinds))
         families = " or ".join(kind.family for kind in kinds.values())
         must = f"have {numbers} blocks of {units} units, for {families}"
-        is_whole = units and not gates % units
-        check_value(is_whole and gates // units in kinds, name, must, got)
-        return kinds[gates // units]
+        is_whole = units and not columns % units
+        check_value(is_whole and columns // units in kinds, name, must, got)
+        return kinds[columns // units]
 
     def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
         """The input kernel, the state kernel and two biases, in the library's order.

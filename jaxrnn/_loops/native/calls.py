@@ -236,7 +236,9 @@ class Call:
     def _in_one_call(
         self, run: Callable, args: ForwardArgs | BackwardArgs, results: type
     ) -> PyTree:
-        if self.sequences is not None:  # `starts` counts the sequences of one entry.
+        if self.sequences is not None:
+            # `starts` holds indices of one entry's restart states, so mapped axes must
+            # become entries, not rows.
             return in_one_call(run, NO_ROWS, NO_ROWS)(args)
         axes = self._row_axes(type(args))
         return in_one_call(run, (axes,), self._row_axes(results))(args)
