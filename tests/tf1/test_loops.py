@@ -63,8 +63,17 @@ def test_same_as_tensorflow_under_jit(case, spare):
     compare(case, jit=True, spare=spare)
 
 
-@pytest.mark.fast(*one_in(40, run_in("eager")), "scatter-growing", "split*", *ARRAYS)
-@pytest.mark.parametrize("case", run_in("eager"), ids=names(run_in("eager")))
+# The drivers' loops in Python are the same in every case, so a third of the cases that
+# also run under jit suffices.
+EAGER = [
+    case
+    for index, case in enumerate(run_in("eager"))
+    if index % 3 == 0 or case["where"] == "eager" or case["function"] == "TensorArray"
+]
+
+
+@pytest.mark.fast(*one_in(40, EAGER), "scatter-growing", "split*", *ARRAYS)
+@pytest.mark.parametrize("case", EAGER, ids=names(EAGER))
 def test_same_as_tensorflow_outside_of_jit(case):
     compare(case, jit=False)
 
