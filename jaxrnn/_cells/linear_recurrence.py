@@ -6,11 +6,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_type
 from .._base.errors import (
+    InvalidType,
     InvalidValue,
     describe,
-    describe_leaves,
     describe_structure,
     error_note,
 )
@@ -129,7 +128,7 @@ class LinearRecurrenceCell(SpecsCell):
             )
         a, b, rest = result
         rows = inputs.shape[0]
-        return _fitted(a, rows, state), _fitted(b, rows, state), rest
+        return _fitted("a", a, rows, state), _fitted("b", b, rows, state), rest
 
     def narrow_output(
         self, params: Params, state: Element, rest: PyTree, dtype: DType
@@ -155,27 +154,27 @@ def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, R
     return params, run.replace(state=with_structure(cell.state_size, run.state))
 
 
-def _fitted(x: PyTree, rows: int, state: Element) -> Element:
+def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:
     """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
     like = widened(state)
+    fix = "For a complex state, return a and b as `ComplexState`s."
+    what = f"`{name}`, which `coefficients` returns, must"
     if jax.tree.structure(x) != jax.tree.structure(like):
         raise InvalidValue(
-            "`coefficients` must return a and b, each with the structure of the state, "
-            f"{describe_leaves(state)}, got {describe(x)} as one of them."
+            f"{what} have the structure of the state, {describe_structure(state)}, got "
+            f"{describe_structure(x)}. {fix}"
         )
 
     def fit(x: Array, h: Array) -> Array:
-        fix = "For a complex state, return a and b as `ComplexState`s."
-        is_real = not jnp.iscomplexobj(x)
-        check_type(is_real, "coefficients", "return real arrays", x, fix)
+        if jnp.iscomplexobj(x):
+            raise InvalidType(f"{what} hold real arrays, got {describe(x)}. {fix}")
         x = jnp.asarray(x, h.dtype)
         shape = (rows, *h.shape[1:])
         try:
             return jnp.broadcast_to(x, shape)
         except ValueError:
             raise InvalidValue(
-                "`coefficients` must return a and b with the shape of the state, "
-                f"{shape}, got {describe(x)}."
+                f"{what} have the shape of the state, {shape}, got {describe(x)}."
             ) from None
 
     return jax.tree.map(fit, x, like)

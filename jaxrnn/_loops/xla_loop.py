@@ -40,7 +40,7 @@ FEW_ROWS_OVER_TIME = 4096
 
 
 class AffineCellLike(Protocol):
-    """What the loops of this room need of an `AffineCell`, which describes the names.
+    """The parts of an `AffineCell` that the loops of this folder read.
 
     The methods must not close over traced arrays.
     """

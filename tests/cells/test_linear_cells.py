@@ -249,7 +249,10 @@ REFUSALS = [
     (lambda: step_of(0.5, 0.5), r"must return \(a, b, rest\), got"),
     (lambda: step_of((0.5, 0.5), 0.5, None), "with the structure of the state"),
     (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "with the shape of the state"),
-    (lambda: step_of(jnp.ones((1, 2), complex), 0.5, None), "must return real arrays"),
+    (
+        lambda: step_of(jnp.ones((1, 2), complex), 0.5, None),
+        "`a`, which `coefficients` returns, must hold real arrays",
+    ),
     (lambda: step_from(complex), "`state` must have the dtype of the inputs"),
     (lambda: step_from("float32"), "`state` must have the dtype of the inputs"),
 ]
