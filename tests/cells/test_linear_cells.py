@@ -247,8 +247,8 @@ REFUSALS = [
     (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
     (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
     (lambda: step_of(0.5, 0.5), r"must return \(a, b, rest\), got"),
-    (lambda: step_of((0.5, 0.5), 0.5, None), "with the structure of the state"),
-    (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "with the shape of the state"),
+    (lambda: step_of((0.5, 0.5), 0.5, None), "have the structure of the state"),
+    (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "have the shape of the state"),
     (
         lambda: step_of(jnp.ones((1, 2), complex), 0.5, None),
         "`a`, which `coefficients` returns, must hold real arrays",
