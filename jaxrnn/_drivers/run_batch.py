@@ -183,8 +183,7 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     state = probe(cell, first_inputs, state, batch.dtype, strict=lengths is not None)
     carried = without_read_only(state)
     if batch.has_mask:
-        fix = "If all gaps of the mask are at the end, pass `sequence_length` instead."
-        _check_has_rows("mask", carried, fix)
+        _check_has_rows("mask", carried, _FOR_GAPS_AT_THE_END)
     if batch.return_states:
         _check_has_rows("return_states", carried)
     longest = None
@@ -204,6 +203,11 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     )
     run = Run(inputs, carried, steps, implementation=batch.implementation)
     return cell, state, run
+
+
+_FOR_GAPS_AT_THE_END = (
+    "If all gaps of the mask are at the end, pass `sequence_length` instead."
+)
 
 
 def _check_has_rows(option: str, state: PyTree, fix: str = "") -> None:

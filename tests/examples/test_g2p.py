@@ -215,7 +215,7 @@ def test_a_batch_must_be_filled():
 def test_the_committed_net_pronounces_words_that_it_was_not_trained_on():
     net, params = model.load(model.COMMITTED)
     _, dev, _ = data.split(data.load())
-    some = dict(list(dev.items())[:200])
+    some = dict(list(dev.items())[:600])
     search = functools.partial(decoding.beam_search, beams=4)
     found = decoding.pronounce((net,), (params,), some, search)
     assert scores.words_wrong(found, some).mean() < 0.3
