@@ -182,10 +182,8 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     state = call_start(cell, state)
     state = probe(cell, first_inputs, state, batch.dtype, strict=lengths is not None)
     carried = without_read_only(state)
-    if batch.has_mask:
-        _check_has_rows("mask", carried, _FOR_GAPS_AT_THE_END)
-    if batch.return_states:
-        _check_has_rows("return_states", carried)
+    if batch.has_mask or batch.return_states:
+        _check_has_rows(carried, batch.has_mask)
     longest = None
     if lengths is not None:
         longest = steps_to_run(lengths, time)
@@ -205,28 +203,21 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     return cell, state, run
 
 
-_FOR_GAPS_AT_THE_END = (
-    "If all gaps of the mask are at the end, pass `sequence_length` instead."
-)
-
-
-def _check_has_rows(option: str, state: PyTree, fix: str = "") -> None:
+def _check_has_rows(state: PyTree, has_mask: bool) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
     All rows share such a leaf. With a mask, rows are at different steps at the same
     time, so the leaf has no value at a step of one row.
-
-    Args:
-        option: The argument that requires a batch axis, for the message.
-        state: The state.
-        fix: What else to do, for the message.
     """
+    option = "mask" if has_mask else "return_states"
+    fix = "Return this value as an output of the cell."
+    if has_mask:
+        fix += " If all gaps are at the end, pass `sequence_length` instead."
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(
                 f"with `{option}`, `{name}` must be an array [batch, ...], got "
-                f"{describe(leaf)}. Return this value as an output of the cell. "
-                f"{fix}".rstrip()
+                f"{describe(leaf)}. {fix}"
             )
 
 
