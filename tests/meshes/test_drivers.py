@@ -248,7 +248,6 @@ CASES = {
 }
 
 
-@functools.cache
 def prepared(name):
     """The function of a case, its arrays, and the results on one device."""
     driver, case = CASES[name]
