@@ -1,7 +1,7 @@
 """Nests, for which the rules of TensorFlow and of JAX's pytrees differ.
 
-* None is a leaf in TensorFlow and an empty nest in JAX. None in an argument raises an
-  error and is never dropped.
+* None is a leaf in TensorFlow and an empty nest in JAX. In jaxrnn, None in a nest of
+  inputs or states raises an error instead of being dropped.
 * A `TensorShape` is a leaf in a structure of sizes. `TensorShape` is not a registered
   pytree node, so it is a leaf in JAX too.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.

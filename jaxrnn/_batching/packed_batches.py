@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major, check_type, check_value
-from .._base.errors import InvalidType, describe
+from .._base.errors import InvalidType, counted, describe
 from .._base.typing import PyTree
 from .host import Leaves, as_sequence, check_record
 from .packed_sequences import PackedSequences
 from .packing import PackShape, Placed, pack
 
 State: TypeAlias = dict[str, Any]
-"""The position of `records`, and the number of records before it."""
+"""The position in `records`, and the number of records before this position."""
 
 
 class PackedBatches(Iterator[PackedSequences]):
@@ -76,7 +76,7 @@ class PackedBatches(Iterator[PackedSequences]):
 
     def _state(self) -> State:
         position = self._source.get_state() if _has_state(self._source) else None
-        if isinstance(position, bytes):  # JSON, as the state of a Grain `DataLoader`.
+        if isinstance(position, bytes):  # A Grain `DataLoader` returns JSON as bytes.
             position = position.decode()
         return {"records": position, "number": self._number}
 
@@ -85,9 +85,9 @@ class PackedBatches(Iterator[PackedSequences]):
 
         Returns:
             `{"records": position, "number": count}` for the first record of the next
-            batch. `position` is its index in `records`, or the result of the records'
-            own `get_state`. `count` is the number of records before it. JSON can store
-            the state if it can store `position`.
+            batch. `position` is the index of this record in `records`, or the result of
+            the records' own `get_state`. `count` is the number of records before this
+            record. The state can be stored as JSON if `position` can.
 
         Raises:
             TypeError: If `records` has no position.
@@ -122,8 +122,9 @@ class PackedBatches(Iterator[PackedSequences]):
         self._waiting = []
 
     def __repr__(self) -> str:
-        rows, steps, sequences, _ = self._shape
-        return f"<packs of {sequences} sequences in {rows} rows of {steps} steps>"
+        rows, row_length, sequences, _ = self._shape
+        sizes = f"{counted(sequences, 'sequence')} in {counted(rows, 'row')}"
+        return f"<packs of {sizes} of {counted(row_length, 'step')}>"
 
 
 def packed_batches(
@@ -143,8 +144,8 @@ def packed_batches(
     of the records.
 
     The last batch may be less full than the others, but it has the same shape. If a
-    batch has fewer than `sequences` sequences, the unused entries have length 0; leave
-    them out of a loss, with `packed.sequence_length > 0`.
+    batch has fewer than `sequences` sequences, the unused entries have length 0. Mask
+    these entries in a loss, with `packed.sequence_length > 0`.
 
     Args:
         records: A Grain dataset or iterator, a sequence (anything with `__len__` and
