@@ -291,7 +291,7 @@ def returning(first, later):
 
 # The position of a result, a value, and what is said of it.
 FIRST_REFUSALS = [
-    (0, jnp.zeros(2, bool), ValueError, "a scalar or have one entry for each of the 3"),
+    (0, jnp.zeros(2, bool), ValueError, r"a scalar or have shape \[3\]"),
     (0, jnp.zeros(ROWS, int), TypeError, "`finished` must be of dtype bool, got int64"),
     (0, "no", TypeError, "`finished` must be an array, got 'no'"),
     (0, [False] * ROWS, ValueError, "`finished` must be one boolean array"),

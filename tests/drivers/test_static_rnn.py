@@ -222,7 +222,7 @@ REFUSALS = [
     (TypeError, "StateSaver: `value` must be an array, got 'q'", lambda: SAVER.save_state("c", "q")),
     (ValueError, r"must have the shape of state 'c', float32\[4, 2\], got float32\[4, 3\]",
      lambda: SAVER.save_state("c", np.ones((4, 3), np.float32))),
-    (KeyError, "must be one of 'c', 'h', got 'm'", lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "m"))),
+    (KeyError, r"the name of a state \('c', 'h'\), got 'm'", lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "m"))),
     (ValueError, r"`state_name` must be a string.*got \('c',\)",
      lambda: static_state_saving_rnn(GRU, X, SAVER, ("c",))),
     (ValueError, "`state_name` must be a tuple of 2 different strings.*got 'c'",

@@ -175,7 +175,7 @@ DRIVER = [
      {"cell": stepping(lambda s: (s, s)), "initial_state": X[:, 0]}),
     (ValueError, r"keep the shapes of its state, got `state` float32\[4, 3\] before and float32\[4, 1\]",
      {"cell": stepping(lambda s: s[:, :1])}),
-    (TypeError, "type should remain constant.*bfloat16.*Cast inside the cell",
+    (TypeError, "must keep the dtypes of its state.*bfloat16.*Cast inside the cell",
      {"cell": stepping(lambda s: s.astype(jnp.bfloat16))}),
     (TypeError, "`output` of `cell` must have dtype float32, got bfloat16.*dtype=jnp.bfloat16",
      {"cell": putting_out(lambda x: x.astype(jnp.bfloat16))}),
