@@ -204,10 +204,10 @@ def run_steps(factors: Factors, x: Element, h: Element) -> tuple[Element, Elemen
     """`(hs, h)` of all steps, in the form that suits the run and the platform.
 
     CPUs always use the loop. XLA compiles a step of the loop into one function that
-    costs 0.15 us and reads and writes each number once, unlike any parallel form. For T
-    = 8192 and H = 256, the loop took 1.2 ms with B = 1 and 36 ms with B = 8; the tree
-    took 13 ms and 197 ms. On other platforms, each step of a loop costs microseconds,
-    regardless of its size. For the gradient of 1024 steps, a GPU launches about 40
+    reads and writes each number once, unlike any parallel form. For T = 8192 and
+    H = 256, the loop took 1.2 ms with B = 1 and 36 ms with B = 8; the tree took 13 ms
+    and 197 ms. On other platforms, each step of a loop costs microseconds, regardless
+    of the size of the step. For the gradient of 1024 steps, a GPU launches about 40
     operations for the tree, but several operations per step for a loop.
 
     Args:

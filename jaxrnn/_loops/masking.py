@@ -156,8 +156,8 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    A reversed run enters a segment at the segment's last step, which is the step before
-    the next reset.
+    A segment consists of the steps from one reset to the next. A reversed run enters a
+    segment at the segment's last step, which is the step before the next reset.
 
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if
@@ -225,9 +225,10 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
 class ValidSteps(NamedTuple):
     """The positions of the valid steps of a mask, which may have gaps.
 
-    The valid steps are moved to the front of each row, so that lengths describe them:
-    every loop supports lengths, and no loop computes a masked step. Below, *the run*
-    consists of the moved steps; *the row* is the sequence that the user passed.
+    The valid steps are moved to the front of each row, so that lengths describe these
+    steps. Every loop supports lengths, and no loop needs to compute the masked steps.
+    Below, *the run* consists of the moved steps; *the row* is the sequence that the
+    user passed.
 
     Attributes:
         lengths: int32 `[batch]`, the number of valid steps of each row.

@@ -170,7 +170,7 @@ REFUSALS = [
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU], X, dtype=F64)),
     (TypeError, r"stack_bidirectional_dynamic_rnn: `cells_bw\[1\]` must be an RNNCell",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU, 3], X, dtype=F64)),
-    (ValueError, r"`initial_states_fw` must be a list of 1 states.*got float64\[4, 2\]",
+    (ValueError, r"`initial_states_fw` must be a list of 1 state,.*got float64\[4, 2\]",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
     (TypeError, "`key` must be a random key", lambda: jaxrnn.init_stack_bidirectional(ONE, ONE, 0, X[0])),
     (TypeError, r"`cells_bw\[0\]` must be an unbound cell, such as `jaxrnn.LSTMCell",

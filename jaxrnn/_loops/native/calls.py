@@ -20,11 +20,10 @@ from ..._base.typing import Array, Params, PyTree
 from ..library_cells import NativeCell
 from .library import NO_ROWS, entries, in_one_call
 
-# The row axis of an array that has no time axis. It follows the axis of the entries,
-# which comes first.
+# The row axis of an array that has no time axis. The axis of the entries comes first.
 ROWS = 1
 
-# The types of the fields below hold the row axis of the field's arrays. The row axis of
+# The type of each field below holds the row axis of the field's arrays. The row axis of
 # a sequence depends on the time axis; see `Call`.
 PerRow: TypeAlias = Annotated[PyTree, ROWS]
 Sequences: TypeAlias = Annotated[PyTree, "time"]
@@ -67,7 +66,7 @@ class ForwardResults(NamedTuple):
         new_c: c after each step, if `Call.new_states`.
         zs: The matrix products; empty if nothing is saved. The products are finite in
             finished rows.
-        saved: The state before each step, after a restart; zeros in finished rows. If
+        saved: The state before each step, after any restart; zeros in finished rows. If
             there are no restarts, the saved h is None, because h is the previous step's
             output.
     """
@@ -171,7 +170,9 @@ class Call:
         ct_z: Array,
         bias: bool,
     ) -> Params:
-        """Returns the cotangents of a product's parameters; mapped axes join the call.
+        """Returns the cotangents of a product's parameters.
+
+        Axes that `vmap` maps become part of this call.
 
         Args:
             lengths: The number of steps of each row, int32 `[batch]`.
@@ -206,7 +207,9 @@ class Call:
         return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)
 
     def inputs(self, lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
-        """Returns the cotangent of the inputs; mapped axes join the call.
+        """Returns the cotangent of the inputs.
+
+        Axes that `vmap` maps become part of this call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -303,7 +306,7 @@ class Call:
             args: The arguments, with entries.
             types: The types of one entry's results.
             aliases: A dict from the index of an argument to the index of the result
-                that shares its memory, or None.
+                that shares the argument's memory, or None.
             **static: More attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)

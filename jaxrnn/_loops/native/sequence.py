@@ -45,8 +45,8 @@ def native_sequence(
     and inputs.
 
     Under `vmap`, mapped axes become rows of one call. If parameters are mapped, the
-    axes become entries of the call, which share its threads. Rows on several devices
-    need `jax.shard_map`, because XLA cannot partition the call.
+    axes become entries of the call, which share the call's threads. Rows on several
+    devices need `jax.shard_map`, because XLA cannot partition the call.
 
     Args:
         cell: An `AffineCell`.
