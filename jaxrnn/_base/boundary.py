@@ -1,8 +1,9 @@
 """The boundary of the package: public names on errors, and hints for unknown names.
 
-Checks inside the package do not know which public function the user called. They raise
-`InvalidArgument`, or a subclass such as `InvalidValue`. The boundary replaces such an
-error with a ValueError or another standard error that begins with the public name.
+Checks inside the package do not know which public function the user called. Checks
+raise a subclass of `InvalidArgument`, such as `InvalidValue`. The boundary replaces
+such an error with a standard error, such as ValueError, that begins with the public
+name.
 Errors of users' functions, and errors that an inner boundary has already named, pass
 unchanged.
 
@@ -167,17 +168,17 @@ _SAME_MEANING = (
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
     "mask": "`dynamic_rnn` and the modules `RNN` and `Bidirectional` accept masks. If "
-    "all masked steps of a mask [batch, time] are at the end of a row, pass the "
-    "lengths `mask.sum(-1)`.",
+    "a mask [batch, time] masks only the ends of rows, `mask.sum(-1)` gives the "
+    "lengths.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
     "params": "Bind the parameters to the cell with `cell.bind(params)`.",
     "key rng rngs": "Pass a key to `cell.init(key, inputs)`, or to "
     "`cell.bind(params, key)` for random numbers in steps.",
-    "training train deterministic": "For training, pass a key to "
-    "`cell.bind(params, key)`; without a key, there is no dropout.",
+    "training train deterministic": "For training, bind the cell with a key, "
+    "`cell.bind(params, key)`. Without a key, there is no dropout.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "Omit this argument: the outputs of all steps and "
-    "the last state are always returned.",
+    "return_sequences return_state": "Omit this argument, because the outputs of all "
+    "steps and the last state are always returned.",
     "go_backwards reverse keep_order": "Use `reverse_sequence`, or pass `reverse` to "
     "the module `RNN`.",
     "bias use_bias": "The bias is always a parameter; set it to zeros for no bias.",
@@ -185,12 +186,12 @@ _INSTEAD = {
     "the product.",
     "param_dtype": "Pass the dtype of the parameters to "
     "`cell.init(key, inputs, dtype)`.",
-    "input_size input_dim in_features": "Omit this argument: `init` reads the depth "
-    "from the inputs.",
-    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`; converters find the "
+    "input_size input_dim in_features": "Omit this argument, because `init` reads the "
+    "depth from the inputs.",
+    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`. Converters find the "
     "layers in the weights.",
-    "bidirectional": "Use `bidirectional_dynamic_rnn`; load the weights of each "
-    "direction separately.",
+    "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`. To convert "
+    "weights, load the weights of each direction separately.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",

@@ -2,11 +2,12 @@
 
 The key that a cell gets at step t draws the same numbers as `fold_in(key, t)`. Random
 numbers therefore do not depend on unrolling, on memory strategies or on the backend.
-Variational dropout draws once per run, and therefore also needs a key for the run. The
-key of a step therefore holds two keys, one for the step and one for the run. The key of
-a step is a JAX key with a custom implementation, which draws from the step's key, and
-splits or folds both keys. Regardless of how a cell derives a key for an inner cell, the
-derived key still holds a key for the run.
+Variational dropout draws once per run, and therefore also needs a key for the run.
+
+At each step, a cell gets the step's key and the run's key, as one JAX key with a custom
+implementation. The implementation draws from the step's key, and splits or folds both
+keys. Regardless of how a cell derives a key for an inner cell, the derived key still
+holds a key for the run.
 """
 
 import functools

@@ -18,9 +18,8 @@ from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
 
 OF_A_MASK = (
-    "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If all "
-    "masked steps of a mask [batch, time] are at the end of a row, pass the lengths "
-    "`mask.sum(-1)`."
+    "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If a mask "
+    "[batch, time] masks only the ends of rows, `mask.sum(-1)` gives the lengths."
 )
 
 

@@ -127,9 +127,9 @@ def explicit_mesh_of(tree: PyTree) -> Any:
 def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     """Shards the arrays of `tree` over devices like the rows of `xs`.
 
-    A zero state is created without the inputs' sharding. In a loop, its type must equal
-    the type of the state after a step, which is sharded on an explicit mesh and varies
-    inside `shard_map`.
+    A zero state is created without the inputs' sharding. In a loop, the state must have
+    the same type before and after a step. After a step, the state is sharded on an
+    explicit mesh, and varies inside `shard_map`.
 
     Args:
         xs: Inputs with rows along `batch_axis`.

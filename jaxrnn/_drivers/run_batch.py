@@ -213,10 +213,7 @@ def _check_has_rows(state: PyTree, has_mask: bool) -> None:
     option = "mask" if has_mask else "return_states"
     fix = "Return this value as an output of the cell, not as a state."
     if has_mask:
-        fix += (
-            " If all masked steps are at the end of a row, pass `sequence_length` "
-            "instead of `mask`."
-        )
+        fix += " If `mask` masks only the ends of rows, pass `sequence_length` instead."
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(

@@ -146,7 +146,7 @@ DRIVER = [
      {"sequence_length": [[1]] * 4}),
     (TypeError, r"`sequence_length` must hold integers, got float32\[4, 5, 3\]. Inputs come first: `dynamic_rnn\(cell, inputs, lengths, init",
      {"inputs": ZEROS, "sequence_length": X, "dtype": None}),
-    (TypeError, r"must hold integers, got bool\[4, 5\]. Pass `mask` .* pass the lengths `mask.sum\(-1\)`",
+    (TypeError, r"must hold integers, got bool\[4, 5\]. Pass `mask` .* `mask.sum\(-1\)` gives",
      {"sequence_length": MASK}),
     (TypeError, r"must hold integers, got bool\[4\]. For lengths of 0 and 1, cast",
      {"sequence_length": [True, False, True, False]}),
