@@ -1,4 +1,4 @@
-"""`packed_batches`: records of a pipeline, packed into batches of one shape."""
+"""`packed_batches` packs the records of a pipeline into batches of one shape."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -138,12 +138,12 @@ def packed_batches(
     """Packs the records of an input pipeline into batches of one shape.
 
     All batches share one compilation. Records are packed by the first-fit rule: a
-    record goes into the batch's first row that has room for it. If no row has room, or
-    if the batch already has `sequences` sequences, the batch is complete, and the
-    record goes into the next batch. Records are never cut, and batches keep the order
-    of the records.
+    record goes into the first row of the batch that has room for the record. If no row
+    has room, or if the batch already has `sequences` sequences, the batch is complete,
+    and the record goes into the next batch. Records are never cut, and batches keep the
+    order of the records.
 
-    The last batch may be less full than the others, but it has the same shape. If a
+    The last batch may be less full than the others, but has the same shape. If a
     batch has fewer than `sequences` sequences, the unused entries have length 0. Mask
     these entries in a loss, with `packed.sequence_length > 0`.
 
@@ -155,7 +155,7 @@ def packed_batches(
             each step.
         rows: The number of rows in a batch.
         row_length: The number of steps in a row, at least the length of the longest
-            record. Rows that are much longer than the records waste less on padding.
+            record. If rows are much longer than the records, less padding is needed.
         sequences: The number of sequences in each batch; by default
             `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
             than 4 steps on average.
@@ -163,15 +163,17 @@ def packed_batches(
             Records are `[length, ...]` regardless.
 
     Returns:
-        An iterator over `PackedSequences`. Like Grain's iterators, it has `get_state()`
-        and `set_state(state)`, so an interrupted run can continue with the same
-        batches. For several epochs, repeat the records or call `packed_batches` again.
+        An iterator over `PackedSequences`. Like Grain's iterators, this iterator has
+        `get_state()` and `set_state(state)`, so an interrupted run can continue with
+        the same batches. For several epochs, repeat the records or call
+        `packed_batches` again.
 
     Raises:
         TypeError: If an argument has the wrong type; on iteration, if a leaf of a
             record is traced or not an array.
         ValueError: If a number is below 1; on iteration, if a record is longer than a
-            row, or differs from the first in structure, dtypes or the shape of a step.
+            row, or differs from the first record in structure, dtypes or the shape of a
+            step.
 
     Example:
         >>> import numpy as np, jaxrnn

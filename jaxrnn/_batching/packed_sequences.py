@@ -74,7 +74,7 @@ class PackedSequences:
         """The fraction of steps that are used, in [0, 1].
 
         Raises:
-            TypeError: If `lengths` are traced.
+            TypeError: If `lengths` is traced.
         """
         check_concrete("lengths", self.lengths, "Under jit, use `lengths.sum()`.")
         lengths = np.asarray(self.lengths)
@@ -139,8 +139,8 @@ class PackedSequences:
             if leaf.shape[:2] != self.starts.shape:
                 raise InvalidValue(
                     f"`{name}` must be [{axes}, ...] like `starts` "
-                    f"({describe(self.starts)}), got {describe(leaf)}. Pass outputs "
-                    "for this pack."
+                    f"({describe(self.starts)}), got {describe(leaf)}. Pass arrays in "
+                    "the layout of this pack."
                 )
             return read_at(leaf, *index)  # The index is in bounds by construction.
 

@@ -1,7 +1,7 @@
 """`pack_sequences` packs sequences end to end in rows, with little padding.
 
-`concat_packed` and `stack_packed` join packs. All three run on the host, in NumPy,
-because shapes depend on the lengths.
+`concat_packed` and `stack_packed` join packs. All three functions run on the host, in
+NumPy, because shapes depend on the lengths.
 """
 
 import bisect
@@ -92,7 +92,7 @@ def pack_sequences(
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
     lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
-    fix = "Increase `row_length` to the longest sequence, or split that sequence."
+    fix = "Increase `row_length`, or split the sequences that are longer."
     row_length = _fitting("row_length", row_length, longest, fix)
     placed, needed = _best_fit(lengths, row_length)
     fix = "Increase `rows` or `row_length`, or pack fewer sequences."
@@ -174,7 +174,7 @@ def pack(
     leaves = _empty_rows(like, rows, row_length)
     for i, row in placed:
         length[i] = len(sequences[i][0])
-        if not length[i]:  # An empty sequence takes no steps: row and offset stay 0.
+        if not length[i]:  # For an empty sequence, row and offset stay 0.
             continue
         row_of[i] = row
         offset[i] = used[row]

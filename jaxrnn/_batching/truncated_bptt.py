@@ -189,11 +189,12 @@ def truncated_bptt(
     next, and the gradient flows back through the last `reach` windows. With windows of
     k1 steps, a gradient over k2 = reach * k1 steps is computed every k1 steps.
 
-    Each call returns the loss of its newest window. The call starts from the state that
-    the previous call stored, and reruns the previous `reach - 1` windows, or all if
-    there are fewer, with the current parameters. With fixed parameters, the states are
-    the same as in one run over the whole sequence. Under `jit`, a call costs as much as
-    `reach` windows of which only one has a loss. All calls with windows of the same
+    Each call of `value_and_grad` returns the loss of the newest window. The call starts
+    from the state that the previous call stored, and reruns the previous `reach - 1`
+    windows, or all previous windows if there are fewer, with the current parameters.
+    With fixed parameters, the states are the same as in one run over the whole
+    sequence. Under `jit`, a call costs as much as a gradient through `reach` windows of
+    which only the newest has a loss. All calls with windows of the same
     shapes share one compilation. Calls also work in `lax.scan` over stacked windows and
     under `vmap`.
 
@@ -207,8 +208,9 @@ def truncated_bptt(
             state after the window; `(value, (new_state, aux))` if `has_aux`. Random
             numbers must come from a key in the window, so that a rerun draws the same
             numbers. The window may be any pytree, such as `(window, key)`.
-        reach: The number of windows that a gradient flows through. With 1, no window is
-            stored, and windows may differ in length; each length is compiled once.
+        reach: The number of windows that a gradient flows through. If `reach` is 1, no
+            window is stored, and windows may differ in length; each length is compiled
+            once.
         has_aux: Whether `loss` also returns auxiliary data, which has no gradient.
 
     Returns:
@@ -238,8 +240,8 @@ def truncated_bptt(
         ...     value, gradient, carry = step(params, carry, window)
         ...     params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
 
-    Source: Williams and Peng 1990, doi:10.1162/neco.1990.2.4.490, where it is
-    BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
+    Source: Williams and Peng 1990, doi:10.1162/neco.1990.2.4.490, who call the
+    algorithm BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
     """
     if not callable(loss):
         raise InvalidType(f"`loss` must be callable, got {describe(loss)}.")

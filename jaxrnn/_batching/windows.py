@@ -188,22 +188,23 @@ def windows(
 ) -> Sequence[Any]:
     """Cuts sequences along time into windows, on the host, outside of jit.
 
-    All windows have the same structure and shapes, so they share one compilation. A
-    window is read when it is accessed. If `inputs` is an `np.memmap`, or any object
-    with `shape`, `dtype` and slicing, only one window is in memory at a time.
+    All windows have the same structure and shapes, so they share one compilation. Each
+    window is read on access. If `inputs` is an `np.memmap`, or any object with `shape`,
+    `dtype` and slicing, only the windows in use are in memory.
 
     Args:
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays (with labels, for example) that have the same time and batch
             sizes; or `PackedSequences`.
         size: The number of steps in a window. The last window is padded with zeros.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps.
         time_major: Whether time is the first axis.
 
     Returns:
         A sequence of `ceil(time / size)` windows, each a `Window`, or a `PackedWindow`
-        for `PackedSequences`. The sequence supports `len` and slices. For
-        example, `windows(x, 25)[k:]` resumes an interrupted run.
+        for `PackedSequences`. The result supports `len` and slices. For example,
+        `windows(x, 25)[k:]` resumes an interrupted run.
 
     Raises:
         TypeError: If an argument is traced or has the wrong type.

@@ -142,12 +142,12 @@ def memory_plan(
 ) -> MemoryPlan:
     """Reports the memory that training with `dynamic_rnn` needs under each strategy.
 
-    For each strategy, the function compiles a gradient for one device, which takes a
-    second or more. This is the gradient of a loss on the final state with respect to
-    the parameters, for sequences without lengths. XLA then reports the memory of the
-    compiled program; nothing is run. The number of extra operations is computed from
-    XLA's count for one step. This count excludes the recomputation that some cells,
-    such as linear recurrences, perform under every strategy.
+    For each strategy, the function compiles the gradient of a loss on the final state
+    with respect to the parameters, for one device and for sequences without lengths.
+    Each compilation takes a second or more. XLA then reports the memory of the compiled
+    program; nothing is run. The number of extra operations is computed from XLA's count
+    for one step, which excludes the recomputation that some cells, such as linear
+    recurrences, perform under every strategy.
 
     Args:
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
@@ -167,7 +167,7 @@ def memory_plan(
             without a GPU.
 
     Returns:
-        A `MemoryPlan`: print it for a table, or read the numbers in its `rows`.
+        A `MemoryPlan`. Print the plan for a table, or read the numbers in `plan.rows`.
 
     Raises:
         TypeError: If `cell` is not a cell, if a size is not an integer, if an entry of
@@ -177,8 +177,8 @@ def memory_plan(
             strategy exceeds what XLA can count, or if no device has that name.
         ImportError: If the compiler for `device` is not installed.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
-            the device. A note names the strategy, so that you can remove it from
-            `strategies`.
+            the device. A note names the strategy, so that you can remove this strategy
+            from `strategies`.
 
     Example:
         >>> import jaxrnn

@@ -1,6 +1,6 @@
 """`raw_rnn`: runs a cell in a loop that `loop_fn` controls.
 
-The loop is a Python loop if `finished` is concrete, otherwise it is compiled.
+If `finished` is concrete, the loop is a Python loop. Otherwise, the loop is compiled.
 """
 
 from collections.abc import Callable
@@ -112,14 +112,14 @@ def raw_rnn(
             after another.
         swap_memory: Selects what a compiled loop saves for the backward pass. False
             saves the carry before each step. True or a strategy from `jaxrnn.memory`
-            saves less, or saves to host memory; use such a value if steps read a
-            TensorArray of all steps in the loop state. Results with different values
-            may differ by rounding.
+            saves less, or saves to host memory. Use such a value if the loop state
+            holds a TensorArray with an element for every step. Results with different
+            values may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
             Under jit, `max_time` is the size of the buffers, and is required unless
-            nothing is emitted and no reverse-mode derivative is taken. The loop
-            stops after `max_time` steps even if rows are not finished. `emit_ta.size()`
+            nothing is emitted and no reverse-mode derivative is taken. The loop stops
+            after `max_time` steps even if not all rows are finished. `emit_ta.size()`
             is then `max_time`, and `jax.experimental.checkify` reports an error. Inside
             the steps of a compiled loop, `checkify` reports no errors, and writes
             beyond the capacity of a TensorArray are dropped.

@@ -78,7 +78,7 @@ class Batch:
         plan: What the forward pass saves for the backward pass.
         unroll: The number of steps unrolled in each iteration of a scan.
         implementation: The name of the loop that runs an affine cell, or None.
-        return_states: Whether to also return the states after all steps.
+        return_states: Whether to also return the state after every step.
         has_mask: Whether the user passed a mask, even if it was converted to lengths.
     """
 

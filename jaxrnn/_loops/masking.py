@@ -28,7 +28,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
     Random keys, TensorArrays and leaves of lower rank than the mask are always taken
-    from `tree`, because they hold no padding.
+    from `tree`, because these leaves hold no padding.
 
     Args:
         mask: Bool, a scalar or an array whose shape is the first axes of the leaves,
@@ -117,8 +117,8 @@ def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyT
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """Returns the state after a step: `old` in finished rows, otherwise `new`.
 
-    Scalar leaves and TensorArrays are shared by all rows. These leaves advance while
-    TensorFlow's loop would run, even if some rows are finished.
+    Scalar leaves and TensorArrays are shared by all rows. These leaves are updated
+    while TensorFlow's loop would run, even if some rows are finished.
     """
 
     def select(new_leaf: Any, old_leaf: Any) -> Any:

@@ -5,10 +5,10 @@ A step writes a value u at a key k, and reads with a query q. With vectors as ro
     S_t = a_t S_{t-1} + outer(k_t, u_t)        S: [key, value]
     o_t = q_t S_t
 
-In a chunk, the steps of a row form *segments*: each restart begins one. Step t's
+In a chunk, the steps of a row form *segments*: each restart begins a segment. Step t's
 segment starts from a state S, which is the state before the chunk or a restart state.
 If `keep_t` is the product of the a's from the segment's first step to step t, and
-`pairs_ts` the product of the a's from step s + 1 to step t,
+`pairs_ts` is the product of the a's from step s + 1 to step t, then
 
     S_t = keep_t S + sum over s of pairs_ts outer(k_s, u_s)
     o_t = keep_t q_t S + sum over s of pairs_ts dot(q_t, k_s) u_s
@@ -69,13 +69,15 @@ class Chunk:
         values: The `values` of `project`, leaves `[batch, heads, steps, ...]`.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`.
         reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
-            s <= t, in one segment. There is one row if there are no restarts.
+            s <= t, and s and t are in one segment. If there are no restarts, the first
+            axis has size 1.
         restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
             which the segment of each step starts. None if there are no restarts, or if
             the restart states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true at steps whose segment starts from
             `state`. None if there are no restarts.
-        returns_states: Whether `attend` returns the states after all steps.
+        returns_states: Whether `attend` returns the state after every step. If False,
+            `attend` returns only the last state.
     """
 
     values: Any
@@ -343,7 +345,7 @@ def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
 
 
 def _is_state(x: Array) -> Array:
-    """Whether numbers are finite; the scale of a head may be the logarithm of 0."""
+    """Whether numbers are finite; the scale of a head may also be -inf."""
     return x < jnp.inf if x.ndim == 2 else jnp.isfinite(x)
 
 
