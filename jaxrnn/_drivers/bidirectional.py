@@ -67,9 +67,9 @@ def bidirectional_dynamic_rnn(
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at the
             first step of each segment. Both directions start each segment from the zero
             state; the backward direction starts at the segment's last step. The first
-            segment that a direction reads starts from its initial state instead. If
-            `resets` is true at a row's first step, the forward direction ignores its
-            initial state.
+            segment that a direction reads starts from the initial state of the
+            direction instead. If `resets` is true at a row's first step, however, the
+            forward direction ignores `initial_state_fw`.
         implementation: As in `dynamic_rnn`.
         mask: As in `dynamic_rnn`.
         return_states: Whether to also return the states after every step.

@@ -191,8 +191,8 @@ def _emit_types(
 def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
     """Converts the tree to arrays, and checks that their types match `like`.
 
-    A TensorArray must have been created with the same arguments as the one in `like`,
-    but may have more elements.
+    A TensorArray must have been created with the same arguments as the TensorArray in
+    `like`, but may have more elements.
 
     Args:
         name: The name of the tree, for messages.

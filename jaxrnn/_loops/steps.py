@@ -91,7 +91,7 @@ class Steps:
             steps are valid. `with_wide_lengths` makes them `[batch, size]`.
         longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
             For a whole run, this number is the maximum length, at least 1; for a
-            segment, it may be 0. None if there are no lengths.
+            segment, the number may be 0. None if there are no lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
             finished rows. None if there are no lengths, or if the run is not
             differentiated. A run that is not differentiated runs the cell on the

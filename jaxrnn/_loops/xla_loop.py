@@ -251,8 +251,8 @@ def _product_tangents(
 ) -> list[Array | None]:
     """The part of each product's tangent due to parameters and inputs; None if zero.
 
-    These terms depend only on values that are known before the loop. In finished rows,
-    the values must be finite, and do not affect the result.
+    This part depends only on values that are known before the loop. In finished rows,
+    these values must be finite, and do not affect the result.
     """
     zs, _ = saved
     xs = steps.zero_dead(primals.xs)
@@ -424,7 +424,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 
 
 def is_perturbed(tangent: Any) -> bool:
-    """Whether a tangent is an array, not None or a symbolic zero."""
+    """Whether a tangent is an array, rather than None or a symbolic zero."""
     return isinstance(tangent, jax.Array)
 
 
