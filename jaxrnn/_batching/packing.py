@@ -57,8 +57,8 @@ def pack_sequences(
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
             least 1. If `rows` and `row_length` are given, all batches with the same
-            number of sequences have the same shapes and share one compilation. If a
-            list is too short, add sequences of length 0, which take no steps.
+            number of sequences have the same shapes and share one compilation. To reach
+            this number, add sequences of length 0, which take no steps, to a list.
         time_major: Whether time is the first axis of padded inputs, of the rows and of
             unpacked outputs. Sequences in a list are `[length, ...]` regardless.
 

@@ -194,9 +194,9 @@ def truncated_bptt(
     windows, or all previous windows if there are fewer, with the current parameters.
     With fixed parameters, the states are the same as in one run over the whole
     sequence. Under `jit`, a call costs as much as a gradient through `reach` windows of
-    which only the newest has a loss. All calls with windows of the same
-    shapes share one compilation. Calls also work in `lax.scan` over stacked windows and
-    under `vmap`.
+    which only the newest has a loss. All calls with windows of the same shapes share
+    one compilation. Calls also work in `lax.scan` over stacked windows and under
+    `vmap`.
 
     Call `init` again for a new epoch. A carry is a pytree. To checkpoint a carry, save
     its leaves, and restore the leaves into the structure that `init` returns. To learn

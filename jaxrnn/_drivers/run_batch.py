@@ -230,7 +230,7 @@ def _run_as_planned(
     Args:
         cell: The cell, laid out over devices.
         state: The initial state, whose read-only parts every step reads.
-        run: All steps, to whose `steps` this function applies `Steps.with_stand_in`.
+        run: All steps; `run.steps` lacks the values that `Steps.with_stand_in` adds.
         batch: The options.
     """
     cell_in_loop, step = _in_loop(cell, run, state)

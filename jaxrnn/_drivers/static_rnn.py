@@ -76,7 +76,7 @@ def static_rnn(
             `initial_state` nor `dtype` is given.
 
     Warns:
-        UserWarning: If 50 or more steps are unrolled, which may take minutes to compile.
+        UserWarning: If 50 or more steps are unrolled, which can compile for minutes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -184,7 +184,7 @@ def _unrolled(
     all_masks = Steps(time=len(steps), axis=0)
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
-        longest = jnp.max(lengths, initial=0)  # At least 1 in `dynamic_rnn`.
+        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` would use at least 1.
         stand_in = masking.stand_in(lengths, steps[0], state)
         all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)
     read = summed_in_float32(cell)
@@ -193,7 +193,7 @@ def _unrolled(
     for t, inputs in enumerate(steps):
         masks = all_masks
         if _types(inputs) != _types(steps[0]):
-            # The stand-in has the shapes of the first step's inputs, so use zeros here.
+            # The first step's inputs have other types, so finished rows run on zeros.
             masks = all_masks.map_stand_in_inputs(
                 lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
             )

@@ -298,7 +298,7 @@ def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
 
 
 def _latest(values: Array, where: Array, axis: int) -> Array:
-    """For each step t, the value at the last step up to t in `where`, or at step 0."""
+    """For each step t, the value at the last true step of `where` up to t, or at 0."""
     ts = jax.lax.broadcasted_iota(jnp.int32, where.shape, axis)
     steps = jax.lax.cummax(jnp.where(where, ts, 0), axis=axis)
     return jnp.take_along_axis(values, steps, axis=axis)
