@@ -33,7 +33,7 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
     """Clips `x` to `[-bound, bound]`, with gradient 1 inside and at the bounds.
 
     If `bound` is None, `x` does not change. At a bound, `jnp.clip` would halve the
-    gradient and `lax.clamp` would drop it.
+    gradient, and `lax.clamp` would set the gradient to 0.
     """
     if bound is None:
         return x
@@ -57,7 +57,7 @@ def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 
 def is_traced(x: object) -> bool:
-    """Whether a value is a traced array, which is known only at run time."""
+    """Whether a value is a traced array, whose values are known only at run time."""
     try:  # For a traced array, the attribute raises an error.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
     except jax.errors.JAXTypeError:
@@ -113,7 +113,7 @@ def cast_number(array: Array, dtype: DType) -> Array:
 
 
 def numpy_or_jax_array(values: Any) -> Any:
-    """Converts values to a JAX array if they hold one, otherwise to a NumPy array.
+    """Converts values to a JAX array if they hold JAX arrays, else to a NumPy array.
 
     NumPy keeps 64-bit integers even if x64 is off.
     """

@@ -76,7 +76,7 @@ def static_rnn(
             `initial_state` nor `dtype` is given.
 
     Warns:
-        UserWarning: If 50 or more steps are unrolled; compilation can then take minutes.
+        UserWarning: If 50 or more steps are unrolled. Compilation may take minutes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -3,7 +3,8 @@
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The arguments of
 a call are the leaves of the argument tuple, in order; a missing argument is None. A
 state is a pair `(h, c)` of arrays `[batch, outputs]` and `[batch, units]`, whose sizes
-differ if h is projected. c is None unless the cell is an LSTM.
+differ if h is projected; c is None unless the cell is an LSTM. A call runs several
+independent batches, its *entries*, along a new first axis of all arrays.
 """
 
 import dataclasses
@@ -41,9 +42,9 @@ class ForwardArgs(NamedTuple):
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
-        elementwise: The parameters of an LSTM's element-wise operations, or None: the
-            peepholes of gates f, i, o, `[3, units]`; or the shifts and gains of the
-            norms of f, i, o, c, j, `[10, units]`.
+        elementwise: The parameters of an LSTM's element-wise operations: the peepholes
+            of gates f, i and o, `[3, units]`, or the shifts and gains of the layer
+            normalization of f, i, o, c and j, `[10, units]`. None for other cells.
         state: `(h, c)` before the first step.
         restart_states: The states to which rows restart, `[sequences, ...]`.
     """
@@ -63,7 +64,7 @@ class ForwardResults(NamedTuple):
     Attributes:
         outputs: h after each step; zeros in finished rows.
         last: The state after the last step of each row.
-        new_c: c after each step, if `Call.new_states`.
+        new_c: c after each step if `Call.new_states`, otherwise None.
         zs: The matrix products; empty if nothing is saved. The products are finite in
             finished rows.
         saved: The state before each step, after any restart; zeros in finished rows. If
@@ -179,7 +180,7 @@ class Call:
             xs: The inputs, or None if the product does not read them.
             operand: The operand of the state's matrix: h of `saved`, `operand` or None.
             first: The operand of the first step if each later step multiplied the
-                `operand` of the step before it; otherwise None.
+                `operand` of the previous step; otherwise None.
             ct_z: The cotangents of the product.
             bias: Whether the product has a bias.
 
@@ -278,7 +279,7 @@ class Call:
             None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
-        # Entries that share `zs` cannot all write to its memory.
+        # Entries that share `zs` cannot all write to the memory of `zs`.
         has_memory = args.zs[0].shape[0] == entries(args)
         aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop(args))

@@ -34,8 +34,9 @@ def run_beside_xla(
 ) -> PyTree:
     """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
 
-    Exported programs and derivatives also use `xla`, because an exported program may
-    run on a machine without the library that `native` calls.
+    Exported programs also use `xla`, because they may run on a machine without the
+    library that `native` calls. Derivatives are computed from `xla`, except for a given
+    `transpose`.
 
     Args:
         native: A function that closes over no arrays.
