@@ -20,7 +20,7 @@ enough to use these modules, which are loaded on first use:
 * `jaxrnn.decode`: greedy decoding, sampling and beam search.
 * `jaxrnn.memory`: strategies for `swap_memory`, to save memory in the backward pass.
 * `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
-* `jaxrnn.export`: StableHLO, ONNX and TFLite files, and runs over a stream of steps.
+* `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on live streams.
 * `jaxrnn.extend`: parts for custom cells, wrappers and decoders.
 * `jaxrnn.initializers`: initializers that treat each part of a kernel separately.
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
@@ -29,8 +29,9 @@ enough to use these modules, which are loaded on first use:
 
 The functions that run cells over time are called drivers. Drivers of padded sequences
 accept the lengths of the rows (`sequence_length`) or a `mask`. Many drivers accept
-`return_states=True`, and then also return the state after every step. The functions for
-each kind of sequence:
+`return_states=True`, and then also return the state after every step.
+
+Functions for each kind of sequence:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
   `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`). To run
