@@ -28,7 +28,7 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
         state = cell.zero_state(batch_size, dtype)
-    return as_arrays("the cell's zero state", state)
+    return as_arrays("cell.zero_state()", state)
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:

@@ -179,7 +179,7 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
     """
     is_given = state is not None
     reset_state = state if is_given else zeros
-    name = "reset_state" if is_given else "the cell's zero state"
+    name = "reset_state" if is_given else "cell.zero_state()"
     check_structure(f"`{name}`", like, reset_state, strict=is_given)
     leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
     named = named_leaves(name, reset_state, is_tensor_array)

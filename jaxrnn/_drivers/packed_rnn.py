@@ -37,7 +37,7 @@ def packed_rnn(
 
     Args:
         cell: As in `dynamic_rnn`.
-        packed: Sequences from `pack_sequences`. If their nest holds more than the
+        packed: Sequences from `pack_sequences`. If `packed.inputs` holds more than the
             cell's inputs, select the inputs with
             `dataclasses.replace(packed, inputs=...)`.
         initial_state: The state before the first step of each sequence, each leaf

@@ -38,8 +38,8 @@ def reverse_sequence(
         input: An array of any dtype, for example `[batch, time, ...]`; or a nest of
             such arrays, each of which is reversed.
         seq_lengths: The length of each row, `[batch]`, integers. Lengths outside of
-            `[0, time]` raise an error, as in TensorFlow, unless they are traced. Traced
-            lengths are clamped to `[0, time]`, as in `dynamic_rnn`.
+            `[0, time]` raise an error, as in TensorFlow, except that traced lengths are
+            clamped to `[0, time]`, as in `dynamic_rnn`.
         seq_axis: The time axis; required. Negative axes are not allowed.
         batch_axis: The axis of the rows; None for 0.
         name: The name of the operation in profiles; "ReverseSequence" by default.
@@ -91,7 +91,7 @@ def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTr
 
 
 def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
-    """Raises ValueError unless each array can be reversed, and all have one size."""
+    """Raises ValueError unless all arrays can be reversed with the same lengths."""
     named = list(named_leaves("input", arrays))
     if not named:
         raise InvalidValue("`input` must hold at least one array, got none.")

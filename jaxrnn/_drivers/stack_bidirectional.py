@@ -47,8 +47,8 @@ def stack_bidirectional_rnn(
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `static_bidirectional_rnn`.
 
-    Each layer reads both outputs of the layer below, unlike the layers of two
-    `MultiRNNCell`s.
+    Each layer reads both outputs of the layer below. In two `MultiRNNCell`s, one for
+    each direction, a layer would read only the output of its own direction.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
@@ -107,8 +107,8 @@ def stack_bidirectional_dynamic_rnn(
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `bidirectional_dynamic_rnn`.
 
-    Each layer reads both outputs of the layer below, unlike the layers of two
-    `MultiRNNCell`s.
+    Each layer reads both outputs of the layer below. In two `MultiRNNCell`s, one for
+    each direction, a layer would read only the output of its own direction.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout

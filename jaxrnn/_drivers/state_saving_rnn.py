@@ -81,9 +81,9 @@ def static_state_saving_rnn(
 class StateSaver:
     """Named states, which `static_state_saving_rnn` reads and replaces.
 
-    The object is mutable and not a pytree. Create it inside a function from one of the
-    function's arguments, and return its `states`. The function is then pure, and can be
-    compiled, differentiated and scanned.
+    A `StateSaver` is mutable and not a pytree. In a function, create a `StateSaver`
+    from one of the function's arguments, and return `saver.states`. The function is
+    then pure, and can be compiled, differentiated and scanned.
 
     Attributes:
         states: A dict of arrays, each `[batch, ...]`. The dict is a copy; the dict that

@@ -58,8 +58,8 @@ def static_rnn(
             and keeps its state; inputs past the length, even NaN, do not affect
             outputs, states or gradients. Scalar leaves of the state are updated until
             the longest row ends. If all lengths are 0, scalar leaves are never updated,
-            whereas `dynamic_rnn` updates them once. If there are no lengths, a step may
-            change the structure, shapes and dtypes of the state.
+            whereas `dynamic_rnn` updates these leaves once. If there are no lengths, a
+            step may change the structure, shapes and dtypes of the state.
         scope: The name of the steps in profiles; "rnn" by default.
         return_states: Whether to also return the state after every step.
 

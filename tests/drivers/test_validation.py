@@ -216,7 +216,7 @@ DRIVER = [
     (ValueError, "`reset_state` must have the structure", {"resets": MASK, "reset_state": (0.0, 0.0)}),
     (ValueError, r"`reset_state` must have the shape of the initial state, \(4, 2\), got",
      {"resets": MASK, "reset_state": ZEROS[0]}),
-    (ValueError, r"`the cell's zero state` must have the shape of the initial state, \(3, 2\)",
+    (ValueError, r"`cell.zero_state\(\)` must have the shape of the initial state, \(3, 2\)",
      {"resets": MASK, "initial_state": ZEROS[1:]}),
     (TypeError, "`reset_state` must have the dtype of the initial state, float32",
      {"resets": MASK, "reset_state": ZEROS.astype(float)}),
