@@ -12,24 +12,26 @@ Three sequences of at most five steps, in one padded batch:
     >>> print(jax.tree.map(jnp.shape, jax.jit(jax.grad(loss))(params)))
     {'bias': (64,), 'kernel': (24, 64)}
 
-`help(jaxrnn.dynamic_rnn)` explains that function. `import jaxrnn` is enough to use
-these modules, which are loaded on first use:
+`help(jaxrnn.dynamic_rnn)` lists the arguments of `dynamic_rnn`. `import jaxrnn` is
+enough to use these modules, which are loaded on first use:
 
 * `jaxrnn.linen`, `jaxrnn.nnx`: Flax modules around any cell (`pip install flax`).
 * `jaxrnn.contrib`: cells, wrappers, attention and decoders of `tf.contrib`.
 * `jaxrnn.decode`: greedy decoding, sampling and beam search.
-* `jaxrnn.memory`: strategies for `swap_memory`, which bound the memory of gradients.
+* `jaxrnn.memory`: strategies for `swap_memory`, to save memory in the backward pass.
 * `jaxrnn.convert`: weights from and to PyTorch, Keras, Flax, TensorFlow 1 and others.
-* `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on streams.
+* `jaxrnn.export`: StableHLO, ONNX and TFLite files, and cells that run on live streams.
 * `jaxrnn.extend`: parts for custom cells, wrappers and decoders.
-* `jaxrnn.initializers`: initializers of kernels and biases by part and by gate.
+* `jaxrnn.initializers`: initializers that treat each part of a kernel separately.
 * `jaxrnn.lite`: the names and layouts of TensorFlow Lite.
 * `jaxrnn.testing`: `check_cell`, which checks a custom cell.
 * `jaxrnn.typing`: the types in signatures.
 
-The functions that run cells are called drivers. Drivers of padded sequences accept the
-lengths of the rows (`sequence_length`) or a `mask`. With `return_states=True`, drivers
-also return the state after every step:
+The functions that run cells over time are called drivers. Drivers of padded sequences
+accept the lengths of the rows (`sequence_length`) or a `mask`. Many drivers accept
+`return_states=True`, and then also return the state after every step.
+
+Functions for each kind of sequence:
 
 * Padded sequences: `dynamic_rnn`, `bidirectional_dynamic_rnn`,
   `stack_bidirectional_dynamic_rnn` (parameters: `init_stack_bidirectional`). To run
@@ -37,11 +39,11 @@ also return the state after every step:
 * Custom loops: `raw_rnn`, with `TensorArray`.
 * Lists of steps: `static_rnn`, `static_bidirectional_rnn`, `stack_bidirectional_rnn`,
   and `static_state_saving_rnn` with `StateSaver`.
-* Packed sequences: `packed_rnn` over `PackedSequences`, which `pack_sequences` creates;
-  `packed_batches` (`PackedBatches`) packs the records of an input pipeline, and
-  `concat_packed` and `stack_packed` join packs.
-* Sequences longer than memory: `windows`, which yields `Window` or `PackedWindow`, and
-  `truncated_bptt` (`TruncatedBPTT`).
+* Packed sequences: `packed_rnn` over `PackedSequences`, which `pack_sequences` creates.
+  `packed_batches` (`PackedBatches`) packs the records of an input pipeline.
+  `concat_packed` and `stack_packed` join several `PackedSequences`.
+* Sequences that do not fit in memory: `windows`, which yields `Window` or
+  `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`).
 
 `memory_plan` (`MemoryPlan`) compares the memory and cost of strategies before a run.
 `native_status` tells whether the C++ loops for CPUs are available.
@@ -53,14 +55,14 @@ Cells:
 * Cells that compute many steps in parallel: `MinGRUCell`, `MinLSTMCell`, `QRNNCell`,
   `LRUCell`, `RGLRUCell`, `MLSTMCell` (`MLSTMState`), `DeltaNetCell` and
   `GatedDeltaNetCell`.
-* xLSTM's other cell, which runs step by step: `SLSTMCell` (`SLSTMState`).
+* The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
   `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`; and `Run`,
   `Steps` and `DeclinedError` for cells that run whole sequences at once.
-* The types that drivers accept: `BoundCell`, `RNNCellLike`.
-"""  # noqa: E501 (The README has the example in the same lines.)
+* Types of the cells that drivers accept: `BoundCell`, `RNNCellLike`.
+"""  # noqa: E501 (The README shows the same lines.)
 
 import typing as _typing
 from importlib import import_module as _import_module
@@ -158,7 +160,7 @@ __version__ = "0.1.0"
 
 _OF_FLAX = ("linen", "nnx")
 _LAZY = "contrib convert decode export extend initializers lite testing typing".split()
-_HERE = "All names are in `jaxrnn` itself: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
+_HERE = "Use `jaxrnn` itself: for example, `jaxrnn.LSTMCell` and `jaxrnn.dynamic_rnn`."
 _MODULES = (
     "Run a cell such as `LSTMCell` with `dynamic_rnn`, or use the modules of "
     "`jaxrnn.linen` and `jaxrnn.nnx`."

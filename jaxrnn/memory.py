@@ -44,7 +44,8 @@ def __dir__() -> list[str]:
 
 _log = logging.getLogger("jaxrnn")
 
-# This default is large enough for efficient copies, but small compared with a long run.
+# A segment of this many steps is large enough for efficient copies, and short compared
+# with a long run.
 STEPS_PER_COPY = 64
 
 # JAX calls the platform of GPUs "gpu", "cuda" or "rocm".
@@ -59,10 +60,11 @@ class CheckpointPlan:
     Attributes:
         segments: The segment sizes, in steps, from the outermost to the innermost level
             of nested segments; a size does not need to divide the previous size. The
-            state before each segment is saved. If the tuple is empty, everything that
-            the backward pass reads is saved.
-        save_residuals: Whether to also store the residuals of affine cells on the host.
-            The residuals of other cells are recomputed. Requires `on_host`.
+            forward pass saves the state before each outermost segment. If the tuple is
+            empty, the forward pass saves everything that the backward pass reads.
+        save_residuals: Whether to also store the residuals of affine cells (subclasses
+            of `AffineCell`) on the host. The backward pass recomputes the residuals of
+            other cells. Requires `on_host`.
         on_host: Whether the states before the outermost segments are stored in host
             memory.
 
@@ -147,8 +149,8 @@ class Keep(Strategy):
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
-    less, because its residuals then fit in the caches. `raw_rnn` saves the carry before
-    each step instead, and recomputes the steps.
+    less, because the residuals of a segment then fit in the CPU's caches. With `Keep`,
+    `raw_rnn` saves the carry before each step instead, and recomputes the steps.
     """
 
     def plan(self, time: int) -> CheckpointPlan:
@@ -163,12 +165,13 @@ class Recompute(Strategy):
 
     With segments of about the square root of the number of steps, the saved states take
     about the same memory as one segment. For an LSTM over 10,000 steps, this strategy
-    needs a fortieth of the memory that `Keep` needs. The cost is one more forward pass.
+    needs about a fortieth of the memory that `Keep` needs. The cost is one more forward
+    pass.
 
     Attributes:
-        chunk: The number of steps in a segment; 1 saves every state. None (the default)
-            selects a number near the square root of the number of steps, preferably a
-            divisor of the number of steps.
+        chunk: The number of steps in a segment; 1 saves the state before every step.
+            None (the default) selects a number near the square root of the number of
+            steps, preferably a divisor of the number of steps.
 
     Raises:
         TypeError: If `chunk` is not an int.
@@ -239,10 +242,11 @@ class Offload(Strategy):
     """Saves the same arrays as another strategy, but in host memory (`pinned_host`).
 
     The saved arrays are copied to the host during the forward pass, and back during the
-    backward pass. With `Offload(Recompute(64))` or `Offload(Keep())`, device memory
-    does not grow with the number of steps. `Offload(Keep())` copies the residuals of
-    affine cells at every step, and recomputes nothing; other cells are recomputed,
-    segment by segment. On the CPU, host and device share one memory.
+    backward pass. With `Offload(Recompute(64))` or `Offload(Keep())`, the device memory
+    for saved arrays does not grow with the number of steps. `Offload(Keep())` copies
+    the residuals of affine cells (subclasses of `AffineCell`) and recomputes no steps
+    of these cells. For other cells, `Offload(Keep())` copies the state before each
+    segment, and recomputes the segment. On the CPU, host and device share one memory.
 
     If a program offloads arrays, JAX commits the program's results to a device. Before
     the first training step, commit the parameters too, with
@@ -251,8 +255,9 @@ class Offload(Strategy):
 
     Attributes:
         of: The strategy that selects the arrays, `Recompute()` by default.
-        chunk: If `of` is `Keep()`, the number of steps whose residuals are copied at
-            once; None (the default) for 64. `chunk` must be None if `of` has segments.
+        chunk: If `of` is `Keep()`, the number of steps in a segment, whose residuals
+            are copied at once; None (the default) selects 64. `chunk` must be None if
+            `of` already has segments.
 
     Raises:
         TypeError: If `of` is not a strategy, or if `chunk` is not an int.
@@ -292,14 +297,15 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 
     Args:
         swap_memory: False, True or a strategy, which is returned unchanged.
-        platform: The platform of the program, "cpu", "gpu" or "tpu". None for the
-            platform of the mesh in context or, without a mesh, of JAX's default
-            backend. `dynamic_rnn` also considers the mesh of its arrays. To compile for
-            another platform without a mesh, pass `swap_memory=Offload()`.
+        platform: The platform of the program, "cpu", "gpu" or "tpu". None selects the
+            platform of the mesh in context or, without a mesh, the platform of JAX's
+            default backend. `dynamic_rnn` also considers the mesh of its arguments. To
+            compile for an accelerator without a mesh, pass `swap_memory=Offload()` to
+            `dynamic_rnn`.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
-        ValueError: If `platform` is not a platform.
+        ValueError: If `platform` is not a known platform.
 
     Example:
         >>> import jaxrnn
@@ -318,13 +324,14 @@ def as_strategy(
     arrays: PyTree = (),
     platform: str | None = None,
 ) -> Strategy:
-    """Returns the strategy that a driver's argument selects; see `resolve`.
+    """Returns the strategy that an argument `swap_memory` selects; see `resolve`.
 
     Args:
         name: The name of the argument, for messages.
         swap_memory: The value of the argument.
-        arrays: The driver's other arguments, whose mesh determines the platform.
-        platform: The platform; None for the platform of the mesh, or JAX's default.
+        arrays: Other arguments of the same call, whose mesh determines the platform.
+        platform: The platform; None selects the platform of the mesh or, without a
+            mesh, of JAX's default backend.
     """
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:

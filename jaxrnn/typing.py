@@ -1,11 +1,12 @@
-"""Types in the signatures of this package, to annotate code that calls or extends it.
+"""The types in jaxrnn's signatures, for annotations in code that uses jaxrnn.
 
-`RNNCellLike` is the protocol of a cell that `dynamic_rnn` runs, `UnboundCellLike` of a
-cell that creates its parameters. `Params` are nested dicts of arrays, `Specs` nested
-dicts of `ParamSpec`s, `PyTree` any nest. `Size` is the size of a state or an output.
-`Shaped` is an array, or its shape and dtype. `Lengths` holds one integer for each row.
-`Key` is a random key, `DType` anything that names a dtype. `Initializer` and
-`Activation` are functions. `Array` and `ArrayLike` are JAX's.
+`RNNCellLike` is the protocol of a cell that `dynamic_rnn` runs. `UnboundCellLike` is
+the protocol of a cell that creates parameters. `Params` are nested dicts of arrays,
+`Specs` are nested dicts of `ParamSpec`s, and a `PyTree` is any nest. `Size` is the size
+of a state or an output. `Shaped` is an array or a `jax.ShapeDtypeStruct`. `Lengths`
+holds one integer for each row. `Key` is a random key, and `DType` is anything that
+names a dtype. `Initializer` and `Activation` are types of functions. `Array` and
+`ArrayLike` are JAX's types.
 """
 
 from ._base.typing import (

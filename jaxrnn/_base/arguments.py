@@ -240,7 +240,8 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
 def as_unroll(parallel_iterations: object) -> int:
     """The number of steps to unroll per loop iteration, for `parallel_iterations`.
 
-    None and 0 select the default, which is one step. Results may differ by rounding.
+    None and 0 select the default, which is one step. Unrolling may change results by
+    rounding.
 
     Raises:
         TypeError: If `parallel_iterations` is negative or not an integer. For a

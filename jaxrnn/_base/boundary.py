@@ -1,13 +1,16 @@
 """The boundary of the package: public names on errors, and hints for unknown names.
 
-Inside the package, nothing knows which public function was called. Checks raise
-`InvalidValue` or `InvalidType`. The boundary replaces such an error by a ValueError or
-TypeError that begins with the public name. Errors of users' functions, and errors that
-an inner boundary has already named, pass unchanged.
+Checks inside the package do not know which public function the user called. Checks
+raise a subclass of `InvalidArgument`, such as `InvalidValue`. The boundary replaces
+such an error with a standard error, such as ValueError, that begins with the public
+name.
+Errors of users' functions, and errors that an inner boundary has already named, pass
+unchanged.
 
-The boundary is where a public module exports its names, with `export`. Functions of the
-package call each other without passing the boundary; methods always pass it. An unknown
-argument, a name that a module lacks, and a package that is not installed get hints.
+`export` puts the functions and classes of a public module at the boundary. Functions of
+the package call each other without passing the boundary; calls of methods always pass
+it. The errors for an unknown argument, an unknown name in a module, and a missing
+package contain hints.
 """
 
 import difflib
@@ -32,13 +35,15 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
 
     Pickles refer to classes and functions by module and name. This function sets their
     `__module__` to the public module, so pickles survive a move of private files.
-    Unless the module has an `__all__`, it gets one without lazily loaded modules, so
-    that `from jaxrnn import *` does not shadow Flax's `nnx`. `dir` lists these names.
+    If the module has no `__all__`, the function adds one without lazily loaded modules,
+    so that `from jaxrnn import *` does not shadow Flax's `nnx`. `dir` then lists the
+    names in `__all__`.
 
     Args:
         namespace: `globals()` of the public module.
-        names_errors: False for functions that other checks call: their errors get the
-            name of the function or class that the user called.
+        names_errors: Whether errors begin with the names of this module's functions.
+            Pass False for functions that custom cells call: their errors then begin
+            with the name of the function or class that the user called.
     """
     module = namespace["__name__"]
     names = [name for name in namespace if not name.startswith("_")]
@@ -49,7 +54,9 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
         home = getattr(value, "__module__", "")
         is_private = home.startswith("jaxrnn.") and "._" in home
         if home != module and not is_private:
-            continue  # Not a function or class, or exported elsewhere.
+            # Skip constants, and functions and classes that another public module or
+            # package exports.
+            continue
         if inspect.isfunction(value):
             exported = at_boundary(value) if names_errors else value
             namespace[name] = exported
@@ -133,8 +140,8 @@ def _name(function: Any, args: tuple) -> str:
     return f"{module}.{name}".removeprefix(".")
 
 
-# Each string lists names of one argument, in jaxrnn and in other libraries. The hint is
-# the name that the called function uses.
+# Each string lists the names of one argument in jaxrnn and in other libraries. The hint
+# gives the name that the called function uses.
 _SAME_MEANING = (
     "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
     "num_units units hidden_size hidden_dim hidden_features features num_hidden",
@@ -160,32 +167,35 @@ _SAME_MEANING = (
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
-    "mask": "`dynamic_rnn` and its modules accept masks. If all gaps are at the end, "
-    "`mask.sum(-1)` gives the lengths.",
+    "mask": "`dynamic_rnn` and the modules `RNN` and `Bidirectional` accept masks. If "
+    "a mask [batch, time] masks only the ends of rows, `mask.sum(-1)` gives the "
+    "lengths.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
-    "params": "Bind them to the cell: `cell.bind(params)`.",
+    "params": "Bind the parameters to the cell with `cell.bind(params)`.",
     "key rng rngs": "Pass a key to `cell.init(key, inputs)`, or to "
     "`cell.bind(params, key)` for random numbers in steps.",
-    "training train deterministic": "For training, pass a key to "
-    "`cell.bind(params, key)`; without a key, there is no dropout.",
+    "training train deterministic": "For training, bind the cell with a key, "
+    "`cell.bind(params, key)`. Without a key, there is no dropout.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "The outputs of all steps and the last state are "
-    "always returned.",
+    "return_sequences return_state": "Omit this argument, because the outputs of all "
+    "steps and the last state are always returned.",
     "go_backwards reverse keep_order": "Use `reverse_sequence`, or pass `reverse` to "
     "the module `RNN`.",
     "bias use_bias": "The bias is always a parameter; set it to zeros for no bias.",
-    "reset_after": "Use `CudnnCompatibleGRUCell`, which resets after the product.",
+    "reset_after": "Use `CudnnCompatibleGRUCell`, which applies the reset gate after "
+    "the product.",
     "param_dtype": "Pass the dtype of the parameters to "
     "`cell.init(key, inputs, dtype)`.",
-    "input_size input_dim in_features": "`init` reads the depth from the inputs.",
-    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`; converters find the "
+    "input_size input_dim in_features": "Omit this argument, because `init` reads the "
+    "depth from the inputs.",
+    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`. Converters find the "
     "layers in the weights.",
-    "bidirectional": "Use `bidirectional_dynamic_rnn`; load the weights of each "
-    "direction separately.",
+    "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`. To convert "
+    "weights, load the weights of each direction separately.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
-    "memory memory_sequence_length initial_cell_state": "This is an argument of "
+    "memory memory_sequence_length initial_cell_state": "Pass this argument to "
     "`AttentionWrapper.initial_state`.",
 }
 # What to do with lengths in functions that do not accept them.

@@ -1,12 +1,13 @@
-"""Passes random keys from drivers to cells.
+"""Derives the random keys with which cells run the steps of a sequence.
 
-The key that a driver gives to step t draws the same numbers as `fold_in(key, t)`.
-Random numbers therefore do not depend on unrolling, segments or the backend.
-Variational dropout draws once per run, and therefore also needs a key for the run. The
-key of a step holds a key for the step and a key for the run: it is a JAX key with a
-custom implementation, which draws from the step's key, and splits or folds both keys.
-Regardless of how a cell derives a key for an inner cell, the derived key still holds a
-key for the run.
+The key that a cell gets at step t draws the same numbers as `fold_in(key, t)`. Random
+numbers therefore do not depend on unrolling, on memory strategies or on the backend.
+Variational dropout draws once per run, and therefore also needs a key for the run.
+
+At each step, a cell gets the step's key and the run's key, as one JAX key with a custom
+implementation. The implementation draws from the step's key, and splits or folds both
+keys. Regardless of how a cell derives a key for an inner cell, the derived key still
+holds a key for the run.
 """
 
 import functools

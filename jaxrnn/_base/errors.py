@@ -1,7 +1,7 @@
 """Descriptions of values for error messages, and the errors of checks.
 
-A message reads `<argument> must be <this>, got <that>. <Fix>.` The boundary puts the
-public name before the message.
+A message reads `<argument> must be <this>, got <that>. <Fix>.` The file `boundary.py`
+puts the name of the public function before the message.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ class EntryError(ValueError, IndexError):
 
 
 class InvalidArgument(Exception):
-    """The error of a check, which does not know which public function was called.
+    """The error of a check that does not know which public function was called.
 
     Attributes:
         kind: The class of the error that the public function raises.
@@ -90,6 +90,11 @@ def describe(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return type(value).__name__
+
+
+def counted(count: int, noun: str) -> str:
+    """The count with its noun, such as `1 row` or `4 rows`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def describe_structure(tree: object) -> str:

@@ -1,4 +1,4 @@
-"""Checks a driver's arrays: sequences, lists of steps, initial states and dtypes."""
+"""Checks sequences, lists of steps, initial states and dtypes."""
 
 from typing import Any
 
@@ -69,8 +69,8 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
 
     inputs = map_named("inputs", as_leaf, inputs)
     named = list(named_leaves("inputs", inputs))
-    check_same_size(named, 0 if time_major else 1, "Time steps", axes)
-    check_same_size(named, 1 if time_major else 0, "Batch size", axes)
+    check_same_size(named, 0 if time_major else 1, "The number of steps", axes)
+    check_same_size(named, 1 if time_major else 0, "The batch size", axes)
     return inputs
 
 
@@ -79,8 +79,8 @@ def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) ->
     fix = fix or _fix_of_rank(name, array, time_major)
     check_rank(name, array, 3, axes, fix=fix)
     fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
-    must = f"have at most {INT32_MAX} steps and rows, {axes}"
-    check_value(fits, name, must, array, "Divide the sequence with `jaxrnn.windows`.")
+    must = f"be {axes} with at most {INT32_MAX} steps and at most {INT32_MAX} rows"
+    check_value(fits, name, must, array, "Divide long sequences with `jaxrnn.windows`.")
     return array
 
 
@@ -137,7 +137,7 @@ def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> N
 def check_same_size(
     named: list[tuple[str, Array]],
     axis: int | slice = 0,
-    what: str = "Batch size",
+    what: str = "The batch size",
     axes: str = "[batch, ...]",
     fix: str = "",
 ) -> None:
@@ -146,8 +146,8 @@ def check_same_size(
     for name, other in rest:
         if other.shape[axis] != leaf.shape[axis]:
             raise InvalidValue(
-                f"{what} must be the same for all inputs {axes}: `{first}` "
-                f"is {describe(leaf)}, `{name}` is {describe(other)}. {fix}".rstrip()
+                f"{what} must be the same for all inputs {axes}, but `{first}` is "
+                f"{describe(leaf)} and `{name}` is {describe(other)}. {fix}".rstrip()
             )
 
 

@@ -7,15 +7,15 @@ version breaks the package, only this file needs a change.
 # Runs a jaxpr whose constants are arguments. JAX differentiates `raw_rnn`, and loops
 # over cells that are not pytrees, with respect to all arrays that the user's function
 # closes over. (`jax.closure_convert` finds only differentiable arrays, and its cache
-# keeps them alive.)
+# keeps these arrays in memory.)
 from jax.core import eval_jaxpr as eval_jaxpr
 
-# Defines the step keys, which also hold the key of the run.
+# Defines the random keys of steps, which also hold the key of the run.
 from jax.extend.random import define_prng_impl as define_prng_impl
 
-# The native loops use an operation that has one program for CPUs, another for other
-# platforms, and a custom transpose. If JAX lacks one of the names below, XLA's program
-# runs instead.
+# The native loops (in C++) use an operation that has one program for CPUs, another for
+# other platforms, and a custom transpose. If JAX lacks one of the names below, cells
+# run in XLA's loops instead.
 MISSING: str | None = None
 try:
     from jax.extend.core import Primitive as Primitive

@@ -18,8 +18,8 @@ from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
 
 OF_A_MASK = (
-    "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If all "
-    "gaps are at the end, `mask.sum(-1)` gives the lengths."
+    "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If a mask "
+    "[batch, time] masks only the ends of rows, `mask.sum(-1)` gives the lengths."
 )
 
 
@@ -29,7 +29,7 @@ def lengths_for(
     """The lengths, clamped to `time` and sharded like the rows of `xs`, or None.
 
     Args:
-        sequence_length: The driver's argument.
+        sequence_length: The user's argument.
         xs: Inputs with rows along `batch_axis` and time along the other of the first
             two axes.
         time: The number of steps.
@@ -137,15 +137,16 @@ def as_integer_lengths(
 
 
 def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
-    """The text that says what to do about lengths that are not integers."""
+    """What to do about lengths that are not integers, for messages."""
     if lengths.dtype == bool:
         cast = "For lengths of 0 and 1, cast the array to jnp.int32."
         return cast if lengths.ndim < 2 else OF_A_MASK
     if lengths.ndim > 1:
-        return "Pass a state as `initial_state=`."
+        return "To pass a state, use `initial_state=`."
     if lengths.dtype == object:
         is_one = lengths.ndim == 0
-        return "Pass a dtype as `dtype=`." if is_one else "Pass one integer per row."
+        fix = "To pass a dtype, use `dtype=`."
+        return fix if is_one else "Pass one integer per row."
     return "Cast the array to jnp.int32."
 
 

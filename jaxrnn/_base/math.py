@@ -33,7 +33,7 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
     """Clips `x` to `[-bound, bound]`, with gradient 1 inside and at the bounds.
 
     If `bound` is None, `x` does not change. At a bound, `jnp.clip` would halve the
-    gradient and `lax.clamp` would drop it.
+    gradient, and `lax.clamp` would set the gradient to 0.
     """
     if bound is None:
         return x
@@ -43,7 +43,8 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
 def expand_rows(mask: Array, leaf: Array) -> Array:
     """Appends axes of size 1 to the mask `[batch]`, up to the rank of `leaf`.
 
-    A mask `[batch, size]` repeats one bool in each row.
+    A mask `[batch, size]` has equal entries in each row. If the leaf has another size,
+    only the first column of the mask is used.
     """
     if mask.ndim == leaf.ndim == 2 and mask.shape[1] != leaf.shape[1]:
         return mask[:, :1]
@@ -56,8 +57,8 @@ def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 
 def is_traced(x: object) -> bool:
-    """Whether a value is a traced array, which is known only at run time."""
-    try:  # A traced array raises an error.
+    """Whether a value is a traced array, whose values are known only at run time."""
+    try:  # For a traced array, the attribute raises an error.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
     except jax.errors.JAXTypeError:
         return True
@@ -92,7 +93,7 @@ def widest_dtype(tree: PyTree) -> DType:
 
 
 def at_least_float32(dtype: DType) -> DType:
-    """Returns float32 if `dtype` has less than 32 bits, otherwise `dtype`."""
+    """Returns float32 if `dtype` has fewer than 32 bits, otherwise `dtype`."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
@@ -107,12 +108,12 @@ def cast_like(like: PyTree, tree: PyTree) -> PyTree:
 
 
 def cast_number(array: Array, dtype: DType) -> Array:
-    """Casts a number to `dtype` if `dtype` can represent this kind of number."""
+    """Casts an array to `dtype` if `dtype` can represent this kind of number."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
 def numpy_or_jax_array(values: Any) -> Any:
-    """Converts values to a JAX array if they hold one, otherwise to a NumPy array.
+    """Converts values to a JAX array if they hold JAX arrays, else to a NumPy array.
 
     NumPy keeps 64-bit integers even if x64 is off.
     """
@@ -121,7 +122,7 @@ def numpy_or_jax_array(values: Any) -> Any:
 
 
 def clamped_to_int32(integers: Any) -> Any:
-    """Integers as int32, clamped to its range; a cast alone would wrap 2**32 to 0."""
+    """Casts integers to int32, clamped to int32's range instead of wrapping around."""
     if np.can_cast(integers.dtype, np.int32):
         return integers.astype(jnp.int32)
     own = jnp.iinfo(integers.dtype)

@@ -1,4 +1,4 @@
-"""Shards a driver's arrays in the same way as the inputs."""
+"""Shards the arrays of `dynamic_rnn` and similar functions like the inputs."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -19,9 +19,9 @@ def lay_out(
 ) -> tuple[Any, T, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
-    On each device, the cell gets the device's key and whole parameters. If the
+    On each device, the cell gets the device's key and the whole parameters. If the
     parameters were divided over devices, the loop would gather them at every step. In
-    `shard_map`, all arrays vary over the same axes.
+    `shard_map`, all returned arrays vary over the same axes.
 
     Args:
         cell: The cell.
@@ -71,7 +71,7 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
             raise InvalidValue(
                 f"`{name}` must not be divided along time, got {describe(x)} "
                 f"divided over {time!r}. Steps run one after another, so divide the "
-                "rows: use `jax.sharding.reshard`."
+                "rows instead, with `jax.sharding.reshard`."
             )
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
@@ -127,9 +127,9 @@ def explicit_mesh_of(tree: PyTree) -> Any:
 def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     """Shards the arrays of `tree` over devices like the rows of `xs`.
 
-    A zero state is created without the inputs' sharding. In a loop, its type must equal
-    the type of the state after a step: sharded on explicit meshes, varying inside
-    `shard_map`.
+    A zero state is created without the inputs' sharding. In a loop, the state must have
+    the same type before and after a step. After a step, the state is sharded on an
+    explicit mesh, and varies inside `shard_map`.
 
     Args:
         xs: Inputs with rows along `batch_axis`.
@@ -140,7 +140,7 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     mesh = explicit_mesh_of((xs, tree))
 
     def put(leaf: Array) -> Array:
-        spec = PartitionSpec()  # The probe rejects other sizes.
+        spec = PartitionSpec()  # A later check rejects leaves with other sizes.
         if leaf.shape[:1] == (first.shape[batch_axis],):
             spec = PartitionSpec(jax.typeof(first).sharding.spec[batch_axis])
         return jax.sharding.reshard(leaf, NamedSharding(mesh, spec))
@@ -202,7 +202,7 @@ def cell_of_device(cell: Any, rows: PyTree) -> Any:
 
 
 def zeros_like(x: Array) -> Array:
-    """Zeros with the shape, dtype and sharding of `x`, even if no mesh is set."""
+    """Zeros with the shape, dtype and sharding of `x`, even without `jax.set_mesh`."""
     return as_sharded_as(x, jnp.zeros_like(x))
 
 
@@ -242,8 +242,9 @@ def read_at(
     Args:
         array: An array whose number of axes is at least the number of index arrays.
         *indices: One integer array for each of the first axes. The arrays have equal
-            shapes, and all integers are in bounds.
-        mode: The meaning of integers out of bounds, as in `array.at[...].get`.
+            shapes.
+        mode: The treatment of integers out of bounds, as in `array.at[...].get`. By
+            default, all integers must be in bounds.
     """
     first = jax.typeof(indices[0]).sharding
     whole = jax.typeof(array).sharding

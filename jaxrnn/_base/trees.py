@@ -1,7 +1,7 @@
 """Nests, for which the rules of TensorFlow and of JAX's pytrees differ.
 
-* None is a leaf in TensorFlow and an empty nest in JAX. None in an argument raises an
-  error and is never dropped.
+* None is a leaf in TensorFlow and an empty nest in JAX. In jaxrnn, None in a nest of
+  inputs or states raises an error instead of being dropped.
 * A `TensorShape` is a leaf in a structure of sizes. `TensorShape` is not a registered
   pytree node, so it is a leaf in JAX too.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
@@ -214,8 +214,8 @@ def check_structure(
 def _are_alike(want: Any, got: Any) -> bool:
     """Whether two structures differ only in sequence types.
 
-    Named tuples with different fields count as different structures: a tuple with
-    fields `(hidden, cell)` does not match one with fields `(c, h)`.
+    Named tuples with different fields count as different structures. For example, a
+    tuple with fields `(hidden, cell)` does not match a tuple with fields `(c, h)`.
     """
     if want.node_data() is None or got.node_data() is None:
         return want == got
@@ -275,10 +275,10 @@ def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree
 class ReadOnly:
     """A part of a state that steps read but never change, such as an attention memory.
 
-    A run keeps read-only parts outside its loop's carry. They are therefore neither
-    masked nor saved for each step, and beam search neither repeats nor reorders them. A
-    run returns read-only parts as they were passed, regardless of what `RNNCell.start`
-    computes from them for the run.
+    A run keeps read-only parts outside its loop's carry. Therefore, read-only parts are
+    neither masked nor saved for each step, and beam search neither repeats nor reorders
+    these parts. A run returns read-only parts as they were passed, regardless of what
+    `RNNCell.start` computes from them for the run.
     """
 
     value: PyTree

@@ -21,7 +21,7 @@ DType: TypeAlias = Any
 """Anything that names a dtype: `jnp.float32`, `np.dtype("float32")`, `"float32"`."""
 
 Size: TypeAlias = Any
-"""An int (a vector), a `TensorShape`, or any nest of those."""
+"""An int (the size of a vector), a `TensorShape`, or a nest of these."""
 
 AxisSize: TypeAlias = Any
 """An int, or a symbolic dimension under `jax.export`."""
@@ -39,10 +39,11 @@ Initializer: TypeAlias = Callable[..., jax.Array]
 class RNNCellLike(Protocol):
     """The protocol of a cell; `get_initial_state` may replace `zero_state`.
 
-    If the object also has `at_step(t)`, `dynamic_rnn` calls it with the step `t`, a
-    traced int32 scalar, and runs the returned cell. With this method, random numbers
-    can depend on time. If its states hold the memory of an `AttentionWrapper`, the
-    object needs `start(state)`, which is called once per run; see `RNNCell.start`.
+    If the cell also has a method `at_step(t)`, `dynamic_rnn` calls the method with the
+    step `t`, a traced int32 scalar, and runs the cell that the method returns. With
+    this method, random numbers can depend on time. If the cell's states hold the memory
+    of an `AttentionWrapper`, the cell needs a method `start(state)`, which is called
+    once per run; see `RNNCell.start`.
     """
 
     @property

@@ -13,6 +13,7 @@ from .._base.errors import (
     InvalidType,
     InvalidValue,
     check_not_masked,
+    counted,
     describe,
     describe_leaves,
     is_array,
@@ -63,7 +64,7 @@ def as_sources(
 
     inputs = map_named("inputs", as_leaf, inputs)
     named = named_inputs(inputs)
-    check_same_size(named, slice(2), "Time and batch", axes, fix)
+    check_same_size(named, slice(2), "The first two axes", axes, fix)
     first, second = named[0][1].shape[:2]
     return (inputs, first, second) if time_major else (inputs, second, first)
 
@@ -137,7 +138,7 @@ def check_like(
 def as_sequence(name: str, sequence: PyTree) -> PyTree:
     """A sequence with arrays `[length, ...]` as leaves.
 
-    A number in the nest applies to the whole sequence; it is repeated at each step.
+    A number in the nest applies to the whole sequence, and is repeated at each step.
 
     Raises:
         TypeError: If a leaf is traced or not an array.
@@ -158,7 +159,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
     arrays = jax.tree.map(spread, arrays)
     if len(set(lengths)) > 1:
         named = list(named_leaves(name, arrays))
-        check_same_size(named, what="Length", axes="[length, ...]", fix=fix)
+        check_same_size(named, what="The length", axes="[length, ...]", fix=fix)
     return arrays
 
 
@@ -204,7 +205,8 @@ def cut_padding(
     if _are_sequences(inputs, sequence_length, batch_size):
         raise InvalidValue(
             "`sequence_length` must be None for a list of sequences, got "
-            f"{len(inputs)} lengths. Omit it, and pass each sequence without padding."
+            f"{counted(len(inputs), 'length')}. Omit `sequence_length`, and pass each "
+            "sequence without padding."
         )
     lengths = host_lengths(sequence_length, batch_size).clip(max=time)
     arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]

@@ -1,4 +1,4 @@
-"""`packed_batches`: records of a pipeline, packed into batches of one shape."""
+"""`packed_batches` packs the records of a pipeline into batches of one shape."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major, check_type, check_value
-from .._base.errors import InvalidType, describe
+from .._base.errors import InvalidType, counted, describe
 from .._base.typing import PyTree
 from .host import Leaves, as_sequence, check_record
 from .packed_sequences import PackedSequences
 from .packing import PackShape, Placed, pack
 
 State: TypeAlias = dict[str, Any]
-"""The position of `records`, and the number of records before it."""
+"""The position in `records`, and the number of records before this position."""
 
 
 class PackedBatches(Iterator[PackedSequences]):
@@ -76,7 +76,7 @@ class PackedBatches(Iterator[PackedSequences]):
 
     def _state(self) -> State:
         position = self._source.get_state() if _has_state(self._source) else None
-        if isinstance(position, bytes):  # JSON, as the state of a Grain `DataLoader`.
+        if isinstance(position, bytes):  # A Grain `DataLoader` returns JSON as bytes.
             position = position.decode()
         return {"records": position, "number": self._number}
 
@@ -85,9 +85,9 @@ class PackedBatches(Iterator[PackedSequences]):
 
         Returns:
             `{"records": position, "number": count}` for the first record of the next
-            batch. `position` is its index in `records`, or the result of the records'
-            own `get_state`. `count` is the number of records before it. JSON can store
-            the state if it can store `position`.
+            batch. `position` is the index of this record in `records`, or the result of
+            the records' own `get_state`. `count` is the number of records before this
+            record. The state can be stored as JSON if `position` can.
 
         Raises:
             TypeError: If `records` has no position.
@@ -122,8 +122,9 @@ class PackedBatches(Iterator[PackedSequences]):
         self._waiting = []
 
     def __repr__(self) -> str:
-        rows, steps, sequences, _ = self._shape
-        return f"<packs of {sequences} sequences in {rows} rows of {steps} steps>"
+        rows, row_length, sequences, _ = self._shape
+        sizes = f"{counted(sequences, 'sequence')} in {counted(rows, 'row')}"
+        return f"<packs of {sizes} of {counted(row_length, 'step')}>"
 
 
 def packed_batches(
@@ -137,14 +138,14 @@ def packed_batches(
     """Packs the records of an input pipeline into batches of one shape.
 
     All batches share one compilation. Records are packed by the first-fit rule: a
-    record goes into the batch's first row that has room for it. If no row has room, or
-    if the batch already has `sequences` sequences, the batch is complete, and the
-    record goes into the next batch. Records are never cut, and batches keep the order
-    of the records.
+    record goes into the first row of the batch that has room for the record. If no row
+    has room, or if the batch already has `sequences` sequences, the batch is complete,
+    and the record goes into the next batch. Records are never cut, and batches keep the
+    order of the records.
 
-    The last batch may be less full than the others, but it has the same shape. If a
-    batch has fewer than `sequences` sequences, the unused entries have length 0; leave
-    them out of a loss, with `packed.sequence_length > 0`.
+    The last batch may be less full than the others, but has the same shape. If a
+    batch has fewer than `sequences` sequences, the unused entries have length 0. Mask
+    these entries in a loss, with `packed.sequence_length > 0`.
 
     Args:
         records: A Grain dataset or iterator, a sequence (anything with `__len__` and
@@ -154,7 +155,7 @@ def packed_batches(
             each step.
         rows: The number of rows in a batch.
         row_length: The number of steps in a row, at least the length of the longest
-            record. Rows that are much longer than the records waste less on padding.
+            record. If rows are much longer than the records, less padding is needed.
         sequences: The number of sequences in each batch; by default
             `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
             than 4 steps on average.
@@ -162,15 +163,17 @@ def packed_batches(
             Records are `[length, ...]` regardless.
 
     Returns:
-        An iterator over `PackedSequences`. Like Grain's iterators, it has `get_state()`
-        and `set_state(state)`, so an interrupted run can continue with the same
-        batches. For several epochs, repeat the records or call `packed_batches` again.
+        An iterator over `PackedSequences`. Like Grain's iterators, this iterator has
+        `get_state()` and `set_state(state)`, so an interrupted run can continue with
+        the same batches. For several epochs, repeat the records or call
+        `packed_batches` again.
 
     Raises:
         TypeError: If an argument has the wrong type; on iteration, if a leaf of a
             record is traced or not an array.
         ValueError: If a number is below 1; on iteration, if a record is longer than a
-            row, or differs from the first in structure, dtypes or the shape of a step.
+            row, or differs from the first record in structure, dtypes or the shape of a
+            step.
 
     Example:
         >>> import numpy as np, jaxrnn

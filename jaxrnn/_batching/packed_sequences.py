@@ -1,7 +1,7 @@
 """`PackedSequences`: sequences of unequal length, stored end to end in rows.
 
-Packing runs on the host, in NumPy. Unpacking runs in JAX: a gather operation followed
-by a select.
+Packing runs on the host, in NumPy. Unpacking runs in JAX, as a gather followed by a
+select.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_type
-from .._base.errors import InvalidValue, describe, is_array
+from .._base.errors import InvalidValue, counted, describe, is_array
 from .._base.inputs import as_array, check_concrete
 from .._base.math import is_traced
 from .._base.sharding import read_at
@@ -27,13 +27,13 @@ from .._loops import masking
 class PackedSequences:
     """Sequences packed end to end in rows, as `pack_sequences` returns them.
 
-    A pytree of NumPy arrays for `jit`, `vmap` and `device_put`; fields that are not
-    arrays are static. Unused steps are zeros.
+    The object, called a pack, is a pytree of NumPy arrays, which `jit`, `vmap` and
+    `device_put` accept. Fields that are not arrays are static. Unused steps are zeros.
 
     The numbers in `starts` and `row` are valid only within one pack. Do not concatenate
-    the arrays of several packs, or split the arrays of one pack, as `shard_map` would;
-    use `concat_packed` and `stack_packed` instead. Shapes that disagree with `rows` and
-    `sequences` raise an error.
+    the arrays of several packs, or split the arrays of one pack, as `shard_map` would.
+    Use `concat_packed` and `stack_packed` instead. `unpack`, `at_ends` and `packed_rnn`
+    raise an error if shapes disagree with `rows` and `sequences`.
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, or `[row_length, rows, ...]` if
@@ -48,8 +48,8 @@ class PackedSequences:
         sequence_length: int32 `[sequences]`, the number of steps of each sequence.
         time: The size of the time axis that `unpack` returns.
         time_major: Whether time is the first axis of packed and of unpacked arrays.
-        rows: The number of rows. If `rows` or `sequences` is None, sizes are not
-            checked, as required for symbolic sizes in `jax.export`.
+        rows: The number of rows. If `rows` or `sequences` is None, as required for
+            symbolic sizes in `jax.export`, sizes are not checked.
         sequences: The number of sequences, including sequences of length 0.
     """
 
@@ -74,7 +74,7 @@ class PackedSequences:
         """The fraction of steps that are used, in [0, 1].
 
         Raises:
-            TypeError: If `lengths` are traced.
+            TypeError: If `lengths` is traced.
         """
         check_concrete("lengths", self.lengths, "Under jit, use `lengths.sum()`.")
         lengths = np.asarray(self.lengths)
@@ -83,19 +83,19 @@ class PackedSequences:
     def unpack(self, outputs: PyTree) -> PyTree:
         """The outputs of each sequence, padded.
 
-        The values of `outputs` at unused steps (NaN included) affect neither the result
-        nor gradients.
+        The values of `outputs` at unused steps, including NaN, affect neither the
+        result nor gradients.
 
         Args:
             outputs: A nest of `[rows, row_length, ...]`, in the layout of `inputs`.
 
         Returns:
-            The nest with leaves `[sequences, time, ...]` (`[time, sequences, ...]` if
-            `time_major`), zeros past the end of each sequence.
+            The nest with leaves `[sequences, time, ...]`, or `[time, sequences, ...]`
+            if `time_major`, with zeros past the end of each sequence.
 
         Raises:
             ValueError: If the first two axes of a leaf do not match `starts`, or if the
-                object is a stack, a part of a pack, or several packs.
+                object does not hold exactly one whole pack.
             TypeError: If a leaf is not an array.
         """
         check_whole("packed", self)
@@ -118,12 +118,12 @@ class PackedSequences:
 
         Returns:
             The nest with leaves `[sequences, ...]`. A sequence of length 0 has no last
-            step; its entry is the value of row 0 at step 0, which the caller must
-            replace.
+            step; the caller must replace the entry of such a sequence, which holds the
+            value of row 0 at step 0.
 
         Raises:
             ValueError: If the first two axes of a leaf do not match `starts`, or if the
-                object is a stack, a part of a pack, or several packs.
+                object does not hold exactly one whole pack.
             TypeError: If a leaf is not an array.
         """
         check_whole("packed", self)
@@ -139,8 +139,8 @@ class PackedSequences:
             if leaf.shape[:2] != self.starts.shape:
                 raise InvalidValue(
                     f"`{name}` must be [{axes}, ...] like `starts` "
-                    f"({describe(self.starts)}), got {describe(leaf)}. Pass outputs "
-                    "for this pack."
+                    f"({describe(self.starts)}), got {describe(leaf)}. Pass arrays in "
+                    "the layout of this pack."
                 )
             return read_at(leaf, *index)  # The index is in bounds by construction.
 
@@ -154,7 +154,9 @@ class PackedSequences:
             return f"PackedSequences({got})"
         full = "" if is_traced(self.lengths) else f", {self.fill:.0%} full"
         rows = self.starts.shape[1 if self.time_major else 0]
-        sizes = f"{self.row.size} sequences in {rows} rows of {self.row_length} steps"
+        sequences = counted(self.row.size, "sequence")
+        steps = counted(self.row_length, "step")
+        sizes = f"{sequences} in {counted(rows, 'row')} of {steps}"
         return f"PackedSequences({sizes}{full})"
 
 
@@ -163,8 +165,9 @@ def check_whole(name: str, packed: PackedSequences) -> None:
     starts = packed.starts
     if starts.ndim != 2:
         raise InvalidValue(
-            f"`{name}` must be one pack, got a stack, with `starts` "
-            f"{describe(starts)}. Map over the packs: `jax.vmap(run)(packed)`."
+            f"`{name}` must be one pack, got a stack of packs, whose `starts` is "
+            f"{describe(starts)}. Run each pack, for example with "
+            "`jax.vmap(run)(packed)`."
         )
     if packed.rows is None or packed.sequences is None:
         return
@@ -173,9 +176,9 @@ def check_whole(name: str, packed: PackedSequences) -> None:
     sequences = {array.shape[0] for array in of_sequences}
     if rows != {packed.rows} or sequences != {packed.sequences}:
         raise InvalidValue(
-            f"`{name}` must be a whole pack of {packed.rows} rows with "
-            f"{packed.sequences} sequences, got {packed!r}. To join packs, use "
-            "`concat_packed`; for several devices, use `stack_packed`."
+            f"`{name}` must be a whole pack of {counted(packed.rows, 'row')} with "
+            f"{counted(packed.sequences, 'sequence')}, got {packed!r}. To join packs, "
+            "use `concat_packed`; for several devices, use `stack_packed`."
         )
 
 

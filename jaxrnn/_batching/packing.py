@@ -1,7 +1,7 @@
 """`pack_sequences` packs sequences end to end in rows, with little padding.
 
-`concat_packed` and `stack_packed` join packs. All three run on the host, in NumPy,
-because shapes depend on the lengths.
+`concat_packed` and `stack_packed` join packs. All three functions run on the host, in
+NumPy, because shapes depend on the lengths.
 """
 
 import bisect
@@ -35,11 +35,12 @@ def pack_sequences(
     """Packs sequences end to end into few rows, with little padding.
 
     The cost of a padded batch is the batch size times the longest length. The cost of
-    packed sequences is a few percent more than the sum of their lengths. `packed_rnn`
-    runs a cell over the result.
+    packed sequences is usually a few percent more than the sum of the lengths.
+    `packed_rnn` runs a cell over the result.
 
     Sequences are packed by the best-fit rule, longest sequence first. Packing runs on
-    the host, outside of jit; ten thousand sequences take a few hundredths of a second.
+    the host, outside of jit; packing ten thousand sequences takes a few hundredths of a
+    second.
 
     Args:
         inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
@@ -49,21 +50,21 @@ def pack_sequences(
             the same length. All sequences must have the same structure, dtypes and step
             shapes. A tuple of padded arrays therefore needs `sequence_length`. The nest
             may also hold data that the cell does not read, such as a label per step. In
-            a list, the nest of a sequence may hold numbers, such as its label; a number
-            is stored at each step of the sequence, and `at_ends` reads it.
+            a list, the nest of a sequence may also hold numbers, such as a label of the
+            whole sequence. A number is stored at each step of the sequence; `at_ends`
+            returns one number per sequence again.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
             least 1. If `rows` and `row_length` are given, all batches with the same
-            number of sequences have the same shapes and share one compilation. To
-            reach that number, add sequences of length 0 to a list; empty sequences take
-            no steps.
+            number of sequences have the same shapes and share one compilation. To reach
+            this number, add sequences of length 0, which take no steps, to a list.
         time_major: Whether time is the first axis of padded inputs, of the rows and of
             unpacked outputs. Sequences in a list are `[length, ...]` regardless.
 
     Returns:
-        The packed sequences. `unpack` pads them to `time`, the size of the time axis of
-        padded inputs, or `row_length` for a list.
+        The packed sequences. `unpack` pads each sequence to the size of the time axis
+        of padded inputs or, for a list, to `row_length`.
 
     Raises:
         TypeError: If an argument is traced (pack outside of jit) or has the wrong type.
@@ -91,7 +92,7 @@ def pack_sequences(
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
     lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
-    fix = "Increase `row_length` to the longest sequence, or split that sequence."
+    fix = "Increase `row_length`, or split the sequences that are longer."
     row_length = _fitting("row_length", row_length, longest, fix)
     placed, needed = _best_fit(lengths, row_length)
     fix = "Increase `rows` or `row_length`, or pack fewer sequences."
@@ -173,7 +174,7 @@ def pack(
     leaves = _empty_rows(like, rows, row_length)
     for i, row in placed:
         length[i] = len(sequences[i][0])
-        if not length[i]:  # An empty sequence takes no steps: row and offset stay 0.
+        if not length[i]:  # For an empty sequence, row and offset stay 0.
             continue
         row_of[i] = row
         offset[i] = used[row]
@@ -209,8 +210,8 @@ def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     """Concatenates the rows of several packs into one pack, outside of jit.
 
-    The rows and sequences stay in the order of the packs. The sequence and row numbers
-    in `starts` and `row` are adjusted.
+    The rows and sequences stay in the order of the packs. The function adjusts the
+    numbers of sequences and rows in `starts` and `row`.
 
     Args:
         packs: Packs with rows of the same length. The packs may have different numbers
@@ -223,7 +224,8 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     Raises:
         TypeError: If `packs` is not a list of packs, or if a pack is traced.
         ValueError: If there are no packs; if packs disagree in structure, dtypes, the
-            shape of a step, `row_length` or `time_major`; if a pack is a stack.
+            shape of a step, `row_length` or `time_major`; if an entry is the result of
+            `stack_packed`.
 
     Example:
         >>> import numpy as np, jaxrnn
@@ -267,7 +269,7 @@ def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
 
 
 def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
-    """Stacks packs of one shape along a new first axis of all arrays, outside of jit.
+    """Stacks packs of one shape along a new first axis of each array, outside of jit.
 
     `jax.vmap` and `jax.lax.scan` split the result into packs again. On several devices,
     stack one pack per device, and shard the first axis of all arrays.
@@ -281,7 +283,7 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     Raises:
         TypeError: If `packs` is not a list of packs, or if a pack is traced.
         ValueError: If there are no packs; if packs disagree in structure, dtypes,
-            shapes or `time_major`; if a pack is a stack.
+            shapes or `time_major`; if an entry is already the result of `stack_packed`.
 
     Example:
         >>> import jax, numpy as np, jaxrnn

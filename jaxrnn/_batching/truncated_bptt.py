@@ -15,7 +15,7 @@ from .._base.arguments import (
     check_equal,
     check_instance,
 )
-from .._base.errors import InvalidType, describe, is_key
+from .._base.errors import InvalidType, counted, describe, is_key
 from .._base.inputs import as_array
 from .._base.sharding import as_sharded_as, zeros_of
 from .._base.trees import map_named, named_leaves, serializable
@@ -30,11 +30,12 @@ class TruncatedCarry:
     """The carry of `TruncatedBPTT` from window to window, a pytree.
 
     Attributes:
-        state: The state before the oldest of `windows`; no gradient flows through it.
-        windows: The last `reach - 1` windows, each leaf `[reach - 1, ...]`, the oldest
-            first; `()` if `reach` is 1.
-        seen: int32, the number of valid windows; these are the last entries of
-            `windows`.
+        state: The state before the oldest of `windows` or, if `reach` is 1, before the
+            next window. No gradient flows through this state.
+        windows: The last `reach - 1` windows, stacked from the oldest to the newest in
+            leaves `[reach - 1, ...]`; `()` if `reach` is 1.
+        seen: int32, the number n of windows seen so far, at most `reach - 1`. Only the
+            last n entries of `windows` are valid.
     """
 
     state: PyTree
@@ -59,14 +60,14 @@ class TruncatedBPTT:
     def init(self, state: PyTree, window: PyTree) -> TruncatedCarry:
         """The carry before the first window.
 
-        On an explicit mesh, the first call of `value_and_grad` divides the carry like
-        its results. In `lax.scan`, the type of a carry must not change, so pass a state
-        and an example that are divided already.
+        On an explicit mesh, the first call of `value_and_grad` shards the carry like
+        the carry that the call returns. In `lax.scan`, the type of a carry must not
+        change, so pass a state and an example window that are already sharded.
 
         Args:
             state: The state before the first step, in the form that `loss` accepts.
-            window: An example of a window, as arrays or `jax.ShapeDtypeStruct`s. Its
-                values are not read.
+            window: An example of a window, as arrays or `jax.ShapeDtypeStruct`s. The
+                values of the example are not read.
 
         Raises:
             TypeError: If a leaf of `state` is not an array.
@@ -159,7 +160,7 @@ class TruncatedBPTT:
         check_instance("carry", carry, TruncatedCarry, what)
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
-        must = f"hold {self.reach - 1} windows for reach={self.reach}"
+        must = f"hold {counted(self.reach - 1, 'window')} for reach={self.reach}"
         check_equal("carry", count, self.reach - 1, must, "Create a carry with `init`.")
         what = "floating-point to have a gradient"
         fix = "Cast this leaf, or let `loss` close over the array."
@@ -188,25 +189,28 @@ def truncated_bptt(
     next, and the gradient flows back through the last `reach` windows. With windows of
     k1 steps, a gradient over k2 = reach * k1 steps is computed every k1 steps.
 
-    Each call returns the loss of its newest window. The call starts from the state that
-    the previous call stored, and reruns the previous `reach - 1` windows, or all if
-    there are fewer, with the current parameters. With fixed parameters, the states are
-    the same as in one run over the whole sequence. Under `jit`, a call costs as much as
-    `reach` windows of which only one has a loss. All calls share one compilation,
-    including calls in `lax.scan` over stacked windows and under `vmap`.
+    Each call of `value_and_grad` returns the loss of the newest window. The call starts
+    from the state that the previous call stored, and reruns the previous `reach - 1`
+    windows, or all previous windows if there are fewer, with the current parameters.
+    With fixed parameters, the states are the same as in one run over the whole
+    sequence. Under `jit`, a call costs as much as a gradient through `reach` windows of
+    which only the newest has a loss. All calls with windows of the same shapes share
+    one compilation. Calls also work in `lax.scan` over stacked windows and under
+    `vmap`.
 
-    Call `init` again for a new epoch. A carry is a pytree; to checkpoint it, save its
-    leaves and restore them into the structure that `init` returns. To learn an initial
-    state, include it in `params`, and let `loss` use it instead of `state` in the first
-    window.
+    Call `init` again for a new epoch. A carry is a pytree. To checkpoint a carry, save
+    its leaves, and restore the leaves into the structure that `init` returns. To learn
+    an initial state, include the state in `params`, and let `loss` use this state
+    instead of the argument `state` in the first window.
 
     Args:
         loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
             state after the window; `(value, (new_state, aux))` if `has_aux`. Random
             numbers must come from a key in the window, so that a rerun draws the same
             numbers. The window may be any pytree, such as `(window, key)`.
-        reach: The number of windows that a gradient flows through. With 1, no window is
-            stored, and windows may differ in length; each length is compiled once.
+        reach: The number of windows that a gradient flows through. If `reach` is 1, no
+            window is stored, and windows may differ in length; each length is compiled
+            once.
         has_aux: Whether `loss` also returns auxiliary data, which has no gradient.
 
     Returns:
@@ -236,8 +240,8 @@ def truncated_bptt(
         ...     value, gradient, carry = step(params, carry, window)
         ...     params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
 
-    Source: Williams and Peng 1990, doi:10.1162/neco.1990.2.4.490, where it is
-    BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
+    Source: Williams and Peng 1990, doi:10.1162/neco.1990.2.4.490, who call the
+    algorithm BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
     """
     if not callable(loss):
         raise InvalidType(f"`loss` must be callable, got {describe(loss)}.")
@@ -250,8 +254,9 @@ def _sharded(
 ) -> TruncatedCarry:
     """Shards the carry of the first call like the carries that follow.
 
-    On an explicit mesh, types list how arrays are divided. The first state is often
-    created without a division, and the first windows from an example on the host.
+    On an explicit mesh, the type of an array includes its sharding. The first state is
+    often created without a sharding, and the first windows are zeros with the shapes of
+    an example on the host.
     """
     state = as_sharded_as(new_state, carry.state)
     if not jax.tree.leaves(carry.windows):

@@ -2,9 +2,9 @@
 
 A window of packed rows also consists of packed rows. Window boundaries cut sequences
 into parts, which are numbered like sequences. The first parts (one for each row)
-continue the last sequence of each row from the previous window. They are followed by
-the parts of the sequences that start in the window. All windows have the same number of
-parts, so all windows have the same shapes; absent parts have length 0.
+continue the last sequence of each row from the previous window. The other parts belong
+to the sequences that start in the window. All windows have the same number of parts, so
+all windows have the same shapes; absent parts have length 0.
 """
 
 import dataclasses
@@ -45,7 +45,8 @@ class LazyWindows(Sequence[AnyWindow]):
         return self._window_at(self._starts[i])
 
     def __iter__(self) -> Iterator[AnyWindow]:
-        # `Sequence.__iter__` would take an IndexError of the data for the end.
+        # `Sequence.__iter__` would stop without an error if reading the data raised an
+        # IndexError.
         return map(self._window_at, self._starts)
 
     def __repr__(self) -> str:
@@ -58,14 +59,14 @@ class LazyWindows(Sequence[AnyWindow]):
 class Window:
     """Consecutive steps of a batch of long sequences, as `windows` yields them.
 
-    A pytree of NumPy arrays.
+    A `Window` is a pytree of NumPy arrays.
 
     Attributes:
         inputs: The nest with leaves `[batch, size, ...]`, or `[size, batch, ...]` if
             `time_major`; zeros past the end of the time axis.
         sequence_length: int32 `[batch]`, the length of each row in this window; None if
             all rows fill all windows.
-        start: int32, the step of the sequences at which the window starts.
+        start: int32, the index of the window's first step in the sequences.
     """
 
     inputs: PyTree
@@ -82,8 +83,8 @@ class Window:
 class PackedWindow:
     """Consecutive steps of packed rows, as `windows` yields them.
 
-    A pytree of NumPy arrays. Run it with `packed_rnn`, and pass the state of each row
-    to the next window:
+    A `PackedWindow` is a pytree of NumPy arrays. Run each window with `packed_rnn`, and
+    pass the state of each row to the next window:
 
         start = window.start_from(row_state, cell.zero_state(1, dtype))
         outputs, states = packed_rnn(cell.bind(params), window.packed, start)
@@ -104,7 +105,7 @@ class PackedWindow:
             `.at[ends].set(states, wrap_negative_indices=False)`. No window contains
             sequences of length 0.
         last: int32 `[rows]`, the last part of each row.
-        start: int32, the step of the rows at which the window starts.
+        start: int32, the index of the window's first step in the rows.
     """
 
     packed: PackedSequences
@@ -187,22 +188,23 @@ def windows(
 ) -> Sequence[Any]:
     """Cuts sequences along time into windows, on the host, outside of jit.
 
-    All windows have the same structure and shapes, so they share one compilation. A
-    window is read when it is accessed. If `inputs` is an `np.memmap`, or any object
-    with `shape`, `dtype` and slicing, only one window is in memory at a time.
+    All windows have the same structure and shapes, so they share one compilation. Each
+    window is read on access. If `inputs` is an `np.memmap`, or any object with `shape`,
+    `dtype` and slicing, only the windows in use are in memory.
 
     Args:
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays (with labels, for example) that have the same time and batch
             sizes; or `PackedSequences`.
         size: The number of steps in a window. The last window is padded with zeros.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
+        sequence_length: The length of each row, `[batch]`, integers, clamped to
+            `[0, time]`; None for all steps.
         time_major: Whether time is the first axis.
 
     Returns:
         A sequence of `ceil(time / size)` windows, each a `Window`, or a `PackedWindow`
-        for `PackedSequences`. The sequence supports `len` and slices. For
-        example, `windows(x, 25)[k:]` resumes an interrupted run.
+        for `PackedSequences`. The result supports `len` and slices. For example,
+        `windows(x, 25)[k:]` resumes an interrupted run.
 
     Raises:
         TypeError: If an argument is traced or has the wrong type.
@@ -227,7 +229,8 @@ def windows(
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
             raise InvalidValue(
-                "`sequence_length` and `time_major` must be omitted for a pack."
+                "`sequence_length` and `time_major` must be omitted for "
+                "`PackedSequences`, which hold the lengths and the layout."
             )
         return _packed_windows(inputs, size)
     inputs, time, batch_size = as_sources(inputs, time_major)

@@ -37,14 +37,18 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
         ImportError: If the compiler for these devices is not installed.
         ValueError: If `kind` is unknown, or `count` exceeds the largest slice.
     """
-    # This module is imported here because few programs need it.
+    # Import `topologies` here, because few programs need this module.
     from jax.experimental import topologies
 
     what = f"one of {', '.join(map(repr, KINDS))}"
     fix = "For another kind, pass a device from `jax.experimental.topologies`."
     check_one_of("device", kind, KINDS, what, fix)
+    also = ""
     if kind in _GPUS:
         package = "jax[cuda12-local]"
+        also = (
+            " On a machine without a GPU, also set JAX_PLATFORMS=cpu before JAX starts."
+        )
         arguments = {
             "platform": "cuda",
             "target_config": _GPUS[kind].read_text(),
@@ -56,27 +60,27 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
         as_count("count", count, most=max(slices))
         chips = next(chips for chips in slices if chips >= count)
         arguments = {"platform": "tpu", "topology_name": f"{kind}:{slices[chips]}"}
-    # Start JAX first, because on a machine with TPUs JAX must not see the variables.
+    # Start JAX before setting environment variables, because JAX must not read these
+    # variables on a machine with TPUs.
     jax.devices()
     try:
         with _environment_of_libtpu():
             return topologies.get_topology_desc(**arguments).devices[:count]
     except jax.errors.JaxRuntimeError:
         raise
-    except RuntimeError as error:  # Also a NotImplementedError.
+    except RuntimeError as error:  # NotImplementedError is a subclass.
         raise MissingPackage(
             f"`device` {kind!r} needs a compiler that JAX cannot find. Run "
-            f"`pip install '{package}'`. On a machine without a GPU, also set "
-            "JAX_PLATFORMS=cpu before JAX starts."
+            f"`pip install '{package}'`.{also}"
         ) from error
 
 
 @contextlib.contextmanager
 def _environment_of_libtpu() -> Iterator[None]:
-    """Sets variables that libtpu reads when it is loaded, and restores them.
+    """Sets environment variables while libtpu is loaded, and then removes them.
 
     The variables make libtpu skip the metadata server, which this machine may lack, and
-    allow other processes to load libtpu too. Values that the user has set do not
+    allow other processes to load libtpu too. Variables that the user has set do not
     change.
     """
     names = {"TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"} - os.environ.keys()

@@ -67,9 +67,9 @@ def bidirectional_dynamic_rnn(
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at the
             first step of each segment. Both directions start each segment from the zero
             state; the backward direction starts at the segment's last step. The first
-            segment that a direction reads starts from its initial state instead. If
-            `resets` is true at a row's first step, the forward direction ignores its
-            initial state.
+            segment that a direction reads starts from the initial state of the
+            direction instead. If `resets` is true at a row's first step, however, the
+            forward direction ignores `initial_state_fw`.
         implementation: As in `dynamic_rnn`.
         mask: As in `dynamic_rnn`.
         return_states: Whether to also return the states after every step.
@@ -80,10 +80,10 @@ def bidirectional_dynamic_rnn(
         `jnp.concatenate(outputs, axis=-1)`. With `return_states`, the result has a
         third pair, `(states_fw, states_bw)`, in the order of the inputs: step t of
         `states_bw` is the backward state after `x[t]`. Past a row's length, `states_bw`
-        holds the final backward state. At a masked step, it holds the state after the
-        row's next valid step; after the last valid step, the initial backward state. In
-        the padding, `states_bw` therefore differs between a mask without gaps and the
-        lengths that describe the same steps.
+        holds the final backward state. At a masked step, `states_bw` holds the state
+        after the row's next valid step or, after the last valid step, the initial
+        backward state. In the padding, `states_bw` therefore differs between a mask
+        without gaps and the lengths that describe the same steps.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.

@@ -5,9 +5,9 @@ values from its steps. This module **runs the while loop, but differentiates a s
 that computes the same results. The scan covers the maximum number of steps in segments,
 and skips the segments after the end of the loop.
 
-The backward pass recomputes the steps. By default, it starts from the carry before each
-step, which the scan saves. If the checkpoint plan has segments, the scan saves only the
-carry before each segment.
+The backward pass recomputes the steps. By default, the scan saves the carry before each
+step. If the checkpoint plan has segments, the scan saves only the carry before each
+segment.
 """
 
 import dataclasses
@@ -39,8 +39,8 @@ Position = tuple[Array, PyTree]
 """`(t, carry)`: the index of a step, and the carry before this step."""
 Results = tuple[Array, PyTree, PyTree]
 
-# The last segment that runs may run steps after the end of the loop. Their number is
-# small if segments are short.
+# The last segment that runs may run steps after the end of the loop. Few such steps run
+# if segments are short.
 STEPS_IN_SEGMENT = 16
 
 
@@ -54,8 +54,8 @@ def bounded_loop(
     """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
 
     Args:
-        is_running: A function of the step t and the carry. It returns a bool scalar:
-            whether to run the step. The function must not close over arrays.
+        is_running: A function of the step t and the carry that returns whether to run
+            the step, a bool scalar. The function must not close over arrays.
         step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
             keeps its structure, shapes and dtypes. The function may close over arrays,
             and is traced once.
@@ -93,8 +93,8 @@ def bounded_loop(
     run = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # `to_stablehlo` removes value checks from a program before differentiation,
-        # but cannot remove them from a derivative that is traced later.
+        # `to_stablehlo` removes run-time checks from a program before differentiation,
+        # but cannot remove the checks from a derivative that is traced later.
         unchecked = dataclasses.replace(loop, step=without_checks(step_of_values))
         return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 
@@ -109,8 +109,8 @@ class _Loop:
 
     Attributes:
         is_running: A function `is_running(t, carry)` that returns whether to run step
-            t. It must not close over arrays.
-        step: A function `step(arrays, t, carry) -> (carry, y)`. It must not close over
+            t, and closes over no arrays.
+        step: A function `step(arrays, t, carry) -> (carry, y)` that closes over no
             arrays.
         y_types: The types of the results `y` of a step.
         max_steps: The maximum number of steps, static or symbolic.
@@ -171,7 +171,7 @@ class _Loop:
         return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
 
     def _takes_step(self, position: Position) -> Array:
-        """Whether the loop takes a step at this position; False once it has ended."""
+        """Whether the loop takes a step at this position, before the loop's end."""
         t, carry = position
         return (t < self.max_steps) & self.is_running(t, carry)
 
@@ -179,7 +179,7 @@ class _Loop:
         """The number of segments, of parts of each segment, and so on, down to steps.
 
         The last entry is the number of steps in each innermost part. Segments have
-        equal sizes, so that few steps run after the maximum number.
+        equal sizes, so that few steps beyond `max_steps` run.
         """
         counts = []
         steps = self.max_steps
@@ -196,7 +196,7 @@ class _Loop:
     def _segment(
         self, body: Callable, count: int, steps: int, on_host: bool
     ) -> Callable:
-        """Returns a function that calls `body` `count` times, unless the loop ended.
+        """Returns a function that calls `body` `count` times unless the loop has ended.
 
         Args:
             body: A function that takes one or more steps.

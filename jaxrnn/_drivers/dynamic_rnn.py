@@ -37,13 +37,13 @@ def dynamic_rnn(
     state after each row's last valid step.
 
     A cell built from matrix products and element-wise updates (an `AffineCell`, such as
-    an LSTM or a GRU) processes whole sequences at once. This also applies inside a
-    stack, with residual connections and with dropout. Weight gradients are computed in
-    large matrix products. On CPUs, the loop ends near the longest length; on TPUs and
-    GPUs, it runs over the whole time axis. Linear recurrences (`LinearRecurrenceCell`)
-    and cells whose state is a matrix, such as `MLSTMCell` and `DeltaNetCell`, compute
-    many steps in parallel, over the whole time axis. Any other cell runs step by step
-    over the whole time axis; the logger "jaxrnn" reports the reason at level DEBUG.
+    an LSTM or a GRU) processes whole sequences at once, also inside a stack, with
+    residual connections and with dropout. Weight gradients are computed in large matrix
+    products. On CPUs, the loop ends near the longest length; on TPUs and GPUs, the loop
+    runs over the whole time axis. Linear recurrences (`LinearRecurrenceCell`) and cells
+    whose state is a matrix, such as `MLSTMCell` and `DeltaNetCell`, compute many steps
+    in parallel, over the whole time axis. Any other cell runs step by step over the
+    whole time axis; the logger "jaxrnn" reports the reason at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
@@ -65,15 +65,16 @@ def dynamic_rnn(
         dtype: The dtype of the zero state and of the outputs; None for the dtype that
             all leaves of `initial_state` share.
         parallel_iterations: The number of steps to unroll per loop iteration, at most
-            4, for cells that run step by step. Other cells ignore the argument. Results
-            may differ by rounding.
+            4, for cells that run step by step. Other cells ignore the argument.
+            Unrolling may change results by rounding.
         swap_memory: Selects what the forward pass saves for the backward pass. False
             saves everything that the backward pass reads. For long sequences, pass True
             or a strategy from `jaxrnn.memory`. True recomputes segments of about
             sqrt(time) steps from saved states, which are stored in host memory if the
-            device has separate memory. Results may differ by rounding.
-        time_major: Whether time is the first axis of inputs and outputs, which saves
-            two transposes.
+            device has separate memory. Results with different values may differ by
+            rounding.
+        time_major: Whether time is the first axis of inputs and outputs. True saves two
+            transposes.
         scope: The name of the loop in profiles; "rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`. At steps where
             `resets` is true, the row's state is set to `reset_state` before the step.

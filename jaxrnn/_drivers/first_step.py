@@ -1,6 +1,6 @@
-"""The state before the first step, and one step, evaluated abstractly.
+"""Creates the state before the first step, and checks one step of a cell.
 
-The abstract step finds errors before a loop is traced.
+The step is evaluated abstractly, to find errors before a loop is traced.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import jax
 from .._base.errors import (
     InvalidType,
     InvalidValue,
+    counted,
     describe,
     describe_structure,
     error_note,
@@ -27,7 +28,7 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
         state = cell.zero_state(batch_size, dtype)
-    return as_arrays("the cell's zero state", state)
+    return as_arrays("cell.zero_state()", state)
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:
@@ -70,7 +71,8 @@ def probe(
     _check_state(state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
-        check_rows_of_state(state, batch, f"have {batch} rows or be a scalar")
+        must = f"have {counted(batch, 'row')} or be a scalar"
+        check_rows_of_state(state, batch, must)
     what = "the output of `cell` (see `output_size`)"
     check_structure(what, cell.output_size, output, strict)
     _check_output(cell.output_size, output, batch, output_dtype)
@@ -116,9 +118,8 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
             raise InvalidValue(f"`cell` must keep the shapes of its state, got {got}.")
         if old.dtype != new.dtype:
             raise InvalidType(
-                "`cell` must keep the dtypes of its state (type should remain "
-                f"constant), got {got}. Cast inside the cell, or pass an "
-                "`initial_state` with the new dtype."
+                f"`cell` must keep the dtypes of its state, got {got}. Cast inside the "
+                "cell, or pass an `initial_state` with the new dtype."
             )
 
 

@@ -9,6 +9,7 @@ from .._base import arguments, errors, math, trees
 from .._base.errors import (
     InvalidEntry,
     InvalidValue,
+    counted,
     describe,
     describe_structure,
 )
@@ -114,7 +115,8 @@ def _five(returned: PyTree) -> PyTree:
     is_tuple = isinstance(returned, tuple | list)
     arguments.check_type(is_tuple, "loop_fn", must, returned)
     if len(returned) != len(NAMES):
-        raise InvalidValue(f"`loop_fn` must {must}, got {len(returned)} values.")
+        got = counted(len(returned), "value")
+        raise InvalidValue(f"`loop_fn` must {must}, got {got}.")
     return returned
 
 
@@ -154,10 +156,11 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     if wrong or not (by_rows or leaves):
         got = describe(finished)
         if wrong:
-            got += f", with a state or emits {', '.join(map(describe, wrong))}"
+            leaves_text = ", ".join(map(describe, wrong))
+            got += f", with these leaves of states or emitted values: {leaves_text}"
         raise InvalidValue(
-            "`finished` must be a scalar or have one entry for each of the "
-            f"{batch_size} rows, got {got}."
+            f"`finished` must be a scalar or have shape [{batch_size}], one entry for "
+            f"each row, got {got}."
         )
 
 
@@ -188,8 +191,8 @@ def _emit_types(
 def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
     """Converts the tree to arrays, and checks that their types match `like`.
 
-    A TensorArray must have been created with the same arguments as the one in `like`,
-    but may have more elements.
+    A TensorArray must have been created with the same arguments as the TensorArray in
+    `like`, but may have more elements.
 
     Args:
         name: The name of the tree, for messages.
@@ -219,8 +222,8 @@ def _leaf_like(name: str, leaf: PyTree, like: PyTree, fix: str) -> PyTree:
     if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
         if not (trees.is_tensor_array(like) and is_like(like, leaf)):
             raise InvalidValue(
-                f"`{name}` must be {like!r} from time 0, or result from writes to "
-                f"that array, got {leaf!r}."
+                f"`{name}` must be {like!r} from time 0, or the result of writes to "
+                f"this TensorArray, got {leaf!r}."
             )
         return leaf
     array = math.cast_if_weak(as_array(name, leaf), like.dtype)

@@ -56,8 +56,8 @@ def check_mask(
     """Returns the mask as an array, or None if there is no mask.
 
     Args:
-        mask: The driver's argument `mask`.
-        lengths: The driver's argument `sequence_length`.
+        mask: The user's argument `mask`.
+        lengths: The user's argument `sequence_length`.
         shape: The sizes of the first two axes of the inputs.
         axis: The time axis, 0 or 1.
 
@@ -70,7 +70,7 @@ def check_mask(
     fix = "Omit `sequence_length`, and mask the steps past the lengths."
     must = "be None if `sequence_length` is given"
     arguments.check_value(lengths is None, "mask", must, mask, fix)
-    fix = "To require all features of a step, pass `mask.all(-1)`."
+    fix = "To mask a step if any of its features is masked, pass `mask.all(-1)`."
     must = "have one bool for each row and step"
     arguments.check_value(getattr(mask, "ndim", 0) != 3, "mask", must, mask, fix)
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
@@ -104,7 +104,7 @@ class Resets(NamedTuple):
         zeros = None
         if self.state is None:
             if has_read_only(like):
-                what = "given for a cell whose state has read-only parts"
+                what = "given for a state with an attention memory"
                 arguments.check_given("reset_state", None, "", what)
             zeros = zero_state(cell, self.where.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
@@ -133,11 +133,11 @@ class Resets(NamedTuple):
 def as_resets(
     resets: ArrayLike | None, reset_state: PyTree, shape: tuple, axis: int | None
 ) -> Resets | None:
-    """Checks a driver's arguments; returns the resets, or None if there are none.
+    """Checks the user's arguments; returns the resets, or None if there are none.
 
     Args:
-        resets: The driver's argument `resets`.
-        reset_state: The driver's argument `reset_state`.
+        resets: The user's argument `resets`.
+        reset_state: The user's argument `reset_state`.
         shape: The sizes of the first two axes of the inputs.
         axis: The time axis, 0 or 1; None if the resets belong to one step.
 
@@ -161,7 +161,7 @@ def check_resets(
     """Checks `resets` like `as_resets`; returns an array, or None if there is none."""
     if resets is None:
         return None
-    fix = "Convert numbers with `done > 0`."
+    fix = "Convert numbers with `resets > 0`."
     return as_step_booleans("resets", resets, shape, axis, fix)
 
 
@@ -179,7 +179,7 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
     """
     is_given = state is not None
     reset_state = state if is_given else zeros
-    name = "reset_state" if is_given else "the cell's zero state"
+    name = "reset_state" if is_given else "cell.zero_state()"
     check_structure(f"`{name}`", like, reset_state, strict=is_given)
     leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
     named = named_leaves(name, reset_state, is_tensor_array)

@@ -19,7 +19,7 @@ from .._base.arguments import (
     check_is_unbound_cell,
     check_time_major,
 )
-from .._base.errors import InvalidValue, error_note
+from .._base.errors import InvalidValue, counted, describe, error_note
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Params, PyTree, RNNCellLike
@@ -64,10 +64,11 @@ class PlannedStrategy:
             These bytes include the saved bytes. On a CPU, where host and device share
             one memory, all bytes count as device memory. On a TPU or GPU, the number is
             the compiler's `peak_memory_in_bytes` without the arguments and results, or
-            the size of all temporary arrays, whichever is less; the second is less for
-            strategies that store arrays on the host. A TPU's compiler rejects programs
-            for which the sum of peak, arguments and results exceeds the memory of the
-            device. A TPU's fast memory may not be counted.
+            the size of all temporary arrays, whichever is less; the size of temporary
+            arrays is less for strategies that store arrays on the host. A TPU's
+            compiler rejects programs for which the sum of peak, arguments and results
+            exceeds the memory of the device. The number may not include a TPU's fast
+            memory.
         extra_flops: The number of floating-point operations in recomputed steps, as
             counted by XLA on JAX's default backend.
         extra_share: `extra_flops` divided by the number of operations in training
@@ -141,12 +142,12 @@ def memory_plan(
 ) -> MemoryPlan:
     """Reports the memory that training with `dynamic_rnn` needs under each strategy.
 
-    For each strategy, the function compiles a gradient for one device, which takes a
-    second or more. This is the gradient of a loss on the final state with respect to
-    the parameters, for sequences without lengths. XLA then reports the memory of the
-    compiled program; nothing is run. The number of extra operations is computed from
-    XLA's count for one step. This count excludes the recomputation that some cells,
-    such as linear recurrences, perform under every strategy.
+    For each strategy, the function compiles the gradient of a loss on the final state
+    with respect to the parameters, for one device and for sequences without lengths.
+    Each compilation takes a second or more. XLA then reports the memory of the compiled
+    program; nothing is run. The number of extra operations is computed from XLA's count
+    for one step, which excludes the recomputation that some cells, such as linear
+    recurrences, perform under every strategy.
 
     Args:
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
@@ -166,7 +167,7 @@ def memory_plan(
             without a GPU.
 
     Returns:
-        A `MemoryPlan`: print it for a table, or read the numbers in its `rows`.
+        A `MemoryPlan`. Print the plan for a table, or read the numbers in `plan.rows`.
 
     Raises:
         TypeError: If `cell` is not a cell, if a size is not an integer, if an entry of
@@ -176,8 +177,8 @@ def memory_plan(
             strategy exceeds what XLA can count, or if no device has that name.
         ImportError: If the compiler for `device` is not installed.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
-            the device. A note names the strategy, so that you can remove it from
-            `strategies`.
+            the device. A note names the strategy, so that you can remove this strategy
+            from `strategies`.
 
     Example:
         >>> import jaxrnn
@@ -214,7 +215,8 @@ def memory_plan(
     outputs, _ = jax.eval_shape(run, cell.params, inputs)
     rows = _rows(run, (cell.params, inputs), planned, device, axis)
     shape = jax.tree.leaves(inputs)[0].shape
-    title = f"{cell.cell!r} over {shape[axis]} steps of {shape[1 - axis]} rows, {dtype}"
+    sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
+    title = f"{cell.cell!r} over {sizes}, {dtype}"
     kind = device.device_kind
     title = title if kind == "cpu" else f"{title}, on {kind}"
     return MemoryPlan(title, rows, _bytes(inputs), _bytes(outputs), kind)
@@ -238,9 +240,10 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
     def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
         shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())
         if len(shape) < 3:
+            got = leaf if is_shape(leaf) else describe(leaf)
             raise InvalidValue(
-                f"`{name}` must be an array or a shape with at least 3 axes, "
-                f"[batch, time, ...], got {leaf!r}."
+                f"`{name}` must be an array or a shape with at least 3 axes, such as "
+                f"[batch, time, depth], got {got}."
             )
         sizes = [as_count(f"{name}[{i}]", n, fix="") for i, n in enumerate(shape)]
         return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
@@ -265,7 +268,7 @@ def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
 
 
 def _put(types: PyTree, device: Any) -> PyTree:
-    """Puts types on a one-device mesh, which sets the platform for XLA and drivers."""
+    """Puts types on a mesh of one device, which selects the platform of the program."""
     if device == jax.devices()[0]:
         return types  # JAX compiles for this device anyway.
     mesh = Mesh(np.asarray([device]), ("device",))
@@ -289,8 +292,8 @@ def _rows(
     largest = max(_bytes(args), *map(sum, saved))
     if largest > _MOST_BYTES:
         raise InvalidValue(
-            f"a run over `inputs_shape` must need at most {_size(_MOST_BYTES)}, got "
-            f"{_size(largest)}."
+            f"a run over `inputs_shape` must need at most {_size(_MOST_BYTES)} of "
+            f"memory, got {_size(largest)}. Pass a smaller shape."
         )
     forward_flops = _forward_flops(run, *types, axis)
     time = jax.tree.leaves(args[1])[0].shape[axis]
@@ -300,7 +303,7 @@ def _rows(
         with error_note(f"Raised while compiling with {strategy!r}."):
             program = jax.jit(gradient).lower(*args).compile()
         peak = peak_bytes(program.memory_analysis(), device.platform)
-        # Each level of segments adds one forward pass, unless its residuals are saved.
+        # Each level of segments adds one forward pass, unless residuals are saved.
         plan = plan_of(strategy, time)
         passes = len(plan.segments)
         if plan.save_residuals:

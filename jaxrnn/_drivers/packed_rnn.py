@@ -37,7 +37,7 @@ def packed_rnn(
 
     Args:
         cell: As in `dynamic_rnn`.
-        packed: Sequences from `pack_sequences`. If their nest holds more than the
+        packed: Sequences from `pack_sequences`. If `packed.inputs` holds more than the
             cell's inputs, select the inputs with
             `dataclasses.replace(packed, inputs=...)`.
         initial_state: The state before the first step of each sequence, each leaf
@@ -48,7 +48,7 @@ def packed_rnn(
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             because the last state of each sequence is read from them.
         return_states: Whether to also return the state after every step. These states
-            are computed in any case; under `jit`, only if `state` is used.
+            cost little extra, because `state` is read from them.
 
     Returns:
         `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,
@@ -61,9 +61,9 @@ def packed_rnn(
     Raises:
         TypeError: If `packed` does not come from `pack_sequences`; see also
             `dynamic_rnn`.
-        ValueError: If `packed` is a stack, or not exactly one whole pack; if a leaf of
-            `initial_state` does not have one row for each sequence; see also
-            `dynamic_rnn`.
+        ValueError: If `packed` is not exactly one whole pack (for the result of
+            `stack_packed`, use `jax.vmap`); if a leaf of `initial_state` does not have
+            one row for each sequence; see also `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -95,7 +95,7 @@ def packed_rnn(
         inputs=inputs,
         lengths=jnp.asarray(packed.lengths),
         state=None,
-        # From zero states, the first steps of sequences are resets.
+        # If sequences start from zeros, the first step of each sequence is a reset.
         resets=Resets(jnp.swapaxes(starts >= 0, 1, axis), None),
         dtype=dtype,
         axis=axis,
@@ -144,8 +144,8 @@ def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
         starts: `packed.starts`.
         state: The states of all sequences, each leaf `[sequences, ...]`.
     """
-    # The loop reads these states at any step, so they must be whole on each device and
-    # device-varying before the loop starts; see `as_varying_as`.
+    # The loop reads these states at any step. Before the loop starts, the states must
+    # be whole on each device, and device-varying; see `as_varying_as`.
     state = sharding.whole_on_explicit_mesh(state, batch.inputs)
     restarts = Restarts(starts, sharding.as_varying_as(batch.inputs, state))
     of_rows = jax.lax.index_in_dim(starts, 0, batch.axis, keepdims=False)

@@ -1,6 +1,6 @@
 """`raw_rnn`: runs a cell in a loop that `loop_fn` controls.
 
-The loop is a Python loop if `finished` is concrete, otherwise it is compiled.
+If `finished` is concrete, the loop is a Python loop. Otherwise, the loop is compiled.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def raw_rnn(
     *,
     max_time: int | None = None,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs `cell` in a loop; `loop_fn` controls its inputs, its end and its results.
+    """Runs `cell` in a loop whose inputs, end and results `loop_fn` controls.
 
     In pseudocode:
 
@@ -73,14 +73,15 @@ def raw_rnn(
     n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
     and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
     traced twice, for time 0 and for all later times, and once more if a state holds a
-    TensorArray; it may branch on `cell_output is None`, but not on values. Both kinds
-    of loop can be differentiated in forward and reverse mode, with respect to
-    everything that `loop_fn` and the cell close over. The cost of both passes is
-    proportional to the number of steps taken, except that buffers of `max_time` entries
-    are zeroed, and derivatives run whole segments of up to 16 steps.
+    TensorArray. Under jit, `loop_fn` may branch on `cell_output is None`, but not on
+    values. Both kinds of loop can be differentiated in forward and reverse mode, with
+    respect to everything that `loop_fn` and the cell close over. The cost of the
+    forward and backward passes is proportional to the number of steps taken, except
+    that buffers of `max_time` entries are zeroed, and derivatives run whole segments of
+    up to 16 steps.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
-    To exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
+    To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.
 
     To run many loops at once, combine them as rows of one batch. Under `vmap`, every
     loop runs until the last loop ends, and each step copies all buffers.
@@ -89,8 +90,8 @@ def raw_rnn(
         cell: A bound cell, or any object that implements the RNNCell protocol.
         loop_fn: `loop_fn(time, cell_output, cell_state, loop_state)`, called with
             positional arguments. `time` is an int32 scalar; at time 0, the other three
-            arguments are None. It returns five values, whose types must not change from
-            call to call:
+            arguments are None. `loop_fn` returns five values, whose types must not
+            change from call to call:
 
             - `finished`: bool `[batch]`, or a scalar for all rows. After `[batch]` at
               time 0, later calls may return a scalar. A finished row stays finished.
@@ -100,24 +101,25 @@ def raw_rnn(
               time 0, the initial state. Finished rows keep their state, except in
               scalar leaves and TensorArrays.
             - `emit_output`: the value to emit at this step, usually `cell_output`. At
-              time 0, it only describes the values that one row emits: arrays or
-              `jax.ShapeDtypeStruct`s without a batch axis, of which only shapes and
-              dtypes are used; `()` to emit nothing; None for `cell.output_size` in the
-              dtype of the state's first leaf.
+              time 0, nothing is emitted, and `emit_output` describes the values that
+              one row emits later: arrays or `jax.ShapeDtypeStruct`s without a batch
+              axis, of which only shapes and dtypes are used; `()` to emit nothing; None
+              for `cell.output_size` in the dtype of the state's first leaf.
             - `next_loop_state`: a nest of arrays and TensorArrays, without None, for
-              the next call; or None to keep the current loop state. If it is None at
-              time 0, there is no loop state.
+              the next call; or None to keep the current loop state. If
+              `next_loop_state` is None at time 0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Selects what a compiled loop saves for the backward pass. False
             saves the carry before each step. True or a strategy from `jaxrnn.memory`
-            saves less, or saves to host memory; use such a value if steps read a
-            TensorArray of all steps in the loop state. Results may differ by rounding.
+            saves less, or saves to host memory. Use such a value if the loop state
+            holds a TensorArray with an element for every step. Results with different
+            values may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
-            Under jit, `max_time` is the size of the buffers. It is required under jit,
-            unless nothing is emitted and no reverse-mode derivative is taken. The loop
-            stops after `max_time` steps even if rows are not finished. `emit_ta.size()`
+            Under jit, `max_time` is the size of the buffers, and is required unless
+            nothing is emitted and no reverse-mode derivative is taken. The loop stops
+            after `max_time` steps even if not all rows are finished. `emit_ta.size()`
             is then `max_time`, and `jax.experimental.checkify` reports an error. Inside
             the steps of a compiled loop, `checkify` reports no errors, and writes
             beyond the capacity of a TensorArray are dropped.
@@ -125,8 +127,8 @@ def raw_rnn(
     Returns:
         `(emit_ta, final_state, final_loop_state)`. `emit_ta` is a nest of TensorArrays,
         each with one element `[batch, ...]` per step. Outside jit, `stack()` returns
-        `[steps, batch, ...]`. Under jit, it returns `[max_time, batch, ...]`, with
-        zeros after the last step, and `size()` is traced. To stack a whole nest, use
+        `[steps, batch, ...]`. Under jit, `stack()` returns `[max_time, batch, ...]`,
+        with zeros after the last step, and `size()` is traced. To stack a nest, use
         `jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=lambda x: isinstance(x,
         jaxrnn.TensorArray))`. Under jit, TensorArrays with `dynamic_size` in the state
         or the loop state have a capacity of at least `max_time + 1` elements, one for
@@ -222,7 +224,7 @@ def _step_of(
 
 
 def _with_notes(fn: Callable, what: str) -> Callable:
-    """Wraps a function and adds notes to the errors that the function raises."""
+    """Wraps a function to add notes to the errors that the function raises."""
 
     def noted(*args: Any) -> Any:
         with error_note(f"Raised by {what}."):

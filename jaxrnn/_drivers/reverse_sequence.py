@@ -38,8 +38,8 @@ def reverse_sequence(
         input: An array of any dtype, for example `[batch, time, ...]`; or a nest of
             such arrays, each of which is reversed.
         seq_lengths: The length of each row, `[batch]`, integers. Lengths outside of
-            `[0, time]` raise an error, as in TensorFlow, unless they are traced. Traced
-            lengths are clamped to `[0, time]`, as in `dynamic_rnn`.
+            `[0, time]` raise an error, as in TensorFlow, except that traced lengths are
+            clamped to `[0, time]`, as in `dynamic_rnn`.
         seq_axis: The time axis; required. Negative axes are not allowed.
         batch_axis: The axis of the rows; None for 0.
         name: The name of the operation in profiles; "ReverseSequence" by default.
@@ -51,7 +51,7 @@ def reverse_sequence(
         TypeError: If `input` is not an array or a nest of arrays, the lengths are not
             integers, or an axis is not an integer.
         ValueError: If an axis is out of range, both axes are equal, the number of
-            lengths is not the number of rows, a known length is out of range, or the
+            lengths is not the number of rows, a known length is out of range, the
             arrays of a nest differ in the number of rows or steps, or an explicit mesh
             divides the steps.
 
@@ -67,7 +67,7 @@ def reverse_sequence(
     """
     check_not_packed(input)
     check_instance("name", name, str | None, "a string")
-    fix = "For inputs `[batch, time, ...]`, pass `seq_axis=1`."
+    fix = "For inputs `[batch, time, ...]`, pass `seq_axis=1` and `batch_axis=0`."
     time = as_count("seq_axis", seq_axis, least=0, fix=fix)
     rows = 0 if batch_axis is None else as_count("batch_axis", batch_axis, 0, fix)
     if time == rows:
@@ -77,7 +77,7 @@ def reverse_sequence(
     _check_arrays(arrays, time, rows)
     shape = jax.tree.leaves(arrays)[0].shape
     lengths = _lengths(seq_lengths, shape[time], shape[rows])
-    # Rows and time become the first two axes, in the order that they have already.
+    # Move rows and time to the first two axes, without swapping rows and time.
     first_axes = (1, 0) if time < rows else (0, 1)
     with jax.named_scope(name or "ReverseSequence"):
         arrays = _move_axes(arrays, (rows, time), first_axes)
@@ -91,7 +91,7 @@ def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTr
 
 
 def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
-    """Raises ValueError unless each array can be reversed, and all have one size."""
+    """Raises ValueError unless all arrays can be reversed with the same lengths."""
     named = list(named_leaves("input", arrays))
     if not named:
         raise InvalidValue("`input` must hold at least one array, got none.")
@@ -113,7 +113,7 @@ def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
     check_given("seq_lengths", seq_lengths, fix)
     lengths = lengths_array(seq_lengths, "seq_lengths")
     known = concrete_or_none(lengths)
-    must = f"hold one length for each of {rows} rows"
+    must = f"have shape [{rows}], one length for each row"
     check_shape("seq_lengths", lengths, (rows,), must)
     lengths = as_given_lengths(lengths, rows, "seq_lengths")
     if known is not None and isinstance(steps, int):

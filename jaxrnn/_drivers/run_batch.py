@@ -1,7 +1,7 @@
 """`run_batch`: runs a cell over a batch of checked sequences, in one compiled loop.
 
-The drivers put their arguments into a `Batch`. `run_batch` prepares one `Run`, whose
-segments are run by the loops of `_loops`.
+Drivers, such as `dynamic_rnn`, put their arguments into a `Batch`. `run_batch` converts
+the batch to a `Run`, whose segments are run by the loops of `_loops`.
 
 Cells that are equal and cannot change share one compiled function (`is_shareable`).
 `jax.jit` compares static arguments: cells by their hyperparameters, functions by
@@ -49,7 +49,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.Ellip
 _CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
 _CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
 _CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Objects of these packages without fields of their own do not change.
+# Objects of these packages do not change, except arrays.
 _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 
 
@@ -62,7 +62,7 @@ _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The checked arrays and options of a driver; the argument of `run_batch`.
+    """The checked arrays and options of a driver, as the argument of `run_batch`.
 
     Attributes:
         inputs: All steps, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
@@ -78,8 +78,8 @@ class Batch:
         plan: What the forward pass saves for the backward pass.
         unroll: The number of steps unrolled in each iteration of a scan.
         implementation: The name of the loop that runs an affine cell, or None.
-        return_states: Whether to also return the states after all steps.
-        has_mask: Whether the driver received a mask, even if it became lengths.
+        return_states: Whether to also return the state after every step.
+        has_mask: Whether the user passed a mask, even if it was converted to lengths.
     """
 
     inputs: PyTree
@@ -102,8 +102,9 @@ def run_batch(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
 
     `states` is None unless `batch.return_states`, and has no read-only parts.
 
-    Outside of jit, JAX would compile the loop in every call, because its body is a new
-    closure. To avoid this, equal cells share one compiled function if sharing is safe.
+    Outside of jit, JAX would compile the loop in every call, because the loop's body is
+    a new closure in each call. Therefore, equal cells share one compiled function if
+    sharing is safe.
     """
     if trees.is_pytree_of_arrays(cell) and is_shareable(cell):
         return _compiled_run(cell, batch)
@@ -159,7 +160,7 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
 
     Raises:
         ValueError: If one step of the cell does not fit the inputs and the state, or
-            the options do not support a leaf without a batch axis.
+            if a leaf has no batch axis but the options require a batch axis.
         TypeError: If the step changes the dtypes of the state.
     """
     axis = batch.axis
@@ -189,7 +190,7 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
         longest = steps_to_run(lengths, time)
         lengths = jnp.minimum(lengths, axis_size(time))
     restarts = batch.restarts
-    if resets is not None and time != 0:  # If a run has no steps, it has no resets.
+    if resets is not None and time != 0:  # A run without steps has no resets.
         restarts = resets.as_restarts(lengths, axis, are_zeros)
     steps = Steps(
         lengths=lengths,
@@ -206,13 +207,13 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
 def _check_has_rows(state: PyTree, has_mask: bool) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
-    All rows share such a leaf. With a mask, rows are at different steps at the same
-    time, so the leaf has no value at a step of one row.
+    All rows share such a leaf. With a mask, the loop runs different steps of different
+    rows at the same time, so a shared leaf has no value for a step of one row.
     """
     option = "mask" if has_mask else "return_states"
-    fix = "Return this value as an output of the cell."
+    fix = "Return this value as an output of the cell, not as a state."
     if has_mask:
-        fix += " If all gaps are at the end, pass `sequence_length` instead."
+        fix += " If `mask` masks only the ends of rows, pass `sequence_length` instead."
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
             raise InvalidValue(
@@ -229,7 +230,7 @@ def _run_as_planned(
     Args:
         cell: The cell, laid out over devices.
         state: The initial state, whose read-only parts every step reads.
-        run: All steps. `run.steps` has no stand-in yet; see `Steps.with_stand_in`.
+        run: All steps; `run.steps` lacks the values that `Steps.with_stand_in` adds.
         batch: The options.
     """
     cell_in_loop, step = _in_loop(cell, run, state)
@@ -267,9 +268,9 @@ def _in_loop(
 ) -> tuple[Callable[[], Any], Apply]:
     """Returns a function that returns the cell, and a function that runs step t.
 
-    A loop calls both in its body, so that gradients of the arrays that all steps share
-    are summed in float32. If the cell is not a pytree, its arrays are found by tracing
-    one step.
+    A loop calls both functions in its body, so that gradients of the arrays that all
+    steps share are summed in float32. If the cell is not a pytree, its arrays are found
+    by tracing one step.
     """
     if trees.is_pytree_of_arrays(cell):
         cell_in_loop = summed_in_float32(cell)

@@ -14,7 +14,7 @@ from .._base.arguments import (
     check_is_unbound_cell,
 )
 from .._base.cell_keys import check_key, fold_in
-from .._base.errors import error_note
+from .._base.errors import counted, error_note
 from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,
@@ -47,8 +47,8 @@ def stack_bidirectional_rnn(
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `static_bidirectional_rnn`.
 
-    Each layer reads both outputs of the layer below, unlike the layers of two
-    `MultiRNNCell`s.
+    Each layer reads both outputs of the layer below. In two `MultiRNNCell`s, one for
+    each direction, a layer would read only the output of its own direction.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
@@ -107,8 +107,8 @@ def stack_bidirectional_dynamic_rnn(
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `bidirectional_dynamic_rnn`.
 
-    Each layer reads both outputs of the layer below, unlike the layers of two
-    `MultiRNNCell`s.
+    Each layer reads both outputs of the layer below. In two `MultiRNNCell`s, one for
+    each direction, a layer would read only the output of its own direction.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
@@ -207,7 +207,7 @@ def run_layers(
         for i, cell in enumerate(direction):
             check_is_cell(f"cells_{name}[{i}]", cell)
         if starts is not None:
-            what = f"a list of {depth} states, one for each layer"
+            what = f"a list of {counted(depth, 'state')}, one for each layer"
             check_entries(f"initial_states_{name}", starts, depth, what)
         layers.append([None] * depth if starts is None else starts)
     finals = []
@@ -239,12 +239,12 @@ def init_stack_bidirectional(
         key: A random key.
         inputs: One step of inputs, `[batch, depth]` or a nest, as arrays or as
             `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
-        dtype: The dtype of the parameters; by default the `dtype` of each cell or, if
-            that is None, the dtype of the inputs.
+        dtype: The dtype of the parameters; by default the attribute `dtype` of each
+            cell or, if this attribute is None, the dtype of the inputs.
 
     Returns:
         `(params_fw, params_bw)`: two lists with the parameters of each layer, as
-        returned by the `init` method of its cell.
+        returned by the `init` method of the layer's cell.
 
     Raises:
         TypeError: If `key` is not a random key, or if a cell has no `init`.

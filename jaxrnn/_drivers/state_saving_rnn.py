@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import jax
 
 from .._base.arguments import check_instance, check_is_cell, check_shape
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidType, InvalidValue, counted, describe
 from .._base.inputs import as_arrays
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
@@ -33,14 +33,14 @@ def static_state_saving_rnn(
     """Runs `static_rnn` from a state in `state_saver`, and saves the final state.
 
     Use this function to run a long sequence window by window. Gradients flow through
-    all windows; to stop them between windows, apply `jax.lax.stop_gradient` to the
+    all windows. To stop gradients between windows, apply `jax.lax.stop_gradient` to the
     saved states.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
         inputs: A list or tuple with the inputs of each step, as in `static_rnn`.
         state_saver: A `StateSaver`, or any object with `state(name)`, which returns a
-            leaf of the state, and `save_state(name, leaf)`, which replaces it.
+            leaf of the state, and `save_state(name, leaf)`, which replaces the leaf.
         state_name: The name of the state: a string if `cell.state_size` is one leaf,
             otherwise a tuple with a name for each leaf, in order.
         sequence_length: `[batch]`, integers, as in `static_rnn`.
@@ -81,9 +81,9 @@ def static_state_saving_rnn(
 class StateSaver:
     """Named states, which `static_state_saving_rnn` reads and replaces.
 
-    The object is mutable and not a pytree. Create it inside a function from one of the
-    function's arguments, and return its `states`. The function is then pure, and can be
-    compiled, differentiated and scanned.
+    A `StateSaver` is mutable and not a pytree. In a function, create a `StateSaver`
+    from one of the function's arguments, and return `saver.states`. The function is
+    then pure, and can be compiled, differentiated and scanned.
 
     Attributes:
         states: A dict of arrays, each `[batch, ...]`. The dict is a copy; the dict that
@@ -126,8 +126,10 @@ class StateSaver:
             KeyError: If there is no state with this name.
         """
         if name not in self.states:
-            known = ", ".join(map(repr, self.states)) or "no names"
-            raise KeyError(f"`name` must be one of {known}, got {describe(name)}.")
+            known = ", ".join(map(repr, self.states)) or "none"
+            raise KeyError(
+                f"`name` must be the name of a state ({known}), got {describe(name)}."
+            )
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
@@ -160,7 +162,8 @@ def _state_names(state_name: str | PyTree, size: Size) -> list[str]:
         isinstance(state_name, str) != is_leaf
         or not len(set(names)) == len(names) == count
     ):
-        what = "a string" if is_leaf else f"a tuple of {count} different strings"
+        what = f"a tuple of {counted(count, 'different string')}"
+        what = "a string" if is_leaf else what
         raise InvalidValue(
             f"`state_name` must be {what} for `cell.state_size` {size}, "
             f"got {state_name!r}."

@@ -21,8 +21,8 @@ from .._tensor_array.carried import with_capacity_for
 from .first_step import as_pair, call_start, one_step, probe, zero_state
 from .run_batch import Batch, run_batch
 
-# Compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s for 20
-# steps, 15 s for 50 (44 s with lengths) and minutes for 100.
+# On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s
+# for 20 steps, 15 s for 50 steps (44 s with lengths) and minutes for 100 steps.
 UNREASONABLE_STEPS = 50
 
 
@@ -58,8 +58,8 @@ def static_rnn(
             and keeps its state; inputs past the length, even NaN, do not affect
             outputs, states or gradients. Scalar leaves of the state are updated until
             the longest row ends. If all lengths are 0, scalar leaves are never updated,
-            whereas `dynamic_rnn` updates them once. If there are no lengths, a step may
-            change the structure, shapes and dtypes of the state.
+            whereas `dynamic_rnn` updates these leaves once. If there are no lengths, a
+            step may change the structure, shapes and dtypes of the state.
         scope: The name of the steps in profiles; "rnn" by default.
         return_states: Whether to also return the state after every step.
 
@@ -76,7 +76,7 @@ def static_rnn(
             `initial_state` nor `dtype` is given.
 
     Warns:
-        UserWarning: If so many steps are unrolled that compilation takes very long.
+        UserWarning: If 50 or more steps are unrolled. Compilation may take minutes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -141,9 +141,9 @@ def _dtype_in_loop(
 ) -> DType | None:
     """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
-    A loop cannot run steps of different types. Unrolled steps also handle states with
-    scalar leaves, which a loop would update once even if all lengths are 0, and cells
-    that read values of arrays, which only run outside of jit.
+    A loop cannot run steps of different types, or cells that read values of arrays,
+    which run only outside of jit. If a state has scalar leaves, a loop would update
+    these leaves once even if all lengths are 0.
     """
     are_alike = len(set(map(_types, steps))) == 1
     if not (are_alike and is_pytree_of_arrays(cell) and masking.is_of_rows(state)):
@@ -173,7 +173,10 @@ def _unrolled(
     lengths: Array | None,
     dtype: DType | None,
 ) -> tuple[list[PyTree], PyTree, list[PyTree]]:
-    """Runs one step after another. Without lengths, a step may change the state."""
+    """Runs the steps one after another, with a copy of the cell for each step.
+
+    Without lengths, a step may change the structure and the types of the state.
+    """
     if len(steps) >= UNREASONABLE_STEPS:
         _warn_of_copies(len(steps))
     cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
@@ -181,7 +184,7 @@ def _unrolled(
     all_masks = Steps(time=len(steps), axis=0)
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
-        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` runs at least one step.
+        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` would use at least 1.
         stand_in = masking.stand_in(lengths, steps[0], state)
         all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)
     read = summed_in_float32(cell)
@@ -190,7 +193,7 @@ def _unrolled(
     for t, inputs in enumerate(steps):
         masks = all_masks
         if _types(inputs) != _types(steps[0]):
-            # The first step's inputs do not fit, so finished rows run on zeros.
+            # The first step's inputs have other types, so finished rows run on zeros.
             masks = all_masks.map_stand_in_inputs(
                 lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
             )
@@ -209,7 +212,7 @@ def _unrolled(
 def _checked_state(
     cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
 ) -> PyTree:
-    """Probes a step of each type; returns the state with the types of later states."""
+    """Checks a step of each type; returns the state with the types of later states."""
     types = None
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
@@ -228,9 +231,9 @@ def _warn_of_copies(count: int) -> None:
         frame = frame.f_back
         level += 1
     warnings.warn(
-        f"A program with {count} copies of the cell, one for each step, takes minutes "
-        "to compile. Use `dynamic_rnn` or `bidirectional_dynamic_rnn`, which return "
-        "the same values, and compile one step in a second.",
+        f"A program with {count} copies of the cell, one for each step, may take "
+        "minutes to compile. Use `dynamic_rnn` or `bidirectional_dynamic_rnn`, which "
+        "return the same values and compile only one step.",
         stacklevel=level,
     )
 

@@ -6,8 +6,8 @@ TensorFlow that cuDNN lacks: rows of length 0, arbitrary values in the padding, 
 `forget_bias`.
 
 **This code has not run on a GPU yet.** Only the functions `why_not_here`, `forward` and
-`backward` need a GPU. Tests replace them with JAX's reference implementation, and check
-the arguments that they pass to JAX's primitives.
+`backward` need a GPU. Tests replace these functions with JAX's reference
+implementation, and check the arguments that the functions pass to JAX's primitives.
 """
 
 import functools
@@ -86,7 +86,7 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
 
 
 def why_not_here() -> str | None:
-    """The reason why a program with cuDNN cannot be traced here; None if it can be."""
+    """The reason why a program with cuDNN cannot be traced here, or None."""
     try:
         jax.devices("cuda")
     except RuntimeError:
@@ -140,9 +140,9 @@ def backward(
 def flat_weights(cell: Any, params: Params, depth: int) -> Array:
     """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
 
-    The layout is the input matrix `[4H, depth]`, the state matrix `[4H, H]`, and two
-    biases `[4H]`, of which the second is zero. Each of these arrays has blocks i, f, g,
-    o.
+    With H units, the layout is the input matrix `[4H, depth]`, the state matrix
+    `[4H, H]`, and two biases `[4H]`, of which the second is zero. Each of these arrays
+    has blocks i, f, g, o.
 
     Args:
         cell: A `BasicLSTMCell` or an `LSTMCell`.

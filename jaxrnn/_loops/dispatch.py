@@ -1,8 +1,9 @@
 """Chooses the loop that runs a cell over whole sequences.
 
-A cell's `apply_sequence` runs all steps at once. If it raises `DeclinedError`, the cell
-is run step by step. For an affine cell, `apply_sequence` chooses between XLA's loop,
-the native loop and cuDNN.
+A cell's `apply_sequence` runs all steps at once. If `apply_sequence` raises
+`DeclinedError`, a scan runs the cell step by step. For an affine cell (a subclass of
+`AffineCell`), `apply_sequence` chooses between XLA's loop, the native loop in C++ and
+cuDNN.
 """
 
 import logging
@@ -28,7 +29,7 @@ _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_se
 
 
 def as_implementation(implementation: str | None) -> str | None:
-    """Returns a driver's argument `implementation`, which is None or a known name.
+    """Returns the user's argument `implementation`, which is None or a known name.
 
     Raises:
         ValueError: If no implementation has this name.
@@ -52,12 +53,13 @@ def run_sequence(
         apply_sequence: A function of the run, which may raise `DeclinedError`.
         apply: Runs one step.
         run: The sequences. If `steps.returns_states` is true, the outputs are pairs
-            `(output, new_state)`. If the cell declines, it is scanned, unless
-            `implementation` is "native" or "cudnn".
+            `(output, new_state)`. If `apply_sequence` declines, a scan runs the cell,
+            unless `implementation` is "native" or "cudnn".
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
-        ValueError: If the cell declines and `implementation` is "native" or "cudnn".
+        ValueError: If `apply_sequence` declines and `implementation` is "native" or
+            "cudnn".
     """
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
     is_empty = any(isinstance(size, int) and not size for size in sizes)
@@ -72,14 +74,14 @@ def run_sequence(
                     f"these sequences: {reason}. Omit `implementation` to use XLA's "
                     "loop."
                 ) from None
-            _log.debug("the cell is run step by step: %s", reason)
+            _log.debug("the cell is run step by step, because %s", reason)
     return scan_steps(apply, run.inputs, run.state, run.steps, unroll)
 
 
 def run_affine(cell: AffineCellLike, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
 
-    By default, the native loops run all supported cells on a CPU.
+    By default, the native loops run all supported cells on a single CPU device.
 
     Raises:
         DeclinedError: If the named implementation cannot run the cell on these

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import name_of
+from .._base.errors import describe, name_of
 from .._base.sharding import explicit_mesh_of
 from .._base.typing import Array
 from .steps import DeclinedError, Run, Steps
@@ -22,8 +22,9 @@ def why_not_arrays(run: Run) -> str | None:
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
     arrays = [run.inputs, *jax.tree.leaves(run.state)]
-    if any(0 in x.shape for x in arrays):
-        return "there are no steps, no rows, no inputs, or no units"
+    empty = [describe(x) for x in arrays if 0 in x.shape]
+    if empty:
+        return f"an array is empty, {empty[0]}"
     dtypes = {x.dtype for x in arrays}
     if dtypes != {jnp.dtype(jnp.float32)}:
         names = ", ".join(sorted(map(str, dtypes)))
@@ -89,8 +90,8 @@ class NativeCell(NamedTuple):
     Attributes:
         number: The cell's number in C++.
         has_c: Whether the cell is an LSTM.
-        factors: The operand of each product in addition to the inputs: "h", "operand"
-            (which the step computes from h), or None.
+        factors: For each product, the operand that is multiplied in addition to the
+            inputs: "h", "operand" (which the step computes from h), or None.
     """
 
     number: int

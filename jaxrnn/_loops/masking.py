@@ -28,7 +28,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
     Random keys, TensorArrays and leaves of lower rank than the mask are always taken
-    from `tree`, because they hold no padding.
+    from `tree`, because these leaves hold no padding.
 
     Args:
         mask: Bool, a scalar or an array whose shape is the first axes of the leaves,
@@ -117,8 +117,8 @@ def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyT
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """Returns the state after a step: `old` in finished rows, otherwise `new`.
 
-    Scalar leaves and TensorArrays are shared by all rows. These leaves advance while
-    TensorFlow's loop would run, even if some rows are finished.
+    Scalar leaves and TensorArrays are shared by all rows. These leaves are updated
+    while TensorFlow's loop would run, even if some rows are finished.
     """
 
     def select(new_leaf: Any, old_leaf: Any) -> Any:
@@ -156,8 +156,8 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    A reversed run enters a segment at the segment's last step, which is the step before
-    the next reset.
+    A segment consists of the steps from one reset to the next. A reversed run enters a
+    segment at the segment's last step, which is the step before the next reset.
 
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if
@@ -225,9 +225,10 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
 class ValidSteps(NamedTuple):
     """The positions of the valid steps of a mask, which may have gaps.
 
-    The valid steps are moved to the front of each row, so that lengths describe them:
-    every loop supports lengths, and no loop computes a masked step. Below, *the run*
-    consists of the moved steps; *the row* is the sequence that the user passed.
+    The valid steps are moved to the front of each row, so that lengths describe these
+    steps. Every loop supports lengths, and no loop needs to compute the masked steps.
+    Below, *the run* consists of the moved steps; *the row* is the sequence that the
+    user passed.
 
     Attributes:
         lengths: int32 `[batch]`, the number of valid steps of each row.

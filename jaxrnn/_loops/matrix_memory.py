@@ -5,19 +5,19 @@ A step writes a value u at a key k, and reads with a query q. With vectors as ro
     S_t = a_t S_{t-1} + outer(k_t, u_t)        S: [key, value]
     o_t = q_t S_t
 
-In a chunk, the steps of a row form *segments*: each restart begins one. Step t's
+In a chunk, the steps of a row form *segments*: each restart begins a segment. Step t's
 segment starts from a state S, which is the state before the chunk or a restart state.
 If `keep_t` is the product of the a's from the segment's first step to step t, and
-`pairs_ts` the product of the a's from step s + 1 to step t,
+`pairs_ts` is the product of the a's from step s + 1 to step t, then
 
     S_t = keep_t S + sum over s of pairs_ts outer(k_s, u_s)
     o_t = keep_t q_t S + sum over s of pairs_ts dot(q_t, k_s) u_s
 
-where s <= t is in the segment of t. So o_t is the sum of a product with S and of an
-attention from step t over the steps of its segment.
+where the sums run over the steps s <= t in the segment of t. So o_t is the sum of a
+product with S and an attention from step t to the steps of its segment.
 
-The backward pass saves only the inputs and the states before chunks, and computes each
-chunk again.
+Derivatives save only the inputs and the states before chunks. The backward pass
+computes each chunk again.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from .steps import Restarts, Run, Steps, at_each_step, read_rows
 
 
 class MemoryCellLike(Protocol):
-    """What the loop needs of a `MatrixMemoryCell`, which describes the names."""
+    """The members of a `MatrixMemoryCell` that the loop uses."""
 
     @property
     def chunk_size(self) -> int: ...
@@ -51,7 +51,7 @@ class MemoryCellLike(Protocol):
 
 
 class Weights(NamedTuple):
-    """The factors `keep` and `pairs` of the module's docstring, scaled as the state is.
+    """The factors `keep` and `pairs` of the module's docstring, scaled like the state.
 
     `keep` is `[batch, heads, steps]`; `pairs` is `[batch, heads, t, s]`, with zeros
     where s > t or where s and t belong to different segments.
@@ -63,19 +63,21 @@ class Weights(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """What the steps of a chunk read and write, and the states they start from.
+    """What the steps of a chunk read and write, and the states before the segments.
 
     Attributes:
         values: The `values` of `project`, leaves `[batch, heads, steps, ...]`.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`.
         reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
-            s <= t, in one segment. There is one row if there are no restarts.
+            s <= t, and s and t are in one segment. If there are no restarts, the first
+            axis has size 1.
         restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
             which the segment of each step starts. None if there are no restarts, or if
             the restart states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true at steps whose segment starts from
             `state`. None if there are no restarts.
-        returns_states: Whether `attend` returns the states after all steps.
+        returns_states: Whether `attend` returns the state after every step. If False,
+            `attend` returns only the last state.
     """
 
     values: Any
@@ -142,7 +144,7 @@ class Chunk:
         return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
 
     def after(self, x: Array) -> Array:
-        """The steps of `x` whose states `attend` returns; steps are axis 2."""
+        """The steps of `x`, along axis 2, after which `attend` returns the states."""
         return x if self.returns_states else x[:, :, -1:]
 
     def memory(
@@ -163,7 +165,7 @@ class Chunk:
         return self.after(weights.keep)[..., None, None] * chunk.start(of) + written
 
     def _at_last_step(self) -> "Chunk":
-        """The chunk in which `start` returns only the last step."""
+        """The chunk whose `start` returns only the values for the last step."""
         last = jax.tree.map(
             lambda x: x[:, :, -1:], (self.restart_states, self.is_carried)
         )
@@ -242,7 +244,7 @@ def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
 
 
 def steps_in_chunk(time: int, most: int) -> int:
-    """The number of steps of all chunks but the last, at most `most`.
+    """The number of steps in each chunk except the last, at most `most`.
 
     For an mLSTM with heads of size 64 and 128, 1 and 8 rows and up to 8192 steps on two
     CPU cores, training times with chunks of 32 to 128 steps differed by little more
@@ -285,7 +287,7 @@ def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
 
     Args:
         restarts: The restarts.
-        numbers: Their `state_numbers`, `[batch, steps]`.
+        numbers: The `state_numbers` of the restarts, `[batch, steps]`.
     """
     if restarts.are_zeros:
         return None
@@ -296,17 +298,18 @@ def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
 
 
 def _latest(values: Array, where: Array, axis: int) -> Array:
-    """For each step, the value at the latest step in `where`, or else at step 0."""
+    """For each step t, the value at the last true step of `where` up to t, or at 0."""
     ts = jax.lax.broadcasted_iota(jnp.int32, where.shape, axis)
     steps = jax.lax.cummax(jnp.where(where, ts, 0), axis=axis)
     return jnp.take_along_axis(values, steps, axis=axis)
 
 
 class _Nonfinite(NamedTuple):
-    """Which steps are not finite; bools `[batch, time]` in the axis order of inputs.
+    """The steps that are not finite, as bools `[batch, time]` in the inputs' layout.
 
-    `results` is true from a step whose inputs are not finite, or from the start of a
-    segment whose state is not finite, to the end of the segment.
+    `inputs` is true at steps whose inputs are not finite. `results` is true from such a
+    step, or from the start of a segment whose state is not finite, to the end of the
+    segment.
     """
 
     inputs: Array
@@ -314,9 +317,9 @@ class _Nonfinite(NamedTuple):
 
 
 def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
-    """A run with zeros instead of states with NaN or infinity, and what these reach.
+    """A run with zeros instead of nonfinite states, and the steps that these affect.
 
-    The products of a chunk multiply what other segments write by 0, and 0 * NaN is NaN.
+    A chunk multiplies the values that other segments write by 0, and 0 * NaN is NaN.
     """
     steps = run.steps
     axis = steps.axis
@@ -342,7 +345,7 @@ def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
 
 
 def _is_state(x: Array) -> Array:
-    """Whether numbers are finite; the scale of a head may be the logarithm of 0."""
+    """Whether numbers are finite; the scale of a head may also be -inf."""
     return x < jnp.inf if x.ndim == 2 else jnp.isfinite(x)
 
 
@@ -356,5 +359,5 @@ def _all(holds: Callable[[Array], Array], tree: PyTree, axes: int) -> Array:
 
 
 def _with_nan(spoiled: Array, tree: PyTree) -> PyTree:
-    """Replaces values by NaN where steps or rows are spoiled."""
+    """Replaces values by NaN at the steps or rows where `spoiled` is true."""
     return masking.choose(~spoiled, tree, jax.tree.map(lambda x: jnp.nan, tree))

@@ -1,13 +1,13 @@
 """Scans over the steps of a sequence.
 
-* `scan_steps` runs a cell step by step. It is the oracle: every faster path must give
-  its results.
+* `scan_steps` runs a cell step by step. This scan is the reference: every faster loop
+  must give the same results.
 * `ragged_scan` is a `lax.scan` that, on CPUs, skips chunks of steps after the longest
   row has ended.
 * `summed_in_float32` changes how JAX differentiates a scan. If every step reads an
   array, such as a parameter, the gradient of the array is a sum over the steps. JAX
-  accumulates this sum in the dtype of the array. In bfloat16, after a thousand steps, a
-  new term is too small to change the rounded sum and is lost.
+  accumulates this sum in the dtype of the array. In bfloat16, after some hundred steps,
+  a new term is often too small to change the rounded sum, and is lost.
 * `segmented_run` runs a sequence segment by segment, to save less for the backward
   pass. A scan over segments, whose body is under `jax.checkpoint`, saves the state
   before each segment and reruns the segment in the backward pass. A policy can store
@@ -38,7 +38,7 @@ Body: TypeAlias = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 RunSteps: TypeAlias = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 """`run(xs, state, steps) -> (outputs, state)`."""
 
-# The range of chunk sizes. A ragged run wastes at most one chunk.
+# The range of chunk sizes, in steps. A run with lengths wastes at most one chunk.
 LEAST = 8
 MOST = 16
 
@@ -123,8 +123,8 @@ def ragged_scan(
         )
         return carry, as_varying_as((carry, part), repeated)
 
-    # With a condition, the TPU compiler keeps no kernel in fast memory: the estimated
-    # cycles of an LSTM with 512 units grew 1.8 times. A GPU would wait for the
+    # With a condition, the TPU compiler keeps no kernel in fast memory, and estimates
+    # 1.8 times as many cycles for an LSTM with 512 units. A GPU would wait for the
     # condition.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
@@ -152,8 +152,8 @@ def in_chunks(x: Array, count: int, size: int) -> Array:
     """Splits steps into chunks `[count, size, ...]`, padded at the end.
 
     Padding repeats the last step, so the padding is finite if the inputs are finite.
-    The derivative of a cell may not be finite at zeros. Bools are padded with False,
-    because no row is alive at the added steps.
+    Zeros would not do, because the derivative of a cell may not be finite at zeros.
+    Bools are padded with False, because all rows are finished at the added steps.
     """
     repeats_last = x.shape[0] > 0 and x.dtype != bool
     last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)
@@ -165,7 +165,8 @@ def summed_in_float32(tree: PyTree) -> Callable[[], PyTree]:
     """Returns a function that returns `tree`; each step of a loop calls the function.
 
     The cotangents of the results are summed in float32 and rounded once, after the
-    loop: each result has the tangent of a float32 copy, whose values are never read.
+    loop, because each result has the tangent of a float32 copy. The values of the copy
+    are never read.
     """
     leaves, structure = jax.tree.flatten(tree)
     copies = [_float32_copy(leaf) for leaf in leaves]
@@ -257,8 +258,8 @@ def segmented_run(
         on_host: The names of arrays to store in host memory: empty, `STATE`, or `STATE`
             and `RESIDUALS`. Stored residuals are not recomputed.
         run: `run(xs, state, steps) -> (outputs, state)`, where the outputs have the
-            same axes as `xs`. The function may close over arrays. For a segment, it
-            returns the segment's outputs.
+            same axes as `xs`. The function may close over arrays. For a segment, the
+            function returns the segment's outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
         steps: The time axis of `xs`, with at least one step.
@@ -319,10 +320,11 @@ def _inputs_of_segment(
 def run_in_segments(
     size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """Calls `run(xs, state, steps)` in segments of `size` steps; a shorter run at once.
+    """Calls `run(xs, state, steps)` for each segment of `size` steps.
 
     If there are several segments, derivatives save the state before each segment and
-    rerun the segment. The other arguments are as in `segmented_run`.
+    rerun the segment. If there are at most `size` steps, `run` is called once. The
+    other arguments are as in `segmented_run`.
     """
     sizes = (size,) if size < steps.time else ()
     return segmented_run(sizes, (), run, xs, state, steps)

@@ -1,7 +1,9 @@
-"""What a loop receives: a `Run` of sequences, whose time axis is described by `Steps`.
+"""Defines what a loop receives: a `Run` of sequences, with `Steps` as its time axis.
 
 A loop reads step t of the inputs, runs the cell on `steps.step_inputs(...)`, and masks
-the results with `steps.mask_step(...)`.
+the results with `steps.mask_step(...)`. At step t, a row is *finished* if
+`t >= length`, otherwise *alive*. In finished rows, the cell runs on finite values, the
+*stand-in*, and the results are dropped.
 """
 
 import dataclasses
@@ -89,7 +91,7 @@ class Steps:
             steps are valid. `with_wide_lengths` makes them `[batch, size]`.
         longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
             For a whole run, this number is the maximum length, at least 1; for a
-            segment, it may be 0. None if there are no lengths.
+            segment, the number may be 0. None if there are no lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
             finished rows. None if there are no lengths, or if the run is not
             differentiated. A run that is not differentiated runs the cell on the
@@ -127,13 +129,13 @@ class Steps:
         inputs = masking.first_inputs(xs, self.axis)
         are_resets = self.restarts is not None and self.restarts.are_resets
         if are_resets and jax.tree.leaves(xs)[0].shape[self.axis]:
-            # If a state is reset before the first step, it may contain NaN or infinity.
+            # An initial state that is reset before step 0 may contain NaN or infinity.
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
 
     def with_wide_lengths(self, size: int) -> "Steps":
-        """Returns the steps of a loop with lengths `[batch, size]`, copies in each row.
+        """Returns the same steps, with each row's length repeated: `[batch, size]`.
 
         On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise
         update of the state, but a comparison of lengths as wide as the state is fused
@@ -307,9 +309,9 @@ class Run:
         steps: The time axis, and which rows are finished at each step.
         keys: A function that returns the random key of step t; None for a deterministic
             run.
-        implementation: The driver's argument `implementation`: "xla", "native", "cudnn"
-            or None. A wrapper passes the value on to its inner cell. Cells that are not
-            affine accept only "xla" and None.
+        implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native",
+            "cudnn" or None. A wrapper passes the value on to its inner cell. Cells that
+            are not affine accept only "xla" and None.
     """
 
     inputs: PyTree
@@ -332,10 +334,11 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
     """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
 
     Args:
-        fn: A function of one step of each sequence, with leaves `[batch, ...]`. It must
-            treat each row separately. The sequences must be finite in finished rows
-            too. Otherwise, the derivatives of `fn` are not finite.
-        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
+        fn: A function of one step of each sequence, with leaves `[batch, ...]`, which
+            treats each row separately.
+        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`. The
+            values must be finite in finished rows too. Otherwise, derivatives may be
+            NaN.
 
     Returns:
         The results of `fn`, with the same first two axes as the sequences.
@@ -358,7 +361,7 @@ def batch_maximum(x: Array) -> Array:
     """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
 
     If each mapped entry had its own number of steps, every step would have to select
-    between the old and the new carry, buffers included.
+    between the old and the new carry, including all buffers.
     """
     return x
 

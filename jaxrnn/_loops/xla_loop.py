@@ -6,8 +6,8 @@ module, `forward` saves the products `zs` and the states. The tangent has two pa
 
 * `_product_tangents`, outside the loop, computes how parameters and inputs contribute
   to the tangents of the products. Each term is one product over all steps. JAX also
-  transposes the term to one large product: **the gradient of a kernel, a bias or the
-  inputs**.
+  transposes the term to one large product, which is **the gradient of a kernel, a bias
+  or the inputs**.
 * `_push_state`, a loop, propagates only the tangent of the state, through the
   element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
   loop that runs backward and computes the cotangents of the products.
@@ -140,8 +140,8 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
-    # The forward loop of a gradient would not gain: its lengths also mask the inputs,
-    # which are narrower.
+    # The forward loop of a gradient would not be faster, because its lengths also mask
+    # the inputs, which are narrower.
     if not save and platform_of((xs, primals.state)) == "tpu":
         sizes = [leaf.shape[1] for leaf in jax.tree.leaves(primals.state)]
         steps = steps.with_wide_lengths(max([1, *sizes]))
@@ -169,7 +169,10 @@ def forward(
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """The function that computes one step's products, its scanned inputs, the steps."""
+    """Returns `(product, xs, steps)`, from which a loop computes its products.
+
+    `product` computes one product of a step from the step's slice of `xs`.
+    """
     products = primals.products
     xs = primals.xs
     dtype = widest_dtype(primals.state)
@@ -248,8 +251,8 @@ def _product_tangents(
 ) -> list[Array | None]:
     """The part of each product's tangent due to parameters and inputs; None if zero.
 
-    These terms depend only on values that are known before the loop. In finished rows,
-    the values must be finite, and do not affect the result.
+    This part depends only on values that are known before the loop. In finished rows,
+    these values must be finite, and do not affect the result.
     """
     zs, _ = saved
     xs = steps.zero_dead(primals.xs)
@@ -421,7 +424,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 
 
 def is_perturbed(tangent: Any) -> bool:
-    """Whether a tangent is an array, not None or a symbolic zero."""
+    """Whether a tangent is an array, rather than None or a symbolic zero."""
     return isinstance(tangent, jax.Array)
 
 

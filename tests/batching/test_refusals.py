@@ -132,8 +132,8 @@ VALUE_ERRORS = {
         VECTOR, N
     ),
     r"\[time, batch, ...\], got": lambda: pack(VECTOR, N, time_major=True),
-    r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], "
-    r"`inputs\[1\]` is float32\[0, 2\]. For a list of": (lambda: pack(LIST, N)),
+    r"The first two axes must be the same .* `inputs\[0\]` is float32\[4, 2\] "
+    r"and `inputs\[1\]` is float32\[0, 2\]. For a list of": (lambda: pack(LIST, N)),
     "`sequence_length` must be None for a list of sequences, got 3": (
         lambda: pack([X[0]] * 3, [1, 2, 3])
     ),
@@ -141,7 +141,9 @@ VALUE_ERRORS = {
     r"`inputs\[1\]` must have .* \[\*\], got \*. All sequences must": lambda: pack(
         [[X[0]], X[0]]
     ),
-    r"Length must be the same .* \[length, ...\]: ": lambda: pack([(X[0], X[0, :4])]),
+    r"The length must be the same .* \[length, ...\]": lambda: pack(
+        [(X[0], X[0, :4])]
+    ),
     r"`inputs\[2\]` must be float32\[..., 2\], got": (
         lambda: pack([*LIST[:2], X[0, :, 1:]])
     ),
@@ -177,7 +179,7 @@ VALUE_ERRORS = {
     # Windows
     "`size` must be at least 1, got 0": lambda: windows(X, 0),
     "^windows: `sequence_length` must be a vector": lambda: windows(X, 2, [1]),
-    "`sequence_length` .* must be omitted for a pack": lambda: windows(PACK, 2, N),
+    "`time_major` must be omitted for `PackedSequences`": lambda: windows(PACK, 2, N),
     r"`row_state` must be \[1, .* each row, got": lambda: PART.start_from(NEW, NEW),
     r"`fresh_state` must be \[2, .*. For one state": lambda: PART.start_from(ROW, BOTH),
     r"`fresh_state` must be float64\[..., 4\], got float32\[2, 4\]. Both states": (
@@ -241,7 +243,7 @@ def test_only_whole_packs_are_used(use):
         (JOINED, rf"{whole}\(12 sequences in 8 rows .* To join packs"),
         (CUT, rf"{whole}\(2 sequences in 2 rows .* use `stack_packed`"),
         (FEWER_ROWS, rf"{whole}\(6 sequences in 2 rows"),
-        (STACKED, r"one pack, got a stack, with `starts` int32\[2, 4, 6\]. Map"),
+        (STACKED, r"got a stack of packs, whose `starts` is int32\[2, 4, 6\]"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             USES[use](packed)
@@ -252,5 +254,5 @@ def test_a_pack_that_is_divided_over_devices_is_refused():
     packed = pack(LIST[:4], rows=4)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     divided = jax.shard_map(run, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-    with pytest.raises(ValueError, match=r"4 rows with 4 .*1 sequences in 1 rows"):
+    with pytest.raises(ValueError, match=r"4 rows with 4 .*1 sequence in 1 row "):
         jax.jit(divided)(packed)

@@ -170,7 +170,7 @@ REFUSALS = [
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU], X, dtype=F64)),
     (TypeError, r"stack_bidirectional_dynamic_rnn: `cells_bw\[1\]` must be an RNNCell",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU, 3], X, dtype=F64)),
-    (ValueError, r"`initial_states_fw` must be a list of 1 states.*got float64\[4, 2\]",
+    (ValueError, r"`initial_states_fw` must be a list of 1 state,.*got float64\[4, 2\]",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
     (TypeError, "`key` must be a random key", lambda: jaxrnn.init_stack_bidirectional(ONE, ONE, 0, X[0])),
     (TypeError, r"`cells_bw\[0\]` must be an unbound cell, such as `jaxrnn.LSTMCell",
@@ -274,8 +274,12 @@ def test_rows_after_time_on_a_mesh():
 REVERSALS = [
     (ValueError, "between 0 and .* 5, got 6", (ROWS, [6, 0, 0, 0], 1)),
     (ValueError, "between 0 and .* 5, got -1", (ROWS, [1, -1, 0, 0], 1)),
-    (ValueError, "length for each of 3 rows", (ROWS, [1, 1], 1, 2)),
-    (ValueError, r"length for each of 4 rows, got int\d+\[\]", (ROWS, 3, 1)),
+    (ValueError, r"have shape \[3\], one length for each row", (ROWS, [1, 1], 1, 2)),
+    (
+        ValueError,
+        r"have shape \[4\], one length for each row, got int\d+\[\]",
+        (ROWS, 3, 1),
+    ),
     (ValueError, "`seq_lengths` must be given.*jnp.flip", (ROWS, None, 1)),
     (TypeError, "must hold integers", (ROWS, COUNTS.astype(float), 1)),
     (TypeError, "`seq_axis` must be an integer, got None", (ROWS, COUNTS)),

@@ -103,7 +103,7 @@ def test_a_device_that_is_there():
 
 
 PLAN_OF_A_TPU = """\
-GRUCell over 2 steps of 1 rows, on TPU v5 lite
+GRUCell over 2 steps of 1 row, on TPU v5 lite
 
 strategy     saved  saved on host     peak  peak on host  extra FLOPs
 ---------------------------------------------------------------------
@@ -116,7 +116,7 @@ Compiled for TPU v5 lite; nothing was run."""
 def test_the_table_of_another_device_has_the_peak_on_the_host():
     saved, peak = Bytes(3 * 2**10, 2 * 2**10), Bytes(2**20, 5 * 2**20)
     rows = (PlannedStrategy(Offload(), saved, peak, 0, 0.0),)
-    title = "GRUCell over 2 steps of 1 rows, on TPU v5 lite"
+    title = "GRUCell over 2 steps of 1 row, on TPU v5 lite"
     plan = jaxrnn.MemoryPlan(title, rows, 2**30, 2**31, "TPU v5 lite")
     assert str(plan) == PLAN_OF_A_TPU
 

@@ -291,13 +291,13 @@ def returning(first, later):
 
 # The position of a result, a value, and what is said of it.
 FIRST_REFUSALS = [
-    (0, jnp.zeros(2, bool), ValueError, "a scalar or have one entry for each of the 3"),
+    (0, jnp.zeros(2, bool), ValueError, r"a scalar or have shape \[3\]"),
     (0, jnp.zeros(ROWS, int), TypeError, "`finished` must be of dtype bool, got int64"),
     (0, "no", TypeError, "`finished` must be an array, got 'no'"),
     (0, [False] * ROWS, ValueError, "`finished` must be one boolean array"),
     (1, None, ValueError, "`next_input` must hold at least one array"),
     (1, jnp.float64(0), IndexError, "`next_input` must have rank at least 1"),
-    (1, (ZERO, ZERO[:2]), ValueError, "Batch size must be the same"),
+    (1, (ZERO, ZERO[:2]), ValueError, "batch size must be the same"),
     (1, "x", TypeError, "`next_input` must be an array, got 'x'"),
     (2, (ZERO,), ValueError, r"must have the structure \*, got \(\*,\)"),
     (2, None, ValueError, r"must be an initial state, got None. .*zero_state\(3, d"),

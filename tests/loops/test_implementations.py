@@ -96,7 +96,7 @@ SCALED = "only the default of the field `scale` is supported, got 2.0"
 REFUSED = [
     (of(LSTMCell(3), "float64"), BOTH, "only float32 is supported, got float64"),
     (with_a_wide_memory, BOTH, "only float32 is supported, got bfloat16, float32"),
-    (of(LSTMCell(0)), BOTH, "there are no steps, no rows, no inputs, or no units"),
+    (of(LSTMCell(0)), BOTH, "an array is empty, float32["),
     (of_shape("b, 3, 2"), BOTH, "the number of rows is symbolic"),
     (of_shape("2, t, 2"), BOTH, "the number of steps is symbolic"),
     (of(Scaled(3, scale=2.0)), BOTH, SCALED),

@@ -3,7 +3,8 @@
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The arguments of
 a call are the leaves of the argument tuple, in order; a missing argument is None. A
 state is a pair `(h, c)` of arrays `[batch, outputs]` and `[batch, units]`, whose sizes
-differ if h is projected. c is None unless the cell is an LSTM.
+differ if h is projected; c is None unless the cell is an LSTM. A call runs several
+independent batches, its *entries*, along a new first axis of all arrays.
 """
 
 import dataclasses
@@ -20,11 +21,10 @@ from ..._base.typing import Array, Params, PyTree
 from ..library_cells import NativeCell
 from .library import NO_ROWS, entries, in_one_call
 
-# The row axis of an array that has no time axis. It follows the axis of the entries,
-# which comes first.
+# The row axis of an array that has no time axis. The axis of the entries comes first.
 ROWS = 1
 
-# The types of the fields below hold the row axis of the field's arrays. The row axis of
+# The type of each field below holds the row axis of the field's arrays. The row axis of
 # a sequence depends on the time axis; see `Call`.
 PerRow: TypeAlias = Annotated[PyTree, ROWS]
 Sequences: TypeAlias = Annotated[PyTree, "time"]
@@ -42,9 +42,9 @@ class ForwardArgs(NamedTuple):
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
-        elementwise: The parameters of an LSTM's element-wise operations, or None: the
-            peepholes of gates f, i, o, `[3, units]`; or the shifts and gains of the
-            norms of f, i, o, c, j, `[10, units]`.
+        elementwise: The parameters of an LSTM's element-wise operations: the peepholes
+            of gates f, i and o, `[3, units]`, or the shifts and gains of the layer
+            normalization of f, i, o, c and j, `[10, units]`. None for other cells.
         state: `(h, c)` before the first step.
         restart_states: The states to which rows restart, `[sequences, ...]`.
     """
@@ -64,10 +64,10 @@ class ForwardResults(NamedTuple):
     Attributes:
         outputs: h after each step; zeros in finished rows.
         last: The state after the last step of each row.
-        new_c: c after each step, if `Call.new_states`.
+        new_c: c after each step if `Call.new_states`, otherwise None.
         zs: The matrix products; empty if nothing is saved. The products are finite in
             finished rows.
-        saved: The state before each step, after a restart; zeros in finished rows. If
+        saved: The state before each step, after any restart; zeros in finished rows. If
             there are no restarts, the saved h is None, because h is the previous step's
             output.
     """
@@ -171,14 +171,16 @@ class Call:
         ct_z: Array,
         bias: bool,
     ) -> Params:
-        """Returns the cotangents of a product's parameters; mapped axes join the call.
+        """Returns the cotangents of a product's parameters.
+
+        Axes that `vmap` maps become part of this call.
 
         Args:
             lengths: The number of steps of each row, int32 `[batch]`.
             xs: The inputs, or None if the product does not read them.
             operand: The operand of the state's matrix: h of `saved`, `operand` or None.
             first: The operand of the first step if each later step multiplied the
-                `operand` of the step before it; otherwise None.
+                `operand` of the previous step; otherwise None.
             ct_z: The cotangents of the product.
             bias: Whether the product has a bias.
 
@@ -206,7 +208,9 @@ class Call:
         return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)
 
     def inputs(self, lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
-        """Returns the cotangent of the inputs; mapped axes join the call.
+        """Returns the cotangent of the inputs.
+
+        Axes that `vmap` maps become part of this call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -275,7 +279,7 @@ class Call:
             None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
-        # Entries that share `zs` cannot all write to its memory.
+        # Entries that share `zs` cannot all write to the memory of `zs`.
         has_memory = args.zs[0].shape[0] == entries(args)
         aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop(args))
@@ -303,7 +307,7 @@ class Call:
             args: The arguments, with entries.
             types: The types of one entry's results.
             aliases: A dict from the index of an argument to the index of the result
-                that shares its memory, or None.
+                that shares the argument's memory, or None.
             **static: More attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)

@@ -48,7 +48,7 @@ def native_status() -> str:
 
 @functools.cache
 def why_not_loaded() -> str | None:
-    """The reason why the library is unusable, or None; does not register calls."""
+    """The reason why the library cannot be used, or None; registers no calls."""
     if not LIBRARY.exists():
         return (
             "the native loops were not built. Install a C++17 compiler, then reinstall "
@@ -84,7 +84,7 @@ def register() -> str | None:
             return None
         except (AttributeError, RuntimeError) as error:
             reason = f"the native loops are incompatible with this JAX: {error}"
-    _log.info("XLA's loops run: %s.", reason)
+    _log.info("XLA's loops run, because %s.", reason)
     return reason
 
 

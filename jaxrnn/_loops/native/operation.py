@@ -34,8 +34,9 @@ def run_beside_xla(
 ) -> PyTree:
     """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
 
-    Exported programs and derivatives also use `xla`, because an exported program may
-    run on a machine without the library that `native` calls.
+    Exported programs also use `xla`, because they may run on a machine without the
+    library that `native` calls. Derivatives are computed from `xla`, except for a given
+    `transpose`.
 
     Args:
         native: A function that closes over no arrays.
@@ -43,9 +44,11 @@ def run_beside_xla(
             shapes and dtypes.
         *args: The arguments of both functions, trees of arrays.
         transpose: The transpose with respect to the last argument, if both functions
-            are linear in it. It maps the other arguments and the cotangents of the
-            results to the cotangent of the last argument. None to transpose `xla`.
-        refusal: The message of the error that replaces running `xla`; None to run it.
+            are linear in this argument. The transpose maps the other arguments and the
+            cotangents of the results to the cotangent of the last argument. If None,
+            JAX transposes `xla`.
+        refusal: The message of an error to raise instead of running `xla`; None to run
+            `xla`.
     """
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)
@@ -57,7 +60,8 @@ def run_beside_xla(
 
     def flat(fn: Callable) -> Callable:
         def run(*leaves: Any) -> list:
-            with jax.default_matmul_precision(precision):  # JAX traces this later.
+            # JAX traces this function later, when another precision may be set.
+            with jax.default_matmul_precision(precision):
                 return jax.tree.leaves(fn(*tree.unflatten(leaves)))
 
         return run
@@ -87,11 +91,12 @@ class _Programs:
         native: The function that runs on CPUs.
         xla: The function that runs elsewhere.
         transpose: The transpose of `native` and `xla` with respect to the leaves after
-            the first `count`; None to transpose `xla`.
+            the first `count`. If None, JAX transposes `xla`.
         types: The types of the results.
         count: The number of leaves before the leaves of the linear argument; if there
             is no transpose, the number of all leaves.
-        refusal: The message of the error that replaces running `xla`; None to run it.
+        refusal: The message of an error to raise instead of running `xla`; None to run
+            `xla`.
     """
 
     native: Callable

@@ -1,6 +1,6 @@
 """Runs whole sequences with the native loops, with derivatives of any order.
 
-The native loops run the forward and the backward pass. XLA's loop computes all other
+The native loops run the forward and backward passes. XLA's loop computes all other
 derivatives.
 """
 
@@ -39,14 +39,14 @@ def native_sequence(
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of all steps, computed by the native loops.
 
-    A call runs whole sequences on several threads. The call packs matrices once, and
-    performs the element-wise operations right after each product. After the backward
-    loop, large products over the steps of all rows compute the gradients of matrices
-    and inputs.
+    A call runs whole sequences on several threads. The call rearranges matrices once
+    for fast products, and performs the element-wise operations right after each
+    product. After the backward loop, large products over the steps of all rows compute
+    the gradients of matrices and inputs.
 
     Under `vmap`, mapped axes become rows of one call. If parameters are mapped, the
-    axes become entries of the call, which share its threads. Rows on several devices
-    need `jax.shard_map`, because XLA cannot partition the call.
+    axes become independent entries of the call, which share the call's threads. Rows on
+    several devices need `jax.shard_map`, because XLA cannot partition the call.
 
     Args:
         cell: An `AffineCell`.
@@ -180,7 +180,7 @@ class NativeLoop:
         zs, (h, c) = saved
         if steps.restarts is None:
             first, _ = self._split(primals.state)
-            if steps.lengths is not None:  # In an empty row, `first` may be NaN.
+            if steps.lengths is not None:  # In a row of length 0, `first` may be NaN.
                 first = jnp.where(steps.lengths[:, None] > 0, first, 0)
             h = jnp.concatenate([first[None], h[:-1]])
         return zs, self._join(primals.state, (h, c))
