@@ -55,7 +55,7 @@ class SLSTMCell(AffineCell):
 
     Attributes:
         num_units: `H`, the total size of all heads.
-        num_heads: `N`.
+        num_heads: `N`, the number of heads, which must divide `H`.
         kernel_initializer: For the kernel; None for Glorot uniform.
         recurrent_initializer: For the recurrent kernel; None for zeros, as in the
             package `xlstm`.

@@ -109,14 +109,31 @@ def _batch_shape(
         count = 1 if features is None else max(0, first.ndim - 1 - features)
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
-        axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
-        of = "" if lengths is None else f", like the lengths {describe(lengths)}"
+        must = _axes_of_inputs(start, count, features, lengths)
         fix = "Convert a list to an array." if isinstance(inputs, list) else ""
+        if lengths is not None:
+            fix = f"`sequence_length` ({describe(lengths)}) sets the batch axes. {fix}"
         raise InvalidValue(
-            f"`{name}` must be {axes} with {count} batch axes{of}, got "
-            f"{describe(first)}. {fix}".rstrip()
+            f"`{name}` must {must}, got {describe(first)}. {fix}".rstrip()
         )
     return first.shape[start : start + count]
+
+
+def _axes_of_inputs(
+    start: int, count: int, features: int | None, lengths: Array | np.ndarray | None
+) -> str:
+    """The axes that inputs must have, for messages; the arguments of `_batch_shape`."""
+    axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
+    is_free = lengths is None and features is not None
+    batch = "any number of batch axes" if is_free else _counted(count, "batch")
+    of_row = _counted(features or 0, "feature")
+    if features is None:
+        of_row = "at least 1 feature axis"
+    return f"be {axes} with {batch}, 1 time axis and {of_row}"
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind} {'axis' if count == 1 else 'axes'}"
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:

@@ -243,8 +243,8 @@ def _pair(what: str, state: PyTree, reset_state: PyTree) -> tuple[PyTree, PyTree
     """
     if reset_state is not None:
         raise InvalidValue(
-            "`reset_state` must be None for two directions, whose resets always set "
-            f"zeros, got {describe(reset_state)}."
+            "`reset_state` must be None for a bidirectional module, which always "
+            f"resets the state to zeros, got {describe(reset_state)}."
         )
     pair = (None, None) if state is None else state
     check_entries("initial_state", pair, 2, what)
@@ -289,8 +289,7 @@ class Stack(Recurrent):
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
-        count = len(self.cells_fw)
-        what = f"(states_fw, states_bw), each with one state for each of {count} layers"
+        what = "a pair (states_fw, states_bw), each with one state per layer"
         starts = _pair(what, state, options.pop("reset_state"))
 
         def run(*cells_and_inputs: Any, **of_layer: Any) -> tuple[PyTree, ...]:

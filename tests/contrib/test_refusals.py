@@ -67,9 +67,9 @@ FIELDS = [
     (conv, "input_shape", [3, 1.5], TypeError, "must be an integer, got 1.5"),
     (conv, "input_shape", [-3, 2], ValueError, "must be at least 0, got -3"),
     (time_freq, "cell_clip", True, TypeError, "must be a number, got True"),
-    (time_freq, "cell_clip", -1, ValueError, "must be in [0, inf], got -1.0"),
+    (time_freq, "cell_clip", -1, ValueError, "must be at least 0, got -1.0"),
     (time_freq, "feature_size", None, ValueError, "must be given"),
-    (grid, "cell_clip", -1, ValueError, "must be in [0, inf], got -1.0"),
+    (grid, "cell_clip", -1, ValueError, "must be at least 0, got -1.0"),
     (grid, "frequency_skip", None, ValueError, "must be"),
     (grid, "end_freqindex_list", [3, 4], ValueError, "must have an entry for each"),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
@@ -202,7 +202,7 @@ TYPES = {
     "BoundFusedCell: `scope` must be a string": (
         lambda: FUSED.bind({})(X[None], scope=3)
     ),
-    "hyperparameters must be hashable": lambda: UNHASHABLE.bind({}),
+    "hyperparameters must be hashable, got unhashable type": lambda: UNHASHABLE.bind({}),
     "^LSTMBlockCell: `state` must be a tuple": (
         lambda: contrib.LSTMBlockFusedCell(3).bind({})(X[None], 3.0)
     ),
