@@ -29,9 +29,9 @@ class MLSTMState(NamedTuple):
 
 
 # The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
-# the smallest normal float32. A chunk (steps that are computed together) subtracts sums of
-# log(sigmoid(f)). Without the clip, a logarithm of large magnitude would round away the
-# terms of other steps, and an infinite logarithm would give NaN.
+# the smallest normal float32. A chunk (steps that are computed together) subtracts sums
+# of log(sigmoid(f)). Without the clip, a logarithm of large magnitude would round away
+# the terms of other steps, and an infinite logarithm would give NaN.
 _SHUT = -87.0
 
 

@@ -202,7 +202,7 @@ TYPES = {
     "BoundFusedCell: `scope` must be a string": (
         lambda: FUSED.bind({})(X[None], scope=3)
     ),
-    "hyperparameters must be hashable, got unhashable type": lambda: UNHASHABLE.bind({}),
+    "hyperparameters must be hashable": lambda: UNHASHABLE.bind({}),
     "^LSTMBlockCell: `state` must be a tuple": (
         lambda: contrib.LSTMBlockFusedCell(3).bind({})(X[None], 3.0)
     ),

@@ -364,7 +364,7 @@ REFUSALS = [
     (ValueError, "must name an available device, got 'cpu:-1'",
      lambda: jaxrnn.DeviceWrapper(GRUCell(2), "cpu:-1").zero_state(4, F32)),
     (ValueError, r"must be in \[0, 1\]", lambda: jaxrnn.DropoutWrapper(GRUCell(2), float("nan"))),
-    (TypeError, "`output_keep_prob` must be a number.*separate cell",
+    (TypeError, "`output_keep_prob` must be a number.*Pass a Python number",
      lambda: jax.jit(lambda p: jaxrnn.DropoutWrapper(GRUCell(2), output_keep_prob=p))(0.5)),
     (TypeError, "`dropout_state_filter_visitor` must be a function",
      lambda: jaxrnn.DropoutWrapper(GRUCell(2), dropout_state_filter_visitor=3)),
