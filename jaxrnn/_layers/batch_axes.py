@@ -1,6 +1,7 @@
-"""Sequences with any batch axes, and their merged form, which the drivers read.
+"""Merges the batch axes of sequences into one axis, and splits this axis again.
 
-A single batch axis is not reshaped, so sharded arrays keep their layout.
+The drivers (`dynamic_rnn` and the other functions that run cells) require one batch
+axis. Arrays that have one batch axis are not reshaped, so they keep their sharding.
 """
 
 import math
@@ -26,7 +27,7 @@ def merge_inputs(
     start: int,
     dtype: DType | None,
 ) -> tuple[PyTree, Array | None, Shape]:
-    """The inputs and lengths with merged batch axes, and the sizes of these axes.
+    """The inputs and lengths with merged batch axes, and the sizes before merging.
 
     Args:
         cell: The cell that reads the inputs.
@@ -37,7 +38,8 @@ def merge_inputs(
 
     Raises:
         TypeError: If the lengths are not integers.
-        ValueError: If the inputs do not have the axes of the cell and the lengths.
+        ValueError: If the inputs do not have the axes that the cell and the lengths
+            require.
     """
     inputs = cast_integers(cell, dtype, map_named("inputs", as_array, inputs))
     lengths = None
@@ -53,18 +55,19 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     """Merges batch axes of sizes `shape` that follow `start` axes.
 
     None stays None, as in a pair of initial states. Scalars are shared by all rows, and
-    stay as they are.
+    stay unchanged.
 
     Raises:
-        ValueError: If the batch axes of an array differ from `shape`. The drivers check
-            a single batch axis.
+        ValueError: If there are several batch axes, and those of an array differ from
+            `shape`. The drivers check a single batch axis.
     """
     end = start + len(shape)
 
     def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
-        # NumPy arrays stay NumPy: their lengths are clamped, and their masks are read.
+        # Keep NumPy arrays, because the drivers read the values of known lengths and
+        # masks.
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array
@@ -137,7 +140,7 @@ def _counted(count: int, kind: str) -> str:
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
-    """The inputs, with integers cast to a given `dtype` if the cell reads vectors."""
+    """The inputs; if the cell reads vectors, integers and bools are cast to `dtype`."""
     if dtype is None or getattr(cell, "feature_axes", None) != 1:
         return inputs
 

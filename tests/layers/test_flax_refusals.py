@@ -73,7 +73,7 @@ def test_cells_of_modules():
 
 def test_noise_in_the_rnn_of_flax():
     noisy = "`cell` must not draw random numbers, because Flax's RNN passes no keys, "
-    noisy += "got DropoutWrapper... Use the `RNN` of jaxrnn"
+    noisy += "got DropoutWrapper... Use `RNN` of `jaxrnn.linen`"
     with wrong_value(noisy):
         init(nn.RNN(jaxrnn.linen.Cell(NOISY)))
     with wrong_value(noisy):
@@ -248,5 +248,5 @@ def test_as_cell():
 def test_other_features_than_the_module_has_are_noted(convert):
     with pytest.raises((TypeError, ValueError)) as caught:
         convert()
-    note = r"Raised by a step with inputs \[1, \d\], set by `in_features`"
+    note = r"Raised by a step with inputs \[1, \d\], which `in_features` sets"
     assert re.search(note, "\n".join(caught.value.__notes__))
