@@ -105,7 +105,7 @@ def as_cell(
 
     try:
         axes = module.num_feature_axes
-    # The base class of Flax's cells has no feature axes.
+    # A cell may have no `num_feature_axes`, which the base class does not implement.
     except (AttributeError, NotImplementedError):
         axes = None
     state_size, output_size = flax_cells.sizes_of_cell(step, in_features)

@@ -101,7 +101,7 @@ FIELDS = [
     (project_inputs, "num_proj", 0, ValueError, "must be at least 1, got 0"),
     (project_outputs, "activation", "", ValueError, "must be one of elu"),
     (project_outputs, "output_size", 0, ValueError, "must be at least 1, got 0"),
-    (project_outputs, "cell", NESTED, ValueError, "must output one vector, got the size"),
+    (project_outputs, "cell", NESTED, ValueError, "must output one vector, got"),
     (embedding, "embedding_classes", 0, ValueError, "must be at least 1"),
     (attention_cell, "attn_length", 0, ValueError, "must be at least 1"),
 ]

@@ -196,7 +196,7 @@ def test_cells_with_weights():
         linen.variables_of(GRU)
     with wrong_value("the number of cells must be 2, got 1"):
         two.variables_of(GRU.bind({}))
-    with wrong_value("`variables` must hold the module's params gru_cell"):
+    with wrong_value("`variables` must hold the module's parameters gru_cell, got foo"):
         linen.cells_of({"params": {"foo": 1}})
 
 
