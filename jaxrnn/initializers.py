@@ -2,7 +2,7 @@
 
 A cell has one kernel for its inputs, its state and all of its gates. An initializer
 from `jax.nn.initializers` sees only the shape of the kernel; the initializers of this
-file see the parts of the kernel. Pass these initializers to a cell as `initializer`,
+module see its parts. Pass these initializers to a cell as `initializer`,
 `kernel_initializer` or `bias_initializer`, or to a `Stage` as `kernel` and `bias`. By
 default, cells use TensorFlow's initializers.
 
@@ -163,7 +163,7 @@ class _ByPart(PartInitializer):
         if spec.input_rows is None:
             raise InvalidValue(
                 "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
-                f"{spec.shape} without them. Pass one initializer for all rows."
+                f"{spec.shape} without `input_rows`. Pass one initializer for all rows."
             )
         rows, columns = spec.shape
         keys = jax.random.split(key)

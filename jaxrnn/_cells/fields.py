@@ -103,7 +103,7 @@ def one_of(default: str, choices: Collection[str]) -> Any:
 def activation(
     default: Activation | str | None = None, none: Activation | str = jnp.tanh
 ) -> Any:
-    """A function or the name of a Keras activation; None selects `none`."""
+    """A function or the name of a Keras activation; `none` replaces None."""
 
     def check(name: str, value: Any) -> Activation:
         return resolve_activation(none if value is None else value, name)
@@ -137,7 +137,7 @@ def unused() -> Any:
     field_specifiers=(dataclasses.field, checked, size, count, function),
 )
 def dataclass(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass; `Hyperparameters`, the base, compares and shows it."""
+    """Makes a frozen dataclass with the comparison and the repr of its base class."""
     return dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
 
 

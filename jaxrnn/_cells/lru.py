@@ -15,7 +15,7 @@ from . import fields
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
 from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
-_SHARPNESS = 8.0  # The constant c of the RG-LRU's paper.
+_SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 
 
 @final

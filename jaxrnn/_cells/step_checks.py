@@ -22,7 +22,7 @@ from .._base.typing import Array, DType, Params, PyTree, Size
 
 
 def check_no_carry(dtype: DType) -> None:
-    """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
+    """Raises TypeError if `dtype` holds arrays, such as the carry for Flax's `init`."""
     is_carry = any(map(is_array, jax.tree.leaves(dtype)))
     fix = "Call `cell.init(key, inputs)`; `init` needs no state."
     check_type(not is_carry, "dtype", "be a dtype such as jnp.float32", dtype, fix)

@@ -58,8 +58,8 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     stay unchanged.
 
     Raises:
-        ValueError: If there are several batch axes, and those of an array differ from
-            `shape`. The drivers check a single batch axis.
+        ValueError: If `shape` has several axes, and an array has other batch axes. The
+            drivers check a single batch axis.
     """
     end = start + len(shape)
 
@@ -92,7 +92,7 @@ def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
 
 
 def first_step(inputs: PyTree, batch_axis: int) -> PyTree:
-    """The types of one step of inputs that have one batch axis and one time axis."""
+    """The types of one step of `inputs`, which have one batch axis and a time axis."""
 
     def of_leaf(x: Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((x.shape[batch_axis], *x.shape[2:]), x.dtype)
@@ -115,7 +115,8 @@ def _batch_shape(
         must = _axes_of_inputs(start, count, features, lengths)
         fix = "Convert a list to an array." if isinstance(inputs, list) else ""
         if lengths is not None:
-            fix = f"`sequence_length` ({describe(lengths)}) sets the batch axes. {fix}"
+            given = f"`sequence_length` ({describe(lengths)})"
+            fix = f"{given} sets the number of batch axes. {fix}"
         raise InvalidValue(
             f"`{name}` must {must}, got {describe(first)}. {fix}".rstrip()
         )
@@ -125,7 +126,7 @@ def _batch_shape(
 def _axes_of_inputs(
     start: int, count: int, features: int | None, lengths: Array | np.ndarray | None
 ) -> str:
-    """The axes that inputs must have, for messages; the arguments of `_batch_shape`."""
+    """What the axes of inputs must be, for messages; there are `count` batch axes."""
     axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
     is_free = lengths is None and features is not None
     batch = "any number of batch axes" if is_free else _counted(count, "batch")

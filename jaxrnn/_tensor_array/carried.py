@@ -164,7 +164,7 @@ class LoopWrites:
         return self._map(lambda position: None, carry)
 
     def emitting(self, step: Step) -> Step:
-        """Returns the step for carries without the arrays, with y `(y, writes)`."""
+        """A step for carries without the arrays, which returns `(y, writes)` for y."""
 
         def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
             # No step reads the elements, so zeros can replace them.
@@ -286,7 +286,7 @@ class _Watched(Rows):
         return self._read().padded(capacity)
 
     def _read(self) -> Rows:
-        """The elements; an array that is read must be carried by the loop."""
+        """Returns the elements, and notes that the loop must carry the array."""
         self.arrays.must_carry.add(self.position)
         return Rows(self.buffer, self.written, self.size)
 

@@ -98,8 +98,8 @@ class Rows:
         """Writes rows to `indices`; for a repeated index, the last row counts."""
         if not (self.capacity and indices.shape[0]):
             return self
-        # For each row of the buffer, find the last of `values` that is written to it. A
-        # scatter of `values` could apply the writes to one index in any order.
+        # For each row of the buffer, find the last value that is written to the row. A
+        # scatter of the values could apply several writes to one index in any order.
         order = np.arange(indices.shape[0], dtype=np.int32)
         source = jnp.full(self.capacity, -1, np.int32)
         source = source.at[self._slots(indices)].max(order, mode="drop")

@@ -52,10 +52,10 @@ class TensorArray(RowlessArray):
     A wrong shape or dtype always raises an error, and so does a read of an element
     whose shape is unknown. Outside jit, an index out of range and a second write to an
     index also raise errors. Under jit, these two mistakes may go undetected if the
-    index or the array is traced: a write out of range is dropped, a read out of range
-    returns zeros, and of two writes to one index, the last counts and gets the
-    gradient. `jax.experimental.checkify.checkify` reports the undetected mistakes as
-    errors, except in the steps of a compiled `raw_rnn`.
+    index or the array is traced. In that case, a write out of range is dropped, a read
+    out of range returns zeros, and of two writes to one index, the last counts and gets
+    the gradient. `jax.experimental.checkify.checkify` reports the undetected mistakes
+    as errors, except in the steps of a compiled `raw_rnn`.
 
     An array with `dynamic_size` grows if the index of a write is known. A write at a
     traced index cannot extend the array; the capacity is then `size`, or more if more

@@ -290,7 +290,7 @@ def run_beams(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
 
 
 def is_shared(x: object) -> bool:
-    """Whether all rows share `x`: true of TensorArrays and read-only parts."""
+    """Whether `x` is a TensorArray or a read-only part, which all rows share."""
     return is_read_only(x) or is_tensor_array(x)
 
 

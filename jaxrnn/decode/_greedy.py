@@ -1,4 +1,4 @@
-"""Greedy decoding and scores of given sequences, by a loop that extends rows by ids."""
+"""Greedy decoding and scoring, by a loop that extends each row by one id per step."""
 
 import dataclasses
 import math

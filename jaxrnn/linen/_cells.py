@@ -23,7 +23,7 @@ class Cell(StepModule, nn.RNNCellBase):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use such cells in `jaxrnn.linen.RNN`, which is also faster and ignores
+    step. Use such cells in `jaxrnn.linen.RNN`, which is usually faster and ignores
     padding.
 
     Attributes:

@@ -69,8 +69,8 @@ class HoldsParams(FieldsModule, HoldsCells):
 
         Raises:
             TypeError: If an argument is not a bound cell.
-            ValueError: If a bound cell is not one of this module's cells, or has inputs
-                of a different size.
+            ValueError: If a bound cell is not one of this module's cells, or if its
+                parameters have other names or shapes than the module's.
         """
         own = self._params()
         params = self._params_of(*cells)

@@ -97,9 +97,9 @@ def check_cell(
 ) -> None:
     """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
 
-    `LAWS` lists the laws. The check takes ten to thirty seconds. In a terminal, a line
-    shows the law that is being checked. Elsewhere, the logger "jaxrnn" reports each law
-    at level INFO.
+    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds. In a
+    terminal, a line shows the law that is being checked. Elsewhere, the logger "jaxrnn"
+    reports each law at level INFO.
 
     Args:
         cell: The cell under test.

@@ -139,7 +139,7 @@ def test_axes_of_inputs_lengths_and_states():
         "`inputs` must be [*batch, time, ...] with {}, 1 time axis and 1 feature axis"
     )
     axes += ", got float32...{}"
-    of_lengths = ". `sequence_length` (int32{}) sets the batch axes"
+    of_lengths = ". `sequence_length` (int32{}) sets the number of batch axes"
     with wrong_value(axes.format("3 batch axes", of_lengths.format([1, 1, 3]))):
         rnn()(X, jnp.ones((1, 1, 3), jnp.int32))
     with wrong_value(axes.format("1 batch axis", of_lengths.format([3]))):
